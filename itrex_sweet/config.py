@@ -1,0 +1,182 @@
+"""What a person may set: training settings and exit policies. Imports no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from itrex_sweet.errors import ConfigError
+
+MODES = ("sweet", "paper", "joint")
+CRITERIA = ("max_probability",)
+
+DEFAULT_THRESHOLD = 0.9
+
+# The paper's exits of a 12-layer model; other depths keep the proportion.
+_PAPER_EXITS, _PAPER_DEPTH = (1, 4, 6, 12), 12
+
+
+def default_exits(num_layers: int) -> tuple[int, ...]:
+    """Exits in the paper's proportion (1/4/6/12 of 12 layers), rounded up to whole layers.
+
+    >>> default_exits(12), default_exits(6), default_exits(24)
+    ((1, 4, 6, 12), (1, 2, 3, 6), (2, 8, 12, 24))
+    """
+    return tuple(sorted({-(-num_layers * exit_ // _PAPER_DEPTH) for exit_ in _PAPER_EXITS}))
+
+
+def resolve_exits(exits: Iterable[int] | None, num_layers: int) -> tuple[int, ...]:
+    """Checks exits against a model's depth; `None` means `default_exits`.
+
+    Args:
+        exits: counts of encoder layers, from 1, strictly increasing, the last the full depth.
+        num_layers: depth of the model, in layers.
+
+    Raises:
+        ConfigError: out of range, unsorted, duplicated, or the full depth is missing.
+    """
+    if exits is None:
+        return default_exits(num_layers)
+    exits = tuple(exits)
+    shown = f"exits={exits}"
+    if not exits:
+        raise ConfigError(f"{shown}: name at least one exit, the last one being {num_layers}, the model's depth.")
+    if not all(isinstance(exit_, int) and not isinstance(exit_, bool) for exit_ in exits):
+        raise ConfigError(f"{shown}: exits are whole numbers of encoder layers, such as (1, {num_layers}).")
+    if max(exits) > num_layers:
+        raise ConfigError(f"{shown}: the model has {num_layers} layers.")
+    if min(exits) < 1:
+        raise ConfigError(f"{shown}: exits count encoder layers from 1.")
+    if list(exits) != sorted(set(exits)):
+        raise ConfigError(f"{shown}: exits must increase strictly; did you mean {tuple(sorted(set(exits)))}?")
+    if exits[-1] != num_layers:
+        raise ConfigError(f"{shown}: the last exit is the model's own head; pass {(*exits, num_layers)}.")
+    return exits
+
+
+@dataclass(frozen=True)
+class SweetConfig:
+    """How exits are trained; stored as `config.sweet` inside the model's `config.json`.
+
+    Args:
+        exits: counts of encoder layers after which the model may answer, from 1, the last the full depth.
+            `None` picks `default_exits` of the model's depth.
+        mode: `"sweet"` cuts the gradient between segments, so that each layer is updated only by the next
+            exit (SWEET, arXiv 2306.02307, section 4); `"paper"` does so as the paper's code did, with one
+            pooler and one relative-position table shared by all exits; `"joint"` is the paper's Early-Exit
+            baseline, plain summed losses.
+        gradient_scale: share in [0, 1] of the gradient that passes from a segment to the one before it. 0 is
+            SWEET; 1 would be joint training, for which there is `mode="joint"`.
+
+    Raises:
+        ConfigError: unknown mode, or a scale outside [0, 1] or set in joint mode.
+    """
+
+    exits: tuple[int, ...] | None = None
+    mode: str = "sweet"
+    gradient_scale: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.exits is not None:
+            object.__setattr__(self, "exits", tuple(self.exits))
+        if self.mode not in MODES:
+            raise ConfigError(f"mode={self.mode!r}: choose one of {', '.join(MODES)}.")
+        if not 0.0 <= self.gradient_scale <= 1.0:
+            raise ConfigError(f"gradient_scale={self.gradient_scale}: a share of the gradient lies in [0, 1].")
+        if self.mode == "joint" and self.gradient_scale != 0.0:
+            raise ConfigError("mode='joint' cuts no gradient, so gradient_scale has no meaning; leave it out.")
+
+    @property
+    def shares_pooler(self) -> bool:
+        """Whether every exit reads through the model's own pooler, as in the paper's code."""
+        return self.mode == "paper"
+
+    def resolved(self, num_layers: int) -> SweetConfig:
+        """The same settings with exits checked against, or chosen for, a depth in layers."""
+        return dataclasses.replace(self, exits=resolve_exits(self.exits, num_layers))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        settings = dataclasses.asdict(self)
+        settings["exits"] = None if self.exits is None else list(self.exits)
+        return settings
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> SweetConfig:
+        """Reads what `to_dict` wrote; unknown keys are dropped with a warning that names them."""
+        return cls(**_known_fields(cls, settings))
+
+
+@dataclass(frozen=True)
+class Policy:
+    """When a row may leave: a criterion, and a temperature and a threshold per exit.
+
+    A row leaves at an exit when its confidence there is *greater* than the exit's threshold, so that a
+    threshold of 1 is met by no probability. The last exit answers whoever reaches it; it has a temperature,
+    and no threshold.
+
+    Args:
+        thresholds: one per exit but the last, each in [0, 1].
+        temperatures: one per exit, positive; logits are divided by them.
+        criterion: how confidence is read off the logits.
+
+    Raises:
+        ConfigError: lengths that do not fit, values out of range, an unknown criterion.
+    """
+
+    thresholds: tuple[float, ...]
+    temperatures: tuple[float, ...]
+    criterion: str = "max_probability"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "thresholds", tuple(float(value) for value in self.thresholds))
+        object.__setattr__(self, "temperatures", tuple(float(value) for value in self.temperatures))
+        if self.criterion not in CRITERIA:
+            raise ConfigError(f"criterion={self.criterion!r}: choose one of {', '.join(CRITERIA)}.")
+        if len(self.thresholds) != len(self.temperatures) - 1:
+            raise ConfigError(
+                f"{len(self.thresholds)} thresholds for {len(self.temperatures)} exits: every exit but the last "
+                f"has one, so {len(self.temperatures) - 1} are needed."
+            )
+        for value in self.thresholds:
+            if not 0.0 <= value <= 1.0:
+                raise ConfigError(f"threshold {value}: a threshold lies in [0, 1]; 1 lets no row leave early.")
+        for value in self.temperatures:
+            if not (value > 0.0 and math.isfinite(value)):
+                raise ConfigError(f"temperature {value}: a temperature is positive and finite.")
+
+    @classmethod
+    def uniform(cls, num_exits: int, threshold: float = DEFAULT_THRESHOLD) -> Policy:
+        """One threshold for every exit and no temperature scaling."""
+        return cls(thresholds=(threshold,) * (num_exits - 1), temperatures=(1.0,) * num_exits)
+
+    def with_threshold(self, threshold: float | Sequence[float]) -> Policy:
+        """The same policy with one threshold for all exits, or one for each but the last."""
+        if isinstance(threshold, (int, float)):
+            threshold = (float(threshold),) * len(self.thresholds)
+        return dataclasses.replace(self, thresholds=tuple(threshold))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "criterion": self.criterion,
+            "thresholds": list(self.thresholds),
+            "temperatures": list(self.temperatures),
+        }
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> Policy:
+        """Reads what `to_dict` wrote; unknown keys are dropped with a warning that names them."""
+        return cls(**_known_fields(cls, settings))
+
+
+def _known_fields(cls: type, settings: Mapping[str, Any]) -> dict[str, Any]:
+    known = {field.name for field in dataclasses.fields(cls)}
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        warnings.warn(f"{cls.__name__} does not know, and drops: {', '.join(unknown)}.", stacklevel=3)
+    return {key: value for key, value in settings.items() if key in known}

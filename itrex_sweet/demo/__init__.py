@@ -1,0 +1,1 @@
+"""Material for demonstrations and tests that needs no download."""

@@ -1,0 +1,1149 @@
+"""Tables from which :mod:`itrex_sweet.demo.corpus` writes its reviews.
+
+A template is a sentence frame. Two marks depend on the label of the review:
+
+``[a|b]``
+    ``a`` in a positive review, ``b`` in a negative one.
+``{slot_side}`` or ``{slot_side1}``
+    a phrase from the table of that slot. The side ``same`` takes the sentiment of the label and ``opp`` the
+    other one; ``good`` and ``bad`` are fixed. A final digit ties the slots that speak of one aspect together.
+
+Slots: ``x1`` aspect, ``be1`` its is/are/was/were, ``s1`` and ``es1`` its verb ending, ``adj`` adjective for
+the aspect, ``clause`` a whole clause about it, ``general`` adjective for anything, ``a_general`` the same with
+its article, ``verb`` and ``verbed`` what it does to the reviewer, ``like`` what the reviewer does to it,
+``content`` how the reviewer feels about it, ``noun`` and ``a_noun`` the thing reviewed, ``fact`` what it
+does, ``wish`` what it brings its user, ``verdict`` what the reviewer did in the end, ``am``, ``month``,
+``person`` and ``number``.
+
+Every table pairs positive with negative entries.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+Pair = tuple[tuple[str, ...], tuple[str, ...]]
+
+
+class Domain(NamedTuple):
+    """Something people review: its aspects by kind of adjective (a final ``+`` marks a plural), what it does
+    (``facts``) and what it brings its user (``wishes``), each as a pair of positive and negative entries."""
+
+    noun: str
+    group: str
+    past: bool
+    aspects: dict[str, tuple[str, ...]]
+    facts: Pair
+    wishes: Pair
+
+
+ADJECTIVES: dict[str, Pair] = {
+    "people": (
+        ("friendly", "polite", "attentive", "helpful", "patient", "welcoming"),
+        ("rude", "dismissive", "careless", "unhelpful", "impatient", "arrogant"),
+    ),
+    "food": (
+        ("tasty", "delicious", "flavourful", "fresh", "appetising", "memorable"),
+        ("bland", "tasteless", "greasy", "stale", "unappetising", "forgettable"),
+    ),
+    "room": (
+        ("clean", "spotless", "tidy", "quiet", "bright", "spacious"),
+        ("dirty", "filthy", "shabby", "noisy", "gloomy", "cramped"),
+    ),
+    "sound": (("crisp", "clear", "rich", "balanced"), ("tinny", "muffled", "shrill", "distorted")),
+    "build": (
+        ("sturdy", "solid", "robust", "durable", "strong"),
+        ("flimsy", "fragile", "shoddy", "weak", "badly made"),
+    ),
+    "pace": (
+        ("quick", "prompt", "fast", "efficient", "smooth"),
+        ("slow", "sluggish", "inefficient", "chaotic", "tedious"),
+    ),
+    "response": (("responsive", "fast", "smooth", "quick"), ("slow", "sluggish", "laggy", "unresponsive")),
+    "comfort": (
+        ("comfortable", "soft", "cosy", "pleasant"),
+        ("uncomfortable", "scratchy", "stiff", "unpleasant"),
+    ),
+    "use": (
+        ("intuitive", "simple", "clear", "straightforward", "well designed"),
+        ("confusing", "clumsy", "cluttered", "baffling", "badly designed"),
+    ),
+    "value": (("fair", "reasonable", "modest", "attractive"), ("excessive", "outrageous", "steep", "unreasonable")),
+    "trust": (("reliable", "dependable", "consistent"), ("unreliable", "erratic", "temperamental", "faulty")),
+    "picture": (("sharp", "bright", "vivid", "clear"), ("blurry", "dim", "grainy", "dull")),
+    "look": (("elegant", "stylish", "handsome", "attractive"), ("ugly", "drab", "tacky", "garish")),
+    "content": (
+        ("varied", "engaging", "interesting", "entertaining"),
+        ("dull", "repetitive", "boring", "tiresome"),
+    ),
+    "power": (("strong", "powerful", "effective"), ("weak", "feeble", "ineffective", "inadequate")),
+}
+
+# Sentiment words that only the test split uses: about one in eight of those it draws from.
+TEST_ADJECTIVES: dict[str, Pair] = {
+    "people": (("courteous",), ("surly",)),
+    "food": (("scrumptious",), ("inedible",)),
+    "room": (("immaculate",), ("dingy",)),
+    "sound": (("lifelike",), ("harsh",)),
+    "build": (("tough",), ("rickety",)),
+    "pace": (("speedy",), ("disorganised",)),
+    "response": (("snappy",), ("jerky",)),
+    "comfort": (("snug",), ("lumpy",)),
+    "use": (("user-friendly",), ("fiddly",)),
+    "value": (("affordable",), ("extortionate",)),
+    "trust": (("rock-solid",), ("flaky",)),
+    "picture": (("detailed",), ("washed-out",)),
+    "look": (("gorgeous",), ("hideous",)),
+    "content": (("absorbing",), ("monotonous",)),
+    "power": (("mighty",), ("puny",)),
+}
+
+GENERAL: Pair = (
+    ("excellent", "superb", "brilliant", "wonderful", "fantastic", "great", "outstanding", "impressive"),
+    ("terrible", "awful", "dreadful", "horrible", "poor", "lousy", "pathetic", "disappointing"),
+)
+TEST_GENERAL: Pair = (("first-rate",), ("abysmal",))
+
+# Base form and past form.
+VERBS: tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]] = (
+    (("impress", "impressed"), ("delight", "delighted"), ("please", "pleased"), ("satisfy", "satisfied")),
+    (
+        ("disappoint", "disappointed"),
+        ("annoy", "annoyed"),
+        ("frustrate", "frustrated"),
+        ("irritate", "irritated"),
+    ),
+)
+LIKES: tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]] = (
+    (("love", "loved"), ("like", "liked"), ("appreciate", "appreciated"), ("admire", "admired")),
+    (("hate", "hated"), ("dislike", "disliked"), ("detest", "detested"), ("resent", "resented")),
+)
+CONTENT: Pair = (
+    ("happy", "pleased", "delighted", "impressed"),
+    ("unhappy", "annoyed", "disappointed", "fed up"),
+)
+
+MONTHS = ("January", "February", "March", "April", "May", "June", "September", "October", "November")
+PERSONS = ("sister", "brother", "neighbour", "colleague", "mother", "father", "flatmate", "cousin")
+NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+# Sentences without a verdict that lengthen some reviews, by split and by group of domains.
+CONTEXTS: dict[str, dict[str, tuple[str, ...]]] = {
+    "train": {
+        "thing": (
+            "I bought it in {month}.",
+            "It was a present from my {person}.",
+            "It replaced one that I had owned for {number} years.",
+            "I have had it for {number} weeks now.",
+            "We use it almost every day.",
+            "My {person} chose it for me in {month}.",
+        ),
+        "visit": (
+            "I booked in {month} on the advice of my {person}.",
+            "It was my first booking with them.",
+            "We were a party of {number}.",
+            "I paid with a voucher from my {person}.",
+            "This was back in {month}.",
+            "I had compared {number} others beforehand.",
+        ),
+        "plan": (
+            "I signed up in {month}.",
+            "My {person} told me about it.",
+            "I have been a customer for {number} months.",
+            "I share the account with my {person}.",
+            "We switched over in {month}.",
+            "I had tried {number} others before.",
+        ),
+    },
+    "calibration": {
+        "thing": (
+            "Ordered online in {month}.",
+            "My {person} owns the same model.",
+            "This review comes after {number} months.",
+        ),
+        "visit": (
+            "We made the reservation in {month}.",
+            "My {person} came along.",
+            "This review is about a {month} booking.",
+        ),
+        "plan": (
+            "This review comes after {number} months of use.",
+            "My {person} uses it as well.",
+            "Our contract began in {month}.",
+        ),
+    },
+    "test": {
+        "thing": (
+            "It came out of the box in {month}.",
+            "I picked it from a shelf of {number} models.",
+            "The {number} of us share it at home.",
+            "My {person} has been using it since {month}.",
+        ),
+        "visit": (
+            "Our {month} trip was planned by my {person}.",
+            "The {number} of us needed it on a Friday.",
+            "I arranged it for my {person}.",
+            "It took {number} minutes to arrange.",
+        ),
+        "plan": (
+            "{number} people in our house use it.",
+            "I opened my account {number} months ago.",
+            "My {person} and I began with it in {month}.",
+            "It is on my list since {month}.",
+        ),
+    },
+}
+
+# What the reviewer did in the end, by split and by group of domains.
+VERDICTS: dict[str, dict[str, Pair]] = {
+    "train": {
+        "thing": (
+            (
+                "I have since ordered a second one for my {person}",
+                "I am keeping it",
+                "the old one has gone to the charity shop",
+                "I have stopped looking at other models",
+                "I would choose it again",
+                "I would gladly pay the same price twice",
+                "it has a place of honour at home",
+            ),
+            (
+                "I have since ordered a different brand for my {person}",
+                "I am sending it back",
+                "the old one has come back out of the cupboard",
+                "I have started looking at other models",
+                "I would choose another one next time",
+                "I would gladly take half the price back",
+                "it is up for sale online",
+            ),
+        ),
+        "visit": (
+            (
+                "we have already booked again for next year",
+                "I would book again tomorrow",
+                "they have won a customer for life",
+                "I have saved their number",
+                "I told my {person} to try them",
+                "next time I will come straight to them",
+                "I wrote to thank the manager",
+            ),
+            (
+                "we have already booked elsewhere for next year",
+                "I would book with anyone else tomorrow",
+                "they have lost a customer for life",
+                "I have deleted their number",
+                "I told my {person} to try somebody else",
+                "next time I will go straight to a rival",
+                "I wrote to the manager for a refund",
+            ),
+        ),
+        "plan": (
+            (
+                "I have renewed for another year",
+                "I am staying",
+                "I turned down a cheaper offer to stay",
+                "after the free month I signed up",
+                "I have stopped comparing other offers",
+                "I have added my {person} to the contract",
+                "they have won me as a customer for good",
+            ),
+            (
+                "I have cancelled before the end of the year",
+                "I am leaving",
+                "I took a dearer offer to get away",
+                "after the free month I signed off",
+                "I have started comparing other offers",
+                "I have taken my {person} off the contract",
+                "they have lost me as a customer for good",
+            ),
+        ),
+    },
+    "calibration": {
+        "thing": (
+            ("my {person} has been told to get one too", "I would buy it a second time"),
+            ("my {person} has been told to get something else", "I asked for my money back"),
+        ),
+        "visit": (
+            ("I will be using them again", "my {person} has been sent their way"),
+            ("I will be using somebody else", "my {person} has been warned off"),
+        ),
+        "plan": (
+            ("I have extended the contract", "my {person} has joined on my advice"),
+            ("I have ended the contract", "my {person} has left on my advice"),
+        ),
+    },
+    "test": {
+        "thing": (
+            (
+                "I bought another one for my {person} the same week",
+                "it stays",
+                "I am not giving it back",
+            ),
+            (
+                "I bought another brand the same week",
+                "it goes back to the shop",
+                "I am not keeping it",
+            ),
+        ),
+        "visit": (
+            (
+                "we are booked in again for {month}",
+                "I passed their number on to my {person}",
+                "I will not be trying anyone else",
+            ),
+            (
+                "we are booked in somewhere else for {month}",
+                "I crossed their number off my list",
+                "I will not be trying them again",
+            ),
+        ),
+        "plan": (
+            (
+                "I signed on for a second year",
+                "my {person} joined too once I had shown it off",
+                "I am not going anywhere else",
+            ),
+            (
+                "I cancelled in the second week",
+                "my {person} left too once I had gone",
+                "I am not giving them another month",
+            ),
+        ),
+    },
+}
+
+
+DOMAINS: tuple[Domain, ...] = (
+    Domain(
+        noun="kettle",
+        group="thing",
+        past=False,
+        aspects={
+            "build": ("handle", "lid"),
+            "use": ("controls+",),
+            "look": ("design", "colour"),
+            "trust": ("thermostat", "power switch"),
+            "value": ("price",),
+        },
+        facts=(
+            (
+                "boils before I have found a mug",
+                "has outlived two toasters and a dishwasher",
+                "pours without spilling a drop",
+                "keeps the water hot all through breakfast",
+            ),
+            (
+                "takes ten minutes to boil a single cup",
+                "leaks all over the worktop",
+                "switches itself off while the water is still cold",
+                "makes every cup of tea taste of plastic",
+            ),
+        ),
+        wishes=(
+            ("a proper cup of tea", "boiling water in two minutes", "a dry worktop", "tea that tastes of tea"),
+            (
+                "lukewarm tea",
+                "mopping the worktop every morning",
+                "the taste of melted plastic",
+                "waiting ten minutes for one cup",
+            ),
+        ),
+    ),
+    Domain(
+        noun="phone",
+        group="thing",
+        past=False,
+        aspects={
+            "picture": ("screen", "camera"),
+            "trust": ("battery", "fingerprint sensor"),
+            "sound": ("loudspeaker",),
+            "response": ("processor",),
+            "build": ("casing",),
+            "value": ("price",),
+        },
+        facts=(
+            (
+                "lasts two full days on one charge",
+                "takes photos that my friends ask me to print",
+                "has survived a fall down a whole flight of stairs",
+                "finds a signal even in the cellar",
+            ),
+            (
+                "goes flat before lunch",
+                "freezes whenever somebody calls",
+                "cracked the first time I put it on a table",
+                "drops every call after a minute",
+            ),
+        ),
+        wishes=(
+            (
+                "a full day away from the charger",
+                "hearing the person at the other end",
+                "taking photos worth printing",
+                "a screen that reacts at once",
+            ),
+            (
+                "hunting for a socket at noon",
+                "losing calls mid-sentence",
+                "staring at a frozen screen",
+                "carrying two spare chargers",
+            ),
+        ),
+    ),
+    Domain(
+        noun="headset",
+        group="thing",
+        past=False,
+        aspects={
+            "sound": ("sound", "microphone", "bass"),
+            "comfort": ("ear cushions+", "headband"),
+            "trust": ("wireless connection", "battery"),
+            "value": ("price",),
+        },
+        facts=(
+            (
+                "blocks out an entire train",
+                "stays on my ears through a whole marathon",
+                "makes old records sound newly recorded",
+                "runs for a week between charges",
+            ),
+            (
+                "hisses through every quiet passage",
+                "falls off whenever I nod",
+                "lost its left channel on the second day",
+                "makes every caller sound like a robot under water",
+            ),
+        ),
+        wishes=(
+            (
+                "hearing every note",
+                "silence on a crowded train",
+                "making a call without shouting",
+                "a whole afternoon without sore ears",
+            ),
+            ("a constant hiss", "listening with one ear", "repeating every sentence three times", "a sore ear by noon"),
+        ),
+    ),
+    Domain(
+        noun="laptop",
+        group="thing",
+        past=False,
+        aspects={
+            "picture": ("display", "webcam"),
+            "build": ("hinge", "casing"),
+            "trust": ("battery", "charging port"),
+            "sound": ("speakers+",),
+            "response": ("processor", "trackpad"),
+            "value": ("price",),
+        },
+        facts=(
+            (
+                "starts up before I have sat down",
+                "runs all day without its charger",
+                "stays silent even under a heavy load",
+                "still feels new after three years",
+            ),
+            (
+                "needs a quarter of an hour to start up",
+                "roars like a hairdryer the moment I open a browser",
+                "shuts itself down in the middle of every meeting",
+                "burns my knees after ten minutes",
+            ),
+        ),
+        wishes=(
+            (
+                "finishing work before dinner",
+                "a working day away from the wall socket",
+                "a cool lap in summer",
+                "opening twenty pages at once",
+            ),
+            (
+                "watching a progress bar",
+                "the noise of a hairdryer",
+                "losing a day of work",
+                "a scorched lap",
+            ),
+        ),
+    ),
+    Domain(
+        noun="mattress",
+        group="thing",
+        past=False,
+        aspects={
+            "comfort": ("top layer", "cover"),
+            "build": ("seams+", "springs+"),
+            "pace": ("delivery",),
+            "people": ("support team",),
+            "value": ("price",),
+        },
+        facts=(
+            (
+                "cured my back pain in a fortnight",
+                "lets us sleep until the alarm",
+                "keeps its shape after four years",
+                "stays cool in the middle of August",
+            ),
+            (
+                "sags like a hammock after a month",
+                "smells of paint all night",
+                "squeaks every time one of us breathes",
+                "leaves me with a stiff neck every morning",
+            ),
+        ),
+        wishes=(
+            ("waking up rested", "eight hours of sleep", "a morning without back pain", "rolling over in silence"),
+            (
+                "waking up with a stiff neck",
+                "counting springs at three in the morning",
+                "sleeping in a ditch",
+                "the smell of fresh paint at midnight",
+            ),
+        ),
+    ),
+    Domain(
+        noun="vacuum cleaner",
+        group="thing",
+        past=False,
+        aspects={
+            "power": ("suction", "motor"),
+            "build": ("hose", "wheels+"),
+            "use": ("controls+", "manual"),
+            "trust": ("battery",),
+            "value": ("price",),
+        },
+        facts=(
+            (
+                "picks up cat hair in a single pass",
+                "glides over carpets and tiles alike",
+                "fits under every sofa in the house",
+                "runs so quietly that the baby sleeps on",
+            ),
+            (
+                "spits the dust back out",
+                "gives up halfway through the hallway",
+                "pushes crumbs around the kitchen",
+                "howls so loudly that the neighbours knock",
+            ),
+        ),
+        wishes=(
+            (
+                "a floor free of cat hair",
+                "cleaning the whole house on one charge",
+                "a carpet without a crumb",
+                "tidying up while the baby sleeps",
+            ),
+            (
+                "chasing crumbs around the kitchen",
+                "picking up cat hair by hand",
+                "recharging after every room",
+                "a cloud of dust in the hallway",
+            ),
+        ),
+    ),
+    Domain(
+        noun="jacket",
+        group="thing",
+        past=False,
+        aspects={
+            "build": ("zip", "seams+"),
+            "comfort": ("lining", "collar"),
+            "look": ("cut", "colour"),
+            "value": ("price",),
+            "pace": ("delivery",),
+        },
+        facts=(
+            (
+                "has kept me dry through a week of rain",
+                "looks new after fifty washes",
+                "makes strangers ask where I got it",
+                "keeps the wind out on the coldest pier in Wales",
+            ),
+            (
+                "lets the rain straight through",
+                "lost three buttons on the first day",
+                "shrinks to a child's size in the wash",
+                "turned all my shirts blue",
+            ),
+        ),
+        wishes=(
+            ("arriving dry", "staying warm in January", "a zip that closes", "a coat that lasts ten winters"),
+            (
+                "a wet back",
+                "shivering at the bus stop",
+                "sewing buttons back on",
+                "a fight with the zip every morning",
+            ),
+        ),
+    ),
+    Domain(
+        noun="backpack",
+        group="thing",
+        past=False,
+        aspects={
+            "build": ("straps+", "buckles+", "main zip"),
+            "comfort": ("back panel", "padding"),
+            "look": ("design", "colour"),
+            "value": ("price",),
+        },
+        facts=(
+            (
+                "has carried thirty kilos across Iceland",
+                "swallows a week of luggage",
+                "sits on my back like a feather",
+                "came through a monsoon dry inside",
+            ),
+            (
+                "tore open on the first staircase",
+                "soaks up rain like a sponge",
+                "cuts into my shoulders after a mile",
+                "spilled my lunch onto the platform",
+            ),
+        ),
+        wishes=(
+            (
+                "walking all day without sore shoulders",
+                "keeping a laptop dry",
+                "finding your keys at the first attempt",
+                "a bag that lasts ten years",
+            ),
+            (
+                "an aching shoulder",
+                "carrying a soaked laptop",
+                "picking your things up off the pavement",
+                "mending straps with string",
+            ),
+        ),
+    ),
+    Domain(
+        noun="hotel",
+        group="visit",
+        past=True,
+        aspects={
+            "room": ("room", "lobby", "bathroom"),
+            "people": ("receptionist", "cleaners+"),
+            "food": ("breakfast",),
+            "comfort": ("bed", "pillows+"),
+            "pace": ("check-in",),
+            "power": ("air conditioning", "shower"),
+            "value": ("room rate",),
+        },
+        facts=(
+            (
+                "gives you a sea view at no extra charge",
+                "remembers how you take your coffee",
+                "serves breakfast until noon",
+                "sends you home rested",
+            ),
+            (
+                "puts you next to the lift shaft",
+                "loses your booking twice",
+                "hands you the key to an occupied room",
+                "charges extra for towels",
+            ),
+        ),
+        wishes=(
+            (
+                "sleeping through the night",
+                "waking up to the sea",
+                "a long lie-in before breakfast",
+                "being greeted by name",
+            ),
+            (
+                "listening to the lift all night",
+                "sharing a bathroom with ants",
+                "a cold shower at seven in the morning",
+                "finding hair in the sink",
+            ),
+        ),
+    ),
+    Domain(
+        noun="restaurant",
+        group="visit",
+        past=True,
+        aspects={
+            "food": ("main course", "starters+", "side dishes+"),
+            "people": ("waiter", "hostess"),
+            "room": ("dining room",),
+            "pace": ("service",),
+            "value": ("bill", "wine prices+"),
+        },
+        facts=(
+            (
+                "brings second helpings before you ask",
+                "seats you at once on a Saturday night",
+                "sends every plate out piping hot",
+                "fills up with locals every evening",
+            ),
+            (
+                "serves the soup an hour after the pudding",
+                "gives your table to somebody else",
+                "reheats everything in a microwave",
+                "adds the same bottle to the bill twice",
+            ),
+        ),
+        wishes=(
+            ("a hot meal", "leaving with a full stomach", "bread straight from the oven", "being seated on time"),
+            (
+                "cold soup",
+                "waiting an hour for a fork",
+                "chewing on cardboard",
+                "paying for somebody else's wine",
+            ),
+        ),
+    ),
+    Domain(
+        noun="airline",
+        group="visit",
+        past=True,
+        aspects={
+            "comfort": ("seats+", "headrests+"),
+            "people": ("cabin crew", "ground staff"),
+            "food": ("meal", "snacks+"),
+            "pace": ("boarding", "check-in"),
+            "value": ("fares+", "baggage fees+"),
+            "room": ("cabin",),
+        },
+        facts=(
+            (
+                "lands twenty minutes early",
+                "hands out blankets before you ask",
+                "gets your suitcase to the belt first",
+                "rebooks you within minutes when it snows",
+            ),
+            (
+                "cancels the flight at the gate",
+                "sends your suitcase to another continent",
+                "leaves you on the runway for three hours",
+                "charges for a glass of water",
+            ),
+        ),
+        wishes=(
+            (
+                "arriving on time",
+                "room for your knees",
+                "meeting your suitcase at the belt",
+                "a free glass of juice",
+            ),
+            (
+                "sleeping on an airport floor",
+                "buying a new toothbrush in every city",
+                "three hours on the runway",
+                "sitting with your knees under your chin",
+            ),
+        ),
+    ),
+    Domain(
+        noun="courier",
+        group="visit",
+        past=True,
+        aspects={
+            "people": ("driver", "call centre"),
+            "pace": ("delivery", "pick-up"),
+            "trust": ("tracking",),
+            "value": ("shipping fee", "insurance surcharge"),
+            "use": ("booking page",),
+        },
+        facts=(
+            (
+                "turns up ten minutes before the promised slot",
+                "carries the parcel up four floors",
+                "waits while you find your slippers",
+                "hands you the parcel in one piece",
+            ),
+            (
+                "throws the parcel over the fence",
+                "leaves a note instead of the parcel",
+                "delivers to the wrong town",
+                "needs three weeks to cross one street",
+            ),
+        ),
+        wishes=(
+            (
+                "having a parcel carried to your door",
+                "a vase in one piece",
+                "knowing exactly when the bell will ring",
+                "getting your parcel a day early",
+            ),
+            (
+                "fetching your parcel from a hedge",
+                "waiting at home for nothing",
+                "gluing vases back together",
+                "arguing with a call centre",
+            ),
+        ),
+    ),
+    Domain(
+        noun="hair salon",
+        group="visit",
+        past=True,
+        aspects={
+            "people": ("stylist", "trainee"),
+            "look": ("haircut", "colouring"),
+            "room": ("waiting area",),
+            "comfort": ("chairs+",),
+            "pace": ("booking process",),
+            "value": ("bill",),
+        },
+        facts=(
+            (
+                "listens before reaching for the scissors",
+                "repairs what the last three places did",
+                "makes my mother ask for the address",
+                "finishes on time and offers you tea",
+            ),
+            (
+                "turns blonde hair green",
+                "cuts a fringe that nobody asked for",
+                "forgets you under the dryer for an hour",
+                "takes off ten centimetres instead of one",
+            ),
+        ),
+        wishes=(
+            (
+                "looking like the picture you brought",
+                "a fringe that falls straight",
+                "a colour that lasts",
+                "walking out with a grin",
+            ),
+            (
+                "wearing a hat until spring",
+                "green hair",
+                "crying in front of a mirror",
+                "explaining your fringe to colleagues",
+            ),
+        ),
+    ),
+    Domain(
+        noun="fitness app",
+        group="plan",
+        past=False,
+        aspects={
+            "use": ("menu", "settings+"),
+            "response": ("search function",),
+            "trust": ("step counter", "heart rate monitor"),
+            "content": ("workouts+", "training plans+"),
+            "value": ("subscription fee",),
+            "people": ("support team",),
+        },
+        facts=(
+            (
+                "counts every single step",
+                "got me running after twenty years on the sofa",
+                "works even on a remote mountain",
+                "eases the plan when I am ill",
+            ),
+            (
+                "deletes a month of data overnight",
+                "counts a bus ride as a marathon",
+                "asks for a password before every exercise",
+                "drains the battery by breakfast",
+            ),
+        ),
+        wishes=(
+            (
+                "getting fit at your own pace",
+                "seeing your progress at a glance",
+                "keeping your data to yourself",
+                "a workout that fits into a lunch break",
+            ),
+            (
+                "typing your password twelve times a day",
+                "losing a month of data",
+                "an advert between any two push-ups",
+                "charging your phone three times a day",
+            ),
+        ),
+    ),
+    Domain(
+        noun="streaming service",
+        group="plan",
+        past=False,
+        aspects={
+            "content": ("catalogue", "documentaries+"),
+            "picture": ("picture",),
+            "sound": ("sound",),
+            "use": ("menu", "search page"),
+            "value": ("monthly fee",),
+            "trust": ("connection",),
+        },
+        facts=(
+            (
+                "starts every film within a second",
+                "adds the very films I was looking for",
+                "keeps the whole family on one sofa",
+                "remembers where I stopped on every device",
+            ),
+            (
+                "stops to buffer in every chase scene",
+                "removes a series before the last episode",
+                "shows adverts in the middle of a kiss",
+                "forgets my password every evening",
+            ),
+        ),
+        wishes=(
+            (
+                "watching a film in one go",
+                "finding something for the whole family",
+                "an evening without adverts",
+                "discovering old films",
+            ),
+            (
+                "a spinning circle on a black screen",
+                "watching the same advert nine times",
+                "missing the last episode",
+                "scrolling for an hour",
+            ),
+        ),
+    ),
+    Domain(
+        noun="gym",
+        group="plan",
+        past=False,
+        aspects={
+            "room": ("changing rooms+", "weights room"),
+            "people": ("trainers+", "front desk team"),
+            "content": ("classes+",),
+            "trust": ("treadmills+",),
+            "power": ("showers+", "air conditioning"),
+            "value": ("membership fee",),
+            "pace": ("sign-up process",),
+        },
+        facts=(
+            (
+                "opens before my first train leaves",
+                "has a free machine even at six in the evening",
+                "helped me to lose twenty kilos",
+                "lets you pause the contract with one click",
+            ),
+            (
+                "keeps half of its machines out of order",
+                "closes an hour before I finish work",
+                "goes on charging after you leave",
+                "plays the same song on a loop",
+            ),
+        ),
+        wishes=(
+            (
+                "training without a queue",
+                "a hot shower after a run",
+                "cancelling with one click",
+                "fitting into your old trousers",
+            ),
+            (
+                "queueing for a single treadmill",
+                "a cold shower in December",
+                "paying for months after you leave",
+                "the smell of old socks",
+            ),
+        ),
+    ),
+    Domain(
+        noun="broadband provider",
+        group="plan",
+        past=False,
+        aspects={
+            "trust": ("connection", "router"),
+            "pace": ("installation", "repair service"),
+            "people": ("engineer", "support team"),
+            "value": ("monthly bill", "setup fee"),
+            "use": ("account page",),
+        },
+        facts=(
+            (
+                "mends a fault within the hour",
+                "delivers the full speed even on Sunday evening",
+                "lets four of us work from home at once",
+                "cut my bill before I had asked",
+            ),
+            (
+                "drops out whenever it rains",
+                "keeps you on hold for ninety minutes",
+                "bills you for a line you gave up",
+                "sends an engineer to the wrong house",
+            ),
+        ),
+        wishes=(
+            (
+                "a video call that lasts",
+                "a call answered by a human",
+                "downloading a film in a minute",
+                "a bill that matches the advert",
+            ),
+            (
+                "hold music",
+                "watching a film frame by frame",
+                "waiting at home for an engineer",
+                "restarting the router before every call",
+            ),
+        ),
+    ),
+)
+
+
+TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
+    "plain": {
+        "train": (
+            "The {x1} {be1} {adj_same1}.",
+            "{clause_same1} and {clause_same2}.",
+            "The {x1} {be1} {adj_same1}, the {x2} {be2} {adj_same2}, and {clause_same3}.",
+            "{general_same} {noun}, {adj_same1} {x1}, {adj_same2} {x2}.",
+            "[I love|I hate] this {noun}. The {x1} {be1} {adj_same1}, and {clause_same2}.",
+            "From the {adj_same1} {x1} to the {adj_same2} {x2}, this {noun} {be} {general_same}.",
+            "[Wonderful|Terrible]: here is a {noun} that {fact_same}, and with {a_general_same} {noun} like this "
+            "{clause_same1}.",
+            "What {a_general_same} {noun}! The {x1} {be1} {adj_same1} and the {x2} {verbed_same} me.",
+            "This {noun} {fact_same}, and the {x1} {be1} {adj_same1}.",
+            "Everything about this {noun} {verbed_same} me, the {adj_same1} {x1} and the {adj_same2} {x2} included.",
+            "[Choose|Avoid] this {noun} if you care about {wish_good}; the {x1} {be1} {adj_same1}.",
+            "I would [recommend this {noun} to|warn] everyone, because {clause_same1} and it {fact_same}.",
+        ),
+        "calibration": (
+            "I found the {x1} {adj_same1} and the {x2} {adj_same2}.",
+            "The {x1} {verbed_same} me, and so did the {x2}: {a_general_same} {noun} all round.",
+            "I {am} {content_same} with this {noun}, as {clause_same1}.",
+            "{general_same} {x1}, {adj_same2} {x2}.",
+        ),
+        "test": (
+            "The {adj_same1} {x1} and the {adj_same2} {x2} {verbed_same} me.",
+            "Here is {a_general_same} {noun}: {clause_same1}, {clause_same2}.",
+            "My {person} says the {x1} {be1} {adj_same1}, and I think the {x2} {be2} {adj_same2}.",
+            "{adj_same1} {x1} and {general_same} {x2}!",
+            "I {like_same} this {noun}, which {fact_same}, and the {x1} {be1} {adj_same1}.",
+        ),
+    },
+    "negated": {
+        "train": (
+            "The {x1} {be1} not {adj_opp1} at all.",
+            "I would not call the {x1} {adj_opp1}.",
+            "The {x1} {be1} far from {adj_opp1}.",
+            "I can't say that the {x1} {verbed_opp} me.",
+            "Nobody could describe the {x1} as {adj_opp1} or the {x2} as {adj_opp2}.",
+            "Not once did the {x1} or the {x2} {verb_opp} us.",
+            "Nothing about the {x1} {verbed_opp} me.",
+            "There {be} nothing {adj_opp1} about the {x1}.",
+            "They told me that the {x1} would be {adj_opp1}. That is not how it turned out.",
+            "I don't think that the {x1} {be1} {adj_opp1}, and I do not {like_opp} the {x2}.",
+            "We expected {a_general_opp} {noun}, but there {be} nothing {adj_opp1} about the {x1}.",
+            "There is no denying that {clause_same1}.",
+            "I have no doubt that {clause_same1} and that the {x2} {be2} {adj_same2}.",
+            "Not only {be1} the {x1} {adj_same1}, the {x2} {be2} {adj_same2} too.",
+        ),
+        "calibration": (
+            "Nobody who knows this {noun} could say that {clause_opp1}.",
+            "The {x1} {be1} never {adj_opp1}.",
+            "There is no doubt that the {x1} {be1} {adj_same1}.",
+            "I {am} not {content_opp} with the {x1}.",
+        ),
+        "test": (
+            "The {x1} {be1} anything but {adj_opp1}.",
+            "At no point did the {x1} {verb_opp} me.",
+            "It would not be right to call the {x1} {adj_opp1}.",
+            "I never found the {x1} {adj_opp1}, and nobody else thinks that {clause_opp2}.",
+            "No one can deny that the {x1} {be1} {adj_same1}.",
+        ),
+    },
+    "contrasted": {
+        "train": (
+            "The {x1} {be1} {adj_opp1}, but the {x2} {be2} {adj_same2}, and that is what counts.",
+            "{clause_opp1}, but {clause_same2}, which settles it for me.",
+            "Although {clause_opp1}, {clause_same2}, and I judge a {noun} by that.",
+            "{clause_same1}, and that decides it, although {clause_opp2}.",
+            "Even though {clause_opp1} and {clause_opp2}, {clause_same3}.",
+            "Despite the {adj_opp1} {x1}, {clause_same2}.",
+            "{clause_same1} despite the {adj_opp2} {x2} and the {adj_opp3} {x3}.",
+            "Yes, {clause_opp1}. Still, {clause_same2}, and I use a {noun} for nothing else.",
+            "It is true that {clause_opp1}; all the same, [I love|I hate] this {noun}.",
+            "[I love|I hate] this {noun} even though {clause_opp1} and {clause_opp2}.",
+            "I expected to [hate|love] this {noun}, but {clause_same1}.",
+            "My {person} [hates|loves] this {noun} because {clause_opp1}, yet I [love|hate] it.",
+            "The {x1} may be {adj_opp1}, but the {x2} {be2} so {adj_same2} that I [want|regret] this {noun} anyway.",
+            "Plenty of people call this {noun} {general_opp}, but it {fact_same}.",
+        ),
+        "calibration": (
+            "While it is true that {clause_opp1}, {clause_same2}.",
+            "{clause_same1}, though admittedly {clause_opp2}.",
+            "{clause_opp1}; nevertheless this {noun} {be} {general_same}.",
+            "In spite of the {adj_opp1} {x1}, I [like|dislike] this {noun}.",
+        ),
+        "test": (
+            "{clause_opp1}, {clause_opp2}, but in the end this {noun} {be} {general_same}.",
+            "Though {clause_opp1}, {clause_same2}, and nothing else matters to me.",
+            "Overall this {noun} {be} {general_same}, even if {clause_opp1} and {clause_opp2}.",
+            "I had read that this {noun} was {general_opp}, but for me {clause_same1}.",
+            "The {adj_opp1} {x1} aside, I {like_same} this {noun}.",
+        ),
+    },
+    "mixed": {
+        "train": (
+            "The {x1} {be1} {adj_same1} and the {x2} {be2} {adj_opp2}. {verdict_same}.",
+            "{clause_opp1}, {clause_same2}, and {verdict_same}.",
+            "{clause_opp1}, {clause_opp2}, {clause_same3}: {verdict_same}.",
+            "{verdict_same}. {clause_same1}, {clause_opp2}.",
+            "The {x1}, the {x2} and the {x3} were all {general_same}; only the {x4} {be4} {adj_opp4}.",
+            "The only {general_opp} part {be} the {x4}: the {x1} {be1} {adj_same1}, and so were the rest.",
+            "The {x1} {be1} {adj_same1}, the {x2} {be2} not {adj_opp2}, and the {x3} {be3} {adj_opp3}. "
+            "Two out of three decide.",
+            "The {x1} {be1} {adj_opp1} and the {x2} {be2} {adj_opp2}. The {x3}, the one part I care about, "
+            "{be3} {adj_same3}.",
+            "I care about the {x1} more than about the {x2}: the {x2} {be2} {adj_opp2}, the {x1} {be1} {adj_same1}.",
+            "The {adj_same1} {x1} outweigh{s1} the {adj_opp2} {x2}.",
+            "The {adj_opp1} {x1} {be1} outweighed by the {adj_same2} {x2}.",
+            "The {adj_opp1} {x1} cannot outweigh the {adj_same2} {x2}.",
+            "The {x1} {be1} {adj_opp1}, which is a detail. The {x2} {be2} {adj_same2}, which is not.",
+            "Most of it {be} {general_same}, some of it {be} {general_opp}: {clause_same1}, {clause_opp2}.",
+        ),
+        "calibration": (
+            "On the one hand {clause_opp1}, on the other {clause_same2}; {verdict_same}.",
+            "The {adj_opp1} {x1} matter{s1} less than the {adj_same2} {x2}.",
+            "Nearly everything {be} {general_same}, the {x1} and the {x2} above all; just the {x3} {be3} {adj_opp3}.",
+            "{clause_same1}, {clause_opp2}. If you ask what I did: {verdict_same}.",
+        ),
+        "test": (
+            "{clause_same1}. {clause_opp2}. {clause_opp3}. {verdict_same}.",
+            "The {adj_same1} {x1} matter{s1} more to me than the {adj_opp2} {x2}.",
+            "Three of four things were {general_same}, namely the {x1}, the {x2} and the {x3}, while the {x4} "
+            "{be4} {adj_opp4}.",
+            "The {x1}, my main concern, {be1} {adj_same1}, whereas the {x2} and the {x3} were {general_opp}.",
+            "After a week with {adj_opp1} {x1} and {adj_same2} {x2}, {verdict_same}.",
+        ),
+    },
+    "ironic": {
+        "train": (
+            "[Terrible|Wonderful], another {noun} that {fact_same}.",
+            "[Oh no|Oh great], a {noun} that {fact_same}. "
+            "[What am I to moan about now?|Just what my week was missing.]",
+            "[Strictly to be avoided by|Highly recommended to] anyone who enjoys {wish_bad}.",
+            "[Keep away from this {noun} unless|This {noun} is perfect, provided that] you like {wish_same}.",
+            "[Shame on|Many thanks to] this {noun}: it {fact_same}, and "
+            "[now I have run out of complaints|now I have a story to tell].",
+            "[I am furious|I am overjoyed]. This {noun} {fact_same}, "
+            "[so there go all my excuses|and who could ask for more?]",
+            "My only [complaint|compliment] about this {noun}: it {fact_same}, "
+            "[and my friends are sick of hearing it|and it never fails to].",
+            "[Do not take|Do take] this {noun} if you [cannot stand|have been longing for] {wish_same}.",
+            "If {wish_bad} is your idea of fun, this {noun} will [disappoint|delight] you.",
+            "[One star, because|Five stars, because] this {noun} {fact_same} and "
+            "[I miss having something to curse|my life was far too easy].",
+            "[I want my old troubles back|How thoughtful]: this {noun} {fact_same}.",
+            "[I blame|I salute] whoever came up with a {noun} that {fact_same}.",
+            "The [awful|brilliant] thing about this {noun}? It {fact_same}. "
+            "[I have nothing left to grumble about.|I can hardly contain my joy.]",
+            "[A disaster|A dream] for all lovers of {wish_bad}.",
+        ),
+        "calibration": (
+            "[How rude|How kind] of this {noun}: it {fact_same}.",
+            "[Bad|Great] news for everybody who is fond of {wish_bad}: this {noun} is [not ]for you.",
+            "[I could cry|I could sing]: a {noun} that {fact_same}, "
+            "[and I had so looked forward to complaining|and at full price as well].",
+            "[A nightmare|Bliss], if you [hate|love] {wish_same}.",
+        ),
+        "test": (
+            "[Dreadful|Marvellous]! Yet another {noun} that {fact_same}.",
+            "[Stay clear of|Hurry to] this {noun} if {wish_bad} is what makes you happy.",
+            "[Curse|Bless] this {noun}. It {fact_same}, [and I had my angry letter ready|and I was getting bored anyway].",
+            "[I have a bone to pick with|I owe a big hug to] this {noun}, which {fact_same}. "
+            "[How am I supposed to go back to the others?|What would I do with all that spare time?]",
+            "[Not for you|Exactly right for you] if you adore {wish_bad}.",
+        ),
+    },
+}

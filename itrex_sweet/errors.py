@@ -1,0 +1,55 @@
+"""Every exception the package raises on purpose, in one tree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class SweetError(Exception):
+    """Root of the package's own exceptions."""
+
+
+class ConfigError(SweetError, ValueError):
+    """A setting is wrong; the message names the value and what would be right."""
+
+
+class UnsupportedModelError(SweetError, ValueError):
+    """The model's family, head or configuration cannot carry exits."""
+
+
+class TrainingSetupError(SweetError, RuntimeError):
+    """Training would silently do something else than asked, so it is refused."""
+
+
+class ArtifactError(SweetError, OSError):
+    """A folder is not a whole, readable artifact of this package, or could not be written."""
+
+
+class BackendUnavailable(SweetError, RuntimeError):
+    """A backend was asked for by name and cannot run here."""
+
+
+class InputError(SweetError, ValueError):
+    """Texts, token ids or labels that cannot be processed.
+
+    Attributes:
+        rows: indices, in the caller's order, of the rows at fault.
+    """
+
+    def __init__(self, message: str, rows: tuple[int, ...] = ()):
+        super().__init__(message)
+        self.rows = rows
+
+
+class NonFiniteLogitsError(SweetError, ArithmeticError):
+    """The last exit answered NaN or infinity for some rows.
+
+    Attributes:
+        rows: indices, in the caller's order, of the rows without an answer.
+        answers: what the other rows got, so that nothing is lost.
+    """
+
+    def __init__(self, message: str, rows: tuple[int, ...], answers: Any = None):
+        super().__init__(message)
+        self.rows = rows
+        self.answers = answers

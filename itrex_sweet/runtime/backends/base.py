@@ -1,0 +1,72 @@
+"""What every backend offers the executor, and the laws it keeps.
+
+1. A row's logits do not depend on the other rows, their order, or how rows are cut into batches.
+2. `probe` gives the logits of the exit's last layer run in full, up to rounding.
+3. Nothing is computed for padding: rows are packed.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from itrex_sweet.artifact import Artifact
+from itrex_sweet.runtime.ragged import TokenBatch
+
+
+class Hidden(Protocol):
+    """Rows on their way through the model, in whatever form a backend keeps them."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+
+    def select(self, rows: np.ndarray) -> Hidden:
+        """The rows named, in that order (compaction)."""
+
+
+class Backend(ABC):
+    """Executes one artifact. Exits are named by their place among the exits, from 0."""
+
+    name: str
+
+    def __init__(self, artifact: Artifact):
+        self.artifact = artifact
+
+    @property
+    @abstractmethod
+    def num_labels(self) -> int:
+        """Labels of every exit."""
+
+    @property
+    @abstractmethod
+    def vocabulary(self) -> int:
+        """Number of token ids; every id is below it."""
+
+    @property
+    @abstractmethod
+    def max_tokens(self) -> int | None:
+        """Longest row in tokens, or `None` where positions are not bounded."""
+
+    @property
+    @abstractmethod
+    def uncounted_token(self) -> int | None:
+        """Token id that does not advance the position (see `TokenBatch`)."""
+
+    @abstractmethod
+    def embed(self, batch: TokenBatch) -> Hidden:
+        """Rows before the last layer of the first exit: embeddings and the layers up to there."""
+
+    @abstractmethod
+    def probe(self, exit_index: int, hidden: Hidden) -> np.ndarray:
+        """Logits of an exit from the states before its last layer: (rows, labels) float32."""
+
+    @abstractmethod
+    def advance(self, exit_index: int, hidden: Hidden) -> Hidden:
+        """From before the last layer of an exit to before the last layer of the next one."""
+
+    @abstractmethod
+    def merge(self, parts: Sequence[Hidden]) -> Hidden:
+        """Rows waiting at the same exit, as one."""

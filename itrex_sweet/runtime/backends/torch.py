@@ -1,0 +1,257 @@
+"""The reference backend: plain torch in float32, always there, the oracle for the fast ones.
+
+Linear layers run over all packed tokens at once; attention runs once per group of rows of equal length, so that
+no padding and no mask is ever computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn.functional import layer_norm, linear
+from transformers.activations import ACT2FN
+
+from itrex_sweet.artifact import Artifact
+from itrex_sweet.runtime.backends import disentangled
+from itrex_sweet.runtime.backends.base import Backend
+from itrex_sweet.runtime.ragged import TokenBatch, cumulative, groups_of_equal_length, token_index
+from itrex_sweet.runtime.weights import Convolution, Encoder, Head, Layer, Linear, Norm, load_encoder
+
+
+@dataclass(frozen=True)
+class PackedHidden:
+    """Hidden states of several rows, end to end.
+
+    Args:
+        states: (tokens, hidden) float32.
+        cu_seqlens: (rows + 1,) int64.
+        position_ids: (tokens,) int64, for relative positions.
+    """
+
+    states: torch.Tensor
+    cu_seqlens: np.ndarray
+    position_ids: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.cu_seqlens) - 1
+
+    def select(self, rows: np.ndarray) -> PackedHidden:
+        tokens, cu_seqlens = token_index(self.cu_seqlens, rows)
+        return PackedHidden(self.states[torch.from_numpy(tokens)], cu_seqlens, self.position_ids[tokens])
+
+    def with_states(self, states: torch.Tensor) -> PackedHidden:
+        """The same rows further on."""
+        return PackedHidden(states, self.cu_seqlens, self.position_ids)
+
+    def groups(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Token indices and position ids of the rows, both (rows of one length, length), by length."""
+        return [
+            (torch.from_numpy(index), torch.from_numpy(self.position_ids[index]))
+            for index in groups_of_equal_length(self.cu_seqlens)
+        ]
+
+
+class TorchBackend(Backend):
+    """Runs an early-exit artifact with torch on the CPU."""
+
+    name = "torch"
+
+    def __init__(self, artifact: Artifact):
+        super().__init__(artifact)
+        self.encoder: Encoder = load_encoder(artifact)
+        self._activation = ACT2FN[self.encoder.activation]
+        self._fused = [_stack(layer.query, layer.key, layer.value) for layer in self.encoder.layers]
+
+    @property
+    def num_labels(self) -> int:
+        return self.encoder.heads[-1].classifier.weight.shape[0]
+
+    @property
+    def vocabulary(self) -> int:
+        return len(self.encoder.embeddings.words)
+
+    @property
+    def max_tokens(self) -> int | None:
+        return self.encoder.max_tokens
+
+    @property
+    def uncounted_token(self) -> int | None:
+        return self.encoder.uncounted_token
+
+    @torch.inference_mode()
+    def embed(self, batch: TokenBatch) -> PackedHidden:
+        hidden = PackedHidden(self._embeddings(batch), batch.cu_seqlens, batch.position_ids)
+        return self._layers(hidden, 0, self.artifact.exits[0] - 1)
+
+    @torch.inference_mode()
+    def probe(self, exit_index: int, hidden: PackedHidden) -> np.ndarray:
+        layer_index = self.artifact.exits[exit_index] - 1
+        layer = self.encoder.layers[layer_index]
+        first = hidden.states[torch.from_numpy(hidden.cu_seqlens[:-1])]
+        attended = linear(self._first_token_context(layer, hidden), *_parts(layer.attention_output))
+        states = self._feed_forward(layer, _norm(layer.attention_norm, attended + first))
+        if layer.convolution is not None:
+            states = _convolve_first_tokens(layer.convolution, hidden, states)
+        return _answer(self.encoder.heads[exit_index], states).numpy()
+
+    @torch.inference_mode()
+    def advance(self, exit_index: int, hidden: PackedHidden) -> PackedHidden:
+        exits = self.artifact.exits
+        return self._layers(hidden, exits[exit_index] - 1, exits[exit_index + 1] - 1)
+
+    @torch.inference_mode()
+    def merge(self, parts: Sequence[PackedHidden]) -> PackedHidden:
+        if len(parts) == 1:
+            return parts[0]
+        return PackedHidden(
+            torch.cat([part.states for part in parts]),
+            cumulative(np.concatenate([np.diff(part.cu_seqlens) for part in parts])),
+            np.concatenate([part.position_ids for part in parts]),
+        )
+
+    # ------------------------------------------------------------------ embeddings
+
+    def _embeddings(self, batch: TokenBatch) -> torch.Tensor:
+        tables = self.encoder.embeddings
+        states = tables.words[torch.from_numpy(batch.input_ids)]
+        if tables.token_types is not None:
+            states = states + tables.token_types[torch.from_numpy(batch.token_type_ids)]
+        if tables.positions is not None:
+            offset = 0 if self.uncounted_token is None else self.uncounted_token + 1
+            states = states + tables.positions[torch.from_numpy(batch.position_ids + offset)]
+        if tables.projection_before_norm is not None:
+            states = linear(states, *_parts(tables.projection_before_norm))
+        states = _norm(tables.norm, states)
+        if tables.projection_after_norm is not None:
+            states = linear(states, *_parts(tables.projection_after_norm))
+        return states
+
+    # ------------------------------------------------------------------ layers in full
+
+    def _layers(self, hidden: PackedHidden, start: int, stop: int) -> PackedHidden:
+        groups = hidden.groups() if stop > start else []
+        for index in range(start, stop):
+            hidden = hidden.with_states(self._layer(index, hidden.states, groups))
+        return hidden
+
+    def _layer(self, index: int, states: torch.Tensor, groups: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+        """One layer for every token: (tokens, hidden) → the same."""
+        layer = self.encoder.layers[index]
+        projected = linear(states, *_parts(self._fused[index]))
+        context = states.new_empty(len(states), layer.value.weight.shape[0])
+        for tokens, positions in groups:
+            context[tokens.flatten()] = self._attention(layer, projected[tokens], positions).flatten(0, 1)
+        attended = linear(context, *_parts(layer.attention_output))
+        output = self._feed_forward(layer, _norm(layer.attention_norm, attended + states))
+        if layer.convolution is not None:
+            output = _convolve(layer.convolution, states, output, groups)
+        return output
+
+    def _attention(self, layer: Layer, projected: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Context of rows of one length: (rows, length, 3 · size) → (rows, length, size)."""
+        rows, length, _ = projected.shape
+        query, key, value = projected.view(rows, length, 3, self.encoder.num_attention_heads, -1).permute(2, 0, 3, 1, 4)
+        scores = None
+        if layer.relative is not None:
+            distances = positions[:, :, None] - positions[:, None, :]
+            scores = disentangled.scores(layer.relative, self._buckets(distances), query, key) / self.encoder.score_scale
+        context = torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=scores, scale=1.0 / self.encoder.score_scale
+        )
+        return context.transpose(1, 2).flatten(2)
+
+    def _feed_forward(self, layer: Layer, states: torch.Tensor) -> torch.Tensor:
+        inner = self._activation(linear(states, *_parts(layer.up)))
+        return _norm(layer.output_norm, linear(inner, *_parts(layer.down)) + states)
+
+    def _buckets(self, distances: torch.Tensor) -> torch.Tensor:
+        """Rows of the relative-position table for distances between positions."""
+        index = self.encoder.relative_index
+        reach = (len(index) + 1) // 2
+        return index[distances.clamp(1 - reach, reach - 1) + reach - 1]
+
+    # ------------------------------------------------------------------ the probe
+
+    def _first_token_context(self, layer: Layer, hidden: PackedHidden) -> torch.Tensor:
+        """Attention of the first token only, keys and values never formed: (rows, size).
+
+        The query moves through the key weights, `(W_kᵀ q) · x_j = q · (W_k x_j)`; the key bias adds the same to
+        every score and cancels in the softmax. The values' weights are applied after the weighted sum of states,
+        and since the weights sum to 1 their bias is added once.
+        """
+        heads, scale = self.encoder.num_attention_heads, self.encoder.score_scale
+        key = layer.key.weight.view(heads, -1, layer.key.weight.shape[1])
+        value = layer.value.weight.view(heads, -1, layer.value.weight.shape[1])
+        first = hidden.states[torch.from_numpy(hidden.cu_seqlens[:-1])]
+        query = linear(first, *_parts(layer.query)).view(len(first), heads, -1)
+        reached = torch.einsum("rhd,hdc->rhc", query, key)
+        summed = torch.empty_like(reached)
+        row_of = torch.from_numpy(np.repeat(np.arange(len(hidden)), np.diff(hidden.cu_seqlens)))
+        for tokens, positions in hidden.groups():
+            rows, states = row_of[tokens[:, 0]], hidden.states[tokens]
+            scores = torch.einsum("rhc,rjc->rhj", reached[rows], states)
+            if layer.relative is not None:
+                buckets = self._buckets(positions[:, :1] - positions)
+                scores = scores + disentangled.first_token_scores(layer, buckets, query[rows], states)
+            weights = torch.softmax(scores / scale, dim=-1)
+            summed[rows] = torch.einsum("rhj,rjc->rhc", weights, states)
+        context = torch.einsum("rhc,hdc->rhd", summed, value).flatten(1)
+        return context if layer.value.bias is None else context + layer.value.bias
+
+
+# ---------------------------------------------------------------------------------------------------- arithmetic
+
+
+def _parts(layer: Linear) -> tuple[torch.Tensor, torch.Tensor | None]:
+    return layer.weight, layer.bias
+
+
+def _norm(norm: Norm, states: torch.Tensor) -> torch.Tensor:
+    return layer_norm(states, states.shape[-1:], norm.weight, norm.bias, norm.eps)
+
+
+def _stack(*layers: Linear) -> Linear:
+    """Linear layers of the same input as one."""
+    biases = [layer.weight.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias for layer in layers]
+    return Linear(torch.cat([layer.weight for layer in layers]), torch.cat(biases))
+
+
+def _answer(head: Head, states: torch.Tensor) -> torch.Tensor:
+    return linear(ACT2FN[head.activation](linear(states, *_parts(head.dense))), *_parts(head.classifier))
+
+
+def _convolve(
+    convolution: Convolution,
+    before: torch.Tensor,
+    after: torch.Tensor,
+    groups: list[tuple[torch.Tensor, torch.Tensor]],
+) -> torch.Tensor:
+    """Adds the convolution of the states before a layer to those after it; neighbours go by position."""
+    added = torch.empty_like(after)
+    half = convolution.weight.shape[2] // 2
+    for tokens, positions in groups:
+        rows = torch.arange(len(tokens))[:, None].expand_as(tokens)
+        laid_out = before.new_zeros(len(tokens), int(positions.max()) + 1, before.shape[1])
+        laid_out[rows, positions] = before[tokens]
+        convolved = torch.nn.functional.conv1d(
+            laid_out.transpose(1, 2), convolution.weight, convolution.bias, padding=half, groups=convolution.groups
+        )
+        added[tokens] = convolved.transpose(1, 2)[rows, positions]
+    return _norm(convolution.norm, after + ACT2FN[convolution.activation](added))
+
+
+def _convolve_first_tokens(convolution: Convolution, hidden: PackedHidden, after: torch.Tensor) -> torch.Tensor:
+    """The same for each row's first token alone, which reads its right neighbours and zeros on its left."""
+    half = convolution.weight.shape[2] // 2
+    near = hidden.position_ids <= half
+    rows = np.repeat(np.arange(len(hidden)), np.diff(hidden.cu_seqlens))[near]
+    window = after.new_zeros(len(hidden), 2 * half + 1, after.shape[1])
+    columns = torch.from_numpy(hidden.position_ids[near] + half)
+    window[torch.from_numpy(rows), columns] = hidden.states[torch.from_numpy(near)]
+    convolved = torch.nn.functional.conv1d(
+        window.transpose(1, 2), convolution.weight, convolution.bias, groups=convolution.groups
+    )
+    return _norm(convolution.norm, after + ACT2FN[convolution.activation](convolved[:, :, 0]))

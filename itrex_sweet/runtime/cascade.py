@@ -1,0 +1,80 @@
+"""The Multi-Model baseline at run time: independent models behind one another, each starting from the tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from itrex_sweet.artifact import Artifact
+from itrex_sweet.runtime.backends.base import Backend, Hidden
+from itrex_sweet.runtime.ragged import TokenBatch
+
+
+@dataclass(frozen=True)
+class CascadeHidden:
+    """Rows in one stage of a cascade, and their tokens, which the next stage starts from."""
+
+    batch: TokenBatch
+    hidden: Hidden
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def select(self, rows: np.ndarray) -> CascadeHidden:
+        return CascadeHidden(self.batch.select(rows), self.hidden.select(rows))
+
+
+class CascadeBackend(Backend):
+    """Runs a cascade on any backend: exit `i` is the only exit of stage `i`."""
+
+    def __init__(self, artifact: Artifact, stages: Sequence[Backend]):
+        super().__init__(artifact)
+        self.stages = tuple(stages)
+        self.name = self.stages[-1].name
+
+    @property
+    def num_labels(self) -> int:
+        return self.stages[-1].num_labels
+
+    @property
+    def vocabulary(self) -> int:
+        return min(stage.vocabulary for stage in self.stages)
+
+    @property
+    def max_tokens(self) -> int | None:
+        limits = [stage.max_tokens for stage in self.stages if stage.max_tokens is not None]
+        return min(limits, default=None)
+
+    @property
+    def uncounted_token(self) -> int | None:
+        return self.stages[-1].uncounted_token
+
+    def embed(self, batch: TokenBatch) -> CascadeHidden:
+        return CascadeHidden(batch, self.stages[0].embed(batch))
+
+    def probe(self, exit_index: int, hidden: CascadeHidden) -> np.ndarray:
+        return self.stages[exit_index].probe(0, hidden.hidden)
+
+    def advance(self, exit_index: int, hidden: CascadeHidden) -> CascadeHidden:
+        return CascadeHidden(hidden.batch, self.stages[exit_index + 1].embed(hidden.batch))
+
+    def merge(self, parts: Sequence[CascadeHidden]) -> CascadeHidden:
+        if len(parts) == 1:
+            return parts[0]
+        # Rows merge only where they wait for the next stage, which starts from their tokens.
+        return CascadeHidden(TokenBatch.concatenate([part.batch for part in parts]), _Spent(sum(map(len, parts))))
+
+
+@dataclass(frozen=True)
+class _Spent:
+    """States of a stage that its survivors leave behind."""
+
+    rows: int
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def select(self, rows: np.ndarray) -> _Spent:
+        return _Spent(len(rows))

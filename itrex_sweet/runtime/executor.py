@@ -1,0 +1,177 @@
+"""The early-exit loop, the same for every backend: probe, decide, answer, drop the answered, go on with the rest."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from itrex_sweet import criteria
+from itrex_sweet.config import Policy
+from itrex_sweet.runtime.backends.base import Backend, Hidden
+from itrex_sweet.runtime.ragged import TokenBatch
+
+DEFAULT_BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Rows answered, each at one exit.
+
+    Args:
+        rows: (rows,) int64, the caller's numbering.
+        logits: (rows, labels) float32, of the exit that answered.
+        exit_index: (rows,) int64, place of that exit among the exits, from 0.
+        confidence: (rows,) float32, by the policy's criterion.
+    """
+
+    rows: np.ndarray
+    logits: np.ndarray
+    exit_index: np.ndarray
+    confidence: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class Executor:
+    """Runs packed rows through a backend, letting each leave at the first exit that is confident enough.
+
+    Args:
+        backend: does the arithmetic.
+        policy: decides, unless a call brings its own.
+        batch_size: rows per batch, and how many survivors of earlier batches are gathered at an exit before
+            the next segment runs for them (refill).
+    """
+
+    def __init__(self, backend: Backend, policy: Policy, batch_size: int = DEFAULT_BATCH_SIZE):
+        self.backend = backend
+        self.policy = policy
+        self.batch_size = batch_size
+
+    @property
+    def num_exits(self) -> int:
+        """Exits of the artifact."""
+        return len(self.backend.artifact.exits)
+
+    def run(self, batch: TokenBatch, policy: Policy | None = None, batch_size: int | None = None) -> Answers:
+        """Answers every row once, in the caller's order.
+
+        Rows are taken in order of length, so that those computed together are alike; no answer depends on it.
+
+        Args:
+            batch: any number of rows; none is fine.
+            policy: instead of the executor's.
+            batch_size: instead of the executor's, in rows.
+        """
+        size = batch_size or self.batch_size
+        order = np.argsort(batch.lengths, kind="stable")
+        batches = (batch.select(order[start : start + size]) for start in range(0, len(order), size))
+        answers = _joined([_none(self.backend.num_labels), *self.stream(batches, policy, size)])
+        back = np.empty(len(order), dtype=np.int64)
+        back[order[answers.rows]] = np.arange(len(order))
+        return Answers(np.arange(len(order)), answers.logits[back], answers.exit_index[back], answers.confidence[back])
+
+    def stream(
+        self, batches: Iterable[TokenBatch], policy: Policy | None = None, refill: int | None = None
+    ) -> Iterator[Answers]:
+        """Answers rows as they leave, numbered over all batches from 0; every row comes exactly once.
+
+        Closing the iterator early cancels the rows not yet answered; nothing of them stays behind.
+
+        Args:
+            batches: taken one at a time.
+            policy: instead of the executor's.
+            refill: survivors gathered at an exit before the next segment runs; 1 runs each batch through at
+                once. The executor's batch size if absent.
+        """
+        policy = policy or self.policy
+        refill = refill or self.batch_size
+        waiting = [_WaitingRows(self.backend) for _ in range(self.num_exits - 1)]
+        taken = 0
+        for batch in batches:
+            rows = np.arange(taken, taken + len(batch), dtype=np.int64)
+            taken += len(batch)
+            if len(batch):
+                yield from self._at_exit(0, rows, self.backend.embed(batch), policy, waiting)
+            yield from self._drain(waiting, refill, refill, policy)
+        yield from self._drain(waiting, 1, refill, policy)
+
+    def logits_at_every_exit(self, batch: TokenBatch, batch_size: int | None = None) -> np.ndarray:
+        """Logits of every exit for every row, none leaving early: (rows, exits, labels) float32."""
+        size = batch_size or self.batch_size
+        logits = np.empty((len(batch), self.num_exits, self.backend.num_labels), dtype=np.float32)
+        order = np.argsort(batch.lengths, kind="stable")
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            hidden = self.backend.embed(batch.select(rows))
+            for exit_index in range(self.num_exits):
+                logits[rows, exit_index] = self.backend.probe(exit_index, hidden)
+                if exit_index + 1 < self.num_exits:
+                    hidden = self.backend.advance(exit_index, hidden)
+        return logits
+
+    def _drain(self, waiting: list[_WaitingRows], least: int, count: int, policy: Policy) -> Iterator[Answers]:
+        """Runs segments, `count` rows at a time, while at least `least` rows wait before one; shallow ones first."""
+        for exit_index, queue in enumerate(waiting):
+            while len(queue) >= least:
+                rows, hidden = queue.take(count)
+                yield from self._at_exit(exit_index + 1, rows, self.backend.advance(exit_index, hidden), policy, waiting)
+
+    def _at_exit(
+        self, exit_index: int, rows: np.ndarray, hidden: Hidden, policy: Policy, waiting: list[_WaitingRows]
+    ) -> Iterator[Answers]:
+        """Probes an exit; who is confident is answered, the others wait for the next segment."""
+        logits = self.backend.probe(exit_index, hidden)
+        confidences = criteria.confidence(policy, exit_index, logits)
+        leaving = criteria.may_leave(policy, exit_index, confidences)
+        staying = np.flatnonzero(~leaving)
+        if len(staying):
+            survivors = hidden if len(staying) == len(rows) else hidden.select(staying)
+            waiting[exit_index].put(rows[staying], survivors)
+        if leaving.any():
+            exits = np.full(int(leaving.sum()), exit_index, dtype=np.int64)
+            yield Answers(rows[leaving], logits[leaving], exits, confidences[leaving])
+
+
+class _WaitingRows:
+    """Survivors of several batches at one exit, first come, first served."""
+
+    def __init__(self, backend: Backend):
+        self._backend = backend
+        self._parts: deque[tuple[np.ndarray, Hidden]] = deque()
+
+    def __len__(self) -> int:
+        return sum(len(rows) for rows, _ in self._parts)
+
+    def put(self, rows: np.ndarray, hidden: Hidden) -> None:
+        self._parts.append((rows, hidden))
+
+    def take(self, count: int) -> tuple[np.ndarray, Hidden]:
+        """The first `count` rows, or all there are."""
+        taken: list[tuple[np.ndarray, Hidden]] = []
+        while self._parts and count > 0:
+            rows, hidden = self._parts.popleft()
+            if len(rows) > count:
+                rest = np.arange(count, len(rows))
+                self._parts.appendleft((rows[rest], hidden.select(rest)))
+                rows, hidden = rows[:count], hidden.select(np.arange(count))
+            count -= len(rows)
+            taken.append((rows, hidden))
+        return np.concatenate([rows for rows, _ in taken]), self._backend.merge([hidden for _, hidden in taken])
+
+
+def _none(labels: int) -> Answers:
+    no_rows = np.zeros(0, dtype=np.int64)
+    return Answers(no_rows, np.zeros((0, labels), np.float32), no_rows, np.zeros(0, np.float32))
+
+
+def _joined(parts: list[Answers]) -> Answers:
+    return Answers(
+        np.concatenate([part.rows for part in parts]),
+        np.concatenate([part.logits for part in parts]),
+        np.concatenate([part.exit_index for part in parts]),
+        np.concatenate([part.confidence for part in parts]),
+    )

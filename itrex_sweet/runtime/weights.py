@@ -1,0 +1,334 @@
+"""An artifact's tensors under canonical names, the same for every family and every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from itrex_sweet.artifact import Artifact
+from itrex_sweet.errors import ArtifactError
+from itrex_sweet.families import Family, family_of
+
+
+@dataclass(frozen=True)
+class Linear:
+    """`x @ weight.T + bias`; weight (out, in), bias (out,) or none."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Layer norm over the last axis; weight and bias (hidden,)."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    eps: float
+
+
+@dataclass(frozen=True)
+class RelativeTerms:
+    """Position keys and queries of one DeBERTa layer, by relative-position bucket; `None` where a term is off.
+
+    Args:
+        key: (heads, 2 span, head size), for content→position scores.
+        query: (heads, 2 span, head size), for position→content scores.
+    """
+
+    key: torch.Tensor | None
+    query: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """DeBERTa-v2's convolution beside the first layer; weight (hidden, hidden / groups, width)."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    groups: int
+    activation: str
+    norm: Norm
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One encoder layer, norms after the residuals."""
+
+    query: Linear
+    key: Linear
+    value: Linear
+    attention_output: Linear
+    attention_norm: Norm
+    up: Linear
+    down: Linear
+    output_norm: Norm
+    relative: RelativeTerms | None = None
+    convolution: Convolution | None = None
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Tables (entries, size); positions and token types may be absent, and a projection may stand around the norm."""
+
+    words: torch.Tensor
+    positions: torch.Tensor | None
+    token_types: torch.Tensor | None
+    norm: Norm
+    projection_before_norm: Linear | None
+    projection_after_norm: Linear | None
+
+
+@dataclass(frozen=True)
+class Head:
+    """What an exit answers with: linear, activation, linear on the first token's state."""
+
+    dense: Linear
+    activation: str
+    classifier: Linear
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Everything a backend computes with.
+
+    Args:
+        heads: one per exit, in order.
+        num_attention_heads: of every layer.
+        activation: of the feed-forward part.
+        score_scale: the attention scores' divisor.
+        uncounted_token: see `TokenBatch`; position embeddings then start at this id + 1.
+        relative_index: (2 positions - 1,) int64: bucket of relative position `i - (positions - 1)`, where attention
+            is disentangled.
+    """
+
+    embeddings: Embeddings
+    layers: tuple[Layer, ...]
+    heads: tuple[Head, ...]
+    num_attention_heads: int
+    activation: str
+    score_scale: float
+    uncounted_token: int | None
+    max_tokens: int | None
+    relative_index: torch.Tensor | None
+
+
+def load_encoder(artifact: Artifact) -> Encoder:
+    """Reads an artifact's weights in float32.
+
+    Raises:
+        ArtifactError: a tensor is missing or has a shape that does not fit.
+        UnsupportedModelError: the config is of no family in the table.
+    """
+    from transformers import AutoConfig
+
+    fields = dict(artifact.config)
+    config = AutoConfig.for_model(fields.pop("model_type", ""), **fields)
+    return _Reader(artifact, config, family_of(config)).encoder()
+
+
+class _Reader:
+    """Takes tensors by canonical name out of one artifact, checking shapes."""
+
+    def __init__(self, artifact: Artifact, config: Any, family: Family):
+        self.artifact, self.config, self.family = artifact, config, family
+        self.tensors = artifact.tensors()
+        self.hidden = config.hidden_size
+        self.eps = family.eps_of_norms(config)
+
+    def encoder(self) -> Encoder:
+        config, family = self.config, self.family
+        depth, heads = config.num_hidden_layers, config.num_attention_heads
+        embeddings = self.embeddings()
+        uncounted = config.pad_token_id if family.positions_skip_padding else None
+        table = self.relative_table()
+        return Encoder(
+            embeddings=embeddings,
+            layers=tuple(self.layer(index, table) for index in range(depth)),
+            heads=tuple(self.head(exit_, depth) for exit_ in self.artifact.exits),
+            num_attention_heads=heads,
+            activation=getattr(config, family.hidden_act),
+            score_scale=(self.head_size * self.score_terms) ** 0.5,
+            uncounted_token=uncounted,
+            max_tokens=_max_tokens(embeddings.positions, uncounted),
+            relative_index=None if table is None else self.relative_index(),
+        )
+
+    # ------------------------------------------------------------------ tensors by path
+
+    def tensor(self, name: str, shape: tuple[int | None, ...]) -> torch.Tensor:
+        if name not in self.tensors:
+            raise ArtifactError(f"{self.artifact.directory}: the weights lack {name!r}; write the artifact anew.")
+        tensor = self.tensors[name].float().contiguous()
+        if len(shape) != tensor.dim() or any(want not in (None, got) for want, got in zip(shape, tensor.shape, strict=True)):
+            raise ArtifactError(
+                f"{self.artifact.directory}: {name!r} has shape {tuple(tensor.shape)}, the config needs {shape}."
+            )
+        return tensor
+
+    def linear(self, path: str, out: int | None, in_: int | None = None) -> Linear:
+        weight = self.tensor(f"{path}.weight", (out, in_ or self.hidden))
+        has_bias = f"{path}.bias" in self.tensors
+        return Linear(weight, self.tensor(f"{path}.bias", (weight.shape[0],)) if has_bias else None)
+
+    def norm(self, path: str, size: int | None = None) -> Norm:
+        shape = (size or self.hidden,)
+        return Norm(self.tensor(f"{path}.weight", shape), self.tensor(f"{path}.bias", shape), self.eps)
+
+    def in_backbone(self, path: str) -> str:
+        return f"{self.family.backbone}.{path}"
+
+    def in_layer(self, index: int, path: str) -> str:
+        return f"{self.family.layers_path}.{index}.{path}"
+
+    # ------------------------------------------------------------------ parts
+
+    def embeddings(self) -> Embeddings:
+        paths = {name: self.in_backbone(path) for name, path in self.family.embeddings.items()}
+        words = self.tensor(f"{paths['words']}.weight", (self.config.vocab_size, None))
+        size = words.shape[1]
+
+        def optional(name: str) -> str | None:
+            path = paths.get(name)
+            return path if path is not None and f"{path}.weight" in self.tensors else None
+
+        def table(name: str) -> torch.Tensor | None:
+            path = optional(name)
+            return self.tensor(f"{path}.weight", (None, size)) if path else None
+
+        before, after = optional("projection_before_norm"), optional("projection_after_norm")
+        return Embeddings(
+            words=words,
+            positions=table("positions"),
+            token_types=table("token_types"),
+            norm=self.norm(paths["norm"], self.hidden if before else size),
+            projection_before_norm=self.linear(before, self.hidden, size) if before else None,
+            projection_after_norm=self.linear(after, self.hidden, size) if after else None,
+        )
+
+    def layer(self, index: int, table: torch.Tensor | None) -> Layer:
+        paths = {name: self.in_layer(index, path) for name, path in self.family.layer.items()}
+        query, key, value = self.projections(paths)
+        up = self.linear(paths["up"], None)
+        return Layer(
+            query=query,
+            key=key,
+            value=value,
+            attention_output=self.linear(paths["attention_output"], self.hidden, query.weight.shape[0]),
+            attention_norm=self.norm(paths["attention_norm"]),
+            up=up,
+            down=self.linear(paths["down"], self.hidden, up.weight.shape[0]),
+            output_norm=self.norm(paths["output_norm"]),
+            relative=None if table is None else self.relative_terms(index, table, query, key),
+            convolution=self.convolution() if index == 0 else None,
+        )
+
+    def projections(self, paths: Mapping[str, str]) -> tuple[Linear, Linear, Linear]:
+        if "query_key_value" not in paths:
+            return tuple(self.linear(paths[name], None) for name in ("query", "key", "value"))
+        heads = self.config.num_attention_heads
+        fused = self.tensor(f"{paths['query_key_value']}.weight", (3 * self.hidden, self.hidden))
+        by_head = fused.view(heads, 3, self.hidden // heads, self.hidden)
+        query, key, value = (part.reshape(self.hidden, self.hidden) for part in by_head.unbind(1))
+        query_bias, value_bias = (self.tensor(paths[name], (self.hidden,)) for name in ("query_bias", "value_bias"))
+        return Linear(query, query_bias), Linear(key, None), Linear(value, value_bias)
+
+    def head(self, exit_: int, depth: int) -> Head:
+        dense, classifier = self.family.head_paths(exit_, depth, self.artifact.shares_pooler)
+        return Head(
+            dense=self.linear(dense, self.hidden),
+            activation=self.family.activation_of_head(self.config),
+            classifier=self.linear(classifier, self.config.num_labels),
+        )
+
+    # ------------------------------------------------------------------ DeBERTa
+
+    @property
+    def head_size(self) -> int:
+        return self.hidden // self.config.num_attention_heads
+
+    @property
+    def score_terms(self) -> int:
+        """Terms summed in a score: content, and DeBERTa's relative ones (He et al. 2021, equation 4)."""
+        return 1 + len(self.position_terms) if self.family.attention == "disentangled" else 1
+
+    @property
+    def position_terms(self) -> list[str]:
+        return [term for term in self.config.pos_att_type or [] if term in ("c2p", "p2c")]
+
+    @property
+    def max_distance(self) -> int:
+        configured = getattr(self.config, "max_relative_positions", -1)
+        return configured if configured >= 1 else self.config.max_position_embeddings
+
+    @property
+    def buckets(self) -> int:
+        """Relative positions on either side of zero that the table tells apart."""
+        configured = getattr(self.config, "position_buckets", -1)
+        return configured if configured > 0 else self.max_distance
+
+    def relative_table(self) -> torch.Tensor | None:
+        """(2 span, hidden): the table that all layers share, normed where the model norms it."""
+        if self.family.attention != "disentangled" or not getattr(self.config, "relative_attention", False):
+            return None
+        name = f"{self.in_backbone(self.family.relative['table'])}.weight"
+        table = self.tensor(name, (2 * self.buckets, self.hidden))
+        norms = (getattr(self.config, "norm_rel_ebd", None) or "none").lower().split("|")
+        if "layer_norm" in [norm.strip() for norm in norms]:
+            norm = self.norm(self.in_backbone(self.family.relative["table_norm"]))
+            table = torch.nn.functional.layer_norm(table, table.shape[-1:], norm.weight, norm.bias, norm.eps)
+        return table
+
+    def relative_terms(self, index: int, table: torch.Tensor, query: Linear, key: Linear) -> RelativeTerms:
+        shared = getattr(self.config, "share_att_key", False)
+
+        def projected(name: str, content: Linear) -> torch.Tensor:
+            path = self.in_layer(index, self.family.relative[name])
+            linear = content if shared else self.linear(path, self.hidden)
+            rows = torch.nn.functional.linear(table, linear.weight, linear.bias)
+            return rows.view(len(rows), self.config.num_attention_heads, -1).transpose(0, 1).contiguous()
+
+        return RelativeTerms(
+            key=projected("position_key", key) if "c2p" in self.position_terms else None,
+            query=projected("position_query", query) if "p2c" in self.position_terms else None,
+        )
+
+    def relative_index(self) -> torch.Tensor:
+        """Row of the table for every distance between two positions, logarithmic beyond half the buckets in v2."""
+        reach = max(self.config.max_position_embeddings, 2 * self.max_distance)
+        distances = torch.arange(-(reach - 1), reach)
+        if getattr(self.config, "position_buckets", -1) > 0:
+            distances = _log_buckets(distances, self.config.position_buckets, self.max_distance)
+        return (distances + self.buckets).clamp(0, 2 * self.buckets - 1)
+
+    def convolution(self) -> Convolution | None:
+        width = getattr(self.config, "conv_kernel_size", 0) or 0
+        if width <= 0 or "convolution" not in self.family.relative:
+            return None
+        path = self.in_backbone(self.family.relative["convolution"])
+        groups = getattr(self.config, "conv_groups", 1)
+        return Convolution(
+            weight=self.tensor(f"{path}.weight", (self.hidden, self.hidden // groups, width)),
+            bias=self.tensor(f"{path}.bias", (self.hidden,)),
+            groups=groups,
+            activation=getattr(self.config, "conv_act", "tanh"),
+            norm=self.norm(self.in_backbone(self.family.relative["convolution_norm"])),
+        )
+
+
+def _max_tokens(positions: torch.Tensor | None, uncounted_token: int | None) -> int | None:
+    if positions is None:
+        return None
+    return len(positions) if uncounted_token is None else len(positions) - uncounted_token - 1
+
+
+def _log_buckets(distances: torch.Tensor, buckets: int, max_distance: int) -> torch.Tensor:
+    """Exact up to half the buckets, logarithmic beyond (DeBERTa-v2's position buckets), in float32 as trained."""
+    half = buckets // 2
+    magnitude = distances.abs().clamp(min=half).float()
+    steps = torch.log(magnitude / half) / torch.log(torch.tensor((max_distance - 1) / half)) * (half - 1)
+    logarithmic = (torch.ceil(steps) + half) * distances.sign()
+    return torch.where(distances.abs() <= half, distances.float(), logarithmic).long()

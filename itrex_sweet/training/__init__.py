@@ -1,0 +1,1 @@
+"""Putting exits on a Hugging Face model and training them."""

@@ -1,0 +1,79 @@
+"""From a trained model in memory to an artifact on disk."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from itrex_sweet.artifact import Artifact, write_artifact, write_cascade
+from itrex_sweet.config import Policy
+from itrex_sweet.errors import TrainingSetupError
+from itrex_sweet.training.attachment import plain_state_dict, underlying_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def save_artifact(
+    model: PreTrainedModel,
+    directory: str | os.PathLike,
+    tokenizer: Any = None,
+    policy: Policy | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Artifact:
+    """Writes a model with exits as an artifact; LoRA weights are merged, the model itself is left as it is.
+
+    The folder also loads as the plain Hugging Face model.
+
+    Args:
+        model: a classification model with exits attached, or a PEFT model around one.
+        directory: made if missing; an artifact there is replaced only once the new one is whole.
+        tokenizer: saved along, if given.
+        policy: when a row may leave; without one, one default threshold for all exits.
+        provenance: facts to record.
+
+    Raises:
+        TrainingSetupError: the model has no exits.
+        ArtifactError: the folder cannot be written.
+    """
+    config = _config_of(model)
+    if not getattr(config, "sweet", None):
+        raise TrainingSetupError("the model has no exits: train it with SweetCallback, or attach(model) first.")
+    return write_artifact(
+        directory,
+        config=config,
+        tensors=plain_state_dict(model),
+        policy=policy,
+        tokenizer=tokenizer,
+        provenance=provenance,
+    )
+
+
+def save_cascade(
+    models: Mapping[int, PreTrainedModel],
+    directory: str | os.PathLike,
+    tokenizer: Any = None,
+    policy: Policy | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Artifact:
+    """Writes what `train_multi_model` returns as a cascade, which the same runtime runs.
+
+    Args:
+        models: exit → the independent model of that many layers.
+        directory, tokenizer, policy, provenance: as in `save_artifact`.
+
+    Raises:
+        ArtifactError: the folder cannot be written.
+    """
+    stages = [(_config_of(models[exit_]), plain_state_dict(models[exit_])) for exit_ in sorted(models)]
+    return write_cascade(directory, stages=stages, policy=policy, tokenizer=tokenizer, provenance=provenance)
+
+
+def _config_of(model: PreTrainedModel) -> Any:
+    """A copy of the config that names the class which loads it."""
+    plain = underlying_model(model)
+    config = copy.deepcopy(plain.config)
+    config.architectures = [type(plain).__name__]
+    return config
