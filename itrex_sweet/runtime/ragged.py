@@ -107,12 +107,16 @@ class TokenBatch:
                 raise InputError(f"{name} has shape {array.shape}, input_ids {ids.shape}; they must be the same.")
         lengths = mask.sum(axis=1).astype(np.int64)
         _refuse_empty(lengths)
-        columns = np.arange(ids.shape[1], dtype=np.int64)[None, :] - mask.argmax(axis=1)[:, None]
-        if uncounted_token is not None:
-            columns = np.stack([_counted_positions(row, uncounted_token) for row in ids]) if len(ids) else columns
-            columns = columns - np.take_along_axis(columns, mask.argmax(axis=1)[:, None], axis=1).clip(min=0)
-            columns[ids == uncounted_token] = -1
-        return cls(ids[mask], types[mask], columns[mask], cumulative(lengths))
+        if not len(ids):
+            return cls.from_rows([])
+        first = mask.argmax(axis=1)[:, None]
+        if uncounted_token is None:
+            positions = np.arange(ids.shape[1], dtype=np.int64)[None, :] - first
+        else:
+            counted = np.stack([_counted_positions(row, uncounted_token) for row in ids])
+            before = np.take_along_axis(counted, first, axis=1).clip(min=0)
+            positions = np.where(counted < 0, -1, counted - before)
+        return cls(ids[mask], types[mask], positions[mask], cumulative(lengths))
 
 
 def cumulative(lengths: np.ndarray) -> np.ndarray:

@@ -1,0 +1,134 @@
+"""The laws every backend keeps, as properties. A new backend joins by its name in `BACKENDS`."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.tiny_models import FAMILY_CONFIGS
+
+from itrex_sweet.config import Policy
+from itrex_sweet.runtime.executor import Executor
+from itrex_sweet.runtime.ragged import TokenBatch
+
+FAMILIES = [*FAMILY_CONFIGS, "cascade"]
+ROUNDING = dict(rtol=1e-4, atol=1e-5)
+NUM_EXITS = 3
+
+# At least one row; token ids from 5 avoid special tokens.
+rows_strategy = st.lists(st.lists(st.integers(5, 60), min_size=1, max_size=12), min_size=1, max_size=10)
+thresholds_strategy = st.tuples(*[st.floats(0.3, 1.0)] * (NUM_EXITS - 1))
+few = settings(max_examples=15, deadline=None)
+
+
+def decisive(executor: Executor, batch: TokenBatch, policy: Policy) -> np.ndarray:
+    """Rows whose confidence is nowhere so near a threshold that rounding could turn the decision."""
+    from itrex_sweet import criteria
+
+    logits = executor.logits_at_every_exit(batch)
+    near = np.zeros(len(batch), dtype=bool)
+    for place, threshold in enumerate(policy.thresholds):
+        near |= np.abs(criteria.confidence(policy, place, logits[:, place]) - threshold) < 1e-5
+    return ~near
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@few
+@given(rows=rows_strategy, thresholds=thresholds_strategy, data=st.data())
+def test_a_row_is_answered_as_it_would_be_alone(backend_of, family, rows, thresholds, data):
+    policy = Policy(thresholds, (1.0,) * NUM_EXITS)
+    executor = Executor(backend_of(family), policy)
+    order = data.draw(st.permutations(range(len(rows))))
+    size = data.draw(st.integers(1, len(rows) + 1))
+    together = executor.run(TokenBatch.from_rows([rows[place] for place in order]), batch_size=size)
+    sure = decisive(executor, TokenBatch.from_rows(rows), policy)
+    for position, place in enumerate(order):
+        alone = executor.run(TokenBatch.from_rows([rows[place]]))
+        if sure[place]:
+            assert together.exit_index[position] == alone.exit_index[0]
+            np.testing.assert_allclose(together.logits[position], alone.logits[0], **ROUNDING)
+            np.testing.assert_allclose(together.confidence[position], alone.confidence[0], **ROUNDING)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "deberta-v3"])
+@few
+@given(rows=rows_strategy, left=st.booleans(), spare=st.integers(0, 5))
+def test_padding_changes_nothing(backend_of, family, rows, left, spare):
+    backend = backend_of(family)
+    executor = Executor(backend, Policy.uniform(NUM_EXITS, 0.45))
+    pad = backend.uncounted_token or 0
+    width = max(map(len, rows)) + spare
+    ids, mask = np.full((len(rows), width), pad), np.zeros((len(rows), width), int)
+    for place, row in enumerate(rows):
+        columns = slice(width - len(row), width) if left else slice(0, len(row))
+        ids[place, columns], mask[place, columns] = row, 1
+    padded = executor.run(TokenBatch.from_padded(ids, mask, uncounted_token=backend.uncounted_token))
+    packed = executor.run(TokenBatch.from_rows(rows))
+    np.testing.assert_array_equal(padded.exit_index, packed.exit_index)
+    np.testing.assert_array_equal(padded.logits, packed.logits)
+
+
+@pytest.mark.parametrize("family", ["bert", "deberta", "cascade"])
+@few
+@given(rows=rows_strategy, low=thresholds_strategy, raise_by=st.tuples(*[st.floats(0, 0.7)] * (NUM_EXITS - 1)))
+def test_raising_a_threshold_never_lets_a_row_leave_earlier(backend_of, family, rows, low, raise_by):
+    executor = Executor(backend_of(family), Policy.uniform(NUM_EXITS))
+    batch = TokenBatch.from_rows(rows)
+    high = tuple(min(1.0, threshold + more) for threshold, more in zip(low, raise_by))
+    at_low = executor.run(batch, Policy(low, (1.0,) * NUM_EXITS), batch_size=len(rows))
+    at_high = executor.run(batch, Policy(high, (1.0,) * NUM_EXITS), batch_size=len(rows))
+    sure = decisive(executor, batch, Policy(low, (1.0,) * NUM_EXITS)) & decisive(
+        executor, batch, Policy(high, (1.0,) * NUM_EXITS)
+    )
+    assert (at_high.exit_index >= at_low.exit_index)[sure].all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@few
+@given(rows=rows_strategy)
+def test_a_threshold_nothing_can_meet_gives_the_full_model(backend_of, family, rows):
+    executor = Executor(backend_of(family), Policy.uniform(NUM_EXITS, 1.0))
+    batch = TokenBatch.from_rows(rows)
+    answers = executor.run(batch)
+    assert (answers.exit_index == NUM_EXITS - 1).all()
+    np.testing.assert_allclose(answers.logits, executor.logits_at_every_exit(batch)[:, -1], **ROUNDING)
+
+
+@few
+@given(
+    parts=st.lists(st.integers(0, 7), max_size=6),
+    refill=st.integers(1, 9),
+    threshold=st.floats(0.3, 1.0),
+    stop_after=st.none() | st.integers(0, 4),
+)
+def test_every_row_comes_exactly_once_also_when_cancelled(backend_of, parts, refill, threshold, stop_after):
+    executor = Executor(backend_of("bert"), Policy.uniform(NUM_EXITS, threshold))
+    rng = np.random.default_rng(sum(parts))
+    rows = [[rng.integers(5, 60, rng.integers(1, 8)).tolist() for _ in range(count)] for count in parts]
+    batches = [TokenBatch.from_rows(part) for part in rows]
+    stream, seen = executor.stream(batches, refill=refill), []
+    for count, answers in enumerate(stream):
+        seen.extend(answers.rows.tolist())
+        if count == stop_after:
+            stream.close()  # cancellation
+    assert len(seen) == len(set(seen))
+    if stop_after is None:
+        assert sorted(seen) == list(range(sum(parts)))
+    everything = TokenBatch.from_rows([row for part in rows for row in part])
+    answers = executor.run(everything)  # nothing of the cancelled run stays behind
+    assert answers.rows.tolist() == list(range(sum(parts)))
+
+
+@few
+@given(rows=rows_strategy, refill=st.integers(1, 12), size=st.integers(1, 5))
+def test_refill_changes_no_answer(backend_of, rows, refill, size):
+    executor = Executor(backend_of("bert"), Policy.uniform(NUM_EXITS, 0.45))
+    batch = TokenBatch.from_rows(rows)
+    batches = [batch.select(np.arange(start, min(start + size, len(rows)))) for start in range(0, len(rows), size)]
+    got = {}
+    for answers in executor.stream(batches, refill=refill):
+        got.update({int(row): (int(place), logits) for row, place, logits in zip(answers.rows, answers.exit_index, answers.logits)})
+    expected = executor.run(batch)
+    sure = decisive(executor, batch, executor.policy)
+    for row in np.flatnonzero(sure):
+        assert got[row][0] == expected.exit_index[row]
+        np.testing.assert_allclose(got[row][1], expected.logits[row], **ROUNDING)

@@ -1,0 +1,90 @@
+"""The probe gives what the last layer in full would, and the last layer in full is never run."""
+
+import numpy as np
+import pytest
+import torch
+from tests.tiny_artifacts import model_and_tensors
+from tests.tiny_models import FAMILY_CONFIGS
+
+from itrex_sweet.families import family_of
+from itrex_sweet.runtime.backends import load_backend
+from itrex_sweet.runtime.executor import Executor
+from itrex_sweet.runtime.ragged import TokenBatch
+from itrex_sweet.artifact import write_artifact
+from itrex_sweet.config import Policy
+
+TOLERANCE = 1e-4
+ACTIVATIONS = {"tanh": torch.tanh, "gelu": torch.nn.functional.gelu, "relu": torch.relu}
+
+
+def padded_batch(config, longest: int, seed: int = 0):
+    """Rows of many lengths (one token, the longest), one with masked columns inside, right-padded."""
+    rng = np.random.default_rng(seed)
+    lengths = [longest, 1, 5, 5, longest - 3, 2, 9, longest]
+    ids = rng.integers(5, config.vocab_size, (len(lengths), longest))
+    mask = (np.arange(longest)[None, :] < np.array(lengths)[:, None]).astype(int)
+    mask[6, 3] = mask[7, 2] = mask[7, 3] = 0
+    ids[mask == 0] = config.pad_token_id or 0
+    batch = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+    if getattr(config, "type_vocab_size", 0) > 1 and config.model_type != "distilbert":
+        batch["token_type_ids"] = torch.tensor(rng.integers(0, config.type_vocab_size, ids.shape))
+    return batch
+
+
+def logits_of_full_layers(model, tensors, exits, batch):
+    """Every exit's logits, each layer run in full by transformers."""
+    row = family_of(model.config)
+    activation = ACTIVATIONS[row.activation_of_head(model.config)]
+    with torch.inference_mode():
+        output = model(**batch, output_hidden_states=True)
+        logits = []
+        for exit_ in exits[:-1]:
+            dense, classifier = (tensors[f"sweet_exits.{exit_}.{name}.weight"] for name in ("dense", "classifier"))
+            dense_bias, classifier_bias = (tensors[f"sweet_exits.{exit_}.{name}.bias"] for name in ("dense", "classifier"))
+            pooled = activation(output.hidden_states[exit_][:, 0] @ dense.T + dense_bias)
+            logits.append(pooled @ classifier.T + classifier_bias)
+        return torch.stack([*logits, output.logits], dim=1).numpy()
+
+
+@pytest.mark.parametrize("exits", [(1, 2, 4), (3, 4), (4,)], ids=str)
+@pytest.mark.parametrize("family", FAMILY_CONFIGS)
+def test_probes_equal_full_layers(family, exits, tmp_path):
+    model, config, tensors = model_and_tensors(family, exits)
+    backend = load_backend(write_artifact(tmp_path, config=config, tensors=tensors))
+    batch = padded_batch(config, longest=backend.max_tokens or 48)
+    packed = TokenBatch.from_padded(
+        *(batch[name].numpy() for name in ("input_ids", "attention_mask")),
+        batch["token_type_ids"].numpy() if "token_type_ids" in batch else None,
+        backend.uncounted_token,
+    )
+    got = Executor(backend, Policy.uniform(len(exits))).logits_at_every_exit(packed, batch_size=3)
+    expected = logits_of_full_layers(model, tensors, exits, batch)
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(got, expected, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("threshold, full_layers", [(1.0, [0, 1, 2]), (0.0, [])])
+def test_full_layers_run_only_where_a_survivor_needs_them(backend_of, monkeypatch, threshold, full_layers):
+    backend = backend_of("bert")
+    run = []
+    layer = backend._layer
+    monkeypatch.setattr(backend, "_layer", lambda index, *rest: run.append(index) or layer(index, *rest))
+    batch = TokenBatch.from_rows([[2, 7, 3], [2, 9, 9, 3]])
+    Executor(backend, Policy.uniform(3, threshold)).run(batch)
+    assert run == full_layers  # layer 3, the last of four, is never run in full
+
+
+def test_only_survivors_run_the_next_segment(backend_of, monkeypatch):
+    backend = backend_of("bert")
+    rows = [[2, word, word + 1, 3] for word in range(5, 45)]
+    batch = TokenBatch.from_rows(rows)
+    first = Executor(backend, Policy.uniform(3, 1.0)).logits_at_every_exit(batch)[:, 0]
+    confidences = torch.softmax(torch.from_numpy(first), -1).amax(-1).numpy()
+    threshold = float(np.median(confidences))
+    tokens_run = []
+    layer = backend._layer
+    monkeypatch.setattr(
+        backend, "_layer", lambda index, states, groups: tokens_run.append(len(states)) or layer(index, states, groups)
+    )
+    Executor(backend, Policy((threshold, 0.0), (1.0,) * 3), batch_size=len(rows)).run(batch)
+    assert tokens_run == [4 * int((confidences <= threshold).sum())]

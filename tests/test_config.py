@@ -1,0 +1,77 @@
+"""Settings: what is wrong is named with its value."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from itrex_sweet.config import Policy, SweetConfig, default_exits, resolve_exits
+from itrex_sweet.errors import ConfigError
+
+
+@given(st.integers(1, 64))
+def test_default_exits_are_valid_for_every_depth(depth):
+    assert resolve_exits(None, depth) == resolve_exits(default_exits(depth), depth)
+
+
+def test_default_exits_keep_the_papers_proportion():
+    assert [default_exits(depth) for depth in (3, 6, 12, 24)] == [(1, 2, 3), (1, 2, 3, 6), (1, 4, 6, 12), (2, 8, 12, 24)]
+
+
+@pytest.mark.parametrize(
+    "exits, words",
+    [
+        ((1, 4, 14), r"exits=\(1, 4, 14\): the model has 12 layers"),
+        ((0, 12), "from 1"),
+        ((4, 1, 12), r"did you mean \(1, 4, 12\)"),
+        ((1, 1, 12), r"did you mean \(1, 12\)"),
+        ((1, 4), r"pass \(1, 4, 12\)"),
+        ((), "at least one exit"),
+        ((1.5, 12), "whole numbers"),
+        ((True, 12), "whole numbers"),
+    ],
+)
+def test_exits_that_cannot_be(exits, words):
+    with pytest.raises(ConfigError, match=words):
+        resolve_exits(exits, 12)
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        (dict(mode="fast"), "mode='fast'"),
+        (dict(gradient_scale=1.5), "gradient_scale=1.5"),
+        (dict(gradient_scale=float("nan")), "gradient_scale=nan"),
+        (dict(mode="joint", gradient_scale=0.1), "cuts no gradient"),
+    ],
+)
+def test_training_settings_that_cannot_be(settings, words):
+    with pytest.raises(ConfigError, match=words):
+        SweetConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        (dict(thresholds=(0.5,), temperatures=(1.0,)), "1 thresholds for 1 exits"),
+        (dict(thresholds=(1.1,), temperatures=(1.0, 1.0)), "threshold 1.1"),
+        (dict(thresholds=(float("nan"),), temperatures=(1.0, 1.0)), "threshold nan"),
+        (dict(thresholds=(0.5,), temperatures=(0.0, 1.0)), "temperature 0.0"),
+        (dict(thresholds=(0.5,), temperatures=(1.0, 1.0), criterion="mood"), "criterion='mood'"),
+    ],
+)
+def test_policies_that_cannot_be(settings, words):
+    with pytest.raises(ConfigError, match=words):
+        Policy(**settings)
+
+
+@given(st.lists(st.floats(0, 1), max_size=5))
+def test_a_policy_survives_json(thresholds):
+    policy = Policy(tuple(thresholds), (1.5,) * (len(thresholds) + 1))
+    assert Policy.from_dict(policy.to_dict()) == policy
+
+
+def test_settings_survive_json_and_unknown_keys_are_named():
+    config = SweetConfig(exits=(1, 4), mode="paper", gradient_scale=0.1)
+    assert SweetConfig.from_dict(config.to_dict()) == config
+    with pytest.warns(UserWarning, match="does not know, and drops: colour"):
+        SweetConfig.from_dict({**config.to_dict(), "colour": "red"})

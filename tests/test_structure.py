@@ -1,0 +1,118 @@
+"""The walls of the house: who may import whom, and what importing must not do."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "itrex_sweet"
+
+# Rooms that meet on both sides of the artifact.
+SEAM = {"config", "errors", "families", "artifact", "version"}
+# room → rooms it may import besides itself and the seam
+MAY_IMPORT = {
+    "training": set(),
+    "criteria": set(),
+    "runtime": {"criteria"},
+    "tokenization": {"runtime"},
+    "hub": set(),
+    "modeling": {"runtime", "criteria", "hub", "tokenization"},
+    "evaluation": {"runtime", "criteria", "modeling"},
+    "data": set(),
+    "demo": {"training", "modeling", "evaluation", "criteria"},
+    "commands": {"training", "modeling", "evaluation", "data", "runtime", "hub", "demo", "criteria"},
+    "cli": {"commands"},
+}
+WITHOUT_TORCH = {"config", "errors", "families", "version", "criteria", "cli"}
+
+
+def modules():
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    relative = path.relative_to(PACKAGE)
+    return relative.parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of the modules a file imports, also inside functions; type-checking blocks do not count."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = set()
+    skipped = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            skipped.update(map(id, ast.walk(node)))
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_stay_inside_the_walls(path):
+    here = room(path)
+    if here == "__init__":
+        return
+    ours = {name.split(".")[1] for name in imported(path) if name.startswith("itrex_sweet.")}
+    allowed = SEAM | {here} | MAY_IMPORT.get(here, set())
+    if here in SEAM:
+        allowed = SEAM
+    assert ours <= allowed, f"{path.relative_to(PACKAGE)} may not import {sorted(ours - allowed)}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_optional_packages_are_imported_in_the_room_that_owns_them(path):
+    owners = {
+        "matplotlib": "evaluation/plot.py",
+        "peft": "training/",
+        "neural_compressor": "quantization/",
+        "intel_extension_for_pytorch": "runtime/backends/ipex.py",
+    }
+    relative = path.relative_to(PACKAGE).as_posix()
+    for package, owner in owners.items():
+        if any(name.split(".")[0] == package for name in imported(path)):
+            assert relative.startswith(owner) or relative == "commands/train.py" and package == "peft"
+
+
+@pytest.mark.parametrize("name", sorted(WITHOUT_TORCH))
+def test_rooms_without_torch(name):
+    run(f"import itrex_sweet.{name}, sys; assert 'torch' not in sys.modules and 'transformers' not in sys.modules")
+
+
+def test_importing_the_package_does_nothing():
+    run(
+        "import logging, os, sys; before = dict(os.environ), list(logging.root.handlers)\n"
+        "import itrex_sweet; assert itrex_sweet.__version__\n"
+        "assert (dict(os.environ), list(logging.root.handlers)) == before\n"
+        "assert not {'torch', 'transformers', 'numpy', 'optimum'} & set(sys.modules)"
+    )
+
+
+def test_running_needs_no_training_code():
+    run(
+        "import sys; from itrex_sweet import SweetModelForSequenceClassification\n"
+        "assert not [name for name in sys.modules if name.startswith('itrex_sweet.training')]\n"
+        "assert 'transformers.trainer' not in sys.modules and 'datasets' not in sys.modules"
+    )
+
+
+def test_every_public_name_is_there():
+    import itrex_sweet
+
+    for name in itrex_sweet.__all__:
+        assert getattr(itrex_sweet, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        itrex_sweet.Nothing  # noqa: B018
+
+
+def run(script: str) -> None:
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr

@@ -1,0 +1,76 @@
+"""Artifacts of tiny random models, made without training: every exit head is random and different."""
+
+from __future__ import annotations
+
+import copy
+from operator import attrgetter
+from pathlib import Path
+
+import numpy as np
+import torch
+from tests.tiny_models import tiny_model
+
+from itrex_sweet.artifact import Artifact, write_artifact, write_cascade
+from itrex_sweet.config import Policy, SweetConfig
+from itrex_sweet.families import EXIT_HEADS, family_of
+
+
+def model_and_tensors(family: str, exits: tuple[int, ...], num_labels: int = 3, seed: int = 0):
+    """A plain model and its state dict with random heads for every exit but the last."""
+    model = tiny_model(family, num_layers=exits[-1], num_labels=num_labels, seed=seed).eval()
+    row = family_of(model.config)
+    generator = torch.Generator().manual_seed(seed + 1)
+    tensors = {name: value.clone().contiguous() for name, value in model.state_dict().items() if value.is_floating_point()}
+    for exit_ in exits[:-1]:
+        for source, name in ((row.head_dense, "dense"), (row.head_out, "classifier")):
+            module = attrgetter(source)(model)
+            for part in ("weight", "bias"):
+                shape = getattr(module, part).shape
+                tensors[f"{EXIT_HEADS}.{exit_}.{name}.{part}"] = 0.4 * torch.randn(shape, generator=generator)
+    config = copy.deepcopy(model.config)
+    config.architectures = [type(model).__name__]
+    config.sweet = SweetConfig(exits=exits).to_dict()
+    return model, config, tensors
+
+
+def tiny_artifact(
+    directory: Path, family: str = "bert", exits: tuple[int, ...] = (1, 2, 4), tokenizer=None, policy: Policy | None = None
+) -> Artifact:
+    """An early-exit artifact of a tiny random model."""
+    _, config, tensors = model_and_tensors(family, exits)
+    return write_artifact(directory, config=config, tensors=tensors, tokenizer=tokenizer, policy=policy)
+
+
+def tiny_cascade(directory: Path, family: str = "bert", exits: tuple[int, ...] = (1, 2, 4), tokenizer=None) -> Artifact:
+    """A cascade of independent tiny random models."""
+    stages = [model_and_tensors(family, (exit_,), seed=exit_)[1:] for exit_ in exits]
+    return write_cascade(directory, stages=stages, tokenizer=tokenizer)
+
+
+def random_rows(rng: np.random.Generator, lengths: list[int], vocabulary: int = 90, first: int = 5) -> list[list[int]]:
+    """Token ids of rows with the given lengths."""
+    return [rng.integers(first, vocabulary, length).tolist() for length in lengths]
+
+
+def tiny_tokenizer():
+    """A word-level tokenizer of a few dozen words, with BERT's special tokens, as a fast tokenizer."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = "the a room phone soup was is not never good bad awful great fine slow quick cold warm but and again".split()
+    vocabulary = {token: place for place, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        model_max_length=32,
+    )

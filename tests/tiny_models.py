@@ -1,0 +1,127 @@
+"""Tiny random models of every family, built in code, for tests that run offline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    DebertaConfig,
+    DebertaV2Config,
+    DistilBertConfig,
+    ElectraConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    RobertaConfig,
+    XLMRobertaConfig,
+)
+
+HIDDEN, HEADS, VOCABULARY, POSITIONS = 32, 4, 96, 64
+PADDING, FIRST_TOKEN = 1, 2
+
+_SHAPE = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": HIDDEN,
+    "num_attention_heads": HEADS,
+    "intermediate_size": 48,
+    "max_position_embeddings": POSITIONS,
+    "pad_token_id": PADDING,
+    "initializer_range": 0.2,  # ten times the default, so that attention is far from uniform
+}
+_RELATIVE = {"relative_attention": True, "max_relative_positions": 24, "position_biased_input": False}
+
+
+def _deberta_v3(**changes: object) -> DebertaV2Config:
+    settings = {
+        "type_vocab_size": 0,
+        "share_att_key": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_buckets": 8,
+        "norm_rel_ebd": "layer_norm",
+        **_RELATIVE,
+    }
+    return DebertaV2Config(**_SHAPE, **{**settings, **changes})
+
+
+# Family, or variant of one, → its config for the remaining settings: num_hidden_layers, num_labels, dropouts.
+FAMILY_CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
+    "bert": lambda: BertConfig(**_SHAPE, type_vocab_size=2),
+    "roberta": lambda: RobertaConfig(**_SHAPE, type_vocab_size=1, bos_token_id=0, eos_token_id=2),
+    "xlm-roberta": lambda: XLMRobertaConfig(**_SHAPE, type_vocab_size=1, bos_token_id=0, eos_token_id=2),
+    "electra": lambda: ElectraConfig(**_SHAPE, embedding_size=24),
+    "distilbert": lambda: DistilBertConfig(
+        vocab_size=VOCABULARY,
+        dim=HIDDEN,
+        n_heads=HEADS,
+        hidden_dim=48,
+        max_position_embeddings=POSITIONS,
+        pad_token_id=PADDING,
+        initializer_range=0.2,
+    ),
+    "deberta": lambda: DebertaConfig(**_SHAPE, **_RELATIVE, type_vocab_size=0, pos_att_type=["c2p", "p2c"]),
+    "deberta-v3": lambda: _deberta_v3(),
+    "deberta-v2-conv": lambda: _deberta_v3(conv_kernel_size=3, conv_act="gelu", share_att_key=False),
+}
+
+_DROPOUTS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "classifier_dropout",
+    "pooler_dropout",
+    "cls_dropout",
+    "dropout",
+    "attention_dropout",
+    "seq_classif_dropout",
+)
+
+
+def tiny_config(family: str, num_layers: int = 4, num_labels: int = 3, dropout: float = 0.0) -> PretrainedConfig:
+    """The config of a tiny model; `dropout` is set wherever the family has one."""
+    config = FAMILY_CONFIGS[family]()
+    config.num_hidden_layers = num_layers
+    config.num_labels = num_labels
+    for name in _DROPOUTS:
+        if hasattr(config, name) or name in ("pooler_dropout", "cls_dropout"):
+            setattr(config, name, dropout)
+    return config
+
+
+def tiny_model(
+    family: str = "bert", num_layers: int = 4, num_labels: int = 3, seed: int = 0, dropout: float = 0.0
+) -> PreTrainedModel:
+    """A tiny random classification model of a key of `FAMILY_CONFIGS`, in training mode.
+
+    Biases and norms are random too: at their initial values of zero and one, a bug in them would not show.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = tiny_config(family, num_layers, num_labels, dropout)
+        model = AutoModelForSequenceClassification.from_config(config)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.dim() == 1:
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.train()
+
+
+def tiny_batch(
+    rows: int = 4, length: int = 10, num_labels: int = 3, seed: int = 0, padded: bool = True
+) -> dict[str, torch.Tensor]:
+    """Random token ids, attention mask and labels; `padded` rows end in padding of different lengths.
+
+    Returns:
+        input_ids and attention_mask (rows, length) and labels (rows,), int64.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    input_ids = torch.randint(3, VOCABULARY, (rows, length), generator=generator)
+    input_ids[:, 0] = FIRST_TOKEN
+    attention_mask = torch.ones_like(input_ids)
+    if padded:
+        for row in range(1, rows):
+            tokens = max(1, length - 2 * row)
+            input_ids[row, tokens:] = PADDING
+            attention_mask[row, tokens:] = 0
+    labels = torch.arange(rows) % num_labels
+    return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}

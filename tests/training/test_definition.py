@@ -1,0 +1,246 @@
+"""The definition of SWEET, on every family: whose loss reaches which weights."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from itrex_sweet.config import SweetConfig
+from itrex_sweet.training import attach
+from tests.tiny_models import FAMILY_CONFIGS, tiny_batch, tiny_model
+from tests.training.references import DENSE, OUT, TABLE, TABLE_NORM, LayerByLayer, head_logits, own_head
+
+EXITS = (1, 3, 4)
+RELATIVE = [family for family in FAMILY_CONFIGS if family.startswith("deberta")]
+
+families = pytest.mark.parametrize("family", FAMILY_CONFIGS)
+
+
+def with_exits(family: str, **settings):
+    """A model with exits whose heads differ from each other, its attachment, a batch, and the plain model."""
+    plain = tiny_model(family)
+    model = copy.deepcopy(plain)
+    attachment = attach(model, SweetConfig(exits=EXITS, **settings))
+    with torch.no_grad():
+        for _, parameter in attachment.head_parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model, attachment, tiny_batch(rows=5), plain
+
+
+def gradients_of(model) -> dict[str, torch.Tensor]:
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_same(gradients: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert gradients.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(gradients[name], value, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def reference(model, plain, batch, cut, shares_pooler=False, share_of_table=lambda segment, table: table):
+    """Gradients by name of the summed losses of an independently written forward.
+
+    Args:
+        cut: hidden states before a segment → what the segment gets.
+        share_of_table: (segment from 0, table) → what its layers get.
+    """
+    run = LayerByLayer(plain, batch)
+    kind = run.kind
+    heads = {
+        name: parameter.detach().clone().requires_grad_()
+        for name, parameter in model.named_parameters()
+        if name.startswith("sweet_exits")
+    }
+    embedded = hidden = run.embed()
+    table, loss, start = run.table(), 0.0, 0
+    for segment, exit_ in enumerate(EXITS):
+        hidden = hidden if segment == 0 else cut(hidden)
+        for index in range(start, exit_):
+            hidden = run.run(index, hidden, None if table is None else share_of_table(segment, table), embedded)
+        start = exit_
+        dense, out = own_head(run.model, kind)
+        if exit_ != EXITS[-1]:
+            own = f"sweet_exits.{exit_}"
+            out = heads[f"{own}.classifier.weight"], heads[f"{own}.classifier.bias"]
+            if not shares_pooler:
+                dense = heads[f"{own}.dense.weight"], heads[f"{own}.dense.bias"]
+        loss = loss + F.cross_entropy(head_logits(kind, hidden, dense, out), batch["labels"])
+    loss.backward()
+    named = {**run.parameters(), **heads}
+    return loss, {name: p.grad for name, p in named.items() if p.grad is not None}
+
+
+@families
+def test_each_segment_gets_the_gradients_of_being_trained_alone(family):
+    model, _, batch, plain = with_exits(family)
+    model(**batch).loss.backward()
+    together = gradients_of(model)
+
+    alone: dict[str, torch.Tensor] = {}
+    start = 0
+    for segment, exit_ in enumerate(EXITS):
+        run = LayerByLayer(plain, batch)  # this segment's own model
+        with torch.set_grad_enabled(segment == 0):
+            embedded = hidden = run.embed()
+            table = run.table()
+        if table is not None and segment > 0:
+            table = table.detach()  # a constant here: it belongs to the first segment
+        with torch.no_grad():
+            for index in range(start):
+                hidden = run.run(index, hidden, table, embedded)
+        for index in range(start, exit_):
+            hidden = run.run(index, hidden, table, embedded)
+        start = exit_
+        dense, out = own_head(run.model, run.kind)
+        head: dict[str, torch.Tensor] = {}
+        if exit_ != EXITS[-1]:
+            head = {
+                name: parameter.detach().clone().requires_grad_()
+                for name, parameter in model.named_parameters()
+                if name.startswith(f"sweet_exits.{exit_}.")
+            }
+            own = f"sweet_exits.{exit_}"
+            dense = head[f"{own}.dense.weight"], head[f"{own}.dense.bias"]
+            out = head[f"{own}.classifier.weight"], head[f"{own}.classifier.bias"]
+        F.cross_entropy(head_logits(run.kind, hidden, dense, out), batch["labels"]).backward()
+        for name, parameter in {**run.parameters(), **head}.items():
+            if parameter.grad is not None:
+                assert name not in alone, f"{name} is in two segments"
+                alone[name] = parameter.grad
+    assert_same(together, alone)
+    assert all(value.abs().sum() > 0 for name, value in alone.items() if "key" not in name and ".k_lin" not in name)
+
+
+@families
+def test_an_exits_loss_reaches_its_own_segment_and_head_and_nothing_else(family):
+    model, attachment, batch, _ = with_exits(family)
+    logits = {}
+
+    def keep(module, args, output):  # logits with their graph; the attachment keeps them without
+        logits[len(logits)] = output
+
+    for exit_ in EXITS[:-1]:
+        model.sweet_exits[str(exit_)].register_forward_hook(keep)
+    output = model(**batch)
+    logits[len(logits)] = output.logits
+    named = dict(model.named_parameters())
+    segments = attachment.parameters_by_segment()
+    for position, exit_ in enumerate(EXITS):
+        loss = F.cross_entropy(logits[position], batch["labels"])
+        gradients = torch.autograd.grad(loss, list(named.values()), retain_graph=True, allow_unused=True)
+        reached = {name for name, g in zip(named, gradients, strict=True) if g is not None and g.abs().sum() > 0}
+        own = {name for name, _ in segments[exit_]}
+        assert reached <= own
+        assert own - reached <= {name for name in own if "key" in name or "k_lin" in name or "word_emb" in name}
+
+
+@families
+def test_every_parameter_belongs_to_one_segment(family):
+    model, attachment, _, _ = with_exits(family)
+    segments = attachment.parameters_by_segment()
+    names = [name for named in segments.values() for name, _ in named]
+    assert sorted(names) == sorted(name for name, _ in model.named_parameters())
+    kind = model.config.model_type
+    assert {f"{DENSE[kind]}.weight", f"{OUT[kind]}.weight"} <= {name for name, _ in segments[4]}
+    first = {name for name, _ in segments[1]}
+    shared = {name for name in names if name == TABLE or name.startswith(TABLE_NORM) or ".conv." in name}
+    assert shared <= first and {name for name in names if "embeddings" in name} <= first
+    assert bool(shared) == (family in RELATIVE)
+
+
+@families
+def test_joint_is_the_plain_sum_of_the_losses(family):
+    model, attachment, batch, plain = with_exits(family, mode="joint")
+    loss = model(**batch).loss
+    loss.backward()
+    expected, gradients = reference(model, plain, batch, cut=lambda hidden: hidden)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(sum(attachment.exit_losses.values()), loss.detach())
+    assert_same(gradients_of(model), gradients)
+
+
+@families
+def test_paper_mode_shares_pooler_and_table_and_cuts_hidden_states(family):
+    model, _, batch, plain = with_exits(family, mode="paper")
+    model(**batch).loss.backward()
+    _, gradients = reference(model, plain, batch, cut=torch.Tensor.detach, shares_pooler=True)
+    assert_same(gradients_of(model), gradients)
+    assert not [name for name in model.state_dict() if "sweet_exits" in name and "dense" in name]
+
+
+@families
+@pytest.mark.parametrize("mode", ["sweet", "paper"])
+def test_gradient_scale_lets_that_share_pass_each_cut(family, mode):
+    scale = 0.25
+    model, _, batch, plain = with_exits(family, mode=mode, gradient_scale=scale)
+    model(**batch).loss.backward()
+
+    def scaled(tensor, factor=scale):  # value exactly as before, gradient times the factor
+        return tensor.detach() + factor * (tensor - tensor.detach())
+
+    _, gradients = reference(
+        model,
+        plain,
+        batch,
+        cut=scaled,
+        shares_pooler=mode == "paper",
+        share_of_table=(lambda segment, t: scaled(t, scale**segment)) if mode == "sweet" else lambda segment, t: t,
+    )
+    assert_same(gradients_of(model), gradients)
+
+
+@pytest.mark.parametrize("family", RELATIVE)
+def test_the_relative_table_is_trained_by_the_first_segment_only(family):
+    model, _, batch, _ = with_exits(family)
+    table = model.get_parameter(TABLE)
+    model(**batch).loss.backward()
+    owned = table.grad.clone()
+    for mode in ("paper", "joint"):
+        other, _, _, _ = with_exits(family, mode=mode)
+        other(**batch).loss.backward()
+        assert not torch.allclose(other.get_parameter(TABLE).grad, owned, rtol=1e-2)
+
+
+@families
+def test_nothing_of_the_answer_changes_but_the_loss(family):
+    model, attachment, batch, plain = with_exits(family)
+    for mode in ("train", "eval"):
+        getattr(model, mode)(), getattr(plain, mode)()
+        ours, theirs = model(**batch), plain(**batch)
+        assert type(ours) is type(theirs) and list(ours) == list(theirs)
+        assert torch.equal(ours.logits, theirs.logits)
+        assert torch.equal(ours["loss"], ours.loss) and torch.equal(ours[0], ours.loss)
+        torch.testing.assert_close(attachment.exit_losses[4], theirs.loss.detach())
+        torch.testing.assert_close(ours.loss, sum(attachment.exit_losses.values()))
+        as_tuple = model(**batch, return_dict=False)
+        assert isinstance(as_tuple, tuple) and len(as_tuple) == len(plain(**batch, return_dict=False))
+        assert torch.equal(as_tuple[0], ours.loss) and torch.equal(as_tuple[1], ours.logits)
+    with torch.no_grad():
+        unlabelled = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    assert unlabelled.loss is None and torch.equal(unlabelled.logits, theirs.logits)
+    assert attachment.exit_losses == {} and set(attachment.exit_logits) == set(EXITS)
+
+
+@families
+def test_heads_start_as_the_models_own(family):
+    model = tiny_model(family)
+    plain = copy.deepcopy(model)
+    attachment = attach(model, SweetConfig(exits=EXITS))
+    batch = tiny_batch()
+    model(**batch)
+    hidden = plain(**batch, output_hidden_states=True).hidden_states
+    for exit_ in EXITS:  # hidden_states[k] is the output of layer k, DeBERTa-v2's convolution included
+        expected = head_logits(plain.config.model_type, hidden[exit_], *own_head(plain, plain.config.model_type))
+        torch.testing.assert_close(attachment.exit_logits[exit_], expected.detach())
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "deberta-v3"])
+def test_dropout_of_the_heads_is_the_familys(family):
+    model = tiny_model(family, dropout=0.25)
+    attach(model, SweetConfig(exits=EXITS))
+    head = model.sweet_exits["1"]
+    before_dense = 0.0 if family == "bert" else 0.25
+    assert (head.dropout_before_dense.p, head.dropout_before_classifier.p) == (before_dense, 0.25)
