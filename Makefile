@@ -66,5 +66,5 @@ $(IPEX_VENV)/.ready: setup.py pyproject.toml requirements/ipex.txt
 	$(call set_up,$(IPEX_VENV),ipex$(comma)test,$(IPEX_PINS))
 
 clean:
-	rm -rf build dist itrex_sweet.egg-info demo_output .pytest_cache .hypothesis .ruff_cache
+	rm -rf build dist itrex_sweet.egg-info demo_output nc_workspace .pytest_cache .hypothesis .ruff_cache
 	find itrex_sweet tests -name __pycache__ -type d -prune -exec rm -rf {} +

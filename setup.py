@@ -44,6 +44,7 @@ EXTRAS_REQUIRE = {
     # give it an environment of its own.
     "ipex": [
         "intel-extension-for-pytorch==2.8.*",
+        "neural-compressor-pt<3.8",  # from 3.8 on it imports torchao, whose releases no longer know torch 2.8
         "optimum-intel>=1.27,<2",
         "torch==2.8.*",
         "transformers<4.58",

@@ -89,7 +89,7 @@ class Line:
     problem: str | None = None
 
 
-# ---------------------------------------------------------------------------------------------------- whole sources
+# ---------------------------------------------------------------------------------- whole sources
 
 
 def read_rows(
@@ -119,8 +119,8 @@ def read_rows(
         dataset_config: configuration of a `datasets` name that has several, such as `sst2` of `glue`.
 
     Raises:
-        InputError: not there, unreadable, or a row is malformed, empty or has a label that is not allowed; the
-            message names file and line.
+        InputError: not there, unreadable, or a row is malformed, empty or has a label that is not allowed;
+            the message names file and line.
         ConfigError: columns cannot be guessed, or those named are not there; the message says what is.
     """
     if limit is not None and limit < 1:
@@ -160,7 +160,9 @@ def read_rows(
         raise InputError(f"{described} has no rows.")
     if columns is None or columns.label is None:
         if require_labels:
-            raise ConfigError(_no_such_column(described, label_column, known_columns, "labels", "--label-column"))
+            raise ConfigError(
+                _no_such_column(described, label_column, known_columns, "labels", "--label-column")
+            )
         return Rows(texts, None, names, described, known_columns)
     labels, names = _label_ids(raw_labels, places, names)
     return Rows(texts, labels, names, described, known_columns)
@@ -211,7 +213,7 @@ def standard_input() -> TextIO:
     return sys.stdin
 
 
-# ---------------------------------------------------------------------------------------------------- columns
+# ---------------------------------------------------------------------------------- columns
 
 
 @dataclass(frozen=True)
@@ -242,7 +244,10 @@ class Columns:
         Raises:
             ConfigError: a column named is not there, or none is called as texts usually are.
         """
-        for name, what, option in ((text_column, "texts", "--text-column"), (pair_column, "texts", "--pair-column")):
+        for name, what, option in (
+            (text_column, "texts", "--text-column"),
+            (pair_column, "texts", "--pair-column"),
+        ):
             if name is not None and name not in columns:
                 raise ConfigError(_no_such_column(source, name, columns, what, option))
         if pair_column is not None and text_column is None:
@@ -277,7 +282,9 @@ class Columns:
             if not isinstance(value, str):
                 return None, f"column {name!r} holds {type(value).__name__}, not a text"
             if not value.strip():
-                return None, f"the text in column {name!r} is empty" if len(record) > 1 else "the text is empty"
+                return None, f"the text in column {name!r} is empty" if len(
+                    record
+                ) > 1 else "the text is empty"
             if any("\ud800" <= character <= "\udfff" for character in value):
                 return None, f"column {name!r} is not valid UTF-8" if len(record) > 1 else "not valid UTF-8"
             parts.append(value)
@@ -285,10 +292,11 @@ class Columns:
 
 
 def _no_such_column(source: str, name: str, columns: Sequence[str], what: str, option: str) -> str:
-    return f"{source} has no column {name!r}; it has: {', '.join(columns) or 'none'}. Name that of the {what} with {option}."
+    listed = ", ".join(columns) or "none"
+    return f"{source} has no column {name!r}; it has: {listed}. Name that of the {what} with {option}."
 
 
-# ---------------------------------------------------------------------------------------------------- labels
+# ---------------------------------------------------------------------------------- labels
 
 
 def _label_ids(
@@ -316,9 +324,13 @@ def _label_ids(
         return [by_name[name] for name in spelled], names
     for row, (label, place) in enumerate(zip(ids, places, strict=True)):
         if label < 0:
-            raise InputError(f"{place}: label {label}; labels count from 0 (a test set without labels?)", (row,))
+            raise InputError(
+                f"{place}: label {label}; labels count from 0 (a test set without labels?)", (row,)
+            )
         if names is not None and label >= len(names):
-            raise InputError(f"{place}: label {label}; labels go from 0 to {len(names) - 1} ({', '.join(names)})", (row,))
+            raise InputError(
+                f"{place}: label {label}; labels go from 0 to {len(names) - 1} ({', '.join(names)})", (row,)
+            )
     return ids, names
 
 
@@ -342,7 +354,7 @@ def _names_beside(path: Path) -> Sequence[str] | None:
     return None
 
 
-# ---------------------------------------------------------------------------------------------------- files
+# ---------------------------------------------------------------------------------- files
 
 
 def _suffix(path: Path) -> str:
@@ -426,7 +438,7 @@ def _table_lines(reader: Any, source: str) -> Iterator[Line]:
 _READERS = {"text": _text_lines, "jsonl": _json_lines, "csv": _csv_lines, "tsv": _tsv_lines}
 
 
-# ---------------------------------------------------------------------------------------------------- data sets
+# ---------------------------------------------------------------------------------- data sets
 
 
 def _load_dataset(name: str, config: str | None, split: str | None) -> Any:
@@ -442,7 +454,9 @@ def _load_dataset(name: str, config: str | None, split: str | None) -> Any:
     # `datasets` raises what its readers raise: beside its own errors those of files, networks and parsers.
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, NotImplementedError) as error:
         first_line = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"{name} is neither a file here nor a data set that could be loaded: {first_line}") from error
+        raise InputError(
+            f"{name} is neither a file here nor a data set that could be loaded: {first_line}"
+        ) from error
     if not isinstance(loaded, Mapping):
         return loaded
     if split is None and len(loaded) == 1:

@@ -1,4 +1,24 @@
-"""Reviews in five grades of difficulty, written from tables: no download, the same on every machine."""
+"""Short English reviews in five grades of difficulty, written from tables: nothing to download, the same
+reviews on every machine.
+
+What decides the label, level by level:
+
+``plain``
+    The sentiment words.
+``negated``
+    The sentiment words together with a negation, which turns them over ("far from noisy") or, less often,
+    confirms them ("there is no denying that it is noisy").
+``contrasted``
+    The main clause, wherever it stands; what is conceded (although, despite, "..., but") does not count.
+``mixed``
+    Several aspects disagree. The label follows what the reviewer did in the end, the aspect said to weigh more,
+    or the majority of the aspects.
+``ironic``
+    Praise of something bad is negative, complaint about something good is positive.
+
+No template serves two splits. The splits share most of the vocabulary; about one sentiment word in eight of the
+test split occurs in no other.
+"""
 
 from __future__ import annotations
 
@@ -6,65 +26,194 @@ import random
 import re
 from dataclasses import dataclass
 
-from itrex_sweet.demo import phrases
+from itrex_sweet.demo.phrases import (
+    ADJECTIVES,
+    CHEERS,
+    CLAUSES,
+    CONTENT,
+    CONTEXTS,
+    DOMAINS,
+    GENERAL,
+    HEARSAY,
+    LIKES,
+    MONTHS,
+    NUMBERS,
+    OPINIONS,
+    PERSONS,
+    TEMPLATES,
+    VERBS,
+    VERDICTS,
+)
+from itrex_sweet.errors import ConfigError
 
 LEVELS: tuple[str, ...] = ("plain", "negated", "contrasted", "mixed", "ironic")
-LABELS: tuple[str, str] = ("negative", "positive")
+LABELS: tuple[str, ...] = ("negative", "positive")
 SPLITS: tuple[str, ...] = ("train", "calibration", "test")
-SHARES: dict[str, int] = {"plain": 40, "negated": 15, "contrasted": 15, "mixed": 15, "ironic": 15}
-MAX_ROWS = 20_000
-CONTEXT_SHARE = 0.4
 
+# Percent of each split. Real reviews are mostly plain ones.
+SHARES: dict[str, int] = {"plain": 40, "negated": 15, "contrasted": 15, "mixed": 15, "ironic": 15}
+
+# Rows that the templates of any split can fill without repeating a text.
+MAX_ROWS = 20_000
+
+_CONTEXT_RATE = 0.4
+_GENERAL_RATE = 0.3
+_CLAUSES = {"clause": CLAUSES, "opinion": OPINIONS, "hearsay": HEARSAY}
 _BY_LABEL = re.compile(r"\[([^|\]]*)\|([^\]]*)\]")
-_SLOT = re.compile(r"\{([a-z_]+?)(?:_(same|opp|good|bad))?(\d?)\}")
-_SENTENCE_START = re.compile(r"(^|[.!?] )([a-z])")
+_SLOT = re.compile(r"\{([a-z_]+?)(?:_(same|opp|good|bad))?([1-4])?\}")
+_ARTICLE = re.compile(r"\b([Aa])(?= [aeio])")
+_SENTENCE_START = re.compile(r"(?:^|[.!?] )[a-z]")
 
 
 @dataclass(frozen=True)
 class Review:
+    """One labelled text.
+
+    Attributes:
+        text: one or more sentences.
+        label: index into `LABELS`.
+        level: one of `LEVELS`.
+        template: id of the sentence frame, stable across seeds and sizes; it names level and split.
+    """
+
     text: str
     label: int
     level: str
     template: str
 
 
+def make_corpus(
+    train: int = 4000, calibration: int = 600, test: int = 800, seed: int = 0
+) -> dict[str, list[Review]]:
+    """Writes reviews of all levels for three splits that share neither a text nor a template.
+
+    Each split is 40 % plain and 15 % of every other level, rounded to whole rows; the labels of a level differ
+    by one row at most. The rows are in random order. A split is the same whatever the sizes of the others.
+
+    Args:
+        train: rows to learn from, at most `MAX_ROWS`, as for the others.
+        calibration: rows to choose thresholds on.
+        test: rows to report on.
+        seed: another corpus for every whole number from 0.
+
+    Returns:
+        ``{"train": [...], "calibration": [...], "test": [...]}``, each of exactly the length asked for.
+
+    Raises:
+        ConfigError: a size is negative or above `MAX_ROWS`, or the seed is negative.
+    """
+    sizes = {"train": train, "calibration": calibration, "test": test}
+    for split, size in sizes.items():
+        if not 0 <= size <= MAX_ROWS:
+            raise ConfigError(f"{split}={size}: the templates can write 0 to {MAX_ROWS} different reviews.")
+    if seed < 0:
+        raise ConfigError(f"seed={seed}: seeds are whole numbers from 0.")
+    return {
+        split: _make_split(split, size, random.Random(seed * len(SPLITS) + index))
+        for index, (split, size) in enumerate(sizes.items())
+    }
+
+
+def _make_split(split: str, size: int, rng: random.Random) -> list[Review]:
+    reviews: list[Review] = []
+    seen: set[str] = set()
+    for level, rows in _shares(size).items():
+        frames = TEMPLATES[level][split]
+        end = len(reviews) + rows
+        while len(reviews) < end:
+            label = len(reviews) % 2
+            number = rng.randrange(len(frames))
+            text = _Writer(rng, split, label).write(frames[number])
+            if text.lower() not in seen:
+                seen.add(text.lower())
+                reviews.append(Review(text, label, level, f"{level}-{split}-{number + 1:02d}"))
+    rng.shuffle(reviews)
+    return reviews
+
+
+def _shares(size: int) -> dict[str, int]:
+    """Rows of each level; what rounding down leaves over goes to the levels that lost most by it."""
+    rows = {level: size * share // 100 for level, share in SHARES.items()}
+    by_loss = sorted(LEVELS, key=lambda level: -(size * SHARES[level] % 100))
+    for level in by_loss[: size - sum(rows.values())]:
+        rows[level] += 1
+    return rows
+
+
 class _Writer:
-    def __init__(self, rng, split, label, domain):
+    """Fills one template: one domain, four of its aspects, and no phrase twice where there is a choice."""
+
+    def __init__(self, rng: random.Random, split: str, label: int):
         self.rng = rng
         self.split = split
         self.label = label
-        self.domain = domain
-        nouns = [(noun, kind) for kind, nouns in domain.aspects.items() for noun in nouns]
-        self.aspects = rng.sample(nouns, 4)
-        self.used = set()
+        self.domain = rng.choice(DOMAINS)
+        self.aspects = rng.sample([(x, kind) for kind, xs in self.domain.aspects.items() for x in xs], 4)
+        self.used: set[str] = set()
 
-    def write(self, template):
-        template = _BY_LABEL.sub(lambda m: m[1] if self.label else m[2], template)
-        return _SLOT.sub(self._fill, template)
+    def write(self, template: str) -> str:
+        text = _BY_LABEL.sub(lambda match: match[2 - self.label], template)
+        if self.rng.random() < _CONTEXT_RATE:
+            context = self.rng.choice(CONTEXTS[self.split][self.domain.group])
+            text = f"{context} {text}" if self.rng.random() < 0.6 else f"{text} {context}"
+        text = self._fill(text)
+        text = _ARTICLE.sub(r"\1n", text)
+        return _SENTENCE_START.sub(lambda match: match[0].upper(), text)
 
-    def _fill(self, match):
-        name, side, digit = match.groups()
-        index = int(digit) - 1 if digit else 0
-        positive = {"same": self.label == 1, "opp": self.label == 0, "good": True, "bad": False}.get(side)
-        return getattr(self, name)(index, positive)
+    def _fill(self, text: str) -> str:
+        return _SLOT.sub(lambda match: self._phrase(*match.groups()), text)
 
-    def choose(self, options):
-        fresh = [o for o in options if o not in self.used] or options
-        choice = self.rng.choice(fresh)
+    def _phrase(self, slot: str, side: str | None, digit: str | None) -> str:
+        if side is None:
+            return self._plain_phrase(slot, digit)
+        if slot in _CLAUSES:
+            clause = self.rng.choice(_CLAUSES[slot]).replace("_same", f"_{side}")
+            return self._fill(clause.replace("1}", f"{digit}}}"))
+        if slot == "adj" and self.rng.random() < _GENERAL_RATE:
+            slot = "general"
+        pairs = {
+            "adj": ADJECTIVES[self._aspect(digit)[1]],
+            "general": GENERAL,
+            "verb": VERBS,
+            "verbed": VERBS,
+            "like": LIKES,
+            "content": CONTENT,
+            "cheer": CHEERS,
+            "fact": self.domain.facts,
+            "wish": self.domain.wishes,
+            "verdict": VERDICTS[self.split][self.domain.group],
+        }
+        good = side == "good" or side == ("same" if self.label else "opp")
+        phrase = self._choose(pairs[slot][0 if good else 1])
+        if slot == "verbed" or (slot == "like" and self.domain.past):
+            return phrase + ("d" if phrase.endswith("e") else "ed")
+        return phrase
+
+    def _plain_phrase(self, slot: str, digit: str | None) -> str:
+        aspect = self._aspect(digit)[0]
+        plural = digit is not None and aspect.endswith("+")
+        past = self.domain.past
+        match slot:
+            case "x":
+                return aspect.rstrip("+")
+            case "s":
+                return "" if plural else "s"
+            case "be":
+                return (("is", "are"), ("was", "were"))[past][plural]
+            case "are":
+                return "were" if past else "are"
+            case "am":
+                return "was" if past else "am"
+            case "noun":
+                return self.domain.noun
+            case _:
+                return self._choose({"month": MONTHS, "person": PERSONS, "number": NUMBERS}[slot])
+
+    def _aspect(self, digit: str | None) -> tuple[str, str]:
+        return self.aspects[int(digit or 1) - 1]
+
+    def _choose(self, entries: tuple[str, ...]) -> str:
+        entries = [entry.lstrip("*") for entry in entries if self.split == "test" or entry[0] != "*"]
+        choice = self.rng.choice([entry for entry in entries if entry not in self.used] or entries)
         self.used.add(choice)
-        return choice
-
-    def pick(self, pair, positive):
-        return self.choose(pair[0 if positive else 1])
-
-    def x(self, index, _=None):
-        return self.aspects[index][0].rstrip("+")
-
-    def plural(self, index):
-        return self.aspects[index][0].endswith("+")
-
-    def be(self, index, _=None):
-        return "was" if self.domain.past else "is"
-
-    def noun(self, *_):
-        return self.domain.noun
+        return self._fill(choice)

@@ -1,126 +1,166 @@
 """Tables from which :mod:`itrex_sweet.demo.corpus` writes its reviews.
 
-A template is a sentence frame. Two marks depend on the label of the review:
+A template is a text with two kinds of marks.
 
 ``[a|b]``
     ``a`` in a positive review, ``b`` in a negative one.
-``{slot_side}`` or ``{slot_side1}``
-    a phrase from the table of that slot. The side ``same`` takes the sentiment of the label and ``opp`` the
-    other one; ``good`` and ``bad`` are fixed. A final digit ties the slots that speak of one aspect together.
+``{slot}``, ``{slot_side}``, ``{slot_side1}``
+    A phrase for that slot. The side ``same`` has the sentiment of the review's label and ``opp`` the other one;
+    ``good`` and ``bad`` are fixed. Slots with the same final digit speak of the same aspect.
 
-Slots: ``x1`` aspect, ``be1`` its is/are/was/were, ``s1`` and ``es1`` its verb ending, ``adj`` adjective for
-the aspect, ``clause`` a whole clause about it, ``general`` adjective for anything, ``a_general`` the same with
-its article, ``verb`` and ``verbed`` what it does to the reviewer, ``like`` what the reviewer does to it,
-``content`` how the reviewer feels about it, ``noun`` and ``a_noun`` the thing reviewed, ``fact`` what it
-does, ``wish`` what it brings its user, ``verdict`` what the reviewer did in the end, ``am``, ``month``,
-``person`` and ``number``.
+Slots without a side: ``x`` an aspect, ``be`` its is/are/was/were (of the thing reviewed where there is no digit),
+``s`` the ending of its verb, ``am``, ``noun`` the thing reviewed, ``month``, ``person``, ``number``.
 
-Every table pairs positive with negative entries.
+Slots with a side: ``adj`` an adjective for the aspect, ``general`` an adjective for anything, ``clause`` a clause
+about the aspect, ``verb`` and ``verbed`` what it does to the reviewer, ``like`` what the reviewer does to it,
+``content`` how the reviewer feels about it, ``fact`` what the thing does, ``wish`` what it brings its user,
+``verdict`` what the reviewer did in the end.
+
+A pair holds positive entries, then negative ones. An entry with a star is for the test split only.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-Pair = tuple[tuple[str, ...], tuple[str, ...]]
+Entries = tuple[str, ...]
+Pair = tuple[Entries, Entries]
 
 
 class Domain(NamedTuple):
-    """Something people review: its aspects by kind of adjective (a final ``+`` marks a plural), what it does
-    (``facts``) and what it brings its user (``wishes``), each as a pair of positive and negative entries."""
+    """Something that people review.
+
+    Attributes:
+        noun: what it is called.
+        group: key into `CONTEXTS` and `VERDICTS`.
+        past: whether its reviews are told in the past tense.
+        aspects: nouns by kind of adjective that suits them; a final plus sign marks a plural.
+        facts: what it does, in the third person.
+        wishes: what it brings its user, in the singular or as a gerund.
+    """
 
     noun: str
     group: str
     past: bool
-    aspects: dict[str, tuple[str, ...]]
+    aspects: dict[str, Entries]
     facts: Pair
     wishes: Pair
 
 
 ADJECTIVES: dict[str, Pair] = {
     "people": (
-        ("friendly", "polite", "attentive", "helpful", "patient", "welcoming"),
-        ("rude", "dismissive", "careless", "unhelpful", "impatient", "arrogant"),
+        ("friendly", "polite", "attentive", "helpful", "patient", "welcoming", "*courteous"),
+        ("rude", "dismissive", "careless", "unhelpful", "impatient", "arrogant", "*surly"),
     ),
     "food": (
-        ("tasty", "delicious", "flavourful", "fresh", "appetising", "memorable"),
-        ("bland", "tasteless", "greasy", "stale", "unappetising", "forgettable"),
+        ("tasty", "delicious", "flavourful", "fresh", "appetising", "memorable", "*scrumptious"),
+        ("bland", "tasteless", "greasy", "stale", "unappetising", "forgettable", "*inedible"),
     ),
     "room": (
-        ("clean", "spotless", "tidy", "quiet", "bright", "spacious"),
-        ("dirty", "filthy", "shabby", "noisy", "gloomy", "cramped"),
+        ("clean", "spotless", "tidy", "quiet", "bright", "spacious", "*immaculate"),
+        ("dirty", "filthy", "shabby", "noisy", "gloomy", "cramped", "*dingy"),
     ),
-    "sound": (("crisp", "clear", "rich", "balanced"), ("tinny", "muffled", "shrill", "distorted")),
+    "sound": (
+        ("crisp", "clear", "rich", "balanced", "pleasant", "*lifelike"),
+        ("tinny", "muffled", "shrill", "distorted", "unpleasant", "*harsh"),
+    ),
     "build": (
-        ("sturdy", "solid", "robust", "durable", "strong"),
-        ("flimsy", "fragile", "shoddy", "weak", "badly made"),
+        ("sturdy", "solid", "robust", "durable", "strong", "*tough"),
+        ("flimsy", "fragile", "shoddy", "weak", "badly made", "*rickety"),
     ),
     "pace": (
-        ("quick", "prompt", "fast", "efficient", "smooth"),
-        ("slow", "sluggish", "inefficient", "chaotic", "tedious"),
+        ("quick", "prompt", "fast", "efficient", "smooth", "*speedy"),
+        ("slow", "sluggish", "inefficient", "chaotic", "tedious", "*disorganised"),
     ),
-    "response": (("responsive", "fast", "smooth", "quick"), ("slow", "sluggish", "laggy", "unresponsive")),
+    "response": (
+        ("responsive", "fast", "smooth", "quick", "*snappy"),
+        ("slow", "sluggish", "laggy", "unresponsive", "*jerky"),
+    ),
     "comfort": (
-        ("comfortable", "soft", "cosy", "pleasant"),
-        ("uncomfortable", "scratchy", "stiff", "unpleasant"),
+        ("comfortable", "soft", "cosy", "pleasant", "*snug"),
+        ("uncomfortable", "scratchy", "stiff", "unpleasant", "*lumpy"),
     ),
     "use": (
-        ("intuitive", "simple", "clear", "straightforward", "well designed"),
-        ("confusing", "clumsy", "cluttered", "baffling", "badly designed"),
+        ("intuitive", "simple", "clear", "straightforward", "well designed", "*user-friendly"),
+        ("confusing", "clumsy", "cluttered", "baffling", "badly designed", "*fiddly"),
     ),
-    "value": (("fair", "reasonable", "modest", "attractive"), ("excessive", "outrageous", "steep", "unreasonable")),
-    "trust": (("reliable", "dependable", "consistent"), ("unreliable", "erratic", "temperamental", "faulty")),
-    "picture": (("sharp", "bright", "vivid", "clear"), ("blurry", "dim", "grainy", "dull")),
-    "look": (("elegant", "stylish", "handsome", "attractive"), ("ugly", "drab", "tacky", "garish")),
+    "value": (
+        ("fair", "reasonable", "modest", "attractive", "*affordable"),
+        ("excessive", "outrageous", "steep", "unreasonable", "*extortionate"),
+    ),
+    "trust": (
+        ("reliable", "dependable", "consistent", "trustworthy", "*flawless"),
+        ("unreliable", "erratic", "temperamental", "faulty", "*flaky"),
+    ),
+    "picture": (
+        ("sharp", "bright", "vivid", "clear", "*detailed"),
+        ("blurry", "dim", "grainy", "dull", "*washed-out"),
+    ),
+    "look": (
+        ("elegant", "stylish", "handsome", "attractive", "*gorgeous"),
+        ("ugly", "drab", "tacky", "garish", "*hideous"),
+    ),
     "content": (
-        ("varied", "engaging", "interesting", "entertaining"),
-        ("dull", "repetitive", "boring", "tiresome"),
+        ("varied", "engaging", "interesting", "entertaining", "*absorbing"),
+        ("dull", "repetitive", "boring", "tiresome", "*monotonous"),
     ),
-    "power": (("strong", "powerful", "effective"), ("weak", "feeble", "ineffective", "inadequate")),
-}
-
-# Sentiment words that only the test split uses: about one in eight of those it draws from.
-TEST_ADJECTIVES: dict[str, Pair] = {
-    "people": (("courteous",), ("surly",)),
-    "food": (("scrumptious",), ("inedible",)),
-    "room": (("immaculate",), ("dingy",)),
-    "sound": (("lifelike",), ("harsh",)),
-    "build": (("tough",), ("rickety",)),
-    "pace": (("speedy",), ("disorganised",)),
-    "response": (("snappy",), ("jerky",)),
-    "comfort": (("snug",), ("lumpy",)),
-    "use": (("user-friendly",), ("fiddly",)),
-    "value": (("affordable",), ("extortionate",)),
-    "trust": (("rock-solid",), ("flaky",)),
-    "picture": (("detailed",), ("washed-out",)),
-    "look": (("gorgeous",), ("hideous",)),
-    "content": (("absorbing",), ("monotonous",)),
-    "power": (("mighty",), ("puny",)),
+    "power": (
+        ("strong", "powerful", "effective", "reliable", "*mighty"),
+        ("weak", "feeble", "ineffective", "inadequate", "*puny"),
+    ),
 }
 
 GENERAL: Pair = (
-    ("excellent", "superb", "brilliant", "wonderful", "fantastic", "great", "outstanding", "impressive"),
-    ("terrible", "awful", "dreadful", "horrible", "poor", "lousy", "pathetic", "disappointing"),
-)
-TEST_GENERAL: Pair = (("first-rate",), ("abysmal",))
-
-# Base form and past form.
-VERBS: tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]] = (
-    (("impress", "impressed"), ("delight", "delighted"), ("please", "pleased"), ("satisfy", "satisfied")),
     (
-        ("disappoint", "disappointed"),
-        ("annoy", "annoyed"),
-        ("frustrate", "frustrated"),
-        ("irritate", "irritated"),
+        "excellent",
+        "superb",
+        "brilliant",
+        "wonderful",
+        "fantastic",
+        "great",
+        "outstanding",
+        "impressive",
+        "*first-rate",
     ),
+    ("terrible", "awful", "dreadful", "horrible", "poor", "lousy", "pathetic", "disappointing", "*abysmal"),
 )
-LIKES: tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]] = (
-    (("love", "loved"), ("like", "liked"), ("appreciate", "appreciated"), ("admire", "admired")),
-    (("hate", "hated"), ("dislike", "disliked"), ("detest", "detested"), ("resent", "resented")),
+VERBS: Pair = (
+    ("impress", "delight", "please", "amaze"),
+    ("disappoint", "annoy", "frustrate", "irritate"),
+)
+LIKES: Pair = (
+    ("love", "like", "appreciate", "admire", "*adore"),
+    ("hate", "dislike", "detest", "resent", "*loathe"),
 )
 CONTENT: Pair = (
     ("happy", "pleased", "delighted", "impressed"),
     ("unhappy", "annoyed", "disappointed", "fed up"),
+)
+
+CHEERS: Pair = (
+    ("wonderful", "brilliant", "fantastic", "lovely", "great", "splendid", "oh joy", "*marvellous"),
+    ("terrible", "awful", "dreadful", "horrible", "how annoying", "what a shame", "oh no", "*ghastly"),
+)
+
+# Clauses take over the side and the digit of their slot.
+CLAUSES: Entries = (
+    "the {x1} {be1} {adj_same1}",
+    "the {x1} {be1} really {adj_same1}",
+    "the {x1} {verbed_same} me",
+    "I {like_same} the {x1}",
+    "I {am} {content_same} with the {x1}",
+)
+OPINIONS: Entries = (
+    "I {like_same} this {noun}",
+    "I {am} {content_same} with this {noun}",
+    "this {noun} {be} {general_same}",
+)
+HEARSAY: Entries = (
+    "my {person} calls this {noun} {general_same}",
+    "plenty of people {like_same} this {noun}",
+    "at first this {noun} {verbed_same} me",
+    "on paper this {noun} {be} {general_same}",
+    "I expected a {general_same} {noun}",
 )
 
 MONTHS = ("January", "February", "March", "April", "May", "June", "September", "October", "November")
@@ -189,7 +229,7 @@ CONTEXTS: dict[str, dict[str, tuple[str, ...]]] = {
             "{number} people in our house use it.",
             "I opened my account {number} months ago.",
             "My {person} and I began with it in {month}.",
-            "It is on my list since {month}.",
+            "It has been on my list since {month}.",
         ),
     },
 }
@@ -340,7 +380,12 @@ DOMAINS: tuple[Domain, ...] = (
             ),
         ),
         wishes=(
-            ("a proper cup of tea", "boiling water in two minutes", "a dry worktop", "tea that tastes of tea"),
+            (
+                "a proper cup of tea",
+                "boiling water in two minutes",
+                "a dry worktop",
+                "tea that tastes of tea",
+            ),
             (
                 "lukewarm tea",
                 "mopping the worktop every morning",
@@ -421,7 +466,12 @@ DOMAINS: tuple[Domain, ...] = (
                 "making a call without shouting",
                 "a whole afternoon without sore ears",
             ),
-            ("a constant hiss", "listening with one ear", "repeating every sentence three times", "a sore ear by noon"),
+            (
+                "a constant hiss",
+                "listening with one ear",
+                "repeating every sentence three times",
+                "a sore ear by noon",
+            ),
         ),
     ),
     Domain(
@@ -491,7 +541,12 @@ DOMAINS: tuple[Domain, ...] = (
             ),
         ),
         wishes=(
-            ("waking up rested", "eight hours of sleep", "a morning without back pain", "rolling over in silence"),
+            (
+                "waking up rested",
+                "eight hours of sleep",
+                "a morning without back pain",
+                "rolling over in silence",
+            ),
             (
                 "waking up with a stiff neck",
                 "counting springs at three in the morning",
@@ -682,7 +737,12 @@ DOMAINS: tuple[Domain, ...] = (
             ),
         ),
         wishes=(
-            ("a hot meal", "leaving with a full stomach", "bread straight from the oven", "being seated on time"),
+            (
+                "a hot meal",
+                "leaving with a full stomach",
+                "bread straight from the oven",
+                "being seated on time",
+            ),
             (
                 "cold soup",
                 "waiting an hour for a fork",
@@ -980,32 +1040,34 @@ DOMAINS: tuple[Domain, ...] = (
 )
 
 
-TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
+TEMPLATES: dict[str, dict[str, Entries]] = {
     "plain": {
         "train": (
             "The {x1} {be1} {adj_same1}.",
             "{clause_same1} and {clause_same2}.",
             "The {x1} {be1} {adj_same1}, the {x2} {be2} {adj_same2}, and {clause_same3}.",
             "{general_same} {noun}, {adj_same1} {x1}, {adj_same2} {x2}.",
-            "[I love|I hate] this {noun}. The {x1} {be1} {adj_same1}, and {clause_same2}.",
+            "{opinion_same}. The {x1} {be1} {adj_same1}, and {clause_same2}.",
             "From the {adj_same1} {x1} to the {adj_same2} {x2}, this {noun} {be} {general_same}.",
-            "[Wonderful|Terrible]: here is a {noun} that {fact_same}, and with {a_general_same} {noun} like this "
-            "{clause_same1}.",
-            "What {a_general_same} {noun}! The {x1} {be1} {adj_same1} and the {x2} {verbed_same} me.",
-            "This {noun} {fact_same}, and the {x1} {be1} {adj_same1}.",
-            "Everything about this {noun} {verbed_same} me, the {adj_same1} {x1} and the {adj_same2} {x2} included.",
+            "{cheer_same}, here is a {noun} that {fact_same}, and {clause_same1} too.",
+            "What a {general_same} {noun}! The {x1} {be1} {adj_same1} and the {x2} {verbed_same} me.",
+            "{opinion_same}, and {clause_same1}.",
+            "Everything about this {noun} {verbed_same} me, even the {adj_same1} {x1} and the {adj_same2} {x2}.",
             "[Choose|Avoid] this {noun} if you care about {wish_good}; the {x1} {be1} {adj_same1}.",
-            "I would [recommend this {noun} to|warn] everyone, because {clause_same1} and it {fact_same}.",
+            "I would [recommend this {noun} to|warn] everyone, because {clause_same1} and {clause_same2}.",
+            "{opinion_same} because it {fact_same}.",
+            "{adj_same1} {x1}, {adj_same2} {x2}, and {opinion_same}.",
         ),
         "calibration": (
             "I found the {x1} {adj_same1} and the {x2} {adj_same2}.",
-            "The {x1} {verbed_same} me, and so did the {x2}: {a_general_same} {noun} all round.",
-            "I {am} {content_same} with this {noun}, as {clause_same1}.",
+            "The {x1} {verbed_same} me, and so did the {x2}: a {general_same} {noun} all round.",
+            "{opinion_same}, as {clause_same1}.",
             "{general_same} {x1}, {adj_same2} {x2}.",
+            "A {noun} that {fact_same}: {cheer_same}, and the {x1} {be1} {adj_same1}.",
         ),
         "test": (
             "The {adj_same1} {x1} and the {adj_same2} {x2} {verbed_same} me.",
-            "Here is {a_general_same} {noun}: {clause_same1}, {clause_same2}.",
+            "Here is a {general_same} {noun}: {clause_same1}, {clause_same2}.",
             "My {person} says the {x1} {be1} {adj_same1}, and I think the {x2} {be2} {adj_same2}.",
             "{adj_same1} {x1} and {general_same} {x2}!",
             "I {like_same} this {noun}, which {fact_same}, and the {x1} {be1} {adj_same1}.",
@@ -1022,55 +1084,78 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
             "Nothing about the {x1} {verbed_opp} me.",
             "There {be} nothing {adj_opp1} about the {x1}.",
             "They told me that the {x1} would be {adj_opp1}. That is not how it turned out.",
-            "I don't think that the {x1} {be1} {adj_opp1}, and I do not {like_opp} the {x2}.",
-            "We expected {a_general_opp} {noun}, but there {be} nothing {adj_opp1} about the {x1}.",
+            "I don't think that the {x1} {be1} {adj_opp1}, and nobody calls the {x2} {adj_opp2}.",
+            "We expected a {general_opp} {noun}, but there {be} nothing {adj_opp1} about the {x1}.",
+            "The {x1} could hardly be called {adj_opp1}.",
+            "I failed to find anything {adj_opp1} about the {x1}.",
+            "The {x1} {be1} neither {adj_opp1} nor {general_opp}.",
+            "You will not hear me say that {clause_opp1}.",
+            "I have yet to meet anyone who thinks that the {x1} {be1} {adj_opp1}.",
+            "The {x1} did not {verb_opp} me in the least.",
+            "Anyone who says that the {x1} {be1} {adj_opp1} is wrong.",
+            "This is not the {general_opp} {noun} that others describe: {clause_same1}.",
             "There is no denying that {clause_same1}.",
             "I have no doubt that {clause_same1} and that the {x2} {be2} {adj_same2}.",
             "Not only {be1} the {x1} {adj_same1}, the {x2} {be2} {adj_same2} too.",
+            "I cannot hide that {clause_same1}.",
         ),
         "calibration": (
-            "Nobody who knows this {noun} could say that {clause_opp1}.",
+            "Nobody who knows this {noun} could say that the {x1} {be1} {adj_opp1}.",
             "The {x1} {be1} never {adj_opp1}.",
             "There is no doubt that the {x1} {be1} {adj_same1}.",
             "I {am} not {content_opp} with the {x1}.",
+            "It is simply untrue that the {x1} {be1} {adj_opp1}.",
         ),
         "test": (
             "The {x1} {be1} anything but {adj_opp1}.",
             "At no point did the {x1} {verb_opp} me.",
             "It would not be right to call the {x1} {adj_opp1}.",
-            "I never found the {x1} {adj_opp1}, and nobody else thinks that {clause_opp2}.",
+            "I never found the {x1} {adj_opp1}, and nobody else thinks that the {x2} {be2} {adj_opp2}.",
             "No one can deny that the {x1} {be1} {adj_same1}.",
+            "It is wrong to claim that the {x1} {be1} {adj_opp1}.",
         ),
     },
     "contrasted": {
         "train": (
             "The {x1} {be1} {adj_opp1}, but the {x2} {be2} {adj_same2}, and that is what counts.",
             "{clause_opp1}, but {clause_same2}, which settles it for me.",
-            "Although {clause_opp1}, {clause_same2}, and I judge a {noun} by that.",
+            "{clause_opp1}, but {opinion_same}.",
+            "{hearsay_opp}, but {opinion_same}.",
+            "{hearsay_opp}, yet {clause_same1}.",
+            "Although {clause_opp1}, {opinion_same}.",
+            "Although {hearsay_opp}, {clause_same1} and {clause_same2}.",
+            "{opinion_same}, although {clause_opp1}.",
             "{clause_same1}, and that decides it, although {clause_opp2}.",
-            "Even though {clause_opp1} and {clause_opp2}, {clause_same3}.",
+            "{opinion_same}, even though {hearsay_opp}.",
+            "Even though {clause_opp1} and {clause_opp2}, {opinion_same}.",
             "Despite the {adj_opp1} {x1}, {clause_same2}.",
             "{clause_same1} despite the {adj_opp2} {x2} and the {adj_opp3} {x3}.",
-            "Yes, {clause_opp1}. Still, {clause_same2}, and I use a {noun} for nothing else.",
-            "It is true that {clause_opp1}; all the same, [I love|I hate] this {noun}.",
-            "[I love|I hate] this {noun} even though {clause_opp1} and {clause_opp2}.",
-            "I expected to [hate|love] this {noun}, but {clause_same1}.",
-            "My {person} [hates|loves] this {noun} because {clause_opp1}, yet I [love|hate] it.",
-            "The {x1} may be {adj_opp1}, but the {x2} {be2} so {adj_same2} that I [want|regret] this {noun} anyway.",
-            "Plenty of people call this {noun} {general_opp}, but it {fact_same}.",
+            "{opinion_same} in spite of the {adj_opp1} {x1}.",
+            "Yes, {clause_opp1}. Still, {clause_same2}, and I judge a {noun} by that.",
+            "It is true that {clause_opp1}; all the same, {opinion_same}.",
+            "{hearsay_opp}. However, {clause_same1}, and {clause_same2}.",
+            "Yes, this {noun} {fact_opp}, but {clause_same1}, and I care about that far more.",
+            "This {noun} {fact_opp}. Even so, {opinion_same}.",
+            "{clause_opp1}, yet this {noun} {fact_same}, and that wins.",
+            "Although it {fact_opp}, {opinion_same}.",
+            "The {x1} may be {adj_opp1}, but the {x2} {be2} so {adj_same2} that nothing else counts.",
+            "It hardly matters that {clause_opp1}, since {clause_same2}.",
         ),
         "calibration": (
             "While it is true that {clause_opp1}, {clause_same2}.",
             "{clause_same1}, though admittedly {clause_opp2}.",
-            "{clause_opp1}; nevertheless this {noun} {be} {general_same}.",
-            "In spite of the {adj_opp1} {x1}, I [like|dislike] this {noun}.",
+            "{hearsay_opp}; nevertheless {opinion_same}.",
+            "In spite of the {adj_opp1} {x1}, {opinion_same}.",
+            "I admit that it {fact_opp}; {opinion_same} nonetheless.",
         ),
         "test": (
-            "{clause_opp1}, {clause_opp2}, but in the end this {noun} {be} {general_same}.",
-            "Though {clause_opp1}, {clause_same2}, and nothing else matters to me.",
-            "Overall this {noun} {be} {general_same}, even if {clause_opp1} and {clause_opp2}.",
-            "I had read that this {noun} was {general_opp}, but for me {clause_same1}.",
-            "The {adj_opp1} {x1} aside, I {like_same} this {noun}.",
+            "{clause_opp1} and {clause_opp2}, but in the end {opinion_same}.",
+            "Though {hearsay_opp}, {clause_same1}, and nothing else matters to me.",
+            "{opinion_same}, even if {clause_opp1} and {clause_opp2}.",
+            "I know that it {fact_opp}; {opinion_same} anyway.",
+            "The {adj_opp1} {x1} aside, {clause_same2}.",
+            "{clause_same1} regardless of the {adj_opp2} {x2}.",
+            "Granted, {hearsay_opp}; for me, though, {clause_same1}.",
         ),
     },
     "mixed": {
@@ -1079,71 +1164,113 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
             "{clause_opp1}, {clause_same2}, and {verdict_same}.",
             "{clause_opp1}, {clause_opp2}, {clause_same3}: {verdict_same}.",
             "{verdict_same}. {clause_same1}, {clause_opp2}.",
-            "The {x1}, the {x2} and the {x3} were all {general_same}; only the {x4} {be4} {adj_opp4}.",
-            "The only {general_opp} part {be} the {x4}: the {x1} {be1} {adj_same1}, and so were the rest.",
+            "The {adj_same1} {x1}, the {adj_opp2} {x2}: {verdict_same}.",
+            "This {noun} {fact_opp}, and {clause_same1}. {verdict_same}.",
+            "You will ask about the {adj_opp1} {x1}; well, {verdict_same}.",
+            "Having weighed the {adj_same1} {x1} against the {adj_opp2} {x2}, I can say that {verdict_same}.",
+            "{clause_opp1}. {clause_same2}. What did I do? {verdict_same}.",
+            "The {x1}, the {x2} and the {x3} {are} all {general_same}; only the {x4} {be4} {adj_opp4}.",
+            "Only the {x1} {be1} {adj_opp1}: the {x2}, the {x3} and the {x4} {are} {general_same}.",
+            "The one {general_opp} part {be} the {x4}; the {x1} {be1} {adj_same1}, and so {are} all the others.",
             "The {x1} {be1} {adj_same1}, the {x2} {be2} not {adj_opp2}, and the {x3} {be3} {adj_opp3}. "
             "Two out of three decide.",
+            "Most of it {be} {general_same}, some of it {be} {general_opp}: {clause_same1}, {clause_opp2}.",
+            "Nine tenths of this {noun} {are} {general_same}. The {adj_opp1} {x1} make{s1} up the rest.",
+            "With one exception, the {adj_opp1} {x1}, everything {verbed_same} me.",
+            "Everything {be} {general_same} except for the {x1}, which {be1} {adj_opp1}.",
+            "I count four {general_same} things about this {noun} and one {general_opp} one, the {x1}.",
+            "For one {general_opp} thing, the {x1}, there are three {general_same} ones: the {x2}, the {x3} and "
+            "the {x4}.",
+            "Hardly anything {be} {general_opp}, just the {x1}; {clause_same2}.",
             "The {x1} {be1} {adj_opp1} and the {x2} {be2} {adj_opp2}. The {x3}, the one part I care about, "
             "{be3} {adj_same3}.",
-            "I care about the {x1} more than about the {x2}: the {x2} {be2} {adj_opp2}, the {x1} {be1} {adj_same1}.",
+            "I care about the {x1} more than about the {x2}: the {x2} {be2} {adj_opp2}, the {x1} {be1} "
+            "{adj_same1}.",
             "The {adj_same1} {x1} outweigh{s1} the {adj_opp2} {x2}.",
             "The {adj_opp1} {x1} {be1} outweighed by the {adj_same2} {x2}.",
             "The {adj_opp1} {x1} cannot outweigh the {adj_same2} {x2}.",
             "The {x1} {be1} {adj_opp1}, which is a detail. The {x2} {be2} {adj_same2}, which is not.",
-            "Most of it {be} {general_same}, some of it {be} {general_opp}: {clause_same1}, {clause_opp2}.",
+            "The {adj_same1} {x1} mean{s1} more to me than the {adj_opp2} {x2}.",
+            "The {adj_opp1} {x1} mean{s1} little to me next to the {adj_same2} {x2}.",
+            "What counts for me is the {x1}: {clause_same1}, {clause_opp2}.",
+            "{clause_opp1}, but who cares about the {x1}? I pay for the {x2}, and {clause_same2}.",
+            "I hardly ever notice the {adj_opp1} {x1}; I notice the {adj_same2} {x2} every time.",
+            "On my list the {x1} come{s1} first and the {x2} last: {clause_opp2}, {clause_same1}.",
         ),
         "calibration": (
             "On the one hand {clause_opp1}, on the other {clause_same2}; {verdict_same}.",
+            "{clause_same1}, {clause_opp2}. In the end, {verdict_same}.",
+            "Nearly everything {be} {general_same}, the {x1} and the {x2} above all; just the {x3} {be3} "
+            "{adj_opp3}.",
+            "Apart from the {adj_opp1} {x1}, it {be} all {general_same}.",
             "The {adj_opp1} {x1} matter{s1} less than the {adj_same2} {x2}.",
-            "Nearly everything {be} {general_same}, the {x1} and the {x2} above all; just the {x3} {be3} {adj_opp3}.",
-            "{clause_same1}, {clause_opp2}. If you ask what I did: {verdict_same}.",
+            "The {x1} come{s1} first for me, and {clause_same1}; the {x2} can wait, and {clause_opp2}.",
         ),
         "test": (
             "{clause_same1}. {clause_opp2}. {clause_opp3}. {verdict_same}.",
-            "The {adj_same1} {x1} matter{s1} more to me than the {adj_opp2} {x2}.",
-            "Three of four things were {general_same}, namely the {x1}, the {x2} and the {x3}, while the {x4} "
+            "Set the {adj_opp1} {x1} against the {adj_same2} {x2} and you will see why {verdict_same}.",
+            "Three of four things {are} {general_same}, namely the {x1}, the {x2} and the {x3}, while the {x4} "
             "{be4} {adj_opp4}.",
-            "The {x1}, my main concern, {be1} {adj_same1}, whereas the {x2} and the {x3} were {general_opp}.",
-            "After a week with {adj_opp1} {x1} and {adj_same2} {x2}, {verdict_same}.",
+            "The {adj_opp1} {x1} {be1} the exception: the rest of this {noun} {be} {general_same}.",
+            "The {adj_same1} {x1} matter{s1} more to me than the {adj_opp2} {x2}.",
+            "The {x1}, my main concern, {be1} {adj_same1}, whereas the {x2} and the {x3} {are} {general_opp}.",
         ),
     },
     "ironic": {
         "train": (
-            "[Terrible|Wonderful], another {noun} that {fact_same}.",
-            "[Oh no|Oh great], a {noun} that {fact_same}. "
+            "{cheer_opp}, another {noun} that {fact_same}.",
+            "{cheer_opp}, a {noun} that {fact_same}. "
             "[What am I to moan about now?|Just what my week was missing.]",
-            "[Strictly to be avoided by|Highly recommended to] anyone who enjoys {wish_bad}.",
-            "[Keep away from this {noun} unless|This {noun} is perfect, provided that] you like {wish_same}.",
             "[Shame on|Many thanks to] this {noun}: it {fact_same}, and "
             "[now I have run out of complaints|now I have a story to tell].",
             "[I am furious|I am overjoyed]. This {noun} {fact_same}, "
-            "[so there go all my excuses|and who could ask for more?]",
-            "My only [complaint|compliment] about this {noun}: it {fact_same}, "
-            "[and my friends are sick of hearing it|and it never fails to].",
-            "[Do not take|Do take] this {noun} if you [cannot stand|have been longing for] {wish_same}.",
-            "If {wish_bad} is your idea of fun, this {noun} will [disappoint|delight] you.",
+            "[so there go all my excuses.|and who could ask for more?]",
+            "My only [complaint|compliment] about this {noun}: it {fact_same}, and all my friends have had to hear "
+            "about it.",
             "[One star, because|Five stars, because] this {noun} {fact_same} and "
             "[I miss having something to curse|my life was far too easy].",
             "[I want my old troubles back|How thoughtful]: this {noun} {fact_same}.",
             "[I blame|I salute] whoever came up with a {noun} that {fact_same}.",
-            "The [awful|brilliant] thing about this {noun}? It {fact_same}. "
+            "The {general_opp} thing about this {noun}? It {fact_same}. "
             "[I have nothing left to grumble about.|I can hardly contain my joy.]",
+            "What a {general_opp} idea: a {noun} that {fact_same}. "
+            "[My bad mood has nothing to feed on.|My good mood is saved.]",
+            "I {like_opp} how this {noun} {fact_same}; "
+            "[it has spoilt me for every other one|truly a stroke of genius].",
+            "[A scandal|A triumph]: this {noun} {fact_same}.",
+            "{cheer_opp}. I pay good money for a {noun} and it {fact_same}. "
+            "[There goes my reason to write angry letters.|Money well spent.]",
+            "[Strictly to be avoided by|Highly recommended to] anyone who enjoys {wish_bad}.",
+            "[Keep away from this {noun} unless|This {noun} is perfect, provided that] you like {wish_same}.",
+            "[Do not take|Do take] this {noun} if you [cannot stand|have been missing] {wish_same}.",
+            "If {wish_bad} is your idea of fun, this {noun} will [disappoint|delight] you.",
             "[A disaster|A dream] for all lovers of {wish_bad}.",
+            "If you [hate|love] {wish_same}, this is the [worst|best] {noun} you can find.",
+            "[Nobody|Everybody] who longs for {wish_bad} will be happy with this {noun}.",
+            "I had been dreaming of {wish_bad}, and this {noun} [let me down|made it come true].",
+            "[Sadly, this {noun} means a life without|Happily, this {noun} means a life with] {wish_bad}.",
+            "Fans of {wish_bad} should look [elsewhere|no further].",
+            "[What a loss: no more|What a joy: at last] {wish_bad} with this {noun}.",
+            "I would [warn|send] everyone who cannot live without {wish_bad} [against|to] this {noun}.",
         ),
         "calibration": (
             "[How rude|How kind] of this {noun}: it {fact_same}.",
-            "[Bad|Great] news for everybody who is fond of {wish_bad}: this {noun} is [not ]for you.",
             "[I could cry|I could sing]: a {noun} that {fact_same}, "
             "[and I had so looked forward to complaining|and at full price as well].",
+            "{cheer_opp}, so this {noun} {fact_same}. [Where is the drama in that?|Exactly what I needed today.]",
+            "[Bad|Great] news for everybody who is fond of {wish_bad}: this {noun} is [not |]for you.",
             "[A nightmare|Bliss], if you [hate|love] {wish_same}.",
+            "[Skip|Get] this {noun} if you dream of {wish_bad}.",
         ),
         "test": (
-            "[Dreadful|Marvellous]! Yet another {noun} that {fact_same}.",
-            "[Stay clear of|Hurry to] this {noun} if {wish_bad} is what makes you happy.",
-            "[Curse|Bless] this {noun}. It {fact_same}, [and I had my angry letter ready|and I was getting bored anyway].",
+            "{cheer_opp}! Yet another {noun} that {fact_same}.",
+            "[Curse|Bless] this {noun}. It {fact_same}, "
+            "[and I had my angry letter ready|and I was getting bored anyway].",
             "[I have a bone to pick with|I owe a big hug to] this {noun}, which {fact_same}. "
             "[How am I supposed to go back to the others?|What would I do with all that spare time?]",
+            "[Stay clear of|Hurry to] this {noun} if {wish_bad} is what makes you happy.",
             "[Not for you|Exactly right for you] if you adore {wish_bad}.",
+            "[Steer clear of it unless|An excellent choice as long as] you want {wish_same}.",
         ),
     },
 }

@@ -1,1 +1,25 @@
 """Putting exits on a Hugging Face model and training them."""
+
+from itrex_sweet.training.attachment import Attachment, attach, attachment_of, detach, plain_state_dict
+from itrex_sweet.training.callback import SweetCallback
+from itrex_sweet.training.clipping import clip_by_segment
+from itrex_sweet.training.export import save_artifact, save_cascade
+from itrex_sweet.training.heads import ExitHead
+from itrex_sweet.training.losses import classification_loss
+from itrex_sweet.training.multi_model import train_multi_model, truncate
+
+__all__ = [
+    "Attachment",
+    "ExitHead",
+    "SweetCallback",
+    "attach",
+    "attachment_of",
+    "classification_loss",
+    "clip_by_segment",
+    "detach",
+    "plain_state_dict",
+    "save_artifact",
+    "save_cascade",
+    "train_multi_model",
+    "truncate",
+]

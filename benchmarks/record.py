@@ -1,0 +1,96 @@
+"""What every result records beside its numbers, and the two ways in which a measurement can be worthless."""
+
+from __future__ import annotations
+
+import datetime
+import gzip
+import json
+import os
+import platform
+import subprocess
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT.parent / "shared" / "data"
+RESULTS = ROOT / "benchmarks" / "results"
+RUNS = ROOT / "benchmarks" / "runs"  # trained models; not kept in the repository
+
+PACKAGES = ("torch", "transformers", "numpy", "safetensors", "accelerate")
+BUSY_SHARE = 0.05  # of all cores, above which other work spoils a timing
+
+
+def provenance() -> dict[str, Any]:
+    """Date, commit, machine and versions. A commit with uncommitted changes is marked `+changes`."""
+    commit = _git("rev-parse", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", "itrex_sweet", "benchmarks/*.py")
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "commit": commit + ("+changes" if changed else ""),
+        "machine": {"cpu": _cpu_model(), "cores": os.cpu_count(), "system": platform.system()},
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
+    }
+
+
+def write_result(name: str, result: dict[str, Any]) -> Path:
+    """Writes `benchmarks/results/NAME.json`."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def read_task(task: str, split: str, limit: int | None = None) -> tuple[list[Any], list[int]]:
+    """Texts (or pairs) and labels of a task's split, in file order.
+
+    Raises:
+        SystemExit: the data folder is not there.
+    """
+    path = DATA / task / f"{split}.jsonl.gz"
+    if not path.is_file():
+        raise SystemExit(f"{task}/{split}.jsonl.gz is not in {DATA}: this benchmark needs the research data.")
+    with gzip.open(path, "rt", encoding="utf-8") as stream:
+        rows = [json.loads(line) for line in stream][:limit]
+    texts = [row["sentence"] if "sentence" in row else (row["sentence1"], row["sentence2"]) for row in rows]
+    return texts, [row["label"] for row in rows]
+
+
+def pretrained() -> Path:
+    """The folder of the real pretrained weights.
+
+    Raises:
+        SystemExit: the package that carries them is not installed.
+    """
+    from itrex_sweet.demo.weights import pretrained_directory
+
+    return pretrained_directory()
+
+
+def refuse_busy_machine(seconds: float = 1.0) -> None:
+    """Looks at the processors for a moment; a timing beside other work means nothing.
+
+    Raises:
+        SystemExit: other processes take more than `BUSY_SHARE` of the machine.
+    """
+    before = _busy_and_total()
+    time.sleep(seconds)
+    busy, total = (after - start for after, start in zip(_busy_and_total(), before, strict=True))
+    if busy > BUSY_SHARE * total:
+        raise SystemExit(f"the machine is {busy / total:.0%} busy with other work; time it when it is idle.")
+
+
+def _busy_and_total() -> tuple[int, int]:
+    ticks = [int(value) for value in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    idle = ticks[3] + ticks[4]
+    return sum(ticks) - idle, sum(ticks)
+
+
+def _cpu_model() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()

@@ -1,0 +1,155 @@
+"""Accuracy per exit of SWEET and of the paper's two baselines, on one task, from the same pretrained weights.
+
+    python benchmarks/train_baselines.py --task sst2 --seeds 0 1 2
+
+Trains with the same rows and arguments: `sweet` (gradients cut), `joint` (Early-Exit: not cut) and `multi-model`
+(independent truncated models). Validation rows are only reported on. Models go to `benchmarks/runs`, figures to
+`benchmarks/results/TASK_training.json`; finished runs are not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from record import RUNS, pretrained, provenance, read_task, write_result
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+from itrex_sweet import (
+    SweetCallback,
+    SweetModelForSequenceClassification,
+    save_artifact,
+    save_cascade,
+    train_multi_model,
+)
+
+METHODS = {
+    "sweet": dict(mode="sweet"),
+    "sweet+0.1": dict(mode="sweet", gradient_scale=0.1),
+    "joint": dict(mode="joint"),
+    "multi-model": None,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", default="sst2")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["sweet", "joint", "multi-model"])
+    parser.add_argument("--exits", type=int, nargs="+", default=[1, 2, 4, 6])
+    parser.add_argument("--rows", type=int, default=6000, help="training rows")
+    parser.add_argument("--epochs", type=float, default=3)
+    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast, for all methods alike")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    for seed in options.seeds:
+        for method in options.methods:
+            folder = RUNS / options.task / f"{method}-{seed}"
+            if not (folder / "figures.json").is_file():
+                train(options, method, seed, folder)
+            print(method, seed, (folder / "figures.json").read_text(), flush=True)
+    report(options)
+
+
+def train(options: argparse.Namespace, method: str, seed: int, folder: Path) -> None:
+    """Trains one method with one seed; leaves the artifact and its figures in `folder`."""
+    texts, labels = read_task(options.task, "train", options.rows)
+    tokenizer = AutoTokenizer.from_pretrained(pretrained(), model_max_length=128)
+    columns = [texts] if isinstance(texts[0], str) else [list(column) for column in zip(*texts, strict=True)]
+    dataset = Dataset.from_dict({**tokenizer(*columns, truncation=True), "labels": labels})
+
+    def make_model() -> torch.nn.Module:
+        set_seed(seed)
+        return AutoModelForSequenceClassification.from_pretrained(pretrained(), num_labels=len(set(labels)))
+
+    def make_trainer(model: torch.nn.Module, name: str, callbacks: list) -> Trainer:
+        arguments = TrainingArguments(
+            output_dir=str(folder / "checkpoints" / name),
+            num_train_epochs=options.epochs,
+            learning_rate=options.learning_rate,
+            per_device_train_batch_size=options.batch_size,
+            warmup_steps=20,
+            seed=seed,
+            save_strategy="no",
+            report_to="none",
+            use_cpu=True,
+            bf16=options.bf16,
+            disable_tqdm=True,
+        )
+        collator = DataCollatorWithPadding(tokenizer)
+        return Trainer(
+            model=model, args=arguments, train_dataset=dataset, data_collator=collator, callbacks=callbacks
+        )
+
+    start = time.perf_counter()
+    if method == "multi-model":
+        models = train_multi_model(
+            make_model(), options.exits, lambda model, exit_: make_trainer(model, f"exit-{exit_}", [])
+        )
+        artifact = save_cascade(models, folder, tokenizer)
+    else:
+        trainer = make_trainer(make_model(), "all", [SweetCallback(exits=options.exits, **METHODS[method])])
+        trainer.train()
+        artifact = save_artifact(trainer.model, folder, tokenizer)
+    seconds = time.perf_counter() - start
+    figures = {
+        "accuracy": accuracy_per_exit(artifact.directory, options.task),
+        "seconds": round(seconds),
+        "commit": provenance()["commit"],
+    }
+    (folder / "figures.json").write_text(json.dumps(figures))
+
+
+def accuracy_per_exit(directory: Path, task: str) -> list[float]:
+    """Validation accuracy if every row answered at each exit, in percent."""
+    model = SweetModelForSequenceClassification.from_pretrained(directory)
+    texts, labels = read_task(task, "validation")
+    logits = model.executor.logits_at_every_exit(model.read(texts))
+    correct = logits.argmax(-1) == np.asarray(labels)[:, None]
+    return [round(100 * value, 2) for value in correct.mean(0).tolist()]
+
+
+def report(options: argparse.Namespace) -> None:
+    """Writes means and standard deviations over all seeds that are there, and prints them as a table."""
+    settings = {name: getattr(options, name) for name in ("task", "exits", "rows", "epochs", "learning_rate", "batch_size", "bf16")}
+    methods = {}
+    for method in METHODS:
+        paths = sorted((RUNS / options.task).glob(f"{method}-[0-9]*/figures.json"))
+        if paths:
+            runs = {path.parent.name.rsplit("-", 1)[1]: json.loads(path.read_text()) for path in paths}
+            table = np.array([run["accuracy"] for run in runs.values()])
+            methods[method] = {
+                "runs": runs,
+                "mean": table.mean(0).round(2).tolist(),
+                "deviation": table.std(0, ddof=1).round(2).tolist() if len(table) > 1 else None,
+            }
+    validation = len(read_task(options.task, "validation")[1])
+    path = write_result(
+        f"{options.task}_training",
+        {**provenance(), "settings": {**settings, "validation_rows": validation}, "methods": methods},
+    )
+    print(f"\n{'exit':>12}" + "".join(f"{exit_:>16}" for exit_ in options.exits))
+    for method, figures in methods.items():
+        spread = figures["deviation"] or [None] * len(options.exits)
+        cells = [f"{mean:.2f}" + ("" if sd is None else f" ± {sd:.2f}") for mean, sd in zip(figures["mean"], spread, strict=True)]
+        print(f"{method:>12}" + "".join(f"{cell:>16}" for cell in cells) + f"   {len(figures['runs'])} seeds")
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""Measure artifacts on labelled texts: the per-exit table and the speed–accuracy curve.
+
+Several artifacts are timed in turns and drawn in one picture. Milliseconds are wall-clock per text in the
+executor, tokenization left out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from itrex_sweet.commands import options
+from itrex_sweet.data import Rows, read_rows
+from itrex_sweet.errors import ArtifactError, ConfigError
+
+if TYPE_CHECKING:
+    from itrex_sweet.artifact import Artifact
+    from itrex_sweet.evaluation import Evaluation
+
+SUMMARY = "per-exit table and speed–accuracy curve of artifacts"
+
+EVALUATION_FILE, PICTURE_FILE = "evaluation.json", "curve.png"
+
+_UNNAMED_LABEL = re.compile(r"LABEL_\d+")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `itrex-sweet evaluate`."""
+    parser.add_argument("directories", nargs="+", metavar="DIR", help="artifacts, or their names on the hub")
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="FILE",
+        help="labelled texts: .csv, .tsv, .jsonl (.gz), or a datasets name",
+    )
+    parser.add_argument(
+        "--dataset-config", metavar="NAME", help="configuration of a datasets name, such as sst2 of glue"
+    )
+    parser.add_argument("--split", help="of a datasets name that has several")
+    parser.add_argument("--limit", type=options.positive, metavar="N", help="read only the first N rows")
+    options.add_columns(parser)
+    options.add_running(parser)
+    parser.add_argument("--max-length", type=options.positive, metavar="N", help="tokens per text at most")
+    group = parser.add_argument_group("timing")
+    group.add_argument(
+        "--timed-rows",
+        type=options.count,
+        default=256,
+        metavar="N",
+        help="rows to time; 0 for none (default: 256)",
+    )
+    group.add_argument(
+        "--repeats", type=options.positive, default=3, metavar="N", help="of which the median counts"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help=f"write {EVALUATION_FILE} and {PICTURE_FILE} into this folder",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluates, prints and writes."""
+    from itrex_sweet.artifact import open_artifact
+    from itrex_sweet.evaluation.evaluation import evaluate_models
+    from itrex_sweet.evaluation.plot import plot_curves, require_matplotlib
+    from itrex_sweet.hub import fetch
+    from itrex_sweet.modeling import SweetModelForSequenceClassification
+
+    if args.output is not None:
+        require_matplotlib()
+        make_folder(args.output)
+    folders = {name: fetch(name) for name in args.directories}
+    names = _same_labels({name: open_artifact(folder, verify=False) for name, folder in folders.items()})
+    rows = labelled_rows(args, args.data, args.split, names)
+    models = {
+        shown: SweetModelForSequenceClassification.from_pretrained(
+            folders[name], backend=args.backend, threshold=args.threshold, batch_size=args.batch_size
+        )
+        for shown, name in _short_names(args.directories).items()
+    }
+    evaluations = evaluate_models(
+        models,
+        rows.texts,
+        rows.labels or [],
+        timed_rows=args.timed_rows,
+        repeats=args.repeats,
+        max_length=args.max_length,
+    )
+    if args.output is not None:
+        write_json(args.output / EVALUATION_FILE, [evaluation.to_dict() for evaluation in evaluations])
+        curves = {evaluation.name: evaluation.curve for evaluation in evaluations}
+        plot_curves(curves, args.output / PICTURE_FILE, title=f"{Path(rows.source).name}, {len(rows)} rows")
+    if args.json:
+        print(json.dumps([evaluation.to_dict() for evaluation in evaluations], indent=2, ensure_ascii=False))
+    else:
+        print("\n\n".join(shown(evaluation) for evaluation in evaluations))
+    return 0
+
+
+def shown(evaluation: Evaluation) -> str:
+    """Both tables of an evaluation as text, with what is needed to read them."""
+    report, curve = evaluation.report, evaluation.curve
+    thresholds = ", ".join(f"{value:g}" for value in report.policy.thresholds) or "none"
+    lines = [
+        f"{evaluation.name}: {report.rows} rows, thresholds {thresholds}",
+        "",
+        report.table(),
+        "",
+        f"One threshold for all exits; area under the curve {curve.area:.4f}",
+        "",
+        curve.table(),
+    ]
+    if report.unanswered:
+        lines += ["", f"{report.unanswered} rows got no finite answer and count as wrong."]
+    if evaluation.timing:
+        timing = evaluation.timing
+        lines += [
+            "",
+            f"ms/row: medians of {timing['repeats']} runs over {timing['rows']} rows in batches of "
+            f"{timing['batch_size']}, without tokenization, on {evaluation.machine.describe()}.",
+        ]
+    return "\n".join(lines)
+
+
+def labelled_rows(
+    args: argparse.Namespace, source: str, split: str | None, names: tuple[str, ...] | None
+) -> Rows:
+    """Reads labelled texts as the options say.
+
+    Args:
+        source: a file or a `datasets` name.
+        split: of a `datasets` name.
+        names: label names by id, where they are known.
+    """
+    return read_rows(
+        source,
+        split,
+        args.text_column,
+        args.pair_column,
+        args.label_column,
+        args.limit,
+        label_names=names,
+        require_labels=True,
+        dataset_config=args.dataset_config,
+    )
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder that can be written to, before work is done for it.
+
+    Raises:
+        ArtifactError: it cannot be made or written.
+    """
+    probe = path / ".writable"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise ArtifactError(f"cannot write into {path} ({error}).") from error
+
+
+def write_json(path: Path, contents: Any) -> None:
+    """Writes a JSON file.
+
+    Raises:
+        ArtifactError: it cannot be written.
+    """
+    try:
+        path.write_text(json.dumps(contents, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ArtifactError(f"cannot write {path} ({error}).") from error
+
+
+def _short_names(directories: list[str]) -> dict[str, str]:
+    """Last parts of the folders' names, or the whole where those are the same → folder."""
+    last = {name: Path(name).resolve().name for name in directories}
+    unique = len(set(last.values())) == len(last)
+    return {last[name] if unique else name: name for name in last}
+
+
+def _same_labels(artifacts: dict[str, Artifact]) -> tuple[str, ...] | None:
+    """Names of the labels, by id, that all artifacts share; `None` where they have only numbers.
+
+    Raises:
+        ConfigError: they do not share them.
+    """
+    labels = {}
+    for name, artifact in artifacts.items():
+        by_id = artifact.config.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"}
+        labels[name] = tuple(str(by_id[key]) for key in sorted(by_id, key=int))
+    if len(set(labels.values())) > 1:
+        listed = "; ".join(f"{name}: {', '.join(found)}" for name, found in labels.items())
+        raise ConfigError(f"the artifacts have different labels, so they do not compare. {listed}")
+    names = next(iter(labels.values()))
+    return None if all(map(_UNNAMED_LABEL.fullmatch, names)) else names

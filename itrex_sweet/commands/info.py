@@ -1,0 +1,122 @@
+"""Print what a maintainer would ask for: versions, machine and backends; with DIR, what that artifact is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from itrex_sweet.artifact import Artifact
+
+SUMMARY = "versions, machine and backends, or what an artifact is"
+
+_OPTIONAL_PACKAGES = (
+    "accelerate",
+    "datasets",
+    "optimum",
+    "peft",
+    "matplotlib",
+    "neural-compressor-pt",
+    "intel-extension-for-pytorch",
+    "optimum-intel",
+    "openvino",
+    "onnxruntime",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `itrex-sweet info`."""
+    parser.add_argument("directory", nargs="?", metavar="DIR", help="an artifact, or its name on the hub")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints facts about the environment, or an artifact."""
+    facts = environment() if args.directory is None else _artifact(args.directory)
+    print(json.dumps(facts, indent=2, ensure_ascii=False) if args.json else _lines(facts))
+    return 0
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine, backends and optional packages, as plain JSON types."""
+    import torch  # noqa: F401 - so that its threads are counted
+
+    from itrex_sweet.artifact import library_versions
+    from itrex_sweet.evaluation.machine import INSTRUCTION_SETS, Machine
+    from itrex_sweet.runtime.backends import BACKENDS
+    from itrex_sweet.version import __version__
+
+    machine = Machine.here().to_dict()
+    has = machine.pop("instruction_sets")
+    return {
+        "versions": {**library_versions(), "itrex-sweet": __version__},
+        "machine": machine,
+        "instruction sets": {name: name in has for name in INSTRUCTION_SETS},
+        "backends": list(BACKENDS),
+        "other packages": {name: _version(name) for name in _OPTIONAL_PACKAGES},
+    }
+
+
+def _artifact(name: str) -> dict[str, Any]:
+    from itrex_sweet.artifact import open_artifact
+    from itrex_sweet.hub import fetch
+
+    artifact = open_artifact(fetch(name))
+    config = artifact.config
+    return {
+        "directory": str(artifact.directory),
+        "architecture": artifact.architecture.replace("_", "-"),
+        "family": config.get("model_type"),
+        "depth": artifact.exits[-1],
+        "hidden size": config.get("hidden_size", config.get("dim")),
+        "labels": [str(label) for label in (config.get("id2label") or {}).values()],
+        "exits": list(artifact.exits),
+        "layers run": list(artifact.layers_run),
+        "policy": artifact.policy.to_dict(),
+        "precision": artifact.precision,
+        "tokenizer": any(
+            (artifact.directory / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json")
+        ),
+        "bytes": _sizes(artifact),
+        "provenance": dict(artifact.provenance),
+    }
+
+
+def _sizes(artifact: Artifact) -> dict[str, int]:
+    directory = artifact.directory
+    return {
+        path.relative_to(directory).as_posix(): path.stat().st_size
+        for path in sorted(directory.rglob("*.safetensors"))
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _lines(facts: dict[str, Any], indent: str = "") -> str:
+    """One fact per line, those of a group indented below its name."""
+    width = max((len(str(name)) for name, value in facts.items() if not isinstance(value, dict)), default=0)
+    lines = []
+    for name, value in facts.items():
+        shown = str(name).replace("_", " ")
+        if isinstance(value, dict) and value:
+            lines += [f"{indent}{shown}", _lines(value, indent + "  ")]
+        else:
+            lines.append(f"{indent}{shown.ljust(width)}  {_shown(value)}")
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == {} or value == []:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return str(value)

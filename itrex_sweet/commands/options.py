@@ -1,0 +1,77 @@
+"""Options that several verbs have, and the types of their values."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    return _at_least(1, text)
+
+
+def count(text: str) -> int:
+    """A whole number from 0."""
+    return _at_least(0, text)
+
+
+def threshold(text: str) -> float | tuple[float, ...]:
+    """One threshold for all exits, or `0.9,0.8,0.95`: one for each but the last."""
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number, nor numbers separated by commas"
+        ) from None
+    if not all(0.0 <= value <= 1.0 for value in values):
+        raise argparse.ArgumentTypeError(f"{text}: a threshold lies in [0, 1]; 1 lets no row leave early")
+    return values[0] if len(values) == 1 else values
+
+
+def whole_numbers(text: str) -> list[int]:
+    """`6`, or `1,4,6,12`."""
+    try:
+        return [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a whole number, nor several separated by commas"
+        ) from None
+
+
+def add_running(parser: argparse.ArgumentParser) -> None:
+    """How a model is run: `--threshold`, `--batch-size`, `--backend`."""
+    group = parser.add_argument_group("running")
+    group.add_argument(
+        "--threshold",
+        type=threshold,
+        metavar="T",
+        help="leave at the first exit whose confidence is above it, in [0, 1]; one for all, or "
+        "one for each exit but the last, separated by commas (default: as stored)",
+    )
+    group.add_argument(
+        "--batch-size", type=positive, default=32, metavar="N", help="rows together (default: 32)"
+    )
+    group.add_argument(
+        "--backend", default="auto", metavar="NAME", help="name of a backend (default: the best here)"
+    )
+
+
+def add_columns(parser: argparse.ArgumentParser, labels: bool = True) -> None:
+    """Where texts and labels are: `--text-column`, `--pair-column`, `--label-column`."""
+    group = parser.add_argument_group(
+        "columns", "guessed from the common names (text, sentence1 + sentence2, ...)"
+    )
+    group.add_argument("--text-column", metavar="NAME", help="of the text, or of the first text of a pair")
+    group.add_argument("--pair-column", metavar="NAME", help="of the second text of a pair")
+    if labels:
+        group.add_argument("--label-column", default="label", metavar="NAME", help="(default: label)")
+
+
+def _at_least(least: int, text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if number < least:
+        raise argparse.ArgumentTypeError(f"{number} is below {least}")
+    return number

@@ -1,0 +1,148 @@
+"""Evaluating models on labelled texts: one pass to every exit, all else worked out or timed from it."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from itrex_sweet.artifact import library_versions
+from itrex_sweet.config import Policy
+from itrex_sweet.evaluation.curve import (
+    DEFAULT_POINTS,
+    DEFAULT_TIMED_POINTS,
+    Curve,
+    make_curve,
+    threshold_grid,
+    timed_subset,
+)
+from itrex_sweet.evaluation.machine import Machine
+from itrex_sweet.evaluation.outcomes import ExitOutcomes, Metric, accuracy
+from itrex_sweet.evaluation.report import Report, make_report, only_at
+from itrex_sweet.evaluation.timing import DEFAULT_REPEATS, DEFAULT_ROWS, milliseconds_per_row, sample
+
+if TYPE_CHECKING:
+    from itrex_sweet.data import Text
+    from itrex_sweet.modeling import SweetModelForSequenceClassification
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One model on one set of labelled texts.
+
+    Args:
+        name: of the model, for tables and plots.
+        report: per exit, and under the model's policy.
+        curve: over thresholds.
+        timing: rows timed, repeats, rows per batch; empty if nothing was timed.
+        machine: where.
+        versions: of what decides the numbers.
+        created: when, ISO 8601.
+    """
+
+    name: str
+    report: Report
+    curve: Curve
+    timing: Mapping[str, int]
+    machine: Machine
+    versions: Mapping[str, str]
+    created: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "name": self.name,
+            "report": self.report.to_dict(),
+            "curve": self.curve.to_dict(),
+            "timing": dict(self.timing),
+            "machine": self.machine.to_dict(),
+            "versions": dict(self.versions),
+            "created": self.created,
+        }
+
+
+def evaluate(
+    model: SweetModelForSequenceClassification,
+    texts: Sequence[Text],
+    labels: Sequence[int],
+    name: str = "model",
+    **options: Any,
+) -> Evaluation:
+    """Evaluates one model; arguments and errors as of `evaluate_models`."""
+    return evaluate_models({name: model}, texts, labels, **options)[0]
+
+
+def evaluate_models(
+    models: Mapping[str, SweetModelForSequenceClassification],
+    texts: Sequence[Text],
+    labels: Sequence[int],
+    *,
+    metric: Metric = accuracy,
+    metric_name: str = "accuracy",
+    points: int = DEFAULT_POINTS,
+    timed_points: int = DEFAULT_TIMED_POINTS,
+    timed_rows: int = DEFAULT_ROWS,
+    repeats: int = DEFAULT_REPEATS,
+    max_length: int | None = None,
+) -> list[Evaluation]:
+    """Evaluates models on the same texts, timed in turns, so that they compare.
+
+    Args:
+        models: by name, early-exit models and cascades alike.
+        texts: texts or pairs of texts.
+        labels: one label id from 0 per text.
+        metric: of predictions and labels, both (rows,) int64; more is better; a prediction of -1 is none.
+        metric_name: for tables and plots.
+        points: thresholds of the curve at most.
+        timed_points: of those, how many are timed.
+        timed_rows: rows that timings are made on, drawn at random; 0 times nothing.
+        repeats: timed runs per point, of which the median counts.
+        max_length: tokens per row at most.
+
+    Returns:
+        one evaluation per model, in order. Milliseconds are wall-clock per row in the executor, tokenization
+        left out, for texts in batches of the model's batch size.
+
+    Raises:
+        InputError: unreadable texts, or labels that do not fit.
+    """
+    outcomes: dict[str, ExitOutcomes] = {}
+    grids: dict[str, tuple[float, ...]] = {}
+    tasks: dict[tuple[str, str, float], Any] = {}
+    for name, model in models.items():
+        batch = model.read(texts, max_length)
+        seen = outcomes[name] = ExitOutcomes.observe(model, batch, labels)
+        grid = grids[name] = threshold_grid(seen, model.policy, points)
+        if timed_rows > 0:
+            layers = [seen.mean_layers(model.policy.with_threshold(threshold)) for threshold in grid]
+            policies: dict[tuple[str, float], Policy] = {("policy", 0.0): model.policy}
+            for threshold in timed_subset(grid, layers, timed_points):
+                policies["threshold", threshold] = model.policy.with_threshold(threshold)
+            for place in range(len(seen.exits)):
+                policies["exit", place] = only_at(place, model.policy)
+            timed = sample(batch, timed_rows)
+            for (what, value), policy in policies.items():
+                tasks[name, what, value] = functools.partial(model.executor.run, timed, policy)
+    rows = min(timed_rows, len(texts))
+    taken = milliseconds_per_row(tasks, rows, repeats) if tasks else {}
+
+    created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    machine, versions = Machine.here(), library_versions()
+    evaluations = []
+    for name, model in models.items():
+        described = dict(metric=metric, metric_name=metric_name)
+        of_model = {key[1:]: value for key, value in taken.items() if key[0] == name}
+        report = make_report(
+            outcomes[name],
+            model.policy,
+            exit_milliseconds={int(value): ms for (what, value), ms in of_model.items() if what == "exit"},
+            milliseconds=of_model.get(("policy", 0.0)),
+            **described,
+        )
+        timings = {value: ms for (what, value), ms in of_model.items() if what == "threshold"}
+        curve = make_curve(outcomes[name], model.policy, grids[name], milliseconds=timings, **described)
+        timing = dict(rows=rows, repeats=repeats, batch_size=model.executor.batch_size) if taken else {}
+        evaluations.append(Evaluation(name, report, curve, timing, machine, versions, created))
+    return evaluations

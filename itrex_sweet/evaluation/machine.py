@@ -1,0 +1,120 @@
+"""The machine that was measured on: processor, instruction sets, cores and threads. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+# Named as the Linux kernel names them; it lists only those that the operating system lets a process use.
+INSTRUCTION_SETS = (
+    "avx2",
+    "avx_vnni",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_tile",
+    "amx_int8",
+    "amx_bf16",
+)
+
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where something ran.
+
+    Args:
+        processor: its model name.
+        instruction_sets: those of `INSTRUCTION_SETS` that it has.
+        cores: that the operating system has.
+        usable_cores: that this process may use, by affinity.
+        cpu_quota: cores' worth of time that the control group grants; `None` without a limit.
+        threads: that torch computes with; `None` where torch was not loaded.
+        system: operating system and architecture.
+    """
+
+    processor: str
+    instruction_sets: tuple[str, ...]
+    cores: int
+    usable_cores: int
+    cpu_quota: float | None
+    threads: int | None
+    system: str
+
+    @classmethod
+    def here(cls) -> Machine:
+        """This machine, for this process."""
+        processor, flags = _processor()
+        torch = sys.modules.get("torch")
+        cores = os.cpu_count() or 1
+        affinity = getattr(os, "sched_getaffinity", None)
+        return cls(
+            processor=processor,
+            instruction_sets=tuple(name for name in INSTRUCTION_SETS if name in flags),
+            cores=cores,
+            usable_cores=len(affinity(0)) if affinity else cores,
+            cpu_quota=_cpu_quota(),
+            threads=torch.get_num_threads() if torch is not None else None,
+            system=f"{platform.system()} {platform.machine()}",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {**asdict(self), "instruction_sets": list(self.instruction_sets)}
+
+    def describe(self) -> str:
+        """One line for people."""
+        threads = (
+            "" if self.threads is None else f", {self.threads} torch thread{'s' if self.threads != 1 else ''}"
+        )
+        sets = ", ".join(self.instruction_sets) or "no vector extension known here"
+        return f"{self.processor}, {self.usable_cores} of {self.cores} cores{threads} ({sets})"
+
+
+def _processor() -> tuple[str, frozenset[str]]:
+    """Model name and instruction-set flags, as far as the system tells."""
+    facts: dict[str, str] = {}
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            facts.setdefault(name.strip(), value.strip())
+    except OSError:
+        pass
+    name = facts.get("model name") or platform.processor() or platform.machine() or "unknown"
+    return name, frozenset(facts.get("flags", "").split())
+
+
+def _cpu_quota(root: Path = _CGROUPS) -> float | None:
+    """Cores' worth of time granted by the control group (version 2, then 1)."""
+    quotas = [quota for directory in _own_groups(root) if (quota := _quota_of(directory)) is not None]
+    return min(quotas, default=None)
+
+
+def _own_groups(root: Path) -> list[Path]:
+    """This process's control groups, from the innermost to the root."""
+    try:
+        own = Path("/proc/self/cgroup").read_text(encoding="utf-8").strip().splitlines()
+    except OSError:
+        own = []
+    groups = [root, root / "cpu"]
+    for line in own:
+        path = root / line.rpartition(":")[2].lstrip("/")
+        groups.extend(group for group in (path, *path.parents) if group.is_relative_to(root))
+    return groups
+
+
+def _quota_of(directory: Path) -> float | None:
+    try:
+        if (directory / "cpu.max").is_file():
+            quota, period = (directory / "cpu.max").read_text().split()
+        else:
+            quota = (directory / "cpu.cfs_quota_us").read_text()
+            period = (directory / "cpu.cfs_period_us").read_text()
+        return float(quota) / float(period) if quota != "max" and float(quota) > 0 else None
+    except (OSError, ValueError):
+        return None

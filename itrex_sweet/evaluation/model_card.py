@@ -1,0 +1,160 @@
+"""The README.md of an artifact: what it is, how to load it, what its exits are worth and where measured."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from itrex_sweet.artifact import CASCADE, Artifact
+from itrex_sweet.evaluation.evaluation import Evaluation
+from itrex_sweet.evaluation.tables import figure, markdown_table, percent
+
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def render_card(
+    artifact: Artifact,
+    evaluation: Evaluation | None = None,
+    *,
+    title: str | None = None,
+    data: str | None = None,
+    base_model: str | None = None,
+    dataset: str | None = None,
+) -> str:
+    """Writes the text of a model card, with Hugging Face's front matter.
+
+    Args:
+        artifact: what the card is of.
+        evaluation: the numbers; without one, the card has none.
+        title: heading; the folder's name if absent.
+        data: what the numbers were measured on, in words.
+        base_model: name on the hub of the model that was fine-tuned.
+        dataset: name on the hub of the data.
+    """
+    kind = (
+        "Cascade of independent models" if artifact.architecture == CASCADE else "Early-exit text classifier"
+    )
+    labels = _label_names(artifact)
+    parts = [
+        _front_matter(artifact, evaluation, base_model, dataset),
+        f"# {title or artifact.directory.name}",
+        f"{kind} ({artifact.config.get('model_type', 'unknown family')}, {artifact.exits[-1]} layers) that may "
+        f"answer after {_listed(artifact.exits)} layers: each text leaves at the first exit that is confident "
+        f"enough. {len(labels)} labels: {', '.join(labels)}.",
+        "## Use",
+        _usage(artifact),
+    ]
+    if evaluation is not None:
+        parts += _results(artifact, evaluation, data)
+    parts += ["## Training", _provenance(artifact.provenance)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _front_matter(
+    artifact: Artifact, evaluation: Evaluation | None, base_model: str | None, dataset: str | None
+) -> str:
+    lines = ["---", "library_name: itrex-sweet", "pipeline_tag: text-classification", "tags:"]
+    tags = [
+        "text-classification",
+        "early-exit",
+        "adaptive-inference",
+        "cpu",
+        artifact.config.get("model_type"),
+    ]
+    lines += [f"- {_scalar(tag)}" for tag in tags if tag]
+    if base_model and _HUB_NAME.fullmatch(base_model):
+        lines.append(f"base_model: {_scalar(base_model)}")
+    if dataset and _HUB_NAME.fullmatch(dataset):
+        lines += ["datasets:", f"- {_scalar(dataset)}"]
+    if evaluation is not None:
+        lines += ["metrics:", f"- {_scalar(evaluation.report.metric_name)}"]
+    return "\n".join([*lines, "---"])
+
+
+def _scalar(text: str) -> str:
+    """A YAML scalar; JSON's strings are YAML's."""
+    plain = re.fullmatch(r"[A-Za-z][\w./-]*", text) and text.lower() not in (
+        "true",
+        "false",
+        "null",
+        "yes",
+        "no",
+        "on",
+        "off",
+    )
+    return text if plain else json.dumps(text, ensure_ascii=False)
+
+
+def _usage(artifact: Artifact) -> str:
+    name, policy = artifact.directory.name, artifact.policy
+    also = "" if artifact.architecture == CASCADE else (
+        "\n\nThe folder also loads as the plain model, which always runs to its last layer: "
+        f'`AutoModelForSequenceClassification.from_pretrained("{name}")`.'
+    )  # fmt: skip
+    return (
+        "```python\n"
+        "from itrex_sweet import SweetModelForSequenceClassification\n\n"
+        f'model = SweetModelForSequenceClassification.from_pretrained("{name}")\n'
+        'model.predict(["..."])  # label, score and exit_layer of each text\n'
+        'model.predict(["..."], threshold=0.95)  # more careful; 1.0 never leaves early\n'
+        "```\n\n"
+        f"It is stored with the thresholds {_listed(f'{value:g}' for value in policy.thresholds)} "
+        f"({policy.criterion.replace('_', ' ')}) and the temperatures "
+        f"{_listed(f'{value:g}' for value in policy.temperatures)}, by exit." + also
+    )
+
+
+def _results(artifact: Artifact, evaluation: Evaluation, data: str | None) -> list[str]:
+    report, curve, timing = evaluation.report, evaluation.curve, evaluation.timing
+    on_data = f" of {data}" if data else ""
+    summary = (
+        f"On {report.rows} rows{on_data}, the stored policy has {report.metric_name} {percent(report.metric)} "
+        f"with {figure(report.mean_layers)} layers per text; the last exit alone has "
+        f"{percent(report.exits[-1].metric)} with {report.exits[-1].layers_run}."
+    )
+    if report.unanswered:
+        summary += f" {report.unanswered} rows got no finite answer and count as wrong."
+    parts = [
+        "## Results",
+        summary,
+        "Per exit: the metric if every text answered there, who leaves there under the policy and how well, "
+        "and the time if all left there:",
+        markdown_table(*report.cells()),
+        f"Over one threshold for all exits (area under the curve {curve.area:.4f}):",
+        markdown_table(*curve.cells()),
+    ]
+    versions = ", ".join(f"{package} {version}" for package, version in evaluation.versions.items())
+    measured = f"Measured {evaluation.created} with {versions} on {evaluation.machine.describe()}."
+    if timing:
+        measured += (
+            f" Milliseconds are wall-clock per text, tokenization left out, medians of {timing['repeats']} runs "
+            f"over {timing['rows']} texts in batches of {timing['batch_size']}."
+        )
+    return [*parts, measured]
+
+
+def _provenance(provenance: Mapping[str, Any]) -> str:
+    facts = {key: value for key, value in provenance.items() if key != "versions"}
+    facts.update({f"{package} version": value for package, value in provenance.get("versions", {}).items()})
+    return markdown_table(
+        ["setting", "value"], [[key.replace("_", " "), _cell(value)] for key, value in facts.items()]
+    )
+
+
+def _cell(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _label_names(artifact: Artifact) -> list[str]:
+    names = artifact.config.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"}
+    return [str(names[key]) for key in sorted(names, key=int)]
+
+
+def _listed(items: Any) -> str:
+    shown: Sequence[str] = [str(item) for item in items]
+    if len(shown) < 2:
+        return "".join(shown) or "none"
+    return f"{', '.join(shown[:-1])} and {shown[-1]}"

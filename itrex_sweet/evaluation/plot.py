@@ -1,0 +1,114 @@
+"""Pictures of speed–accuracy curves; the one file that imports matplotlib, and never its global state."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from itrex_sweet.errors import ArtifactError, SweetError
+from itrex_sweet.evaluation.curve import Curve, CurvePoint
+
+# Colours that stay apart in print and for colour-blind readers (Okabe and Ito 2008), and a mark for each.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKS = ("o", "s", "^", "D", "v", "P", "X")
+_INK, _FAINT = "#333333", "#D9D9D9"
+
+
+def require_matplotlib() -> None:
+    """Makes sure that pictures can be drawn, before work is done that they are to show.
+
+    Raises:
+        SweetError: matplotlib is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise SweetError("pictures need matplotlib, which is not installed: pip install 'itrex-sweet[plot]'.")
+
+
+def plot_curves(curves: Mapping[str, Curve], path: str | os.PathLike, title: str | None = None) -> Path:
+    """Draws the metric over mean layers, and over milliseconds where they were measured, as a PNG.
+
+    Args:
+        curves: by name, all in one picture.
+        path: of the PNG; its folder is made if missing.
+        title: above the picture.
+
+    Raises:
+        SweetError: matplotlib is not installed.
+        ArtifactError: the file cannot be written.
+    """
+    require_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    timed = any(point.milliseconds is not None for curve in curves.values() for point in curve.points)
+    figure = Figure(figsize=(10.4 if timed else 6.0, 4.4), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 2 if timed else 1, sharey=True, squeeze=False)[0]
+    metric = next(iter(curves.values())).metric_name if curves else "accuracy"
+    _draw(panels[0], curves, lambda point: point.mean_layers)
+    _mark_full_depth(panels[0], curves)
+    panels[0].set_xlabel("layers run per text, mean")
+    panels[0].set_ylabel(f"{metric}, %")
+    if timed:
+        _draw(panels[1], curves, lambda point: point.milliseconds)
+        panels[1].set_xlabel("milliseconds per text")
+    if len(curves) > 1:
+        panels[0].legend(frameon=False, loc="lower right")
+    if title:
+        figure.suptitle(title, fontsize=12, color=_INK)
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format="png")
+    except OSError as error:
+        raise ArtifactError(f"cannot write {path} ({error}).") from error
+    return path
+
+
+def _draw(panel: Any, curves: Mapping[str, Curve], across: Callable[[CurvePoint], float | None]) -> None:
+    """One line per curve, its points in the order of their thresholds."""
+    for place, (name, curve) in enumerate(curves.items()):
+        shown = [
+            (value, 100 * point.metric) for point in curve.points if (value := across(point)) is not None
+        ]
+        if not shown:
+            continue
+        panel.plot(
+            *zip(*shown, strict=True),
+            label=name,
+            color=_COLOURS[place % len(_COLOURS)],
+            marker=_MARKS[place % len(_MARKS)],
+            markersize=5,
+            markeredgecolor="white",
+            markeredgewidth=0.6,
+            linewidth=1.6,
+            clip_on=False,
+        )
+    panel.set_xlim(left=0)
+    panel.grid(True, color=_FAINT, linewidth=0.6)
+    panel.set_axisbelow(True)
+    for side in ("top", "right"):
+        panel.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        panel.spines[side].set_color(_INK)
+    panel.tick_params(colors=_INK, labelsize=9)
+
+
+def _mark_full_depth(panel: Any, curves: Mapping[str, Curve]) -> None:
+    for depth in sorted({curve.depth for curve in curves.values()}):
+        panel.axvline(depth, color="#888888", linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
+        panel.annotate(
+            f"full depth, {depth} layers",
+            xy=(depth, 0.03),
+            xycoords=panel.get_xaxis_transform(),
+            xytext=(-4, 0),
+            textcoords="offset points",
+            rotation=90,
+            ha="right",
+            va="bottom",
+            fontsize=8,
+            color="#666666",
+        )

@@ -1,0 +1,36 @@
+"""Tables as text: aligned for a terminal, or Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+MISSING = "–"
+
+
+def plain_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns aligned with spaces: the first to the left, the others, taken for figures, to the right."""
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    lines = [headings, ["-" * width for width in widths], *rows]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if place == 0 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, the first column to the left, the others to the right."""
+    rule = ["---" if place == 0 else "---:" for place in range(len(headings))]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (headings, rule, *rows))
+
+
+def figure(value: float | None, digits: int = 2, unit: str = "") -> str:
+    """A number as a cell; a dash where there is none."""
+    return MISSING if value is None else f"{value:.{digits}f}{unit}"
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share in [0, 1] as a cell, in percent; a dash where there is none."""
+    return MISSING if share is None else f"{100 * share:.{digits}f} %"

@@ -1,0 +1,381 @@
+"""Exits on an unmodified Hugging Face model: submodules and hooks, put on and taken off again."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+from typing import Any
+
+import torch
+from torch import nn
+
+from itrex_sweet.config import SweetConfig
+from itrex_sweet.errors import TrainingSetupError, UnsupportedModelError
+from itrex_sweet.families import EXIT_HEADS, Family, family_of
+from itrex_sweet.training.gradients import cut
+from itrex_sweet.training.heads import ExitHead, head_like_the_models_own, module_at, own_head
+from itrex_sweet.training.losses import checked_labels, classification_loss
+from itrex_sweet.training.peft_models import (
+    is_peft_model,
+    keep_with_adapter,
+    merged_copy,
+    refuse_unfit_adapters,
+    underlying_model,
+)
+from itrex_sweet.training.saved_heads import saved_heads
+
+logger = logging.getLogger(__name__)
+
+_ATTACHMENT = "_sweet_attachment"  # where a model keeps its Attachment, so that a copied model has its own
+
+
+class Attachment:
+    """The exits of one model: hooks that cut gradients, compute the exits' logits and sum their losses.
+
+    Made by `attach`. While attached, `model(..., labels=labels)` answers as before, except that `output.loss` is the
+    plain sum of all exits' cross-entropies in float32 (SWEET, arXiv 2306.02307, section 4), in evaluation too.
+
+    Every hook is a method of this object, so a deep copy of the model has working exits of its own.
+
+    Attributes:
+        model: the model that was attached to, as given (a PEFT model, if it was one).
+        config: the settings, exits resolved.
+        exits: counts of layers, the last the full depth.
+        exit_logits: exit → (rows, labels), of the last forward, detached.
+        exit_losses: exit → scalar float32, of the last forward with labels, detached; the mean over labelled rows.
+        labels: (rows,) int64 of the last forward, or `None`.
+    """
+
+    def __init__(self, model: nn.Module, config: SweetConfig, family: Family):
+        self.model = model
+        self.config = config
+        self.exits: tuple[int, ...] = config.exits
+        self.exit_logits: dict[int, torch.Tensor] = {}
+        self.exit_losses: dict[int, torch.Tensor] = {}
+        self.labels: torch.Tensor | None = None
+        self._family = family
+        self._base = underlying_model(model)
+        self._layers: list[nn.Module] = list(module_at(self._base, family.layers_path))
+        self._index = {layer: index for index, layer in enumerate(self._layers)}
+        self._position_of_labels = _position_of_labels(model, self._base)
+        self._capturing = False
+        self._hidden: dict[int, torch.Tensor] = {}
+        self._logits: dict[int, torch.Tensor] = {}
+        self._num_items: torch.Tensor | int | None = None
+        self._hooks = self._register()
+
+    def parameters_by_segment(self) -> dict[int, list[tuple[str, nn.Parameter]]]:
+        """Every parameter of the model, once: exit → (name, parameter) of its segment and its head.
+
+        The embeddings, and in DeBERTa the shared relative-position table, its norm and the convolution, belong to the
+        first segment; the model's own pooler and head to the last.
+        """
+        owner = {
+            id(parameter): self.exits[self._segment(index)]
+            for index, layer in enumerate(self._layers)
+            for parameter in layer.parameters()
+        }
+        for exit_, head in self._heads().items():
+            owner.update({id(parameter): exit_ for parameter in head.parameters()})
+        backbone = getattr(self._base, self._family.backbone)
+        own = [module_at(self._base, path) for path in (self._family.head_dense, self._family.head_out)]
+        last = {id(parameter) for module in own for parameter in module.parameters()}
+        first = {id(parameter) for parameter in backbone.parameters()} - last
+        segments: dict[int, list[tuple[str, nn.Parameter]]] = {exit_: [] for exit_ in self.exits}
+        for name, parameter in self.model.named_parameters():
+            default = self.exits[0] if id(parameter) in first else self.exits[-1]
+            segments[owner.get(id(parameter), default)].append((name, parameter))
+        return segments
+
+    def head_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """(name, parameter) of the exit heads that were added; not of the model's own."""
+        return [
+            (f"{EXIT_HEADS}.{exit_}.{name}", parameter)
+            for exit_, head in self._heads().items()
+            for name, parameter in head.named_parameters()
+        ]
+
+    def remove(self) -> None:
+        """Takes hooks, heads and settings off; see `detach`."""
+        for hook in self._hooks:
+            hook.remove()
+        delattr(self._base, EXIT_HEADS)
+        del self._base.config.sweet
+        for model in {self._base, self.model}:
+            delattr(model, _ATTACHMENT)
+
+    def _register(self) -> list[torch.utils.hooks.RemovableHandle]:
+        # Exit logits are computed when the backbone ends: inside the model's forward, so that autocast covers them,
+        # and outside the layers, which gradient checkpointing runs twice.
+        backbone = getattr(self._base, self._family.backbone)
+        return [
+            self.model.register_forward_pre_hook(self._before_model, with_kwargs=True),
+            *(layer.register_forward_pre_hook(self._before_layer, with_kwargs=True) for layer in self._layers),
+            backbone.register_forward_hook(self._after_backbone),
+            self.model.register_forward_hook(self._after_model),
+        ]
+
+    def _heads(self) -> dict[int, nn.Module]:
+        return {int(exit_): head for exit_, head in getattr(self._base, EXIT_HEADS).items()}
+
+    def _segment(self, index: int) -> int:
+        """Which segment, from 0, the layer with this index, from 0, belongs to."""
+        return sum(index >= exit_ for exit_ in self.exits[:-1])
+
+    def _before_model(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        self._forget_forward()
+        labels = self._labels_in(args, kwargs)
+        if model.training:
+            self._refuse_silent_training(labels)
+        self.labels = None
+        if labels is not None:
+            self.labels = checked_labels(labels, self._base.config.num_labels)
+            self._num_items = kwargs.get("num_items_in_batch")
+        self._capturing = True
+        if self.labels is labels:
+            return None
+        return self._with_labels(self.labels, args, kwargs)
+
+    def _refuse_silent_training(self, labels: torch.Tensor | None) -> None:
+        if labels is None:
+            raise TrainingSetupError(
+                "training without labels: the exits' losses are computed inside the model, so the labels must reach it. "
+                "The Trainer takes them away for compute_loss_func and label_smoothing_factor: leave both out. For "
+                "inference call model.eval() first."
+            )
+        if self.model is self._base and getattr(self._base, "peft_config", None) is not None:
+            raise TrainingSetupError(
+                "PEFT wrapped the model after the exits were attached, so the exit heads are frozen or missing from its "
+                "checkpoints: call detach(model), then get_peft_model(model, ...), then attach to what it returns."
+            )
+
+    def _before_layer(self, layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        index = self._index[layer]
+        changed = False
+        if index in self.exits[:-1]:
+            # The input of the layer after exit k, not the output of layer k: DeBERTa-v2 has a convolution between the
+            # two, and older layers return tuples.
+            name = next((name for name in ("hidden_states", "x") if name in kwargs), None)
+            hidden = args[0] if args else kwargs[name]
+            if self._capturing:
+                self._hidden[index] = hidden
+            if self.config.mode != "joint":
+                hidden = self._cut_before(layer, hidden)
+                args, kwargs = ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, name: hidden})
+                changed = True
+        table = kwargs.get("rel_embeddings")
+        if table is not None and table.grad_fn is not None and _checkpoints_reentrantly(layer):
+            raise TrainingSetupError(
+                "reentrant gradient checkpointing cannot train DeBERTa-v2's relative-position table, which all "
+                "layers read through one norm: pass gradient_checkpointing_kwargs={'use_reentrant': False}."
+            )
+        if table is not None and self.config.mode == "sweet" and self._segment(index) > 0:
+            # As if the table had passed the same cuts as the hidden states; of the first segment's own, none.
+            table = cut(table, self.config.gradient_scale ** self._segment(index))
+            kwargs = {**kwargs, "rel_embeddings": table}
+            changed = True
+        return (args, kwargs) if changed else None
+
+    def _cut_before(self, layer: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+        hidden = cut(hidden, self.config.gradient_scale)
+        if self.config.gradient_scale == 0.0 and torch.is_grad_enabled() and _checkpoints(layer):
+            hidden.requires_grad_()  # reentrant checkpointing trains a layer only if its input asks for a gradient
+        return hidden
+
+    def _after_backbone(self, backbone: nn.Module, args: tuple, output: Any) -> None:
+        if not self._capturing:
+            return
+        shared = module_at(self._base, self._family.head_dense) if self.config.shares_pooler else None
+        for exit_, head in self._heads().items():
+            if exit_ not in self._hidden:
+                raise TrainingSetupError(
+                    f"the layer after exit {exit_} was not run through its module, so its input could not be read."
+                )
+            self._logits[exit_] = head(self._hidden[exit_][:, 0], shared)
+
+    def _after_model(self, model: nn.Module, args: tuple, output: Any) -> Any:
+        has_loss = self.labels is not None
+        is_tuple = isinstance(output, tuple)
+        logits = {**self._logits, self.exits[-1]: output[int(has_loss)] if is_tuple else output.logits}
+        num_items = self._num_items
+        self._forget_forward()
+        self.exit_logits = {exit_: value.detach() for exit_, value in logits.items()}
+        if not has_loss:
+            return None
+        losses = [classification_loss(value, self.labels, num_items) for value in logits.values()]
+        with torch.no_grad():
+            self.exit_losses = {
+                exit_: classification_loss(value, self.labels) for exit_, value in self.exit_logits.items()
+            }
+        loss = torch.stack(losses).sum()
+        if is_tuple:
+            return (loss, *output[1:])
+        output.loss = loss
+        return output
+
+    def _forget_forward(self) -> None:
+        """Also what a forward that raised has left behind; no tensor with a graph outlives its forward."""
+        self._capturing = False
+        self._hidden, self._logits, self._num_items = {}, {}, None
+        self.exit_logits, self.exit_losses = {}, {}
+
+    def _labels_in(self, args: tuple, kwargs: dict) -> torch.Tensor | None:
+        return args[self._position_of_labels] if self._position_of_labels < len(args) else kwargs.get("labels")
+
+    def _with_labels(self, labels: torch.Tensor, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        position = self._position_of_labels
+        if position < len(args):
+            return (*args[:position], labels, *args[position + 1 :]), kwargs
+        return args, {**kwargs, "labels": labels}
+
+
+def attach(
+    model: nn.Module, config: SweetConfig | None = None, heads_from: str | os.PathLike | None = None
+) -> Attachment:
+    """Puts exits on a Hugging Face classification model, in place; no Trainer needed.
+
+    Create the optimizer afterwards, so that it holds the heads. The settings go to `model.config.sweet`, and so into
+    every `config.json` that is saved. The last exit is the model's own head; the others start from its weights, or
+    from saved ones.
+
+    Args:
+        model: made by `AutoModelForSequenceClassification`, or a PEFT model around one.
+        config: the settings; by default those of `model.config.sweet`, or else `SweetConfig()`.
+        heads_from: folder of a saved model or adapter to read the exit heads from. By default, for a model that was
+            saved with exits, the folder it was loaded from: `from_pretrained` itself drops the heads.
+
+    Raises:
+        UnsupportedModelError: a family, task, head or adapter that cannot carry exits.
+        ConfigError: exits that do not fit the model.
+        TrainingSetupError: exits are attached already, or the saved ones are not found or do not fit.
+    """
+    base = underlying_model(model)
+    if hasattr(base, EXIT_HEADS):
+        raise TrainingSetupError("the model has exits attached already: call detach(model) first.")
+    refuse_unfit_adapters(model)
+    family = family_of(base.config)
+    own_head(base, family)
+    depth = _depth(base, family)
+    saved = getattr(base.config, "sweet", None)
+    config = _settings(config, saved, depth)
+
+    heads = {exit_: head_like_the_models_own(base, family, not config.shares_pooler) for exit_ in config.exits[:-1]}
+    if heads and (saved or heads_from is not None):
+        _restore(heads, heads_from, base)
+    modules = nn.ModuleDict()
+    for exit_, head in heads.items():
+        head.train(base.training)
+        modules[str(exit_)] = keep_with_adapter(model, head) if is_peft_model(model) else head
+    base.add_module(EXIT_HEADS, modules)
+    base.config.sweet = config.to_dict()
+    attachment = Attachment(model, config, family)
+    for holder in {base, model}:
+        setattr(holder, _ATTACHMENT, attachment)
+    return attachment
+
+
+def detach(model: nn.Module) -> None:
+    """Takes the exits off: hooks, heads and `model.config.sweet`. The model is what it was; its weights stay.
+
+    Raises:
+        TrainingSetupError: the model has no exits.
+    """
+    attachment = attachment_of(model)
+    if attachment is None:
+        raise TrainingSetupError("the model has no exits attached.")
+    attachment.remove()
+
+
+def attachment_of(model: nn.Module) -> Attachment | None:
+    """The exits attached to a model, or `None`."""
+    return getattr(underlying_model(model), _ATTACHMENT, None)
+
+
+def plain_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights of the Hugging Face classification model with its exit heads, ready for safetensors.
+
+    LoRA is merged, on a copy, and names are those of the plain model and `sweet_exits.*`.
+
+    Args:
+        model: a classification model, with exits or without, or a PEFT model around one; left as it is.
+
+    Returns:
+        Name → float32 tensor, contiguous, on the CPU, no two sharing memory.
+
+    Raises:
+        UnsupportedModelError: adapters that cannot be merged.
+    """
+    plain = merged_copy(model) if is_peft_model(model) else model
+    return {
+        name: tensor.detach().to(device="cpu", dtype=torch.float32, copy=True).contiguous()
+        for name, tensor in plain.state_dict().items()
+        if tensor.is_floating_point()
+    }
+
+
+def _position_of_labels(model: nn.Module, base: nn.Module) -> int:
+    for module in (model, base):  # a PeftModel without a task type hands everything on to the base model
+        names = list(inspect.signature(type(module).forward).parameters)[1:]  # without self
+        if "labels" in names:
+            return names.index("labels")
+    raise UnsupportedModelError(f"{type(base).__name__}.forward takes no labels: exits need a classification model.")
+
+
+def _checkpoints(layer: nn.Module) -> bool:
+    return layer.training and getattr(layer, "gradient_checkpointing", False)
+
+
+def _checkpoints_reentrantly(layer: nn.Module) -> bool:
+    function = getattr(layer, "_gradient_checkpointing_func", None)
+    return _checkpoints(layer) and getattr(function, "keywords", {}).get("use_reentrant", True)
+
+
+def _depth(model: nn.Module, family: Family) -> int:
+    layers = module_at(model, family.layers_path)
+    depth = model.config.num_hidden_layers
+    if not isinstance(layers, nn.ModuleList) or len(layers) != depth:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} does not hold num_hidden_layers={depth} layers at {family.layers_path!r}."
+        )
+    return depth
+
+
+def _settings(config: SweetConfig | None, saved: dict[str, Any] | None, depth: int) -> SweetConfig:
+    """The settings to attach with, once they fit those the model was saved with."""
+    if not saved:
+        return (config or SweetConfig()).resolved(depth)
+    before = SweetConfig.from_dict(saved).resolved(depth)
+    if config is None:
+        return before
+    if config.exits is None:
+        config = SweetConfig(exits=before.exits, mode=config.mode, gradient_scale=config.gradient_scale)
+    config = config.resolved(depth)
+    if config.exits != before.exits or config.shares_pooler != before.shares_pooler:
+        raise TrainingSetupError(
+            f"the model was saved with exits={before.exits}, mode={before.mode!r}, and now exits={config.exits}, "
+            f"mode={config.mode!r} are asked for, which its heads do not fit. Ask for the former, or start with new "
+            "heads: `del model.config.sweet` before attaching."
+        )
+    return config
+
+
+def _restore(heads: dict[int, ExitHead], heads_from: str | os.PathLike | None, model: nn.Module) -> None:
+    folder = model.config._name_or_path if heads_from is None else heads_from
+    weights = saved_heads(folder) if folder and os.path.isdir(folder) else {}
+    anew = "Or start with new heads: `del model.config.sweet` before attaching."
+    if not weights:
+        raise TrainingSetupError(
+            f"no exit heads found in {str(folder)!r}, and from_pretrained dropped those of the saved model: pass the local "
+            f"folder that was saved, attach(model, config, heads_from=FOLDER). {anew}"
+        )
+    for exit_, head in heads.items():
+        mark = f"{exit_}."
+        state = {name.removeprefix(mark): tensor for name, tensor in weights.items() if name.startswith(mark)}
+        try:
+            head.load_state_dict(state)
+        except RuntimeError as error:
+            raise TrainingSetupError(
+                f"the exit heads in {str(folder)!r} do not fit exit {exit_}: {error} {anew}"
+            ) from error
+    logger.info("Exit heads %s restored from %s.", tuple(heads), folder)

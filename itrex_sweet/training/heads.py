@@ -1,0 +1,120 @@
+"""Exit heads: the classifiers put after the layers of a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+
+from itrex_sweet.errors import UnsupportedModelError
+from itrex_sweet.families import Family
+from itrex_sweet.training.peft_models import without_wrappers
+
+
+class ExitHead(nn.Module):
+    """Reads an exit's logits off the first token, built as the family's own head: dropout, dense, activation,
+    dropout, classifier.
+
+    Args:
+        dense: the pooler's linear layer, which the head owns; `None` if every exit reads through the model's own.
+        classifier: the linear layer that gives the logits.
+        activation: name of the activation between the two, a key of `transformers.activations.ACT2FN`.
+        dropouts: probabilities before `dense` and before `classifier`.
+    """
+
+    def __init__(
+        self, dense: nn.Linear | None, classifier: nn.Linear, activation: str, dropouts: tuple[float, float]
+    ):
+        super().__init__()
+        if dense is not None:
+            self.dense = dense
+        self.classifier = classifier
+        self.activation = ACT2FN[activation]
+        self.dropout_before_dense = nn.Dropout(dropouts[0])
+        self.dropout_before_classifier = nn.Dropout(dropouts[1])
+
+    def forward(self, first_token: torch.Tensor, shared_dense: nn.Module | None = None) -> torch.Tensor:
+        """Logits of one exit.
+
+        Args:
+            first_token: (rows, hidden_size), the hidden state of the first token after the exit's last layer.
+            shared_dense: the model's own pooler, for a head that owns none. It is handed in rather than kept, so
+                that its weights stand once in the state dict and a copied model's heads read its own pooler.
+
+        Returns:
+            (rows, labels).
+        """
+        dense = self.dense if shared_dense is None else shared_dense
+        pooled = self.activation(dense(self.dropout_before_dense(first_token)))
+        return self.classifier(self.dropout_before_classifier(pooled))
+
+
+def head_like_the_models_own(model: nn.Module, family: Family, owns_dense: bool) -> ExitHead:
+    """A new head that starts from the weights of the model's own, on the same device, in the same type, trainable.
+
+    Args:
+        model: the Hugging Face classification model, its head possibly wrapped by PEFT.
+        family: where its head lies.
+        owns_dense: whether the head gets a pooler layer of its own.
+    """
+    dense, classifier = own_head(model, family)
+    return ExitHead(
+        dense=_copied(dense) if owns_dense else None,
+        classifier=_copied(classifier),
+        activation=family.activation_of_head(model.config),
+        dropouts=family.dropouts_of_head(model.config),
+    )
+
+
+def own_head(model: nn.Module, family: Family) -> tuple[nn.Linear, nn.Linear]:
+    """The two linear layers (pooler, classifier) of the model's own head, without what PEFT wrapped around them.
+
+    Raises:
+        UnsupportedModelError: the model has no classification head, or another one than its family's.
+    """
+    hidden, labels = model.config.hidden_size, model.config.num_labels
+    return (
+        _plain_linear(model, family.head_dense, (hidden, hidden)),
+        _plain_linear(model, family.head_out, (labels, hidden)),
+    )
+
+
+def module_at(model: nn.Module, path: str) -> nn.Module | None:
+    """The module at a dotted path, also through PEFT's wrappers, which lend their contents' attributes."""
+    module: Any = model
+    for name in path.split("."):
+        module = getattr(module, name, None)
+    return module if isinstance(module, nn.Module) else None
+
+
+def _plain_linear(model: nn.Module, path: str, shape: tuple[int, int]) -> nn.Linear:
+    module = module_at(model, path)
+    expected = f"a linear layer from {shape[1]} to {shape[0]} features at {path!r}"
+    advice = "Load the model with AutoModelForSequenceClassification, and leave its head as it is."
+    if module is None:
+        raise UnsupportedModelError(f"{type(model).__name__} has no {path!r}: exits need {expected}. {advice}")
+    linear = without_wrappers(module)
+    if not isinstance(linear, nn.Linear):
+        raise UnsupportedModelError(
+            f"{type(model).__name__} has {type(linear).__name__} at {path!r}: exits need {expected}. {advice}"
+        )
+    if tuple(linear.weight.shape) != shape or not linear.weight.is_floating_point():
+        raise UnsupportedModelError(
+            f"{type(model).__name__} has weights of shape {tuple(linear.weight.shape)} and type {linear.weight.dtype} "
+            f"at {path!r}: exits need {expected}, in floating point. {advice}"
+        )
+    return linear
+
+
+def _copied(linear: nn.Linear) -> nn.Linear:
+    weight, bias = linear.weight, linear.bias
+    copied = nn.utils.skip_init(  # draws no random numbers, so attaching does not change a seeded run
+        nn.Linear, *reversed(weight.shape), bias=bias is not None, device=weight.device, dtype=weight.dtype
+    )
+    with torch.no_grad():
+        copied.weight.copy_(weight)
+        if bias is not None:
+            copied.bias.copy_(bias)
+    return copied

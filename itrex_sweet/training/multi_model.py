@@ -1,0 +1,96 @@
+"""The Multi-Model baseline: one independent, truncated model per exit, run as a cascade (arXiv 2306.02307, section 3)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from itrex_sweet.config import resolve_exits
+from itrex_sweet.errors import ConfigError, TrainingSetupError
+from itrex_sweet.families import EXIT_HEADS, family_of
+from itrex_sweet.training.heads import module_at, own_head
+from itrex_sweet.training.peft_models import is_peft_model, underlying_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, Trainer
+
+
+def truncate(model: PreTrainedModel, num_layers: int) -> PreTrainedModel:
+    """An independent copy of a classification model that ends after its first layers, with its own weights throughout.
+
+    Args:
+        model: a plain Hugging Face classification model; left as it is.
+        num_layers: layers to keep, from 1.
+
+    Raises:
+        ConfigError: the model has fewer layers.
+        TrainingSetupError: exits or PEFT adapters are on the model.
+        UnsupportedModelError: a family or head that the runtime does not know.
+    """
+    if is_peft_model(model) or hasattr(model, EXIT_HEADS):
+        raise TrainingSetupError("only a plain model can be truncated: take off its exits or adapters first.")
+    family = family_of(model.config)
+    own_head(model, family)
+    depth = model.config.num_hidden_layers
+    if not 1 <= num_layers <= depth:
+        raise ConfigError(f"{num_layers} layers: the model has {depth}.")
+    model = copy.deepcopy(model)
+    path, _, name = family.layers_path.rpartition(".")
+    setattr(module_at(model, path), name, nn.ModuleList(module_at(model, family.layers_path)[:num_layers]))
+    model.config.num_hidden_layers = num_layers
+    if hasattr(model.config, "sweet"):
+        del model.config.sweet
+    return model
+
+
+def train_multi_model(
+    model: PreTrainedModel,
+    exits: Iterable[int] | None,
+    make_trainer: Callable[[PreTrainedModel, int], Trainer],
+) -> dict[int, PreTrainedModel]:
+    """Trains an independent truncated model for every exit, from the same weights, one after the other.
+
+    Give every trainer the same data, arguments and seed, and an output folder of its own:
+
+        def make_trainer(model, exit_):
+            args = TrainingArguments(output_dir=f"out/exit-{exit_}", num_train_epochs=3)
+            return Trainer(model, args, train_dataset=train)
+
+        models = train_multi_model(model, (1, 2, 4, 6), make_trainer)
+
+    Args:
+        model: the pretrained model, plain; left as it is.
+        exits: counts of layers, the last the full depth; `None` picks `default_exits`.
+        make_trainer: (truncated model, exit) → the trainer that trains it.
+
+    Returns:
+        Exit → the trained model, plain unless the trainer was given a PEFT model.
+
+    Raises:
+        ConfigError: exits that do not fit the model.
+        TrainingSetupError: two trainers with one output folder, or a trainer of another model.
+    """
+    models: dict[int, PreTrainedModel] = {}
+    folders: dict[Path, int] = {}
+    for exit_ in resolve_exits(exits, model.config.num_hidden_layers):
+        trainer = make_trainer(truncate(model, exit_), exit_)
+        layers = underlying_model(trainer.model).config.num_hidden_layers
+        if layers != exit_ or hasattr(underlying_model(trainer.model), EXIT_HEADS):
+            raise TrainingSetupError(
+                f"make_trainer returned, for exit {exit_}, a trainer of a model with {layers} layers or with exits: "
+                "train the model that it was given, without SweetCallback."
+            )
+        folder = Path(trainer.args.output_dir).resolve()
+        if folder in folders:
+            raise TrainingSetupError(
+                f"exits {folders[folder]} and {exit_} have one output_dir, {str(folder)!r}, and would overwrite each "
+                f"other's checkpoints: give each its own, such as {str(folder / f'exit-{exit_}')!r}."
+            )
+        folders[folder] = exit_
+        trainer.train()
+        models[exit_] = trainer.model
+    return models

@@ -1,0 +1,57 @@
+"""Small trainers on random data, for the tests of the callback."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainingArguments
+
+from itrex_sweet.training import SweetCallback
+from tests.tiny_models import tiny_batch
+
+EXITS = (1, 3, 4)
+
+
+class Rows(torch.utils.data.Dataset):
+    """Rows of a random batch; the label shows in the second token, so that there is something to learn."""
+
+    def __init__(self, rows: int = 16, seed: int = 0, labelled: bool = True):
+        self.batch = tiny_batch(rows=rows, length=8, seed=seed, padded=False)
+        self.batch["input_ids"][:, 1] = 10 + self.batch["labels"]
+        if not labelled:
+            del self.batch["labels"]
+
+    def __len__(self) -> int:
+        return len(self.batch["input_ids"])
+
+    def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
+        return {name: value[row] for name, value in self.batch.items()}
+
+
+def make_trainer(model: Any, folder: Any, callback: Any = None, rows: int = 16, **settings: Any) -> Trainer:
+    """A Trainer with the callback, silent, on the CPU. Settings that are the Trainer's own go to it."""
+    own = {
+        name: settings.pop(name)
+        for name in ("optimizers", "compute_metrics", "compute_loss_func", "eval_dataset", "model_init")
+        if name in settings
+    }
+    callbacks = [SweetCallback(exits=EXITS) if callback is None else callback]
+    args = TrainingArguments(
+        **{
+            "output_dir": str(folder),
+            "use_cpu": True,
+            "report_to": "none",
+            "per_device_train_batch_size": 4,
+            "per_device_eval_batch_size": 5,
+            "num_train_epochs": 1,
+            "learning_rate": 1e-2,
+            "save_strategy": "no",
+            "logging_steps": 2,
+            "disable_tqdm": True,
+            "dataloader_pin_memory": False,
+            **settings,
+        }
+    )
+    own.setdefault("eval_dataset", Rows(rows=13, seed=1))
+    return Trainer(model=model, args=args, train_dataset=Rows(rows), callbacks=callbacks, **own)
