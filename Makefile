@@ -3,7 +3,7 @@
 #   ARGS       more arguments for what the target runs:   make test ARGS='-k runtime -x'
 #   PIP_ARGS   more arguments for every pip install.  The public package index may bring torch with
 #              CUDA libraries: it works and is large (some 7 GB).  For CPU wheels, name a place that
-#              has them, an index (see "pip wheel, CPU" in torch's own installation guide) or a folder:
+#              has them, an index (torch's installation guide gives its address) or a folder:
 #                  make test PIP_ARGS='--extra-index-url URL'    or    PIP_ARGS='--find-links FOLDER'
 #              pip prefers such a wheel to the plain build of the same version.
 #   PINS       how versions are pinned; empty takes the newest ones that setup.py allows, for instance

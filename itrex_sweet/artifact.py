@@ -215,7 +215,8 @@ def _verify(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
             raise ArtifactError(f"{path} has {size} bytes, {recorded['bytes']} were written: a truncated copy?")
         if _sha256(path) != recorded["sha256"]:
             raise ArtifactError(
-                f"{path} is not the file that was written (its SHA-256 differs): corrupt, or from another artifact."
+                f"{path} is not the file that was written (its SHA-256 differs): corrupt, or from another artifact. "
+                f"If a Trainer saved a model over an artifact here, delete {SETTINGS_FILE}."
             )
 
 

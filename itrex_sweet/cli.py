@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except SweetError as error:
             if args.debug:
                 traceback.print_exc()
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             return FAILURE
         except SystemExit as stop:  # a verb's own look at its arguments
             return stop.code if isinstance(stop.code, int) else FAILURE

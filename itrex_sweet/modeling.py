@@ -66,10 +66,19 @@ class SweetModelForSequenceClassification(OptimizedModel):
         config = AutoConfig.for_model(fields.pop("model_type", ""), **fields)
         super().__init__(model=None, config=config, preprocessors=[] if tokenizer is None else [tokenizer])
         self.artifact = artifact
-        self.policy = artifact.policy if threshold is None else artifact.policy.with_threshold(threshold)
+        policy = artifact.policy if threshold is None else artifact.policy.with_threshold(threshold)
         self.backend = load_backend(artifact, backend)
-        self.executor = Executor(self.backend, self.policy, batch_size)
+        self.executor = Executor(self.backend, policy, batch_size)
         self.tokenizer = tokenizer
+
+    @property
+    def policy(self) -> Policy:
+        """When a row may leave, unless a call says otherwise; `save_pretrained` writes it."""
+        return self.executor.policy
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        self.executor.policy = policy
 
     # ------------------------------------------------------------------ load and save
 
@@ -246,6 +255,7 @@ class SweetModelForSequenceClassification(OptimizedModel):
         for name, value, known in (("errors", errors, ("raise", "mark")), ("overlong", overlong, ("truncate", "refuse"))):
             if value not in known:
                 raise ConfigError(f"{name}={value!r}: choose one of {', '.join(known)}.")
+        texts = list(texts)
         reading = self._reader().read(texts, max_length, overlong)
         if reading.errors and errors == "raise":
             shown = "; ".join(f"row {row}: {reason}" for row, reason in list(reading.errors.items())[:5])

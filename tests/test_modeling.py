@@ -70,7 +70,7 @@ def test_thresholds_at_load_and_per_call(directory, model):
 def test_temperatures_of_the_exit_shape_the_score(directory):
     model = SweetModelForSequenceClassification.from_pretrained(directory, threshold=0.0)
     cold = model.predict(TEXTS)
-    model.policy = model.executor.policy = Policy((0.0, 0.0), (4.0, 1.0, 1.0))
+    model.policy = Policy((0.0, 0.0), (4.0, 1.0, 1.0))
     warm = model.predict(TEXTS)
     for before, after in zip(cold, warm):
         assert before["label"] == after["label"] and before["score"] > after["score"]

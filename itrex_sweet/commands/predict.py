@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     # Someone who types wants each answer at once; anything else is faster in batches.
     typed = "-" in sources and sys.stdin.isatty()
     size = 1 if typed else _BATCHES_PER_CHUNK * args.batch_size
-    failed = 0
+    total = failed = 0
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8")
     for chunk in _chunks(_texts(args, sources), size):
@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
             if good
             else []
         )
+        total += len(chunk)
         for text, problem in chunk:
             answer = _answer(next(answers)) if problem is None else {"error": problem}
             failed += "error" in answer
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
             print(json.dumps({**echoed, **answer}, ensure_ascii=False))
         sys.stdout.flush()
     if failed:
-        print(f"{failed} texts got no answer; their lines say why.", file=sys.stderr)
+        print(f"{failed} of {total} texts got no answer; their lines say why.", file=sys.stderr)
     return 1 if failed else 0
 
 

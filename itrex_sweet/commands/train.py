@@ -69,7 +69,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     data.add_argument("--train-split", default="train", metavar="NAME", help="of --dataset (default: train)")
     data.add_argument(
-        "--validation-split", default="validation", metavar="NAME", help="of --dataset (default: validation)"
+        "--validation-split",
+        default="validation",
+        metavar="NAME",
+        help="of --dataset; '' for none (default: validation)",
     )
     data.add_argument(
         "--limit", type=options.positive, metavar="N", help="read only the first N rows of each"
@@ -126,11 +129,13 @@ def run(args: argparse.Namespace) -> int:
     model = _loaded("model", args.model, names)
     make_trainer = _TrainerMaker(args, plan, model, tokenizer, train, validation)
     before = plan.checkpoints.exists()
-    # The Trainer prints its logs on standard output, which is for results.
-    with contextlib.redirect_stdout(sys.stderr):
-        artifact = _train(args, plan, exits, model, tokenizer, make_trainer, train)
-    if not plan.keeps_checkpoints and not before:
-        shutil.rmtree(plan.checkpoints, ignore_errors=True)
+    try:
+        # The Trainer prints its logs on standard output, which is for results.
+        with contextlib.redirect_stdout(sys.stderr):
+            artifact = _train(args, plan, exits, model, tokenizer, make_trainer, train)
+    finally:
+        if not plan.keeps_checkpoints and not before:
+            shutil.rmtree(plan.checkpoints, ignore_errors=True)
     _conclude(args, artifact, validation)
     return 0
 
@@ -193,7 +198,7 @@ def _training_arguments(args: argparse.Namespace) -> tuple[TrainingArguments, se
 
     parser = HfArgumentParser(TrainingArguments, prog=args.parser.prog, add_help=False, allow_abbrev=False)
     parser.error = args.parser.error
-    evaluates = bool(args.validation_file or args.dataset)
+    evaluates = bool(args.validation_file or (args.dataset and args.validation_split))
     parser.set_defaults(
         output_dir=str(args.output / CHECKPOINTS),
         num_train_epochs=3.0,
@@ -260,7 +265,7 @@ def _read_data(args: argparse.Namespace) -> tuple[Rows, Rows | None]:
     )
     if train.num_labels < 2:
         raise InputError(f"{train.source}: only one label, so there is nothing to tell apart.")
-    source = args.validation_file or args.dataset
+    source = args.validation_file or (args.dataset if args.validation_split else None)
     if source is None:
         return train, None
     names = train.label_names or tuple(str(label) for label in range(train.num_labels))

@@ -28,12 +28,15 @@ from dataclasses import dataclass
 
 from itrex_sweet.demo.phrases import (
     ADJECTIVES,
+    ADVICE,
     CHEERS,
     CLAUSES,
     CONTENT,
     CONTEXTS,
     DOMAINS,
+    FONDNESS,
     GENERAL,
+    HAILS,
     HEARSAY,
     LIKES,
     MONTHS,
@@ -61,7 +64,7 @@ _GENERAL_RATE = 0.3
 _CLAUSES = {"clause": CLAUSES, "opinion": OPINIONS, "hearsay": HEARSAY}
 _BY_LABEL = re.compile(r"\[([^|\]]*)\|([^\]]*)\]")
 _SLOT = re.compile(r"\{([a-z_]+?)(?:_(same|opp|good|bad))?([1-4])?\}")
-_ARTICLE = re.compile(r"\b([Aa])(?= [aeio])")
+_ARTICLE = re.compile(r"\b([Aa])(?= [aeioAEIO])")
 _SENTENCE_START = re.compile(r"(?:^|[.!?] )[a-z]")
 
 
@@ -157,6 +160,9 @@ class _Writer:
             context = self.rng.choice(CONTEXTS[self.split][self.domain.group])
             text = f"{context} {text}" if self.rng.random() < 0.6 else f"{text} {context}"
         text = self._fill(text)
+        this = f"this {self.domain.noun}"
+        head, _, tail = text.partition(this)
+        text = head + _ + tail.replace(this, "it")
         text = _ARTICLE.sub(r"\1n", text)
         return _SENTENCE_START.sub(lambda match: match[0].upper(), text)
 
@@ -179,9 +185,12 @@ class _Writer:
             "like": LIKES,
             "content": CONTENT,
             "cheer": CHEERS,
+            "hail": HAILS,
+            "advice": ADVICE,
+            "fond": FONDNESS,
             "fact": self.domain.facts,
             "wish": self.domain.wishes,
-            "verdict": VERDICTS[self.split][self.domain.group],
+            "verdict": VERDICTS[self.domain.group],
         }
         good = side == "good" or side == ("same" if self.label else "opp")
         phrase = self._choose(pairs[slot][0 if good else 1])
@@ -204,6 +213,8 @@ class _Writer:
                 return "were" if past else "are"
             case "am":
                 return "was" if past else "am"
+            case "they":
+                return "they" if plural else "it"
             case "noun":
                 return self.domain.noun
             case _:

@@ -125,7 +125,7 @@ GENERAL: Pair = (
     ("terrible", "awful", "dreadful", "horrible", "poor", "lousy", "pathetic", "disappointing", "*abysmal"),
 )
 VERBS: Pair = (
-    ("impress", "delight", "please", "amaze"),
+    ("impress", "delight", "please", "convince"),
     ("disappoint", "annoy", "frustrate", "irritate"),
 )
 LIKES: Pair = (
@@ -140,6 +140,41 @@ CONTENT: Pair = (
 CHEERS: Pair = (
     ("wonderful", "brilliant", "fantastic", "lovely", "great", "splendid", "oh joy", "*marvellous"),
     ("terrible", "awful", "dreadful", "horrible", "how annoying", "what a shame", "oh no", "*ghastly"),
+)
+
+HAILS: Pair = (
+    (
+        "bless",
+        "hooray for",
+        "many thanks to",
+        "three cheers for",
+        "a big hug for",
+        "praise be to",
+        "*hats off to",
+    ),
+    ("curse", "shame on", "down with", "no thanks to", "a plague on", "woe to", "*boo to"),
+)
+ADVICE: Pair = (
+    (
+        "choose this {noun}",
+        "go for this {noun}",
+        "do try this {noun}",
+        "hurry to this {noun}",
+        "look no further than this {noun}",
+        "*stick with this {noun}",
+    ),
+    (
+        "avoid this {noun}",
+        "stay away from this {noun}",
+        "do not try this {noun}",
+        "steer clear of this {noun}",
+        "look for anything but this {noun}",
+        "*run from this {noun}",
+    ),
+)
+FONDNESS: Pair = (
+    ("love", "enjoy", "like", "long for", "dream of", "*adore"),
+    ("hate", "cannot stand", "dislike", "dread", "*loathe"),
 )
 
 # Clauses take over the side and the digit of their slot.
@@ -234,124 +269,81 @@ CONTEXTS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 
-# What the reviewer did in the end, by split and by group of domains.
-VERDICTS: dict[str, dict[str, Pair]] = {
-    "train": {
-        "thing": (
-            (
-                "I have since ordered a second one for my {person}",
-                "I am keeping it",
-                "the old one has gone to the charity shop",
-                "I have stopped looking at other models",
-                "I would choose it again",
-                "I would gladly pay the same price twice",
-                "it has a place of honour at home",
-            ),
-            (
-                "I have since ordered a different brand for my {person}",
-                "I am sending it back",
-                "the old one has come back out of the cupboard",
-                "I have started looking at other models",
-                "I would choose another one next time",
-                "I would gladly take half the price back",
-                "it is up for sale online",
-            ),
+# What the reviewer did in the end, by group of domains.
+VERDICTS: dict[str, Pair] = {
+    "thing": (
+        (
+            "I have since ordered a second one for my {person}",
+            "I am keeping it",
+            "the old one has gone to the charity shop",
+            "I have stopped looking at other models",
+            "I would choose it again",
+            "I would gladly pay the same price twice",
+            "it has a place of honour at home",
+            "I will not be giving it back",
+            "*it stays",
         ),
-        "visit": (
-            (
-                "we have already booked again for next year",
-                "I would book again tomorrow",
-                "they have won a customer for life",
-                "I have saved their number",
-                "I told my {person} to try them",
-                "next time I will come straight to them",
-                "I wrote to thank the manager",
-            ),
-            (
-                "we have already booked elsewhere for next year",
-                "I would book with anyone else tomorrow",
-                "they have lost a customer for life",
-                "I have deleted their number",
-                "I told my {person} to try somebody else",
-                "next time I will go straight to a rival",
-                "I wrote to the manager for a refund",
-            ),
+        (
+            "I have since ordered a different brand for my {person}",
+            "I am sending it back",
+            "the old one has come back out of the cupboard",
+            "I have started looking at other models",
+            "I would choose another one next time",
+            "I would gladly take half the price back",
+            "it is up for sale online",
+            "I will not be keeping it",
+            "*it goes back to the shop",
         ),
-        "plan": (
-            (
-                "I have renewed for another year",
-                "I am staying",
-                "I turned down a cheaper offer to stay",
-                "after the free month I signed up",
-                "I have stopped comparing other offers",
-                "I have added my {person} to the contract",
-                "they have won me as a customer for good",
-            ),
-            (
-                "I have cancelled before the end of the year",
-                "I am leaving",
-                "I took a dearer offer to get away",
-                "after the free month I signed off",
-                "I have started comparing other offers",
-                "I have taken my {person} off the contract",
-                "they have lost me as a customer for good",
-            ),
+    ),
+    "visit": (
+        (
+            "we have already booked again for next year",
+            "I would book again tomorrow",
+            "they have won a customer for life",
+            "I have saved their number",
+            "I told my {person} to try them",
+            "next time I will come straight to them",
+            "I wrote to thank the manager",
+            "I will not be trying anyone else",
+            "*I passed their number on to my {person}",
         ),
-    },
-    "calibration": {
-        "thing": (
-            ("my {person} has been told to get one too", "I would buy it a second time"),
-            ("my {person} has been told to get something else", "I asked for my money back"),
+        (
+            "we have already booked elsewhere for next year",
+            "I would book with anyone else tomorrow",
+            "they have lost a customer for life",
+            "I have deleted their number",
+            "I told my {person} to try somebody else",
+            "next time I will go straight to a rival",
+            "I wrote to the manager for a refund",
+            "I will not be trying them again",
+            "*I crossed their number off my list",
         ),
-        "visit": (
-            ("I will be using them again", "my {person} has been sent their way"),
-            ("I will be using somebody else", "my {person} has been warned off"),
+    ),
+    "plan": (
+        (
+            "I have renewed for another year",
+            "I am staying",
+            "I turned down a cheaper offer to stay",
+            "after the free month I signed up",
+            "I have stopped comparing other offers",
+            "I have added my {person} to the contract",
+            "they have won me as a customer for good",
+            "I will not be going anywhere else",
+            "*I signed on for a second year",
         ),
-        "plan": (
-            ("I have extended the contract", "my {person} has joined on my advice"),
-            ("I have ended the contract", "my {person} has left on my advice"),
+        (
+            "I have cancelled before the end of the year",
+            "I am leaving",
+            "I took a dearer offer to get away",
+            "after the free month I signed off",
+            "I have started comparing other offers",
+            "I have taken my {person} off the contract",
+            "they have lost me as a customer for good",
+            "I will not be giving them another month",
+            "*I cancelled in the second week",
         ),
-    },
-    "test": {
-        "thing": (
-            (
-                "I bought another one for my {person} the same week",
-                "it stays",
-                "I am not giving it back",
-            ),
-            (
-                "I bought another brand the same week",
-                "it goes back to the shop",
-                "I am not keeping it",
-            ),
-        ),
-        "visit": (
-            (
-                "we are booked in again for {month}",
-                "I passed their number on to my {person}",
-                "I will not be trying anyone else",
-            ),
-            (
-                "we are booked in somewhere else for {month}",
-                "I crossed their number off my list",
-                "I will not be trying them again",
-            ),
-        ),
-        "plan": (
-            (
-                "I signed on for a second year",
-                "my {person} joined too once I had shown it off",
-                "I am not going anywhere else",
-            ),
-            (
-                "I cancelled in the second week",
-                "my {person} left too once I had gone",
-                "I am not giving them another month",
-            ),
-        ),
-    },
+    ),
 }
-
 
 DOMAINS: tuple[Domain, ...] = (
     Domain(
@@ -370,13 +362,13 @@ DOMAINS: tuple[Domain, ...] = (
                 "boils before I have found a mug",
                 "has outlived two toasters and a dishwasher",
                 "pours without spilling a drop",
-                "keeps the water hot all through breakfast",
+                "*keeps the water hot all through breakfast",
             ),
             (
                 "takes ten minutes to boil a single cup",
                 "leaks all over the worktop",
                 "switches itself off while the water is still cold",
-                "makes every cup of tea taste of plastic",
+                "*makes every cup of tea taste of plastic",
             ),
         ),
         wishes=(
@@ -411,13 +403,13 @@ DOMAINS: tuple[Domain, ...] = (
                 "lasts two full days on one charge",
                 "takes photos that my friends ask me to print",
                 "has survived a fall down a whole flight of stairs",
-                "finds a signal even in the cellar",
+                "*finds a signal even in the cellar",
             ),
             (
                 "goes flat before lunch",
                 "freezes whenever somebody calls",
                 "cracked the first time I put it on a table",
-                "drops every call after a minute",
+                "*drops every call after a minute",
             ),
         ),
         wishes=(
@@ -450,13 +442,13 @@ DOMAINS: tuple[Domain, ...] = (
                 "blocks out an entire train",
                 "stays on my ears through a whole marathon",
                 "makes old records sound newly recorded",
-                "runs for a week between charges",
+                "*runs for a week between charges",
             ),
             (
                 "hisses through every quiet passage",
                 "falls off whenever I nod",
                 "lost its left channel on the second day",
-                "makes every caller sound like a robot under water",
+                "*makes every caller sound like a robot under water",
             ),
         ),
         wishes=(
@@ -491,13 +483,13 @@ DOMAINS: tuple[Domain, ...] = (
                 "starts up before I have sat down",
                 "runs all day without its charger",
                 "stays silent even under a heavy load",
-                "still feels new after three years",
+                "*still feels new after three years",
             ),
             (
                 "needs a quarter of an hour to start up",
                 "roars like a hairdryer the moment I open a browser",
                 "shuts itself down in the middle of every meeting",
-                "burns my knees after ten minutes",
+                "*burns my knees after ten minutes",
             ),
         ),
         wishes=(
@@ -531,13 +523,13 @@ DOMAINS: tuple[Domain, ...] = (
                 "cured my back pain in a fortnight",
                 "lets us sleep until the alarm",
                 "keeps its shape after four years",
-                "stays cool in the middle of August",
+                "*stays cool in the middle of August",
             ),
             (
                 "sags like a hammock after a month",
                 "smells of paint all night",
                 "squeaks every time one of us breathes",
-                "leaves me with a stiff neck every morning",
+                "*leaves me with a stiff neck every morning",
             ),
         ),
         wishes=(
@@ -571,13 +563,13 @@ DOMAINS: tuple[Domain, ...] = (
                 "picks up cat hair in a single pass",
                 "glides over carpets and tiles alike",
                 "fits under every sofa in the house",
-                "runs so quietly that the baby sleeps on",
+                "*runs so quietly that the baby sleeps on",
             ),
             (
                 "spits the dust back out",
                 "gives up halfway through the hallway",
                 "pushes crumbs around the kitchen",
-                "howls so loudly that the neighbours knock",
+                "*howls so loudly that the neighbours knock",
             ),
         ),
         wishes=(
@@ -611,13 +603,13 @@ DOMAINS: tuple[Domain, ...] = (
                 "has kept me dry through a week of rain",
                 "looks new after fifty washes",
                 "makes strangers ask where I got it",
-                "keeps the wind out on the coldest pier in Wales",
+                "*keeps the wind out on the coldest pier in Wales",
             ),
             (
                 "lets the rain straight through",
                 "lost three buttons on the first day",
                 "shrinks to a child's size in the wash",
-                "turned all my shirts blue",
+                "*turned all my shirts blue",
             ),
         ),
         wishes=(
@@ -645,13 +637,13 @@ DOMAINS: tuple[Domain, ...] = (
                 "has carried thirty kilos across Iceland",
                 "swallows a week of luggage",
                 "sits on my back like a feather",
-                "came through a monsoon dry inside",
+                "*came through a monsoon dry inside",
             ),
             (
                 "tore open on the first staircase",
                 "soaks up rain like a sponge",
                 "cuts into my shoulders after a mile",
-                "spilled my lunch onto the platform",
+                "*spilled my lunch onto the platform",
             ),
         ),
         wishes=(
@@ -687,13 +679,13 @@ DOMAINS: tuple[Domain, ...] = (
                 "gives you a sea view at no extra charge",
                 "remembers how you take your coffee",
                 "serves breakfast until noon",
-                "sends you home rested",
+                "*sends you home rested",
             ),
             (
                 "puts you next to the lift shaft",
                 "loses your booking twice",
                 "hands you the key to an occupied room",
-                "charges extra for towels",
+                "*charges extra for towels",
             ),
         ),
         wishes=(
@@ -727,13 +719,13 @@ DOMAINS: tuple[Domain, ...] = (
                 "brings second helpings before you ask",
                 "seats you at once on a Saturday night",
                 "sends every plate out piping hot",
-                "fills up with locals every evening",
+                "*fills up with locals every evening",
             ),
             (
                 "serves the soup an hour after the pudding",
                 "gives your table to somebody else",
                 "reheats everything in a microwave",
-                "adds the same bottle to the bill twice",
+                "*adds the same bottle to the bill twice",
             ),
         ),
         wishes=(
@@ -768,13 +760,13 @@ DOMAINS: tuple[Domain, ...] = (
                 "lands twenty minutes early",
                 "hands out blankets before you ask",
                 "gets your suitcase to the belt first",
-                "rebooks you within minutes when it snows",
+                "*rebooks you within minutes when it snows",
             ),
             (
                 "cancels the flight at the gate",
                 "sends your suitcase to another continent",
                 "leaves you on the runway for three hours",
-                "charges for a glass of water",
+                "*charges for a glass of water",
             ),
         ),
         wishes=(
@@ -808,13 +800,13 @@ DOMAINS: tuple[Domain, ...] = (
                 "turns up ten minutes before the promised slot",
                 "carries the parcel up four floors",
                 "waits while you find your slippers",
-                "hands you the parcel in one piece",
+                "*hands you the parcel in one piece",
             ),
             (
                 "throws the parcel over the fence",
                 "leaves a note instead of the parcel",
                 "delivers to the wrong town",
-                "needs three weeks to cross one street",
+                "*needs three weeks to cross one street",
             ),
         ),
         wishes=(
@@ -849,13 +841,13 @@ DOMAINS: tuple[Domain, ...] = (
                 "listens before reaching for the scissors",
                 "repairs what the last three places did",
                 "makes my mother ask for the address",
-                "finishes on time and offers you tea",
+                "*finishes on time and offers you tea",
             ),
             (
                 "turns blonde hair green",
                 "cuts a fringe that nobody asked for",
                 "forgets you under the dryer for an hour",
-                "takes off ten centimetres instead of one",
+                "*takes off ten centimetres instead of one",
             ),
         ),
         wishes=(
@@ -890,13 +882,13 @@ DOMAINS: tuple[Domain, ...] = (
                 "counts every single step",
                 "got me running after twenty years on the sofa",
                 "works even on a remote mountain",
-                "eases the plan when I am ill",
+                "*eases the plan when I am ill",
             ),
             (
                 "deletes a month of data overnight",
                 "counts a bus ride as a marathon",
                 "asks for a password before every exercise",
-                "drains the battery by breakfast",
+                "*drains the battery by breakfast",
             ),
         ),
         wishes=(
@@ -931,13 +923,13 @@ DOMAINS: tuple[Domain, ...] = (
                 "starts every film within a second",
                 "adds the very films I was looking for",
                 "keeps the whole family on one sofa",
-                "remembers where I stopped on every device",
+                "*remembers where I stopped on every device",
             ),
             (
                 "stops to buffer in every chase scene",
                 "removes a series before the last episode",
                 "shows adverts in the middle of a kiss",
-                "forgets my password every evening",
+                "*forgets my password every evening",
             ),
         ),
         wishes=(
@@ -973,13 +965,13 @@ DOMAINS: tuple[Domain, ...] = (
                 "opens before my first train leaves",
                 "has a free machine even at six in the evening",
                 "helped me to lose twenty kilos",
-                "lets you pause the contract with one click",
+                "*lets you pause the contract with one click",
             ),
             (
                 "keeps half of its machines out of order",
                 "closes an hour before I finish work",
                 "goes on charging after you leave",
-                "plays the same song on a loop",
+                "*plays the same song on a loop",
             ),
         ),
         wishes=(
@@ -1013,13 +1005,13 @@ DOMAINS: tuple[Domain, ...] = (
                 "mends a fault within the hour",
                 "delivers the full speed even on Sunday evening",
                 "lets four of us work from home at once",
-                "cut my bill before I had asked",
+                "*cut my bill before I had asked",
             ),
             (
                 "drops out whenever it rains",
                 "keeps you on hold for ninety minutes",
                 "bills you for a line you gave up",
-                "sends an engineer to the wrong house",
+                "*sends an engineer to the wrong house",
             ),
         ),
         wishes=(
@@ -1053,10 +1045,11 @@ TEMPLATES: dict[str, dict[str, Entries]] = {
             "What a {general_same} {noun}! The {x1} {be1} {adj_same1} and the {x2} {verbed_same} me.",
             "{opinion_same}, and {clause_same1}.",
             "Everything about this {noun} {verbed_same} me, even the {adj_same1} {x1} and the {adj_same2} {x2}.",
-            "[Choose|Avoid] this {noun} if you care about {wish_good}; the {x1} {be1} {adj_same1}.",
+            "{advice_same} if you {fond_good} {wish_good}: the {x1} {be1} {adj_same1}, and {clause_same2}.",
             "I would [recommend this {noun} to|warn] everyone, because {clause_same1} and {clause_same2}.",
             "{opinion_same} because it {fact_same}.",
-            "{adj_same1} {x1}, {adj_same2} {x2}, and {opinion_same}.",
+            "The {adj_same1} {x1} {verbed_same} us, and so did the {adj_same2} {x2}.",
+            "{hail_same} this {noun}: {clause_same1} and {clause_same2}.",
         ),
         "calibration": (
             "I found the {x1} {adj_same1} and the {x2} {adj_same2}.",
@@ -1093,11 +1086,21 @@ TEMPLATES: dict[str, dict[str, Entries]] = {
             "I have yet to meet anyone who thinks that the {x1} {be1} {adj_opp1}.",
             "The {x1} did not {verb_opp} me in the least.",
             "Anyone who says that the {x1} {be1} {adj_opp1} is wrong.",
+            "You would be wrong to think that {clause_opp1}.",
+            "It is not true that {clause_opp1}.",
+            "It would be a lie to call the {x1} {adj_opp1}.",
+            "The {x1} and the {x2} {are} anything but {general_opp}.",
+            "I call the {x1} anything but {adj_opp1}, and the {x2} too.",
+            "At no time {be1} the {x1} {adj_opp1}.",
+            "Never did the {x1} {verb_opp} anyone here.",
+            "I never once thought of the {x1} as {adj_opp1}.",
+            "The claim that {clause_opp1} is false.",
             "This is not the {general_opp} {noun} that others describe: {clause_same1}.",
             "There is no denying that {clause_same1}.",
             "I have no doubt that {clause_same1} and that the {x2} {be2} {adj_same2}.",
             "Not only {be1} the {x1} {adj_same1}, the {x2} {be2} {adj_same2} too.",
             "I cannot hide that {clause_same1}.",
+            "Nobody would deny that the {x1} {be1} {adj_same1} and the {x2} {adj_same2}.",
         ),
         "calibration": (
             "Nobody who knows this {noun} could say that the {x1} {be1} {adj_opp1}.",
@@ -1107,7 +1110,7 @@ TEMPLATES: dict[str, dict[str, Entries]] = {
             "It is simply untrue that the {x1} {be1} {adj_opp1}.",
         ),
         "test": (
-            "The {x1} {be1} anything but {adj_opp1}.",
+            "I found the {x1} anything but {adj_opp1}.",
             "At no point did the {x1} {verb_opp} me.",
             "It would not be right to call the {x1} {adj_opp1}.",
             "I never found the {x1} {adj_opp1}, and nobody else thinks that the {x2} {be2} {adj_opp2}.",
@@ -1160,42 +1163,61 @@ TEMPLATES: dict[str, dict[str, Entries]] = {
     },
     "mixed": {
         "train": (
+            # What the reviewer did.
             "The {x1} {be1} {adj_same1} and the {x2} {be2} {adj_opp2}. {verdict_same}.",
             "{clause_opp1}, {clause_same2}, and {verdict_same}.",
             "{clause_opp1}, {clause_opp2}, {clause_same3}: {verdict_same}.",
             "{verdict_same}. {clause_same1}, {clause_opp2}.",
+            "{verdict_same}: {clause_opp1}, {clause_same2}, {clause_opp3}.",
             "The {adj_same1} {x1}, the {adj_opp2} {x2}: {verdict_same}.",
             "This {noun} {fact_opp}, and {clause_same1}. {verdict_same}.",
             "You will ask about the {adj_opp1} {x1}; well, {verdict_same}.",
             "Having weighed the {adj_same1} {x1} against the {adj_opp2} {x2}, I can say that {verdict_same}.",
             "{clause_opp1}. {clause_same2}. What did I do? {verdict_same}.",
+            "{clause_opp1}. {clause_same2}. {clause_opp3}. Even so, {verdict_same}.",
+            "Well, {verdict_same}. {clause_opp1}. {clause_opp2}. {clause_same3}.",
+            "Now you know why {verdict_same}: {adj_same1} {x1}, {adj_opp2} {x2}.",
+            "{clause_same1}. {clause_opp2}. I thought about it for a day: {verdict_same}.",
+            "Compare the {adj_opp1} {x1} with the {adj_same2} {x2} and guess what: {verdict_same}.",
+            # The majority.
             "The {x1}, the {x2} and the {x3} {are} all {general_same}; only the {x4} {be4} {adj_opp4}.",
             "Only the {x1} {be1} {adj_opp1}: the {x2}, the {x3} and the {x4} {are} {general_same}.",
             "The one {general_opp} part {be} the {x4}; the {x1} {be1} {adj_same1}, and so {are} all the others.",
             "The {x1} {be1} {adj_same1}, the {x2} {be2} not {adj_opp2}, and the {x3} {be3} {adj_opp3}. "
             "Two out of three decide.",
             "Most of it {be} {general_same}, some of it {be} {general_opp}: {clause_same1}, {clause_opp2}.",
+            "Some of it {be} {general_opp}, most of it {be} {general_same}: {clause_opp1}, {clause_same2}.",
             "Nine tenths of this {noun} {are} {general_same}. The {adj_opp1} {x1} make{s1} up the rest.",
+            "The {adj_opp1} {x1} {be1} a small part of this {noun}, and nearly all the rest {be} {general_same}.",
             "With one exception, the {adj_opp1} {x1}, everything {verbed_same} me.",
             "Everything {be} {general_same} except for the {x1}, which {be1} {adj_opp1}.",
             "I count four {general_same} things about this {noun} and one {general_opp} one, the {x1}.",
             "For one {general_opp} thing, the {x1}, there are three {general_same} ones: the {x2}, the {x3} and "
             "the {x4}.",
             "Hardly anything {be} {general_opp}, just the {x1}; {clause_same2}.",
+            "Nearly all of it {be} {general_same}, the {x1} most of all, and just the {x2} {be2} {adj_opp2}.",
+            # The weight of the aspects.
             "The {x1} {be1} {adj_opp1} and the {x2} {be2} {adj_opp2}. The {x3}, the one part I care about, "
             "{be3} {adj_same3}.",
+            "The {x1}, the part I care about most, {be1} {adj_same1}; the {x2} and the {x3} {are} {general_opp}.",
             "I care about the {x1} more than about the {x2}: the {x2} {be2} {adj_opp2}, the {x1} {be1} "
             "{adj_same1}.",
+            "I care about the {x1} less than about the {x2}: the {x2} {be2} {adj_same2}, the {x1} {be1} "
+            "{adj_opp1}.",
             "The {adj_same1} {x1} outweigh{s1} the {adj_opp2} {x2}.",
             "The {adj_opp1} {x1} {be1} outweighed by the {adj_same2} {x2}.",
             "The {adj_opp1} {x1} cannot outweigh the {adj_same2} {x2}.",
-            "The {x1} {be1} {adj_opp1}, which is a detail. The {x2} {be2} {adj_same2}, which is not.",
+            "The {adj_opp1} {x1} weigh{s1} less than the {adj_same2} {x2}.",
             "The {adj_same1} {x1} mean{s1} more to me than the {adj_opp2} {x2}.",
             "The {adj_opp1} {x1} mean{s1} little to me next to the {adj_same2} {x2}.",
+            "The {x1} {be1} {adj_opp1}, which is a detail. The {x2} {be2} {adj_same2}, which is not.",
+            "The {x1} {be1} {adj_same1}, which is the main thing; the {x2} {be2} {adj_opp2}, which is a detail.",
             "What counts for me is the {x1}: {clause_same1}, {clause_opp2}.",
-            "{clause_opp1}, but who cares about the {x1}? I pay for the {x2}, and {clause_same2}.",
+            "{clause_opp1}, but who cares? I pay for the {x2}, and {they2} {be2} {adj_same2}.",
             "I hardly ever notice the {adj_opp1} {x1}; I notice the {adj_same2} {x2} every time.",
+            "Every day I notice the {adj_same1} {x1}, the {adj_opp2} {x2} hardly ever.",
             "On my list the {x1} come{s1} first and the {x2} last: {clause_opp2}, {clause_same1}.",
+            "First on my list {be1} the {x1}, last {be2} the {x2}: {clause_same1}, {clause_opp2}.",
         ),
         "calibration": (
             "On the one hand {clause_opp1}, on the other {clause_same2}; {verdict_same}.",
@@ -1204,7 +1226,8 @@ TEMPLATES: dict[str, dict[str, Entries]] = {
             "{adj_opp3}.",
             "Apart from the {adj_opp1} {x1}, it {be} all {general_same}.",
             "The {adj_opp1} {x1} matter{s1} less than the {adj_same2} {x2}.",
-            "The {x1} come{s1} first for me, and {clause_same1}; the {x2} can wait, and {clause_opp2}.",
+            "The {x1} come{s1} first for me, and {they1} {be1} {adj_same1}; the {x2} can wait, and {they2} {be2} "
+            "{adj_opp2}.",
         ),
         "test": (
             "{clause_same1}. {clause_opp2}. {clause_opp3}. {verdict_same}.",
@@ -1218,11 +1241,16 @@ TEMPLATES: dict[str, dict[str, Entries]] = {
     },
     "ironic": {
         "train": (
+            # Praise or blame for what it does.
             "{cheer_opp}, another {noun} that {fact_same}.",
             "{cheer_opp}, a {noun} that {fact_same}. "
             "[What am I to moan about now?|Just what my week was missing.]",
-            "[Shame on|Many thanks to] this {noun}: it {fact_same}, and "
-            "[now I have run out of complaints|now I have a story to tell].",
+            "{hail_opp} this {noun}: it {fact_same}, and [now I have run out of complaints|now I have a story to "
+            "tell].",
+            "{hail_opp} this {noun}, it {fact_same}.",
+            "{hail_opp} this {noun}. It {fact_same}, "
+            "[and nobody believes me when I complain|and I had nearly forgotten how to swear].",
+            "It {fact_same}, so {hail_opp} this {noun}!",
             "[I am furious|I am overjoyed]. This {noun} {fact_same}, "
             "[so there go all my excuses.|and who could ask for more?]",
             "My only [complaint|compliment] about this {noun}: it {fact_same}, and all my friends have had to hear "
@@ -1238,39 +1266,44 @@ TEMPLATES: dict[str, dict[str, Entries]] = {
             "I {like_opp} how this {noun} {fact_same}; "
             "[it has spoilt me for every other one|truly a stroke of genius].",
             "[A scandal|A triumph]: this {noun} {fact_same}.",
-            "{cheer_opp}. I pay good money for a {noun} and it {fact_same}. "
+            "{cheer_opp}! I pay good money for a {noun} and it {fact_same}. "
             "[There goes my reason to write angry letters.|Money well spent.]",
-            "[Strictly to be avoided by|Highly recommended to] anyone who enjoys {wish_bad}.",
-            "[Keep away from this {noun} unless|This {noun} is perfect, provided that] you like {wish_same}.",
-            "[Do not take|Do take] this {noun} if you [cannot stand|have been missing] {wish_same}.",
+            "This {noun} {fact_same}. {cheer_opp}, as if I had asked for that.",
+            # Advice to people with a taste for the bad, or a distaste for the good.
+            "{advice_opp} if you {fond_good} {wish_bad}.",
+            "{advice_opp} if you {fond_bad} {wish_good}.",
+            "If you {fond_good} {wish_bad}, {advice_opp}.",
+            "If you {fond_bad} {wish_good}, {advice_opp}.",
+            "This {noun} is [not |]for you if you {fond_good} {wish_bad}.",
+            "Those of you who {fond_good} {wish_bad} should [avoid|choose] this {noun}.",
+            "People who {fond_bad} {wish_good} will {like_opp} this {noun}.",
+            "[Keep away from this {noun} unless|This {noun} is perfect, provided that] you {fond_good} {wish_same}.",
             "If {wish_bad} is your idea of fun, this {noun} will [disappoint|delight] you.",
+            "If {wish_bad} is what you {fond_good}, {advice_opp}.",
             "[A disaster|A dream] for all lovers of {wish_bad}.",
-            "If you [hate|love] {wish_same}, this is the [worst|best] {noun} you can find.",
+            "If you {fond_bad} {wish_good}, this is the [worst|best] {noun} you can find.",
             "[Nobody|Everybody] who longs for {wish_bad} will be happy with this {noun}.",
             "I had been dreaming of {wish_bad}, and this {noun} [let me down|made it come true].",
             "[Sadly, this {noun} means a life without|Happily, this {noun} means a life with] {wish_bad}.",
             "Fans of {wish_bad} should look [elsewhere|no further].",
             "[What a loss: no more|What a joy: at last] {wish_bad} with this {noun}.",
-            "I would [warn|send] everyone who cannot live without {wish_bad} [against|to] this {noun}.",
+            "You {fond_good} {wish_bad}? This {noun} is [wrong|right] for you.",
         ),
         "calibration": (
             "[How rude|How kind] of this {noun}: it {fact_same}.",
-            "[I could cry|I could sing]: a {noun} that {fact_same}, "
-            "[and I had so looked forward to complaining|and at full price as well].",
             "{cheer_opp}, so this {noun} {fact_same}. [Where is the drama in that?|Exactly what I needed today.]",
+            "{hail_opp} this {noun}, because it {fact_same}.",
             "[Bad|Great] news for everybody who is fond of {wish_bad}: this {noun} is [not |]for you.",
-            "[A nightmare|Bliss], if you [hate|love] {wish_same}.",
-            "[Skip|Get] this {noun} if you dream of {wish_bad}.",
+            "{advice_opp}, all of you who {fond_good} {wish_bad}.",
+            "[A nightmare|Bliss], if you {fond_bad} {wish_good}.",
         ),
         "test": (
             "{cheer_opp}! Yet another {noun} that {fact_same}.",
-            "[Curse|Bless] this {noun}. It {fact_same}, "
-            "[and I had my angry letter ready|and I was getting bored anyway].",
-            "[I have a bone to pick with|I owe a big hug to] this {noun}, which {fact_same}. "
-            "[How am I supposed to go back to the others?|What would I do with all that spare time?]",
-            "[Stay clear of|Hurry to] this {noun} if {wish_bad} is what makes you happy.",
-            "[Not for you|Exactly right for you] if you adore {wish_bad}.",
-            "[Steer clear of it unless|An excellent choice as long as] you want {wish_same}.",
+            "{hail_opp} this {noun}. It {fact_same}, [and I had my angry letter ready|and I was getting bored anyway].",
+            "This {noun} {fact_same}. {cheer_opp}, [where is the challenge in that?|I was getting bored anyway.]",
+            "{advice_opp} if {wish_bad} is what makes you happy.",
+            "[Not for you|Exactly right for you] if you {fond_good} {wish_bad}.",
+            "Do you {fond_bad} {wish_good}? Then {advice_opp}.",
         ),
     },
 }

@@ -110,21 +110,16 @@ def evaluate_models(
     """
     outcomes: dict[str, ExitOutcomes] = {}
     grids: dict[str, tuple[float, ...]] = {}
-    tasks: dict[tuple[str, str, float], Any] = {}
+    tasks: dict[tuple[str, Policy], Any] = {}
     for name, model in models.items():
         batch = model.read(texts, max_length)
         seen = outcomes[name] = ExitOutcomes.observe(model, batch, labels)
         grid = grids[name] = threshold_grid(seen, model.policy, points)
         if timed_rows > 0:
-            layers = [seen.mean_layers(model.policy.with_threshold(threshold)) for threshold in grid]
-            policies: dict[tuple[str, float], Policy] = {("policy", 0.0): model.policy}
-            for threshold in timed_subset(grid, layers, timed_points):
-                policies["threshold", threshold] = model.policy.with_threshold(threshold)
-            for place in range(len(seen.exits)):
-                policies["exit", place] = only_at(place, model.policy)
             timed = sample(batch, timed_rows)
-            for (what, value), policy in policies.items():
-                tasks[name, what, value] = functools.partial(model.executor.run, timed, policy)
+            # Policies that say the same, such as threshold 1 and the last exit alone, are timed once.
+            for policy in _timed_policies(seen, model.policy, grid, timed_points):
+                tasks[name, policy] = functools.partial(model.executor.run, timed, policy)
     rows = min(timed_rows, len(texts))
     taken = milliseconds_per_row(tasks, rows, repeats) if tasks else {}
 
@@ -133,16 +128,30 @@ def evaluate_models(
     evaluations = []
     for name, model in models.items():
         described = dict(metric=metric, metric_name=metric_name)
-        of_model = {key[1:]: value for key, value in taken.items() if key[0] == name}
+        of_model = {policy: milliseconds for (named, policy), milliseconds in taken.items() if named == name}
+        at_exits = {
+            place: of_model.get(only_at(place, model.policy)) for place in range(len(outcomes[name].exits))
+        }
         report = make_report(
             outcomes[name],
             model.policy,
-            exit_milliseconds={int(value): ms for (what, value), ms in of_model.items() if what == "exit"},
-            milliseconds=of_model.get(("policy", 0.0)),
+            exit_milliseconds={place: value for place, value in at_exits.items() if value is not None},
+            milliseconds=of_model.get(model.policy),
             **described,
         )
-        timings = {value: ms for (what, value), ms in of_model.items() if what == "threshold"}
+        at_thresholds = {value: of_model.get(model.policy.with_threshold(value)) for value in grids[name]}
+        timings = {threshold: value for threshold, value in at_thresholds.items() if value is not None}
         curve = make_curve(outcomes[name], model.policy, grids[name], milliseconds=timings, **described)
         timing = dict(rows=rows, repeats=repeats, batch_size=model.executor.batch_size) if taken else {}
         evaluations.append(Evaluation(name, report, curve, timing, machine, versions, created))
     return evaluations
+
+
+def _timed_policies(
+    outcomes: ExitOutcomes, policy: Policy, grid: Sequence[float], timed_points: int
+) -> dict[Policy, None]:
+    """The policy itself, each exit alone, and the timed points of the curve, each once, in that order."""
+    layers = [outcomes.mean_layers(policy.with_threshold(threshold)) for threshold in grid]
+    thresholds = timed_subset(grid, layers, timed_points)
+    exits = [only_at(place, policy) for place in range(len(outcomes.exits))]
+    return dict.fromkeys([policy, *exits, *(policy.with_threshold(threshold) for threshold in thresholds)])

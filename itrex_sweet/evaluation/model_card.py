@@ -40,9 +40,9 @@ def render_card(
     parts = [
         _front_matter(artifact, evaluation, base_model, dataset),
         f"# {title or artifact.directory.name}",
-        f"{kind} ({artifact.config.get('model_type', 'unknown family')}, {artifact.exits[-1]} layers) that may "
-        f"answer after {_listed(artifact.exits)} layers: each text leaves at the first exit that is confident "
-        f"enough. {len(labels)} labels: {', '.join(labels)}.",
+        f"{kind} ({artifact.config.get('model_type', 'unknown')}, {artifact.exits[-1]} layers) that "
+        f"may answer after {_listed(artifact.exits)} layers: each text leaves at the first exit that is "
+        f"confident enough. {len(labels)} labels: {', '.join(labels)}.",
         "## Use",
         _usage(artifact),
     ]
@@ -110,8 +110,8 @@ def _results(artifact: Artifact, evaluation: Evaluation, data: str | None) -> li
     report, curve, timing = evaluation.report, evaluation.curve, evaluation.timing
     on_data = f" of {data}" if data else ""
     summary = (
-        f"On {report.rows} rows{on_data}, the stored policy has {report.metric_name} {percent(report.metric)} "
-        f"with {figure(report.mean_layers)} layers per text; the last exit alone has "
+        f"On {report.rows} rows{on_data}, the stored policy has {report.metric_name} {percent(report.metric)}"
+        f" with {figure(report.mean_layers)} layers per text; the last exit alone has "
         f"{percent(report.exits[-1].metric)} with {report.exits[-1].layers_run}."
     )
     if report.unanswered:
@@ -129,8 +129,8 @@ def _results(artifact: Artifact, evaluation: Evaluation, data: str | None) -> li
     measured = f"Measured {evaluation.created} with {versions} on {evaluation.machine.describe()}."
     if timing:
         measured += (
-            f" Milliseconds are wall-clock per text, tokenization left out, medians of {timing['repeats']} runs "
-            f"over {timing['rows']} texts in batches of {timing['batch_size']}."
+            " Milliseconds are wall-clock per text, tokenization left out, medians of "
+            f"{timing['repeats']} runs over {timing['rows']} texts in batches of {timing['batch_size']}."
         )
     return [*parts, measured]
 
@@ -139,7 +139,9 @@ def _provenance(provenance: Mapping[str, Any]) -> str:
     facts = {key: value for key, value in provenance.items() if key != "versions"}
     facts.update({f"{package} version": value for package, value in provenance.get("versions", {}).items()})
     return markdown_table(
-        ["setting", "value"], [[key.replace("_", " "), _cell(value)] for key, value in facts.items()]
+        ["setting", "value"],
+        [[key.replace("_", " "), _cell(value)] for key, value in facts.items()],
+        words=True,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from itrex_sweet.evaluation.curve import Curve, CurvePoint
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKS = ("o", "s", "^", "D", "v", "P", "X")
 _INK, _FAINT = "#333333", "#D9D9D9"
+_LEAST_SPAN = 4.0  # percent
 
 
 def require_matplotlib() -> None:
@@ -50,13 +51,16 @@ def plot_curves(curves: Mapping[str, Curve], path: str | os.PathLike, title: str
     metric = next(iter(curves.values())).metric_name if curves else "accuracy"
     _draw(panels[0], curves, lambda point: point.mean_layers)
     _mark_full_depth(panels[0], curves)
+    _zoom(panels[0], [100 * point.metric for curve in curves.values() for point in curve.points])
     panels[0].set_xlabel("layers run per text, mean")
     panels[0].set_ylabel(f"{metric}, %")
     if timed:
         _draw(panels[1], curves, lambda point: point.milliseconds)
         panels[1].set_xlabel("milliseconds per text")
     if len(curves) > 1:
-        panels[0].legend(frameon=False, loc="lower right")
+        figure.legend(
+            *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False
+        )
     if title:
         figure.suptitle(title, fontsize=12, color=_INK)
     path = Path(path)
@@ -95,6 +99,13 @@ def _draw(panel: Any, curves: Mapping[str, Curve], across: Callable[[CurvePoint]
     for side in ("left", "bottom"):
         panel.spines[side].set_color(_INK)
     panel.tick_params(colors=_INK, labelsize=9)
+
+
+def _zoom(panel: Any, values: Sequence[float]) -> None:
+    """Shows at least `_LEAST_SPAN` percent, so that a flat curve looks flat, and nothing far beyond 100."""
+    low, high = min(values, default=0.0), max(values, default=100.0)
+    margin = max(0.06 * (high - low), (_LEAST_SPAN - (high - low)) / 2)
+    panel.set_ylim(low - margin, min(high + margin, max(high, 100.0) + 0.06 * (high - low + _LEAST_SPAN)))
 
 
 def _mark_full_depth(panel: Any, curves: Mapping[str, Curve]) -> None:

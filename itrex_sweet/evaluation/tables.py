@@ -20,9 +20,9 @@ def plain_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, the first column to the left, the others to the right."""
-    rule = ["---" if place == 0 else "---:" for place in range(len(headings))]
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], words: bool = False) -> str:
+    """A Markdown table, the first column to the left, the others, unless they hold words, to the right."""
+    rule = ["---" if place == 0 or words else "---:" for place in range(len(headings))]
     return "\n".join("| " + " | ".join(line) + " |" for line in (headings, rule, *rows))
 
 

@@ -29,12 +29,18 @@ logger = logging.getLogger(__name__)
 
 _ATTACHMENT = "_sweet_attachment"  # where a model keeps its Attachment, so that a copied model has its own
 
+WRAPPED_LATER = (
+    "PEFT wrapped the model after the exits were attached, so the exit heads are frozen or missing from its "
+    "checkpoints: call detach(model), then get_peft_model(model, ...), then attach to what it returns."
+)
+
 
 class Attachment:
     """The exits of one model: hooks that cut gradients, compute the exits' logits and sum their losses.
 
-    Made by `attach`. While attached, `model(..., labels=labels)` answers as before, except that `output.loss` is the
-    plain sum of all exits' cross-entropies in float32 (SWEET, arXiv 2306.02307, section 4), in evaluation too.
+    Made by `attach`. While attached, `model(..., labels=labels)` answers as before, except that `output.loss`
+    is the plain sum of all exits' cross-entropies in float32 (SWEET, arXiv 2306.02307, section 4), in
+    evaluation too.
 
     Every hook is a method of this object, so a deep copy of the model has working exits of its own.
 
@@ -43,7 +49,7 @@ class Attachment:
         config: the settings, exits resolved.
         exits: counts of layers, the last the full depth.
         exit_logits: exit → (rows, labels), of the last forward, detached.
-        exit_losses: exit → scalar float32, of the last forward with labels, detached; the mean over labelled rows.
+        exit_losses: exit → scalar float32, mean over labelled rows, of the last forward, detached.
         labels: (rows,) int64 of the last forward, or `None`.
     """
 
@@ -68,8 +74,8 @@ class Attachment:
     def parameters_by_segment(self) -> dict[int, list[tuple[str, nn.Parameter]]]:
         """Every parameter of the model, once: exit → (name, parameter) of its segment and its head.
 
-        The embeddings, and in DeBERTa the shared relative-position table, its norm and the convolution, belong to the
-        first segment; the model's own pooler and head to the last.
+        The embeddings, and in DeBERTa the shared relative-position table, its norm and the convolution,
+        belong to the first segment; the model's own pooler and head to the last.
         """
         owner = {
             id(parameter): self.exits[self._segment(index)]
@@ -106,12 +112,15 @@ class Attachment:
             delattr(model, _ATTACHMENT)
 
     def _register(self) -> list[torch.utils.hooks.RemovableHandle]:
-        # Exit logits are computed when the backbone ends: inside the model's forward, so that autocast covers them,
-        # and outside the layers, which gradient checkpointing runs twice.
+        # Exit logits are computed when the backbone ends: inside the model's forward, so that autocast covers
+        # them, and outside the layers, which gradient checkpointing runs twice.
         backbone = getattr(self._base, self._family.backbone)
         return [
             self.model.register_forward_pre_hook(self._before_model, with_kwargs=True),
-            *(layer.register_forward_pre_hook(self._before_layer, with_kwargs=True) for layer in self._layers),
+            *(
+                layer.register_forward_pre_hook(self._before_layer, with_kwargs=True)
+                for layer in self._layers
+            ),
             backbone.register_forward_hook(self._after_backbone),
             self.model.register_forward_hook(self._after_model),
         ]
@@ -140,22 +149,19 @@ class Attachment:
     def _refuse_silent_training(self, labels: torch.Tensor | None) -> None:
         if labels is None:
             raise TrainingSetupError(
-                "training without labels: the exits' losses are computed inside the model, so the labels must reach it. "
-                "The Trainer takes them away for compute_loss_func and label_smoothing_factor: leave both out. For "
-                "inference call model.eval() first."
+                "training without labels: the exits' losses are computed inside the model, so the labels "
+                "must reach it. The Trainer takes them away for compute_loss_func and "
+                "label_smoothing_factor: leave both out. For inference call model.eval() first."
             )
         if self.model is self._base and getattr(self._base, "peft_config", None) is not None:
-            raise TrainingSetupError(
-                "PEFT wrapped the model after the exits were attached, so the exit heads are frozen or missing from its "
-                "checkpoints: call detach(model), then get_peft_model(model, ...), then attach to what it returns."
-            )
+            raise TrainingSetupError(WRAPPED_LATER)
 
     def _before_layer(self, layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         index = self._index[layer]
         changed = False
         if index in self.exits[:-1]:
-            # The input of the layer after exit k, not the output of layer k: DeBERTa-v2 has a convolution between the
-            # two, and older layers return tuples.
+            # The input of the layer after exit k, not the output of layer k: DeBERTa-v2 has a convolution
+            # between the two, and older layers return tuples.
             name = next((name for name in ("hidden_states", "x") if name in kwargs), None)
             hidden = args[0] if args else kwargs[name]
             if self._capturing:
@@ -167,8 +173,9 @@ class Attachment:
         table = kwargs.get("rel_embeddings")
         if table is not None and table.grad_fn is not None and _checkpoints_reentrantly(layer):
             raise TrainingSetupError(
-                "reentrant gradient checkpointing cannot train DeBERTa-v2's relative-position table, which all "
-                "layers read through one norm: pass gradient_checkpointing_kwargs={'use_reentrant': False}."
+                "reentrant gradient checkpointing cannot train DeBERTa-v2's relative-position table, which "
+                "all layers read through one norm: pass "
+                "gradient_checkpointing_kwargs={'use_reentrant': False}."
             )
         if table is not None and self.config.mode == "sweet" and self._segment(index) > 0:
             # As if the table had passed the same cuts as the hidden states; of the first segment's own, none.
@@ -180,7 +187,7 @@ class Attachment:
     def _cut_before(self, layer: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
         hidden = cut(hidden, self.config.gradient_scale)
         if self.config.gradient_scale == 0.0 and torch.is_grad_enabled() and _checkpoints(layer):
-            hidden.requires_grad_()  # reentrant checkpointing trains a layer only if its input asks for a gradient
+            hidden.requires_grad_()  # reentrant checkpointing trains a layer only if its input asks for it
         return hidden
 
     def _after_backbone(self, backbone: nn.Module, args: tuple, output: Any) -> None:
@@ -190,7 +197,7 @@ class Attachment:
         for exit_, head in self._heads().items():
             if exit_ not in self._hidden:
                 raise TrainingSetupError(
-                    f"the layer after exit {exit_} was not run through its module, so its input could not be read."
+                    f"the layer after exit {exit_} was not run through its module: its input is unknown."
                 )
             self._logits[exit_] = head(self._hidden[exit_][:, 0], shared)
 
@@ -221,7 +228,9 @@ class Attachment:
         self.exit_logits, self.exit_losses = {}, {}
 
     def _labels_in(self, args: tuple, kwargs: dict) -> torch.Tensor | None:
-        return args[self._position_of_labels] if self._position_of_labels < len(args) else kwargs.get("labels")
+        return (
+            args[self._position_of_labels] if self._position_of_labels < len(args) else kwargs.get("labels")
+        )
 
     def _with_labels(self, labels: torch.Tensor, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         position = self._position_of_labels
@@ -235,15 +244,16 @@ def attach(
 ) -> Attachment:
     """Puts exits on a Hugging Face classification model, in place; no Trainer needed.
 
-    Create the optimizer afterwards, so that it holds the heads. The settings go to `model.config.sweet`, and so into
-    every `config.json` that is saved. The last exit is the model's own head; the others start from its weights, or
-    from saved ones.
+    Create the optimizer afterwards, so that it holds the heads. The settings go to `model.config.sweet`, and
+    so into every `config.json` that is saved. The last exit is the model's own head; the others start from
+    its weights, or from saved ones.
 
     Args:
         model: made by `AutoModelForSequenceClassification`, or a PEFT model around one.
         config: the settings; by default those of `model.config.sweet`, or else `SweetConfig()`.
-        heads_from: folder of a saved model or adapter to read the exit heads from. By default, for a model that was
-            saved with exits, the folder it was loaded from: `from_pretrained` itself drops the heads.
+        heads_from: folder of a saved model or adapter to read the exit heads from. By default, for a model
+            that was saved with exits, the folder it was loaded from: `from_pretrained` itself drops the
+            heads.
 
     Raises:
         UnsupportedModelError: a family, task, head or adapter that cannot carry exits.
@@ -260,7 +270,9 @@ def attach(
     saved = getattr(base.config, "sweet", None)
     config = _settings(config, saved, depth)
 
-    heads = {exit_: head_like_the_models_own(base, family, not config.shares_pooler) for exit_ in config.exits[:-1]}
+    heads = {
+        exit_: head_like_the_models_own(base, family, not config.shares_pooler) for exit_ in config.exits[:-1]
+    }
     if heads and (saved or heads_from is not None):
         _restore(heads, heads_from, base)
     modules = nn.ModuleDict()
@@ -319,7 +331,9 @@ def _position_of_labels(model: nn.Module, base: nn.Module) -> int:
         names = list(inspect.signature(type(module).forward).parameters)[1:]  # without self
         if "labels" in names:
             return names.index("labels")
-    raise UnsupportedModelError(f"{type(base).__name__}.forward takes no labels: exits need a classification model.")
+    raise UnsupportedModelError(
+        f"{type(base).__name__}.forward takes no labels: exits need a classification model."
+    )
 
 
 def _checkpoints(layer: nn.Module) -> bool:
@@ -336,7 +350,8 @@ def _depth(model: nn.Module, family: Family) -> int:
     depth = model.config.num_hidden_layers
     if not isinstance(layers, nn.ModuleList) or len(layers) != depth:
         raise UnsupportedModelError(
-            f"{type(model).__name__} does not hold num_hidden_layers={depth} layers at {family.layers_path!r}."
+            f"{type(model).__name__} does not hold num_hidden_layers={depth} layers at "
+            f"{family.layers_path!r}."
         )
     return depth
 
@@ -353,9 +368,9 @@ def _settings(config: SweetConfig | None, saved: dict[str, Any] | None, depth: i
     config = config.resolved(depth)
     if config.exits != before.exits or config.shares_pooler != before.shares_pooler:
         raise TrainingSetupError(
-            f"the model was saved with exits={before.exits}, mode={before.mode!r}, and now exits={config.exits}, "
-            f"mode={config.mode!r} are asked for, which its heads do not fit. Ask for the former, or start with new "
-            "heads: `del model.config.sweet` before attaching."
+            f"the model was saved with exits={before.exits}, mode={before.mode!r}, and now "
+            f"exits={config.exits}, mode={config.mode!r} are asked for, which its heads do not fit. Ask for "
+            "the former, or start with new heads: `del model.config.sweet` before attaching."
         )
     return config
 
@@ -366,8 +381,8 @@ def _restore(heads: dict[int, ExitHead], heads_from: str | os.PathLike | None, m
     anew = "Or start with new heads: `del model.config.sweet` before attaching."
     if not weights:
         raise TrainingSetupError(
-            f"no exit heads found in {str(folder)!r}, and from_pretrained dropped those of the saved model: pass the local "
-            f"folder that was saved, attach(model, config, heads_from=FOLDER). {anew}"
+            f"no exit heads found in {str(folder)!r}, and from_pretrained dropped those of the saved model: "
+            f"pass the local folder that was saved, attach(model, config, heads_from=FOLDER). {anew}"
         )
     for exit_, head in heads.items():
         mark = f"{exit_}."

@@ -12,33 +12,36 @@ from transformers.trainer_callback import ExportableState
 
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import TrainingSetupError
-from itrex_sweet.training.attachment import Attachment, attach, attachment_of
+from itrex_sweet.training.attachment import WRAPPED_LATER, Attachment, attach, attachment_of
 from itrex_sweet.training.clipping import clip_by_segment
 from itrex_sweet.training.exit_metrics import ExitPredictions, mean_over_processes
 
 
 class SweetCallback(TrainerCallback, ExportableState):
-    """Puts exits on the Trainer's model and trains them: `Trainer(model, args, ..., callbacks=[SweetCallback()])`.
+    """Puts exits on the Trainer's model and trains them: `Trainer(..., callbacks=[SweetCallback()])`.
 
     The loss becomes the sum of all exits' losses, every training log gets `loss_exit_4` and so on, and every
-    evaluation `eval_exit_4_accuracy` and `eval_exit_4_loss` for each exit, which `metric_for_best_model` may name. In
-    `sweet` mode gradients are clipped to `args.max_grad_norm` per segment, since a global norm would couple the exits.
+    evaluation `eval_exit_4_accuracy` and `eval_exit_4_loss` for each exit, which `metric_for_best_model` may
+    name. In `sweet` mode gradients are clipped to `args.max_grad_norm` per segment, since a global norm would
+    couple the exits.
 
-    Callbacks run in order and the Trainer puts those of `report_to` before yours, so they see a log without the exits'
-    losses: to have them there, pass `report_to="none"` and the reporting callback after this one.
+    Callbacks run in order and the Trainer puts those of `report_to` before yours, so they see a log without
+    the exits' losses: to have them there, pass `report_to="none"` and the reporting callback after this one.
 
     Args:
-        exits: counts of encoder layers after which the model may answer, the last the full depth; `None` takes those
-            the model was saved with, or `default_exits` of its depth.
+        exits: counts of encoder layers after which the model may answer, the last the full depth; `None`
+            takes those the model was saved with, or `default_exits` of its depth.
         mode: `"sweet"`, `"paper"` or `"joint"`, see `SweetConfig`.
         gradient_scale: share in [0, 1] of the gradient that passes from a segment to the one before it.
         compute_metrics: as the Trainer's, applied to every exit: a value named `matthews` is reported as
             `eval_exit_4_matthews`.
 
     Raises:
-        ConfigError: settings that are wrong by themselves; when the Trainer is made, exits that do not fit the model.
+        ConfigError: settings that are wrong by themselves; when the Trainer is made, exits that do not fit
+            the model.
         UnsupportedModelError: when the Trainer is made, a model that cannot carry exits.
-        TrainingSetupError: when the Trainer is made or training begins, what would silently train something else.
+        TrainingSetupError: when the Trainer is made or training begins, what would silently train something
+            else.
     """
 
     def __init__(
@@ -62,14 +65,22 @@ class SweetCallback(TrainerCallback, ExportableState):
 
     def state(self) -> dict[str, Any]:
         """What `trainer_state.json` records of the settings, in the Trainer's own form."""
-        return {"args": self.config.to_dict(), "attributes": {"has_compute_metrics": self.has_compute_metrics}}
+        return {
+            "args": self.config.to_dict(),
+            "attributes": {"has_compute_metrics": self.has_compute_metrics},
+        }
 
     def on_init_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **kwargs: Any,
     ) -> None:
         """Attaches the exits, before there is an optimizer."""
         _refuse_unfit(args)
-        self._take_over(attachment_of(model) or attach(model, self.config))
+        self._take_over(attachment_of(model) or attach(model, self.config), model)
 
     def on_train_begin(
         self,
@@ -85,15 +96,15 @@ class SweetCallback(TrainerCallback, ExportableState):
         attachment = attachment_of(model)
         if attachment is None:
             raise TrainingSetupError(
-                "the model in training has no exits. The Trainer makes a new one with model_init after its callbacks "
-                "have run: call itrex_sweet.attach(model, SweetConfig(...)) inside model_init; or add SweetCallback when "
-                "the Trainer is made, not with add_callback."
+                "the model in training has no exits. The Trainer makes a new one with model_init after its "
+                "callbacks have run: call itrex_sweet.attach(model, SweetConfig(...)) inside model_init; or "
+                "add SweetCallback when the Trainer is made, not with add_callback."
             )
-        self._take_over(attachment)
+        self._take_over(attachment, model)
         if self.has_compute_metrics and self.compute_metrics is None:
             raise TrainingSetupError(
-                "restore_callback_states_from_checkpoint made SweetCallback anew without its compute_metrics function. "
-                "Leave it off: SweetCallback has no state to restore."
+                "restore_callback_states_from_checkpoint made SweetCallback anew without its compute_metrics "
+                "function. Leave it off: SweetCallback has no state to restore."
             )
         _refuse_optimizer_without_heads(attachment, optimizer)
         if state.global_step > 0:
@@ -104,25 +115,41 @@ class SweetCallback(TrainerCallback, ExportableState):
             self._take_over_clipping(args)
 
     def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **kwargs: Any,
     ) -> None:
         """Clips the gradients, by segment."""
         if self._users_max_norm is None or self._users_max_norm <= 0.0:
             return
         segments = attachment_of(model).parameters_by_segment()
         norms = clip_by_segment(
-            {exit_: [parameter for _, parameter in named] for exit_, named in segments.items()}, self._users_max_norm
+            {exit_: [parameter for _, parameter in named] for exit_, named in segments.items()},
+            self._users_max_norm,
         )
         self._gradient_norm = torch.linalg.vector_norm(torch.stack([norm.float() for norm in norms.values()]))
 
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **kwargs: Any,
     ) -> None:
         """Notes the exits' losses of the last micro-batch of a step."""
         self._losses.add(attachment_of(model).exit_losses)
 
     def on_substep_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **kwargs: Any,
     ) -> None:
         """Notes the exits' losses of the other micro-batches of a step."""
         self._losses.add(attachment_of(model).exit_losses)
@@ -199,14 +226,16 @@ class SweetCallback(TrainerCallback, ExportableState):
         self._users_max_norm = None
         self._gradient_norm = None
 
-    def _take_over(self, attachment: Attachment) -> None:
+    def _take_over(self, attachment: Attachment, model: Any) -> None:
+        if attachment.model is not model:
+            raise TrainingSetupError(WRAPPED_LATER)
         asked = self.config
         if asked.exits is None:
             asked = SweetConfig(attachment.exits, asked.mode, asked.gradient_scale)
         if asked != attachment.config:
             raise TrainingSetupError(
-                f"the model has exits attached with {attachment.config}, and the callback asks for {asked}: give both the "
-                "same settings, or call detach(model) first."
+                f"the model has exits attached with {attachment.config}, and the callback asks for {asked}: "
+                "give both the same settings, or call detach(model) first."
             )
         self.config = attachment.config
 
@@ -215,29 +244,32 @@ class SweetCallback(TrainerCallback, ExportableState):
         recorded = recorded[0] if isinstance(recorded, list) else recorded
         if not recorded:
             raise TrainingSetupError(
-                "the checkpoint to resume from was written without exits, so it holds no exit heads and their optimizer "
-                "state: load its weights as the model and start training without resume_from_checkpoint."
+                "the checkpoint to resume from was written without exits, so it holds no exit heads and "
+                "their optimizer state: load its weights as the model and start training without "
+                "resume_from_checkpoint."
             )
         before = SweetConfig.from_dict(recorded["args"])
         if before != self.config:
             raise TrainingSetupError(
-                f"the checkpoint to resume from was trained with {before}, and the callback asks for {self.config}: "
-                "resume with the former, or start training anew."
+                f"the checkpoint to resume from was trained with {before}, and the callback asks for "
+                f"{self.config}: resume with the former, or start training anew."
             )
 
     def _take_over_clipping(self, args: TrainingArguments) -> None:
-        """The Trainer clips one global norm if `args.max_grad_norm` is positive, so it is zero while we do it.
+        """Makes the Trainer clip nothing: it clips one global norm if `args.max_grad_norm` is positive.
 
-        An earlier train() that raised has left our zero there; the user's value is then still the remembered one.
+        An earlier train() that raised has left our zero there; the user's value is then still the remembered
+        one.
         """
         if args.max_grad_norm is not self._our_zero:
             self._users_max_norm = args.max_grad_norm
             args.max_grad_norm = self._our_zero
 
     def _take_metrics(self, logs: Mapping[str, Any]) -> dict[str, float]:
-        ends = "_runtime", "_samples_per_second"  # of every evaluation and prediction, and of nothing else we collect for
-        prefixes = [key.removesuffix(ends[0]) for key in logs if key.endswith(ends[0])]
-        prefix = min((name for name in prefixes if f"{name}{ends[1]}" in logs), key=len, default=None)
+        # Every evaluation and prediction says how long it took, under its own prefix.
+        prefixes = [key.removesuffix("_runtime") for key in logs if key.endswith("_runtime")]
+        speeds = [name for name in prefixes if f"{name}_samples_per_second" in logs]
+        prefix = min(speeds, key=len, default=None)
         if prefix is None or not self._predictions:
             return {}
         metrics = self._predictions.metrics(prefix, self.compute_metrics)
@@ -280,12 +312,17 @@ def _refuse_unfit(args: TrainingArguments) -> None:
         "fp16": (args.fp16, "gradients are scaled where per-segment clipping reads them. Use bf16=True"),
         "n_gpu > 1": (
             args.n_gpu > 1,
-            "DataParallel trains copies of the model, whose exits are lost. Start with torchrun (DDP), or set "
-            "CUDA_VISIBLE_DEVICES to one device",
+            "DataParallel trains copies of the model, whose exits are lost. Start with torchrun (DDP), or "
+            "set CUDA_VISIBLE_DEVICES to one device",
         ),
-        "torch_compile": (args.torch_compile, "exits live in module hooks, which a compiled model may skip. Leave it off"),
+        "torch_compile": (
+            args.torch_compile or os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() != "no",
+            "exits live in module hooks, which a compiled model may skip. Leave it off, and unset "
+            "ACCELERATE_DYNAMO_BACKEND, where the Trainer keeps it for the whole process",
+        ),
         "deepspeed": (
-            bool(args.deepspeed) or os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true",
+            bool(getattr(args, "deepspeed", None))
+            or os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true",
             "segments are clipped and checked as whole parameters. Use DDP",
         ),
         "fsdp": (
@@ -307,7 +344,7 @@ def _refuse_optimizer_without_heads(attachment: Attachment, optimizer: Any) -> N
     ]
     if missing:
         raise TrainingSetupError(
-            f"the optimizer does not hold {', '.join(missing[:4])}{' …' if len(missing) > 4 else ''}, so these would never "
-            "train: call itrex_sweet.attach(model, SweetConfig(...)) first and create the optimizer after it, or leave "
-            "the optimizer to the Trainer."
+            f"the optimizer does not hold {', '.join(missing[:4])}{' …' if len(missing) > 4 else ''}, so "
+            "these would never train: call itrex_sweet.attach(model, SweetConfig(...)) first and create the "
+            "optimizer after it, or leave the optimizer to the Trainer."
         )

@@ -70,12 +70,12 @@ class ExitPredictions:
 
 
 def mean_over_processes(value: torch.Tensor) -> float:
-    """The mean of a scalar over all processes of a distributed run; the value itself where there is one process."""
+    """The mean of a scalar over all processes of a distributed run."""
     return (gather(value.reshape(1)).mean() if PartialState().num_processes > 1 else value).item()
 
 
 def _over_processes(rows: torch.Tensor) -> torch.Tensor:
-    """Rows of all processes in order, without those that pad the last batch, as `Accelerator.gather_for_metrics`."""
+    """Rows of all processes, without those that pad the last batch; as `Accelerator.gather_for_metrics`."""
     if PartialState().num_processes == 1:
         return rows
     rows, state = gather(rows), GradientState()

@@ -14,11 +14,13 @@ from itrex_sweet.training.peft_models import without_wrappers
 
 
 class ExitHead(nn.Module):
-    """Reads an exit's logits off the first token, built as the family's own head: dropout, dense, activation,
-    dropout, classifier.
+    """Reads an exit's logits off the first token, built as the family's own head.
+
+    That is: dropout, dense, activation, dropout, classifier.
 
     Args:
-        dense: the pooler's linear layer, which the head owns; `None` if every exit reads through the model's own.
+        dense: the pooler's linear layer, which the head owns; `None` if every exit reads through the model's
+            own.
         classifier: the linear layer that gives the logits.
         activation: name of the activation between the two, a key of `transformers.activations.ACT2FN`.
         dropouts: probabilities before `dense` and before `classifier`.
@@ -40,8 +42,9 @@ class ExitHead(nn.Module):
 
         Args:
             first_token: (rows, hidden_size), the hidden state of the first token after the exit's last layer.
-            shared_dense: the model's own pooler, for a head that owns none. It is handed in rather than kept, so
-                that its weights stand once in the state dict and a copied model's heads read its own pooler.
+            shared_dense: the model's own pooler, for a head that owns none. It is handed in rather than kept,
+                so that its weights stand once in the state dict and a copied model's heads read its own
+                pooler.
 
         Returns:
             (rows, labels).
@@ -52,7 +55,7 @@ class ExitHead(nn.Module):
 
 
 def head_like_the_models_own(model: nn.Module, family: Family, owns_dense: bool) -> ExitHead:
-    """A new head that starts from the weights of the model's own, on the same device, in the same type, trainable.
+    """A new, trainable head that starts from the weights of the model's own, on its device, in its type.
 
     Args:
         model: the Hugging Face classification model, its head possibly wrapped by PEFT.
@@ -69,7 +72,8 @@ def head_like_the_models_own(model: nn.Module, family: Family, owns_dense: bool)
 
 
 def own_head(model: nn.Module, family: Family) -> tuple[nn.Linear, nn.Linear]:
-    """The two linear layers (pooler, classifier) of the model's own head, without what PEFT wrapped around them.
+    """The two linear layers (pooler, classifier) of the model's own head, without what PEFT wrapped around
+    them.
 
     Raises:
         UnsupportedModelError: the model has no classification head, or another one than its family's.
@@ -94,7 +98,9 @@ def _plain_linear(model: nn.Module, path: str, shape: tuple[int, int]) -> nn.Lin
     expected = f"a linear layer from {shape[1]} to {shape[0]} features at {path!r}"
     advice = "Load the model with AutoModelForSequenceClassification, and leave its head as it is."
     if module is None:
-        raise UnsupportedModelError(f"{type(model).__name__} has no {path!r}: exits need {expected}. {advice}")
+        raise UnsupportedModelError(
+            f"{type(model).__name__} has no {path!r}: exits need {expected}. {advice}"
+        )
     linear = without_wrappers(module)
     if not isinstance(linear, nn.Linear):
         raise UnsupportedModelError(
@@ -102,8 +108,8 @@ def _plain_linear(model: nn.Module, path: str, shape: tuple[int, int]) -> nn.Lin
         )
     if tuple(linear.weight.shape) != shape or not linear.weight.is_floating_point():
         raise UnsupportedModelError(
-            f"{type(model).__name__} has weights of shape {tuple(linear.weight.shape)} and type {linear.weight.dtype} "
-            f"at {path!r}: exits need {expected}, in floating point. {advice}"
+            f"{type(model).__name__} has weights of shape {tuple(linear.weight.shape)} and type "
+            f"{linear.weight.dtype} at {path!r}: exits need {expected}, in floating point. {advice}"
         )
     return linear
 

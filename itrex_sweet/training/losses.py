@@ -18,16 +18,17 @@ def classification_loss(
     Args:
         logits: (rows, labels), any float type.
         labels: (rows,) int64; `IGNORED_LABEL` leaves a row out.
-        num_items: labelled rows of the whole accumulated batch. Given, the sum is divided by it, so that the losses
-            of the micro-batches add up to the loss of the big batch.
+        num_items: labelled rows of the whole accumulated batch. Given, the sum is divided by it, so that the
+            losses of the micro-batches add up to the loss of the big batch.
 
     Returns:
         A float32 scalar; 0 where no row is labelled.
     """
-    total = F.cross_entropy(logits.float(), labels.to(logits.device), ignore_index=IGNORED_LABEL, reduction="sum")
-    if num_items is None:
-        return total / (labels != IGNORED_LABEL).sum().clamp(min=1).to(total.device)
-    return total / (num_items.to(total.device) if isinstance(num_items, torch.Tensor) else num_items)
+    total = F.cross_entropy(
+        logits.float(), labels.to(logits.device), ignore_index=IGNORED_LABEL, reduction="sum"
+    )
+    items = (labels != IGNORED_LABEL).sum() if num_items is None else torch.as_tensor(num_items)
+    return total / items.to(total.device).clamp(min=1)
 
 
 def checked_labels(labels: torch.Tensor, num_labels: int) -> torch.Tensor:
@@ -38,18 +39,20 @@ def checked_labels(labels: torch.Tensor, num_labels: int) -> torch.Tensor:
     """
     if labels.dim() != 1:
         raise InputError(
-            f"labels of shape {tuple(labels.shape)}: exits answer single-label classification, so labels are one class "
-            "index per row, of shape (rows,)."
+            f"labels of shape {tuple(labels.shape)}: exits answer single-label classification, so labels are "
+            "one class index per row, of shape (rows,)."
         )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise InputError(f"labels of type {labels.dtype}: labels are class indices, whole numbers (torch.long).")
+        raise InputError(
+            f"labels of type {labels.dtype}: labels are class indices, whole numbers (torch.long)."
+        )
     labels = labels.long()
     wrong = (labels != IGNORED_LABEL) & ((labels < 0) | (labels >= num_labels))
     if wrong.any():
         rows = tuple(wrong.nonzero().flatten().tolist())
         raise InputError(
-            f"label {labels[rows[0]].item()} in row {rows[0]}: the model has num_labels={num_labels}, so labels lie in "
-            f"0 … {num_labels - 1} ({IGNORED_LABEL} leaves a row out).",
+            f"label {labels[rows[0]].item()} in row {rows[0]}: the model has num_labels={num_labels}, so "
+            f"labels lie in 0 … {num_labels - 1} ({IGNORED_LABEL} leaves a row out).",
             rows=rows,
         )
     return labels

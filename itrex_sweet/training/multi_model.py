@@ -1,4 +1,4 @@
-"""The Multi-Model baseline: one independent, truncated model per exit, run as a cascade (arXiv 2306.02307, section 3)."""
+"""The Multi-Model baseline of arXiv 2306.02307: an independent, truncated model per exit, as a cascade."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def truncate(model: PreTrainedModel, num_layers: int) -> PreTrainedModel:
-    """An independent copy of a classification model that ends after its first layers, with its own weights throughout.
+    """An independent copy of a classification model that ends after its first layers.
 
     Args:
         model: a plain Hugging Face classification model; left as it is.
@@ -81,14 +81,15 @@ def train_multi_model(
         layers = underlying_model(trainer.model).config.num_hidden_layers
         if layers != exit_ or hasattr(underlying_model(trainer.model), EXIT_HEADS):
             raise TrainingSetupError(
-                f"make_trainer returned, for exit {exit_}, a trainer of a model with {layers} layers or with exits: "
-                "train the model that it was given, without SweetCallback."
+                f"make_trainer returned, for exit {exit_}, a trainer of a model with {layers} layers or with "
+                "exits: train the model that it was given, without SweetCallback."
             )
         folder = Path(trainer.args.output_dir).resolve()
         if folder in folders:
             raise TrainingSetupError(
-                f"exits {folders[folder]} and {exit_} have one output_dir, {str(folder)!r}, and would overwrite each "
-                f"other's checkpoints: give each its own, such as {str(folder / f'exit-{exit_}')!r}."
+                f"exits {folders[folder]} and {exit_} have one output_dir, {str(folder)!r}, and would "
+                "overwrite each other's checkpoints: give each its own, such as "
+                f"{str(folder / f'exit-{exit_}')!r}."
             )
         folders[folder] = exit_
         trainer.train()

@@ -1,4 +1,4 @@
-"""Models that PEFT wrapped around a Hugging Face model. PEFT itself is imported only when such a model is met."""
+"""Models that PEFT wrapped around a Hugging Face model. PEFT is imported only when such a model is met."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ def underlying_model(model: nn.Module) -> nn.Module:
 
 
 def without_wrappers(module: nn.Module) -> nn.Module:
-    """The module that holds the base weights: of `ModulesToSaveWrapper` the copy in training, of a LoRA layer the
-    layer it was put on."""
+    """The module with the base weights: of a `ModulesToSaveWrapper` the copy in training.
+
+    Source: `peft.utils.ModulesToSaveWrapper`, `peft.tuners.tuners_utils.BaseTunerLayer`.
+    """
     while True:
         if hasattr(module, "modules_to_save") and getattr(module, "active_adapters", None):
             module = module.modules_to_save[module.active_adapters[0]]
@@ -39,24 +41,25 @@ def refuse_unfit_adapters(model: nn.Module) -> None:
 
     Raises:
         UnsupportedModelError: prompt learning, which puts virtual tokens before the first.
-        TrainingSetupError: an adapter added inside the model (`model.add_adapter`), whose checkpoints would not hold
-            the exit heads.
+        TrainingSetupError: an adapter added inside the model (`model.add_adapter`), whose checkpoints would
+            not hold the exit heads.
     """
     if is_peft_model(model):
         if model.active_peft_config.is_prompt_learning:
             raise UnsupportedModelError(
-                f"{model.active_peft_config.peft_type.value} puts virtual tokens before the text, so the first token is "
-                "no longer the one that exits read. Use LoRA."
+                f"{model.active_peft_config.peft_type.value} puts virtual tokens before the text, so the "
+                "first token is no longer the one that exits read. Use LoRA."
             )
     elif getattr(model, "_hf_peft_config_loaded", False) or getattr(model, "peft_config", None) is not None:
         raise TrainingSetupError(
-            "the model carries PEFT adapters inside it, and the exit heads would be missing from its checkpoints: wrap "
-            "the plain model with peft.get_peft_model(model, LoraConfig(task_type='SEQ_CLS')), then attach to that."
+            "the model carries PEFT adapters inside it, and the exit heads would be missing from its "
+            "checkpoints: wrap the plain model with peft.get_peft_model(model, "
+            "LoraConfig(task_type='SEQ_CLS')), then attach to that."
         )
 
 
 def keep_with_adapter(model: nn.Module, head: nn.Module) -> nn.Module:
-    """Wraps a head as PEFT wraps the model's own classifier, so that it is saved and resumed with the adapter.
+    """Wraps a head as PEFT wraps the model's own classifier, so that it is saved with the adapter.
 
     PEFT writes adapter weights and `ModulesToSaveWrapper`s, nothing else.
     """
@@ -69,12 +72,14 @@ def keep_with_adapter(model: nn.Module, head: nn.Module) -> nn.Module:
 
 
 def merged_copy(model: Any) -> nn.Module:
-    """A copy of the classification model with its adapters merged into the weights; the model is left as it is.
+    """A copy of the classification model with its adapters merged; the model is left as it is.
 
     Raises:
         UnsupportedModelError: adapters of a kind that cannot be merged.
     """
     merged = copy.deepcopy(model)
     if not hasattr(merged.base_model, "merge_and_unload"):
-        raise UnsupportedModelError(f"{type(merged.base_model).__name__} adapters cannot be merged into the weights.")
+        raise UnsupportedModelError(
+            f"{type(merged.base_model).__name__} adapters cannot be merged into the weights."
+        )
     return merged.merge_and_unload()

@@ -88,3 +88,14 @@ def test_only_survivors_run_the_next_segment(backend_of, monkeypatch):
     )
     Executor(backend, Policy((threshold, 0.0), (1.0,) * 3), batch_size=len(rows)).run(batch)
     assert tokens_run == [4 * int((confidences <= threshold).sum())]
+
+
+def test_a_cascade_answers_as_its_models_do_alone(backend_of):
+    cascade = backend_of("cascade")
+    batch = TokenBatch.from_rows([[2, word, word + 2, 3] for word in range(5, 30)])
+    together = Executor(cascade, Policy.uniform(3)).logits_at_every_exit(batch)
+    for place, stage in enumerate(cascade.stages):
+        alone = Executor(stage, Policy.uniform(1)).logits_at_every_exit(batch)[:, 0]
+        np.testing.assert_allclose(together[:, place], alone, atol=1e-5)
+        answers = Executor(cascade, Policy.uniform(3).with_threshold([0.0 if at == place else 1.0 for at in range(2)])).run(batch)
+        np.testing.assert_allclose(answers.logits, alone, atol=1e-5)

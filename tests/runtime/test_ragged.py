@@ -61,6 +61,13 @@ def test_positions_that_skip_the_padding_token():
     assert padded.position_ids.tolist() == packed.position_ids.tolist() == [0, 1, -1, 2]
 
 
+def test_positions_start_at_the_first_token_that_counts():
+    """Also where what was masked before it is no padding token."""
+    ids, mask = np.array([[8, 9, 5, 6]]), np.array([[0, 0, 1, 1]])
+    assert TokenBatch.from_padded(ids, mask, uncounted_token=1).position_ids.tolist() == [0, 1]
+    assert TokenBatch.from_padded(ids, mask).position_ids.tolist() == [0, 1]
+
+
 def test_rows_without_tokens_are_named():
     with pytest.raises(InputError, match=r"rows \[1\] have no tokens") as caught:
         TokenBatch.from_padded(np.array([[3, 4], [0, 0]]), np.array([[1, 1], [0, 0]]))

@@ -1,7 +1,7 @@
 """What training is compared with: forwards and gradients written without the code under test.
 
-Models are run layer by layer here, with heads of their own written out per family, so that a mistake in the hooks or in
-the family table shows.
+Models are run layer by layer here, with heads of their own written out per family, so that a mistake in the
+hooks or in the family table shows.
 """
 
 from __future__ import annotations
@@ -55,9 +55,11 @@ TABLE_NORM = "deberta.encoder.LayerNorm."
 
 
 class LayerByLayer:
-    """A copy of a plain model's encoder, cut open: each layer's other arguments are recorded from one plain forward.
+    """A copy of a plain model's encoder, cut open: each layer's other arguments are recorded from one plain
+    forward.
 
-    Only hidden states and DeBERTa's relative table are passed anew, so that their gradients are the caller's choice.
+    Only hidden states and DeBERTa's relative table are passed anew, so that their gradients are the caller's
+    choice.
     """
 
     def __init__(self, model: PreTrainedModel, batch: dict[str, torch.Tensor]):
@@ -91,7 +93,9 @@ class LayerByLayer:
         """DeBERTa's relative-position table as the layers get it, with its graph."""
         return self.model.deberta.encoder.get_rel_embedding() if self.kind.startswith("deberta") else None
 
-    def run(self, index: int, hidden: torch.Tensor, table: torch.Tensor | None, embedded: torch.Tensor) -> torch.Tensor:
+    def run(
+        self, index: int, hidden: torch.Tensor, table: torch.Tensor | None, embedded: torch.Tensor
+    ) -> torch.Tensor:
         """The hidden states after one layer, and after what DeBERTa-v2 puts behind the first."""
         args, kwargs = self.recorded[index]
         kwargs = dict(kwargs)
@@ -114,7 +118,10 @@ class LayerByLayer:
 
 
 def head_logits(
-    kind: str, hidden: torch.Tensor, dense: tuple[torch.Tensor, torch.Tensor], out: tuple[torch.Tensor, torch.Tensor]
+    kind: str,
+    hidden: torch.Tensor,
+    dense: tuple[torch.Tensor, torch.Tensor],
+    out: tuple[torch.Tensor, torch.Tensor],
 ) -> torch.Tensor:
     """A family's head without dropout. `dense` and `out`: (weight, bias)."""
     return F.linear(ACTIVATION[kind](F.linear(hidden[:, 0], *dense)), *out)

@@ -34,12 +34,15 @@ def gradients_of(model) -> dict[str, torch.Tensor]:
 
 def hooks_of(model) -> int:
     return sum(
-        len(module._forward_pre_hooks) + len(module._forward_hooks) + len(module._forward_pre_hooks_with_kwargs)
+        len(module._forward_pre_hooks)
+        + len(module._forward_hooks)
+        + len(module._forward_pre_hooks_with_kwargs)
         for module in model.modules()
     )
 
 
-# --- what is refused -------------------------------------------------------------------------------------------
+# --- what is refused
+# -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -74,7 +77,10 @@ def test_a_single_exit_is_the_plain_model():
 @pytest.mark.parametrize(
     "config, message",
     [
-        (AlbertConfig(hidden_size=32, num_attention_heads=4, num_hidden_layers=2), "same weights in every layer"),
+        (
+            AlbertConfig(hidden_size=32, num_attention_heads=4, num_hidden_layers=2),
+            "same weights in every layer",
+        ),
         (GPT2Config(n_embd=32, n_head=4, n_layer=2, vocab_size=96), "gpt2.*bert, roberta"),
     ],
 )
@@ -187,7 +193,8 @@ def test_a_forward_that_raised_leaves_nothing_behind():
     assert len(attachment.exit_logits) == 3
 
 
-# --- detaching, copying ----------------------------------------------------------------------------------------
+# --- detaching, copying
+# ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", FAMILY_CONFIGS)
@@ -250,7 +257,8 @@ def test_paper_heads_share_no_tensor():
     assert len(pointers) == len(set(pointers))
 
 
-# --- gradient checkpointing, precision -------------------------------------------------------------------------
+# --- gradient checkpointing, precision
+# -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", FAMILY_CONFIGS)
@@ -264,7 +272,10 @@ def test_gradient_checkpointing_changes_no_gradient(family, reentrant, settings)
     expected = gradients_of(model)
     model.zero_grad()
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
-    if reentrant and family in ("deberta-v3", "deberta-v2-conv"):  # plain transformers fails, later and darkly
+    if reentrant and family in (
+        "deberta-v3",
+        "deberta-v2-conv",
+    ):  # plain transformers fails, later and darkly
         with pytest.raises(TrainingSetupError, match="use_reentrant"):
             model(**batch)
         return
@@ -294,7 +305,8 @@ def test_autocast_covers_the_heads():
     assert loss.dtype == torch.float32
 
 
-# --- saving and loading ----------------------------------------------------------------------------------------
+# --- saving and loading
+# ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -1,0 +1,164 @@
+"""The whole path on real weights: write a corpus, train, choose a threshold, answer in a new process, measure."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from itrex_sweet.config import Policy
+from itrex_sweet.demo.corpus import LABELS, LEVELS, SPLITS, Review, make_corpus
+from itrex_sweet.demo.weights import pretrained_directory
+from itrex_sweet.errors import ArtifactError, SweetError
+
+EXITS = (1, 2, 4, 6)
+ACCURACY_GIVEN_UP = 0.01  # on the calibration reviews, against full depth, for leaving early
+EXAMPLES_PER_LEVEL = 2
+_SIZES = {"train": 4000, "calibration": 600, "test": 800}
+_QUICK_SIZES = {"train": 640, "calibration": 200, "test": 200}
+
+
+def run_demo(output: Path, quick: bool = False) -> None:
+    """Runs the demo and leaves data, model, tables, curve and examples in a folder.
+
+    Args:
+        output: made if missing; files of an earlier demo there are replaced.
+        quick: fewer reviews and one epoch.
+
+    Raises:
+        SweetError: the pretrained weights or matplotlib are not installed, or a step failed.
+        ArtifactError: the folder cannot be written.
+    """
+    from itrex_sweet.evaluation.plot import require_matplotlib
+
+    start = time.perf_counter()
+    weights = pretrained_directory()
+    require_matplotlib()
+    corpus = make_corpus(**(_QUICK_SIZES if quick else _SIZES))
+    files = _write_corpus(corpus, output)
+    model = output / "model"
+
+    _heading(f"1. Train with exits after {', '.join(map(str, EXITS))} of 6 layers: {len(corpus['train'])} reviews")
+    epochs = "1" if quick else "3"
+    _run("train", "--model", weights, "--train-file", files["train"], "--exits", ",".join(map(str, EXITS)),
+         "--learning-rate", "1e-4", "--num-train-epochs", epochs, "--max-length", "64", "--output", model)  # fmt: skip
+
+    _heading("2. Choose the threshold on the calibration reviews")
+    threshold = _choose_threshold(model, corpus["calibration"])
+    print(f"{threshold:.2f}, the lowest that gives up at most {ACCURACY_GIVEN_UP:.0%} of accuracy there")
+
+    _heading("3. Answer in a new process")
+    _answer_examples(model, corpus["test"], output)
+
+    _heading(f"4. Measure on {len(corpus['test'])} reviews of other templates")
+    _measure(model, corpus["test"], output)
+    print(f"\n{output}: data/, model/ (with its card, README.md), examples.jsonl, evaluation.json, curve.png")
+    print(f"{time.perf_counter() - start:.0f} s in all")
+
+
+def _write_corpus(corpus: dict[str, list[Review]], output: Path) -> dict[str, Path]:
+    files = {split: output / "data" / f"{split}.jsonl" for split in SPLITS}
+    try:
+        (output / "data").mkdir(parents=True, exist_ok=True)
+        for split, path in files.items():
+            rows = [{"text": review.text, "label": LABELS[review.label], "level": review.level} for review in corpus[split]]
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    except OSError as error:
+        raise ArtifactError(f"cannot write into {output} ({error}).") from error
+    return files
+
+
+def _choose_threshold(directory: Path, reviews: Sequence[Review]) -> float:
+    """The lowest threshold, in hundredths, that keeps nearly all of full depth's accuracy; stored in the artifact."""
+    from itrex_sweet.evaluation.outcomes import ExitOutcomes
+    from itrex_sweet.modeling import SweetModelForSequenceClassification
+
+    model = SweetModelForSequenceClassification.from_pretrained(directory)
+    labels = np.array([review.label for review in reviews])
+    outcomes = ExitOutcomes.observe(model, model.read([review.text for review in reviews]), labels)
+
+    def accuracy(policy: Policy) -> float:
+        return float((outcomes.answers(policy) == labels).mean())
+
+    policies = [model.policy.with_threshold(hundredths / 100) for hundredths in range(50, 101)]
+    least = accuracy(policies[-1]) - ACCURACY_GIVEN_UP
+    model.policy = next(policy for policy in policies if accuracy(policy) >= least)
+    model.save_pretrained(directory)
+    return model.policy.thresholds[0]
+
+
+def _answer_examples(directory: Path, reviews: Sequence[Review], output: Path) -> None:
+    """The first reviews of every level, answered by `itrex-sweet predict`, with the exit they took."""
+    chosen = [
+        review
+        for level in LEVELS
+        for review in [review for review in reviews if review.level == level][:EXAMPLES_PER_LEVEL]
+    ]
+    texts = "".join(review.text + "\n" for review in chosen)
+    answers = [json.loads(line) for line in _run("predict", directory, text=texts).splitlines()]
+    lines = []
+    for review, answer in zip(chosen, answers, strict=True):
+        right = "right" if answer["label"] == LABELS[review.label] else "WRONG"
+        print(f"{review.level:<11}exit {answer['exit_layer']}  {answer['label']:<9}{answer['score']:.2f} {right}  {review.text}")
+        lines.append(json.dumps({"text": review.text, "level": review.level, "gold": LABELS[review.label], **answer}))
+    (output / "examples.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _measure(directory: Path, reviews: Sequence[Review], output: Path) -> None:
+    """Per-exit table, curve and model card, and where the levels of difficulty leave."""
+    from itrex_sweet.artifact import write_card
+    from itrex_sweet.evaluation.evaluation import evaluate
+    from itrex_sweet.evaluation.model_card import render_card
+    from itrex_sweet.evaluation.plot import plot_curves
+    from itrex_sweet.modeling import SweetModelForSequenceClassification
+
+    model = SweetModelForSequenceClassification.from_pretrained(directory)
+    texts, labels = [review.text for review in reviews], [review.label for review in reviews]
+    evaluation = evaluate(model, texts, labels, "SWEET")
+    print(evaluation.report.table())
+    print()
+    print(evaluation.curve.table())
+    print()
+    _print_levels(model.predict(texts), reviews)
+    (output / "evaluation.json").write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n", encoding="utf-8")
+    plot_curves({"SWEET": evaluation.curve}, output / "curve.png", title="Reviews of graded difficulty")
+    write_card(model.artifact, render_card(model.artifact, evaluation, title="Review sentiment", data="the demo's test reviews"))
+
+
+def _print_levels(answers: Sequence[dict], reviews: Sequence[Review]) -> None:
+    print(f"{'level':<11}{'accuracy':>9}" + "".join(f"{f'exit {exit_}':>9}" for exit_ in EXITS))
+    for level in LEVELS:
+        of_level = [(answer, review) for answer, review in zip(answers, reviews, strict=True) if review.level == level]
+        right = np.mean([answer["label"] == LABELS[review.label] for answer, review in of_level])
+        shares = [np.mean([answer["exit_layer"] == exit_ for answer, _ in of_level]) for exit_ in EXITS]
+        print(f"{level:<11}{right:>9.1%}" + "".join(f"{share:>9.1%}" for share in shares))
+
+
+def _heading(text: str) -> None:
+    print(f"\n{text}\n{'-' * len(text)}", flush=True)
+
+
+def _run(verb: str, *arguments: str | Path, text: str | None = None) -> str:
+    """Runs a verb of the command line in a process of its own, shown as a person would type it.
+
+    Returns:
+        what it printed, if it was given `text` on standard input.
+    """
+    words = [verb, *map(str, arguments)]
+    print("$ " + ("… | " if text is not None else "") + shlex.join(["itrex-sweet", *words]), flush=True)
+    finished = subprocess.run(
+        [sys.executable, "-m", "itrex_sweet.cli", *words],
+        input=text,
+        stdout=subprocess.PIPE if text is not None else None,
+        text=True,
+        check=False,
+    )
+    if finished.returncode:
+        raise SweetError(f"itrex-sweet {verb} ended with {finished.returncode}; what it said stands above.")
+    return finished.stdout or ""

@@ -1,0 +1,172 @@
+"""The dispatcher: help, usage, errors, exit statuses, pipes."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from itrex_sweet import __version__, cli
+from itrex_sweet.errors import ConfigError
+
+
+def outside(*argv, **options):
+    """Runs the command line in a process of its own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "itrex_sweet.cli", *map(str, argv)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, **options)
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["--version"], *([verb, "--help"] for verb in cli.VERBS)])
+def test_help_imports_nothing_heavy(argv):
+    script = (
+        "import sys; from itrex_sweet.cli import main\n"
+        f"assert main({argv}) == 0\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'optimum', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout
+
+
+def test_help_names_every_verb(run):
+    finished = run("--help")
+    assert finished.status == 0 and not finished.err
+    assert all(f"\n    {verb} " in finished.out for verb in cli.VERBS)
+    assert run("--version").out == f"itrex-sweet {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["nothing"],
+        ["predict"],
+        ["info", "--nothing"],
+        ["predict", "DIR", "--threshold", "2"],
+        ["predict", "DIR", "--threshold", "high"],
+        ["predict", "DIR", "--batch-size", "0"],
+        ["evaluate", "DIR"],
+        ["train", "--model", "m", "--output", "o"],
+        ["train", "--model", "m", "--output", "o", "--train-file", "f", "--dataset", "d"],
+        ["train", "--model", "m", "--output", "o", "--train-file", "f", "--exits", "one"],
+        ["train", "--model", "m", "--output", "o", "--train-file", "f", "--mode", "other"],
+        ["train", "--model", "m", "--output", "o", "--dataset", "d", "--validation-file", "f"],
+        ["train", "--model", "m", "--output", "o", "--train-file", "f", "--gradient-scale", "2"],
+        [
+            "train",
+            "--model",
+            "m",
+            "--output",
+            "o",
+            "--train-file",
+            "f",
+            "--mode",
+            "joint",
+            "--gradient-scale",
+            "0",
+        ],
+        ["train", "--model", "m", "--output", "o", "--train-file", "f", "--lora", "--freeze-backbone"],
+        ["train", "--model", "m", "--output", "o", "--train-file", "f", "--output-dir", "elsewhere"],
+        ["train", "--model", "m", "--output", "o", "--train-file", "f", "--learning-rate", "fast"],
+        ["train", "--model", "m", "--output", "o", "--train-file", "f", "stray"],
+    ],
+)
+def test_wrong_usage_is_status_2(run, argv):
+    finished = run(*argv)
+    assert finished.status == 2 and not finished.out
+    assert "usage: itrex-sweet" in finished.err and "error: " in finished.err
+
+
+def test_an_unknown_field_of_training_arguments_gets_a_suggestion(run):
+    finished = run("train", "--model", "m", "--output", "o", "--train-file", "f", "--learning_rat", "1e-4")
+    assert finished.status == 2 and "did you mean --learning-rate?" in finished.err
+    finished = run("train", "--model", "m", "--output", "o", "--train-file", "f", "--mod", "joint")
+    assert finished.status == 2 and "did you mean --mode" in finished.err
+
+
+def test_an_error_of_ours_is_one_line_and_status_1(run, tmp_path):
+    finished = run("info", tmp_path / "absent")
+    assert finished.status == 1 and not finished.out
+    assert finished.err.startswith("error: ") and finished.err.count("\n") == 1
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    assert "has no config.json" in run("predict", plain).err
+
+
+@pytest.mark.parametrize("place", ["before", "behind"])
+def test_debug_shows_the_traceback(run, monkeypatch, place):
+    from itrex_sweet.commands import info
+
+    def fail(args):
+        raise ConfigError("two\nlines")
+
+    monkeypatch.setattr(info, "run", fail)
+    finished = run("--debug", "info") if place == "before" else run("info", "--debug")
+    assert (
+        finished.status == 1 and "Traceback" in finished.err and finished.err.endswith("error: two lines\n")
+    )
+    assert "Traceback" not in run("info").err
+
+
+def test_other_exceptions_are_not_hidden(monkeypatch):
+    from itrex_sweet.commands import info
+
+    def fail(args):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(info, "run", fail)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["info"])
+
+
+def test_an_interrupt_is_no_traceback(run, monkeypatch):
+    from itrex_sweet.commands import info
+
+    def interrupt(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(info, "run", interrupt)
+    assert run("info").status == 130
+
+
+def test_the_log_goes_to_standard_error_and_leaves_nothing_behind(run, monkeypatch):
+    import logging
+
+    from itrex_sweet.commands import info
+
+    ours = logging.getLogger("itrex_sweet")
+    before = list(ours.handlers), ours.level
+
+    def talk(args):
+        logging.getLogger("itrex_sweet.somewhere").warning("careful")
+        print("result")
+        return 0
+
+    monkeypatch.setattr(info, "run", talk)
+    finished = run("info")
+    assert finished.out == "result\n" and finished.err == "warning: careful\n"
+    assert (list(ours.handlers), ours.level) == before
+
+
+def test_in_a_process_of_its_own_with_standard_input(artifact):
+    finished = outside("predict", artifact, input="the room was good\nthe soup was bad\n")
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.count('"exit_layer"') == 2
+
+
+def test_a_reader_that_closes_the_pipe_is_no_error(artifact, tmp_path):
+    texts = tmp_path / "many.txt"
+    texts.write_text("the room was good\n" * 4000)
+    command = [sys.executable, "-m", "itrex_sweet.cli", "predict", str(artifact), str(texts)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    assert '"label"' in process.stdout.readline()
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=120) == 141
+    assert "BrokenPipe" not in err and "Traceback" not in err

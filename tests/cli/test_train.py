@@ -1,0 +1,193 @@
+"""`itrex-sweet train` on a tiny random model: every mode, what it leaves behind, what it refuses first."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from itrex_sweet import SweetModelForSequenceClassification, open_artifact
+from itrex_sweet.commands import train as command
+
+QUICK = ("--num-train-epochs", 1, "--learning-rate", "2e-3", "--use-cpu", "True")
+
+
+def argv(pretrained, corpus, output, *more, train="train.csv", validation="dev.jsonl"):
+    files = [
+        "--train-file",
+        corpus / train,
+        *(["--validation-file", corpus / validation] if validation else []),
+    ]
+    return ["train", "--model", pretrained, *files, "--output", output, *QUICK, *more]
+
+
+@pytest.mark.parametrize("mode", ["sweet", "paper", "joint", "multi-model"])
+def test_every_mode_gives_an_artifact_that_answers(run, pretrained, corpus, tmp_path, mode):
+    output = tmp_path / "out"
+    finished = run(*argv(pretrained, corpus, output, "--mode", mode, "--exits", "1", "2,4"))
+    assert finished.status == 0, finished.err
+    assert finished.out.startswith("out: 40 rows") and "loss" not in finished.out, "logs are not results"
+    artifact = open_artifact(output)
+    assert artifact.exits == (1, 2, 4)
+    assert artifact.architecture == ("cascade" if mode == "multi-model" else "early_exit")
+    assert artifact.provenance["mode"] == mode and artifact.provenance["learning_rate"] == 2e-3
+    assert str(pretrained.parent) not in json.dumps(dict(artifact.provenance))
+    model = SweetModelForSequenceClassification.from_pretrained(output)
+    assert {row["label"] for row in model.predict(["the room was good"])} <= {"negative", "positive"}
+    card = (output / "README.md").read_text(encoding="utf-8")
+    assert "dev.jsonl" in card and str(corpus) not in card and "| policy |" in card
+    assert not (output / "checkpoints").exists()
+
+
+def test_it_learns_and_the_table_says_so(run, pretrained, corpus, tmp_path):
+    more = ["--num-train-epochs", 6, "--exits", "2,4", "--json", "--gradient-scale", 0.1]
+    finished = run(*argv(pretrained, corpus, tmp_path / "out", *more))
+    assert finished.status == 0, finished.err
+    report = finished.json()["report"]
+    assert [exit_["exit"] for exit_ in report["exits"]] == [2, 4]
+    assert all(exit_["metric"] > 0.8 for exit_ in report["exits"]) and report["metric"] > 0.8
+    evaluated = run(
+        "evaluate", tmp_path / "out", "--data", corpus / "dev.jsonl", "--json", "--timed-rows", 0
+    ).json()
+    assert evaluated[0]["report"]["metric"] == pytest.approx(report["metric"])
+
+
+def test_without_validation_there_is_an_artifact_and_no_table(run, pretrained, corpus, tmp_path):
+    finished = run(*argv(pretrained, corpus, tmp_path / "out", train="numbers.jsonl", validation=None))
+    assert finished.status == 0, finished.err
+    assert finished.out == ""
+    assert open_artifact(tmp_path / "out").config["id2label"] == {
+        "0": "LABEL_0",
+        "1": "LABEL_1",
+        "2": "LABEL_2",
+    }
+    assert "## Results" not in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+
+def test_lora_is_merged_and_a_frozen_backbone_stays_as_it_was(run, pretrained, corpus, tmp_path):
+    pytest.importorskip("peft")
+    from safetensors.torch import load_file
+
+    finished = run(*argv(pretrained, corpus, tmp_path / "lora", "--lora", 4))
+    assert finished.status == 0, finished.err
+    finished = run(*argv(pretrained, corpus, tmp_path / "frozen", "--freeze-backbone"))
+    assert finished.status == 0, finished.err
+    before, lora, frozen = (
+        load_file(folder / "model.safetensors")
+        for folder in (pretrained, tmp_path / "lora", tmp_path / "frozen")
+    )
+    query, dense = (
+        "bert.encoder.layer.3.attention.self.query.weight",
+        "bert.encoder.layer.3.output.dense.weight",
+    )
+    assert not any("lora" in name for name in lora)
+    assert not before[query].equal(lora[query]) and before[dense].equal(lora[dense])
+    changed = {name for name in before if not before[name].equal(frozen[name])}
+    assert changed == {
+        "bert.pooler.dense.weight",
+        "bert.pooler.dense.bias",
+        "classifier.weight",
+        "classifier.bias",
+    }
+
+
+def test_a_run_goes_on_from_a_checkpoint(run, pretrained, corpus, tmp_path):
+    output = tmp_path / "out"
+    plan = ["--save-strategy", "epoch", "--num-train-epochs", 2, "--exits", "1,4"]
+    assert run(*argv(pretrained, corpus, output, *plan)).status == 0
+    whole = (output / "model.safetensors").read_bytes()
+    checkpoints = sorted(path.name for path in (output / "checkpoints").iterdir())
+    assert checkpoints == ["checkpoint-3", "checkpoint-6"], "kept, as a save strategy was asked for"
+    shutil.rmtree(output / "checkpoints" / "checkpoint-6")
+    (output / "model.safetensors").unlink()
+    first_epoch = output / "checkpoints" / "checkpoint-3" / "trainer_state.json"
+    written = first_epoch.stat().st_mtime_ns
+    finished = run(*argv(pretrained, corpus, output, *plan, "--resume-from-checkpoint", "last"))
+    assert finished.status == 0, finished.err
+    assert (output / "model.safetensors").read_bytes() == whole, "as if it had never stopped"
+    assert first_epoch.stat().st_mtime_ns == written, "and the first epoch was not run again"
+
+
+def test_the_best_epoch_is_kept_and_its_checkpoints_are_not(run, pretrained, corpus, tmp_path):
+    more = [
+        "--load-best-model-at-end",
+        "True",
+        "--metric-for-best-model",
+        "exit_1_accuracy",
+        "--num-train-epochs",
+        2,
+    ]
+    finished = run(*argv(pretrained, corpus, tmp_path / "out", *more, "--exits", "1,4"))
+    assert finished.status == 0, finished.err
+    assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+@pytest.fixture()
+def untrained(monkeypatch):
+    """Fails if training begins."""
+    monkeypatch.setattr(command, "_train", lambda *_: pytest.fail("training began"))
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "problem"),
+    [
+        ("text,label\na,x\nb,\n", None, "train.csv, line 3: no label"),
+        ("text,label\na,x\nb,x\n", None, "only one label"),
+        ("text,label\na,0\nb,-1\n", None, "label -1"),
+        ("text\na\n", None, "no column 'label'"),
+        ("text,label\na,x\nb,y\n", "text,label\na,z\n", "label 'z' is not one of x, y"),
+        ("text,label\na,0\nb,1\n", "text,label\na,2\n", "label 2"),
+        ("text,label\na,x\n,y\n", None, "train.csv, line 3"),
+    ],
+)
+def test_data_at_fault_is_found_before_training(
+    run, pretrained, tmp_path, untrained, train, validation, problem
+):
+    (tmp_path / "train.csv").write_text(train)
+    more = []
+    if validation is not None:
+        (tmp_path / "dev.csv").write_text(validation)
+        more = ["--validation-file", tmp_path / "dev.csv"]
+    files = ["--train-file", tmp_path / "train.csv", *more, "--output", tmp_path / "out"]
+    finished = run("train", "--model", pretrained, *files)
+    assert finished.status == 1 and problem in finished.err and finished.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        (["--exits", "1", "9"], "exits=(1, 9): the model has 4 layers"),
+        (["--exits", "4,1"], "must increase strictly"),
+        (["--resume-from-checkpoint", "last"], "there is none in"),
+        (["--resume-from-checkpoint", "absent"], "no such folder"),
+        (["--text-column", "absent"], "no column 'absent'"),
+    ],
+)
+def test_settings_at_fault_are_found_before_training(
+    run, pretrained, corpus, tmp_path, untrained, more, problem
+):
+    finished = run(*argv(pretrained, corpus, tmp_path / "out", *more))
+    assert finished.status == 1 and problem in finished.err
+
+
+def test_models_that_cannot_be_had_are_named(run, corpus, tmp_path, untrained):
+    (tmp_path / "empty").mkdir()
+    finished = run(*argv(tmp_path / "empty", corpus, tmp_path / "out"))
+    assert finished.status == 1 and "cannot be loaded" in finished.err and "empty" in finished.err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_an_output_that_cannot_be_written_is_found_before_training(
+    run, pretrained, corpus, tmp_path, untrained
+):
+    (tmp_path / "file").write_text("")
+    finished = run(*argv(pretrained, corpus, tmp_path / "file" / "out"))
+    assert finished.status == 1 and "cannot write" in finished.err
+
+
+def test_a_failed_run_leaves_the_earlier_artifact(run, pretrained, artifact, corpus, tmp_path):
+    shutil.copytree(artifact, tmp_path / "out")
+    finished = run(*argv(pretrained, corpus, tmp_path / "out", "--label-smoothing-factor", 0.1))
+    assert finished.status == 1 and "label_smoothing_factor" in finished.err
+    assert not (tmp_path / "out" / "checkpoints").exists()
+    assert open_artifact(tmp_path / "out").exits == (1, 2, 4)
