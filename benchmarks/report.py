@@ -1,6 +1,6 @@
 """Writes the figures of `benchmarks/results` into the README, between its two marks.
 
-    python benchmarks/report.py
+python benchmarks/report.py
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ def main() -> None:
 def training(result: dict) -> str:
     """Accuracy per exit, one line per method."""
     settings, exits = result["settings"], result["settings"]["exits"]
-    names = {"sweet": "SWEET", "sweet+0.1": "SWEET, gradient scale 0.1", "joint": "Early-Exit (joint)", "multi-model": "Multi-Model"}
+    names = {
+        "sweet": "SWEET",
+        "sweet+0.1": "SWEET, gradient scale 0.1",
+        "joint": "Early-Exit (joint)",
+        "multi-model": "Multi-Model",
+    }
     lines = ["| | " + " | ".join(f"exit {exit_}" for exit_ in exits) + " |", "|---" * (len(exits) + 1) + "|"]
     for method, figures in result["methods"].items():
         spread = figures["deviation"] or [None] * len(exits)
@@ -37,8 +42,8 @@ def training(result: dict) -> str:
         lines.append(f"| {names[method]} | " + " | ".join(cells) + " |")
     seeds = max(len(figures["runs"]) for figures in result["methods"].values())
     intro = (
-        f"**Accuracy per exit, in percent.** SST-2 validation ({settings['validation_rows']} sentences), MiniLM of 6 layers "
-        f"trained on {settings['rows']} sentences for {settings['epochs']:g} epochs; mean"
+        f"**Accuracy per exit, in percent.** SST-2 validation ({settings['validation_rows']} sentences), "
+        f"MiniLM of 6 layers trained on {settings['rows']} sentences for {settings['epochs']:g} epochs; mean"
         + (f" ± standard deviation of {seeds} seeds." if seeds > 1 else ", one seed.")
     )
     return "\n".join([intro, "", *lines])
@@ -66,8 +71,8 @@ def speed(result: dict) -> str:
         f"padded as a pipeline pads, and {ordered:.2f} ms sorted by length. Medians of one interleaved run."
     )
     foot = (
-        f"{machine['cpu']}, {machine['cores']} cores, torch {versions['torch']}, transformers {versions['transformers']}; "
-        f"commit {result['commit'][:10]}. Results with their settings: `benchmarks/results/`."
+        f"{machine['cpu']}, {machine['cores']} cores, torch {versions['torch']}, "
+        f"transformers {versions['transformers']}; commit {result['commit'][:10]}. Results with their settings: `benchmarks/results/`."
     )
     return "\n".join([intro, "", *lines, "", foot])
 

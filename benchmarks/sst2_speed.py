@@ -40,7 +40,10 @@ def main() -> None:
     model = SweetModelForSequenceClassification.from_pretrained(options.model)
     plain = AutoModelForSequenceClassification.from_pretrained(options.model).eval()
     rows = model.read(texts)
-    places = [np.arange(start, min(start + options.batch_size, len(rows))) for start in range(0, len(rows), options.batch_size)]
+    places = [
+        np.arange(start, min(start + options.batch_size, len(rows)))
+        for start in range(0, len(rows), options.batch_size)
+    ]
     batches = [rows.select(place) for place in places]
     policies = {threshold: model.policy.with_threshold(threshold) for threshold in THRESHOLDS}
 
@@ -94,7 +97,11 @@ def measure(contenders: dict[str, Callable[[], None]], repeats: int, count: int)
             if repeat > 0:
                 times[name].append(1000 * (time.perf_counter() - start) / count)
     return {
-        name: {"median": round(float(np.median(values)), 4), "least": round(min(values), 4), "most": round(max(values), 4)}
+        name: {
+            "median": round(float(np.median(values)), 4),
+            "least": round(min(values), 4),
+            "most": round(max(values), 4),
+        }
         for name, values in times.items()
     }
 
@@ -117,11 +124,16 @@ def show(result: dict, outcomes: list[dict]) -> None:
     best = milliseconds["transformers, padded, sorted by length"]["median"]
     for name in ("transformers, padded", "transformers, padded, sorted by length"):
         print(f"{name:<42}{milliseconds[name]['median']:8.3f} ms")
-    print(f"{'threshold':>9}{'accuracy':>10}{'layers':>8}{'ms':>9}{'ms, batch by batch':>20}{'speed-up over sorted':>22}")
+    print(
+        f"{'threshold':>9}{'accuracy':>10}{'layers':>8}{'ms':>9}{'ms, batch by batch':>20}{'speed-up over sorted':>22}"
+    )
     for row in outcomes:
         ours = milliseconds[f"all rows, threshold {row['threshold']}"]["median"]
         alone = milliseconds[f"batch by batch, threshold {row['threshold']}"]["median"]
-        print(f"{row['threshold']:>9}{row['accuracy']:>10}{row['mean_layers']:>8}{ours:>9.3f}{alone:>20.3f}{best / ours:>21.2f}×")
+        print(
+            f"{row['threshold']:>9}{row['accuracy']:>10}{row['mean_layers']:>8}"
+            f"{ours:>9.3f}{alone:>20.3f}{best / ours:>21.2f}×"
+        )
     print(f"a row leaving at the first probe costs {result['first_exit_share_of_full_depth']:.1%} of full depth")
 
 

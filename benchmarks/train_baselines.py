@@ -92,9 +92,7 @@ def train(options: argparse.Namespace, method: str, seed: int, folder: Path) -> 
             disable_tqdm=True,
         )
         collator = DataCollatorWithPadding(tokenizer)
-        return Trainer(
-            model=model, args=arguments, train_dataset=dataset, data_collator=collator, callbacks=callbacks
-        )
+        return Trainer(model=model, args=arguments, train_dataset=dataset, data_collator=collator, callbacks=callbacks)
 
     start = time.perf_counter()
     if method == "multi-model":
@@ -126,7 +124,10 @@ def accuracy_per_exit(directory: Path, task: str) -> list[float]:
 
 def report(options: argparse.Namespace) -> None:
     """Writes means and standard deviations over all seeds that are there, and prints them as a table."""
-    settings = {name: getattr(options, name) for name in ("task", "exits", "rows", "epochs", "learning_rate", "batch_size", "bf16")}
+    settings = {
+        name: getattr(options, name)
+        for name in ("task", "exits", "rows", "epochs", "learning_rate", "batch_size", "bf16")
+    }
     methods = {}
     for method in METHODS:
         paths = sorted((RUNS / options.task).glob(f"{method}-[0-9]*/figures.json"))
@@ -146,7 +147,10 @@ def report(options: argparse.Namespace) -> None:
     print(f"\n{'exit':>12}" + "".join(f"{exit_:>16}" for exit_ in options.exits))
     for method, figures in methods.items():
         spread = figures["deviation"] or [None] * len(options.exits)
-        cells = [f"{mean:.2f}" + ("" if sd is None else f" ± {sd:.2f}") for mean, sd in zip(figures["mean"], spread, strict=True)]
+        cells = [
+            f"{mean:.2f}" + ("" if sd is None else f" ± {sd:.2f}")
+            for mean, sd in zip(figures["mean"], spread, strict=True)
+        ]
         print(f"{method:>12}" + "".join(f"{cell:>16}" for cell in cells) + f"   {len(figures['runs'])} seeds")
     print(path)
 

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from itrex_sweet.config import Policy, SweetConfig
 from itrex_sweet.errors import ArtifactError, ConfigError
+from itrex_sweet.version import __version__
 
 if TYPE_CHECKING:
     import torch
@@ -94,7 +95,9 @@ class Artifact:
             try:
                 tensors.update(load_file(path))
             except (SafetensorError, OSError) as error:
-                raise ArtifactError(f"{path} cannot be read as safetensors ({error}); copy or write it anew.") from error
+                raise ArtifactError(
+                    f"{path} cannot be read as safetensors ({error}); copy or write it anew."
+                ) from error
         return tensors
 
 
@@ -193,7 +196,9 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _check_format(directory: Path, settings: Mapping[str, Any]) -> None:
     if settings.get("format") != FORMAT:
-        raise ArtifactError(f"{directory / SETTINGS_FILE} was written by something else: format={settings.get('format')!r}.")
+        raise ArtifactError(
+            f"{directory / SETTINGS_FILE} was written by something else: format={settings.get('format')!r}."
+        )
     version = settings.get("schema_version")
     if not isinstance(version, int) or version < 1:
         raise ArtifactError(f"{directory / SETTINGS_FILE} is damaged: schema_version={version!r}.")
@@ -328,8 +333,8 @@ def write_card(artifact: Artifact, card: str) -> None:
 
 def library_versions() -> dict[str, str]:
     """Versions of what decides the numbers, and of the interpreter."""
-    versions = {"python": platform.python_version()}
-    for package in ("itrex-sweet", "torch", "transformers", "numpy", "safetensors"):
+    versions = {"python": platform.python_version(), "itrex-sweet": __version__}
+    for package in ("torch", "transformers", "numpy", "safetensors"):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -377,7 +382,8 @@ def _write_model(directory: Path, config: Any, tensors: Mapping[str, torch.Tenso
 def _write_settings(staging: Path, settings: dict[str, Any]) -> None:
     weights = sorted(staging.rglob("*.safetensors"))
     settings["files"] = {
-        path.relative_to(staging).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in weights
+        path.relative_to(staging).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for path in weights
     }
     (staging / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 

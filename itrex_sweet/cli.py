@@ -30,34 +30,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         exit status: 0 for success, 1 for a failure (one line on standard error names it), 2 for wrong usage.
     """
     try:
+        status = _run(argv)
+        sys.stdout.flush()  # here, where a closed pipe can still be told from a failure
+        return status
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:
+        _forget_stdout()
+        return _BROKEN_PIPE
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
         args = _parse(argv)
-    except SystemExit as stop:  # argparse has printed help, or what is wrong
+        with _logging_to_stderr():
+            try:
+                return args.run(args)
+            except SweetError as error:
+                if args.debug:
+                    traceback.print_exc()
+                print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+                return FAILURE
+    except SystemExit as stop:  # argparse has printed help, or what is wrong with the arguments
         return stop.code if isinstance(stop.code, int) else SUCCESS
-    with _logging_to_stderr():
-        try:
-            status = args.run(args)
-            sys.stdout.flush()
-            return status
-        except SweetError as error:
-            if args.debug:
-                traceback.print_exc()
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-            return FAILURE
-        except SystemExit as stop:  # a verb's own look at its arguments
-            return stop.code if isinstance(stop.code, int) else FAILURE
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            return _INTERRUPTED
-        except BrokenPipeError:
-            _forget_stdout()
-            return _BROKEN_PIPE
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     debug = argparse.ArgumentParser(add_help=False)
-    debug.add_argument(
-        "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
-    )
+    debug.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
     parser = argparse.ArgumentParser(
         prog="itrex-sweet",
         description="Early-exit text classification on the CPU: train a model, run it, measure it.",
@@ -80,9 +81,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
             allow_abbrev=False,
         )
         command.add_arguments(of_verb)
-        of_verb.set_defaults(
-            run=command.run, parser=of_verb, takes_more=getattr(command, "TAKES_MORE", False)
-        )
+        of_verb.set_defaults(run=command.run, parser=of_verb, takes_more=getattr(command, "TAKES_MORE", False))
     args, more = parser.parse_known_args(argv)
     if more and not args.takes_more:
         args.parser.error(f"unknown arguments: {' '.join(more)}")

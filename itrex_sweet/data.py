@@ -160,9 +160,7 @@ def read_rows(
         raise InputError(f"{described} has no rows.")
     if columns is None or columns.label is None:
         if require_labels:
-            raise ConfigError(
-                _no_such_column(described, label_column, known_columns, "labels", "--label-column")
-            )
+            raise ConfigError(_no_such_column(described, label_column, known_columns, "labels", "--label-column"))
         return Rows(texts, None, names, described, known_columns)
     labels, names = _label_ids(raw_labels, places, names)
     return Rows(texts, labels, names, described, known_columns)
@@ -282,9 +280,7 @@ class Columns:
             if not isinstance(value, str):
                 return None, f"column {name!r} holds {type(value).__name__}, not a text"
             if not value.strip():
-                return None, f"the text in column {name!r} is empty" if len(
-                    record
-                ) > 1 else "the text is empty"
+                return None, f"the text in column {name!r} is empty" if len(record) > 1 else "the text is empty"
             if any("\ud800" <= character <= "\udfff" for character in value):
                 return None, f"column {name!r} is not valid UTF-8" if len(record) > 1 else "not valid UTF-8"
             parts.append(value)
@@ -324,9 +320,7 @@ def _label_ids(
         return [by_name[name] for name in spelled], names
     for row, (label, place) in enumerate(zip(ids, places, strict=True)):
         if label < 0:
-            raise InputError(
-                f"{place}: label {label}; labels count from 0 (a test set without labels?)", (row,)
-            )
+            raise InputError(f"{place}: label {label}; labels count from 0 (a test set without labels?)", (row,))
         if names is not None and label >= len(names):
             raise InputError(
                 f"{place}: label {label}; labels go from 0 to {len(names) - 1} ({', '.join(names)})", (row,)
@@ -454,9 +448,7 @@ def _load_dataset(name: str, config: str | None, split: str | None) -> Any:
     # `datasets` raises what its readers raise: beside its own errors those of files, networks and parsers.
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, NotImplementedError) as error:
         first_line = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(
-            f"{name} is neither a file here nor a data set that could be loaded: {first_line}"
-        ) from error
+        raise InputError(f"{name} is neither a file here nor a data set that could be loaded: {first_line}") from error
     if not isinstance(loaded, Mapping):
         return loaded
     if split is None and len(loaded) == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from optimum.modeling_base import OptimizedModel
-from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig
+from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from itrex_sweet import criteria
@@ -252,14 +252,19 @@ class SweetModelForSequenceClassification(OptimizedModel):
         """
         if isinstance(texts, str):
             raise InputError("predict takes a list of texts; wrap a single one: predict([text]).")
-        for name, value, known in (("errors", errors, ("raise", "mark")), ("overlong", overlong, ("truncate", "refuse"))):
+        for name, value, known in (
+            ("errors", errors, ("raise", "mark")),
+            ("overlong", overlong, ("truncate", "refuse")),
+        ):
             if value not in known:
                 raise ConfigError(f"{name}={value!r}: choose one of {', '.join(known)}.")
         texts = list(texts)
         reading = self._reader().read(texts, max_length, overlong)
         if reading.errors and errors == "raise":
             shown = "; ".join(f"row {row}: {reason}" for row, reason in list(reading.errors.items())[:5])
-            raise InputError(f"{len(reading.errors)} of {len(texts)} texts cannot be read: {shown}", tuple(reading.errors))
+            raise InputError(
+                f"{len(reading.errors)} of {len(texts)} texts cannot be read: {shown}", tuple(reading.errors)
+            )
         answers = self._answers(reading.batch, threshold, batch_size)
         predictions = self._predictions(answers)
         results: list[dict[str, Any]] = [{}] * len(texts)
@@ -286,7 +291,9 @@ class SweetModelForSequenceClassification(OptimizedModel):
         reading = self._reader().read(texts, max_length, "truncate")
         if reading.errors:
             row, reason = next(iter(reading.errors.items()))
-            raise InputError(f"{len(reading.errors)} texts cannot be read, the first, row {row}: {reason}", tuple(reading.errors))
+            raise InputError(
+                f"{len(reading.errors)} texts cannot be read, the first, row {row}: {reason}", tuple(reading.errors)
+            )
         return reading.batch
 
     def exit_layers(self, answers: Answers) -> np.ndarray:
@@ -358,8 +365,15 @@ def _array(values: torch.Tensor | np.ndarray | None) -> np.ndarray | None:
 
 
 def _tokenizer_in(directory: Path) -> Any:
-    from transformers import AutoTokenizer
+    """The tokenizer saved in a folder, or `None`."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     if not any((directory / name).is_file() for name in ("tokenizer_config.json", "tokenizer.json")):
         return None
-    return AutoTokenizer.from_pretrained(directory)
+    try:
+        return AutoTokenizer.from_pretrained(directory)
+    except ValueError:
+        # transformers 4 does not know the class that version 5 gives a tokenizer without one of its own.
+        if not (directory / "tokenizer.json").is_file():
+            raise
+        return PreTrainedTokenizerFast.from_pretrained(directory)

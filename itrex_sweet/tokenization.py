@@ -39,7 +39,9 @@ class TextReader:
     def __init__(self, tokenizer: Any, max_tokens: int | None, uncounted_token: int | None):
         self.tokenizer = tokenizer
         self.uncounted_token = uncounted_token
-        limits = [limit for limit in (max_tokens, tokenizer.model_max_length) if limit is not None and limit < 1_000_000]
+        limits = [
+            limit for limit in (max_tokens, tokenizer.model_max_length) if limit is not None and limit < 1_000_000
+        ]
         self.limit = min(limits, default=None)
 
     def read(self, texts: Sequence[Any], max_length: int | None, overlong: str) -> Reading:
@@ -54,13 +56,16 @@ class TextReader:
         errors = {row: reason for row, text in enumerate(texts) if (reason := _unreadable(text))}
         rows = [row for row in range(len(texts)) if row not in errors]
         encoded = self._encode([texts[row] for row in rows])
-        overlong_rows = [] if limit is None else [row for row, ids in zip(rows, encoded["input_ids"], strict=True) if len(ids) > limit]
+        overlong_rows = (
+            []
+            if limit is None
+            else [row for row, ids in zip(rows, encoded["input_ids"], strict=True) if len(ids) > limit]
+        )
         if overlong_rows and overlong == "refuse":
             lengths = dict(zip(rows, map(len, encoded["input_ids"]), strict=True))
             errors.update({row: f"{lengths[row]} tokens, and the limit is {limit}" for row in overlong_rows})
         elif overlong_rows:
-            logger.warning("%d texts have more than %d tokens and were cut, the first is row %d.",
-                           len(overlong_rows), limit, overlong_rows[0])  # fmt: skip
+            logger.warning("%d texts have more than %d tokens and were cut.", len(overlong_rows), limit)
             cut = self._encode([texts[row] for row in overlong_rows], max_length=limit, truncation=True)
             places = {row: place for place, row in enumerate(rows)}
             for name, values in cut.items():

@@ -9,12 +9,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from tests.tiny_artifacts import model_and_tensors, tiny_artifact, tiny_cascade, tiny_tokenizer
 from transformers import AutoModelForSequenceClassification
 
 from itrex_sweet.artifact import SCHEMA_VERSION, copy_artifact, open_artifact, write_artifact, write_cascade
 from itrex_sweet.config import Policy
 from itrex_sweet.errors import ArtifactError, ConfigError
+from tests.tiny_artifacts import model_and_tensors, tiny_artifact, tiny_cascade, tiny_tokenizer
 
 
 def fingerprint(directory):
@@ -33,7 +33,9 @@ def test_what_was_written_is_read(tmp_path):
     artifact = open_artifact(tmp_path / "a")
     assert artifact == written
     assert artifact.exits == (1, 2, 4) and artifact.policy == policy and artifact.layers_run == (1, 2, 4)
-    assert {"config.json", "sweet_config.json", "model.safetensors", "tokenizer.json"} <= set(os.listdir(tmp_path / "a"))
+    assert {"config.json", "sweet_config.json", "model.safetensors", "tokenizer.json"} <= set(
+        os.listdir(tmp_path / "a")
+    )
     assert not list((tmp_path / "a").glob(".incoming*"))
 
 
@@ -67,7 +69,7 @@ def test_a_copy_has_everything_and_the_new_policy(tmp_path, make):
     copy = copy_artifact(source, tmp_path / "b", policy)
     assert open_artifact(tmp_path / "b").policy == policy
     assert set(fingerprint(tmp_path / "a")) == set(fingerprint(tmp_path / "b"))
-    for before, after in zip(source.stages or [source], copy.stages or [copy]):
+    for before, after in zip(source.stages or [source], copy.stages or [copy], strict=True):
         assert before.tensors().keys() == after.tensors().keys()
 
 
@@ -116,7 +118,10 @@ DAMAGES = {
     "one bit": (flip_a_bit, "SHA-256 differs"),
     "half a JSON": (lambda d: (d / "sweet_config.json").write_text('{"format": "itr'), "cannot be read as JSON"),
     "JSON list": (lambda d: (d / "config.json").write_text("[1]"), "holds list"),
-    "foreign": (lambda d: edit(d / "sweet_config.json", lambda s: s.update(format="other")), "written by something else"),
+    "foreign": (
+        lambda d: edit(d / "sweet_config.json", lambda s: s.update(format="other")),
+        "written by something else",
+    ),
     "newer": (
         lambda d: edit(d / "sweet_config.json", lambda s: s.update(schema_version=SCHEMA_VERSION + 1)),
         "Upgrade itrex-sweet",

@@ -14,7 +14,12 @@ def test_default_exits_are_valid_for_every_depth(depth):
 
 
 def test_default_exits_keep_the_papers_proportion():
-    assert [default_exits(depth) for depth in (3, 6, 12, 24)] == [(1, 2, 3), (1, 2, 3, 6), (1, 4, 6, 12), (2, 8, 12, 24)]
+    assert [default_exits(depth) for depth in (3, 6, 12, 24)] == [
+        (1, 2, 3),
+        (1, 2, 3, 6),
+        (1, 4, 6, 12),
+        (2, 8, 12, 24),
+    ]
 
 
 @pytest.mark.parametrize(

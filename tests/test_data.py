@@ -215,7 +215,5 @@ def test_the_research_data_is_readable(task):
     rows = read_rows(folder / "validation.jsonl.gz", require_labels=True)
     assert len(rows) == info["splits"]["validation"]["rows"]
     assert rows.label_names == tuple(info["labels"])
-    assert [rows.labels.count(label) for label in range(rows.num_labels)] == info["splits"]["validation"][
-        "labels"
-    ]
+    assert [rows.labels.count(label) for label in range(rows.num_labels)] == info["splits"]["validation"]["labels"]
     assert all(isinstance(text, tuple) == ("sentence2" in info["columns"]) for text in rows.texts)

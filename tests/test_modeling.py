@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.tiny_artifacts import tiny_artifact, tiny_cascade, tiny_tokenizer
 from transformers import pipeline
 
 from itrex_sweet import SweetModelForSequenceClassification
@@ -19,6 +18,7 @@ from itrex_sweet.errors import (
     InputError,
     NonFiniteLogitsError,
 )
+from tests.tiny_artifacts import tiny_artifact, tiny_cascade, tiny_tokenizer
 
 TEXTS = ["the soup was good", "never again", "a slow phone but a great room", "awful", "not bad"]
 LABELS = {"LABEL_0", "LABEL_1", "LABEL_2"}
@@ -72,7 +72,7 @@ def test_temperatures_of_the_exit_shape_the_score(directory):
     cold = model.predict(TEXTS)
     model.policy = Policy((0.0, 0.0), (4.0, 1.0, 1.0))
     warm = model.predict(TEXTS)
-    for before, after in zip(cold, warm):
+    for before, after in zip(cold, warm, strict=True):
         assert before["label"] == after["label"] and before["score"] > after["score"]
 
 
@@ -122,7 +122,7 @@ def test_overlong_texts_are_cut_with_a_warning_or_refused(model, caplog):
     long = "the soup was good " * 30
     with caplog.at_level(logging.WARNING):
         rows = model.predict(["awful", long])
-    assert "1 texts have more than 32 tokens and were cut, the first is row 1" in caplog.text
+    assert "1 texts have more than 32 tokens and were cut" in caplog.text
     assert rows[1]["label"] in LABELS
     with pytest.raises(InputError, match=r"row 1: 122 tokens, and the limit is 32"):
         model.predict(["awful", long], overlong="refuse")

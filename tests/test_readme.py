@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from tests.tiny_artifacts import tiny_tokenizer
 from tests.tiny_models import tiny_model
 
@@ -22,8 +23,10 @@ def test_the_readme_runs(tmp_path, monkeypatch, capsys):
     tiny_tokenizer().save_pretrained(folder)
     names: dict = {}
     for block in blocks.values():
-        exec(compile(block, str(README), "exec"), names)  # noqa: S102
-    metrics = names["trainer"].state.log_history[-2 if "train_runtime" in names["trainer"].state.log_history[-1] else -1]
+        exec(compile(block, str(README), "exec"), names)
+    metrics = names["trainer"].state.log_history[
+        -2 if "train_runtime" in names["trainer"].state.log_history[-1] else -1
+    ]
     assert {f"eval_exit_{exit_}_accuracy" for exit_ in (1, 4, 6, 12)} <= set(metrics)
     assert names["output"].exit_layer.shape == (2,)
     assert {row["exit_layer"] for row in names["model"].predict(["a fine phone"], threshold=1.0)} == {12}

@@ -79,7 +79,7 @@ def test_optional_packages_are_imported_in_the_room_that_owns_them(path):
     relative = path.relative_to(PACKAGE).as_posix()
     for package, owner in owners.items():
         if any(name.split(".")[0] == package for name in imported(path)):
-            assert relative.startswith(owner) or relative == "commands/train.py" and package == "peft"
+            assert relative.startswith(owner), f"{relative} imports {package}"
 
 
 @pytest.mark.parametrize("name", sorted(WITHOUT_TORCH))

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tests.tiny_models import tiny_model
 
 from itrex_sweet.artifact import Artifact, write_artifact, write_cascade
 from itrex_sweet.config import Policy, SweetConfig
 from itrex_sweet.families import EXIT_HEADS, family_of
+from tests.tiny_models import tiny_model
 
 
 def model_and_tensors(family: str, exits: tuple[int, ...], num_labels: int = 3, seed: int = 0):
@@ -20,7 +20,9 @@ def model_and_tensors(family: str, exits: tuple[int, ...], num_labels: int = 3, 
     model = tiny_model(family, num_layers=exits[-1], num_labels=num_labels, seed=seed).eval()
     row = family_of(model.config)
     generator = torch.Generator().manual_seed(seed + 1)
-    tensors = {name: value.clone().contiguous() for name, value in model.state_dict().items() if value.is_floating_point()}
+    tensors = {
+        name: value.clone().contiguous() for name, value in model.state_dict().items() if value.is_floating_point()
+    }
     for exit_ in exits[:-1]:
         for source, name in ((row.head_dense, "dense"), (row.head_out, "classifier")):
             module = attrgetter(source)(model)
@@ -34,7 +36,11 @@ def model_and_tensors(family: str, exits: tuple[int, ...], num_labels: int = 3, 
 
 
 def tiny_artifact(
-    directory: Path, family: str = "bert", exits: tuple[int, ...] = (1, 2, 4), tokenizer=None, policy: Policy | None = None
+    directory: Path,
+    family: str = "bert",
+    exits: tuple[int, ...] = (1, 2, 4),
+    tokenizer=None,
+    policy: Policy | None = None,
 ) -> Artifact:
     """An early-exit artifact of a tiny random model."""
     _, config, tensors = model_and_tensors(family, exits)
@@ -57,7 +63,29 @@ def tiny_tokenizer():
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    words = "the a room phone soup was is not never good bad awful great fine slow quick cold warm but and again".split()
+    words = [
+        "the",
+        "a",
+        "room",
+        "phone",
+        "soup",
+        "was",
+        "is",
+        "not",
+        "never",
+        "good",
+        "bad",
+        "awful",
+        "great",
+        "fine",
+        "slow",
+        "quick",
+        "cold",
+        "warm",
+        "but",
+        "and",
+        "again",
+    ]
     vocabulary = {token: place for place, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -51,9 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="rows to time; 0 for none (default: 256)",
     )
-    group.add_argument(
-        "--repeats", type=options.positive, default=3, metavar="N", help="of which the median counts"
-    )
+    group.add_argument("--repeats", type=options.positive, default=3, metavar="N", help="of which the median counts")
     parser.add_argument(
         "--output",
         type=Path,
@@ -127,9 +125,7 @@ def shown(evaluation: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def labelled_rows(
-    args: argparse.Namespace, source: str, split: str | None, names: tuple[str, ...] | None
-) -> Rows:
+def labelled_rows(args: argparse.Namespace, source: str, split: str | None, names: tuple[str, ...] | None) -> Rows:
     """Reads labelled texts as the options say.
 
     Args:

@@ -76,9 +76,7 @@ def _artifact(name: str) -> dict[str, Any]:
         "layers run": list(artifact.layers_run),
         "policy": artifact.policy.to_dict(),
         "precision": artifact.precision,
-        "tokenizer": any(
-            (artifact.directory / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json")
-        ),
+        "tokenizer": any((artifact.directory / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json")),
         "bytes": _sizes(artifact),
         "provenance": dict(artifact.provenance),
     }
@@ -87,8 +85,7 @@ def _artifact(name: str) -> dict[str, Any]:
 def _sizes(artifact: Artifact) -> dict[str, int]:
     directory = artifact.directory
     return {
-        path.relative_to(directory).as_posix(): path.stat().st_size
-        for path in sorted(directory.rglob("*.safetensors"))
+        path.relative_to(directory).as_posix(): path.stat().st_size for path in sorted(directory.rglob("*.safetensors"))
     }
 
 

@@ -20,9 +20,7 @@ def threshold(text: str) -> float | tuple[float, ...]:
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a number, nor numbers separated by commas"
-        ) from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number, nor numbers separated by commas") from None
     if not all(0.0 <= value <= 1.0 for value in values):
         raise argparse.ArgumentTypeError(f"{text}: a threshold lies in [0, 1]; 1 lets no row leave early")
     return values[0] if len(values) == 1 else values
@@ -33,9 +31,7 @@ def whole_numbers(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a whole number, nor several separated by commas"
-        ) from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, nor several separated by commas") from None
 
 
 def add_running(parser: argparse.ArgumentParser) -> None:
@@ -48,19 +44,13 @@ def add_running(parser: argparse.ArgumentParser) -> None:
         help="leave at the first exit whose confidence is above it, in [0, 1]; one for all, or "
         "one for each exit but the last, separated by commas (default: as stored)",
     )
-    group.add_argument(
-        "--batch-size", type=positive, default=32, metavar="N", help="rows together (default: 32)"
-    )
-    group.add_argument(
-        "--backend", default="auto", metavar="NAME", help="name of a backend (default: the best here)"
-    )
+    group.add_argument("--batch-size", type=positive, default=32, metavar="N", help="rows together (default: 32)")
+    group.add_argument("--backend", default="auto", metavar="NAME", help="name of a backend (default: the best here)")
 
 
 def add_columns(parser: argparse.ArgumentParser, labels: bool = True) -> None:
     """Where texts and labels are: `--text-column`, `--pair-column`, `--label-column`."""
-    group = parser.add_argument_group(
-        "columns", "guessed from the common names (text, sentence1 + sentence2, ...)"
-    )
+    group = parser.add_argument_group("columns", "guessed from the common names (text, sentence1 + sentence2, ...)")
     group.add_argument("--text-column", metavar="NAME", help="of the text, or of the first text of a pair")
     group.add_argument("--pair-column", metavar="NAME", help="of the second text of a pair")
     if labels:

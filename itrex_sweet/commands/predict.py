@@ -64,9 +64,7 @@ def run(args: argparse.Namespace) -> int:
     for chunk in _chunks(_texts(args, sources), size):
         good = [text for text, problem in chunk if problem is None]
         answers = iter(
-            model.predict(good, max_length=args.max_length, overlong=args.overlong, errors="mark")
-            if good
-            else []
+            model.predict(good, max_length=args.max_length, overlong=args.overlong, errors="mark") if good else []
         )
         total += len(chunk)
         for text, problem in chunk:

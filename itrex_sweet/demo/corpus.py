@@ -54,7 +54,7 @@ LABELS: tuple[str, ...] = ("negative", "positive")
 SPLITS: tuple[str, ...] = ("train", "calibration", "test")
 
 # Percent of each split. Real reviews are mostly plain ones.
-SHARES: dict[str, int] = {"plain": 40, "negated": 15, "contrasted": 15, "mixed": 15, "ironic": 15}
+SHARES: dict[str, int] = {"plain": 36, "negated": 16, "contrasted": 16, "mixed": 16, "ironic": 16}
 
 # Rows that the templates of any split can fill without repeating a text.
 MAX_ROWS = 20_000
@@ -85,12 +85,10 @@ class Review:
     template: str
 
 
-def make_corpus(
-    train: int = 4000, calibration: int = 600, test: int = 800, seed: int = 0
-) -> dict[str, list[Review]]:
+def make_corpus(train: int = 4000, calibration: int = 600, test: int = 800, seed: int = 0) -> dict[str, list[Review]]:
     """Writes reviews of all levels for three splits that share neither a text nor a template.
 
-    Each split is 40 % plain and 15 % of every other level, rounded to whole rows; the labels of a level differ
+    Each split is 36 % plain and 16 % of every other level, rounded to whole rows; the labels of a level differ
     by one row at most. The rows are in random order. A split is the same whatever the sizes of the others.
 
     Args:

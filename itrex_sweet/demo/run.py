@@ -67,7 +67,9 @@ def _write_corpus(corpus: dict[str, list[Review]], output: Path) -> dict[str, Pa
     try:
         (output / "data").mkdir(parents=True, exist_ok=True)
         for split, path in files.items():
-            rows = [{"text": review.text, "label": LABELS[review.label], "level": review.level} for review in corpus[split]]
+            rows = [
+                {"text": review.text, "label": LABELS[review.label], "level": review.level} for review in corpus[split]
+            ]
             path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     except OSError as error:
         raise ArtifactError(f"cannot write into {output} ({error}).") from error
@@ -105,7 +107,10 @@ def _answer_examples(directory: Path, reviews: Sequence[Review], output: Path) -
     lines = []
     for review, answer in zip(chosen, answers, strict=True):
         right = "right" if answer["label"] == LABELS[review.label] else "WRONG"
-        print(f"{review.level:<11}exit {answer['exit_layer']}  {answer['label']:<9}{answer['score']:.2f} {right}  {review.text}")
+        print(
+            f"{review.level:<11}exit {answer['exit_layer']}  {answer['label']:<9}{answer['score']:.2f} {right}  "
+            f"{review.text}"
+        )
         lines.append(json.dumps({"text": review.text, "level": review.level, "gold": LABELS[review.label], **answer}))
     (output / "examples.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -128,7 +133,10 @@ def _measure(directory: Path, reviews: Sequence[Review], output: Path) -> None:
     _print_levels(model.predict(texts), reviews)
     (output / "evaluation.json").write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n", encoding="utf-8")
     plot_curves({"SWEET": evaluation.curve}, output / "curve.png", title="Reviews of graded difficulty")
-    write_card(model.artifact, render_card(model.artifact, evaluation, title="Review sentiment", data="the demo's test reviews"))
+    write_card(
+        model.artifact,
+        render_card(model.artifact, evaluation, title="Review sentiment", data="the demo's test reviews"),
+    )
 
 
 def _print_levels(answers: Sequence[dict], reviews: Sequence[Review]) -> None:

@@ -70,9 +70,7 @@ class Curve:
         inside = layers[(layers > self.cheapest) & (layers < self.depth)]
         budgets = np.concatenate([[self.cheapest], inside, [self.depth]])
         heights = np.interp(budgets, layers, metric)
-        return float(
-            (np.diff(budgets) * (heights[1:] + heights[:-1]) / 2).sum() / (self.depth - self.cheapest)
-        )
+        return float((np.diff(budgets) * (heights[1:] + heights[:-1]) / 2).sum() / (self.depth - self.cheapest))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

@@ -129,9 +129,7 @@ def evaluate_models(
     for name, model in models.items():
         described = dict(metric=metric, metric_name=metric_name)
         of_model = {policy: milliseconds for (named, policy), milliseconds in taken.items() if named == name}
-        at_exits = {
-            place: of_model.get(only_at(place, model.policy)) for place in range(len(outcomes[name].exits))
-        }
+        at_exits = {place: of_model.get(only_at(place, model.policy)) for place in range(len(outcomes[name].exits))}
         report = make_report(
             outcomes[name],
             model.policy,

@@ -69,9 +69,7 @@ class Machine:
 
     def describe(self) -> str:
         """One line for people."""
-        threads = (
-            "" if self.threads is None else f", {self.threads} torch thread{'s' if self.threads != 1 else ''}"
-        )
+        threads = "" if self.threads is None else f", {self.threads} torch thread{'s' if self.threads != 1 else ''}"
         sets = ", ".join(self.instruction_sets) or "no vector extension known here"
         return f"{self.processor}, {self.usable_cores} of {self.cores} cores{threads} ({sets})"
 

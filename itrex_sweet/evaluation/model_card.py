@@ -33,9 +33,7 @@ def render_card(
         base_model: name on the hub of the model that was fine-tuned.
         dataset: name on the hub of the data.
     """
-    kind = (
-        "Cascade of independent models" if artifact.architecture == CASCADE else "Early-exit text classifier"
-    )
+    kind = "Cascade of independent models" if artifact.architecture == CASCADE else "Early-exit text classifier"
     labels = _label_names(artifact)
     parts = [
         _front_matter(artifact, evaluation, base_model, dataset),

@@ -84,9 +84,7 @@ class ExitOutcomes:
 
     def confidences(self, policy: Policy) -> np.ndarray:
         """(rows, exits) float32, by the policy's criterion; NaN where logits are not finite."""
-        columns = [
-            criteria.confidence(policy, place, self.logits[:, place]) for place in range(len(self.exits))
-        ]
+        columns = [criteria.confidence(policy, place, self.logits[:, place]) for place in range(len(self.exits))]
         return np.stack(columns, axis=1)
 
     def leaving(self, policy: Policy) -> np.ndarray:

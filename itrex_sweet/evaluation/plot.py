@@ -58,9 +58,7 @@ def plot_curves(curves: Mapping[str, Curve], path: str | os.PathLike, title: str
         _draw(panels[1], curves, lambda point: point.milliseconds)
         panels[1].set_xlabel("milliseconds per text")
     if len(curves) > 1:
-        figure.legend(
-            *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False
-        )
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     if title:
         figure.suptitle(title, fontsize=12, color=_INK)
     path = Path(path)
@@ -75,9 +73,7 @@ def plot_curves(curves: Mapping[str, Curve], path: str | os.PathLike, title: str
 def _draw(panel: Any, curves: Mapping[str, Curve], across: Callable[[CurvePoint], float | None]) -> None:
     """One line per curve, its points in the order of their thresholds."""
     for place, (name, curve) in enumerate(curves.items()):
-        shown = [
-            (value, 100 * point.metric) for point in curve.points if (value := across(point)) is not None
-        ]
+        shown = [(value, 100 * point.metric) for point in curve.points if (value := across(point)) is not None]
         if not shown:
             continue
         panel.plot(

@@ -9,9 +9,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
-def progress(
-    items: Iterable[Item], description: str, total: int | None = None, unit: str = "it"
-) -> Iterator[Item]:
+def progress(items: Iterable[Item], description: str, total: int | None = None, unit: str = "it") -> Iterator[Item]:
     """Iterates, with a bar on standard error where one is wanted.
 
     None is shown where standard error is no terminal, or where transformers' progress bars, or everything

@@ -98,9 +98,7 @@ def only_at(exit_index: int, policy: Policy) -> Policy:
         exit_index: place of the exit among the exits, from 0.
         policy: whose temperatures and criterion are kept.
     """
-    return policy.with_threshold(
-        [1.0 if place < exit_index else 0.0 for place in range(len(policy.thresholds))]
-    )
+    return policy.with_threshold([1.0 if place < exit_index else 0.0 for place in range(len(policy.thresholds))])
 
 
 def make_report(
@@ -134,9 +132,7 @@ def make_report(
                 metric=float(metric(predictions[:, place], outcomes.labels)),
                 share_leaving=float(here.mean()),
                 metric_of_leaving=float(metric(answers[here], outcomes.labels[here])) if here.any() else None,
-                mean_confidence=float(confidences[finite, place].mean(dtype=np.float64))
-                if finite.any()
-                else None,
+                mean_confidence=float(confidences[finite, place].mean(dtype=np.float64)) if finite.any() else None,
                 milliseconds=(exit_milliseconds or {}).get(place),
             )
         )

@@ -35,9 +35,7 @@ def milliseconds_per_row(
         milliseconds per row, by name.
     """
     if rows < 1 or repeats < 1 or warm_ups < 0:
-        raise ConfigError(
-            f"rows={rows}, repeats={repeats}, warm_ups={warm_ups}: time at least one row, once."
-        )
+        raise ConfigError(f"rows={rows}, repeats={repeats}, warm_ups={warm_ups}: time at least one row, once.")
     seconds: dict[Name, list[float]] = {name: [] for name in tasks}
     turns = [(round_, name) for round_ in range(-warm_ups, repeats) for name in tasks]
     for round_, name in progress(turns, "timing", unit="run"):

@@ -118,7 +118,9 @@ class Executor:
         for exit_index, queue in enumerate(waiting):
             while len(queue) >= least:
                 rows, hidden = queue.take(count)
-                yield from self._at_exit(exit_index + 1, rows, self.backend.advance(exit_index, hidden), policy, waiting)
+                yield from self._at_exit(
+                    exit_index + 1, rows, self.backend.advance(exit_index, hidden), policy, waiting
+                )
 
     def _at_exit(
         self, exit_index: int, rows: np.ndarray, hidden: Hidden, policy: Policy, waiting: list[_WaitingRows]

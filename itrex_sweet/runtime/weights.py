@@ -163,7 +163,9 @@ class _Reader:
         if name not in self.tensors:
             raise ArtifactError(f"{self.artifact.directory}: the weights lack {name!r}; write the artifact anew.")
         tensor = self.tensors[name].float().contiguous()
-        if len(shape) != tensor.dim() or any(want not in (None, got) for want, got in zip(shape, tensor.shape, strict=True)):
+        if len(shape) != tensor.dim() or any(
+            want not in (None, got) for want, got in zip(shape, tensor.shape, strict=True)
+        ):
             raise ArtifactError(
                 f"{self.artifact.directory}: {name!r} has shape {tuple(tensor.shape)}, the config needs {shape}."
             )

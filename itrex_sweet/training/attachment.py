@@ -117,10 +117,7 @@ class Attachment:
         backbone = getattr(self._base, self._family.backbone)
         return [
             self.model.register_forward_pre_hook(self._before_model, with_kwargs=True),
-            *(
-                layer.register_forward_pre_hook(self._before_layer, with_kwargs=True)
-                for layer in self._layers
-            ),
+            *(layer.register_forward_pre_hook(self._before_layer, with_kwargs=True) for layer in self._layers),
             backbone.register_forward_hook(self._after_backbone),
             self.model.register_forward_hook(self._after_model),
         ]
@@ -228,9 +225,7 @@ class Attachment:
         self.exit_logits, self.exit_losses = {}, {}
 
     def _labels_in(self, args: tuple, kwargs: dict) -> torch.Tensor | None:
-        return (
-            args[self._position_of_labels] if self._position_of_labels < len(args) else kwargs.get("labels")
-        )
+        return args[self._position_of_labels] if self._position_of_labels < len(args) else kwargs.get("labels")
 
     def _with_labels(self, labels: torch.Tensor, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         position = self._position_of_labels
@@ -270,9 +265,7 @@ def attach(
     saved = getattr(base.config, "sweet", None)
     config = _settings(config, saved, depth)
 
-    heads = {
-        exit_: head_like_the_models_own(base, family, not config.shares_pooler) for exit_ in config.exits[:-1]
-    }
+    heads = {exit_: head_like_the_models_own(base, family, not config.shares_pooler) for exit_ in config.exits[:-1]}
     if heads and (saved or heads_from is not None):
         _restore(heads, heads_from, base)
     modules = nn.ModuleDict()
@@ -331,9 +324,7 @@ def _position_of_labels(model: nn.Module, base: nn.Module) -> int:
         names = list(inspect.signature(type(module).forward).parameters)[1:]  # without self
         if "labels" in names:
             return names.index("labels")
-    raise UnsupportedModelError(
-        f"{type(base).__name__}.forward takes no labels: exits need a classification model."
-    )
+    raise UnsupportedModelError(f"{type(base).__name__}.forward takes no labels: exits need a classification model.")
 
 
 def _checkpoints(layer: nn.Module) -> bool:
@@ -350,8 +341,7 @@ def _depth(model: nn.Module, family: Family) -> int:
     depth = model.config.num_hidden_layers
     if not isinstance(layers, nn.ModuleList) or len(layers) != depth:
         raise UnsupportedModelError(
-            f"{type(model).__name__} does not hold num_hidden_layers={depth} layers at "
-            f"{family.layers_path!r}."
+            f"{type(model).__name__} does not hold num_hidden_layers={depth} layers at {family.layers_path!r}."
         )
     return depth
 

@@ -321,8 +321,7 @@ def _refuse_unfit(args: TrainingArguments) -> None:
             "ACCELERATE_DYNAMO_BACKEND, where the Trainer keeps it for the whole process",
         ),
         "deepspeed": (
-            bool(getattr(args, "deepspeed", None))
-            or os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true",
+            bool(getattr(args, "deepspeed", None)) or os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true",
             "segments are clipped and checked as whole parameters. Use DDP",
         ),
         "fsdp": (

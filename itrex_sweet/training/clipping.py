@@ -8,9 +8,7 @@ import torch
 from torch import nn
 
 
-def clip_by_segment(
-    segments: Mapping[int, Iterable[nn.Parameter]], max_norm: float
-) -> dict[int, torch.Tensor]:
+def clip_by_segment(segments: Mapping[int, Iterable[nn.Parameter]], max_norm: float) -> dict[int, torch.Tensor]:
     """Clips each segment's gradient to a norm of its own.
 
     One global norm would couple the exits: a steep loss at one of them would shorten the steps of all.

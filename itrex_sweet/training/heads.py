@@ -26,9 +26,7 @@ class ExitHead(nn.Module):
         dropouts: probabilities before `dense` and before `classifier`.
     """
 
-    def __init__(
-        self, dense: nn.Linear | None, classifier: nn.Linear, activation: str, dropouts: tuple[float, float]
-    ):
+    def __init__(self, dense: nn.Linear | None, classifier: nn.Linear, activation: str, dropouts: tuple[float, float]):
         super().__init__()
         if dense is not None:
             self.dense = dense
@@ -98,9 +96,7 @@ def _plain_linear(model: nn.Module, path: str, shape: tuple[int, int]) -> nn.Lin
     expected = f"a linear layer from {shape[1]} to {shape[0]} features at {path!r}"
     advice = "Load the model with AutoModelForSequenceClassification, and leave its head as it is."
     if module is None:
-        raise UnsupportedModelError(
-            f"{type(model).__name__} has no {path!r}: exits need {expected}. {advice}"
-        )
+        raise UnsupportedModelError(f"{type(model).__name__} has no {path!r}: exits need {expected}. {advice}")
     linear = without_wrappers(module)
     if not isinstance(linear, nn.Linear):
         raise UnsupportedModelError(

@@ -24,9 +24,7 @@ def classification_loss(
     Returns:
         A float32 scalar; 0 where no row is labelled.
     """
-    total = F.cross_entropy(
-        logits.float(), labels.to(logits.device), ignore_index=IGNORED_LABEL, reduction="sum"
-    )
+    total = F.cross_entropy(logits.float(), labels.to(logits.device), ignore_index=IGNORED_LABEL, reduction="sum")
     items = (labels != IGNORED_LABEL).sum() if num_items is None else torch.as_tensor(num_items)
     return total / items.to(total.device).clamp(min=1)
 
@@ -43,9 +41,7 @@ def checked_labels(labels: torch.Tensor, num_labels: int) -> torch.Tensor:
             "one class index per row, of shape (rows,)."
         )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise InputError(
-            f"labels of type {labels.dtype}: labels are class indices, whole numbers (torch.long)."
-        )
+        raise InputError(f"labels of type {labels.dtype}: labels are class indices, whole numbers (torch.long).")
     labels = labels.long()
     wrong = (labels != IGNORED_LABEL) & ((labels < 0) | (labels >= num_labels))
     if wrong.any():

@@ -79,7 +79,5 @@ def merged_copy(model: Any) -> nn.Module:
     """
     merged = copy.deepcopy(model)
     if not hasattr(merged.base_model, "merge_and_unload"):
-        raise UnsupportedModelError(
-            f"{type(merged.base_model).__name__} adapters cannot be merged into the weights."
-        )
+        raise UnsupportedModelError(f"{type(merged.base_model).__name__} adapters cannot be merged into the weights.")
     return merged.merge_and_unload()

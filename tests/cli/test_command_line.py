@@ -104,9 +104,7 @@ def test_debug_shows_the_traceback(run, monkeypatch, place):
 
     monkeypatch.setattr(info, "run", fail)
     finished = run("--debug", "info") if place == "before" else run("info", "--debug")
-    assert (
-        finished.status == 1 and "Traceback" in finished.err and finished.err.endswith("error: two lines\n")
-    )
+    assert finished.status == 1 and "Traceback" in finished.err and finished.err.endswith("error: two lines\n")
     assert "Traceback" not in run("info").err
 
 
@@ -156,17 +154,28 @@ def test_in_a_process_of_its_own_with_standard_input(artifact):
     assert finished.stdout.count('"exit_layer"') == 2
 
 
+def piped(*argv):
+    """Starts the command line with buffered output, as it is outside of tests."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONUNBUFFERED", None)
+    command = [sys.executable, "-m", "itrex_sweet.cli", *map(str, argv)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, text=True, env=environment, **pipes)
+
+
 def test_a_reader_that_closes_the_pipe_is_no_error(artifact, tmp_path):
     texts = tmp_path / "many.txt"
     texts.write_text("the room was good\n" * 4000)
-    command = [sys.executable, "-m", "itrex_sweet.cli", "predict", str(artifact), str(texts)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
-    assert '"label"' in process.stdout.readline()
-    process.stdout.close()
-    err = process.stderr.read()
-    process.stderr.close()
-    assert process.wait(timeout=120) == 141
+    with piped("predict", artifact, texts) as process:
+        assert '"label"' in process.stdout.readline()
+        process.stdout.close()
+        err = process.stderr.read()
+    assert process.returncode == 141
     assert "BrokenPipe" not in err and "Traceback" not in err
+
+
+def test_nor_is_one_that_never_reads():
+    with piped("--help") as process:
+        process.stdout.close()
+        err = process.stderr.read()
+    assert process.returncode == 141 and err == ""

@@ -9,13 +9,9 @@ from tests.tiny_artifacts import tiny_cascade, tiny_tokenizer
 
 
 def test_tables_on_standard_output(run, artifact, corpus):
-    finished = run(
-        "evaluate", artifact, "--data", corpus / "numbers.jsonl", "--timed-rows", 8, "--repeats", 1
-    )
+    finished = run("evaluate", artifact, "--data", corpus / "numbers.jsonl", "--timed-rows", 8, "--repeats", 1)
     assert finished.status == 0, finished.err
-    assert (
-        "40 rows" in finished.out and "threshold" in finished.out and "area under the curve" in finished.out
-    )
+    assert "40 rows" in finished.out and "threshold" in finished.out and "area under the curve" in finished.out
     assert [line.split()[0] for line in finished.out.splitlines()[4:8]] == ["1", "2", "4", "policy"]
 
 
@@ -73,9 +69,7 @@ def test_data_that_does_not_fit_is_named(run, artifact, tmp_path, content, probl
 def test_an_output_that_cannot_be_written_is_found_first(run, artifact, corpus, tmp_path):
     pytest.importorskip("matplotlib")
     (tmp_path / "file").write_text("")
-    finished = run(
-        "evaluate", artifact, "--data", corpus / "absent.jsonl", "--output", tmp_path / "file" / "x"
-    )
+    finished = run("evaluate", artifact, "--data", corpus / "absent.jsonl", "--output", tmp_path / "file" / "x")
     assert finished.status == 1 and "cannot write" in finished.err
 
 

@@ -46,9 +46,7 @@ def test_it_learns_and_the_table_says_so(run, pretrained, corpus, tmp_path):
     report = finished.json()["report"]
     assert [exit_["exit"] for exit_ in report["exits"]] == [2, 4]
     assert all(exit_["metric"] > 0.8 for exit_ in report["exits"]) and report["metric"] > 0.8
-    evaluated = run(
-        "evaluate", tmp_path / "out", "--data", corpus / "dev.jsonl", "--json", "--timed-rows", 0
-    ).json()
+    evaluated = run("evaluate", tmp_path / "out", "--data", corpus / "dev.jsonl", "--json", "--timed-rows", 0).json()
     assert evaluated[0]["report"]["metric"] == pytest.approx(report["metric"])
 
 
@@ -73,8 +71,7 @@ def test_lora_is_merged_and_a_frozen_backbone_stays_as_it_was(run, pretrained, c
     finished = run(*argv(pretrained, corpus, tmp_path / "frozen", "--freeze-backbone"))
     assert finished.status == 0, finished.err
     before, lora, frozen = (
-        load_file(folder / "model.safetensors")
-        for folder in (pretrained, tmp_path / "lora", tmp_path / "frozen")
+        load_file(folder / "model.safetensors") for folder in (pretrained, tmp_path / "lora", tmp_path / "frozen")
     )
     query, dense = (
         "bert.encoder.layer.3.attention.self.query.weight",
@@ -140,9 +137,7 @@ def untrained(monkeypatch):
         ("text,label\na,x\n,y\n", None, "train.csv, line 3"),
     ],
 )
-def test_data_at_fault_is_found_before_training(
-    run, pretrained, tmp_path, untrained, train, validation, problem
-):
+def test_data_at_fault_is_found_before_training(run, pretrained, tmp_path, untrained, train, validation, problem):
     (tmp_path / "train.csv").write_text(train)
     more = []
     if validation is not None:
@@ -163,9 +158,7 @@ def test_data_at_fault_is_found_before_training(
         (["--text-column", "absent"], "no column 'absent'"),
     ],
 )
-def test_settings_at_fault_are_found_before_training(
-    run, pretrained, corpus, tmp_path, untrained, more, problem
-):
+def test_settings_at_fault_are_found_before_training(run, pretrained, corpus, tmp_path, untrained, more, problem):
     finished = run(*argv(pretrained, corpus, tmp_path / "out", *more))
     assert finished.status == 1 and problem in finished.err
 
@@ -177,9 +170,7 @@ def test_models_that_cannot_be_had_are_named(run, corpus, tmp_path, untrained):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
-def test_an_output_that_cannot_be_written_is_found_before_training(
-    run, pretrained, corpus, tmp_path, untrained
-):
+def test_an_output_that_cannot_be_written_is_found_before_training(run, pretrained, corpus, tmp_path, untrained):
     (tmp_path / "file").write_text("")
     finished = run(*argv(pretrained, corpus, tmp_path / "file" / "out"))
     assert finished.status == 1 and "cannot write" in finished.err

@@ -33,12 +33,8 @@ def test_the_ends_are_the_first_and_the_last_exit(model, outcomes):
     first, last = curve.points[0], curve.points[-1]
     right = outcomes.logits.argmax(axis=2) == outcomes.labels[:, None]
     assert (first.threshold, last.threshold) == (0.0, 1.0)
-    assert first.mean_layers == model.artifact.layers_run[0] and first.metric == pytest.approx(
-        right[:, 0].mean()
-    )
-    assert last.mean_layers == model.artifact.layers_run[-1] and last.metric == pytest.approx(
-        right[:, -1].mean()
-    )
+    assert first.mean_layers == model.artifact.layers_run[0] and first.metric == pytest.approx(right[:, 0].mean())
+    assert last.mean_layers == model.artifact.layers_run[-1] and last.metric == pytest.approx(right[:, -1].mean())
 
 
 @settings(max_examples=40, deadline=None)
@@ -97,9 +93,7 @@ def test_timed_points_hold_both_ends_and_lie_apart():
     layers = [1.0] * 10 + [1 + 5 * place / 9 for place in range(10)]
     timed = timed_subset(thresholds, layers, 5)
     assert timed[0] == 0.0 and timed[-1] == 1.0 and len(timed) == 5
-    assert sum(layers[thresholds.index(value)] == 1.0 for value in timed) == 1, (
-        "one is enough of the same cost"
-    )
+    assert sum(layers[thresholds.index(value)] == 1.0 for value in timed) == 1, "one is enough of the same cost"
     assert timed_subset(thresholds, layers, 0) == ()
     assert timed_subset(thresholds, layers, 50) == tuple(thresholds)
 

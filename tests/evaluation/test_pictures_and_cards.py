@@ -14,18 +14,14 @@ from itrex_sweet.evaluation.tables import markdown_table, plain_table
 
 
 def curve(timed: bool = True) -> Curve:
-    points = [
-        CurvePoint(x / 4, 0.7 + x / 40, 1 + x, 0.5 + x if timed and x % 2 == 0 else None) for x in range(5)
-    ]
+    points = [CurvePoint(x / 4, 0.7 + x / 40, 1 + x, 0.5 + x if timed and x % 2 == 0 else None) for x in range(5)]
     return Curve(tuple(points), 1, 5, 100)
 
 
 @pytest.mark.parametrize("timed", [True, False])
 def test_a_picture_of_several_curves(tmp_path, timed):
     pytest.importorskip("matplotlib")
-    path = plot_curves(
-        {"sweet": curve(timed), "joint": curve(timed)}, tmp_path / "new" / "c.png", title="both"
-    )
+    path = plot_curves({"sweet": curve(timed), "joint": curve(timed)}, tmp_path / "new" / "c.png", title="both")
     content = path.read_bytes()
     assert content.startswith(b"\x89PNG\r\n\x1a\n")
     width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
@@ -47,9 +43,7 @@ def test_drawing_leaves_matplotlibs_global_state_alone():
 
 def test_a_missing_matplotlib_names_the_extra(tmp_path, monkeypatch):
     find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *a: None if name == "matplotlib" else find(name, *a)
-    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "matplotlib" else find(name, *a))
     with pytest.raises(SweetError, match=r"pip install 'itrex-sweet\[plot\]'"):
         plot_curves({"a": curve()}, tmp_path / "c.png")
 
@@ -75,9 +69,7 @@ def test_the_evaluation_needs_no_matplotlib(model, texts, labels, monkeypatch):
 def test_the_card_holds_the_numbers_and_valid_front_matter(model, texts, labels):
     yaml = pytest.importorskip("yaml")
     evaluation = evaluate(model, texts, labels, points=5, timed_rows=10, repeats=1)
-    card = render_card(
-        model.artifact, evaluation, data="some texts", base_model="org/base-1.0", dataset="glue"
-    )
+    card = render_card(model.artifact, evaluation, data="some texts", base_model="org/base-1.0", dataset="glue")
     _, front, body = card.split("---\n", 2)
     matter = yaml.safe_load(front)
     assert matter["pipeline_tag"] == "text-classification" and "early-exit" in matter["tags"]
@@ -100,9 +92,7 @@ def test_front_matter_survives_odd_names(model):
 
 def test_a_card_lies_beside_the_weights(model):
     write_card(model.artifact, render_card(model.artifact))
-    assert (
-        (model.artifact.directory / "README.md").read_text(encoding="utf-8").startswith("---\nlibrary_name")
-    )
+    assert (model.artifact.directory / "README.md").read_text(encoding="utf-8").startswith("---\nlibrary_name")
 
 
 def test_tables_are_aligned():

@@ -57,9 +57,7 @@ def test_the_table_says_what_the_executor_does(model, texts, labels, outcomes):
     report = make_report(outcomes, model.policy.with_threshold(half))
     predictions = model.predict(texts, threshold=half)
     left = np.array([row["exit_layer"] for row in predictions])
-    right = np.array(
-        [row["label"] == f"LABEL_{label}" for row, label in zip(predictions, labels, strict=True)]
-    )
+    right = np.array([row["label"] == f"LABEL_{label}" for row, label in zip(predictions, labels, strict=True)])
     assert 0 < (left == left.max()).sum() < len(left), "the policy must let some leave and keep some"
     layers = dict(zip(model.artifact.exits, model.artifact.layers_run, strict=True))
     assert report.metric == pytest.approx(right.mean())

@@ -1,9 +1,9 @@
 """Tiny artifacts, opened once per family."""
 
 import pytest
-from tests.tiny_artifacts import tiny_artifact, tiny_cascade
 
 from itrex_sweet.runtime.backends import load_backend
+from tests.tiny_artifacts import tiny_artifact, tiny_cascade
 
 EXITS = (1, 2, 4)
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.tiny_models import FAMILY_CONFIGS
 
 from itrex_sweet.config import Policy
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
+from tests.tiny_models import FAMILY_CONFIGS
 
 FAMILIES = [*FAMILY_CONFIGS, "cascade"]
 ROUNDING = dict(rtol=1e-4, atol=1e-5)
@@ -73,7 +73,7 @@ def test_padding_changes_nothing(backend_of, family, rows, left, spare):
 def test_raising_a_threshold_never_lets_a_row_leave_earlier(backend_of, family, rows, low, raise_by):
     executor = Executor(backend_of(family), Policy.uniform(NUM_EXITS))
     batch = TokenBatch.from_rows(rows)
-    high = tuple(min(1.0, threshold + more) for threshold, more in zip(low, raise_by))
+    high = tuple(min(1.0, threshold + more) for threshold, more in zip(low, raise_by, strict=True))
     at_low = executor.run(batch, Policy(low, (1.0,) * NUM_EXITS), batch_size=len(rows))
     at_high = executor.run(batch, Policy(high, (1.0,) * NUM_EXITS), batch_size=len(rows))
     sure = decisive(executor, batch, Policy(low, (1.0,) * NUM_EXITS)) & decisive(
@@ -126,7 +126,12 @@ def test_refill_changes_no_answer(backend_of, rows, refill, size):
     batches = [batch.select(np.arange(start, min(start + size, len(rows)))) for start in range(0, len(rows), size)]
     got = {}
     for answers in executor.stream(batches, refill=refill):
-        got.update({int(row): (int(place), logits) for row, place, logits in zip(answers.rows, answers.exit_index, answers.logits)})
+        got.update(
+            {
+                int(row): (int(place), logits)
+                for row, place, logits in zip(answers.rows, answers.exit_index, answers.logits, strict=True)
+            }
+        )
     expected = executor.run(batch)
     sure = decisive(executor, batch, executor.policy)
     for row in np.flatnonzero(sure):

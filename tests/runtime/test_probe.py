@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from tests.tiny_artifacts import model_and_tensors
-from tests.tiny_models import FAMILY_CONFIGS
 
+from itrex_sweet.artifact import write_artifact
+from itrex_sweet.config import Policy
 from itrex_sweet.families import family_of
 from itrex_sweet.runtime.backends import load_backend
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
-from itrex_sweet.artifact import write_artifact
-from itrex_sweet.config import Policy
+from tests.tiny_artifacts import model_and_tensors
+from tests.tiny_models import FAMILY_CONFIGS
 
 TOLERANCE = 1e-4
 ACTIVATIONS = {"tanh": torch.tanh, "gelu": torch.nn.functional.gelu, "relu": torch.relu}
@@ -40,7 +40,9 @@ def logits_of_full_layers(model, tensors, exits, batch):
         logits = []
         for exit_ in exits[:-1]:
             dense, classifier = (tensors[f"sweet_exits.{exit_}.{name}.weight"] for name in ("dense", "classifier"))
-            dense_bias, classifier_bias = (tensors[f"sweet_exits.{exit_}.{name}.bias"] for name in ("dense", "classifier"))
+            dense_bias, classifier_bias = (
+                tensors[f"sweet_exits.{exit_}.{name}.bias"] for name in ("dense", "classifier")
+            )
             pooled = activation(output.hidden_states[exit_][:, 0] @ dense.T + dense_bias)
             logits.append(pooled @ classifier.T + classifier_bias)
         return torch.stack([*logits, output.logits], dim=1).numpy()
@@ -97,5 +99,7 @@ def test_a_cascade_answers_as_its_models_do_alone(backend_of):
     for place, stage in enumerate(cascade.stages):
         alone = Executor(stage, Policy.uniform(1)).logits_at_every_exit(batch)[:, 0]
         np.testing.assert_allclose(together[:, place], alone, atol=1e-5)
-        answers = Executor(cascade, Policy.uniform(3).with_threshold([0.0 if at == place else 1.0 for at in range(2)])).run(batch)
+        answers = Executor(
+            cascade, Policy.uniform(3).with_threshold([0.0 if at == place else 1.0 for at in range(2)])
+        ).run(batch)
         np.testing.assert_allclose(answers.logits, alone, atol=1e-5)

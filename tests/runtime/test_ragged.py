@@ -1,5 +1,7 @@
 """Packing, compaction and regrouping of rows."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,7 +14,7 @@ rows_of_ids = st.lists(st.lists(st.integers(1, 50), min_size=1, max_size=9), max
 
 
 def unpacked(batch: TokenBatch) -> list[list[int]]:
-    return [batch.input_ids[start:stop].tolist() for start, stop in zip(batch.cu_seqlens, batch.cu_seqlens[1:])]
+    return [batch.input_ids[start:stop].tolist() for start, stop in pairwise(batch.cu_seqlens)]
 
 
 @given(rows_of_ids, st.booleans(), st.integers(0, 3))

@@ -93,9 +93,7 @@ class LayerByLayer:
         """DeBERTa's relative-position table as the layers get it, with its graph."""
         return self.model.deberta.encoder.get_rel_embedding() if self.kind.startswith("deberta") else None
 
-    def run(
-        self, index: int, hidden: torch.Tensor, table: torch.Tensor | None, embedded: torch.Tensor
-    ) -> torch.Tensor:
+    def run(self, index: int, hidden: torch.Tensor, table: torch.Tensor | None, embedded: torch.Tensor) -> torch.Tensor:
         """The hidden states after one layer, and after what DeBERTa-v2 puts behind the first."""
         args, kwargs = self.recorded[index]
         kwargs = dict(kwargs)

@@ -34,9 +34,7 @@ def gradients_of(model) -> dict[str, torch.Tensor]:
 
 def hooks_of(model) -> int:
     return sum(
-        len(module._forward_pre_hooks)
-        + len(module._forward_hooks)
-        + len(module._forward_pre_hooks_with_kwargs)
+        len(module._forward_pre_hooks) + len(module._forward_hooks) + len(module._forward_pre_hooks_with_kwargs)
         for module in model.modules()
     )
 
@@ -266,7 +264,7 @@ def test_paper_heads_share_no_tensor():
 @pytest.mark.parametrize("settings", [{}, {"gradient_scale": 0.3}, {"mode": "paper"}, {"mode": "joint"}])
 def test_gradient_checkpointing_changes_no_gradient(family, reentrant, settings):
     model = tiny_model(family)
-    attach(model, SweetConfig(exits=EXITS, **settings))
+    attachment = attach(model, SweetConfig(exits=EXITS, **settings))
     batch = tiny_batch()
     model(**batch).loss.backward()
     expected = gradients_of(model)
@@ -284,6 +282,7 @@ def test_gradient_checkpointing_changes_no_gradient(family, reentrant, settings)
     model(**batch).loss.backward()
     found = gradients_of(model)
     assert found.keys() == expected.keys() and len(calls) == 1
+    assert attachment._hidden == {}, "the recomputation was captured, and its tensors kept"
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, msg=lambda m, n=name: f"{n}: {m}")
 

@@ -42,9 +42,7 @@ def assert_equal(ours, theirs, exactly: bool = True) -> None:
 
 @pytest.mark.parametrize("mode", ["sweet", "paper", "joint"])
 def test_every_weight_learns(mode, tmp_path):
-    trainer = make_trainer(
-        tiny_model(), tmp_path, SweetCallback(exits=EXITS, mode=mode), rows=24, num_train_epochs=8
-    )
+    trainer = make_trainer(tiny_model(), tmp_path, SweetCallback(exits=EXITS, mode=mode), rows=24, num_train_epochs=8)
     before = weights_of(trainer.model)
     trainer.train()
     still = [name for name, value in weights_of(trainer.model).items() if torch.equal(value, before[name])]
@@ -58,9 +56,7 @@ def _both_ways(trainer):
 
 
 def test_accumulation_is_the_big_batch(tmp_path):
-    settings = dict(
-        optim="sgd", max_grad_norm=0.0, max_steps=3, logging_steps=1, lr_scheduler_type="constant"
-    )
+    settings = dict(optim="sgd", max_grad_norm=0.0, max_steps=3, logging_steps=1, lr_scheduler_type="constant")
     big = make_trainer(tiny_model(), tmp_path / "a", per_device_train_batch_size=8, **settings)
     small = make_trainer(tiny_model(), tmp_path / "b", gradient_accumulation_steps=2, **settings)
     big.train()
@@ -109,9 +105,7 @@ def test_logs_carry_every_exits_loss(tmp_path):
 def test_bf16_autocast(tmp_path):
     trainer = make_trainer(tiny_model(), tmp_path, bf16=True, eval_strategy="epoch", bf16_full_eval=False)
     seen = []
-    trainer.model.sweet_exits["1"].register_forward_hook(
-        lambda module, args, output: seen.append(output.dtype)
-    )
+    trainer.model.sweet_exits["1"].register_forward_hook(lambda module, args, output: seen.append(output.dtype))
     trainer.train()
     assert set(seen) == {torch.bfloat16}
     assert all(np.isfinite(log["loss"]) for log in trainer.state.log_history if "loss" in log)
@@ -139,9 +133,7 @@ def test_a_frozen_backbone_trains_heads_only(tmp_path):
     trainer = make_trainer(model, tmp_path)
     before = weights_of(trainer.model)
     trainer.train()
-    changed = {
-        name for name, value in weights_of(trainer.model).items() if not torch.equal(value, before[name])
-    }
+    changed = {name for name, value in weights_of(trainer.model).items() if not torch.equal(value, before[name])}
     assert changed == {name for name in before if name.startswith(("sweet_exits", "classifier"))}
 
 
@@ -262,15 +254,11 @@ def _updates(mode: str, steepness: float, folder) -> dict[int, torch.Tensor]:
     )
     model.sweet_exits["1"].register_forward_hook(lambda module, args, logits: logits * steepness)
     segments = attachment_of(model).parameters_by_segment()
-    before = {
-        exit_: torch.cat([p.detach().flatten().clone() for _, p in named])
-        for exit_, named in segments.items()
-    }
+    before = {exit_: torch.cat([p.detach().flatten().clone() for _, p in named]) for exit_, named in segments.items()}
     trainer.train()
     assert trainer.args.max_grad_norm == 0.5
     return {
-        exit_: torch.cat([p.detach().flatten() for _, p in named]) - before[exit_]
-        for exit_, named in segments.items()
+        exit_: torch.cat([p.detach().flatten() for _, p in named]) - before[exit_] for exit_, named in segments.items()
     }
 
 
@@ -302,9 +290,7 @@ def test_max_grad_norm_of_zero_clips_nothing(tmp_path):
         return weights_of(trainer.model)
 
     assert_equal(weights(0.0), weights(1e9))
-    assert any(
-        not torch.equal(a, b) for a, b in zip(weights(0.0).values(), weights(0.01).values(), strict=True)
-    )
+    assert any(not torch.equal(a, b) for a, b in zip(weights(0.0).values(), weights(0.01).values(), strict=True))
 
 
 def test_clipping_survives_a_training_that_raised(tmp_path):
@@ -322,9 +308,7 @@ def test_clipping_survives_a_training_that_raised(tmp_path):
     class Watch(TrainerCallback):
         def on_optimizer_step(self, args, state, control, model=None, **kwargs):
             for named in attachment_of(model).parameters_by_segment().values():
-                norms.append(
-                    torch.cat([p.grad.flatten() for _, p in named if p.grad is not None]).norm().item()
-                )
+                norms.append(torch.cat([p.grad.flatten() for _, p in named if p.grad is not None]).norm().item())
 
     trainer.add_callback(Watch)
     trainer.train()
@@ -352,7 +336,7 @@ def expected_metrics(trainer, rows, prefix="eval") -> dict[str, float]:
         model(**batch)
     metrics = {}
     for exit_, logits in attachment_of(model).exit_logits.items():
-        right = logits.argmax(-1) == batch["labels"]
+        right = (logits.argmax(-1) == batch["labels"])[batch["labels"] != -100]
         metrics[f"{prefix}_exit_{exit_}_accuracy"] = right.float().mean().item()
         metrics[f"{prefix}_exit_{exit_}_loss"] = F.cross_entropy(logits, batch["labels"]).item()
     return metrics
@@ -391,6 +375,7 @@ def test_evaluation_with_compute_metrics_and_several_data_sets(tmp_path):
 def test_prediction(tmp_path):
     trainer = make_trainer(tiny_model(), tmp_path)
     rows = Rows(rows=9, seed=5)
+    rows.batch["labels"][4] = -100
     answer = trainer.predict(rows)
     expected = expected_metrics(trainer, rows, "test")
     assert {key: answer.metrics[key] for key in expected} == pytest.approx(expected, rel=1e-5)
@@ -408,9 +393,7 @@ def test_an_interrupted_evaluation_is_forgotten(tmp_path):
     with pytest.raises(InputError):
         trainer.evaluate(broken)
     again = trainer.evaluate()
-    assert {k: v for k, v in again.items() if "exit" in k} == {
-        k: v for k, v in expected.items() if "exit" in k
-    }
+    assert {k: v for k, v in again.items() if "exit" in k} == {k: v for k, v in expected.items() if "exit" in k}
 
 
 def test_the_best_exit_chooses_the_checkpoint(tmp_path):
@@ -494,9 +477,7 @@ def test_restoring_callbacks_from_a_checkpoint(tmp_path):
     callback = SweetCallback(exits=EXITS, compute_metrics=lambda prediction: {})
     other = tmp_path / "other"
     make_trainer(tiny_model(), other, callback, save_strategy="steps", save_steps=2).train()
-    lost = make_trainer(
-        tiny_model(), other, SweetCallback(exits=EXITS, compute_metrics=lambda p: {}), **settings
-    )
+    lost = make_trainer(tiny_model(), other, SweetCallback(exits=EXITS, compute_metrics=lambda p: {}), **settings)
     with pytest.raises(TrainingSetupError, match="compute_metrics"):
         lost.train(resume_from_checkpoint=str(other / "checkpoint-2"))
 
@@ -517,6 +498,4 @@ def test_save_model_loads_as_the_plain_model_and_goes_on_with_its_heads(tmp_path
 def test_nothing_is_logged_as_a_warning(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     make_trainer(tiny_model(), tmp_path).train()
-    assert [
-        record for record in caplog.records if "itrex" in record.name or "sweet" in record.getMessage()
-    ] == []
+    assert [record for record in caplog.records if "itrex" in record.name or "sweet" in record.getMessage()] == []

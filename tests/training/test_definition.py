@@ -37,9 +37,7 @@ def gradients_of(model) -> dict[str, torch.Tensor]:
 def assert_same(gradients: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
     assert gradients.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(
-            gradients[name], value, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
-        )
+        torch.testing.assert_close(gradients[name], value, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def reference(model, plain, batch, cut, shares_pooler=False, share_of_table=lambda segment, table: table):
@@ -61,9 +59,7 @@ def reference(model, plain, batch, cut, shares_pooler=False, share_of_table=lamb
     for segment, exit_ in enumerate(EXITS):
         hidden = hidden if segment == 0 else cut(hidden)
         for index in range(start, exit_):
-            hidden = run.run(
-                index, hidden, None if table is None else share_of_table(segment, table), embedded
-            )
+            hidden = run.run(index, hidden, None if table is None else share_of_table(segment, table), embedded)
         start = exit_
         dense, out = own_head(run.model, kind)
         if exit_ != EXITS[-1]:
@@ -115,9 +111,7 @@ def test_each_segment_gets_the_gradients_of_being_trained_alone(family):
                 assert name not in alone, f"{name} is in two segments"
                 alone[name] = parameter.grad
     assert_same(together, alone)
-    assert all(
-        value.abs().sum() > 0 for name, value in alone.items() if "key" not in name and ".k_lin" not in name
-    )
+    assert all(value.abs().sum() > 0 for name, value in alone.items() if "key" not in name and ".k_lin" not in name)
 
 
 @families
@@ -137,14 +131,10 @@ def test_an_exits_loss_reaches_its_own_segment_and_head_and_nothing_else(family)
     for position, exit_ in enumerate(EXITS):
         loss = F.cross_entropy(logits[position], batch["labels"])
         gradients = torch.autograd.grad(loss, list(named.values()), retain_graph=True, allow_unused=True)
-        reached = {
-            name for name, g in zip(named, gradients, strict=True) if g is not None and g.abs().sum() > 0
-        }
+        reached = {name for name, g in zip(named, gradients, strict=True) if g is not None and g.abs().sum() > 0}
         own = {name for name, _ in segments[exit_]}
         assert reached <= own
-        assert own - reached <= {
-            name for name in own if "key" in name or "k_lin" in name or "word_emb" in name
-        }
+        assert own - reached <= {name for name in own if "key" in name or "k_lin" in name or "word_emb" in name}
 
 
 @families
@@ -197,9 +187,7 @@ def test_gradient_scale_lets_that_share_pass_each_cut(family, mode):
         batch,
         cut=scaled,
         shares_pooler=mode == "paper",
-        share_of_table=(lambda segment, t: scaled(t, scale**segment))
-        if mode == "sweet"
-        else lambda segment, t: t,
+        share_of_table=(lambda segment, t: scaled(t, scale**segment)) if mode == "sweet" else lambda segment, t: t,
     )
     assert_same(gradients_of(model), gradients)
 
@@ -245,9 +233,7 @@ def test_heads_start_as_the_models_own(family):
     model(**batch)
     hidden = plain(**batch, output_hidden_states=True).hidden_states
     for exit_ in EXITS:  # hidden_states[k] is the output of layer k, DeBERTa-v2's convolution included
-        expected = head_logits(
-            plain.config.model_type, hidden[exit_], *own_head(plain, plain.config.model_type)
-        )
+        expected = head_logits(plain.config.model_type, hidden[exit_], *own_head(plain, plain.config.model_type))
         torch.testing.assert_close(attachment.exit_logits[exit_], expected.detach())
 
 

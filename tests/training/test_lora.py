@@ -55,12 +55,8 @@ def test_hooks_run_once_and_segments_are_apart(family):
     attachment._heads()[3].register_forward_hook(lambda module, args, logits: graph.update(exit_3=logits))
     model(**batch)
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    gradients = torch.autograd.grad(
-        graph["exit_3"].square().sum(), list(trainable.values()), allow_unused=True
-    )
-    reached = {
-        name for name, g in zip(trainable, gradients, strict=True) if g is not None and g.abs().sum() > 0
-    }
+    gradients = torch.autograd.grad(graph["exit_3"].square().sum(), list(trainable.values()), allow_unused=True)
+    reached = {name for name, g in zip(trainable, gradients, strict=True) if g is not None and g.abs().sum() > 0}
     own = {name for name, p in segments[3] if p.requires_grad}
     assert reached and reached <= own and any("lora" in name for name in reached)
     assert any("sweet_exits.3" in name for name in reached)
@@ -73,14 +69,10 @@ def test_training_moves_adapters_and_heads(family, mode, tmp_path):
     trainer = make_trainer(lora(family), tmp_path, callback, eval_strategy="epoch")
     before = weights_of(trainer.model)
     trainer.train()
-    changed = {
-        name for name, value in weights_of(trainer.model).items() if not torch.equal(value, before[name])
-    }
+    changed = {name for name, value in weights_of(trainer.model).items() if not torch.equal(value, before[name])}
     trainable = {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
     assert changed == trainable
-    assert {
-        f"base_model.model.sweet_exits.{k}.modules_to_save.default.classifier.weight" for k in (1, 3)
-    } <= changed
+    assert {f"base_model.model.sweet_exits.{k}.modules_to_save.default.classifier.weight" for k in (1, 3)} <= changed
     assert "eval_exit_1_accuracy" in trainer.state.log_history[-2]
 
 
@@ -166,9 +158,7 @@ def test_copies_and_detaching():
     assert attachment_of(twin) is not attachment
     twin(**batch).loss.backward()
     assert all(parameter.grad is None for parameter in model.parameters())
-    assert any(
-        parameter.grad is not None for name, parameter in twin.named_parameters() if "sweet_exits" in name
-    )
+    assert any(parameter.grad is not None for name, parameter in twin.named_parameters() if "sweet_exits" in name)
     detach(model)
     assert list(model.state_dict()) == names and not hasattr(model.config, "sweet")
     assert attachment_of(model) is None

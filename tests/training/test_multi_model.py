@@ -86,8 +86,6 @@ def test_trainers_that_would_not_make_a_cascade(tmp_path):
     with pytest.raises(TrainingSetupError, match="model that it was given"):
         train_multi_model(tiny_model(), EXITS, lambda model, exit_: make_plain(tiny_model(), tmp_path))
     with pytest.raises(TrainingSetupError, match="without SweetCallback"):
-        train_multi_model(
-            tiny_model(), (4,), lambda model, exit_: make_trainer(model, tmp_path, SweetCallback())
-        )
+        train_multi_model(tiny_model(), (4,), lambda model, exit_: make_trainer(model, tmp_path, SweetCallback()))
     with pytest.raises(ConfigError, match="4 layers"):
         train_multi_model(tiny_model(), (1, 9), lambda model, exit_: make_plain(model, tmp_path))

@@ -157,7 +157,9 @@ class TorchBackend(Backend):
         scores = None
         if layer.relative is not None:
             distances = positions[:, :, None] - positions[:, None, :]
-            scores = disentangled.scores(layer.relative, self._buckets(distances), query, key) / self.encoder.score_scale
+            scores = (
+                disentangled.scores(layer.relative, self._buckets(distances), query, key) / self.encoder.score_scale
+            )
         context = torch.nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask=scores, scale=1.0 / self.encoder.score_scale
         )
