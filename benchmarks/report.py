@@ -72,7 +72,8 @@ def speed(result: dict) -> str:
     )
     foot = (
         f"{machine['cpu']}, {machine['cores']} cores, torch {versions['torch']}, "
-        f"transformers {versions['transformers']}; commit {result['commit'][:10]}. Results with their settings: `benchmarks/results/`."
+        f"transformers {versions['transformers']}; commit {result['commit'][:10]}. "
+        "Results with their settings: `benchmarks/results/`."
     )
     return "\n".join([intro, "", *lines, "", foot])
 

@@ -157,6 +157,22 @@ def _roberta(model_type: str) -> Family:
     )
 
 
+def _deberta(model_type: str, layer: Mapping[str, str], relative: Mapping[str, str]) -> Family:
+    return Family(
+        model_type=model_type,
+        backbone="deberta",
+        layers="encoder.layer",
+        layer=layer,
+        embeddings=_DEBERTA_EMBEDDINGS,
+        head_dense="pooler.dense",
+        head_out="classifier",
+        head_activation="config.pooler_hidden_act",
+        head_dropouts=(("pooler_dropout",), ("cls_dropout", "hidden_dropout_prob")),
+        attention="disentangled",
+        relative=relative,
+    )
+
+
 FAMILIES: dict[str, Family] = {
     family.model_type: family
     for family in (
@@ -197,35 +213,19 @@ FAMILIES: dict[str, Family] = {
             hidden_act="activation",
             norm_eps=1e-12,
         ),
-        Family(
-            model_type="deberta",
-            backbone="deberta",
-            layers="encoder.layer",
-            layer=_DEBERTA_LAYER,
-            embeddings=_DEBERTA_EMBEDDINGS,
-            head_dense="pooler.dense",
-            head_out="classifier",
-            head_activation="config.pooler_hidden_act",
-            head_dropouts=(("pooler_dropout",), ("cls_dropout", "hidden_dropout_prob")),
-            attention="disentangled",
-            relative={
+        _deberta(
+            "deberta",
+            _DEBERTA_LAYER,
+            {
                 "table": "encoder.rel_embeddings",
                 "position_key": "attention.self.pos_proj",
                 "position_query": "attention.self.pos_q_proj",
             },
         ),
-        Family(
-            model_type="deberta-v2",
-            backbone="deberta",
-            layers="encoder.layer",
-            layer=_DEBERTA_V2_LAYER,
-            embeddings=_DEBERTA_EMBEDDINGS,
-            head_dense="pooler.dense",
-            head_out="classifier",
-            head_activation="config.pooler_hidden_act",
-            head_dropouts=(("pooler_dropout",), ("cls_dropout", "hidden_dropout_prob")),
-            attention="disentangled",
-            relative={
+        _deberta(
+            "deberta-v2",
+            _DEBERTA_V2_LAYER,
+            {
                 "table": "encoder.rel_embeddings",
                 "table_norm": "encoder.LayerNorm",
                 "position_key": "attention.self.pos_key_proj",

@@ -14,6 +14,30 @@ from itrex_sweet.config import Policy, SweetConfig
 from itrex_sweet.families import EXIT_HEADS, family_of
 from tests.tiny_models import tiny_model
 
+WORDS = [
+    "the",
+    "a",
+    "room",
+    "phone",
+    "soup",
+    "was",
+    "is",
+    "not",
+    "never",
+    "good",
+    "bad",
+    "awful",
+    "great",
+    "fine",
+    "slow",
+    "quick",
+    "cold",
+    "warm",
+    "but",
+    "and",
+    "again",
+]  # of `tiny_tokenizer`
+
 
 def model_and_tensors(family: str, exits: tuple[int, ...], num_labels: int = 3, seed: int = 0):
     """A plain model and its state dict with random heads for every exit but the last."""
@@ -63,30 +87,7 @@ def tiny_tokenizer():
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    words = [
-        "the",
-        "a",
-        "room",
-        "phone",
-        "soup",
-        "was",
-        "is",
-        "not",
-        "never",
-        "good",
-        "bad",
-        "awful",
-        "great",
-        "fine",
-        "slow",
-        "quick",
-        "cold",
-        "warm",
-        "but",
-        "and",
-        "again",
-    ]
-    vocabulary = {token: place for place, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words])}
+    vocabulary = {token: place for place, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(

