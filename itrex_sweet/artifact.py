@@ -24,7 +24,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import metadata
 from itertools import accumulate
 from pathlib import Path
@@ -318,7 +318,7 @@ def copy_artifact(artifact: Artifact, directory: str | os.PathLike, policy: Poli
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(path, target)
         _write_settings(staging, settings)
-    return replace(open_artifact(directory, verify=False), provenance=settings["provenance"])
+    return open_artifact(directory, verify=False)
 
 
 def write_card(artifact: Artifact, card: str) -> None:
