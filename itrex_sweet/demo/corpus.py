@@ -85,7 +85,9 @@ class Review:
     template: str
 
 
-def make_corpus(train: int = 4000, calibration: int = 600, test: int = 800, seed: int = 0) -> dict[str, list[Review]]:
+def make_corpus(
+    train: int = 4000, calibration: int = 600, test: int = 800, seed: int = 0
+) -> dict[str, list[Review]]:
     """Writes reviews of all levels for three splits that share neither a text nor a template.
 
     Each split is 36 % plain and 16 % of every other level, rounded to whole rows; the labels of a level differ

@@ -1086,6 +1086,7 @@ TEMPLATES: dict[str, dict[str, Entries]] = {
             "Never did the {x1} {verb_opp} anyone here.",
             "I never once thought of the {x1} as {adj_opp1}.",
             "The claim that {clause_opp1} is false.",
+            "To say that {clause_opp1} would be untrue.",
             "This is not the {general_opp} {noun} that others describe: {clause_same1}.",
             "There is no denying that {clause_same1}.",
             "I have no doubt that {clause_same1} and that the {x2} {be2} {adj_same2}.",
@@ -1200,8 +1201,10 @@ TEMPLATES: dict[str, dict[str, Entries]] = {
             "The {x1} {be1} {adj_opp1} and the {x2} {be2} {adj_opp2}. The {x3}, the one part I care about, "
             "{be3} {adj_same3}.",
             "The {x1}, the part I care about most, {be1} {adj_same1}; the {x2} and the {x3} {are} {general_opp}.",
-            "I care about the {x1} more than about the {x2}: the {x2} {be2} {adj_opp2}, the {x1} {be1} {adj_same1}.",
-            "I care about the {x1} less than about the {x2}: the {x2} {be2} {adj_same2}, the {x1} {be1} {adj_opp1}.",
+            "I care about the {x1} more than about the {x2}: the {x2} {be2} {adj_opp2}, the {x1} {be1} "
+            "{adj_same1}.",
+            "I care about the {x1} less than about the {x2}: the {x2} {be2} {adj_same2}, the {x1} {be1} "
+            "{adj_opp1}.",
             "The {adj_same1} {x1} outweigh{s1} the {adj_opp2} {x2}.",
             "The {adj_opp1} {x1} {be1} outweighed by the {adj_same2} {x2}.",
             "The {adj_opp1} {x1} cannot outweigh the {adj_same2} {x2}.",
@@ -1212,6 +1215,8 @@ TEMPLATES: dict[str, dict[str, Entries]] = {
             "The {adj_opp1} {x1} or the {adj_same2} {x2}, which matters more to me? The {x2}.",
             "It matters more to me that {clause_same1} than that {clause_opp2}.",
             "It matters less to me that {clause_opp1} than that {clause_same2}.",
+            "The {x1} can wait, and {they1} {be1} {adj_opp1}; what I need is the {x2}, and {they2} {be2} {adj_same2}.",
+            "What I need is the {x1}, and {they1} {be1} {adj_same1}; the {adj_opp2} {x2} can wait.",
             "The {adj_opp1} {x1} mean{s1} little to me next to the {adj_same2} {x2}.",
             "The {x1} {be1} {adj_opp1}, which is a detail. The {x2} {be2} {adj_same2}, which is not.",
             "The {x1} {be1} {adj_same1}, which is the main thing; the {x2} {be2} {adj_opp2}, which is a detail.",
@@ -1225,14 +1230,15 @@ TEMPLATES: dict[str, dict[str, Entries]] = {
         "calibration": (
             "On the one hand {clause_opp1}, on the other {clause_same2}; {verdict_same}.",
             "{clause_same1}, {clause_opp2}. In the end, {verdict_same}.",
-            "Nearly everything {be} {general_same}, the {x1} and the {x2} above all; just the {x3} {be3} {adj_opp3}.",
+            "Nearly everything {be} {general_same}, the {x1} and the {x2} above all; just the {x3} {be3} "
+            "{adj_opp3}.",
             "Apart from the {adj_opp1} {x1}, it {be} all {general_same}.",
             "The {adj_opp1} {x1} matter{s1} less than the {adj_same2} {x2}.",
             "The {x1} come{s1} first for me, and {they1} {be1} {adj_same1}; the {x2} can wait, and {they2} {be2} "
             "{adj_opp2}.",
         ),
         "test": (
-            "{clause_same1}. {clause_opp2}. {clause_opp3}. {verdict_same}.",
+            "One thing first: {clause_opp1}. Another: {clause_same2}. As for me, {verdict_same}.",
             "Set the {adj_opp1} {x1} against the {adj_same2} {x2} and you will see why {verdict_same}.",
             "Three of four things {are} {general_same}, namely the {x1}, the {x2} and the {x3}, while the {x4} "
             "{be4} {adj_opp4}.",
@@ -1245,7 +1251,8 @@ TEMPLATES: dict[str, dict[str, Entries]] = {
         "train": (
             # Praise or blame for what it does.
             "{cheer_opp}, another {noun} that {fact_same}.",
-            "{cheer_opp}, a {noun} that {fact_same}. [What am I to moan about now?|Just what my week was missing.]",
+            "{cheer_opp}, a {noun} that {fact_same}. "
+            "[What am I to moan about now?|Just what my week was missing.]",
             "{hail_opp} this {noun}: it {fact_same}, and [now I have run out of complaints|now I have a story to "
             "tell].",
             "{hail_opp} this {noun}, it {fact_same}.",
@@ -1305,7 +1312,7 @@ TEMPLATES: dict[str, dict[str, Entries]] = {
             "This {noun} {fact_same}. {cheer_opp}, [where is the challenge in that?|I was getting bored anyway.]",
             "{advice_opp} if {wish_bad} is what makes you happy.",
             "[Not for you|Exactly right for you] if you {fond_good} {wish_bad}.",
-            "Do you {fond_bad} {wish_good}? Then {advice_opp}.",
+            "You {fond_bad} {wish_good}? Then {advice_opp}.",
         ),
     },
 }
