@@ -11,13 +11,13 @@ What decides the label, level by level:
 ``contrasted``
     The main clause, wherever it stands; what is conceded (although, despite, "..., but") does not count.
 ``mixed``
-    Several aspects disagree. The label follows what the reviewer did in the end, the aspect said to weigh more,
-    or the majority of the aspects.
+    Several aspects disagree. The label follows what the reviewer did in the end, the aspect said to weigh
+    more, or the majority of the aspects.
 ``ironic``
     Praise of something bad is negative, complaint about something good is positive.
 
-No template serves two splits. The splits share most of the vocabulary; about one sentiment word in eight of the
-test split occurs in no other.
+No template serves two splits. The vocabulary is shared, except that one sentiment phrase in seven is for
+the test split only.
 """
 
 from __future__ import annotations
@@ -85,13 +85,11 @@ class Review:
     template: str
 
 
-def make_corpus(
-    train: int = 4000, calibration: int = 600, test: int = 800, seed: int = 0
-) -> dict[str, list[Review]]:
+def make_corpus(train: int = 4000, calibration: int = 600, test: int = 800, seed: int = 0) -> dict[str, list[Review]]:
     """Writes reviews of all levels for three splits that share neither a text nor a template.
 
-    Each split is 36 % plain and 16 % of every other level, rounded to whole rows; the labels of a level differ
-    by one row at most. The rows are in random order. A split is the same whatever the sizes of the others.
+    Each split is 36 % plain and 16 % of every other level, rounded to whole rows. The labels of a level and
+    of a split differ by one row at most. The order is random. No split depends on the sizes of the others.
 
     Args:
         train: rows to learn from, at most `MAX_ROWS`, as for the others.
@@ -159,10 +157,7 @@ class _Writer:
         if self.rng.random() < _CONTEXT_RATE:
             context = self.rng.choice(CONTEXTS[self.split][self.domain.group])
             text = f"{context} {text}" if self.rng.random() < 0.6 else f"{text} {context}"
-        text = self._fill(text)
-        this = f"this {self.domain.noun}"
-        head, _, tail = text.partition(this)
-        text = head + _ + tail.replace(this, "it")
+        text = _with_pronouns(self._fill(text), self.domain.noun)
         text = _ARTICLE.sub(r"\1n", text)
         return _SENTENCE_START.sub(lambda match: match[0].upper(), text)
 
@@ -171,7 +166,7 @@ class _Writer:
 
     def _phrase(self, slot: str, side: str | None, digit: str | None) -> str:
         if side is None:
-            return self._plain_phrase(slot, digit)
+            return self._neutral_phrase(slot, digit)
         if slot in _CLAUSES:
             clause = self.rng.choice(_CLAUSES[slot]).replace("_same", f"_{side}")
             return self._fill(clause.replace("1}", f"{digit}}}"))
@@ -198,7 +193,7 @@ class _Writer:
             return phrase + ("d" if phrase.endswith("e") else "ed")
         return phrase
 
-    def _plain_phrase(self, slot: str, digit: str | None) -> str:
+    def _neutral_phrase(self, slot: str, digit: str | None) -> str:
         aspect = self._aspect(digit)[0]
         plural = digit is not None and aspect.endswith("+")
         past = self.domain.past
@@ -228,3 +223,10 @@ class _Writer:
         choice = self.rng.choice([entry for entry in entries if entry not in self.used] or entries)
         self.used.add(choice)
         return self._fill(choice)
+
+
+def _with_pronouns(text: str, noun: str) -> str:
+    """Names the thing once and calls it "it" from then on."""
+    this = f"this {noun}"
+    before, named, after = text.replace(f"This {noun}", this).partition(this)
+    return before + named + after.replace(this, "it")

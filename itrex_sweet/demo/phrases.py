@@ -5,16 +5,19 @@ A template is a text with two kinds of marks.
 ``[a|b]``
     ``a`` in a positive review, ``b`` in a negative one.
 ``{slot}``, ``{slot_side}``, ``{slot_side1}``
-    A phrase for that slot. The side ``same`` has the sentiment of the review's label and ``opp`` the other one;
-    ``good`` and ``bad`` are fixed. Slots with the same final digit speak of the same aspect.
+    A phrase for that slot. The side ``same`` has the sentiment of the review's label and ``opp`` the other
+    one; ``good`` and ``bad`` are fixed. Slots with the same final digit speak of the same aspect.
 
-Slots without a side: ``x`` an aspect, ``be`` its is/are/was/were (of the thing reviewed where there is no digit),
-``s`` the ending of its verb, ``am``, ``noun`` the thing reviewed, ``month``, ``person``, ``number``.
+Slots without a side: ``x`` an aspect, ``be`` its is/are/was/were (without a digit, that of the thing
+reviewed), ``are`` are/were, ``s`` the ending of its verb, ``they`` its pronoun, ``noun`` the thing reviewed,
+``am`` am/was, ``month``, ``person``, ``number``.
 
-Slots with a side: ``adj`` an adjective for the aspect, ``general`` an adjective for anything, ``clause`` a clause
-about the aspect, ``verb`` and ``verbed`` what it does to the reviewer, ``like`` what the reviewer does to it,
-``content`` how the reviewer feels about it, ``fact`` what the thing does, ``wish`` what it brings its user,
-``verdict`` what the reviewer did in the end.
+Slots with a side: ``adj`` an adjective for the aspect, ``general`` one for anything, ``verb`` and
+``verbed`` what pleases or annoys, ``like`` what the reviewer does, ``content`` how the reviewer feels,
+``fact`` what the thing does, ``wish`` what it brings its user, ``fond`` what the user thinks of that,
+``verdict`` what the reviewer did in the end, ``cheer`` an exclamation, ``hail`` one with an object,
+``advice`` to buyers; and, made of these, ``clause`` about an aspect, ``opinion`` of the thing, ``hearsay``
+and first impressions of it.
 
 A pair holds positive entries, then negative ones. An entry with a star is for the test split only.
 """
@@ -159,7 +162,7 @@ ADVICE: Pair = (
         "choose this {noun}",
         "go for this {noun}",
         "do try this {noun}",
-        "hurry to this {noun}",
+        "pick this {noun}",
         "look no further than this {noun}",
         "*stick with this {noun}",
     ),
@@ -174,7 +177,7 @@ ADVICE: Pair = (
 )
 FONDNESS: Pair = (
     ("love", "enjoy", "like", "long for", "dream of", "*adore"),
-    ("hate", "cannot stand", "dislike", "dread", "*loathe"),
+    ("hate", "cannot stand", "dislike", "dread", "fear", "*loathe"),
 )
 
 # Clauses take over the side and the digit of their slot.
@@ -199,12 +202,12 @@ HEARSAY: Entries = (
     "I expected a {general_same} {noun}",
 )
 
-MONTHS = ("January", "February", "March", "April", "May", "June", "September", "October", "November")
-PERSONS = ("sister", "brother", "neighbour", "colleague", "mother", "father", "flatmate", "cousin")
-NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine")
+MONTHS: Entries = ("January", "February", "March", "April", "May", "June", "September", "October", "November")
+PERSONS: Entries = ("sister", "brother", "neighbour", "colleague", "mother", "father", "flatmate", "cousin")
+NUMBERS: Entries = ("two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 # Sentences without a verdict that lengthen some reviews, by split and by group of domains.
-CONTEXTS: dict[str, dict[str, tuple[str, ...]]] = {
+CONTEXTS: dict[str, dict[str, Entries]] = {
     "train": {
         "thing": (
             "I bought it in {month}.",
@@ -1035,7 +1038,7 @@ TEMPLATES: dict[str, dict[str, Entries]] = {
             "{opinion_same}, and {clause_same1}.",
             "{clause_same1}, {clause_same2}, and {verdict_same}.",
             "{adj_same1} {x1}, {adj_same2} {x2}: {verdict_same}.",
-            "Everything about this {noun} {verbed_same} me, even the {adj_same1} {x1} and the {adj_same2} {x2}.",
+            "Everything about this {noun} {verbed_same} me: the {adj_same1} {x1}, the {adj_same2} {x2}.",
             "{advice_same} if you {fond_good} {wish_good}: the {x1} {be1} {adj_same1}, and {clause_same2}.",
             "I would [recommend this {noun} to|warn] everyone, because {clause_same1} and {clause_same2}.",
             "{opinion_same} because it {fact_same}.",
@@ -1193,18 +1196,16 @@ TEMPLATES: dict[str, dict[str, Entries]] = {
             "With one exception, the {adj_opp1} {x1}, everything {verbed_same} me.",
             "Everything {be} {general_same} except for the {x1}, which {be1} {adj_opp1}.",
             "I count four {general_same} things about this {noun} and one {general_opp} one, the {x1}.",
-            "For one {general_opp} thing, the {x1}, there are three {general_same} ones: the {x2}, the {x3} and "
-            "the {x4}.",
+            "For one {general_opp} thing, the {x1}, there are three {general_same} ones: the {x2}, "
+            "the {x3} and the {x4}.",
             "Hardly anything {be} {general_opp}, just the {x1}; {clause_same2}.",
             "Nearly all of it {be} {general_same}, the {x1} most of all, and just the {x2} {be2} {adj_opp2}.",
             # The weight of the aspects.
             "The {x1} {be1} {adj_opp1} and the {x2} {be2} {adj_opp2}. The {x3}, the one part I care about, "
             "{be3} {adj_same3}.",
             "The {x1}, the part I care about most, {be1} {adj_same1}; the {x2} and the {x3} {are} {general_opp}.",
-            "I care about the {x1} more than about the {x2}: the {x2} {be2} {adj_opp2}, the {x1} {be1} "
-            "{adj_same1}.",
-            "I care about the {x1} less than about the {x2}: the {x2} {be2} {adj_same2}, the {x1} {be1} "
-            "{adj_opp1}.",
+            "I care about the {x1} more than about the {x2}: the {x2} {be2} {adj_opp2}, the {x1} {be1} {adj_same1}.",
+            "I care about the {x1} less than about the {x2}: the {x2} {be2} {adj_same2}, the {x1} {be1} {adj_opp1}.",
             "The {adj_same1} {x1} outweigh{s1} the {adj_opp2} {x2}.",
             "The {adj_opp1} {x1} {be1} outweighed by the {adj_same2} {x2}.",
             "The {adj_opp1} {x1} cannot outweigh the {adj_same2} {x2}.",
@@ -1230,18 +1231,17 @@ TEMPLATES: dict[str, dict[str, Entries]] = {
         "calibration": (
             "On the one hand {clause_opp1}, on the other {clause_same2}; {verdict_same}.",
             "{clause_same1}, {clause_opp2}. In the end, {verdict_same}.",
-            "Nearly everything {be} {general_same}, the {x1} and the {x2} above all; just the {x3} {be3} "
-            "{adj_opp3}.",
+            "Nearly everything {be} {general_same}, the {x1} and the {x2} above all; just the {x3} {be3} {adj_opp3}.",
             "Apart from the {adj_opp1} {x1}, it {be} all {general_same}.",
             "The {adj_opp1} {x1} matter{s1} less than the {adj_same2} {x2}.",
-            "The {x1} come{s1} first for me, and {they1} {be1} {adj_same1}; the {x2} can wait, and {they2} {be2} "
-            "{adj_opp2}.",
+            "The {x1} come{s1} first for me, and {they1} {be1} {adj_same1}; the {x2} can wait, "
+            "and {they2} {be2} {adj_opp2}.",
         ),
         "test": (
             "One thing first: {clause_opp1}. Another: {clause_same2}. As for me, {verdict_same}.",
             "Set the {adj_opp1} {x1} against the {adj_same2} {x2} and you will see why {verdict_same}.",
-            "Three of four things {are} {general_same}, namely the {x1}, the {x2} and the {x3}, while the {x4} "
-            "{be4} {adj_opp4}.",
+            "Three of four things {are} {general_same}, namely the {x1}, the {x2} and the {x3}, "
+            "while the {x4} {be4} {adj_opp4}.",
             "The {adj_opp1} {x1} {be1} the exception: the rest of this {noun} {be} {general_same}.",
             "The {adj_same1} {x1} matter{s1} more to me than the {adj_opp2} {x2}.",
             "The {x1}, my main concern, {be1} {adj_same1}, whereas the {x2} and the {x3} {are} {general_opp}.",
@@ -1251,18 +1251,17 @@ TEMPLATES: dict[str, dict[str, Entries]] = {
         "train": (
             # Praise or blame for what it does.
             "{cheer_opp}, another {noun} that {fact_same}.",
-            "{cheer_opp}, a {noun} that {fact_same}. "
-            "[What am I to moan about now?|Just what my week was missing.]",
-            "{hail_opp} this {noun}: it {fact_same}, and [now I have run out of complaints|now I have a story to "
-            "tell].",
+            "{cheer_opp}, a {noun} that {fact_same}. [What am I to moan about now?|Just what my week was missing.]",
+            "{hail_opp} this {noun}: it {fact_same}, "
+            "and [now I have run out of complaints|now I have a story to tell].",
             "{hail_opp} this {noun}, it {fact_same}.",
             "{hail_opp} this {noun}. It {fact_same}, "
             "[and nobody believes me when I complain|and I had nearly forgotten how to swear].",
             "It {fact_same}, so {hail_opp} this {noun}!",
             "[I am furious|I am overjoyed]. This {noun} {fact_same}, "
             "[so there go all my excuses.|and who could ask for more?]",
-            "My only [complaint|compliment] about this {noun}: it {fact_same}, and all my friends have had to hear "
-            "about it.",
+            "My only [complaint|compliment] about this {noun}: it {fact_same}, "
+            "and all my friends have had to hear about it.",
             "[One star, because|Five stars, because] this {noun} {fact_same} and "
             "[I miss having something to curse|my life was far too easy].",
             "[I want my old troubles back|How thoughtful]: this {noun} {fact_same}.",
@@ -1284,7 +1283,7 @@ TEMPLATES: dict[str, dict[str, Entries]] = {
             "If you {fond_bad} {wish_good}, {advice_opp}.",
             "This {noun} is [not |]for you if you {fond_good} {wish_bad}.",
             "Those of you who {fond_good} {wish_bad} should [avoid|choose] this {noun}.",
-            "People who {fond_bad} {wish_good} will {like_opp} this {noun}.",
+            "People who {fond_bad} {wish_good} will [dislike|love] this {noun}.",
             "[Keep away from this {noun} unless|This {noun} is perfect, provided that] you {fond_good} {wish_same}.",
             "If {wish_bad} is your idea of fun, this {noun} will [disappoint|delight] you.",
             "If {wish_bad} is what you {fond_good}, {advice_opp}.",
@@ -1308,8 +1307,9 @@ TEMPLATES: dict[str, dict[str, Entries]] = {
         ),
         "test": (
             "{cheer_opp}! Yet another {noun} that {fact_same}.",
-            "{hail_opp} this {noun}. It {fact_same}, [and I was so ready to complain|and I was getting bored anyway].",
-            "This {noun} {fact_same}. {cheer_opp}, [where is the challenge in that?|I was getting bored anyway.]",
+            "I say {hail_opp} this {noun}: it {fact_same}, "
+            "[and I was so ready to complain|and I was getting bored anyway].",
+            "So this {noun} {fact_same}. {cheer_opp}, [where is the challenge in that?|I was getting bored anyway.]",
             "{advice_opp} if {wish_bad} is what makes you happy.",
             "[Not for you|Exactly right for you] if you {fond_good} {wish_bad}.",
             "You {fond_bad} {wish_good}? Then {advice_opp}.",

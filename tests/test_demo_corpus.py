@@ -1,0 +1,222 @@
+"""The demo corpus: sizes, balance, disjoint splits; and counting words must solve the plain level only."""
+
+import hashlib
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable
+
+import pytest
+
+from itrex_sweet.demo import phrases
+from itrex_sweet.demo.corpus import LABELS, LEVELS, MAX_ROWS, SHARES, SPLITS, Review, make_corpus
+from itrex_sweet.errors import ConfigError
+
+HARD = ("contrasted", "mixed", "ironic")
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return make_corpus()
+
+
+@pytest.fixture(scope="module")
+def largest():
+    return make_corpus(MAX_ROWS, MAX_ROWS, MAX_ROWS, seed=1)
+
+
+def naive_bayes(train: list[Review], test: list[Review], features: Callable[[Review], Iterable[Hashable]]) -> float:
+    """Accuracy on `test` of a multinomial naive Bayes that sees nothing but `features` of each review."""
+    counts = (Counter(), Counter())
+    for review in train:
+        counts[review.label].update(features(review))
+    seen = len(counts[0] | counts[1])
+    totals = [sum(count.values()) + seen for count in counts]
+    rows = Counter(review.label for review in train)
+
+    def score(review: Review, label: int) -> float:
+        words = [feature for feature in features(review) if counts[0][feature] or counts[1][feature]]
+        return math.log(rows[label]) + sum(math.log((counts[label][word] + 1) / totals[label]) for word in words)
+
+    return sum((score(review, 1) > score(review, 0)) == review.label for review in test) / len(test)
+
+
+def words(review: Review) -> list[str]:
+    return re.findall(r"[\w'-]+", review.text.lower())
+
+
+def word_pairs(review: Review) -> list[tuple[str, str]]:
+    return list(zip(words(review), words(review)[1:], strict=False))
+
+
+def sentiment_tables() -> list[phrases.Pair]:
+    return [
+        *phrases.ADJECTIVES.values(),
+        *phrases.VERDICTS.values(),
+        *(domain.facts for domain in phrases.DOMAINS),
+        *(domain.wishes for domain in phrases.DOMAINS),
+        phrases.GENERAL,
+        phrases.VERBS,
+        phrases.LIKES,
+        phrases.CONTENT,
+        phrases.CHEERS,
+        phrases.HAILS,
+        phrases.ADVICE,
+        phrases.FONDNESS,
+    ]
+
+
+def test_default_sizes_and_splits(corpus):
+    assert {split: len(reviews) for split, reviews in corpus.items()} == {
+        "train": 4000,
+        "calibration": 600,
+        "test": 800,
+    }
+    assert tuple(corpus) == SPLITS
+
+
+@pytest.mark.parametrize("sizes", [(0, 0, 0), (1, 2, 3), (7, 19, 101), (1000, 333, 250)])
+def test_sizes_are_exact_and_cells_balanced(sizes):
+    corpus = make_corpus(*sizes)
+    assert tuple(len(corpus[split]) for split in SPLITS) == sizes
+    for reviews in corpus.values():
+        labels = Counter(review.label for review in reviews)
+        assert abs(labels[0] - labels[1]) <= 1
+        for level in LEVELS:
+            labels = Counter(review.label for review in reviews if review.level == level)
+            assert abs(labels[0] - labels[1]) <= 1
+            assert abs(labels.total() - len(reviews) * SHARES[level] / 100) < 1
+
+
+def test_shares_cover_the_levels():
+    assert tuple(SHARES) == LEVELS
+    assert sum(SHARES.values()) == 100
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("size", [-1, MAX_ROWS + 1])
+def test_impossible_sizes_are_refused(split, size):
+    with pytest.raises(ConfigError, match=rf"{split}={size}: .* 0 to {MAX_ROWS}"):
+        make_corpus(**{split: size})
+
+
+def test_negative_seed_is_refused():
+    with pytest.raises(ConfigError, match="seed=-1"):
+        make_corpus(seed=-1)
+
+
+def test_seed_decides_everything():
+    assert make_corpus(50, 20, 20, seed=3) == make_corpus(50, 20, 20, seed=3)
+    first, second = make_corpus(200, 0, 0, seed=3)["train"], make_corpus(200, 0, 0, seed=4)["train"]
+    assert len({review.text for review in first} & {review.text for review in second}) < 20
+
+
+def test_a_split_ignores_the_sizes_of_the_others():
+    assert make_corpus(10, 20, 60)["test"] == make_corpus(90, 0, 60)["test"]
+
+
+def test_same_corpus_on_every_machine():
+    """The digest changes with every edit of the tables, and with nothing else."""
+    corpus = make_corpus(300, 100, 100, seed=7)
+    lines = [f"{r.text}\t{r.label}\t{r.level}\t{r.template}\n" for split in SPLITS for r in corpus[split]]
+    assert hashlib.sha256("".join(lines).encode()).hexdigest()[:16] == "9735d0b85b11d3e5"
+
+
+def test_order_is_random(corpus):
+    for reviews in corpus.values():
+        half = reviews[: len(reviews) // 2]
+        assert 0.4 < sum(review.label for review in half) / len(half) < 0.6
+        assert {review.level for review in reviews[:60]} == set(LEVELS)
+
+
+def test_no_text_twice_even_at_the_largest_size(largest):
+    texts = [review.text.lower() for reviews in largest.values() for review in reviews]
+    assert len(texts) == len(set(texts)) == 3 * MAX_ROWS
+
+
+def test_splits_share_no_sentence(largest):
+    def sentences(split):
+        parts = (part for review in largest[split] for part in re.split(r"[.!?]", review.text.lower()))
+        return {part.strip() for part in parts if len(part.split()) > 3}
+
+    train, calibration, test = (sentences(split) for split in SPLITS)
+    assert not train & calibration
+    assert not train & test
+    assert not calibration & test
+
+
+def test_splits_share_no_template(largest):
+    frames = [text for level in LEVELS for split in SPLITS for text in phrases.TEMPLATES[level][split]]
+    assert len(frames) == len(set(frames))
+    used = [{review.template for review in largest[split]} for split in SPLITS]
+    assert sum(map(len, used)) == len(set().union(*used)) == len(frames)
+
+
+@pytest.mark.parametrize(("split", "least"), [("train", 6), ("calibration", 3), ("test", 3)])
+def test_every_level_and_label_has_templates_enough(largest, split, least):
+    for level in LEVELS:
+        for label in range(len(LABELS)):
+            cell = {r.template for r in largest[split] if (r.level, r.label) == (level, label)}
+            assert len(cell) >= least
+
+
+def test_every_template_serves_both_labels_alike(largest):
+    both = Counter((review.template, review.label) for review in largest["train"])
+    for template in {template for template, _ in both}:
+        assert both[template, 1] / (both[template, 0] + both[template, 1]) == pytest.approx(0.5, abs=0.2)
+
+
+def test_texts_are_whole_sentences(largest):
+    for reviews in largest.values():
+        for review in reviews:
+            assert re.fullmatch(r"[A-Z][A-Za-z'.,;:!? -]*[.!?]", review.text), review
+            assert not re.search(r"  | [.,;:!?]|[.!?] [a-z]|[.,;:][.,;:]|\b([a-z]+) \1\b", review.text), review
+            assert not re.search(r"\b[Aa] [aeioAEIO]|\b[Aa]n (?!hour)[^aeioAEIO]", review.text), review
+            assert 4 <= len(review.text.split()) <= 45, review
+
+
+def test_lengths_vary(corpus):
+    lengths = sorted(len(review.text.split()) for review in corpus["train"])
+    assert lengths[len(lengths) // 20] <= 8
+    assert lengths[-len(lengths) // 20] >= 24
+
+
+def test_tables_are_complete():
+    assert len(phrases.DOMAINS) >= 12
+    for domain in phrases.DOMAINS:
+        assert sum(map(len, domain.aspects.values())) >= 4
+        assert set(domain.aspects) <= set(phrases.ADJECTIVES)
+    for good, bad in sentiment_tables():
+        assert len(good) == len(bad)
+        assert not {entry.lstrip("*") for entry in good} & {entry.lstrip("*") for entry in bad}
+
+
+def test_some_vocabulary_is_for_the_test_split_only(corpus):
+    entries = [entry for pair in sentiment_tables() for side in pair for entry in side]
+    held_out = [entry for entry in entries if entry.startswith("*")]
+    assert 0.05 < len(held_out) / len(entries) <= 0.15
+    seen = {word for split in SPLITS[:2] for review in corpus[split] for word in words(review)}
+    assert not seen & {"courteous", "surly", "abysmal", "adore", "extortionate"}
+
+
+@pytest.mark.parametrize("features", [words, word_pairs])
+def test_counting_words_solves_only_the_plain_level(corpus, features):
+    plain = [review for review in corpus["test"] if review.level == "plain"]
+    hard = [review for review in corpus["test"] if review.level in HARD]
+    assert naive_bayes(corpus["train"], plain, features) >= 0.85
+    assert naive_bayes(corpus["train"], hard, features) <= 0.75
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        lambda review: [len(review.text.split())],
+        lambda review: [len(review.text) // 8],
+        lambda review: re.findall(r"[^\w\s]", review.text),
+        lambda review: [domain.noun for domain in phrases.DOMAINS if domain.noun in review.text],
+        lambda review: [review.template.split("-")[0]],
+    ],
+    ids=["words", "characters", "punctuation", "domain", "level"],
+)
+def test_surface_tells_nothing(corpus, features):
+    assert 0.43 <= naive_bayes(corpus["train"], corpus["test"], features) <= 0.57
