@@ -20,7 +20,7 @@ from itrex_sweet.errors import ArtifactError, SweetError
 EXITS = (1, 2, 4, 6)
 ACCURACY_GIVEN_UP = 0.01  # on the calibration reviews, against full depth, for leaving early
 EXAMPLES_PER_LEVEL = 2
-_SIZES = {"train": 4000, "calibration": 600, "test": 800}
+_SIZES = {"train": 3000, "calibration": 600, "test": 800}
 _QUICK_SIZES = {"train": 640, "calibration": 200, "test": 200}
 
 
@@ -47,7 +47,7 @@ def run_demo(output: Path, quick: bool = False) -> None:
     _heading(f"1. Train with exits after {', '.join(map(str, EXITS))} of 6 layers: {len(corpus['train'])} reviews")
     epochs = "1" if quick else "3"
     _run("train", "--model", weights, "--train-file", files["train"], "--exits", ",".join(map(str, EXITS)),
-         "--learning-rate", "1e-4", "--num-train-epochs", epochs, "--max-length", "64", "--output", model)  # fmt: skip
+         "--learning-rate", "2e-4", "--num-train-epochs", epochs, "--max-length", "64", "--output", model)  # fmt: skip
 
     _heading("2. Choose the threshold on the calibration reviews")
     threshold = _choose_threshold(model, corpus["calibration"])
