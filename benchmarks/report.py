@@ -41,12 +41,19 @@ def training(result: dict) -> str:
         ]
         lines.append(f"| {names[method]} | " + " | ".join(cells) + " |")
     seeds = max(len(figures["runs"]) for figures in result["methods"].values())
+    rows, precision = settings["validation_rows"], "bf16" if settings["bf16"] else "fp32"
     intro = (
-        f"**Accuracy per exit, in percent.** SST-2 validation ({settings['validation_rows']} sentences), "
-        f"MiniLM of 6 layers trained on {settings['rows']} sentences for {settings['epochs']:g} epochs; mean"
-        + (f" ± standard deviation of {seeds} seeds." if seeds > 1 else ", one seed.")
+        f"**Accuracy per exit, in percent.** SST-2 validation ({rows} sentences), MiniLM of 6 layers trained on "
+        f"{settings['rows']} sentences for {settings['epochs']:g} epochs in {precision}; "
+        + (f"mean ± standard deviation of {seeds} seeds." if seeds > 1 else "one seed.")
     )
-    return "\n".join([intro, "", *lines])
+    sweet, joint = (result["methods"][method]["mean"] for method in ("sweet", "joint"))
+    error = 100 * (sweet[-1] / 100 * (1 - sweet[-1] / 100) / rows) ** 0.5
+    outcome = (
+        f"Against joint training SWEET is {sweet[0] - joint[0]:+.1f} points at exit {exits[0]} and "
+        f"{sweet[-1] - joint[-1]:+.1f} at the last; the standard error of one figure is {error:.1f}."
+    )
+    return "\n".join([intro, "", *lines, "", outcome])
 
 
 def speed(result: dict) -> str:
@@ -69,8 +76,8 @@ def speed(result: dict) -> str:
     intro = (
         f"**Time against the threshold**, `torch` backend in fp32, batches of {settings['batch_size']}, "
         f"{settings['threads']} threads; the same weights in full by transformers take {padded:.2f} ms per sentence, "
-        f"padded as a pipeline pads, and {ordered:.2f} ms sorted by length. The last column runs every batch through by "
-        "itself, in natural order; the others sort by length and top batches up with survivors. Medians of one "
+        f"padded as a pipeline pads, and {ordered:.2f} ms sorted by length. The last column runs every batch through "
+        "by itself, in natural order; the others sort by length and top batches up with survivors. Medians of one "
         "interleaved run."
     )
     foot = (
