@@ -236,3 +236,25 @@ def test_loading_in_a_new_process_gives_the_same_answers(tmp_path):
     here = model.predict(texts)
     assert [(row["label"], row["exit_layer"]) for row in there] == [(row["label"], row["exit_layer"]) for row in here]
     np.testing.assert_allclose([row["score"] for row in there], [row["score"] for row in here], rtol=1e-5)
+
+
+def test_a_checkpoint_in_shards_is_read_and_copied(good):
+    from safetensors.torch import load_file, save_file
+
+    whole = load_file(good / "model.safetensors")
+    names = sorted(whole)
+    shards = {"model-1.safetensors": names[:10], "model-2.safetensors": names[10:]}
+    for shard, part in shards.items():
+        save_file({name: whole[name] for name in part}, good / shard, metadata={"format": "pt"})
+    index = {"weight_map": {name: shard for shard, part in shards.items() for name in part}}
+    (good / "model.safetensors.index.json").write_text(json.dumps(index))
+    (good / "model.safetensors").unlink()
+    (good / "sweet_config.json").unlink()  # as a Trainer leaves it
+    assert open_artifact(good).tensors().keys() == whole.keys()
+    copy = copy_artifact(open_artifact(good), good.parent / "copy")
+    assert copy.tensors().keys() == whole.keys()
+    assert open_artifact(good.parent / "copy") == copy
+    index["weight_map"][names[0]] = "../good/model-1.safetensors"
+    (good / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ArtifactError, match="outside its folder"):
+        open_artifact(good)

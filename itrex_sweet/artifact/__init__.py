@@ -1,0 +1,30 @@
+"""The seam between training and running: the on-disk format, written whole and verified when read.
+
+Layout of a folder::
+
+    config.json         the Hugging Face config, with the training settings under `sweet`
+    sweet_config.json   schema version, exits, policy, precision, provenance, sizes and hashes
+    model.safetensors   the model and its exit heads, float32
+    tokenizer files     as the tokenizer saves them
+    README.md           the model card
+
+A cascade (the Multi-Model baseline) has the same two JSON files, and one sub-folder per stage that holds that
+stage's `config.json` and `model.safetensors`. No pickle is read or written.
+"""
+
+from itrex_sweet.artifact.layout import CASCADE, EARLY_EXIT, SCHEMA_VERSION
+from itrex_sweet.artifact.reading import Artifact, open_artifact
+from itrex_sweet.artifact.writing import copy_artifact, library_versions, write_artifact, write_card, write_cascade
+
+__all__ = [
+    "CASCADE",
+    "EARLY_EXIT",
+    "SCHEMA_VERSION",
+    "Artifact",
+    "copy_artifact",
+    "library_versions",
+    "open_artifact",
+    "write_artifact",
+    "write_card",
+    "write_cascade",
+]

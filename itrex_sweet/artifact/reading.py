@@ -1,0 +1,173 @@
+"""Opening a folder: nothing is used before it was verified."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from itrex_sweet.artifact.layout import (
+    CASCADE,
+    CONFIG_FILE,
+    EARLY_EXIT,
+    FORMAT,
+    SCHEMA_VERSION,
+    SETTINGS_FILE,
+    read_json,
+    sha256,
+    weight_files,
+)
+from itrex_sweet.config import Policy, SweetConfig
+from itrex_sweet.errors import ArtifactError, ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A verified folder, opened for reading. `open_artifact` makes one.
+
+    Args:
+        directory: the folder.
+        config: contents of `config.json`.
+        exits: counts of encoder layers, from 1.
+        policy: when a row may leave.
+        architecture: `"early_exit"`, or `"cascade"` of independent models.
+        shares_pooler: whether every exit reads through the model's own pooler.
+        precision: of the weights.
+        provenance: versions, date and training settings, as recorded by the writer.
+        stages: the models of a cascade, one per exit.
+    """
+
+    directory: Path
+    config: Mapping[str, Any]
+    exits: tuple[int, ...]
+    policy: Policy
+    architecture: str = EARLY_EXIT
+    shares_pooler: bool = False
+    precision: str = "float32"
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    stages: tuple[Artifact, ...] = ()
+
+    @property
+    def layers_run(self) -> tuple[int, ...]:
+        """Layers a row has cost when it leaves at each exit: the exit itself, or the sum so far in a cascade."""
+        return tuple(accumulate(self.exits)) if self.architecture == CASCADE else self.exits
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Reads every tensor of the weights file, by its Hugging Face name.
+
+        Raises:
+            ArtifactError: the file is not a whole safetensors file.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        tensors: dict[str, torch.Tensor] = {}
+        for path in weight_files(self.directory):
+            try:
+                tensors.update(load_file(path))
+            except (SafetensorError, OSError) as error:
+                raise ArtifactError(
+                    f"{path} cannot be read as safetensors ({error}); copy or write it anew."
+                ) from error
+        return tensors
+
+
+def open_artifact(directory: str | os.PathLike, verify: bool = True) -> Artifact:
+    """Opens a folder that `write_artifact` wrote, or that a Trainer with `SweetCallback` saved.
+
+    Args:
+        directory: the folder.
+        verify: compare sizes and SHA-256 hashes with the recorded ones before any use.
+
+    Raises:
+        ArtifactError: not a folder, a plain checkpoint without exits, a foreign or newer format, or a file that
+            is missing, truncated or corrupt.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise ArtifactError(f"{directory} is not a folder.")
+    config = read_json(directory / CONFIG_FILE)
+    if not (directory / SETTINGS_FILE).is_file():
+        return _open_checkpoint(directory, config)
+    settings = read_json(directory / SETTINGS_FILE)
+    _check_format(directory, settings)
+    if verify:
+        _verify(directory, settings.get("files", {}))
+    try:
+        policy = Policy.from_dict(settings["policy"])
+        exits = tuple(settings["exits"])
+        architecture = settings["architecture"]
+        stages = tuple(_open_checkpoint(directory / name, read_json(directory / name / CONFIG_FILE))
+                       for name in settings.get("stages", ()))  # fmt: skip
+        if len(policy.temperatures) != len(exits):
+            raise ConfigError(f"{len(exits)} exits, but a policy for {len(policy.temperatures)}.")
+        return Artifact(
+            directory=directory,
+            config=config,
+            exits=exits,
+            policy=policy,
+            architecture=architecture,
+            shares_pooler=settings.get("shares_pooler", False),
+            precision=settings.get("precision", "float32"),
+            provenance=settings.get("provenance", {}),
+            stages=stages,
+        )
+    except (KeyError, TypeError, ConfigError) as error:
+        raise ArtifactError(f"{directory / SETTINGS_FILE} is damaged: {error!r}. Write the artifact anew.") from error
+
+
+def _open_checkpoint(directory: Path, config: Mapping[str, Any]) -> Artifact:
+    """A folder as `Trainer.save_model` leaves it: exits in `config.json`, no policy and no hashes yet."""
+    sweet = config.get("sweet")
+    if not sweet or not sweet.get("exits"):
+        raise ArtifactError(
+            f"{directory} is a plain checkpoint: it has no exits. Fine-tune it with "
+            "Trainer(..., callbacks=[SweetCallback()]) or `itrex-sweet train --model DIR`, then load the result. "
+            "To run it in full, use transformers."
+        )
+    settings = SweetConfig.from_dict(sweet)
+    weight_files(directory)
+    return Artifact(
+        directory=directory,
+        config=config,
+        exits=settings.exits,
+        policy=Policy.uniform(len(settings.exits)),
+        shares_pooler=settings.shares_pooler,
+    )
+
+
+def _check_format(directory: Path, settings: Mapping[str, Any]) -> None:
+    if settings.get("format") != FORMAT:
+        raise ArtifactError(
+            f"{directory / SETTINGS_FILE} was written by something else: format={settings.get('format')!r}."
+        )
+    version = settings.get("schema_version")
+    if not isinstance(version, int) or version < 1:
+        raise ArtifactError(f"{directory / SETTINGS_FILE} is damaged: schema_version={version!r}.")
+    if version > SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{directory} has schema version {version}; this release reads up to {SCHEMA_VERSION}. Upgrade itrex-sweet."
+        )
+    if settings.get("architecture") not in (EARLY_EXIT, CASCADE):
+        raise ArtifactError(f"{directory} has an unknown architecture {settings.get('architecture')!r}.")
+
+
+def _verify(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
+    for name, recorded in files.items():
+        path = directory / name
+        if not path.is_file():
+            raise ArtifactError(f"{path} is missing; copy the whole folder again.")
+        size = path.stat().st_size
+        if size != recorded["bytes"]:
+            raise ArtifactError(f"{path} has {size} bytes, {recorded['bytes']} were written: a truncated copy?")
+        if sha256(path) != recorded["sha256"]:
+            raise ArtifactError(
+                f"{path} is not the file that was written (its SHA-256 differs): corrupt, or from another artifact. "
+                f"If a Trainer saved a model over an artifact here, delete {SETTINGS_FILE}."
+            )

@@ -1,0 +1,186 @@
+"""Writing artifacts, cascades, copies and model cards."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from itrex_sweet.artifact.layout import (
+    CARD_FILE,
+    CASCADE,
+    CONFIG_FILE,
+    EARLY_EXIT,
+    FORMAT,
+    SCHEMA_VERSION,
+    SETTINGS_FILE,
+    WEIGHTS_FILE,
+    WEIGHTS_INDEX_FILE,
+    sha256,
+    weight_files,
+)
+from itrex_sweet.artifact.reading import Artifact, open_artifact
+from itrex_sweet.artifact.staging import staged
+from itrex_sweet.config import Policy, SweetConfig
+from itrex_sweet.errors import ConfigError
+from itrex_sweet.version import __version__
+
+if TYPE_CHECKING:
+    import torch
+
+
+def write_artifact(
+    directory: str | os.PathLike,
+    *,
+    config: Any,
+    tensors: Mapping[str, torch.Tensor],
+    policy: Policy | None = None,
+    tokenizer: Any = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Artifact:
+    """Writes an early-exit artifact. The folder is changed only after everything was written beside it.
+
+    Args:
+        directory: made if missing; files of an earlier artifact are replaced, others are left alone.
+        config: a `PretrainedConfig` whose `sweet` holds a resolved `SweetConfig` as a dict.
+        tensors: float tensors by Hugging Face name, exit heads included.
+        policy: when a row may leave; without one, one default threshold for all exits.
+        tokenizer: saved along, if given.
+        provenance: facts to record (training settings, metrics); versions and date are added.
+
+    Raises:
+        ArtifactError: the folder cannot be written; what was there before is untouched.
+    """
+    sweet = SweetConfig.from_dict(config.sweet)
+    settings = _settings(sweet.exits, policy, provenance, architecture=EARLY_EXIT, shares_pooler=sweet.shares_pooler)
+    with staged(Path(directory)) as staging:
+        _write_model(staging, config, tensors)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(staging)
+        _write_settings(staging, settings)
+    return open_artifact(directory, verify=False)
+
+
+def write_cascade(
+    directory: str | os.PathLike,
+    *,
+    stages: Sequence[tuple[Any, Mapping[str, torch.Tensor]]],
+    policy: Policy | None = None,
+    tokenizer: Any = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Artifact:
+    """Writes independent models, shallow to deep, as one cascade; as `write_artifact` otherwise.
+
+    Args:
+        stages: config and tensors of each model; `config.num_hidden_layers` is its exit.
+    """
+    exits = tuple(config.num_hidden_layers for config, _ in stages)
+    if list(exits) != sorted(set(exits)) or not exits:
+        raise ConfigError(f"a cascade of depths {exits}: stages must deepen strictly.")
+    names = [f"exit_{exit_}" for exit_ in exits]
+    settings = _settings(exits, policy, provenance, architecture=CASCADE, stages=names)
+    with staged(Path(directory)) as staging:
+        for name, (config, tensors) in zip(names, stages, strict=True):
+            config.sweet = SweetConfig(exits=(config.num_hidden_layers,)).to_dict()
+            (staging / name).mkdir()
+            _write_model(staging / name, config, tensors)
+        shutil.copyfile(staging / names[-1] / CONFIG_FILE, staging / CONFIG_FILE)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(staging)
+        _write_settings(staging, settings)
+    return open_artifact(directory, verify=False)
+
+
+def copy_artifact(artifact: Artifact, directory: str | os.PathLike, policy: Policy | None = None) -> Artifact:
+    """Copies an artifact, tokenizer and card included, with another policy if one is given.
+
+    Raises:
+        ArtifactError: the target cannot be written; what was there before is untouched.
+    """
+    settings = _settings(
+        artifact.exits,
+        policy or artifact.policy,
+        artifact.provenance,
+        architecture=artifact.architecture,
+        shares_pooler=artifact.shares_pooler,
+        stages=[stage.directory.name for stage in artifact.stages],
+    )
+    with staged(Path(directory)) as staging:
+        for path in _files_of(artifact):
+            target = staging / path.relative_to(artifact.directory)
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, target)
+        _write_settings(staging, settings)
+    return open_artifact(directory, verify=False)
+
+
+def write_card(artifact: Artifact, card: str) -> None:
+    """Writes the model card beside the weights.
+
+    Raises:
+        ArtifactError: the folder cannot be written.
+    """
+    with staged(artifact.directory) as staging:
+        (staging / CARD_FILE).write_text(card, encoding="utf-8")
+
+
+_TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model")
+
+
+def _files_of(artifact: Artifact) -> list[Path]:
+    """Every file of an artifact but its settings, which are written anew."""
+    directory = artifact.directory
+    files = {directory / CONFIG_FILE, directory / CARD_FILE}
+    files.update(path for pattern in _TOKENIZER_FILES for path in directory.glob(pattern))
+    for model in artifact.stages or (artifact,):
+        files.add(model.directory / CONFIG_FILE)
+        files.update(weight_files(model.directory))
+        files.add(model.directory / WEIGHTS_INDEX_FILE)
+    return sorted(path for path in files if path.is_file())
+
+
+def _settings(
+    exits: Sequence[int], policy: Policy | None, provenance: Mapping[str, Any] | None, **facts: Any
+) -> dict[str, Any]:
+    created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    return {
+        "format": FORMAT,
+        "schema_version": SCHEMA_VERSION,
+        "exits": list(exits),
+        "precision": "float32",
+        "policy": (policy or Policy.uniform(len(exits))).to_dict(),
+        "provenance": {"created": created, "versions": library_versions(), **(provenance or {})},
+        **facts,
+    }
+
+
+def _write_model(directory: Path, config: Any, tensors: Mapping[str, torch.Tensor]) -> None:
+    from safetensors.torch import save_file
+
+    save_file(dict(tensors), directory / WEIGHTS_FILE, metadata={"format": "pt"})
+    config.save_pretrained(directory)
+
+
+def _write_settings(staging: Path, settings: dict[str, Any]) -> None:
+    weights = sorted(staging.rglob("*.safetensors"))
+    settings["files"] = {
+        path.relative_to(staging).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in weights
+    }
+    (staging / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what decides the numbers, and of the interpreter."""
+    versions = {"python": platform.python_version(), "itrex-sweet": __version__}
+    for package in ("torch", "transformers", "numpy", "safetensors"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
