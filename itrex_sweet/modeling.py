@@ -125,7 +125,7 @@ class SweetModelForSequenceClassification(OptimizedModel):
             push_to_hub: upload it then; `repository_id` and the other arguments of `push_to_hub` follow.
 
         Raises:
-            ArtifactError: the folder cannot be written, or is the one that this model was loaded from.
+            ArtifactError: the folder cannot be written; what it held before is untouched.
         """
         self._save_pretrained(save_directory)
         return self.push_to_hub(save_directory, **kwargs) if push_to_hub else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import json
 import os
@@ -87,6 +88,7 @@ def write_cascade(
     settings = _settings(exits, policy, provenance, architecture=CASCADE, stages=names)
     with staged(Path(directory)) as staging:
         for name, (config, tensors) in zip(names, stages, strict=True):
+            config = copy.deepcopy(config)  # the caller's stays as it is
             config.sweet = SweetConfig(exits=(config.num_hidden_layers,)).to_dict()
             (staging / name).mkdir()
             _write_model(staging / name, config, tensors)

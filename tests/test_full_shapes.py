@@ -1,0 +1,57 @@
+"""Base and large shapes, with random weights: from attached exits to probes that equal full layers."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, BertConfig, DebertaV2Config, RobertaConfig
+
+from itrex_sweet import SweetModelForSequenceClassification, attach, save_artifact
+from itrex_sweet.config import default_exits
+
+LARGE = dict(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
+V3 = dict(
+    relative_attention=True,
+    pos_att_type=["p2c", "c2p"],
+    position_buckets=256,
+    share_att_key=True,
+    norm_rel_ebd="layer_norm|none",
+    position_biased_input=False,
+    max_relative_positions=-1,
+    type_vocab_size=0,
+)
+SHAPES = {  # the vocabulary is cut: it has no part in the shape of the layers
+    "bert-base": BertConfig(vocab_size=1000),
+    "roberta-large": RobertaConfig(vocab_size=1000, max_position_embeddings=514, **LARGE),
+    "deberta-v3-base": DebertaV2Config(
+        vocab_size=1000, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072, **V3
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_full_shape_trains_saves_and_answers(shape, tmp_path):
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(SHAPES[shape])
+    attachment = attach(model)
+    depth = model.config.num_hidden_layers
+    assert attachment.exits == default_exits(depth)
+    ids = torch.randint(5, 1000, (3, 40))
+    model(ids, labels=torch.tensor([0, 1, 0])).loss.backward()
+    assert all(parameter.grad is not None for _, parameter in attachment.head_parameters())
+    with torch.inference_mode():
+        expected = model.eval()(ids).logits
+    save_artifact(model, tmp_path)
+    early = SweetModelForSequenceClassification.from_pretrained(tmp_path, threshold=1.0)
+    answer = early(input_ids=ids)
+    np.testing.assert_allclose(answer.logits, expected, atol=1e-4)
+    by_exit = early.executor.logits_at_every_exit(_packed(early, ids))
+    for place, exit_ in enumerate(attachment.exits):
+        np.testing.assert_allclose(by_exit[:, place], attachment.exit_logits[exit_], atol=1e-4)
+    assert set(answer.exit_layer.tolist()) == {depth}
+
+
+def _packed(early, ids):
+    from itrex_sweet.runtime.ragged import TokenBatch
+
+    return TokenBatch.from_padded(ids.numpy(), uncounted_token=early.backend.uncounted_token)
