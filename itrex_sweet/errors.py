@@ -29,6 +29,10 @@ class BackendUnavailable(SweetError, RuntimeError):
     """A backend was asked for by name and cannot run here."""
 
 
+class QuantizationError(SweetError, RuntimeError):
+    """A model could not be quantized: its weights or activations are not finite, or nothing passed the limits set."""
+
+
 class InputError(SweetError, ValueError):
     """Texts, token ids or labels that cannot be processed.
 

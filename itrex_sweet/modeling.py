@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from optimum.modeling_base import OptimizedModel
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from itrex_sweet import criteria
@@ -62,8 +62,7 @@ class SweetModelForSequenceClassification(OptimizedModel):
         batch_size: int = DEFAULT_BATCH_SIZE,
         tokenizer: Any = None,
     ):
-        fields = dict(artifact.config)
-        config = AutoConfig.for_model(fields.pop("model_type", ""), **fields)
+        config = artifact.model_config()
         super().__init__(model=None, config=config, preprocessors=[] if tokenizer is None else [tokenizer])
         self.artifact = artifact
         policy = artifact.policy if threshold is None else artifact.policy.with_threshold(threshold)

@@ -4,7 +4,10 @@ Layout of a folder::
 
     config.json         the Hugging Face config, with the training settings under `sweet`
     sweet_config.json   schema version, exits, policy, precision, provenance, sizes and hashes
-    model.safetensors   the model and its exit heads, float32
+    model.safetensors   the model and its exit heads, float32; or, quantized,
+    model_int8.safetensors   the same, linear layers of the encoder as `NAME.weight` int8 (out, in) with
+                        `NAME.weight_scale` (out,), and for their inputs `NAME.input_scale` and
+                        `NAME.input_zero_point` (neither: one per row, at run time), `NAME.input_smoothing` (in,)
     tokenizer files     as the tokenizer saves them
     README.md           the model card
 
@@ -12,13 +15,15 @@ A cascade (the Multi-Model baseline) has the same two JSON files, and one sub-fo
 stage's `config.json` and `model.safetensors`. No pickle is read or written.
 """
 
-from itrex_sweet.artifact.layout import CASCADE, EARLY_EXIT, SCHEMA_VERSION
+from itrex_sweet.artifact.layout import CASCADE, EARLY_EXIT, FLOAT32, INT8, SCHEMA_VERSION
 from itrex_sweet.artifact.reading import Artifact, open_artifact
 from itrex_sweet.artifact.writing import copy_artifact, library_versions, write_artifact, write_card, write_cascade
 
 __all__ = [
     "CASCADE",
     "EARLY_EXIT",
+    "FLOAT32",
+    "INT8",
     "SCHEMA_VERSION",
     "Artifact",
     "copy_artifact",

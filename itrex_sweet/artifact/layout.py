@@ -10,13 +10,17 @@ from typing import Any
 from itrex_sweet.errors import ArtifactError
 
 FORMAT = "itrex-sweet"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # what this release reads; a folder names the oldest that can read it
 EARLY_EXIT, CASCADE = "early_exit", "cascade"
+FLOAT32, INT8 = "float32", "int8"
+SCHEMA_OF_PRECISION = {FLOAT32: 1, INT8: 2}
 
 SETTINGS_FILE = "sweet_config.json"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
+INT8_WEIGHTS_FILE = "model_int8.safetensors"  # a name of its own: transformers would load it as float weights
+FINGERPRINTS_FILE = "fingerprints.safetensors"
 CARD_FILE = "README.md"
 
 
@@ -37,12 +41,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return contents
 
 
-def weight_files(directory: Path) -> list[Path]:
+def weight_files(directory: Path, precision: str = FLOAT32) -> list[Path]:
     """The safetensors files of a model folder, one or several shards.
 
     Raises:
         ArtifactError: there are none; pickled weights do not count.
     """
+    if precision == INT8:
+        if not (directory / INT8_WEIGHTS_FILE).is_file():
+            raise ArtifactError(f"{directory} has no {INT8_WEIGHTS_FILE}; copy the whole folder again.")
+        return [directory / INT8_WEIGHTS_FILE]
     if (directory / WEIGHTS_FILE).is_file():
         return [directory / WEIGHTS_FILE]
     if (directory / WEIGHTS_INDEX_FILE).is_file():

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from itrex_sweet.artifact.fingerprints import Fingerprints, read_fingerprints
 from itrex_sweet.artifact.layout import (
     CASCADE,
     CONFIG_FILE,
     EARLY_EXIT,
+    FINGERPRINTS_FILE,
+    FLOAT32,
     FORMAT,
+    INT8,
     SCHEMA_VERSION,
     SETTINGS_FILE,
     read_json,
@@ -25,6 +30,10 @@ from itrex_sweet.errors import ArtifactError, ConfigError
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PretrainedConfig
+
+
+_UNNAMED_LABEL = re.compile(r"LABEL_\d+")
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,8 @@ class Artifact:
         policy: when a row may leave.
         architecture: `"early_exit"`, or `"cascade"` of independent models.
         shares_pooler: whether every exit reads through the model's own pooler.
-        precision: of the weights.
+        precision: `"float32"`, or `"int8"` where linear layers are quantized.
+        quantization: how it was quantized, as recorded by the quantizer; empty in float32.
         provenance: versions, date and training settings, as recorded by the writer.
         stages: the models of a cascade, one per exit.
     """
@@ -49,7 +59,8 @@ class Artifact:
     policy: Policy
     architecture: str = EARLY_EXIT
     shares_pooler: bool = False
-    precision: str = "float32"
+    precision: str = FLOAT32
+    quantization: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     stages: tuple[Artifact, ...] = ()
 
@@ -57,6 +68,37 @@ class Artifact:
     def layers_run(self) -> tuple[int, ...]:
         """Layers a row has cost when it leaves at each exit: the exit itself, or the sum so far in a cascade."""
         return tuple(accumulate(self.exits)) if self.architecture == CASCADE else self.exits
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the labels, by id."""
+        by_id = self.config.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"}
+        return tuple(str(by_id[key]) for key in sorted(by_id, key=int))
+
+    @property
+    def given_label_names(self) -> tuple[str, ...] | None:
+        """The same, or `None` where they are the numbers that transformers puts for want of names."""
+        return None if all(map(_UNNAMED_LABEL.fullmatch, self.label_names)) else self.label_names
+
+    def model_config(self) -> PretrainedConfig:
+        """`config.json` as transformers' object."""
+        from transformers import AutoConfig
+
+        fields = dict(self.config)
+        return AutoConfig.for_model(fields.pop("model_type", ""), **fields)
+
+    def fingerprints(self) -> dict[str, Fingerprints]:
+        """The rows it was trained, calibrated and reported on, by role, as far as they were recorded.
+
+        Raises:
+            ArtifactError: the file is damaged.
+        """
+        return read_fingerprints(self.directory / FINGERPRINTS_FILE)
+
+    def weight_files(self) -> list[Path]:
+        """Its safetensors files, those of all stages of a cascade."""
+        models = self.stages or (self,)
+        return [path for model in models for path in weight_files(model.directory, model.precision)]
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Reads every tensor of the weights file, by its Hugging Face name.
@@ -68,7 +110,7 @@ class Artifact:
         from safetensors.torch import load_file
 
         tensors: dict[str, torch.Tensor] = {}
-        for path in weight_files(self.directory):
+        for path in weight_files(self.directory, self.precision):
             try:
                 tensors.update(load_file(path))
             except (SafetensorError, OSError) as error:
@@ -114,7 +156,8 @@ def open_artifact(directory: str | os.PathLike, verify: bool = True) -> Artifact
             policy=policy,
             architecture=architecture,
             shares_pooler=settings.get("shares_pooler", False),
-            precision=settings.get("precision", "float32"),
+            precision=settings.get("precision", FLOAT32),
+            quantization=settings.get("quantization", {}),
             provenance=settings.get("provenance", {}),
             stages=stages,
         )
@@ -154,6 +197,8 @@ def _check_format(directory: Path, settings: Mapping[str, Any]) -> None:
         raise ArtifactError(
             f"{directory} has schema version {version}; this release reads up to {SCHEMA_VERSION}. Upgrade itrex-sweet."
         )
+    if settings.get("precision", FLOAT32) not in (FLOAT32, INT8):
+        raise ArtifactError(f"{directory} has an unknown precision {settings.get('precision')!r}.")
     if settings.get("architecture") not in (EARLY_EXIT, CASCADE):
         raise ArtifactError(f"{directory} has an unknown architecture {settings.get('architecture')!r}.")
 

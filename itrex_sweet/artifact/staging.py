@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,10 +14,14 @@ from itrex_sweet.errors import ArtifactError
 
 
 @contextmanager
-def staged(directory: Path) -> Iterator[Path]:
+def staged(directory: Path, replaced: Iterable[str] = ()) -> Iterator[Path]:
     """A hidden folder inside `directory` whose files move into it, settings last, if the block succeeds.
 
     A crash between two moves leaves hashes that do not match, which `open_artifact` reports.
+
+    Args:
+        directory: made if missing.
+        replaced: names of files that are removed from it where the block has written none of that name.
     """
     from safetensors import SafetensorError
 
@@ -27,7 +31,10 @@ def staged(directory: Path) -> Iterator[Path]:
         directory.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".incoming-", dir=directory))
         yield staging
+        stale = [directory / name for name in replaced if not (staging / name).exists()]
         _move_in(staging, directory)
+        for path in stale:
+            path.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         if isinstance(error, ArtifactError):
             raise
@@ -37,6 +44,16 @@ def staged(directory: Path) -> Iterator[Path]:
             shutil.rmtree(staging, ignore_errors=True)
             if not existed and not any(directory.iterdir()):
                 directory.rmdir()
+
+
+def require_writable(directory: Path) -> None:
+    """Finds out, before work is done for it, whether a folder can be written; leaves no trace.
+
+    Raises:
+        ArtifactError: it cannot be made or written.
+    """
+    with staged(directory):
+        pass
 
 
 def _move_in(staging: Path, directory: Path) -> None:

@@ -13,13 +13,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from itrex_sweet.artifact.fingerprints import REPORTING, Fingerprints, write_fingerprints
 from itrex_sweet.artifact.layout import (
     CARD_FILE,
     CASCADE,
     CONFIG_FILE,
     EARLY_EXIT,
+    FINGERPRINTS_FILE,
+    FLOAT32,
     FORMAT,
-    SCHEMA_VERSION,
+    INT8,
+    INT8_WEIGHTS_FILE,
+    SCHEMA_OF_PRECISION,
     SETTINGS_FILE,
     WEIGHTS_FILE,
     WEIGHTS_INDEX_FILE,
@@ -44,26 +49,36 @@ def write_artifact(
     policy: Policy | None = None,
     tokenizer: Any = None,
     provenance: Mapping[str, Any] | None = None,
+    quantization: Mapping[str, Any] | None = None,
+    fingerprints: Mapping[str, Fingerprints] | None = None,
 ) -> Artifact:
     """Writes an early-exit artifact. The folder is changed only after everything was written beside it.
 
     Args:
         directory: made if missing; files of an earlier artifact are replaced, others are left alone.
         config: a `PretrainedConfig` whose `sweet` holds a resolved `SweetConfig` as a dict.
-        tensors: float tensors by Hugging Face name, exit heads included.
+        tensors: float tensors by Hugging Face name, exit heads included; with `quantization`, integers too.
         policy: when a row may leave; without one, one default threshold for all exits.
         tokenizer: saved along, if given.
         provenance: facts to record (training settings, metrics); versions and date are added.
+        quantization: how the tensors were quantized; makes it an INT8 artifact.
+        fingerprints: rows it was trained, calibrated and reported on, by role.
 
     Raises:
         ArtifactError: the folder cannot be written; what was there before is untouched.
     """
     sweet = SweetConfig.from_dict(config.sweet)
-    settings = _settings(sweet.exits, policy, provenance, architecture=EARLY_EXIT, shares_pooler=sweet.shares_pooler)
-    with staged(Path(directory)) as staging:
-        _write_model(staging, config, tensors)
+    precision = FLOAT32 if quantization is None else INT8
+    facts = {} if quantization is None else {"quantization": dict(quantization)}
+    settings = _settings(
+        sweet.exits, policy, provenance, precision, EARLY_EXIT, shares_pooler=sweet.shares_pooler, **facts
+    )
+    with staged(Path(directory), _REPLACED) as staging:
+        _write_model(staging, config, tensors, precision)
         if tokenizer is not None:
             tokenizer.save_pretrained(staging)
+        if fingerprints:
+            write_fingerprints(staging / FINGERPRINTS_FILE, fingerprints)
         _write_settings(staging, settings)
     return open_artifact(directory, verify=False)
 
@@ -85,13 +100,13 @@ def write_cascade(
     if list(exits) != sorted(set(exits)) or not exits:
         raise ConfigError(f"a cascade of depths {exits}: stages must deepen strictly.")
     names = [f"exit_{exit_}" for exit_ in exits]
-    settings = _settings(exits, policy, provenance, architecture=CASCADE, stages=names)
-    with staged(Path(directory)) as staging:
+    settings = _settings(exits, policy, provenance, FLOAT32, CASCADE, stages=names)
+    with staged(Path(directory), _REPLACED) as staging:
         for name, (config, tensors) in zip(names, stages, strict=True):
             config = copy.deepcopy(config)  # the caller's stays as it is
             config.sweet = SweetConfig(exits=(config.num_hidden_layers,)).to_dict()
             (staging / name).mkdir()
-            _write_model(staging / name, config, tensors)
+            _write_model(staging / name, config, tensors, FLOAT32)
         shutil.copyfile(staging / names[-1] / CONFIG_FILE, staging / CONFIG_FILE)
         if tokenizer is not None:
             tokenizer.save_pretrained(staging)
@@ -109,11 +124,13 @@ def copy_artifact(artifact: Artifact, directory: str | os.PathLike, policy: Poli
         artifact.exits,
         policy or artifact.policy,
         artifact.provenance,
-        architecture=artifact.architecture,
+        artifact.precision,
+        artifact.architecture,
         shares_pooler=artifact.shares_pooler,
         stages=[stage.directory.name for stage in artifact.stages],
+        **({"quantization": dict(artifact.quantization)} if artifact.quantization else {}),
     )
-    with staged(Path(directory)) as staging:
+    with staged(Path(directory), _REPLACED) as staging:
         for path in _files_of(artifact):
             target = staging / path.relative_to(artifact.directory)
             target.parent.mkdir(exist_ok=True)
@@ -122,55 +139,70 @@ def copy_artifact(artifact: Artifact, directory: str | os.PathLike, policy: Poli
     return open_artifact(directory, verify=False)
 
 
-def write_card(artifact: Artifact, card: str) -> None:
+def write_card(artifact: Artifact, card: str, reported_on: Fingerprints | None = None) -> None:
     """Writes the model card beside the weights.
+
+    Args:
+        reported_on: the rows whose figures the card holds; recorded, so that they are not calibrated on later.
 
     Raises:
         ArtifactError: the folder cannot be written.
     """
     with staged(artifact.directory) as staging:
         (staging / CARD_FILE).write_text(card, encoding="utf-8")
+        if reported_on is not None:
+            write_fingerprints(staging / FINGERPRINTS_FILE, {**artifact.fingerprints(), REPORTING: reported_on})
 
 
+_WEIGHTS = {FLOAT32: WEIGHTS_FILE, INT8: INT8_WEIGHTS_FILE}
+# Of an earlier artifact in the folder, what a new one without such a file must not inherit.
+_REPLACED = (WEIGHTS_FILE, WEIGHTS_INDEX_FILE, INT8_WEIGHTS_FILE, FINGERPRINTS_FILE)
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model")
 
 
 def _files_of(artifact: Artifact) -> list[Path]:
     """Every file of an artifact but its settings, which are written anew."""
     directory = artifact.directory
-    files = {directory / CONFIG_FILE, directory / CARD_FILE}
+    files = {directory / CONFIG_FILE, directory / CARD_FILE, directory / FINGERPRINTS_FILE}
     files.update(path for pattern in _TOKENIZER_FILES for path in directory.glob(pattern))
     for model in artifact.stages or (artifact,):
         files.add(model.directory / CONFIG_FILE)
-        files.update(weight_files(model.directory))
+        files.update(weight_files(model.directory, model.precision))
         files.add(model.directory / WEIGHTS_INDEX_FILE)
     return sorted(path for path in files if path.is_file())
 
 
 def _settings(
-    exits: Sequence[int], policy: Policy | None, provenance: Mapping[str, Any] | None, **facts: Any
+    exits: Sequence[int],
+    policy: Policy | None,
+    provenance: Mapping[str, Any] | None,
+    precision: str,
+    architecture: str,
+    **facts: Any,
 ) -> dict[str, Any]:
     created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     return {
         "format": FORMAT,
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": SCHEMA_OF_PRECISION[precision],
+        "architecture": architecture,
         "exits": list(exits),
-        "precision": "float32",
+        "precision": precision,
         "policy": (policy or Policy.uniform(len(exits))).to_dict(),
         "provenance": {"created": created, "versions": library_versions(), **(provenance or {})},
         **facts,
     }
 
 
-def _write_model(directory: Path, config: Any, tensors: Mapping[str, torch.Tensor]) -> None:
+def _write_model(directory: Path, config: Any, tensors: Mapping[str, torch.Tensor], precision: str) -> None:
     from safetensors.torch import save_file
 
-    save_file(dict(tensors), directory / WEIGHTS_FILE, metadata={"format": "pt"})
+    save_file(dict(tensors), directory / _WEIGHTS[precision], metadata={"format": "pt"})
     config.save_pretrained(directory)
 
 
 def _write_settings(staging: Path, settings: dict[str, Any]) -> None:
-    weights = sorted(staging.rglob("*.safetensors"))
+    # Fingerprints grow when a card is written, and are not what runs.
+    weights = sorted(path for path in staging.rglob("*.safetensors") if path.name != FINGERPRINTS_FILE)
     settings["files"] = {
         path.relative_to(staging).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in weights
     }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,13 @@ from itrex_sweet.errors import ArtifactError, ConfigError
 if TYPE_CHECKING:
     from itrex_sweet.artifact import Artifact
     from itrex_sweet.evaluation import Evaluation
+    from itrex_sweet.modeling import SweetModelForSequenceClassification
+
+logger = logging.getLogger(__name__)
 
 SUMMARY = "per-exit table and speed–accuracy curve of artifacts"
 
 EVALUATION_FILE, PICTURE_FILE = "evaluation.json", "curve.png"
-
-_UNNAMED_LABEL = re.compile(r"LABEL_\d+")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
         )
         for shown, name in _short_names(args.directories).items()
     }
+    for name, model in models.items():
+        _warn_of_shared_rows(name, model, rows, args.max_length)
     evaluations = evaluate_models(
         models,
         rows.texts,
@@ -123,6 +126,23 @@ def shown(evaluation: Evaluation) -> str:
             f"{timing['batch_size']}, without tokenization, on {evaluation.machine.describe()}.",
         ]
     return "\n".join(lines)
+
+
+def _warn_of_shared_rows(name: str, model: SweetModelForSequenceClassification, rows: Rows, limit: int | None) -> None:
+    """Says so where figures are about to be reported on rows that the model was trained or calibrated on."""
+    from itrex_sweet.artifact.fingerprints import REPORTING, Fingerprints
+
+    reported = Fingerprints.of(model.read(rows.texts, limit).rows())
+    for role, seen in model.artifact.fingerprints().items():
+        share = reported.share_in(seen)
+        if role != REPORTING and share > 0.0:
+            logger.warning(
+                "%.0f %% of the rows in %s are %s rows of %s: figures on them are not held-out ones.",
+                100 * share,
+                rows.source,
+                role,
+                name,
+            )
 
 
 def labelled_rows(args: argparse.Namespace, source: str, split: str | None, names: tuple[str, ...] | None) -> Rows:
@@ -186,12 +206,8 @@ def _same_labels(artifacts: dict[str, Artifact]) -> tuple[str, ...] | None:
     Raises:
         ConfigError: they do not share them.
     """
-    labels = {}
-    for name, artifact in artifacts.items():
-        by_id = artifact.config.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"}
-        labels[name] = tuple(str(by_id[key]) for key in sorted(by_id, key=int))
+    labels = {name: artifact.label_names for name, artifact in artifacts.items()}
     if len(set(labels.values())) > 1:
         listed = "; ".join(f"{name}: {', '.join(found)}" for name, found in labels.items())
         raise ConfigError(f"the artifacts have different labels, so they do not compare. {listed}")
-    names = next(iter(labels.values()))
-    return None if all(map(_UNNAMED_LABEL.fullmatch, names)) else names
+    return next(iter(artifacts.values())).given_label_names

@@ -15,6 +15,17 @@ def count(text: str) -> int:
     return _at_least(0, text)
 
 
+def share(text: str) -> float:
+    """A number in [0, 1]."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text}: a share lies in [0, 1]")
+    return value
+
+
 def threshold(text: str) -> float | tuple[float, ...]:
     """One threshold for all exits, or `0.9,0.8,0.95`: one for each but the last."""
     try:

@@ -188,11 +188,12 @@ def _provenance(args: argparse.Namespace, plan: TrainingPlan, exits: tuple[int, 
 def _conclude(args: argparse.Namespace, artifact: Artifact, validation: Rows | None) -> None:
     """The artifact as it will be used, measured; its card; and the tables on standard output."""
     from itrex_sweet.artifact import write_card
+    from itrex_sweet.artifact.fingerprints import Fingerprints
     from itrex_sweet.evaluation.evaluation import evaluate
     from itrex_sweet.evaluation.model_card import render_card
     from itrex_sweet.modeling import SweetModelForSequenceClassification
 
-    evaluation = None
+    evaluation = reported_on = None
     if validation is not None:
         model = SweetModelForSequenceClassification.from_pretrained(artifact.directory)
         evaluation = evaluate(
@@ -203,10 +204,12 @@ def _conclude(args: argparse.Namespace, artifact: Artifact, validation: Rows | N
             timed_rows=_TIMED_ROWS,
             max_length=args.max_length,
         )
+        reported_on = Fingerprints.of(model.read(validation.texts, args.max_length).rows())
     on_hub = args.model if not Path(args.model).exists() else None
     described = f"{args.dataset}, {args.validation_split}" if args.dataset else Path(args.validation_file or "").name
     dataset = args.dataset if args.dataset and not Path(args.dataset).exists() else None
-    write_card(artifact, render_card(artifact, evaluation, data=described, base_model=on_hub, dataset=dataset))
+    card = render_card(artifact, evaluation, data=described, base_model=on_hub, dataset=dataset)
+    write_card(artifact, card, reported_on)
     logger.info("Wrote %s.", artifact.directory)
     if evaluation is not None:
         print(json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False) if args.json else shown(evaluation))

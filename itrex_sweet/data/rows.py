@@ -8,13 +8,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from itrex_sweet.data.columns import LABEL_COLUMN, Columns, Text, no_such_column
 from itrex_sweet.data.files import FORMAT_OF_SUFFIX, FORMATS, READERS, file_lines, suffix_of
 from itrex_sweet.data.labels import label_ids, names_beside
 from itrex_sweet.data.named_datasets import dataset_lines, load_named_dataset
 from itrex_sweet.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Rows:
 
 
 def read_rows(
-    source: str | os.PathLike,
+    source: str | os.PathLike | Dataset,
     split: str | None = None,
     text_column: str | None = None,
     pair_column: str | None = None,
@@ -61,7 +64,8 @@ def read_rows(
     """Reads texts, and labels where there are any.
 
     Args:
-        source: a CSV, TSV, JSON-lines (`.gz` too) or text file, told by its suffix, or a `datasets` name.
+        source: a CSV, TSV, JSON-lines (`.gz` too) or text file, told by its suffix, a `datasets` name, or a
+            `datasets.Dataset`.
         split: of a data set that has several.
         text_column: guessed from the common names if absent.
         pair_column: of the second text of a sentence pair; guessed with the first.
@@ -79,16 +83,18 @@ def read_rows(
     """
     if limit is not None and limit < 1:
         raise ConfigError(f"limit={limit}: read at least one row.")
-    path = Path(source)
     known_names = None if label_names is None else tuple(label_names)
-    if path.is_file():
-        lines, described = file_lines(path), str(path)
-        found_names = names_beside(path)
-    elif suffix_of(path) in FORMAT_OF_SUFFIX:
-        raise InputError(f"{path}: no such file.")
+    if isinstance(source, (str, os.PathLike)) and Path(source).is_file():
+        lines, described = file_lines(Path(source)), str(source)
+        found_names = names_beside(Path(source))
     else:
-        dataset = load_named_dataset(str(source), dataset_config, split)
-        lines, described = dataset_lines(dataset, str(source)), str(source)
+        if not isinstance(source, (str, os.PathLike)):
+            dataset, described = source, "the data set"
+        elif suffix_of(Path(source)) in FORMAT_OF_SUFFIX:
+            raise InputError(f"{source}: no such file.")
+        else:
+            dataset, described = load_named_dataset(str(source), dataset_config, split), str(source)
+        lines = dataset_lines(dataset, described)
         found_names = getattr(dataset.features.get(label_column), "names", None)
     names = known_names or (tuple(found_names) if found_names else None)
 

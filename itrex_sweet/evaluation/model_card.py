@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from itrex_sweet.artifact import CASCADE, Artifact
+from itrex_sweet.artifact import CASCADE, INT8, Artifact
 from itrex_sweet.evaluation.evaluation import Evaluation
 from itrex_sweet.evaluation.tables import figure, markdown_table, percent
 
@@ -34,7 +34,7 @@ def render_card(
         dataset: name on the hub of the data.
     """
     kind = "Cascade of independent models" if artifact.architecture == CASCADE else "Early-exit text classifier"
-    labels = _label_names(artifact)
+    labels = artifact.label_names
     parts = [
         _front_matter(artifact, evaluation, base_model, dataset),
         f"# {title or artifact.directory.name}",
@@ -46,6 +46,8 @@ def render_card(
     ]
     if evaluation is not None:
         parts += _results(artifact, evaluation, data)
+    if artifact.quantization:
+        parts += _quantization(artifact)
     parts += ["## Training", _provenance(artifact.provenance)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -87,7 +89,7 @@ def _scalar(text: str) -> str:
 
 def _usage(artifact: Artifact) -> str:
     name, policy = artifact.directory.name, artifact.policy
-    also = "" if artifact.architecture == CASCADE else (
+    also = "" if artifact.architecture == CASCADE or artifact.precision == INT8 else (
         "\n\nThe folder also loads as the plain model, which always runs to its last layer: "
         f'`AutoModelForSequenceClassification.from_pretrained("{name}")`.'
     )  # fmt: skip
@@ -133,6 +135,41 @@ def _results(artifact: Artifact, evaluation: Evaluation, data: str | None) -> li
     return [*parts, measured]
 
 
+def quantization_cells(facts: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of the table that compares every exit before and after quantization."""
+    temperatures, errors = facts["temperatures"], facts.get("expected_calibration_error")
+    headings = ["exit", "float32", "INT8", "temperature before", "after"]
+    columns = [
+        [str(exit_) for exit_ in facts["exits"]],
+        [percent(value) for value in facts["before"]],
+        [percent(value) for value in facts["after"]],
+        [figure(value) for value in temperatures["before"]],
+        [figure(value) for value in temperatures["after"]],
+    ]
+    if errors is not None:
+        headings += ["calibration error before", "after"]
+        columns += [[percent(value) for value in errors[name]] for name in ("old temperatures", "fitted")]
+    return headings, [list(row) for row in zip(*columns, strict=True)]
+
+
+def _quantization(artifact: Artifact) -> list[str]:
+    facts = artifact.quantization
+    rows, compressor = facts["calibration"], facts["neural_compressor"]
+    kept = f"; {_listed(facts['float_layers'])} stay in float too" if facts["float_layers"] else ""
+    versions = ", ".join(f"{package} {version}" for package, version in compressor["versions"].items())
+    return [
+        "## Quantization",
+        f"INT8 by the recipe `{facts['recipe']}`: {facts['integer_layers']} linear layers with weights in int8, a "
+        f"scale per output channel, and inputs in uint8, a scale {facts['activations']}. In float: "
+        f"{facts['in_float']}{kept}.",
+        f"Ranges were observed by Neural Compressor ({versions}) on {rows['rows_observed']} rows; {facts['metric']} "
+        f"per exit and temperatures come from {rows['rows_judged']} "
+        f"{'others' if rows['judged_on_other_rows'] else 'of the same'}, of which "
+        f"{percent(facts['rows_at_another_exit'])} leave at another exit than before:",
+        markdown_table(*quantization_cells(facts)),
+    ]
+
+
 def _provenance(provenance: Mapping[str, Any]) -> str:
     facts = {key: value for key, value in provenance.items() if key != "versions"}
     facts.update({f"{package} version": value for package, value in provenance.get("versions", {}).items()})
@@ -146,11 +183,6 @@ def _provenance(provenance: Mapping[str, Any]) -> str:
 def _cell(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text.replace("|", "\\|").replace("\n", " ")
-
-
-def _label_names(artifact: Artifact) -> list[str]:
-    names = artifact.config.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"}
-    return [str(names[key]) for key in sorted(names, key=int)]
 
 
 def _listed(items: Any) -> str:

@@ -12,6 +12,7 @@ from itrex_sweet import criteria
 from itrex_sweet.config import Policy
 from itrex_sweet.errors import InputError
 from itrex_sweet.evaluation.progress import progress
+from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
 
 if TYPE_CHECKING:
@@ -70,14 +71,8 @@ class ExitOutcomes:
                 f"{model.config.num_labels - 1}.",
                 tuple(bad.tolist()),
             )
-        exits = model.artifact.exits
-        logits = np.empty((len(batch), len(exits), model.config.num_labels), dtype=np.float32)
-        order = np.argsort(batch.lengths, kind="stable")
-        size = _BATCHES_AT_ONCE * model.executor.batch_size
-        for start in progress(range(0, len(order), size), "every exit", unit="batch"):
-            rows = order[start : start + size]
-            logits[rows] = model.executor.logits_at_every_exit(batch.select(rows))
-        return cls(logits, labels, exits, model.artifact.layers_run)
+        logits = logits_at_every_exit(model.executor, batch)
+        return cls(logits, labels, model.artifact.exits, model.artifact.layers_run)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -105,3 +100,18 @@ class ExitOutcomes:
     def mean_layers(self, policy: Policy) -> float:
         """Layers run per row under a policy."""
         return float(np.asarray(self.layers_run, dtype=np.float64)[self.leaving(policy)].mean())
+
+
+def logits_at_every_exit(executor: Executor, batch: TokenBatch, description: str = "every exit") -> np.ndarray:
+    """As `Executor.logits_at_every_exit`, with a progress bar.
+
+    Args:
+        description: left of the bar.
+    """
+    logits = np.empty((len(batch), executor.num_exits, executor.backend.num_labels), dtype=np.float32)
+    order = np.argsort(batch.lengths, kind="stable")
+    size = _BATCHES_AT_ONCE * executor.batch_size
+    for start in progress(range(0, len(order), size), description, unit="batch"):
+        rows = order[start : start + size]
+        logits[rows] = executor.logits_at_every_exit(batch.select(rows))
+    return logits

@@ -40,6 +40,10 @@ class TokenBatch:
         tokens, cu_seqlens = token_index(self.cu_seqlens, rows)
         return TokenBatch(self.input_ids[tokens], self.token_type_ids[tokens], self.position_ids[tokens], cu_seqlens)
 
+    def rows(self) -> list[np.ndarray]:
+        """Token ids of each row."""
+        return np.split(self.input_ids, self.cu_seqlens[1:-1]) if len(self) else []
+
     @classmethod
     def concatenate(cls, batches: Sequence[TokenBatch]) -> TokenBatch:
         """The rows of all batches, in order."""

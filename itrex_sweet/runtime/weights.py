@@ -22,6 +22,36 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class QuantizedLinear:
+    """A linear layer in 8-bit integers: the input is quantized, products are summed in int32, the sum is scaled back.
+
+    Args:
+        weight: (out, in) int8, symmetric.
+        weight_scale: (out,) float32, one per output channel.
+        bias: (out,) float32, or none.
+        input_scale: of every input, fixed at calibration; `None` where each row of the input gets its own.
+        input_zero_point: what stands for 0 in the uint8 input, from 0 to 255; `None` with `input_scale`.
+        input_smoothing: (in,) float32 by which the input is multiplied before it is quantized (SmoothQuant, arXiv
+            2211.10438, equation 3; the weight holds the inverse), or none.
+    """
+
+    weight: torch.Tensor
+    weight_scale: torch.Tensor
+    bias: torch.Tensor | None
+    input_scale: float | None
+    input_zero_point: int | None
+    input_smoothing: torch.Tensor | None
+
+    def dequantized(self) -> Linear:
+        """The float layer it stands for, with smoothing undone."""
+        weight = self.weight.float() * self.weight_scale[:, None]
+        return Linear(weight if self.input_smoothing is None else weight * self.input_smoothing, self.bias)
+
+
+AnyLinear = Linear | QuantizedLinear
+
+
+@dataclass(frozen=True)
 class Norm:
     """Layer norm over the last axis; weight and bias (hidden,)."""
 
@@ -58,13 +88,13 @@ class Convolution:
 class Layer:
     """One encoder layer, norms after the residuals."""
 
-    query: Linear
-    key: Linear
-    value: Linear
-    attention_output: Linear
+    query: AnyLinear
+    key: AnyLinear
+    value: AnyLinear
+    attention_output: AnyLinear
     attention_norm: Norm
-    up: Linear
-    down: Linear
+    up: AnyLinear
+    down: AnyLinear
     output_norm: Norm
     relative: RelativeTerms | None = None
     convolution: Convolution | None = None
@@ -116,26 +146,31 @@ class Encoder:
     relative_index: torch.Tensor | None
 
 
-def load_encoder(artifact: Artifact) -> Encoder:
-    """Reads an artifact's weights in float32.
+def float_of(linear: AnyLinear) -> Linear:
+    """A linear layer in float32, whatever it is kept in."""
+    return linear.dequantized() if isinstance(linear, QuantizedLinear) else linear
+
+
+def load_encoder(artifact: Artifact, tensors: Mapping[str, torch.Tensor] | None = None) -> Encoder:
+    """Reads an artifact's weights: float32, and 8-bit integers where it was quantized.
+
+    Args:
+        artifact: opened by `open_artifact`.
+        tensors: instead of those of its weights file, under the same names.
 
     Raises:
         ArtifactError: a tensor is missing or has a shape that does not fit.
         UnsupportedModelError: the config is of no family in the table.
     """
-    from transformers import AutoConfig
-
-    fields = dict(artifact.config)
-    config = AutoConfig.for_model(fields.pop("model_type", ""), **fields)
-    return _Reader(artifact, config, family_of(config)).encoder()
+    config = artifact.model_config()
+    return _Reader(artifact, config, family_of(config), artifact.tensors() if tensors is None else tensors).encoder()
 
 
 class _Reader:
     """Takes tensors by canonical name out of one artifact, checking shapes."""
 
-    def __init__(self, artifact: Artifact, config: Any, family: Family):
-        self.artifact, self.config, self.family = artifact, config, family
-        self.tensors = artifact.tensors()
+    def __init__(self, artifact: Artifact, config: Any, family: Family, tensors: Mapping[str, torch.Tensor]):
+        self.artifact, self.config, self.family, self.tensors = artifact, config, family, tensors
         self.hidden = config.hidden_size
         self.eps = family.eps_of_norms(config)
 
@@ -160,9 +195,14 @@ class _Reader:
     # ------------------------------------------------------------------ tensors by path
 
     def tensor(self, name: str, shape: tuple[int | None, ...]) -> torch.Tensor:
+        """In float32."""
+        return self.stored(name, shape).float()
+
+    def stored(self, name: str, shape: tuple[int | None, ...]) -> torch.Tensor:
+        """As it is stored."""
         if name not in self.tensors:
             raise ArtifactError(f"{self.artifact.directory}: the weights lack {name!r}; write the artifact anew.")
-        tensor = self.tensors[name].float().contiguous()
+        tensor = self.tensors[name].contiguous()
         if len(shape) != tensor.dim() or any(
             want not in (None, got) for want, got in zip(shape, tensor.shape, strict=True)
         ):
@@ -175,6 +215,33 @@ class _Reader:
         weight = self.tensor(f"{path}.weight", (out, in_ or self.hidden))
         has_bias = f"{path}.bias" in self.tensors
         return Linear(weight, self.tensor(f"{path}.bias", (weight.shape[0],)) if has_bias else None)
+
+    def projection(self, path: str, out: int | None, in_: int | None = None) -> AnyLinear:
+        """A linear layer of the encoder, quantized or not."""
+        if not self.is_quantized(path):
+            return self.linear(path, out, in_)
+        weight = self.stored(f"{path}.weight", (out, in_ or self.hidden))
+        has_bias = f"{path}.bias" in self.tensors
+        return QuantizedLinear(
+            weight=weight,
+            weight_scale=self.tensor(f"{path}.weight_scale", (weight.shape[0],)),
+            bias=self.tensor(f"{path}.bias", (weight.shape[0],)) if has_bias else None,
+            **self.input_range(path, weight.shape[1]),
+        )
+
+    def is_quantized(self, path: str) -> bool:
+        stored = self.tensors.get(f"{path}.weight")
+        return stored is not None and stored.dtype == torch.int8
+
+    def input_range(self, path: str, size: int) -> dict[str, Any]:
+        """How the input of a quantized layer becomes integers."""
+        is_static = f"{path}.input_scale" in self.tensors
+        is_smoothed = f"{path}.input_smoothing" in self.tensors
+        return {
+            "input_scale": self.tensor(f"{path}.input_scale", ()).item() if is_static else None,
+            "input_zero_point": int(self.stored(f"{path}.input_zero_point", ()).item()) if is_static else None,
+            "input_smoothing": self.tensor(f"{path}.input_smoothing", (size,)) if is_smoothed else None,
+        }
 
     def norm(self, path: str, size: int | None = None) -> Norm:
         shape = (size or self.hidden,)
@@ -214,29 +281,40 @@ class _Reader:
     def layer(self, index: int, table: torch.Tensor | None) -> Layer:
         paths = {name: self.in_layer(index, path) for name, path in self.family.layer.items()}
         query, key, value = self.projections(paths)
-        up = self.linear(paths["up"], None)
+        up = self.projection(paths["up"], None)
         return Layer(
             query=query,
             key=key,
             value=value,
-            attention_output=self.linear(paths["attention_output"], self.hidden, query.weight.shape[0]),
+            attention_output=self.projection(paths["attention_output"], self.hidden, query.weight.shape[0]),
             attention_norm=self.norm(paths["attention_norm"]),
             up=up,
-            down=self.linear(paths["down"], self.hidden, up.weight.shape[0]),
+            down=self.projection(paths["down"], self.hidden, up.weight.shape[0]),
             output_norm=self.norm(paths["output_norm"]),
             relative=None if table is None else self.relative_terms(index, table, query, key),
             convolution=self.convolution() if index == 0 else None,
         )
 
-    def projections(self, paths: Mapping[str, str]) -> tuple[Linear, Linear, Linear]:
+    def projections(self, paths: Mapping[str, str]) -> tuple[AnyLinear, AnyLinear, AnyLinear]:
         if "query_key_value" not in paths:
-            return tuple(self.linear(paths[name], None) for name in ("query", "key", "value"))
-        heads = self.config.num_attention_heads
-        fused = self.tensor(f"{paths['query_key_value']}.weight", (3 * self.hidden, self.hidden))
-        by_head = fused.view(heads, 3, self.hidden // heads, self.hidden)
-        query, key, value = (part.reshape(self.hidden, self.hidden) for part in by_head.unbind(1))
+            return tuple(self.projection(paths[name], None) for name in ("query", "key", "value"))
+        path = paths["query_key_value"]
         query_bias, value_bias = (self.tensor(paths[name], (self.hidden,)) for name in ("query_bias", "value_bias"))
-        return Linear(query, query_bias), Linear(key, None), Linear(value, value_bias)
+        biases = (query_bias, None, value_bias)
+        weights = self.split_by_head(self.stored(f"{path}.weight", (3 * self.hidden, self.hidden)))
+        if not self.is_quantized(path):
+            return tuple(Linear(weight.float(), bias) for weight, bias in zip(weights, biases, strict=True))
+        scales = self.split_by_head(self.tensor(f"{path}.weight_scale", (3 * self.hidden,)))
+        inputs = self.input_range(path, self.hidden)
+        return tuple(
+            QuantizedLinear(weight, scale, bias, **inputs)
+            for weight, scale, bias in zip(weights, scales, biases, strict=True)
+        )
+
+    def split_by_head(self, fused: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Query, key and value rows of a tensor whose rows are interleaved by head."""
+        by_head = fused.view(self.config.num_attention_heads, 3, self.head_size, *fused.shape[1:])
+        return tuple(part.reshape(self.hidden, *fused.shape[1:]) for part in by_head.unbind(1))
 
     def head(self, exit_: int, depth: int) -> Head:
         dense, classifier = self.family.head_paths(exit_, depth, self.artifact.shares_pooler)
@@ -284,12 +362,12 @@ class _Reader:
             table = torch.nn.functional.layer_norm(table, table.shape[-1:], norm.weight, norm.bias, norm.eps)
         return table
 
-    def relative_terms(self, index: int, table: torch.Tensor, query: Linear, key: Linear) -> RelativeTerms:
+    def relative_terms(self, index: int, table: torch.Tensor, query: AnyLinear, key: AnyLinear) -> RelativeTerms:
         shared = getattr(self.config, "share_att_key", False)
 
-        def projected(name: str, content: Linear) -> torch.Tensor:
+        def projected(name: str, content: AnyLinear) -> torch.Tensor:
             path = self.in_layer(index, self.family.relative[name])
-            linear = content if shared else self.linear(path, self.hidden)
+            linear = float_of(content) if shared else self.linear(path, self.hidden)
             rows = torch.nn.functional.linear(table, linear.weight, linear.bias)
             return rows.view(len(rows), self.config.num_attention_heads, -1).transpose(0, 1).contiguous()
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from itrex_sweet.artifact.fingerprints import Fingerprints
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import TrainingSetupError, UnsupportedModelError
 from itrex_sweet.families import EXIT_HEADS, Family, family_of
@@ -51,6 +52,7 @@ class Attachment:
         exit_logits: exit → (rows, labels), of the last forward, detached.
         exit_losses: exit → scalar float32, mean over labelled rows, of the last forward, detached.
         labels: (rows,) int64 of the last forward, or `None`.
+        trained_on: the rows it was last trained on, where a Trainer's data told; written into the artifact.
     """
 
     def __init__(self, model: nn.Module, config: SweetConfig, family: Family):
@@ -60,6 +62,7 @@ class Attachment:
         self.exit_logits: dict[int, torch.Tensor] = {}
         self.exit_losses: dict[int, torch.Tensor] = {}
         self.labels: torch.Tensor | None = None
+        self.trained_on: Fingerprints | None = None
         self._family = family
         self._base = underlying_model(model)
         self._layers: list[nn.Module] = list(module_at(self._base, family.layers_path))

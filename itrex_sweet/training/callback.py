@@ -15,6 +15,7 @@ from itrex_sweet.errors import TrainingSetupError
 from itrex_sweet.training.attachment import WRAPPED_LATER, Attachment, attach, attachment_of
 from itrex_sweet.training.clipping import clip_by_segment
 from itrex_sweet.training.exit_metrics import ExitPredictions, mean_over_processes
+from itrex_sweet.training.trained_rows import fingerprints_of
 
 
 class SweetCallback(TrainerCallback, ExportableState):
@@ -89,6 +90,7 @@ class SweetCallback(TrainerCallback, ExportableState):
         control: TrainerControl,
         model: Any = None,
         optimizer: Any = None,
+        train_dataloader: Any = None,
         **kwargs: Any,
     ) -> None:
         """Checks that what is about to be trained is what was asked for."""
@@ -107,6 +109,7 @@ class SweetCallback(TrainerCallback, ExportableState):
                 "function. Leave it off: SweetCallback has no state to restore."
             )
         _refuse_optimizer_without_heads(attachment, optimizer)
+        attachment.trained_on = fingerprints_of(train_dataloader)
         if state.global_step > 0:
             self._refuse_other_checkpoint(state)
         self._losses.clear()

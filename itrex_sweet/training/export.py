@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from itrex_sweet.artifact import Artifact, write_artifact, write_cascade
+from itrex_sweet.artifact.fingerprints import TRAINING, Fingerprints
 from itrex_sweet.config import Policy
 from itrex_sweet.errors import TrainingSetupError
-from itrex_sweet.training.attachment import plain_state_dict, underlying_model
+from itrex_sweet.training.attachment import attachment_of, plain_state_dict, underlying_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -48,6 +49,7 @@ def save_artifact(
         policy=policy,
         tokenizer=tokenizer,
         provenance=provenance,
+        fingerprints=_trained_rows(model),
     )
 
 
@@ -69,6 +71,12 @@ def save_cascade(
     """
     stages = [(_config_of(models[exit_]), plain_state_dict(models[exit_])) for exit_ in sorted(models)]
     return write_cascade(directory, stages=stages, policy=policy, tokenizer=tokenizer, provenance=provenance)
+
+
+def _trained_rows(model: PreTrainedModel) -> dict[str, Fingerprints]:
+    attachment = attachment_of(model)
+    rows = None if attachment is None else attachment.trained_on
+    return {} if rows is None else {TRAINING: rows}
 
 
 def _config_of(model: PreTrainedModel) -> Any:

@@ -1,11 +1,12 @@
-"""The reference backend: plain torch in float32, always there, the oracle for the fast ones.
+"""The reference backend: plain torch, always there, the oracle for the fast ones.
 
-Linear layers run over all packed tokens at once; attention runs once per group of rows of equal length, so that
-no padding and no mask is ever computed.
+Linear layers run over all packed tokens at once, quantized ones in exact integers (`integer`), the rest in float32;
+attention runs once per group of rows of equal length, so that no padding and no mask is ever computed.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,10 +16,21 @@ from torch.nn.functional import layer_norm, linear
 from transformers.activations import ACT2FN
 
 from itrex_sweet.artifact import Artifact
-from itrex_sweet.runtime.backends import disentangled
+from itrex_sweet.runtime.backends import disentangled, integer
 from itrex_sweet.runtime.backends.base import Backend
 from itrex_sweet.runtime.ragged import TokenBatch, cumulative, groups_of_equal_length, token_index
-from itrex_sweet.runtime.weights import Convolution, Encoder, Head, Layer, Linear, Norm, load_encoder
+from itrex_sweet.runtime.weights import (
+    AnyLinear,
+    Convolution,
+    Encoder,
+    Head,
+    Layer,
+    Linear,
+    Norm,
+    QuantizedLinear,
+    float_of,
+    load_encoder,
+)
 
 
 @dataclass(frozen=True)
@@ -55,15 +67,21 @@ class PackedHidden:
 
 
 class TorchBackend(Backend):
-    """Runs an early-exit artifact with torch on the CPU."""
+    """Runs an early-exit artifact with torch on the CPU.
+
+    Args:
+        artifact: opened by `open_artifact`.
+        encoder: to run instead of the artifact's own weights.
+    """
 
     name = "torch"
 
-    def __init__(self, artifact: Artifact):
+    def __init__(self, artifact: Artifact, encoder: Encoder | None = None):
         super().__init__(artifact)
-        self.encoder: Encoder = load_encoder(artifact)
+        self.encoder = encoder or load_encoder(artifact)
         self._activation = ACT2FN[self.encoder.activation]
         self._fused = [_stack(layer.query, layer.key, layer.value) for layer in self.encoder.layers]
+        self._probed = {exit_ - 1: _unformed(self.encoder.layers[exit_ - 1]) for exit_ in artifact.exits}
 
     @property
     def num_labels(self) -> int:
@@ -89,9 +107,9 @@ class TorchBackend(Backend):
     @torch.inference_mode()
     def probe(self, exit_index: int, hidden: PackedHidden) -> np.ndarray:
         layer_index = self.artifact.exits[exit_index] - 1
-        layer = self.encoder.layers[layer_index]
+        layer = self._probed[layer_index]
         first = hidden.states[torch.from_numpy(hidden.cu_seqlens[:-1])]
-        attended = linear(self._first_token_context(layer, hidden), *_parts(layer.attention_output))
+        attended = _linear(layer.attention_output, self._first_token_context(layer, hidden))
         states = self._feed_forward(layer, _norm(layer.attention_norm, attended + first))
         if layer.convolution is not None:
             states = _convolve_first_tokens(layer.convolution, hidden, states)
@@ -123,10 +141,10 @@ class TorchBackend(Backend):
             offset = 0 if self.uncounted_token is None else self.uncounted_token + 1
             states = states + tables.positions[torch.from_numpy(batch.position_ids + offset)]
         if tables.projection_before_norm is not None:
-            states = linear(states, *_parts(tables.projection_before_norm))
+            states = _linear(tables.projection_before_norm, states)
         states = _norm(tables.norm, states)
         if tables.projection_after_norm is not None:
-            states = linear(states, *_parts(tables.projection_after_norm))
+            states = _linear(tables.projection_after_norm, states)
         return states
 
     # ------------------------------------------------------------------ layers in full
@@ -140,11 +158,11 @@ class TorchBackend(Backend):
     def _layer(self, index: int, states: torch.Tensor, groups: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
         """One layer for every token: (tokens, hidden) → the same."""
         layer = self.encoder.layers[index]
-        projected = linear(states, *_parts(self._fused[index]))
+        projected = _side_by_side([_linear(part, states) for part in self._fused[index]])
         context = states.new_empty(len(states), layer.value.weight.shape[0])
         for tokens, positions in groups:
             context[tokens.flatten()] = self._attention(layer, projected[tokens], positions).flatten(0, 1)
-        attended = linear(context, *_parts(layer.attention_output))
+        attended = _linear(layer.attention_output, context)
         output = self._feed_forward(layer, _norm(layer.attention_norm, attended + states))
         if layer.convolution is not None:
             output = _convolve(layer.convolution, states, output, groups)
@@ -166,8 +184,8 @@ class TorchBackend(Backend):
         return context.transpose(1, 2).flatten(2)
 
     def _feed_forward(self, layer: Layer, states: torch.Tensor) -> torch.Tensor:
-        inner = self._activation(linear(states, *_parts(layer.up)))
-        return _norm(layer.output_norm, linear(inner, *_parts(layer.down)) + states)
+        inner = self._activation(_linear(layer.up, states))
+        return _norm(layer.output_norm, _linear(layer.down, inner) + states)
 
     def _buckets(self, distances: torch.Tensor) -> torch.Tensor:
         """Rows of the relative-position table for distances between positions."""
@@ -188,7 +206,7 @@ class TorchBackend(Backend):
         key = layer.key.weight.view(heads, -1, layer.key.weight.shape[1])
         value = layer.value.weight.view(heads, -1, layer.value.weight.shape[1])
         first = hidden.states[torch.from_numpy(hidden.cu_seqlens[:-1])]
-        query = linear(first, *_parts(layer.query)).view(len(first), heads, -1)
+        query = _linear(layer.query, first).view(len(first), heads, -1)
         reached = torch.einsum("rhd,hdc->rhc", query, key)
         summed = torch.empty_like(reached)
         row_of = torch.from_numpy(np.repeat(np.arange(len(hidden)), np.diff(hidden.cu_seqlens)))
@@ -207,22 +225,35 @@ class TorchBackend(Backend):
 # ---------------------------------------------------------------------------------------------------- arithmetic
 
 
-def _parts(layer: Linear) -> tuple[torch.Tensor, torch.Tensor | None]:
-    return layer.weight, layer.bias
+def _linear(layer: AnyLinear, states: torch.Tensor) -> torch.Tensor:
+    if isinstance(layer, QuantizedLinear):
+        return integer.linear(layer, states)
+    return linear(states, layer.weight, layer.bias)
 
 
 def _norm(norm: Norm, states: torch.Tensor) -> torch.Tensor:
     return layer_norm(states, states.shape[-1:], norm.weight, norm.bias, norm.eps)
 
 
-def _stack(*layers: Linear) -> Linear:
-    """Linear layers of the same input as one."""
+def _unformed(layer: Layer) -> Layer:
+    """The layer with key and value in float, where the probe takes them apart instead of running them."""
+    return dataclasses.replace(layer, key=float_of(layer.key), value=float_of(layer.value))
+
+
+def _stack(*layers: AnyLinear) -> tuple[AnyLinear, ...]:
+    """Linear layers of the same input as one, unless they are quantized."""
+    if any(isinstance(layer, QuantizedLinear) for layer in layers):
+        return layers
     biases = [layer.weight.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias for layer in layers]
-    return Linear(torch.cat([layer.weight for layer in layers]), torch.cat(biases))
+    return (Linear(torch.cat([layer.weight for layer in layers]), torch.cat(biases)),)
+
+
+def _side_by_side(parts: list[torch.Tensor]) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def _answer(head: Head, states: torch.Tensor) -> torch.Tensor:
-    return linear(ACT2FN[head.activation](linear(states, *_parts(head.dense))), *_parts(head.classifier))
+    return _linear(head.classifier, ACT2FN[head.activation](_linear(head.dense, states)))
 
 
 def _convolve(

@@ -1,0 +1,50 @@
+"""Fingerprints of data sets: equal rows are found again, whatever the set's size, and nothing else is."""
+
+import numpy as np
+import pytest
+
+from itrex_sweet.artifact import fingerprints
+from itrex_sweet.artifact.fingerprints import Fingerprints, read_fingerprints, write_fingerprints
+from itrex_sweet.errors import ArtifactError
+
+
+def rows(start: int, stop: int) -> list[list[int]]:
+    return [[2, *divmod(row, 97), 3] for row in range(start, stop)]
+
+
+def test_the_share_of_common_rows_is_exact_where_all_hashes_are_kept():
+    ours, theirs = Fingerprints.of(rows(0, 100)), Fingerprints.of(rows(75, 500))
+    assert ours.share_in(theirs) == 0.25
+    assert theirs.share_in(ours) == pytest.approx(25 / 425)
+    assert ours.share_in(ours) == 1.0
+    assert Fingerprints.of([]).share_in(ours) == 0.0
+
+
+def test_order_and_repeats_do_not_matter_but_every_token_does():
+    once, twice = Fingerprints.of(rows(0, 9)), Fingerprints.of(rows(0, 9)[::-1] * 2)
+    np.testing.assert_array_equal(once.hashes, twice.hashes)
+    assert once.rows == twice.rows == 9
+    assert Fingerprints.of([[1, 2, 3]]).share_in(Fingerprints.of([[1, 2], [1, 2, 4], [1, 2, 3, 0]])) == 0.0
+
+
+@pytest.mark.parametrize("kept", [200, 1000])
+def test_the_share_is_estimated_where_hashes_were_dropped(monkeypatch, kept):
+    monkeypatch.setattr(fingerprints, "MOST_KEPT", kept)
+    large, small = Fingerprints.of(rows(0, 8000)), Fingerprints.of(rows(7000, 9000))
+    assert len(large.hashes) == kept
+    assert small.share_in(large) == pytest.approx(0.5, abs=4 * (0.25 / (kept / 4)) ** 0.5)
+    assert large.share_in(small) == pytest.approx(0.125, abs=4 * (0.11 / (kept / 4)) ** 0.5)
+
+
+def test_a_file_holds_every_set_and_a_damaged_one_is_named(tmp_path):
+    path = tmp_path / "fingerprints.safetensors"
+    assert read_fingerprints(path) == {}
+    sets = {"training": Fingerprints.of(rows(0, 50)), "reporting": Fingerprints.of(rows(50, 60))}
+    write_fingerprints(path, sets)
+    again = read_fingerprints(path)
+    assert again["training"].rows == 50
+    assert again["training"].share_in(sets["training"]) == 1.0
+    assert again["reporting"].share_in(sets["training"]) == 0.0
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        read_fingerprints(path)
