@@ -18,6 +18,7 @@ _ROOMS = {
     "save_cascade": "itrex_sweet.training",
     "open_artifact": "itrex_sweet.artifact",
     "SweetModelForSequenceClassification": "itrex_sweet.modeling",
+    "SweetQuantizer": "itrex_sweet.quantization",
 }
 
 __all__ = ["__version__", *_ROOMS]
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from itrex_sweet.artifact import open_artifact
     from itrex_sweet.config import Policy, SweetConfig
     from itrex_sweet.modeling import SweetModelForSequenceClassification
+    from itrex_sweet.quantization import SweetQuantizer
     from itrex_sweet.training import SweetCallback, attach, detach, save_artifact, save_cascade, train_multi_model
 
 

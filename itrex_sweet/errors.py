@@ -33,6 +33,10 @@ class QuantizationError(SweetError, RuntimeError):
     """A model could not be quantized: its weights or activations are not finite, or nothing passed the limits set."""
 
 
+class ExportError(SweetError, RuntimeError):
+    """A subgraph cannot be written in the format asked for, or its file answers otherwise than the model."""
+
+
 class InputError(SweetError, ValueError):
     """Texts, token ids or labels that cannot be processed.
 

@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 Item = TypeVar("Item")
 
 
 def progress(items: Iterable[Item], description: str, total: int | None = None, unit: str = "it") -> Iterator[Item]:
-    """Iterates, with a bar on standard error where one is wanted.
+    """Iterates, with a bar where one is wanted.
+
+    Args:
+        description: left of the bar.
+        total: number of items, if `items` has no length.
+        unit: what an item is.
+    """
+    yield from progress_bar(description, total, unit, items)
+
+
+def progress_bar(
+    description: str, total: int | None = None, unit: str = "it", items: Iterable[Item] | None = None
+) -> tqdm[Item]:
+    """A bar on standard error, to be moved by hand or to iterate over.
 
     None is shown where standard error is no terminal, or where transformers' progress bars, or everything
     below its errors, were switched off.
@@ -19,13 +35,14 @@ def progress(items: Iterable[Item], description: str, total: int | None = None, 
         description: left of the bar.
         total: number of items, if `items` has no length.
         unit: what an item is.
+        items: to iterate over.
     """
     from tqdm import tqdm
     from transformers.utils import logging
 
     quiet = not logging.is_progress_bar_enabled() or logging.get_verbosity() >= logging.ERROR
     # `None` leaves it to tqdm, which shows a bar on terminals only.
-    yield from tqdm(
+    return tqdm(
         items,
         desc=description,
         total=total,

@@ -37,6 +37,9 @@ def test_every_mode_gives_an_artifact_that_answers(run, pretrained, corpus, tmp_
     card = (output / "README.md").read_text(encoding="utf-8")
     assert "dev.jsonl" in card and str(corpus) not in card and "| policy |" in card
     assert not (output / "checkpoints").exists()
+    seen = artifact.fingerprints()
+    assert seen["reporting"].share_in(seen["reporting"]) == 1.0
+    assert ("training" in seen) == (mode != "multi-model")
 
 
 def test_it_learns_and_the_table_says_so(run, pretrained, corpus, tmp_path):

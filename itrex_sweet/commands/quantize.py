@@ -1,0 +1,115 @@
+"""Quantize an artifact to INT8 with Neural Compressor, judged on every exit.
+
+Of the calibration rows, some are taken at random to observe activation ranges on, the others to compare with the float
+model, and to fit temperatures where they have labels. Take rows that were neither trained on nor are reported on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from itrex_sweet.commands import options
+
+if TYPE_CHECKING:
+    from itrex_sweet.artifact import Artifact
+
+SUMMARY = "an INT8 artifact from a float32 one"
+
+_RECIPES = ("auto", "static", "smooth", "dynamic")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `itrex-sweet quantize`."""
+    parser.add_argument("directory", metavar="DIR", help="float32 artifact, or its name on the hub")
+    parser.add_argument(
+        "--calibration",
+        required=True,
+        metavar="FILE",
+        help="texts, with labels if there are any: .csv, .tsv, .jsonl (.gz), .txt, or a datasets name",
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the INT8 artifact")
+    parser.add_argument("--dataset-config", metavar="NAME", help="configuration of a datasets name")
+    parser.add_argument("--split", help="of a datasets name that has several")
+    options.add_columns(parser)
+    parser.add_argument(
+        "--recipe",
+        choices=_RECIPES,
+        default="auto",
+        help="static: fixed activation scales; smooth: SmoothQuant, then static; dynamic: a scale per row; "
+        "auto: the cheapest of these within the limits (default)",
+    )
+    parser.add_argument("--rows", type=options.positive, default=200, metavar="N", help="to observe (default: 200)")
+    parser.add_argument("--max-length", type=options.positive, metavar="N", help="tokens per text at most")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of rows (default: 0)")
+    group = parser.add_argument_group("limits of auto")
+    group.add_argument(
+        "--max-drop",
+        type=options.share,
+        default=0.01,
+        metavar="SHARE",
+        help="of the score at any exit; 0.01, the default, is one point",
+    )
+    group.add_argument(
+        "--max-moved",
+        type=options.share,
+        default=0.1,
+        metavar="SHARE",
+        help="of the rows leaving at another exit than before (default: 0.1)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Quantizes, writes and prints the comparison."""
+    from itrex_sweet.hub import fetch
+    from itrex_sweet.quantization import SweetQuantizer
+
+    quantizer = SweetQuantizer.from_pretrained(fetch(args.directory))
+    before = _size(quantizer.model.artifact)
+    artifact = quantizer.quantize(
+        args.calibration,
+        args.output,
+        args.recipe,
+        rows=args.rows,
+        max_drop=args.max_drop,
+        max_moved=args.max_moved,
+        seed=args.seed,
+        max_length=args.max_length,
+        text_column=args.text_column,
+        pair_column=args.pair_column,
+        label_column=args.label_column,
+        split=args.split,
+        dataset_config=args.dataset_config,
+    )
+    if args.json:
+        print(json.dumps(dict(artifact.quantization), indent=2, ensure_ascii=False))
+    else:
+        print(_shown(artifact, before))
+    return 0
+
+
+def _shown(artifact: Artifact, bytes_before: int) -> str:
+    from itrex_sweet.evaluation.model_card import quantization_cells
+    from itrex_sweet.evaluation.tables import plain_table
+
+    facts, rows = artifact.quantization, artifact.quantization["calibration"]
+    kept = ", ".join(facts["float_layers"]) or "none"
+    return "\n".join(
+        [
+            f"{artifact.directory}: recipe {facts['recipe']}, {facts['integer_layers']} linear layers in INT8; kept in "
+            f"float: {kept}",
+            "",
+            plain_table(*quantization_cells(facts)),
+            "",
+            f"{facts['rows_at_another_exit']:.1%} of {rows['rows_judged']} rows leave at another exit; thresholds "
+            f"{', '.join(f'{value:.3f}' for value in artifact.policy.thresholds) or 'none'}",
+            f"{bytes_before / 1e6:.1f} MB → {_size(artifact) / 1e6:.1f} MB",
+        ]
+    )
+
+
+def _size(artifact: Artifact) -> int:
+    """Bytes of the weights."""
+    return sum(path.stat().st_size for path in artifact.weight_files())

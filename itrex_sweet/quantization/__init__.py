@@ -1,0 +1,5 @@
+"""From a float32 artifact to an INT8 one, with Neural Compressor; the only room that imports it."""
+
+from itrex_sweet.quantization.quantizer import SweetQuantizer
+
+__all__ = ["SweetQuantizer"]

@@ -1,0 +1,58 @@
+"""From what Neural Compressor observed to the tensors of an INT8 artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import torch
+
+from itrex_sweet.artifact import Artifact
+from itrex_sweet.families import family_of
+from itrex_sweet.quantization.observing import LinearObservation
+
+MOST = 127  # of a weight, on either side of 0
+
+_LINEAR_LAYERS = ("query", "key", "value", "query_key_value", "attention_output", "up", "down")
+
+
+def quantizable_layers(artifact: Artifact) -> list[str]:
+    """Module paths of the encoder's linear layers, first to last; what else there is stays in float."""
+    config = artifact.model_config()
+    family = family_of(config)
+    names = [path for name, path in family.layer.items() if name in _LINEAR_LAYERS]
+    return [f"{family.layers_path}.{index}.{name}" for index in range(config.num_hidden_layers) for name in names]
+
+
+def pack(
+    tensors: Mapping[str, torch.Tensor], observed: Mapping[str, LinearObservation], float_layers: Collection[str] = ()
+) -> dict[str, torch.Tensor]:
+    """Replaces the weights of linear layers by integers and what is needed to read them.
+
+    Args:
+        tensors: of a float32 artifact, by name.
+        observed: scales, zero points and smoothing by module path.
+        float_layers: paths left as they are.
+
+    Returns:
+        all tensors of the INT8 artifact (`itrex_sweet.artifact` names them).
+    """
+    packed = dict(tensors)
+    for path, found in observed.items():
+        if path not in float_layers:
+            packed.update({f"{path}.{name}": tensor for name, tensor in _integers(tensors[f"{path}.weight"], found)})
+    return packed
+
+
+def _integers(weight: torch.Tensor, found: LinearObservation) -> list[tuple[str, torch.Tensor]]:
+    weight = weight.float()
+    if found.input_smoothing is not None:
+        weight = weight / found.input_smoothing
+    scale = torch.as_tensor(found.weight_scale, dtype=torch.float32)
+    integers = torch.round(weight / scale[:, None]).clamp(-MOST, MOST).to(torch.int8)
+    parts = [("weight", integers), ("weight_scale", scale)]
+    if found.input_scale is not None:
+        parts.append(("input_scale", torch.tensor(found.input_scale, dtype=torch.float32)))
+        parts.append(("input_zero_point", torch.tensor(found.input_zero_point, dtype=torch.int32)))
+    if found.input_smoothing is not None:
+        parts.append(("input_smoothing", torch.as_tensor(found.input_smoothing, dtype=torch.float32)))
+    return parts

@@ -1,0 +1,68 @@
+"""`itrex-sweet quantize`: arguments reach the quantizer, and the comparison is shown."""
+
+import json
+
+import pytest
+
+from itrex_sweet import open_artifact
+from itrex_sweet.cli import main
+from itrex_sweet.quantization import quantizer
+from tests.quantization.hooked import observed_by_hooks
+from tests.tiny_artifacts import WORDS, tiny_artifact, tiny_tokenizer
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    monkeypatch.setattr(quantizer, "observe", observed_by_hooks)
+    tiny_artifact(tmp_path / "float", tokenizer=tiny_tokenizer())
+    lines = [f"{WORDS[row % 21]} {WORDS[row * 5 % 21]} {WORDS[row // 21]},{row % 3}" for row in range(150)]
+    (tmp_path / "rows.csv").write_text("\n".join(["body,stars", *lines]))
+    return tmp_path
+
+
+def quantize(source, *more: str) -> int:
+    arguments = ["quantize", str(source / "float"), "--calibration", str(source / "rows.csv"), "--output"]
+    return main([*arguments, str(source / "int8"), "--text-column", "body", "--label-column", "stars", *more])
+
+
+def test_the_comparison_is_shown(source, capsys):
+    assert quantize(source, "--recipe", "static", "--rows", "40") == 0
+    shown = capsys.readouterr().out
+    for part in ("recipe static, 24 linear layers in INT8", "kept in float: none", "float32", "temperature", " MB → "):
+        assert part in shown
+    card = (source / "int8" / "README.md").read_text()
+    assert "## Quantization" in card
+    assert "AutoModelForSequenceClassification" not in card
+    assert main(["info", str(source / "int8")]) == 0
+    assert "int8" in capsys.readouterr().out
+
+
+def test_json_is_what_the_artifact_records(source, capsys):
+    assert quantize(source, "--recipe", "dynamic", "--rows", "40", "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == open_artifact(source / "int8").quantization
+    assert printed["activations"] == "per row"
+    assert printed["calibration"]["rows_observed"] == 40
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "message"),
+    [
+        (["--recipe", "int4"], 2, "invalid choice"),
+        (["--max-drop", "2"], 2, "a share lies in [0, 1]"),
+        (["--label-column", "points"], 1, "points"),
+        (["--rows", "0"], 2, "below 1"),
+    ],
+)
+def test_wrong_arguments_are_named(source, capsys, more, status, message):
+    assert quantize(source, *more) == status
+    assert message in capsys.readouterr().err
+    assert not (source / "int8").exists()
+
+
+def test_evaluating_on_calibration_rows_is_warned_of(source, capsys):
+    assert quantize(source, "--recipe", "static") == 0
+    columns = ["--text-column", "body", "--label-column", "stars", "--timed-rows", "0"]
+    assert main(["evaluate", str(source / "int8"), "--data", str(source / "rows.csv"), *columns]) == 0
+    assert "% of the rows in" in (warned := capsys.readouterr().err)
+    assert "are calibration rows of int8" in warned

@@ -1,0 +1,38 @@
+"""Ranges of a model's linear layers read with plain hooks: what quantizer tests take in place of Neural Compressor."""
+
+from __future__ import annotations
+
+import torch
+from transformers import AutoModelForSequenceClassification
+from transformers.utils import logging
+
+from itrex_sweet.artifact import Artifact
+from itrex_sweet.quantization.observing import LinearObservation, Observations
+from itrex_sweet.quantization.packing import quantizable_layers
+from itrex_sweet.runtime.ragged import TokenBatch
+
+
+@torch.inference_mode()
+def observed_by_hooks(artifact: Artifact, rows: TokenBatch, recipe: str, **_) -> Observations:
+    """As `itrex_sweet.quantization.observing.observe`."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # the exit heads are no part of the plain model, and that is all right
+    model = AutoModelForSequenceClassification.from_pretrained(artifact.directory).eval()
+    logging.set_verbosity(verbosity)
+    seen = {path: [] for path in quantizable_layers(artifact)}
+    for path, inputs in seen.items():
+        model.get_submodule(path).register_forward_pre_hook(lambda _, args, inputs=inputs: inputs.append(args[0]))
+    for ids in rows.rows():
+        model(input_ids=torch.from_numpy(ids)[None])
+    linears = {}
+    for path, inputs in seen.items():
+        entering = torch.cat([part.flatten(0, -2) for part in inputs])
+        weight, smoothing = model.get_submodule(path).weight, None
+        if recipe == "smooth":
+            smoothing = entering.abs().amax(0).clamp(min=1e-3).rsqrt()
+            weight, entering = weight / smoothing, entering * smoothing
+        least, most = entering.min().clamp(max=0).item(), entering.max().clamp(min=0).item()
+        scale = (most - least) / 255
+        fixed = {} if recipe == "dynamic" else {"input_scale": scale, "input_zero_point": round(-least / scale)}
+        linears[path] = LinearObservation(weight.abs().amax(1) / 127, input_smoothing=smoothing, **fixed)
+    return Observations(linears, "hooks", {"hooks": "1"})

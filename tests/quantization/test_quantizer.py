@@ -1,0 +1,322 @@
+"""The quantizer: what it writes, what it refuses, how it chooses, and what it never loses."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+
+from itrex_sweet import SweetModelForSequenceClassification, SweetQuantizer, open_artifact
+from itrex_sweet.artifact.fingerprints import Fingerprints
+from itrex_sweet.artifact.writing import write_artifact, write_card
+from itrex_sweet.config import Policy
+from itrex_sweet.data import Rows
+from itrex_sweet.errors import ArtifactError, ConfigError, InputError, QuantizationError
+from itrex_sweet.quantization import quantizer as quantizer_file
+from itrex_sweet.quantization.packing import quantizable_layers
+from tests.quantization.hooked import observed_by_hooks
+from tests.tiny_artifacts import WORDS, model_and_tensors, tiny_artifact, tiny_cascade, tiny_tokenizer
+
+EXITS = (1, 2, 4)
+
+
+def texts(count: int, seed: int = 0) -> list[str]:
+    generator = np.random.default_rng(seed)
+    return [" ".join(generator.choice(WORDS, generator.integers(2, 12))) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    """A float32 artifact with a tokenizer, whose exits tell texts apart: logits of mean 0 and deviation 2."""
+    directory = tmp_path_factory.mktemp("float")
+    _, config, tensors = model_and_tensors("bert", EXITS)
+    for name, tensor in tensors.items():
+        if "encoder" in name and tensor.dim() == 2:
+            tensor *= 1.5 / tensor.norm(dim=1).mean()
+    options = dict(config=config, tokenizer=tiny_tokenizer(), policy=Policy((0.7, 0.8), (1.0,) * 3))
+    write_artifact(directory, tensors=tensors, **options)
+    model = SweetModelForSequenceClassification.from_pretrained(directory)
+    logits = torch.from_numpy(model.executor.logits_at_every_exit(model.read(texts(200))))
+    for place, path in enumerate(("sweet_exits.1.classifier", "sweet_exits.2.classifier", "classifier")):
+        stretch = 2.0 / logits[:, place].std(0)
+        tensors[f"{path}.weight"] *= stretch[:, None]
+        tensors[f"{path}.bias"] = stretch * (tensors[f"{path}.bias"] - logits[:, place].mean(0))
+    write_artifact(directory, tensors=tensors, **options)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def rows(source) -> Rows:
+    """Texts labelled as the float model's last exit answers them, one in ten otherwise."""
+    model = SweetModelForSequenceClassification.from_pretrained(source)
+    written = texts(240)
+    labels = model.executor.run(model.read(written), model.policy.with_threshold(1.0)).logits.argmax(-1)
+    labels[::10] = (labels[::10] + 1) % 3
+    return Rows(written, labels.tolist(), source="made.jsonl")
+
+
+@pytest.fixture(autouse=True)
+def _hooks_for_neural_compressor(monkeypatch):
+    monkeypatch.setattr(quantizer_file, "observe", observed_by_hooks)
+
+
+def quantize(source: Path, rows, output: Path, recipe: str = "static", **options):
+    return SweetQuantizer.from_pretrained(source).quantize(rows, output, recipe, rows=60, max_moved=1.0, **options)
+
+
+@pytest.mark.parametrize("recipe", ["static", "smooth", "dynamic"])
+def test_every_recipe_writes_integers_and_what_is_needed_to_read_them(source, rows, tmp_path, recipe):
+    artifact = quantize(source, rows, tmp_path / "int8", recipe)
+    tensors, before = artifact.tensors(), open_artifact(source).tensors()
+    layers = quantizable_layers(artifact)
+    assert len(layers) == 6 * 4
+    for path in layers:
+        assert tensors[f"{path}.weight"].dtype == torch.int8
+        assert tensors[f"{path}.weight_scale"].shape == tensors[f"{path}.weight"].shape[:1]
+        assert (f"{path}.input_scale" in tensors) == (recipe != "dynamic")
+        assert (f"{path}.input_smoothing" in tensors) == (recipe == "smooth")
+    integers = {f"{path}.weight" for path in layers}
+    for name in before.keys() - integers:
+        torch.testing.assert_close(tensors[name], before[name], rtol=0, atol=0)
+    assert artifact.precision == "int8"
+    assert not (artifact.directory / "model.safetensors").exists()
+    facts = artifact.quantization
+    assert (facts["recipe"], facts["integer_layers"], facts["float_layers"]) == (recipe, 24, [])
+    assert facts["calibration"] == {
+        "source": "made.jsonl",
+        "rows_observed": 60,
+        "rows_judged": 180,
+        "judged_on_other_rows": True,
+    }
+
+
+@pytest.mark.parametrize("family", ["roberta", "distilbert", "electra", "deberta", "deberta-v3", "deberta-v2-conv"])
+def test_families_answer_nearly_as_in_float(family, tmp_path):
+    source = tmp_path / "float"
+    tiny_artifact(source, family, EXITS, tokenizer=tiny_tokenizer())
+    quantize(source, texts(120), tmp_path / "int8", "dynamic")
+    batch = None
+    logits = []
+    for directory in (source, tmp_path / "int8"):
+        model = SweetModelForSequenceClassification.from_pretrained(directory, backend="torch")
+        batch = batch or model.read(texts(40, seed=1))
+        logits.append(model.executor.logits_at_every_exit(batch))
+    error = np.abs(logits[1] - logits[0]).mean() / np.abs(logits[0]).mean()
+    assert 0 < error < 0.05
+
+
+def test_the_answers_survive_saving_and_loading(source, rows, tmp_path):
+    quantize(source, rows, tmp_path / "int8")
+    first = SweetModelForSequenceClassification.from_pretrained(tmp_path / "int8", backend="torch")
+    first.save_pretrained(tmp_path / "copy")
+    again = SweetModelForSequenceClassification.from_pretrained(tmp_path / "copy", backend="torch")
+    assert again.predict(rows.texts[:30]) == first.predict(rows.texts[:30])
+    assert again.artifact.quantization == first.artifact.quantization
+    assert again.artifact.fingerprints().keys() == {"calibration"}
+
+
+def test_temperatures_are_those_of_the_quantized_model_and_the_same_share_leaves_at_each_exit(source, rows, tmp_path):
+    artifact = quantize(source, rows, tmp_path / "int8")
+    before = open_artifact(source).policy
+    assert all(value != 1.0 for value in artifact.policy.temperatures)
+    assert artifact.policy.thresholds != before.thresholds
+    errors = artifact.quantization["expected_calibration_error"]
+    assert len(errors["fitted"]) == 3
+    shares = []
+    for directory in (source, tmp_path / "int8"):
+        model = SweetModelForSequenceClassification.from_pretrained(directory, backend="torch")
+        layers = model.exit_layers(model.executor.run(model.read(rows.texts)))
+        shares.append(np.array([(layers == exit_).mean() for exit_ in EXITS]))
+    np.testing.assert_allclose(shares[0], shares[1], atol=0.08)
+
+
+def test_without_labels_agreement_is_judged_and_temperatures_stay(source, tmp_path):
+    artifact = quantize(source, texts(150), tmp_path / "int8")
+    facts = artifact.quantization
+    assert facts["metric"] == "agreement with float32"
+    assert facts["before"] == [1.0, 1.0, 1.0]
+    assert "expected_calibration_error" not in facts
+    assert artifact.policy.temperatures == (1.0, 1.0, 1.0)
+
+
+def test_calibration_data_comes_as_file_data_set_or_tokens(source, rows, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    lines = [json.dumps({"text": text, "label": label}) for text, label in zip(rows.texts, rows.labels, strict=True)]
+    path.write_text("\n".join(lines))
+    named = Dataset.from_dict({"text": rows.texts, "label": rows.labels})
+    tokenizer = tiny_tokenizer()
+    padded = Dataset.from_dict({**tokenizer(rows.texts, padding=True), "labels": rows.labels})
+    expected = quantize(source, rows, tmp_path / "expected").tensors()
+    for place, given in enumerate((path, str(path), named, padded)):
+        tensors = quantize(source, given, tmp_path / str(place)).tensors()
+        assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+
+
+def test_few_rows_serve_both_and_it_is_recorded(source, rows, tmp_path, caplog):
+    few = Rows(rows.texts[:40], rows.labels[:40], source="few.csv")
+    with caplog.at_level(logging.WARNING, "itrex_sweet"):
+        artifact = quantize(source, few, tmp_path / "int8")
+    assert "few.csv has only 40 rows" in caplog.text
+    assert artifact.quantization["calibration"]["judged_on_other_rows"] is False
+
+
+# ---------------------------------------------------------------------------------------------------- auto
+
+
+def spoiled(recipes: dict[str, list[str]]):
+    """Observations whose input ranges of some layers (by part of their path) are far too wide, by recipe."""
+
+    def observe(artifact, batch, recipe, **options):
+        found = observed_by_hooks(artifact, batch, recipe, **options)
+        for path, linear in found.linears.items():
+            if any(part in path for part in recipes.get(recipe, ())):
+                wide = {"input_scale": 50.0 * linear.input_scale} if linear.input_scale else {}
+                found.linears[path] = dataclasses.replace(
+                    linear, weight_scale=linear.weight_scale * (1 if wide else 30), **wide
+                )
+        return found
+
+    return observe
+
+
+def test_auto_takes_the_cheapest_recipe_within_the_limits(source, rows, tmp_path, monkeypatch):
+    assert quantize(source, rows, tmp_path / "a", "auto", max_drop=0.05).quantization["recipe"] == "static"
+    monkeypatch.setattr(quantizer_file, "observe", spoiled({"static": ["layer"]}))
+    artifact = quantize(source, rows, tmp_path / "b", "auto", max_drop=0.05)
+    assert (artifact.quantization["recipe"], artifact.quantization["asked"]) == ("smooth", "auto")
+    monkeypatch.setattr(quantizer_file, "observe", spoiled({"static": ["layer"], "smooth": ["layer"]}))
+    assert quantize(source, rows, tmp_path / "c", "auto", max_drop=0.05).quantization["recipe"] == "dynamic"
+
+
+def test_auto_keeps_in_float_the_layers_that_hurt(source, rows, tmp_path, monkeypatch):
+    bad = "layer.1.intermediate.dense"
+    monkeypatch.setattr(quantizer_file, "observe", spoiled({recipe: [bad] for recipe in ("static", "smooth", "dynamic")}))
+    artifact = quantize(source, rows, tmp_path / "int8", "auto", max_drop=0.05)
+    assert artifact.quantization["recipe"] == "static"
+    assert artifact.quantization["float_layers"] == [f"bert.encoder.{bad}"]
+    assert artifact.quantization["integer_layers"] == 23
+    assert artifact.tensors()[f"bert.encoder.{bad}.weight"].dtype == torch.float32
+    assert max(np.subtract(artifact.quantization["before"], artifact.quantization["after"])) <= 0.05
+
+
+def test_auto_refuses_with_the_table_if_nothing_passes(source, rows, tmp_path, monkeypatch):
+    everything = {recipe: ["layer"] for recipe in ("static", "smooth", "dynamic")}
+    monkeypatch.setattr(quantizer_file, "observe", spoiled(everything))
+    with pytest.raises(QuantizationError, match=r"no recipe loses at most 1 points of accuracy") as caught:
+        quantize(source, rows, tmp_path / "int8", "auto")
+    for part in ("float32", "static", "smooth", "dynamic", "exit 4", "max_drop"):
+        assert part in str(caught.value)
+    assert not (tmp_path / "int8").exists()
+
+
+def test_rows_moving_to_another_exit_count_as_well(source, rows, tmp_path):
+    with pytest.raises(QuantizationError, match="0% of the rows leaving at another exit"):
+        SweetQuantizer.from_pretrained(source).quantize(
+            rows, tmp_path / "int8", "auto", rows=60, max_drop=1.0, max_moved=0.0
+        )
+
+
+# ---------------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize("count", [0, 1, 15])
+def test_too_few_rows_are_refused(source, tmp_path, count):
+    with pytest.raises(InputError, match=f"{count or 'no'} rows|has no rows"):
+        quantize(source, texts(count), tmp_path / "int8")
+    assert not (tmp_path / "int8").exists()
+
+
+def test_wrong_columns_labels_and_types_are_refused(source, rows, tmp_path):
+    with pytest.raises(ConfigError, match="colour, label"):
+        quantize(source, Dataset.from_dict({"colour": rows.texts, "label": rows.labels}), tmp_path / "int8")
+    with pytest.raises(ConfigError, match="body"):
+        quantize(
+            source, Dataset.from_dict({"text": rows.texts, "label": rows.labels}), tmp_path / "x", text_column="body"
+        )
+    with pytest.raises(InputError, match="label 7 of calibration row 3"):
+        quantize(source, Rows(rows.texts, [*rows.labels[:3], 7, *rows.labels[4:]]), tmp_path / "int8")
+    with pytest.raises(ConfigError, match="type int"):
+        quantize(source, 5, tmp_path / "int8")
+    with pytest.raises(ConfigError, match="recipe='int4'"):
+        quantize(source, rows, tmp_path / "int8", "int4")
+    with pytest.raises(ConfigError, match="max_drop=3"):
+        quantize(source, rows, tmp_path / "int8", max_drop=3)
+
+
+def test_a_quantized_model_a_cascade_and_a_plain_checkpoint_are_refused(source, rows, tmp_path):
+    quantize(source, rows, tmp_path / "int8")
+    with pytest.raises(ConfigError, match=r"quantized already \(static\)"):
+        SweetQuantizer.from_pretrained(tmp_path / "int8")
+    tiny_cascade(tmp_path / "cascade", tokenizer=tiny_tokenizer())
+    with pytest.raises(ConfigError, match="cascade"):
+        SweetQuantizer.from_pretrained(tmp_path / "cascade")
+    with pytest.raises(ArtifactError):
+        SweetQuantizer.from_pretrained(tmp_path)
+
+
+def test_the_source_is_never_overwritten_and_a_failure_leaves_a_good_target(source, rows, tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match="another folder"):
+        quantize(source, rows, source)
+    good = tmp_path / "int8"
+    quantize(source, rows, good)
+    before = contents(good)
+
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(quantizer_file, "observe", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        quantize(source, rows, good, "smooth")
+    assert contents(good) == before
+    with pytest.raises(KeyboardInterrupt):
+        quantize(source, rows, tmp_path / "new", "smooth")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ArtifactError, match="cannot write"):
+        quantize(source, rows, tmp_path / "file")
+
+
+def test_an_int8_artifact_replaces_a_float_one_in_its_folder(source, rows, tmp_path):
+    tiny_artifact(tmp_path, exits=EXITS, tokenizer=tiny_tokenizer())
+    quantize(source, rows, tmp_path)
+    assert not (tmp_path / "model.safetensors").exists()
+    assert open_artifact(tmp_path).precision == "int8"
+    tiny_artifact(tmp_path, exits=EXITS)
+    assert not (tmp_path / "model_int8.safetensors").exists()
+    assert not (tmp_path / "fingerprints.safetensors").exists()
+    assert open_artifact(tmp_path).precision == "float32"
+
+
+def test_transformers_does_not_take_integers_for_float_weights(source, rows, tmp_path):
+    from transformers import AutoModelForSequenceClassification
+
+    quantize(source, rows, tmp_path / "int8")
+    with pytest.raises(OSError, match=r"model\.safetensors"):
+        AutoModelForSequenceClassification.from_pretrained(tmp_path / "int8")
+
+
+@pytest.mark.parametrize("role", ["training", "reporting"])
+def test_rows_seen_before_are_warned_of(source, rows, tmp_path, caplog, role):
+    model = SweetModelForSequenceClassification.from_pretrained(source)
+    model.save_pretrained(tmp_path / "float")
+    seen = Fingerprints.of(model.read(rows.texts[:120]).rows())
+    if role == "reporting":
+        write_card(open_artifact(tmp_path / "float"), "card", seen)
+    else:
+        from itrex_sweet.artifact.fingerprints import write_fingerprints
+
+        write_fingerprints(tmp_path / "float" / "fingerprints.safetensors", {role: seen})
+    with caplog.at_level(logging.WARNING, "itrex_sweet"):
+        artifact = quantize(tmp_path / "float", rows, tmp_path / "int8")
+    assert f"of the rows in made.jsonl are {role} rows of this model" in caplog.text
+    assert artifact.quantization["shared_rows"][role] == pytest.approx(0.5, abs=0.05)
+    assert artifact.fingerprints().keys() == {role, "calibration"}
+
+
+def contents(directory: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in directory.iterdir() if path.is_file()}

@@ -1,0 +1,45 @@
+"""The rows that a Trainer shows the model are recorded in the artifact, whatever collator pads them."""
+
+import pytest
+from datasets import Dataset
+
+from itrex_sweet import save_artifact
+from itrex_sweet.artifact.fingerprints import Fingerprints
+from itrex_sweet.training.trained_rows import fingerprints_of
+from tests.tiny_models import tiny_model
+from tests.training.trainers import Rows, make_trainer
+
+ROWS = [[2, 7, 9, 3], [2, 8, 3], [2, 11, 12, 13, 3], [2, 30, 3]]
+
+
+def padded(form: str | None = None) -> Dataset:
+    ids = [row + [0] * (6 - len(row)) for row in ROWS]
+    mask = [[1] * len(row) + [0] * (6 - len(row)) for row in ROWS]
+    return Dataset.from_dict({"input_ids": ids, "attention_mask": mask, "labels": [0, 1, 0, 1]}).with_format(form)
+
+
+class Loader:
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+
+@pytest.mark.parametrize("form", [None, "torch", "numpy"])
+def test_padding_and_format_make_no_difference(form):
+    expected = Fingerprints.of(ROWS)
+    assert fingerprints_of(Loader(padded(form))).hashes.tolist() == expected.hashes.tolist()
+    without_mask = Dataset.from_dict({"input_ids": ROWS})
+    assert fingerprints_of(Loader(without_mask)).hashes.tolist() == expected.hashes.tolist()
+
+
+def test_data_that_cannot_be_read_ahead_is_not_recorded():
+    for dataset in (Rows(), padded().to_iterable_dataset(), Dataset.from_dict({"text": ["a"]}), None):
+        assert fingerprints_of(Loader(dataset)) is None
+
+
+def test_the_artifact_holds_them(tmp_path):
+    trainer = make_trainer(tiny_model("bert"), tmp_path / "run")
+    trainer.train_dataset = padded()
+    trainer.train()
+    recorded = save_artifact(trainer.model, tmp_path / "artifact").fingerprints()
+    assert recorded["training"].share_in(Fingerprints.of(ROWS)) == 1.0
+    assert recorded["training"].rows == 4
