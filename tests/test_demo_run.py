@@ -28,21 +28,23 @@ def tiny_weights(tmp_path):
 @pytest.mark.slow
 def test_the_demo_leaves_what_it_says(tmp_path, tiny_weights, monkeypatch, capfd):
     monkeypatch.setattr(run, "pretrained_directory", lambda: tiny_weights)
-    monkeypatch.setattr(run, "_QUICK_SIZES", {"train": 40, "calibration": 20, "test": 40})
+    monkeypatch.setattr(run, "_QUICK_SIZES", {"train": 40, "calibration": 40, "test": 40})
     output = tmp_path / "out"
     run.run_demo(output, quick=True)
     printed = capfd.readouterr().out
     made = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
-    assert {"curve.png", "evaluation.json", "examples.jsonl", "model/README.md", "data/train.jsonl"} <= made
+    assert {"curve.png", "evaluation.json", "examples.jsonl", "data/train.jsonl"} <= made
+    assert {"model/README.md", "model-int8/README.md", "model-int8/model_int8.safetensors"} <= made
     assert (output / "curve.png").read_bytes().startswith(b"\x89PNG")
     examples = [json.loads(line) for line in (output / "examples.jsonl").read_text().splitlines()]
     assert [example["level"] for example in examples] == [level for level in LEVELS for _ in range(2)]
     assert all(example["exit_layer"] in run.EXITS for example in examples)
     model = SweetModelForSequenceClassification.from_pretrained(output / "model")
     assert model.artifact.exits == run.EXITS
-    report = json.loads((output / "evaluation.json").read_text())["report"]
-    assert tuple(report["policy"]["thresholds"]) == model.policy.thresholds
-    for shown in ("$ itrex-sweet train", "itrex-sweet predict", "threshold", *LEVELS):
+    in_float, in_int8 = json.loads((output / "evaluation.json").read_text())
+    assert (in_float["name"], in_int8["name"]) == ("float32", "INT8")
+    assert tuple(in_float["report"]["policy"]["thresholds"]) == model.policy.thresholds
+    for shown in ("$ itrex-sweet train", "$ itrex-sweet quantize", "itrex-sweet predict", "threshold", *LEVELS):
         assert shown in printed
 
 

@@ -1,4 +1,4 @@
-"""The whole path on real weights: write a corpus, train, choose a threshold, answer in a new process, measure."""
+"""The whole path on real weights: write a corpus, train, quantize, choose thresholds, answer, measure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,23 +42,30 @@ def run_demo(output: Path, quick: bool = False) -> None:
     require_matplotlib()
     corpus = make_corpus(**(_QUICK_SIZES if quick else _SIZES))
     files = _write_corpus(corpus, output)
-    model = output / "model"
+    model, int8 = output / "model", output / "model-int8"
 
     _heading(f"1. Train with exits after {', '.join(map(str, EXITS))} of 6 layers: {len(corpus['train'])} reviews")
     epochs = "1" if quick else "3"
     _run("train", "--model", weights, "--train-file", files["train"], "--exits", ",".join(map(str, EXITS)),
          "--learning-rate", "2e-4", "--num-train-epochs", epochs, "--max-length", "64", "--output", model)  # fmt: skip
 
-    _heading("2. Choose the threshold on the calibration reviews")
-    threshold = _choose_threshold(model, corpus["calibration"])
-    print(f"{threshold:.2f}, the lowest that gives up at most {ACCURACY_GIVEN_UP:.0%} of accuracy there")
+    _heading("2. Quantize to INT8, temperatures fitted on the calibration reviews")
+    _run("quantize", model, "--calibration", files["calibration"], "--max-length", "64", "--output", int8)
 
-    _heading("3. Answer in a new process")
-    _answer_examples(model, corpus["test"], output)
+    _heading("3. Choose the threshold on the calibration reviews")
+    for name, directory in (("float32", model), ("INT8", int8)):
+        threshold = _choose_threshold(directory, corpus["calibration"])
+        print(f"{name}: {threshold:.2f}, the lowest that gives up at most {ACCURACY_GIVEN_UP:.0%} of accuracy there")
 
-    _heading(f"4. Measure on {len(corpus['test'])} reviews of other templates")
-    _measure(model, corpus["test"], output)
-    print(f"\n{output}: data/, model/ (with its card, README.md), examples.jsonl, evaluation.json, curve.png")
+    _heading("4. Answer in a new process")
+    _answer_examples(int8, corpus["test"], output)
+
+    _heading(f"5. Measure on {len(corpus['test'])} reviews of other templates")
+    _measure({"float32": model, "INT8": int8}, corpus["test"], output)
+    print(
+        f"\n{output}: data/, model/ and model-int8/ (with their cards, README.md), examples.jsonl, evaluation.json, "
+        "curve.png"
+    )
     print(f"{time.perf_counter() - start:.0f} s in all")
 
 
@@ -115,28 +122,33 @@ def _answer_examples(directory: Path, reviews: Sequence[Review], output: Path) -
     (output / "examples.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _measure(directory: Path, reviews: Sequence[Review], output: Path) -> None:
-    """Per-exit table, curve and model card, and where the levels of difficulty leave."""
-    from itrex_sweet.artifact import write_card
-    from itrex_sweet.evaluation.evaluation import evaluate
+def _measure(directories: Mapping[str, Path], reviews: Sequence[Review], output: Path) -> None:
+    """Per-exit tables, curves and model cards, and where the levels of difficulty leave."""
+    from itrex_sweet.artifact import INT8, write_card
+    from itrex_sweet.artifact.fingerprints import Fingerprints
+    from itrex_sweet.evaluation.evaluation import evaluate_models
     from itrex_sweet.evaluation.model_card import render_card
     from itrex_sweet.evaluation.plot import plot_curves
     from itrex_sweet.modeling import SweetModelForSequenceClassification
 
-    model = SweetModelForSequenceClassification.from_pretrained(directory)
+    models = {
+        name: SweetModelForSequenceClassification.from_pretrained(directory) for name, directory in directories.items()
+    }
     texts, labels = [review.text for review in reviews], [review.label for review in reviews]
-    evaluation = evaluate(model, texts, labels, "SWEET")
-    print(evaluation.report.table())
-    print()
-    print(evaluation.curve.table())
-    print()
-    _print_levels(model.predict(texts), reviews)
-    (output / "evaluation.json").write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n", encoding="utf-8")
-    plot_curves({"SWEET": evaluation.curve}, output / "curve.png", title="Reviews of graded difficulty")
-    write_card(
-        model.artifact,
-        render_card(model.artifact, evaluation, title="Review sentiment", data="the demo's test reviews"),
-    )
+    evaluations = evaluate_models(models, texts, labels)
+    for evaluation, model in zip(evaluations, models.values(), strict=True):
+        print(f"{evaluation.name}, {model.backend.name} backend\n\n{evaluation.report.table()}\n")
+        print(f"{evaluation.curve.table()}\n")
+        _print_levels(model.predict(texts), reviews)
+        print()
+        card = render_card(model.artifact, evaluation, title="Review sentiment", data="the demo's test reviews")
+        write_card(model.artifact, card, Fingerprints.of(model.read(texts).rows()))
+    if any(model.artifact.precision == INT8 and model.backend.name == "torch" for model in models.values()):
+        print("The torch backend computes INT8 exactly, to compare with, and not fast; the ipex backend is for speed.")
+    contents = json.dumps([evaluation.to_dict() for evaluation in evaluations], indent=2)
+    (output / "evaluation.json").write_text(contents + "\n", encoding="utf-8")
+    curves = {evaluation.name: evaluation.curve for evaluation in evaluations}
+    plot_curves(curves, output / "curve.png", title="Reviews of graded difficulty")
 
 
 def _print_levels(answers: Sequence[dict], reviews: Sequence[Review]) -> None:

@@ -19,6 +19,7 @@ from itrex_sweet.data import Rows
 from itrex_sweet.errors import ArtifactError, ConfigError, InputError, QuantizationError
 from itrex_sweet.quantization import quantizer as quantizer_file
 from itrex_sweet.quantization.packing import quantizable_layers
+from itrex_sweet.quantization.search import RECIPES
 from tests.quantization.hooked import observed_by_hooks
 from tests.tiny_artifacts import WORDS, model_and_tensors, tiny_artifact, tiny_cascade, tiny_tokenizer
 
@@ -195,7 +196,7 @@ def test_auto_takes_the_cheapest_recipe_within_the_limits(source, rows, tmp_path
 
 def test_auto_keeps_in_float_the_layers_that_hurt(source, rows, tmp_path, monkeypatch):
     bad = "layer.1.intermediate.dense"
-    monkeypatch.setattr(quantizer_file, "observe", spoiled({recipe: [bad] for recipe in ("static", "smooth", "dynamic")}))
+    monkeypatch.setattr(quantizer_file, "observe", spoiled({recipe: [bad] for recipe in RECIPES}))
     artifact = quantize(source, rows, tmp_path / "int8", "auto", max_drop=0.05)
     assert artifact.quantization["recipe"] == "static"
     assert artifact.quantization["float_layers"] == [f"bert.encoder.{bad}"]
@@ -205,7 +206,7 @@ def test_auto_keeps_in_float_the_layers_that_hurt(source, rows, tmp_path, monkey
 
 
 def test_auto_refuses_with_the_table_if_nothing_passes(source, rows, tmp_path, monkeypatch):
-    everything = {recipe: ["layer"] for recipe in ("static", "smooth", "dynamic")}
+    everything = {recipe: ["layer"] for recipe in RECIPES}
     monkeypatch.setattr(quantizer_file, "observe", spoiled(everything))
     with pytest.raises(QuantizationError, match=r"no recipe loses at most 1 points of accuracy") as caught:
         quantize(source, rows, tmp_path / "int8", "auto")

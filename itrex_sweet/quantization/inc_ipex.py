@@ -1,0 +1,43 @@
+"""Neural Compressor's path through IPEX: its observers, scales read off the converted model's configuration.
+
+Import it only after IPEX was imported: Neural Compressor chooses its path by that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from neural_compressor.torch.quantization import StaticQuantConfig, convert, prepare
+
+from itrex_sweet.errors import QuantizationError
+from itrex_sweet.quantization.inc_linears import Inputs, Linears
+from itrex_sweet.quantization.inc_ranges import Ranges
+
+
+def observe_static(linears: Linears, inputs: Iterable[Inputs]) -> list[Ranges]:
+    """Weight scales per output channel, and scale and zero point of every input, from its least and greatest value.
+
+    Writes `nc_workspace` into the working directory, which must be the caller's alone.
+    """
+    example = tuple(torch.zeros(2, linear.in_features) for linear in linears.linears)
+    prepared = prepare(linears, StaticQuantConfig(act_sym=False, act_algo="minmax"), example_inputs=example)
+    with torch.no_grad():
+        for batch in inputs:
+            prepared(*batch)
+    found = dict(_read(convert(prepared).tune_cfg))
+    paths = [linears.path(index) for index in range(len(linears.linears))]
+    if missing := [path for path in paths if path not in found]:
+        raise QuantizationError(f"Neural Compressor left {len(missing)} of {len(paths)} linear layers in float.")
+    return [found[path] for path in paths]
+
+
+def _read(configuration: dict[str, Any]) -> Iterator[tuple[str, Ranges]]:
+    """Path and ranges of every quantized layer in IPEX's summary of its quantization."""
+    for module in configuration.values():
+        for operation in module.get("q_op_infos", {}).values():
+            states, weight = operation["input_tensor_infos"][0], operation["weight_tensor_infos"][0]
+            if (states["inf_dtype"], weight["inf_dtype"]) == ("torch.quint8", "torch.qint8"):
+                scales = torch.tensor(weight["scale"], dtype=torch.float32)
+                yield operation["fqn"], Ranges(scales, states["scale"][0], states["zero_point"][0])

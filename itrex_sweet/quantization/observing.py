@@ -1,0 +1,210 @@
+"""Neural Compressor's observations of a model, made in a process of its own.
+
+Neural Compressor chooses its path by what else is imported, writes temporary files below the working directory under
+names that runs of the same second share, and logs a lot. So it gets a process and a folder for itself, and this side
+hears of its progress, its result or its failure.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+
+import itrex_sweet
+from itrex_sweet import errors
+from itrex_sweet.artifact import EARLY_EXIT, FLOAT32, Artifact
+from itrex_sweet.errors import ConfigError, InputError, QuantizationError, SweetError
+from itrex_sweet.runtime.ragged import TokenBatch
+
+STATIC, SMOOTH, DYNAMIC = "static", "smooth", "dynamic"
+IPEX, PT2E = "ipex", "pt2e"
+
+REQUEST_FILE, ROWS_FILE, RESULT_FILE, LOG_FILE = "request.json", "rows.npz", "result.safetensors", "worker.log"
+_WORKER = (sys.executable, "-m", "itrex_sweet.quantization.worker")
+_LAST_LINES = 15
+
+Progress = Callable[[str, int, int], None]  # stage, rows done, rows
+
+
+@dataclass(frozen=True)
+class LinearObservation:
+    """How to quantize one linear layer.
+
+    Args:
+        weight_scale: (out,) float32. The integers are `round(weight / input_smoothing / weight_scale)`, limited to
+            [-127, 127]: the greatest weight of a channel is 127.5 scales, as Neural Compressor counts.
+        input_scale: of the uint8 input; `None` if it is found at run time.
+        input_zero_point: what stands for 0 in it, 0 to 255; `None` with `input_scale`.
+        input_smoothing: (in,) float32 by which the input is multiplied before it is quantized, or `None`.
+    """
+
+    weight_scale: torch.Tensor
+    input_scale: float | None = None
+    input_zero_point: int | None = None
+    input_smoothing: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What Neural Compressor found.
+
+    Args:
+        linears: by module path in the Hugging Face model.
+        path: `"ipex"` or `"pt2e"`, of Neural Compressor's two ways of observing.
+        versions: of Neural Compressor and what it used.
+    """
+
+    linears: dict[str, LinearObservation]
+    path: str
+    versions: dict[str, str]
+
+
+def observe(
+    artifact: Artifact,
+    rows: TokenBatch,
+    recipe: str,
+    *,
+    alpha: float = 0.5,
+    batch_size: int = 32,
+    path: str | None = None,
+    progress: Progress | None = None,
+) -> Observations:
+    """Runs the float model on rows and lets Neural Compressor observe the inputs of its linear layers.
+
+    Args:
+        artifact: an early-exit model in float32.
+        rows: to calibrate on; `"dynamic"` does not look at them.
+        recipe: `"static"` (a scale and zero point per input), `"smooth"` (the same after SmoothQuant) or `"dynamic"`
+            (weights only).
+        alpha: of SmoothQuant: 0 leaves the work to the inputs, 1 to the weights.
+        batch_size: rows at a time, at most.
+        path: `"ipex"`, `"pt2e"`, or `None` for IPEX where it is usable. `"dynamic"` exists as `"pt2e"` only.
+        progress: called with (stage, rows done, rows).
+
+    Returns:
+        one observation per linear layer of the encoder. Query, key and value of a layer share that of their input. An
+        input that was 0 throughout has scale 1.
+
+    Raises:
+        ConfigError: an unknown recipe or path, an impossible setting, or a model that is no float32 early-exit model.
+        InputError: no rows.
+        BackendUnavailable: `path="ipex"`, and IPEX is not usable here.
+        QuantizationError: weights or activations are not finite, or Neural Compressor failed; the message says where.
+        ArtifactError: weights are missing.
+    """
+    _refuse(artifact, rows, recipe, alpha, batch_size, path)
+    with tempfile.TemporaryDirectory(prefix="itrex-sweet-observing-") as name:
+        folder = Path(name)
+        request = dict(
+            artifact=str(artifact.directory.resolve()),
+            recipe=recipe,
+            alpha=alpha,
+            batch_size=batch_size,
+            path=path,
+            threads=torch.get_num_threads(),
+        )
+        (folder / REQUEST_FILE).write_text(json.dumps(request), encoding="utf-8")
+        np.savez(folder / ROWS_FILE, **vars(rows))
+        _run_worker(folder, progress)
+        return _read_result(folder / RESULT_FILE)
+
+
+def _refuse(artifact: Artifact, rows: TokenBatch, recipe: str, alpha: float, batch_size: int, path: str | None) -> None:
+    for name, value, choices in (
+        ("recipe", recipe, (STATIC, SMOOTH, DYNAMIC)),
+        ("path", path, (None, IPEX, PT2E)),
+    ):
+        if value not in choices:
+            raise ConfigError(f"{name}={value!r}: choose one of {', '.join(map(repr, choices))}.")
+    if recipe == DYNAMIC and path == IPEX:
+        raise ConfigError("recipe='dynamic' with path='ipex': Neural Compressor has it as path='pt2e' only.")
+    if not 0.0 <= alpha <= 1.0:
+        raise ConfigError(f"alpha={alpha}: SmoothQuant's alpha lies in [0, 1].")
+    if batch_size < 1:
+        raise ConfigError(f"batch_size={batch_size}: at least one row at a time.")
+    if artifact.precision != FLOAT32 or artifact.architecture != EARLY_EXIT:
+        raise ConfigError(
+            f"{artifact.directory} ({artifact.architecture}, {artifact.precision}): only early-exit models in float32 "
+            "are observed."
+        )
+    if not len(rows) and recipe != DYNAMIC:
+        raise InputError("no rows to calibrate on: ranges of activations can only be observed on texts.")
+
+
+def _run_worker(folder: Path, progress: Progress | None) -> None:
+    """Runs the worker to its end, or ends it with everything it started if this side is interrupted."""
+    with (folder / LOG_FILE).open("wb") as log:
+        worker = subprocess.Popen(
+            (*_WORKER, str(folder)),
+            cwd=folder,
+            env=_environment(folder),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,  # a group of its own, to be ended as one
+        )
+    failure: SweetError | None = None
+    with worker:  # waits for it
+        try:
+            for line in worker.stdout:
+                if not line.startswith("{"):
+                    continue  # printed by a library while it was imported
+                message = json.loads(line)
+                if "error" in message:
+                    failure = getattr(errors, message["error"])(message["message"])
+                elif progress is not None:
+                    progress(message["stage"], message["done"], message["rows"])
+        except BaseException:
+            os.killpg(worker.pid, signal.SIGKILL)
+            raise
+    if failure is not None:
+        raise failure
+    if worker.returncode != 0:
+        raise QuantizationError(_epitaph(worker.returncode, folder / LOG_FILE))
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """The parent's, so that the same packages are found, but with caches and temporary files in `folder`."""
+    root = str(Path(itrex_sweet.__file__).resolve().parent.parent)
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        "OMP_WAIT_POLICY": "passive",  # threads that spin while they wait take minutes where cores are busy
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "TMPDIR": str(folder),
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
+        "INC_TARGET_DEVICE": "cpu",
+        "CUDA_VISIBLE_DEVICES": "",
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+def _epitaph(status: int, log: Path) -> str:
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    cause = f"was killed by signal {-status} (out of memory?)" if status < 0 else f"failed with status {status}"
+    return "\n    ".join([f"Neural Compressor's process {cause}. Its last lines:", *lines[-_LAST_LINES:]])
+
+
+def _read_result(path: Path) -> Observations:
+    with safe_open(path, framework="pt") as result:
+        facts: Mapping[str, str] = result.metadata()
+        parts: dict[str, dict[str, Any]] = {}
+        for name in result.keys():  # noqa: SIM118 -- it is no mapping
+            layer, part = name.rsplit(".", 1)
+            tensor = result.get_tensor(name)
+            parts.setdefault(layer, {})[part] = tensor if tensor.dim() else tensor.item()
+    linears = {layer: LinearObservation(**parts[layer]) for layer in json.loads(facts["layers"])}
+    return Observations(linears, facts["path"], json.loads(facts["versions"]))

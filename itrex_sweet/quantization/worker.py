@@ -1,0 +1,175 @@
+"""Neural Compressor's process: reads a request from its folder, observes, and writes the result beside it.
+
+`python -m itrex_sweet.quantization.worker FOLDER` is started by `observing` and by nothing else. Standard output
+carries one JSON object per line: progress, or an error of this package. What libraries print goes to standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from itrex_sweet.artifact import Artifact, open_artifact
+from itrex_sweet.errors import ArtifactError, BackendUnavailable, QuantizationError, SweetError
+from itrex_sweet.families import family_of
+from itrex_sweet.quantization.inc_linears import CalibrationInputs, Linears, layers_by_input
+from itrex_sweet.quantization.inc_ranges import Ranges
+from itrex_sweet.quantization.observing import DYNAMIC, IPEX, PT2E, REQUEST_FILE, RESULT_FILE, ROWS_FILE, SMOOTH
+from itrex_sweet.runtime.ragged import TokenBatch
+
+Tensors = dict[str, torch.Tensor]  # named by layer and field of `LinearObservation`
+
+_USED_BY = {PT2E: ("torchao",), IPEX: ("intel-extension-for-pytorch",)}
+
+
+def main(folder: Path) -> int:
+    """Serves the request in `folder`; returns the exit status."""
+    send = _reserve_standard_output()
+    try:
+        request = json.loads((folder / REQUEST_FILE).read_text(encoding="utf-8"))
+        torch.set_num_threads(request.pop("threads"))
+        with np.load(folder / ROWS_FILE, allow_pickle=False) as arrays:
+            rows = TokenBatch(**arrays)
+        artifact = open_artifact(request.pop("artifact"), verify=False)
+        tensors, facts = observe_here(artifact, rows, report=send, **request)
+        save_file(tensors, folder / RESULT_FILE, metadata=facts)
+    except SweetError as error:
+        send(error=type(error).__name__, message=str(error))
+        return 1
+    return 0
+
+
+def observe_here(
+    artifact: Artifact,
+    rows: TokenBatch,
+    recipe: str,
+    alpha: float,
+    batch_size: int,
+    path: str | None,
+    report: Callable[..., None],
+) -> tuple[Tensors, dict[str, str]]:
+    """Observes in this process; arguments and errors as those of `observing.observe`.
+
+    Returns:
+        tensors, and facts: the path taken, versions, and the layers in order.
+    """
+    report(stage="starting", done=0, rows=len(rows))
+    path = _path(path, recipe)
+    model = _float_model(artifact)
+    family = family_of(model.config)
+    layers = layers_by_input(family, model.config.num_hidden_layers)
+    weights = [torch.cat([_finite_weight(model, name) for name in names]) for names in layers]
+
+    def inputs(stage: str, smoothing: Sequence[torch.Tensor] | None = None) -> CalibrationInputs:
+        def progress(done: int, count: int) -> None:
+            report(stage=stage, done=done, rows=count)
+
+        return CalibrationInputs(model, family, layers, rows, batch_size, progress, smoothing)
+
+    smoothing = None
+    if recipe == SMOOTH:
+        from itrex_sweet.quantization.inc_smoothing import smoothing_factors
+
+        smoothing = smoothing_factors(Linears(weights), inputs("smoothing"), alpha)
+        weights = [weight / factors for weight, factors in zip(weights, smoothing, strict=True)]
+    # Only one of the two may be imported: Neural Compressor looks at what is.
+    if path == IPEX:
+        from itrex_sweet.quantization.inc_ipex import observe_static
+
+        ranges = observe_static(Linears(weights), inputs("calibrating", smoothing))
+    else:
+        from itrex_sweet.quantization.inc_pt2e import observe_dynamic, observe_static
+
+        linears = Linears(weights)
+        ranges = (
+            observe_dynamic(linears) if recipe == DYNAMIC else observe_static(linears, inputs("calibrating", smoothing))
+        )
+    tensors = _by_layer(model, layers, ranges, smoothing)
+    return tensors, dict(
+        path=path, versions=json.dumps(_versions(path)), layers=json.dumps([name for names in layers for name in names])
+    )
+
+
+def _path(wanted: str | None, recipe: str) -> str:
+    """The path to take; where it is IPEX's, IPEX is imported then, before Neural Compressor."""
+    if wanted == PT2E or recipe == DYNAMIC:
+        return PT2E
+    from itrex_sweet.runtime.backends.ipex import import_ipex
+
+    try:
+        import_ipex()
+    except BackendUnavailable:
+        if wanted == IPEX:
+            raise
+        return PT2E
+    return IPEX
+
+
+def _float_model(artifact: Artifact) -> PreTrainedModel:
+    """The Hugging Face model of an artifact, without exits, in evaluation mode."""
+    model = AutoModelForSequenceClassification.from_config(artifact.model_config()).float()
+    missing = model.load_state_dict(artifact.tensors(), strict=False).missing_keys
+    if missing:
+        raise ArtifactError(f"{artifact.directory}: the weights lack {missing[0]!r}; write the artifact anew.")
+    return model.eval()
+
+
+def _finite_weight(model: PreTrainedModel, path: str) -> torch.Tensor:
+    weight = model.get_submodule(path).weight.detach()
+    if not torch.isfinite(weight).all():
+        raise QuantizationError(f"the weight of {path} holds NaN or infinite values: this model is broken.")
+    return weight
+
+
+def _by_layer(
+    model: PreTrainedModel,
+    layers: Sequence[tuple[str, ...]],
+    ranges: Sequence[Ranges],
+    smoothing: Sequence[torch.Tensor] | None,
+) -> Tensors:
+    """Takes apart what stood side by side."""
+    tensors: Tensors = {}
+    for place, (names, found) in enumerate(zip(layers, ranges, strict=True)):
+        outputs = [model.get_submodule(name).out_features for name in names]
+        for name, scales in zip(names, found.weight_scale.split(outputs), strict=True):
+            tensors[f"{name}.weight_scale"] = scales.float().clone()
+            if found.input_scale is not None:
+                tensors[f"{name}.input_scale"] = torch.tensor(found.input_scale, dtype=torch.float32)
+                tensors[f"{name}.input_zero_point"] = torch.tensor(found.input_zero_point, dtype=torch.int32)
+            if smoothing is not None:
+                tensors[f"{name}.input_smoothing"] = smoothing[place].clone()
+    return tensors
+
+
+def _versions(path: str) -> dict[str, str]:
+    """Of the packages that took part; Neural Compressor goes by two names."""
+    versions = {}
+    for package in ("neural-compressor-pt", "neural-compressor", "torch", *_USED_BY[path]):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return versions
+
+
+def _reserve_standard_output() -> Callable[..., None]:
+    """Keeps standard output for messages, and sends there what is given by name; all else goes to standard error."""
+    channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def send(**message: object) -> None:
+        print(json.dumps(message), file=channel, flush=True)
+
+    return send
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
