@@ -37,6 +37,7 @@ INSTALL_REQUIRES = [
 ]
 
 MATPLOTLIB = "matplotlib>=3.8,<4"
+ONNX, ONNX_RUNTIME = "onnx>=1.17", "onnxruntime>=1.20,<2"
 PEFT = "peft>=0.17,<1"
 
 EXTRAS_REQUIRE = {
@@ -49,6 +50,8 @@ EXTRAS_REQUIRE = {
         "torch==2.8.*",
         "transformers<4.58",
     ],
+    # For subgraphs in ONNX; those in TorchScript need nothing more.
+    "export": [ONNX, ONNX_RUNTIME],
     "openvino": ["optimum-intel[openvino]>=2.1,<3"],
     "peft": [PEFT],
     "plot": [MATPLOTLIB],
@@ -59,13 +62,15 @@ EXTRAS_REQUIRE = {
     "bench": [
         "ctranslate2>=4.6,<5",
         MATPLOTLIB,
-        "onnx>=1.17",
-        "onnxruntime>=1.20,<2",
+        ONNX,
+        ONNX_RUNTIME,
         "optimum-intel[openvino]>=2.1,<3",
     ],
     "test": [
         "hypothesis>=6.100",
         MATPLOTLIB,
+        ONNX,
+        ONNX_RUNTIME,
         PEFT,
         "pytest>=8.2",
         "ruff>=0.12",

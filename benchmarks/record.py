@@ -9,9 +9,12 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
@@ -55,6 +58,31 @@ def read_task(task: str, split: str, limit: int | None = None) -> tuple[list[Any
         rows = [json.loads(line) for line in stream][:limit]
     texts = [row["sentence"] if "sentence" in row else (row["sentence1"], row["sentence2"]) for row in rows]
     return texts, [row["label"] for row in rows]
+
+
+def measure(contenders: dict[str, Callable[[], None]], repeats: int, count: int) -> dict[str, dict[str, float]]:
+    """Milliseconds per row: median, least and most over interleaved repeats after a warm-up.
+
+    Args:
+        contenders: name → what to time.
+        repeats: timed ones.
+        count: rows that each of them runs.
+    """
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for repeat in range(repeats + 1):
+        for name, run in contenders.items():
+            start = time.perf_counter()
+            run()
+            if repeat > 0:
+                times[name].append(1000 * (time.perf_counter() - start) / count)
+    return {
+        name: {
+            "median": round(float(np.median(values)), 4),
+            "least": round(min(values), 4),
+            "most": round(max(values), 4),
+        }
+        for name, values in times.items()
+    }
 
 
 def pretrained() -> Path:

@@ -1,4 +1,4 @@
-"""Writes the figures of `benchmarks/results` into the README, between its two marks.
+"""Writes the figures of `benchmarks/results` into the README and `docs`, between the two marks of each file.
 
 python benchmarks/report.py
 """
@@ -13,14 +13,26 @@ from record import RESULTS, ROOT
 MARKS = re.compile(r"(<!-- results: begin -->\n).*?(<!-- results: end -->)", re.DOTALL)
 
 
+ENVIRONMENTS = {"default": "default environment", "ipex": "IPEX environment"}
+
+
 def main() -> None:
-    sections = [training(json.loads((RESULTS / "sst2_training.json").read_text()))]
-    sections.append(speed(json.loads((RESULTS / "sst2_speed.json").read_text())))
-    readme = ROOT / "README.md"
-    text, count = MARKS.subn(lambda found: found[1] + "\n\n".join(sections) + "\n" + found[2], readme.read_text())
+    write("README.md", training(read("sst2_training")), speed(read("sst2_speed")))
+    quantized = [quantization(read(f"quantization_{name}"), title) for name, title in ENVIRONMENTS.items()]
+    write("docs/int8.md", *quantized, ipex_shapes(read("ipex_speed")), ipex_sst2(read("ipex_speed")))
+
+
+def read(name: str) -> dict:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def write(name: str, *sections: str) -> None:
+    """Puts sections between the marks of a file."""
+    path = ROOT / name
+    text, count = MARKS.subn(lambda found: found[1] + "\n\n".join(sections) + "\n" + found[2], path.read_text())
     if count != 1:
-        raise SystemExit("README.md needs exactly one pair of result marks.")
-    readme.write_text(text)
+        raise SystemExit(f"{name} needs exactly one pair of result marks.")
+    path.write_text(text)
 
 
 def training(result: dict) -> str:
@@ -72,7 +84,6 @@ def speed(result: dict) -> str:
             f"| {row['threshold']:g} | {row['accuracy']:.1f} | {row['mean_layers']:.2f} | {ours:.2f} "
             f"| {padded / ours:.1f} | {ordered / ours:.1f} | {alone:.2f} |"
         )
-    machine, versions = result["machine"], result["versions"]
     intro = (
         f"**Time against the threshold**, `torch` backend in fp32, batches of {settings['batch_size']}, "
         f"{settings['threads']} threads; the same weights in full by transformers take {padded:.2f} ms per sentence, "
@@ -80,12 +91,123 @@ def speed(result: dict) -> str:
         "by itself, in natural order; the others sort by length and top batches up with survivors. Medians of one "
         "interleaved run."
     )
-    foot = (
-        f"{machine['cpu']}, {machine['cores']} cores, torch {versions['torch']}, "
-        f"transformers {versions['transformers']}; commit {result['commit'][:10]}. "
-        "Results with their settings: `benchmarks/results/`."
-    )
+    foot = f"{_foot(result)} Results with their settings: `benchmarks/results/`."
     return "\n".join([intro, "", *lines, "", foot])
+
+
+def quantization(result: dict, environment: str) -> str:
+    """Accuracy per exit, temperatures and calibration errors of every recipe on every task."""
+    settings, versions = result["settings"], result["compressors"]
+    compressors = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    lines = [
+        "| task | recipe | accuracy per exit | same label as fp32 | temperatures | calibration error, T = 1 → fitted "
+        "| policy: accuracy, layers |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for task, figures in result["tasks"].items():
+        for recipe, values in {"fp32": figures["float32"], **figures["recipes"]}.items():
+            error, policy = values["calibration_error"], values["early_exit"]
+            taken = f" ({values['taken']}{_kept(values)})" if recipe == "auto" else ""
+            same = _slashed(values["same_label_as_float32"]) if "same_label_as_float32" in values else ""
+            lines.append(
+                f"| {task} | {recipe}{taken} | {_slashed(values['accuracy'])} | {same} "
+                f"| {_slashed(values['temperatures'], 2)} "
+                f"| {_slashed(error['temperature 1'], 1, 100)} → {_slashed(error['fitted'], 1, 100)} "
+                f"| {policy['accuracy']:.1f}, {policy['mean_layers']:.2f} |"
+            )
+    first = next(iter(result["tasks"].values()))
+    shares = [values["bytes"]["encoder"] / first["float32"]["bytes"]["encoder"] for values in first["recipes"].values()]
+    exits = "/".join(map(str, first["exits"]))
+    return "\n".join(
+        [
+            f"**Every recipe, {environment}** ({compressors}). MiniLM of 6 layers, SWEET, exits {exits}; percent. "
+            f"Ranges from {settings['observed']} rows, temperatures from {settings['judged']} others, none of them "
+            f"trained or reported on; reported on the first {settings['reported']} validation rows (SST-2: 872), by "
+            f"the INT8 reference. The encoder layers take {100 * min(shares):.0f} to {100 * max(shares):.0f} % of "
+            "their bytes in fp32.",
+            "",
+            *lines,
+            "",
+            _foot(result),
+        ]
+    )
+
+
+def _kept(values: dict) -> str:
+    return f", {len(values['float_layers'])} layers in float" if values["float_layers"] else ""
+
+
+def _slashed(values: list, digits: int = 1, factor: float = 1.0) -> str:
+    return " / ".join(f"{factor * value:.{digits}f}" for value in values)
+
+
+def ipex_shapes(result: dict) -> str:
+    """Full depth against monoliths, and what leaving early saves, on fixed shapes."""
+    lines = [
+        "| shape | batch | monolith: IPEX's own | the same layers | full depth, probes included | × own "
+        "| × same layers | leaving at each exit, ms | share of the layers' ratio |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for shape, tables in result["shapes"].items():
+        exits = result["settings"]["exits"][shape]
+        for batch, table in tables.items():
+            times = {name: value["median"] for name, value in table["milliseconds"].items()}
+            early = " / ".join(f"{times[f'exit {exit_}']:.1f}" for exit_ in exits[:-1])
+            shares = " / ".join(f"{value:.2f}" for value in table["realised_share_of_layer_ratio"].values())
+            own, same = times["monolith, IPEX's own"], times["monolith, the artifact's layers"]
+            lines.append(
+                f"| {shape} {'/'.join(map(str, exits))} | {batch} | {own:.1f} | {same:.1f} "
+                f"| {times[f'exit {exits[-1]}']:.1f} | {table['full_depth_against_ipex_own']:.2f} "
+                f"| {table['full_depth_against_same_layers']:.2f} | {early} | {shares} |"
+            )
+    return "\n".join(
+        [
+            f"**The `ipex` backend in INT8 against monoliths**, milliseconds per batch, random weights, "
+            f"{result['settings']['threads']} threads. A monolith is one TorchScript that runs every layer in full: "
+            "IPEX's own quantization of the Hugging Face model, and the artifact's own layers. The last column is the "
+            "speed-up over full depth divided by layers in all over layers run (1: time falls as layers do).",
+            "",
+            *lines,
+            "",
+            _foot(result, f", IPEX {result['ipex']}"),
+        ]
+    )
+
+
+def ipex_sst2(result: dict) -> str:
+    """Real lengths, real weights."""
+    figures = result["sst2"]
+    lines = ["| | batch 1: ms | × IPEX's own | batch 32: ms | × IPEX's own | accuracy | layers |", "|---" * 7 + "|"]
+    names = list(figures["batch 1"]["milliseconds_per_sentence"])
+    for name in names:
+        cells = []
+        for size in (1, 32):
+            table = figures[f"batch {size}"]
+            cells += [
+                f"{table['milliseconds_per_sentence'][name]['median']:.2f}",
+                f"{table['against_ipex_own'][name]:.2f}",
+            ]
+        answers = figures["answers"].get(name.removeprefix("threshold "))
+        cells += ["", ""] if answers is None else [f"{answers['accuracy']:.1f}", f"{answers['mean_layers']:.2f}"]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    made, bound = figures["compilations"]["made"], figures["compilations"]["bound"]
+    return "\n".join(
+        [
+            f"**SST-2, trained MiniLM in INT8**, {figures['rows']} validation sentences of {figures['mean_tokens']} "
+            "tokens on average, milliseconds per sentence, every shape warm; the monoliths get their batches sorted by "
+            f"length. Shapes compiled by the backend: {made}; never more than {bound}.",
+            "",
+            *lines,
+        ]
+    )
+
+
+def _foot(result: dict, more: str = "") -> str:
+    machine, versions = result["machine"], result["versions"]
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, torch {versions['torch']}, transformers "
+        f"{versions['transformers']}{more}; commit {result['commit'][:10]}."
+    )
 
 
 if __name__ == "__main__":

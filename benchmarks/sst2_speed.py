@@ -10,13 +10,12 @@ with equal threads, interleaved, warm; medians. Token ids are made beforehand fo
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from record import provenance, read_task, refuse_busy_machine, write_result
+from record import measure, provenance, read_task, refuse_busy_machine, write_result
 from transformers import AutoModelForSequenceClassification
 
 from itrex_sweet import SweetModelForSequenceClassification
@@ -85,25 +84,6 @@ def main() -> None:
     path = write_result("sst2_speed", result)
     show(result, outcomes)
     print(path)
-
-
-def measure(contenders: dict[str, Callable[[], None]], repeats: int, count: int) -> dict[str, dict[str, float]]:
-    """Milliseconds per sentence: median, least and most over interleaved repeats after a warm-up."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for repeat in range(repeats + 1):
-        for name, run in contenders.items():
-            start = time.perf_counter()
-            run()
-            if repeat > 0:
-                times[name].append(1000 * (time.perf_counter() - start) / count)
-    return {
-        name: {
-            "median": round(float(np.median(values)), 4),
-            "least": round(min(values), 4),
-            "most": round(max(values), 4),
-        }
-        for name, values in times.items()
-    }
 
 
 def outcome(model: SweetModelForSequenceClassification, rows: object, labels: np.ndarray, threshold: float) -> dict:

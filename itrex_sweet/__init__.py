@@ -19,6 +19,7 @@ _ROOMS = {
     "open_artifact": "itrex_sweet.artifact",
     "SweetModelForSequenceClassification": "itrex_sweet.modeling",
     "SweetQuantizer": "itrex_sweet.quantization",
+    "export_subgraphs": "itrex_sweet.export.subgraphs",
 }
 
 __all__ = ["__version__", *_ROOMS]
@@ -26,6 +27,7 @@ __all__ = ["__version__", *_ROOMS]
 if TYPE_CHECKING:
     from itrex_sweet.artifact import open_artifact
     from itrex_sweet.config import Policy, SweetConfig
+    from itrex_sweet.export.subgraphs import export_subgraphs
     from itrex_sweet.modeling import SweetModelForSequenceClassification
     from itrex_sweet.quantization import SweetQuantizer
     from itrex_sweet.training import SweetCallback, attach, detach, save_artifact, save_cascade, train_multi_model

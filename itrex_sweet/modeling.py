@@ -61,12 +61,14 @@ class SweetModelForSequenceClassification(OptimizedModel):
         threshold: Threshold | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
         tokenizer: Any = None,
+        dtype: str | None = None,
+        warm_up: Sequence[tuple[int, int]] = (),
     ):
         config = artifact.model_config()
         super().__init__(model=None, config=config, preprocessors=[] if tokenizer is None else [tokenizer])
         self.artifact = artifact
         policy = artifact.policy if threshold is None else artifact.policy.with_threshold(threshold)
-        self.backend = load_backend(artifact, backend)
+        self.backend = load_backend(artifact, backend, dtype=dtype, warm_up=warm_up)
         self.executor = Executor(self.backend, policy, batch_size)
         self.tokenizer = tokenizer
 
@@ -89,6 +91,8 @@ class SweetModelForSequenceClassification(OptimizedModel):
         backend: str = "auto",
         threshold: Threshold | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
+        dtype: str | None = None,
+        warm_up: Sequence[tuple[int, int]] = (),
         verify: bool = True,
         subfolder: str = "",
         revision: str = "main",
@@ -101,9 +105,11 @@ class SweetModelForSequenceClassification(OptimizedModel):
 
         Args:
             model_id: a folder, or a repository on the hub.
-            backend: name of a backend, or `"auto"`.
+            backend: name of a backend, or `"auto"` for the one that measured fastest for such an artifact here.
             threshold: instead of the stored one; one for all exits, or one for each but the last, in [0, 1].
             batch_size: rows computed together.
+            dtype: what a float artifact is computed in: `"float32"`, or on the `ipex` backend `"bfloat16"`.
+            warm_up: (rows, tokens) of batches to be expected, for backends that compile by shape.
             verify: compare the recorded sizes and hashes before use.
             subfolder, revision, token, cache_dir, force_download, local_files_only: as everywhere on the hub.
 
@@ -114,7 +120,8 @@ class SweetModelForSequenceClassification(OptimizedModel):
         options = dict(revision=revision, token=token, cache_dir=cache_dir, force_download=force_download)
         directory = fetch(model_id, subfolder=subfolder, local_files_only=local_files_only, **options)
         artifact = open_artifact(directory, verify=verify)
-        return cls(artifact, backend, threshold, batch_size, tokenizer=_tokenizer_in(directory))
+        tokenizer = _tokenizer_in(directory)
+        return cls(artifact, backend, threshold, batch_size, tokenizer, dtype=dtype, warm_up=warm_up)
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> Any:
         """Writes the artifact with the model's present policy, tokenizer and card included.

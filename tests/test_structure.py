@@ -21,8 +21,22 @@ MAY_IMPORT = {
     "modeling": {"runtime", "criteria", "hub", "tokenization"},
     "evaluation": {"runtime", "criteria", "modeling"},
     "data": set(),
+    "calibration": {"criteria"},
+    "quantization": {"runtime", "modeling", "evaluation", "calibration", "data"},
+    "export": {"runtime"},
     "demo": {"training", "modeling", "evaluation", "criteria"},
-    "commands": {"training", "modeling", "evaluation", "data", "runtime", "hub", "demo", "criteria"},
+    "commands": {
+        "training",
+        "modeling",
+        "evaluation",
+        "data",
+        "runtime",
+        "export",
+        "hub",
+        "demo",
+        "criteria",
+        "quantization",
+    },
     "cli": {"commands"},
 }
 WITHOUT_TORCH = {"config", "errors", "families", "version", "criteria", "cli"}
@@ -73,6 +87,8 @@ def test_optional_packages_are_imported_in_the_room_that_owns_them(path):
     owners = {
         "matplotlib": "evaluation/plot.py",
         "peft": "training/",
+        "onnx": "export/onnx.py",
+        "onnxruntime": "export/onnx.py",
         "neural_compressor": "quantization/",
         "intel_extension_for_pytorch": "runtime/backends/ipex.py",
     }

@@ -45,7 +45,7 @@ def environment() -> dict[str, Any]:
 
     from itrex_sweet.artifact import library_versions
     from itrex_sweet.evaluation.machine import INSTRUCTION_SETS, Machine
-    from itrex_sweet.runtime.backends import BACKENDS
+    from itrex_sweet.runtime.backends import BACKENDS, missing_for
     from itrex_sweet.version import __version__
 
     machine = Machine.here().to_dict()
@@ -54,7 +54,7 @@ def environment() -> dict[str, Any]:
         "versions": {**library_versions(), "itrex-sweet": __version__},
         "machine": machine,
         "instruction sets": {name: name in has for name in INSTRUCTION_SETS},
-        "backends": list(BACKENDS),
+        "backends": {name: missing_for(name) or "usable" for name in BACKENDS},
         "other packages": {name: _version(name) for name in _OPTIONAL_PACKAGES},
     }
 

@@ -46,7 +46,7 @@ def whole_numbers(text: str) -> list[int]:
 
 
 def add_running(parser: argparse.ArgumentParser) -> None:
-    """How a model is run: `--threshold`, `--batch-size`, `--backend`."""
+    """How a model is run: `--threshold`, `--batch-size`, `--backend`, `--dtype`."""
     group = parser.add_argument_group("running")
     group.add_argument(
         "--threshold",
@@ -57,6 +57,9 @@ def add_running(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--batch-size", type=positive, default=32, metavar="N", help="rows together (default: 32)")
     group.add_argument("--backend", default="auto", metavar="NAME", help="name of a backend (default: the best here)")
+    group.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), help="what a float artifact is computed in (bfloat16: ipex only)"
+    )
 
 
 def add_columns(parser: argparse.ArgumentParser, labels: bool = True) -> None:

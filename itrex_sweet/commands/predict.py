@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from itrex_sweet.modeling import SweetModelForSequenceClassification
 
     model = SweetModelForSequenceClassification.from_pretrained(
-        args.directory, backend=args.backend, threshold=args.threshold, batch_size=args.batch_size
+        args.directory, backend=args.backend, dtype=args.dtype, threshold=args.threshold, batch_size=args.batch_size
     )
     # Someone who types wants each answer at once; anything else is faster in batches.
     typed = "-" in sources and sys.stdin.isatty()

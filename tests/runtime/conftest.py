@@ -1,8 +1,11 @@
-"""Tiny artifacts, opened once per family."""
+"""Backends of tiny artifacts, loaded once each."""
 
 import pytest
 
 from itrex_sweet.runtime.backends import load_backend
+from itrex_sweet.runtime.backends.ipex import IpexBackend
+from itrex_sweet.runtime.backends.torch import TorchBackend
+from tests.quantized_encoders import quantized
 from tests.tiny_artifacts import tiny_artifact, tiny_cascade
 
 EXITS = (1, 2, 4)
@@ -10,15 +13,27 @@ EXITS = (1, 2, 4)
 
 @pytest.fixture(scope="session")
 def backend_of(tmp_path_factory):
-    """Loads the reference backend of a family's tiny artifact; `cascade` is a cascade of tiny BERTs."""
+    """Loads the backend of a family's tiny artifact; `cascade` is a cascade of tiny BERTs.
+
+    `"bert"` runs on the reference, `"bert static"` there in INT8 by that recipe, `"bert on ipex"` and
+    `"bert static on ipex"` on IPEX.
+    """
     loaded = {}
 
-    def load(family: str, exits: tuple[int, ...] = EXITS):
-        if (family, exits) not in loaded:
-            directory = tmp_path_factory.mktemp(family)
-            make = tiny_cascade if family == "cascade" else tiny_artifact
-            artifact = make(directory, "bert" if family == "cascade" else family, exits)
-            loaded[family, exits] = load_backend(artifact, "torch")
-        return loaded[family, exits]
+    def load(name: str, exits: tuple[int, ...] = EXITS):
+        if (name, exits) not in loaded:
+            loaded[name, exits] = make(name, exits)
+        return loaded[name, exits]
+
+    def make(name: str, exits: tuple[int, ...]):
+        described, _, engine = name.partition(" on ")
+        family, _, recipe = described.partition(" ")
+        if recipe or engine:
+            reference = load(family, exits)
+            encoder = quantized(reference.encoder, recipe) if recipe else reference.encoder
+            return (IpexBackend if engine else TorchBackend)(reference.artifact, encoder=encoder)
+        write = tiny_cascade if family == "cascade" else tiny_artifact
+        artifact = write(tmp_path_factory.mktemp(family), "bert" if family == "cascade" else family, exits)
+        return load_backend(artifact, "torch")
 
     return load

@@ -1,0 +1,282 @@
+"""The `ipex` backend in INT8 against one monolithic IPEX TorchScript: what probes cost, what skipped layers save.
+
+    python benchmarks/ipex_speed.py --model benchmarks/runs/sst2/sweet-0 --int8 benchmarks/runs/sst2/int8-static-ipex
+
+In the environment of the [ipex] extra. Shapes of BERT-base and of MiniLM with random weights, and MiniLM trained on
+SST-2. The monoliths run every layer in full: IPEX's own quantization of the Hugging Face model, which has attention in
+INT8 too, and the artifact's own INT8 layers as one graph. All of one table in one process with equal threads,
+interleaved, warm; medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+from collections.abc import Callable
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from record import RUNS, measure, provenance, read_task, refuse_busy_machine, write_result
+from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
+
+from itrex_sweet import SweetConfig, SweetModelForSequenceClassification, attach, save_artifact
+from itrex_sweet.artifact import Artifact, open_artifact, write_artifact
+from itrex_sweet.config import Policy
+from itrex_sweet.evaluation.report import only_at
+from itrex_sweet.quantization.observing import observe
+from itrex_sweet.quantization.packing import pack
+from itrex_sweet.runtime.backends import load_backend
+from itrex_sweet.runtime.backends.ipex import import_ipex
+from itrex_sweet.runtime.dense.subgraphs import Embed
+from itrex_sweet.runtime.executor import Executor
+from itrex_sweet.runtime.ragged import TokenBatch
+from itrex_sweet.runtime.weights import Encoder, load_encoder
+
+SHAPES = {
+    "BERT-base": dict(num_hidden_layers=12, hidden_size=768, num_attention_heads=12, intermediate_size=3072),
+    "MiniLM-6": dict(num_hidden_layers=6, hidden_size=384, num_attention_heads=12, intermediate_size=1536),
+}
+EXITS = {"BERT-base": (1, 4, 6, 12), "MiniLM-6": (1, 2, 4, 6)}
+BATCHES = ((1, 32), (1, 128), (8, 128), (32, 32))
+THRESHOLDS = (0.8, 0.9, 1.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, help="float32 artifact trained on SST-2")
+    parser.add_argument("--int8", type=Path, required=True, help="made from it by the recipe static or smooth")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--rows", type=int, default=320, help="sentences of SST-2")
+    parser.add_argument("--busy", action="store_true", help="time although the machine is busy; for trying out")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    import_ipex()
+    if not options.busy:
+        refuse_busy_machine()
+    shapes = {}
+    for name in SHAPES:
+        shapes[name] = fixed_shapes(random_artifact(name), options)
+        gc.collect()
+    result = {
+        **provenance(),
+        "ipex": metadata.version("intel-extension-for-pytorch"),
+        "settings": {"threads": options.threads, "repeats": options.repeats, "exits": EXITS},
+        "shapes": shapes,
+        "sst2": real_lengths(open_artifact(options.model), open_artifact(options.int8), options),
+    }
+    print(write_result("ipex_speed", result))
+
+
+# ---------------------------------------------------------------------------------- fixed shapes, random weights
+
+
+def fixed_shapes(artifact: Artifact, options: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds per batch of full depth and of every row leaving at each exit, beside both monoliths."""
+    backend = load_backend(artifact, "ipex", warm_up=BATCHES)
+    depth, tables = artifact.exits[-1], {}
+    for rows, length in BATCHES:
+        batch = random_batch(artifact, rows, length)
+        executor = Executor(backend, Policy.uniform(len(artifact.exits)), batch_size=rows)
+        own, of_artifact = monoliths(artifact, rows, length)
+        contenders = {"monolith, IPEX's own": own, "monolith, the artifact's layers": of_artifact}
+        for place, exit_ in enumerate(artifact.exits):
+            contenders[f"exit {exit_}"] = partial(executor.run, batch, only_at(place, executor.policy))
+        repeats = options.repeats if rows * length > 512 else 4 * options.repeats
+        times = measure(contenders, repeats, 1)
+        full = times[f"exit {depth}"]["median"]
+        tables[f"{rows}x{length}"] = {
+            "milliseconds": times,
+            "full_depth_against_ipex_own": round(full / times["monolith, IPEX's own"]["median"], 3),
+            "full_depth_against_same_layers": round(full / times["monolith, the artifact's layers"]["median"], 3),
+            "realised_share_of_layer_ratio": {
+                str(exit_): round(full / times[f"exit {exit_}"]["median"] / (depth / exit_), 3)
+                for exit_ in artifact.exits[:-1]
+            },
+        }
+        shown(f"{artifact.directory.name} {rows}x{length}", tables[f"{rows}x{length}"])
+    return tables
+
+
+def random_artifact(name: str) -> Artifact:
+    """An INT8 artifact of a shape, observed by Neural Compressor on random rows; kept for the next run."""
+    folder = RUNS / "shapes" / name
+    if (folder / "int8" / "sweet_config.json").is_file():
+        return open_artifact(folder / "int8")
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=30522, num_labels=2, **SHAPES[name])
+    model = BertForSequenceClassification(config)
+    attach(model, SweetConfig(exits=EXITS[name]))
+    source = save_artifact(model, folder / "float32")
+    rows = random_batch(source, 16, 64)
+    observed = observe(source, rows, "static")
+    facts = {"recipe": "static", "calibration": "random rows"}
+    return write_artifact(
+        folder / "int8", config=model.config, tensors=pack(source.tensors(), observed.linears), quantization=facts
+    )
+
+
+def random_batch(artifact: Artifact, rows: int, length: int) -> TokenBatch:
+    """Rows of one length."""
+    ids = np.random.default_rng(0).integers(1000, artifact.config["vocab_size"], (rows, length))
+    return TokenBatch.from_rows(ids.tolist())
+
+
+# ---------------------------------------------------------------------------------- real lengths
+
+
+def real_lengths(source: Artifact, artifact: Artifact, options: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds per sentence of SST-2 at batch 1 and 32, at several thresholds, and the answers' accuracy."""
+    texts, labels = read_task("sst2", "validation", options.rows)
+    reader = SweetModelForSequenceClassification.from_pretrained(artifact.directory, backend="torch")
+    rows = reader.read(texts)
+    order = np.argsort(rows.lengths, kind="stable")
+    model = SweetModelForSequenceClassification.from_pretrained(artifact.directory, backend="ipex")
+    policies = {threshold: model.policy.with_threshold(threshold) for threshold in THRESHOLDS}
+    policies["stored"] = model.policy
+    result: dict[str, Any] = {"rows": len(rows), "mean_tokens": round(float(rows.lengths.mean()), 1)}
+    plain = AutoModelForSequenceClassification.from_pretrained(source.directory).eval()
+    for size in (1, 32):
+        places = [order[start : start + size] for start in range(0, len(order), size)]
+        batches = [rows.select(place) for place in places]
+        longest = [int(batch.lengths.max()) for batch in batches]
+        own = ipex_quantized(plain, *padded(rows.select(order[-32:])))
+        of_artifact = traced(Monolith(load_encoder(artifact)), dense_inputs(batches[-1]))
+        contenders: dict[str, Callable[[], Any]] = {
+            "monolith, IPEX's own, sorted": partial(run_all, own, [padded(batch) for batch in batches]),
+            "monolith, the artifact's layers, sorted": partial(
+                run_all, of_artifact, [dense_inputs(batch) for batch in batches]
+            ),
+        }
+        for name, policy in policies.items():
+            contenders[f"threshold {name}"] = partial(one_by_one, model.executor, batches, policy) if size == 1 else (
+                partial(model.executor.run, rows, policy, size)
+            )  # fmt: skip
+        for run in contenders.values():  # shapes that refill makes are not those of the first pass alone
+            run()
+        times = measure(contenders, max(3, options.repeats // 3), len(rows))
+        best = times["monolith, IPEX's own, sorted"]["median"]
+        result[f"batch {size}"] = {
+            "milliseconds_per_sentence": times,
+            "against_ipex_own": {name: round(best / value["median"], 3) for name, value in times.items()},
+            "longest": max(longest),
+        }
+        shown(f"SST-2, batch {size}", result[f"batch {size}"])
+    result["compilations"] = {"made": model.backend.compilations, "bound": model.backend.most_compilations}
+    truth = np.asarray(labels)
+    result["answers"] = {str(name): answers(model, rows, truth, policy) for name, policy in policies.items()}
+    return result
+
+
+def answers(
+    model: SweetModelForSequenceClassification, rows: TokenBatch, truth: np.ndarray, policy: Policy
+) -> dict[str, float]:
+    """Accuracy in percent and layers per row."""
+    given = model.executor.run(rows, policy)
+    correct = given.logits.argmax(-1) == truth
+    return {
+        "accuracy": round(100 * float(correct.mean()), 2),
+        "mean_layers": round(float(model.exit_layers(given).mean()), 3),
+    }
+
+
+def one_by_one(executor: Executor, batches: list[TokenBatch], policy: Policy) -> None:
+    for batch in batches:
+        executor.run(batch, policy)
+
+
+def run_all(module: Callable[..., Any], inputs: list[tuple[torch.Tensor, ...]]) -> None:
+    with torch.inference_mode():
+        for given in inputs:
+            module(*given)
+
+
+# ---------------------------------------------------------------------------------- monoliths
+
+
+class Monolith(torch.nn.Module):
+    """Every layer in full, then the last head."""
+
+    def __init__(self, encoder: Encoder):
+        super().__init__()
+        self.embed = Embed(encoder, encoder.layers)
+        head = encoder.heads[-1]
+        self.register_buffer("dense", head.dense.weight)
+        self.register_buffer("dense_bias", head.dense.bias)
+        self.register_buffer("out", head.classifier.weight)
+        self.register_buffer("out_bias", head.classifier.bias)
+
+    def forward(self, ids: torch.Tensor, types: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor):
+        first = self.embed(ids, types, positions, mask)[:, 0]
+        pooled = torch.tanh(torch.nn.functional.linear(first, self.dense, self.dense_bias))
+        return torch.nn.functional.linear(pooled, self.out, self.out_bias)
+
+
+def monoliths(artifact: Artifact, rows: int, length: int) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """Both, with their inputs bound."""
+    batch = random_batch(artifact, rows, length)
+    plain = BertForSequenceClassification(artifact.model_config()).eval()
+    own, of_artifact = (
+        ipex_quantized(plain, *padded(batch)),
+        traced(Monolith(load_encoder(artifact)), dense_inputs(batch)),
+    )
+    return partial(run_all, own, [padded(batch)]), partial(run_all, of_artifact, [dense_inputs(batch)])
+
+
+def ipex_quantized(model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor) -> Callable[..., Any]:
+    """IPEX's static INT8 of a Hugging Face model, calibrated on these rows: its peer's best."""
+    from intel_extension_for_pytorch.quantization import convert, default_static_qconfig_mapping, prepare
+
+    prepared = prepare(
+        model,
+        default_static_qconfig_mapping,
+        example_kwarg_inputs=dict(input_ids=ids, attention_mask=mask),
+        inplace=False,
+    )
+    with torch.no_grad():
+        prepared(input_ids=ids, attention_mask=mask)
+        converted = convert(prepared)
+        module = torch.jit.freeze(torch.jit.trace(converted, (ids, mask), strict=False, check_trace=False))
+        module(ids, mask)
+        module(ids, mask)
+    return module
+
+
+def traced(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Callable[..., Any]:
+    """Traced, frozen and fused."""
+    with torch.no_grad():
+        frozen = torch.jit.freeze(torch.jit.trace(module.eval(), inputs, check_trace=False))
+        frozen(*inputs)
+        frozen(*inputs)
+    return frozen
+
+
+def padded(batch: TokenBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, padded to the longest row."""
+    ids = torch.zeros(len(batch), int(batch.lengths.max()), dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for place, row in enumerate(batch.rows()):
+        ids[place, : len(row)], mask[place, : len(row)] = torch.from_numpy(row), 1
+    return ids, mask
+
+
+def dense_inputs(batch: TokenBatch) -> tuple[torch.Tensor, ...]:
+    """The same as the dense subgraphs take them."""
+    ids, mask = padded(batch)
+    positions = torch.arange(ids.shape[1]).expand_as(ids).contiguous()
+    return ids, torch.zeros_like(ids), positions, mask.bool()
+
+
+def shown(name: str, table: dict[str, Any]) -> None:
+    """Medians and ratios, as they come."""
+    times = table.get("milliseconds") or table["milliseconds_per_sentence"]
+    print(name, {key: value["median"] for key, value in times.items()}, flush=True)
+    print("   ", {key: value for key, value in table.items() if "milliseconds" not in key}, flush=True)
+
+
+if __name__ == "__main__":
+    main()

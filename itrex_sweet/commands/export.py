@@ -1,0 +1,38 @@
+"""Write an artifact's per-exit subgraphs as files for other runtimes.
+
+One file per subgraph (embed, probe_1, advance_1_4, ...), each tried against the model before it is kept, and
+subgraphs.json, which says how they chain: inputs and outputs of every file, exits, policy, labels."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from itrex_sweet.export.layout import DESCRIPTION_FILE, FORMATS
+
+SUMMARY = "an artifact's subgraphs as ONNX or TorchScript"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `itrex-sweet export`."""
+    parser.add_argument("directory", metavar="DIR", help="an artifact, or its name on the hub")
+    parser.add_argument("--format", choices=FORMATS, default="onnx", help="(default: onnx)")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the files")
+    parser.add_argument("--json", action="store_true", help=f"print what {DESCRIPTION_FILE} holds")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exports, and prints what was written."""
+    from itrex_sweet.export.subgraphs import export_subgraphs
+    from itrex_sweet.hub import fetch
+
+    described = export_subgraphs(fetch(args.directory), args.output, format=args.format)
+    if args.json:
+        print(json.dumps(described, indent=2, ensure_ascii=False))
+        return 0
+    subgraphs = [described["subgraphs"][step["run"]] for step in described["chain"]]
+    for part in subgraphs:
+        print(f"{args.output / part['file']}  {part['bytes'] / 1e6:.1f} MB")
+    print(f"{args.output / DESCRIPTION_FILE}")
+    return 0

@@ -1,0 +1,10 @@
+"""Names of what an export is made of. Imports no torch."""
+
+from __future__ import annotations
+
+DESCRIPTION_FILE = "subgraphs.json"
+DESCRIPTION_FORMAT = "itrex-sweet subgraphs"
+SCHEMA_VERSION = 1
+
+SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt"}
+FORMATS = tuple(SUFFIXES)

@@ -1,0 +1,282 @@
+"""Runs an artifact with Intel Extension for PyTorch: subgraphs as TorchScript, fused by oneDNN, in float or 8 bits."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+from collections.abc import Sequence
+from importlib import metadata
+from types import ModuleType
+
+import numpy as np
+import torch
+
+from itrex_sweet.artifact import Artifact
+from itrex_sweet.errors import BackendUnavailable, ConfigError
+from itrex_sweet.runtime.backends.base import Backend
+from itrex_sweet.runtime.dense import dense_exits
+from itrex_sweet.runtime.dense.blocks import ROW_COUNTS, BlockHidden, blocks_of, merged, token_counts
+from itrex_sweet.runtime.dense.linear import StaticLinear
+from itrex_sweet.runtime.dense.subgraphs import Probe
+from itrex_sweet.runtime.ragged import TokenBatch
+from itrex_sweet.runtime.weights import Encoder, QuantizedLinear, load_encoder
+
+logger = logging.getLogger(__name__)
+
+DISTRIBUTION = "intel-extension-for-pytorch"
+INSTALL = 'pip install "itrex-sweet[ipex]" in an environment of its own: its last release needs torch 2.8'
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+SHAPE_OF_TRACE = (2, 8)
+
+
+def import_ipex() -> ModuleType:
+    """Intel Extension for PyTorch, imported only when its version fits torch's: if not, its import ends in an exit.
+
+    Raises:
+        BackendUnavailable: it is not installed, made for another torch, or torch's own oneDNN fusion is on.
+    """
+    refuse_unusable_ipex()
+    if torch.jit.onednn_fusion_enabled():
+        raise BackendUnavailable(
+            "torch.jit.enable_onednn_fusion(True) is set, and IPEX, which brings its own, crashes beside it. Switch it "
+            "off first."
+        )
+    import intel_extension_for_pytorch
+
+    return intel_extension_for_pytorch
+
+
+def refuse_unusable_ipex() -> None:
+    """Looks at versions only.
+
+    Raises:
+        BackendUnavailable: IPEX is not installed, or made for another torch.
+    """
+    try:
+        version = metadata.version(DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        raise BackendUnavailable(f"{DISTRIBUTION} is not installed. Install it with {INSTALL}.") from None
+    torch_version = metadata.version("torch")
+    if version.split(".")[:2] != torch_version.split(".")[:2]:
+        raise BackendUnavailable(
+            f"{DISTRIBUTION} {version} does not work with torch {torch_version}; both need the same first two numbers. "
+            f"Install them with {INSTALL}."
+        )
+
+
+class IpexBackend(Backend):
+    """Runs an early-exit artifact with IPEX on the CPU; whether with AVX-512 or AMX is its choice.
+
+    Fused 8-bit layers are compiled anew for every shape they meet. Rows come in padded blocks of few shapes (`blocks`),
+    so that their number stays below `most_compilations`; each new one is counted, and logged once loading is over.
+    Float layers need no such compilation.
+
+    Calls from several threads wait for one another.
+
+    Args:
+        artifact: opened by `open_artifact`.
+        dtype: `"float32"` or `"bfloat16"`, of matrix products in a float artifact. An 8-bit artifact leaves in float32
+            what it did not quantize.
+        warm_up: (rows, tokens) of batches to be expected, compiled when the backend is made.
+        encoder: to run instead of the artifact's own weights.
+
+    Raises:
+        BackendUnavailable: IPEX is missing or does not fit, the artifact has layers it cannot run, or it left 8-bit
+            layers in float.
+        ConfigError: an unknown dtype, bfloat16 for an 8-bit artifact, or a warm-up of impossible shape.
+    """
+
+    name = "ipex"
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        dtype: str = "float32",
+        warm_up: Sequence[tuple[int, int]] = (),
+        encoder: Encoder | None = None,
+    ):
+        super().__init__(artifact)
+        import_ipex()
+        self._encoder = encoder or load_encoder(artifact)
+        _refuse_dynamic(self._encoder)
+        torch_dtype = _checked_dtype(dtype, self._encoder)
+        _refuse_impossible(warm_up, self.max_tokens)
+        self.threads = torch.get_num_threads()
+        self._lock = threading.RLock()
+        dense = dense_exits(self._encoder, artifact.exits)
+        self._reads_positions = dense.reads_positions
+        ids, mask = torch.zeros(SHAPE_OF_TRACE, dtype=torch.int64), torch.ones(SHAPE_OF_TRACE, dtype=torch.bool)
+        states = torch.zeros(*SHAPE_OF_TRACE, len(self._encoder.layers[0].output_norm.weight))
+        inputs = (states, mask, ids) if self._reads_positions else (states, mask)
+        self._embed = _Subgraph("embed", dense.embed, (ids, ids, ids, mask), torch_dtype)
+        self._probe = [_Subgraph(f"probe {k}", module, inputs, torch_dtype) for k, module in enumerate(dense.probe)]
+        self._advance = [
+            _Subgraph(f"advance {k}", module, inputs, torch_dtype) for k, module in enumerate(dense.advance)
+        ]
+        for rows, length in warm_up:
+            self._run_all(rows, length)
+        for subgraph in self._subgraphs:
+            subgraph.is_loaded = True
+
+    @property
+    def num_labels(self) -> int:
+        return self._encoder.heads[-1].classifier.weight.shape[0]
+
+    @property
+    def vocabulary(self) -> int:
+        return len(self._encoder.embeddings.words)
+
+    @property
+    def max_tokens(self) -> int | None:
+        return self._encoder.max_tokens
+
+    @property
+    def uncounted_token(self) -> int | None:
+        return self._encoder.uncounted_token
+
+    @property
+    def compilations(self) -> int:
+        """Shapes that fused 8-bit subgraphs were compiled for so far, summed over the subgraphs."""
+        return sum(len(subgraph.sizes) for subgraph in self._subgraphs if subgraph.int8_layers)
+
+    @property
+    def most_compilations(self) -> int:
+        """What `compilations` never exceeds, as long as no row has more than 512 tokens."""
+        of_states = len(token_counts(self.max_tokens or 512))
+        return sum(
+            len(ROW_COUNTS) if subgraph in self._probe else of_states
+            for subgraph in self._subgraphs
+            if subgraph.int8_layers
+        )
+
+    @torch.no_grad()
+    def embed(self, batch: TokenBatch) -> BlockHidden:
+        tokens, hidden = blocks_of(batch)
+        with self._lock:
+            self._refuse_other_threads()
+            states = [
+                self._embed(ids["input_ids"], ids["token_type_ids"], block.positions, block.mask)
+                for ids, block in zip(tokens, hidden.blocks, strict=True)
+            ]
+        return hidden.with_states(states)
+
+    @torch.no_grad()
+    def probe(self, exit_index: int, hidden: BlockHidden) -> np.ndarray:
+        hidden = hidden.compacted()
+        logits = np.empty((len(hidden), self.num_labels), dtype=np.float32)
+        for block, of_block in enumerate(self._each_block(self._probe[exit_index], hidden)):
+            rows = np.flatnonzero(hidden.places[:, 0] == block)
+            logits[rows] = of_block.float().numpy()[hidden.places[rows, 1]]
+        return logits
+
+    @torch.no_grad()
+    def advance(self, exit_index: int, hidden: BlockHidden) -> BlockHidden:
+        hidden = hidden.compacted()
+        return hidden.with_states(self._each_block(self._advance[exit_index], hidden))
+
+    @torch.no_grad()
+    def merge(self, parts: Sequence[BlockHidden]) -> BlockHidden:
+        return merged(parts)
+
+    # ------------------------------------------------------------------ subgraphs
+
+    @property
+    def _subgraphs(self) -> list[_Subgraph]:
+        return [self._embed, *self._probe, *self._advance]
+
+    def _each_block(self, subgraph: _Subgraph, hidden: BlockHidden) -> list[torch.Tensor]:
+        with self._lock:
+            self._refuse_other_threads()
+            return [
+                subgraph(block.states, block.mask, *([block.positions] if self._reads_positions else []))
+                for block in hidden.blocks
+            ]
+
+    def _refuse_other_threads(self) -> None:
+        if torch.get_num_threads() != self.threads:
+            raise BackendUnavailable(
+                f"This backend packed its weights for {self.threads} threads and now there are "
+                f"{torch.get_num_threads()}. Call torch.set_num_threads({self.threads}), or load the artifact anew."
+            )
+
+    def _run_all(self, rows: int, length: int) -> None:
+        """Every subgraph, for a batch of this shape."""
+        hidden = self.embed(TokenBatch.from_rows([[0] * length] * rows))
+        for exit_index in range(len(self._probe)):
+            self.probe(exit_index, hidden)
+            if exit_index < len(self._advance):
+                hidden = self.advance(exit_index, hidden)
+
+
+class _Subgraph:
+    """One subgraph, traced, frozen and fused.
+
+    Attributes:
+        int8_layers: 8-bit layers in it.
+        sizes: of the inputs of its fused layers so far: rows for a probe, else tokens.
+        is_loaded: whether a new size is worth a word.
+    """
+
+    def __init__(self, name: str, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], dtype: torch.dtype):
+        self.name, self.is_loaded, self.sizes = name, False, set()
+        self._reads_first_tokens = isinstance(module, Probe)
+        self.int8_layers = sum(isinstance(part, StaticLinear) for part in module.modules())
+        with torch.no_grad():
+            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32, cache_enabled=False):
+                self._module = torch.jit.freeze(torch.jit.trace(module, inputs, check_trace=False))
+            self(*inputs)  # profiles
+            self(*inputs)  # fuses
+            self._refuse_float_layers(inputs)
+
+    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+        rows, columns = inputs[0].shape[:2]
+        size = rows if self._reads_first_tokens else rows * columns
+        if size not in self.sizes:
+            self.sizes.add(size)
+            if self.int8_layers and self.is_loaded:
+                logger.info("%s: compiling for a new shape, %d rows of %d tokens", self.name, rows, columns)
+        return self._module(*inputs)
+
+    def _refuse_float_layers(self, inputs: tuple[torch.Tensor, ...]) -> None:
+        fused = fused_linears(self._module.graph_for(*inputs))
+        if fused < self.int8_layers:
+            raise BackendUnavailable(
+                f"IPEX fused {fused} of the {self.int8_layers} 8-bit layers of {self.name!r} and left the others in "
+                "float, which would be slow. Is oneDNN fusion or TorchScript's profiling switched off in this process "
+                "(ipex.enable_onednn_fusion, torch.jit settings)? The torch backend can run this artifact."
+            )
+
+
+def fused_linears(graph: torch.Graph) -> int:
+    """Linear layers in the fused partitions of an optimized graph."""
+    partitions = [node.g("Subgraph") for node in graph.nodes() if node.kind() == "ipex::LlgaFusionGroup"]
+    return sum(node.kind() == "aten::linear" for partition in partitions for node in partition.nodes())
+
+
+def _quantized_linears(encoder: Encoder) -> list[QuantizedLinear]:
+    parts = [getattr(layer, field.name) for layer in encoder.layers for field in dataclasses.fields(layer)]
+    return [part for part in parts if isinstance(part, QuantizedLinear)]
+
+
+def _refuse_dynamic(encoder: Encoder) -> None:
+    if any(linear.input_scale is None for linear in _quantized_linears(encoder)):
+        raise BackendUnavailable(
+            "This artifact was quantized with the recipe 'dynamic', a scale for each row, and IPEX fuses only scales "
+            "fixed at calibration. Run it with the torch backend, or quantize with 'static' or 'smooth'."
+        )
+
+
+def _checked_dtype(dtype: str, encoder: Encoder) -> torch.dtype:
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype={dtype!r} is unknown to the ipex backend; it knows {', '.join(DTYPES)}.")
+    if dtype == "bfloat16" and _quantized_linears(encoder):
+        raise ConfigError("dtype='bfloat16' is for float artifacts; this one is quantized and says itself what it is.")
+    return DTYPES[dtype]
+
+
+def _refuse_impossible(warm_up: Sequence[tuple[int, int]], max_tokens: int | None) -> None:
+    for rows, length in warm_up:
+        if rows < 1 or length < 1 or (max_tokens is not None and length > max_tokens):
+            limit = "" if max_tokens is None else f", and the model takes rows of at most {max_tokens} tokens"
+            raise ConfigError(f"warm_up holds ({rows}, {length}): rows and tokens are positive{limit}.")

@@ -1,0 +1,179 @@
+"""The per-exit subgraphs: embed, then a probe per exit, and between two exits an advance.
+
+Rows are padded on the right to one length. Whatever stands in the padding, and in whole rows of padding, changes no
+other row. All modules keep batch and length dynamic when they are traced or exported. They copy what enters their first
+residual: a compiler that fuses sums in place would write into the caller's states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+
+from itrex_sweet.runtime.dense.attention import Attention, FirstTokenAttention
+from itrex_sweet.runtime.dense.convolution import NeighbourConvolution
+from itrex_sweet.runtime.dense.linear import linear_module, norm_module
+from itrex_sweet.runtime.weights import Embeddings, Encoder, Head, Layer, Linear
+
+MASKED = -1e30  # far below any score; finite, also in bfloat16, so that a row of padding stays finite
+
+
+@dataclass(frozen=True)
+class DenseExits:
+    """The subgraphs of one model; a call computes without gradient bookkeeping if the caller asks torch for it.
+
+    Args:
+        embed: (input_ids, token_type_ids, positions, mask) → states before the last layer of the first exit.
+        probe: one per exit: (states, mask[, positions]) → logits of the exit, (rows, labels).
+        advance: one per exit but the last: (states, mask[, positions]) → states before the next exit's last layer.
+        reads_positions: whether probe and advance take positions (disentangled attention, a convolution).
+
+    Input ids, token types and positions are (rows, length) int64; positions are those of `TokenBatch`, anything from 0
+    in the padding. The mask is (rows, length) bool, true where a token stands, the first column always. States are
+    (rows, length, hidden) float.
+    """
+
+    embed: nn.Module
+    probe: tuple[nn.Module, ...]
+    advance: tuple[nn.Module, ...]
+    reads_positions: bool
+
+
+def dense_exits(encoder: Encoder, exits: Sequence[int]) -> DenseExits:
+    """Builds the subgraphs.
+
+    Args:
+        encoder: its float tensors are shared, not copied.
+        exits: counts of layers, in order, one per head of the encoder.
+    """
+    last = [encoder.layers[exit_ - 1] for exit_ in exits]
+    return DenseExits(
+        embed=Embed(encoder, encoder.layers[: exits[0] - 1]).eval(),
+        probe=tuple(Probe(encoder, layer, head).eval() for layer, head in zip(last, encoder.heads, strict=True)),
+        advance=tuple(Advance(encoder, encoder.layers[start - 1 : stop - 1]).eval() for start, stop in pairwise(exits)),
+        reads_positions=encoder.relative_index is not None or encoder.layers[0].convolution is not None,
+    )
+
+
+class Embed(nn.Module):
+    """Tokens → states before the last layer of the first exit."""
+
+    def __init__(self, encoder: Encoder, layers: Sequence[Layer]):
+        super().__init__()
+        self.tables = Tables(encoder.embeddings, encoder.uncounted_token)
+        self.layers = Advance(encoder, layers)
+
+    def forward(
+        self, input_ids: torch.Tensor, token_type_ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        return self.layers(self.tables(input_ids, token_type_ids, positions), mask, positions)
+
+
+class Probe(nn.Module):
+    """States before an exit's last layer → the exit's logits, the layer computed for the first token only."""
+
+    def __init__(self, encoder: Encoder, layer: Layer, head: Head):
+        super().__init__()
+        self.attention = FirstTokenAttention(encoder, layer)
+        self.rest = AfterAttention(encoder, layer)
+        self.convolution = None if layer.convolution is None else NeighbourConvolution(layer.convolution)
+        self.dense = linear_module(head.dense)
+        self.activation = ACT2FN[head.activation]
+        self.classifier = linear_module(head.classifier)
+
+    def forward(self, states: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
+        context = self.attention(states, _added_to_scores(mask), positions)
+        first = self.rest(context, states[:, 0].clone())
+        if self.convolution is not None:
+            first = self.convolution(states, mask, positions, positions[:, :1], first[:, None])[:, 0]
+        return self.classifier(self.activation(self.dense(first)))
+
+
+class Advance(nn.Module):
+    """Layers in full, one after the other; none gives back the states."""
+
+    def __init__(self, encoder: Encoder, layers: Sequence[Layer]):
+        super().__init__()
+        self.layers = nn.ModuleList(FullLayer(encoder, layer) for layer in layers)
+
+    def forward(self, states: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
+        added = _added_to_scores(mask)
+        states = states.clone() if len(self.layers) else states
+        for layer in self.layers:
+            states = layer(states, mask, added, positions)
+        return states
+
+
+class FullLayer(nn.Module):
+    """One layer for every token."""
+
+    def __init__(self, encoder: Encoder, layer: Layer):
+        super().__init__()
+        self.attention = Attention(encoder, layer)
+        self.rest = AfterAttention(encoder, layer)
+        self.convolution = None if layer.convolution is None else NeighbourConvolution(layer.convolution)
+
+    def forward(
+        self, states: torch.Tensor, mask: torch.Tensor, added: torch.Tensor, positions: torch.Tensor | None
+    ) -> torch.Tensor:
+        after = self.rest(self.attention(states, added, positions), states.flatten(0, 1)).view_as(states)
+        if self.convolution is not None:
+            after = self.convolution(states, mask, positions, positions, after)
+        return after
+
+
+class AfterAttention(nn.Module):
+    """The rest of a layer, token by token: context and the states that entered, (tokens, hidden) → (tokens, hidden)."""
+
+    def __init__(self, encoder: Encoder, layer: Layer):
+        super().__init__()
+        self.attention_output = linear_module(layer.attention_output)
+        self.attention_norm = norm_module(layer.attention_norm)
+        self.up = linear_module(layer.up)
+        self.activation = ACT2FN[encoder.activation]
+        self.down = linear_module(layer.down)
+        self.output_norm = norm_module(layer.output_norm)
+
+    def forward(self, context: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        attended = self.attention_norm(self.attention_output(context) + states)
+        return self.output_norm(self.down(self.activation(self.up(attended))) + attended)
+
+
+class Tables(nn.Module):
+    """Sums the embedding tables, norms and projects: (rows, length) ids → (rows, length, hidden)."""
+
+    def __init__(self, embeddings: Embeddings, uncounted_token: int | None):
+        super().__init__()
+        self.offset = 0 if uncounted_token is None else uncounted_token + 1
+        self.words = _table(embeddings.words)
+        self.token_types = _table(embeddings.token_types)
+        self.positions = _table(embeddings.positions)
+        self.before_norm = _projection(embeddings.projection_before_norm)
+        self.norm = norm_module(embeddings.norm)
+        self.after_norm = _projection(embeddings.projection_after_norm)
+
+    def forward(self, input_ids: torch.Tensor, token_type_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        states = self.words(input_ids)
+        if self.token_types is not None:
+            states = states + self.token_types(token_type_ids)
+        if self.positions is not None:
+            states = states + self.positions(positions + self.offset)
+        return self.after_norm(self.norm(self.before_norm(states)))
+
+
+def _table(weight: torch.Tensor | None) -> nn.Embedding | None:
+    return None if weight is None else nn.Embedding.from_pretrained(weight)
+
+
+def _projection(layer: Linear | None) -> nn.Module:
+    return nn.Identity() if layer is None else linear_module(layer)
+
+
+def _added_to_scores(mask: torch.Tensor) -> torch.Tensor:
+    """(rows, length) bool → (rows, 1, 1, length) float: 0 for tokens, `MASKED` for padding."""
+    return torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, MASKED)[:, None, None, :]

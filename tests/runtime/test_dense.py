@@ -1,0 +1,123 @@
+"""The dense subgraphs give what the reference backend gives, eager and traced, whatever stands in the padding."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from itrex_sweet.runtime.backends.torch import TorchBackend
+from itrex_sweet.runtime.dense import dense_exits
+from itrex_sweet.runtime.executor import Executor
+from itrex_sweet.runtime.ragged import TokenBatch
+from itrex_sweet.runtime.weights import Encoder
+from tests.quantized_encoders import quantized
+from tests.tiny_models import FAMILY_CONFIGS
+
+EXITS = (1, 2, 4)
+CLOSE = dict(rtol=1e-4, atol=1e-5)
+
+
+def a_batch(backend, seed: int = 0, rows: int = 6, longest: int = 11) -> TokenBatch:
+    """Rows of many lengths, a single token among them, some with holes between their tokens."""
+    rng = np.random.default_rng(seed)
+    lengths = np.array([longest, 1, *rng.integers(2, longest, rows - 2)])
+    ids = rng.integers(5, 60, (rows, longest))
+    mask = np.arange(longest)[None, :] < lengths[:, None]
+    mask[0, [2, 3, 7]] = False
+    tables = backend.encoder.embeddings.token_types
+    types = rng.integers(0, 1 if tables is None else len(tables), ids.shape)
+    return TokenBatch.from_padded(ids, mask, types, backend.uncounted_token)
+
+
+def padded(batch: TokenBatch, length: int, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
+    """Ids, token types, positions and mask; ids in the padding are random."""
+    mask = torch.arange(length)[None, :] < torch.from_numpy(batch.lengths)[:, None]
+    ids = torch.from_numpy(rng.integers(5, 60, tuple(mask.shape)))
+    types, positions = torch.zeros_like(ids), torch.zeros_like(ids)
+    for tensor, values in ((ids, batch.input_ids), (types, batch.token_type_ids), (positions, batch.position_ids)):
+        tensor[mask] = torch.from_numpy(values)
+    return ids, types, positions, mask
+
+
+def traced(encoder: Encoder, batch: tuple[torch.Tensor, ...]):
+    """The subgraphs, each traced with this batch."""
+    dense = dense_exits(encoder, EXITS)
+    states = dense.embed(*batch)
+    rest = (batch[3], batch[2]) if dense.reads_positions else (batch[3],)
+    trace = lambda module, inputs: torch.jit.freeze(torch.jit.trace(module, inputs, check_trace=False))  # noqa: E731
+    return dataclasses.replace(
+        dense,
+        embed=trace(dense.embed, batch),
+        probe=tuple(trace(module, (states, *rest)) for module in dense.probe),
+        advance=tuple(trace(module, (states, *rest)) for module in dense.advance),
+    )
+
+
+@torch.inference_mode()
+def logits_of(dense, batch: tuple[torch.Tensor, ...]) -> np.ndarray:
+    """(rows, exits, labels)."""
+    states = dense.embed(*batch)
+    rest = (batch[3], batch[2]) if dense.reads_positions else (batch[3],)
+    logits = []
+    for place, probe in enumerate(dense.probe):
+        logits.append(probe(states, *rest))
+        if place < len(dense.advance):
+            states = dense.advance[place](states, *rest)
+    return torch.stack(logits, dim=1).numpy()
+
+
+def expected(backend, batch: TokenBatch) -> np.ndarray:
+    return Executor(backend, None).logits_at_every_exit(batch)
+
+
+@pytest.mark.parametrize("spare", [0, 5])
+@pytest.mark.parametrize("family", FAMILY_CONFIGS)
+def test_every_family_answers_as_the_reference(backend_of, family, spare):
+    backend = backend_of(family)
+    batch = a_batch(backend)
+    inputs = padded(batch, batch.lengths.max() + spare, np.random.default_rng(1))
+    got = logits_of(dense_exits(backend.encoder, EXITS), inputs)
+    np.testing.assert_allclose(got, expected(backend, batch), **CLOSE)
+
+
+@pytest.mark.parametrize("family", FAMILY_CONFIGS)
+def test_a_trace_serves_other_shapes(backend_of, family):
+    backend = backend_of(family)
+    rng = np.random.default_rng(2)
+    dense = traced(backend.encoder, padded(a_batch(backend, seed=3, rows=3, longest=8), 8, rng))
+    for rows, longest in ((6, 11), (2, 9), (5, 30)):
+        batch = a_batch(backend, rows=rows, longest=longest)
+        inputs = padded(batch, batch.lengths.max() + 1, rng)
+        np.testing.assert_allclose(logits_of(dense, inputs), expected(backend, batch), **CLOSE)
+
+
+def test_single_tokens(backend_of):
+    backend = backend_of("bert")
+    batch = TokenBatch.from_rows([[7], [9]])
+    got = logits_of(dense_exits(backend.encoder, EXITS), padded(batch, 1, np.random.default_rng(0)))
+    np.testing.assert_allclose(got, expected(backend, batch), **CLOSE)
+
+
+@pytest.mark.parametrize("recipe", ["static", "smooth", "dynamic", "mixed"])
+@pytest.mark.parametrize("family", ["bert", "electra", "deberta-v3"])
+def test_8_bit_layers_answer_as_the_reference(backend_of, family, recipe):
+    plain = backend_of(family)
+    encoder = quantized(plain.encoder, recipe)
+    batch = a_batch(plain)
+    reference = expected(TorchBackend(plain.artifact, encoder), batch)
+    inputs = padded(batch, batch.lengths.max() + 2, np.random.default_rng(1))
+    for_trace = padded(a_batch(plain, seed=3, rows=3, longest=8), 9, np.random.default_rng(2))
+    for dense in (dense_exits(encoder, EXITS), traced(encoder, for_trace)):
+        off = np.abs(logits_of(dense, inputs) - reference)
+        assert np.median(off) < 1e-4
+        assert off.max() < 0.02  # where rounding puts one input on the other side of a half
+    assert np.abs(reference - expected(plain, batch)).max() > 1e-3  # it is not the float model that answered
+
+
+def test_weights_are_shared_not_copied(backend_of):
+    encoder = backend_of("bert").encoder
+    dense = dense_exits(encoder, EXITS)
+    assert dense.advance[0].layers[0].rest.up.weight.data_ptr() == encoder.layers[0].up.weight.data_ptr()

@@ -1,0 +1,346 @@
+"""The ipex backend: laws, closeness to the reference, bounded compilation, and refusals that are heard."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+from importlib import metadata
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from itrex_sweet.config import Policy
+from itrex_sweet.errors import BackendUnavailable, ConfigError
+from itrex_sweet.runtime.backends import ipex as room
+from itrex_sweet.runtime.backends.torch import TorchBackend
+from itrex_sweet.runtime.executor import Executor
+from itrex_sweet.runtime.ragged import TokenBatch
+from tests.quantized_encoders import quantized
+from tests.runtime.test_laws import NUM_EXITS, decisive, rows_strategy, thresholds_strategy
+from tests.tiny_artifacts import random_rows
+from tests.tiny_models import FAMILY_CONFIGS
+
+
+def installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+needs_ipex = pytest.mark.skipif(not installed(room.DISTRIBUTION), reason="intel-extension-for-pytorch is not installed")
+FLOAT_ROUNDING = dict(rtol=1e-4, atol=1e-5)
+few = settings(max_examples=10, deadline=None)
+
+
+@pytest.fixture(scope="module")
+def ipex_of(backend_of):
+    """Loads the ipex backend and its reference: a family, and a recipe, or `"float32"` or `"bfloat16"`."""
+    loaded = {}
+
+    def load(family: str, kind: str = "float32"):
+        if (family, kind) not in loaded:
+            reference = backend_of(family)
+            if kind in room.DTYPES:
+                loaded[family, kind] = room.IpexBackend(reference.artifact, dtype=kind), reference
+            else:
+                encoder = quantized(reference.encoder, kind)
+                reference = TorchBackend(reference.artifact, encoder)
+                loaded[family, kind] = room.IpexBackend(reference.artifact, encoder=encoder), reference
+        return loaded[family, kind]
+
+    return load
+
+
+def some_rows(seed: int = 0) -> TokenBatch:
+    """Rows of many lengths, a single token and a row with holes among them."""
+    rng = np.random.default_rng(seed)
+    rows = random_rows(rng, [1, 2, 30, *rng.integers(1, 30, 17).tolist()], first=5)
+    packed = TokenBatch.from_rows(rows)
+    with_hole = TokenBatch.from_padded(np.array([[7, 8, 9, 10, 11]]), np.array([[1, 0, 0, 1, 1]]))
+    return TokenBatch.concatenate([packed, with_hole])
+
+
+def all_logits(backend, batch: TokenBatch, batch_size: int = 8) -> np.ndarray:
+    return Executor(backend, None).logits_at_every_exit(batch, batch_size)
+
+
+# ---------------------------------------------------------------------------------------------------- answers
+
+
+@needs_ipex
+@pytest.mark.parametrize("family", FAMILY_CONFIGS)
+def test_float32_answers_as_the_reference(ipex_of, family):
+    backend, reference = ipex_of(family)
+    np.testing.assert_allclose(all_logits(backend, some_rows()), all_logits(reference, some_rows()), **FLOAT_ROUNDING)
+
+
+@needs_ipex
+@pytest.mark.parametrize("family", ["bert", "deberta-v3"])
+def test_bfloat16_is_close(ipex_of, family):
+    backend, reference = ipex_of(family, "bfloat16")
+    off = np.abs(all_logits(backend, some_rows()) - all_logits(reference, some_rows()))
+    assert 1e-5 < off.max() < 0.1  # further than float32 would be: it did run in bfloat16
+
+
+@needs_ipex
+@pytest.mark.parametrize(
+    "family, recipe",
+    [
+        ("bert", "static"),
+        ("bert", "smooth"),
+        ("roberta", "mixed"),
+        ("electra", "static"),
+        ("distilbert", "static"),
+        ("deberta-v3", "static"),
+    ],
+)
+def test_8_bits_answer_as_the_reference(ipex_of, family, recipe):
+    backend, reference = ipex_of(family, recipe)
+    got, expected = all_logits(backend, some_rows()), all_logits(reference, some_rows())
+    off = np.abs(got - expected)
+    assert np.median(off) < 1e-3
+    assert off.max() < 0.05  # where rounding puts one input on the other side of a half
+    two_best = np.sort(expected, axis=-1)[..., -2:]
+    sure = np.diff(two_best, axis=-1)[..., 0] > 0.1
+    assert sure.mean() > 0.5
+    assert (got.argmax(-1) == expected.argmax(-1))[sure].all()
+
+
+@needs_ipex
+@pytest.mark.parametrize("kind", ["float32", "static"])
+def test_states_stay_as_they_are_when_they_are_read(ipex_of, kind):
+    """Fused sums are computed in place; the caller's states must not be that place."""
+    backend, _ = ipex_of("bert", kind)
+    hidden = backend.embed(TokenBatch.from_rows([[7, 8, 9]] * 4))
+    before = [block.states.clone() for block in hidden.blocks]
+    first = backend.probe(0, hidden)
+    backend.advance(0, hidden)
+    np.testing.assert_array_equal(backend.probe(0, hidden), first)
+    assert all(torch.equal(block.states, states) for block, states in zip(hidden.blocks, before, strict=True))
+
+
+@needs_ipex
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "static"])
+def test_no_rows(ipex_of, kind):
+    backend, _ = ipex_of("bert", kind)
+    answers = Executor(backend, Policy.uniform(NUM_EXITS)).run(TokenBatch.from_rows([]))
+    assert answers.logits.shape == (0, backend.num_labels)
+    assert backend.probe(0, backend.embed(TokenBatch.from_rows([]))).shape == (0, backend.num_labels)
+
+
+# ---------------------------------------------------------------------------------------------------- laws
+
+
+@needs_ipex
+@pytest.mark.parametrize("kind, close", [("float32", FLOAT_ROUNDING), ("static", dict(rtol=0, atol=0.05))])
+@few
+@given(rows=rows_strategy, thresholds=thresholds_strategy, data=st.data())
+def test_a_row_is_answered_as_it_would_be_alone(ipex_of, kind, close, rows, thresholds, data):
+    backend, _ = ipex_of("bert", kind)
+    policy = Policy(thresholds, (1.0,) * NUM_EXITS)
+    executor = Executor(backend, policy)
+    order = data.draw(st.permutations(range(len(rows))))
+    size = data.draw(st.integers(1, len(rows) + 1))
+    together = executor.run(TokenBatch.from_rows([rows[place] for place in order]), batch_size=size)
+    sure = decisive(executor, TokenBatch.from_rows(rows), policy)
+    for position, place in enumerate(order):
+        alone = executor.run(TokenBatch.from_rows([rows[place]]))
+        if sure[place] and (kind == "float32" or together.exit_index[position] == alone.exit_index[0]):
+            assert together.exit_index[position] == alone.exit_index[0]
+            np.testing.assert_allclose(together.logits[position], alone.logits[0], **close)
+
+
+@needs_ipex
+@few
+@given(rows=rows_strategy, refill=st.integers(1, 12), size=st.integers(1, 5))
+def test_refill_changes_no_answer(ipex_of, rows, refill, size):
+    backend, _ = ipex_of("bert")
+    executor = Executor(backend, Policy.uniform(NUM_EXITS, 0.45))
+    batch = TokenBatch.from_rows(rows)
+    batches = [batch.select(np.arange(start, min(start + size, len(rows)))) for start in range(0, len(rows), size)]
+    got = {}
+    for answers in executor.stream(batches, refill=refill):
+        got.update(zip(answers.rows.tolist(), zip(answers.exit_index, answers.logits, strict=True), strict=True))
+    assert sorted(got) == list(range(len(rows)))
+    expected = executor.run(batch)
+    for row in np.flatnonzero(decisive(executor, batch, executor.policy)):
+        assert got[row][0] == expected.exit_index[row]
+        np.testing.assert_allclose(got[row][1], expected.logits[row], **FLOAT_ROUNDING)
+
+
+@needs_ipex
+def test_calls_from_several_threads(ipex_of):
+    backend, _ = ipex_of("bert", "static")
+    batches = [some_rows(seed) for seed in range(6)]
+    expected = [all_logits(backend, batch) for batch in batches]
+    got = [None] * len(batches)
+
+    def answer(place: int) -> None:
+        got[place] = all_logits(backend, batches[place])
+
+    threads = [threading.Thread(target=answer, args=(place,)) for place in range(len(batches))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one, other in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+# ---------------------------------------------------------------------------------------------------- compilation
+
+
+def compiled_partitions(run) -> int:
+    with torch.profiler.profile() as profile:
+        run()
+    return sum(event.count for event in profile.key_averages() if event.key == "LLGA_bridge::compileKernel")
+
+
+@needs_ipex
+def test_compilations_are_counted_and_bounded(backend_of, caplog):
+    reference = backend_of("bert")
+    backend = room.IpexBackend(reference.artifact, encoder=quantized(reference.encoder, "static"))
+    at_load = backend.compilations
+    batch = TokenBatch.from_rows([[9] * 30] * 3)
+    with caplog.at_level(logging.INFO, logger=room.__name__):
+        assert compiled_partitions(lambda: all_logits(backend, batch)) > 0
+    # A probe of 2 rows was compiled at load. Embed has no layers before exit 1, advance meets 64 and 32 tokens.
+    assert backend.compilations - at_load == 3 * 1 + 2 * 2
+    assert len(caplog.records) == 7 and "2 rows of 32 tokens" in caplog.text
+    again = lambda: all_logits(backend, TokenBatch.from_rows([[9] * 29, [8] * 31, [7] * 32]))  # noqa: E731
+    assert compiled_partitions(again) == 0
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        rows = random_rows(rng, rng.integers(1, 60, rng.integers(1, 40)).tolist())
+        all_logits(backend, TokenBatch.from_rows(rows), batch_size=40)
+    assert backend.compilations <= backend.most_compilations < 120
+
+
+@needs_ipex
+def test_what_was_warmed_up_compiles_no_more(backend_of):
+    reference = backend_of("bert")
+    backend = room.IpexBackend(
+        reference.artifact, warm_up=((8, 16), (1, 30)), encoder=quantized(reference.encoder, "static")
+    )
+    before = backend.compilations
+    run = lambda: [all_logits(backend, TokenBatch.from_rows([[9] * n] * rows)) for rows, n in ((8, 15), (1, 29))]  # noqa: E731
+    assert compiled_partitions(run) == 0
+    assert backend.compilations == before
+
+
+@needs_ipex
+def test_8_bit_layers_left_in_float_are_refused(backend_of):
+    reference = backend_of("bert")
+    ipex = room.import_ipex()
+    ipex.enable_onednn_fusion(False)
+    try:
+        with pytest.raises(BackendUnavailable, match=r"fused 0 of the \d+ 8-bit layers"):
+            room.IpexBackend(reference.artifact, encoder=quantized(reference.encoder, "static"))
+    finally:
+        ipex.enable_onednn_fusion(True)
+
+
+@needs_ipex
+@pytest.mark.parametrize("call", ["embed", "probe", "advance"])
+def test_another_number_of_threads_is_refused(ipex_of, call):
+    backend, _ = ipex_of("bert", "static")
+    batch = TokenBatch.from_rows([[5, 6, 7]])
+    hidden = backend.embed(batch)
+    calls = {
+        "embed": lambda: backend.embed(batch),
+        "probe": lambda: backend.probe(0, hidden),
+        "advance": lambda: backend.advance(0, hidden),
+    }
+    torch.set_num_threads(backend.threads + 1)
+    try:
+        with pytest.raises(BackendUnavailable, match=rf"for {backend.threads} threads and now there are"):
+            calls[call]()
+    finally:
+        torch.set_num_threads(backend.threads)
+    calls[call]()
+
+
+# ---------------------------------------------------------------------------------------------------- refusals
+
+
+@needs_ipex
+def test_scales_of_rows_are_refused_with_a_way_out(backend_of):
+    reference = backend_of("bert")
+    with pytest.raises(BackendUnavailable, match=r"'dynamic'.*torch backend.*'static' or 'smooth'"):
+        room.IpexBackend(reference.artifact, encoder=quantized(reference.encoder, "dynamic"))
+
+
+@needs_ipex
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        (dict(dtype="float16"), "dtype='float16'"),
+        (dict(warm_up=((0, 8),)), r"\(0, 8\)"),
+        (dict(warm_up=((1, 65),)), "at most 64 tokens"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(backend_of, settings, words):
+    with pytest.raises(ConfigError, match=words):
+        room.IpexBackend(backend_of("bert").artifact, **settings)
+
+
+@needs_ipex
+def test_bfloat16_is_for_float_artifacts(backend_of):
+    reference = backend_of("bert")
+    with pytest.raises(ConfigError, match="dtype='bfloat16'"):
+        room.IpexBackend(reference.artifact, dtype="bfloat16", encoder=quantized(reference.encoder, "static"))
+
+
+def versions(monkeypatch, **known: str | None) -> None:
+    asked = metadata.version
+
+    def version(name: str) -> str:
+        found = known[key] if (key := name.replace("-", "_")) in known else asked(name)
+        if found is None:
+            raise metadata.PackageNotFoundError(name)
+        return found
+
+    monkeypatch.setattr(room.metadata, "version", version)
+    monkeypatch.setitem(sys.modules, "intel_extension_for_pytorch", None)  # importing it fails
+
+
+def test_a_missing_library_names_the_extra(monkeypatch, backend_of):
+    versions(monkeypatch, intel_extension_for_pytorch=None, torch="2.8.0")
+    with pytest.raises(BackendUnavailable, match=r"not installed.*itrex-sweet\[ipex\]"):
+        room.import_ipex()
+    with pytest.raises(BackendUnavailable, match=r"itrex-sweet\[ipex\]"):
+        room.IpexBackend(backend_of("bert").artifact)
+
+
+@pytest.mark.parametrize("torch_version", ["2.13.0+cpu", "2.7.1", "3.8.0"])
+def test_a_version_that_does_not_fit_is_found_before_it_is_imported(monkeypatch, torch_version):
+    versions(monkeypatch, intel_extension_for_pytorch="2.8.0", torch=torch_version)
+    with pytest.raises(BackendUnavailable, match=rf"2\.8\.0 does not work with torch {torch_version[:3]}.*\[ipex\]"):
+        room.import_ipex()
+
+
+def test_torchs_own_fusion_beside_it_is_refused(monkeypatch):
+    versions(monkeypatch, intel_extension_for_pytorch="2.8.0", torch="2.8.0")
+    monkeypatch.setattr(torch.jit, "onednn_fusion_enabled", lambda: True)
+    with pytest.raises(BackendUnavailable, match=r"torch\.jit\.enable_onednn_fusion"):
+        room.import_ipex()
+
+
+def test_versions_that_fit_are_imported(monkeypatch):
+    versions(monkeypatch, intel_extension_for_pytorch="2.8.10", torch="2.8.0+cpu")
+    module = type(sys)("intel_extension_for_pytorch")
+    monkeypatch.setitem(sys.modules, "intel_extension_for_pytorch", module)
+    assert room.import_ipex() is module
+
+
+def test_the_room_is_entered_without_the_library():
+    script = "import sys, itrex_sweet.runtime.backends.ipex\nassert 'intel_extension_for_pytorch' not in sys.modules"
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr

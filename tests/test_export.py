@@ -1,0 +1,374 @@
+"""Exported subgraphs, chained by nothing but their description, answer as the package's own executor does."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from itrex_sweet import open_artifact
+from itrex_sweet.artifact import write_artifact
+from itrex_sweet.artifact.layout import sha256
+from itrex_sweet.config import Policy
+from itrex_sweet.errors import ArtifactError, BackendUnavailable, ConfigError, ExportError
+from itrex_sweet.export import description, onnx, torchscript
+from itrex_sweet.export.subgraphs import export_subgraphs
+from itrex_sweet.families import family_of
+from itrex_sweet.runtime.backends import load_backend
+from itrex_sweet.runtime.executor import Answers, Executor
+from itrex_sweet.runtime.ragged import TokenBatch
+from itrex_sweet.runtime.weights import load_encoder
+from tests.quantized_encoders import PROJECTIONS, quantized
+from tests.tiny_artifacts import model_and_tensors, random_rows, tiny_artifact, tiny_cascade
+from tests.tiny_models import FAMILY_CONFIGS, tiny_model
+
+pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+FORMATS = ("onnx", "torchscript")
+LENGTHS = [3, 9, 1, 14, 6, 6, 11, 2, 20, 5, 8, 4]
+
+# ---------------------------------------------------------------------------------------------------- a stranger
+
+
+class Chain:
+    """What someone writes who has the folder and its description, and not this package."""
+
+    def __init__(self, folder: Path):
+        self.facts = json.loads((folder / "subgraphs.json").read_text(encoding="utf-8"))
+        opened = self._onnx if self.facts["kind"] == "onnx" else self._torchscript
+        self.run_one = {name: opened(folder / part["file"], part) for name, part in self.facts["subgraphs"].items()}
+
+    @staticmethod
+    def _onnx(path: Path, part: dict):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.add_session_config_entry("session.x64quantprecision", "1")
+        session = onnxruntime.InferenceSession(str(path), options)
+        return lambda arrays: session.run([part["outputs"][0]["name"]], arrays)[0]
+
+    @staticmethod
+    def _torchscript(path: Path, part: dict):
+        module = torch.jit.load(str(path))
+        return lambda arrays: module(*map(torch.from_numpy, arrays.values())).numpy()
+
+    def __call__(self, rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (rows, labels), and the exit (rows,) of each row."""
+        length = max(map(len, rows))
+        arrays = {
+            "input_ids": np.array([row + [0] * (length - len(row)) for row in rows], dtype=np.int64),
+            "token_type_ids": np.zeros((len(rows), length), dtype=np.int64),
+            "positions": np.arange(length, dtype=np.int64)[None].repeat(len(rows), axis=0),
+            "mask": np.arange(length)[None, :] < np.array([len(row) for row in rows])[:, None],
+        }
+        exits, policy = self.facts["exits"], self.facts["policy"]
+        logits, left_at = np.zeros((len(rows), len(self.facts["labels"])), np.float32), np.zeros(len(rows), int)
+        alive = np.arange(len(rows))
+        for step in self.facts["chain"]:
+            if not len(alive):
+                break
+            part = self.facts["subgraphs"][step["run"]]
+            output = self.run_one[step["run"]]({port["name"]: arrays[port["name"]] for port in part["inputs"]})
+            arrays[part["outputs"][0]["becomes"]] = output
+            if "exit" in step:
+                place = exits.index(step["exit"])
+                powers = np.exp(output / policy["temperatures"][place])
+                confidence = (powers / powers.sum(axis=1, keepdims=True)).max(axis=1)
+                last = place == len(exits) - 1
+                leaving = np.ones(len(alive), bool) if last else confidence > policy["thresholds"][place]
+                logits[alive[leaving]], left_at[alive[leaving]] = output[leaving], step["exit"]
+                alive = alive[~leaving]
+                arrays = {name: array[~leaving] for name, array in arrays.items()}
+        return logits, left_at
+
+
+# ---------------------------------------------------------------------------------------------------- what to expect
+
+
+def rows() -> list[list[int]]:
+    return random_rows(np.random.default_rng(0), LENGTHS)
+
+
+def parting(artifact):
+    """The artifact with thresholds in the widest gap of its confidences at each exit, and temperatures that matter."""
+    backend = load_backend(artifact)
+    temperatures = [0.5 + 0.5 * place for place in range(len(artifact.exits))]
+    logits = Executor(backend, None).logits_at_every_exit(TokenBatch.from_rows(rows()))
+    thresholds = []
+    for place, temperature in enumerate(temperatures[:-1]):
+        powers = np.exp(logits[:, place] / temperature)
+        confidence = np.sort((powers / powers.sum(axis=1, keepdims=True)).max(axis=1))[3:-3]
+        widest = np.diff(confidence).argmax()
+        thresholds.append(float(confidence[widest : widest + 2].mean()))
+    return dataclasses.replace(artifact, policy=Policy(tuple(thresholds), tuple(temperatures)))
+
+
+def expected(artifact) -> Answers:
+    return Executor(load_backend(artifact), artifact.policy).run(TokenBatch.from_rows(rows()))
+
+
+def agree(artifact, folder: Path, median: float, most: float) -> None:
+    answers = expected(artifact)
+    logits, left_at = Chain(folder)(rows())
+    assert len(set(left_at)) > 1, "rows have to leave at different exits, or this proves little"
+    assert left_at.tolist() == [artifact.exits[place] for place in answers.exit_index]
+    assert logits.argmax(axis=1).tolist() == answers.logits.argmax(axis=1).tolist()
+    off = np.abs(logits - answers.logits)
+    assert np.median(off) < median and off.max() < most
+
+
+def int8_artifact(folder: Path, family: str, recipe: str, exits=(1, 2, 4)):
+    """A tiny artifact in 8 bits, written as the quantizer writes it."""
+    encoder = quantized(load_encoder(tiny_artifact(folder / "float32", family, exits)), recipe)
+    _, config, tensors = model_and_tensors(family, exits)
+    row = family_of(config)
+    for index, layer in enumerate(encoder.layers):
+        for name in PROJECTIONS:
+            linear, path = getattr(layer, name), f"{row.layers_path}.{index}.{row.layer[name]}"
+            tensors[f"{path}.weight"], tensors[f"{path}.weight_scale"] = linear.weight, linear.weight_scale
+            if linear.input_scale is not None:
+                tensors[f"{path}.input_scale"] = torch.tensor(linear.input_scale)
+                tensors[f"{path}.input_zero_point"] = torch.tensor(linear.input_zero_point, dtype=torch.uint8)
+            if linear.input_smoothing is not None:
+                tensors[f"{path}.input_smoothing"] = linear.input_smoothing
+    return write_artifact(folder / "int8", config=config, tensors=tensors, quantization={"recipe": recipe})
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    return tiny_artifact(tmp_path_factory.mktemp("bert"))
+
+
+# ---------------------------------------------------------------------------------------------------- same answers
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("family", FAMILY_CONFIGS)
+def test_a_chain_of_files_answers_as_the_executor(tmp_path, family, format_):
+    artifact = parting(tiny_artifact(tmp_path / "artifact", family))
+    export_subgraphs(artifact, tmp_path / "out", format=format_)
+    agree(artifact, tmp_path / "out", median=1e-5, most=1e-4)
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("recipe", ["static", "smooth", "dynamic"])
+def test_so_it_does_in_8_bits(tmp_path, recipe, format_):
+    artifact = parting(int8_artifact(tmp_path, "bert", recipe))
+    facts = export_subgraphs(artifact, tmp_path / "out", format=format_)
+    notes = " ".join(facts["how"])
+    assert facts["precision"] == "int8"
+    assert ("x64quantprecision" in notes, "no faster than float32" in notes) == (format_ == "onnx", recipe == "dynamic")
+    agree(artifact, tmp_path / "out", median=1e-3, most=0.05)  # where rounding puts an input beyond a half
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_so_does_a_cascade(tmp_path, format_):
+    artifact = parting(tiny_cascade(tmp_path / "artifact"))
+    facts = export_subgraphs(artifact, tmp_path / "out", format=format_)
+    assert [step["run"] for step in facts["chain"]] == [
+        f"{part}_{exit_}" for exit_ in (1, 2, 4) for part in ("embed", "probe")
+    ]
+    agree(artifact, tmp_path / "out", median=1e-5, most=1e-4)
+
+
+@pytest.mark.parametrize("recipe", ["static", "smooth", "dynamic"])
+def test_onnx_files_hold_8_bits_a_weight(tmp_path, recipe):
+    import onnx as library
+
+    export_subgraphs(int8_artifact(tmp_path, "bert", recipe), tmp_path / "out", format="onnx")
+    graph = library.load(str(tmp_path / "out" / "advance_2_4.onnx")).graph
+    weights = [tensor.data_type for tensor in graph.initializer if len(tensor.dims) == 2]
+    assert weights == [library.TensorProto.INT8] * 8
+
+
+def test_onnx_runtime_computes_static_layers_in_integers(tmp_path):
+    import onnx as library
+
+    export_subgraphs(int8_artifact(tmp_path, "bert", "static"), tmp_path / "out", format="onnx")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "fused.onnx"), 3
+    onnxruntime.InferenceSession(str(tmp_path / "out" / "advance_2_4.onnx"), options)
+    kinds = [node.op_type for node in library.load(str(tmp_path / "fused.onnx")).graph.node]
+    assert kinds.count("MatMulIntegerToFloat") == 2 * 4, "of each layer: q, k and v together, and three more"
+    assert not {"Gemm", "DequantizeLinear"} & set(kinds)
+
+
+# ---------------------------------------------------------------------------------------------------- description
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_the_description_says_what_the_files_are(tmp_path, bert, format_):
+    facts = export_subgraphs(bert.directory, tmp_path / "out", format=format_)
+    assert facts == json.loads((tmp_path / "out" / "subgraphs.json").read_text(encoding="utf-8"))
+    assert [step["run"] for step in facts["chain"]] == [
+        "embed",
+        "probe_1",
+        "advance_1_2",
+        "probe_2",
+        "advance_2_4",
+        "probe_4",
+    ]
+    assert [step["exit"] for step in facts["chain"] if "exit" in step] == facts["exits"] == [1, 2, 4]
+    assert facts["labels"] == ["LABEL_0", "LABEL_1", "LABEL_2"] and facts["max_tokens"] == 64
+    assert {**bert.policy.to_dict(), "confidence": "max(softmax(logits / temperature))"} == facts["policy"]
+    by_token = ["rows", "length"]
+    states = {"name": "states", "dtype": "float32", "shape": [*by_token, 32]}
+    mask = {"name": "mask", "dtype": "bool", "shape": by_token}
+    assert facts["subgraphs"]["probe_2"]["inputs"] == facts["subgraphs"]["advance_1_2"]["inputs"] == [states, mask]
+    assert facts["subgraphs"]["probe_2"]["outputs"] == [
+        {"name": "logits", "dtype": "float32", "shape": ["rows", 3], "becomes": "logits"}
+    ]
+    assert facts["subgraphs"]["advance_2_4"]["outputs"] == [{**states, "name": "next_states", "becomes": "states"}]
+    for part in facts["subgraphs"].values():
+        path = tmp_path / "out" / part["file"]
+        assert (path.stat().st_size, sha256(path)) == (part["bytes"], part["sha256"])
+    written = {part["file"] for part in facts["subgraphs"].values()} | {"subgraphs.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == written
+
+
+def test_onnx_files_have_the_inputs_and_open_sizes_that_are_described(tmp_path, bert):
+    facts = export_subgraphs(bert, tmp_path / "out", format="onnx")
+    dtypes = {"tensor(int64)": "int64", "tensor(bool)": "bool", "tensor(float)": "float32"}
+    for part in facts["subgraphs"].values():
+        session = onnxruntime.InferenceSession(str(tmp_path / "out" / part["file"]))
+        found = [{"name": port.name, "dtype": dtypes[port.type], "shape": port.shape} for port in session.get_inputs()]
+        assert found == part["inputs"]
+        (port,), (output,) = session.get_outputs(), part["outputs"]
+        assert (port.name, dtypes[port.type]) == (output["name"], output["dtype"])
+    assert [port["name"] for port in facts["subgraphs"]["embed"]["inputs"]] == [
+        "input_ids",
+        "token_type_ids",
+        "positions",
+    ], "no layer stands before exit 1, so nothing reads the mask"
+
+
+def test_families_that_count_positions_otherwise_say_so(tmp_path, bert):
+    facts = export_subgraphs(tiny_artifact(tmp_path / "artifact", "roberta"), tmp_path / "out", format="torchscript")
+    assert "a token of id 1 is not counted" in facts["tokens"]["positions"]
+    assert facts["max_tokens"] == 62
+    assert "not counted" not in export_subgraphs(bert, tmp_path / "out", format="torchscript")["tokens"]["positions"]
+
+
+# ---------------------------------------------------------------------------------------------------- whole or not
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_an_export_that_breaks_off_leaves_the_earlier_one(tmp_path, bert, monkeypatch, format_):
+    export_subgraphs(bert, tmp_path / "out", format=format_)
+    before = contents(tmp_path / "out")
+    writer = {"onnx": onnx, "torchscript": torchscript}[format_]
+    write = writer.write
+
+    def fail_late(graph, inputs, path):
+        if graph.name == "probe_4":
+            raise OSError("no space left")
+        return write(graph, inputs, path)
+
+    monkeypatch.setattr(writer, "write", fail_late)
+    for folder in (tmp_path / "out", tmp_path / "new" / "out"):
+        with pytest.raises(ArtifactError, match="no space left"):
+            export_subgraphs(tiny_artifact(tmp_path / "other", exits=(2, 4)), folder, format=format_)
+    assert contents(tmp_path / "out") == before and not (tmp_path / "new" / "out").exists()
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_file_that_answers_otherwise_is_not_kept(tmp_path, bert, monkeypatch, format_):
+    writer = {"onnx": onnx, "torchscript": torchscript}[format_]
+    load = writer.load
+
+    def load_wrongly(path):
+        run = load(path)
+        return lambda inputs: run(inputs) + (0.01 if path.stem == "advance_1_2" else 0)
+
+    monkeypatch.setattr(writer, "load", load_wrongly)
+    with pytest.raises(ExportError, match=r"the file of advance_1_2 is off by .* of its values"):
+        export_subgraphs(bert, tmp_path / "out", format=format_)
+    assert not (tmp_path / "out").exists()
+
+
+def test_nor_is_one_that_does_not_run(tmp_path, bert, monkeypatch):
+    def break_off(path):
+        raise RuntimeError("unknown operator")
+
+    monkeypatch.setattr(onnx, "load", break_off)
+    with pytest.raises(ExportError, match="the file of embed does not run: unknown operator"):
+        export_subgraphs(bert, tmp_path / "out", format="onnx")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_new_export_leaves_no_file_of_the_earlier_one_and_no_other_is_touched(tmp_path, bert):
+    export_subgraphs(bert, tmp_path / "out", format="onnx")
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    export_subgraphs(tiny_artifact(tmp_path / "other", exits=(2, 4)), tmp_path / "out", format="torchscript")
+    names = {"embed.pt", "probe_2.pt", "advance_2_4.pt", "probe_4.pt", "subgraphs.json", "notes.txt"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+
+
+# ---------------------------------------------------------------------------------------------------- refusals
+
+
+def test_an_unknown_format_is_named(tmp_path, bert):
+    with pytest.raises(ConfigError, match="format='tflite': choose one of onnx, torchscript"):
+        export_subgraphs(bert, tmp_path / "out", format="tflite")
+
+
+def test_an_output_that_cannot_be_written_is_found_before_the_work(tmp_path, bert, monkeypatch):
+    monkeypatch.setattr("itrex_sweet.export.subgraphs.subgraphs_of", lambda _: pytest.fail("work began"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtifactError, match="cannot write"):
+        export_subgraphs(bert, tmp_path / "file" / "out", format="torchscript")
+
+
+def test_a_plain_checkpoint_is_refused(tmp_path):
+    tiny_model("bert").save_pretrained(tmp_path / "plain")
+    with pytest.raises(ArtifactError, match="plain checkpoint"):
+        export_subgraphs(tmp_path / "plain", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
+def test_a_missing_package_names_the_extra_and_torchscript_does_without(tmp_path, bert, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(BackendUnavailable, match=rf"package {package} .*itrex-sweet\[export\]"):
+        export_subgraphs(bert, tmp_path / "out", format="onnx")
+    assert not (tmp_path / "out").exists()
+    export_subgraphs(bert, tmp_path / "out", format="torchscript")
+
+
+def test_a_criterion_without_a_formula_is_refused(tmp_path, bert, monkeypatch):
+    monkeypatch.setattr(description, "_FORMULAS", {})
+    with pytest.raises(ConfigError, match="criterion='max_probability' cannot be described"):
+        export_subgraphs(bert, tmp_path / "out", format="torchscript")
+
+
+def test_what_the_exporter_cannot_say_is_named(tmp_path, bert, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise torch.onnx.OnnxExporterError("no symbol for it")
+
+    monkeypatch.setattr(torch.onnx, "export", refuse)
+    with pytest.raises(ExportError, match=r"embed cannot be written as ONNX: no symbol for it.*--format torchscript"):
+        export_subgraphs(bert, tmp_path / "out", format="onnx")
+
+
+def test_the_artifact_itself_is_left_alone(tmp_path, bert):
+    before = contents(bert.directory)
+    export_subgraphs(bert.directory, tmp_path / "out", format="torchscript")
+    assert contents(bert.directory) == before
+    open_artifact(bert.directory)
