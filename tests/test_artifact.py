@@ -10,7 +10,14 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from itrex_sweet.artifact import SCHEMA_VERSION, copy_artifact, open_artifact, write_artifact, write_cascade
+from itrex_sweet.artifact import (
+    SCHEMA_VERSION,
+    copy_artifact,
+    open_artifact,
+    reading,
+    write_artifact,
+    write_cascade,
+)
 from itrex_sweet.config import Policy
 from itrex_sweet.errors import ArtifactError, ConfigError
 from tests.tiny_artifacts import model_and_tensors, tiny_artifact, tiny_cascade, tiny_tokenizer
@@ -255,4 +262,23 @@ def test_a_checkpoint_in_shards_is_read_and_copied(good):
     index["weight_map"][names[0]] = "../good/model-1.safetensors"
     (good / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ArtifactError, match="outside its folder"):
+        open_artifact(good)
+
+
+def test_weights_are_as_readable_as_any_other_file(tmp_path):
+    mask = os.umask(0o027)
+    try:
+        tiny_artifact(tmp_path / "artifact")
+    finally:
+        os.umask(mask)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "artifact").iterdir()}
+    assert set(modes.values()) == {0o640}, modes
+
+
+def test_a_file_that_cannot_be_read_is_named(good, monkeypatch):
+    def forbidden(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(reading, "sha256", forbidden)
+    with pytest.raises(ArtifactError, match=r"model\.safetensors cannot be read .*Permission denied"):
         open_artifact(good)

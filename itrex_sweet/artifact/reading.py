@@ -211,7 +211,11 @@ def _verify(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
         size = path.stat().st_size
         if size != recorded["bytes"]:
             raise ArtifactError(f"{path} has {size} bytes, {recorded['bytes']} were written: a truncated copy?")
-        if sha256(path) != recorded["sha256"]:
+        try:
+            digest = sha256(path)
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be read ({error}).") from error
+        if digest != recorded["sha256"]:
             raise ArtifactError(
                 f"{path} is not the file that was written (its SHA-256 differs): corrupt, or from another artifact. "
                 f"If a Trainer saved a model over an artifact here, delete {SETTINGS_FILE}."

@@ -57,8 +57,12 @@ def require_writable(directory: Path) -> None:
 
 
 def _move_in(staging: Path, directory: Path) -> None:
+    (plain := staging / ".plain").touch()
+    mode = plain.stat().st_mode  # as the umask says; safetensors lets only the owner read
+    plain.unlink()
     by_order: Callable[[Path], tuple[bool, Path]] = lambda path: (path.name == SETTINGS_FILE, path)  # noqa: E731
     for path in sorted((path for path in staging.rglob("*") if path.is_file()), key=by_order):
         target = directory / path.relative_to(staging)
         target.parent.mkdir(exist_ok=True)
+        path.chmod(mode)
         os.replace(path, target)
