@@ -36,10 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="labelled texts: .csv, .tsv, .jsonl (.gz), or a datasets name",
     )
-    parser.add_argument(
-        "--dataset-config", metavar="NAME", help="configuration of a datasets name, such as sst2 of glue"
-    )
-    parser.add_argument("--split", help="of a datasets name that has several")
+    options.add_named_dataset(parser)
     parser.add_argument("--limit", type=options.positive, metavar="N", help="read only the first N rows")
     options.add_columns(parser)
     options.add_running(parser)

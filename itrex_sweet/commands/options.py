@@ -62,6 +62,14 @@ def add_running(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_named_dataset(parser: argparse.ArgumentParser) -> None:
+    """Which part of a `datasets` name: `--dataset-config`, `--split`."""
+    parser.add_argument(
+        "--dataset-config", metavar="NAME", help="configuration of a datasets name, such as sst2 of glue"
+    )
+    parser.add_argument("--split", help="of a datasets name that has several")
+
+
 def add_columns(parser: argparse.ArgumentParser, labels: bool = True) -> None:
     """Where texts and labels are: `--text-column`, `--pair-column`, `--label-column`."""
     group = parser.add_argument_group("columns", "guessed from the common names (text, sentence1 + sentence2, ...)")

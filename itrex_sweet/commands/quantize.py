@@ -30,8 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="texts, with labels if there are any: .csv, .tsv, .jsonl (.gz), .txt, or a datasets name",
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the INT8 artifact")
-    parser.add_argument("--dataset-config", metavar="NAME", help="configuration of a datasets name")
-    parser.add_argument("--split", help="of a datasets name that has several")
+    options.add_named_dataset(parser)
     options.add_columns(parser)
     parser.add_argument(
         "--recipe",

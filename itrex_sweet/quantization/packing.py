@@ -8,19 +8,17 @@ import torch
 
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.families import family_of
+from itrex_sweet.quantization.inc_linears import layers_by_input
 from itrex_sweet.quantization.observing import LinearObservation
 
 MOST = 127  # of a weight, on either side of 0
-
-_LINEAR_LAYERS = ("query", "key", "value", "query_key_value", "attention_output", "up", "down")
 
 
 def quantizable_layers(artifact: Artifact) -> list[str]:
     """Module paths of the encoder's linear layers, first to last; what else there is stays in float."""
     config = artifact.model_config()
-    family = family_of(config)
-    names = [path for name, path in family.layer.items() if name in _LINEAR_LAYERS]
-    return [f"{family.layers_path}.{index}.{name}" for index in range(config.num_hidden_layers) for name in names]
+    by_input = layers_by_input(family_of(config), config.num_hidden_layers)
+    return [path for paths in by_input for path in paths]
 
 
 def pack(

@@ -12,7 +12,7 @@ from itrex_sweet.runtime.backends.base import Backend
 logger = logging.getLogger(__name__)
 
 BACKENDS = ("ipex", "torch")
-AUTO = "auto"
+AUTO, REFERENCE = "auto", "torch"
 
 
 def load_backend(
@@ -22,7 +22,8 @@ def load_backend(
 
     Args:
         artifact: opened by `open_artifact`.
-        name: one of `BACKENDS`, or `"auto"` for the one that measured fastest for such an artifact here.
+        name: one of `BACKENDS`, or `"auto"` for the one that measured fastest for such an artifact; which it took is
+            logged, and stands in the backend's `name`.
         dtype: what a float artifact is computed in: `"float32"`, or on `ipex` `"bfloat16"`.
         warm_up: (rows, tokens) of batches to be expected, for backends that compile by shape.
 
@@ -32,7 +33,8 @@ def load_backend(
     """
     if name == AUTO:
         name = _fastest(artifact, dtype)
-        logger.info("backend='auto' took %s.", name)
+        if name != REFERENCE:
+            logger.info("backend='auto' took %s.", name)
     if name not in BACKENDS:
         raise BackendUnavailable(f"backend={name!r} is not there. Backends here: {', '.join(BACKENDS)}, or 'auto'.")
     if artifact.architecture == CASCADE:
@@ -67,4 +69,4 @@ def missing_for(name: str) -> str | None:
 def _fastest(artifact: Artifact, dtype: str | None) -> str:
     """By measurement (`benchmarks/results/ipex_speed.json`): IPEX for integers with fixed scales and for bfloat16."""
     fixed_scales = artifact.precision == INT8 and artifact.quantization.get("recipe") != "dynamic"
-    return "ipex" if (fixed_scales or dtype == "bfloat16") and missing_for("ipex") is None else "torch"
+    return "ipex" if (fixed_scales or dtype == "bfloat16") and missing_for("ipex") is None else REFERENCE

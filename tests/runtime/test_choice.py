@@ -1,0 +1,79 @@
+"""Which backend runs an artifact: the one named or an error, and for `auto` the one that measured fastest."""
+
+import logging
+
+import pytest
+
+from itrex_sweet.artifact import open_artifact, write_artifact
+from itrex_sweet.errors import BackendUnavailable, ConfigError
+from itrex_sweet.quantization.packing import pack
+from itrex_sweet.runtime import backends
+from itrex_sweet.runtime.backends import ipex as room
+from itrex_sweet.runtime.backends import load_backend, missing_for
+from itrex_sweet.runtime.ragged import TokenBatch
+from tests.quantization.hooked import observed_by_hooks
+from tests.tiny_artifacts import tiny_artifact, tiny_cascade
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory):
+    """A float artifact and INT8 ones made from it, by recipe."""
+    folder = tmp_path_factory.mktemp("artifacts")
+    source = tiny_artifact(folder / "float32")
+    rows = TokenBatch.from_rows([[7, 8, 9, 10], [11, 12]])
+    found = {"float32": source}
+    for recipe in ("static", "dynamic"):
+        linears = observed_by_hooks(source, rows, recipe).linears
+        tensors = pack(source.tensors(), linears)
+        facts = {"recipe": recipe}
+        found[recipe] = write_artifact(
+            folder / recipe, config=source.model_config(), tensors=tensors, quantization=facts
+        )
+    return found
+
+
+class Made:
+    def __init__(self, artifact, *options):
+        self.name, self.options = "ipex", options
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "usable", "taken"),
+    [
+        ("static", None, True, "ipex"),
+        ("static", None, False, "torch"),
+        ("dynamic", None, True, "torch"),
+        ("float32", None, True, "torch"),
+        ("float32", "bfloat16", True, "ipex"),
+    ],
+)
+def test_auto_takes_what_measured_fastest_and_says_so(monkeypatch, caplog, artifacts, kind, dtype, usable, taken):
+    monkeypatch.setattr(room, "IpexBackend", Made)
+    monkeypatch.setattr(backends, "missing_for", lambda name: None if usable else "not installed")
+    with caplog.at_level(logging.INFO, "itrex_sweet"):
+        backend = load_backend(artifacts[kind], "auto", dtype=dtype, warm_up=[(1, 8)])
+    assert backend.name == taken
+    assert ("took ipex" in caplog.text) == (taken == "ipex")
+    if taken == "ipex":
+        assert backend.options == (dtype or "float32", [(1, 8)])
+
+
+def test_a_backend_that_is_named_is_never_replaced(artifacts, monkeypatch):
+    with pytest.raises(BackendUnavailable, match="backend='onnx' is not there"):
+        load_backend(artifacts["float32"], "onnx")
+    monkeypatch.setattr(room, "DISTRIBUTION", "a-package-that-is-not-there")
+    assert "is not installed" in missing_for("ipex")
+    with pytest.raises(BackendUnavailable, match=r"itrex-sweet\[ipex\]"):
+        load_backend(artifacts["static"], "ipex")
+
+
+def test_the_reference_computes_in_float32_only(artifacts):
+    assert load_backend(artifacts["float32"], "torch", dtype="float32").name == "torch"
+    with pytest.raises(ConfigError, match="bfloat16"):
+        load_backend(artifacts["float32"], "torch", dtype="bfloat16")
+
+
+@pytest.mark.skipif(missing_for("ipex") is not None, reason="IPEX is not usable here")
+def test_a_cascade_runs_on_ipex(tmp_path):
+    backend = load_backend(open_artifact(tiny_cascade(tmp_path).directory), "ipex")
+    assert {stage.name for stage in backend.stages} == {"ipex"}
