@@ -1,0 +1,76 @@
+"""Does the `ipex` backend answer as the reference does? Labels at every exit, in fp32 and INT8, on several tasks.
+
+    python benchmarks/ipex_agreement.py --tasks sst2 qnli ag_news
+
+In the environment of the [ipex] extra, on the artifacts that `train_baselines.py` and `quantize_recipes.py` left in
+`benchmarks/runs`. Where labels differ, the reference's margin between its two best labels tells how near a tie it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import torch
+from record import RUNS, provenance, read_task, write_result
+
+from itrex_sweet import SweetModelForSequenceClassification
+from itrex_sweet.evaluation.outcomes import logits_at_every_exit
+
+ARTIFACTS = {
+    "float32": "sweet-0",
+    "static": "int8-static-ipex",
+    "smooth": "int8-smooth-ipex",
+    "static, made in the other environment": "int8-static-default",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", default=["sst2", "qnli", "ag_news"])
+    parser.add_argument("--rows", type=int, default=1000, help="validation rows, the first ones")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    tasks: dict[str, Any] = {}
+    for task in options.tasks:
+        tasks[task] = {name: compare(task, folder, options.rows) for name, folder in ARTIFACTS.items()}
+        print(task, tasks[task], flush=True)
+    settings = {"rows": options.rows, "threads": options.threads}
+    ipex = metadata.version("intel-extension-for-pytorch")
+    print(write_result("ipex_agreement", {**provenance(), "ipex": ipex, "settings": settings, "tasks": tasks}))
+
+
+def compare(task: str, folder: str, rows: int) -> dict[str, Any]:
+    """Shares in percent, differences in logits."""
+    texts, _ = read_task(task, "validation", rows)
+    logits, answers = {}, {}
+    for name in ("torch", "ipex"):
+        model = SweetModelForSequenceClassification.from_pretrained(RUNS / task / folder, backend=name)
+        batch = model.read(texts)
+        logits[name] = logits_at_every_exit(model.executor, batch)
+        answers[name] = model.executor.run(batch)
+    reference, other = logits["torch"], logits["ipex"]
+    same = reference.argmax(-1) == other.argmax(-1)
+    ordered = np.sort(reference, axis=-1)
+    margins = (ordered[..., -1] - ordered[..., -2])[~same]
+    left = {name: given.exit_index for name, given in answers.items()}
+    said = {name: given.logits.argmax(-1) for name, given in answers.items()}
+    return {
+        "rows": len(same),
+        "same_label_per_exit": np.round(100 * same.mean(0), 2).tolist(),
+        "same_label_over_exits": round(100 * float(same.mean()), 3),
+        "labels_that_differ": int((~same).sum()),
+        "largest_margin_where_they_differ": None if same.all() else round(float(margins.max()), 4),
+        "median_margin": round(float(np.median(ordered[..., -1] - ordered[..., -2])), 4),
+        "mean_difference_of_logits": round(float(np.abs(reference - other).mean()), 6),
+        "largest_difference_of_logits": round(float(np.abs(reference - other).max()), 6),
+        "same_exit_under_the_policy": round(100 * float((left["torch"] == left["ipex"]).mean()), 2),
+        "same_answer_under_the_policy": round(100 * float((said["torch"] == said["ipex"]).mean()), 2),
+    }
+
+
+if __name__ == "__main__":
+    main()
