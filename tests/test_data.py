@@ -188,6 +188,12 @@ def test_a_data_set_in_a_folder(tmp_path):
     rows = read_rows(tmp_path / "set", "train")
     assert rows.texts == ["a", "b"] and rows.labels == [1, 0] and rows.label_names == ("no", "yes")
     assert read_rows(tmp_path / "set", "train", limit=1).texts == ["a"]
+    for slice_, texts in {"train[1:2]": ["b"], "train[:1]": ["a"], "train[1:]": ["b"], "train[0:9]": ["a", "b"]}.items():
+        assert read_rows(tmp_path / "set", slice_).texts == texts
+    with pytest.raises(InputError, match="no rows"):
+        read_rows(tmp_path / "set", "train[5:9]")
+    with pytest.raises(ConfigError, match="no split 'test'"):
+        read_rows(tmp_path / "set", "test[:1]")
     with pytest.raises(ConfigError, match="several splits; choose one of train, validation"):
         read_rows(tmp_path / "set")
     with pytest.raises(ConfigError, match="no split 'test'"):

@@ -67,7 +67,7 @@ def add_named_dataset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset-config", metavar="NAME", help="configuration of a datasets name, such as sst2 of glue"
     )
-    parser.add_argument("--split", help="of a datasets name that has several")
+    parser.add_argument("--split", help="of a datasets name that has several; train[6000:6300] takes some of its rows")
 
 
 def add_columns(parser: argparse.ArgumentParser, labels: bool = True) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ from itrex_sweet.data.files import Line
 from itrex_sweet.errors import ConfigError, InputError
 
 
+_SLICE = re.compile(r"(?P<split>\w+)\[(?P<start>\d*):(?P<stop>\d*)\]")
+
+
 def load_named_dataset(name: str, config: str | None, split: str | None) -> Any:
-    """One split of a data set, from the hub, its cache or a folder."""
+    """One split of a data set, or some of its rows (`train[6000:6300]`), from the hub, its cache or a folder."""
     import datasets
 
     path = Path(name)
@@ -24,6 +28,16 @@ def load_named_dataset(name: str, config: str | None, split: str | None) -> Any:
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, NotImplementedError) as error:
         first_line = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"{name} is neither a file here nor a data set that could be loaded: {first_line}") from error
+    part = _SLICE.fullmatch(split or "")
+    rows = _split_of(loaded, name, part["split"] if part else split)
+    if part is None:
+        return rows
+    start, stop, _ = slice(int(part["start"] or 0), int(part["stop"]) if part["stop"] else None).indices(len(rows))
+    return rows.select(range(start, stop))
+
+
+def _split_of(loaded: Any, name: str, split: str | None) -> Any:
+    """One split of what `datasets` loaded; all of it where it has none."""
     if not isinstance(loaded, Mapping):
         return loaded
     if split is None and len(loaded) == 1:

@@ -208,13 +208,13 @@ def test_compilations_are_counted_and_bounded(backend_of, caplog):
     reference = backend_of("bert")
     backend = room.IpexBackend(reference.artifact, encoder=quantized(reference.encoder, "static"))
     at_load = backend.compilations
-    batch = TokenBatch.from_rows([[9] * 30] * 3)
+    batch = TokenBatch.from_rows([[9] * 30] * 5)
     with caplog.at_level(logging.INFO, logger=room.__name__):
         assert compiled_partitions(lambda: all_logits(backend, batch)) > 0
-    # A probe of 2 rows was compiled at load. Embed has no layers before exit 1, advance meets 64 and 32 tokens.
-    assert backend.compilations - at_load == 3 * 1 + 2 * 2
-    assert len(caplog.records) == 7 and "2 rows of 32 tokens" in caplog.text
-    again = lambda: all_logits(backend, TokenBatch.from_rows([[9] * 29, [8] * 31, [7] * 32]))  # noqa: E731
+    # Blocks of 4 rows and of 1: two shapes for each of three probes and two advances; embed has no layers in it.
+    assert backend.compilations - at_load == 2 * (3 + 2)
+    assert len(caplog.records) == 10 and "4 rows of 32 tokens" in caplog.text
+    again = lambda: all_logits(backend, TokenBatch.from_rows([[9] * 29, *[[8] * 31] * 3, [7] * 32]))  # noqa: E731
     assert compiled_partitions(again) == 0
     rng = np.random.default_rng(0)
     for _ in range(40):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
+import warnings
 from collections.abc import Sequence
 from importlib import metadata
 from types import ModuleType
@@ -98,16 +99,19 @@ class IpexBackend(Backend):
     ):
         super().__init__(artifact)
         import_ipex()
-        self._encoder = encoder or load_encoder(artifact)
-        _refuse_dynamic(self._encoder)
-        torch_dtype = _checked_dtype(dtype, self._encoder)
-        _refuse_impossible(warm_up, self.max_tokens)
+        encoder = encoder or load_encoder(artifact)
+        _refuse_dynamic(encoder)
+        torch_dtype = _checked_dtype(dtype, encoder)
+        _refuse_impossible(warm_up, encoder.max_tokens)
+        self._num_labels = encoder.heads[-1].classifier.weight.shape[0]
+        self._vocabulary = len(encoder.embeddings.words)
+        self._max_tokens, self._uncounted_token = encoder.max_tokens, encoder.uncounted_token
         self.threads = torch.get_num_threads()
         self._lock = threading.RLock()
-        dense = dense_exits(self._encoder, artifact.exits)
+        dense = dense_exits(encoder, artifact.exits)
         self._reads_positions = dense.reads_positions
         ids, mask = torch.zeros(SHAPE_OF_TRACE, dtype=torch.int64), torch.ones(SHAPE_OF_TRACE, dtype=torch.bool)
-        states = torch.zeros(*SHAPE_OF_TRACE, len(self._encoder.layers[0].output_norm.weight))
+        states = torch.zeros(*SHAPE_OF_TRACE, len(encoder.layers[0].output_norm.weight))
         inputs = (states, mask, ids) if self._reads_positions else (states, mask)
         self._embed = _Subgraph("embed", dense.embed, (ids, ids, ids, mask), torch_dtype)
         self._probe = [_Subgraph(f"probe {k}", module, inputs, torch_dtype) for k, module in enumerate(dense.probe)]
@@ -121,19 +125,19 @@ class IpexBackend(Backend):
 
     @property
     def num_labels(self) -> int:
-        return self._encoder.heads[-1].classifier.weight.shape[0]
+        return self._num_labels
 
     @property
     def vocabulary(self) -> int:
-        return len(self._encoder.embeddings.words)
+        return self._vocabulary
 
     @property
     def max_tokens(self) -> int | None:
-        return self._encoder.max_tokens
+        return self._max_tokens
 
     @property
     def uncounted_token(self) -> int | None:
-        return self._encoder.uncounted_token
+        return self._uncounted_token
 
     @property
     def compilations(self) -> int:
@@ -222,7 +226,8 @@ class _Subgraph:
         self.name, self.is_loaded, self.sizes = name, False, set()
         self._reads_first_tokens = isinstance(module, Probe)
         self.int8_layers = sum(isinstance(part, StaticLinear) for part in module.modules())
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="JIT pass will be deprecated|Conv1d channels last")
             with torch.autocast("cpu", dtype, enabled=dtype != torch.float32, cache_enabled=False):
                 self._module = torch.jit.freeze(torch.jit.trace(module, inputs, check_trace=False))
             self(*inputs)  # profiles
