@@ -188,7 +188,8 @@ def test_a_data_set_in_a_folder(tmp_path):
     rows = read_rows(tmp_path / "set", "train")
     assert rows.texts == ["a", "b"] and rows.labels == [1, 0] and rows.label_names == ("no", "yes")
     assert read_rows(tmp_path / "set", "train", limit=1).texts == ["a"]
-    for slice_, texts in {"train[1:2]": ["b"], "train[:1]": ["a"], "train[1:]": ["b"], "train[0:9]": ["a", "b"]}.items():
+    slices = {"train[1:2]": ["b"], "train[:1]": ["a"], "train[1:]": ["b"], "train[0:9]": ["a", "b"]}
+    for slice_, texts in slices.items():
         assert read_rows(tmp_path / "set", slice_).texts == texts
     with pytest.raises(InputError, match="no rows"):
         read_rows(tmp_path / "set", "train[5:9]")

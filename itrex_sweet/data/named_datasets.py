@@ -10,7 +10,6 @@ from typing import Any
 from itrex_sweet.data.files import Line
 from itrex_sweet.errors import ConfigError, InputError
 
-
 _SLICE = re.compile(r"(?P<split>\w+)\[(?P<start>\d*):(?P<stop>\d*)\]")
 
 
@@ -33,7 +32,7 @@ def load_named_dataset(name: str, config: str | None, split: str | None) -> Any:
     if part is None:
         return rows
     start, stop, _ = slice(int(part["start"] or 0), int(part["stop"]) if part["stop"] else None).indices(len(rows))
-    return rows.select(range(start, stop))
+    return rows.select(list(range(start, stop)))
 
 
 def _split_of(loaded: Any, name: str, split: str | None) -> Any:
