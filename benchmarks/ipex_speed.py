@@ -32,9 +32,10 @@ from itrex_sweet.quantization.packing import pack
 from itrex_sweet.runtime.backends import load_backend
 from itrex_sweet.runtime.backends.ipex import import_ipex
 from itrex_sweet.runtime.dense.subgraphs import Embed
+from itrex_sweet.runtime.encoder import Encoder
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
-from itrex_sweet.runtime.weights import Encoder, load_encoder
+from itrex_sweet.runtime.weights import load_encoder
 
 SHAPES = {
     "BERT-base": dict(num_hidden_layers=12, hidden_size=768, num_attention_heads=12, intermediate_size=3072),

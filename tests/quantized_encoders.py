@@ -7,7 +7,7 @@ import dataclasses
 import torch
 
 from itrex_sweet.runtime.dense.subgraphs import Embed
-from itrex_sweet.runtime.weights import Encoder, Linear, QuantizedLinear
+from itrex_sweet.runtime.encoder import Encoder, Linear, QuantizedLinear
 
 PROJECTIONS = ("query", "key", "value", "attention_output", "up", "down")
 MODULES = {name: f"rest.{name}" for name in PROJECTIONS[3:]} | dict.fromkeys(PROJECTIONS[:3], "attention.projections")

@@ -11,7 +11,8 @@ from torch import nn
 
 from itrex_sweet.artifact import CASCADE, Artifact
 from itrex_sweet.runtime.dense import dense_exits
-from itrex_sweet.runtime.weights import Encoder, load_encoder
+from itrex_sweet.runtime.encoder import Encoder
+from itrex_sweet.runtime.weights import load_encoder
 
 
 @dataclass(frozen=True)

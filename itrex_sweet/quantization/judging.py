@@ -15,8 +15,8 @@ from itrex_sweet.evaluation.outcomes import ExitOutcomes, logits_at_every_exit
 from itrex_sweet.evaluation.tables import percent, plain_table
 from itrex_sweet.quantization.rows import CalibrationRows
 from itrex_sweet.runtime.backends.torch import TorchBackend
+from itrex_sweet.runtime.encoder import Encoder
 from itrex_sweet.runtime.executor import Executor
-from itrex_sweet.runtime.weights import Encoder
 
 _ROUNDING = 1e-9  # of a difference of two shares, so that five rows of 500 are one point
 _AS_ONE = -1  # label of rows whose labels are not known; no outcome is read off it

@@ -1,9 +1,8 @@
-"""An artifact's tensors under canonical names, the same for every family and every backend."""
+"""Reading an artifact's tensors into an `Encoder`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,144 +10,19 @@ import torch
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.errors import ArtifactError
 from itrex_sweet.families import Family, family_of
-
-
-@dataclass(frozen=True)
-class Linear:
-    """`x @ weight.T + bias`; weight (out, in), bias (out,) or none."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor | None
-
-
-@dataclass(frozen=True)
-class QuantizedLinear:
-    """A linear layer in 8-bit integers: the input is quantized, products are summed in int32, the sum is scaled back.
-
-    Args:
-        weight: (out, in) int8, symmetric.
-        weight_scale: (out,) float32, one per output channel.
-        bias: (out,) float32, or none.
-        input_scale: of every input, fixed at calibration; `None` where each row of the input gets its own.
-        input_zero_point: what stands for 0 in the uint8 input, from 0 to 255; `None` with `input_scale`.
-        input_smoothing: (in,) float32 by which the input is multiplied before it is quantized (SmoothQuant, arXiv
-            2211.10438, equation 3; the weight holds the inverse), or none.
-    """
-
-    weight: torch.Tensor
-    weight_scale: torch.Tensor
-    bias: torch.Tensor | None
-    input_scale: float | None
-    input_zero_point: int | None
-    input_smoothing: torch.Tensor | None
-
-    def dequantized(self) -> Linear:
-        """The float layer it stands for, with smoothing undone."""
-        weight = self.weight.float() * self.weight_scale[:, None]
-        return Linear(weight if self.input_smoothing is None else weight * self.input_smoothing, self.bias)
-
-
-AnyLinear = Linear | QuantizedLinear
-
-
-@dataclass(frozen=True)
-class Norm:
-    """Layer norm over the last axis; weight and bias (hidden,)."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor
-    eps: float
-
-
-@dataclass(frozen=True)
-class RelativeTerms:
-    """Position keys and queries of one DeBERTa layer, by relative-position bucket; `None` where a term is off.
-
-    Args:
-        key: (heads, 2 span, head size), for content→position scores.
-        query: (heads, 2 span, head size), for position→content scores.
-    """
-
-    key: torch.Tensor | None
-    query: torch.Tensor | None
-
-
-@dataclass(frozen=True)
-class Convolution:
-    """DeBERTa-v2's convolution beside the first layer; weight (hidden, hidden / groups, width)."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor
-    groups: int
-    activation: str
-    norm: Norm
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One encoder layer, norms after the residuals."""
-
-    query: AnyLinear
-    key: AnyLinear
-    value: AnyLinear
-    attention_output: AnyLinear
-    attention_norm: Norm
-    up: AnyLinear
-    down: AnyLinear
-    output_norm: Norm
-    relative: RelativeTerms | None = None
-    convolution: Convolution | None = None
-
-
-@dataclass(frozen=True)
-class Embeddings:
-    """Tables (entries, size); positions and token types may be absent, and a projection may stand around the norm."""
-
-    words: torch.Tensor
-    positions: torch.Tensor | None
-    token_types: torch.Tensor | None
-    norm: Norm
-    projection_before_norm: Linear | None
-    projection_after_norm: Linear | None
-
-
-@dataclass(frozen=True)
-class Head:
-    """What an exit answers with: linear, activation, linear on the first token's state."""
-
-    dense: Linear
-    activation: str
-    classifier: Linear
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """Everything a backend computes with.
-
-    Args:
-        heads: one per exit, in order.
-        num_attention_heads: of every layer.
-        activation: of the feed-forward part.
-        score_scale: the attention scores' divisor.
-        uncounted_token: see `TokenBatch`; position embeddings then start at this id + 1.
-        relative_index: (2 positions - 1,) int64: bucket of relative position `i - (positions - 1)`, where attention
-            is disentangled.
-    """
-
-    embeddings: Embeddings
-    layers: tuple[Layer, ...]
-    heads: tuple[Head, ...]
-    num_attention_heads: int
-    activation: str
-    score_scale: float
-    uncounted_token: int | None
-    max_tokens: int | None
-    relative_index: torch.Tensor | None
-
-
-def float_of(linear: AnyLinear) -> Linear:
-    """A linear layer in float32, whatever it is kept in."""
-    return linear.dequantized() if isinstance(linear, QuantizedLinear) else linear
+from itrex_sweet.runtime.encoder import (
+    AnyLinear,
+    Convolution,
+    Embeddings,
+    Encoder,
+    Head,
+    Layer,
+    Linear,
+    Norm,
+    QuantizedLinear,
+    RelativeTerms,
+    float_of,
+)
 
 
 def load_encoder(artifact: Artifact, tensors: Mapping[str, torch.Tensor] | None = None) -> Encoder:

@@ -10,9 +10,9 @@ import torch
 
 from itrex_sweet.runtime.backends.torch import TorchBackend
 from itrex_sweet.runtime.dense import dense_exits
+from itrex_sweet.runtime.encoder import Encoder
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
-from itrex_sweet.runtime.weights import Encoder
 from tests.quantized_encoders import quantized
 from tests.tiny_models import FAMILY_CONFIGS
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from itrex_sweet.runtime.backends import integer
-from itrex_sweet.runtime.weights import Linear, QuantizedLinear
+from itrex_sweet.runtime.encoder import Linear, QuantizedLinear
 
 
 def layer_of(weight: torch.Tensor, bias=None, *, smoothing=None, scale=None, zero_point=None) -> QuantizedLinear:

@@ -114,11 +114,12 @@ def test_8_bits_answer_as_the_reference(ipex_of, family, recipe):
 
 
 @needs_ipex
+@pytest.mark.parametrize("rows", [1, 2, 4, 16])
 @pytest.mark.parametrize("kind", ["float32", "static"])
-def test_states_stay_as_they_are_when_they_are_read(ipex_of, kind):
+def test_states_stay_as_they_are_when_they_are_read(ipex_of, kind, rows):
     """Fused sums are computed in place; the caller's states must not be that place."""
     backend, _ = ipex_of("bert", kind)
-    hidden = backend.embed(TokenBatch.from_rows([[7, 8, 9]] * 4))
+    hidden = backend.embed(TokenBatch.from_rows([[7, 8, 9]] * rows))
     before = [block.states.clone() for block in hidden.blocks]
     first = backend.probe(0, hidden)
     backend.advance(0, hidden)

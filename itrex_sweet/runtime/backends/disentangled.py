@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from itrex_sweet.runtime.weights import Layer, RelativeTerms
+from itrex_sweet.runtime.encoder import Layer, RelativeTerms
 
 
 def scores(terms: RelativeTerms, buckets: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from itrex_sweet.runtime.weights import QuantizedLinear
+from itrex_sweet.runtime.encoder import QuantizedLinear
 
 LEAST, MOST = 0, 255  # of the quantized input, uint8
 

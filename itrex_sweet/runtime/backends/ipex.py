@@ -20,8 +20,9 @@ from itrex_sweet.runtime.dense import dense_exits
 from itrex_sweet.runtime.dense.blocks import ROW_COUNTS, BlockHidden, blocks_of, merged, token_counts
 from itrex_sweet.runtime.dense.linear import StaticLinear
 from itrex_sweet.runtime.dense.subgraphs import Probe
+from itrex_sweet.runtime.encoder import Encoder, QuantizedLinear
 from itrex_sweet.runtime.ragged import TokenBatch
-from itrex_sweet.runtime.weights import Encoder, QuantizedLinear, load_encoder
+from itrex_sweet.runtime.weights import load_encoder
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,7 @@ from transformers.activations import ACT2FN
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.runtime.backends import disentangled, integer
 from itrex_sweet.runtime.backends.base import Backend
-from itrex_sweet.runtime.ragged import TokenBatch, cumulative, groups_of_equal_length, token_index
-from itrex_sweet.runtime.weights import (
+from itrex_sweet.runtime.encoder import (
     AnyLinear,
     Convolution,
     Encoder,
@@ -29,8 +28,9 @@ from itrex_sweet.runtime.weights import (
     Norm,
     QuantizedLinear,
     float_of,
-    load_encoder,
 )
+from itrex_sweet.runtime.ragged import TokenBatch, cumulative, groups_of_equal_length, token_index
+from itrex_sweet.runtime.weights import load_encoder
 
 
 @dataclass(frozen=True)

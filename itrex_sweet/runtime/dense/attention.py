@@ -7,7 +7,7 @@ from torch import nn
 
 from itrex_sweet.runtime.backends import disentangled
 from itrex_sweet.runtime.dense.linear import linear_module, stacked_module
-from itrex_sweet.runtime.weights import Encoder, Layer, RelativeTerms, float_of
+from itrex_sweet.runtime.encoder import Encoder, Layer, RelativeTerms, float_of
 
 
 class Attention(nn.Module):

@@ -7,7 +7,7 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from itrex_sweet.runtime.dense.linear import norm_module
-from itrex_sweet.runtime.weights import Convolution
+from itrex_sweet.runtime.encoder import Convolution
 
 
 class NeighbourConvolution(nn.Module):

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.functional import linear
 
 from itrex_sweet.runtime.backends.integer import LEAST, MOST, range_of_rows
-from itrex_sweet.runtime.weights import AnyLinear, Linear, Norm, QuantizedLinear
+from itrex_sweet.runtime.encoder import AnyLinear, Linear, Norm, QuantizedLinear
 
 
 def linear_module(layer: AnyLinear) -> nn.Module:

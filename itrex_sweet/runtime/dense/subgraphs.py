@@ -18,7 +18,7 @@ from transformers.activations import ACT2FN
 from itrex_sweet.runtime.dense.attention import Attention, FirstTokenAttention
 from itrex_sweet.runtime.dense.convolution import NeighbourConvolution
 from itrex_sweet.runtime.dense.linear import linear_module, norm_module
-from itrex_sweet.runtime.weights import Embeddings, Encoder, Head, Layer, Linear
+from itrex_sweet.runtime.encoder import Embeddings, Encoder, Head, Layer, Linear
 
 MASKED = -1e30  # far below any score; finite, also in bfloat16, so that a row of padding stays finite
 
