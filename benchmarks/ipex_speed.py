@@ -56,9 +56,9 @@ def main() -> None:
     parser.add_argument("--busy", action="store_true", help="time although the machine is busy; for trying out")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    import_ipex()
     if not options.busy:
-        refuse_busy_machine()
+        refuse_busy_machine()  # before IPEX is imported, which starts processes of its own
+    import_ipex()
     shapes = {}
     for name in SHAPES:
         shapes[name] = fixed_shapes(random_artifact(name), options)
