@@ -69,6 +69,7 @@ def main() -> None:
         "settings": {"threads": options.threads, "repeats": options.repeats, "exits": EXITS},
         "shapes": shapes,
         "sst2": real_lengths(open_artifact(options.model), open_artifact(options.int8), options),
+        "backends": every_backend(open_artifact(options.model), open_artifact(options.int8), options),
     }
     print(write_result("ipex_speed", result))
 
@@ -170,6 +171,35 @@ def real_lengths(source: Artifact, artifact: Artifact, options: argparse.Namespa
     result["compilations"] = {"made": model.backend.compilations, "bound": model.backend.most_compilations}
     truth = np.asarray(labels)
     result["answers"] = {str(name): answers(model, rows, truth, policy) for name, policy in policies.items()}
+    return result
+
+
+def every_backend(source: Artifact, artifact: Artifact, options: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds per sentence of SST-2 by backend and precision: what `backend="auto"` goes by."""
+    texts, _ = read_task("sst2", "validation", options.rows)
+    models = {
+        "torch float32": SweetModelForSequenceClassification.from_pretrained(source.directory, backend="torch"),
+        "ipex float32": SweetModelForSequenceClassification.from_pretrained(source.directory, backend="ipex"),
+        "ipex bfloat16": SweetModelForSequenceClassification.from_pretrained(
+            source.directory, backend="ipex", dtype="bfloat16"
+        ),
+        "torch INT8": SweetModelForSequenceClassification.from_pretrained(artifact.directory, backend="torch"),
+        "ipex INT8": SweetModelForSequenceClassification.from_pretrained(artifact.directory, backend="ipex"),
+    }
+    rows = models["torch float32"].read(texts)
+    batches = [rows.select(np.array([place])) for place in range(0, len(rows), 4)]
+    result = {}
+    for threshold in (0.9, 1.0):
+        for size, count in ((1, len(batches)), (32, len(rows))):
+            contenders = {}
+            for name, model in models.items():
+                policy = model.policy.with_threshold(threshold)
+                run = partial(one_by_one, model.executor, batches, policy)
+                contenders[name] = run if size == 1 else partial(model.executor.run, rows, policy, size)
+                contenders[name]()
+            result[f"threshold {threshold:g}, batch {size}"] = measure(contenders, max(3, options.repeats // 3), count)
+    for name, times in result.items():
+        print(name, {backend: value["median"] for backend, value in times.items()}, flush=True)
     return result
 
 

@@ -19,7 +19,13 @@ ENVIRONMENTS = {"default": "default environment", "ipex": "IPEX environment"}
 def main() -> None:
     write("README.md", training(read("sst2_training")), speed(read("sst2_speed")))
     quantized = [quantization(read(f"quantization_{name}"), title) for name, title in ENVIRONMENTS.items()]
-    write("docs/int8.md", *quantized, ipex_shapes(read("ipex_speed")), ipex_sst2(read("ipex_speed")))
+    write(
+        "docs/int8.md",
+        *quantized,
+        ipex_shapes(read("ipex_speed")),
+        ipex_sst2(read("ipex_speed")),
+        backends(read("ipex_speed")),
+    )
 
 
 def read(name: str) -> dict:
@@ -200,6 +206,18 @@ def ipex_sst2(result: dict) -> str:
             *lines,
         ]
     )
+
+
+def backends(result: dict) -> str:
+    """Every backend and precision on the same sentences."""
+    tables = result["backends"]
+    names = list(next(iter(tables.values())))
+    lines = ["| milliseconds per sentence | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    lines += [
+        f"| {title} | " + " | ".join(f"{times[name]['median']:.2f}" for name in names) + " |"
+        for title, times in tables.items()
+    ]
+    return "\n".join(["**Backends and precisions**, the same MiniLM and sentences.", "", *lines])
 
 
 def _foot(result: dict, more: str = "") -> str:
