@@ -25,6 +25,7 @@ def main() -> None:
         ipex_shapes(read("ipex_speed")),
         ipex_sst2(read("ipex_speed")),
         backends(read("ipex_speed")),
+        agreement(read("ipex_agreement")),
     )
 
 
@@ -218,6 +219,34 @@ def backends(result: dict) -> str:
         for title, times in tables.items()
     ]
     return "\n".join(["**Backends and precisions**, the same MiniLM and sentences.", "", *lines])
+
+
+def agreement(result: dict) -> str:
+    """Labels of the `ipex` backend beside the reference's."""
+    lines = [
+        "| task | artifact | rows | same label, per exit | labels that differ | their largest margin "
+        "| median margin | same exit under the policy |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for task, artifacts in result["tasks"].items():
+        for name, values in artifacts.items():
+            margin = values["largest_margin_where_they_differ"]
+            lines.append(
+                f"| {task} | {name} | {values['rows']} | {_slashed(values['same_label_per_exit'], 2)} "
+                f"| {values['labels_that_differ']} | {'' if margin is None else f'{margin:.3f}'} "
+                f"| {values['median_margin']:.2f} | {values['same_exit_under_the_policy']:.2f} |"
+            )
+    return "\n".join(
+        [
+            "**The `ipex` backend against the reference**, validation rows, percent; a margin is the difference "
+            "between the reference's two best logits. Labels that differ are near ties: another order of float sums "
+            "puts an input on the other side of a rounding step.",
+            "",
+            *lines,
+            "",
+            _foot(result, f", IPEX {result['ipex']}"),
+        ]
+    )
 
 
 def _foot(result: dict, more: str = "") -> str:

@@ -188,7 +188,7 @@ def test_a_cascade_is_the_same_class(tmp_path):
 
 
 def test_a_forced_backend_that_is_not_there_raises(directory):
-    for name in ("native", "ipex", "cuda"):
+    for name in ("native", "cuda"):
         with pytest.raises(BackendUnavailable, match=f"backend='{name}'"):
             SweetModelForSequenceClassification.from_pretrained(directory, backend=name)
 

@@ -182,7 +182,7 @@ def test_a_forward_that_raised_leaves_nothing_behind():
     attachment = attach(model, SWEET)
     batch = tiny_batch()
     expected = model(**batch).loss
-    with pytest.raises(IndexError):
+    with pytest.raises((IndexError, RuntimeError)):  # IPEX, once imported, raises the latter
         model(**{**batch, "input_ids": batch["input_ids"] + 1000})
     assert attachment.exit_logits == {}
     assert torch.equal(model(**batch).loss, expected)

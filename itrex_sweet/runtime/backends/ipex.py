@@ -71,8 +71,8 @@ class IpexBackend(Backend):
     """Runs an early-exit artifact with IPEX on the CPU; whether with AVX-512 or AMX is its choice.
 
     Fused 8-bit layers are compiled anew for every shape they meet. Rows come in padded blocks of few shapes (`blocks`),
-    so that their number stays below `most_compilations`; each new one is counted, and logged once loading is over.
-    Float layers need no such compilation.
+    so that their number stays below `most_compilations`; each new one is counted, and after loading logged at level
+    DEBUG. Float layers need no such compilation.
 
     Calls from several threads wait for one another.
 
@@ -241,7 +241,7 @@ class _Subgraph:
         if size not in self.sizes:
             self.sizes.add(size)
             if self.int8_layers and self.is_loaded:
-                logger.info("%s: compiling for a new shape, %d rows of %d tokens", self.name, rows, columns)
+                logger.debug("%s: compiling for a new shape, %d rows of %d tokens", self.name, rows, columns)
         return self._module(*inputs)
 
     def _refuse_float_layers(self, inputs: tuple[torch.Tensor, ...]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import nn
 from torch.nn.functional import linear
@@ -54,9 +56,10 @@ class StaticLinear(nn.Module):
         self.input_scale, self.input_zero_point = float(layer.input_scale), int(layer.input_zero_point)
         zeros = torch.zeros(len(layer.weight), dtype=torch.int64)
         weight = layer.weight.float() * layer.weight_scale[:, None]
-        self.register_buffer(
-            "weight", torch.quantize_per_channel(weight, layer.weight_scale, zeros, axis=0, dtype=torch.qint8)
-        )
+        with warnings.catch_warnings():  # torch 2.13 deprecates them; compilers and exporters recognise nothing newer
+            warnings.filterwarnings("ignore", message=r"torch\.quantize_per_tensor.*deprecated")
+            quantized = torch.quantize_per_channel(weight, layer.weight_scale, zeros, axis=0, dtype=torch.qint8)
+        self.register_buffer("weight", quantized)
         self.register_buffer("bias", layer.bias)
         self.register_buffer("input_smoothing", layer.input_smoothing)
 
