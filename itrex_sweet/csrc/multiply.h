@@ -1,0 +1,192 @@
+// Products of rows with packed layers, and of small float matrices.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "packed.h"
+#include "threads.h"
+#include "vector.h"
+
+// c (Height, Width · 16) = a (Height, depth) times b (depth, Width · 16), both row by row; b may be int8.
+template <int Height, int Width, class Weight>
+SWEET_INLINE void float_tile(const float* a, int64_t a_stride, const Weight* b, int64_t b_stride, int depth, float* c,
+                             int64_t c_stride) {
+    f32x16 sums[Height][Width] = {};
+    for (int step = 0; step < depth; ++step) {
+        f32x16 weights[Width];
+#pragma GCC unroll 4
+        for (int part = 0; part < Width; ++part) weights[part] = load(b + step * b_stride + part * kLanes);
+#pragma GCC unroll 6
+        for (int row = 0; row < Height; ++row) {
+            const f32x16 input = splat(a[row * a_stride + step]);
+#pragma GCC unroll 4
+            for (int part = 0; part < Width; ++part) sums[row][part] += input * weights[part];
+        }
+    }
+    for (int row = 0; row < Height; ++row) {
+        for (int part = 0; part < Width; ++part) store(c + row * c_stride + part * kLanes, sums[row][part]);
+    }
+}
+
+template <int Width, class Weight>
+SWEET_INLINE void float_tile(int height, const float* a, int64_t a_stride, const Weight* b, int64_t b_stride, int depth,
+                             float* c, int64_t c_stride) {
+    static_assert(kFloatTileRows <= 6);
+    switch (height) {
+        case 1: return float_tile<1, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
+        case 2: return float_tile<2, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
+        case 3:
+            if constexpr (kFloatTileRows >= 3) return float_tile<3, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
+            break;
+        case 4:
+            if constexpr (kFloatTileRows >= 4) return float_tile<4, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
+            break;
+        case 5:
+            if constexpr (kFloatTileRows >= 5) return float_tile<5, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
+            break;
+        default:
+            if constexpr (kFloatTileRows >= 6) return float_tile<6, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
+    }
+}
+
+// Heights of tiles that cover `rows` with as little difference among them as can be: [first, first + height).
+template <class Each>
+SWEET_INLINE void even_tiles(int rows, int most, Each each) {
+    const int tiles = (rows + most - 1) / most;
+    for (int tile = 0; tile < tiles; ++tile) {
+        const int first = static_cast<int>(int64_t{rows} * tile / tiles);
+        each(first, static_cast<int>(int64_t{rows} * (tile + 1) / tiles) - first);
+    }
+}
+
+// c (rows, columns) = a (rows, depth) times b (depth, columns). Reads and writes whole vectors: b and c have room for
+// columns up to a multiple of 16.
+template <class Weight>
+void multiply_floats(const float* a, int64_t a_stride, int rows, const Weight* b, int64_t b_stride, int columns, int depth,
+                     float* c, int64_t c_stride) {
+    static_assert(kFloatTileVectors == 2 || kFloatTileVectors == 4);
+    for (int column = 0; column < columns; column += kFloatPanel) {
+        const int vectors = std::min(kFloatPanel, columns - column + kLanes - 1) / kLanes;
+        even_tiles(rows, kFloatTileRows, [&](int row, int height) {
+            const float* from = a + row * a_stride;
+            float* to = c + row * c_stride + column;
+            switch (vectors) {
+                case 1: return float_tile<1>(height, from, a_stride, b + column, b_stride, depth, to, c_stride);
+                case 2: return float_tile<2>(height, from, a_stride, b + column, b_stride, depth, to, c_stride);
+                case 3:
+                    if constexpr (kFloatTileVectors == 4)
+                        return float_tile<3>(height, from, a_stride, b + column, b_stride, depth, to, c_stride);
+                    break;
+                default:
+                    if constexpr (kFloatTileVectors == 4)
+                        return float_tile<4>(height, from, a_stride, b + column, b_stride, depth, to, c_stride);
+            }
+        });
+    }
+}
+
+// c (rows, columns) = a (rows, depth) times b (columns, depth) transposed: sums along the vectors.
+inline void multiply_transposed(const float* a, int64_t a_stride, int rows, const float* b, int64_t b_stride, int columns,
+                                int depth, float* c, int64_t c_stride) {
+    constexpr int kRows = kFloatTileRows >= 4 ? 4 : 2, kColumns = kFloatTileRows >= 4 ? 4 : 2;
+    for (int row = 0; row < rows; row += kRows) {
+        for (int column = 0; column < columns; column += kColumns) {
+            f32x16 sums[kRows][kColumns] = {};
+            const float *from_a[kRows], *from_b[kColumns];
+            for (int i = 0; i < kRows; ++i) from_a[i] = a + std::min(row + i, rows - 1) * a_stride;
+            for (int j = 0; j < kColumns; ++j) from_b[j] = b + std::min(column + j, columns - 1) * b_stride;
+            const auto step = [&](int place, auto loaded) __attribute__((always_inline)) {
+                f32x16 left[kRows];
+#pragma GCC unroll 4
+                for (int i = 0; i < kRows; ++i) left[i] = loaded(from_a[i] + place);
+#pragma GCC unroll 4
+                for (int j = 0; j < kColumns; ++j) {
+                    const f32x16 right = loaded(from_b[j] + place);
+#pragma GCC unroll 4
+                    for (int i = 0; i < kRows; ++i) sums[i][j] += left[i] * right;
+                }
+            };
+            int place = 0;
+            for (; place + kLanes <= depth; place += kLanes) step(place, [](const float* from) { return load(from); });
+            if (place < depth) step(place, [&](const float* from) { return load_some(from, depth - place); });
+            for (int i = 0; i < std::min(kRows, rows - row); ++i) {
+                for (int j = 0; j < std::min(kColumns, columns - column); ++j) {
+                    c[(row + i) * c_stride + column + j] = sum(sums[i][j]);
+                }
+            }
+        }
+    }
+}
+
+// Rows at a time, so that their inputs stay in the second cache while the panels pass by.
+inline int block_of_rows(int64_t stride) {
+    return std::max<int>(8 * kTileRows, static_cast<int>((int64_t{384} << 10) / std::max<int64_t>(stride, 1)));
+}
+
+template <class Finish>
+void multiply_integers(const Packed& layer, const Rows& input, int rows, const Team& team, Finish finish) {
+    const auto [first_panel, last_panel] = team.part(layer.panels());
+    if (first_panel == last_panel || rows == 0) return;
+    [[maybe_unused]] const TileSession session;
+    alignas(64) int32_t sums[kTileRows * kPanel];
+    const int groups = static_cast<int>(layer.padded_in()) / kGroup, block = block_of_rows(input.byte_stride);
+    const bool fixed = layer.has_fixed_scale();
+    for (int start = 0; start < rows; start += block) {
+        for (int64_t panel = first_panel; panel < last_panel; ++panel) {
+            const int8_t* weights = layer.weights.get() + panel * layer.padded_in() * kPanel;
+            even_tiles(std::min(block, rows - start), kTileRows, [&](int offset, int height) {
+                const int first = start + offset;
+                integer_tile(input.bytes + first * input.byte_stride, input.byte_stride, height, weights, groups, sums);
+                for (int half = 0; half < kPanel; half += kLanes) {
+                    const int64_t column = panel * kPanel + half;
+                    const int count = static_cast<int>(std::min<int64_t>(kLanes, layer.out - column));
+                    if (count <= 0) break;
+                    const auto column_sums = load_as<i32x16>(layer.column_sums.get() + column);
+                    const f32x16 weight_scale = load(layer.weight_scale.get() + column);
+                    const f32x16 bias = load(layer.bias.get() + column);
+                    for (int row = 0; row < height; ++row) {
+                        const int32_t zero_point = fixed ? layer.zero_point : input.zero_points[first + row];
+                        const float scale = fixed ? layer.input_scale : input.scales[first + row];
+                        const i32x16 exact = load_as<i32x16>(sums + row * kPanel + half) - zero_point * column_sums;
+                        const f32x16 scaled = __builtin_convertvector(exact, f32x16) * (scale * weight_scale);
+                        finish(first + row, column, scaled + bias, count);
+                    }
+                }
+            });
+        }
+    }
+}
+
+template <class Finish>
+void multiply_float_layer(const Packed& layer, const Rows& input, int rows, const Team& team, Finish finish) {
+    const auto [first_panel, last_panel] = team.part(layer.panels());
+    alignas(64) float sums[kFloatTileRows * kFloatPanel];
+    for (int64_t panel = first_panel; panel < last_panel; ++panel) {
+        const float* weights = layer.float_weights.get() + panel * layer.in * kFloatPanel;
+        even_tiles(rows, kFloatTileRows, [&](int first, int height) {
+            float_tile<kFloatTileVectors>(height, input.floats + first * input.float_stride, input.float_stride, weights,
+                                          kFloatPanel, layer.in, sums, kFloatPanel);
+            for (int part = 0; part < kFloatPanel; part += kLanes) {
+                const int64_t column = panel * kFloatPanel + part;
+                const int count = static_cast<int>(std::min<int64_t>(kLanes, layer.out - column));
+                if (count <= 0) break;
+                const f32x16 bias = load(layer.bias.get() + column);
+                for (int row = 0; row < height; ++row) {
+                    finish(first + row, column, load(sums + row * kFloatPanel + part) + bias, count);
+                }
+            }
+        });
+    }
+}
+
+// This thread's part of the columns of rows times a layer; finish(row, column, sixteen values, how many count) gets every
+// value once.
+template <class Finish>
+void multiply(const Packed& layer, const Rows& input, int rows, const Team& team, Finish finish) {
+    if (layer.is_integer) {
+        multiply_integers(layer, input, rows, team, finish);
+    } else {
+        multiply_float_layer(layer, input, rows, team, finish);
+    }
+}

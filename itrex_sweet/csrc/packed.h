@@ -1,0 +1,170 @@
+// A linear layer as the kernels read it, and its input in 8 bits.
+#pragma once
+
+#include <algorithm>
+#include <cfloat>
+#include <cstdint>
+
+#include "api.h"
+#include "buffer.h"
+#include "vector.h"
+
+constexpr int kPanel = 32;                                // columns of an integer panel
+constexpr int kFloatPanel = kFloatTileVectors * kLanes;   // columns of a float panel
+constexpr int64_t kInputMultiple = 64;                    // inputs are padded to it, by weights of zero
+
+inline int64_t round_up(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
+
+struct Packed {
+    int in = 0, out = 0;
+    bool is_integer = false;
+    float input_scale = 0.0f, inverse_scale = 0.0f;  // 0: a scale for each row
+    int32_t zero_point = 0;
+    Buffer<int8_t> weights;       // panels of [inputs / kGroup][kPanel][kGroup]
+    Buffer<float> float_weights;  // panels of [inputs][kFloatPanel]
+    Buffer<float> weight_scale, bias, smoothing;
+    Buffer<int32_t> column_sums;  // of the weights: what the zero point has to be multiplied by
+
+    Packed() = default;
+    explicit Packed(const sweet_linear& layer) : Packed(&layer, 1) {}
+
+    // Several layers that quantize the same input alike, their outputs side by side.
+    Packed(const sweet_linear* layers, int count) : in(layers->in), is_integer(layers->weight_scale != nullptr) {
+        for (int place = 0; place < count; ++place) out += layers[place].out;
+        if (out == 0) return;
+        input_scale = is_integer ? layers->input_scale : 0.0f;
+        inverse_scale = input_scale > 0.0f ? 1.0f / input_scale : 0.0f;
+        zero_point = layers->input_zero_point;
+        bias.reserve(round_up(out, kFloatPanel));
+        if (is_integer) {
+            weights.reserve(panels() * padded_in() * kPanel);
+            weight_scale.reserve(panels() * kPanel);
+            column_sums.reserve(panels() * kPanel);
+            if (layers->smoothing != nullptr) std::copy_n(layers->smoothing, in, smoothing.reserve(in));
+        } else {
+            float_weights.reserve(panels() * in * kFloatPanel);
+        }
+        int column = 0;
+        for (int place = 0; place < count; ++place) {
+            for (int row = 0; row < layers[place].out; ++row, ++column) pack_row(layers[place], row, column);
+        }
+    }
+
+    bool exists() const { return out > 0; }
+    bool has_fixed_scale() const { return is_integer && input_scale > 0.0f; }
+    int64_t padded_in() const { return round_up(in, kInputMultiple); }
+    int64_t panels() const { return round_up(out, is_integer ? kPanel : kFloatPanel) / (is_integer ? kPanel : kFloatPanel); }
+    int64_t bytes() const {
+        return weights.bytes() + float_weights.bytes() + weight_scale.bytes() + bias.bytes() + smoothing.bytes() +
+               column_sums.bytes();
+    }
+
+   private:
+    void pack_row(const sweet_linear& layer, int row, int column) {
+        if (layer.bias != nullptr) bias[column] = layer.bias[row];
+        if (!is_integer) {
+            const float* from = static_cast<const float*>(layer.weight) + int64_t{row} * in;
+            float* to = float_weights.get() + int64_t{column / kFloatPanel} * in * kFloatPanel + column % kFloatPanel;
+            for (int64_t input = 0; input < in; ++input) to[input * kFloatPanel] = from[input];
+            return;
+        }
+        const int8_t* from = static_cast<const int8_t*>(layer.weight) + int64_t{row} * in;
+        int8_t* to = weights.get() + int64_t{column / kPanel} * padded_in() * kPanel + column % kPanel * kGroup;
+        int32_t total = 0;
+        for (int64_t input = 0; input < in; ++input) {
+            to[input / kGroup * kGroup * kPanel + input % kGroup] = from[input];
+            total += from[input];
+        }
+        weight_scale[column] = layer.weight_scale[row];
+        column_sums[column] = total;
+    }
+};
+
+// Rows as a linear layer reads them: floats, or bytes with a scale and zero point per row.
+struct Rows {
+    const float* floats = nullptr;
+    int64_t float_stride = 0;
+    const uint8_t* bytes = nullptr;
+    int64_t byte_stride = 0;
+    const float* scales = nullptr;
+    const int32_t* zero_points = nullptr;
+};
+
+// Nearest whole number of x / scale, ties to even, plus the zero point, within 0 to 255; NaN becomes the zero point.
+SWEET_INLINE u8x16 quantize(f32x16 x, float inverse_scale, float zero_point) {
+    f32x16 steps = least(greatest(x * inverse_scale, splat(-zero_point)), splat(255.0f - zero_point));
+    steps = steps == steps ? steps : f32x16{};
+    return __builtin_convertvector(__builtin_convertvector(nearest(steps) + zero_point, i32x16), u8x16);
+}
+
+// Memory for one layer's input.
+class Input {
+   public:
+    // Room for `rows` rows as `layer` reads them, also in float if a layer before writes them. Tiles read up to
+    // `kTileRows` rows beyond.
+    void prepare(const Packed& layer, int64_t rows, bool with_floats) {
+        layer_ = &layer;
+        if (with_floats && !layer.has_fixed_scale()) floats_.reserve(rows * layer.in);
+        if (!layer.is_integer) return;
+        stride_ = layer.padded_in();
+        bytes_.reserve((rows + kTileRows) * stride_);
+        scales_.reserve(rows);
+        zero_points_.reserve(rows);
+    }
+
+    const Packed& layer() const { return *layer_; }
+    float* floats() const { return floats_.get(); }
+    int64_t memory() const {
+        return floats_.bytes() + bytes_.bytes() + scales_.bytes() + zero_points_.bytes();
+    }
+
+    // `floats`: where the rows are in float, if the layer reads floats; this object's own memory by default.
+    Rows rows(const float* floats = nullptr) const {
+        return {floats ? floats : floats_.get(), layer_->in, bytes_.get(), stride_, scales_.get(), zero_points_.get()};
+    }
+
+    // Sixteen values of a row, from a layer before: in 8 bits where the scale is known beforehand, else in float.
+    SWEET_INLINE void put(int64_t row, int64_t column, f32x16 values, int count) const {
+        if (!layer_->has_fixed_scale()) return store_some(floats_.get() + row * layer_->in + column, values, count);
+        if (!layer_->smoothing.empty()) values *= load(layer_->smoothing.get() + column);
+        const u8x16 quantized = quantize(values, layer_->inverse_scale, static_cast<float>(layer_->zero_point));
+        store_some(bytes_.get() + row * stride_ + column, quantized, count);
+    }
+
+    // A whole row, from floats.
+    void quantize_row(int64_t row, const float* x) const {
+        if (!layer_->is_integer) return;
+        const int in = layer_->in;
+        const float* smoothing = layer_->smoothing.empty() ? nullptr : layer_->smoothing.get();
+        const auto value = [&](int column) {
+            const f32x16 loaded = load_some(x + column, std::min(kLanes, in - column));
+            return smoothing ? loaded * load(smoothing + column) : loaded;
+        };
+        float scale = layer_->input_scale;
+        int32_t zero_point = layer_->zero_point;
+        if (!layer_->has_fixed_scale()) {
+            f32x16 low = {}, high = {};
+            for (int column = 0; column < in; column += kLanes) {
+                low = least(low, value(column));
+                high = greatest(high, value(column));
+            }
+            scale = (greatest_of(high) - least_of(low)) / 255.0f;
+            if (!(scale > FLT_MIN)) scale = 1.0f;
+            const float zero = nearest(splat(std::min(-least_of(low) / scale, 255.0f)))[0];
+            zero_point = static_cast<int32_t>(zero);
+            scales_[row] = scale;
+            zero_points_[row] = zero_point;
+        }
+        uint8_t* to = bytes_.get() + row * stride_;
+        for (int column = 0; column < in; column += kLanes) {
+            store_some(to + column, quantize(value(column), 1.0f / scale, static_cast<float>(zero_point)), in - column);
+        }
+    }
+
+   private:
+    const Packed* layer_ = nullptr;
+    Buffer<float> floats_, scales_;
+    Buffer<uint8_t> bytes_;
+    Buffer<int32_t> zero_points_;
+    int64_t stride_ = 0;
+};

@@ -1,0 +1,41 @@
+// Integer tiles in plain C++: the reference that every other instruction set equals to the bit.
+#pragma once
+
+#include <cstdint>
+
+#include "vector.h"
+
+constexpr char kInstructionSet[] = "portable";
+constexpr int kGroup = 4;             // inputs that stand side by side in a packed panel
+constexpr int kTileRows = 4;          // rows of one integer tile
+constexpr int kFloatTileRows = 2;     // rows and vectors of one float tile: what the registers hold
+constexpr int kFloatTileVectors = 2;
+
+struct TileSession {};
+
+// c (rows, kPanel) = a (rows, groups · kGroup) uint8 times a packed panel.
+SWEET_INLINE void integer_tile(const uint8_t* a, int64_t stride, int rows, const int8_t* panel, int groups, int32_t* c) {
+    for (int row = 0; row < rows; ++row) {
+        int32_t sums[32] = {};
+        for (int group = 0; group < groups; ++group) {
+            const uint8_t* inputs = a + row * stride + group * 4;
+            const int8_t* weights = panel + int64_t{group} * 128;
+            for (int column = 0; column < 32; ++column) {
+                for (int part = 0; part < 4; ++part) sums[column] += inputs[part] * weights[column * 4 + part];
+            }
+        }
+        for (int column = 0; column < 32; ++column) c[row * 32 + column] = sums[column];
+    }
+}
+
+// Multiply-adds of `turns` tiles whose inputs and weights stay in the first cache.
+inline int64_t peak_turns(int64_t turns) {
+    alignas(64) static const uint8_t inputs[kTileRows * 128] = {};
+    alignas(64) static const int8_t weights[32 * 128] = {};
+    alignas(64) int32_t sums[kTileRows * 32];
+    for (int64_t turn = 0; turn < turns; ++turn) {
+        integer_tile(inputs, 128, kTileRows, weights, 128 / kGroup, sums);
+        asm volatile("" ::"r"(sums) : "memory");
+    }
+    return turns * kTileRows * 32 * 128;
+}

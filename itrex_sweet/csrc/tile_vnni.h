@@ -1,0 +1,83 @@
+// Integer tiles with AVX-512 VNNI: `vpdpbusd` multiplies 64 pairs and adds them to sixteen 32-bit sums, never saturating.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "vector.h"
+
+#ifndef SWEET_ISA_AMX
+constexpr char kInstructionSet[] = "avx512_vnni";
+constexpr int kTileRows = 12;
+
+struct TileSession {};
+#endif
+constexpr int kGroup = 4;
+constexpr int kFloatTileRows = 6;
+constexpr int kFloatTileVectors = 4;
+
+// 12 rows by 2 vectors are 24 sums; with two vectors of weights and one of inputs they fill 27 of 32 registers. Per
+// step 14 loads feed 24 multiplications, so the multipliers and not the loads are what limits.
+template <int Rows>
+SWEET_INLINE void vnni_tile(const uint8_t* a, int64_t stride, const int8_t* panel, int groups, int32_t* c) {
+    __m512i sums[Rows][2];
+#pragma GCC unroll 16
+    for (int row = 0; row < Rows; ++row) sums[row][0] = sums[row][1] = _mm512_setzero_si512();
+    for (int group = 0; group < groups; ++group) {
+        const __m512i first = _mm512_loadu_si512(panel), second = _mm512_loadu_si512(panel + 64);
+        _mm_prefetch(reinterpret_cast<const char*>(panel + 1024), _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(panel + 1088), _MM_HINT_T0);
+        panel += 128;
+#pragma GCC unroll 16
+        for (int row = 0; row < Rows; ++row) {
+            int32_t quad;
+            std::memcpy(&quad, a + row * stride + group * 4, sizeof(quad));
+            const __m512i inputs = _mm512_set1_epi32(quad);
+            sums[row][0] = _mm512_dpbusd_epi32(sums[row][0], inputs, first);
+            sums[row][1] = _mm512_dpbusd_epi32(sums[row][1], inputs, second);
+        }
+    }
+#pragma GCC unroll 16
+    for (int row = 0; row < Rows; ++row) {
+        _mm512_storeu_si512(c + row * 32, sums[row][0]);
+        _mm512_storeu_si512(c + row * 32 + 16, sums[row][1]);
+    }
+}
+
+SWEET_INLINE void vnni_tile(const uint8_t* a, int64_t stride, int rows, const int8_t* panel, int groups, int32_t* c) {
+    switch (rows) {
+        case 1: vnni_tile<1>(a, stride, panel, groups, c); break;
+        case 2: vnni_tile<2>(a, stride, panel, groups, c); break;
+        case 3: vnni_tile<3>(a, stride, panel, groups, c); break;
+        case 4: vnni_tile<4>(a, stride, panel, groups, c); break;
+        case 5: vnni_tile<5>(a, stride, panel, groups, c); break;
+        case 6: vnni_tile<6>(a, stride, panel, groups, c); break;
+        case 7: vnni_tile<7>(a, stride, panel, groups, c); break;
+        case 8: vnni_tile<8>(a, stride, panel, groups, c); break;
+        case 9: vnni_tile<9>(a, stride, panel, groups, c); break;
+        case 10: vnni_tile<10>(a, stride, panel, groups, c); break;
+        case 11: vnni_tile<11>(a, stride, panel, groups, c); break;
+        default: vnni_tile<12>(a, stride, panel, groups, c); break;
+    }
+}
+
+// Multiply-adds of `turns` turns of 24 `vpdpbusd` that need nothing but registers.
+inline int64_t peak_turns(int64_t turns) {
+    __m512i sums[24];
+    for (__m512i& sum : sums) sum = _mm512_setzero_si512();
+    __m512i inputs = _mm512_set1_epi8(1), weights = _mm512_set1_epi8(1);
+    for (int64_t turn = 0; turn < turns; ++turn) {
+        asm volatile("" : "+v"(inputs), "+v"(weights));
+#pragma GCC unroll 24
+        for (int place = 0; place < 24; ++place) sums[place] = _mm512_dpbusd_epi32(sums[place], inputs, weights);
+    }
+    for (__m512i& sum : sums) asm volatile("" ::"v"(sum));
+    return turns * 24 * 64;
+}
+
+#ifndef SWEET_ISA_AMX
+SWEET_INLINE void integer_tile(const uint8_t* a, int64_t stride, int rows, const int8_t* panel, int groups, int32_t* c) {
+    vnni_tile(a, stride, rows, panel, groups, c);
+}
+#endif

@@ -1,0 +1,103 @@
+// Sixteen floats at a time, in the compiler's own vector types: one source for every instruction set.
+//
+// Every operation is per lane or in a fixed order, so a value never depends on its neighbours.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#define SWEET_INLINE inline __attribute__((always_inline))
+
+typedef float f32x16 __attribute__((vector_size(64)));
+typedef int32_t i32x16 __attribute__((vector_size(64)));
+typedef uint32_t u32x16 __attribute__((vector_size(64)));
+typedef int8_t i8x16 __attribute__((vector_size(16)));
+typedef uint8_t u8x16 __attribute__((vector_size(16)));
+
+constexpr int kLanes = 16;
+
+template <class Vector, class Element>
+SWEET_INLINE Vector load_as(const Element* from) {
+    Vector vector;
+    std::memcpy(&vector, from, sizeof(vector));
+    return vector;
+}
+
+SWEET_INLINE f32x16 splat(float value) { return value - f32x16{}; }
+SWEET_INLINE f32x16 load(const float* from) { return load_as<f32x16>(from); }
+SWEET_INLINE f32x16 load(const int8_t* from) { return __builtin_convertvector(load_as<i8x16>(from), f32x16); }
+SWEET_INLINE void store(float* to, f32x16 vector) { std::memcpy(to, &vector, sizeof(vector)); }
+SWEET_INLINE void store(uint8_t* to, u8x16 vector) { std::memcpy(to, &vector, sizeof(vector)); }
+
+// The first `count` ≤ 16 elements; the lanes beyond are zero.
+SWEET_INLINE f32x16 load_some(const float* from, int count) {
+    f32x16 vector = {};
+    std::memcpy(&vector, from, sizeof(float) * static_cast<size_t>(count));
+    return vector;
+}
+
+template <class Element, class Vector>
+SWEET_INLINE void store_some(Element* to, Vector vector, int count) {
+    if (count >= kLanes) {
+        std::memcpy(to, &vector, sizeof(vector));
+    } else {
+        std::memcpy(to, &vector, sizeof(Element) * static_cast<size_t>(count));
+    }
+}
+
+SWEET_INLINE f32x16 least(f32x16 a, f32x16 b) { return a < b ? a : b; }
+SWEET_INLINE f32x16 greatest(f32x16 a, f32x16 b) { return a > b ? a : b; }
+
+// Lanes at and beyond `count` replaced.
+SWEET_INLINE f32x16 keep_some(f32x16 vector, int count, float other) {
+    const i32x16 lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return lanes < count ? vector : splat(other);
+}
+
+SWEET_INLINE float sum(f32x16 v) {
+    v += __builtin_shuffle(v, i32x16{8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7});
+    v += __builtin_shuffle(v, i32x16{4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11});
+    v += __builtin_shuffle(v, i32x16{2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13});
+    return v[0] + v[1];
+}
+
+SWEET_INLINE float greatest_of(f32x16 v) {
+    float most = v[0];
+    for (int lane = 1; lane < kLanes; ++lane) most = v[lane] > most ? v[lane] : most;
+    return most;
+}
+
+SWEET_INLINE float least_of(f32x16 v) { return -greatest_of(-v); }
+
+// Nearest whole number, ties to even, for |x| < 2²²: adding 1.5 · 2²³ pushes the fraction out of the mantissa.
+SWEET_INLINE f32x16 nearest(f32x16 x) {
+    const float magic = 12582912.0f;
+    return (x + magic) - magic;
+}
+
+// eˣ, relative error below 2e-7: eˣ = 2ⁿ eʳ with |r| ≤ ln 2 / 2, eʳ by a polynomial fitted in relative error.
+SWEET_INLINE f32x16 exponential(f32x16 x) {
+    x = least(greatest(x, splat(-87.0f)), splat(88.0f));
+    const f32x16 n = nearest(x * 1.44269504f);
+    const f32x16 r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts (Cody and Waite)
+    f32x16 p = r * 0.0013751407f + 0.0083689159f;
+    p = p * r + 0.0416695327f;
+    p = p * r + 0.1666651815f;
+    p = p * r + 0.4999998807f;
+    p = p * (r * r) + r + 1.0f;
+    return (f32x16)((i32x16)p + (__builtin_convertvector(n, i32x16) << 23));
+}
+
+// erf x, absolute error below 2e-7 (Abramowitz and Stegun 1964, formula 7.1.26).
+SWEET_INLINE f32x16 error_function(f32x16 x) {
+    const f32x16 size = x < 0.0f ? -x : x;
+    const f32x16 t = 1.0f / (size * 0.3275911f + 1.0f);
+    f32x16 p = t * 1.061405429f + -1.453152027f;
+    p = p * t + 1.421413741f;
+    p = p * t + -0.284496736f;
+    p = p * t + 0.254829592f;
+    const f32x16 result = 1.0f - p * t * exponential(-(size * size));
+    return x < 0.0f ? -result : result;
+}
+
+SWEET_INLINE f32x16 hyperbolic_tangent(f32x16 x) { return 1.0f - 2.0f / (exponential(x + x) + 1.0f); }

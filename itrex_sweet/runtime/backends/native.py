@@ -1,0 +1,164 @@
+"""Runs an artifact with the package's own engine: packed rows, 8-bit or float weights, a kernel per instruction set."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from itrex_sweet.artifact import Artifact
+from itrex_sweet.runtime.backends.base import Backend
+from itrex_sweet.runtime.encoder import Encoder
+from itrex_sweet.runtime.native.library import default_threads, load
+from itrex_sweet.runtime.native.packing import new_model
+from itrex_sweet.runtime.ragged import TokenBatch
+from itrex_sweet.runtime.weights import load_encoder
+
+READ_BEYOND = 16  # floats behind the last row that kernels may read
+
+
+@dataclass(frozen=True)
+class NativeHidden:
+    """Rows of states in memory that they share. Rows are dropped and merged by their addresses; no state is moved.
+
+    Args:
+        addresses: (rows,) uint64, where each row's states begin, (tokens of the row, hidden) float32.
+        lengths: (rows,) int64, tokens of each row.
+        owners: the arrays that the addresses lie in.
+    """
+
+    addresses: np.ndarray
+    lengths: np.ndarray
+    owners: tuple[np.ndarray, ...]
+
+    def __len__(self) -> int:
+        return len(self.addresses)
+
+    def select(self, rows: np.ndarray) -> NativeHidden:
+        return NativeHidden(self.addresses[rows], self.lengths[rows], self.owners)
+
+
+class NativeBackend(Backend):
+    """Runs an early-exit artifact with the native engine.
+
+    A row's logits are the same to the bit whatever other rows come with it, and whatever the number of threads. Calls
+    from several Python threads wait for one another; the interpreter's lock is free meanwhile. After a fork the child
+    goes on with threads of its own.
+
+    Args:
+        artifact: opened by `open_artifact`.
+        encoder: to run instead of the artifact's own weights.
+        threads: the cores that this process may use if absent.
+        isa: instruction set, one of `runtime.native.library.ISAS`; the best one here if absent.
+
+    Raises:
+        BackendUnavailable: nothing was built, the instruction set cannot be used, or the artifact has layers that the
+            engine does not know.
+    """
+
+    name = "native"
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        encoder: Encoder | None = None,
+        threads: int | None = None,
+        isa: str | None = None,
+    ):
+        super().__init__(artifact)
+        library = load(isa)
+        encoder = encoder or load_encoder(artifact)
+        self.isa = library.isa
+        self.threads = threads or default_threads()
+        self._library = library
+        self._model = new_model(library, encoder, artifact.exits, self.threads)
+        weakref.finalize(self, library.sweet_model_free, self._model)
+        self._hidden_size = len(encoder.layers[0].output_norm.weight)
+        self._num_labels = encoder.heads[-1].classifier.weight.shape[0]
+        self._vocabulary = len(encoder.embeddings.words)
+        self._max_tokens, self._uncounted_token = encoder.max_tokens, encoder.uncounted_token
+
+    @property
+    def num_labels(self) -> int:
+        return self._num_labels
+
+    @property
+    def vocabulary(self) -> int:
+        return self._vocabulary
+
+    @property
+    def max_tokens(self) -> int | None:
+        return self._max_tokens
+
+    @property
+    def uncounted_token(self) -> int | None:
+        return self._uncounted_token
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the packed weights and tables."""
+        return self._library.call("sweet_model_bytes", self._model)
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Bytes of the memory that calls work in; it grows to what the largest call needed."""
+        return self._library.call("sweet_workspace_bytes", self._model)
+
+    def embed(self, batch: TokenBatch) -> NativeHidden:
+        lengths = batch.lengths
+        inputs = (batch.input_ids, batch.token_type_ids, batch.position_ids)
+        ids, types, positions = (np.ascontiguousarray(part, dtype=np.int64) for part in inputs)
+        states, hidden = self._new_states(lengths)
+        self._library.call(
+            "sweet_embed",
+            self._model,
+            len(lengths),
+            lengths.ctypes.data,
+            ids.ctypes.data,
+            types.ctypes.data,
+            positions.ctypes.data,
+            states.ctypes.data,
+        )
+        return hidden
+
+    def probe(self, exit_index: int, hidden: NativeHidden) -> np.ndarray:
+        logits = np.empty((len(hidden), self._num_labels), dtype=np.float32)
+        self._over_rows("sweet_probe", exit_index, hidden, logits)
+        return logits
+
+    def advance(self, exit_index: int, hidden: NativeHidden) -> NativeHidden:
+        states, advanced = self._new_states(hidden.lengths)
+        self._over_rows("sweet_advance", exit_index, hidden, states)
+        return advanced
+
+    def merge(self, parts: Sequence[NativeHidden]) -> NativeHidden:
+        if len(parts) == 1:
+            return parts[0]
+        return NativeHidden(
+            np.concatenate([part.addresses for part in parts]),
+            np.concatenate([part.lengths for part in parts]),
+            tuple({id(owner): owner for part in parts for owner in part.owners}.values()),
+        )
+
+    def _over_rows(self, function: str, exit_index: int, hidden: NativeHidden, output: np.ndarray) -> None:
+        addresses, lengths = hidden.addresses, hidden.lengths
+        self._library.call(
+            function,
+            self._model,
+            exit_index,
+            len(addresses),
+            addresses.ctypes.data,
+            lengths.ctypes.data,
+            output.ctypes.data,
+        )
+
+    def _new_states(self, lengths: np.ndarray) -> tuple[np.ndarray, NativeHidden]:
+        """Memory for packed rows, not yet written."""
+        ends = np.cumsum(lengths)
+        tokens = int(ends[-1]) if len(ends) else 0
+        states = np.empty(tokens * self._hidden_size + READ_BEYOND, dtype=np.float32)
+        row_bytes = states.itemsize * self._hidden_size
+        addresses = ((ends - lengths) * row_bytes + states.ctypes.data).astype(np.uint64)
+        return states, NativeHidden(addresses, lengths, (states,))

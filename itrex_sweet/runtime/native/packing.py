@@ -1,0 +1,149 @@
+"""Hands an encoder's tensors to the engine, which packs copies of them."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+import torch
+
+from itrex_sweet.errors import BackendUnavailable
+from itrex_sweet.runtime.encoder import AnyLinear, Embeddings, Encoder, Head, Layer, Norm, QuantizedLinear
+from itrex_sweet.runtime.native.library import (
+    ACTIVATIONS,
+    CDescription,
+    CEmbeddings,
+    CHead,
+    CLayer,
+    CLinear,
+    CNorm,
+    Library,
+)
+
+# transformers' names → the engine's
+_ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "tanh": "tanh",
+    "silu": "silu",
+    "swish": "silu",
+}
+_LAYER_LINEARS = ("query", "key", "value", "attention_output", "up", "down")
+
+
+def new_model(library: Library, encoder: Encoder, exits: tuple[int, ...], threads: int) -> int:
+    """Makes the engine's model of an encoder.
+
+    Args:
+        exits: counts of layers, one per head of the encoder.
+        threads: that every call of the model uses.
+
+    Returns:
+        the model's address, to be given to `sweet_model_free` at the end.
+
+    Raises:
+        BackendUnavailable: the engine does not know such layers.
+    """
+    refuse_unknown(encoder)
+    description = _Description()
+    return library.call("sweet_model_new", ctypes.byref(description.of(encoder, exits)), threads)
+
+
+def refuse_unknown(encoder: Encoder) -> None:
+    """Names what the engine cannot compute.
+
+    Raises:
+        BackendUnavailable: disentangled attention, a convolution, or an activation it does not know.
+    """
+    if any(layer.relative is not None or layer.convolution is not None for layer in encoder.layers):
+        raise BackendUnavailable(
+            "The native engine does not know DeBERTa's disentangled attention. Run this artifact with backend='torch', "
+            "or backend='ipex' where it is installed."
+        )
+    for activation in {encoder.activation, *(head.activation for head in encoder.heads)}:
+        if activation not in _ACTIVATIONS:
+            raise BackendUnavailable(
+                f"The native engine does not know the activation {activation!r}, only {', '.join(_ACTIVATIONS)}. Run "
+                "this artifact with backend='torch'."
+            )
+
+
+class _Description:
+    """Builds the C structures, and keeps alive what they point at."""
+
+    def __init__(self) -> None:
+        self._kept: list[Any] = []
+
+    def of(self, encoder: Encoder, exits: tuple[int, ...]) -> CDescription:
+        layers = (CLayer * len(encoder.layers))(*map(self._layer, encoder.layers))
+        heads = (CHead * len(encoder.heads))(*map(self._head, encoder.heads))
+        counts = np.array(exits, dtype=np.int32)
+        self._kept += [layers, heads, counts]
+        return CDescription(
+            self._embeddings(encoder.embeddings, encoder.uncounted_token),
+            layers,
+            heads,
+            counts.ctypes.data,
+            len(layers),
+            len(heads),
+            encoder.num_attention_heads,
+            _activation(encoder.activation),
+            encoder.score_scale,
+            len(encoder.layers[0].output_norm.weight),
+        )
+
+    def _layer(self, layer: Layer) -> CLayer:
+        linears = (self._linear(getattr(layer, name)) for name in _LAYER_LINEARS)
+        return CLayer(*linears, self._norm(layer.attention_norm), self._norm(layer.output_norm))
+
+    def _head(self, head: Head) -> CHead:
+        return CHead(self._linear(head.dense), self._linear(head.classifier), _activation(head.activation), 0)
+
+    def _embeddings(self, tables: Embeddings, uncounted_token: int | None) -> CEmbeddings:
+        parts = [tables.words, tables.positions, tables.token_types]
+        return CEmbeddings(
+            *(self._floats(part) for part in parts),
+            *(0 if part is None else len(part) for part in (tables.words, tables.positions, tables.token_types)),
+            tables.words.shape[1],
+            0 if uncounted_token is None else uncounted_token + 1,
+            0,
+            self._norm(tables.norm),
+            self._linear(tables.projection_before_norm),
+            self._linear(tables.projection_after_norm),
+        )
+
+    def _linear(self, layer: AnyLinear | None) -> CLinear:
+        if layer is None:
+            return CLinear()
+        out, in_ = layer.weight.shape
+        if not isinstance(layer, QuantizedLinear):
+            return CLinear(self._floats(layer.weight), None, self._floats(layer.bias), None, 0.0, 0, in_, out)
+        return CLinear(
+            self._address(layer.weight, torch.int8),
+            self._floats(layer.weight_scale),
+            self._floats(layer.bias),
+            self._floats(layer.input_smoothing),
+            0.0 if layer.input_scale is None else layer.input_scale,
+            0 if layer.input_zero_point is None else layer.input_zero_point,
+            in_,
+            out,
+        )
+
+    def _norm(self, norm: Norm) -> CNorm:
+        return CNorm(self._floats(norm.weight), self._floats(norm.bias), norm.eps, len(norm.weight))
+
+    def _floats(self, tensor: torch.Tensor | None) -> int | None:
+        return None if tensor is None else self._address(tensor, torch.float32)
+
+    def _address(self, tensor: torch.Tensor, dtype: torch.dtype) -> int:
+        tensor = tensor.detach().to(dtype).contiguous()
+        self._kept.append(tensor)
+        return tensor.data_ptr()
+
+
+def _activation(name: str) -> int:
+    return ACTIVATIONS[_ACTIVATIONS[name]]
