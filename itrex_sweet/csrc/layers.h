@@ -49,7 +49,7 @@ SWEET_INLINE f32x16 activate(int32_t activation, f32x16 x) {
     switch (activation) {
         case SWEET_GELU: return x * 0.5f * (error_function(x * 0.70710678f) + 1.0f);
         case SWEET_GELU_TANH: return x * 0.5f * (hyperbolic_tangent((x * x * x * 0.044715f + x) * 0.79788456f) + 1.0f);
-        case SWEET_RELU: return greatest(x, f32x16{});
+        case SWEET_RELU: return greatest(f32x16{}, x);
         case SWEET_TANH: return hyperbolic_tangent(x);
         default: return x / (exponential(-x) + 1.0f);  // SWEET_SILU
     }

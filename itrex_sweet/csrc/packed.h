@@ -92,7 +92,7 @@ struct Rows {
 
 // Nearest whole number of x / scale, ties to even, plus the zero point, within 0 to 255; NaN becomes the zero point.
 SWEET_INLINE u8x16 quantize(f32x16 x, float inverse_scale, float zero_point) {
-    f32x16 steps = least(greatest(x * inverse_scale, splat(-zero_point)), splat(255.0f - zero_point));
+    f32x16 steps = clamp(x * inverse_scale, -zero_point, 255.0f - zero_point);
     steps = steps == steps ? steps : f32x16{};
     return __builtin_convertvector(__builtin_convertvector(nearest(steps) + zero_point, i32x16), u8x16);
 }

@@ -45,8 +45,11 @@ SWEET_INLINE void store_some(Element* to, Vector vector, int count) {
     }
 }
 
+// Where a value is not a number, these give the second argument.
 SWEET_INLINE f32x16 least(f32x16 a, f32x16 b) { return a < b ? a : b; }
 SWEET_INLINE f32x16 greatest(f32x16 a, f32x16 b) { return a > b ? a : b; }
+// Between two bounds; what is not a number stays so.
+SWEET_INLINE f32x16 clamp(f32x16 x, float low, float high) { return least(splat(high), greatest(splat(low), x)); }
 
 // Lanes at and beyond `count` replaced.
 SWEET_INLINE f32x16 keep_some(f32x16 vector, int count, float other) {
@@ -77,7 +80,7 @@ SWEET_INLINE f32x16 nearest(f32x16 x) {
 
 // eˣ, relative error below 2e-7: eˣ = 2ⁿ eʳ with |r| ≤ ln 2 / 2, eʳ by a polynomial fitted in relative error.
 SWEET_INLINE f32x16 exponential(f32x16 x) {
-    x = least(greatest(x, splat(-87.0f)), splat(88.0f));
+    x = clamp(x, -87.0f, 88.0f);
     const f32x16 n = nearest(x * 1.44269504f);
     const f32x16 r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts (Cody and Waite)
     f32x16 p = r * 0.0013751407f + 0.0083689159f;

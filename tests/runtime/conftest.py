@@ -4,11 +4,13 @@ import pytest
 
 from itrex_sweet.runtime.backends import load_backend
 from itrex_sweet.runtime.backends.ipex import IpexBackend
+from itrex_sweet.runtime.backends.native import NativeBackend
 from itrex_sweet.runtime.backends.torch import TorchBackend
 from tests.quantized_encoders import quantized
 from tests.tiny_artifacts import tiny_artifact, tiny_cascade
 
 EXITS = (1, 2, 4)
+ENGINES = {"": TorchBackend, "ipex": IpexBackend, "native": NativeBackend}
 
 
 @pytest.fixture(scope="session")
@@ -16,7 +18,7 @@ def backend_of(tmp_path_factory):
     """Loads the backend of a family's tiny artifact; `cascade` is a cascade of tiny BERTs.
 
     `"bert"` runs on the reference, `"bert static"` there in INT8 by that recipe, `"bert on ipex"` and
-    `"bert static on ipex"` on IPEX.
+    `"bert static on ipex"` on IPEX, and so with `native`.
     """
     loaded = {}
 
@@ -31,7 +33,7 @@ def backend_of(tmp_path_factory):
         if recipe or engine:
             reference = load(family, exits)
             encoder = quantized(reference.encoder, recipe) if recipe else reference.encoder
-            return (IpexBackend if engine else TorchBackend)(reference.artifact, encoder=encoder)
+            return ENGINES[engine](reference.artifact, encoder=encoder)
         write = tiny_cascade if family == "cascade" else tiny_artifact
         artifact = write(tmp_path_factory.mktemp(family), "bert" if family == "cascade" else family, exits)
         return load_backend(artifact, "torch")

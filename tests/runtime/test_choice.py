@@ -1,5 +1,6 @@
 """Which backend runs an artifact: the one named or an error, and for `auto` the one that measured fastest."""
 
+import functools
 import logging
 
 import pytest
@@ -10,6 +11,7 @@ from itrex_sweet.quantization.packing import pack
 from itrex_sweet.runtime import backends
 from itrex_sweet.runtime.backends import ipex as room
 from itrex_sweet.runtime.backends import load_backend, missing_for
+from itrex_sweet.runtime.backends import native as native_room
 from itrex_sweet.runtime.ragged import TokenBatch
 from tests.quantization.hooked import observed_by_hooks
 from tests.tiny_artifacts import tiny_artifact, tiny_cascade
@@ -33,29 +35,44 @@ def artifacts(tmp_path_factory):
 
 
 class Made:
-    def __init__(self, artifact, *options):
-        self.name, self.options = "ipex", options
+    def __init__(self, name, artifact, *options):
+        self.name, self.options = name, options
 
 
 @pytest.mark.parametrize(
     ("kind", "dtype", "usable", "taken"),
     [
-        ("static", None, True, "ipex"),
-        ("static", None, False, "torch"),
-        ("dynamic", None, True, "torch"),
-        ("float32", None, True, "torch"),
-        ("float32", "bfloat16", True, "ipex"),
+        ("static", None, {"native", "ipex"}, "native"),
+        ("dynamic", None, {"native", "ipex"}, "native"),
+        ("float32", None, {"native", "ipex"}, "native"),
+        ("static", None, {"ipex"}, "ipex"),
+        ("static", None, set(), "torch"),
+        ("dynamic", None, {"ipex"}, "torch"),
+        ("float32", None, {"ipex"}, "torch"),
+        ("float32", "bfloat16", {"native", "ipex"}, "ipex"),
     ],
 )
 def test_auto_takes_what_measured_fastest_and_says_so(monkeypatch, caplog, artifacts, kind, dtype, usable, taken):
-    monkeypatch.setattr(room, "IpexBackend", Made)
-    monkeypatch.setattr(backends, "missing_for", lambda name: None if usable else "not installed")
+    monkeypatch.setattr(room, "IpexBackend", functools.partial(Made, "ipex"))
+    monkeypatch.setattr(native_room, "NativeBackend", functools.partial(Made, "native"))
+    monkeypatch.setattr(backends, "missing_for", lambda name: None if name in usable else "not installed")
     with caplog.at_level(logging.INFO, "itrex_sweet"):
         backend = load_backend(artifacts[kind], "auto", dtype=dtype, warm_up=[(1, 8)])
     assert backend.name == taken
-    assert ("took ipex" in caplog.text) == (taken == "ipex")
+    assert (f"took {taken}" in caplog.text) == (taken != "torch")
     if taken == "ipex":
         assert backend.options == (dtype or "float32", [(1, 8)])
+
+
+def test_auto_passes_over_what_cannot_run_the_artifact(monkeypatch, caplog, artifacts):
+    def refuse(artifact):
+        raise BackendUnavailable("an unknown layer")
+
+    monkeypatch.setattr(native_room, "NativeBackend", refuse)
+    monkeypatch.setattr(backends, "missing_for", lambda name: None if name == "native" else "not installed")
+    with caplog.at_level(logging.INFO, "itrex_sweet"):
+        assert load_backend(artifacts["float32"], "auto").name == "torch"
+    assert "passed over native: an unknown layer" in caplog.text
 
 
 def test_a_backend_that_is_named_is_never_replaced(artifacts, monkeypatch):

@@ -14,9 +14,15 @@ from tests.tiny_models import FAMILY_CONFIGS
 NUM_EXITS = 3
 NEEDS_IPEX = pytest.mark.skipif(missing_for("ipex") is not None, reason="IPEX is not usable here")
 ON_IPEX = [pytest.param(name, marks=NEEDS_IPEX) for name in ("bert on ipex", "bert static on ipex")]
+NEEDS_NATIVE = pytest.mark.skipif(missing_for("native") is not None, reason="the native engine was not built")
+NATIVE_FAMILIES = ("bert", "roberta", "xlm-roberta", "electra", "distilbert")
+ON_NATIVE = [
+    pytest.param(f"{name} on native", marks=NEEDS_NATIVE)
+    for name in (*NATIVE_FAMILIES, "bert static", "roberta smooth", "distilbert dynamic", "electra mixed")
+]
 INT8 = ["bert static", "bert smooth", "bert dynamic", "deberta-v3 static"]
-EVERY_BACKEND = [*FAMILY_CONFIGS, "cascade", *INT8, *ON_IPEX]
-ONE_OF_EACH = ["bert", "deberta", "cascade", "bert static", "bert dynamic", *ON_IPEX]
+EVERY_BACKEND = [*FAMILY_CONFIGS, "cascade", *INT8, *ON_IPEX, *ON_NATIVE]
+ONE_OF_EACH = ["bert", "deberta", "cascade", "bert static", "bert dynamic", *ON_IPEX, *ON_NATIVE]
 
 # At least one row; token ids from 5 avoid special tokens.
 rows_strategy = st.lists(st.lists(st.integers(5, 60), min_size=1, max_size=12), min_size=1, max_size=10)
@@ -25,7 +31,12 @@ few = settings(max_examples=15, deadline=None)
 
 
 def rounding(name: str) -> dict[str, float]:
-    """How far logits may differ for the libraries' choice of blocking; in INT8 it can move a value by one step."""
+    """How far logits may differ for the libraries' choice of blocking; in INT8 it can move a value by one step.
+
+    Not at all on the native engine.
+    """
+    if name.endswith("on native"):
+        return dict(rtol=0, atol=0)
     return dict(rtol=0, atol=0.02) if len(name.partition(" on ")[0].split()) > 1 else dict(rtol=1e-4, atol=1e-5)
 
 
@@ -103,7 +114,7 @@ def test_a_threshold_nothing_can_meet_gives_the_full_model(backend_of, family, r
     np.testing.assert_allclose(answers.logits, executor.logits_at_every_exit(batch)[:, -1], **rounding(family))
 
 
-@pytest.mark.parametrize("family", ["bert", "bert static", *ON_IPEX])
+@pytest.mark.parametrize("family", ["bert", "bert static", *ON_IPEX, *ON_NATIVE])
 @few
 @given(
     parts=st.lists(st.integers(0, 7), max_size=6),
@@ -129,7 +140,7 @@ def test_every_row_comes_exactly_once_also_when_cancelled(backend_of, family, pa
     assert answers.rows.tolist() == list(range(sum(parts)))
 
 
-@pytest.mark.parametrize("family", ["bert", "bert static", "bert dynamic", *ON_IPEX])
+@pytest.mark.parametrize("family", ["bert", "bert static", "bert dynamic", *ON_IPEX, *ON_NATIVE])
 @few
 @given(rows=rows_strategy, refill=st.integers(1, 12), size=st.integers(1, 5))
 def test_refill_changes_no_answer(backend_of, family, rows, refill, size):

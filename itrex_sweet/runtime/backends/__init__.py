@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from itrex_sweet.artifact import CASCADE, INT8, Artifact
 from itrex_sweet.errors import BackendUnavailable, ConfigError
@@ -11,7 +12,7 @@ from itrex_sweet.runtime.backends.base import Backend
 
 logger = logging.getLogger(__name__)
 
-BACKENDS = ("ipex", "torch")
+BACKENDS = ("native", "ipex", "torch")
 AUTO, REFERENCE = "auto", "torch"
 
 
@@ -31,23 +32,25 @@ def load_backend(
         BackendUnavailable: the backend named does not exist or cannot run here; none is put in its place.
         ConfigError: a dtype that the backend does not compute in.
     """
+    options = dict(dtype=dtype, warm_up=warm_up)
     if name == AUTO:
-        name = _fastest(artifact, dtype)
-        if name != REFERENCE:
-            logger.info("backend='auto' took %s.", name)
+        return _fastest(artifact, options)
     if name not in BACKENDS:
         raise BackendUnavailable(f"backend={name!r} is not there. Backends here: {', '.join(BACKENDS)}, or 'auto'.")
     if artifact.architecture == CASCADE:
         from itrex_sweet.runtime.cascade import CascadeBackend
 
-        options = dict(dtype=dtype, warm_up=warm_up)
         return CascadeBackend(artifact, [load_backend(stage, name, **options) for stage in artifact.stages])
     if name == "ipex":
         from itrex_sweet.runtime.backends.ipex import IpexBackend
 
         return IpexBackend(artifact, dtype or "float32", warm_up)
     if dtype not in (None, "float32"):
-        raise ConfigError(f"dtype={dtype!r}: the torch backend computes in float32; backend='ipex' has bfloat16.")
+        raise ConfigError(f"dtype={dtype!r}: the {name} backend computes in float32; backend='ipex' has bfloat16.")
+    if name == "native":
+        from itrex_sweet.runtime.backends.native import NativeBackend
+
+        return NativeBackend(artifact)
     from itrex_sweet.runtime.backends.torch import TorchBackend
 
     return TorchBackend(artifact)
@@ -55,18 +58,36 @@ def load_backend(
 
 def missing_for(name: str) -> str | None:
     """What keeps a backend from running here, in words; `None` if nothing does."""
-    if name != "ipex":
-        return None
-    from itrex_sweet.runtime.backends.ipex import refuse_unusable_ipex
-
     try:
-        refuse_unusable_ipex()
+        if name == "ipex":
+            from itrex_sweet.runtime.backends.ipex import refuse_unusable_ipex
+
+            refuse_unusable_ipex()
+        elif name == "native":
+            from itrex_sweet.runtime.native.library import load
+
+            load()
     except BackendUnavailable as error:
         return str(error)
     return None
 
 
-def _fastest(artifact: Artifact, dtype: str | None) -> str:
-    """By measurement (`benchmarks/results/ipex_speed.json`): IPEX for integers with fixed scales and for bfloat16."""
+def _fastest(artifact: Artifact, options: dict[str, Any]) -> Backend:
+    """The first that can run the artifact, in the order of what was measured (`benchmarks/results`).
+
+    IPEX pays for integers with fixed scales, where the native engine does not know the family, and for bfloat16.
+    """
     fixed_scales = artifact.precision == INT8 and artifact.quantization.get("recipe") != "dynamic"
-    return "ipex" if (fixed_scales or dtype == "bfloat16") and missing_for("ipex") is None else REFERENCE
+    in_bfloat16 = options["dtype"] == "bfloat16"
+    names = ["ipex"] if in_bfloat16 else ["native", "ipex"] if fixed_scales else ["native"]
+    for name in names:
+        if (reason := missing_for(name)) is None:
+            try:
+                backend = load_backend(artifact, name, **options)
+            except BackendUnavailable as error:
+                reason = str(error)
+            else:
+                logger.info("backend='auto' took %s.", name)
+                return backend
+        logger.info("backend='auto' passed over %s: %s", name, reason)
+    return load_backend(artifact, REFERENCE, **options)
