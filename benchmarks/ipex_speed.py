@@ -20,15 +20,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from record import RUNS, measure, provenance, read_task, refuse_busy_machine, write_result
-from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
+from peers.ipex_static import ipex_quantized
+from record import measure, provenance, read_task, refuse_busy_machine, write_result
+from shapes import EXITS, SHAPES, random_artifact, random_batch
+from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
-from itrex_sweet import SweetConfig, SweetModelForSequenceClassification, attach, save_artifact
-from itrex_sweet.artifact import Artifact, open_artifact, write_artifact
+from itrex_sweet import SweetModelForSequenceClassification
+from itrex_sweet.artifact import Artifact, open_artifact
 from itrex_sweet.config import Policy
 from itrex_sweet.evaluation.report import only_at
-from itrex_sweet.quantization.observing import observe
-from itrex_sweet.quantization.packing import pack
 from itrex_sweet.runtime.backends import load_backend
 from itrex_sweet.runtime.backends.ipex import import_ipex
 from itrex_sweet.runtime.dense.subgraphs import Embed
@@ -37,11 +37,6 @@ from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.weights import load_encoder
 
-SHAPES = {
-    "BERT-base": dict(num_hidden_layers=12, hidden_size=768, num_attention_heads=12, intermediate_size=3072),
-    "MiniLM-6": dict(num_hidden_layers=6, hidden_size=384, num_attention_heads=12, intermediate_size=1536),
-}
-EXITS = {"BERT-base": (1, 4, 6, 12), "MiniLM-6": (1, 2, 4, 6)}
 BATCHES = ((1, 32), (1, 128), (8, 128), (32, 32))
 THRESHOLDS = (0.8, 0.9, 1.0)
 
@@ -104,30 +99,6 @@ def fixed_shapes(artifact: Artifact, options: argparse.Namespace) -> dict[str, A
     return tables
 
 
-def random_artifact(name: str) -> Artifact:
-    """An INT8 artifact of a shape, observed by Neural Compressor on random rows; kept for the next run."""
-    folder = RUNS / "shapes" / name
-    if (folder / "int8" / "sweet_config.json").is_file():
-        return open_artifact(folder / "int8")
-    torch.manual_seed(0)
-    config = BertConfig(vocab_size=30522, num_labels=2, **SHAPES[name])
-    model = BertForSequenceClassification(config)
-    attach(model, SweetConfig(exits=EXITS[name]))
-    source = save_artifact(model, folder / "float32")
-    rows = random_batch(source, 16, 64)
-    observed = observe(source, rows, "static")
-    facts = {"recipe": "static", "calibration": "random rows"}
-    return write_artifact(
-        folder / "int8", config=model.config, tensors=pack(source.tensors(), observed.linears), quantization=facts
-    )
-
-
-def random_batch(artifact: Artifact, rows: int, length: int) -> TokenBatch:
-    """Rows of one length."""
-    ids = np.random.default_rng(0).integers(1000, artifact.config["vocab_size"], (rows, length))
-    return TokenBatch.from_rows(ids.tolist())
-
-
 # ---------------------------------------------------------------------------------- real lengths
 
 
@@ -146,7 +117,8 @@ def real_lengths(source: Artifact, artifact: Artifact, options: argparse.Namespa
         places = [order[start : start + size] for start in range(0, len(order), size)]
         batches = [rows.select(place) for place in places]
         longest = [int(batch.lengths.max()) for batch in batches]
-        own = ipex_quantized(plain, *padded(rows.select(order[-32:])))
+        longest_rows = padded(rows.select(order[-32:]))
+        own = ipex_quantized(plain, [longest_rows], longest_rows)
         of_artifact = traced(Monolith(load_encoder(artifact)), dense_inputs(batches[-1]))
         contenders: dict[str, Callable[[], Any]] = {
             "monolith, IPEX's own, sorted": partial(run_all, own, [padded(batch) for batch in batches]),
@@ -252,29 +224,10 @@ def monoliths(artifact: Artifact, rows: int, length: int) -> tuple[Callable[[], 
     batch = random_batch(artifact, rows, length)
     plain = BertForSequenceClassification(artifact.model_config()).eval()
     own, of_artifact = (
-        ipex_quantized(plain, *padded(batch)),
+        ipex_quantized(plain, [padded(batch)], padded(batch)),
         traced(Monolith(load_encoder(artifact)), dense_inputs(batch)),
     )
     return partial(run_all, own, [padded(batch)]), partial(run_all, of_artifact, [dense_inputs(batch)])
-
-
-def ipex_quantized(model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor) -> Callable[..., Any]:
-    """IPEX's static INT8 of a Hugging Face model, calibrated on these rows: its peer's best."""
-    from intel_extension_for_pytorch.quantization import convert, default_static_qconfig_mapping, prepare
-
-    prepared = prepare(
-        model,
-        default_static_qconfig_mapping,
-        example_kwarg_inputs=dict(input_ids=ids, attention_mask=mask),
-        inplace=False,
-    )
-    with torch.no_grad():
-        prepared(input_ids=ids, attention_mask=mask)
-        converted = convert(prepared)
-        module = torch.jit.freeze(torch.jit.trace(converted, (ids, mask), strict=False, check_trace=False))
-        module(ids, mask)
-        module(ids, mask)
-    return module
 
 
 def traced(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Callable[..., Any]:

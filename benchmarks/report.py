@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 
+import engines_report
 from record import RESULTS, ROOT
 
 MARKS = re.compile(r"(<!-- results: begin -->\n).*?(<!-- results: end -->)", re.DOTALL)
@@ -27,6 +28,8 @@ def main() -> None:
         backends(read("ipex_speed")),
         agreement(read("ipex_agreement")),
     )
+    if (RESULTS / "engines.json").is_file():
+        write("docs/engines.md", *engines_report.sections(read("engines")))
 
 
 def read(name: str) -> dict:

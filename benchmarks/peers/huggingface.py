@@ -1,0 +1,33 @@
+"""The Hugging Face model that engines convert or run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForSequenceClassification
+from transformers.utils import logging
+
+
+def plain_model(folder: Path, attention: str = "sdpa") -> torch.nn.Module:
+    """The model in full, in float32; keys of exit heads in the folder are left out without a word.
+
+    Args:
+        attention: `"sdpa"`, or `"eager"`, whose products are separate operations that converters know.
+    """
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation=attention)
+    finally:
+        logging.set_verbosity(verbosity)
+    return model.float().eval()
+
+
+def example_inputs(rows: int = 2, columns: int = 16) -> dict[str, torch.Tensor]:
+    """Inputs to trace with, one row of them padded, in the order in which engines get them."""
+    ids = torch.randint(1000, 2000, (rows, columns), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[-1, columns // 2 :] = 0
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}

@@ -1,0 +1,95 @@
+"""ONNX Runtime, dynamic INT8, after the transformer optimizer's fusions.
+
+The model is exported with separate attention products, so that the optimizer finds them: embeddings with their norm,
+attention, skip connection with norm and GELU with bias become one operation each, and it is checked that they did.
+Then weights become int8 per output channel and inputs uint8 with a range found at run time. Reduced range (7 bits) is
+taken only where the processor has no VNNI, whose absence makes 8 bits saturate. Graph optimization is on in full, and
+memory reuse by pattern off, which only helps where shapes stay.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from itrex_sweet.evaluation.machine import Machine
+from itrex_sweet.runtime.ragged import TokenBatch
+from peers.base import Engine, padded
+from peers.converted import converted
+from peers.huggingface import example_inputs, plain_model
+
+FILE, OPSET = "model.onnx", 17
+VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"}
+
+
+class OnnxRuntimeInt8(Engine):
+    """One session, `threads` threads within an operation."""
+
+    name = "ONNX Runtime INT8"
+    packages = ("onnxruntime", "onnx")
+
+    def __init__(self, model: Path, calibration: TokenBatch, threads: int):
+        import onnxruntime
+
+        super().__init__(model, calibration, threads)
+        self.reduced = not VNNI & set(Machine.here().instruction_sets)
+        label = f"onnxruntime {onnxruntime.__version__}{' 7 bits' if self.reduced else ''}"
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.enable_mem_pattern = False
+        file = converted(label, model, None, self._convert) / FILE
+        self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+    def inputs(self, batch: TokenBatch) -> dict[str, np.ndarray]:
+        """By name; the optimizer made them int32."""
+        types = {port.name: np.int32 if "int32" in port.type else np.int64 for port in self._session.get_inputs()}
+        named = dict(zip(("input_ids", "attention_mask", "token_type_ids"), padded(batch), strict=True))
+        return {name: array.astype(types[name]) for name, array in named.items()}
+
+    def forward(self, given: Any) -> np.ndarray:
+        """Logits."""
+        return self._session.run(None, given)[0]
+
+    def _convert(self, folder: Path) -> None:
+        import onnx
+        import torch
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+        from onnxruntime.transformers.optimizer import optimize_model
+
+        model, given = plain_model(self.model, "eager"), example_inputs()
+        torch.onnx.export(
+            model,
+            tuple(given.values()),
+            str(folder / "float.onnx"),
+            input_names=list(given),
+            output_names=["logits"],
+            dynamic_axes={name: {0: "rows", 1: "tokens"} for name in given},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+        config = model.config
+        fused = optimize_model(
+            str(folder / "float.onnx"),
+            "bert",
+            num_heads=config.num_attention_heads,
+            hidden_size=config.hidden_size,
+            opt_level=0,
+        )
+        counts = fused.get_fused_operator_statistics()
+        wanted = {"Attention": config.num_hidden_layers, "SkipLayerNormalization": 2 * config.num_hidden_layers}
+        if any(counts[name] != count for name, count in wanted.items()):
+            raise RuntimeError(f"the optimizer fused {counts}, not {wanted}: this would be no fair contender.")
+        fused.save_model_to_file(str(folder / "fused.onnx"))
+        quantize_dynamic(
+            str(folder / "fused.onnx"),
+            str(folder / FILE),
+            per_channel=True,
+            reduce_range=self.reduced,
+            weight_type=QuantType.QInt8,
+            extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
+        )
+        for name in ("float.onnx", "fused.onnx"):
+            (folder / name).unlink()

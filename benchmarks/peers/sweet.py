@@ -1,0 +1,58 @@
+"""Our engine beside the others: full depth, every threshold, every scripted exit are runs of one loaded model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from record import OwnSeconds
+
+from itrex_sweet import SweetModelForSequenceClassification
+from itrex_sweet.config import Policy
+from itrex_sweet.evaluation.report import only_at
+from itrex_sweet.runtime.executor import Answers
+from itrex_sweet.runtime.ragged import TokenBatch
+
+
+class Sweet:
+    """One artifact on one of our backends, as `model.predict` runs it, tokenization left out."""
+
+    def __init__(self, artifact: Path, backend: str):
+        self.model = SweetModelForSequenceClassification.from_pretrained(artifact, backend=backend)
+        self.name = f"{self.model.backend.name} {self.model.artifact.precision}"
+
+    def full_depth(self) -> Policy:
+        """Every exit is probed, and none lets a row go."""
+        return self.model.policy.with_threshold(1.0)
+
+    def leaving_at_each_exit(self) -> dict[int, Policy]:
+        """Exit → a policy under which every row leaves there, the exits before it probed."""
+        return {exit_: only_at(place, self.model.policy) for place, exit_ in enumerate(self.model.artifact.exits)}
+
+    def batch_by_batch(self, batches: Sequence[TokenBatch], policy: Policy) -> Callable[[], OwnSeconds]:
+        """Each batch through to its end before the next one comes: seconds per batch."""
+        return partial(self._each, list(batches), policy)
+
+    def all_rows(self, rows: TokenBatch, policy: Policy, batch_size: int) -> Callable[[], Answers]:
+        """All rows given at once: sorted by length, batches topped up with survivors."""
+        return partial(self.model.executor.run, rows, policy, batch_size)
+
+    def answers(self, rows: TokenBatch, policy: Policy) -> Answers:
+        """Answers of the rows, in their order."""
+        return self.model.executor.run(rows, policy)
+
+    def mean_layers(self, answers: Answers) -> float:
+        """Layers per row."""
+        return float(np.mean(self.model.exit_layers(answers)))
+
+    def _each(self, batches: list[TokenBatch], policy: Policy) -> Any:
+        seconds = OwnSeconds()
+        for batch in batches:
+            start = time.perf_counter()
+            self.model.executor.run(batch, policy, len(batch))
+            seconds.append(time.perf_counter() - start)
+        return seconds

@@ -1,0 +1,37 @@
+"""PyTorch compiled by Inductor to C++, weights and activations in bfloat16, weights frozen, one graph for all shapes.
+
+Left out of the defaults: compiling takes minutes. It needs a C++ compiler.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from itrex_sweet.runtime.ragged import TokenBatch
+from peers.base import padded
+from peers.torch_eager import TorchBfloat16
+
+
+class TorchCompiled(TorchBfloat16):
+    """Rows and columns are dynamic, so that a new shape does not compile anew."""
+
+    name = "torch.compile bf16"
+
+    def __init__(self, model: Path, calibration: TokenBatch, threads: int):
+        super().__init__(model, calibration, threads)
+        torch._inductor.config.freezing = True
+        self._module = torch.compile(self._module, dynamic=True)
+
+    def inputs(self, batch: TokenBatch) -> dict[str, torch.Tensor]:
+        """Always with a mask: one graph."""
+        ids, mask, types = map(torch.from_numpy, padded(batch))
+        return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}
+
+    @torch.no_grad()
+    def forward(self, given: Any) -> np.ndarray:
+        """Logits; under `no_grad`, which freezing wants."""
+        return self._module(**given).logits.float().numpy()

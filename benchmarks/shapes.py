@@ -1,0 +1,59 @@
+"""Artifacts of well-known shapes with random weights: for speed, where weights do not matter."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from record import RUNS
+from transformers import BertConfig, BertForSequenceClassification
+
+from itrex_sweet import SweetConfig, attach, save_artifact
+from itrex_sweet.artifact import Artifact, open_artifact, write_artifact
+from itrex_sweet.families import EXIT_HEADS
+from itrex_sweet.quantization.observing import observe
+from itrex_sweet.quantization.packing import pack
+from itrex_sweet.runtime.ragged import TokenBatch
+
+SHAPES = {
+    "BERT-base": dict(num_hidden_layers=12, hidden_size=768, num_attention_heads=12, intermediate_size=3072),
+    "MiniLM-6": dict(num_hidden_layers=6, hidden_size=384, num_attention_heads=12, intermediate_size=1536),
+}
+EXITS = {"BERT-base": (1, 4, 6, 12), "MiniLM-6": (1, 2, 4, 6)}
+
+
+def random_artifact(name: str) -> Artifact:
+    """An INT8 artifact of a shape, observed by Neural Compressor on random rows; kept for the next run.
+
+    The float32 model that it was made from lies in `float32` beside it.
+    """
+    folder = RUNS / "shapes" / name
+    if (folder / "int8" / "sweet_config.json").is_file():
+        return open_artifact(folder / "int8")
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=30522, num_labels=2, **SHAPES[name])
+    model = BertForSequenceClassification(config)
+    attach(model, SweetConfig(exits=EXITS[name]))
+    source = save_artifact(model, folder / "float32")
+    rows = random_batch(source, 16, 64)
+    observed = observe(source, rows, "static")
+    facts = {"recipe": "static", "calibration": "random rows"}
+    return write_artifact(
+        folder / "int8", config=model.config, tensors=pack(source.tensors(), observed.linears), quantization=facts
+    )
+
+
+def random_batch(artifact: Artifact, rows: int, length: int) -> TokenBatch:
+    """Rows of one length."""
+    ids = np.random.default_rng(0).integers(1000, artifact.config["vocab_size"], (rows, length))
+    return TokenBatch.from_rows(ids.tolist())
+
+
+def without_exits(artifact: Artifact) -> Artifact:
+    """The same layers and last head with no other exit, in a folder beside; kept for the next run."""
+    folder = artifact.directory.parent / f"{artifact.directory.name}-last-exit-only"
+    if (folder / "sweet_config.json").is_file():
+        return open_artifact(folder)
+    config = artifact.model_config()
+    config.sweet = {**config.sweet, "exits": [artifact.exits[-1]]}
+    tensors = {name: tensor for name, tensor in artifact.tensors().items() if not name.startswith(f"{EXIT_HEADS}.")}
+    return write_artifact(folder, config=config, tensors=tensors, quantization=artifact.quantization)
