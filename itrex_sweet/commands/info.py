@@ -46,6 +46,7 @@ def environment() -> dict[str, Any]:
     from itrex_sweet.artifact import library_versions
     from itrex_sweet.evaluation.machine import INSTRUCTION_SETS, Machine
     from itrex_sweet.runtime.backends import BACKENDS, missing_for
+    from itrex_sweet.runtime.native import library
     from itrex_sweet.version import __version__
 
     machine = Machine.here().to_dict()
@@ -54,9 +55,24 @@ def environment() -> dict[str, Any]:
         "versions": {**library_versions(), "itrex-sweet": __version__},
         "machine": machine,
         "instruction sets": {name: name in has for name in INSTRUCTION_SETS},
+        "native engine": {
+            **{isa: reason or "usable" for isa, reason in library.available().items()},
+            "would be taken": _native_isa(),
+        },
         "backends": {name: missing_for(name) or "usable" for name in BACKENDS},
         "other packages": {name: _version(name) for name in _OPTIONAL_PACKAGES},
     }
+
+
+def _native_isa() -> str:
+    """The instruction set that the native engine would run on, or why there is none."""
+    from itrex_sweet.errors import BackendUnavailable
+    from itrex_sweet.runtime.native import library
+
+    try:
+        return library.load().isa
+    except BackendUnavailable as error:
+        return f"none: {error}"
 
 
 def _artifact(name: str) -> dict[str, Any]:

@@ -101,6 +101,7 @@ const char* sweet_error() { return last_error.c_str(); }
 
 int32_t sweet_op_gemm_int32(int32_t m, int32_t n, int32_t k, const uint8_t* a, const int8_t* w, int32_t* c) {
     return guarded([&] {
+        if (m < 0 || n < 1 || k < 1) throw std::invalid_argument("a negative or empty shape");
         Buffer<float> ones(n);
         std::fill_n(ones.get(), n, 1.0f);
         const Packed packed(sweet_linear{w, ones.get(), nullptr, nullptr, 1.0f, 0, k, n});
@@ -123,7 +124,10 @@ int32_t sweet_op_gemm_int32(int32_t m, int32_t n, int32_t k, const uint8_t* a, c
 }
 
 int32_t sweet_op_linear(const sweet_linear* layer, int32_t m, const float* x, float* y, int32_t threads) {
-    return guarded([&] { LinearCall(*layer, m, x, threads).run(y); });
+    return guarded([&] {
+        if (m < 0 || threads < 1) throw std::invalid_argument("a negative number of rows, or no thread");
+        LinearCall(*layer, m, x, threads).run(y);
+    });
 }
 
 double sweet_op_time(const sweet_linear* layer, int32_t m, int32_t threads, int32_t repeats) {

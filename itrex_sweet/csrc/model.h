@@ -306,8 +306,9 @@ class sweet_model {
         const int64_t size = hidden_ / heads_count_;
         work.first.reserve(rows * hidden_);
         work.projected.reserve(rows * std::max<int64_t>(hidden_, head.dense.out));
-        work.reached.reserve(rows * hidden_ * pool_.threads() + kLanes * pool_.threads());
-        work.summed.reserve(rows * hidden_ * pool_.threads() + kLanes * pool_.threads());
+        const int64_t wide = round_up(hidden_, kLanes);  // products are written in whole vectors
+        work.reached.reserve(rows * wide * pool_.threads());
+        work.summed.reserve(rows * wide * pool_.threads());
         work.projected_from[0].prepare(layer.query, rows, false);
         prepare_feed_forward(layer, rows, work);
         for (AttentionMemory& memory : work.attention) {
@@ -369,29 +370,29 @@ class sweet_model {
         const int size = static_cast<int>(hidden_ / heads_count_), hidden = static_cast<int>(hidden_);
         const int rows = static_cast<int>(texts.count);
         const AttentionMemory& memory = work.attention[static_cast<size_t>(team.index)];
-        float* reached = work.reached.get() + team.index * (texts.count * hidden_ + kLanes);
-        float* summed = work.summed.get() + team.index * (texts.count * hidden_ + kLanes);
-        const int64_t wide = round_up(size, kLanes), offset = head * size;
+        const int64_t wide = round_up(size, kLanes), stride = round_up(hidden_, kLanes), offset = head * size;
+        float* reached = work.reached.get() + team.index * texts.count * stride;
+        float* summed = work.summed.get() + team.index * texts.count * stride;
         float *query = memory.query.get(), *scores = memory.scores.get(), *context = memory.context.get();
         for (int64_t row = 0; row < rows; ++row) {
             for (int64_t part = 0; part < size; ++part) {
                 query[row * wide + part] = work.projected[row * hidden_ + offset + part] * layer.key_scale[offset + part];
             }
         }
-        multiply_floats(query, wide, rows, key + offset * hidden_, hidden_, hidden, size, reached, hidden_);
+        multiply_floats(query, wide, rows, key + offset * hidden_, hidden_, hidden, size, reached, stride);
         for (int64_t row = 0; row < rows; ++row) {
             const int length = static_cast<int>(texts.lengths[row]);
-            float *to = reached + row * hidden_, *sums = summed + row * hidden_;
+            float *to = reached + row * stride, *sums = summed + row * stride;
             scale_inputs(to, layer.key_smoothing);
-            multiply_transposed(to, hidden_, 1, rows_at[row], hidden_, length, hidden, scores, 0);
+            multiply_transposed(to, stride, 1, rows_at[row], hidden_, length, hidden, scores, 0);
             const float share = 1.0f / exponentials(scores, length, scale_);
             for (int64_t token = 0; token < length; ++token) scores[token] *= share;
-            multiply_floats(scores, 0, 1, rows_at[row], hidden_, hidden, length, sums, hidden_);
+            multiply_floats(scores, 0, 1, rows_at[row], hidden_, hidden, length, sums, stride);
             scale_inputs(sums, layer.value_smoothing);
         }
         for (int start = 0; start < rows; start += kQueryBlock) {
             const int count = std::min(kQueryBlock, rows - start);
-            multiply_floats(summed + start * hidden_, hidden_, count, value + offset, hidden_, size, hidden, context, wide);
+            multiply_floats(summed + start * stride, stride, count, value + offset, hidden_, size, hidden, context, wide);
             for (int row = 0; row < count; ++row) {
                 for (int column = 0; column < size; column += kLanes) {
                     const f32x16 values = load(context + row * wide + column) * load(layer.value_scale.get() + offset + column) +

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from itrex_sweet.runtime.native.cores import cpu_quota as _cpu_quota
+
 # Named as the Linux kernel names them; it lists only those that the operating system lets a process use.
 INSTRUCTION_SETS = (
     "avx2",
@@ -20,8 +22,6 @@ INSTRUCTION_SETS = (
     "amx_int8",
     "amx_bf16",
 )
-
-_CGROUPS = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -85,34 +85,3 @@ def _processor() -> tuple[str, frozenset[str]]:
         pass
     name = facts.get("model name") or platform.processor() or platform.machine() or "unknown"
     return name, frozenset(facts.get("flags", "").split())
-
-
-def _cpu_quota(root: Path = _CGROUPS) -> float | None:
-    """Cores' worth of time granted by the control group (version 2, then 1)."""
-    quotas = [quota for directory in _own_groups(root) if (quota := _quota_of(directory)) is not None]
-    return min(quotas, default=None)
-
-
-def _own_groups(root: Path) -> list[Path]:
-    """This process's control groups, from the innermost to the root."""
-    try:
-        own = Path("/proc/self/cgroup").read_text(encoding="utf-8").strip().splitlines()
-    except OSError:
-        own = []
-    groups = [root, root / "cpu"]
-    for line in own:
-        path = root / line.rpartition(":")[2].lstrip("/")
-        groups.extend(group for group in (path, *path.parents) if group.is_relative_to(root))
-    return groups
-
-
-def _quota_of(directory: Path) -> float | None:
-    try:
-        if (directory / "cpu.max").is_file():
-            quota, period = (directory / "cpu.max").read_text().split()
-        else:
-            quota = (directory / "cpu.cfs_quota_us").read_text()
-            period = (directory / "cpu.cfs_period_us").read_text()
-        return float(quota) / float(period) if quota != "max" and float(quota) > 0 else None
-    except (OSError, ValueError):
-        return None

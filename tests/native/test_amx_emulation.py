@@ -1,0 +1,145 @@
+"""The choice of instruction set, and every kernel, on emulated processors: `make test-amx`.
+
+Runs where a script that emulates processors lies beside the checkout; preparing it for the first time takes a minute or
+two. All runs together take about two minutes.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from itrex_sweet.runtime.native import library
+from tests.native.programs import BUILT, HERE, KERNELS, compile_program, needs_compiler, needs_kernels
+
+EMULATOR = HERE.parents[2] / "shared" / "amx" / "run-under-amx"
+
+# processor → the best instruction set that it supports
+PROCESSORS = {
+    "sapphire_rapids": "amx",
+    "corei7_icelake_u": "avx512_vnni",
+    "corei7_skylake_x": "avx2",  # AVX-512 without VNNI
+    "arrow_lake": "avx2",
+    "corei7_haswell_4770": "avx2",
+    "corei7_sandy_bridge_2600k": "portable",  # AVX
+}
+
+pytestmark = [
+    pytest.mark.skipif(not EMULATOR.is_file(), reason=f"no emulator at {EMULATOR.parent.name}/{EMULATOR.name}"),
+    needs_kernels,
+    pytest.mark.skipif(set(KERNELS) != set(library.ISAS), reason=f"built for {', '.join(KERNELS) or 'nothing'} only"),
+    pytest.mark.slow,
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _prepared():
+    finished = subprocess.run([EMULATOR, "--setup"], capture_output=True, text=True, timeout=550)
+    if finished.returncode != 0:
+        pytest.skip(f"the emulator cannot be prepared: {finished.stderr.strip()}")
+
+
+@pytest.fixture(scope="module")
+def op_table(tmp_path_factory):
+    return compile_program("op_table.cpp", tmp_path_factory.mktemp("programs") / "op_table")
+
+
+def emulate(processor, *arguments):
+    command = [EMULATOR, "--cpu", processor, "--timeout", "120", *arguments]
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=150)
+
+
+@pytest.fixture(scope="module")
+def outputs(op_table):
+    """Processor → what `op_table` printed there; each is run once."""
+    found = {}
+
+    def output(processor):
+        if processor not in found:
+            arguments = ("--root", f"{BUILT}:/kernels", op_table, "/kernels", PROCESSORS[processor])
+            found[processor] = emulate(processor, *arguments)
+        return found[processor]
+
+    return output
+
+
+@needs_compiler
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_every_operation_on(processor, outputs):
+    finished = outputs(processor)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    run = re.findall(r"^(\w+): (\d+) of \2 cases right", finished.stdout, re.MULTILINE)
+    best = library.ISAS.index(PROCESSORS[processor])
+    assert [isa for isa, _ in run] == list(library.ISAS[best:])
+    floats = re.findall(r"^(\w+): (\d+) of \2 checks of floating point hold", finished.stdout, re.MULTILINE)
+    assert [isa for isa, _ in floats] == list(library.ISAS[best:])
+    assert re.findall(r"^(\w+): not supported$", finished.stdout, re.MULTILINE) == list(library.ISAS[:best])
+
+
+@needs_compiler
+def test_all_processors_agree(outputs):
+    checksums = {
+        processor: re.search(r"^checksum (\w{16})$", outputs(processor).stdout, re.MULTILINE).group(1)
+        for processor in PROCESSORS
+    }
+    assert len(set(checksums.values())) == 1, checksums
+
+
+SCRIPT = """
+import numpy, sys
+from itrex_sweet.errors import BackendUnavailable
+from itrex_sweet.runtime.native import library
+
+print("reasons", library.available())
+loaded = library.load()
+random = numpy.random.default_rng(0)
+a, w = random.integers(0, 256, (33, 100)).astype(numpy.uint8), random.integers(-128, 128, (48, 100)).astype(numpy.int8)
+c = numpy.empty((33, 48), numpy.int32)
+loaded.call("sweet_op_gemm_int32", 33, 48, 100, a.ctypes.data, w.ctypes.data, c.ctypes.data)
+assert (c == a.astype(numpy.int32) @ w.T.astype(numpy.int32)).all()
+for isa, reason in library.available().items():
+    if reason is not None:
+        try:
+            library.load(isa)
+        except BackendUnavailable as error:
+            assert reason in str(error)
+        else:
+            raise AssertionError(isa)
+assert "torch" not in sys.modules
+print("chosen", loaded.isa)
+"""
+
+
+@pytest.fixture(scope="module")
+def python_tree(tmp_path_factory):
+    """The part of the package that choosing and loading needs, and NumPy."""
+    package = Path(library.__file__).resolve().parents[2]
+    tree = tmp_path_factory.mktemp("tree")
+    for name in ("__init__.py", "version.py", "errors.py", "runtime/__init__.py"):
+        (tree / "itrex_sweet" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(package / name, tree / "itrex_sweet" / name)
+    shutil.copytree(package / "runtime" / "native", tree / "itrex_sweet" / "runtime" / "native")
+    numpy = Path(np.__file__).parent
+    without = shutil.ignore_patterns("tests", "f2py", "*.pyi", "distutils", "include", "typing/tests")
+    shutil.copytree(numpy, tree / "numpy", ignore=without, symlinks=True)
+    if numpy.with_name("numpy.libs").is_dir():
+        shutil.copytree(numpy.with_name("numpy.libs"), tree / "numpy.libs")
+    (tree / "script.py").write_text(SCRIPT)
+    return tree
+
+
+@pytest.mark.parametrize("processor", ["sapphire_rapids", "corei7_haswell_4770"])
+def test_python_loads_the_best(processor, python_tree):
+    standard_library = sysconfig.get_path("stdlib")
+    options = ["--root", f"{python_tree}:/tree", "--root", standard_library, "--env", "PYTHONPATH=/tree"]
+    for pattern in ("site-packages", "dist-packages", "test", "tests", "idlelib", "ensurepip", "lib2to3", "tkinter"):
+        options += ["--exclude", pattern]
+    python = Path(sys.executable).resolve()
+    finished = emulate(processor, *options, python, "-B", "-S", "/tree/script.py")
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert finished.stdout.splitlines()[-1] == f"chosen {PROCESSORS[processor]}"
