@@ -65,14 +65,19 @@ SWEET_INLINE void vnni_tile(const uint8_t* a, int64_t stride, int rows, const in
 // Multiply-adds of `turns` turns of 24 `vpdpbusd` that need nothing but registers.
 inline int64_t peak_turns(int64_t turns) {
     __m512i sums[24];
-    for (__m512i& sum : sums) sum = _mm512_setzero_si512();
+#pragma GCC unroll 24
+    for (int place = 0; place < 24; ++place) {
+        sums[place] = _mm512_setzero_si512();
+        asm volatile("" : "+v"(sums[place]));  // else they are all the same, and computed once
+    }
     __m512i inputs = _mm512_set1_epi8(1), weights = _mm512_set1_epi8(1);
     for (int64_t turn = 0; turn < turns; ++turn) {
         asm volatile("" : "+v"(inputs), "+v"(weights));
 #pragma GCC unroll 24
         for (int place = 0; place < 24; ++place) sums[place] = _mm512_dpbusd_epi32(sums[place], inputs, weights);
     }
-    for (__m512i& sum : sums) asm volatile("" ::"v"(sum));
+#pragma GCC unroll 24
+    for (int place = 0; place < 24; ++place) asm volatile("" ::"v"(sums[place]));
     return turns * 24 * 64;
 }
 

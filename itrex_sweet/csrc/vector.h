@@ -29,8 +29,9 @@ SWEET_INLINE f32x16 load(const int8_t* from) { return __builtin_convertvector(lo
 SWEET_INLINE void store(float* to, f32x16 vector) { std::memcpy(to, &vector, sizeof(vector)); }
 SWEET_INLINE void store(uint8_t* to, u8x16 vector) { std::memcpy(to, &vector, sizeof(vector)); }
 
-// The first `count` ≤ 16 elements; the lanes beyond are zero.
+// The first `count` elements, 16 at most; the lanes beyond are zero.
 SWEET_INLINE f32x16 load_some(const float* from, int count) {
+    if (count >= kLanes) return load(from);
     f32x16 vector = {};
     std::memcpy(&vector, from, sizeof(float) * static_cast<size_t>(count));
     return vector;

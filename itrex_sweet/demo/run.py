@@ -144,7 +144,7 @@ def _measure(directories: Mapping[str, Path], reviews: Sequence[Review], output:
         card = render_card(model.artifact, evaluation, title="Review sentiment", data="the demo's test reviews")
         write_card(model.artifact, card, Fingerprints.of(model.read(texts).rows()))
     if any(model.artifact.precision == INT8 and model.backend.name == "torch" for model in models.values()):
-        print("The torch backend computes INT8 exactly, to compare with, and not fast; the ipex backend is for speed.")
+        print("The native engine was not built here, and the torch backend computes INT8 exactly, but slowly.")
     contents = json.dumps([evaluation.to_dict() for evaluation in evaluations], indent=2)
     (output / "evaluation.json").write_text(contents + "\n", encoding="utf-8")
     curves = {evaluation.name: evaluation.curve for evaluation in evaluations}

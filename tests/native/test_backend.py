@@ -1,0 +1,172 @@
+"""The native backend: agreement with the reference on every instruction set, and what goes wrong without harm."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from itrex_sweet.config import Policy
+from itrex_sweet.errors import BackendUnavailable, SweetError
+from itrex_sweet.runtime.backends.native import NativeBackend
+from itrex_sweet.runtime.backends.torch import TorchBackend
+from itrex_sweet.runtime.executor import Executor
+from itrex_sweet.runtime.native import library
+from itrex_sweet.runtime.ragged import TokenBatch
+from itrex_sweet.runtime.weights import load_encoder
+from tests.quantized_encoders import quantized
+from tests.tiny_artifacts import random_rows, tiny_artifact
+
+USABLE = [isa for isa, reason in library.available().items() if reason is None]
+pytestmark = pytest.mark.skipif(not USABLE, reason="the native engine was not built")
+FAMILIES = ("bert", "roberta", "xlm-roberta", "electra", "distilbert")
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    """Loads a tiny artifact and the encoder to run: a family, and `"float32"` or a recipe."""
+    artifacts = {}
+
+    def load(family: str, kind: str = "float32"):
+        if family not in artifacts:
+            artifacts[family] = tiny_artifact(tmp_path_factory.mktemp(family), family, (1, 2, 4))
+        encoder = load_encoder(artifacts[family])
+        return artifacts[family], encoder if kind == "float32" else quantized(encoder, kind)
+
+    return load
+
+
+def some_rows(seed: int = 0) -> TokenBatch:
+    rng = np.random.default_rng(seed)
+    return TokenBatch.from_rows(random_rows(rng, [1, 2, 33, *rng.integers(1, 30, 17).tolist()], first=5))
+
+
+def all_logits(backend, batch: TokenBatch, batch_size: int = 8) -> np.ndarray:
+    return Executor(backend, None).logits_at_every_exit(batch, batch_size)
+
+
+@pytest.mark.parametrize("isa", USABLE)
+@pytest.mark.parametrize("kind", ["float32", "static", "smooth", "dynamic", "mixed"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_answers_as_the_reference(loaded, family, kind, isa):
+    artifact, encoder = loaded(family, kind)
+    got = all_logits(NativeBackend(artifact, encoder, isa=isa), some_rows())
+    expected = all_logits(TorchBackend(artifact, encoder), some_rows())
+    off = np.abs(got - expected)
+    assert np.median(off) < 1e-5
+    # In 8 bits another rounding of a float (exponentials, erf, the order of a sum) moves an input by one step.
+    assert off.max() < (1e-4 if kind == "float32" else 0.1)
+    sure = np.diff(np.sort(expected, axis=-1)[..., -2:], axis=-1)[..., 0] > 0.1
+    assert sure.mean() > 0.5 and (got.argmax(-1) == expected.argmax(-1))[sure].all()
+
+
+@pytest.mark.parametrize("kind", ["float32", "static", "dynamic"])
+def test_threads_and_batches_change_no_bit(loaded, kind):
+    artifact, encoder = loaded("bert", kind)
+    expected = all_logits(NativeBackend(artifact, encoder, threads=1), some_rows(), 1)
+    for threads in (1, 2, 3, 7):  # more than this machine may have
+        for batch_size in (1, 5, 20):
+            got = all_logits(NativeBackend(artifact, encoder, threads=threads), some_rows(), batch_size)
+            np.testing.assert_array_equal(got, expected)
+
+
+def test_calls_from_several_threads(loaded):
+    backend = NativeBackend(*loaded("bert", "static"), threads=2)
+    batches = [some_rows(seed) for seed in range(6)]
+    expected = [all_logits(backend, batch) for batch in batches]
+    got = [None] * len(batches)
+
+    def answer(place: int) -> None:
+        for _ in range(5):
+            got[place] = all_logits(backend, batches[place])
+
+    threads = [threading.Thread(target=answer, args=(place,)) for place in range(len(batches))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one, other in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_child_after_a_fork_goes_on(loaded):
+    backend = NativeBackend(*loaded("bert", "static"), threads=2)
+    expected = all_logits(backend, some_rows())
+    reads, writes = os.pipe()
+    child = os.fork()
+    if child == 0:
+        same = b"n"
+        try:
+            same = b"y" if np.array_equal(all_logits(backend, some_rows()), expected) else b"n"
+        finally:
+            os.write(writes, same)
+            os._exit(0)
+    os.close(writes)
+    assert os.read(reads, 1) == b"y"
+    os.waitpid(child, 0)
+    os.close(reads)
+    np.testing.assert_array_equal(all_logits(backend, some_rows()), expected)
+
+
+def test_rows_dropped_and_merged_stay_as_they_are(loaded):
+    backend = NativeBackend(*loaded("bert"), threads=2)
+    hidden = backend.embed(some_rows())
+    logits = backend.probe(0, hidden)
+    odd, even = (hidden.select(np.arange(start, len(hidden), 2)) for start in (1, 0))
+    del hidden  # its memory lives on in the parts
+    merged = backend.merge([odd, even])
+    order = np.concatenate([np.arange(1, len(logits), 2), np.arange(0, len(logits), 2)])
+    np.testing.assert_array_equal(backend.probe(0, merged), logits[order])
+
+
+def test_no_rows(loaded):
+    backend = NativeBackend(*loaded("bert", "static"))
+    answers = Executor(backend, Policy.uniform(3)).run(TokenBatch.from_rows([]))
+    assert answers.logits.shape == (0, backend.num_labels)
+
+
+@pytest.mark.parametrize("field, value", [("input_ids", -1), ("input_ids", 10**6), ("position_ids", 10**6)])
+def test_ids_beyond_the_tables_are_refused_and_nothing_is_lost(loaded, field, value):
+    backend = NativeBackend(*loaded("bert"))
+    batch = some_rows()
+    before = all_logits(backend, batch)
+    bad = getattr(batch, field).copy()
+    bad[3] = value
+    with pytest.raises(SweetError, match=str(value)):
+        backend.embed(TokenBatch(**{**vars(batch), field: bad}))
+    np.testing.assert_array_equal(all_logits(backend, batch), before)
+
+
+def test_arrays_of_another_kind_are_read_right(loaded):
+    backend = NativeBackend(*loaded("bert"))
+    batch = some_rows()
+    doubled = np.repeat(batch.input_ids, 2).astype(np.int32)[::2]  # neither contiguous nor int64
+    other = TokenBatch(doubled, batch.token_type_ids, batch.position_ids, batch.cu_seqlens)
+    np.testing.assert_array_equal(all_logits(backend, other), all_logits(backend, batch))
+
+
+def test_weights_that_are_no_numbers_give_logits_that_are_none(loaded):
+    artifact, encoder = loaded("bert", "static")
+    encoder.embeddings.words[7] = torch.nan
+    logits = all_logits(NativeBackend(artifact, encoder), TokenBatch.from_rows([[5, 6], [7, 5], [8, 9]]))
+    assert np.isfinite(logits[[0, 2]]).all() and np.isnan(logits[1, -1]).all()
+
+
+@pytest.mark.parametrize("family", ["deberta", "deberta-v3", "deberta-v2-conv"])
+def test_families_it_does_not_know_are_refused_with_a_way_out(loaded, family):
+    with pytest.raises(BackendUnavailable, match="backend='torch'"):
+        NativeBackend(*loaded(family))
+
+
+def test_memory_is_reported_and_stops_growing(loaded):
+    artifact, encoder = loaded("bert", "static")
+    backend = NativeBackend(artifact, encoder, threads=2)
+    all_logits(backend, some_rows())
+    size = backend.workspace_bytes
+    for seed in range(5):
+        all_logits(backend, some_rows())
+    assert backend.workspace_bytes == size > 0
+    assert backend.weight_bytes > 0
