@@ -166,7 +166,7 @@ def test_memory_is_reported_and_stops_growing(loaded):
     backend = NativeBackend(artifact, encoder, threads=2)
     all_logits(backend, some_rows())
     size = backend.workspace_bytes
-    for seed in range(5):
+    for _ in range(5):
         all_logits(backend, some_rows())
     assert backend.workspace_bytes == size > 0
     assert backend.weight_bytes > 0
