@@ -243,7 +243,7 @@ def test_one_allowed_core_is_one_thread():
         os.sched_setaffinity(0, allowed)
 
 
-@pytest.mark.parametrize(("quota", "threads"), [(None, 4), (8.0, 4), (2.0, 2), (1.5, 2), (0.2, 1)])
+@pytest.mark.parametrize(("quota", "threads"), [(None, 4), (8.0, 4), (2.0, 2), (1.5, 1), (0.2, 1)])
 def test_threads_keep_to_the_quota(monkeypatch, quota, threads):
     monkeypatch.setattr(cores, "physical_cores", lambda: 4)
     monkeypatch.setattr(cores, "cpu_quota", lambda: quota)

@@ -11,13 +11,13 @@ _CPUS = Path("/sys/devices/system/cpu")
 
 
 def default_threads() -> int:
-    """Threads to compute with: physical cores that affinity allows, or the quota, rounded up, where that is less.
+    """Threads to compute with: physical cores that affinity allows, or the quota, rounded down, where that is less.
 
-    At least 1. `OMP_NUM_THREADS` is not asked.
+    At least 1. A thread that only has a part of a core would keep the others waiting. `OMP_NUM_THREADS` is not asked.
     """
     cores = physical_cores()
     quota = cpu_quota()
-    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+    return cores if quota is None else max(1, min(cores, math.floor(quota)))
 
 
 def physical_cores(root: Path = _CPUS) -> int:
