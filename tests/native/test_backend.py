@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 
 import numpy as np
 import pytest
@@ -71,25 +70,6 @@ def test_threads_and_batches_change_no_bit(loaded, kind):
         for batch_size in (1, 5, 20):
             got = all_logits(NativeBackend(artifact, encoder, threads=threads), some_rows(), batch_size)
             np.testing.assert_array_equal(got, expected)
-
-
-def test_calls_from_several_threads(loaded):
-    backend = NativeBackend(*loaded("bert", "static"), threads=2)
-    batches = [some_rows(seed) for seed in range(6)]
-    expected = [all_logits(backend, batch) for batch in batches]
-    got = [None] * len(batches)
-
-    def answer(place: int) -> None:
-        for _ in range(5):
-            got[place] = all_logits(backend, batches[place])
-
-    threads = [threading.Thread(target=answer, args=(place,)) for place in range(len(batches))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for one, other in zip(got, expected, strict=True):
-        np.testing.assert_array_equal(one, other)
 
 
 def test_a_child_after_a_fork_goes_on(loaded):

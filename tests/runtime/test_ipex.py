@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-import threading
 from importlib import metadata
 
 import numpy as np
@@ -131,28 +130,6 @@ def test_no_rows(ipex_of, kind):
     answers = Executor(backend, Policy.uniform(NUM_EXITS)).run(TokenBatch.from_rows([]))
     assert answers.logits.shape == (0, backend.num_labels)
     assert backend.probe(0, backend.embed(TokenBatch.from_rows([]))).shape == (0, backend.num_labels)
-
-
-# ---------------------------------------------------------------------------------------------------- threads
-
-
-@needs_ipex
-def test_calls_from_several_threads(ipex_of):
-    backend, _ = ipex_of("bert", "static")
-    batches = [some_rows(seed) for seed in range(6)]
-    expected = [all_logits(backend, batch) for batch in batches]
-    got = [None] * len(batches)
-
-    def answer(place: int) -> None:
-        got[place] = all_logits(backend, batches[place])
-
-    threads = [threading.Thread(target=answer, args=(place,)) for place in range(len(batches))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for one, other in zip(got, expected, strict=True):
-        np.testing.assert_array_equal(one, other)
 
 
 # ---------------------------------------------------------------------------------------------------- compilation

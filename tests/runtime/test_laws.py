@@ -1,5 +1,7 @@
 """The laws every backend keeps, as properties. A new one joins by a name that `backend_of` knows."""
 
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from itrex_sweet.config import Policy
 from itrex_sweet.runtime.backends import missing_for
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
+from tests.tiny_artifacts import random_rows
 from tests.tiny_models import FAMILY_CONFIGS
 
 NUM_EXITS = 3
@@ -160,3 +163,24 @@ def test_refill_changes_no_answer(backend_of, family, rows, refill, size):
     for row in np.flatnonzero(sure):
         assert got[row][0] == expected.exit_index[row]
         np.testing.assert_allclose(got[row][1], expected.logits[row], **rounding(family))
+
+
+@pytest.mark.parametrize("family", ["bert", "bert static", *ON_IPEX, *ON_NATIVE])
+def test_calls_from_several_threads_do_not_meet(backend_of, family):
+    executor = Executor(backend_of(family), None)
+    rng = np.random.default_rng(0)
+    batches = [TokenBatch.from_rows(random_rows(rng, rng.integers(1, 30, 20).tolist(), first=5)) for _ in range(6)]
+    expected = [executor.logits_at_every_exit(batch, 8) for batch in batches]
+    got = [None] * len(batches)
+
+    def answer(place: int) -> None:
+        for _ in range(3):
+            got[place] = executor.logits_at_every_exit(batches[place], 8)
+
+    threads = [threading.Thread(target=answer, args=(place,)) for place in range(len(batches))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one, other in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(one, other)

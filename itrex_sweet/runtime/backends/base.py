@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.runtime.ragged import TokenBatch
+
+if TYPE_CHECKING:
+    from itrex_sweet.runtime.encoder import Encoder
 
 
 class Hidden(Protocol):
@@ -70,3 +73,30 @@ class Backend(ABC):
     @abstractmethod
     def merge(self, parts: Sequence[Hidden]) -> Hidden:
         """Rows waiting at the same exit, as one."""
+
+
+class EncoderBackend(Backend):
+    """A backend of one encoder, of which it remembers what callers ask for and not the weights."""
+
+    def __init__(self, artifact: Artifact, encoder: Encoder):
+        super().__init__(artifact)
+        self._num_labels = encoder.heads[-1].classifier.weight.shape[0]
+        self._vocabulary = len(encoder.embeddings.words)
+        self._max_tokens = encoder.max_tokens
+        self._uncounted_token = encoder.uncounted_token
+
+    @property
+    def num_labels(self) -> int:
+        return self._num_labels
+
+    @property
+    def vocabulary(self) -> int:
+        return self._vocabulary
+
+    @property
+    def max_tokens(self) -> int | None:
+        return self._max_tokens
+
+    @property
+    def uncounted_token(self) -> int | None:
+        return self._uncounted_token

@@ -15,7 +15,7 @@ import torch
 
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.errors import BackendUnavailable, ConfigError
-from itrex_sweet.runtime.backends.base import Backend
+from itrex_sweet.runtime.backends.base import EncoderBackend
 from itrex_sweet.runtime.dense import dense_exits
 from itrex_sweet.runtime.dense.blocks import ROW_COUNTS, BlockHidden, blocks_of, merged, token_counts
 from itrex_sweet.runtime.dense.linear import StaticLinear
@@ -67,7 +67,7 @@ def refuse_unusable_ipex() -> None:
         )
 
 
-class IpexBackend(Backend):
+class IpexBackend(EncoderBackend):
     """Runs an early-exit artifact with IPEX on the CPU; whether with AVX-512 or AMX is its choice.
 
     Fused 8-bit layers are compiled anew for every shape they meet. Rows come in padded blocks of few shapes (`blocks`),
@@ -98,15 +98,12 @@ class IpexBackend(Backend):
         warm_up: Sequence[tuple[int, int]] = (),
         encoder: Encoder | None = None,
     ):
-        super().__init__(artifact)
         import_ipex()
         encoder = encoder or load_encoder(artifact)
+        super().__init__(artifact, encoder)
         _refuse_dynamic(encoder)
         torch_dtype = _checked_dtype(dtype, encoder)
         _refuse_impossible(warm_up, encoder.max_tokens)
-        self._num_labels = encoder.heads[-1].classifier.weight.shape[0]
-        self._vocabulary = len(encoder.embeddings.words)
-        self._max_tokens, self._uncounted_token = encoder.max_tokens, encoder.uncounted_token
         self.threads = torch.get_num_threads()
         self._lock = threading.RLock()
         dense = dense_exits(encoder, artifact.exits)
@@ -123,22 +120,6 @@ class IpexBackend(Backend):
             self._run_all(rows, length)
         for subgraph in self._subgraphs:
             subgraph.is_loaded = True
-
-    @property
-    def num_labels(self) -> int:
-        return self._num_labels
-
-    @property
-    def vocabulary(self) -> int:
-        return self._vocabulary
-
-    @property
-    def max_tokens(self) -> int | None:
-        return self._max_tokens
-
-    @property
-    def uncounted_token(self) -> int | None:
-        return self._uncounted_token
 
     @property
     def compilations(self) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from itrex_sweet.artifact import Artifact
-from itrex_sweet.runtime.backends.base import Backend
+from itrex_sweet.runtime.backends.base import EncoderBackend
 from itrex_sweet.runtime.encoder import Encoder
 from itrex_sweet.runtime.native.library import default_threads, load
 from itrex_sweet.runtime.native.packing import new_model
@@ -40,7 +40,7 @@ class NativeHidden:
         return NativeHidden(self.addresses[rows], self.lengths[rows], self.owners)
 
 
-class NativeBackend(Backend):
+class NativeBackend(EncoderBackend):
     """Runs an early-exit artifact with the native engine.
 
     A row's logits are the same to the bit whatever other rows come with it, and whatever the number of threads. Calls
@@ -67,34 +67,15 @@ class NativeBackend(Backend):
         threads: int | None = None,
         isa: str | None = None,
     ):
-        super().__init__(artifact)
         library = load(isa)
         encoder = encoder or load_encoder(artifact)
+        super().__init__(artifact, encoder)
         self.isa = library.isa
         self.threads = threads or default_threads()
         self._library = library
         self._model = new_model(library, encoder, artifact.exits, self.threads)
         weakref.finalize(self, library.sweet_model_free, self._model)
         self._hidden_size = len(encoder.layers[0].output_norm.weight)
-        self._num_labels = encoder.heads[-1].classifier.weight.shape[0]
-        self._vocabulary = len(encoder.embeddings.words)
-        self._max_tokens, self._uncounted_token = encoder.max_tokens, encoder.uncounted_token
-
-    @property
-    def num_labels(self) -> int:
-        return self._num_labels
-
-    @property
-    def vocabulary(self) -> int:
-        return self._vocabulary
-
-    @property
-    def max_tokens(self) -> int | None:
-        return self._max_tokens
-
-    @property
-    def uncounted_token(self) -> int | None:
-        return self._uncounted_token
 
     @property
     def weight_bytes(self) -> int:
@@ -124,7 +105,7 @@ class NativeBackend(Backend):
         return hidden
 
     def probe(self, exit_index: int, hidden: NativeHidden) -> np.ndarray:
-        logits = np.empty((len(hidden), self._num_labels), dtype=np.float32)
+        logits = np.empty((len(hidden), self.num_labels), dtype=np.float32)
         self._over_rows("sweet_probe", exit_index, hidden, logits)
         return logits
 

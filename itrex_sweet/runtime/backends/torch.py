@@ -17,7 +17,7 @@ from transformers.activations import ACT2FN
 
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.runtime.backends import disentangled, integer
-from itrex_sweet.runtime.backends.base import Backend
+from itrex_sweet.runtime.backends.base import EncoderBackend
 from itrex_sweet.runtime.encoder import (
     AnyLinear,
     Convolution,
@@ -66,7 +66,7 @@ class PackedHidden:
         ]
 
 
-class TorchBackend(Backend):
+class TorchBackend(EncoderBackend):
     """Runs an early-exit artifact with torch on the CPU.
 
     Args:
@@ -77,27 +77,11 @@ class TorchBackend(Backend):
     name = "torch"
 
     def __init__(self, artifact: Artifact, encoder: Encoder | None = None):
-        super().__init__(artifact)
         self.encoder = encoder or load_encoder(artifact)
+        super().__init__(artifact, self.encoder)
         self._activation = ACT2FN[self.encoder.activation]
         self._fused = [_stack(layer.query, layer.key, layer.value) for layer in self.encoder.layers]
         self._probed = {exit_ - 1: _unformed(self.encoder.layers[exit_ - 1]) for exit_ in artifact.exits}
-
-    @property
-    def num_labels(self) -> int:
-        return self.encoder.heads[-1].classifier.weight.shape[0]
-
-    @property
-    def vocabulary(self) -> int:
-        return len(self.encoder.embeddings.words)
-
-    @property
-    def max_tokens(self) -> int | None:
-        return self.encoder.max_tokens
-
-    @property
-    def uncounted_token(self) -> int | None:
-        return self.encoder.uncounted_token
 
     @torch.inference_mode()
     def embed(self, batch: TokenBatch) -> PackedHidden:
