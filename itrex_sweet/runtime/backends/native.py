@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +33,11 @@ class NativeHidden:
     addresses: np.ndarray
     lengths: np.ndarray
     owners: tuple[np.ndarray, ...]
+
+    @functools.cached_property
+    def in_c(self) -> tuple[int, int, int]:
+        """Number of rows, and where their addresses and lengths are."""
+        return len(self.addresses), self.addresses.ctypes.data, self.lengths.ctypes.data
 
     def __len__(self) -> int:
         return len(self.addresses)
@@ -106,12 +112,12 @@ class NativeBackend(EncoderBackend):
 
     def probe(self, exit_index: int, hidden: NativeHidden) -> np.ndarray:
         logits = np.empty((len(hidden), self.num_labels), dtype=np.float32)
-        self._over_rows("sweet_probe", exit_index, hidden, logits)
+        self._library.call("sweet_probe", self._model, exit_index, *hidden.in_c, logits.ctypes.data)
         return logits
 
     def advance(self, exit_index: int, hidden: NativeHidden) -> NativeHidden:
         states, advanced = self._new_states(hidden.lengths)
-        self._over_rows("sweet_advance", exit_index, hidden, states)
+        self._library.call("sweet_advance", self._model, exit_index, *hidden.in_c, states.ctypes.data)
         return advanced
 
     def merge(self, parts: Sequence[NativeHidden]) -> NativeHidden:
@@ -121,18 +127,6 @@ class NativeBackend(EncoderBackend):
             np.concatenate([part.addresses for part in parts]),
             np.concatenate([part.lengths for part in parts]),
             tuple({id(owner): owner for part in parts for owner in part.owners}.values()),
-        )
-
-    def _over_rows(self, function: str, exit_index: int, hidden: NativeHidden, output: np.ndarray) -> None:
-        addresses, lengths = hidden.addresses, hidden.lengths
-        self._library.call(
-            function,
-            self._model,
-            exit_index,
-            len(addresses),
-            addresses.ctypes.data,
-            lengths.ctypes.data,
-            output.ctypes.data,
         )
 
     def _new_states(self, lengths: np.ndarray) -> tuple[np.ndarray, NativeHidden]:
