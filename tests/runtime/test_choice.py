@@ -12,6 +12,7 @@ from itrex_sweet.runtime import backends
 from itrex_sweet.runtime.backends import ipex as room
 from itrex_sweet.runtime.backends import load_backend, missing_for
 from itrex_sweet.runtime.backends import native as native_room
+from itrex_sweet.runtime.native.library import ENVIRONMENT
 from itrex_sweet.runtime.ragged import TokenBatch
 from tests.quantization.hooked import observed_by_hooks
 from tests.tiny_artifacts import tiny_artifact, tiny_cascade
@@ -73,6 +74,12 @@ def test_auto_passes_over_what_cannot_run_the_artifact(monkeypatch, caplog, arti
     with caplog.at_level(logging.INFO, "itrex_sweet"):
         assert load_backend(artifacts["float32"], "auto").name == "torch"
     assert "passed over native: an unknown layer" in caplog.text
+
+
+def test_auto_does_not_pass_over_an_instruction_set_that_was_forced(monkeypatch, artifacts):
+    monkeypatch.setenv(ENVIRONMENT, "abacus")
+    with pytest.raises(BackendUnavailable, match="abacus"):
+        load_backend(artifacts["float32"], "auto")
 
 
 def test_a_backend_that_is_named_is_never_replaced(artifacts, monkeypatch):

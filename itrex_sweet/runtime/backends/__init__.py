@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from itrex_sweet.artifact import CASCADE, INT8, Artifact
 from itrex_sweet.errors import BackendUnavailable, ConfigError
 from itrex_sweet.runtime.backends.base import Backend
+from itrex_sweet.runtime.native.library import ENVIRONMENT, load
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +66,6 @@ def missing_for(name: str) -> str | None:
 
             refuse_unusable_ipex()
         elif name == "native":
-            from itrex_sweet.runtime.native.library import load
-
             load()
     except BackendUnavailable as error:
         return str(error)
@@ -80,6 +80,8 @@ def _fastest(artifact: Artifact, options: dict[str, Any]) -> Backend:
     fixed_scales = artifact.precision == INT8 and artifact.quantization.get("recipe") != "dynamic"
     in_bfloat16 = options["dtype"] == "bfloat16"
     names = ["ipex"] if in_bfloat16 else ["native", "ipex"] if fixed_scales else ["native"]
+    if "native" in names and os.environ.get(ENVIRONMENT):
+        load()  # an instruction set that was forced and is not there raises
     for name in names:
         if (reason := missing_for(name)) is None:
             try:
