@@ -26,7 +26,7 @@ def main() -> None:
         ipex_shapes(read("ipex_speed")),
         ipex_sst2(read("ipex_speed")),
         backends(read("ipex_speed")),
-        agreement(read("ipex_agreement")),
+        *(agreement(name, read(f"{name}_agreement")) for name in ("native", "ipex")),
     )
     if (RESULTS / "engines.json").is_file():
         write("docs/engines.md", *engines_report.sections(read("engines")))
@@ -224,8 +224,8 @@ def backends(result: dict) -> str:
     return "\n".join(["**Backends and precisions**, the same MiniLM and sentences.", "", *lines])
 
 
-def agreement(result: dict) -> str:
-    """Labels of the `ipex` backend beside the reference's."""
+def agreement(backend: str, result: dict) -> str:
+    """Labels of a fast backend beside the reference's."""
     lines = [
         "| task | artifact | rows | same label, per exit | labels that differ | their largest margin "
         "| median margin | same exit under the policy |",
@@ -241,13 +241,13 @@ def agreement(result: dict) -> str:
             )
     return "\n".join(
         [
-            "**The `ipex` backend against the reference**, validation rows, percent; a margin is the difference "
+            f"**The `{backend}` backend against the reference**, validation rows, percent; a margin is the difference "
             "between the reference's two best logits. Labels that differ are near ties: another order of float sums "
             "puts an input on the other side of a rounding step.",
             "",
             *lines,
             "",
-            _foot(result, f", IPEX {result['ipex']}"),
+            _foot(result, f", IPEX {result['ipex']}" if "ipex" in result else ""),
         ]
     )
 

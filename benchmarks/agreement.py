@@ -1,9 +1,10 @@
-"""Does the `ipex` backend answer as the reference does? Labels at every exit, in fp32 and INT8, on several tasks.
+"""Does a fast backend answer as the reference does? Labels at every exit, in fp32 and INT8, on several tasks.
 
-    python benchmarks/ipex_agreement.py --tasks sst2 qnli ag_news
+    python benchmarks/agreement.py --backend native --tasks sst2 qnli ag_news
 
-In the environment of the [ipex] extra, on the artifacts that `train_baselines.py` and `quantize_recipes.py` left in
-`benchmarks/runs`. Where labels differ, the reference's margin between its two best labels tells how near a tie it was.
+On the artifacts that `train_baselines.py` and `quantize_recipes.py` left in `benchmarks/runs`; `ipex` in the
+environment of its extra. Where labels differ, the reference's margin between its two best labels tells how near a tie
+it was.
 """
 
 from __future__ import annotations
@@ -20,15 +21,24 @@ from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.evaluation.outcomes import logits_at_every_exit
 
 ARTIFACTS = {
-    "float32": "sweet-0",
-    "static": "int8-static-ipex",
-    "smooth": "int8-smooth-ipex",
-    "static, made in the other environment": "int8-static-default",
+    "ipex": {
+        "float32": "sweet-0",
+        "static": "int8-static-ipex",
+        "smooth": "int8-smooth-ipex",
+        "static, made in the other environment": "int8-static-default",
+    },
+    "native": {
+        "float32": "sweet-0",
+        "static": "int8-static-default",
+        "smooth": "int8-smooth-default",
+        "dynamic": "int8-dynamic-default",
+    },
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backend", choices=ARTIFACTS, required=True)
     parser.add_argument("--tasks", nargs="+", default=["sst2", "qnli", "ag_news"])
     parser.add_argument("--rows", type=int, default=1000, help="validation rows, the first ones")
     parser.add_argument("--threads", type=int, default=2)
@@ -36,23 +46,25 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     tasks: dict[str, Any] = {}
     for task in options.tasks:
-        tasks[task] = {name: compare(task, folder, options.rows) for name, folder in ARTIFACTS.items()}
+        artifacts = ARTIFACTS[options.backend].items()
+        tasks[task] = {name: compare(task, folder, options.backend, options.rows) for name, folder in artifacts}
         print(task, tasks[task], flush=True)
-    settings = {"rows": options.rows, "threads": options.threads}
-    ipex = metadata.version("intel-extension-for-pytorch")
-    print(write_result("ipex_agreement", {**provenance(), "ipex": ipex, "settings": settings, "tasks": tasks}))
+    result: dict[str, Any] = {**provenance(), "settings": {"rows": options.rows, "threads": options.threads}}
+    if options.backend == "ipex":
+        result["ipex"] = metadata.version("intel-extension-for-pytorch")
+    print(write_result(f"{options.backend}_agreement", {**result, "tasks": tasks}))
 
 
-def compare(task: str, folder: str, rows: int) -> dict[str, Any]:
+def compare(task: str, folder: str, backend: str, rows: int) -> dict[str, Any]:
     """Shares in percent, differences in logits."""
     texts, _ = read_task(task, "validation", rows)
     logits, answers = {}, {}
-    for name in ("torch", "ipex"):
+    for name in ("torch", backend):
         model = SweetModelForSequenceClassification.from_pretrained(RUNS / task / folder, backend=name)
         batch = model.read(texts)
         logits[name] = logits_at_every_exit(model.executor, batch)
         answers[name] = model.executor.run(batch)
-    reference, other = logits["torch"], logits["ipex"]
+    reference, other = logits["torch"], logits[backend]
     same = reference.argmax(-1) == other.argmax(-1)
     ordered = np.sort(reference, axis=-1)
     margins = (ordered[..., -1] - ordered[..., -2])[~same]
@@ -67,8 +79,8 @@ def compare(task: str, folder: str, rows: int) -> dict[str, Any]:
         "median_margin": round(float(np.median(ordered[..., -1] - ordered[..., -2])), 4),
         "mean_difference_of_logits": round(float(np.abs(reference - other).mean()), 6),
         "largest_difference_of_logits": round(float(np.abs(reference - other).max()), 6),
-        "same_exit_under_the_policy": round(100 * float((left["torch"] == left["ipex"]).mean()), 2),
-        "same_answer_under_the_policy": round(100 * float((said["torch"] == said["ipex"]).mean()), 2),
+        "same_exit_under_the_policy": round(100 * float((left["torch"] == left[backend]).mean()), 2),
+        "same_answer_under_the_policy": round(100 * float((said["torch"] == said[backend]).mean()), 2),
     }
 
 
