@@ -11,14 +11,14 @@ constexpr int kQueryBlock = 24;  // queries whose scores are held at a time
 // What one thread needs for one head of one text.
 class AttentionMemory {
    public:
-    void prepare(int64_t longest, int64_t size) {
+    void reserve(int64_t longest, int64_t size) {
         const int64_t padded = round_up(longest, kLanes);
         keys.reserve(size * padded);
         scores.reserve(kQueryBlock * padded);
         context.reserve(kQueryBlock * round_up(size, kLanes));
     }
-    int64_t memory() const { return keys.bytes() + scores.bytes() + context.bytes() + query.bytes(); }
-    Buffer<float> keys, scores, context, query;
+    int64_t memory() const { return keys.bytes() + scores.bytes() + context.bytes(); }
+    Buffer<float> keys, scores, context;
 };
 
 // Exponentials of scaled scores minus their greatest, in place, zeros up to a multiple of 16; returns their sum.
@@ -49,10 +49,10 @@ void attend(const float* query, const float* key, const float* value, int64_t st
     }
     for (int first = 0; first < length; first += kQueryBlock) {
         const int queries = std::min(kQueryBlock, length - first);
-        multiply_floats(query + first * stride, stride, queries, keys, padded, length, size, scores, padded);
+        multiply_dense(query + first * stride, stride, queries, keys, padded, length, size, scores, padded);
         float totals[kQueryBlock];
         for (int row = 0; row < queries; ++row) totals[row] = exponentials(scores + row * padded, length, scale);
-        multiply_floats(scores, padded, queries, value, stride, size, length, context, wide);
+        multiply_dense(scores, padded, queries, value, stride, size, length, context, wide);
         for (int row = 0; row < queries; ++row) {
             const float share = 1.0f / totals[row];
             for (int column = 0; column < size; column += kLanes) {

@@ -43,15 +43,15 @@ class LinearCall {
    public:
     LinearCall(const sweet_linear& layer, int32_t rows, const float* x, int32_t threads)
         : packed_(layer), rows_(rows), pool_(threads), barrier_(threads), x_(x) {
-        input_.prepare(packed_, rows, false);
+        input_.reserve(packed_, rows, false);
     }
     void run(float* y) {
         pool_.run([&](int index) {
             const Team team{index, pool_.threads(), &barrier_};
             const auto [first, last] = team.part(rows_);
-            for (int64_t row = first; row < last; ++row) input_.quantize_row(row, x_ + row * packed_.in);
+            for (int64_t row = first; row < last; ++row) input_.quantize_row(packed_, row, x_ + row * packed_.in);
             team.meet();
-            multiply(packed_, input_.rows(x_), rows_, team,
+            multiply(packed_, input_.rows(packed_, x_), rows_, team,
                      [&](int64_t row, int64_t column, f32x16 values, int lanes)
                          __attribute__((always_inline)) { store_some(y + row * packed_.out + column, values, lanes); });
         });
@@ -173,7 +173,7 @@ int32_t sweet_op_attention(int32_t rows, const int64_t* lengths, int32_t heads, 
         std::copy_n(projected, total * 3 * hidden, copy.get());
         int64_t start = 0;
         for (int32_t row = 0; row < rows; start += lengths[row++]) {
-            memory.prepare(lengths[row], size);
+            memory.reserve(lengths[row], size);
             for (int64_t head = 0; head < heads; ++head) {
                 const float* query = copy.get() + start * 3 * hidden + head * size;
                 attend(query, query + hidden, query + 2 * hidden, 3 * hidden, static_cast<int>(lengths[row]), size, scale,

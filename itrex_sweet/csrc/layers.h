@@ -47,7 +47,7 @@ struct Norm {
 
 SWEET_INLINE f32x16 activate(int32_t activation, f32x16 x) {
     switch (activation) {
-        case SWEET_GELU: return x * 0.5f * (error_function(x * 0.70710678f) + 1.0f);
+        case SWEET_GELU: return x * 0.5f + x * 0.5f * error_function(x * 0.70710678f);  // 0 where erf is -1
         case SWEET_GELU_TANH: return x * 0.5f * (hyperbolic_tangent((x * x * x * 0.044715f + x) * 0.79788456f) + 1.0f);
         case SWEET_RELU: return greatest(f32x16{}, x);
         case SWEET_TANH: return hyperbolic_tangent(x);
@@ -55,46 +55,38 @@ SWEET_INLINE f32x16 activate(int32_t activation, f32x16 x) {
     }
 }
 
-// What a probe needs of its layer beside the layer itself: key and value weights as they are, for one query.
-struct Unformed {
-    // Key weights (size, hidden) and value weights transposed, (hidden, size): int8, or float where the layer is float.
-    Buffer<int8_t> key, value;
-    Buffer<float> float_key, float_value;
-    Buffer<float> key_scale, value_scale;          // per output; ones where the layer is float
-    Buffer<float> key_smoothing, value_smoothing;  // per input, or empty
-    Buffer<float> value_bias;
+// Key weights as a probe reads them: transposed, one layer (size of a head → hidden) per head, and what stands before it.
+struct KeysTransposed {
+    std::vector<Packed> heads;
+    Buffer<float> scale;      // per output of the key layer, or empty
+    Buffer<float> smoothing;  // per input of the key layer, or empty
 
-    Unformed(const sweet_linear& key_layer, const sweet_linear& value_layer) {
-        copy(key_layer, key, float_key, key_scale, key_smoothing, false);
-        copy(value_layer, value, float_value, value_scale, value_smoothing, true);
-        value_bias.reserve(round_up(value_layer.out, kLanes));
-        if (value_layer.bias != nullptr) std::copy_n(value_layer.bias, value_layer.out, value_bias.get());
+    KeysTransposed(const sweet_linear& key, int num_heads) {
+        const int size = key.out / num_heads;
+        const bool is_integer = key.weight_scale != nullptr;
+        if (is_integer) std::copy_n(key.weight_scale, key.out, scale.reserve(key.out));
+        if (key.smoothing != nullptr) std::copy_n(key.smoothing, key.in, smoothing.reserve(key.in));
+        const std::vector<float> ones(static_cast<size_t>(key.in), 1.0f);
+        const auto pack = [&](auto* weights) {
+            std::vector<std::remove_const_t<std::remove_pointer_t<decltype(weights)>>> turned(
+                static_cast<size_t>(int64_t{key.in} * size));
+            for (int head = 0; head < num_heads; ++head, weights += int64_t{size} * key.in) {
+                for (int64_t input = 0; input < key.in; ++input) {
+                    for (int64_t part = 0; part < size; ++part) {
+                        turned[static_cast<size_t>(input * size + part)] = weights[part * key.in + input];
+                    }
+                }
+                heads.emplace_back(
+                    sweet_linear{turned.data(), is_integer ? ones.data() : nullptr, nullptr, nullptr, 0.0f, 0, size, key.in});
+            }
+        };
+        is_integer ? pack(static_cast<const int8_t*>(key.weight)) : pack(static_cast<const float*>(key.weight));
     }
 
     int64_t bytes() const {
-        return key.bytes() + value.bytes() + float_key.bytes() + float_value.bytes() + key_scale.bytes() +
-               value_scale.bytes() + key_smoothing.bytes() + value_smoothing.bytes() + value_bias.bytes();
-    }
-
-   private:
-    static void copy(const sweet_linear& layer, Buffer<int8_t>& bytes, Buffer<float>& floats, Buffer<float>& scale,
-                     Buffer<float>& smoothing, bool transposed) {
-        scale.reserve(round_up(layer.out, kLanes));
-        std::fill_n(scale.get(), layer.out, 1.0f);
-        const auto place = [&](int64_t row, int64_t column) {
-            return transposed ? column * layer.out + row : row * layer.in + column;
-        };
-        const auto copy_as = [&](auto& to) {
-            auto* from = static_cast<const std::remove_reference_t<decltype(to[0])>*>(layer.weight);
-            to.reserve(int64_t{layer.in} * layer.out);
-            for (int64_t row = 0; row < layer.out; ++row) {
-                for (int64_t column = 0; column < layer.in; ++column) to[place(row, column)] = from[row * layer.in + column];
-            }
-        };
-        if (layer.weight_scale == nullptr) return copy_as(floats);
-        std::copy_n(layer.weight_scale, layer.out, scale.get());
-        if (layer.smoothing != nullptr) std::copy_n(layer.smoothing, layer.in, smoothing.reserve(round_up(layer.in, kLanes)));
-        copy_as(bytes);
+        int64_t total = scale.bytes() + smoothing.bytes();
+        for (const Packed& head : heads) total += head.bytes();
+        return total;
     }
 };
 
@@ -107,53 +99,63 @@ inline bool same_input(const sweet_linear& a, const sweet_linear& b) {
 }
 
 struct Layer {
-    std::vector<Packed> projections;  // query, key and value, as one where they quantize their input alike
-    Packed query;                     // alone, for the probe of a layer before which there is an exit
+    // Query, key and value, as one where they quantize their input alike. Of a layer that is never run in full, no key.
+    std::vector<Packed> projections;
+    std::vector<int64_t> columns;  // where each of them begins among the projected columns
     Packed attention_output, up, down;
     Norm attention_norm, output_norm;
-    std::unique_ptr<Unformed> unformed;  // where the layer is probed
-    bool runs_in_full;
+    std::unique_ptr<KeysTransposed> keys;  // where the layer is probed
 
-    Layer(const sweet_layer& from, bool is_probed, bool in_full)
+    Layer(const sweet_layer& from, int num_heads, bool is_probed, bool in_full)
         : attention_output(from.attention_output),
           up(from.up),
           down(from.down),
           attention_norm(from.attention_norm),
-          output_norm(from.output_norm),
-          runs_in_full(in_full) {
-        const sweet_linear parts[] = {from.query, from.key, from.value};
-        if (in_full) {
-            if (same_input(parts[0], parts[1]) && same_input(parts[0], parts[2])) {
-                projections.emplace_back(parts, 3);
-            } else {
-                for (const sweet_linear& part : parts) projections.emplace_back(part);
-            }
+          output_norm(from.output_norm) {
+        std::vector<sweet_linear> parts{from.query, from.key, from.value};
+        if (!in_full) parts.erase(parts.begin() + 1);
+        int64_t column = 0;
+        for (size_t first = 0; first < parts.size();) {
+            size_t last = first + 1;
+            while (last < parts.size() && same_input(parts[first], parts[last])) ++last;
+            projections.emplace_back(parts.data() + first, static_cast<int>(last - first));
+            columns.push_back(column);
+            column += projections.back().out;
+            first = last;
         }
-        if (is_probed) {
-            query = Packed(from.query);
-            unformed = std::make_unique<Unformed>(from.key, from.value);
-        }
+        if (is_probed) keys = std::make_unique<KeysTransposed>(from.key, num_heads);
     }
 
     int64_t bytes() const {
-        int64_t total = query.bytes() + attention_output.bytes() + up.bytes() + down.bytes() + attention_norm.bytes() +
-                        output_norm.bytes() + (unformed ? unformed->bytes() : 0);
+        int64_t total = attention_output.bytes() + up.bytes() + down.bytes() + attention_norm.bytes() + output_norm.bytes() +
+                        (keys ? keys->bytes() : 0);
         for (const Packed& part : projections) total += part.bytes();
         return total;
     }
 };
 
-// What a team needs to run layers, whatever their number: it grows with the tokens of a call and is kept.
+// What one thread needs for attention.
+struct ThreadMemory {
+    AttentionMemory attention;
+    Buffer<float> reached, queries, context;  // of a probe
+    WideInput wide;
+
+    int64_t memory() const {
+        return attention.memory() + reached.bytes() + queries.bytes() + context.bytes() + wide.memory();
+    }
+};
+
+// What a team needs to run layers, whatever their number. It grows to what the largest chunk of texts needed.
 struct Workspace {
     Input projected_from[3], attention_output_from, up_from, down_from;
-    Buffer<float> projected, attended, first, reached, summed;
-    std::vector<AttentionMemory> attention;  // one per thread
+    Buffer<float> projected, attended, first;
+    std::vector<ThreadMemory> threads;
 
     int64_t memory() const {
         int64_t total = attention_output_from.memory() + up_from.memory() + down_from.memory() + projected.bytes() +
-                        attended.bytes() + first.bytes() + reached.bytes() + summed.bytes();
+                        attended.bytes() + first.bytes();
         for (const Input& input : projected_from) total += input.memory();
-        for (const AttentionMemory& memory : attention) total += memory.memory();
+        for (const ThreadMemory& thread : threads) total += thread.memory();
         return total;
     }
 };
@@ -167,23 +169,23 @@ struct Texts {
 };
 
 // Quantizes rows that a layer could not quantize as it wrote them; all of the team come back together.
-inline void finish_input(const Input& input, int64_t rows, const Team& team) {
+inline void finish_input(const Packed& layer, const Input& input, int64_t rows, const Team& team) {
     team.meet();
-    if (!input.layer().is_integer || input.layer().has_fixed_scale()) return;
+    if (!layer.is_integer || layer.has_fixed_scale()) return;
     const auto [first, last] = team.part(rows);
-    for (int64_t row = first; row < last; ++row) input.quantize_row(row, input.floats() + row * input.layer().in);
+    for (int64_t row = first; row < last; ++row) input.quantize_row(layer, row, input.floats() + row * layer.in);
     team.meet();
 }
 
 // The rest of a layer after attention: `attention_output_from` holds the context, `states` what entered and then what
-// leaves; `next`, if any, are the inputs to prepare from what leaves.
+// leaves, this thread's part of the rows at return.
 inline void feed_forward(const Layer& layer, int32_t activation, float* states, int64_t rows, Workspace& work,
-                         const Team& team, const Input* next, int num_next) {
+                         const Team& team) {
     const int hidden = layer.output_norm.size, count = static_cast<int>(rows);
     float* attended = work.attended.get();
     const auto [first, last] = team.part(rows);
-    finish_input(work.attention_output_from, rows, team);
-    multiply(layer.attention_output, work.attention_output_from.rows(), count, team,
+    finish_input(layer.attention_output, work.attention_output_from, rows, team);
+    multiply(layer.attention_output, work.attention_output_from.rows(layer.attention_output), count, team,
              [&](int64_t row, int64_t column, f32x16 values, int lanes) __attribute__((always_inline)) {
                  const float* residual = states + row * hidden + column;
                  store_some(attended + row * hidden + column, values + load_some(residual, lanes), lanes);
@@ -191,31 +193,27 @@ inline void feed_forward(const Layer& layer, int32_t activation, float* states, 
     team.meet();
     for (int64_t row = first; row < last; ++row) {
         layer.attention_norm.apply(attended + row * hidden, attended + row * hidden);
-        work.up_from.quantize_row(row, attended + row * hidden);
+        work.up_from.quantize_row(layer.up, row, attended + row * hidden);
     }
     team.meet();
-    multiply(layer.up, work.up_from.rows(attended), count, team,
+    multiply(layer.up, work.up_from.rows(layer.up, attended), count, team,
              [&](int64_t row, int64_t column, f32x16 values, int lanes) __attribute__((always_inline)) {
-                 work.down_from.put(row, column, activate(activation, values), lanes);
+                 work.down_from.put(layer.down, row, column, activate(activation, values), lanes);
              });
-    finish_input(work.down_from, rows, team);
-    multiply(layer.down, work.down_from.rows(), count, team,
+    finish_input(layer.down, work.down_from, rows, team);
+    multiply(layer.down, work.down_from.rows(layer.down), count, team,
              [&](int64_t row, int64_t column, f32x16 values, int lanes) __attribute__((always_inline)) {
                  const float* residual = attended + row * hidden + column;
                  store_some(states + row * hidden + column, values + load_some(residual, lanes), lanes);
              });
     team.meet();
-    for (int64_t row = first; row < last; ++row) {
-        layer.output_norm.apply(states + row * hidden, states + row * hidden);
-        for (int part = 0; part < num_next; ++part) next[part].quantize_row(row, states + row * hidden);
-    }
-    team.meet();
+    for (int64_t row = first; row < last; ++row) layer.output_norm.apply(states + row * hidden, states + row * hidden);
 }
 
-// Makes room for what layers of this shape need. Called by one thread before the team runs.
-inline void prepare_feed_forward(const Layer& layer, int64_t rows, Workspace& work) {
+// Makes room for what layers of this shape need. Called before threads run, where failing is safe.
+inline void reserve_feed_forward(const Layer& layer, int64_t rows, Workspace& work) {
     work.attended.reserve(rows * layer.output_norm.size);
-    work.attention_output_from.prepare(layer.attention_output, rows, true);
-    work.up_from.prepare(layer.up, rows, false);
-    work.down_from.prepare(layer.down, rows, true);
+    work.attention_output_from.reserve(layer.attention_output, rows, true);
+    work.up_from.reserve(layer.up, rows, false);
+    work.down_from.reserve(layer.down, rows, true);
 }

@@ -58,10 +58,10 @@ class sweet_model {
           work_(static_cast<size_t>(threads)) {
         for (int32_t index = 0; index < from.num_layers; ++index) {
             const bool is_probed = std::find(exits_.begin(), exits_.end(), index + 1) != exits_.end();
-            layers_.emplace_back(from.layers[index], is_probed, index + 1 < from.num_layers);
+            layers_.emplace_back(from.layers[index], heads_count_, is_probed, index + 1 < from.num_layers);
         }
         for (int32_t exit = 0; exit < from.num_exits; ++exit) heads_.emplace_back(from.heads[exit]);
-        for (Workspace& work : work_) work.attention.resize(static_cast<size_t>(threads));
+        for (Workspace& work : work_) work.threads.resize(static_cast<size_t>(threads));
     }
 
     int64_t bytes() const {
@@ -83,7 +83,8 @@ class sweet_model {
         const Texts texts = packed(rows, lengths);
         refuse_foreign(texts.tokens(), ids, types, positions);
         const int last = exits_[0] - 1;
-        in_parts(texts, 1, [&](Workspace& work, const Texts& part) { reserve_layers(work, part, 0, last, true); },
+        in_parts(texts, 1,
+                 [&](Workspace& work, const Texts& part, int64_t threads) { reserve_layers(work, part, threads, 0, last, true); },
                  [&](Workspace& work, const Texts& part, const Team& team) {
                      const int64_t first = part.starts[0];
                      look_up(part.tokens(), ids + first, types + first, positions + first, states + first * hidden_, work,
@@ -98,7 +99,9 @@ class sweet_model {
         const Texts texts = packed(rows, lengths);
         const int first_layer = exits_[exit] - 1, last_layer = exits_[exit + 1] - 1;
         in_parts(texts, 1,
-                 [&](Workspace& work, const Texts& part) { reserve_layers(work, part, first_layer, last_layer, false); },
+                 [&](Workspace& work, const Texts& part, int64_t threads) {
+                     reserve_layers(work, part, threads, first_layer, last_layer, false);
+                 },
                  [&](Workspace& work, const Texts& part, const Team& team) {
                      const auto [first, last] = team.part(part.count);
                      const float* const* from = rows_at + (part.starts - texts.starts);
@@ -116,7 +119,7 @@ class sweet_model {
         const Texts texts = packed(rows, lengths);
         const Layer& layer = layers_[static_cast<size_t>(exits_[exit] - 1)];
         const Head& head = heads_[static_cast<size_t>(exit)];
-        in_parts(texts, 4, [&](Workspace& work, const Texts& part) { reserve_probe(work, part, layer, head); },
+        in_parts(texts, 4, [&](Workspace& work, const Texts& part, int64_t) { reserve_probe(work, part, layer, head); },
                  [&](Workspace& work, const Texts& part, const Team& team) {
                      const int64_t skipped = part.starts - texts.starts;
                      run_probe(layer, head, rows_at + skipped, part, logits + skipped * head.classifier.out, work, team);
@@ -158,7 +161,7 @@ class sweet_model {
         const int threads = pool_.threads();
         if (texts.count == 0) return;
         if (threads == 1 || texts.count < least_texts * threads || texts.tokens() < 16 * threads) {
-            reserve(work_[0], texts);
+            reserve(work_[0], texts, threads);
             pool_.run([&](int index) { job(work_[0], texts, Team{index, threads, &together_}); });
             return;
         }
@@ -171,7 +174,7 @@ class sweet_model {
                 ++text;
             } while (text < most && texts.starts[text] + texts.lengths[text] / 2 < goal);
             parts[static_cast<size_t>(index)] = {text - first, texts.lengths + first, texts.starts + first};
-            reserve(work_[static_cast<size_t>(index)], parts[static_cast<size_t>(index)]);
+            reserve(work_[static_cast<size_t>(index)], parts[static_cast<size_t>(index)], 1);
         }
         pool_.run([&](int index) {
             Barrier alone(1);
@@ -230,60 +233,77 @@ class sweet_model {
 
     // ------------------------------------------------------------------------------------------------ layers in full
 
-    void reserve_layers(Workspace& work, const Texts& texts, int first, int last, bool embeds) const {
-        const int64_t tokens = texts.tokens(), longest = *std::max_element(texts.lengths, texts.lengths + texts.count);
-        if (embeds && embeddings_.width != hidden_) work.first.reserve(tokens * embeddings_.width);
-        for (int index = first; index < last; ++index) {
-            const Layer& layer = layers_[static_cast<size_t>(index)];
-            prepare_projections(layer, tokens, work);
-            prepare_feed_forward(layer, tokens, work);
-            work.projected.reserve(tokens * 3 * hidden_);
+    // Texts run through a layer a chunk at a time, so that what is between its products stays in the second cache.
+    static constexpr int64_t kChunkTokens = 128;
+
+    // Calls each(chunk) for runs of texts of at most `kChunkTokens` tokens for each of `threads`, or of one text.
+    template <class Each>
+    static void in_chunks(const Texts& texts, int64_t threads, Each each) {
+        for (int64_t first = 0; first < texts.count;) {
+            Texts chunk{1, texts.lengths + first, texts.starts + first};
+            while (first + chunk.count < texts.count &&
+                   chunk.tokens() + chunk.lengths[chunk.count] <= kChunkTokens * threads) {
+                ++chunk.count;
+            }
+            each(chunk);
+            first += chunk.count;
         }
-        for (AttentionMemory& memory : work.attention) memory.prepare(longest, hidden_ / heads_count_);
     }
 
-    static void prepare_projections(const Layer& layer, int64_t tokens, Workspace& work) {
-        for (size_t part = 0; part < layer.projections.size(); ++part) {
-            work.projected_from[part].prepare(layer.projections[part], tokens, false);
+    void reserve_layers(Workspace& work, const Texts& texts, int64_t threads, int first, int last, bool embeds) const {
+        if (embeds && embeddings_.width != hidden_) work.first.reserve(texts.tokens() * embeddings_.width);
+        int64_t most = 0, longest = 0;
+        in_chunks(texts, threads, [&](const Texts& chunk) { most = std::max(most, chunk.tokens()); });
+        for (int64_t text = 0; text < texts.count; ++text) longest = std::max(longest, texts.lengths[text]);
+        for (int index = first; index < last; ++index) {
+            const Layer& layer = layers_[static_cast<size_t>(index)];
+            for (size_t part = 0; part < layer.projections.size(); ++part) {
+                work.projected_from[part].reserve(layer.projections[part], most, false);
+            }
+            reserve_feed_forward(layer, most, work);
+            work.projected.reserve(most * 3 * hidden_);
+            for (ThreadMemory& thread : work.threads) {
+                thread.attention.reserve(longest, hidden_ / heads_count_);
+            }
         }
     }
 
     // Layers [first, last) over packed states, in place.
     void run_layers(int first, int last, float* states, const Texts& texts, Workspace& work, const Team& team) const {
-        if (first == last) return;
-        const int64_t tokens = texts.tokens(), stride = 3 * hidden_;
-        const auto [first_token, last_token] = team.part(tokens);
-        // One thread says which layer reads the inputs next, always between two meetings.
-        if (team.index == 0) prepare_projections(layers_[static_cast<size_t>(first)], tokens, work);
-        team.meet();
-        for (size_t part = 0; part < layers_[static_cast<size_t>(first)].projections.size(); ++part) {
-            for (int64_t token = first_token; token < last_token; ++token) {
-                work.projected_from[part].quantize_row(token, states + token * hidden_);
-            }
-        }
-        team.meet();
         for (int index = first; index < last; ++index) {
-            const Layer& layer = layers_[static_cast<size_t>(index)];
-            if (team.index == 0) prepare_feed_forward(layer, tokens, work);
-            float* projected = work.projected.get();
-            for (size_t part = 0; part < layer.projections.size(); ++part) {
-                float* to = projected + static_cast<int64_t>(part) * hidden_;
-                multiply(layer.projections[part], work.projected_from[part].rows(states), static_cast<int>(tokens), team,
-                         [&](int64_t row, int64_t column, f32x16 values, int lanes)
-                             __attribute__((always_inline)) { store_some(to + row * stride + column, values, lanes); });
-            }
-            team.meet();
-            attend_all(projected, texts, work, team);
-            const Layer* next = index + 1 < last ? &layers_[static_cast<size_t>(index + 1)] : nullptr;
-            if (team.index == 0 && next != nullptr) prepare_projections(*next, tokens, work);
-            feed_forward(layer, activation_, states, tokens, work, team, work.projected_from,
-                         next != nullptr ? static_cast<int>(next->projections.size()) : 0);
+            in_chunks(texts, team.size, [&](const Texts& chunk) {
+                float* from = states + (chunk.starts[0] - texts.starts[0]) * hidden_;
+                run_layer(layers_[static_cast<size_t>(index)], from, chunk, work, team);
+            });
         }
+        team.meet();
     }
 
-    void attend_all(const float* projected, const Texts& texts, Workspace& work, const Team& team) const {
+    void run_layer(const Layer& layer, float* states, const Texts& texts, Workspace& work, const Team& team) const {
+        const int64_t tokens = texts.tokens(), stride = 3 * hidden_;
+        const auto [first, last] = team.part(tokens);
+        for (size_t part = 0; part < layer.projections.size(); ++part) {
+            for (int64_t token = first; token < last; ++token) {
+                work.projected_from[part].quantize_row(layer.projections[part], token, states + token * hidden_);
+            }
+        }
+        team.meet();
+        float* projected = work.projected.get();
+        for (size_t part = 0; part < layer.projections.size(); ++part) {
+            float* to = projected + layer.columns[part];
+            multiply(layer.projections[part], work.projected_from[part].rows(layer.projections[part], states), static_cast<int>(tokens), team,
+                     [&](int64_t row, int64_t column, f32x16 values, int lanes)
+                         __attribute__((always_inline)) { store_some(to + row * stride + column, values, lanes); });
+        }
+        team.meet();
+        attend_all(layer, projected, texts, work, team);
+        feed_forward(layer, activation_, states, tokens, work, team);
+    }
+
+    void attend_all(const Layer& layer, const float* projected, const Texts& texts, Workspace& work, const Team& team) const {
         const int64_t stride = 3 * hidden_;
         const int size = static_cast<int>(hidden_ / heads_count_);
+        const AttentionMemory& memory = work.threads[static_cast<size_t>(team.index)].attention;
         int64_t turn = 0;
         for (int64_t text = 0; text < texts.count; ++text) {
             const int64_t start = texts.starts[text] - texts.starts[0];
@@ -291,9 +311,8 @@ class sweet_model {
                 if (turn % team.size != team.index) continue;
                 const float* query = projected + start * stride + head * size;
                 attend(query, query + hidden_, query + 2 * hidden_, stride, static_cast<int>(texts.lengths[text]), size,
-                       scale_, work.attention[static_cast<size_t>(team.index)],
-                       [&](int64_t row, int64_t column, f32x16 values, int lanes) __attribute__((always_inline)) {
-                           work.attention_output_from.put(start + row, head * size + column, values, lanes);
+                       scale_, memory, [&](int64_t row, int64_t column, f32x16 values, int lanes) __attribute__((always_inline)) {
+                           work.attention_output_from.put(layer.attention_output, start + row, head * size + column, values, lanes);
                        });
             }
         }
@@ -301,19 +320,21 @@ class sweet_model {
 
     // ------------------------------------------------------------------------------------------------ the probe
 
+    static constexpr int64_t kProbeTexts = 16;  // whose reached and summed states are held at a time
+
     void reserve_probe(Workspace& work, const Texts& texts, const Layer& layer, const Head& head) const {
         const int64_t rows = texts.count, longest = *std::max_element(texts.lengths, texts.lengths + texts.count);
-        const int64_t size = hidden_ / heads_count_;
+        const int64_t size = hidden_ / heads_count_, block = std::min(rows, kProbeTexts);
         work.first.reserve(rows * hidden_);
-        work.projected.reserve(rows * std::max<int64_t>(hidden_, head.dense.out));
-        const int64_t wide = round_up(hidden_, kLanes);  // products are written in whole vectors
-        work.reached.reserve(rows * wide * pool_.threads());
-        work.summed.reserve(rows * wide * pool_.threads());
-        work.projected_from[0].prepare(layer.query, rows, false);
-        prepare_feed_forward(layer, rows, work);
-        for (AttentionMemory& memory : work.attention) {
-            memory.prepare(longest, size);
-            memory.query.reserve(rows * round_up(size, kLanes));
+        work.projected.reserve(rows * std::max<int64_t>(round_up(hidden_, kWidestPanel), head.dense.out));
+        work.projected_from[0].reserve(layer.projections[0], rows, false);
+        reserve_feed_forward(layer, rows, work);
+        for (ThreadMemory& thread : work.threads) {
+            thread.attention.scores.reserve(heads_count_ * round_up(longest, kLanes));
+            thread.reached.reserve(block * heads_count_ * round_up(hidden_, kLanes));
+            thread.queries.reserve(block * size);
+            thread.context.reserve(block * (size + 2 * kWidestPanel));
+            thread.wide.reserve(hidden_, block);
         }
     }
 
@@ -325,25 +346,22 @@ class sweet_model {
         const auto [first, last] = team.part(rows);
         for (int64_t row = first; row < last; ++row) {
             std::copy_n(rows_at[row], hidden_, first_states + row * hidden_);
-            work.projected_from[0].quantize_row(row, rows_at[row]);
+            work.projected_from[0].quantize_row(layer.projections[0], row, rows_at[row]);
         }
         team.meet();
-        multiply(layer.query, work.projected_from[0].rows(first_states), count, team,
-                 [&](int64_t row, int64_t column, f32x16 values, int lanes)
-                     __attribute__((always_inline)) { store_some(queries + row * hidden_ + column, values, lanes); });
+        const Packed& projection = layer.projections[0];
+        const int64_t panel = projection.panel_columns(), panels = round_up(hidden_, panel) / panel, stride = panels * panel;
+        const auto [first_panel, last_panel] = team.part(panels);
+        multiply(projection, work.projected_from[0].rows(projection, first_states), count, Panels{first_panel, last_panel},
+                 [&](int64_t row, int64_t column, f32x16 values, int)
+                     __attribute__((always_inline)) { store(queries + row * stride + column, values); });
         team.meet();
-        const auto [first_head, last_head] = team.part(heads_count_);
-        for (int64_t index = first_head; index < last_head; ++index) {
-            const auto with = [&](const auto* key, const auto* value) {
-                attend_first(*layer.unformed, key, value, index, rows_at, texts, work, team);
-            };
-            const Unformed& weights = *layer.unformed;
-            const auto with_key = [&](const auto* key) {
-                weights.value.empty() ? with(key, weights.float_value.get()) : with(key, weights.value.get());
-            };
-            weights.key.empty() ? with_key(weights.float_key.get()) : with_key(weights.key.get());
+        for (int64_t start = 0; start < rows; start += kProbeTexts) {
+            const Texts block{std::min(kProbeTexts, rows - start), texts.lengths + start, texts.starts + start};
+            attend_first(layer, queries + start * stride, stride, start, rows_at + start, block, work, team);
         }
-        feed_forward(layer, activation_, first_states, rows, work, team, nullptr, 0);
+        feed_forward(layer, activation_, first_states, rows, work, team);
+        team.meet();
         float* pooled = work.projected.get();
         Rows inner;
         inner.floats = first_states;
@@ -361,51 +379,99 @@ class sweet_model {
                  });
     }
 
-    // One head of every text's first token, keys and values never formed: the query moves through the key weights,
-    // (W_kᵀ q) · x_j = q · (W_k x_j), and the value weights follow the weighted sum of states. The key bias adds the same
-    // to every score and cancels in the softmax; the weights sum to one, so the value bias is added once.
-    template <class Key, class Value>
-    void attend_first(const Unformed& layer, const Key* key, const Value* value, int64_t head, const float* const* rows_at,
-                      const Texts& texts, Workspace& work, const Team& team) const {
+    // This thread's heads of every text's first token, keys and values never formed: the query moves through the key
+    // weights, (W_kᵀ q) · x_j = q · (W_k x_j), and the value weights follow the weighted sum of states. The key bias adds
+    // the same to every score and cancels in the softmax; the weights sum to one, so the value bias is added once.
+    void attend_first(const Layer& layer, const float* queries, int64_t query_stride, int64_t first_row,
+                      const float* const* rows_at, const Texts& texts, Workspace& work, const Team& team) const {
         const int size = static_cast<int>(hidden_ / heads_count_), hidden = static_cast<int>(hidden_);
-        const int rows = static_cast<int>(texts.count);
-        const AttentionMemory& memory = work.attention[static_cast<size_t>(team.index)];
-        const int64_t wide = round_up(size, kLanes), stride = round_up(hidden_, kLanes), offset = head * size;
-        float* reached = work.reached.get() + team.index * texts.count * stride;
-        float* summed = work.summed.get() + team.index * texts.count * stride;
-        float *query = memory.query.get(), *scores = memory.scores.get(), *context = memory.context.get();
-        for (int64_t row = 0; row < rows; ++row) {
-            for (int64_t part = 0; part < size; ++part) {
-                query[row * wide + part] = work.projected[row * hidden_ + offset + part] * layer.key_scale[offset + part];
+        const int count = static_cast<int>(texts.count);
+        const int64_t wide = round_up(hidden_, kLanes);
+        const ThreadMemory& memory = work.threads[static_cast<size_t>(team.index)];
+        const auto [first_head, last_head] = team.part(heads_count_);
+        const int heads = static_cast<int>(last_head - first_head);
+        const int64_t text_stride = heads * wide;
+        float* scores = memory.attention.scores.get();
+        for (int head = 0; head < heads; ++head) {
+            move_queries(*layer.keys, first_head + head, queries, query_stride, count, memory.reached.get() + head * wide,
+                         text_stride, memory);
+        }
+        for (int64_t text = 0; text < count; ++text) {
+            const int length = static_cast<int>(texts.lengths[text]);
+            const int64_t padded = round_up(length, kLanes);
+            float* reached = memory.reached.get() + text * text_stride;
+            multiply_transposed(reached, wide, heads, rows_at[text], hidden_, length, hidden, scores, padded);
+            for (int head = 0; head < heads; ++head) {
+                const float share = 1.0f / exponentials(scores + head * padded, length, scale_);
+                for (int64_t token = 0; token < length; ++token) scores[head * padded + token] *= share;
             }
+            multiply_dense(scores, padded, heads, rows_at[text], hidden_, hidden, length, reached, wide);  // weighted sums
         }
-        multiply_floats(query, wide, rows, key + offset * hidden_, hidden_, hidden, size, reached, stride);
-        for (int64_t row = 0; row < rows; ++row) {
-            const int length = static_cast<int>(texts.lengths[row]);
-            float *to = reached + row * stride, *sums = summed + row * stride;
-            scale_inputs(to, layer.key_smoothing);
-            multiply_transposed(to, stride, 1, rows_at[row], hidden_, length, hidden, scores, 0);
-            const float share = 1.0f / exponentials(scores, length, scale_);
-            for (int64_t token = 0; token < length; ++token) scores[token] *= share;
-            multiply_floats(scores, 0, 1, rows_at[row], hidden_, hidden, length, sums, stride);
-            scale_inputs(sums, layer.value_smoothing);
-        }
-        for (int start = 0; start < rows; start += kQueryBlock) {
-            const int count = std::min(kQueryBlock, rows - start);
-            multiply_floats(summed + start * stride, stride, count, value + offset, hidden_, size, hidden, context, wide);
+        for (int head = 0; head < heads; ++head) {
+            const int64_t column = (first_head + head) * size;
+            const auto [context, stride] =
+                multiply_values(layer, column, memory.reached.get() + head * wide, text_stride, count, memory);
             for (int row = 0; row < count; ++row) {
-                for (int column = 0; column < size; column += kLanes) {
-                    const f32x16 values = load(context + row * wide + column) * load(layer.value_scale.get() + offset + column) +
-                                          load(layer.value_bias.get() + offset + column);
-                    work.attention_output_from.put(start + row, offset + column, values, std::min(kLanes, size - column));
+                for (int part = 0; part < size; part += kLanes) {
+                    work.attention_output_from.put(layer.attention_output, first_row + row, column + part, load(context + row * stride + part),
+                                                   std::min(kLanes, size - part));
                 }
             }
         }
     }
 
-    void scale_inputs(float* row, const Buffer<float>& smoothing) const {
-        if (smoothing.empty()) return;
-        for (int64_t column = 0; column < hidden_; ++column) row[column] *= smoothing[column];
+    // One head's queries (texts, size) through its key weights: `reached` (texts, hidden).
+    void move_queries(const KeysTransposed& keys, int64_t head, const float* queries, int64_t query_stride, int count,
+                      float* reached, int64_t stride, const ThreadMemory& memory) const {
+        const Packed& layer = keys.heads[static_cast<size_t>(head)];
+        const int64_t offset = head * layer.in;
+        const auto put = [&](int64_t row, int64_t column, f32x16 values, int lanes) __attribute__((always_inline)) {
+            if (!keys.smoothing.empty()) values *= load(keys.smoothing.get() + column);
+            store_some(reached + row * stride + column, values, lanes);
+        };
+        if (!layer.is_integer) {
+            Rows rows;
+            rows.floats = queries + offset;
+            rows.float_stride = query_stride;
+            return multiply_float_layer(layer, rows, count, {0, layer.panels()}, put);
+        }
+        for (int64_t row = 0; row < count; ++row) {
+            const float* query = queries + row * query_stride + offset;
+            memory.wide.quantize_row(layer, row, [&](int column) __attribute__((always_inline)) {
+                return load(query + column) * load(keys.scale.get() + offset + column);
+            });
+        }
+        multiply_wide_integers(layer, memory.wide.rows(layer), count, {0, layer.panels()}, put);
+    }
+
+    // One head's weighted sums of states (texts, hidden) through its value weights, columns from `column` on: where the
+    // results are, (texts, size), and how far apart the rows.
+    std::pair<const float*, int64_t> multiply_values(const Layer& layer, int64_t column, const float* sums,
+                                                     int64_t sums_stride, int count, const ThreadMemory& memory) const {
+        const Packed& values = layer.projections.back();
+        const int64_t size = hidden_ / heads_count_, panel = values.panel_columns();
+        column += values.out - hidden_;  // values stand behind queries and keys
+        const Panels panels{column / panel, (column + size + panel - 1) / panel};
+        const int64_t stride = (panels.last - panels.first) * panel;
+        float* context = memory.context.get();
+        const auto put = [&](int64_t row, int64_t place, f32x16 result, int) __attribute__((always_inline)) {
+            store(context + row * stride + place - panels.first * panel, result);
+        };
+        if (values.is_integer) {
+            for (int64_t row = 0; row < count; ++row) {
+                memory.wide.quantize_row(values, row, [&](int place) __attribute__((always_inline)) {
+                    const f32x16 loaded = load(sums + row * sums_stride + place);
+                    return values.smoothing.empty() ? loaded : loaded * load(values.smoothing.get() + place);
+                });
+            }
+            multiply_wide_integers(values, memory.wide.rows(values), count, panels, put);
+        } else {
+            Rows rows;
+            rows.floats = sums;
+            rows.float_stride = sums_stride;
+            multiply_float_layer(values, rows, count, panels, put);
+        }
+        return {context + column - panels.first * panel, stride};
     }
 
     Embeddings embeddings_;

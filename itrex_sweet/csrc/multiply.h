@@ -8,9 +8,9 @@
 #include "threads.h"
 #include "vector.h"
 
-// c (Height, Width · 16) = a (Height, depth) times b (depth, Width · 16), both row by row; b may be int8.
-template <int Height, int Width, class Weight>
-SWEET_INLINE void float_tile(const float* a, int64_t a_stride, const Weight* b, int64_t b_stride, int depth, float* c,
+// c (Height, Width · 16) = a (Height, depth) times b (depth, Width · 16), both row by row.
+template <int Height, int Width>
+SWEET_INLINE void dense_tile(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int depth, float* c,
                              int64_t c_stride) {
     f32x16 sums[Height][Width] = {};
     for (int step = 0; step < depth; ++step) {
@@ -24,29 +24,31 @@ SWEET_INLINE void float_tile(const float* a, int64_t a_stride, const Weight* b, 
             for (int part = 0; part < Width; ++part) sums[row][part] += input * weights[part];
         }
     }
+#pragma GCC unroll 6
     for (int row = 0; row < Height; ++row) {
+#pragma GCC unroll 4
         for (int part = 0; part < Width; ++part) store(c + row * c_stride + part * kLanes, sums[row][part]);
     }
 }
 
-template <int Width, class Weight>
-SWEET_INLINE void float_tile(int height, const float* a, int64_t a_stride, const Weight* b, int64_t b_stride, int depth,
+template <int Width>
+SWEET_INLINE void dense_tile(int height, const float* a, int64_t a_stride, const float* b, int64_t b_stride, int depth,
                              float* c, int64_t c_stride) {
     static_assert(kFloatTileRows <= 6);
     switch (height) {
-        case 1: return float_tile<1, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
-        case 2: return float_tile<2, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
+        case 1: return dense_tile<1, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
+        case 2: return dense_tile<2, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
         case 3:
-            if constexpr (kFloatTileRows >= 3) return float_tile<3, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
+            if constexpr (kFloatTileRows >= 3) return dense_tile<3, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
             break;
         case 4:
-            if constexpr (kFloatTileRows >= 4) return float_tile<4, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
+            if constexpr (kFloatTileRows >= 4) return dense_tile<4, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
             break;
         case 5:
-            if constexpr (kFloatTileRows >= 5) return float_tile<5, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
+            if constexpr (kFloatTileRows >= 5) return dense_tile<5, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
             break;
         default:
-            if constexpr (kFloatTileRows >= 6) return float_tile<6, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
+            if constexpr (kFloatTileRows >= 6) return dense_tile<6, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
     }
 }
 
@@ -62,9 +64,8 @@ SWEET_INLINE void even_tiles(int rows, int most, Each each) {
 
 // c (rows, columns) = a (rows, depth) times b (depth, columns). Reads and writes whole vectors: b and c have room for
 // columns up to a multiple of 16.
-template <class Weight>
-void multiply_floats(const float* a, int64_t a_stride, int rows, const Weight* b, int64_t b_stride, int columns, int depth,
-                     float* c, int64_t c_stride) {
+inline void multiply_dense(const float* a, int64_t a_stride, int rows, const float* b, int64_t b_stride, int columns, int depth,
+                    float* c, int64_t c_stride) {
     static_assert(kFloatTileVectors == 2 || kFloatTileVectors == 4);
     for (int column = 0; column < columns; column += kFloatPanel) {
         const int vectors = std::min(kFloatPanel, columns - column + kLanes - 1) / kLanes;
@@ -72,15 +73,15 @@ void multiply_floats(const float* a, int64_t a_stride, int rows, const Weight* b
             const float* from = a + row * a_stride;
             float* to = c + row * c_stride + column;
             switch (vectors) {
-                case 1: return float_tile<1>(height, from, a_stride, b + column, b_stride, depth, to, c_stride);
-                case 2: return float_tile<2>(height, from, a_stride, b + column, b_stride, depth, to, c_stride);
+                case 1: return dense_tile<1>(height, from, a_stride, b + column, b_stride, depth, to, c_stride);
+                case 2: return dense_tile<2>(height, from, a_stride, b + column, b_stride, depth, to, c_stride);
                 case 3:
                     if constexpr (kFloatTileVectors == 4)
-                        return float_tile<3>(height, from, a_stride, b + column, b_stride, depth, to, c_stride);
+                        return dense_tile<3>(height, from, a_stride, b + column, b_stride, depth, to, c_stride);
                     break;
                 default:
                     if constexpr (kFloatTileVectors == 4)
-                        return float_tile<4>(height, from, a_stride, b + column, b_stride, depth, to, c_stride);
+                        return dense_tile<4>(height, from, a_stride, b + column, b_stride, depth, to, c_stride);
             }
         });
     }
@@ -124,16 +125,20 @@ inline int block_of_rows(int64_t stride) {
     return std::max<int>(8 * kTileRows, static_cast<int>((int64_t{384} << 10) / std::max<int64_t>(stride, 1)));
 }
 
+// Panels of a layer, [first, last).
+struct Panels {
+    int64_t first, last;
+};
+
 template <class Finish>
-void multiply_integers(const Packed& layer, const Rows& input, int rows, const Team& team, Finish finish) {
-    const auto [first_panel, last_panel] = team.part(layer.panels());
-    if (first_panel == last_panel || rows == 0) return;
+void multiply_integers(const Packed& layer, const Rows& input, int rows, Panels panels, Finish finish) {
+    if (panels.first == panels.last || rows == 0) return;
     [[maybe_unused]] const TileSession session;
     alignas(64) int32_t sums[kTileRows * kPanel];
     const int groups = static_cast<int>(layer.padded_in()) / kGroup, block = block_of_rows(input.byte_stride);
     const bool fixed = layer.has_fixed_scale();
     for (int start = 0; start < rows; start += block) {
-        for (int64_t panel = first_panel; panel < last_panel; ++panel) {
+        for (int64_t panel = panels.first; panel < panels.last; ++panel) {
             const int8_t* weights = layer.weights.get() + panel * layer.padded_in() * kPanel;
             even_tiles(std::min(block, rows - start), kTileRows, [&](int offset, int height) {
                 const int first = start + offset;
@@ -142,15 +147,23 @@ void multiply_integers(const Packed& layer, const Rows& input, int rows, const T
                     const int64_t column = panel * kPanel + half;
                     const int count = static_cast<int>(std::min<int64_t>(kLanes, layer.out - column));
                     if (count <= 0) break;
-                    const auto column_sums = load_as<i32x16>(layer.column_sums.get() + column);
+                    const i32x16 column_sums = load(layer.column_sums.get() + column);
                     const f32x16 weight_scale = load(layer.weight_scale.get() + column);
                     const f32x16 bias = load(layer.bias.get() + column);
-                    for (int row = 0; row < height; ++row) {
-                        const int32_t zero_point = fixed ? layer.zero_point : input.zero_points[first + row];
-                        const float scale = fixed ? layer.input_scale : input.scales[first + row];
-                        const i32x16 exact = load_as<i32x16>(sums + row * kPanel + half) - zero_point * column_sums;
-                        const f32x16 scaled = __builtin_convertvector(exact, f32x16) * (scale * weight_scale);
-                        finish(first + row, column, scaled + bias, count);
+                    const auto finish_rows = [&](auto surplus_of, auto scale_of) __attribute__((always_inline)) {
+                        for (int row = 0; row < height; ++row) {
+                            const i32x16 exact = load(sums + row * kPanel + half) - surplus_of(first + row);
+                            const f32x16 scaled = __builtin_convertvector(exact, f32x16) * scale_of(first + row);
+                            finish(first + row, column, scaled + bias, count);
+                        }
+                    };
+                    if (fixed) {
+                        const i32x16 surplus = layer.zero_point * column_sums;
+                        const f32x16 scale = layer.input_scale * weight_scale;
+                        finish_rows([&](int) { return surplus; }, [&](int) { return scale; });
+                    } else {
+                        finish_rows([&](int row) { return input.zero_points[row] * column_sums; },
+                                    [&](int row) { return input.scales[row] * weight_scale; });
                     }
                 }
             });
@@ -158,14 +171,42 @@ void multiply_integers(const Packed& layer, const Rows& input, int rows, const T
     }
 }
 
+// The same for inputs of 16 bits, see `WideRows`.
 template <class Finish>
-void multiply_float_layer(const Packed& layer, const Rows& input, int rows, const Team& team, Finish finish) {
-    const auto [first_panel, last_panel] = team.part(layer.panels());
+void multiply_wide_integers(const Packed& layer, const WideRows& input, int rows, Panels panels, Finish finish) {
+    static_assert(kTileRows % 2 == 0);
+    [[maybe_unused]] const TileSession session;
+    alignas(64) int32_t sums[kTileRows * kPanel];
+    const int groups = static_cast<int>(layer.padded_in()) / kGroup;
+    for (int64_t panel = panels.first; panel < panels.last; ++panel) {
+        const int8_t* weights = layer.weights.get() + panel * layer.padded_in() * kPanel;
+        even_tiles(rows, kTileRows / 2, [&](int first, int height) {
+            integer_tile(input.bytes + 2 * first * input.stride, input.stride, 2 * height, weights, groups, sums);
+            for (int half = 0; half < kPanel; half += kLanes) {
+                const int64_t column = panel * kPanel + half;
+                const int count = static_cast<int>(std::min<int64_t>(kLanes, layer.out - column));
+                if (count <= 0) break;
+                const i32x16 surplus = 128 * load(layer.column_sums.get() + column);
+                const f32x16 weight_scale = load(layer.weight_scale.get() + column);
+                const f32x16 bias = load(layer.bias.get() + column);
+                for (int row = 0; row < height; ++row) {
+                    const i32x16 high = load(sums + 2 * row * kPanel + half) - surplus;
+                    const i32x16 low = load(sums + (2 * row + 1) * kPanel + half);
+                    const f32x16 exact = __builtin_convertvector(high, f32x16) * 256.0f + __builtin_convertvector(low, f32x16);
+                    finish(first + row, column, exact * (input.scales[first + row] * weight_scale) + bias, count);
+                }
+            }
+        });
+    }
+}
+
+template <class Finish>
+void multiply_float_layer(const Packed& layer, const Rows& input, int rows, Panels panels, Finish finish) {
     alignas(64) float sums[kFloatTileRows * kFloatPanel];
-    for (int64_t panel = first_panel; panel < last_panel; ++panel) {
+    for (int64_t panel = panels.first; panel < panels.last; ++panel) {
         const float* weights = layer.float_weights.get() + panel * layer.in * kFloatPanel;
         even_tiles(rows, kFloatTileRows, [&](int first, int height) {
-            float_tile<kFloatTileVectors>(height, input.floats + first * input.float_stride, input.float_stride, weights,
+            dense_tile<kFloatTileVectors>(height, input.floats + first * input.float_stride, input.float_stride, weights,
                                           kFloatPanel, layer.in, sums, kFloatPanel);
             for (int part = 0; part < kFloatPanel; part += kLanes) {
                 const int64_t column = panel * kFloatPanel + part;
@@ -180,13 +221,19 @@ void multiply_float_layer(const Packed& layer, const Rows& input, int rows, cons
     }
 }
 
-// This thread's part of the columns of rows times a layer; finish(row, column, sixteen values, how many count) gets every
-// value once.
+// Some panels of rows times a layer; finish(row, column, sixteen values, how many count) gets every value once.
+template <class Finish>
+void multiply(const Packed& layer, const Rows& input, int rows, Panels panels, Finish finish) {
+    if (layer.is_integer) {
+        multiply_integers(layer, input, rows, panels, finish);
+    } else {
+        multiply_float_layer(layer, input, rows, panels, finish);
+    }
+}
+
+// This thread's part of all columns.
 template <class Finish>
 void multiply(const Packed& layer, const Rows& input, int rows, const Team& team, Finish finish) {
-    if (layer.is_integer) {
-        multiply_integers(layer, input, rows, team, finish);
-    } else {
-        multiply_float_layer(layer, input, rows, team, finish);
-    }
+    const auto [first, last] = team.part(layer.panels());
+    multiply(layer, input, rows, Panels{first, last}, finish);
 }

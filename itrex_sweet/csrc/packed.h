@@ -11,6 +11,7 @@
 
 constexpr int kPanel = 32;                                // columns of an integer panel
 constexpr int kFloatPanel = kFloatTileVectors * kLanes;   // columns of a float panel
+constexpr int kWidestPanel = std::max(kPanel, kFloatPanel);
 constexpr int64_t kInputMultiple = 64;                    // inputs are padded to it, by weights of zero
 
 inline int64_t round_up(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
@@ -53,7 +54,8 @@ struct Packed {
     bool exists() const { return out > 0; }
     bool has_fixed_scale() const { return is_integer && input_scale > 0.0f; }
     int64_t padded_in() const { return round_up(in, kInputMultiple); }
-    int64_t panels() const { return round_up(out, is_integer ? kPanel : kFloatPanel) / (is_integer ? kPanel : kFloatPanel); }
+    int64_t panel_columns() const { return is_integer ? kPanel : kFloatPanel; }
+    int64_t panels() const { return round_up(out, panel_columns()) / panel_columns(); }
     int64_t bytes() const {
         return weights.bytes() + float_weights.bytes() + weight_scale.bytes() + bias.bytes() + smoothing.bytes() +
                column_sums.bytes();
@@ -91,58 +93,54 @@ struct Rows {
 };
 
 // Nearest whole number of x / scale, ties to even, plus the zero point, within 0 to 255; NaN becomes the zero point.
-SWEET_INLINE u8x16 quantize(f32x16 x, float inverse_scale, float zero_point) {
-    f32x16 steps = clamp(x * inverse_scale, -zero_point, 255.0f - zero_point);
-    steps = steps == steps ? steps : f32x16{};
-    return __builtin_convertvector(__builtin_convertvector(nearest(steps) + zero_point, i32x16), u8x16);
+SWEET_INLINE u8x16 quantize(f32x16 x, float inverse_scale, int32_t zero_point) {
+    const f32x16 steps = clamp(x * inverse_scale, static_cast<float>(-zero_point), static_cast<float>(255 - zero_point));
+    return __builtin_convertvector(nearest_integer(steps) + zero_point, u8x16);
 }
 
-// Memory for one layer's input.
+// Memory for the input of layers.
 class Input {
    public:
     // Room for `rows` rows as `layer` reads them, also in float if a layer before writes them. Tiles read up to
     // `kTileRows` rows beyond.
-    void prepare(const Packed& layer, int64_t rows, bool with_floats) {
-        layer_ = &layer;
+    void reserve(const Packed& layer, int64_t rows, bool with_floats) {
         if (with_floats && !layer.has_fixed_scale()) floats_.reserve(rows * layer.in);
         if (!layer.is_integer) return;
-        stride_ = layer.padded_in();
-        bytes_.reserve((rows + kTileRows) * stride_);
+        bytes_.reserve((rows + kTileRows) * layer.padded_in());
         scales_.reserve(rows);
         zero_points_.reserve(rows);
     }
 
-    const Packed& layer() const { return *layer_; }
     float* floats() const { return floats_.get(); }
     int64_t memory() const {
         return floats_.bytes() + bytes_.bytes() + scales_.bytes() + zero_points_.bytes();
     }
 
     // `floats`: where the rows are in float, if the layer reads floats; this object's own memory by default.
-    Rows rows(const float* floats = nullptr) const {
-        return {floats ? floats : floats_.get(), layer_->in, bytes_.get(), stride_, scales_.get(), zero_points_.get()};
+    Rows rows(const Packed& layer, const float* floats = nullptr) const {
+        return {floats ? floats : floats_.get(), layer.in, bytes_.get(), layer.padded_in(), scales_.get(), zero_points_.get()};
     }
 
     // Sixteen values of a row, from a layer before: in 8 bits where the scale is known beforehand, else in float.
-    SWEET_INLINE void put(int64_t row, int64_t column, f32x16 values, int count) const {
-        if (!layer_->has_fixed_scale()) return store_some(floats_.get() + row * layer_->in + column, values, count);
-        if (!layer_->smoothing.empty()) values *= load(layer_->smoothing.get() + column);
-        const u8x16 quantized = quantize(values, layer_->inverse_scale, static_cast<float>(layer_->zero_point));
-        store_some(bytes_.get() + row * stride_ + column, quantized, count);
+    SWEET_INLINE void put(const Packed& layer, int64_t row, int64_t column, f32x16 values, int count) const {
+        if (!layer.has_fixed_scale()) return store_some(floats_.get() + row * layer.in + column, values, count);
+        if (!layer.smoothing.empty()) values *= load(layer.smoothing.get() + column);
+        const u8x16 quantized = quantize(values, layer.inverse_scale, layer.zero_point);
+        store_some(bytes_.get() + row * layer.padded_in() + column, quantized, count);
     }
 
     // A whole row, from floats.
-    void quantize_row(int64_t row, const float* x) const {
-        if (!layer_->is_integer) return;
-        const int in = layer_->in;
-        const float* smoothing = layer_->smoothing.empty() ? nullptr : layer_->smoothing.get();
+    void quantize_row(const Packed& layer, int64_t row, const float* x) const {
+        if (!layer.is_integer) return;
+        const int in = layer.in;
+        const float* smoothing = layer.smoothing.empty() ? nullptr : layer.smoothing.get();
         const auto value = [&](int column) {
             const f32x16 loaded = load_some(x + column, std::min(kLanes, in - column));
             return smoothing ? loaded * load(smoothing + column) : loaded;
         };
-        float scale = layer_->input_scale;
-        int32_t zero_point = layer_->zero_point;
-        if (!layer_->has_fixed_scale()) {
+        float scale = layer.input_scale;
+        int32_t zero_point = layer.zero_point;
+        if (!layer.has_fixed_scale()) {
             f32x16 low = {}, high = {};
             for (int column = 0; column < in; column += kLanes) {
                 low = least(low, value(column));
@@ -155,16 +153,54 @@ class Input {
             scales_[row] = scale;
             zero_points_[row] = zero_point;
         }
-        uint8_t* to = bytes_.get() + row * stride_;
+        uint8_t* to = bytes_.get() + row * layer.padded_in();
         for (int column = 0; column < in; column += kLanes) {
-            store_some(to + column, quantize(value(column), 1.0f / scale, static_cast<float>(zero_point)), in - column);
+            store_some(to + column, quantize(value(column), 1.0f / scale, zero_point), in - column);
         }
     }
 
    private:
-    const Packed* layer_ = nullptr;
     Buffer<float> floats_, scales_;
     Buffer<uint8_t> bytes_;
     Buffer<int32_t> zero_points_;
-    int64_t stride_ = 0;
+};
+
+// Rows in 16 bits, q + 2¹⁵ as two rows of bytes, the high ones and then the low ones: two products with 8-bit weights make
+// one with 16-bit inputs, for a few rows that have no calibrated scale and should lose nothing.
+struct WideRows {
+    const uint8_t* bytes;
+    int64_t stride;
+    const float* scales;
+};
+
+class WideInput {
+   public:
+    void reserve(int64_t most_in, int64_t rows) {
+        bytes_.reserve((2 * rows + kTileRows) * round_up(most_in, kInputMultiple));
+        scales_.reserve(rows);
+    }
+    int64_t memory() const { return bytes_.bytes() + scales_.bytes(); }
+    WideRows rows(const Packed& layer) const { return {bytes_.get(), layer.padded_in(), scales_.get()}; }
+
+    // A row as `layer` reads it; value(column) gives sixteen.
+    template <class Value>
+    void quantize_row(const Packed& layer, int64_t row, Value value) const {
+        f32x16 most = {};
+        for (int column = 0; column < layer.in; column += kLanes) {
+            most = greatest(keep_some(size_of(value(column)), layer.in - column, 0.0f), most);
+        }
+        const float reach = greatest_of(most), inverse = reach > FLT_MIN ? 32767.0f / reach : 0.0f;
+        scales_[row] = reach / 32767.0f;
+        uint8_t* high = bytes_.get() + 2 * row * layer.padded_in();
+        uint8_t* low = high + layer.padded_in();
+        for (int column = 0; column < layer.in; column += kLanes) {
+            const i32x16 steps = nearest_integer(value(column) * inverse) + 32768;
+            store_some(high + column, __builtin_convertvector(steps >> 8, u8x16), layer.in - column);
+            store_some(low + column, __builtin_convertvector(steps, u8x16), layer.in - column);
+        }
+    }
+
+   private:
+    Buffer<uint8_t> bytes_;
+    Buffer<float> scales_;
 };
