@@ -66,18 +66,17 @@ SWEET_INLINE f32x16 keep_some(f32x16 vector, int count, float other) {
     return lanes < count ? vector : splat(other);
 }
 
-SWEET_INLINE float sum(f32x16 v) {
-    v += __builtin_shuffle(v, i32x16{8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7});
-    v += __builtin_shuffle(v, i32x16{4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11});
-    v += __builtin_shuffle(v, i32x16{2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13});
-    return v[0] + v[1];
+// All lanes combined by `join`, halves first.
+template <class Join>
+SWEET_INLINE f32x16 fold(f32x16 v, Join join) {
+    v = join(v, __builtin_shuffle(v, i32x16{8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7}));
+    v = join(v, __builtin_shuffle(v, i32x16{4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11}));
+    v = join(v, __builtin_shuffle(v, i32x16{2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13}));
+    return join(v, __builtin_shuffle(v, i32x16{1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14}));
 }
 
-SWEET_INLINE float greatest_of(f32x16 v) {
-    float most = v[0];
-    for (int lane = 1; lane < kLanes; ++lane) most = v[lane] > most ? v[lane] : most;
-    return most;
-}
+SWEET_INLINE float sum(f32x16 v) { return fold(v, [](f32x16 a, f32x16 b) { return a + b; })[0]; }
+SWEET_INLINE float greatest_of(f32x16 v) { return fold(v, [](f32x16 a, f32x16 b) { return greatest(a, b); })[0]; }
 
 SWEET_INLINE float least_of(f32x16 v) { return -greatest_of(-v); }
 
