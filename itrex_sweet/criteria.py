@@ -17,7 +17,7 @@ def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     Returns:
         (..., labels) float32, summing to 1; NaN where the logits are not finite.
     """
-    scaled = np.asarray(logits, dtype=np.float32) / np.float32(temperature)
+    scaled = np.asarray(logits, dtype=np.float32) / temperature
     with np.errstate(invalid="ignore"):
         powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
         return powers / powers.sum(axis=-1, keepdims=True)
@@ -32,7 +32,7 @@ def max_probability(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     Returns:
         (rows,) float32 in (0, 1]; NaN where the logits are not finite.
     """
-    scaled = np.asarray(logits, dtype=np.float32) / np.float32(temperature)
+    scaled = np.asarray(logits, dtype=np.float32) / temperature
     with np.errstate(invalid="ignore"):
         return 1 / np.exp(scaled - scaled.max(axis=-1, keepdims=True)).sum(axis=-1)  # the largest of the powers is 1
 

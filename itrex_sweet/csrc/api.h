@@ -71,16 +71,16 @@ SWEET_API int64_t sweet_model_bytes(const sweet_model* model);
 SWEET_API int64_t sweet_workspace_bytes(const sweet_model* model);
 
 // Tokens to states before the last layer of the first exit. Token ids, types and positions are (tokens,) int64, rows
-// packed end to end, lengths (rows,); states (tokens, hidden) are written.
+// packed end to end, lengths (rows,); states (tokens, hidden) are written, and to `starts` (rows,) where each row's begin.
 SWEET_API int32_t sweet_embed(sweet_model* model, int32_t rows, const int64_t* lengths, const int64_t* ids,
-                              const int64_t* token_types, const int64_t* positions, float* states);
+                              const int64_t* token_types, const int64_t* positions, float* states, const float** starts);
 // `starts[r]` points at the states of row r, `lengths[r]` tokens. Writes logits (rows, labels) of one exit.
 SWEET_API int32_t sweet_probe(sweet_model* model, int32_t exit, int32_t rows, const float* const* starts,
                               const int64_t* lengths, float* logits);
 // From before the last layer of one exit to before the last layer of the next; writes states (tokens, hidden) packed
-// end to end, to memory that holds none of the rows.
+// end to end, to memory that holds none of the rows, and to `next_starts` where each row's begin.
 SWEET_API int32_t sweet_advance(sweet_model* model, int32_t exit, int32_t rows, const float* const* starts,
-                                const int64_t* lengths, float* states);
+                                const int64_t* lengths, float* states, const float** next_starts);
 
 // Name of the instruction set this object was built for: "portable", "avx2", "avx512_vnni" or "amx".
 SWEET_API const char* sweet_isa();

@@ -82,8 +82,8 @@ int64_t sweet_model_bytes(const sweet_model* model) { return model->bytes(); }
 int64_t sweet_workspace_bytes(const sweet_model* model) { return model->workspace_bytes(); }
 
 int32_t sweet_embed(sweet_model* model, int32_t rows, const int64_t* lengths, const int64_t* ids, const int64_t* token_types,
-                    const int64_t* positions, float* states) {
-    return guarded([&] { model->embed(rows, lengths, ids, token_types, positions, states); });
+                    const int64_t* positions, float* states, const float** starts) {
+    return guarded([&] { model->embed(rows, lengths, ids, token_types, positions, states, starts); });
 }
 
 int32_t sweet_probe(sweet_model* model, int32_t exit, int32_t rows, const float* const* starts, const int64_t* lengths,
@@ -92,8 +92,8 @@ int32_t sweet_probe(sweet_model* model, int32_t exit, int32_t rows, const float*
 }
 
 int32_t sweet_advance(sweet_model* model, int32_t exit, int32_t rows, const float* const* starts, const int64_t* lengths,
-                      float* states) {
-    return guarded([&] { model->advance(exit, rows, starts, lengths, states); });
+                      float* states, const float** next_starts) {
+    return guarded([&] { model->advance(exit, rows, starts, lengths, states, next_starts); });
 }
 
 const char* sweet_isa() { return kInstructionSet; }

@@ -78,9 +78,10 @@ class sweet_model {
     }
 
     void embed(int32_t rows, const int64_t* lengths, const int64_t* ids, const int64_t* types, const int64_t* positions,
-               float* states) {
+               float* states, const float** starts) {
         const auto guard = pool_.lock();
         const Texts texts = packed(rows, lengths);
+        tell_starts(texts, states, starts);
         refuse_foreign(texts.tokens(), ids, types, positions);
         const int last = exits_[0] - 1;
         in_parts(texts, 1,
@@ -93,10 +94,12 @@ class sweet_model {
                  });
     }
 
-    void advance(int32_t exit, int32_t rows, const float* const* rows_at, const int64_t* lengths, float* states) {
+    void advance(int32_t exit, int32_t rows, const float* const* rows_at, const int64_t* lengths, float* states,
+                 const float** next_starts) {
         const auto guard = pool_.lock();
         if (exit < 0 || exit + 1 >= static_cast<int32_t>(exits_.size())) throw std::invalid_argument("no such exit");
         const Texts texts = packed(rows, lengths);
+        tell_starts(texts, states, next_starts);
         const int first_layer = exits_[exit] - 1, last_layer = exits_[exit + 1] - 1;
         in_parts(texts, 1,
                  [&](Workspace& work, const Texts& part, int64_t threads) {
@@ -138,6 +141,10 @@ class sweet_model {
             total += lengths[row];
         }
         return {rows, lengths, starts};
+    }
+
+    void tell_starts(const Texts& texts, const float* states, const float** starts) const {
+        for (int64_t text = 0; text < texts.count; ++text) starts[text] = states + texts.starts[text] * hidden_;
     }
 
     void refuse_foreign(int64_t tokens, const int64_t* ids, const int64_t* types, const int64_t* positions) const {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -67,12 +68,25 @@ class Executor:
             batch_size: instead of the executor's, in rows.
         """
         size = batch_size or self.batch_size
+        if 0 < len(batch) <= size:
+            return self._run_one(batch, policy or self.policy)
         order = np.argsort(batch.lengths, kind="stable")
         batches = (batch.select(order[start : start + size]) for start in range(0, len(order), size))
         answers = _joined([_none(self.backend.num_labels), *self.stream(batches, policy, size)])
-        back = np.empty(len(order), dtype=np.int64)
-        back[order[answers.rows]] = np.arange(len(order))
-        return Answers(np.arange(len(order)), answers.logits[back], answers.exit_index[back], answers.confidence[back])
+        return _in_order(dataclasses.replace(answers, rows=order[answers.rows]))
+
+    def _run_one(self, batch: TokenBatch, policy: Policy) -> Answers:
+        """One batch through all exits: nobody has to wait for other rows."""
+        parts = []
+        rows, hidden = np.arange(len(batch)), self.backend.embed(batch)
+        for exit_index in range(self.num_exits):
+            answers, rows, hidden = self._at_exit(exit_index, rows, hidden, policy)
+            if answers is not None:
+                parts.append(answers)
+            if not len(rows):
+                break
+            hidden = self.backend.advance(exit_index, hidden)
+        return parts[0] if len(parts) == 1 else _in_order(_joined(parts))
 
     def stream(
         self, batches: Iterable[TokenBatch], policy: Policy | None = None, refill: int | None = None
@@ -95,7 +109,7 @@ class Executor:
             rows = np.arange(taken, taken + len(batch), dtype=np.int64)
             taken += len(batch)
             if len(batch):
-                yield from self._at_exit(0, rows, self.backend.embed(batch), policy, waiting)
+                yield from self._pass_exit(0, rows, self.backend.embed(batch), policy, waiting)
             yield from self._drain(waiting, refill, refill, policy)
         yield from self._drain(waiting, 1, refill, policy)
 
@@ -118,24 +132,35 @@ class Executor:
         for exit_index, queue in enumerate(waiting):
             while len(queue) >= least:
                 rows, hidden = queue.take(count)
-                yield from self._at_exit(
-                    exit_index + 1, rows, self.backend.advance(exit_index, hidden), policy, waiting
-                )
+                hidden = self.backend.advance(exit_index, hidden)
+                yield from self._pass_exit(exit_index + 1, rows, hidden, policy, waiting)
 
-    def _at_exit(
+    def _pass_exit(
         self, exit_index: int, rows: np.ndarray, hidden: Hidden, policy: Policy, waiting: list[_WaitingRows]
     ) -> Iterator[Answers]:
-        """Probes an exit; who is confident is answered, the others wait for the next segment."""
+        """Who is confident is answered, the others wait for the next segment."""
+        answers, rows, hidden = self._at_exit(exit_index, rows, hidden, policy)
+        if len(rows):
+            waiting[exit_index].put(rows, hidden)
+        if answers is not None:
+            yield answers
+
+    def _at_exit(
+        self, exit_index: int, rows: np.ndarray, hidden: Hidden, policy: Policy
+    ) -> tuple[Answers | None, np.ndarray, Hidden]:
+        """Probes an exit: who is answered there, if anyone, and who goes on."""
         logits = self.backend.probe(exit_index, hidden)
         confidences = criteria.confidence(policy, exit_index, logits)
         leaving = criteria.may_leave(policy, exit_index, confidences)
+        count = int(np.count_nonzero(leaving))
+        if count == 0:
+            return None, rows, hidden
+        exits = np.full(count, exit_index, dtype=np.int64)
+        if count == len(rows):
+            return Answers(rows, logits, exits, confidences), rows[:0], hidden
         staying = np.flatnonzero(~leaving)
-        if len(staying):
-            survivors = hidden if len(staying) == len(rows) else hidden.select(staying)
-            waiting[exit_index].put(rows[staying], survivors)
-        if leaving.any():
-            exits = np.full(int(leaving.sum()), exit_index, dtype=np.int64)
-            yield Answers(rows[leaving], logits[leaving], exits, confidences[leaving])
+        answers = Answers(rows[leaving], logits[leaving], exits, confidences[leaving])
+        return answers, rows[staying], hidden.select(staying)
 
 
 class _WaitingRows:
@@ -168,6 +193,12 @@ class _WaitingRows:
 def _none(labels: int) -> Answers:
     no_rows = np.zeros(0, dtype=np.int64)
     return Answers(no_rows, np.zeros((0, labels), np.float32), no_rows, np.zeros(0, np.float32))
+
+
+def _in_order(answers: Answers) -> Answers:
+    """Sorted by the caller's numbering."""
+    order = np.argsort(answers.rows, kind="stable")
+    return Answers(answers.rows[order], answers.logits[order], answers.exit_index[order], answers.confidence[order])
 
 
 def _joined(parts: list[Answers]) -> Answers:

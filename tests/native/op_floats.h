@@ -307,20 +307,18 @@ class SmallModel {
         }
         const int32_t rows = static_cast<int32_t>(texts.size());
         const size_t size = ids.size() * kHidden + kReadBeyond;
+        std::vector<const float*> starts(texts.size()), next_starts(texts.size());
         std::vector<float> logits(std::size(kExits) * rows * kLabels, NAN), states(size), next(size);
-        bool well = engine.embed(model, rows, lengths.data(), ids.data(), types.data(), positions.data(), states.data()) == 0;
+        bool well = engine.embed(model, rows, lengths.data(), ids.data(), types.data(), positions.data(), states.data(),
+                                 starts.data()) == 0;
         for (int32_t exit = 0; exit < description_.num_exits && well; ++exit) {
-            std::vector<const float*> starts;
-            const float* start = states.data();
-            for (int64_t length : lengths) {
-                starts.push_back(start);
-                start += length * kHidden;
-            }
             float* const answers = logits.data() + static_cast<size_t>(exit) * rows * kLabels;
             well = engine.probe(model, exit, rows, starts.data(), lengths.data(), answers) == 0;
             if (exit + 1 == description_.num_exits) break;
-            well = well && engine.advance(model, exit, rows, starts.data(), lengths.data(), next.data()) == 0;
+            well = well && engine.advance(model, exit, rows, starts.data(), lengths.data(), next.data(),
+                                          next_starts.data()) == 0;
             states.swap(next);
+            starts.swap(next_starts);
         }
         engine.model_free(model);
         return well ? logits : std::vector<float>{};

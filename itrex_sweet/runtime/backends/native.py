@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,14 +11,13 @@ from itrex_sweet.artifact import Artifact
 from itrex_sweet.runtime.backends.base import EncoderBackend
 from itrex_sweet.runtime.encoder import Encoder
 from itrex_sweet.runtime.native.library import default_threads, load
-from itrex_sweet.runtime.native.packing import new_model
+from itrex_sweet.runtime.native.packing import address, new_model
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.weights import load_encoder
 
 READ_BEYOND = 16  # floats behind the last row that kernels may read
 
 
-@dataclass(frozen=True)
 class NativeHidden:
     """Rows of states in memory that they share. Rows are dropped and merged by their addresses; no state is moved.
 
@@ -30,14 +27,14 @@ class NativeHidden:
         owners: the arrays that the addresses lie in.
     """
 
-    addresses: np.ndarray
-    lengths: np.ndarray
-    owners: tuple[np.ndarray, ...]
+    __slots__ = ("addresses", "in_c", "lengths", "owners")
 
-    @functools.cached_property
-    def in_c(self) -> tuple[int, int, int]:
-        """Number of rows, and where their addresses and lengths are."""
-        return len(self.addresses), self.addresses.ctypes.data, self.lengths.ctypes.data
+    def __init__(self, addresses: np.ndarray, lengths: np.ndarray, owners: tuple[np.ndarray, ...]):
+        self.addresses = addresses
+        self.lengths = lengths
+        self.owners = owners
+        # Number of rows, and where their addresses and lengths are.
+        self.in_c = len(addresses), address(addresses), address(lengths)
 
     def __len__(self) -> int:
         return len(self.addresses)
@@ -96,28 +93,23 @@ class NativeBackend(EncoderBackend):
     def embed(self, batch: TokenBatch) -> NativeHidden:
         lengths = batch.lengths
         inputs = (batch.input_ids, batch.token_type_ids, batch.position_ids)
-        ids, types, positions = (np.ascontiguousarray(part, dtype=np.int64) for part in inputs)
-        states, hidden = self._new_states(lengths)
+        arrays = [np.ascontiguousarray(part, dtype=np.int64) for part in inputs]
+        states, hidden = self._new_states(lengths, len(batch.input_ids))
+        rows, starts_at, lengths_at = hidden.in_c
         self._library.call(
-            "sweet_embed",
-            self._model,
-            len(lengths),
-            lengths.ctypes.data,
-            ids.ctypes.data,
-            types.ctypes.data,
-            positions.ctypes.data,
-            states.ctypes.data,
+            "sweet_embed", self._model, rows, lengths_at, *map(address, arrays), address(states), starts_at
         )
         return hidden
 
     def probe(self, exit_index: int, hidden: NativeHidden) -> np.ndarray:
         logits = np.empty((len(hidden), self.num_labels), dtype=np.float32)
-        self._library.call("sweet_probe", self._model, exit_index, *hidden.in_c, logits.ctypes.data)
+        self._library.call("sweet_probe", self._model, exit_index, *hidden.in_c, address(logits))
         return logits
 
     def advance(self, exit_index: int, hidden: NativeHidden) -> NativeHidden:
-        states, advanced = self._new_states(hidden.lengths)
-        self._library.call("sweet_advance", self._model, exit_index, *hidden.in_c, states.ctypes.data)
+        states, advanced = self._new_states(hidden.lengths, int(hidden.lengths.sum()))
+        starts_at = advanced.in_c[1]
+        self._library.call("sweet_advance", self._model, exit_index, *hidden.in_c, address(states), starts_at)
         return advanced
 
     def merge(self, parts: Sequence[NativeHidden]) -> NativeHidden:
@@ -129,11 +121,7 @@ class NativeBackend(EncoderBackend):
             tuple({id(owner): owner for part in parts for owner in part.owners}.values()),
         )
 
-    def _new_states(self, lengths: np.ndarray) -> tuple[np.ndarray, NativeHidden]:
-        """Memory for packed rows, not yet written."""
-        ends = np.cumsum(lengths)
-        tokens = int(ends[-1]) if len(ends) else 0
+    def _new_states(self, lengths: np.ndarray, tokens: int) -> tuple[np.ndarray, NativeHidden]:
+        """Memory for packed rows, and the rows in it: neither states nor addresses are written yet."""
         states = np.empty(tokens * self._hidden_size + READ_BEYOND, dtype=np.float32)
-        row_bytes = states.itemsize * self._hidden_size
-        addresses = ((ends - lengths) * row_bytes + states.ctypes.data).astype(np.uint64)
-        return states, NativeHidden(addresses, lengths, (states,))
+        return states, NativeHidden(np.empty(len(lengths), dtype=np.uint64), lengths, (states,))

@@ -72,6 +72,14 @@ def refuse_unknown(encoder: Encoder) -> None:
             )
 
 
+_Anything = ctypes.c_char * 0
+
+
+def address(array: np.ndarray) -> int:
+    """Where an array's numbers are: `array.ctypes.data`, in a fifth of the time."""
+    return ctypes.addressof(_Anything.from_buffer(array)) if array.flags.writeable else array.ctypes.data
+
+
 class _Description:
     """Builds the C structures, and keeps alive what they point at."""
 
@@ -87,7 +95,7 @@ class _Description:
             self._embeddings(encoder.embeddings, encoder.uncounted_token),
             layers,
             heads,
-            counts.ctypes.data,
+            address(counts),
             len(layers),
             len(heads),
             encoder.num_attention_heads,
