@@ -12,22 +12,27 @@
 template <int Height, int Width>
 SWEET_INLINE void dense_tile(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int depth, float* c,
                              int64_t c_stride) {
-    f32x16 sums[Height][Width] = {};
+    // As wide as a register, and not as `kLanes`: a compiler keeps only those in registers.
+    typedef float Register __attribute__((vector_size(kRegisterLanes * sizeof(float))));
+    constexpr int kParts = Width * kLanes / kRegisterLanes;
+    Register sums[Height][kParts] = {};
     for (int step = 0; step < depth; ++step) {
-        f32x16 weights[Width];
-#pragma GCC unroll 4
-        for (int part = 0; part < Width; ++part) weights[part] = load(b + step * b_stride + part * kLanes);
+        Register inputs[Height];
 #pragma GCC unroll 6
-        for (int row = 0; row < Height; ++row) {
-            const f32x16 input = splat(a[row * a_stride + step]);
-#pragma GCC unroll 4
-            for (int part = 0; part < Width; ++part) sums[row][part] += input * weights[part];
+        for (int row = 0; row < Height; ++row) inputs[row] = a[row * a_stride + step] - Register{};
+#pragma GCC unroll 8
+        for (int part = 0; part < kParts; ++part) {
+            const auto weights = load_as<Register>(b + step * b_stride + part * kRegisterLanes);
+#pragma GCC unroll 6
+            for (int row = 0; row < Height; ++row) sums[row][part] += inputs[row] * weights;
         }
     }
 #pragma GCC unroll 6
     for (int row = 0; row < Height; ++row) {
-#pragma GCC unroll 4
-        for (int part = 0; part < Width; ++part) store(c + row * c_stride + part * kLanes, sums[row][part]);
+#pragma GCC unroll 8
+        for (int part = 0; part < kParts; ++part) {
+            std::memcpy(c + row * c_stride + part * kRegisterLanes, &sums[row][part], sizeof(Register));
+        }
     }
 }
 

@@ -11,6 +11,7 @@
 constexpr char kInstructionSet[] = "avx2";
 constexpr int kGroup = 2;
 constexpr int kTileRows = 4;
+constexpr int kRegisterLanes = 8;  // floats of a register
 constexpr int kFloatTileRows = 3;
 constexpr int kFloatTileVectors = 2;
 
@@ -66,4 +67,23 @@ SWEET_INLINE void integer_tile(const uint8_t* a, int64_t stride, int rows, const
     }
 }
 
-#include "peak_of_tiles.h"
+// Multiply-adds of `turns` turns of 12 `vpmaddwd`, each with its addition, that need nothing but registers.
+inline int64_t peak_turns(int64_t turns) {
+    __m256i sums[12];
+#pragma GCC unroll 12
+    for (int place = 0; place < 12; ++place) {
+        sums[place] = _mm256_setzero_si256();
+        asm volatile("" : "+x"(sums[place]));  // else they are all the same, and computed once
+    }
+    __m256i inputs = _mm256_set1_epi16(1), weights = _mm256_set1_epi16(1);
+    for (int64_t turn = 0; turn < turns; ++turn) {
+#pragma GCC unroll 12
+        for (int place = 0; place < 12; ++place) {
+            asm volatile("" : "+x"(inputs), "+x"(weights));
+            sums[place] = _mm256_add_epi32(sums[place], _mm256_madd_epi16(inputs, weights));
+        }
+    }
+#pragma GCC unroll 12
+    for (int place = 0; place < 12; ++place) asm volatile("" ::"x"(sums[place]));
+    return turns * 12 * 16;
+}

@@ -8,6 +8,7 @@
 constexpr char kInstructionSet[] = "portable";
 constexpr int kGroup = 4;             // inputs that stand side by side in a packed panel
 constexpr int kTileRows = 4;          // rows of one integer tile
+constexpr int kRegisterLanes = 4;     // floats of a register
 constexpr int kFloatTileRows = 2;     // rows and vectors of one float tile: what the registers hold
 constexpr int kFloatTileVectors = 2;
 
@@ -28,4 +29,14 @@ SWEET_INLINE void integer_tile(const uint8_t* a, int64_t stride, int rows, const
     }
 }
 
-#include "peak_of_tiles.h"
+// Multiply-adds of `turns` tiles whose inputs and weights stay in the first cache.
+inline int64_t peak_turns(int64_t turns) {
+    alignas(64) static const uint8_t inputs[kTileRows * 128] = {};
+    alignas(64) static const int8_t weights[32 * 128] = {};
+    alignas(64) int32_t sums[kTileRows * 32];
+    for (int64_t turn = 0; turn < turns; ++turn) {
+        integer_tile(inputs, 128, kTileRows, weights, 128 / kGroup, sums);
+        asm volatile("" ::"r"(sums) : "memory");
+    }
+    return turns * kTileRows * 32 * 128;
+}

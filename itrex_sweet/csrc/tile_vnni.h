@@ -14,6 +14,7 @@ constexpr int kTileRows = 12;
 struct TileSession {};
 #endif
 constexpr int kGroup = 4;
+constexpr int kRegisterLanes = 16;  // floats of a register
 constexpr int kFloatTileRows = 6;
 constexpr int kFloatTileVectors = 4;
 

@@ -1,0 +1,76 @@
+"""How fast the engine's linear layers are, on every instruction set that this machine has: the shapes of encoders.
+
+    python benchmarks/operations.py
+
+Integers beside the limit of the same instruction set measured in the same run, floats as they are. What an instruction
+set cannot do here is said in the result, so that this is also the report of what is supported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+from typing import Any
+
+import numpy as np
+from record import provenance, refuse_busy_machine, write_result
+
+from itrex_sweet.runtime.native import library
+
+LAYERS = {"384 → 1536": (384, 1536), "768 → 768": (768, 768), "768 → 3072": (768, 3072), "3072 → 768": (3072, 768)}
+ROWS = (1, 8, 25, 128, 512)
+INPUT_SCALE, ZERO_POINT = 0.05, 128  # any: times do not depend on them
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=15)
+    options = parser.parse_args()
+    refuse_busy_machine(3.0)
+    result: dict[str, Any] = {
+        **provenance(),
+        "settings": {"threads": options.threads, "repeats": options.repeats},
+        "instruction_sets": {},
+    }
+    for isa, reason in library.available().items():
+        result["instruction_sets"][isa] = {"missing": reason} if reason else timed(isa, options)
+        print(isa, reason or "timed", flush=True)
+    print(write_result("operations", result))
+
+
+def timed(isa: str, options: argparse.Namespace) -> dict[str, Any]:
+    """G multiply-adds per second: the limit, and by kind of layer, shape and rows."""
+    loaded = library.load(isa)
+    limit = loaded.call("sweet_op_peak", options.threads) / 1e9
+    rates: dict[str, dict[str, dict[str, float]]] = {}
+    for kind in ("int8", "float32"):
+        rates[kind] = {}
+        for name, (in_, out) in LAYERS.items():
+            layer, kept = linear(kind, in_, out)
+            rates[kind][name] = {}
+            for rows in ROWS:
+                repeats = options.repeats if rows > 25 else 10 * options.repeats
+                ms = loaded.call("sweet_op_time", ctypes.byref(layer), rows, options.threads, repeats)
+                rates[kind][name][str(rows)] = round(rows * in_ * out / ms / 1e6, 1)
+            del kept
+    return {"limit": round(limit, 1), "rates": rates}
+
+
+def linear(kind: str, in_: int, out: int) -> tuple[library.CLinear, list[np.ndarray]]:
+    """A layer of random weights, and the arrays that it points at."""
+    random = np.random.default_rng(0)
+    bias = np.zeros(out, np.float32)
+    if kind == "float32":
+        weight = random.standard_normal((out, in_), dtype=np.float32)
+        return library.CLinear(weight.ctypes.data, None, bias.ctypes.data, None, 0.0, 0, in_, out), [weight, bias]
+    weight = random.integers(-127, 128, (out, in_), dtype=np.int8)
+    scale = np.full(out, 0.01, np.float32)
+    layer = library.CLinear(
+        weight.ctypes.data, scale.ctypes.data, bias.ctypes.data, None, INPUT_SCALE, ZERO_POINT, in_, out
+    )
+    return layer, [weight, scale, bias]
+
+
+if __name__ == "__main__":
+    main()
