@@ -12,10 +12,10 @@ constexpr int kQueryBlock = 24;  // queries whose scores are held at a time
 class AttentionMemory {
    public:
     void reserve(int64_t longest, int64_t size) {
-        const int64_t padded = round_up(longest, kLanes);
-        keys.reserve(size * padded);
+        const int64_t padded = round_up(longest, kLanes), wide = round_up(size, kLanes);
+        keys.reserve(wide * padded);
         scores.reserve(kQueryBlock * padded);
-        context.reserve(kQueryBlock * round_up(size, kLanes));
+        context.reserve(kQueryBlock * wide);
     }
     int64_t memory() const { return keys.bytes() + scores.bytes() + context.bytes(); }
     Buffer<float> keys, scores, context;
@@ -23,29 +23,42 @@ class AttentionMemory {
 
 // Exponentials of scaled scores minus their greatest, in place, zeros up to a multiple of 16; returns their sum.
 inline float exponentials(float* scores, int length, float scale) {
+    const int whole = length / kLanes * kLanes;
     f32x16 high = splat(-INFINITY);
-    for (int column = 0; column < length; column += kLanes) {
-        high = greatest(high, keep_some(load(scores + column), length - column, -INFINITY));
-    }
+    for (int column = 0; column < whole; column += kLanes) high = greatest(high, load(scores + column));
+    if (whole < length) high = greatest(high, keep_some(load(scores + whole), length - whole, -INFINITY));
     const float most = greatest_of(high) * scale;
     f32x16 total = {};
-    for (int column = 0; column < length; column += kLanes) {
-        const f32x16 weights = keep_some(exponential(load(scores + column) * scale - most), length - column, 0.0f);
-        store(scores + column, weights);
-        total += weights;
+    const auto weights = [&](int column) __attribute__((always_inline)) {
+        return exponential(load(scores + column) * scale - most);
+    };
+    for (int column = 0; column < whole; column += kLanes) {
+        const f32x16 values = weights(column);
+        store(scores + column, values);
+        total += values;
+    }
+    if (whole < length) {
+        const f32x16 values = keep_some(weights(whole), length - whole, 0.0f);
+        store(scores + whole, values);
+        total += values;
     }
     return sum(total);
 }
 
-// One head of one text: query, key and value are (length, size), rows `stride` apart. put(row, column, values, count)
-// gets the context, row from 0, column from 0 to size.
+// One head of one text: query, key and value are (length, size), rows `stride` apart, and may be read in whole vectors.
+// put(row, column, values, count) gets the context, row from 0, column from 0 to size.
+//
+// In floats also where layers are in 8 bits. 16-bit integers, whose products are twice as fast, were tried: 4 % of
+// BERT-base's time at 128 tokens, nothing at 25, and ten times as far from the reference as what other roundings cost.
 template <class Put>
 void attend(const float* query, const float* key, const float* value, int64_t stride, int length, int size, float scale,
             const AttentionMemory& memory, Put put) {
     const int64_t padded = round_up(length, kLanes), wide = round_up(size, kLanes);
     float *keys = memory.keys.get(), *scores = memory.scores.get(), *context = memory.context.get();
-    for (int64_t token = 0; token < length; ++token) {
-        for (int64_t part = 0; part < size; ++part) keys[part * padded + token] = key[token * stride + part];
+    for (int token = 0; token < length; token += kLanes) {
+        for (int part = 0; part < size; part += kLanes) {
+            transpose(key + token * stride + part, stride, std::min(kLanes, length - token), keys + part * padded + token, padded);
+        }
     }
     for (int first = 0; first < length; first += kQueryBlock) {
         const int queries = std::min(kQueryBlock, length - first);

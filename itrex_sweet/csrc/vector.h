@@ -121,3 +121,43 @@ SWEET_INLINE f32x16 error_function(f32x16 x) {
 }
 
 SWEET_INLINE f32x16 hyperbolic_tangent(f32x16 x) { return 1.0f - 2.0f / (exponential(x + x) + 1.0f); }
+
+#if defined(__AVX512F__)
+// One of four steps of a transposition: rows `Distance` apart exchange the lanes that are `Distance` apart.
+template <int Distance>
+SWEET_INLINE void exchange_lanes(f32x16* rows) {
+    i32x16 low, high;
+#pragma GCC unroll 16
+    for (int lane = 0; lane < kLanes; ++lane) {
+        low[lane] = lane & Distance ? kLanes + lane - Distance : lane;
+        high[lane] = lane & Distance ? kLanes + lane : lane + Distance;
+    }
+#pragma GCC unroll 16
+    for (int row = 0; row < kLanes; ++row) {
+        if (row & Distance) continue;
+        const f32x16 upper = rows[row], lower = rows[row + Distance];
+        rows[row] = __builtin_shuffle(upper, lower, low);
+        rows[row + Distance] = __builtin_shuffle(upper, lower, high);
+    }
+}
+#endif
+
+// to (16, 16) = from (16, 16) transposed, the last of `count` rows again where there are fewer than 16.
+SWEET_INLINE void transpose(const float* from, int64_t from_stride, int count, float* to, int64_t to_stride) {
+#if defined(__AVX512F__)
+    f32x16 rows[kLanes];
+#pragma GCC unroll 16
+    for (int row = 0; row < kLanes; ++row) rows[row] = load(from + (row < count ? row : count - 1) * from_stride);
+    exchange_lanes<8>(rows);
+    exchange_lanes<4>(rows);
+    exchange_lanes<2>(rows);
+    exchange_lanes<1>(rows);
+#pragma GCC unroll 16
+    for (int row = 0; row < kLanes; ++row) store(to + row * to_stride, rows[row]);
+#else
+    for (int row = 0; row < kLanes; ++row) {
+        const float* values = from + (row < count ? row : count - 1) * from_stride;
+        for (int column = 0; column < kLanes; ++column) to[column * to_stride + row] = values[column];
+    }
+#endif
+}
