@@ -184,29 +184,33 @@ inline void feed_forward(const Layer& layer, int32_t activation, float* states, 
     const int hidden = layer.output_norm.size, count = static_cast<int>(rows);
     float* attended = work.attended.get();
     const auto [first, last] = team.part(rows);
+    // A product whose results are added to rows of `from` and written to rows of `to`.
+    const auto add_product = [&](const Packed& product, const Input& input, const float* from, float* to) {
+        multiply(product, input.rows(product), count, team,
+                 [=](int64_t row, int64_t column, f32x16 values, int lanes) __attribute__((always_inline)) {
+                     const int64_t place = row * hidden + column;
+                     store_some(to + place, values + load_some(from + place, lanes), lanes);
+                 },
+                 [=](int64_t row, int64_t column) {
+                     for (int64_t place = row * hidden + column, line = 0; line < kPanel; line += kLanes) {
+                         fetch_ahead(from + place + line);
+                         if (to != from) fetch_ahead(to + place + line);
+                     }
+                 });
+        team.meet();
+    };
     finish_input(layer.attention_output, work.attention_output_from, rows, team);
-    multiply(layer.attention_output, work.attention_output_from.rows(layer.attention_output), count, team,
-             [&](int64_t row, int64_t column, f32x16 values, int lanes) __attribute__((always_inline)) {
-                 const float* residual = states + row * hidden + column;
-                 store_some(attended + row * hidden + column, values + load_some(residual, lanes), lanes);
-             });
-    team.meet();
+    add_product(layer.attention_output, work.attention_output_from, states, attended);
     for (int64_t row = first; row < last; ++row) {
         layer.attention_norm.apply(attended + row * hidden, attended + row * hidden);
         work.up_from.quantize_row(layer.up, row, attended + row * hidden);
     }
     team.meet();
     multiply(layer.up, work.up_from.rows(layer.up, attended), count, team,
-             [&](int64_t row, int64_t column, f32x16 values, int lanes) __attribute__((always_inline)) {
-                 work.down_from.put(layer.down, row, column, activate(activation, values), lanes);
-             });
+             [activation, put = work.down_from.writer(layer.down)](int64_t row, int64_t column, f32x16 values, int lanes)
+                 __attribute__((always_inline)) { put(row, column, activate(activation, values), lanes); });
     finish_input(layer.down, work.down_from, rows, team);
-    multiply(layer.down, work.down_from.rows(layer.down), count, team,
-             [&](int64_t row, int64_t column, f32x16 values, int lanes) __attribute__((always_inline)) {
-                 const float* residual = attended + row * hidden + column;
-                 store_some(states + row * hidden + column, values + load_some(residual, lanes), lanes);
-             });
-    team.meet();
+    add_product(layer.down, work.down_from, attended, states);
     for (int64_t row = first; row < last; ++row) layer.output_norm.apply(states + row * hidden, states + row * hidden);
 }
 

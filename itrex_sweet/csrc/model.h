@@ -299,28 +299,41 @@ class sweet_model {
         for (size_t part = 0; part < layer.projections.size(); ++part) {
             float* to = projected + layer.columns[part];
             multiply(layer.projections[part], work.projected_from[part].rows(layer.projections[part], states), static_cast<int>(tokens), team,
-                     [&](int64_t row, int64_t column, f32x16 values, int lanes)
-                         __attribute__((always_inline)) { store_some(to + row * stride + column, values, lanes); });
+                     [=](int64_t row, int64_t column, f32x16 values, int lanes)
+                         __attribute__((always_inline)) { store_some(to + row * stride + column, values, lanes); },
+                     [=](int64_t row, int64_t column) {
+                         for (int64_t line = 0; line < kPanel; line += kLanes) fetch_ahead(to + row * stride + column + line);
+                     });
         }
         team.meet();
         attend_all(layer, projected, texts, work, team);
         feed_forward(layer, activation_, states, tokens, work, team);
     }
 
+    static constexpr int kLeastInWords = 64;  // tokens, below which 16-bit attention gains nothing
+
     void attend_all(const Layer& layer, const float* projected, const Texts& texts, Workspace& work, const Team& team) const {
         const int64_t stride = 3 * hidden_;
         const int size = static_cast<int>(hidden_ / heads_count_);
         const AttentionMemory& memory = work.threads[static_cast<size_t>(team.index)].attention;
+        const Input::Writer put = work.attention_output_from.writer(layer.attention_output);
+        const bool in_words = layer.attention_output.is_integer;
         int64_t turn = 0;
         for (int64_t text = 0; text < texts.count; ++text) {
             const int64_t start = texts.starts[text] - texts.starts[0];
             for (int head = 0; head < heads_count_; ++head, ++turn) {
                 if (turn % team.size != team.index) continue;
                 const float* query = projected + start * stride + head * size;
-                attend(query, query + hidden_, query + 2 * hidden_, stride, static_cast<int>(texts.lengths[text]), size,
-                       scale_, memory, [&](int64_t row, int64_t column, f32x16 values, int lanes) __attribute__((always_inline)) {
-                           work.attention_output_from.put(layer.attention_output, start + row, head * size + column, values, lanes);
-                       });
+                const auto put_here = [=](int64_t row, int64_t column, f32x16 values, int lanes) __attribute__((always_inline)) {
+                    put(start + row, head * size + column, values, lanes);
+                };
+                const float *key = query + hidden_, *value = key + hidden_;
+                const int length = static_cast<int>(texts.lengths[text]);
+                if (in_words && length >= kLeastInWords) {
+                    attend_in_words(query, key, value, stride, length, size, scale_, memory, put_here);
+                } else {
+                    attend(query, key, value, stride, length, size, scale_, memory, put_here);
+                }
             }
         }
     }
@@ -414,14 +427,14 @@ class sweet_model {
             }
             multiply_dense(scores, padded, heads, rows_at[text], hidden_, hidden, length, reached, wide);  // weighted sums
         }
+        const Input::Writer put = work.attention_output_from.writer(layer.attention_output);
         for (int head = 0; head < heads; ++head) {
             const int64_t column = (first_head + head) * size;
             const auto [context, stride] =
                 multiply_values(layer, column, memory.reached.get() + head * wide, text_stride, count, memory);
             for (int row = 0; row < count; ++row) {
                 for (int part = 0; part < size; part += kLanes) {
-                    work.attention_output_from.put(layer.attention_output, first_row + row, column + part, load(context + row * stride + part),
-                                                   std::min(kLanes, size - part));
+                    put(first_row + row, column + part, load(context + row * stride + part), std::min(kLanes, size - part));
                 }
             }
         }

@@ -8,37 +8,46 @@
 #include "threads.h"
 #include "vector.h"
 
-// c (Height, Width · 16) = a (Height, depth) times b (depth, Width · 16), both row by row.
-template <int Height, int Width>
-SWEET_INLINE void dense_tile(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int depth, float* c,
+// Numbers as a register of the instruction set holds them; a compiler keeps only those in registers, not `kLanes` of them.
+template <class Number>
+using Register __attribute__((vector_size(kRegisterLanes * sizeof(Number)))) = Number;
+
+SWEET_INLINE Register<float> multiply_add(Register<float> sums, Register<float> a, Register<float> b) { return sums + a * b; }
+
+// The same for pairs of 16-bit integers in 32 bits, both products added.
+SWEET_INLINE Register<int32_t> multiply_add(Register<int32_t> sums, Register<int32_t> a, Register<int32_t> b) {
+    return add_pairs(sums, a, b);
+}
+
+// c (Height, Width · 16) = a (Height, depth) times b (depth, Width · 16), both row by row; see `multiply_add`.
+template <int Height, int Width, class Number>
+SWEET_INLINE void dense_tile(const Number* a, int64_t a_stride, const Number* b, int64_t b_stride, int depth, Number* c,
                              int64_t c_stride) {
-    // As wide as a register, and not as `kLanes`: a compiler keeps only those in registers.
-    typedef float Register __attribute__((vector_size(kRegisterLanes * sizeof(float))));
     constexpr int kParts = Width * kLanes / kRegisterLanes;
-    Register sums[Height][kParts] = {};
+    Register<Number> sums[Height][kParts] = {};
     for (int step = 0; step < depth; ++step) {
-        Register inputs[Height];
+        Register<Number> inputs[Height];
 #pragma GCC unroll 6
-        for (int row = 0; row < Height; ++row) inputs[row] = a[row * a_stride + step] - Register{};
+        for (int row = 0; row < Height; ++row) inputs[row] = load_as<Number>(a + row * a_stride + step) - Register<Number>{};
 #pragma GCC unroll 8
         for (int part = 0; part < kParts; ++part) {
-            const auto weights = load_as<Register>(b + step * b_stride + part * kRegisterLanes);
+            const auto weights = load_as<Register<Number>>(b + step * b_stride + part * kRegisterLanes);
 #pragma GCC unroll 6
-            for (int row = 0; row < Height; ++row) sums[row][part] += inputs[row] * weights;
+            for (int row = 0; row < Height; ++row) sums[row][part] = multiply_add(sums[row][part], inputs[row], weights);
         }
     }
 #pragma GCC unroll 6
     for (int row = 0; row < Height; ++row) {
 #pragma GCC unroll 8
         for (int part = 0; part < kParts; ++part) {
-            std::memcpy(c + row * c_stride + part * kRegisterLanes, &sums[row][part], sizeof(Register));
+            std::memcpy(c + row * c_stride + part * kRegisterLanes, &sums[row][part], sizeof(sums[row][part]));
         }
     }
 }
 
-template <int Width>
-SWEET_INLINE void dense_tile(int height, const float* a, int64_t a_stride, const float* b, int64_t b_stride, int depth,
-                             float* c, int64_t c_stride) {
+template <int Width, class Number>
+SWEET_INLINE void dense_tile(int height, const Number* a, int64_t a_stride, const Number* b, int64_t b_stride, int depth,
+                             Number* c, int64_t c_stride) {
     static_assert(kFloatTileRows <= 6);
     switch (height) {
         case 1: return dense_tile<1, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
@@ -68,15 +77,16 @@ SWEET_INLINE void even_tiles(int rows, int most, Each each) {
 }
 
 // c (rows, columns) = a (rows, depth) times b (depth, columns). Reads and writes whole vectors: b and c have room for
-// columns up to a multiple of 16.
-inline void multiply_dense(const float* a, int64_t a_stride, int rows, const float* b, int64_t b_stride, int columns, int depth,
-                    float* c, int64_t c_stride) {
+// columns up to a multiple of 16. Numbers are floats, or pairs of 16-bit integers.
+template <class Number>
+void multiply_dense(const Number* a, int64_t a_stride, int rows, const Number* b, int64_t b_stride, int columns, int depth,
+                    Number* c, int64_t c_stride) {
     static_assert(kFloatTileVectors == 2 || kFloatTileVectors == 4);
     for (int column = 0; column < columns; column += kFloatPanel) {
         const int vectors = std::min(kFloatPanel, columns - column + kLanes - 1) / kLanes;
         even_tiles(rows, kFloatTileRows, [&](int row, int height) {
-            const float* from = a + row * a_stride;
-            float* to = c + row * c_stride + column;
+            const Number* from = a + row * a_stride;
+            Number* to = c + row * c_stride + column;
             switch (vectors) {
                 case 1: return dense_tile<1>(height, from, a_stride, b + column, b_stride, depth, to, c_stride);
                 case 2: return dense_tile<2>(height, from, a_stride, b + column, b_stride, depth, to, c_stride);
@@ -135,8 +145,16 @@ struct Panels {
     int64_t first, last;
 };
 
-template <class Finish>
-void multiply_integers(const Packed& layer, const Rows& input, int rows, Panels panels, Finish finish) {
+// What a product's results are written to or added to: nothing that has to be fetched beforehand.
+struct NothingAhead {
+    void operator()(int64_t, int64_t) const {}
+};
+
+// The line at `place` brought into the first cache while a tile is computed.
+inline void fetch_ahead(const void* place) { __builtin_prefetch(place); }
+
+template <class Finish, class Ahead>
+void multiply_integers(const Packed& layer, const Rows& input, int rows, Panels panels, Finish finish, Ahead ahead) {
     if (panels.first == panels.last || rows == 0) return;
     [[maybe_unused]] const TileSession session;
     alignas(64) int32_t sums[kTileRows * kPanel];
@@ -147,7 +165,9 @@ void multiply_integers(const Packed& layer, const Rows& input, int rows, Panels 
             const int8_t* weights = layer.weights.get() + panel * layer.padded_in() * kPanel;
             even_tiles(std::min(block, rows - start), kTileRows, [&](int offset, int height) {
                 const int first = start + offset;
+                for (int row = 0; row < height; ++row) ahead(first + row, panel * kPanel);
                 integer_tile(input.bytes + first * input.byte_stride, input.byte_stride, height, weights, groups, sums);
+                const Finish write = finish;  // a copy of its own, which no store into memory can change: stays in registers
                 for (int half = 0; half < kPanel; half += kLanes) {
                     const int64_t column = panel * kPanel + half;
                     const int count = static_cast<int>(std::min<int64_t>(kLanes, layer.out - column));
@@ -155,21 +175,24 @@ void multiply_integers(const Packed& layer, const Rows& input, int rows, Panels 
                     const i32x16 column_sums = load(layer.column_sums.get() + column);
                     const f32x16 weight_scale = load(layer.weight_scale.get() + column);
                     const f32x16 bias = load(layer.bias.get() + column);
-                    const auto finish_rows = [&](auto surplus_of, auto scale_of) __attribute__((always_inline)) {
+                    const auto finish_rows = [&](auto surplus_of, auto scale_of, int lanes) __attribute__((always_inline)) {
                         for (int row = 0; row < height; ++row) {
                             const i32x16 exact = load(sums + row * kPanel + half) - surplus_of(first + row);
                             const f32x16 scaled = __builtin_convertvector(exact, f32x16) * scale_of(first + row);
-                            finish(first + row, column, scaled + bias, count);
+                            write(first + row, column, scaled + bias, lanes);
                         }
                     };
-                    if (fixed) {
-                        const i32x16 surplus = layer.zero_point * column_sums;
-                        const f32x16 scale = layer.input_scale * weight_scale;
-                        finish_rows([&](int) { return surplus; }, [&](int) { return scale; });
-                    } else {
-                        finish_rows([&](int row) { return input.zero_points[row] * column_sums; },
-                                    [&](int row) { return input.scales[row] * weight_scale; });
-                    }
+                    const auto finish_lanes = [&](int lanes) __attribute__((always_inline)) {
+                        if (fixed) {
+                            const i32x16 surplus = layer.zero_point * column_sums;
+                            const f32x16 scale = layer.input_scale * weight_scale;
+                            finish_rows([&](int) { return surplus; }, [&](int) { return scale; }, lanes);
+                        } else {
+                            finish_rows([&](int row) { return input.zero_points[row] * column_sums; },
+                                        [&](int row) { return input.scales[row] * weight_scale; }, lanes);
+                        }
+                    };
+                    count == kLanes ? finish_lanes(kLanes) : finish_lanes(count);
                 }
             });
         }
@@ -226,19 +249,20 @@ void multiply_float_layer(const Packed& layer, const Rows& input, int rows, Pane
     }
 }
 
-// Some panels of rows times a layer; finish(row, column, sixteen values, how many count) gets every value once.
-template <class Finish>
-void multiply(const Packed& layer, const Rows& input, int rows, Panels panels, Finish finish) {
+// Some panels of rows times a layer; finish(row, column, sixteen values, how many count) gets every value once, and
+// ahead(row, first column of a panel) is told some time before.
+template <class Finish, class Ahead = NothingAhead>
+void multiply(const Packed& layer, const Rows& input, int rows, Panels panels, Finish finish, Ahead ahead = {}) {
     if (layer.is_integer) {
-        multiply_integers(layer, input, rows, panels, finish);
+        multiply_integers(layer, input, rows, panels, finish, ahead);
     } else {
         multiply_float_layer(layer, input, rows, panels, finish);
     }
 }
 
 // This thread's part of all columns.
-template <class Finish>
-void multiply(const Packed& layer, const Rows& input, int rows, const Team& team, Finish finish) {
+template <class Finish, class Ahead = NothingAhead>
+void multiply(const Packed& layer, const Rows& input, int rows, const Team& team, Finish finish, Ahead ahead = {}) {
     const auto [first, last] = team.part(layer.panels());
-    multiply(layer, input, rows, Panels{first, last}, finish);
+    multiply(layer, input, rows, Panels{first, last}, finish, ahead);
 }

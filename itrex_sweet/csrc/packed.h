@@ -121,12 +121,27 @@ class Input {
         return {floats ? floats : floats_.get(), layer.in, bytes_.get(), layer.padded_in(), scales_.get(), zero_points_.get()};
     }
 
-    // Sixteen values of a row, from a layer before: in 8 bits where the scale is known beforehand, else in float.
-    SWEET_INLINE void put(const Packed& layer, int64_t row, int64_t column, f32x16 values, int count) const {
-        if (!layer.has_fixed_scale()) return store_some(floats_.get() + row * layer.in + column, values, count);
-        if (!layer.smoothing.empty()) values *= load(layer.smoothing.get() + column);
-        const u8x16 quantized = quantize(values, layer.inverse_scale, layer.zero_point);
-        store_some(bytes_.get() + row * layer.padded_in() + column, quantized, count);
+    // Takes sixteen values of a row at a time, from a layer before: in 8 bits where the scale is known beforehand, else
+    // in float. By value, so that a product's inner loop keeps all of it in registers.
+    struct Writer {
+        float* floats;
+        uint8_t* bytes;
+        const float* smoothing;
+        float inverse_scale;
+        int32_t zero_point;
+        int64_t stride;
+
+        SWEET_INLINE void operator()(int64_t row, int64_t column, f32x16 values, int count) const {
+            const int64_t place = row * stride + column;
+            if (bytes == nullptr) return store_some(floats + place, values, count);
+            if (smoothing != nullptr) values *= load(smoothing + column);
+            store_some(bytes + place, quantize(values, inverse_scale, zero_point), count);
+        }
+    };
+    Writer writer(const Packed& layer) const {
+        if (!layer.has_fixed_scale()) return {floats_.get(), nullptr, nullptr, 0.0f, 0, layer.in};
+        return {nullptr,           bytes_.get(), layer.smoothing.get(), layer.inverse_scale, layer.zero_point,
+                layer.padded_in()};
     }
 
     // A whole row, from floats.

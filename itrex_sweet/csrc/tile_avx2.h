@@ -15,6 +15,13 @@ constexpr int kRegisterLanes = 8;  // floats of a register
 constexpr int kFloatTileRows = 3;
 constexpr int kFloatTileVectors = 2;
 
+typedef int32_t i32x8 __attribute__((vector_size(32)));
+
+// Pairs of 16-bit integers in 32 bits, both products added to a sum.
+SWEET_INLINE i32x8 add_pairs(i32x8 sums, i32x8 a, i32x8 b) {
+    return sums + (i32x8)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+}
+
 struct TileSession {};
 
 // `Rows` rows and 16 of a panel's 32 columns: eight sums, two weights, one input are what 16 registers hold.

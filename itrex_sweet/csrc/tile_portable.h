@@ -12,6 +12,14 @@ constexpr int kRegisterLanes = 4;     // floats of a register
 constexpr int kFloatTileRows = 2;     // rows and vectors of one float tile: what the registers hold
 constexpr int kFloatTileVectors = 2;
 
+typedef int32_t i32x4 __attribute__((vector_size(16)));
+
+// Pairs of 16-bit integers in 32 bits, both products added to a sum.
+SWEET_INLINE i32x4 add_pairs(i32x4 sums, i32x4 a, i32x4 b) {
+    const auto low = [](i32x4 pair) { return pair << 16 >> 16; };
+    return sums + low(a) * low(b) + (a >> 16) * (b >> 16);
+}
+
 struct TileSession {};
 
 // c (rows, kPanel) = a (rows, groups · kGroup) uint8 times a packed panel.

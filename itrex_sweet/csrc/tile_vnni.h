@@ -18,6 +18,11 @@ constexpr int kRegisterLanes = 16;  // floats of a register
 constexpr int kFloatTileRows = 6;
 constexpr int kFloatTileVectors = 4;
 
+// Pairs of 16-bit integers in 32 bits, both products added to a sum.
+SWEET_INLINE i32x16 add_pairs(i32x16 sums, i32x16 a, i32x16 b) {
+    return (i32x16)_mm512_dpwssd_epi32((__m512i)sums, (__m512i)a, (__m512i)b);
+}
+
 // 12 rows by 2 vectors are 24 sums; with two vectors of weights and one of inputs they fill 27 of 32 registers. Per
 // step 14 loads feed 24 multiplications, so the multipliers and not the loads are what limits.
 template <int Rows>
