@@ -40,12 +40,14 @@ _AVX512_VNNI = (
     *_AVX2,
     *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mprefer-vector-width=512"),
 )
+_AVX512_BF16 = (*_AVX512_VNNI, "-mavx512bf16")
 # instruction set → flags
 ISAS = {
     "portable": (),
     "avx2": _AVX2,
     "avx512_vnni": _AVX512_VNNI,
-    "amx": (*_AVX512_VNNI, "-mamx-tile", "-mamx-int8"),
+    "avx512_bf16": _AVX512_BF16,
+    "amx": (*_AVX512_BF16, "-mamx-tile", "-mamx-int8"),
 }
 CPU = "cpu"  # the library that detects; stands among the kernels' names
 

@@ -10,7 +10,8 @@
 
 enum sweet_activation { SWEET_GELU = 0, SWEET_GELU_TANH = 1, SWEET_RELU = 2, SWEET_TANH = 3, SWEET_SILU = 4 };
 
-// y = x Wᵀ + b. Weights are int8 where there are scales, else float32. `in` = 0: there is no such layer.
+// y = x Wᵀ + b. Weights are int8 where there are scales, else float32. `in` = 0: there is no such layer. A float layer may
+// be computed in bfloat16: weights and input are rounded to it, products are added in float32.
 struct sweet_linear {
     const void* weight;         // (out, in), row by row
     const float* weight_scale;  // (out,), or null: float weights
@@ -20,6 +21,8 @@ struct sweet_linear {
     int32_t input_zero_point;
     int32_t in;
     int32_t out;
+    int32_t in_bfloat16;
+    int32_t unused;
 };
 
 struct sweet_norm {
@@ -82,7 +85,7 @@ SWEET_API int32_t sweet_probe(sweet_model* model, int32_t exit, int32_t rows, co
 SWEET_API int32_t sweet_advance(sweet_model* model, int32_t exit, int32_t rows, const float* const* starts,
                                 const int64_t* lengths, float* states, const float** next_starts);
 
-// Name of the instruction set this object was built for: "portable", "avx2", "avx512_vnni" or "amx".
+// Name of the instruction set this object was built for: "portable", "avx2", "avx512_vnni", "avx512_bf16" or "amx".
 SWEET_API const char* sweet_isa();
 // What went wrong in the last call of this thread that failed.
 SWEET_API const char* sweet_error();
@@ -96,8 +99,9 @@ SWEET_API int32_t sweet_op_linear(const sweet_linear* layer, int32_t m, const fl
 SWEET_API double sweet_op_time(const sweet_linear* layer, int32_t m, int32_t threads, int32_t repeats);
 // Multiply-adds per second that `vpdpbusd` (or what stands for it) reaches on `threads` threads, out of registers.
 SWEET_API double sweet_op_peak(int32_t threads);
-// context (tokens, heads · size) of projected (tokens, 3 · heads · size), rows of `lengths`.
+// context (tokens, heads · size) of projected (tokens, 3 · heads · size), rows of `lengths`; products of floats, or of
+// 16-bit integers.
 SWEET_API int32_t sweet_op_attention(int32_t rows, const int64_t* lengths, int32_t heads, int32_t size, float scale,
-                                     const float* projected, float* context);
+                                     int32_t in_words, const float* projected, float* context);
 // y = act(x), elementwise.
 SWEET_API int32_t sweet_op_activation(int32_t activation, int32_t count, const float* x, float* y);

@@ -60,7 +60,7 @@ inline float exponentials(float* scores, int length, float scale) {
 // One head of one text: query, key and value are (length, size), rows `stride` apart, and may be read in whole vectors.
 // put(row, column, values, count) gets the context, row from 0, column from 0 to size.
 template <class Put>
-void attend(const float* query, const float* key, const float* value, int64_t stride, int length, int size, float scale,
+void attend_in_floats(const float* query, const float* key, const float* value, int64_t stride, int length, int size, float scale,
             const AttentionMemory& memory, Put put) {
     const int64_t padded = round_up(length, kLanes), wide = round_up(size, kLanes);
     float *keys = memory.keys.get(), *scores = memory.scores.get(), *context = memory.context.get();
@@ -71,10 +71,10 @@ void attend(const float* query, const float* key, const float* value, int64_t st
     }
     for (int first = 0; first < length; first += kQueryBlock) {
         const int queries = std::min(kQueryBlock, length - first);
-        multiply_dense(query + first * stride, stride, queries, keys, padded, length, size, scores, padded);
+        multiply_dense<Floats>(query + first * stride, stride, queries, keys, padded, length, size, scores, padded);
         float totals[kQueryBlock];
         for (int row = 0; row < queries; ++row) totals[row] = exponentials(scores + row * padded, length, scale);
-        multiply_dense(scores, padded, queries, value, stride, size, length, context, wide);
+        multiply_dense<Floats>(scores, padded, queries, value, stride, size, length, context, wide);
         for (int row = 0; row < queries; ++row) {
             const float share = 1.0f / totals[row];
             for (int column = 0; column < size; column += kLanes) {
@@ -99,7 +99,7 @@ inline float in_words(const float* from, int size, float most, int16_t* to) {
     return reach / most;
 }
 
-// The same as `attend`, products of 16-bit integers, which are twice as fast, for layers whose inputs have 8 bits anyway.
+// The same as `attend_in_floats`, products of 16-bit integers, which are twice as fast, for layers whose inputs have 8 bits anyway.
 //
 // A query and a key are scaled to the largest integers whose product over the head cannot overflow 32 bits: 12 bits and a
 // sign where heads are 64 wide. Weights get up to 15 bits: as many as their sum, known by then, and values of 13 bits and
@@ -144,7 +144,7 @@ void attend_in_words(const float* query, const float* key, const float* value, i
             query_scales[row] = in_words(query + (first + row) * stride, size, most, words + row * wide);
         }
         auto* sums = reinterpret_cast<int32_t*>(scores);
-        multiply_dense(reinterpret_cast<const int32_t*>(words), pairs, queries, reinterpret_cast<const int32_t*>(keys), padded,
+        multiply_dense<Words>(reinterpret_cast<const int32_t*>(words), pairs, queries, reinterpret_cast<const int32_t*>(keys), padded,
                        length, static_cast<int>(pairs), sums, padded);
         for (int row = 0; row < queries; ++row) {
             float* of_query = scores + row * padded;
@@ -160,7 +160,7 @@ void attend_in_words(const float* query, const float* key, const float* value, i
             }
             totals[row] = total * steps;
         }
-        multiply_dense(reinterpret_cast<const int32_t*>(words), padded / 2, queries, values, wide, size, (length + 1) / 2,
+        multiply_dense<Words>(reinterpret_cast<const int32_t*>(words), padded / 2, queries, values, wide, size, (length + 1) / 2,
                        reinterpret_cast<int32_t*>(context), wide);
         for (int row = 0; row < queries; ++row) {
             const float share = 1.0f / totals[row];
@@ -170,5 +170,15 @@ void attend_in_words(const float* query, const float* key, const float* value, i
                 put(first + row, column, result, std::min(kLanes, size - column));
             }
         }
+    }
+}
+
+template <class Put>
+void attend(bool in_words, const float* query, const float* key, const float* value, int64_t stride, int length, int size,
+            float scale, const AttentionMemory& memory, Put put) {
+    if (in_words) {
+        attend_in_words(query, key, value, stride, length, size, scale, memory, put);
+    } else {
+        attend_in_floats(query, key, value, stride, length, size, scale, memory, put);
     }
 }

@@ -54,7 +54,7 @@ bool tiles_permitted() {
 }
 
 struct Support {
-    bool avx2 = false, avx512_vnni = false, amx = false;
+    bool avx2 = false, avx512_vnni = false, avx512_bf16 = false, amx = false;
 };
 
 Support detect() {
@@ -70,8 +70,10 @@ Support detect() {
     const bool vnni = has_bits(extended.ecx, bit(11));
     support.avx512_vnni = support.avx2 && has_bits(extended.ebx, f_dq_bw_vl) && vnni && has_bits(saved, kZmm);
 
+    support.avx512_bf16 = support.avx512_vnni && has_bits(cpuid(7, 1).eax, bit(5));
+
     const bool tiles_and_int8 = has_bits(extended.edx, bit(24) | bit(25));
-    support.amx = support.avx512_vnni && tiles_and_int8 && has_bits(saved, kTiles) && tiles_permitted();
+    support.amx = support.avx512_bf16 && tiles_and_int8 && has_bits(saved, kTiles) && tiles_permitted();
     return support;
 }
 
@@ -79,7 +81,7 @@ Support detect() {
 
 }  // namespace
 
-// 1 if kernels built for "portable", "avx2", "avx512_vnni" or "amx" may run in this process, else 0. Asking for "amx"
+// 1 if kernels built for "portable", "avx2", "avx512_vnni", "avx512_bf16" or "amx" may run in this process, else 0. Asking for "amx"
 // asks the operating system to permit it.
 SWEET_API int32_t sweet_cpu_supports(const char* isa) {
     if (isa == nullptr) return 0;
@@ -88,6 +90,7 @@ SWEET_API int32_t sweet_cpu_supports(const char* isa) {
     static const Support support = detect();
     if (std::strcmp(isa, "avx2") == 0) return support.avx2;
     if (std::strcmp(isa, "avx512_vnni") == 0) return support.avx512_vnni;
+    if (std::strcmp(isa, "avx512_bf16") == 0) return support.avx512_bf16;
     if (std::strcmp(isa, "amx") == 0) return support.amx;
 #endif
     return 0;

@@ -2,7 +2,7 @@
 
 #if defined(SWEET_ISA_AMX)
 #include "tile_amx.h"
-#elif defined(SWEET_ISA_AVX512_VNNI)
+#elif defined(SWEET_ISA_AVX512_BF16) || defined(SWEET_ISA_AVX512_VNNI)
 #include "tile_vnni.h"
 #elif defined(SWEET_ISA_AVX2)
 #include "tile_avx2.h"
@@ -104,7 +104,7 @@ int32_t sweet_op_gemm_int32(int32_t m, int32_t n, int32_t k, const uint8_t* a, c
         if (m < 0 || n < 1 || k < 1) throw std::invalid_argument("a negative or empty shape");
         Buffer<float> ones(n);
         std::fill_n(ones.get(), n, 1.0f);
-        const Packed packed(sweet_linear{w, ones.get(), nullptr, nullptr, 1.0f, 0, k, n});
+        const Packed packed(sweet_linear{w, ones.get(), nullptr, nullptr, 1.0f, 0, k, n, 0, 0});
         Buffer<uint8_t> inputs((m + kTileRows) * packed.padded_in());
         for (int64_t row = 0; row < m; ++row) std::copy_n(a + row * k, k, inputs.get() + row * packed.padded_in());
         [[maybe_unused]] const TileSession session;
@@ -163,7 +163,7 @@ double sweet_op_peak(int32_t threads) {
 }
 
 int32_t sweet_op_attention(int32_t rows, const int64_t* lengths, int32_t heads, int32_t size, float scale,
-                           const float* projected, float* context) {
+                           int32_t in_words, const float* projected, float* context) {
     return guarded([&] {
         const int64_t hidden = int64_t{heads} * size;
         AttentionMemory memory;
@@ -176,8 +176,8 @@ int32_t sweet_op_attention(int32_t rows, const int64_t* lengths, int32_t heads, 
             memory.reserve(lengths[row], size);
             for (int64_t head = 0; head < heads; ++head) {
                 const float* query = copy.get() + start * 3 * hidden + head * size;
-                attend(query, query + hidden, query + 2 * hidden, 3 * hidden, static_cast<int>(lengths[row]), size, scale,
-                       memory, [&](int64_t token, int64_t column, f32x16 values, int lanes) {
+                attend(in_words != 0, query, query + hidden, query + 2 * hidden, 3 * hidden, static_cast<int>(lengths[row]),
+                       size, scale, memory, [&](int64_t token, int64_t column, f32x16 values, int lanes) {
                            store_some(context + (start + token) * hidden + head * size + column, values, lanes);
                        });
             }

@@ -77,7 +77,8 @@ struct KeysTransposed {
                     }
                 }
                 heads.emplace_back(
-                    sweet_linear{turned.data(), is_integer ? ones.data() : nullptr, nullptr, nullptr, 0.0f, 0, size, key.in});
+                    sweet_linear{turned.data(), is_integer ? ones.data() : nullptr, nullptr, nullptr, 0.0f, 0, size, key.in,
+                                 key.in_bfloat16, 0});
             }
         };
         is_integer ? pack(static_cast<const int8_t*>(key.weight)) : pack(static_cast<const float*>(key.weight));
@@ -92,7 +93,7 @@ struct KeysTransposed {
 
 inline bool same_input(const sweet_linear& a, const sweet_linear& b) {
     if ((a.weight_scale == nullptr) != (b.weight_scale == nullptr)) return false;
-    if (a.weight_scale == nullptr) return true;
+    if (a.weight_scale == nullptr) return a.in_bfloat16 == b.in_bfloat16;
     if (a.input_scale != b.input_scale || a.input_zero_point != b.input_zero_point) return false;
     if ((a.smoothing == nullptr) != (b.smoothing == nullptr)) return false;
     return a.smoothing == nullptr || std::equal(a.smoothing, a.smoothing + a.in, b.smoothing);
@@ -139,9 +140,10 @@ struct ThreadMemory {
     AttentionMemory attention;
     Buffer<float> reached, queries, context;  // of a probe
     WideInput wide;
+    Input narrow;
 
     int64_t memory() const {
-        return attention.memory() + reached.bytes() + queries.bytes() + context.bytes() + wide.memory();
+        return attention.memory() + reached.bytes() + queries.bytes() + context.bytes() + wide.memory() + narrow.memory();
     }
 };
 
@@ -171,7 +173,7 @@ struct Texts {
 // Quantizes rows that a layer could not quantize as it wrote them; all of the team come back together.
 inline void finish_input(const Packed& layer, const Input& input, int64_t rows, const Team& team) {
     team.meet();
-    if (!layer.is_integer || layer.has_fixed_scale()) return;
+    if (!layer.is_integer || layer.takes_single_values()) return;
     const auto [first, last] = team.part(rows);
     for (int64_t row = first; row < last; ++row) input.quantize_row(layer, row, input.floats() + row * layer.in);
     team.meet();

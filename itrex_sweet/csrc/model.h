@@ -310,14 +310,14 @@ class sweet_model {
         feed_forward(layer, activation_, states, tokens, work, team);
     }
 
-    static constexpr int kLeastInWords = 64;  // tokens, below which 16-bit attention gains nothing
+    static constexpr int kLeastInWords = 32;  // tokens, below which 16-bit attention gains nothing
 
     void attend_all(const Layer& layer, const float* projected, const Texts& texts, Workspace& work, const Team& team) const {
         const int64_t stride = 3 * hidden_;
         const int size = static_cast<int>(hidden_ / heads_count_);
         const AttentionMemory& memory = work.threads[static_cast<size_t>(team.index)].attention;
         const Input::Writer put = work.attention_output_from.writer(layer.attention_output);
-        const bool in_words = layer.attention_output.is_integer;
+        const bool is_integer = layer.attention_output.is_integer;
         int64_t turn = 0;
         for (int64_t text = 0; text < texts.count; ++text) {
             const int64_t start = texts.starts[text] - texts.starts[0];
@@ -327,13 +327,9 @@ class sweet_model {
                 const auto put_here = [=](int64_t row, int64_t column, f32x16 values, int lanes) __attribute__((always_inline)) {
                     put(start + row, head * size + column, values, lanes);
                 };
-                const float *key = query + hidden_, *value = key + hidden_;
                 const int length = static_cast<int>(texts.lengths[text]);
-                if (in_words && length >= kLeastInWords) {
-                    attend_in_words(query, key, value, stride, length, size, scale_, memory, put_here);
-                } else {
-                    attend(query, key, value, stride, length, size, scale_, memory, put_here);
-                }
+                attend(is_integer && length >= kLeastInWords, query, query + hidden_, query + 2 * hidden_, stride, length, size,
+                       scale_, memory, put_here);
             }
         }
     }
@@ -355,6 +351,8 @@ class sweet_model {
             thread.queries.reserve(block * size);
             thread.context.reserve(block * (size + 2 * kWidestPanel));
             thread.wide.reserve(hidden_, block);
+            thread.narrow.reserve(layer.keys->heads.front(), block, false);
+            thread.narrow.reserve(layer.projections.back(), block, false);
         }
     }
 
@@ -425,7 +423,7 @@ class sweet_model {
                 const float share = 1.0f / exponentials(scores + head * padded, length, scale_);
                 for (int64_t token = 0; token < length; ++token) scores[head * padded + token] *= share;
             }
-            multiply_dense(scores, padded, heads, rows_at[text], hidden_, hidden, length, reached, wide);  // weighted sums
+            multiply_dense<Floats>(scores, padded, heads, rows_at[text], hidden_, hidden, length, reached, wide);  // weighted sums
         }
         const Input::Writer put = work.attention_output_from.writer(layer.attention_output);
         for (int head = 0; head < heads; ++head) {
@@ -450,10 +448,8 @@ class sweet_model {
             store_some(reached + row * stride + column, values, lanes);
         };
         if (!layer.is_integer) {
-            Rows rows;
-            rows.floats = queries + offset;
-            rows.float_stride = query_stride;
-            return multiply_float_layer(layer, rows, count, {0, layer.panels()}, put);
+            const Rows rows = in_floats(layer, queries + offset, query_stride, count, memory);
+            return multiply_floats(layer, rows, count, {0, layer.panels()}, put);
         }
         for (int64_t row = 0; row < count; ++row) {
             const float* query = queries + row * query_stride + offset;
@@ -462,6 +458,14 @@ class sweet_model {
             });
         }
         multiply_wide_integers(layer, memory.wide.rows(layer), count, {0, layer.panels()}, put);
+    }
+
+    // Rows as a layer of floats or bfloat16 reads them.
+    static Rows in_floats(const Packed& layer, const float* from, int64_t stride, int count, const ThreadMemory& memory) {
+        for (int64_t row = 0; row < count; ++row) memory.narrow.quantize_row(layer, row, from + row * stride);
+        Rows rows = memory.narrow.rows(layer, from);
+        rows.float_stride = stride;
+        return rows;
     }
 
     // One head's weighted sums of states (texts, hidden) through its value weights, columns from `column` on: where the
@@ -486,10 +490,7 @@ class sweet_model {
             }
             multiply_wide_integers(values, memory.wide.rows(values), count, panels, put);
         } else {
-            Rows rows;
-            rows.floats = sums;
-            rows.float_stride = sums_stride;
-            multiply_float_layer(values, rows, count, panels, put);
+            multiply_floats(values, in_floats(values, sums, sums_stride, count, memory), count, panels, put);
         }
         return {context + column - panels.first * panel, stride};
     }

@@ -12,28 +12,51 @@
 template <class Number>
 using Register __attribute__((vector_size(kRegisterLanes * sizeof(Number)))) = Number;
 
-SWEET_INLINE Register<float> multiply_add(Register<float> sums, Register<float> a, Register<float> b) { return sums + a * b; }
+// What a product is made of: elements as they stand in memory, sums, and one step from elements to sums.
+struct Floats {
+    typedef float Element, Sum;
+    static SWEET_INLINE Register<float> add(Register<float> sums, Register<float> a, Register<float> b) { return sums + a * b; }
+};
 
-// The same for pairs of 16-bit integers in 32 bits, both products added.
-SWEET_INLINE Register<int32_t> multiply_add(Register<int32_t> sums, Register<int32_t> a, Register<int32_t> b) {
-    return add_pairs(sums, a, b);
-}
+// Pairs of 16-bit integers in 32 bits.
+struct Words {
+    typedef int32_t Element, Sum;
+    static SWEET_INLINE Register<int32_t> add(Register<int32_t> sums, Register<int32_t> a, Register<int32_t> b) {
+        return add_pairs(sums, a, b);
+    }
+};
 
-// c (Height, Width · 16) = a (Height, depth) times b (depth, Width · 16), both row by row; see `multiply_add`.
-template <int Height, int Width, class Number>
-SWEET_INLINE void dense_tile(const Number* a, int64_t a_stride, const Number* b, int64_t b_stride, int depth, Number* c,
-                             int64_t c_stride) {
+// Pairs of bfloat16 in 32 bits.
+struct Bfloats {
+    typedef int32_t Element;
+    typedef float Sum;
+    static SWEET_INLINE Register<float> add(Register<float> sums, Register<int32_t> a, Register<int32_t> b) {
+#if defined(__AVX512BF16__)
+        return (Register<float>)_mm512_dpbf16_ps((__m512)sums, (__m512bh)a, (__m512bh)b);
+#else
+        const auto low = [](Register<int32_t> pair) { return (Register<float>)(pair << 16); };
+        const auto high = [](Register<int32_t> pair) { return (Register<float>)(pair >> 16 << 16); };
+        return sums + low(a) * low(b) + high(a) * high(b);
+#endif
+    }
+};
+
+// c (Height, Width · 16) = a (Height, depth) times b (depth, Width · 16), both row by row, strides in elements.
+template <class Kind, int Height, int Width>
+SWEET_INLINE void dense_tile(const typename Kind::Element* a, int64_t a_stride, const typename Kind::Element* b,
+                             int64_t b_stride, int depth, typename Kind::Sum* c, int64_t c_stride) {
+    using Element = typename Kind::Element;
     constexpr int kParts = Width * kLanes / kRegisterLanes;
-    Register<Number> sums[Height][kParts] = {};
+    Register<typename Kind::Sum> sums[Height][kParts] = {};
     for (int step = 0; step < depth; ++step) {
-        Register<Number> inputs[Height];
+        Register<Element> inputs[Height];
 #pragma GCC unroll 6
-        for (int row = 0; row < Height; ++row) inputs[row] = load_as<Number>(a + row * a_stride + step) - Register<Number>{};
+        for (int row = 0; row < Height; ++row) inputs[row] = load_as<Element>(a + row * a_stride + step) - Register<Element>{};
 #pragma GCC unroll 8
         for (int part = 0; part < kParts; ++part) {
-            const auto weights = load_as<Register<Number>>(b + step * b_stride + part * kRegisterLanes);
+            const auto weights = load_as<Register<Element>>(b + step * b_stride + part * kRegisterLanes);
 #pragma GCC unroll 6
-            for (int row = 0; row < Height; ++row) sums[row][part] = multiply_add(sums[row][part], inputs[row], weights);
+            for (int row = 0; row < Height; ++row) sums[row][part] = Kind::add(sums[row][part], inputs[row], weights);
         }
     }
 #pragma GCC unroll 6
@@ -45,24 +68,24 @@ SWEET_INLINE void dense_tile(const Number* a, int64_t a_stride, const Number* b,
     }
 }
 
-template <int Width, class Number>
-SWEET_INLINE void dense_tile(int height, const Number* a, int64_t a_stride, const Number* b, int64_t b_stride, int depth,
-                             Number* c, int64_t c_stride) {
+template <class Kind, int Width>
+SWEET_INLINE void dense_tile(int height, const typename Kind::Element* a, int64_t a_stride, const typename Kind::Element* b,
+                             int64_t b_stride, int depth, typename Kind::Sum* c, int64_t c_stride) {
     static_assert(kFloatTileRows <= 6);
     switch (height) {
-        case 1: return dense_tile<1, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
-        case 2: return dense_tile<2, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
+        case 1: return dense_tile<Kind, 1, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
+        case 2: return dense_tile<Kind, 2, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
         case 3:
-            if constexpr (kFloatTileRows >= 3) return dense_tile<3, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
+            if constexpr (kFloatTileRows >= 3) return dense_tile<Kind, 3, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
             break;
         case 4:
-            if constexpr (kFloatTileRows >= 4) return dense_tile<4, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
+            if constexpr (kFloatTileRows >= 4) return dense_tile<Kind, 4, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
             break;
         case 5:
-            if constexpr (kFloatTileRows >= 5) return dense_tile<5, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
+            if constexpr (kFloatTileRows >= 5) return dense_tile<Kind, 5, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
             break;
         default:
-            if constexpr (kFloatTileRows >= 6) return dense_tile<6, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
+            if constexpr (kFloatTileRows >= 6) return dense_tile<Kind, 6, Width>(a, a_stride, b, b_stride, depth, c, c_stride);
     }
 }
 
@@ -77,26 +100,27 @@ SWEET_INLINE void even_tiles(int rows, int most, Each each) {
 }
 
 // c (rows, columns) = a (rows, depth) times b (depth, columns). Reads and writes whole vectors: b and c have room for
-// columns up to a multiple of 16. Numbers are floats, or pairs of 16-bit integers.
-template <class Number>
-void multiply_dense(const Number* a, int64_t a_stride, int rows, const Number* b, int64_t b_stride, int columns, int depth,
-                    Number* c, int64_t c_stride) {
+// columns up to a multiple of 16. Strides and
+// depth count elements.
+template <class Kind>
+void multiply_dense(const typename Kind::Element* a, int64_t a_stride, int rows, const typename Kind::Element* b,
+                    int64_t b_stride, int columns, int depth, typename Kind::Sum* c, int64_t c_stride) {
     static_assert(kFloatTileVectors == 2 || kFloatTileVectors == 4);
     for (int column = 0; column < columns; column += kFloatPanel) {
         const int vectors = std::min(kFloatPanel, columns - column + kLanes - 1) / kLanes;
         even_tiles(rows, kFloatTileRows, [&](int row, int height) {
-            const Number* from = a + row * a_stride;
-            Number* to = c + row * c_stride + column;
+            const auto* from = a + row * a_stride;
+            auto* to = c + row * c_stride + column;
             switch (vectors) {
-                case 1: return dense_tile<1>(height, from, a_stride, b + column, b_stride, depth, to, c_stride);
-                case 2: return dense_tile<2>(height, from, a_stride, b + column, b_stride, depth, to, c_stride);
+                case 1: return dense_tile<Kind, 1>(height, from, a_stride, b + column, b_stride, depth, to, c_stride);
+                case 2: return dense_tile<Kind, 2>(height, from, a_stride, b + column, b_stride, depth, to, c_stride);
                 case 3:
                     if constexpr (kFloatTileVectors == 4)
-                        return dense_tile<3>(height, from, a_stride, b + column, b_stride, depth, to, c_stride);
+                        return dense_tile<Kind, 3>(height, from, a_stride, b + column, b_stride, depth, to, c_stride);
                     break;
                 default:
                     if constexpr (kFloatTileVectors == 4)
-                        return dense_tile<4>(height, from, a_stride, b + column, b_stride, depth, to, c_stride);
+                        return dense_tile<Kind, 4>(height, from, a_stride, b + column, b_stride, depth, to, c_stride);
             }
         });
     }
@@ -228,14 +252,15 @@ void multiply_wide_integers(const Packed& layer, const WideRows& input, int rows
     }
 }
 
-template <class Finish>
-void multiply_float_layer(const Packed& layer, const Rows& input, int rows, Panels panels, Finish finish) {
+// The same for elements that are floats or bfloat16: rows of `input`, `stride` elements apart, and panels of `weights`.
+template <class Kind, class Finish>
+void multiply_panels(const Packed& layer, const typename Kind::Element* input, int64_t stride, int steps,
+                     const typename Kind::Element* weights, int rows, Panels panels, Finish finish) {
     alignas(64) float sums[kFloatTileRows * kFloatPanel];
     for (int64_t panel = panels.first; panel < panels.last; ++panel) {
-        const float* weights = layer.float_weights.get() + panel * layer.in * kFloatPanel;
         even_tiles(rows, kFloatTileRows, [&](int first, int height) {
-            dense_tile<kFloatTileVectors>(height, input.floats + first * input.float_stride, input.float_stride, weights,
-                                          kFloatPanel, layer.in, sums, kFloatPanel);
+            dense_tile<Kind, kFloatTileVectors>(height, input + first * stride, stride,
+                                                weights + panel * steps * kFloatPanel, kFloatPanel, steps, sums, kFloatPanel);
             for (int part = 0; part < kFloatPanel; part += kLanes) {
                 const int64_t column = panel * kFloatPanel + part;
                 const int count = static_cast<int>(std::min<int64_t>(kLanes, layer.out - column));
@@ -249,6 +274,17 @@ void multiply_float_layer(const Packed& layer, const Rows& input, int rows, Pane
     }
 }
 
+template <class Finish>
+void multiply_floats(const Packed& layer, const Rows& input, int rows, Panels panels, Finish finish) {
+    if (layer.in_bfloat16) {
+        multiply_panels<Bfloats>(layer, reinterpret_cast<const int32_t*>(input.bytes), layer.in / 2, layer.in / 2,
+                                 layer.pair_weights.get(), rows, panels, finish);
+    } else {
+        multiply_panels<Floats>(layer, input.floats, input.float_stride, layer.in, layer.float_weights.get(), rows, panels,
+                                finish);
+    }
+}
+
 // Some panels of rows times a layer; finish(row, column, sixteen values, how many count) gets every value once, and
 // ahead(row, first column of a panel) is told some time before.
 template <class Finish, class Ahead = NothingAhead>
@@ -256,7 +292,7 @@ void multiply(const Packed& layer, const Rows& input, int rows, Panels panels, F
     if (layer.is_integer) {
         multiply_integers(layer, input, rows, panels, finish, ahead);
     } else {
-        multiply_float_layer(layer, input, rows, panels, finish);
+        multiply_floats(layer, input, rows, panels, finish);
     }
 }
 

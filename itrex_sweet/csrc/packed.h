@@ -18,11 +18,12 @@ inline int64_t round_up(int64_t count, int64_t multiple) { return (count + multi
 
 struct Packed {
     int in = 0, out = 0;
-    bool is_integer = false;
+    bool is_integer = false, in_bfloat16 = false;  // else in float32
     float input_scale = 0.0f, inverse_scale = 0.0f;  // 0: a scale for each row
     int32_t zero_point = 0;
     Buffer<int8_t> weights;       // panels of [inputs / kGroup][kPanel][kGroup]
     Buffer<float> float_weights;  // panels of [inputs][kFloatPanel]
+    Buffer<int32_t> pair_weights;  // panels of [inputs / 2][kFloatPanel], two of bfloat16 in each
     Buffer<float> weight_scale, bias, smoothing;
     Buffer<int32_t> column_sums;  // of the weights: what the zero point has to be multiplied by
 
@@ -33,6 +34,7 @@ struct Packed {
     Packed(const sweet_linear* layers, int count) : in(layers->in), is_integer(layers->weight_scale != nullptr) {
         for (int place = 0; place < count; ++place) out += layers[place].out;
         if (out == 0) return;
+        in_bfloat16 = !is_integer && layers->in_bfloat16 != 0 && in % 2 == 0;
         input_scale = is_integer ? layers->input_scale : 0.0f;
         inverse_scale = input_scale > 0.0f ? 1.0f / input_scale : 0.0f;
         zero_point = layers->input_zero_point;
@@ -42,6 +44,8 @@ struct Packed {
             weight_scale.reserve(panels() * kPanel);
             column_sums.reserve(panels() * kPanel);
             if (layers->smoothing != nullptr) std::copy_n(layers->smoothing, in, smoothing.reserve(in));
+        } else if (in_bfloat16) {
+            pair_weights.reserve(panels() * (in / 2) * kFloatPanel);
         } else {
             float_weights.reserve(panels() * in * kFloatPanel);
         }
@@ -52,18 +56,29 @@ struct Packed {
     }
 
     bool exists() const { return out > 0; }
+    // Whether a value of its input can be brought into the form it is read in before the rest of its row is known.
+    bool takes_single_values() const { return has_fixed_scale() || in_bfloat16; }
     bool has_fixed_scale() const { return is_integer && input_scale > 0.0f; }
     int64_t padded_in() const { return round_up(in, kInputMultiple); }
     int64_t panel_columns() const { return is_integer ? kPanel : kFloatPanel; }
     int64_t panels() const { return round_up(out, panel_columns()) / panel_columns(); }
     int64_t bytes() const {
-        return weights.bytes() + float_weights.bytes() + weight_scale.bytes() + bias.bytes() + smoothing.bytes() +
+        return weights.bytes() + float_weights.bytes() + pair_weights.bytes() + weight_scale.bytes() + bias.bytes() + smoothing.bytes() +
                column_sums.bytes();
     }
 
    private:
     void pack_row(const sweet_linear& layer, int row, int column) {
         if (layer.bias != nullptr) bias[column] = layer.bias[row];
+        if (in_bfloat16) {
+            const float* from = static_cast<const float*>(layer.weight) + int64_t{row} * in;
+            int32_t* to = pair_weights.get() + int64_t{column / kFloatPanel} * (in / 2) * kFloatPanel + column % kFloatPanel;
+            for (int64_t input = 0; input < in; input += 2) {
+                const u16x16 pair = to_bfloats(load_some(from + input, 2));
+                to[input / 2 * kFloatPanel] = static_cast<int32_t>(pair[0] | uint32_t{pair[1]} << 16);
+            }
+            return;
+        }
         if (!is_integer) {
             const float* from = static_cast<const float*>(layer.weight) + int64_t{row} * in;
             float* to = float_weights.get() + int64_t{column / kFloatPanel} * in * kFloatPanel + column % kFloatPanel;
@@ -82,7 +97,7 @@ struct Packed {
     }
 };
 
-// Rows as a linear layer reads them: floats, or bytes with a scale and zero point per row.
+// Rows as a linear layer reads them: floats, or in `bytes` bfloat16, or 8 bits with a scale and zero point per row.
 struct Rows {
     const float* floats = nullptr;
     int64_t float_stride = 0;
@@ -104,7 +119,8 @@ class Input {
     // Room for `rows` rows as `layer` reads them, also in float if a layer before writes them. Tiles read up to
     // `kTileRows` rows beyond.
     void reserve(const Packed& layer, int64_t rows, bool with_floats) {
-        if (with_floats && !layer.has_fixed_scale()) floats_.reserve(rows * layer.in);
+        if (with_floats && !layer.takes_single_values()) floats_.reserve(rows * layer.in);
+        if (layer.in_bfloat16) bytes_.reserve(rows * layer.in * 2);
         if (!layer.is_integer) return;
         bytes_.reserve((rows + kTileRows) * layer.padded_in());
         scales_.reserve(rows);
@@ -121,8 +137,8 @@ class Input {
         return {floats ? floats : floats_.get(), layer.in, bytes_.get(), layer.padded_in(), scales_.get(), zero_points_.get()};
     }
 
-    // Takes sixteen values of a row at a time, from a layer before: in 8 bits where the scale is known beforehand, else
-    // in float. By value, so that a product's inner loop keeps all of it in registers.
+    // Takes sixteen values of a row at a time, from a layer before: in 8 bits where the scale is known beforehand, in
+    // bfloat16, else in float. By value, so that a product's inner loop keeps all of it in registers.
     struct Writer {
         float* floats;
         uint8_t* bytes;
@@ -130,24 +146,33 @@ class Input {
         float inverse_scale;
         int32_t zero_point;
         int64_t stride;
+        bool in_bfloat16;
 
         SWEET_INLINE void operator()(int64_t row, int64_t column, f32x16 values, int count) const {
             const int64_t place = row * stride + column;
             if (bytes == nullptr) return store_some(floats + place, values, count);
+            if (in_bfloat16) return store_some(reinterpret_cast<uint16_t*>(bytes) + place, to_bfloats(values), count);
             if (smoothing != nullptr) values *= load(smoothing + column);
             store_some(bytes + place, quantize(values, inverse_scale, zero_point), count);
         }
     };
     Writer writer(const Packed& layer) const {
-        if (!layer.has_fixed_scale()) return {floats_.get(), nullptr, nullptr, 0.0f, 0, layer.in};
-        return {nullptr,           bytes_.get(), layer.smoothing.get(), layer.inverse_scale, layer.zero_point,
-                layer.padded_in()};
+        if (layer.in_bfloat16) return {nullptr, bytes_.get(), nullptr, 0.0f, 0, layer.in, true};
+        if (!layer.has_fixed_scale()) return {floats_.get(), nullptr, nullptr, 0.0f, 0, layer.in, false};
+        return {nullptr, bytes_.get(), layer.smoothing.get(), layer.inverse_scale, layer.zero_point, layer.padded_in(), false};
     }
 
     // A whole row, from floats.
     void quantize_row(const Packed& layer, int64_t row, const float* x) const {
-        if (!layer.is_integer) return;
         const int in = layer.in;
+        if (layer.in_bfloat16) {
+            auto* to = reinterpret_cast<uint16_t*>(bytes_.get()) + row * in;
+            for (int column = 0; column < in; column += kLanes) {
+                const int count = std::min(kLanes, in - column);
+                store_some(to + column, to_bfloats(load_some(x + column, count)), count);
+            }
+        }
+        if (!layer.is_integer) return;
         const float* smoothing = layer.smoothing.empty() ? nullptr : layer.smoothing.get();
         const auto value = [&](int column) {
             const f32x16 loaded = load_some(x + column, std::min(kLanes, in - column));

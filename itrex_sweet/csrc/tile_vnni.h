@@ -8,7 +8,11 @@
 #include "vector.h"
 
 #ifndef SWEET_ISA_AMX
+#ifdef SWEET_ISA_AVX512_BF16
+constexpr char kInstructionSet[] = "avx512_bf16";  // integers as here; `multiply.h` has `vdpbf16ps` for bfloat16
+#else
 constexpr char kInstructionSet[] = "avx512_vnni";
+#endif
 constexpr int kTileRows = 12;
 
 struct TileSession {};

@@ -17,6 +17,7 @@ typedef int32_t i32x16 __attribute__((vector_size(64)));
 typedef uint32_t u32x16 __attribute__((vector_size(64)));
 typedef uint8_t u8x16 __attribute__((vector_size(16)));
 typedef int16_t i16x16 __attribute__((vector_size(32)));
+typedef uint16_t u16x16 __attribute__((vector_size(32)));
 
 constexpr int kLanes = 16;
 
@@ -111,6 +112,16 @@ SWEET_INLINE f32x16 error_function(f32x16 x) {
     const f32x16 p4 = (t * -0.0675117522f + 0.0897068754f) + (t * -0.0344702676f + 0.0487972386f) * t2;
     const f32x16 p8 = (t * -0.00818564557f + 0.0201654229f) + (t * -0.00578937121f + 0.00562973274f) * t2;
     return (p0 + p4 * t4 + (p8 + 0.00224673212f * t4) * (t4 * t4)) * x;
+}
+
+// Rounded to bfloat16, ties to even. The portable form rounds a NaN of few set bits to infinity.
+SWEET_INLINE u16x16 to_bfloats(f32x16 x) {
+#if defined(__AVX512BF16__)
+    return (u16x16)_mm512_cvtneps_pbh((__m512)x);
+#else
+    const u32x16 bits = (u32x16)x;
+    return __builtin_convertvector((bits + 0x7fff + (bits >> 16 & 1)) >> 16, u16x16);
+#endif
 }
 
 SWEET_INLINE f32x16 hyperbolic_tangent(f32x16 x) { return 1.0f - 2.0f / (exponential(x + x) + 1.0f); }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -138,6 +139,11 @@ class Encoder:
     uncounted_token: int | None
     max_tokens: int | None
     relative_index: torch.Tensor | None
+
+    def quantized_linears(self) -> list[QuantizedLinear]:
+        """Those of the layers."""
+        parts = [getattr(layer, field.name) for layer in self.layers for field in dataclasses.fields(layer)]
+        return [part for part in parts if isinstance(part, QuantizedLinear)]
 
 
 def float_of(linear: AnyLinear) -> Linear:

@@ -75,7 +75,8 @@ static const Case kCases[] = {
 //   DYNAMIC   int8 weights, a scale for each row of the input
 //   FIXED     int8 weights, one scale for all inputs
 //   SMOOTHED  as DYNAMIC, inputs multiplied first
-enum Input { FLOAT, DYNAMIC, FIXED, SMOOTHED };
+//   BFLOAT    float weights, rounded to bfloat16 as the input is
+enum Input { FLOAT, DYNAMIC, FIXED, SMOOTHED, BFLOAT };
 
 struct LinearCase {
     int m, in, out;
@@ -98,4 +99,9 @@ static const LinearCase kLinearCases[] = {
     {17, 65, 33, FIXED},
     {5, 37, 19, SMOOTHED},
     {19, 100, 70, SMOOTHED},
+    {1, 2, 1, BFLOAT},
+    {5, 38, 19, BFLOAT},
+    {33, 96, 130, BFLOAT},
+    {1, 384, 48, BFLOAT},
+    {3, 37, 20, BFLOAT},  // an odd number of inputs makes no pairs: in float
 };

@@ -21,7 +21,7 @@
 
 namespace {
 
-const char* const kIsas[] = {"amx", "avx512_vnni", "avx2", "portable"};  // best first
+const char* const kIsas[] = {"amx", "avx512_bf16", "avx512_vnni", "avx2", "portable"};  // best first
 
 struct Operands {
     // Arrays without a byte to spare, so that a sanitizer sees what is read beyond them.

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from itrex_sweet.config import Policy
-from itrex_sweet.errors import BackendUnavailable, SweetError
+from itrex_sweet.errors import BackendUnavailable, ConfigError, SweetError
 from itrex_sweet.runtime.backends.native import NativeBackend
 from itrex_sweet.runtime.backends.torch import TorchBackend
 from itrex_sweet.runtime.executor import Executor
@@ -60,6 +60,24 @@ def test_answers_as_the_reference(loaded, family, kind, isa):
     assert off.max() < (1e-4 if kind == "float32" else 0.1)
     sure = np.diff(np.sort(expected, axis=-1)[..., -2:], axis=-1)[..., 0] > 0.1
     assert sure.mean() > 0.5 and (got.argmax(-1) == expected.argmax(-1))[sure].all()
+
+
+@pytest.mark.parametrize("isa", USABLE)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bfloat16_is_close(loaded, family, isa):
+    artifact, encoder = loaded(family)
+    backend = NativeBackend(artifact, encoder, isa=isa, dtype="bfloat16")
+    off = np.abs(all_logits(backend, some_rows()) - all_logits(TorchBackend(artifact, encoder), some_rows()))
+    assert 1e-5 < off.max() < 0.1  # further than float32 would be: it did run in bfloat16
+    np.testing.assert_array_equal(all_logits(backend, some_rows(), 1), all_logits(backend, some_rows()))
+    assert backend.weight_bytes < NativeBackend(artifact, encoder, isa=isa).weight_bytes
+
+
+def test_bfloat16_is_for_float_artifacts(loaded):
+    with pytest.raises(ConfigError, match="dtype='bfloat16'"):
+        NativeBackend(*loaded("bert", "static"), dtype="bfloat16")
+    with pytest.raises(ConfigError, match="dtype='float16' is unknown"):
+        NativeBackend(*loaded("bert"), dtype="float16")
 
 
 @pytest.mark.parametrize("kind", ["float32", "static", "dynamic"])

@@ -51,6 +51,7 @@ def pretend(monkeypatch, tmp_path):
     ("built", "supported", "taken"),
     [
         (library.ISAS, library.ISAS, "amx"),
+        (library.ISAS, ("portable", "avx2", "avx512_vnni", "avx512_bf16"), "avx512_bf16"),
         (library.ISAS, ("portable", "avx2", "avx512_vnni"), "avx512_vnni"),
         (library.ISAS, ("portable", "avx2"), "avx2"),
         (library.ISAS, ("portable",), "portable"),
@@ -66,6 +67,7 @@ def test_reasons(pretend):
     pretend(("portable", "amx"), ("portable", "avx2"))
     assert library.available() == {
         "amx": "not supported by this processor",
+        "avx512_bf16": "not built",
         "avx512_vnni": "not built",
         "avx2": "not built",
         "portable": None,
@@ -88,7 +90,7 @@ def test_a_forced_one_is_taken(pretend, monkeypatch):
     [
         ("amx", "amx' is not supported by this processor. Usable here: portable"),
         ("avx2", "avx2' is not built"),
-        ("neon", "neon' is unknown; there are amx, avx512_vnni, avx2, portable"),
+        ("neon", "neon' is unknown; there are amx, avx512_bf16, avx512_vnni, avx2, portable"),
         ("", "isa='' is unknown"),
     ],
 )

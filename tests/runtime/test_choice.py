@@ -36,8 +36,8 @@ def artifacts(tmp_path_factory):
 
 
 class Made:
-    def __init__(self, name, artifact, *options):
-        self.name, self.options = name, options
+    def __init__(self, name, artifact, *options, **named):
+        self.name, self.options = name, options or named
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,8 @@ class Made:
         ("static", None, set(), "torch"),
         ("dynamic", None, {"ipex"}, "torch"),
         ("float32", None, {"ipex"}, "torch"),
-        ("float32", "bfloat16", {"native", "ipex"}, "ipex"),
+        ("float32", "bfloat16", {"native", "ipex"}, "native"),
+        ("float32", "bfloat16", {"ipex"}, "ipex"),
     ],
 )
 def test_auto_takes_what_measured_fastest_and_says_so(monkeypatch, caplog, artifacts, kind, dtype, usable, taken):
@@ -63,10 +64,12 @@ def test_auto_takes_what_measured_fastest_and_says_so(monkeypatch, caplog, artif
     assert (f"took {taken}" in caplog.text) == (taken != "torch")
     if taken == "ipex":
         assert backend.options == (dtype or "float32", [(1, 8)])
+    if taken == "native":
+        assert backend.options == {"dtype": dtype}
 
 
 def test_auto_passes_over_what_cannot_run_the_artifact(monkeypatch, caplog, artifacts):
-    def refuse(artifact):
+    def refuse(artifact, dtype):
         raise BackendUnavailable("an unknown layer")
 
     monkeypatch.setattr(native_room, "NativeBackend", refuse)

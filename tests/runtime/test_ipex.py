@@ -14,6 +14,7 @@ import torch
 from itrex_sweet.config import Policy
 from itrex_sweet.errors import BackendUnavailable, ConfigError
 from itrex_sweet.runtime.backends import ipex as room
+from itrex_sweet.runtime.backends.base import DTYPES
 from itrex_sweet.runtime.backends.torch import TorchBackend
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
@@ -43,7 +44,7 @@ def ipex_of(backend_of):
     def load(family: str, kind: str = "float32"):
         if (family, kind) not in loaded:
             reference = backend_of(family)
-            if kind in room.DTYPES:
+            if kind in DTYPES:
                 loaded[family, kind] = room.IpexBackend(reference.artifact, dtype=kind), reference
             else:
                 encoder = quantized(reference.encoder, kind)

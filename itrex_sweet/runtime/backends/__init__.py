@@ -27,7 +27,7 @@ def load_backend(
         artifact: opened by `open_artifact`.
         name: one of `BACKENDS`, or `"auto"` for the one that measured fastest for such an artifact; which it took is
             logged, and stands in the backend's `name`.
-        dtype: what a float artifact is computed in: `"float32"`, or on `ipex` `"bfloat16"`.
+        dtype: what a float artifact is computed in: `"float32"`, or on `native` and `ipex` `"bfloat16"`.
         warm_up: (rows, tokens) of batches to be expected, for backends that compile by shape.
 
     Raises:
@@ -47,12 +47,12 @@ def load_backend(
         from itrex_sweet.runtime.backends.ipex import IpexBackend
 
         return IpexBackend(artifact, dtype or "float32", warm_up)
-    if dtype not in (None, "float32"):
-        raise ConfigError(f"dtype={dtype!r}: the {name} backend computes in float32; backend='ipex' has bfloat16.")
     if name == "native":
         from itrex_sweet.runtime.backends.native import NativeBackend
 
-        return NativeBackend(artifact)
+        return NativeBackend(artifact, dtype=dtype)
+    if dtype not in (None, "float32"):
+        raise ConfigError(f"dtype={dtype!r}: the {name} backend computes in float32; 'native' and 'ipex' have bfloat16.")
     from itrex_sweet.runtime.backends.torch import TorchBackend
 
     return TorchBackend(artifact)
@@ -75,11 +75,11 @@ def missing_for(name: str) -> str | None:
 def _fastest(artifact: Artifact, options: dict[str, Any]) -> Backend:
     """The first that can run the artifact, in the order of what was measured (`benchmarks/results`).
 
-    IPEX pays for integers with fixed scales, where the native engine does not know the family, and for bfloat16.
+    IPEX pays where the native engine does not know the family: for integers with fixed scales and for bfloat16.
     """
     fixed_scales = artifact.precision == INT8 and artifact.quantization.get("recipe") != "dynamic"
     in_bfloat16 = options["dtype"] == "bfloat16"
-    names = ["ipex"] if in_bfloat16 else ["native", "ipex"] if fixed_scales else ["native"]
+    names = ["native", "ipex"] if fixed_scales or in_bfloat16 else ["native"]
     if "native" in names and os.environ.get(ENVIRONMENT):
         load()  # an instruction set that was forced and is not there raises
     for name in names:

@@ -14,10 +14,15 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from itrex_sweet.artifact import Artifact
+from itrex_sweet.errors import ConfigError
 from itrex_sweet.runtime.ragged import TokenBatch
 
 if TYPE_CHECKING:
     from itrex_sweet.runtime.encoder import Encoder
+
+
+# What float artifacts may be computed in; a backend may know fewer.
+DTYPES = ("float32", "bfloat16")
 
 
 class Hidden(Protocol):
@@ -100,3 +105,16 @@ class EncoderBackend(Backend):
     @property
     def uncounted_token(self) -> int | None:
         return self._uncounted_token
+
+
+def checked_dtype(dtype: str, encoder: Encoder) -> str:
+    """The dtype, if the encoder can be computed in it.
+
+    Raises:
+        ConfigError: an unknown one, or bfloat16 for an 8-bit encoder.
+    """
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype={dtype!r} is unknown; there are {', '.join(DTYPES)}.")
+    if dtype == "bfloat16" and encoder.quantized_linears():
+        raise ConfigError("dtype='bfloat16' is for float artifacts; this one is quantized and says itself what it is.")
+    return dtype

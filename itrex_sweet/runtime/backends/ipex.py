@@ -15,12 +15,12 @@ import torch
 
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.errors import BackendUnavailable, ConfigError
-from itrex_sweet.runtime.backends.base import EncoderBackend
+from itrex_sweet.runtime.backends.base import EncoderBackend, checked_dtype
 from itrex_sweet.runtime.dense import dense_exits
 from itrex_sweet.runtime.dense.blocks import ROW_COUNTS, BlockHidden, blocks_of, merged, token_counts
 from itrex_sweet.runtime.dense.linear import StaticLinear
 from itrex_sweet.runtime.dense.subgraphs import Probe
-from itrex_sweet.runtime.encoder import Encoder, QuantizedLinear
+from itrex_sweet.runtime.encoder import Encoder
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.weights import load_encoder
 
@@ -28,7 +28,6 @@ logger = logging.getLogger(__name__)
 
 DISTRIBUTION = "intel-extension-for-pytorch"
 INSTALL = 'pip install "itrex-sweet[ipex]" in an environment of its own: its last release needs torch 2.8'
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SHAPE_OF_TRACE = (2, 8)
 
 
@@ -102,7 +101,7 @@ class IpexBackend(EncoderBackend):
         encoder = encoder or load_encoder(artifact)
         super().__init__(artifact, encoder)
         _refuse_dynamic(encoder)
-        torch_dtype = _checked_dtype(dtype, encoder)
+        torch_dtype = getattr(torch, checked_dtype(dtype, encoder))
         _refuse_impossible(warm_up, encoder.max_tokens)
         self.threads = torch.get_num_threads()
         self._lock = threading.RLock()
@@ -241,25 +240,12 @@ def fused_linears(graph: torch.Graph) -> int:
     return sum(node.kind() == "aten::linear" for partition in partitions for node in partition.nodes())
 
 
-def _quantized_linears(encoder: Encoder) -> list[QuantizedLinear]:
-    parts = [getattr(layer, field.name) for layer in encoder.layers for field in dataclasses.fields(layer)]
-    return [part for part in parts if isinstance(part, QuantizedLinear)]
-
-
 def _refuse_dynamic(encoder: Encoder) -> None:
-    if any(linear.input_scale is None for linear in _quantized_linears(encoder)):
+    if any(linear.input_scale is None for linear in encoder.quantized_linears()):
         raise BackendUnavailable(
             "This artifact was quantized with the recipe 'dynamic', a scale for each row, and IPEX fuses only scales "
             "fixed at calibration. Run it with the torch backend, or quantize with 'static' or 'smooth'."
         )
-
-
-def _checked_dtype(dtype: str, encoder: Encoder) -> torch.dtype:
-    if dtype not in DTYPES:
-        raise ConfigError(f"dtype={dtype!r} is unknown to the ipex backend; it knows {', '.join(DTYPES)}.")
-    if dtype == "bfloat16" and _quantized_linears(encoder):
-        raise ConfigError("dtype='bfloat16' is for float artifacts; this one is quantized and says itself what it is.")
-    return DTYPES[dtype]
 
 
 def _refuse_impossible(warm_up: Sequence[tuple[int, int]], max_tokens: int | None) -> None:

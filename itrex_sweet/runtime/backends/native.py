@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from itrex_sweet.artifact import Artifact
-from itrex_sweet.runtime.backends.base import EncoderBackend
+from itrex_sweet.runtime.backends.base import EncoderBackend, checked_dtype
 from itrex_sweet.runtime.encoder import Encoder
 from itrex_sweet.runtime.native.library import default_threads, load
 from itrex_sweet.runtime.native.packing import address, new_model
@@ -55,8 +55,11 @@ class NativeBackend(EncoderBackend):
         encoder: to run instead of the artifact's own weights.
         threads: the cores that this process may use if absent.
         isa: instruction set, one of `runtime.native.library.ISAS`; the best one here if absent.
+        dtype: `"float32"` or `"bfloat16"`, of matrix products in layers of a float artifact. bfloat16 halves the memory
+            of weights, and the time where the processor has AVX-512 BF16.
 
     Raises:
+        ConfigError: an unknown dtype, or bfloat16 for an 8-bit artifact.
         BackendUnavailable: nothing was built, the instruction set cannot be used, or the artifact has layers that the
             engine does not know.
     """
@@ -69,14 +72,16 @@ class NativeBackend(EncoderBackend):
         encoder: Encoder | None = None,
         threads: int | None = None,
         isa: str | None = None,
+        dtype: str | None = None,
     ):
         library = load(isa)
         encoder = encoder or load_encoder(artifact)
+        in_bfloat16 = checked_dtype(dtype or "float32", encoder) == "bfloat16"
         super().__init__(artifact, encoder)
         self.isa = library.isa
         self.threads = threads or default_threads()
         self._library = library
-        self._model = new_model(library, encoder, artifact.exits, self.threads)
+        self._model = new_model(library, encoder, artifact.exits, self.threads, in_bfloat16)
         weakref.finalize(self, library.sweet_model_free, self._model)
         self._hidden_size = len(encoder.layers[0].output_norm.weight)
 

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 # Instruction sets, best first.
-ISAS = ("amx", "avx512_vnni", "avx2", "portable")
+ISAS = ("amx", "avx512_bf16", "avx512_vnni", "avx2", "portable")
 # The environment variable that forces one of them.
 ENVIRONMENT = "ITREX_SWEET_ISA"
 
@@ -46,7 +46,10 @@ _DIRECTORY = Path(__file__).resolve().parent / "lib"
 
 
 class CLinear(Structure):
-    """`sweet_linear`: int8 weights (out, in) with scales (out,), or float32 ones without; `in_` = 0: no such layer."""
+    """`sweet_linear`: int8 weights (out, in) with scales (out,), or float32 ones without; `in_` = 0: no such layer.
+
+    `in_bfloat16`: a float layer whose weights and input are rounded to bfloat16.
+    """
 
     _fields_ = [
         ("weight", c_void_p),
@@ -57,6 +60,8 @@ class CLinear(Structure):
         ("input_zero_point", c_int32),
         ("in_", c_int32),
         ("out", c_int32),
+        ("in_bfloat16", c_int32),
+        ("unused", c_int32),
     ]
 
 
@@ -132,7 +137,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "sweet_op_linear": (c_int32, (POINTER(CLinear), c_int32, c_void_p, c_void_p, c_int32)),
     "sweet_op_time": (c_double, (POINTER(CLinear), c_int32, c_int32, c_int32)),
     "sweet_op_peak": (c_double, (c_int32,)),
-    "sweet_op_attention": (c_int32, (c_int32, c_void_p, c_int32, c_int32, c_float, c_void_p, c_void_p)),
+    "sweet_op_attention": (c_int32, (c_int32, c_void_p, c_int32, c_int32, c_float, c_int32, c_void_p, c_void_p)),
     "sweet_op_activation": (c_int32, (c_int32, c_int32, c_void_p, c_void_p)),
 }
 

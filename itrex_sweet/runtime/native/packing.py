@@ -35,12 +35,15 @@ _ACTIVATIONS = {
 _LAYER_LINEARS = ("query", "key", "value", "attention_output", "up", "down")
 
 
-def new_model(library: Library, encoder: Encoder, exits: tuple[int, ...], threads: int) -> int:
+def new_model(
+    library: Library, encoder: Encoder, exits: tuple[int, ...], threads: int, in_bfloat16: bool = False
+) -> int:
     """Makes the engine's model of an encoder.
 
     Args:
         exits: counts of layers, one per head of the encoder.
         threads: that every call of the model uses.
+        in_bfloat16: whether the products of float layers are of bfloat16; heads and embeddings stay in float32.
 
     Returns:
         the model's address, to be given to `sweet_model_free` at the end.
@@ -49,7 +52,7 @@ def new_model(library: Library, encoder: Encoder, exits: tuple[int, ...], thread
         BackendUnavailable: the engine does not know such layers.
     """
     refuse_unknown(encoder)
-    description = _Description()
+    description = _Description(in_bfloat16)
     return library.call("sweet_model_new", ctypes.byref(description.of(encoder, exits)), threads)
 
 
@@ -83,7 +86,8 @@ def address(array: np.ndarray) -> int:
 class _Description:
     """Builds the C structures, and keeps alive what they point at."""
 
-    def __init__(self) -> None:
+    def __init__(self, in_bfloat16: bool) -> None:
+        self._in_bfloat16 = in_bfloat16
         self._kept: list[Any] = []
 
     def of(self, encoder: Encoder, exits: tuple[int, ...]) -> CDescription:
@@ -105,7 +109,7 @@ class _Description:
         )
 
     def _layer(self, layer: Layer) -> CLayer:
-        linears = (self._linear(getattr(layer, name)) for name in _LAYER_LINEARS)
+        linears = (self._linear(getattr(layer, name), self._in_bfloat16) for name in _LAYER_LINEARS)
         return CLayer(*linears, self._norm(layer.attention_norm), self._norm(layer.output_norm))
 
     def _head(self, head: Head) -> CHead:
@@ -124,12 +128,13 @@ class _Description:
             self._linear(tables.projection_after_norm),
         )
 
-    def _linear(self, layer: AnyLinear | None) -> CLinear:
+    def _linear(self, layer: AnyLinear | None, in_bfloat16: bool = False) -> CLinear:
         if layer is None:
             return CLinear()
         out, in_ = layer.weight.shape
         if not isinstance(layer, QuantizedLinear):
-            return CLinear(self._floats(layer.weight), None, self._floats(layer.bias), None, 0.0, 0, in_, out)
+            weight, bias = self._floats(layer.weight), self._floats(layer.bias)
+            return CLinear(weight, None, bias, None, 0.0, 0, in_, out, in_bfloat16)
         return CLinear(
             self._address(layer.weight, torch.int8),
             self._floats(layer.weight_scale),
