@@ -81,12 +81,79 @@ def trained(task: str, figures: dict[str, Any]) -> str:
                 f"{figures['exits'][-1] if layers is None else layers:.2f}",
             ]
         )
-    return _section(
+    table = _section(
         f"**{task}**, MiniLM of {figures['exits'][-1]} layers trained by SWEET, exits "
         f"{'/'.join(map(str, figures['exits']))}, {figures['rows']} validation rows of {figures['mean_tokens']} tokens "
         "on average; peers at full depth. Milliseconds per text one at a time (median / 95th percentile) and in "
         "batches of 32 sorted by length.",
         ["engine", "one by one, ms", "batches, ms", "texts/s", "accuracy", "layers"],
+        lines,
+    )
+    return f"{table}\n\n{_outcome(figures)}"
+
+
+def _outcome(figures: dict[str, Any]) -> str:
+    """The stored policy beside the fastest peer that answers in 8 bits."""
+    accuracy = figures["accuracy"]
+    stored = next(name for name in accuracy if name.endswith("stored policy"))
+    said = []
+    for title, kind in (("one at a time", "one by one"), ("in batches", "sorted")):
+        times = {name: each["median"] for name, each in figures[kind]["milliseconds_per_text"].items()}
+        peer = min((name for name in times if "INT8" in name), key=times.get)
+        said.append(
+            f"{title} {times[peer] / times[stored]:.2f} times as fast as {peer} at full depth "
+            f"({accuracy[stored]:.1f} against {accuracy[peer]:.1f} %)"
+        )
+    rows, share = figures["rows"], accuracy[stored] / 100
+    error = 100 * (share * (1 - share) / rows) ** 0.5
+    return f"The stored policy is {' and '.join(said)}; the standard error of one accuracy is {error:.1f}."
+
+
+def mixes(result: dict[str, Any]) -> str:
+    """What rows that leave early save, beside the multiply-adds that they leave uncomputed."""
+    kinds = ("one by one", f"batches of {result['batch']}")
+    lines = [
+        [name, f"{figures['work']:.1%}"]
+        + [f"{result[kind]['mixes'][name][column]:.{digits}%}" for kind in kinds for column, digits in PARTS]
+        for name, figures in result[kinds[0]]["mixes"].items()
+    ]
+    probing = " and ".join(
+        f"{100 * (result[kind]['probing_against_without_exits'] - 1):.1f} % {title}"
+        for kind, title in zip(kinds, ("one at a time", "in batches"), strict=True)
+    )
+    return _section(
+        f"**Scripted shares of {result['rows']} rows leave at exits "
+        f"{'/'.join(map(str, result['settings']['exits']))}**, "
+        f"{result['settings']['shape']} in INT8, rows of {result['mean_tokens']} tokens on average: multiply-adds and "
+        "time as shares of full depth, and how much of the speed-up that the work allows is seen on the clock. Probing "
+        f"every exit without anyone leaving costs {probing} over the same layers without exits.",
+        ["leaving at each exit", "work", "time, one by one", "realised", "time, batches", "realised"],
+        lines,
+    )
+
+
+PARTS = (("time", 1), ("realised", 0))
+
+
+def operations(result: dict[str, Any]) -> str:
+    """Linear layers on every instruction set of the machine."""
+    lines = []
+    for isa, figures in result["instruction_sets"].items():
+        if "missing" in figures:
+            lines.append([isa, f"({figures['missing']})", *[""] * 5])
+            continue
+        for kind, rates in figures["rates"].items():
+            limit = f"{figures['limit']:.0f}" if kind == "int8" else ""
+            across = (sorted(of_rows[rows] for of_rows in rates.values()) for rows in ("1", "8", "25", "128", "512"))
+            lines.append([f"{isa}, {kind}", limit, *(f"{low[0]:.0f}–{low[-1]:.0f}" for low in across)])
+    shapes = ", ".join(
+        next(iter(next(f["rates"] for f in result["instruction_sets"].values() if "rates" in f).values()))
+    )
+    return _section(
+        f"**Linear layers**, G multiply-adds per second on {result['settings']['threads']} threads, least and most "
+        f"of the shapes {shapes}, quantization of the input included, by number of rows; the limit is what the "
+        "instruction set's 8-bit multiply-add reaches out of registers.",
+        ["instruction set", "limit", "1 row", "8", "25", "128", "512"],
         lines,
     )
 

@@ -56,6 +56,7 @@ def main() -> None:
             **provenance(),
             "settings": {**settings, "shape": SHAPE, "exits": list(artifact.exits)},
             "rows": len(rows),
+            "batch": BATCH,
             "mean_tokens": round(float(rows.lengths.mean()), 1),
         }
         for title, size in (("one by one", 1), (f"batches of {BATCH}", BATCH)):
@@ -93,8 +94,8 @@ def _between(ordered: np.ndarray, count: int) -> float:
 def work_of_rows(config: Any, exits: tuple[int, ...], lengths: np.ndarray) -> np.ndarray:
     """Multiply-adds of each row if it leaves at each exit: (rows, exits).
 
-    A layer in full takes 4 H² + 2 H I per token and 2 L H for attention; a probe the same linear layers and the head's H²
-    for one token, and for attention 2 A L H (A heads, whose queries are as wide as the states).
+    A layer in full takes 4 H² + 2 H I per token and 2 L H for attention; a probe the same linear layers and the head's
+    H² for one token, and for attention 2 A L H (A heads, whose queries are as wide as the states).
     """
     hidden, inner, heads = (config[name] for name in ("hidden_size", "intermediate_size", "num_attention_heads"))
     linear = 4.0 * hidden**2 + 2.0 * hidden * inner
@@ -119,9 +120,7 @@ def timed(
         for name, policy in policies.items()
     }
     full = plain.full_depth()
-    contenders["without exits"] = (
-        plain.batch_by_batch(single, full) if size == 1 else plain.all_rows(rows, full, size)
-    )
+    contenders["without exits"] = plain.batch_by_batch(single, full) if size == 1 else plain.all_rows(rows, full, size)
     times = measure(contenders, repeats, len(rows))
     most = times[FULL_DEPTH]["median"]
     mixes = {}

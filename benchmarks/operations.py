@@ -44,7 +44,7 @@ def timed(isa: str, options: argparse.Namespace) -> dict[str, Any]:
     loaded = library.load(isa)
     limit = loaded.call("sweet_op_peak", options.threads) / 1e9
     rates: dict[str, dict[str, dict[str, float]]] = {}
-    for kind in ("int8", "float32"):
+    for kind in ("int8", "float32", "bfloat16"):
         rates[kind] = {}
         for name, (in_, out) in LAYERS.items():
             layer, kept = linear(kind, in_, out)
@@ -61,9 +61,11 @@ def linear(kind: str, in_: int, out: int) -> tuple[library.CLinear, list[np.ndar
     """A layer of random weights, and the arrays that it points at."""
     random = np.random.default_rng(0)
     bias = np.zeros(out, np.float32)
-    if kind == "float32":
+    if kind != "int8":
         weight = random.standard_normal((out, in_), dtype=np.float32)
-        return library.CLinear(weight.ctypes.data, None, bias.ctypes.data, None, 0.0, 0, in_, out), [weight, bias]
+        in_bfloat16 = kind == "bfloat16"
+        layer = library.CLinear(weight.ctypes.data, None, bias.ctypes.data, None, 0.0, 0, in_, out, in_bfloat16)
+        return layer, [weight, bias]
     weight = random.integers(-127, 128, (out, in_), dtype=np.int8)
     scale = np.full(out, 0.01, np.float32)
     layer = library.CLinear(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 
+import engines_plot
 import engines_report
 from record import RESULTS, ROOT
 
@@ -29,7 +30,13 @@ def main() -> None:
         *(agreement(name, read(f"{name}_agreement")) for name in ("native", "ipex")),
     )
     if (RESULTS / "engines.json").is_file():
-        write("docs/engines.md", *engines_report.sections(read("engines")))
+        engines_plot.draw(read("engines"), ROOT / "docs" / "engines.png")
+        write(
+            "docs/engines.md",
+            *engines_report.sections(read("engines")),
+            engines_report.mixes(read("exit_mixes")),
+            engines_report.operations(read("operations")),
+        )
 
 
 def read(name: str) -> dict:

@@ -108,7 +108,7 @@ class SweetModelForSequenceClassification(OptimizedModel):
             backend: name of a backend, or `"auto"` for the one that measured fastest for such an artifact here.
             threshold: instead of the stored one; one for all exits, or one for each but the last, in [0, 1].
             batch_size: rows computed together.
-            dtype: what a float artifact is computed in: `"float32"`, or on the `native` and `ipex` backends `"bfloat16"`.
+            dtype: what a float artifact is computed in: `"float32"`, or on `native` and `ipex` `"bfloat16"`.
             warm_up: (rows, tokens) of batches to be expected, for backends that compile by shape.
             verify: compare the recorded sizes and hashes before use.
             subfolder, revision, token, cache_dir, force_download, local_files_only: as everywhere on the hub.

@@ -99,7 +99,7 @@ def _run(args: argparse.Namespace) -> int:
 
     directory = fetch(args.directory)
     artifact = open_artifact(directory)
-    models, left_out = _models(directory, args.engines)
+    models, loaded, left_out = _models(directory, args.engines)
     rows, source = _rows(args, next(iter(models.values())), artifact)
     tasks: dict[tuple[str, int, str], _Task] = {}
     for engine, model in models.items():
@@ -117,6 +117,7 @@ def _run(args: argparse.Namespace) -> int:
         "mean_tokens": float(rows.lengths.mean()),
         "repeats": args.repeats,
         "machine": Machine.here().to_dict(),
+        "loaded": loaded,
         "left_out": left_out,
         "timings": [_timing(key, task, medians) for key, task in tasks.items()],
     }
@@ -161,8 +162,8 @@ class _Task:
 
 def _models(
     directory: Any, asked: list[str] | None
-) -> tuple[dict[str, SweetModelForSequenceClassification], dict[str, str]]:
-    """The artifact on each backend, and why others are left out; one that was asked for by name must run.
+) -> tuple[dict[str, SweetModelForSequenceClassification], dict[str, dict[str, float | None]], dict[str, str]]:
+    """The artifact on each backend, what loading it took, and why others are left out; one asked for by name must run.
 
     Raises:
         BackendUnavailable: none runs, or one asked for does not.
@@ -170,12 +171,17 @@ def _models(
     from itrex_sweet.modeling import SweetModelForSequenceClassification
     from itrex_sweet.runtime.backends import BACKENDS, missing_for
 
-    models, left_out = {}, {}
+    models, loaded, left_out = {}, {}, {}
     for name in dict.fromkeys(asked or BACKENDS):
         reason = None if asked else missing_for(name)
         if reason is None:
+            start = time.perf_counter()
             try:
                 models[name] = SweetModelForSequenceClassification.from_pretrained(directory, backend=name)
+                loaded[name] = {
+                    "seconds": time.perf_counter() - start,
+                    "weight_bytes": getattr(models[name].backend, "weight_bytes", None),
+                }
             except SweetError as error:
                 if asked:
                     raise
@@ -184,7 +190,7 @@ def _models(
             left_out[name] = reason
     if not models:
         raise BackendUnavailable(f"no backend runs {directory} here: {left_out}")
-    return models, left_out
+    return models, loaded, left_out
 
 
 def _rows(
@@ -254,5 +260,8 @@ def _shown(facts: dict[str, Any], machine: str) -> str:
     ]
     if facts["source"] == "random tokens":
         lines.append("The rows are random: what the stored policy saves on them says nothing about real texts.")
+    for name, took in facts["loaded"].items():
+        held = f"; {took['weight_bytes'] / 1e6:.1f} MB of packed weights" if took["weight_bytes"] else ""
+        lines.append(f"Loaded {name} in {took['seconds']:.2f} s{held}.")
     lines += [f"Left out: {name} ({reason})" for name, reason in facts["left_out"].items()]
     return "\n".join(lines)

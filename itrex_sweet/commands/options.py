@@ -58,7 +58,9 @@ def add_running(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--batch-size", type=positive, default=32, metavar="N", help="rows together (default: 32)")
     group.add_argument("--backend", default="auto", metavar="NAME", help="name of a backend (default: the best here)")
     group.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), help="what a float artifact is computed in (bfloat16: native and ipex)"
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="what a float artifact is computed in (bfloat16: native and ipex)",
     )
 
 

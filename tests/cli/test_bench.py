@@ -32,6 +32,15 @@ def test_json_on_real_texts(run, artifact, corpus):
         assert (row["p95"] is not None) == (row["batch_size"] == 1) and (row["p95"] or 1) >= (row["p50"] or 0)
 
 
+def test_loading_is_reported(run, artifact):
+    facts = run("bench", artifact, "--rows", 4, "--repeats", 1, "--json").json()
+    assert set(facts["loaded"]) == {row["engine"] for row in facts["timings"]}
+    assert all(took["seconds"] > 0 for took in facts["loaded"].values())
+    if "native" in facts["loaded"]:
+        assert facts["loaded"]["native"]["weight_bytes"] > 1000
+    assert "Loaded torch in" in run("bench", artifact, "--rows", 4, "--repeats", 1).out
+
+
 def test_rows_of_a_length(run, artifact):
     argv = ["bench", artifact, "--engines", "torch", "--rows", 3, "--tokens", 7, "--repeats", 1, "--json"]
     facts = run(*argv, "--threads", 1).json()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -107,6 +108,26 @@ def test_a_child_after_a_fork_goes_on(loaded):
     os.waitpid(child, 0)
     os.close(reads)
     np.testing.assert_array_equal(all_logits(backend, some_rows()), expected)
+
+
+def test_an_interrupt_loses_nothing_but_its_call(loaded):
+    backend = NativeBackend(*loaded("bert", "static"), threads=2)
+    expected = all_logits(backend, some_rows())
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for microseconds in (200, 900, 2500):
+            signal.setitimer(signal.ITIMER_REAL, microseconds / 1e6)
+            with pytest.raises(KeyboardInterrupt):
+                while True:
+                    all_logits(backend, some_rows())
+            np.testing.assert_array_equal(all_logits(backend, some_rows()), expected)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_rows_dropped_and_merged_stay_as_they_are(loaded):

@@ -52,7 +52,9 @@ def load_backend(
 
         return NativeBackend(artifact, dtype=dtype)
     if dtype not in (None, "float32"):
-        raise ConfigError(f"dtype={dtype!r}: the {name} backend computes in float32; 'native' and 'ipex' have bfloat16.")
+        raise ConfigError(
+            f"dtype={dtype!r}: the {name} backend computes in float32; 'native' and 'ipex' have bfloat16."
+        )
     from itrex_sweet.runtime.backends.torch import TorchBackend
 
     return TorchBackend(artifact)
