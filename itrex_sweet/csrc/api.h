@@ -85,6 +85,16 @@ SWEET_API int32_t sweet_probe(sweet_model* model, int32_t exit, int32_t rows, co
 SWEET_API int32_t sweet_advance(sweet_model* model, int32_t exit, int32_t rows, const float* const* starts,
                                 const int64_t* lengths, float* states, const float** next_starts);
 
+// The largest softmax probability of each row of logits (rows, labels) divided by a temperature, what a row is let go by;
+// not a number where a logit is not finite.
+SWEET_API int32_t sweet_confidence(int32_t rows, int32_t labels, const float* logits, float temperature, float* confidences);
+// A batch through the exits, rows leaving when `sweet_confidence` exceeds the exit's threshold: one call for what `embed`,
+// `probe` and `advance` do in many. `temperatures` has one value per exit, `thresholds` one for each but the last. Writes
+// for every row the logits (rows, labels) that answered, at which exit, from 0, and the confidence.
+SWEET_API int32_t sweet_answer(sweet_model* model, int32_t rows, const int64_t* lengths, const int64_t* ids,
+                               const int64_t* token_types, const int64_t* positions, const float* temperatures,
+                               const float* thresholds, float* logits, int64_t* exits, float* confidences);
+
 // Name of the instruction set this object was built for: "portable", "avx2", "avx512_vnni", "avx512_bf16" or "amx".
 SWEET_API const char* sweet_isa();
 // What went wrong in the last call of this thread that failed.

@@ -96,6 +96,20 @@ int32_t sweet_advance(sweet_model* model, int32_t exit, int32_t rows, const floa
     return guarded([&] { model->advance(exit, rows, starts, lengths, states, next_starts); });
 }
 
+int32_t sweet_confidence(int32_t rows, int32_t labels, const float* logits, float temperature, float* confidences) {
+    return guarded([&] {
+        for (int64_t row = 0; row < rows; ++row) confidences[row] = max_probability(logits + row * labels, labels, temperature);
+    });
+}
+
+int32_t sweet_answer(sweet_model* model, int32_t rows, const int64_t* lengths, const int64_t* ids, const int64_t* token_types,
+                     const int64_t* positions, const float* temperatures, const float* thresholds, float* logits,
+                     int64_t* exits, float* confidences) {
+    return guarded([&] {
+        model->answer(rows, lengths, ids, token_types, positions, temperatures, thresholds, logits, exits, confidences);
+    });
+}
+
 const char* sweet_isa() { return kInstructionSet; }
 const char* sweet_error() { return last_error.c_str(); }
 

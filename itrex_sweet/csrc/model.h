@@ -1,6 +1,7 @@
 // A packed model and its three calls: embed, probe, advance.
 #pragma once
 
+#include <numeric>
 #include <stdexcept>
 #include <string>
 
@@ -44,6 +45,42 @@ struct Embeddings {
     }
 };
 
+// The largest softmax probability: 1 over the sum of all, the largest scaled to 1.
+inline float max_probability(const float* logits, int labels, float temperature) {
+    float most = -INFINITY, total = 0.0f;
+    for (int label = 0; label < labels; ++label) most = std::max(most, logits[label] / temperature);
+    for (int label = 0; label < labels; ++label) total += std::exp(logits[label] / temperature - most);
+    return 1.0f / total;
+}
+
+// The rows of a batch that are still on their way, in the order in which they came.
+struct Batch {
+    std::vector<int64_t> rows, lengths;
+    std::vector<const float*> starts, next_starts;
+    Buffer<float> logits, states, next_states;
+
+    void start(int32_t count, const int64_t* all_lengths, int64_t labels, int64_t values) {
+        rows.resize(static_cast<size_t>(count));
+        std::iota(rows.begin(), rows.end(), 0);
+        lengths.assign(all_lengths, all_lengths + count);
+        starts.resize(static_cast<size_t>(count));
+        next_starts.resize(static_cast<size_t>(count));
+        logits.reserve(count * labels);
+        states.reserve(values);
+        next_states.reserve(values);
+    }
+    void keep(int32_t place, int32_t to) {
+        rows[static_cast<size_t>(to)] = rows[static_cast<size_t>(place)];
+        lengths[static_cast<size_t>(to)] = lengths[static_cast<size_t>(place)];
+        starts[static_cast<size_t>(to)] = starts[static_cast<size_t>(place)];
+    }
+    void go_on() {
+        std::swap(states, next_states);
+        starts.swap(next_starts);
+    }
+    int64_t memory() const { return logits.bytes() + states.bytes() + next_states.bytes(); }
+};
+
 class sweet_model {
    public:
     sweet_model(const sweet_description& from, int32_t threads)
@@ -72,14 +109,63 @@ class sweet_model {
     }
 
     int64_t workspace_bytes() const {
-        int64_t total = starts_.bytes();
+        int64_t total = starts_.bytes() + batch_.memory();
         for (const Workspace& work : work_) total += work.memory();
         return total;
     }
 
-    void embed(int32_t rows, const int64_t* lengths, const int64_t* ids, const int64_t* types, const int64_t* positions,
-               float* states, const float** starts) {
+    // Calls from several threads wait for one another.
+    template <class... Given>
+    void embed(Given... given) {
         const auto guard = pool_.lock();
+        embed_here(given...);
+    }
+
+    template <class... Given>
+    void advance(Given... given) {
+        const auto guard = pool_.lock();
+        advance_here(given...);
+    }
+
+    template <class... Given>
+    void probe(Given... given) {
+        const auto guard = pool_.lock();
+        probe_here(given...);
+    }
+
+    void answer(int32_t rows, const int64_t* lengths, const int64_t* ids, const int64_t* types, const int64_t* positions,
+                const float* temperatures, const float* thresholds, float* logits, int64_t* exits, float* confidences) {
+        const auto guard = pool_.lock();
+        const int64_t tokens = packed(rows, lengths).tokens();
+        const int32_t labels = heads_.back().classifier.out, last = static_cast<int32_t>(exits_.size()) - 1;
+        Batch& batch = batch_;
+        batch.start(rows, lengths, labels, tokens * hidden_);
+        embed_here(rows, lengths, ids, types, positions, batch.states.get(), batch.starts.data());
+        for (int32_t exit = 0; rows > 0; ++exit) {
+            probe_here(exit, rows, batch.starts.data(), batch.lengths.data(), batch.logits.get());
+            int32_t kept = 0;
+            for (int32_t place = 0; place < rows; ++place) {
+                const float* said = batch.logits.get() + int64_t{place} * labels;
+                const float confidence = max_probability(said, labels, temperatures[exit]);
+                if (exit == last || confidence > thresholds[exit]) {
+                    const int64_t row = batch.rows[static_cast<size_t>(place)];
+                    std::copy_n(said, labels, logits + row * labels);
+                    exits[row] = exit;
+                    confidences[row] = confidence;
+                } else {
+                    batch.keep(place, kept++);
+                }
+            }
+            rows = kept;
+            if (rows == 0) break;
+            advance_here(exit, rows, batch.starts.data(), batch.lengths.data(), batch.next_states.get(), batch.next_starts.data());
+            batch.go_on();
+        }
+    }
+
+   private:
+    void embed_here(int32_t rows, const int64_t* lengths, const int64_t* ids, const int64_t* types, const int64_t* positions,
+               float* states, const float** starts) {
         const Texts texts = packed(rows, lengths);
         tell_starts(texts, states, starts);
         refuse_foreign(texts.tokens(), ids, types, positions);
@@ -94,9 +180,8 @@ class sweet_model {
                  });
     }
 
-    void advance(int32_t exit, int32_t rows, const float* const* rows_at, const int64_t* lengths, float* states,
+    void advance_here(int32_t exit, int32_t rows, const float* const* rows_at, const int64_t* lengths, float* states,
                  const float** next_starts) {
-        const auto guard = pool_.lock();
         if (exit < 0 || exit + 1 >= static_cast<int32_t>(exits_.size())) throw std::invalid_argument("no such exit");
         const Texts texts = packed(rows, lengths);
         tell_starts(texts, states, next_starts);
@@ -116,8 +201,7 @@ class sweet_model {
                  });
     }
 
-    void probe(int32_t exit, int32_t rows, const float* const* rows_at, const int64_t* lengths, float* logits) {
-        const auto guard = pool_.lock();
+    void probe_here(int32_t exit, int32_t rows, const float* const* rows_at, const int64_t* lengths, float* logits) {
         if (exit < 0 || exit >= static_cast<int32_t>(exits_.size())) throw std::invalid_argument("no such exit");
         const Texts texts = packed(rows, lengths);
         const Layer& layer = layers_[static_cast<size_t>(exits_[exit] - 1)];
@@ -129,7 +213,6 @@ class sweet_model {
                  });
     }
 
-   private:
     // Where each text starts, if lengths are as they must be.
     Texts packed(int32_t rows, const int64_t* lengths) {
         if (rows < 0) throw std::invalid_argument("a negative number of rows");
@@ -506,4 +589,5 @@ class sweet_model {
     Barrier together_;
     std::vector<Workspace> work_;  // one per thread; a team of all uses the first
     Buffer<int64_t> starts_;
+    Batch batch_;
 };

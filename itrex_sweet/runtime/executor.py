@@ -77,6 +77,8 @@ class Executor:
 
     def _run_one(self, batch: TokenBatch, policy: Policy) -> Answers:
         """One batch through all exits: nobody has to wait for other rows."""
+        if (answered := self.backend.answer(batch, policy)) is not None:
+            return Answers(np.arange(len(batch)), *answered)
         parts = []
         rows, hidden = np.arange(len(batch)), self.backend.embed(batch)
         for exit_index in range(self.num_exits):
@@ -150,7 +152,7 @@ class Executor:
     ) -> tuple[Answers | None, np.ndarray, Hidden]:
         """Probes an exit: who is answered there, if anyone, and who goes on."""
         logits = self.backend.probe(exit_index, hidden)
-        confidences = criteria.confidence(policy, exit_index, logits)
+        confidences = self.backend.confidence(policy, exit_index, logits)
         leaving = criteria.may_leave(policy, exit_index, confidences)
         count = int(np.count_nonzero(leaving))
         if count == 0:

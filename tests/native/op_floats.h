@@ -52,6 +52,7 @@ struct Engine {
         find(embed, "sweet_embed");
         find(probe, "sweet_probe");
         find(advance, "sweet_advance");
+        find(answer, "sweet_answer");
     }
 
     decltype(&sweet_isa) isa = nullptr;
@@ -65,6 +66,7 @@ struct Engine {
     decltype(&sweet_embed) embed = nullptr;
     decltype(&sweet_probe) probe = nullptr;
     decltype(&sweet_advance) advance = nullptr;
+    decltype(&sweet_answer) answer = nullptr;
 
    private:
     template <class Function>
@@ -301,19 +303,44 @@ class SmallModel {
         description_.hidden = kHidden;
     }
 
+    // Texts end to end, as the engine takes them.
+    struct Packed {
+        std::vector<int64_t> lengths, ids, types, positions;
+
+        explicit Packed(const std::vector<std::vector<int64_t>>& texts) {
+            for (const std::vector<int64_t>& text : texts) {
+                lengths.push_back(static_cast<int64_t>(text.size()));
+                for (size_t place = 0; place < text.size(); ++place) {
+                    ids.push_back(text[place]);
+                    types.push_back(place > text.size() / 2);
+                    positions.push_back(static_cast<int64_t>(place));
+                }
+            }
+        }
+    };
+
+    // Logits (texts, labels) that texts leave with, and at which exit, under a threshold of the first.
+    std::pair<std::vector<float>, std::vector<int64_t>> answer(const Engine& engine, const std::vector<std::vector<int64_t>>& texts,
+                                                               float threshold) const {
+        sweet_model* const model = engine.model_new(&description_, 2);
+        if (!model) return {};
+        const Packed packed(texts);
+        const std::vector<float> temperatures(std::size(kExits), 1.0f);
+        std::vector<float> logits(texts.size() * kLabels, NAN), confidences(texts.size(), NAN);
+        std::vector<int64_t> exits(texts.size(), -1);
+        const int32_t code = engine.answer(model, static_cast<int32_t>(texts.size()), packed.lengths.data(), packed.ids.data(),
+                                           packed.types.data(), packed.positions.data(), temperatures.data(), &threshold,
+                                           logits.data(), exits.data(), confidences.data());
+        engine.model_free(model);
+        if (code != 0) return {};
+        return {logits, exits};
+    }
+
     // Logits (exits, texts, labels), or nothing if a call failed.
     std::vector<float> run(const Engine& engine, const std::vector<std::vector<int64_t>>& texts, int threads) const {
         sweet_model* const model = engine.model_new(&description_, threads);
         if (!model) return {};
-        std::vector<int64_t> lengths, ids, types, positions;
-        for (const std::vector<int64_t>& text : texts) {
-            lengths.push_back(static_cast<int64_t>(text.size()));
-            for (size_t place = 0; place < text.size(); ++place) {
-                ids.push_back(text[place]);
-                types.push_back(place > text.size() / 2);
-                positions.push_back(static_cast<int64_t>(place));
-            }
-        }
+        const auto [lengths, ids, types, positions] = Packed(texts);
         const int32_t rows = static_cast<int32_t>(texts.size());
         const size_t size = ids.size() * kHidden + kReadBeyond;
         std::vector<const float*> starts(texts.size()), next_starts(texts.size());
@@ -379,6 +406,17 @@ inline std::vector<float> check_models(const Engine& engine, Checks& check) {
                 same = same_bits(alone.data() + exit * SmallModel::kLabels,
                                  logits.data() + (exit * texts.size() + text) * SmallModel::kLabels, SmallModel::kLabels);
             check(same, what + ": text " + std::to_string(text) + " alone differs");
+        }
+        for (const float threshold : {0.0f, 0.6f, 1.0f}) {
+            const auto [answers, exits] = model.answer(engine, texts, threshold);
+            bool same = answers.size() == texts.size() * SmallModel::kLabels;
+            for (size_t text = 0; text < texts.size() && same; ++text) {
+                const bool possible = threshold == 0.6f || exits[text] == (threshold == 0.0f ? 0 : 1);
+                same = possible && same_bits(answers.data() + text * SmallModel::kLabels,
+                                             logits.data() + (exits[text] * texts.size() + text) * SmallModel::kLabels,
+                                             SmallModel::kLabels);
+            }
+            check(same, what + ": answered in one call, threshold " + std::to_string(threshold));
         }
         all.insert(all.end(), logits.begin(), logits.end());
     }

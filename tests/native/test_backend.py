@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from itrex_sweet import criteria
 from itrex_sweet.config import Policy
 from itrex_sweet.errors import BackendUnavailable, ConfigError, SweetError
 from itrex_sweet.runtime.backends.native import NativeBackend
@@ -108,6 +109,32 @@ def test_a_child_after_a_fork_goes_on(loaded):
     os.waitpid(child, 0)
     os.close(reads)
     np.testing.assert_array_equal(all_logits(backend, some_rows()), expected)
+
+
+@pytest.mark.parametrize("kind", ["float32", "static"])
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 0.55, 0.7, 1.0])
+def test_the_engine_s_loop_is_the_executor_s(loaded, monkeypatch, kind, threshold):
+    backend = NativeBackend(*loaded("bert", kind), threads=2)
+    executor = Executor(backend, Policy((threshold, threshold), (1.0, 1.5, 0.7)))
+    in_one_call = executor.run(some_rows())
+    monkeypatch.setattr(backend, "answer", lambda batch, policy: None)
+    step_by_step = executor.run(some_rows())
+    for name in ("rows", "logits", "exit_index", "confidence"):
+        got, expected = getattr(in_one_call, name), getattr(step_by_step, name)
+        assert got.dtype == expected.dtype
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_confidences_are_those_of_the_criteria(loaded):
+    backend = NativeBackend(*loaded("bert"))
+    logits = np.random.default_rng(0).normal(0, 8, (300, backend.num_labels)).astype(np.float32)
+    logits[:3, 0] = np.nan, np.inf, -np.inf
+    logits[3] = -np.inf
+    policy = Policy((0.5, 0.5), (1.0, 1.7, 0.2))
+    for place in range(3):
+        got = backend.confidence(policy, place, logits)
+        np.testing.assert_allclose(got, criteria.confidence(policy, place, logits), rtol=1e-6)
+    assert np.isnan(backend.confidence(policy, 0, logits)[[0, 1, 3]]).all()
 
 
 def test_an_interrupt_loses_nothing_but_its_call(loaded):

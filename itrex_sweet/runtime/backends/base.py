@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from itrex_sweet import criteria
 from itrex_sweet.artifact import Artifact
+from itrex_sweet.config import Policy
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.runtime.ragged import TokenBatch
 
@@ -74,6 +76,19 @@ class Backend(ABC):
     @abstractmethod
     def advance(self, exit_index: int, hidden: Hidden) -> Hidden:
         """From before the last layer of an exit to before the last layer of the next one."""
+
+    def confidence(self, policy: Policy, exit_index: int, logits: np.ndarray) -> np.ndarray:
+        """As `criteria.confidence`, up to rounding: (rows,) float32 of logits (rows, labels)."""
+        return criteria.confidence(policy, exit_index, logits)
+
+    def answer(self, batch: TokenBatch, policy: Policy) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """One batch through all exits, if the backend has a faster way than the executor's loop; else `None`.
+
+        Returns:
+            of each row the logits (rows, labels) float32 that answered, the place of that exit (rows,) int64, and its
+            confidence (rows,) float32; the same as the loop's.
+        """
+        return None
 
     @abstractmethod
     def merge(self, parts: Sequence[Hidden]) -> Hidden:

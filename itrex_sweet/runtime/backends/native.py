@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from itrex_sweet.artifact import Artifact
+from itrex_sweet.config import Policy
 from itrex_sweet.runtime.backends.base import EncoderBackend, checked_dtype
 from itrex_sweet.runtime.encoder import Encoder
 from itrex_sweet.runtime.native.library import default_threads, load
@@ -95,10 +96,31 @@ class NativeBackend(EncoderBackend):
         """Bytes of the memory that calls work in; it grows to what the largest call needed."""
         return self._library.call("sweet_workspace_bytes", self._model)
 
+    def confidence(self, policy: Policy, exit_index: int, logits: np.ndarray) -> np.ndarray:
+        if policy.criterion != "max_probability":
+            return super().confidence(policy, exit_index, logits)
+        rows, labels = logits.shape
+        logits = np.ascontiguousarray(logits, dtype=np.float32)
+        confidences = np.empty(rows, dtype=np.float32)
+        temperature = policy.temperatures[exit_index]
+        self._library.call("sweet_confidence", rows, labels, address(logits), temperature, address(confidences))
+        return confidences
+
+    def answer(self, batch: TokenBatch, policy: Policy) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """The executor's loop inside the engine: between two exits Python costs more than a probe of a small model."""
+        if policy.criterion != "max_probability":
+            return None
+        lengths, arrays = batch.lengths, _inputs(batch)
+        rows = len(lengths)
+        settings = [np.array(part, dtype=np.float32) for part in (policy.temperatures, policy.thresholds)]
+        logits = np.empty((rows, self.num_labels), dtype=np.float32)
+        exits, confidences = np.empty(rows, dtype=np.int64), np.empty(rows, dtype=np.float32)
+        everything = (lengths, *arrays, *settings, logits, exits, confidences)
+        self._library.call("sweet_answer", self._model, rows, *map(address, everything))
+        return logits, exits, confidences
+
     def embed(self, batch: TokenBatch) -> NativeHidden:
-        lengths = batch.lengths
-        inputs = (batch.input_ids, batch.token_type_ids, batch.position_ids)
-        arrays = [np.ascontiguousarray(part, dtype=np.int64) for part in inputs]
+        lengths, arrays = batch.lengths, _inputs(batch)
         states, hidden = self._new_states(lengths, len(batch.input_ids))
         rows, starts_at, lengths_at = hidden.in_c
         self._library.call(
@@ -130,3 +152,9 @@ class NativeBackend(EncoderBackend):
         """Memory for packed rows, and the rows in it: neither states nor addresses are written yet."""
         states = np.empty(tokens * self._hidden_size + READ_BEYOND, dtype=np.float32)
         return states, NativeHidden(np.empty(len(lengths), dtype=np.uint64), lengths, (states,))
+
+
+def _inputs(batch: TokenBatch) -> list[np.ndarray]:
+    """Token ids, types and positions as the engine reads them."""
+    inputs = (batch.input_ids, batch.token_type_ids, batch.position_ids)
+    return [np.ascontiguousarray(part, dtype=np.int64) for part in inputs]

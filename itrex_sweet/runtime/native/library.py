@@ -131,6 +131,8 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "sweet_embed": (c_int32, (c_void_p, c_int32, c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_void_p)),
     "sweet_probe": (c_int32, (c_void_p, c_int32, c_int32, c_void_p, c_void_p, c_void_p)),
     "sweet_advance": (c_int32, (c_void_p, c_int32, c_int32, c_void_p, c_void_p, c_void_p, c_void_p)),
+    "sweet_confidence": (c_int32, (c_int32, c_int32, c_void_p, c_float, c_void_p)),
+    "sweet_answer": (c_int32, (c_void_p, c_int32, *(c_void_p,) * 9)),
     "sweet_isa": (c_char_p, ()),
     "sweet_error": (c_char_p, ()),
     "sweet_op_gemm_int32": (c_int32, (c_int32, c_int32, c_int32, c_void_p, c_void_p, c_void_p)),
