@@ -79,7 +79,7 @@ def leaving(ours: Sweet, rows: TokenBatch, shares: tuple[float, ...]) -> Policy:
     policy = ours.full_depth()
     thresholds, there = [], np.arange(len(rows))
     for place, share in enumerate(shares[:-1]):
-        confidences = criteria.confidence(policy, place, logits[there, place])
+        confidences, _ = criteria.confidence(policy, place, logits[there, place])
         goes = round(share * len(rows))
         thresholds.append(1.0 if goes == 0 else _between(np.sort(confidences)[::-1], goes))
         there = there[~(confidences > thresholds[-1])]

@@ -12,7 +12,7 @@ from typing import Any
 from itrex_sweet.errors import ConfigError
 
 MODES = ("sweet", "paper", "joint")
-CRITERIA = ("max_probability",)
+CRITERIA = ("max_probability", "entropy", "margin", "patience", "patience_and_confidence")
 
 DEFAULT_THRESHOLD = 0.9
 
@@ -122,7 +122,8 @@ class Policy:
     Args:
         thresholds: one per exit but the last, each in [0, 1].
         temperatures: one per exit, positive; logits are divided by them.
-        criterion: how confidence is read off the logits.
+        criterion: how confidence is read off the logits, one of `CRITERIA`; `itrex_sweet.criteria` has the formulas.
+        patience: exits in a row that have to be sure, from 1, for `"patience_and_confidence"`; others ignore it.
 
     Raises:
         ConfigError: lengths that do not fit, values out of range, an unknown criterion.
@@ -131,12 +132,15 @@ class Policy:
     thresholds: tuple[float, ...]
     temperatures: tuple[float, ...]
     criterion: str = "max_probability"
+    patience: int = 2
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "thresholds", tuple(float(value) for value in self.thresholds))
         object.__setattr__(self, "temperatures", tuple(float(value) for value in self.temperatures))
         if self.criterion not in CRITERIA:
             raise ConfigError(f"criterion={self.criterion!r}: choose one of {', '.join(CRITERIA)}.")
+        if not isinstance(self.patience, int) or self.patience < 1:
+            raise ConfigError(f"patience={self.patience!r}: a number of exits, from 1.")
         if len(self.thresholds) != len(self.temperatures) - 1:
             raise ConfigError(
                 f"{len(self.thresholds)} thresholds for {len(self.temperatures)} exits: every exit but the last "
@@ -166,6 +170,7 @@ class Policy:
             "criterion": self.criterion,
             "thresholds": list(self.thresholds),
             "temperatures": list(self.temperatures),
+            "patience": self.patience,
         }
 
     @classmethod

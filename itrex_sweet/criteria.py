@@ -1,10 +1,20 @@
-"""How sure an exit is, and who may leave: pure functions on NumPy arrays, the same for every backend."""
+"""How sure an exit is, and who may leave: pure functions on NumPy arrays, the same for every backend.
+
+Confidence lies in [0, 1], and greater is surer. A criterion that looks back at earlier exits remembers something of
+each row; the caller keeps it beside the row and drops it with the row.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
 from itrex_sweet.config import Policy
+
+# What a row's earlier exits said, (rows, something) float32; `None` before the first exit, and for criteria that look
+# at one exit alone.
+Memory = np.ndarray | None
 
 
 def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -37,20 +47,102 @@ def max_probability(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
         return 1 / np.exp(scaled - scaled.max(axis=-1, keepdims=True)).sum(axis=-1)  # the largest of the powers is 1
 
 
-_CRITERIA = {"max_probability": max_probability}
+def entropy(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Confidence as 1 minus the entropy of the softmax over its greatest, `log(labels)` (DeeBERT, arXiv 2004.12993).
+
+    Args:
+        logits: (rows, labels) float32.
+
+    Returns:
+        (rows,) float32 in [0, 1]; NaN where the logits are not finite.
+    """
+    shares = probabilities(logits, temperature)
+    logarithms = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
+    with np.errstate(invalid="ignore"):
+        return (1 + (shares * logarithms).sum(axis=-1) / np.log(np.float32(shares.shape[-1]))).clip(0, 1)
 
 
-def confidence(policy: Policy, exit_index: int, logits: np.ndarray) -> np.ndarray:
+def margin(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Confidence as the largest softmax probability minus the second largest.
+
+    Args:
+        logits: (rows, labels) float32.
+
+    Returns:
+        (rows,) float32 in [0, 1]; NaN where the logits are not finite.
+    """
+    two = np.partition(probabilities(logits, temperature), -2, axis=-1)[..., -2:]
+    return two[..., 1] - two[..., 0]
+
+
+_OF_ONE_EXIT: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
+    "max_probability": max_probability,
+    "entropy": entropy,
+    "margin": margin,
+}
+
+
+def _agreeing_exits(policy: Policy, exit_index: int, logits: np.ndarray, memory: Memory) -> tuple[np.ndarray, Memory]:
+    """Exits in a row, this one included, that gave this label, as a share of all exits (PABEE, arXiv 2006.04152).
+
+    A row whose logits are not finite starts anew, with NaN.
+    """
+    finite = np.isfinite(logits).all(axis=-1)
+    labels = np.where(finite, np.where(finite[:, None], logits, 0).argmax(axis=-1), -1).astype(np.float32)
+    counts = np.ones(len(logits), dtype=np.float32)
+    if memory is not None:
+        counts += np.where(labels == memory[:, 0], memory[:, 1], 0).astype(np.float32)
+    shares = np.where(finite, counts / np.float32(len(policy.temperatures)), np.float32("nan"))
+    return shares, np.stack([labels, np.where(finite, counts, 0)], axis=1).astype(np.float32)
+
+
+def _sure_exits(policy: Policy, exit_index: int, logits: np.ndarray, memory: Memory) -> tuple[np.ndarray, Memory]:
+    """The least of the largest probabilities at the last `policy.patience` exits, 0 before there were so many: a row
+    leaves when so many exits in a row were sure of what they said (PCEE-BERT, Findings of NAACL 2022)."""
+    here = max_probability(logits, policy.temperatures[exit_index])[:, None]
+    seen = here if memory is None else np.concatenate([memory, here], axis=1)[:, -policy.patience :]
+    least = seen.min(axis=1) if seen.shape[1] == policy.patience else np.where(np.isfinite(here[:, 0]), 0, here[:, 0])
+    return least.astype(np.float32), seen
+
+
+_OF_SEVERAL_EXITS = {"patience": _agreeing_exits, "patience_and_confidence": _sure_exits}
+
+
+def looks_back(policy: Policy) -> bool:
+    """Whether a row's confidence depends on what its earlier exits said."""
+    return policy.criterion in _OF_SEVERAL_EXITS
+
+
+def confidence(policy: Policy, exit_index: int, logits: np.ndarray, memory: Memory = None) -> tuple[np.ndarray, Memory]:
     """Confidence of each row at an exit under a policy.
 
     Args:
         exit_index: place of the exit among the exits, from 0.
         logits: (rows, labels) float32.
+        memory: what this returned for the same rows at the exit before.
 
     Returns:
-        (rows,) float32.
+        (rows,) float32, NaN where the logits are not finite; and what to remember of the rows.
     """
-    return _CRITERIA[policy.criterion](logits, policy.temperatures[exit_index])
+    if looks_back(policy):
+        return _OF_SEVERAL_EXITS[policy.criterion](policy, exit_index, logits, memory)
+    return _OF_ONE_EXIT[policy.criterion](logits, policy.temperatures[exit_index]), None
+
+
+def confidence_at_every_exit(policy: Policy, logits: np.ndarray) -> np.ndarray:
+    """Confidences of rows that go through all exits.
+
+    Args:
+        logits: (rows, exits, labels) float32.
+
+    Returns:
+        (rows, exits) float32.
+    """
+    columns, memory = [], None
+    for place in range(logits.shape[1]):
+        column, memory = confidence(policy, place, logits[:, place], memory)
+        columns.append(column)
+    return np.stack(columns, axis=1)
 
 
 def may_leave(policy: Policy, exit_index: int, confidences: np.ndarray) -> np.ndarray:
@@ -64,3 +156,9 @@ def may_leave(policy: Policy, exit_index: int, confidences: np.ndarray) -> np.nd
     if exit_index == len(policy.thresholds):
         return np.ones(len(confidences), dtype=bool)
     return confidences > policy.thresholds[exit_index]
+
+
+def leaving_exit(policy: Policy, confidences: np.ndarray) -> np.ndarray:
+    """Where rows leave: (rows,) int64, places of exits from 0, of confidences (rows, exits)."""
+    may = [may_leave(policy, place, confidences[:, place]) for place in range(confidences.shape[1])]
+    return np.argmax(np.stack(may, axis=1), axis=1)

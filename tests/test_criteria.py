@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from itrex_sweet import criteria
-from itrex_sweet.config import Policy
+from itrex_sweet.config import CRITERIA, Policy
 
 logits_strategy = arrays.arrays(np.float32, (5, 3), elements=st.floats(-50, 50, width=32))
 
@@ -22,7 +22,7 @@ def test_probabilities_are_a_softmax_over_the_temperature(logits, temperature):
 
 def test_certainty_does_not_meet_a_threshold_of_one():
     policy = Policy((1.0,), (1.0, 1.0))
-    confidences = criteria.confidence(policy, 0, np.array([[1000.0, -1000.0]], np.float32))
+    confidences = criteria.confidence(policy, 0, np.array([[1000.0, -1000.0]], np.float32))[0]
     assert confidences[0] == 1.0
     assert not criteria.may_leave(policy, 0, confidences)[0]
     assert criteria.may_leave(policy, 1, confidences)[0]  # the last exit answers whoever reaches it
@@ -34,13 +34,68 @@ def test_broken_logits_stay_to_the_end(broken):
     logits = np.array([[broken, 0.0], [0.3, 0.2]], np.float32)
     if broken == -float("inf"):
         logits[0] = broken
-    leaving = criteria.may_leave(policy, 0, criteria.confidence(policy, 0, logits))
+    leaving = criteria.may_leave(policy, 0, criteria.confidence(policy, 0, logits)[0])
     assert leaving.tolist() == [False, True]
 
 
 def test_each_exit_has_its_own_temperature_and_threshold():
     policy = Policy((0.6, 0.9), (1.0, 10.0, 1.0))
     logits = np.array([[1.0, 0.0]], np.float32)
-    assert criteria.may_leave(policy, 0, criteria.confidence(policy, 0, logits)).all()
-    assert criteria.confidence(policy, 1, logits)[0] == pytest.approx(1 / (1 + np.exp(-0.1)), abs=1e-6)
-    assert not criteria.may_leave(policy, 1, criteria.confidence(policy, 1, logits)).any()
+    assert criteria.may_leave(policy, 0, criteria.confidence(policy, 0, logits)[0]).all()
+    assert criteria.confidence(policy, 1, logits)[0][0] == pytest.approx(1 / (1 + np.exp(-0.1)), abs=1e-6)
+    assert not criteria.may_leave(policy, 1, criteria.confidence(policy, 1, logits)[0]).any()
+
+
+@given(logits_strategy, st.floats(0.05, 20))
+def test_entropy_and_margin_by_their_formulas(logits, temperature):
+    shares = torch.softmax(torch.from_numpy(logits).double() / temperature, dim=-1)
+    expected = 1 + (shares * shares.clamp_min(1e-300).log()).sum(-1) / np.log(3)
+    np.testing.assert_allclose(criteria.entropy(logits, temperature), expected, atol=1e-5)
+    two = shares.topk(2).values
+    np.testing.assert_allclose(criteria.margin(logits, temperature), two[:, 0] - two[:, 1], atol=1e-5)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+@given(logits=arrays.arrays(np.float32, (6, 4, 3), elements=st.floats(-50, 50, width=32)))
+def test_confidences_lie_between_0_and_1(criterion, logits):
+    policy = Policy((0.5,) * 3, (1.0,) * 4, criterion)
+    confidences = criteria.confidence_at_every_exit(policy, logits)
+    assert confidences.dtype == np.float32 and ((confidences >= 0) & (confidences <= 1)).all()
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_a_broken_exit_is_never_sure_and_harms_no_other_row(criterion):
+    policy = Policy((0.0,) * 3, (1.0,) * 4, criterion)
+    logits = np.random.default_rng(0).normal(0, 3, (5, 4, 2)).astype(np.float32)
+    expected = criteria.confidence_at_every_exit(policy, logits)
+    broken = logits.copy()
+    broken[2, 1, 0] = np.nan
+    confidences = criteria.confidence_at_every_exit(policy, broken)
+    assert np.isnan(confidences[2, 1]) and not criteria.may_leave(policy, 1, confidences[:, 1])[2]
+    np.testing.assert_array_equal(np.delete(confidences, 2, axis=0), np.delete(expected, 2, axis=0))
+
+
+def labels_as_logits(*exits: str) -> np.ndarray:
+    """One row, whose exits give the labels a or b."""
+    return np.array([[[1.0, 0.0] if label == "a" else [0.0, 1.0] for label in exits]], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("exits", "agreeing"),
+    [("aaaa", [1, 2, 3, 4]), ("abab", [1, 1, 1, 1]), ("abbb", [1, 1, 2, 3]), ("aabb", [1, 2, 1, 2])],
+)
+def test_patience_counts_exits_that_agree(exits, agreeing):
+    policy = Policy((0.5,) * 3, (1.0,) * 4, "patience")
+    confidences = criteria.confidence_at_every_exit(policy, labels_as_logits(*exits))
+    np.testing.assert_allclose(confidences[0], np.array(agreeing) / 4)
+
+
+@pytest.mark.parametrize("patience", [1, 2, 3])
+def test_patience_and_confidence_wants_several_sure_exits_in_a_row(patience):
+    logits = np.random.default_rng(1).normal(0, 2, (50, 4, 3)).astype(np.float32)
+    sure = criteria.confidence_at_every_exit(Policy((0.7,) * 3, (1.0,) * 4), logits) > 0.7
+    policy = Policy((0.7,) * 3, (1.0,) * 4, "patience_and_confidence", patience)
+    leaving = criteria.leaving_exit(policy, criteria.confidence_at_every_exit(policy, logits))
+    for row in range(50):
+        windows = [place for place in range(patience - 1, 3) if sure[row, place - patience + 1 : place + 1].all()]
+        assert leaving[row] == (windows[0] if windows else 3)

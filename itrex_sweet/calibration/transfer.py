@@ -24,11 +24,13 @@ def transfer_thresholds(
         temperatures: of the new model, one per exit; the policy's if absent.
     """
     new = dataclasses.replace(policy, temperatures=temperatures or policy.temperatures)
+    sure_before = criteria.confidence_at_every_exit(policy, before)
+    sure_after = criteria.confidence_at_every_exit(new, after)
     here_before = here_after = np.ones(len(before), dtype=bool)
     thresholds = []
     for place, threshold in enumerate(policy.thresholds):
-        leaving = here_before & criteria.may_leave(policy, place, criteria.confidence(policy, place, before[:, place]))
-        confidence = criteria.confidence(new, place, after[:, place])
+        leaving = here_before & criteria.may_leave(policy, place, sure_before[:, place])
+        confidence = sure_after[:, place]
         if 0.0 < threshold < 1.0:
             threshold = _letting_go(np.nan_to_num(confidence[here_after], nan=0.0), int(leaving.sum()))
         thresholds.append(threshold)

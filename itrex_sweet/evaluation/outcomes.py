@@ -79,14 +79,11 @@ class ExitOutcomes:
 
     def confidences(self, policy: Policy) -> np.ndarray:
         """(rows, exits) float32, by the policy's criterion; NaN where logits are not finite."""
-        columns = [criteria.confidence(policy, place, self.logits[:, place]) for place in range(len(self.exits))]
-        return np.stack(columns, axis=1)
+        return criteria.confidence_at_every_exit(policy, self.logits)
 
     def leaving(self, policy: Policy) -> np.ndarray:
         """(rows,) int64: place of the exit, from 0, at which each row leaves, as the executor decides."""
-        confidences = self.confidences(policy)
-        may = [criteria.may_leave(policy, place, confidences[:, place]) for place in range(len(self.exits))]
-        return np.argmax(np.stack(may, axis=1), axis=1)
+        return criteria.leaving_exit(policy, self.confidences(policy))
 
     def predictions(self) -> np.ndarray:
         """(rows, exits) int64: label that each exit would give; -1 where its logits are not finite."""

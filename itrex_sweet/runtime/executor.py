@@ -80,14 +80,14 @@ class Executor:
         if (answered := self.backend.answer(batch, policy)) is not None:
             return Answers(np.arange(len(batch)), *answered)
         parts = []
-        rows, hidden = np.arange(len(batch)), self.backend.embed(batch)
+        on_way = OnTheWay(np.arange(len(batch)), self.backend.embed(batch))
         for exit_index in range(self.num_exits):
-            answers, rows, hidden = self._at_exit(exit_index, rows, hidden, policy)
+            answers, on_way = self._at_exit(exit_index, on_way, policy)
             if answers is not None:
                 parts.append(answers)
-            if not len(rows):
+            if not len(on_way):
                 break
-            hidden = self.backend.advance(exit_index, hidden)
+            on_way = self._advance(exit_index, on_way)
         return parts[0] if len(parts) == 1 else _in_order(_joined(parts))
 
     def stream(
@@ -111,7 +111,7 @@ class Executor:
             rows = np.arange(taken, taken + len(batch), dtype=np.int64)
             taken += len(batch)
             if len(batch):
-                yield from self._pass_exit(0, rows, self.backend.embed(batch), policy, waiting)
+                yield from self._pass_exit(0, OnTheWay(rows, self.backend.embed(batch)), policy, waiting)
             yield from self._drain(waiting, refill, refill, policy)
         yield from self._drain(waiting, 1, refill, policy)
 
@@ -133,36 +133,59 @@ class Executor:
         """Runs segments, `count` rows at a time, while at least `least` rows wait before one; shallow ones first."""
         for exit_index, queue in enumerate(waiting):
             while len(queue) >= least:
-                rows, hidden = queue.take(count)
-                hidden = self.backend.advance(exit_index, hidden)
-                yield from self._pass_exit(exit_index + 1, rows, hidden, policy, waiting)
+                on_way = self._advance(exit_index, queue.take(count))
+                yield from self._pass_exit(exit_index + 1, on_way, policy, waiting)
 
     def _pass_exit(
-        self, exit_index: int, rows: np.ndarray, hidden: Hidden, policy: Policy, waiting: list[_WaitingRows]
+        self, exit_index: int, on_way: OnTheWay, policy: Policy, waiting: list[_WaitingRows]
     ) -> Iterator[Answers]:
         """Who is confident is answered, the others wait for the next segment."""
-        answers, rows, hidden = self._at_exit(exit_index, rows, hidden, policy)
-        if len(rows):
-            waiting[exit_index].put(rows, hidden)
+        answers, on_way = self._at_exit(exit_index, on_way, policy)
+        if len(on_way):
+            waiting[exit_index].put(on_way)
         if answers is not None:
             yield answers
 
-    def _at_exit(
-        self, exit_index: int, rows: np.ndarray, hidden: Hidden, policy: Policy
-    ) -> tuple[Answers | None, np.ndarray, Hidden]:
+    def _at_exit(self, exit_index: int, on_way: OnTheWay, policy: Policy) -> tuple[Answers | None, OnTheWay]:
         """Probes an exit: who is answered there, if anyone, and who goes on."""
-        logits = self.backend.probe(exit_index, hidden)
-        confidences = self.backend.confidence(policy, exit_index, logits)
+        logits = self.backend.probe(exit_index, on_way.hidden)
+        confidences, memory = self.backend.confidence(policy, exit_index, logits, on_way.memory)
+        on_way = dataclasses.replace(on_way, memory=memory)
         leaving = criteria.may_leave(policy, exit_index, confidences)
         count = int(np.count_nonzero(leaving))
         if count == 0:
-            return None, rows, hidden
+            return None, on_way
         exits = np.full(count, exit_index, dtype=np.int64)
-        if count == len(rows):
-            return Answers(rows, logits, exits, confidences), rows[:0], hidden
-        staying = np.flatnonzero(~leaving)
-        answers = Answers(rows[leaving], logits[leaving], exits, confidences[leaving])
-        return answers, rows[staying], hidden.select(staying)
+        if count == len(on_way):
+            return Answers(on_way.rows, logits, exits, confidences), OnTheWay(on_way.rows[:0], on_way.hidden)
+        answers = Answers(on_way.rows[leaving], logits[leaving], exits, confidences[leaving])
+        return answers, on_way.select(np.flatnonzero(~leaving))
+
+    def _advance(self, exit_index: int, on_way: OnTheWay) -> OnTheWay:
+        return dataclasses.replace(on_way, hidden=self.backend.advance(exit_index, on_way.hidden))
+
+
+@dataclass(frozen=True)
+class OnTheWay:
+    """Rows that are not answered yet.
+
+    Args:
+        rows: (rows,) int64, the caller's numbering.
+        hidden: their states.
+        memory: what the policy's criterion remembers of them.
+    """
+
+    rows: np.ndarray
+    hidden: Hidden
+    memory: criteria.Memory = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def select(self, places: np.ndarray) -> OnTheWay:
+        """The rows at these places, in that order."""
+        memory = None if self.memory is None else self.memory[places]
+        return OnTheWay(self.rows[places], self.hidden.select(places), memory)
 
 
 class _WaitingRows:
@@ -170,26 +193,28 @@ class _WaitingRows:
 
     def __init__(self, backend: Backend):
         self._backend = backend
-        self._parts: deque[tuple[np.ndarray, Hidden]] = deque()
+        self._parts: deque[OnTheWay] = deque()
 
     def __len__(self) -> int:
-        return sum(len(rows) for rows, _ in self._parts)
+        return sum(map(len, self._parts))
 
-    def put(self, rows: np.ndarray, hidden: Hidden) -> None:
-        self._parts.append((rows, hidden))
+    def put(self, on_way: OnTheWay) -> None:
+        self._parts.append(on_way)
 
-    def take(self, count: int) -> tuple[np.ndarray, Hidden]:
+    def take(self, count: int) -> OnTheWay:
         """The first `count` rows, or all there are."""
-        taken: list[tuple[np.ndarray, Hidden]] = []
+        taken: list[OnTheWay] = []
         while self._parts and count > 0:
-            rows, hidden = self._parts.popleft()
-            if len(rows) > count:
-                rest = np.arange(count, len(rows))
-                self._parts.appendleft((rows[rest], hidden.select(rest)))
-                rows, hidden = rows[:count], hidden.select(np.arange(count))
-            count -= len(rows)
-            taken.append((rows, hidden))
-        return np.concatenate([rows for rows, _ in taken]), self._backend.merge([hidden for _, hidden in taken])
+            part = self._parts.popleft()
+            if len(part) > count:
+                self._parts.appendleft(part.select(np.arange(count, len(part))))
+                part = part.select(np.arange(count))
+            count -= len(part)
+            taken.append(part)
+        rows = np.concatenate([part.rows for part in taken])
+        memories = [part.memory for part in taken if part.memory is not None]
+        memory = np.concatenate(memories) if memories else None
+        return OnTheWay(rows, self._backend.merge([part.hidden for part in taken]), memory)
 
 
 def _none(labels: int) -> Answers:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from itrex_sweet.config import Policy
+from itrex_sweet.config import CRITERIA, Policy
 from itrex_sweet.runtime.backends import missing_for
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
@@ -30,6 +30,7 @@ ONE_OF_EACH = ["bert", "deberta", "cascade", "bert static", "bert dynamic", *ON_
 # At least one row; token ids from 5 avoid special tokens.
 rows_strategy = st.lists(st.lists(st.integers(5, 60), min_size=1, max_size=12), min_size=1, max_size=10)
 thresholds_strategy = st.tuples(*[st.floats(0.3, 1.0)] * (NUM_EXITS - 1))
+criterion_strategy = st.sampled_from(CRITERIA)
 few = settings(max_examples=15, deadline=None)
 
 
@@ -48,17 +49,19 @@ def decisive(executor: Executor, batch: TokenBatch, policy: Policy, margin: floa
     from itrex_sweet import criteria
 
     logits = executor.logits_at_every_exit(batch)
-    near = np.zeros(len(batch), dtype=bool)
-    for place, threshold in enumerate(policy.thresholds):
-        near |= np.abs(criteria.confidence(policy, place, logits[:, place]) - threshold) < margin
-    return ~near
+    confidences = criteria.confidence_at_every_exit(policy, logits)[:, :-1]
+    near = np.abs(confidences - np.asarray(policy.thresholds, dtype=np.float32)) < margin
+    if criteria.looks_back(policy):  # a label that rounding could turn counts too
+        two = np.partition(logits, -2, axis=-1)[..., -2:]
+        near |= (two[:, :-1, 1] - two[:, :-1, 0]) < margin
+    return ~near.any(axis=1)
 
 
 @pytest.mark.parametrize("family", EVERY_BACKEND)
 @few
-@given(rows=rows_strategy, thresholds=thresholds_strategy, data=st.data())
-def test_a_row_is_answered_as_it_would_be_alone(backend_of, family, rows, thresholds, data):
-    policy = Policy(thresholds, (1.0,) * NUM_EXITS)
+@given(rows=rows_strategy, thresholds=thresholds_strategy, criterion=criterion_strategy, data=st.data())
+def test_a_row_is_answered_as_it_would_be_alone(backend_of, family, rows, thresholds, criterion, data):
+    policy = Policy(thresholds, (1.0,) * NUM_EXITS, criterion)
     executor = Executor(backend_of(family), policy)
     order = data.draw(st.permutations(range(len(rows))))
     size = data.draw(st.integers(1, len(rows) + 1))
@@ -93,24 +96,29 @@ def test_padding_changes_nothing(backend_of, family, rows, left, spare):
 
 @pytest.mark.parametrize("family", ONE_OF_EACH)
 @few
-@given(rows=rows_strategy, low=thresholds_strategy, raise_by=st.tuples(*[st.floats(0, 0.7)] * (NUM_EXITS - 1)))
-def test_raising_a_threshold_never_lets_a_row_leave_earlier(backend_of, family, rows, low, raise_by):
+@given(
+    rows=rows_strategy,
+    low=thresholds_strategy,
+    raise_by=st.tuples(*[st.floats(0, 0.7)] * (NUM_EXITS - 1)),
+    criterion=criterion_strategy,
+)
+def test_raising_a_threshold_never_lets_a_row_leave_earlier(backend_of, family, rows, low, raise_by, criterion):
     executor = Executor(backend_of(family), Policy.uniform(NUM_EXITS))
     batch = TokenBatch.from_rows(rows)
     high = tuple(min(1.0, threshold + more) for threshold, more in zip(low, raise_by, strict=True))
-    at_low = executor.run(batch, Policy(low, (1.0,) * NUM_EXITS), batch_size=len(rows))
-    at_high = executor.run(batch, Policy(high, (1.0,) * NUM_EXITS), batch_size=len(rows))
+    policies = [Policy(thresholds, (1.0,) * NUM_EXITS, criterion) for thresholds in (low, high)]
+    at_low, at_high = (executor.run(batch, policy, batch_size=len(rows)) for policy in policies)
     sure = np.ones(len(batch), dtype=bool)
-    for thresholds in (low, high):
-        sure &= decisive(executor, batch, Policy(thresholds, (1.0,) * NUM_EXITS), rounding(family)["atol"])
+    for policy in policies:
+        sure &= decisive(executor, batch, policy, rounding(family)["atol"])
     assert (at_high.exit_index >= at_low.exit_index)[sure].all()
 
 
 @pytest.mark.parametrize("family", EVERY_BACKEND)
 @few
-@given(rows=rows_strategy)
-def test_a_threshold_nothing_can_meet_gives_the_full_model(backend_of, family, rows):
-    executor = Executor(backend_of(family), Policy.uniform(NUM_EXITS, 1.0))
+@given(rows=rows_strategy, criterion=criterion_strategy)
+def test_a_threshold_nothing_can_meet_gives_the_full_model(backend_of, family, rows, criterion):
+    executor = Executor(backend_of(family), Policy((1.0,) * (NUM_EXITS - 1), (1.0,) * NUM_EXITS, criterion))
     batch = TokenBatch.from_rows(rows)
     answers = executor.run(batch)
     assert (answers.exit_index == NUM_EXITS - 1).all()
@@ -145,9 +153,9 @@ def test_every_row_comes_exactly_once_also_when_cancelled(backend_of, family, pa
 
 @pytest.mark.parametrize("family", ["bert", "bert static", "bert dynamic", *ON_IPEX, *ON_NATIVE])
 @few
-@given(rows=rows_strategy, refill=st.integers(1, 12), size=st.integers(1, 5))
-def test_refill_changes_no_answer(backend_of, family, rows, refill, size):
-    executor = Executor(backend_of(family), Policy.uniform(NUM_EXITS, 0.45))
+@given(rows=rows_strategy, refill=st.integers(1, 12), size=st.integers(1, 5), criterion=criterion_strategy)
+def test_refill_changes_no_answer(backend_of, family, rows, refill, size, criterion):
+    executor = Executor(backend_of(family), Policy((0.45,) * (NUM_EXITS - 1), (1.0,) * NUM_EXITS, criterion))
     batch = TokenBatch.from_rows(rows)
     batches = [batch.select(np.arange(start, min(start + size, len(rows)))) for start in range(0, len(rows), size)]
     got = {}

@@ -77,9 +77,11 @@ class Backend(ABC):
     def advance(self, exit_index: int, hidden: Hidden) -> Hidden:
         """From before the last layer of an exit to before the last layer of the next one."""
 
-    def confidence(self, policy: Policy, exit_index: int, logits: np.ndarray) -> np.ndarray:
-        """As `criteria.confidence`, up to rounding: (rows,) float32 of logits (rows, labels)."""
-        return criteria.confidence(policy, exit_index, logits)
+    def confidence(
+        self, policy: Policy, exit_index: int, logits: np.ndarray, memory: criteria.Memory = None
+    ) -> tuple[np.ndarray, criteria.Memory]:
+        """As `criteria.confidence`, up to rounding."""
+        return criteria.confidence(policy, exit_index, logits, memory)
 
     def answer(self, batch: TokenBatch, policy: Policy) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """One batch through all exits, if the backend has a faster way than the executor's loop; else `None`.

@@ -9,6 +9,7 @@ import numpy as np
 
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.config import Policy
+from itrex_sweet.criteria import Memory
 from itrex_sweet.runtime.backends.base import EncoderBackend, checked_dtype
 from itrex_sweet.runtime.encoder import Encoder
 from itrex_sweet.runtime.native.library import default_threads, load
@@ -96,15 +97,17 @@ class NativeBackend(EncoderBackend):
         """Bytes of the memory that calls work in; it grows to what the largest call needed."""
         return self._library.call("sweet_workspace_bytes", self._model)
 
-    def confidence(self, policy: Policy, exit_index: int, logits: np.ndarray) -> np.ndarray:
+    def confidence(
+        self, policy: Policy, exit_index: int, logits: np.ndarray, memory: Memory = None
+    ) -> tuple[np.ndarray, Memory]:
         if policy.criterion != "max_probability":
-            return super().confidence(policy, exit_index, logits)
+            return super().confidence(policy, exit_index, logits, memory)
         rows, labels = logits.shape
         logits = np.ascontiguousarray(logits, dtype=np.float32)
         confidences = np.empty(rows, dtype=np.float32)
         temperature = policy.temperatures[exit_index]
         self._library.call("sweet_confidence", rows, labels, address(logits), temperature, address(confidences))
-        return confidences
+        return confidences, None
 
     def answer(self, batch: TokenBatch, policy: Policy) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """The executor's loop inside the engine: between two exits Python costs more than a probe of a small model."""
