@@ -38,6 +38,9 @@ def main() -> None:
             engines_report.operations(read("operations")),
         )
 
+    if (RESULTS / "guarantee.json").is_file():
+        write("docs/calibration.md", guarantee(read("guarantee")))
+
 
 def read(name: str) -> dict:
     return json.loads((RESULTS / f"{name}.json").read_text())
@@ -110,6 +113,33 @@ def speed(result: dict) -> str:
     )
     foot = f"{_foot(result)} Results with their settings: `benchmarks/results/`."
     return "\n".join([intro, "", *lines, "", foot])
+
+
+def guarantee(result: dict) -> str:
+    """How often promises fail, and what they cost, per task."""
+    settings = result["settings"]
+    lines = [
+        "| task | ε | δ | exceeded (95 % interval) | plug-in exceeded | certified | layers | oracle |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for task, figures in result["tasks"].items():
+        for cell in figures["cells"]:
+            promise, low_high = cell["promise"], cell["promise"]["interval"]
+            layers = f"{promise['layers']:.2f} | {cell['oracle_layers']:.2f}"
+            lines.append(
+                f"| {task} | {100 * cell['epsilon']:g} % | {cell['delta']:g} | {100 * promise['exceeded']:.1f} % "
+                f"({100 * low_high[0]:.1f}–{100 * low_high[1]:.1f}) | {100 * cell['plug-in']['exceeded']:.1f} % "
+                f"| {100 * promise['beyond_full_depth']:.0f} % | {layers} |"
+            )
+    populations = ", ".join(f"{task} {figures['population']}" for task, figures in result["tasks"].items())
+    intro = (
+        f"**{settings['draws']} draws of {settings['rows']} calibration rows**, MiniLM trained by SWEET in INT8 "
+        f"(`{settings['recipe']}`), a threshold per exit; populations of {populations} held-out rows. Draws in "
+        "which the policy's true loss exceeds ε, which the promise allows in a share δ of them; draws "
+        "that certified more than the full model; layers run per row, "
+        f"{next(iter(result['tasks'].values()))['full_layers']:g} at full depth."
+    )
+    return "\n".join([intro, "", *lines, "", _foot(result)])
 
 
 def quantization(result: dict, environment: str) -> str:

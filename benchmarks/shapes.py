@@ -30,7 +30,8 @@ def random_artifact(name: str) -> Artifact:
     if (folder / "int8" / "sweet_config.json").is_file():
         return open_artifact(folder / "int8")
     torch.manual_seed(0)
-    config = BertConfig(vocab_size=30522, num_labels=2, **SHAPES[name])
+    # CTranslate2 asks for the kind of positions, which transformers 5 does not write any more.
+    config = BertConfig(vocab_size=30522, num_labels=2, position_embedding_type="absolute", **SHAPES[name])
     model = BertForSequenceClassification(config)
     attach(model, SweetConfig(exits=EXITS[name]))
     source = save_artifact(model, folder / "float32")

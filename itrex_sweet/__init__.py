@@ -18,6 +18,8 @@ _ROOMS = {
     "save_cascade": "itrex_sweet.training",
     "open_artifact": "itrex_sweet.artifact",
     "SweetModelForSequenceClassification": "itrex_sweet.modeling",
+    "Budget": "itrex_sweet.calibration.budget",
+    "calibrate": "itrex_sweet.calibration.calibrate",
     "SweetQuantizer": "itrex_sweet.quantization",
     "export_subgraphs": "itrex_sweet.export.subgraphs",
 }
@@ -26,6 +28,8 @@ __all__ = ["__version__", *_ROOMS]
 
 if TYPE_CHECKING:
     from itrex_sweet.artifact import open_artifact
+    from itrex_sweet.calibration.budget import Budget
+    from itrex_sweet.calibration.calibrate import calibrate
     from itrex_sweet.config import Policy, SweetConfig
     from itrex_sweet.export.subgraphs import export_subgraphs
     from itrex_sweet.modeling import SweetModelForSequenceClassification

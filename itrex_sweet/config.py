@@ -164,6 +164,19 @@ class Policy:
             threshold = (float(threshold),) * len(self.thresholds)
         return dataclasses.replace(self, thresholds=tuple(threshold))
 
+    def checked_for(self, exits: Sequence[int]) -> Policy:
+        """The policy, if it is one for so many exits.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        if len(self.temperatures) != len(exits):
+            raise ConfigError(
+                f"a policy for {len(self.temperatures)} exits does not fit exits {tuple(exits)}: it needs a "
+                "temperature for each, and a threshold for each but the last."
+            )
+        return self
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         return {

@@ -33,6 +33,10 @@ class QuantizationError(SweetError, RuntimeError):
     """A model could not be quantized: its weights or activations are not finite, or nothing passed the limits set."""
 
 
+class CalibrationError(SweetError, RuntimeError):
+    """No policy keeps to the budget asked for, or the rows do not suffice to show that one does."""
+
+
 class ExportError(SweetError, RuntimeError):
     """A subgraph cannot be written in the format asked for, or its file answers otherwise than the model."""
 

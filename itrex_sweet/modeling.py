@@ -71,6 +71,8 @@ class SweetModelForSequenceClassification(OptimizedModel):
         self.backend = load_backend(artifact, backend, dtype=dtype, warm_up=warm_up)
         self.executor = Executor(self.backend, policy, batch_size)
         self.tokenizer = tokenizer
+        if threshold is None:
+            self._warn_of_another_calibration()
 
     @property
     def policy(self) -> Policy:
@@ -79,7 +81,24 @@ class SweetModelForSequenceClassification(OptimizedModel):
 
     @policy.setter
     def policy(self, policy: Policy) -> None:
-        self.executor.policy = policy
+        self.executor.policy = policy.checked_for(self.artifact.exits)
+
+    def _warn_of_another_calibration(self) -> None:
+        """Says so where the stored policy was calibrated on something else than what runs."""
+        calibration = self.artifact.calibration
+        running = {"backend": self.backend.name, "precision": self.artifact.precision}
+        other = {
+            name: calibration[name] for name in running if name in calibration and calibration[name] != running[name]
+        }
+        if other:
+            was = " and ".join(f"{name} {value}" for name, value in other.items())
+            logger.warning(
+                "%s was calibrated on %s, and runs on %s: what its policy promises was shown for that. Calibrate anew: "
+                "itrex-sweet calibrate.",
+                self.artifact.directory,
+                was,
+                " and ".join(running[name] for name in other),
+            )
 
     # ------------------------------------------------------------------ load and save
 

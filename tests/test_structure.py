@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "modeling": {"runtime", "criteria", "hub", "tokenization"},
     "evaluation": {"runtime", "criteria", "modeling"},
     "data": set(),
-    "calibration": {"criteria"},
+    "calibration": {"criteria", "evaluation", "modeling", "runtime", "data"},
     "quantization": {"runtime", "modeling", "evaluation", "calibration", "data"},
     "export": {"runtime"},
     "demo": {"training", "modeling", "evaluation", "criteria"},
@@ -36,6 +36,7 @@ MAY_IMPORT = {
         "demo",
         "criteria",
         "quantization",
+        "calibration",
     },
     "cli": {"commands"},
 }

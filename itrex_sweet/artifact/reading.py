@@ -50,6 +50,7 @@ class Artifact:
         precision: `"float32"`, or `"int8"` where linear layers are quantized.
         quantization: how it was quantized, as recorded by the quantizer; empty in float32.
         provenance: versions, date and training settings, as recorded by the writer.
+        calibration: budget, bound and rows that the policy rests on, as recorded by `calibrate`; empty if it was not.
         stages: the models of a cascade, one per exit.
     """
 
@@ -62,6 +63,7 @@ class Artifact:
     precision: str = FLOAT32
     quantization: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Mapping[str, Any] = field(default_factory=dict)
     stages: tuple[Artifact, ...] = ()
 
     @property
@@ -147,8 +149,7 @@ def open_artifact(directory: str | os.PathLike, verify: bool = True) -> Artifact
         architecture = settings["architecture"]
         stages = tuple(_open_checkpoint(directory / name, read_json(directory / name / CONFIG_FILE))
                        for name in settings.get("stages", ()))  # fmt: skip
-        if len(policy.temperatures) != len(exits):
-            raise ConfigError(f"{len(exits)} exits, but a policy for {len(policy.temperatures)}.")
+        policy.checked_for(exits)
         return Artifact(
             directory=directory,
             config=config,
@@ -159,6 +160,7 @@ def open_artifact(directory: str | os.PathLike, verify: bool = True) -> Artifact
             precision=settings.get("precision", FLOAT32),
             quantization=settings.get("quantization", {}),
             provenance=settings.get("provenance", {}),
+            calibration=settings.get("calibration", {}),
             stages=stages,
         )
     except (KeyError, TypeError, ConfigError) as error:

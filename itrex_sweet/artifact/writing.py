@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from itrex_sweet.artifact.fingerprints import REPORTING, Fingerprints, write_fingerprints
+from itrex_sweet.artifact.fingerprints import CALIBRATION, REPORTING, Fingerprints, write_fingerprints
 from itrex_sweet.artifact.layout import (
     CARD_FILE,
     CASCADE,
@@ -114,27 +114,48 @@ def write_cascade(
     return open_artifact(directory, verify=False)
 
 
-def copy_artifact(artifact: Artifact, directory: str | os.PathLike, policy: Policy | None = None) -> Artifact:
-    """Copies an artifact, tokenizer and card included, with another policy if one is given.
+def copy_artifact(
+    artifact: Artifact,
+    directory: str | os.PathLike,
+    policy: Policy | None = None,
+    calibration: Mapping[str, Any] | None = None,
+    calibrated_on: Fingerprints | None = None,
+) -> Artifact:
+    """Copies an artifact, tokenizer and card included, with another policy if one is given; onto itself, too.
+
+    What was recorded of a calibration stays with the policy it was made for.
+
+    Args:
+        policy: the artifact's own if absent.
+        calibration: what the policy rests on, to record.
+        calibrated_on: the rows of that.
 
     Raises:
+        ConfigError: a policy for other exits.
         ArtifactError: the target cannot be written; what was there before is untouched.
     """
+    policy = (policy or artifact.policy).checked_for(artifact.exits)
+    if calibration is None and policy == artifact.policy:
+        calibration = artifact.calibration
     settings = _settings(
         artifact.exits,
-        policy or artifact.policy,
+        policy,
         artifact.provenance,
         artifact.precision,
         artifact.architecture,
         shares_pooler=artifact.shares_pooler,
         stages=[stage.directory.name for stage in artifact.stages],
         **({"quantization": dict(artifact.quantization)} if artifact.quantization else {}),
+        **({"calibration": dict(calibration)} if calibration else {}),
     )
     with staged(Path(directory), _REPLACED) as staging:
         for path in _files_of(artifact):
             target = staging / path.relative_to(artifact.directory)
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(path, target)
+        if calibrated_on is not None:
+            fingerprints = {**artifact.fingerprints(), CALIBRATION: calibrated_on}
+            write_fingerprints(staging / FINGERPRINTS_FILE, fingerprints)
         _write_settings(staging, settings)
     return open_artifact(directory, verify=False)
 

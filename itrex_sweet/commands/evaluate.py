@@ -97,7 +97,25 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps([evaluation.to_dict() for evaluation in evaluations], indent=2, ensure_ascii=False))
     else:
         print("\n\n".join(shown(evaluation) for evaluation in evaluations))
+        for evaluation in evaluations:
+            if args.threshold is None and (kept := promise(models[evaluation.name].artifact, evaluation)):
+                print(f"\n{evaluation.name}: {kept}")
     return 0
+
+
+def promise(artifact: Artifact, evaluation: Evaluation) -> str | None:
+    """Whether the drop of accuracy that the artifact's policy promises was kept to on these rows, in words."""
+    budget = artifact.calibration.get("budget", {})
+    allowed = budget.get("max_accuracy_drop")
+    if allowed is None:
+        return None
+    report = evaluation.report
+    drop = report.exits[-1].metric - report.metric
+    verdict = "held" if drop <= allowed else "not held on these rows"
+    return (
+        f"promised to lose at most {100 * allowed:g} points of accuracy with {100 * budget['confidence']:g} % "
+        f"confidence; lost {100 * drop:.2f} points on these {report.rows} rows: {verdict}."
+    )
 
 
 def shown(evaluation: Evaluation) -> str:

@@ -108,7 +108,11 @@ def threshold_grid(outcomes: ExitOutcomes, policy: Policy, points: int = DEFAULT
     Returns:
         strictly rising, from 0 to 1.
     """
-    confidences = outcomes.confidences(policy)[:, :-1]
+    return thresholds_between(outcomes.confidences(policy)[:, :-1], points)
+
+
+def thresholds_between(confidences: np.ndarray, points: int) -> tuple[float, ...]:
+    """As `threshold_grid`, of confidences of any shape; those that are not finite are left out."""
     seen = np.unique(confidences[np.isfinite(confidences)].astype(np.float64))
     gaps = np.diff(seen)
     if len(gaps) == 0 or points <= 2:

@@ -87,8 +87,7 @@ class ExitOutcomes:
 
     def predictions(self) -> np.ndarray:
         """(rows, exits) int64: label that each exit would give; -1 where its logits are not finite."""
-        answered = np.isfinite(self.logits).all(axis=2)
-        return np.where(answered, np.where(answered[..., None], self.logits, 0).argmax(axis=2), NO_ANSWER)
+        return predictions_of(self.logits)
 
     def answers(self, policy: Policy) -> np.ndarray:
         """(rows,) int64: label that each row gets under a policy; -1 where there is none."""
@@ -97,6 +96,12 @@ class ExitOutcomes:
     def mean_layers(self, policy: Policy) -> float:
         """Layers run per row under a policy."""
         return float(np.asarray(self.layers_run, dtype=np.float64)[self.leaving(policy)].mean())
+
+
+def predictions_of(logits: np.ndarray) -> np.ndarray:
+    """(rows, exits) int64: label of logits (rows, exits, labels); -1 where they are not finite."""
+    answered = np.isfinite(logits).all(axis=2)
+    return np.where(answered, np.where(answered[..., None], logits, 0).argmax(axis=2), NO_ANSWER)
 
 
 def logits_at_every_exit(executor: Executor, batch: TokenBatch, description: str = "every exit") -> np.ndarray:

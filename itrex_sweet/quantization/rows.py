@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from itrex_sweet.artifact.fingerprints import REPORTING, TRAINING, Fingerprints
-from itrex_sweet.data import Rows, read_rows
-from itrex_sweet.errors import ConfigError, InputError
+from itrex_sweet.artifact.fingerprints import Fingerprints
+from itrex_sweet.calibration.rows import CONSEQUENCES, read_held_out_rows, shares_seen_before
+from itrex_sweet.errors import InputError
 from itrex_sweet.modeling import SweetModelForSequenceClassification
 from itrex_sweet.runtime.ragged import TokenBatch
 
@@ -21,8 +19,6 @@ logger = logging.getLogger(__name__)
 LEAST_ROWS = 16
 ENOUGH_ROWS = 100  # below this, a warning
 MOST_JUDGED = 1000
-
-_TOKENS = "input_ids"
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ def read_calibration_rows(
         InputError: no rows, fewer than `LEAST_ROWS`, unreadable ones, or labels that the model does not have.
         ConfigError: columns that are not there.
     """
-    batch, labels, name = _read(model, source, max_length, columns)
+    batch, labels, name = read_held_out_rows(model, source, max_length, **columns)
     if len(batch) < LEAST_ROWS:
         raise InputError(
             f"{name} has {len(batch)} rows; calibration needs {LEAST_ROWS} at least, and {ENOUGH_ROWS} to 300 are "
@@ -81,7 +77,6 @@ def read_calibration_rows(
         )
     if len(batch) < ENOUGH_ROWS:
         logger.warning("%s has only %d rows to calibrate on; %d to 300 are advisable.", name, len(batch), ENOUGH_ROWS)
-    _refuse_unknown_labels(labels, model.config.num_labels)
     order = np.random.default_rng(seed).permutation(len(batch))
     observed, rest = order[:count], order[count : count + MOST_JUDGED]
     apart = len(rest) >= ENOUGH_ROWS
@@ -101,69 +96,13 @@ def warn_of_shared_rows(rows: CalibrationRows, recorded: dict[str, Fingerprints]
     Returns:
         role → share of the calibration rows that are among them, where it is not 0.
     """
-    ours = rows.fingerprints()
-    shares = {role: ours.share_in(recorded[role]) for role in (TRAINING, REPORTING) if role in recorded}
-    consequences = {
-        TRAINING: "confidences are too high on rows seen in training, so temperatures will be too low",
-        REPORTING: "figures reported on them would no longer be held-out ones",
-    }
+    shares = shares_seen_before(rows.fingerprints(), recorded)
     for role, share in shares.items():
-        if share > 0.0:
-            logger.warning(
-                "%.0f %% of the rows in %s are %s rows of this model: %s. Use other rows.",
-                100 * share,
-                rows.source,
-                role,
-                consequences[role],
-            )
-    return {role: share for role, share in shares.items() if share > 0.0}
-
-
-def _read(
-    model: SweetModelForSequenceClassification, source: Any, max_length: int | None, columns: dict[str, Any]
-) -> tuple[TokenBatch, np.ndarray | None, str]:
-    if hasattr(source, "column_names") and _TOKENS in source.column_names:
-        return _tokenized(model, source)
-    if isinstance(source, Rows):
-        rows = source
-    elif isinstance(source, (str, os.PathLike)) or hasattr(source, "column_names"):
-        rows = read_rows(source, label_names=model.artifact.given_label_names, **columns)
-    elif isinstance(source, Sequence):
-        rows = Rows(list(source), source="the calibration texts")
-    else:
-        raise ConfigError(
-            f"calibration data of type {type(source).__name__}: give a file, the name of a data set, a "
-            "datasets.Dataset or a list of texts."
+        logger.warning(
+            "%.0f %% of the rows in %s are %s rows of this model: %s. Use other rows.",
+            100 * share,
+            rows.source,
+            role,
+            CONSEQUENCES[role],
         )
-    if not len(rows):
-        raise InputError(f"{rows.source or 'the calibration data'} has no rows.")
-    labels = None if rows.labels is None else np.asarray(rows.labels, dtype=np.int64)
-    return model.read(rows.texts, max_length), labels, rows.source
-
-
-def _tokenized(model: SweetModelForSequenceClassification, dataset: Any) -> tuple[TokenBatch, np.ndarray | None, str]:
-    """Rows that were tokenized before; columns that the mask leaves out are dropped."""
-    masks = dataset["attention_mask"] if "attention_mask" in dataset.column_names else None
-    names = [_TOKENS, *(["token_type_ids"] if "token_type_ids" in dataset.column_names else [])]
-    kept = {name: [list(map(int, row)) for row in dataset[name]] for name in names}
-    if masks is not None:
-        for name, rows in kept.items():
-            kept[name] = [
-                [value for value, there in zip(row, mask, strict=True) if there]
-                for row, mask in zip(rows, masks, strict=True)
-            ]
-    label_column = next((name for name in ("label", "labels") if name in dataset.column_names), None)
-    labels = None if label_column is None else np.asarray(dataset[label_column], dtype=np.int64)
-    batch = TokenBatch.from_rows(kept[_TOKENS], kept.get("token_type_ids"), model.backend.uncounted_token)
-    return batch, labels, "the calibration data set"
-
-
-def _refuse_unknown_labels(labels: np.ndarray | None, num_labels: int) -> None:
-    if labels is None:
-        return
-    bad = np.flatnonzero((labels < 0) | (labels >= num_labels))
-    if len(bad):
-        raise InputError(
-            f"label {labels[bad[0]]} of calibration row {bad[0]}: the model's labels go from 0 to {num_labels - 1}.",
-            tuple(bad.tolist()),
-        )
+    return shares

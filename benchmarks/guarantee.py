@@ -1,0 +1,131 @@
+"""Whether what `itrex-sweet calibrate` promises is true, and what the promise costs: many draws of calibration rows.
+
+    python benchmarks/guarantee.py --tasks sst2 qnli ag_news
+
+On the INT8 artifacts that `quantize_recipes.py` left in `benchmarks/runs`. A task's rows that were neither trained on
+nor used to quantize are its population; calibration rows are drawn from it with replacement, so that the true loss of a
+policy is known: its mean over the population. Logits are computed once per task, on the native engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+from record import RUNS, provenance, read_task, write_result
+
+from itrex_sweet import SweetModelForSequenceClassification, criteria
+from itrex_sweet.calibration.bounds import LossCounts, certified, paired_p_value
+from itrex_sweet.calibration.calibrate import CHOOSING_SHARE
+from itrex_sweet.calibration.search import policies_from_careful_to_bold
+from itrex_sweet.calibration.temperature import fit_temperature
+from itrex_sweet.config import Policy
+from itrex_sweet.evaluation.outcomes import logits_at_every_exit, predictions_of
+
+FIRST_FREE_ROW = 6700  # before it lie the training rows, and the 700 that quantization observed and judged
+EPSILONS, DELTAS = (0.005, 0.01, 0.02), (0.05, 0.1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", default=["sst2", "qnli", "ag_news", "mnli", "cola"])
+    parser.add_argument("--rows", type=int, default=3000, help="of a calibration, drawn with replacement")
+    parser.add_argument("--draws", type=int, default=500)
+    parser.add_argument("--most", type=int, default=8000, help="rows of a population")
+    parser.add_argument("--recipe", default="static")
+    options = parser.parse_args()
+    settings = {name: getattr(options, name) for name in ("rows", "draws", "most", "recipe")}
+    result: dict[str, Any] = {**provenance(), "settings": settings, "tasks": {}}
+    for task in options.tasks:
+        result["tasks"][task] = measured(task, options)
+        print(task, result["tasks"][task], flush=True)
+        path = write_result("guarantee", result)
+    print(path)
+
+
+def measured(task: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Share of draws whose policy loses more than promised, and the layers it runs, for every ε and δ."""
+    model = SweetModelForSequenceClassification.from_pretrained(RUNS / task / f"int8-{options.recipe}-default")
+    logits, labels = population(task, model, options)
+    layers = np.asarray(model.artifact.layers_run, dtype=np.float64)
+    right = predictions_of(logits) == labels[:, None]
+    losses = right[:, -1:].astype(int) - right.astype(int)
+    random = np.random.default_rng(0)
+    outcomes: dict[tuple[float, float, str], list[tuple[float, float]]] = {}
+    for _ in range(options.draws):
+        drawn = random.integers(0, len(labels), options.rows)
+        choosing, testing = np.split(drawn, [round(options.rows * CHOOSING_SHARE)])
+        policy = with_temperatures(logits[choosing], labels[choosing])
+        confidences = criteria.confidence_at_every_exit(policy, logits)
+        found = policies_from_careful_to_bold(policy, confidences[choosing], losses[choosing], layers)
+        leaving = [criteria.leaving_exit(each, confidences) for each in found]
+        true = [of_policy(losses, layers, each) for each in leaving]
+        seen = [LossCounts.of(losses[testing, each[testing]]) for each in leaving]
+        for epsilon in EPSILONS:
+            for delta in DELTAS:
+                passed = certified([paired_p_value(counts, epsilon) for counts in seen[1:]], delta)
+                broken = certified([0.0 if counts.mean_loss <= epsilon else 1.0 for counts in seen[1:]], delta)
+                outcomes.setdefault((epsilon, delta, "promise"), []).append(true[passed])
+                outcomes.setdefault((epsilon, delta, "plug-in"), []).append(true[broken])
+            within = [layer for loss, layer in true if loss <= epsilon]
+            outcomes.setdefault((epsilon, 0.0, "oracle"), []).append((0.0, min(within)))
+    cells = []
+    for epsilon in EPSILONS:
+        oracle = float(np.mean([layer for _, layer in outcomes[epsilon, 0.0, "oracle"]]))
+        for delta in DELTAS:
+            cell: dict[str, Any] = {"epsilon": epsilon, "delta": delta, "oracle_layers": round(oracle, 3)}
+            for kind in ("promise", "plug-in"):
+                loss, run = (np.array(part) for part in zip(*outcomes[epsilon, delta, kind], strict=True))
+                broken_share = float((loss > epsilon).mean())
+                cell[kind] = {
+                    "exceeded": broken_share,
+                    "interval": wilson(broken_share, len(loss)),
+                    "layers": round(float(run.mean()), 3),
+                    "beyond_full_depth": round(float((run < layers[-1]).mean()), 3),
+                    "mean_loss": round(float(loss.mean()), 5),
+                }
+            cells.append(cell)
+    return {
+        "population": len(labels),
+        "full_layers": float(layers[-1]),
+        "accuracy_per_exit": np.round(100 * right.mean(0), 2).tolist(),
+        "cells": cells,
+    }
+
+
+def population(task: str, model: Any, options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (rows, exits, labels) and labels of held-out rows, kept for the next run."""
+    kept = RUNS / task / f"population-{options.recipe}-{options.most}.npz"
+    if kept.is_file():
+        stored = np.load(kept)
+        return stored["logits"], stored["labels"]
+    texts, labels = read_task(task, "train_20k")
+    more_texts, more_labels = read_task(task, "validation")
+    texts, labels = texts[FIRST_FREE_ROW:] + more_texts, labels[FIRST_FREE_ROW:] + more_labels
+    places = np.random.default_rng(0).permutation(len(labels))[: options.most]
+    batch = model.read([texts[place] for place in places], 128)
+    logits, truth = logits_at_every_exit(model.executor, batch, task), np.asarray(labels)[places]
+    np.savez(kept, logits=logits, labels=truth)
+    return logits, truth
+
+
+def with_temperatures(logits: np.ndarray, labels: np.ndarray) -> Policy:
+    temperatures = tuple(fit_temperature(logits[:, place], labels) for place in range(logits.shape[1]))
+    return Policy((1.0,) * (len(temperatures) - 1), temperatures)
+
+
+def of_policy(losses: np.ndarray, layers: np.ndarray, leaving: np.ndarray) -> tuple[float, float]:
+    """True mean loss and mean layers."""
+    return float(losses[np.arange(len(losses)), leaving].mean()), float(layers[leaving].mean())
+
+
+def wilson(share: float, count: int, z: float = 1.96) -> list[float]:
+    """95 % interval of a share (Wilson 1927)."""
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
+    return [round(max(0.0, middle - half), 4), round(middle + half, 4)]
+
+
+if __name__ == "__main__":
+    main()

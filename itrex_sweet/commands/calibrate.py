@@ -1,0 +1,124 @@
+"""Fit temperatures and thresholds on held-out rows: the cheapest policy that keeps a promise.
+
+The promise is about the draw of the calibration rows: with the confidence asked for, leaving early loses at most so
+much against the same model at full depth. Give rows that were neither trained on nor are reported on; without labels,
+promise agreement with the full model instead of accuracy."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from itrex_sweet.commands import options
+from itrex_sweet.config import CRITERIA
+
+if TYPE_CHECKING:
+    from itrex_sweet.calibration.calibrate import Calibration
+
+SUMMARY = "temperatures and thresholds for a promise or a budget"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `itrex-sweet calibrate`."""
+    parser.add_argument("directory", metavar="DIR", help="an artifact, or its name on the hub")
+    parser.add_argument("--data", required=True, metavar="FILE", help="held-out texts: a file, or a datasets name")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write to (default: DIR itself)")
+    group = parser.add_argument_group("budget")
+    group.add_argument("--max-accuracy-drop", type=options.share, metavar="SHARE", help="0.01 is a point; needs labels")
+    group.add_argument("--max-agreement-drop", type=options.share, metavar="SHARE", help="of rows with another label")
+    group.add_argument("--confidence", type=options.share, default=0.95, metavar="SHARE", help="(default: 0.95)")
+    group.add_argument("--max-layers", type=float, metavar="N", help="run per text, on average")
+    options.add_named_dataset(parser)
+    options.add_columns(parser)
+    parser.add_argument("--criterion", choices=CRITERIA, help="what confidence is (default: as stored)")
+    parser.add_argument("--one-threshold", action="store_true", help="for all exits, instead of one for each")
+    parser.add_argument("--backend", default="auto", metavar="NAME", help="that will run it (default: the best here)")
+    parser.add_argument("--max-length", type=options.positive, metavar="N", help="tokens per text at most")
+    parser.add_argument("--seed", type=int, default=0, help="of the dealing of rows (default: 0)")
+    parser.add_argument("--force", action="store_true", help="although rows were trained or reported on")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Calibrates, writes and prints."""
+    from itrex_sweet.calibration.budget import Budget
+    from itrex_sweet.calibration.calibrate import calibrate
+    from itrex_sweet.hub import fetch
+    from itrex_sweet.modeling import SweetModelForSequenceClassification
+
+    budget = Budget(args.max_accuracy_drop, args.max_agreement_drop, args.confidence, args.max_layers)
+    model = SweetModelForSequenceClassification.from_pretrained(fetch(args.directory), backend=args.backend)
+    calibration = calibrate(
+        model,
+        args.data,
+        budget,
+        criterion=args.criterion,
+        per_exit=not args.one_threshold,
+        seed=args.seed,
+        max_length=args.max_length,
+        force=args.force,
+        split=args.split,
+        dataset_config=args.dataset_config,
+        text_column=args.text_column,
+        pair_column=args.pair_column,
+        label_column=args.label_column,
+    )
+    written = calibration.write(model.artifact, args.output)
+    if args.json:
+        print(json.dumps(calibration.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        print(f"{written.directory}\n\n{_shown(calibration)}")
+    return 0
+
+
+def _shown(calibration: Calibration) -> str:
+    from itrex_sweet.evaluation.tables import MISSING, figure, percent, plain_table
+
+    rows = []
+    for place, each in enumerate(calibration.candidates):
+        is_certified = calibration.certified is not None and place < calibration.certified
+        rows.append(
+            [
+                "→" if place == calibration.chosen else "",
+                " ".join("off" if value >= 1.0 else f"{value:.3f}" for value in each.policy.thresholds) or MISSING,
+                figure(each.mean_layers),
+                percent(each.counts.mean_loss, 2),
+                str(each.counts.lost),
+                str(each.counts.won),
+                MISSING if each.p_value is None or place == 0 else f"{each.p_value:.2g}",
+                "yes" if is_certified else "" if calibration.certified is None else "no",
+            ]
+        )
+    headings = ["", "thresholds", "layers", "loss", "lost", "won", "p-value", "certified"]
+    facts, temperatures = calibration.facts, calibration.temperatures
+    lines = [
+        f"{facts['criterion']} on the {facts['backend']} backend in {facts['precision']}; {calibration.rows[0]} rows "
+        f"chose candidates, {calibration.rows[1]} others tested them.",
+        "temperatures " + " ".join(f"{value:.3f}" for value in temperatures["after"]),
+    ]
+    if "calibration_error_after" in temperatures:
+        before, after = (temperatures[f"calibration_error_{when}"] for when in ("before", "after"))
+        pairs = ", ".join(f"{100 * old:.1f} → {100 * new:.1f} %" for old, new in zip(before, after, strict=True))
+        lines.append(f"calibration error per exit {pairs}")
+    lines += ["", plain_table(headings, rows), "", _promise(calibration)]
+    if off := calibration.to_dict()["switched_off"]:
+        lines.append(f"Switched off, since they do not pay: exits {', '.join(map(str, off))}.")
+    if calibration.rows_for_the_next:
+        lines.append(f"Some {calibration.rows_for_the_next} testing rows would probably certify the next policy too.")
+    return "\n".join(lines)
+
+
+def _promise(calibration: Calibration) -> str:
+    budget, full = calibration.budget, calibration.candidates[0].mean_layers
+    layers = calibration.candidates[calibration.chosen].mean_layers
+    if budget.epsilon is None:
+        return (
+            f"{layers:.2f} of {full:g} layers on average, the most accurate within {budget.max_layers:g}; no promise."
+        )
+    what = "accuracy" if budget.needs_labels else "agreement with the full model"
+    return (
+        f"{layers:.2f} of {full:g} layers on average; with {100 * budget.confidence:g} % confidence at most "
+        f"{100 * budget.epsilon:g} % of {what} lost ({calibration.to_dict()['bound']})."
+    )

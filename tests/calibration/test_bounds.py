@@ -1,0 +1,85 @@
+"""The promise itself: p-values that are too small too rarely, by exact sums and by many draws."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from itrex_sweet.calibration.bounds import LossCounts, binomial_p_value, certified, paired_p_value
+
+counts_strategy = st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(0, 600)).map(
+    lambda parts: LossCounts(parts[0], parts[1], sum(parts))
+)
+epsilon_strategy = st.sampled_from([0.005, 0.01, 0.02, 0.1, 0.5])
+
+
+@given(st.integers(1, 40), st.data(), epsilon_strategy)
+def test_the_binomial_p_value_is_the_sum_of_its_terms(rows, data, epsilon):
+    lost = data.draw(st.integers(0, rows))
+    expected = sum(math.comb(rows, i) * epsilon**i * (1 - epsilon) ** (rows - i) for i in range(lost + 1))
+    assert binomial_p_value(LossCounts(lost, 0, rows), epsilon) == pytest.approx(min(1.0, expected), rel=1e-9)
+
+
+@pytest.mark.parametrize("p_value", [binomial_p_value, paired_p_value])
+@given(counts=counts_strategy, epsilon=epsilon_strategy)
+def test_more_losses_never_make_a_policy_surer(p_value, counts, epsilon):
+    now = p_value(counts, epsilon)
+    assert 0.0 <= now <= 1.0
+    if counts.lost + counts.won < counts.rows:
+        assert p_value(LossCounts(counts.lost + 1, counts.won, counts.rows), epsilon) >= now * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("p_value", [binomial_p_value, paired_p_value])
+def test_nothing_is_shown_by_no_rows_or_by_a_loss_above_the_budget(p_value):
+    assert p_value(LossCounts(0, 0, 0), 0.01) == 1.0
+    assert p_value(LossCounts(50, 0, 500), 0.01) > 0.9
+
+
+def test_wins_make_up_for_losses_only_where_they_may():
+    assert (
+        paired_p_value(LossCounts(30, 60, 2000), 0.01) < 0.01 < 0.9 < binomial_p_value(LossCounts(30, 60, 2000), 0.01)
+    )
+
+
+def share_certified(p_value, lost: float, won: float, epsilon: float, delta: float, rows: int) -> float:
+    """How often a policy is certified whose losses and wins have these chances."""
+    random = np.random.default_rng(0)
+    draws = random.multinomial(rows, [lost, won, 1 - lost - won], size=4000)
+    seen = {}
+    for draw in map(tuple, draws.tolist()):
+        seen[draw] = seen.get(draw, 0) + 1
+    return sum(n for draw, n in seen.items() if p_value(LossCounts(draw[0], draw[1], rows), epsilon) <= delta) / 4000
+
+
+def plug_in(counts: LossCounts, epsilon: float) -> float:
+    """A broken bound: the loss seen, taken for the true one."""
+    return 0.0 if counts.mean_loss <= epsilon else 1.0
+
+
+@pytest.mark.parametrize("rows", [100, 400, 1500])
+@pytest.mark.parametrize("epsilon", [0.005, 0.01, 0.02])
+@pytest.mark.parametrize("delta", [0.05, 0.1])
+@pytest.mark.parametrize("won", [0.0, 0.03])
+def test_a_policy_that_loses_more_than_the_budget_is_seldom_certified(rows, epsilon, delta, won):
+    worst = epsilon + won + 1e-4  # just above the budget, where false promises are the likeliest
+    allowed = delta + 3 * math.sqrt(delta * (1 - delta) / 4000)
+    assert share_certified(paired_p_value, worst, won, epsilon, delta, rows) <= allowed
+    if won == 0.0:
+        assert share_certified(binomial_p_value, worst, 0.0, epsilon, delta, rows) <= allowed
+    assert share_certified(plug_in, worst, won, epsilon, delta, rows) > allowed
+
+
+def test_a_promise_is_not_empty():
+    """With enough rows, a policy that loses nothing on average is certified nearly always."""
+    assert share_certified(paired_p_value, 0.01, 0.01, 0.01, 0.05, 6000) > 0.9
+    assert share_certified(binomial_p_value, 0.004, 0.0, 0.01, 0.05, 3000) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("p_values", "expected"),
+    [([], 0), ([0.04, 0.01], 2), ([0.04, 0.06, 0.001], 1), ([0.06, 0.001], 0), ([0.05], 1), ([float("nan")], 0)],
+)
+def test_the_sequence_ends_at_the_first_that_fails(p_values, expected):
+    assert certified(p_values, 0.05) == expected

@@ -1,0 +1,216 @@
+"""From held-out rows to a policy that is recorded with what it promises, and everything that is refused."""
+
+import itertools
+import json
+import logging
+
+import numpy as np
+import pytest
+
+from itrex_sweet import SweetModelForSequenceClassification, open_artifact
+from itrex_sweet.artifact import copy_artifact
+from itrex_sweet.artifact.fingerprints import CALIBRATION, TRAINING, Fingerprints
+from itrex_sweet.calibration import calibrate as room
+from itrex_sweet.calibration.bounds import LossCounts, paired_p_value
+from itrex_sweet.calibration.budget import Budget
+from itrex_sweet.calibration.calibrate import calibrate
+from itrex_sweet.config import Policy
+from itrex_sweet.data import Rows
+from itrex_sweet.errors import CalibrationError, ConfigError, InputError
+from tests.tiny_artifacts import WORDS, tiny_artifact, tiny_tokenizer
+
+TEXTS = [" ".join(words) for words in itertools.product(WORDS[:12], WORDS[5:20], WORDS[3:15])]
+
+
+@pytest.fixture
+def model(tmp_path):
+    tiny_artifact(tmp_path / "model", tokenizer=tiny_tokenizer())
+    return SweetModelForSequenceClassification.from_pretrained(tmp_path / "model", backend="torch")
+
+
+def rows(count: int, labelled: bool = True) -> Rows:
+    labels = np.random.default_rng(1).integers(0, 3, count).tolist() if labelled else None
+    return Rows(TEXTS[:count], labels, source="held-out.csv")
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """Has the exits of the model answer right as often as given, and be the surer the likelier they are right."""
+
+    def give(labels: list[int] | None, right: tuple[float, ...], seed: int = 0):
+        def logits(executor, batch, description=""):
+            random = np.random.default_rng(seed)
+            truth = np.asarray(labels if labels is not None else random.integers(0, 3, len(batch)))
+            ease = random.uniform(size=len(batch))
+            given = random.normal(0, 0.1, (len(batch), len(right), 3)).astype(np.float32)
+            for place, share in enumerate(right):
+                sure = 4 * np.abs(ease - (1 - share)) + 0.2
+                said = np.where(ease >= 1 - share, truth, (truth + 1) % 3)
+                given[np.arange(len(batch)), place, said] += np.where(said == truth, sure, 0.3)
+            return given
+
+        monkeypatch.setattr(room, "logits_at_every_exit", logits)
+
+    return give
+
+
+def test_a_promise_is_kept_recorded_and_loaded_again(model, answers, tmp_path, caplog):
+    given = rows(1500)
+    answers(given.labels, (0.7, 0.8, 0.82))
+    calibration = calibrate(model, given, Budget(max_accuracy_drop=0.02, confidence=0.9))
+    assert calibration.certified > 1 and 0 < calibration.chosen < calibration.certified
+    chosen = calibration.candidates[calibration.chosen]
+    assert chosen.p_value <= 0.1 and chosen.mean_layers < 4
+    assert sum(calibration.rows) == 1500 and chosen.counts.rows == calibration.rows[1]
+    assert all(after > 0 for after in calibration.temperatures["after"])
+    written = calibration.write(model.artifact, tmp_path / "calibrated")
+    again = open_artifact(written.directory)
+    assert again.policy == calibration.policy
+    assert again.calibration == json.loads(json.dumps(calibration.to_dict()))
+    assert again.calibration["budget"] == {"max_accuracy_drop": 0.02, "confidence": 0.9}
+    assert again.fingerprints()[CALIBRATION].rows == 1500
+    with caplog.at_level(logging.WARNING, "itrex_sweet"):
+        SweetModelForSequenceClassification.from_pretrained(written.directory, backend="torch")
+    assert "was calibrated on" not in caplog.text
+    # in place, onto itself
+    assert calibration.write(again).policy == calibration.policy
+    assert open_artifact(written.directory).calibration == again.calibration
+
+
+def test_another_backend_than_the_calibrated_one_is_warned_of(model, answers, tmp_path, caplog):
+    given = rows(900)
+    answers(given.labels, (0.8, 0.8, 0.8))
+    calibration = calibrate(model, given, Budget(max_accuracy_drop=0.05))
+    calibration.facts["backend"] = "native"
+    written = calibration.write(model.artifact, tmp_path / "calibrated")
+    with caplog.at_level(logging.WARNING, "itrex_sweet"):
+        SweetModelForSequenceClassification.from_pretrained(written.directory, backend="torch")
+    assert "was calibrated on backend native, and runs on torch" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "itrex_sweet"):
+        SweetModelForSequenceClassification.from_pretrained(written.directory, backend="torch", threshold=0.9)
+    assert "was calibrated on" not in caplog.text
+
+
+def test_what_was_recorded_stays_with_its_policy(model, answers, tmp_path):
+    given = rows(900)
+    answers(given.labels, (0.8, 0.8, 0.8))
+    written = calibrate(model, given, Budget(max_accuracy_drop=0.05)).write(model.artifact, tmp_path / "calibrated")
+    assert copy_artifact(written, tmp_path / "same").calibration == written.calibration
+    other = written.policy.with_threshold(0.123)
+    assert copy_artifact(written, tmp_path / "other", other).calibration == {}
+
+
+def test_unlabelled_rows_promise_agreement(model, answers):
+    answers(None, (0.75, 0.8, 0.8))
+    calibration = calibrate(model, rows(2000, labelled=False), Budget(max_agreement_drop=0.03))
+    chosen = calibration.candidates[calibration.chosen]
+    assert chosen.counts.won == 0 and chosen.counts.mean_loss < 0.03
+    assert calibration.temperatures["after"] == list(model.policy.temperatures)
+
+
+def test_layers_alone_promise_nothing(model, answers):
+    given = rows(600)
+    answers(given.labels, (0.6, 0.7, 0.8))
+    calibration = calibrate(model, given, Budget(max_layers=3.0))
+    assert calibration.certified is None and calibration.candidates[calibration.chosen].mean_layers <= 3.0
+    assert calibration.candidates[calibration.chosen].p_value is None
+
+
+@pytest.mark.parametrize("criterion", ["entropy", "patience", "patience_and_confidence"])
+def test_other_criteria(model, answers, criterion):
+    given = rows(1200)
+    answers(given.labels, (0.8, 0.8, 0.8))
+    calibration = calibrate(model, given, Budget(max_accuracy_drop=0.05), criterion=criterion)
+    assert calibration.policy.criterion == criterion
+
+
+def test_all_wrong_exits_cannot_be_certified(model, answers):
+    given = rows(900)
+    answers(given.labels, (0.0, 0.0, 0.9))
+    with pytest.raises(CalibrationError, match=r"nothing but the full model|cannot be certified"):
+        calibrate(model, given, Budget(max_accuracy_drop=0.01))
+
+
+def test_how_many_rows_would_be_enough_is_said_and_true():
+    budget, counts = Budget(max_accuracy_drop=0.02), LossCounts(3, 1, 300)
+    full = room.Candidate(Policy.uniform(3, 1.0), 4.0, LossCounts(0, 0, 300), None)
+    careful = room.Candidate(Policy.uniform(3), 3.0, counts, paired_p_value(counts, 0.02))
+    with pytest.raises(CalibrationError, match=r"lost 3 and won 1 of 300 rows. Some (\d+) testing rows") as refused:
+        room._chosen([full, careful], budget)
+    needed = room.rows_needed(counts, budget)
+    assert f"Some {needed} testing rows" in str(refused.value) and needed > 300
+    scale = needed / 300
+    assert paired_p_value(LossCounts(round(3 * scale), round(scale), needed), 0.02) <= 0.05
+    assert paired_p_value(LossCounts(round(1.5 * scale), round(scale / 2), needed // 2), 0.02) > 0.05
+    assert room.rows_needed(LossCounts(9, 1, 300), budget) is None, "it loses more than the budget"
+    hopeless = room.Candidate(Policy.uniform(3), 3.0, LossCounts(9, 1, 300), 1.0)
+    with pytest.raises(CalibrationError, match="by any number of rows"):
+        room._chosen([full, hopeless], budget)
+
+
+@pytest.mark.parametrize(
+    ("count", "labels", "budget", "message"),
+    [
+        (40, None, Budget(max_agreement_drop=0.2), "40 rows; this budget cannot be certified on fewer than 60"),
+        (300, None, Budget(max_agreement_drop=0.005), "even if no row were lost"),
+        (300, None, Budget(max_accuracy_drop=0.2), "max_agreement_drop compares"),
+        (300, [1] * 300, Budget(max_accuracy_drop=0.2), "every row of held-out.csv has the label 1"),
+        (300, [7] * 300, Budget(max_accuracy_drop=0.2), "label 7 of calibration row 0"),
+    ],
+)
+def test_rows_that_show_nothing_are_refused(model, count, labels, budget, message):
+    with pytest.raises(InputError, match=message):
+        calibrate(model, Rows(TEXTS[:count], labels, source="held-out.csv"), budget)
+
+
+def test_logits_that_are_not_finite_are_refused(model, monkeypatch):
+    def broken(executor, batch, description=""):
+        logits = np.zeros((len(batch), 3, 3), np.float32)
+        logits[5, 1, 0] = np.nan
+        return logits
+
+    monkeypatch.setattr(room, "logits_at_every_exit", broken)
+    with pytest.raises(InputError, match="not finite for 1 of 300 rows"):
+        calibrate(model, rows(300), Budget(max_accuracy_drop=0.1))
+
+
+def test_rows_seen_in_training_are_refused_unless_forced(model, answers, monkeypatch):
+    given = rows(900)
+    answers(given.labels, (0.8, 0.8, 0.8))
+    seen = {TRAINING: Fingerprints.of(model.read(given.texts).rows())}
+    monkeypatch.setattr(type(model.artifact), "fingerprints", lambda self: seen)
+    with pytest.raises(InputError, match=r"100 % of the rows in held-out\.csv are training rows"):
+        calibrate(model, given, Budget(max_accuracy_drop=0.05))
+    assert calibrate(model, given, Budget(max_accuracy_drop=0.05), force=True).certified > 1
+
+
+def test_a_budget_that_nothing_meets(model, answers):
+    given = rows(900)
+    answers(given.labels, (0.5, 0.6, 0.8))
+    with pytest.raises(CalibrationError, match=r"max_layers=0.5: the boldest"):
+        calibrate(model, given, Budget(max_layers=0.5))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "a budget names"),
+        ({"max_accuracy_drop": 0.0}, "max_accuracy_drop=0.0"),
+        ({"max_accuracy_drop": 1.0}, "max_accuracy_drop=1.0"),
+        ({"max_accuracy_drop": 0.1, "confidence": 1.0}, "confidence=1.0"),
+        ({"max_accuracy_drop": 0.1, "max_agreement_drop": 0.1}, "two promises"),
+        ({"max_layers": 0}, "max_layers=0"),
+    ],
+)
+def test_impossible_budgets(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        Budget(**settings)
+
+
+def test_a_policy_for_other_exits_is_refused(model, tmp_path):
+    with pytest.raises(ConfigError, match=r"a policy for 2 exits does not fit exits \(1, 2, 4\)"):
+        copy_artifact(model.artifact, tmp_path / "copy", Policy.uniform(2))
+    with pytest.raises(ConfigError, match="does not fit"):
+        model.policy = Policy.uniform(4)
+    assert not (tmp_path / "copy").exists()

@@ -1,0 +1,62 @@
+"""Candidates: the full model first, ever cheaper, and as good as trying every threshold."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from itrex_sweet import criteria
+from itrex_sweet.calibration.search import policies_from_careful_to_bold
+from itrex_sweet.config import Policy
+
+COSTS = np.array([1.0, 2.0, 4.0])
+
+
+def drawn(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Confidences, and losses that are the likelier the less sure an exit is."""
+    random = np.random.default_rng(seed)
+    confidences = random.uniform(0.4, 1.0, (rows, 3)).astype(np.float32)
+    losses = (random.uniform(size=(rows, 3)) > confidences).astype(int) - (random.uniform(size=(rows, 3)) > 0.97)
+    losses[:, -1] = 0
+    return confidences, losses
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(2, 150), st.integers(0, 99), st.booleans())
+def test_ever_cheaper_from_the_full_model(rows, seed, per_exit):
+    confidences, losses = drawn(rows, seed)
+    found = policies_from_careful_to_bold(Policy.uniform(3), confidences, losses, COSTS, per_exit)
+    assert found[0].thresholds == (1.0, 1.0)
+    costs = [COSTS[criteria.leaving_exit(policy, confidences)].mean() for policy in found]
+    assert all(later < earlier for earlier, later in itertools.pairwise(costs))
+    if not per_exit:
+        assert all(len(set(policy.thresholds)) == 1 for policy in found)
+
+
+def test_an_exit_that_only_loses_is_switched_off():
+    confidences, losses = drawn(400, 0)
+    losses[:, 0] = 1
+    for policy in policies_from_careful_to_bold(Policy.uniform(3), confidences, losses, COSTS)[:-1]:
+        leaving = criteria.leaving_exit(policy, confidences)
+        assert (leaving == 0).sum() == 0 or losses[np.arange(400), leaving].mean() > 0.2
+
+
+@pytest.mark.parametrize("price", [20.0, 5.0, 2.0, 0.5])
+def test_no_pair_of_thresholds_is_much_better(price):
+    confidences, losses = drawn(200, 3)
+    rows, grid = np.arange(200), np.linspace(0.4, 1.0, 25)
+
+    def total(policy):
+        leaving = criteria.leaving_exit(policy, confidences)
+        return COSTS[leaving].mean() / COSTS[-1] + price * max(losses[rows, leaving].mean(), 0.0)
+
+    best = min(total(Policy.uniform(3).with_threshold(pair)) for pair in itertools.product(grid, grid))
+    found = policies_from_careful_to_bold(Policy.uniform(3), confidences, losses, COSTS)
+    assert min(map(total, found)) < best + 0.05
+
+
+def test_one_exit_leaves_nothing_to_choose():
+    found = policies_from_careful_to_bold(Policy((), (1.0,)), np.ones((5, 1)), np.zeros((5, 1)), np.array([4.0]))
+    assert [policy.thresholds for policy in found] == [()]
