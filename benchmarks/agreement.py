@@ -40,13 +40,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", choices=ARTIFACTS, required=True)
     parser.add_argument("--tasks", nargs="+", default=["sst2", "qnli", "ag_news"])
+    parser.add_argument("--artifacts", nargs="+", metavar="NAME", help="(default: all that the backend runs)")
     parser.add_argument("--rows", type=int, default=1000, help="validation rows, the first ones")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     tasks: dict[str, Any] = {}
     for task in options.tasks:
-        artifacts = ARTIFACTS[options.backend].items()
+        known = ARTIFACTS[options.backend]
+        artifacts = [(name, known[name]) for name in options.artifacts or known]
         tasks[task] = {name: compare(task, folder, options.backend, options.rows) for name, folder in artifacts}
         print(task, tasks[task], flush=True)
     result: dict[str, Any] = {**provenance(), "settings": {"rows": options.rows, "threads": options.threads}}
