@@ -66,7 +66,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parents=[debug],
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"itrex-sweet {__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"itrex-sweet {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb in VERBS:
         # These files import no torch before they are run, so that help comes at once.

@@ -60,13 +60,14 @@ inline float exponentials(float* scores, int length, float scale) {
 // One head of one text: query, key and value are (length, size), rows `stride` apart, and may be read in whole vectors.
 // put(row, column, values, count) gets the context, row from 0, column from 0 to size.
 template <class Put>
-void attend_in_floats(const float* query, const float* key, const float* value, int64_t stride, int length, int size, float scale,
-            const AttentionMemory& memory, Put put) {
+void attend_in_floats(const float* query, const float* key, const float* value, int64_t stride, int length, int size,
+                      float scale, const AttentionMemory& memory, Put put) {
     const int64_t padded = round_up(length, kLanes), wide = round_up(size, kLanes);
     float *keys = memory.keys.get(), *scores = memory.scores.get(), *context = memory.context.get();
     for (int token = 0; token < length; token += kLanes) {
         for (int part = 0; part < size; part += kLanes) {
-            transpose(key + token * stride + part, stride, std::min(kLanes, length - token), keys + part * padded + token, padded);
+            const int count = std::min(kLanes, length - token);
+            transpose(key + token * stride + part, stride, count, keys + part * padded + token, padded);
         }
     }
     for (int first = 0; first < length; first += kQueryBlock) {
@@ -99,7 +100,8 @@ inline float in_words(const float* from, int size, float most, int16_t* to) {
     return reach / most;
 }
 
-// The same as `attend_in_floats`, products of 16-bit integers, which are twice as fast, for layers whose inputs have 8 bits anyway.
+// The same as `attend_in_floats` with products of 16-bit integers, which are twice as fast: for layers whose inputs have 8
+// bits anyway.
 //
 // A query and a key are scaled to the largest integers whose product over the head cannot overflow 32 bits: 12 bits and a
 // sign where heads are 64 wide. Weights get up to 15 bits: as many as their sum, known by then, and values of 13 bits and
@@ -114,13 +116,17 @@ void attend_in_words(const float* query, const float* key, const float* value, i
     float *key_scales = memory.key_scales.get(), *value_scales = memory.value_scales.get();
     int16_t* words = memory.words.get();
     int32_t* values = memory.values.get();
+    // Two words at a time, as products read them, and where their sums are before they are scaled to floats in place.
+    const auto* word_pairs = reinterpret_cast<const int32_t*>(words);
+    const auto* key_pairs = reinterpret_cast<const int32_t*>(keys);
+    auto *score_sums = reinterpret_cast<int32_t*>(scores), *context_sums = reinterpret_cast<int32_t*>(context);
 
     for (int token = 0; token < length; token += kLanes) {
         const int count = std::min(kLanes, length - token);
         for (int row = 0; row < count; ++row) {
             key_scales[token + row] = in_words(key + (token + row) * stride, size, most, words + row * wide) * scale;
         }
-        for (int64_t pair = 0; pair < pairs; pair += kLanes) {  // half of what it moves is not used where size is odd tiles
+        for (int64_t pair = 0; pair < pairs; pair += kLanes) {  // the last may move more than there is, into spare rows
             transpose(reinterpret_cast<const float*>(words) + pair, pairs, count, keys + pair * padded + token, padded);
         }
     }
@@ -143,13 +149,11 @@ void attend_in_words(const float* query, const float* key, const float* value, i
         for (int row = 0; row < queries; ++row) {
             query_scales[row] = in_words(query + (first + row) * stride, size, most, words + row * wide);
         }
-        auto* sums = reinterpret_cast<int32_t*>(scores);
-        multiply_dense<Words>(reinterpret_cast<const int32_t*>(words), pairs, queries, reinterpret_cast<const int32_t*>(keys), padded,
-                       length, static_cast<int>(pairs), sums, padded);
+        multiply_dense<Words>(word_pairs, pairs, queries, key_pairs, padded, length, static_cast<int>(pairs), score_sums, padded);
         for (int row = 0; row < queries; ++row) {
             float* of_query = scores + row * padded;
             for (int column = 0; column < length; column += kLanes) {
-                const f32x16 exact = __builtin_convertvector(load(sums + row * padded + column), f32x16);
+                const f32x16 exact = __builtin_convertvector(load(score_sums + row * padded + column), f32x16);
                 store(of_query + column, exact * load(key_scales + column));
             }
             const float total = exponentials(of_query, length, query_scales[row]);
@@ -160,12 +164,11 @@ void attend_in_words(const float* query, const float* key, const float* value, i
             }
             totals[row] = total * steps;
         }
-        multiply_dense<Words>(reinterpret_cast<const int32_t*>(words), padded / 2, queries, values, wide, size, (length + 1) / 2,
-                       reinterpret_cast<int32_t*>(context), wide);
+        multiply_dense<Words>(word_pairs, padded / 2, queries, values, wide, size, (length + 1) / 2, context_sums, wide);
         for (int row = 0; row < queries; ++row) {
             const float share = 1.0f / totals[row];
             for (int column = 0; column < size; column += kLanes) {
-                const i32x16 exact = load(reinterpret_cast<const int32_t*>(context) + row * wide + column);
+                const i32x16 exact = load(context_sums + row * wide + column);
                 const f32x16 result = __builtin_convertvector(exact, f32x16) * (load(value_scales + column) * share);
                 put(first + row, column, result, std::min(kLanes, size - column));
             }

@@ -158,7 +158,8 @@ class sweet_model {
             }
             rows = kept;
             if (rows == 0) break;
-            advance_here(exit, rows, batch.starts.data(), batch.lengths.data(), batch.next_states.get(), batch.next_starts.data());
+            advance_here(exit, rows, batch.starts.data(), batch.lengths.data(), batch.next_states.get(),
+                         batch.next_starts.data());
             batch.go_on();
         }
     }
@@ -381,7 +382,8 @@ class sweet_model {
         float* projected = work.projected.get();
         for (size_t part = 0; part < layer.projections.size(); ++part) {
             float* to = projected + layer.columns[part];
-            multiply(layer.projections[part], work.projected_from[part].rows(layer.projections[part], states), static_cast<int>(tokens), team,
+            const Packed& projection = layer.projections[part];
+            multiply(projection, work.projected_from[part].rows(projection, states), static_cast<int>(tokens), team,
                      [=](int64_t row, int64_t column, f32x16 values, int lanes)
                          __attribute__((always_inline)) { store_some(to + row * stride + column, values, lanes); },
                      [=](int64_t row, int64_t column) {
@@ -393,7 +395,7 @@ class sweet_model {
         feed_forward(layer, activation_, states, tokens, work, team);
     }
 
-    static constexpr int kLeastInWords = 32;  // tokens, below which 16-bit attention gains nothing
+    static constexpr int kLeastInWords = 64;  // tokens; below, 16-bit attention gains less than 2 % of the time
 
     void attend_all(const Layer& layer, const float* projected, const Texts& texts, Workspace& work, const Team& team) const {
         const int64_t stride = 3 * hidden_;
@@ -411,8 +413,8 @@ class sweet_model {
                     put(start + row, head * size + column, values, lanes);
                 };
                 const int length = static_cast<int>(texts.lengths[text]);
-                attend(is_integer && length >= kLeastInWords, query, query + hidden_, query + 2 * hidden_, stride, length, size,
-                       scale_, memory, put_here);
+                attend(is_integer && length >= kLeastInWords, query, query + hidden_, query + 2 * hidden_, stride, length,
+                       size, scale_, memory, put_here);
             }
         }
     }

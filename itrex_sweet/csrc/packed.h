@@ -63,8 +63,8 @@ struct Packed {
     int64_t panel_columns() const { return is_integer ? kPanel : kFloatPanel; }
     int64_t panels() const { return round_up(out, panel_columns()) / panel_columns(); }
     int64_t bytes() const {
-        return weights.bytes() + float_weights.bytes() + pair_weights.bytes() + weight_scale.bytes() + bias.bytes() + smoothing.bytes() +
-               column_sums.bytes();
+        return weights.bytes() + float_weights.bytes() + pair_weights.bytes() + weight_scale.bytes() + bias.bytes() +
+               smoothing.bytes() + column_sums.bytes();
     }
 
    private:

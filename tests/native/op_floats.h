@@ -320,8 +320,8 @@ class SmallModel {
     };
 
     // Logits (texts, labels) that texts leave with, and at which exit, under a threshold of the first.
-    std::pair<std::vector<float>, std::vector<int64_t>> answer(const Engine& engine, const std::vector<std::vector<int64_t>>& texts,
-                                                               float threshold) const {
+    std::pair<std::vector<float>, std::vector<int64_t>> answer(
+        const Engine& engine, const std::vector<std::vector<int64_t>>& texts, float threshold) const {
         sweet_model* const model = engine.model_new(&description_, 2);
         if (!model) return {};
         const Packed packed(texts);

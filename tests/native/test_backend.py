@@ -65,6 +65,18 @@ def test_answers_as_the_reference(loaded, family, kind, isa):
 
 
 @pytest.mark.parametrize("isa", USABLE)
+@pytest.mark.parametrize("kind", ["static", "dynamic", "float32"])
+def test_long_texts_whose_attention_is_in_16_bits(loaded, kind, isa):
+    artifact, encoder = loaded("bert", kind)
+    rows = TokenBatch.from_rows(random_rows(np.random.default_rng(1), [64, 63, 64, 5, 64], first=5))
+    backend = NativeBackend(artifact, encoder, isa=isa, threads=2)
+    got = all_logits(backend, rows)
+    off = np.abs(got - all_logits(TorchBackend(artifact, encoder), rows))
+    assert np.median(off) < 1e-3 and off.max() < (1e-4 if kind == "float32" else 0.1)
+    np.testing.assert_array_equal(all_logits(backend, rows, 1), got)
+
+
+@pytest.mark.parametrize("isa", USABLE)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_bfloat16_is_close(loaded, family, isa):
     artifact, encoder = loaded(family)
