@@ -37,17 +37,23 @@ class Fingerprints:
         Args:
             rows: token ids of each row, special tokens included, padding left out.
         """
-        digests = b"".join(
-            hashlib.blake2b(np.asarray(row, dtype="<i8").tobytes(), digest_size=8).digest() for row in rows
-        )
-        hashes = np.unique(np.frombuffer(digests, dtype="<u8"))
-        return cls(len(hashes), hashes[:MOST_KEPT].astype(np.uint64))
+        hashes = np.unique(_hashes(rows))
+        return cls(len(hashes), hashes[:MOST_KEPT])
+
+    def holds(self, rows: Iterable[Iterable[int]]) -> np.ndarray:
+        """(rows,) bool: whether each is known to be one of the set; of a set too large to keep whole, many are not."""
+        return np.isin(_hashes(rows), self.hashes)
 
     def share_in(self, other: Fingerprints) -> float:
         """Share of these rows that the other set holds too, estimated where either was too large to keep whole."""
         limits = [part.hashes[-1] for part in (self, other) if part.rows > len(part.hashes)]
         mine = self.hashes[self.hashes <= min(limits)] if limits else self.hashes
         return float(np.isin(mine, other.hashes).mean()) if len(mine) else 0.0
+
+
+def _hashes(rows: Iterable[Iterable[int]]) -> np.ndarray:
+    digests = b"".join(hashlib.blake2b(np.asarray(row, dtype="<i8").tobytes(), digest_size=8).digest() for row in rows)
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 
 def write_fingerprints(path: Path, sets: Mapping[str, Fingerprints]) -> None:

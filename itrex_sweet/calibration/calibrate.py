@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +28,13 @@ from itrex_sweet.config import Policy
 from itrex_sweet.errors import CalibrationError, InputError
 from itrex_sweet.evaluation.outcomes import logits_at_every_exit, predictions_of
 from itrex_sweet.modeling import SweetModelForSequenceClassification
+from itrex_sweet.runtime.ragged import TokenBatch
+
+logger = logging.getLogger(__name__)
 
 CHOOSING_SHARE = 1 / 3  # of the rows; the others test
 LEAST_ROWS = 60
+MOST_SEEN_BEFORE = 0.05  # share of the rows, above which they are refused
 _MOST_NEEDED = 10**7
 
 
@@ -144,16 +149,18 @@ def calibrate(
         columns: as in `itrex_sweet.data.read_rows`.
 
     Raises:
-        InputError: too few rows, rows seen before, labels missing or all the same, or logits that are not finite.
+        InputError: too few rows, many of them seen before (a few are left out), labels missing or all the same, or
+            logits that are not finite.
         CalibrationError: nothing but the full model can be certified, or the budget cannot be met; the message says
             why, and how many rows would be enough.
     """
     batch, labels, name = read_held_out_rows(model, source, max_length, **columns)
+    if not force:
+        kept = _not_seen_before(batch, model.artifact, name)
+        batch, labels = batch.select(kept), None if labels is None else labels[kept]
     _refuse_too_few(len(batch), name, budget)
     _refuse_useless_labels(labels, name, budget)
     fingerprints = Fingerprints.of(batch.rows())
-    if not force:
-        _refuse_seen_before(fingerprints, model.artifact, name)
     logits = logits_at_every_exit(model.executor, batch, "calibrating")
     broken = np.flatnonzero(~np.isfinite(logits).all(axis=(1, 2)))
     if len(broken):
@@ -327,9 +334,25 @@ def _refuse_useless_labels(labels: np.ndarray | None, name: str, budget: Budget)
         )
 
 
-def _refuse_seen_before(ours: Fingerprints, artifact: Artifact, name: str) -> None:
-    for role, share in shares_seen_before(ours, artifact.fingerprints()).items():
+def _not_seen_before(batch: TokenBatch, artifact: Artifact, name: str) -> np.ndarray:
+    """Places of the rows that the model was neither trained nor reported on; a few others, such as texts that come
+    twice, are left out.
+
+    Raises:
+        InputError: they are more than a few.
+    """
+    recorded, rows = artifact.fingerprints(), batch.rows()
+    for role, share in shares_seen_before(Fingerprints.of(rows), recorded).items():
+        if share <= MOST_SEEN_BEFORE:
+            continue
         raise InputError(
             f"{100 * share:.0f} % of the rows in {name} are {role} rows of this model: {CONSEQUENCES[role]}. Calibrate "
             "on others, or pass force=True (--force) and take no promise from it."
         )
+    seen = np.zeros(len(batch), dtype=bool)
+    for role in CONSEQUENCES:
+        if role in recorded:
+            seen |= recorded[role].holds(rows)
+    if seen.any():
+        logger.warning("%d of %d rows in %s were trained or reported on: left out.", seen.sum(), len(seen), name)
+    return np.flatnonzero(~seen)

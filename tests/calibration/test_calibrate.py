@@ -185,6 +185,17 @@ def test_rows_seen_in_training_are_refused_unless_forced(model, answers, monkeyp
     assert calibrate(model, given, Budget(max_accuracy_drop=0.05), force=True).certified > 1
 
 
+def test_a_few_rows_seen_before_are_left_out(model, answers, monkeypatch, caplog):
+    given = rows(930)
+    answers(given.labels[30:], (0.8, 0.8, 0.8))
+    seen = {TRAINING: Fingerprints.of(model.read(given.texts[:30]).rows())}
+    monkeypatch.setattr(type(model.artifact), "fingerprints", lambda self: seen)
+    with caplog.at_level(logging.WARNING, "itrex_sweet"):
+        calibration = calibrate(model, given, Budget(max_accuracy_drop=0.05))
+    assert "30 of 930 rows in held-out.csv were trained or reported on" in caplog.text
+    assert sum(calibration.rows) == calibration.fingerprints.rows == 900
+
+
 def test_a_budget_that_nothing_meets(model, answers):
     given = rows(900)
     answers(given.labels, (0.5, 0.6, 0.8))
