@@ -1,10 +1,10 @@
-// A packed model and its three calls: embed, probe, advance.
+// A packed model and its calls: embed, probe, advance, and answer, which goes through them all.
 #pragma once
 
-#include <numeric>
 #include <stdexcept>
 #include <string>
 
+#include "batch.h"
 #include "layers.h"
 
 struct Head {
@@ -43,42 +43,6 @@ struct Embeddings {
     void copy(const float* from, int64_t rows, Buffer<float>& to) const {
         if (from != nullptr) std::copy_n(from, rows * width, to.reserve(rows * width));
     }
-};
-
-// The largest softmax probability: 1 over the sum of all, the largest scaled to 1.
-inline float max_probability(const float* logits, int labels, float temperature) {
-    float most = -INFINITY, total = 0.0f;
-    for (int label = 0; label < labels; ++label) most = std::max(most, logits[label] / temperature);
-    for (int label = 0; label < labels; ++label) total += std::exp(logits[label] / temperature - most);
-    return 1.0f / total;
-}
-
-// The rows of a batch that are still on their way, in the order in which they came.
-struct Batch {
-    std::vector<int64_t> rows, lengths;
-    std::vector<const float*> starts, next_starts;
-    Buffer<float> logits, states, next_states;
-
-    void start(int32_t count, const int64_t* all_lengths, int64_t labels, int64_t values) {
-        rows.resize(static_cast<size_t>(count));
-        std::iota(rows.begin(), rows.end(), 0);
-        lengths.assign(all_lengths, all_lengths + count);
-        starts.resize(static_cast<size_t>(count));
-        next_starts.resize(static_cast<size_t>(count));
-        logits.reserve(count * labels);
-        states.reserve(values);
-        next_states.reserve(values);
-    }
-    void keep(int32_t place, int32_t to) {
-        rows[static_cast<size_t>(to)] = rows[static_cast<size_t>(place)];
-        lengths[static_cast<size_t>(to)] = lengths[static_cast<size_t>(place)];
-        starts[static_cast<size_t>(to)] = starts[static_cast<size_t>(place)];
-    }
-    void go_on() {
-        std::swap(states, next_states);
-        starts.swap(next_starts);
-    }
-    int64_t memory() const { return logits.bytes() + states.bytes() + next_states.bytes(); }
 };
 
 class sweet_model {
