@@ -70,8 +70,11 @@ def paired_p_value(counts: LossCounts, epsilon: float) -> float:
     (Waudby-Smith and Ramdas 2023, arXiv 2010.09686, section 4, with a mixture of constant stakes; Markov). What rows
     win makes up for what others lose, which a count of losses alone would not see.
     """
-    if counts.rows == 0:
-        return 1.0
+    return math.exp(-max(_log_wealth(counts, epsilon), 0.0))
+
+
+def _log_wealth(counts: LossCounts, epsilon: float) -> float:
+    """Logarithm of what an initial wealth of 1 has become."""
     stakes = np.geomspace(0.02, 0.999, _BETS) / (1.0 - epsilon)  # below 1 / (1 - ε): wealth stays positive
     logarithms = (
         counts.lost * np.log1p(stakes * (epsilon - 1.0))
@@ -79,7 +82,7 @@ def paired_p_value(counts: LossCounts, epsilon: float) -> float:
         + (counts.rows - counts.lost - counts.won) * np.log1p(stakes * epsilon)
     )
     most = logarithms.max()
-    return float(min(1.0, math.exp(-most) / np.exp(logarithms - most).mean())) if most > -700 else 1.0
+    return float(most + math.log(np.exp(logarithms - most).mean()))
 
 
 def certified(p_values: Sequence[float], delta: float) -> int:

@@ -105,7 +105,8 @@ inline float in_words(const float* from, int size, float most, int16_t* to) {
 //
 // A query and a key are scaled to the largest integers whose product over the head cannot overflow 32 bits: 12 bits and a
 // sign where heads are 64 wide. Weights get up to 15 bits: as many as their sum, known by then, and values of 13 bits and
-// a sign leave room for. So one token's context is off by some 1e-4 of its size, a fortieth of a step of 8 bits.
+// a sign leave room for. On random numbers the context is off by 5e-5 of the largest on average
+// and by less than 1e-3 at most; a step of 8 bits is 4e-3.
 template <class Put>
 void attend_in_words(const float* query, const float* key, const float* value, int64_t stride, int length, int size,
                      float scale, const AttentionMemory& memory, Put put) {

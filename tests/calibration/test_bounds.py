@@ -1,5 +1,6 @@
 """The promise itself: p-values that are too small too rarely, by exact sums and by many draws."""
 
+import itertools
 import math
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from itrex_sweet.calibration.bounds import LossCounts, binomial_p_value, certified, paired_p_value
+from itrex_sweet.calibration.bounds import LossCounts, _log_wealth, binomial_p_value, certified, paired_p_value
 
 counts_strategy = st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(0, 600)).map(
     lambda parts: LossCounts(parts[0], parts[1], sum(parts))
@@ -35,6 +36,17 @@ def test_more_losses_never_make_a_policy_surer(p_value, counts, epsilon):
 def test_nothing_is_shown_by_no_rows_or_by_a_loss_above_the_budget(p_value):
     assert p_value(LossCounts(0, 0, 0), 0.01) == 1.0
     assert p_value(LossCounts(50, 0, 500), 0.01) > 0.9
+
+
+@given(epsilon_strategy, st.floats(0.0, 0.2), st.integers(1, 3))
+def test_wealth_does_not_grow_on_average_where_the_loss_is_the_budget(epsilon, won, rows):
+    lost = epsilon + won
+    shares = (lost, won, 1 - lost - won)
+    expected = 0.0
+    for losses in itertools.product((0, 1, 2), repeat=rows):
+        counts = LossCounts(losses.count(0), losses.count(1), rows)
+        expected += math.prod(shares[kind] for kind in losses) * math.exp(_log_wealth(counts, epsilon))
+    assert expected == pytest.approx(1.0, abs=1e-9)
 
 
 def test_wins_make_up_for_losses_only_where_they_may():

@@ -57,6 +57,18 @@ def test_no_pair_of_thresholds_is_much_better(price):
     assert min(map(total, found)) < best + 0.05
 
 
+def test_the_first_steps_are_careful():
+    """Wins that happen to make up for losses do not: rows about which nothing is risked leave first."""
+    random = np.random.default_rng(0)
+    confidences = random.uniform(0.4, 1.0, (600, 3)).astype(np.float32)
+    losses = random.choice([-1, 0, 1], p=[0.1, 0.8, 0.1], size=(600, 3))
+    losses[confidences > 0.9] = 0
+    losses[:, -1] = 0
+    careful = policies_from_careful_to_bold(Policy.uniform(3), confidences, losses, COSTS)[1]
+    leaving = criteria.leaving_exit(careful, confidences)
+    assert (leaving < 2).mean() > 0.2 and not losses[np.arange(600), leaving].any()
+
+
 def test_one_exit_leaves_nothing_to_choose():
     found = policies_from_careful_to_bold(Policy((), (1.0,)), np.ones((5, 1)), np.zeros((5, 1)), np.array([4.0]))
     assert [policy.thresholds for policy in found] == [()]

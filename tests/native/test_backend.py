@@ -127,7 +127,7 @@ def test_a_child_after_a_fork_goes_on(loaded):
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 0.55, 0.7, 1.0])
 def test_the_engine_s_loop_is_the_executor_s(loaded, monkeypatch, kind, threshold):
     backend = NativeBackend(*loaded("bert", kind), threads=2)
-    executor = Executor(backend, Policy((threshold, threshold), (1.0, 1.5, 0.7)))
+    executor = Executor(backend, Policy((threshold, 0.45), (1.0, 1.5, 0.7)))
     in_one_call = executor.run(some_rows())
     monkeypatch.setattr(backend, "answer", lambda batch, policy: None)
     step_by_step = executor.run(some_rows())
