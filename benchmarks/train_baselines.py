@@ -36,7 +36,7 @@ from itrex_sweet import (
 )
 
 METHODS = {
-    "sweet": dict(mode="sweet"),
+    "sweet": dict(mode="sweet", learn_to_exit=True),  # which moves no other weight
     "sweet+0.1": dict(mode="sweet", gradient_scale=0.1),
     "joint": dict(mode="joint"),
     "multi-model": None,

@@ -12,7 +12,7 @@ from typing import Any
 from itrex_sweet.errors import ConfigError
 
 MODES = ("sweet", "paper", "joint")
-CRITERIA = ("max_probability", "entropy", "margin", "patience", "patience_and_confidence")
+CRITERIA = ("max_probability", "entropy", "margin", "patience", "patience_and_confidence", "learned")
 
 DEFAULT_THRESHOLD = 0.9
 
@@ -71,6 +71,8 @@ class SweetConfig:
             baseline, plain summed losses.
         gradient_scale: share in [0, 1] of the gradient that passes from a segment to the one before it. 0 is
             SWEET; 1 would be joint training, for which there is `mode="joint"`.
+        learn_to_exit: every exit but the last also learns how likely it is right, for the criterion `"learned"`
+            (BERxiT, Xin et al., EACL 2021). Neither the encoder nor the exits' classifiers are moved by that.
 
     Raises:
         ConfigError: unknown mode, or a scale outside [0, 1] or set in joint mode.
@@ -79,6 +81,7 @@ class SweetConfig:
     exits: tuple[int, ...] | None = None
     mode: str = "sweet"
     gradient_scale: float = 0.0
+    learn_to_exit: bool = False
 
     def __post_init__(self) -> None:
         if self.exits is not None:
@@ -124,6 +127,7 @@ class Policy:
         temperatures: one per exit, positive; logits are divided by them.
         criterion: how confidence is read off the logits, one of `CRITERIA`; `itrex_sweet.criteria` has the formulas.
         patience: exits in a row that have to be sure, from 1, for `"patience_and_confidence"`; others ignore it.
+        deepest: place of the exit, from 0, that answers whoever reaches it; the last of all if absent.
 
     Raises:
         ConfigError: lengths that do not fit, values out of range, an unknown criterion.
@@ -133,6 +137,7 @@ class Policy:
     temperatures: tuple[float, ...]
     criterion: str = "max_probability"
     patience: int = 2
+    deepest: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "thresholds", tuple(float(value) for value in self.thresholds))
@@ -146,12 +151,19 @@ class Policy:
                 f"{len(self.thresholds)} thresholds for {len(self.temperatures)} exits: every exit but the last "
                 f"has one, so {len(self.temperatures) - 1} are needed."
             )
+        if self.deepest is not None and not 0 <= self.deepest < len(self.temperatures):
+            raise ConfigError(f"deepest={self.deepest}: places of {len(self.temperatures)} exits count from 0.")
         for value in self.thresholds:
             if not 0.0 <= value <= 1.0:
                 raise ConfigError(f"threshold {value}: a threshold lies in [0, 1]; 1 lets no row leave early.")
         for value in self.temperatures:
             if not (value > 0.0 and math.isfinite(value)):
                 raise ConfigError(f"temperature {value}: a temperature is positive and finite.")
+
+    @property
+    def answers_all(self) -> int:
+        """Place of the exit, from 0, that answers whoever reaches it."""
+        return len(self.thresholds) if self.deepest is None else self.deepest
 
     @classmethod
     def uniform(cls, num_exits: int, threshold: float = DEFAULT_THRESHOLD) -> Policy:
@@ -184,6 +196,7 @@ class Policy:
             "thresholds": list(self.thresholds),
             "temperatures": list(self.temperatures),
             "patience": self.patience,
+            **({} if self.deepest is None else {"deepest": self.deepest}),
         }
 
     @classmethod

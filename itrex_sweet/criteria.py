@@ -11,10 +11,14 @@ from collections.abc import Callable
 import numpy as np
 
 from itrex_sweet.config import Policy
+from itrex_sweet.errors import ConfigError
 
 # What a row's earlier exits said, (rows, something) float32; `None` before the first exit, and for criteria that look
 # at one exit alone.
 Memory = np.ndarray | None
+
+# (rows,) float32, what exits learned of themselves: the logit of being right; `None` where they did not.
+Certainty = np.ndarray | None
 
 
 def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -82,6 +86,37 @@ _OF_ONE_EXIT: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
 }
 
 
+def learned(policy: Policy, exit_index: int, logits: np.ndarray, certainty: Certainty) -> np.ndarray:
+    """Confidence as an exit's own estimate that it is right (BERxiT, Xin et al., EACL 2021).
+
+    The last exit answers whoever comes and has learned none: the largest probability stands there.
+
+    Args:
+        logits: (rows, labels) float32.
+        certainty: (rows,) float32, the logit of being right.
+
+    Returns:
+        (rows,) float32 in [0, 1]; NaN where the logits are not finite.
+
+    Raises:
+        ConfigError: the exits did not learn it.
+    """
+    if exit_index == len(policy.thresholds):
+        return max_probability(logits, policy.temperatures[exit_index])
+    if certainty is None:
+        raise ConfigError("criterion='learned' needs exits that learned how likely they are right.")
+    with np.errstate(over="ignore"):
+        shares = 1 / (1 + np.exp(-np.asarray(certainty, dtype=np.float32)))
+    return np.where(np.isfinite(logits).all(axis=-1), shares, np.float32("nan"))
+
+
+def apart(outputs: np.ndarray, num_labels: int) -> tuple[np.ndarray, Certainty]:
+    """Logits (..., labels) and certainty (...) of what exits say, (..., labels) or (..., labels + 1)."""
+    if outputs.shape[-1] == num_labels:
+        return outputs, None
+    return outputs[..., :num_labels], outputs[..., num_labels]
+
+
 def _agreeing_exits(policy: Policy, exit_index: int, logits: np.ndarray, memory: Memory) -> tuple[np.ndarray, Memory]:
     """Exits in a row, this one included, that gave this label, as a share of all exits (PABEE, arXiv 2006.04152).
 
@@ -113,47 +148,60 @@ def looks_back(policy: Policy) -> bool:
     return policy.criterion in _OF_SEVERAL_EXITS
 
 
-def confidence(policy: Policy, exit_index: int, logits: np.ndarray, memory: Memory = None) -> tuple[np.ndarray, Memory]:
+def confidence(
+    policy: Policy, exit_index: int, logits: np.ndarray, memory: Memory = None, certainty: Certainty = None
+) -> tuple[np.ndarray, Memory]:
     """Confidence of each row at an exit under a policy.
 
     Args:
         exit_index: place of the exit among the exits, from 0.
         logits: (rows, labels) float32.
         memory: what this returned for the same rows at the exit before.
+        certainty: (rows,) float32, for the criterion that reads it.
 
     Returns:
         (rows,) float32, NaN where the logits are not finite; and what to remember of the rows.
     """
+    if policy.criterion == "learned":
+        return learned(policy, exit_index, logits, certainty), None
     if looks_back(policy):
         return _OF_SEVERAL_EXITS[policy.criterion](policy, exit_index, logits, memory)
     return _OF_ONE_EXIT[policy.criterion](logits, policy.temperatures[exit_index]), None
 
 
-def confidence_at_every_exit(policy: Policy, logits: np.ndarray) -> np.ndarray:
+def confidence_at_every_exit(policy: Policy, logits: np.ndarray, certainties: np.ndarray | None = None) -> np.ndarray:
     """Confidences of rows that go through all exits.
 
     Args:
         logits: (rows, exits, labels) float32.
+        certainties: (rows, exits) float32, for the criterion that reads them.
 
     Returns:
         (rows, exits) float32.
     """
     columns, memory = [], None
     for place in range(logits.shape[1]):
-        column, memory = confidence(policy, place, logits[:, place], memory)
+        certainty = None if certainties is None else certainties[:, place]
+        column, memory = confidence(policy, place, logits[:, place], memory, certainty)
         columns.append(column)
     return np.stack(columns, axis=1)
 
 
+def is_switched_off(policy: Policy, exit_index: int) -> bool:
+    """Whether an exit answers no row, whatever it says, and says nothing that a later one looks back at: its probe need
+    not be computed. A threshold of 1 is met by no confidence."""
+    return exit_index < policy.answers_all and policy.thresholds[exit_index] >= 1.0 and not looks_back(policy)
+
+
 def may_leave(policy: Policy, exit_index: int, confidences: np.ndarray) -> np.ndarray:
-    """Which rows are answered at an exit; at the last one, all.
+    """Which rows are answered at an exit; at the policy's deepest one, all.
 
     NaN confidence never leaves early, so that a row whose logits broke is not answered before the end.
 
     Returns:
         (rows,) bool.
     """
-    if exit_index == len(policy.thresholds):
+    if exit_index >= policy.answers_all:
         return np.ones(len(confidences), dtype=bool)
     return confidences > policy.thresholds[exit_index]
 

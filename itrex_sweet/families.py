@@ -77,6 +77,10 @@ class Family:
         own = f"{EXIT_HEADS}.{exit_}"
         return self.head_dense if shares_pooler else f"{own}.dense", f"{own}.classifier"
 
+    def certainty_path(self, exit_: int) -> str:
+        """Path, from the model, of the linear layer that says how likely an exit before the last is right."""
+        return f"{EXIT_HEADS}.{exit_}.certainty"
+
     def activation_of_head(self, config: Any) -> str:
         """Name of the activation between pooler and classifier, as in `transformers.activations.ACT2FN`."""
         if self.head_activation.startswith("config."):

@@ -20,8 +20,9 @@ from itrex_sweet.artifact import Artifact, copy_artifact, open_artifact
 from itrex_sweet.config import Policy
 from itrex_sweet.errors import ArtifactError, ConfigError, InputError, NonFiniteLogitsError
 from itrex_sweet.hub import fetch
+from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.backends import load_backend
-from itrex_sweet.runtime.executor import DEFAULT_BATCH_SIZE, Answers, Executor
+from itrex_sweet.runtime.executor import DEFAULT_BATCH_SIZE, Executor
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.tokenization import TextReader
 
@@ -81,7 +82,7 @@ class SweetModelForSequenceClassification(OptimizedModel):
 
     @policy.setter
     def policy(self, policy: Policy) -> None:
-        self.executor.policy = policy.checked_for(self.artifact.exits)
+        self.executor.policy = self.artifact.checked(policy)
 
     def _warn_of_another_calibration(self) -> None:
         """Says so where the stored policy was calibrated on something else than what runs."""

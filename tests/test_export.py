@@ -19,8 +19,9 @@ from itrex_sweet.errors import ArtifactError, BackendUnavailable, ConfigError, E
 from itrex_sweet.export import description, onnx, torchscript
 from itrex_sweet.export.subgraphs import export_subgraphs
 from itrex_sweet.families import family_of
+from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.backends import load_backend
-from itrex_sweet.runtime.executor import Answers, Executor
+from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.weights import load_encoder
 from tests.quantized_encoders import PROJECTIONS, quantized

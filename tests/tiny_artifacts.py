@@ -39,7 +39,9 @@ WORDS = [
 ]  # of `tiny_tokenizer`
 
 
-def model_and_tensors(family: str, exits: tuple[int, ...], num_labels: int = 3, seed: int = 0):
+def model_and_tensors(
+    family: str, exits: tuple[int, ...], num_labels: int = 3, seed: int = 0, learn_to_exit: bool = False
+):
     """A plain model and its state dict with random heads for every exit but the last."""
     model = tiny_model(family, num_layers=exits[-1], num_labels=num_labels, seed=seed).eval()
     row = family_of(model.config)
@@ -53,9 +55,13 @@ def model_and_tensors(family: str, exits: tuple[int, ...], num_labels: int = 3, 
             for part in ("weight", "bias"):
                 shape = getattr(module, part).shape
                 tensors[f"{EXIT_HEADS}.{exit_}.{name}.{part}"] = 0.4 * torch.randn(shape, generator=generator)
+        if learn_to_exit:
+            path = row.certainty_path(exit_)
+            tensors[f"{path}.weight"] = torch.randn((1, module.weight.shape[1]), generator=generator)
+            tensors[f"{path}.bias"] = torch.randn(1, generator=generator)
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
-    config.sweet = SweetConfig(exits=exits).to_dict()
+    config.sweet = SweetConfig(exits=exits, learn_to_exit=learn_to_exit).to_dict()
     return model, config, tensors
 
 
@@ -65,9 +71,10 @@ def tiny_artifact(
     exits: tuple[int, ...] = (1, 2, 4),
     tokenizer=None,
     policy: Policy | None = None,
+    learn_to_exit: bool = False,
 ) -> Artifact:
     """An early-exit artifact of a tiny random model."""
-    _, config, tensors = model_and_tensors(family, exits)
+    _, config, tensors = model_and_tensors(family, exits, learn_to_exit=learn_to_exit)
     return write_artifact(directory, config=config, tensors=tensors, tokenizer=tokenizer, policy=policy)
 
 

@@ -14,7 +14,7 @@ from record import OwnSeconds
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.config import Policy
 from itrex_sweet.evaluation.report import only_at
-from itrex_sweet.runtime.executor import Answers
+from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.ragged import TokenBatch
 
 

@@ -72,6 +72,24 @@ class Artifact:
         return tuple(accumulate(self.exits)) if self.architecture == CASCADE else self.exits
 
     @property
+    def learned_to_exit(self) -> bool:
+        """Whether exits know how likely they are right, which the criterion `"learned"` reads."""
+        return bool((self.config.get("sweet") or {}).get("learn_to_exit")) and not self.stages
+
+    def checked(self, policy: Policy) -> Policy:
+        """The policy, if this artifact can run under it.
+
+        Raises:
+            ConfigError: it is for other exits, or reads what these exits did not learn.
+        """
+        if policy.criterion == "learned" and not self.learned_to_exit:
+            raise ConfigError(
+                "criterion='learned' needs exits that learned how likely they are right: train with "
+                "SweetCallback(learn_to_exit=True) (--learn-to-exit)."
+            )
+        return policy.checked_for(self.exits)
+
+    @property
     def label_names(self) -> tuple[str, ...]:
         """Names of the labels, by id."""
         by_id = self.config.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"}

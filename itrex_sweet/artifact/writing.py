@@ -134,7 +134,7 @@ def copy_artifact(
         ConfigError: a policy for other exits.
         ArtifactError: the target cannot be written; what was there before is untouched.
     """
-    policy = (policy or artifact.policy).checked_for(artifact.exits)
+    policy = artifact.checked(policy or artifact.policy)
     if calibration is None and policy == artifact.policy:
         calibration = artifact.calibration
     settings = _settings(

@@ -92,6 +92,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="share in [0, 1] of the gradient that passes between segments",
     )
     method.add_argument(
+        "--learn-to-exit", action="store_true", help="exits also learn how likely they are right (criterion learned)"
+    )
+    method.add_argument(
         "--lora", type=options.positive, nargs="?", const=_LORA_RANK, metavar="RANK",
         help=f"train low-rank adapters, merged at the end, not all weights (rank {_LORA_RANK} if not given)",
     )  # fmt: skip
@@ -159,7 +162,7 @@ def _train(
         folder = plan.checkpoints
         models = train_multi_model(model, exits, lambda part, exit_: make_trainer(part, folder / f"exit_{exit_}", []))
         return save_cascade(models, args.output, tokenizer, provenance=provenance)
-    callback = SweetCallback(exits=exits, mode=args.mode, gradient_scale=args.gradient_scale or 0.0)
+    callback = SweetCallback(exits, args.mode, args.gradient_scale or 0.0, learn_to_exit=args.learn_to_exit)
     trainer = make_trainer(model, plan.checkpoints, [callback])
     trainer.train(resume_from_checkpoint=plan.resume_from)
     return save_artifact(trainer.model, args.output, tokenizer, provenance=provenance)
@@ -174,6 +177,7 @@ def _provenance(args: argparse.Namespace, plan: TrainingPlan, exits: tuple[int, 
         "mode": args.mode,
         "exits": list(exits),
         "gradient_scale": args.gradient_scale or 0.0,
+        "learn_to_exit": args.learn_to_exit,
         "adapters": f"LoRA, rank {args.lora}" if args.lora else "none",
         "freeze_backbone": args.freeze_backbone,
         "rows": len(train),

@@ -64,6 +64,16 @@ struct sweet_description {
     int32_t hidden;
 };
 
+// When a row may leave. An exit whose threshold is 1 or more lets nobody go, and is not probed.
+struct sweet_policy {
+    const float* temperatures;  // one per exit
+    const float* thresholds;    // one for each exit but the last
+    int32_t labels;             // a head's first outputs are their logits
+    int32_t deepest;            // the exit, from 0, that answers whoever reaches it
+    int32_t learned;            // confidence: 0: `sweet_confidence`; 1: the logistic of a head's last output, at the model's
+    int32_t unused;             // last exit as with 0
+};
+
 struct sweet_model;
 
 // Packs a model; null if it cannot be (see `sweet_error`). `threads` ≥ 1 is what every call on it uses.
@@ -88,12 +98,12 @@ SWEET_API int32_t sweet_advance(sweet_model* model, int32_t exit, int32_t rows, 
 // The largest softmax probability of each row of logits (rows, labels) divided by a temperature, what a row is let go by;
 // not a number where a logit is not finite.
 SWEET_API int32_t sweet_confidence(int32_t rows, int32_t labels, const float* logits, float temperature, float* confidences);
-// A batch through the exits, rows leaving when `sweet_confidence` exceeds the exit's threshold: one call for what `embed`,
-// `probe` and `advance` do in many. `temperatures` has one value per exit, `thresholds` one for each but the last. Writes
-// for every row the logits (rows, labels) that answered, at which exit, from 0, and the confidence.
-SWEET_API int32_t sweet_answer(sweet_model* model, int32_t rows, const int64_t* lengths, const int64_t* ids,
-                               const int64_t* token_types, const int64_t* positions, const float* temperatures,
-                               const float* thresholds, float* logits, int64_t* exits, float* confidences);
+// A batch through the exits, rows leaving when their confidence exceeds the exit's threshold: one call for what `embed`,
+// `probe` and `advance` do in many. Writes for every row the logits (rows, labels) that answered, at which exit, from 0,
+// and the confidence.
+SWEET_API int32_t sweet_answer(sweet_model* model, const sweet_policy* policy, int32_t rows, const int64_t* lengths,
+                               const int64_t* ids, const int64_t* token_types, const int64_t* positions, float* logits,
+                               int64_t* exits, float* confidences);
 
 // Name of the instruction set this object was built for: "portable", "avx2", "avx512_vnni", "avx512_bf16" or "amx".
 SWEET_API const char* sweet_isa();

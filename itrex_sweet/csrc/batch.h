@@ -7,6 +7,7 @@
 #include <numeric>
 #include <vector>
 
+#include "api.h"
 #include "buffer.h"
 
 // The largest softmax probability: 1 over the sum of all, the largest scaled to 1.
@@ -16,6 +17,20 @@ inline float max_probability(const float* logits, int labels, float temperature)
     for (int label = 0; label < labels; ++label) total += std::exp(logits[label] / temperature - most);
     return 1.0f / total;
 }
+
+// What a row is let go by.
+struct Confidence {
+    const sweet_policy& policy;
+    int32_t outputs;
+    bool learned;
+
+    float operator()(const float* said, int32_t exit) const {
+        if (!learned) return max_probability(said, policy.labels, policy.temperatures[exit]);
+        for (int32_t label = 0; label < policy.labels; ++label)
+            if (!std::isfinite(said[label])) return NAN;
+        return 1.0f / (1.0f + std::exp(-said[outputs - 1]));
+    }
+};
 
 // The rows of a batch that are still on their way, in the order in which they came.
 struct Batch {

@@ -102,12 +102,11 @@ int32_t sweet_confidence(int32_t rows, int32_t labels, const float* logits, floa
     });
 }
 
-int32_t sweet_answer(sweet_model* model, int32_t rows, const int64_t* lengths, const int64_t* ids, const int64_t* token_types,
-                     const int64_t* positions, const float* temperatures, const float* thresholds, float* logits,
-                     int64_t* exits, float* confidences) {
-    return guarded([&] {
-        model->answer(rows, lengths, ids, token_types, positions, temperatures, thresholds, logits, exits, confidences);
-    });
+int32_t sweet_answer(sweet_model* model, const sweet_policy* policy, int32_t rows, const int64_t* lengths, const int64_t* ids,
+                     const int64_t* token_types, const int64_t* positions, float* logits, int64_t* exits,
+                     float* confidences) {
+    return guarded(
+        [&] { model->answer(*policy, rows, lengths, ids, token_types, positions, logits, exits, confidences); });
 }
 
 const char* sweet_isa() { return kInstructionSet; }

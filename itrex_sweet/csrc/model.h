@@ -97,31 +97,36 @@ class sweet_model {
         probe_here(given...);
     }
 
-    void answer(int32_t rows, const int64_t* lengths, const int64_t* ids, const int64_t* types, const int64_t* positions,
-                const float* temperatures, const float* thresholds, float* logits, int64_t* exits, float* confidences) {
+    void answer(const sweet_policy& policy, int32_t rows, const int64_t* lengths, const int64_t* ids, const int64_t* types,
+                const int64_t* positions, float* logits, int64_t* exits, float* confidences) {
         const auto guard = pool_.lock();
         const int64_t tokens = packed(rows, lengths).tokens();
-        const int32_t labels = heads_.back().classifier.out, last = static_cast<int32_t>(exits_.size()) - 1;
+        const int32_t outputs = heads_.back().classifier.out, last = static_cast<int32_t>(exits_.size()) - 1;
+        if (policy.labels < 1 || policy.labels > outputs || policy.deepest < 0 || policy.deepest > last)
+            throw std::invalid_argument("a policy for other exits or labels");
         Batch& batch = batch_;
-        batch.start(rows, lengths, labels, tokens * hidden_);
+        batch.start(rows, lengths, outputs, tokens * hidden_);
         embed_here(rows, lengths, ids, types, positions, batch.states.get(), batch.starts.data());
         for (int32_t exit = 0; rows > 0; ++exit) {
-            probe_here(exit, rows, batch.starts.data(), batch.lengths.data(), batch.logits.get());
-            int32_t kept = 0;
-            for (int32_t place = 0; place < rows; ++place) {
-                const float* said = batch.logits.get() + int64_t{place} * labels;
-                const float confidence = max_probability(said, labels, temperatures[exit]);
-                if (exit == last || confidence > thresholds[exit]) {
-                    const int64_t row = batch.rows[static_cast<size_t>(place)];
-                    std::copy_n(said, labels, logits + row * labels);
-                    exits[row] = exit;
-                    confidences[row] = confidence;
-                } else {
-                    batch.keep(place, kept++);
+            if (exit == policy.deepest || policy.thresholds[exit] < 1.0f) {
+                probe_here(exit, rows, batch.starts.data(), batch.lengths.data(), batch.logits.get());
+                const Confidence confidence_of{policy, outputs, policy.learned != 0 && exit < last};
+                int32_t kept = 0;
+                for (int32_t place = 0; place < rows; ++place) {
+                    const float* said = batch.logits.get() + int64_t{place} * outputs;
+                    const float confidence = confidence_of(said, exit);
+                    if (exit == policy.deepest || confidence > policy.thresholds[exit]) {
+                        const int64_t row = batch.rows[static_cast<size_t>(place)];
+                        std::copy_n(said, policy.labels, logits + row * policy.labels);
+                        exits[row] = exit;
+                        confidences[row] = confidence;
+                    } else {
+                        batch.keep(place, kept++);
+                    }
                 }
+                rows = kept;
+                if (rows == 0) break;
             }
-            rows = kept;
-            if (rows == 0) break;
             advance_here(exit, rows, batch.starts.data(), batch.lengths.data(), batch.next_states.get(),
                          batch.next_starts.data());
             batch.go_on();

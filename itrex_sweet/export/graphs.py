@@ -79,7 +79,7 @@ def subgraphs_of(artifact: Artifact) -> Subgraphs:
             for encoder, stage, exit_ in zip(encoders, artifact.stages, artifact.exits, strict=True)
         ]
     else:
-        encoders = [load_encoder(artifact)]
+        encoders = [load_encoder(artifact, with_certainty=False)]
         parts = [_of_model(encoders[0], artifact.exits, "")]
     limits = [encoder.max_tokens for encoder in encoders if encoder.max_tokens is not None]
     return Subgraphs(

@@ -109,7 +109,10 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class Head:
-    """What an exit answers with: linear, activation, linear on the first token's state."""
+    """What an exit answers with: linear, activation, linear on the first token's state.
+
+    Behind the labels, `classifier` may have one more output, see `Encoder.num_labels`.
+    """
 
     dense: Linear
     activation: str
@@ -122,6 +125,7 @@ class Encoder:
 
     Args:
         heads: one per exit, in order.
+        num_labels: of every exit. A head with one output more gives, as the last, the logit of being right.
         num_attention_heads: of every layer.
         activation: of the feed-forward part.
         score_scale: the attention scores' divisor.
@@ -133,6 +137,7 @@ class Encoder:
     embeddings: Embeddings
     layers: tuple[Layer, ...]
     heads: tuple[Head, ...]
+    num_labels: int
     num_attention_heads: int
     activation: str
     score_scale: float

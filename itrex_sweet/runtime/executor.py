@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
-from itrex_sweet import criteria
 from itrex_sweet.config import Policy
-from itrex_sweet.runtime.backends.base import Backend, Hidden
+from itrex_sweet.criteria import apart
+from itrex_sweet.runtime.answers import Answers
+from itrex_sweet.runtime.anytime import answer_until
+from itrex_sweet.runtime.backends.base import Backend
+from itrex_sweet.runtime.on_the_way import OnTheWay, WaitingRows, at_exit
 from itrex_sweet.runtime.ragged import TokenBatch
 
 DEFAULT_BATCH_SIZE = 32
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Rows answered, each at one exit.
-
-    Args:
-        rows: (rows,) int64, the caller's numbering.
-        logits: (rows, labels) float32, of the exit that answered.
-        exit_index: (rows,) int64, place of that exit among the exits, from 0.
-        confidence: (rows,) float32, by the policy's criterion.
-    """
-
-    rows: np.ndarray
-    logits: np.ndarray
-    exit_index: np.ndarray
-    confidence: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
 
 class Executor:
@@ -57,7 +38,13 @@ class Executor:
         """Exits of the artifact."""
         return len(self.backend.artifact.exits)
 
-    def run(self, batch: TokenBatch, policy: Policy | None = None, batch_size: int | None = None) -> Answers:
+    def run(
+        self,
+        batch: TokenBatch,
+        policy: Policy | None = None,
+        batch_size: int | None = None,
+        deadline: float | None = None,
+    ) -> Answers:
         """Answers every row once, in the caller's order.
 
         Rows are taken in order of length, so that those computed together are alike; no answer depends on it.
@@ -66,14 +53,20 @@ class Executor:
             batch: any number of rows; none is fine.
             policy: instead of the executor's.
             batch_size: instead of the executor's, in rows.
+            deadline: as `time.perf_counter` counts, in seconds: when it is passed, rows are answered with the best
+                exit they have reached (`runtime.anytime`).
         """
-        size = batch_size or self.batch_size
-        if 0 < len(batch) <= size:
-            return self._run_one(batch, policy or self.policy)
+        policy, size = policy or self.policy, batch_size or self.batch_size
+        if 0 < len(batch) <= size and deadline is None:
+            return self._run_one(batch, policy)
         order = np.argsort(batch.lengths, kind="stable")
-        batches = (batch.select(order[start : start + size]) for start in range(0, len(order), size))
-        answers = _joined([_none(self.backend.num_labels), *self.stream(batches, policy, size)])
-        return _in_order(dataclasses.replace(answers, rows=order[answers.rows]))
+        places = [order[start : start + size] for start in range(0, len(order), size)]
+        batches = ((part, batch.select(part)) for part in places)
+        if deadline is not None:
+            return answer_until(deadline, self.backend, policy, batches, len(batch), size)
+        none = Answers.none(self.backend.num_labels)
+        answers = Answers.joined([none, *self.stream((part for _, part in batches), policy, size)])
+        return dataclasses.replace(answers, rows=order[answers.rows]).in_order()
 
     def _run_one(self, batch: TokenBatch, policy: Policy) -> Answers:
         """One batch through all exits: nobody has to wait for other rows."""
@@ -82,13 +75,13 @@ class Executor:
         parts = []
         on_way = OnTheWay(np.arange(len(batch)), self.backend.embed(batch))
         for exit_index in range(self.num_exits):
-            answers, on_way = self._at_exit(exit_index, on_way, policy)
+            answers, on_way = at_exit(self.backend, policy, exit_index, on_way)
             if answers is not None:
                 parts.append(answers)
             if not len(on_way):
                 break
-            on_way = self._advance(exit_index, on_way)
-        return parts[0] if len(parts) == 1 else _in_order(_joined(parts))
+            on_way = on_way.advance(self.backend, exit_index)
+        return parts[0] if len(parts) == 1 else Answers.joined(parts).in_order()
 
     def stream(
         self, batches: Iterable[TokenBatch], policy: Policy | None = None, refill: int | None = None
@@ -105,7 +98,7 @@ class Executor:
         """
         policy = policy or self.policy
         refill = refill or self.batch_size
-        waiting = [_WaitingRows(self.backend) for _ in range(self.num_exits - 1)]
+        waiting = [WaitingRows(self.backend) for _ in range(self.num_exits - 1)]
         taken = 0
         for batch in batches:
             rows = np.arange(taken, taken + len(batch), dtype=np.int64)
@@ -117,121 +110,35 @@ class Executor:
 
     def logits_at_every_exit(self, batch: TokenBatch, batch_size: int | None = None) -> np.ndarray:
         """Logits of every exit for every row, none leaving early: (rows, exits, labels) float32."""
+        return apart(self.outputs_at_every_exit(batch, batch_size), self.backend.num_labels)[0]
+
+    def outputs_at_every_exit(self, batch: TokenBatch, batch_size: int | None = None) -> np.ndarray:
+        """All that every exit says of every row, as `Backend.probe` gives it: (rows, exits, outputs) float32."""
         size = batch_size or self.batch_size
-        logits = np.empty((len(batch), self.num_exits, self.backend.num_labels), dtype=np.float32)
+        outputs = np.empty((len(batch), self.num_exits, self.backend.num_outputs), dtype=np.float32)
         order = np.argsort(batch.lengths, kind="stable")
         for start in range(0, len(order), size):
             rows = order[start : start + size]
             hidden = self.backend.embed(batch.select(rows))
             for exit_index in range(self.num_exits):
-                logits[rows, exit_index] = self.backend.probe(exit_index, hidden)
+                outputs[rows, exit_index] = self.backend.probe(exit_index, hidden)
                 if exit_index + 1 < self.num_exits:
                     hidden = self.backend.advance(exit_index, hidden)
-        return logits
+        return outputs
 
-    def _drain(self, waiting: list[_WaitingRows], least: int, count: int, policy: Policy) -> Iterator[Answers]:
+    def _drain(self, waiting: list[WaitingRows], least: int, count: int, policy: Policy) -> Iterator[Answers]:
         """Runs segments, `count` rows at a time, while at least `least` rows wait before one; shallow ones first."""
         for exit_index, queue in enumerate(waiting):
             while len(queue) >= least:
-                on_way = self._advance(exit_index, queue.take(count))
+                on_way = queue.take(count).advance(self.backend, exit_index)
                 yield from self._pass_exit(exit_index + 1, on_way, policy, waiting)
 
     def _pass_exit(
-        self, exit_index: int, on_way: OnTheWay, policy: Policy, waiting: list[_WaitingRows]
+        self, exit_index: int, on_way: OnTheWay, policy: Policy, waiting: list[WaitingRows]
     ) -> Iterator[Answers]:
         """Who is confident is answered, the others wait for the next segment."""
-        answers, on_way = self._at_exit(exit_index, on_way, policy)
+        answers, on_way = at_exit(self.backend, policy, exit_index, on_way)
         if len(on_way):
             waiting[exit_index].put(on_way)
         if answers is not None:
             yield answers
-
-    def _at_exit(self, exit_index: int, on_way: OnTheWay, policy: Policy) -> tuple[Answers | None, OnTheWay]:
-        """Probes an exit: who is answered there, if anyone, and who goes on."""
-        logits = self.backend.probe(exit_index, on_way.hidden)
-        confidences, memory = self.backend.confidence(policy, exit_index, logits, on_way.memory)
-        on_way = dataclasses.replace(on_way, memory=memory)
-        leaving = criteria.may_leave(policy, exit_index, confidences)
-        count = int(np.count_nonzero(leaving))
-        if count == 0:
-            return None, on_way
-        exits = np.full(count, exit_index, dtype=np.int64)
-        if count == len(on_way):
-            return Answers(on_way.rows, logits, exits, confidences), OnTheWay(on_way.rows[:0], on_way.hidden)
-        answers = Answers(on_way.rows[leaving], logits[leaving], exits, confidences[leaving])
-        return answers, on_way.select(np.flatnonzero(~leaving))
-
-    def _advance(self, exit_index: int, on_way: OnTheWay) -> OnTheWay:
-        return dataclasses.replace(on_way, hidden=self.backend.advance(exit_index, on_way.hidden))
-
-
-@dataclass(frozen=True)
-class OnTheWay:
-    """Rows that are not answered yet.
-
-    Args:
-        rows: (rows,) int64, the caller's numbering.
-        hidden: their states.
-        memory: what the policy's criterion remembers of them.
-    """
-
-    rows: np.ndarray
-    hidden: Hidden
-    memory: criteria.Memory = None
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def select(self, places: np.ndarray) -> OnTheWay:
-        """The rows at these places, in that order."""
-        memory = None if self.memory is None else self.memory[places]
-        return OnTheWay(self.rows[places], self.hidden.select(places), memory)
-
-
-class _WaitingRows:
-    """Survivors of several batches at one exit, first come, first served."""
-
-    def __init__(self, backend: Backend):
-        self._backend = backend
-        self._parts: deque[OnTheWay] = deque()
-
-    def __len__(self) -> int:
-        return sum(map(len, self._parts))
-
-    def put(self, on_way: OnTheWay) -> None:
-        self._parts.append(on_way)
-
-    def take(self, count: int) -> OnTheWay:
-        """The first `count` rows, or all there are."""
-        taken: list[OnTheWay] = []
-        while self._parts and count > 0:
-            part = self._parts.popleft()
-            if len(part) > count:
-                self._parts.appendleft(part.select(np.arange(count, len(part))))
-                part = part.select(np.arange(count))
-            count -= len(part)
-            taken.append(part)
-        rows = np.concatenate([part.rows for part in taken])
-        memories = [part.memory for part in taken if part.memory is not None]
-        memory = np.concatenate(memories) if memories else None
-        return OnTheWay(rows, self._backend.merge([part.hidden for part in taken]), memory)
-
-
-def _none(labels: int) -> Answers:
-    no_rows = np.zeros(0, dtype=np.int64)
-    return Answers(no_rows, np.zeros((0, labels), np.float32), no_rows, np.zeros(0, np.float32))
-
-
-def _in_order(answers: Answers) -> Answers:
-    """Sorted by the caller's numbering."""
-    order = np.argsort(answers.rows, kind="stable")
-    return Answers(answers.rows[order], answers.logits[order], answers.exit_index[order], answers.confidence[order])
-
-
-def _joined(parts: list[Answers]) -> Answers:
-    return Answers(
-        np.concatenate([part.rows for part in parts]),
-        np.concatenate([part.logits for part in parts]),
-        np.concatenate([part.exit_index for part in parts]),
-        np.concatenate([part.confidence for part in parts]),
-    )

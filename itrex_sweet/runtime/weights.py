@@ -25,25 +25,38 @@ from itrex_sweet.runtime.encoder import (
 )
 
 
-def load_encoder(artifact: Artifact, tensors: Mapping[str, torch.Tensor] | None = None) -> Encoder:
+def load_encoder(
+    artifact: Artifact, tensors: Mapping[str, torch.Tensor] | None = None, with_certainty: bool | None = None
+) -> Encoder:
     """Reads an artifact's weights: float32, and 8-bit integers where it was quantized.
 
     Args:
         artifact: opened by `open_artifact`.
         tensors: instead of those of its weights file, under the same names.
+        with_certainty: whether heads also give what they learned of being right; by default, if they did.
 
     Raises:
         ArtifactError: a tensor is missing or has a shape that does not fit.
         UnsupportedModelError: the config is of no family in the table.
     """
     config = artifact.model_config()
-    return _Reader(artifact, config, family_of(config), artifact.tensors() if tensors is None else tensors).encoder()
+    tensors = artifact.tensors() if tensors is None else tensors
+    with_certainty = artifact.learned_to_exit if with_certainty is None else with_certainty
+    return _Reader(artifact, config, family_of(config), tensors, with_certainty).encoder()
 
 
 class _Reader:
     """Takes tensors by canonical name out of one artifact, checking shapes."""
 
-    def __init__(self, artifact: Artifact, config: Any, family: Family, tensors: Mapping[str, torch.Tensor]):
+    def __init__(
+        self,
+        artifact: Artifact,
+        config: Any,
+        family: Family,
+        tensors: Mapping[str, torch.Tensor],
+        with_certainty: bool,
+    ):
+        self.with_certainty = with_certainty
         self.artifact, self.config, self.family, self.tensors = artifact, config, family, tensors
         self.hidden = config.hidden_size
         self.eps = family.eps_of_norms(config)
@@ -58,6 +71,7 @@ class _Reader:
             embeddings=embeddings,
             layers=tuple(self.layer(index, table) for index in range(depth)),
             heads=tuple(self.head(exit_, depth) for exit_ in self.artifact.exits),
+            num_labels=config.num_labels,
             num_attention_heads=heads,
             activation=getattr(config, family.hidden_act),
             score_scale=(self.head_size * self.score_terms) ** 0.5,
@@ -191,12 +205,21 @@ class _Reader:
         return tuple(part.reshape(self.hidden, *fused.shape[1:]) for part in by_head.unbind(1))
 
     def head(self, exit_: int, depth: int) -> Head:
-        dense, classifier = self.family.head_paths(exit_, depth, self.artifact.shares_pooler)
+        dense, path = self.family.head_paths(exit_, depth, self.artifact.shares_pooler)
+        classifier = self.linear(path, self.config.num_labels)
+        if self.with_certainty:
+            classifier = _with_row(classifier, self.certainty(exit_, depth))
         return Head(
             dense=self.linear(dense, self.hidden),
             activation=self.family.activation_of_head(self.config),
-            classifier=self.linear(classifier, self.config.num_labels),
+            classifier=classifier,
         )
+
+    def certainty(self, exit_: int, depth: int) -> Linear:
+        """What gives the logit of being right; the last exit, which answers whoever comes, has learned none."""
+        if exit_ == depth:
+            return Linear(torch.zeros(1, self.hidden), torch.zeros(1))
+        return self.linear(self.family.certainty_path(exit_), 1)
 
     # ------------------------------------------------------------------ DeBERTa
 
@@ -271,6 +294,12 @@ class _Reader:
             activation=getattr(self.config, "conv_act", "tanh"),
             norm=self.norm(self.in_backbone(self.family.relative["convolution_norm"])),
         )
+
+
+def _with_row(classifier: Linear, row: Linear) -> Linear:
+    """One layer for both: the row comes behind the classifier's."""
+    bias = torch.zeros(len(classifier.weight)) if classifier.bias is None else classifier.bias
+    return Linear(torch.cat([classifier.weight, row.weight]), torch.cat([bias, row.bias]))
 
 
 def _max_tokens(positions: torch.Tensor | None, uncounted_token: int | None) -> int | None:

@@ -2,7 +2,7 @@
 
 from itrex_sweet.training.attachment import Attachment, attach, attachment_of, detach, plain_state_dict
 from itrex_sweet.training.callback import SweetCallback
-from itrex_sweet.training.clipping import clip_by_segment
+from itrex_sweet.training.clipping import clip_by_group
 from itrex_sweet.training.export import save_artifact, save_cascade
 from itrex_sweet.training.heads import ExitHead
 from itrex_sweet.training.losses import classification_loss
@@ -15,7 +15,7 @@ __all__ = [
     "attach",
     "attachment_of",
     "classification_loss",
-    "clip_by_segment",
+    "clip_by_group",
     "detach",
     "plain_state_dict",
     "save_artifact",

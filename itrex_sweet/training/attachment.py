@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import logging
 import os
@@ -16,13 +17,14 @@ from itrex_sweet.errors import TrainingSetupError, UnsupportedModelError
 from itrex_sweet.families import EXIT_HEADS, Family, family_of
 from itrex_sweet.training.gradients import cut
 from itrex_sweet.training.heads import ExitHead, head_like_the_models_own, module_at, own_head
-from itrex_sweet.training.losses import checked_labels, classification_loss
+from itrex_sweet.training.losses import certainty_loss, checked_labels, classification_loss
 from itrex_sweet.training.peft_models import (
     is_peft_model,
     keep_with_adapter,
     merged_copy,
     refuse_unfit_adapters,
     underlying_model,
+    without_wrappers,
 )
 from itrex_sweet.training.saved_heads import saved_heads
 
@@ -41,7 +43,7 @@ class Attachment:
 
     Made by `attach`. While attached, `model(..., labels=labels)` answers as before, except that `output.loss`
     is the plain sum of all exits' cross-entropies in float32 (SWEET, arXiv 2306.02307, section 4), in
-    evaluation too.
+    evaluation too; where exits learn to exit, the errors of what they learn are added to it.
 
     Every hook is a method of this object, so a deep copy of the model has working exits of its own.
 
@@ -51,6 +53,7 @@ class Attachment:
         exits: counts of layers, the last the full depth.
         exit_logits: exit → (rows, labels), of the last forward, detached.
         exit_losses: exit → scalar float32, mean over labelled rows, of the last forward, detached.
+        exit_certainties: exit → (rows,) logits of being right, of the last forward, detached; of exits that learn it.
         labels: (rows,) int64 of the last forward, or `None`.
         trained_on: the rows it was last trained on, where a Trainer's data told; written into the artifact.
     """
@@ -61,6 +64,7 @@ class Attachment:
         self.exits: tuple[int, ...] = config.exits
         self.exit_logits: dict[int, torch.Tensor] = {}
         self.exit_losses: dict[int, torch.Tensor] = {}
+        self.exit_certainties: dict[int, torch.Tensor] = {}
         self.labels: torch.Tensor | None = None
         self.trained_on: Fingerprints | None = None
         self._family = family
@@ -71,6 +75,7 @@ class Attachment:
         self._capturing = False
         self._hidden: dict[int, torch.Tensor] = {}
         self._logits: dict[int, torch.Tensor] = {}
+        self._certainties: dict[int, torch.Tensor] = {}
         self._num_items: torch.Tensor | int | None = None
         self._hooks = self._register()
 
@@ -96,6 +101,23 @@ class Attachment:
             default = self.exits[0] if id(parameter) in first else self.exits[-1]
             segments[owner.get(id(parameter), default)].append((name, parameter))
         return segments
+
+    def clipping_groups(self) -> list[list[nn.Parameter]]:
+        """Every parameter, once: those whose gradients are clipped to one norm stand together.
+
+        In `sweet` mode that is a segment and its head, else the whole model; what a head learns about being right is
+        always by itself, so that it shortens nothing else's steps.
+        """
+        certainties = [
+            list(without_wrappers(head).certainty.parameters())
+            for head in self._heads().values()
+            if self.config.learn_to_exit
+        ]
+        apart = {id(parameter) for group in certainties for parameter in group}
+        segments = [[parameter for _, parameter in named] for named in self.parameters_by_segment().values()]
+        if self.config.mode != "sweet":
+            segments = [[parameter for segment in segments for parameter in segment]]
+        return [[one for one in segment if id(one) not in apart] for segment in segments] + certainties
 
     def head_parameters(self) -> list[tuple[str, nn.Parameter]]:
         """(name, parameter) of the exit heads that were added; not of the model's own."""
@@ -199,18 +221,23 @@ class Attachment:
                 raise TrainingSetupError(
                     f"the layer after exit {exit_} was not run through its module: its input is unknown."
                 )
-            self._logits[exit_] = head(self._hidden[exit_][:, 0], shared)
+            said = head(self._hidden[exit_][:, 0], shared)
+            if self.config.learn_to_exit:
+                said, self._certainties[exit_] = said[:, :-1], said[:, -1]
+            self._logits[exit_] = said
 
     def _after_model(self, model: nn.Module, args: tuple, output: Any) -> Any:
         has_loss = self.labels is not None
         is_tuple = isinstance(output, tuple)
         logits = {**self._logits, self.exits[-1]: output[int(has_loss)] if is_tuple else output.logits}
-        num_items = self._num_items
+        num_items, certainties = self._num_items, self._certainties
         self._forget_forward()
         self.exit_logits = {exit_: value.detach() for exit_, value in logits.items()}
+        self.exit_certainties = {exit_: value.detach() for exit_, value in certainties.items()}
         if not has_loss:
             return None
         losses = [classification_loss(value, self.labels, num_items) for value in logits.values()]
+        losses += [certainty_loss(value, logits[exit_], self.labels, num_items) for exit_, value in certainties.items()]
         with torch.no_grad():
             self.exit_losses = {
                 exit_: classification_loss(value, self.labels) for exit_, value in self.exit_logits.items()
@@ -224,8 +251,8 @@ class Attachment:
     def _forget_forward(self) -> None:
         """Also what a forward that raised has left behind; no tensor with a graph outlives its forward."""
         self._capturing = False
-        self._hidden, self._logits, self._num_items = {}, {}, None
-        self.exit_logits, self.exit_losses = {}, {}
+        self._hidden, self._logits, self._certainties, self._num_items = {}, {}, {}, None
+        self.exit_logits, self.exit_losses, self.exit_certainties = {}, {}, {}
 
     def _labels_in(self, args: tuple, kwargs: dict) -> torch.Tensor | None:
         return args[self._position_of_labels] if self._position_of_labels < len(args) else kwargs.get("labels")
@@ -268,7 +295,10 @@ def attach(
     saved = getattr(base.config, "sweet", None)
     config = _settings(config, saved, depth)
 
-    heads = {exit_: head_like_the_models_own(base, family, not config.shares_pooler) for exit_ in config.exits[:-1]}
+    heads = {
+        exit_: head_like_the_models_own(base, family, not config.shares_pooler, config.learn_to_exit)
+        for exit_ in config.exits[:-1]
+    }
     if heads and (saved or heads_from is not None):
         _restore(heads, heads_from, base)
     modules = nn.ModuleDict()
@@ -357,15 +387,21 @@ def _settings(config: SweetConfig | None, saved: dict[str, Any] | None, depth: i
     if config is None:
         return before
     if config.exits is None:
-        config = SweetConfig(exits=before.exits, mode=config.mode, gradient_scale=config.gradient_scale)
+        config = dataclasses.replace(config, exits=before.exits)
     config = config.resolved(depth)
-    if config.exits != before.exits or config.shares_pooler != before.shares_pooler:
+    if _shape_of_heads(config) != _shape_of_heads(before):
+        was, asked = (
+            f"exits={each.exits}, mode={each.mode!r}, learn_to_exit={each.learn_to_exit}" for each in (before, config)
+        )
         raise TrainingSetupError(
-            f"the model was saved with exits={before.exits}, mode={before.mode!r}, and now "
-            f"exits={config.exits}, mode={config.mode!r} are asked for, which its heads do not fit. Ask for "
+            f"the model was saved with {was}, and now {asked} are asked for, which its heads do not fit. Ask for "
             "the former, or start with new heads: `del model.config.sweet` before attaching."
         )
     return config
+
+
+def _shape_of_heads(config: SweetConfig) -> tuple:
+    return config.exits, config.shares_pooler, config.learn_to_exit
 
 
 def _restore(heads: dict[int, ExitHead], heads_from: str | os.PathLike | None, model: nn.Module) -> None:

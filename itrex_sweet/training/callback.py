@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -13,7 +14,7 @@ from transformers.trainer_callback import ExportableState
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import TrainingSetupError
 from itrex_sweet.training.attachment import WRAPPED_LATER, Attachment, attach, attachment_of
-from itrex_sweet.training.clipping import clip_by_segment
+from itrex_sweet.training.clipping import clip_by_group
 from itrex_sweet.training.exit_metrics import ExitPredictions, mean_over_processes
 from itrex_sweet.training.trained_rows import fingerprints_of
 
@@ -34,6 +35,8 @@ class SweetCallback(TrainerCallback, ExportableState):
             takes those the model was saved with, or `default_exits` of its depth.
         mode: `"sweet"`, `"paper"` or `"joint"`, see `SweetConfig`.
         gradient_scale: share in [0, 1] of the gradient that passes from a segment to the one before it.
+        learn_to_exit: every exit but the last also learns how likely it is right, for the criterion `"learned"`;
+            nothing else of the training is changed by it.
         compute_metrics: as the Trainer's, applied to every exit: a value named `matthews` is reported as
             `eval_exit_4_matthews`.
 
@@ -51,10 +54,9 @@ class SweetCallback(TrainerCallback, ExportableState):
         mode: str = "sweet",
         gradient_scale: float = 0.0,
         compute_metrics: Callable[[EvalPrediction], Mapping[str, Any]] | None = None,
+        learn_to_exit: bool = False,
     ):
-        self.config = SweetConfig(
-            exits=None if exits is None else tuple(exits), mode=mode, gradient_scale=gradient_scale
-        )
+        self.config = SweetConfig(None if exits is None else tuple(exits), mode, gradient_scale, learn_to_exit)
         self.compute_metrics = compute_metrics
         self.has_compute_metrics = compute_metrics is not None
         self._losses = _RunningMeans()
@@ -114,7 +116,7 @@ class SweetCallback(TrainerCallback, ExportableState):
             self._refuse_other_checkpoint(state)
         self._losses.clear()
         self._forget_evaluation()
-        if self.config.mode == "sweet":
+        if self.config.mode == "sweet" or self.config.learn_to_exit:
             self._take_over_clipping(args)
 
     def on_pre_optimizer_step(
@@ -125,15 +127,11 @@ class SweetCallback(TrainerCallback, ExportableState):
         model: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Clips the gradients, by segment."""
+        """Clips the gradients, by group."""
         if self._users_max_norm is None or self._users_max_norm <= 0.0:
             return
-        segments = attachment_of(model).parameters_by_segment()
-        norms = clip_by_segment(
-            {exit_: [parameter for _, parameter in named] for exit_, named in segments.items()},
-            self._users_max_norm,
-        )
-        self._gradient_norm = torch.linalg.vector_norm(torch.stack([norm.float() for norm in norms.values()]))
+        norms = clip_by_group(attachment_of(model).clipping_groups(), self._users_max_norm)
+        self._gradient_norm = torch.linalg.vector_norm(torch.stack([norm.float() for norm in norms]))
 
     def on_step_end(
         self,
@@ -234,7 +232,7 @@ class SweetCallback(TrainerCallback, ExportableState):
             raise TrainingSetupError(WRAPPED_LATER)
         asked = self.config
         if asked.exits is None:
-            asked = SweetConfig(attachment.exits, asked.mode, asked.gradient_scale)
+            asked = dataclasses.replace(asked, exits=attachment.exits)
         if asked != attachment.config:
             raise TrainingSetupError(
                 f"the model has exits attached with {attachment.config}, and the callback asks for {asked}: "

@@ -1,26 +1,25 @@
-"""Gradient clipping that does not couple the exits."""
+"""Gradient clipping that does not couple what shall not be coupled."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import torch
 from torch import nn
 
 
-def clip_by_segment(segments: Mapping[int, Iterable[nn.Parameter]], max_norm: float) -> dict[int, torch.Tensor]:
-    """Clips each segment's gradient to a norm of its own.
+def clip_by_group(groups: Iterable[Iterable[nn.Parameter]], max_norm: float) -> list[torch.Tensor]:
+    """Clips each group's gradient to a norm of its own.
 
     One global norm would couple the exits: a steep loss at one of them would shorten the steps of all.
 
     Args:
-        segments: exit → the parameters of its segment and head; frozen ones are passed over.
-        max_norm: largest L2 norm of one segment's gradient.
+        groups: parameters that share a norm, such as a segment and its head; frozen ones are passed over.
+        max_norm: largest L2 norm of one group's gradient.
 
     Returns:
-        Exit → the norm before clipping, a scalar; 0 where nothing has a gradient.
+        The norm of each group before clipping, a scalar; 0 where nothing has a gradient.
     """
-    return {
-        exit_: nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], max_norm)
-        for exit_, parameters in segments.items()
-    }
+    return [
+        nn.utils.clip_grad_norm_([one for one in parameters if one.grad is not None], max_norm) for parameters in groups
+    ]

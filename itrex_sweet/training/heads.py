@@ -16,7 +16,9 @@ from itrex_sweet.training.peft_models import without_wrappers
 class ExitHead(nn.Module):
     """Reads an exit's logits off the first token, built as the family's own head.
 
-    That is: dropout, dense, activation, dropout, classifier.
+    That is: dropout, dense, activation, dropout, classifier. A head that learns to exit also has a linear layer from
+    what `dense` and its activation give to one number, the logit of being right (BERxiT, Xin et al., EACL 2021); its
+    gradient goes no further.
 
     Args:
         dense: the pooler's linear layer, which the head owns; `None` if every exit reads through the model's
@@ -24,13 +26,23 @@ class ExitHead(nn.Module):
         classifier: the linear layer that gives the logits.
         activation: name of the activation between the two, a key of `transformers.activations.ACT2FN`.
         dropouts: probabilities before `dense` and before `classifier`.
+        certainty: the linear layer that gives the logit of being right, of a head that learns to exit.
     """
 
-    def __init__(self, dense: nn.Linear | None, classifier: nn.Linear, activation: str, dropouts: tuple[float, float]):
+    def __init__(
+        self,
+        dense: nn.Linear | None,
+        classifier: nn.Linear,
+        activation: str,
+        dropouts: tuple[float, float],
+        certainty: nn.Linear | None = None,
+    ):
         super().__init__()
         if dense is not None:
             self.dense = dense
         self.classifier = classifier
+        if certainty is not None:
+            self.certainty = certainty
         self.activation = ACT2FN[activation]
         self.dropout_before_dense = nn.Dropout(dropouts[0])
         self.dropout_before_classifier = nn.Dropout(dropouts[1])
@@ -45,20 +57,26 @@ class ExitHead(nn.Module):
                 pooler.
 
         Returns:
-            (rows, labels).
+            (rows, labels), and behind the labels, from a head that learns to exit, the logit of being right.
         """
         dense = self.dense if shared_dense is None else shared_dense
         pooled = self.activation(dense(self.dropout_before_dense(first_token)))
-        return self.classifier(self.dropout_before_classifier(pooled))
+        logits = self.classifier(self.dropout_before_classifier(pooled))
+        if not hasattr(self, "certainty"):
+            return logits
+        return torch.cat([logits, self.certainty(pooled.detach()).to(logits.dtype)], dim=-1)
 
 
-def head_like_the_models_own(model: nn.Module, family: Family, owns_dense: bool) -> ExitHead:
+def head_like_the_models_own(
+    model: nn.Module, family: Family, owns_dense: bool, learns_to_exit: bool = False
+) -> ExitHead:
     """A new, trainable head that starts from the weights of the model's own, on its device, in its type.
 
     Args:
         model: the Hugging Face classification model, its head possibly wrapped by PEFT.
         family: where its head lies.
         owns_dense: whether the head gets a pooler layer of its own.
+        learns_to_exit: whether it also says how likely it is right; at first, even odds.
     """
     dense, classifier = own_head(model, family)
     return ExitHead(
@@ -66,6 +84,7 @@ def head_like_the_models_own(model: nn.Module, family: Family, owns_dense: bool)
         classifier=_copied(classifier),
         activation=family.activation_of_head(model.config),
         dropouts=family.dropouts_of_head(model.config),
+        certainty=_zeros_like(classifier) if learns_to_exit else None,
     )
 
 
@@ -110,11 +129,23 @@ def _plain_linear(model: nn.Module, path: str, shape: tuple[int, int]) -> nn.Lin
     return linear
 
 
+def _zeros_like(classifier: nn.Linear) -> nn.Linear:
+    """A layer to one feature, on the classifier's device and in its type."""
+    zeros = _empty_like(classifier, out=1, bias=True)
+    nn.init.zeros_(zeros.weight)
+    nn.init.zeros_(zeros.bias)
+    return zeros
+
+
+def _empty_like(linear: nn.Linear, out: int, bias: bool) -> nn.Linear:
+    """Draws no random numbers, so attaching does not change a seeded run."""
+    weight = linear.weight
+    return nn.utils.skip_init(nn.Linear, weight.shape[1], out, bias=bias, device=weight.device, dtype=weight.dtype)
+
+
 def _copied(linear: nn.Linear) -> nn.Linear:
     weight, bias = linear.weight, linear.bias
-    copied = nn.utils.skip_init(  # draws no random numbers, so attaching does not change a seeded run
-        nn.Linear, *reversed(weight.shape), bias=bias is not None, device=weight.device, dtype=weight.dtype
-    )
+    copied = _empty_like(linear, out=weight.shape[0], bias=bias is not None)
     with torch.no_grad():
         copied.weight.copy_(weight)
         if bias is not None:

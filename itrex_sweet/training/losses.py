@@ -1,4 +1,4 @@
-"""The loss of one exit, and the labels it may be given."""
+"""The losses of one exit, and the labels it may be given."""
 
 from __future__ import annotations
 
@@ -25,6 +25,29 @@ def classification_loss(
         A float32 scalar; 0 where no row is labelled.
     """
     total = F.cross_entropy(logits.float(), labels.to(logits.device), ignore_index=IGNORED_LABEL, reduction="sum")
+    return _mean(total, labels, num_items)
+
+
+def certainty_loss(
+    certainty: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor, num_items: torch.Tensor | int | None = None
+) -> torch.Tensor:
+    """Squared error of how likely an exit says it is right, against whether it is (BERxiT, Xin et al., EACL 2021).
+
+    Args:
+        certainty: (rows,) logits of being right.
+        logits: (rows, labels) of the exit; no gradient reaches them.
+        labels, num_items: as in `classification_loss`.
+
+    Returns:
+        A float32 scalar; 0 where no row is labelled.
+    """
+    labels = labels.to(logits.device)
+    right = (logits.detach().argmax(dim=-1) == labels).float()
+    squares = (torch.sigmoid(certainty.float()) - right) ** 2
+    return _mean(squares[labels != IGNORED_LABEL].sum(), labels, num_items)
+
+
+def _mean(total: torch.Tensor, labels: torch.Tensor, num_items: torch.Tensor | int | None) -> torch.Tensor:
     items = (labels != IGNORED_LABEL).sum() if num_items is None else torch.as_tensor(num_items)
     return total / items.to(total.device).clamp(min=1)
 

@@ -328,9 +328,10 @@ class SmallModel {
         const std::vector<float> temperatures(std::size(kExits), 1.0f);
         std::vector<float> logits(texts.size() * kLabels, NAN), confidences(texts.size(), NAN);
         std::vector<int64_t> exits(texts.size(), -1);
-        const int32_t code = engine.answer(model, static_cast<int32_t>(texts.size()), packed.lengths.data(), packed.ids.data(),
-                                           packed.types.data(), packed.positions.data(), temperatures.data(), &threshold,
-                                           logits.data(), exits.data(), confidences.data());
+        const sweet_policy policy{temperatures.data(), &threshold, kLabels, static_cast<int32_t>(std::size(kExits)) - 1, 0, 0};
+        const int32_t code = engine.answer(model, &policy, static_cast<int32_t>(texts.size()), packed.lengths.data(),
+                                           packed.ids.data(), packed.types.data(), packed.positions.data(), logits.data(),
+                                           exits.data(), confidences.data());
         engine.model_free(model);
         if (code != 0) return {};
         return {logits, exits};

@@ -15,7 +15,7 @@ ENGINES = {"": TorchBackend, "ipex": IpexBackend, "native": NativeBackend}
 
 @pytest.fixture(scope="session")
 def backend_of(tmp_path_factory):
-    """Loads the backend of a family's tiny artifact; `cascade` is a cascade of tiny BERTs.
+    """Loads the backend of a family's tiny artifact that learned to exit; `cascade` is a cascade of tiny BERTs.
 
     `"bert"` runs on the reference, `"bert static"` there in INT8 by that recipe, `"bert on ipex"` and
     `"bert static on ipex"` on IPEX, and so with `native`.
@@ -34,8 +34,9 @@ def backend_of(tmp_path_factory):
             reference = load(family, exits)
             encoder = quantized(reference.encoder, recipe) if recipe else reference.encoder
             return ENGINES[engine](reference.artifact, encoder=encoder)
-        write = tiny_cascade if family == "cascade" else tiny_artifact
-        artifact = write(tmp_path_factory.mktemp(family), "bert" if family == "cascade" else family, exits)
-        return load_backend(artifact, "torch")
+        directory = tmp_path_factory.mktemp(family)
+        if family == "cascade":
+            return load_backend(tiny_cascade(directory, "bert", exits), "torch")
+        return load_backend(tiny_artifact(directory, family, exits, learn_to_exit=True), "torch")
 
     return load

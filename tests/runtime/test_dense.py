@@ -58,7 +58,7 @@ def traced(encoder: Encoder, batch: tuple[torch.Tensor, ...]):
 
 @torch.inference_mode()
 def logits_of(dense, batch: tuple[torch.Tensor, ...]) -> np.ndarray:
-    """(rows, exits, labels)."""
+    """(rows, exits, outputs)."""
     states = dense.embed(*batch)
     rest = (batch[3], batch[2]) if dense.reads_positions else (batch[3],)
     logits = []
@@ -70,7 +70,7 @@ def logits_of(dense, batch: tuple[torch.Tensor, ...]) -> np.ndarray:
 
 
 def expected(backend, batch: TokenBatch) -> np.ndarray:
-    return Executor(backend, None).logits_at_every_exit(batch)
+    return Executor(backend, None).outputs_at_every_exit(batch)
 
 
 @pytest.mark.parametrize("spare", [0, 5])

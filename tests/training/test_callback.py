@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, TrainerCallback, Tr
 
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import ConfigError, InputError, TrainingSetupError, UnsupportedModelError
-from itrex_sweet.training import SweetCallback, attach, attachment_of, clip_by_segment
+from itrex_sweet.training import SweetCallback, attach, attachment_of, clip_by_group
 from tests.tiny_models import tiny_batch, tiny_model
 from tests.training.trainers import EXITS, Rows, make_trainer
 
@@ -322,11 +322,11 @@ def test_clipping_survives_a_training_that_raised(tmp_path):
     assert norms and max(norms) == pytest.approx(0.25, rel=1e-3)
 
 
-def test_clip_by_segment():
+def test_clip_by_group():
     parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(3)]
     parameters[0].grad, parameters[1].grad = torch.tensor([30.0, 40.0]), torch.tensor([0.3, 0.4])
-    norms = clip_by_segment({1: [parameters[0]], 2: [parameters[1]], 4: [parameters[2]]}, 1.0)
-    assert {exit_: norm.item() for exit_, norm in norms.items()} == pytest.approx({1: 50.0, 2: 0.5, 4: 0.0})
+    norms = clip_by_group([[parameters[0]], [parameters[1]], [parameters[2]]], 1.0)
+    assert [norm.item() for norm in norms] == pytest.approx([50.0, 0.5, 0.0])
     torch.testing.assert_close(parameters[0].grad, torch.tensor([0.6, 0.8]))
     assert torch.equal(parameters[1].grad, torch.tensor([0.3, 0.4])) and parameters[2].grad is None
 
@@ -439,7 +439,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path):
     whole.train()
     recorded = json.loads((tmp_path / "a" / "checkpoint-3" / "trainer_state.json").read_text())
     recorded = recorded["stateful_callbacks"]["SweetCallback"]["args"]
-    assert recorded == {"exits": [1, 3, 4], "mode": "sweet", "gradient_scale": 0.0}
+    assert recorded == {"exits": [1, 3, 4], "mode": "sweet", "gradient_scale": 0.0, "learn_to_exit": False}
 
     resumed = make_trainer(tiny_model(seed=5, dropout=0.1), tmp_path / "b", **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-3"))

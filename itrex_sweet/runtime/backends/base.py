@@ -51,6 +51,11 @@ class Backend(ABC):
         """Labels of every exit."""
 
     @property
+    def num_outputs(self) -> int:
+        """Numbers that `probe` gives of a row: the labels, and one more where exits learned to exit."""
+        return self.num_labels
+
+    @property
     @abstractmethod
     def vocabulary(self) -> int:
         """Number of token ids; every id is below it."""
@@ -71,17 +76,30 @@ class Backend(ABC):
 
     @abstractmethod
     def probe(self, exit_index: int, hidden: Hidden) -> np.ndarray:
-        """Logits of an exit from the states before its last layer: (rows, labels) float32."""
+        """What an exit says from the states before its last layer: (rows, outputs) float32.
+
+        Outputs are the logits of the labels; where exits learned to exit, the logit of being right comes behind them.
+        """
+
+    def read_exit(self, exit_index: int, hidden: Hidden) -> tuple[np.ndarray, criteria.Certainty]:
+        """What an exit says, apart: logits (rows, labels) and the learned certainty (rows,), both float32."""
+        outputs = self.probe(exit_index, hidden)
+        return criteria.apart(outputs, self.num_labels)
 
     @abstractmethod
     def advance(self, exit_index: int, hidden: Hidden) -> Hidden:
         """From before the last layer of an exit to before the last layer of the next one."""
 
     def confidence(
-        self, policy: Policy, exit_index: int, logits: np.ndarray, memory: criteria.Memory = None
+        self,
+        policy: Policy,
+        exit_index: int,
+        logits: np.ndarray,
+        memory: criteria.Memory = None,
+        certainty: criteria.Certainty = None,
     ) -> tuple[np.ndarray, criteria.Memory]:
         """As `criteria.confidence`, up to rounding."""
-        return criteria.confidence(policy, exit_index, logits, memory)
+        return criteria.confidence(policy, exit_index, logits, memory, certainty)
 
     def answer(self, batch: TokenBatch, policy: Policy) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """One batch through all exits, if the backend has a faster way than the executor's loop; else `None`.
@@ -102,7 +120,8 @@ class EncoderBackend(Backend):
 
     def __init__(self, artifact: Artifact, encoder: Encoder):
         super().__init__(artifact)
-        self._num_labels = encoder.heads[-1].classifier.weight.shape[0]
+        self._num_labels = encoder.num_labels
+        self._num_outputs = encoder.heads[-1].classifier.weight.shape[0]
         self._vocabulary = len(encoder.embeddings.words)
         self._max_tokens = encoder.max_tokens
         self._uncounted_token = encoder.uncounted_token
@@ -110,6 +129,10 @@ class EncoderBackend(Backend):
     @property
     def num_labels(self) -> int:
         return self._num_labels
+
+    @property
+    def num_outputs(self) -> int:
+        return self._num_outputs
 
     @property
     def vocabulary(self) -> int:

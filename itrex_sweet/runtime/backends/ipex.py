@@ -148,7 +148,7 @@ class IpexBackend(EncoderBackend):
     @torch.no_grad()
     def probe(self, exit_index: int, hidden: BlockHidden) -> np.ndarray:
         hidden = hidden.compacted()
-        logits = np.empty((len(hidden), self.num_labels), dtype=np.float32)
+        logits = np.empty((len(hidden), self.num_outputs), dtype=np.float32)
         for block, of_block in enumerate(self._each_block(self._probe[exit_index], hidden)):
             rows = np.flatnonzero(hidden.places[:, 0] == block)
             logits[rows] = of_block.float().numpy()[hidden.places[rows, 1]]

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from ctypes import byref
 
 import numpy as np
 
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.config import Policy
-from itrex_sweet.criteria import Memory
+from itrex_sweet.criteria import Certainty, Memory
 from itrex_sweet.runtime.backends.base import EncoderBackend, checked_dtype
 from itrex_sweet.runtime.encoder import Encoder
-from itrex_sweet.runtime.native.library import default_threads, load
+from itrex_sweet.runtime.native.library import CPolicy, default_threads, load
 from itrex_sweet.runtime.native.packing import address, new_model
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.weights import load_encoder
 
+_CRITERIA = {"max_probability": 0, "learned": 1}  # that the engine knows, as `sweet_policy` names them
 READ_BEYOND = 16  # floats behind the last row that kernels may read
 
 
@@ -98,10 +100,15 @@ class NativeBackend(EncoderBackend):
         return self._library.call("sweet_workspace_bytes", self._model)
 
     def confidence(
-        self, policy: Policy, exit_index: int, logits: np.ndarray, memory: Memory = None
+        self,
+        policy: Policy,
+        exit_index: int,
+        logits: np.ndarray,
+        memory: Memory = None,
+        certainty: Certainty = None,
     ) -> tuple[np.ndarray, Memory]:
         if policy.criterion != "max_probability":
-            return super().confidence(policy, exit_index, logits, memory)
+            return super().confidence(policy, exit_index, logits, memory, certainty)
         rows, labels = logits.shape
         logits = np.ascontiguousarray(logits, dtype=np.float32)
         confidences = np.empty(rows, dtype=np.float32)
@@ -111,15 +118,19 @@ class NativeBackend(EncoderBackend):
 
     def answer(self, batch: TokenBatch, policy: Policy) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """The executor's loop inside the engine: between two exits Python costs more than a probe of a small model."""
-        if policy.criterion != "max_probability":
+        if policy.criterion not in _CRITERIA:
             return None
         lengths, arrays = batch.lengths, _inputs(batch)
         rows = len(lengths)
-        settings = [np.array(part, dtype=np.float32) for part in (policy.temperatures, policy.thresholds)]
+        temperatures, thresholds = (
+            np.array(part, dtype=np.float32) for part in (policy.temperatures, policy.thresholds)
+        )
+        criterion = _CRITERIA[policy.criterion]
+        in_c = CPolicy(address(temperatures), address(thresholds), self.num_labels, policy.answers_all, criterion)
         logits = np.empty((rows, self.num_labels), dtype=np.float32)
         exits, confidences = np.empty(rows, dtype=np.int64), np.empty(rows, dtype=np.float32)
-        everything = (lengths, *arrays, *settings, logits, exits, confidences)
-        self._library.call("sweet_answer", self._model, rows, *map(address, everything))
+        everything = (lengths, *arrays, logits, exits, confidences)
+        self._library.call("sweet_answer", self._model, byref(in_c), rows, *map(address, everything))
         return logits, exits, confidences
 
     def embed(self, batch: TokenBatch) -> NativeHidden:
@@ -132,7 +143,7 @@ class NativeBackend(EncoderBackend):
         return hidden
 
     def probe(self, exit_index: int, hidden: NativeHidden) -> np.ndarray:
-        logits = np.empty((len(hidden), self.num_labels), dtype=np.float32)
+        logits = np.empty((len(hidden), self.num_outputs), dtype=np.float32)
         self._library.call("sweet_probe", self._model, exit_index, *hidden.in_c, address(logits))
         return logits
 

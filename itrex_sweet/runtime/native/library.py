@@ -122,6 +122,19 @@ class CDescription(Structure):
     ]
 
 
+class CPolicy(Structure):
+    """`sweet_policy`."""
+
+    _fields_ = [
+        ("temperatures", c_void_p),
+        ("thresholds", c_void_p),
+        ("labels", c_int32),
+        ("deepest", c_int32),
+        ("learned", c_int32),
+        ("unused", c_int32),
+    ]
+
+
 # function → type of the result, types of the arguments, as in csrc/api.h
 _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "sweet_model_new": (c_void_p, (POINTER(CDescription), c_int32)),
@@ -132,7 +145,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "sweet_probe": (c_int32, (c_void_p, c_int32, c_int32, c_void_p, c_void_p, c_void_p)),
     "sweet_advance": (c_int32, (c_void_p, c_int32, c_int32, c_void_p, c_void_p, c_void_p, c_void_p)),
     "sweet_confidence": (c_int32, (c_int32, c_int32, c_void_p, c_float, c_void_p)),
-    "sweet_answer": (c_int32, (c_void_p, c_int32, *(c_void_p,) * 9)),
+    "sweet_answer": (c_int32, (c_void_p, POINTER(CPolicy), c_int32, *(c_void_p,) * 7)),
     "sweet_isa": (c_char_p, ()),
     "sweet_error": (c_char_p, ()),
     "sweet_op_gemm_int32": (c_int32, (c_int32, c_int32, c_int32, c_void_p, c_void_p, c_void_p)),
