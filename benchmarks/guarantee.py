@@ -21,7 +21,7 @@ from itrex_sweet.calibration.calibrate import CHOOSING_SHARE
 from itrex_sweet.calibration.search import policies_from_careful_to_bold
 from itrex_sweet.calibration.temperature import fit_temperature
 from itrex_sweet.config import Policy
-from itrex_sweet.evaluation.outcomes import logits_at_every_exit, predictions_of
+from itrex_sweet.evaluation.outcomes import predictions_of, said_at_every_exit
 
 FIRST_FREE_ROW = 6700  # before it lie the training rows, and the 700 that quantization observed and judged
 EPSILONS, DELTAS = (0.005, 0.01, 0.02), (0.05, 0.1)
@@ -105,7 +105,7 @@ def population(task: str, model: Any, options: argparse.Namespace) -> tuple[np.n
     texts, labels = texts[FIRST_FREE_ROW:] + more_texts, labels[FIRST_FREE_ROW:] + more_labels
     places = np.random.default_rng(0).permutation(len(labels))[: options.most]
     batch = model.read([texts[place] for place in places], 128)
-    logits, truth = logits_at_every_exit(model.executor, batch, task), np.asarray(labels)[places]
+    logits, truth = said_at_every_exit(model.executor, batch, task)[0], np.asarray(labels)[places]
     np.savez(kept, logits=logits, labels=truth)
     return logits, truth
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from itrex_sweet.errors import SweetError
 from itrex_sweet.version import __version__
 
-VERBS = ("train", "predict", "evaluate", "bench", "quantize", "calibrate", "export", "info", "demo")
+VERBS = ("train", "predict", "evaluate", "bench", "quantize", "calibrate", "drift", "export", "info", "demo")
 
 SUCCESS, FAILURE, USAGE_ERROR = 0, 1, 2
 _INTERRUPTED, _BROKEN_PIPE = 130, 141  # 128 and the signal's number, as shells report it

@@ -86,7 +86,19 @@ _OF_ONE_EXIT: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
 }
 
 
-def learned(policy: Policy, exit_index: int, logits: np.ndarray, certainty: Certainty) -> np.ndarray:
+def logistic(values: np.ndarray) -> np.ndarray:
+    """`1 / (1 + exp(-value))`, float32."""
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-np.asarray(values, dtype=np.float32)))
+
+
+def learned(
+    policy: Policy,
+    exit_index: int,
+    logits: np.ndarray,
+    certainty: Certainty,
+    logistic: Callable[[np.ndarray], np.ndarray] = logistic,
+) -> np.ndarray:
     """Confidence as an exit's own estimate that it is right (BERxiT, Xin et al., EACL 2021).
 
     The last exit answers whoever comes and has learned none: the largest probability stands there.
@@ -94,6 +106,7 @@ def learned(policy: Policy, exit_index: int, logits: np.ndarray, certainty: Cert
     Args:
         logits: (rows, labels) float32.
         certainty: (rows,) float32, the logit of being right.
+        logistic: that makes a share of it.
 
     Returns:
         (rows,) float32 in [0, 1]; NaN where the logits are not finite.
@@ -105,9 +118,7 @@ def learned(policy: Policy, exit_index: int, logits: np.ndarray, certainty: Cert
         return max_probability(logits, policy.temperatures[exit_index])
     if certainty is None:
         raise ConfigError("criterion='learned' needs exits that learned how likely they are right.")
-    with np.errstate(over="ignore"):
-        shares = 1 / (1 + np.exp(-np.asarray(certainty, dtype=np.float32)))
-    return np.where(np.isfinite(logits).all(axis=-1), shares, np.float32("nan"))
+    return np.where(np.isfinite(logits).all(axis=-1), logistic(certainty), np.float32("nan"))
 
 
 def apart(outputs: np.ndarray, num_labels: int) -> tuple[np.ndarray, Certainty]:

@@ -22,13 +22,12 @@ from itrex_sweet.errors import ArtifactError, ConfigError, InputError, NonFinite
 from itrex_sweet.hub import fetch
 from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.backends import load_backend
+from itrex_sweet.runtime.call import Call, Threshold
 from itrex_sweet.runtime.executor import DEFAULT_BATCH_SIZE, Executor
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.tokenization import TextReader
 
 logger = logging.getLogger(__name__)
-
-Threshold = float | Sequence[float]
 
 
 @dataclass
@@ -38,10 +37,12 @@ class SweetClassifierOutput(SequenceClassifierOutput):
     Args:
         exit_layer: (rows,) int64, the exit that answered, a count of layers from 1.
         confidence: (rows,) float32, by the policy's criterion.
+        out_of_time: (rows,) bool, whether a deadline ended the row's way; `None` where there was none.
     """
 
     exit_layer: torch.LongTensor | None = None
     confidence: torch.FloatTensor | None = None
+    out_of_time: torch.BoolTensor | None = None
 
 
 class SweetModelForSequenceClassification(OptimizedModel):
@@ -69,6 +70,7 @@ class SweetModelForSequenceClassification(OptimizedModel):
         super().__init__(model=None, config=config, preprocessors=[] if tokenizer is None else [tokenizer])
         self.artifact = artifact
         policy = artifact.policy if threshold is None else artifact.policy.with_threshold(threshold)
+        self.computed_in = dtype or "float32"  # where the artifact is not quantized
         self.backend = load_backend(artifact, backend, dtype=dtype, warm_up=warm_up)
         self.executor = Executor(self.backend, policy, batch_size)
         self.tokenizer = tokenizer
@@ -218,6 +220,10 @@ class SweetModelForSequenceClassification(OptimizedModel):
         labels: torch.Tensor | np.ndarray | None = None,
         return_dict: bool = True,
         threshold: Threshold | None = None,
+        policy: Policy | None = None,
+        quality: float | None = None,
+        max_exit: int | None = None,
+        deadline_ms: float | None = None,
     ) -> SweetClassifierOutput | tuple:
         """Answers a padded batch; padding is dropped first and never computed.
 
@@ -227,7 +233,7 @@ class SweetModelForSequenceClassification(OptimizedModel):
             token_type_ids: the same shape.
             labels: (rows,) integers; with them, `loss` is the mean cross-entropy of the answers.
             return_dict: a plain tuple if false.
-            threshold: for this call; one for all exits, or one for each but the last, in [0, 1].
+            threshold, policy, quality, max_exit, deadline_ms: as in `predict`, for this call.
 
         Returns:
             logits (rows, labels) of the exit each row left at, `exit_layer` and `confidence`. A row whose logits
@@ -235,17 +241,20 @@ class SweetModelForSequenceClassification(OptimizedModel):
 
         Raises:
             InputError: a row without tokens, token ids out of range, a row too long for the model, or bad labels.
+            ConfigError: what the call says about stopping does not fit the model.
         """
+        call = Call.of(self.artifact, self.policy, threshold, policy, quality, max_exit, deadline_ms)
         batch = TokenBatch.from_padded(
             _array(input_ids), _array(attention_mask), _array(token_type_ids), self.backend.uncounted_token
         )
-        answers = self._answers(batch, threshold)
+        answers = self._answers(batch, call)
         logits = torch.from_numpy(answers.logits)
         output = SweetClassifierOutput(
             loss=None if labels is None else self._loss(logits, torch.as_tensor(labels)),
             logits=logits,
             exit_layer=torch.from_numpy(self.exit_layers(answers)),
             confidence=torch.from_numpy(answers.confidence),
+            out_of_time=None if answers.out_of_time is None else torch.from_numpy(answers.out_of_time),
         )
         return output if return_dict else output.to_tuple()
 
@@ -254,6 +263,10 @@ class SweetModelForSequenceClassification(OptimizedModel):
         texts: Sequence[Any],
         *,
         threshold: Threshold | None = None,
+        policy: Policy | None = None,
+        quality: float | None = None,
+        max_exit: int | None = None,
+        deadline_ms: float | None = None,
         batch_size: int | None = None,
         max_length: int | None = None,
         overlong: str = "truncate",
@@ -264,18 +277,28 @@ class SweetModelForSequenceClassification(OptimizedModel):
         Args:
             texts: strings, or pairs of strings for sentence-pair tasks; none is fine.
             threshold: for this call; one for all exits, or one for each but the last, in [0, 1].
+            policy: for this call, instead of the stored one.
+            quality: for this call, in [0, 1]: a step of the calibrated curve, from the fastest policy found, 0, to the
+                full model, 1; a share of the way in cost. What was promised, was promised of the stored policy alone.
+            max_exit: for this call: the exit, a count of layers, that answers whoever reaches it.
+            deadline_ms: for this call, from its beginning: when so many milliseconds are over, rows are answered by
+                the best exit that they have reached. The segment that is running is finished, and every row gets the
+                first exit's answer at least.
             batch_size: rows computed together, for this call.
             max_length: tokens per row at most; the model's and tokenizer's limit if absent.
             overlong: `"truncate"` cuts longer texts with a warning, `"refuse"` treats them as errors.
             errors: `"raise"`, or `"mark"` to answer the good rows and give the bad ones an `error`.
 
         Returns:
-            per text, in order: `label`, `score` (its probability), `exit_layer`; `error` in place of an answer.
+            per text, in order: `label`, `score` (its probability), `exit_layer`, and `stopped_by`: `"confidence"`,
+            `"deadline"`, `"max_exit"` or `"full_depth"`; `error` in place of an answer.
 
         Raises:
             InputError: a text is empty, not a text, or too long and refused (before anything is computed).
             NonFiniteLogitsError: the model answered NaN; the other rows' answers are in its `answers`.
+            ConfigError: what the call says about stopping does not fit the model.
         """
+        call = Call.of(self.artifact, self.policy, threshold, policy, quality, max_exit, deadline_ms)
         if isinstance(texts, str):
             raise InputError("predict takes a list of texts; wrap a single one: predict([text]).")
         for name, value, known in (
@@ -291,8 +314,8 @@ class SweetModelForSequenceClassification(OptimizedModel):
             raise InputError(
                 f"{len(reading.errors)} of {len(texts)} texts cannot be read: {shown}", tuple(reading.errors)
             )
-        answers = self._answers(reading.batch, threshold, batch_size)
-        predictions = self._predictions(answers)
+        answers = self._answers(reading.batch, call, batch_size)
+        predictions = self._predictions(answers, call)
         results: list[dict[str, Any]] = [{}] * len(texts)
         for row, reason in reading.errors.items():
             results[row] = _unanswered(reason)
@@ -328,10 +351,9 @@ class SweetModelForSequenceClassification(OptimizedModel):
 
     # ------------------------------------------------------------------ parts of it
 
-    def _answers(self, batch: TokenBatch, threshold: Threshold | None, batch_size: int | None = None) -> Answers:
+    def _answers(self, batch: TokenBatch, call: Call, batch_size: int | None = None) -> Answers:
         self._refuse_impossible(batch)
-        policy = self.policy if threshold is None else self.policy.with_threshold(threshold)
-        return self.executor.run(batch, policy, batch_size)
+        return self.executor.run(batch, call.policy, batch_size, call.deadline)
 
     def _refuse_impossible(self, batch: TokenBatch) -> None:
         bad = (batch.input_ids < 0) | (batch.input_ids >= self.backend.vocabulary)
@@ -360,15 +382,17 @@ class SweetModelForSequenceClassification(OptimizedModel):
             )
         return torch.nn.functional.cross_entropy(logits, labels.long())
 
-    def _predictions(self, answers: Answers) -> list[dict[str, Any]]:
-        temperatures = np.asarray(self.policy.temperatures, dtype=np.float32)[answers.exit_index]
+    def _predictions(self, answers: Answers, call: Call) -> list[dict[str, Any]]:
+        temperatures = np.asarray(call.policy.temperatures, dtype=np.float32)[answers.exit_index]
         scores = criteria.probabilities(answers.logits, temperatures[:, None])
         labels = self.config.id2label
         return [
-            {"label": labels[int(best)], "score": float(row[best]), "exit_layer": int(layer)}
+            {"label": labels[int(best)], "score": float(row[best]), "exit_layer": int(layer), "stopped_by": str(why)}
             if np.isfinite(row).all()
             else _unanswered("the model's logits are not finite")
-            for row, best, layer in zip(scores, scores.argmax(axis=1), self.exit_layers(answers), strict=True)
+            for row, best, layer, why in zip(
+                scores, scores.argmax(axis=1), self.exit_layers(answers), call.stopped_by(answers), strict=True
+            )
         ]
 
     def _reader(self) -> TextReader:
@@ -381,7 +405,7 @@ class SweetModelForSequenceClassification(OptimizedModel):
 
 
 def _unanswered(reason: str) -> dict[str, Any]:
-    return {"label": None, "score": None, "exit_layer": None, "error": reason}
+    return {"label": None, "score": None, "exit_layer": None, "stopped_by": None, "error": reason}
 
 
 def _array(values: torch.Tensor | np.ndarray | None) -> np.ndarray | None:

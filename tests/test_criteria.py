@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as arrays
 
 from itrex_sweet import criteria
 from itrex_sweet.config import CRITERIA, Policy
+from itrex_sweet.errors import ConfigError
 
 logits_strategy = arrays.arrays(np.float32, (5, 3), elements=st.floats(-50, 50, width=32))
 
@@ -59,7 +60,7 @@ def test_entropy_and_margin_by_their_formulas(logits, temperature):
 @given(logits=arrays.arrays(np.float32, (6, 4, 3), elements=st.floats(-50, 50, width=32)))
 def test_confidences_lie_between_0_and_1(criterion, logits):
     policy = Policy((0.5,) * 3, (1.0,) * 4, criterion)
-    confidences = criteria.confidence_at_every_exit(policy, logits)
+    confidences = criteria.confidence_at_every_exit(policy, logits, 3 * logits[..., 0])
     assert confidences.dtype == np.float32 and ((confidences >= 0) & (confidences <= 1)).all()
 
 
@@ -67,10 +68,11 @@ def test_confidences_lie_between_0_and_1(criterion, logits):
 def test_a_broken_exit_is_never_sure_and_harms_no_other_row(criterion):
     policy = Policy((0.0,) * 3, (1.0,) * 4, criterion)
     logits = np.random.default_rng(0).normal(0, 3, (5, 4, 2)).astype(np.float32)
-    expected = criteria.confidence_at_every_exit(policy, logits)
+    certainties = np.random.default_rng(1).normal(0, 3, (5, 4)).astype(np.float32)
+    expected = criteria.confidence_at_every_exit(policy, logits, certainties)
     broken = logits.copy()
     broken[2, 1, 0] = np.nan
-    confidences = criteria.confidence_at_every_exit(policy, broken)
+    confidences = criteria.confidence_at_every_exit(policy, broken, certainties)
     assert np.isnan(confidences[2, 1]) and not criteria.may_leave(policy, 1, confidences[:, 1])[2]
     np.testing.assert_array_equal(np.delete(confidences, 2, axis=0), np.delete(expected, 2, axis=0))
 
@@ -99,3 +101,32 @@ def test_patience_and_confidence_wants_several_sure_exits_in_a_row(patience):
     for row in range(50):
         windows = [place for place in range(patience - 1, 3) if sure[row, place - patience + 1 : place + 1].all()]
         assert leaving[row] == (windows[0] if windows else 3)
+
+
+def test_learned_confidence_is_the_logistic_of_what_an_exit_learned_and_no_temperature_moves_it():
+    policy = Policy((0.5, 0.5), (0.2, 3.0, 2.0), "learned")
+    logits = np.array([[[4.0, 0.0], [0.0, 1.0], [2.0, 0.0]]], np.float32)
+    certainties = np.array([[np.log(3.0), -100.0, 7.0]], np.float32)
+    confidences = criteria.confidence_at_every_exit(policy, logits, certainties)
+    np.testing.assert_allclose(confidences[0, :2], [0.75, 0.0], atol=1e-6)
+    np.testing.assert_allclose(confidences[0, 2], 1 / (1 + np.exp(-1.0)), atol=1e-6)  # the last has learned none
+    with pytest.raises(ConfigError, match="learned"):
+        criteria.confidence_at_every_exit(policy, logits)
+
+
+@pytest.mark.parametrize(
+    ("policy", "off"),
+    [
+        (Policy((1.0, 0.9), (1.0,) * 3), [True, False, False]),
+        (Policy((1.0, 1.0), (1.0,) * 3, deepest=1), [True, False, False]),  # whoever comes is answered there
+        (Policy((1.0, 0.9), (1.0,) * 3, "patience"), [False, False, False]),  # later exits look back
+    ],
+)
+def test_exits_that_let_nobody_go_are_off_unless_later_ones_look_back(policy, off):
+    assert [criteria.is_switched_off(policy, place) for place in range(3)] == off
+
+
+def test_the_deepest_exit_answers_whoever_comes():
+    policy = Policy((0.9, 0.9, 0.9), (1.0,) * 4, deepest=1)
+    confidences = np.array([[0.95, 0.1, 0.1, 0.1], [0.1, np.nan, 0.1, 0.1]], np.float32)
+    assert criteria.leaving_exit(policy, confidences).tolist() == [0, 1]

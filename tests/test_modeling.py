@@ -89,7 +89,7 @@ def test_labels_give_a_loss_and_tuples_are_had_on_request(model):
 
 def test_pairs_and_singles(model):
     rows = model.predict([("the soup was good", "never again"), "awful", ["the room", "not bad"]])
-    assert [set(row) for row in rows] == [{"label", "score", "exit_layer"}] * 3
+    assert [set(row) for row in rows] == [{"label", "score", "exit_layer", "stopped_by"}] * 3
     alone = model.predict([("the soup was good", "never again")])
     assert alone[0]["label"] == rows[0]["label"]
     assert alone[0]["score"] == pytest.approx(rows[0]["score"], rel=1e-4)

@@ -3,7 +3,8 @@
 Layout of a folder::
 
     config.json         the Hugging Face config, with the training settings under `sweet`
-    sweet_config.json   schema version, exits, policy, precision, provenance, sizes and hashes
+    sweet_config.json   schema version, exits, policy, precision, provenance, sizes and hashes; `calibration`: what the
+                        policy rests on, and `costs`: milliseconds, on the machine that they name
     model.safetensors   the model and its exit heads, float32; or, quantized,
     model_int8.safetensors   the same, linear layers of the encoder as `NAME.weight` int8 (out, in) with
                         `NAME.weight_scale` (out,), and for their inputs `NAME.input_scale` and
@@ -16,6 +17,7 @@ stage's `config.json` and `model.safetensors`. No pickle is read or written.
 """
 
 from itrex_sweet.artifact.layout import CASCADE, EARLY_EXIT, FLOAT32, INT8, SCHEMA_VERSION
+from itrex_sweet.artifact.quality import policy_of_quality
 from itrex_sweet.artifact.reading import Artifact, open_artifact
 from itrex_sweet.artifact.writing import copy_artifact, library_versions, write_artifact, write_card, write_cascade
 
@@ -29,6 +31,7 @@ __all__ = [
     "copy_artifact",
     "library_versions",
     "open_artifact",
+    "policy_of_quality",
     "write_artifact",
     "write_card",
     "write_cascade",

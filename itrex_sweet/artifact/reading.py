@@ -51,6 +51,7 @@ class Artifact:
         quantization: how it was quantized, as recorded by the quantizer; empty in float32.
         provenance: versions, date and training settings, as recorded by the writer.
         calibration: budget, bound and rows that the policy rests on, as recorded by `calibrate`; empty if it was not.
+        costs: milliseconds by exit, batch size and length, as measured by `calibrate` on the machine that it names.
         stages: the models of a cascade, one per exit.
     """
 
@@ -64,6 +65,7 @@ class Artifact:
     quantization: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
+    costs: Mapping[str, Any] = field(default_factory=dict)
     stages: tuple[Artifact, ...] = ()
 
     @property
@@ -179,6 +181,7 @@ def open_artifact(directory: str | os.PathLike, verify: bool = True) -> Artifact
             quantization=settings.get("quantization", {}),
             provenance=settings.get("provenance", {}),
             calibration=settings.get("calibration", {}),
+            costs=settings.get("costs", {}),
             stages=stages,
         )
     except (KeyError, TypeError, ConfigError) as error:

@@ -120,6 +120,7 @@ def copy_artifact(
     policy: Policy | None = None,
     calibration: Mapping[str, Any] | None = None,
     calibrated_on: Fingerprints | None = None,
+    costs: Mapping[str, Any] | None = None,
 ) -> Artifact:
     """Copies an artifact, tokenizer and card included, with another policy if one is given; onto itself, too.
 
@@ -129,6 +130,7 @@ def copy_artifact(
         policy: the artifact's own if absent.
         calibration: what the policy rests on, to record.
         calibrated_on: the rows of that.
+        costs: what was measured of time, to record; the artifact's own if absent.
 
     Raises:
         ConfigError: a policy for other exits.
@@ -137,6 +139,7 @@ def copy_artifact(
     policy = artifact.checked(policy or artifact.policy)
     if calibration is None and policy == artifact.policy:
         calibration = artifact.calibration
+    costs = costs or artifact.costs
     settings = _settings(
         artifact.exits,
         policy,
@@ -147,6 +150,7 @@ def copy_artifact(
         stages=[stage.directory.name for stage in artifact.stages],
         **({"quantization": dict(artifact.quantization)} if artifact.quantization else {}),
         **({"calibration": dict(calibration)} if calibration else {}),
+        **({"costs": dict(costs)} if costs else {}),
     )
     with staged(Path(directory), _REPLACED) as staging:
         for path in _files_of(artifact):

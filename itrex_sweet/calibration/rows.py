@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from itrex_sweet.artifact import Artifact
 from itrex_sweet.artifact.fingerprints import REPORTING, TRAINING, Fingerprints
 from itrex_sweet.data import Rows, read_rows
 from itrex_sweet.errors import ConfigError, InputError
 from itrex_sweet.modeling import SweetModelForSequenceClassification
 from itrex_sweet.runtime.ragged import TokenBatch
 
+logger = logging.getLogger(__name__)
+
+MOST_SEEN_BEFORE = 0.05  # share of the rows, above which they are refused
 _TOKENS = "input_ids"
 
 # role → what calibrating on such rows would spoil
@@ -56,6 +61,50 @@ def shares_seen_before(ours: Fingerprints, recorded: Mapping[str, Fingerprints])
     """Role → share of these rows that the artifact was trained or reported on, where it is not 0."""
     shares = {role: ours.share_in(recorded[role]) for role in CONSEQUENCES if role in recorded}
     return {role: share for role, share in shares.items() if share > 0.0}
+
+
+def not_seen_before(batch: TokenBatch, artifact: Artifact, name: str) -> np.ndarray:
+    """Places of the rows that the model was neither trained nor reported on; a few others, such as texts that come
+    twice, are left out.
+
+    Raises:
+        InputError: they are more than a few.
+    """
+    recorded, rows = artifact.fingerprints(), batch.rows()
+    for role, share in shares_seen_before(Fingerprints.of(rows), recorded).items():
+        if share <= MOST_SEEN_BEFORE:
+            continue
+        raise InputError(
+            f"{100 * share:.0f} % of the rows in {name} are {role} rows of this model: {CONSEQUENCES[role]}. Calibrate "
+            "on others, or pass force=True (--force) and take no promise from it."
+        )
+    seen = np.zeros(len(batch), dtype=bool)
+    for role in CONSEQUENCES:
+        if role in recorded:
+            seen |= recorded[role].holds(rows)
+    if seen.any():
+        logger.warning("%d of %d rows in %s were trained or reported on: left out.", seen.sum(), len(seen), name)
+    return np.flatnonzero(~seen)
+
+
+def refuse_useless_labels(labels: np.ndarray | None, name: str, needed: bool) -> None:
+    """Refuses rows from whose labels nothing can be learned.
+
+    Args:
+        needed: whether what is promised is seen by labels.
+
+    Raises:
+        InputError: labels are needed and missing, or all the same.
+    """
+    if labels is None and needed:
+        raise InputError(
+            f"{name} has no labels, and what is promised needs them. max_agreement_drop compares with the full "
+            "model's answers, and needs none."
+        )
+    if labels is not None and len(np.unique(labels)) < 2:
+        raise InputError(
+            f"every row of {name} has the label {labels[0]}: calibrate on rows as they come, of every label."
+        )
 
 
 def _read(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from itrex_sweet import criteria
+from itrex_sweet.calibration.costs import RowCosts
 from itrex_sweet.config import Policy
 from itrex_sweet.evaluation.curve import thresholds_between
 
@@ -14,38 +15,40 @@ _SWEEPS = 4
 
 
 def policies_from_careful_to_bold(
-    policy: Policy, confidences: np.ndarray, losses: np.ndarray, costs: np.ndarray, per_exit: bool = True
+    policy: Policy, confidences: np.ndarray, losses: np.ndarray, costs: RowCosts, per_exit: bool = True
 ) -> list[Policy]:
     """Policies that are the cheapest for what a loss is said to cost, by falling price of a loss.
 
     For each price, thresholds are improved one exit after the other, the others held, until none changes
-    (coordinate descent from the next more careful policy's thresholds). An exit's threshold of 1 switches it off. What
-    is priced is the mean loss and two of its standard errors: on so few rows, thresholds are easily found whose wins
-    happen to make up for their losses, and which no other rows confirm.
+    (coordinate descent from the next more careful policy's thresholds). An exit's threshold of 1 switches it off, and
+    saves its probe: exits that do not pay for theirs end so. What is priced is the mean loss and two of its standard
+    errors: on so few rows, thresholds are easily found whose wins happen to make up for their losses, and which no
+    other rows confirm.
 
     Args:
         policy: whose criterion and temperatures are kept.
         confidences: (rows, exits) by that criterion.
         losses: (rows, exits) what a row loses by leaving at each exit, against the last one.
-        costs: (rows, exits) or (exits,) what a row costs if it leaves at each exit, in any unit.
+        costs: of the rows, in any unit.
         per_exit: each exit its own threshold; else one for all.
 
     Returns:
         the full model first; then without repetitions, each cheaper on these rows than the one before.
     """
-    costs = np.broadcast_to(costs, confidences.shape)
-    full = float(costs[:, -1].mean())
+    full = float(costs.through[:, -1].mean())
     columns = list(confidences.T[:-1]) if per_exit else [confidences[:, :-1]]
     candidates = [thresholds_between(column, _CANDIDATES) for column in columns]
     rows = np.arange(len(confidences))
 
     def outcome(thresholds: tuple[float, ...]) -> tuple[float, float]:
-        leaving = criteria.leaving_exit(policy.with_threshold(thresholds), confidences)
+        tried = policy.with_threshold(thresholds)
+        leaving = criteria.leaving_exit(tried, confidences)
         lost = losses[rows, leaving]
-        return float(costs[rows, leaving].mean()) / full, float(lost.mean() + 2 * np.sqrt((lost**2).mean() / len(lost)))
+        cost = float(costs.under(tried, leaving).mean()) / full
+        return cost, float(lost.mean() + 2 * np.sqrt((lost**2).mean() / len(lost)))
 
     thresholds = (1.0,) * len(policy.thresholds)
-    found = [(1.0, thresholds)]
+    found = [(outcome(thresholds)[0], thresholds)]
     for price in _PRICES:
         best = _total(outcome(thresholds), price)
         for _ in range(_SWEEPS):

@@ -8,10 +8,11 @@ import numpy as np
 
 from itrex_sweet import criteria
 from itrex_sweet.config import Policy
+from itrex_sweet.evaluation.outcomes import ExitOutcomes
 
 
 def transfer_thresholds(
-    policy: Policy, before: np.ndarray, after: np.ndarray, temperatures: tuple[float, ...] | None = None
+    policy: Policy, before: ExitOutcomes, after: ExitOutcomes, temperatures: tuple[float, ...] | None = None
 ) -> Policy:
     """Thresholds under which as many rows leave at each exit of the new model as left at the old one's.
 
@@ -19,13 +20,13 @@ def transfer_thresholds(
 
     Args:
         policy: of the old model.
-        before: (rows, exits, labels) logits of the old model, no row leaving early.
-        after: (rows, exits, labels) logits of the new one for the same rows.
+        before: what the old model said, no row leaving early.
+        after: what the new one said of the same rows.
         temperatures: of the new model, one per exit; the policy's if absent.
     """
     new = dataclasses.replace(policy, temperatures=temperatures or policy.temperatures)
-    sure_before = criteria.confidence_at_every_exit(policy, before)
-    sure_after = criteria.confidence_at_every_exit(new, after)
+    sure_before = before.confidences(policy)
+    sure_after = after.confidences(new)
     here_before = here_after = np.ones(len(before), dtype=bool)
     thresholds = []
     for place, threshold in enumerate(policy.thresholds):

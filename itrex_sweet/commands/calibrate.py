@@ -1,4 +1,4 @@
-"""Fit temperatures and thresholds on held-out rows: the cheapest policy that keeps a promise.
+"""Fit temperatures and thresholds on held-out rows: the cheapest policy that keeps a promise, in measured time.
 
 The promise is about the draw of the calibration rows: with the confidence asked for, leaving early loses at most so
 much against the same model at full depth. Give rows that were neither trained on nor are reported on; without labels,
@@ -28,8 +28,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("budget")
     group.add_argument("--max-accuracy-drop", type=options.share, metavar="SHARE", help="0.01 is a point; needs labels")
     group.add_argument("--max-agreement-drop", type=options.share, metavar="SHARE", help="of rows with another label")
+    group.add_argument("--max-metric-drop", type=options.share, metavar="SHARE", help="of --metric; approximate")
+    group.add_argument("--metric", choices=("f1", "matthews"), help="of --max-metric-drop")
     group.add_argument("--confidence", type=options.share, default=0.95, metavar="SHARE", help="(default: 0.95)")
+    group.add_argument("--max-latency-ms", type=float, metavar="MS", help="per text, on average, on this machine")
     group.add_argument("--max-layers", type=float, metavar="N", help="run per text, on average")
+    costs = parser.add_argument_group("costs")
+    costs.add_argument(
+        "--unit",
+        choices=("milliseconds", "layers"),
+        default="milliseconds",
+        help="milliseconds measured here, or layers, the same on every machine (default: milliseconds)",
+    )
+    costs.add_argument(
+        "--batch-size",
+        type=options.positive,
+        metavar="N",
+        help="texts that will be served together (default: 32; with --max-latency-ms 1)",
+    )
     options.add_named_dataset(parser)
     options.add_columns(parser)
     parser.add_argument("--criterion", choices=CRITERIA, help="what confidence is (default: as stored)")
@@ -38,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-length", type=options.positive, metavar="N", help="tokens per text at most")
     parser.add_argument("--seed", type=int, default=0, help="of the dealing of rows (default: 0)")
     parser.add_argument("--force", action="store_true", help="although rows were trained or reported on")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the calibrated curve, as a PNG")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -45,10 +62,21 @@ def run(args: argparse.Namespace) -> int:
     """Calibrates, writes and prints."""
     from itrex_sweet.calibration.budget import Budget
     from itrex_sweet.calibration.calibrate import calibrate
+    from itrex_sweet.evaluation.plot import require_matplotlib
     from itrex_sweet.hub import fetch
     from itrex_sweet.modeling import SweetModelForSequenceClassification
 
-    budget = Budget(args.max_accuracy_drop, args.max_agreement_drop, args.confidence, args.max_layers)
+    if args.plot is not None:
+        require_matplotlib()
+    budget = Budget(
+        max_accuracy_drop=args.max_accuracy_drop,
+        max_agreement_drop=args.max_agreement_drop,
+        max_metric_drop=args.max_metric_drop,
+        metric=args.metric,
+        confidence=args.confidence,
+        max_latency_ms=args.max_latency_ms,
+        max_layers=args.max_layers,
+    )
     model = SweetModelForSequenceClassification.from_pretrained(fetch(args.directory), backend=args.backend)
     calibration = calibrate(
         model,
@@ -56,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
         budget,
         criterion=args.criterion,
         per_exit=not args.one_threshold,
+        unit=args.unit,
+        batch_size=args.batch_size,
         seed=args.seed,
         max_length=args.max_length,
         force=args.force,
@@ -66,6 +96,10 @@ def run(args: argparse.Namespace) -> int:
         label_column=args.label_column,
     )
     written = calibration.write(model.artifact, args.output)
+    if args.plot is not None:
+        from itrex_sweet.evaluation.plot import plot_calibration
+
+        plot_calibration(calibration.to_dict(), args.plot)
     if args.json:
         print(json.dumps(calibration.to_dict(), indent=2, ensure_ascii=False))
     else:
@@ -84,41 +118,50 @@ def _shown(calibration: Calibration) -> str:
                 "→" if place == calibration.chosen else "",
                 " ".join("off" if value >= 1.0 else f"{value:.3f}" for value in each.policy.thresholds) or MISSING,
                 figure(each.mean_layers),
-                percent(each.counts.mean_loss, 2),
+                MISSING if each.milliseconds is None else f"{each.milliseconds:.3g}",
+                percent(each.score, 2),
                 str(each.counts.lost),
                 str(each.counts.won),
                 MISSING if each.p_value is None or place == 0 else f"{each.p_value:.2g}",
                 "yes" if is_certified else "" if calibration.certified is None else "no",
             ]
         )
-    headings = ["", "thresholds", "layers", "loss", "lost", "won", "p-value", "certified"]
-    facts, temperatures = calibration.facts, calibration.temperatures
+    facts, temperatures, budget = calibration.facts, calibration.temperatures, calibration.budget
+    score = "agreement" if budget.max_agreement_drop is not None else budget.what if budget.needs_labels else "accuracy"
+    headings = ["", "thresholds", "layers", "ms/row", score, "lost", "won", "p-value", "certified"]
     lines = [
         f"{facts['criterion']} on the {facts['backend']} backend in {facts['precision']}; {calibration.rows[0]} rows "
         f"chose candidates, {calibration.rows[1]} others tested them.",
         "temperatures " + " ".join(f"{value:.3f}" for value in temperatures["after"]),
     ]
+    if calibration.costs is not None:
+        costs = calibration.costs.facts
+        lines.append(
+            f"milliseconds per row in batches of {facts['batch_size']}, on {costs['threads']} threads of "
+            f"{costs['processor']}, measured {costs['created']}"
+        )
     if "calibration_error_after" in temperatures:
         before, after = (temperatures[f"calibration_error_{when}"] for when in ("before", "after"))
         pairs = ", ".join(f"{100 * old:.1f} → {100 * new:.1f} %" for old, new in zip(before, after, strict=True))
         lines.append(f"calibration error per exit {pairs}")
     lines += ["", plain_table(headings, rows), "", _promise(calibration)]
-    if off := calibration.to_dict()["switched_off"]:
-        lines.append(f"Switched off, since they do not pay: exits {', '.join(map(str, off))}.")
+    if off := calibration.switched_off:
+        lines.append(f"Switched off, since they do not pay for their probes: exits {', '.join(map(str, off))}.")
+    if calibration.chosen == 0:
+        lines.append("No policy beats running in full.")
     if calibration.rows_for_the_next:
         lines.append(f"Some {calibration.rows_for_the_next} testing rows would probably certify the next policy too.")
     return "\n".join(lines)
 
 
 def _promise(calibration: Calibration) -> str:
-    budget, full = calibration.budget, calibration.candidates[0].mean_layers
-    layers = calibration.candidates[calibration.chosen].mean_layers
+    budget, full, chosen = calibration.budget, calibration.candidates[0], calibration.candidates[calibration.chosen]
+    cost = f"{chosen.mean_layers:.2f} of {full.mean_layers:g} layers"
+    if chosen.milliseconds is not None:
+        cost += f" and {chosen.milliseconds:.3g} of {full.milliseconds:.3g} ms"
     if budget.epsilon is None:
-        return (
-            f"{layers:.2f} of {full:g} layers on average, the most accurate within {budget.max_layers:g}; no promise."
-        )
-    what = "accuracy" if budget.needs_labels else "agreement with the full model"
+        return f"{cost} on average, the most accurate within the budget; no promise."
     return (
-        f"{layers:.2f} of {full:g} layers on average; with {100 * budget.confidence:g} % confidence at most "
-        f"{100 * budget.epsilon:g} % of {what} lost ({calibration.to_dict()['bound']})."
+        f"{cost} on average; with {100 * budget.confidence:g} % confidence at most {100 * budget.epsilon:g} % of "
+        f"{budget.what} lost ({calibration.bound})."
     )

@@ -64,6 +64,18 @@ def add_running(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_stopping(parser: argparse.ArgumentParser) -> None:
+    """When a call stops, besides `--threshold`: `--quality`, `--max-exit`, `--deadline-ms`."""
+    group = parser.add_argument_group("stopping")
+    group.add_argument(
+        "--quality", type=share, metavar="Q", help="step of the calibrated curve, from 0, the fastest, to 1, full depth"
+    )
+    group.add_argument("--max-exit", type=positive, metavar="LAYERS", help="exit that answers whoever reaches it")
+    group.add_argument(
+        "--deadline-ms", type=float, metavar="MS", help="per batch; then texts get the best exit reached so far"
+    )
+
+
 def add_named_dataset(parser: argparse.ArgumentParser) -> None:
     """Which part of a `datasets` name: `--dataset-config`, `--split`."""
     parser.add_argument(

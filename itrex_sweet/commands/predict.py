@@ -1,7 +1,7 @@
 """Classify texts: one JSON object per text on standard output, in order, as answers come.
 
-Each holds `label`, `score` and `exit_layer`, or `error` where a text could not be answered; the others are
-answered all the same, and the exit status is then 1."""
+Each holds `label`, `score`, `exit_layer` and `stopped_by`, or `error` where a text could not be answered; the others
+are answered all the same, and the exit status is then 1."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     options.add_columns(parser, labels=False)
     options.add_running(parser)
+    options.add_stopping(parser)
     parser.add_argument("--max-length", type=options.positive, metavar="N", help="tokens per text at most")
     parser.add_argument(
         "--overlong",
@@ -57,14 +58,17 @@ def run(args: argparse.Namespace) -> int:
     )
     # Someone who types wants each answer at once; anything else is faster in batches.
     typed = "-" in sources and sys.stdin.isatty()
-    size = 1 if typed else _BATCHES_PER_CHUNK * args.batch_size
+    size = 1 if typed else args.batch_size if args.deadline_ms else _BATCHES_PER_CHUNK * args.batch_size
+    stopping = dict(quality=args.quality, max_exit=args.max_exit, deadline_ms=args.deadline_ms)
     total = failed = 0
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8")
     for chunk in _chunks(_texts(args, sources), size):
         good = [text for text, problem in chunk if problem is None]
         answers = iter(
-            model.predict(good, max_length=args.max_length, overlong=args.overlong, errors="mark") if good else []
+            model.predict(good, max_length=args.max_length, overlong=args.overlong, errors="mark", **stopping)
+            if good
+            else []
         )
         total += len(chunk)
         for text, problem in chunk:

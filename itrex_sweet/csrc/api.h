@@ -70,7 +70,7 @@ struct sweet_policy {
     const float* thresholds;    // one for each exit but the last
     int32_t labels;             // a head's first outputs are their logits
     int32_t deepest;            // the exit, from 0, that answers whoever reaches it
-    int32_t learned;            // confidence: 0: `sweet_confidence`; 1: the logistic of a head's last output, at the model's
+    int32_t learned;            // confidence: 0: `sweet_confidence`; 1: `sweet_logistic` of a head's last output, at the model's
     int32_t unused;             // last exit as with 0
 };
 
@@ -98,6 +98,8 @@ SWEET_API int32_t sweet_advance(sweet_model* model, int32_t exit, int32_t rows, 
 // The largest softmax probability of each row of logits (rows, labels) divided by a temperature, what a row is let go by;
 // not a number where a logit is not finite.
 SWEET_API int32_t sweet_confidence(int32_t rows, int32_t labels, const float* logits, float temperature, float* confidences);
+// The logistic function of `count` values: what exits say of being right, as a share.
+SWEET_API int32_t sweet_logistic(int32_t count, const float* values, float* shares);
 // A batch through the exits, rows leaving when their confidence exceeds the exit's threshold: one call for what `embed`,
 // `probe` and `advance` do in many. Writes for every row the logits (rows, labels) that answered, at which exit, from 0,
 // and the confidence.

@@ -18,6 +18,8 @@ inline float max_probability(const float* logits, int labels, float temperature)
     return 1.0f / total;
 }
 
+inline float logistic(float value) { return 1.0f / (1.0f + std::exp(-value)); }
+
 // What a row is let go by.
 struct Confidence {
     const sweet_policy& policy;
@@ -28,7 +30,7 @@ struct Confidence {
         if (!learned) return max_probability(said, policy.labels, policy.temperatures[exit]);
         for (int32_t label = 0; label < policy.labels; ++label)
             if (!std::isfinite(said[label])) return NAN;
-        return 1.0f / (1.0f + std::exp(-said[outputs - 1]));
+        return logistic(said[outputs - 1]);
     }
 };
 

@@ -102,6 +102,10 @@ int32_t sweet_confidence(int32_t rows, int32_t labels, const float* logits, floa
     });
 }
 
+int32_t sweet_logistic(int32_t count, const float* values, float* shares) {
+    return guarded([&] { std::transform(values, values + count, shares, logistic); });
+}
+
 int32_t sweet_answer(sweet_model* model, const sweet_policy* policy, int32_t rows, const int64_t* lengths, const int64_t* ids,
                      const int64_t* token_types, const int64_t* positions, float* logits, int64_t* exits,
                      float* confidences) {

@@ -19,7 +19,8 @@ from itrex_sweet.evaluation.curve import (
     timed_subset,
 )
 from itrex_sweet.evaluation.machine import Machine
-from itrex_sweet.evaluation.outcomes import ExitOutcomes, Metric, accuracy
+from itrex_sweet.evaluation.metrics import Metric, accuracy
+from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.report import Report, make_report, only_at
 from itrex_sweet.evaluation.timing import DEFAULT_REPEATS, DEFAULT_ROWS, milliseconds_per_row, sample
 

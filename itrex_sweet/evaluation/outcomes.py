@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import numpy as np
 from itrex_sweet import criteria
 from itrex_sweet.config import Policy
 from itrex_sweet.errors import InputError
+from itrex_sweet.evaluation.metrics import NO_ANSWER
 from itrex_sweet.evaluation.progress import progress
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
@@ -18,16 +19,7 @@ from itrex_sweet.runtime.ragged import TokenBatch
 if TYPE_CHECKING:
     from itrex_sweet.modeling import SweetModelForSequenceClassification
 
-# (predictions, labels), both (rows,) int64 → a figure where more is better; a prediction of -1 is no answer.
-Metric = Callable[[np.ndarray, np.ndarray], float]
-
-NO_ANSWER = -1
 _BATCHES_AT_ONCE = 8
-
-
-def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """Share of predictions that are right; a row without an answer is not."""
-    return float((predictions == labels).mean())
 
 
 @dataclass(frozen=True)
@@ -39,12 +31,14 @@ class ExitOutcomes:
         labels: (rows,) int64.
         exits: counts of encoder layers, from 1.
         layers_run: layers that a row has cost when it leaves at each exit.
+        certainties: (rows, exits) float32, where exits learned to exit: what each says of being right.
     """
 
     logits: np.ndarray
     labels: np.ndarray
     exits: tuple[int, ...]
     layers_run: tuple[int, ...]
+    certainties: np.ndarray | None = None
 
     @classmethod
     def observe(
@@ -71,15 +65,20 @@ class ExitOutcomes:
                 f"{model.config.num_labels - 1}.",
                 tuple(bad.tolist()),
             )
-        logits = logits_at_every_exit(model.executor, batch)
-        return cls(logits, labels, model.artifact.exits, model.artifact.layers_run)
+        logits, certainties = said_at_every_exit(model.executor, batch)
+        return cls(logits, labels, model.artifact.exits, model.artifact.layers_run, certainties)
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def select(self, rows: np.ndarray) -> ExitOutcomes:
+        """Those of the rows named, in that order."""
+        certainties = None if self.certainties is None else self.certainties[rows]
+        return ExitOutcomes(self.logits[rows], self.labels[rows], self.exits, self.layers_run, certainties)
+
     def confidences(self, policy: Policy) -> np.ndarray:
         """(rows, exits) float32, by the policy's criterion; NaN where logits are not finite."""
-        return criteria.confidence_at_every_exit(policy, self.logits)
+        return criteria.confidence_at_every_exit(policy, self.logits, self.certainties)
 
     def leaving(self, policy: Policy) -> np.ndarray:
         """(rows,) int64: place of the exit, from 0, at which each row leaves, as the executor decides."""
@@ -104,16 +103,21 @@ def predictions_of(logits: np.ndarray) -> np.ndarray:
     return np.where(answered, np.where(answered[..., None], logits, 0).argmax(axis=2), NO_ANSWER)
 
 
-def logits_at_every_exit(executor: Executor, batch: TokenBatch, description: str = "every exit") -> np.ndarray:
-    """As `Executor.logits_at_every_exit`, with a progress bar.
+def said_at_every_exit(
+    executor: Executor, batch: TokenBatch, description: str = "every exit"
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """What every exit says of every row, none leaving early, with a progress bar.
 
     Args:
         description: left of the bar.
+
+    Returns:
+        logits (rows, exits, labels) float32, and certainties (rows, exits) float32 where exits learned to exit.
     """
-    logits = np.empty((len(batch), executor.num_exits, executor.backend.num_labels), dtype=np.float32)
+    outputs = np.empty((len(batch), executor.num_exits, executor.backend.num_outputs), dtype=np.float32)
     order = np.argsort(batch.lengths, kind="stable")
     size = _BATCHES_AT_ONCE * executor.batch_size
     for start in progress(range(0, len(order), size), description, unit="batch"):
         rows = order[start : start + size]
-        logits[rows] = executor.logits_at_every_exit(batch.select(rows))
-    return logits
+        outputs[rows] = executor.outputs_at_every_exit(batch.select(rows))
+    return criteria.apart(outputs, executor.backend.num_labels)

@@ -41,12 +41,8 @@ def plot_curves(curves: Mapping[str, Curve], path: str | os.PathLike, title: str
         ArtifactError: the file cannot be written.
     """
     require_matplotlib()
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     timed = any(point.milliseconds is not None for curve in curves.values() for point in curve.points)
-    figure = Figure(figsize=(10.4 if timed else 6.0, 4.4), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _new_figure(10.4 if timed else 6.0)
     panels = figure.subplots(1, 2 if timed else 1, sharey=True, squeeze=False)[0]
     metric = next(iter(curves.values())).metric_name if curves else "accuracy"
     _draw(panels[0], curves, lambda point: point.mean_layers)
@@ -61,6 +57,76 @@ def plot_curves(curves: Mapping[str, Curve], path: str | os.PathLike, title: str
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     if title:
         figure.suptitle(title, fontsize=12, color=_INK)
+    return _written(figure, path)
+
+
+def plot_calibration(calibration: Mapping[str, Any], path: str | os.PathLike) -> Path:
+    """Draws the candidates of a calibration by what they cost and how well they answer, and the one that was chosen.
+
+    Args:
+        calibration: as the artifact records it.
+        path: of the PNG; its folder is made if missing.
+
+    Raises:
+        SweetError: matplotlib is not installed.
+        ArtifactError: the file cannot be written.
+    """
+    require_matplotlib()
+    in_time = calibration["unit"] == "milliseconds"
+    found = [
+        (each["milliseconds"] if in_time else each["mean_layers"], 100 * each["score"])
+        for each in calibration["candidates"]
+    ]
+    certified = calibration["certified"]
+    chosen = calibration["candidates"].index(calibration["chosen"])
+    figure = _new_figure(6.4)
+    panel = figure.subplots()
+    panel.plot(*zip(*found, strict=True), color=_FAINT, linewidth=1.6, zorder=1)
+    first = 1 if certified is None else certified
+    others = "candidates" if certified is None else "not certified"
+    groups = {"full model": found[:1], "certified": found[1:first], others: found[first:]}
+    for (name, points), colour in zip(groups.items(), (_COLOURS[6], _COLOURS[0], _COLOURS[1]), strict=True):
+        if points:
+            panel.scatter(*zip(*points, strict=True), s=34, color=colour, label=name, zorder=2)
+    ring = dict(s=190, facecolors="none", edgecolors=_COLOURS[2], linewidths=2)
+    panel.scatter(*found[chosen], label="chosen", zorder=3, **ring)
+    budget = calibration["budget"]
+    drop = next((budget[name] for name in budget if name.endswith("_drop")), None)
+    if drop is not None:
+        panel.axhline(found[0][1] - 100 * drop, color="#888888", linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
+        panel.annotate(
+            f"{100 * drop:g} points below full depth",
+            xy=(0.99, found[0][1] - 100 * drop),
+            xycoords=panel.get_yaxis_transform(),
+            xytext=(0, -3),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            fontsize=8,
+            color="#666666",
+        )
+    _zoom(panel, [score for _, score in found])
+    _style(panel)
+    batch = f", batches of {calibration['batch_size']}" if in_time else ""
+    panel.set_xlabel(f"milliseconds per text{batch}" if in_time else "layers run per text, mean")
+    panel.set_ylabel(f"{budget.get('metric', 'accuracy' if 'max_agreement_drop' not in budget else 'agreement')}, %")
+    panel.legend(frameon=False, fontsize=9)
+    figure.suptitle(
+        f"calibrated on {calibration['source']}, {calibration['rows_testing']} rows", fontsize=11, color=_INK
+    )
+    return _written(figure, path)
+
+
+def _new_figure(width: float) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, 4.4), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _written(figure: Any, path: str | os.PathLike) -> Path:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,6 +153,10 @@ def _draw(panel: Any, curves: Mapping[str, Curve], across: Callable[[CurvePoint]
             linewidth=1.6,
             clip_on=False,
         )
+    _style(panel)
+
+
+def _style(panel: Any) -> None:
     panel.set_xlim(left=0)
     panel.grid(True, color=_FAINT, linewidth=0.6)
     panel.set_axisbelow(True)

@@ -11,7 +11,7 @@ import numpy as np
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.calibration import expected_calibration_error, fit_temperature, transfer_thresholds
 from itrex_sweet.config import Policy
-from itrex_sweet.evaluation.outcomes import ExitOutcomes, logits_at_every_exit
+from itrex_sweet.evaluation.outcomes import ExitOutcomes, said_at_every_exit
 from itrex_sweet.evaluation.tables import percent, plain_table
 from itrex_sweet.quantization.rows import CalibrationRows
 from itrex_sweet.runtime.backends.torch import TorchBackend
@@ -75,8 +75,8 @@ class Judge:
 
     def __init__(self, artifact: Artifact, rows: CalibrationRows, batch_size: int):
         self.artifact, self.rows, self.batch_size = artifact, rows, batch_size
-        self.before = self.logits(None, "float32")
-        predictions = self._outcomes(self.before).predictions()
+        self.before = self.observe(None, "float32")
+        predictions = self.before.predictions()
         self._truth = predictions if rows.labels is None else rows.labels[:, None]
         self.scores = self._scores(self.before)
 
@@ -85,8 +85,8 @@ class Judge:
         """Of what the scores are."""
         return "agreement with float32" if self.rows.labels is None else "accuracy"
 
-    def logits(self, encoder: Encoder | None, description: str, rows: int | None = None) -> np.ndarray:
-        """Logits of every exit for the first rows, or all: (rows, exits, labels) float32.
+    def observe(self, encoder: Encoder | None, description: str, rows: int | None = None) -> ExitOutcomes:
+        """What every exit says of the first rows, or all.
 
         Args:
             encoder: the weights; the artifact's own if absent.
@@ -96,23 +96,27 @@ class Judge:
         if rows is not None and rows < len(batch):
             batch = batch.select(np.arange(rows))
         backend = TorchBackend(self.artifact, encoder)
-        return logits_at_every_exit(Executor(backend, self.artifact.policy, self.batch_size), batch, description)
+        executor = Executor(backend, self.artifact.policy, self.batch_size)
+        logits, certainties = said_at_every_exit(executor, batch, description)
+        labels = self.rows.labels
+        labels = np.full(len(logits), _AS_ONE) if labels is None else labels[: len(logits)]
+        return ExitOutcomes(logits, labels, self.artifact.exits, self.artifact.layers_run, certainties)
 
     def verdict(self, encoder: Encoder, recipe: str, float_layers: Sequence[str] = ()) -> Verdict:
         """Judges one quantized model."""
-        after = self.logits(encoder, recipe)
+        after = self.observe(encoder, recipe)
         old, labels = self.artifact.policy, self.rows.labels
         temperatures, errors = old.temperatures, None
         if labels is not None:
             exits = range(len(self.artifact.exits))
-            temperatures = tuple(fit_temperature(after[:, place], labels) for place in exits)
+            temperatures = tuple(fit_temperature(after.logits[:, place], labels) for place in exits)
             errors = tuple(
-                tuple(expected_calibration_error(after[:, place], labels, fitted[place]) for place in exits)
+                tuple(expected_calibration_error(after.logits[:, place], labels, fitted[place]) for place in exits)
                 for fitted in (old.temperatures, temperatures)
             )
         policy = transfer_thresholds(old, self.before, after, temperatures)
         scores = self._scores(after)
-        left_before, left_after = self._outcomes(self.before).leaving(old), self._outcomes(after).leaving(policy)
+        left_before, left_after = self.before.leaving(old), after.leaving(policy)
         return Verdict(
             recipe=recipe,
             float_layers=tuple(float_layers),
@@ -152,10 +156,5 @@ class Judge:
             facts["expected_calibration_error"] = {"old temperatures": rounded(before), "fitted": rounded(after)}
         return facts
 
-    def _scores(self, logits: np.ndarray) -> tuple[float, ...]:
-        return tuple((self._outcomes(logits).predictions() == self._truth).mean(axis=0).tolist())
-
-    def _outcomes(self, logits: np.ndarray) -> ExitOutcomes:
-        labels = self.rows.labels
-        labels = np.full(len(logits), _AS_ONE) if labels is None else labels
-        return ExitOutcomes(logits, labels, self.artifact.exits, self.artifact.layers_run)
+    def _scores(self, outcomes: ExitOutcomes) -> tuple[float, ...]:
+        return tuple((outcomes.predictions() == self._truth).mean(axis=0).tolist())

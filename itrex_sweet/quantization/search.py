@@ -89,12 +89,12 @@ class Search:
     def _by_harm(self, recipe: str) -> list[str]:
         """Linear layers, worst first: by how far the exits' logits move when it alone is quantized."""
         linears = self._observations(recipe).linears
-        exact = self.judge.logits(None, "float32", _ROWS_FOR_RANKING)
+        exact = self.judge.observe(None, "float32", _ROWS_FOR_RANKING).logits
         harm = {}
         for path in progress(list(linears), f"{recipe}: layer by layer", unit="layer"):
             alone: dict[str, LinearObservation] = {path: linears[path]}
             encoder = load_encoder(self.judge.artifact, pack(self.tensors, alone))
-            moved = self.judge.logits(encoder, path, _ROWS_FOR_RANKING)
+            moved = self.judge.observe(encoder, path, _ROWS_FOR_RANKING).logits
             harm[path] = float(np.square(moved - exact).mean())
         return sorted(harm, key=harm.__getitem__, reverse=True)
 

@@ -1,5 +1,6 @@
 """From held-out rows to a policy that is recorded with what it promises, and everything that is refused."""
 
+import functools
 import itertools
 import json
 import logging
@@ -13,12 +14,13 @@ from itrex_sweet.artifact.fingerprints import CALIBRATION, TRAINING, Fingerprint
 from itrex_sweet.calibration import calibrate as room
 from itrex_sweet.calibration.bounds import LossCounts, paired_p_value
 from itrex_sweet.calibration.budget import Budget
-from itrex_sweet.calibration.calibrate import calibrate
+from itrex_sweet.calibration.promises import Said, counts_of, promise_of
 from itrex_sweet.config import Policy
 from itrex_sweet.data import Rows
 from itrex_sweet.errors import CalibrationError, ConfigError, InputError
 from tests.tiny_artifacts import WORDS, tiny_artifact, tiny_tokenizer
 
+calibrate = functools.partial(room.calibrate, unit="layers")  # time is tested in test_costs
 TEXTS = [" ".join(words) for words in itertools.product(WORDS[:12], WORDS[5:20], WORDS[3:15])]
 
 
@@ -47,9 +49,9 @@ def answers(monkeypatch):
                 sure = 4 * np.abs(ease - (1 - share)) + 0.2
                 said = np.where(ease >= 1 - share, truth, (truth + 1) % 3)
                 given[np.arange(len(batch)), place, said] += np.where(said == truth, sure, 0.3)
-            return given
+            return given, None
 
-        monkeypatch.setattr(room, "logits_at_every_exit", logits)
+        monkeypatch.setattr(room, "said_at_every_exit", logits)
 
     return give
 
@@ -128,25 +130,37 @@ def test_other_criteria(model, answers, criterion):
 def test_all_wrong_exits_cannot_be_certified(model, answers):
     given = rows(900)
     answers(given.labels, (0.0, 0.0, 0.9))
-    with pytest.raises(CalibrationError, match=r"nothing but the full model|cannot be certified"):
+    with pytest.raises(CalibrationError, match=r"nothing beats running the full model|cannot be certified"):
         calibrate(model, given, Budget(max_accuracy_drop=0.01))
 
 
+def answered(lost: int, won: int, rows: int) -> Said:
+    """Answers to rows of which the policy loses and wins some against the full model."""
+    labels, full, answers = (np.zeros(rows, int) for _ in range(3))
+    answers[:lost] = 1
+    full[lost : lost + won] = 1
+    return Said(answers, full, labels)
+
+
+def a_candidate(said: Said, p_value: float | None, layers: float) -> room.Candidate:
+    return room.Candidate(Policy.uniform(3), layers, None, counts_of(said), 0.9, p_value)
+
+
 def test_how_many_rows_would_be_enough_is_said_and_true():
-    budget, counts = Budget(max_accuracy_drop=0.02), LossCounts(3, 1, 300)
-    full = room.Candidate(Policy.uniform(3, 1.0), 4.0, LossCounts(0, 0, 300), None)
-    careful = room.Candidate(Policy.uniform(3), 3.0, counts, paired_p_value(counts, 0.02))
+    budget, said = Budget(max_accuracy_drop=0.02), [answered(0, 0, 300), answered(3, 1, 300)]
+    promise = promise_of(budget)
+    full, careful = a_candidate(said[0], None, 4.0), a_candidate(said[1], promise.p_value(said[1]), 3.0)
     with pytest.raises(CalibrationError, match=r"lost 3 and won 1 of 300 rows. Some (\d+) testing rows") as refused:
-        room._chosen([full, careful], budget)
-    needed = room.rows_needed(counts, budget)
+        room._chosen([full, careful], said, budget, promise)
+    needed = promise.rows_needed(said[1])
     assert f"Some {needed} testing rows" in str(refused.value) and needed > 300
     scale = needed / 300
     assert paired_p_value(LossCounts(round(3 * scale), round(scale), needed), 0.02) <= 0.05
     assert paired_p_value(LossCounts(round(1.5 * scale), round(scale / 2), needed // 2), 0.02) > 0.05
-    assert room.rows_needed(LossCounts(9, 1, 300), budget) is None, "it loses more than the budget"
-    hopeless = room.Candidate(Policy.uniform(3), 3.0, LossCounts(9, 1, 300), 1.0)
+    hopeless = answered(9, 1, 300)
+    assert promise.rows_needed(hopeless) is None, "it loses more than the budget"
     with pytest.raises(CalibrationError, match="by any number of rows"):
-        room._chosen([full, hopeless], budget)
+        room._chosen([full, a_candidate(hopeless, 1.0, 3.0)], [said[0], hopeless], budget, promise)
 
 
 @pytest.mark.parametrize(
@@ -168,9 +182,9 @@ def test_logits_that_are_not_finite_are_refused(model, monkeypatch):
     def broken(executor, batch, description=""):
         logits = np.zeros((len(batch), 3, 3), np.float32)
         logits[5, 1, 0] = np.nan
-        return logits
+        return logits, None
 
-    monkeypatch.setattr(room, "logits_at_every_exit", broken)
+    monkeypatch.setattr(room, "said_at_every_exit", broken)
     with pytest.raises(InputError, match="not finite for 1 of 300 rows"):
         calibrate(model, rows(300), Budget(max_accuracy_drop=0.1))
 
@@ -199,7 +213,7 @@ def test_a_few_rows_seen_before_are_left_out(model, answers, monkeypatch, caplog
 def test_a_budget_that_nothing_meets(model, answers):
     given = rows(900)
     answers(given.labels, (0.5, 0.6, 0.8))
-    with pytest.raises(CalibrationError, match=r"max_layers=0.5: the boldest"):
+    with pytest.raises(CalibrationError, match=r"1\.00 layers on average, max_layers=0\.5"):
         calibrate(model, given, Budget(max_layers=0.5))
 
 
@@ -210,8 +224,12 @@ def test_a_budget_that_nothing_meets(model, answers):
         ({"max_accuracy_drop": 0.0}, "max_accuracy_drop=0.0"),
         ({"max_accuracy_drop": 1.0}, "max_accuracy_drop=1.0"),
         ({"max_accuracy_drop": 0.1, "confidence": 1.0}, "confidence=1.0"),
-        ({"max_accuracy_drop": 0.1, "max_agreement_drop": 0.1}, "two promises"),
+        ({"max_accuracy_drop": 0.1, "max_agreement_drop": 0.1}, "promises of their own"),
         ({"max_layers": 0}, "max_layers=0"),
+        ({"max_latency_ms": -1.0}, "max_latency_ms=-1"),
+        ({"max_metric_drop": 0.1}, "max_metric_drop and metric go together"),
+        ({"max_metric_drop": 0.1, "metric": "accuracy"}, "budget of its own"),
+        ({"max_accuracy_drop": 0.1, "metric": "f1"}, "go together"),
     ],
 )
 def test_impossible_budgets(settings, message):

@@ -16,8 +16,12 @@ def logits_of(rows: int, seed: int, spread: float = 2.0) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, spread, (rows, len(EXITS), 3)).astype(np.float32)
 
 
+def outcomes_of(logits: np.ndarray) -> ExitOutcomes:
+    return ExitOutcomes(logits, np.zeros(len(logits), int), EXITS, EXITS, logits[..., 0])
+
+
 def leaving(logits: np.ndarray, policy: Policy) -> np.ndarray:
-    return ExitOutcomes(logits, np.zeros(len(logits), int), EXITS, EXITS).leaving(policy)
+    return outcomes_of(logits).leaving(policy)
 
 
 @settings(max_examples=40, deadline=None)
@@ -26,11 +30,12 @@ def leaving(logits: np.ndarray, policy: Policy) -> np.ndarray:
     seed=st.integers(0, 500),
     thresholds=st.tuples(st.floats(0.34, 0.99), st.floats(0.34, 0.99)),
     temperatures=st.tuples(*[st.floats(0.5, 3.0)] * 3),
+    criterion=st.sampled_from(["max_probability", "learned"]),
 )
-def test_as_many_rows_leave_at_each_exit_as_before(rows, seed, thresholds, temperatures):
+def test_as_many_rows_leave_at_each_exit_as_before(rows, seed, thresholds, temperatures, criterion):
     before, after = logits_of(rows, seed), logits_of(rows, seed + 1000, spread=1.0)
-    policy = Policy(thresholds, (1.0, 1.0, 1.0))
-    moved = transfer_thresholds(policy, before, after, temperatures)
+    policy = Policy(thresholds, (1.0, 1.0, 1.0), criterion)
+    moved = transfer_thresholds(policy, outcomes_of(before), outcomes_of(after), temperatures)
     assert moved.temperatures == temperatures
     counts = [np.bincount(leaving(*pair), minlength=3) for pair in ((before, policy), (after, moved))]
     np.testing.assert_array_equal(*counts)
@@ -39,7 +44,7 @@ def test_as_many_rows_leave_at_each_exit_as_before(rows, seed, thresholds, tempe
 def test_the_same_model_keeps_every_row_at_its_exit():
     logits = logits_of(300, 7)
     policy = Policy((0.8, 0.9), (1.0, 1.0, 1.0))
-    same = transfer_thresholds(policy, logits, logits)
+    same = transfer_thresholds(policy, outcomes_of(logits), outcomes_of(logits))
     np.testing.assert_array_equal(leaving(logits, policy), leaving(logits, same))
     assert same.thresholds == pytest.approx(policy.thresholds, abs=0.03)
 
@@ -47,12 +52,13 @@ def test_the_same_model_keeps_every_row_at_its_exit():
 def test_thresholds_that_say_nobody_or_everybody_stay():
     before, after = logits_of(50, 1), logits_of(50, 2)
     for thresholds in ((1.0, 1.0), (0.0, 1.0), (1.0, 0.0)):
-        assert transfer_thresholds(Policy(thresholds, (1.0,) * 3), before, after).thresholds == thresholds
+        moved = transfer_thresholds(Policy(thresholds, (1.0,) * 3), outcomes_of(before), outcomes_of(after))
+        assert moved.thresholds == thresholds
 
 
 def test_rows_without_a_finite_answer_never_leave_early():
     before, after = logits_of(40, 3), logits_of(40, 4)
     after[:5, 0] = np.nan
     policy = Policy((0.5, 0.9), (1.0,) * 3)
-    moved = transfer_thresholds(policy, before, after)
+    moved = transfer_thresholds(policy, outcomes_of(before), outcomes_of(after))
     assert (leaving(after, moved)[:5] > 0).all()

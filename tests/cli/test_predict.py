@@ -19,7 +19,7 @@ def expected(artifact):
 
 
 def same(answers, expected):
-    assert [set(answer) for answer in answers] == [{"label", "score", "exit_layer"}] * len(expected)
+    assert [set(answer) for answer in answers] == [{"label", "score", "exit_layer", "stopped_by"}] * len(expected)
     for answer, row in zip(answers, expected, strict=True):
         assert (answer["label"], answer["exit_layer"]) == (row["label"], row["exit_layer"])
         assert answer["score"] == pytest.approx(row["score"], rel=1e-4)

@@ -202,6 +202,7 @@ def test_structures_are_laid_out_alike(tmp_path):
         "sweet_head": library.CHead,
         "sweet_embeddings": library.CEmbeddings,
         "sweet_description": library.CDescription,
+        "sweet_policy": library.CPolicy,
     }
     assert set(structures) == set(re.findall(r"^struct (\w+) \{", HEADER, re.MULTILINE))
     lines, expected = [], []

@@ -8,6 +8,7 @@ from ctypes import byref
 
 import numpy as np
 
+from itrex_sweet import criteria
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.config import Policy
 from itrex_sweet.criteria import Certainty, Memory
@@ -107,14 +108,23 @@ class NativeBackend(EncoderBackend):
         memory: Memory = None,
         certainty: Certainty = None,
     ) -> tuple[np.ndarray, Memory]:
-        if policy.criterion != "max_probability":
+        # By the engine's own functions, so that `answer` gives the same to the bit.
+        if policy.criterion not in _CRITERIA:
             return super().confidence(policy, exit_index, logits, memory, certainty)
+        if policy.criterion == "learned" and exit_index < len(policy.thresholds):
+            return criteria.learned(policy, exit_index, logits, certainty, self._logistic), None
         rows, labels = logits.shape
         logits = np.ascontiguousarray(logits, dtype=np.float32)
         confidences = np.empty(rows, dtype=np.float32)
         temperature = policy.temperatures[exit_index]
         self._library.call("sweet_confidence", rows, labels, address(logits), temperature, address(confidences))
         return confidences, None
+
+    def _logistic(self, values: np.ndarray) -> np.ndarray:
+        values = np.ascontiguousarray(values, dtype=np.float32)
+        shares = np.empty_like(values)
+        self._library.call("sweet_logistic", len(values), address(values), address(shares))
+        return shares
 
     def answer(self, batch: TokenBatch, policy: Policy) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """The executor's loop inside the engine: between two exits Python costs more than a probe of a small model."""

@@ -145,6 +145,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "sweet_probe": (c_int32, (c_void_p, c_int32, c_int32, c_void_p, c_void_p, c_void_p)),
     "sweet_advance": (c_int32, (c_void_p, c_int32, c_int32, c_void_p, c_void_p, c_void_p, c_void_p)),
     "sweet_confidence": (c_int32, (c_int32, c_int32, c_void_p, c_float, c_void_p)),
+    "sweet_logistic": (c_int32, (c_int32, c_void_p, c_void_p)),
     "sweet_answer": (c_int32, (c_void_p, POINTER(CPolicy), c_int32, *(c_void_p,) * 7)),
     "sweet_isa": (c_char_p, ()),
     "sweet_error": (c_char_p, ()),
