@@ -218,3 +218,63 @@ def test_only_the_cpu(model):
 
 def test_predictions_are_plain_json(model):
     assert json.loads(json.dumps(model.predict(TEXTS))) == model.predict(TEXTS)
+
+
+def test_a_call_may_say_when_to_stop(model):
+    def layers(**stopping):
+        return {row["exit_layer"] for row in model.predict(TEXTS, **stopping)}
+
+    assert layers(policy=Policy((1.0, 0.0), (1.0,) * 3)) == {2}
+    assert layers(threshold=1.0, max_exit=2) == {2} and layers(max_exit=1) == {1}
+    why = {row["stopped_by"] for row in model.predict(TEXTS, threshold=1.0, max_exit=2)}
+    assert why == {"max_exit"}
+    assert {row["stopped_by"] for row in model.predict(TEXTS, threshold=1.0)} == {"full_depth"}
+    assert {row["stopped_by"] for row in model.predict(TEXTS, threshold=0.0)} == {"confidence"}
+    hurried = model.predict(TEXTS, threshold=1.0, deadline_ms=1e-6)
+    assert {(row["exit_layer"], row["stopped_by"]) for row in hurried} == {(1, "deadline")}
+    assert model.predict(TEXTS, deadline_ms=1e6) == model.predict(TEXTS)
+    encoded = model.tokenizer(TEXTS, return_tensors="pt", padding=True)
+    output = model(**encoded, threshold=1.0, deadline_ms=1e-6)
+    assert output.out_of_time.all() and output.exit_layer.tolist() == [1] * len(TEXTS)
+    assert model(**encoded).out_of_time is None
+    assert model.policy == Policy.uniform(3, 0.5)  # nothing of a call stays
+
+
+def test_a_calls_own_temperatures_make_its_scores(model):
+    soft = Policy((0.0, 0.0), (100.0,) * 3)
+    assert all(row["score"] < 0.4 for row in model.predict(TEXTS, policy=soft))
+
+
+@pytest.mark.parametrize(
+    ("stopping", "message"),
+    [
+        ({"threshold": 0.5, "policy": Policy.uniform(3)}, "threshold and policy each say when to stop"),
+        ({"policy": Policy.uniform(4)}, "a policy for 4 exits does not fit"),
+        ({"policy": Policy((0.5, 0.5), (1.0,) * 3, "learned")}, "learn-to-exit"),
+        ({"max_exit": 3}, r"max_exit=3: choose one of the exits \(1, 2, 4\)"),
+        ({"deadline_ms": 0.0}, "deadline_ms=0.0: a positive number"),
+        ({"quality": 0.5}, "holds no calibrated curve"),
+        ({"quality": 1.5}, r"quality=1.5: it lies in \[0, 1\]"),
+    ],
+)
+def test_what_a_call_cannot_ask_for(model, stopping, message):
+    with pytest.raises(ConfigError, match=message):
+        model.predict(TEXTS, **stopping)
+
+
+def test_quality_walks_along_the_calibrated_curve(directory, tmp_path):
+    candidates = [
+        {"thresholds": [1.0, 1.0], "mean_layers": 4.0, "milliseconds": 8.0},
+        {"thresholds": [0.9, 0.8], "mean_layers": 3.0, "milliseconds": 5.0},
+        {"thresholds": [0.6, 0.5], "mean_layers": 2.0, "milliseconds": 2.0},
+    ]
+    from itrex_sweet.artifact import copy_artifact, open_artifact, policy_of_quality
+
+    source = open_artifact(directory)
+    calibrated = copy_artifact(source, tmp_path / "calibrated", calibration={"candidates": candidates})
+    for quality, place in ((0.0, 2), (0.49, 2), (0.5, 1), (0.99, 1), (1.0, 0)):
+        policy = policy_of_quality(calibrated, quality)
+        assert list(policy.thresholds) == candidates[place]["thresholds"], quality
+        assert policy.temperatures == source.policy.temperatures
+    model = SweetModelForSequenceClassification.from_pretrained(calibrated.directory)
+    assert {row["exit_layer"] for row in model.predict(TEXTS, quality=1.0)} == {4}

@@ -95,7 +95,7 @@ def plot_calibration(calibration: Mapping[str, Any], path: str | os.PathLike) ->
     if drop is not None:
         panel.axhline(found[0][1] - 100 * drop, color="#888888", linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
         panel.annotate(
-            f"{100 * drop:g} points below full depth",
+            f"{100 * drop:g} % below full depth",
             xy=(0.99, found[0][1] - 100 * drop),
             xycoords=panel.get_yaxis_transform(),
             xytext=(0, -3),

@@ -14,6 +14,7 @@ from itrex_sweet.artifact.fingerprints import CALIBRATION, TRAINING, Fingerprint
 from itrex_sweet.calibration import calibrate as room
 from itrex_sweet.calibration.bounds import LossCounts, paired_p_value
 from itrex_sweet.calibration.budget import Budget
+from itrex_sweet.calibration.costs import CostTable
 from itrex_sweet.calibration.promises import Said, counts_of, promise_of
 from itrex_sweet.config import Policy
 from itrex_sweet.data import Rows
@@ -215,6 +216,71 @@ def test_a_budget_that_nothing_meets(model, answers):
     answers(given.labels, (0.5, 0.6, 0.8))
     with pytest.raises(CalibrationError, match=r"1\.00 layers on average, max_layers=0\.5"):
         calibrate(model, given, Budget(max_layers=0.5))
+
+
+def some_costs(layer: float = 1.0, probe: float = 0.0) -> CostTable:
+    """Milliseconds of a layer and of a probe, whatever the length."""
+    through = layer * np.array([1.0, 2.0, 4.0])[:, None, None] * np.ones((1, 2, 2))
+    return CostTable((1, 32), (1, 64), through, np.full((2, 2), probe), (1.0, 1.0), {"threads": 1})
+
+
+def test_time_decides_where_it_is_given(model, answers):
+    given = rows(900)
+    answers(given.labels, (0.7, 0.8, 0.8))
+    calibration = room.calibrate(model, given, Budget(max_latency_ms=2.5), costs=some_costs())
+    chosen = calibration.candidates[calibration.chosen]
+    assert chosen.milliseconds == pytest.approx(chosen.mean_layers) and chosen.milliseconds <= 2.5
+    assert calibration.facts["batch_size"] == 1 and calibration.facts["unit"] == "milliseconds"
+    promised = room.calibrate(model, given, Budget(max_accuracy_drop=0.1), costs=some_costs())
+    assert promised.facts["batch_size"] == 32
+    with pytest.raises(CalibrationError, match=r"ms per row on average, max_latency_ms=0\.1, by the boldest"):
+        room.calibrate(model, given, Budget(max_latency_ms=0.1), costs=some_costs())
+    with pytest.raises(CalibrationError, match="no policy keeps to both"):
+        room.calibrate(model, given, Budget(max_accuracy_drop=0.05, max_latency_ms=0.5), costs=some_costs())
+    with pytest.raises(ConfigError, match="budget of time"):
+        room.calibrate(model, given, Budget(max_latency_ms=2.5), unit="layers")
+    with pytest.raises(ConfigError, match="choose one of milliseconds, layers"):
+        room.calibrate(model, given, Budget(max_latency_ms=2.5), unit="hours")
+
+
+def test_probes_that_do_not_pay_are_switched_off_and_said(model, answers):
+    given = rows(900)
+    answers(given.labels, (0.8, 0.8, 0.8))
+    cheap = room.calibrate(model, given, Budget(max_accuracy_drop=0.1), costs=some_costs(probe=0.01))
+    assert cheap.candidates[cheap.chosen].milliseconds < 2.0 and cheap.to_dict()["switched_off"] == []
+    saves_nothing = CostTable((1, 32), (1, 64), np.ones((3, 2, 2)), np.full((2, 2), 0.1), (1.0, 1.0), {"threads": 1})
+    with pytest.raises(CalibrationError, match="nothing beats running the full model"):
+        room.calibrate(model, given, Budget(max_accuracy_drop=0.1), costs=saves_nothing)
+
+
+def test_a_budget_of_time_is_measured_and_kept(model, answers, tmp_path):
+    given = rows(600)
+    answers(given.labels, (0.7, 0.8, 0.8))
+    calibration = room.calibrate(model, given, Budget(max_latency_ms=1000.0))
+    written = calibration.write(model.artifact, tmp_path / "timed")
+    assert written.costs["backend"] == "torch" and written.costs["batch_sizes"] == [1, 8, 32]
+    assert all(each["milliseconds"] > 0 for each in written.calibration["candidates"])
+
+
+def test_a_metric_of_ones_own(model, answers):
+    given = rows(1500)
+    answers(given.labels, (0.7, 0.8, 0.82))
+    calibration = calibrate(model, given, Budget(max_metric_drop=0.05, metric="matthews"))
+    chosen = calibration.candidates[calibration.chosen]
+    assert "paired bootstrap of matthews (approximate)" in calibration.bound and chosen.p_value <= 0.05
+    assert chosen.score > calibration.candidates[0].score - 0.05
+
+    def recall_of_2(predictions, labels):
+        return float((predictions[labels == 2] == 2).mean())
+
+    own = calibrate(model, given, Budget(max_metric_drop=0.05, metric=recall_of_2))
+    assert "recall_of_2" in own.bound and own.to_dict()["budget"]["metric"] == "recall_of_2"
+    json.dumps(own.to_dict())
+
+
+def test_what_exits_did_not_learn_cannot_be_the_criterion(model):
+    with pytest.raises(ConfigError, match="--learn-to-exit"):
+        calibrate(model, rows(600), Budget(max_layers=3), criterion="learned")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,107 @@
+"""What rows cost: by layers, by a table, and how the table is measured."""
+
+import json
+
+import numpy as np
+import pytest
+
+from itrex_sweet import SweetModelForSequenceClassification, open_artifact
+from itrex_sweet.artifact import copy_artifact
+from itrex_sweet.calibration import costs as room
+from itrex_sweet.calibration.costs import CostTable, RowCosts, cost_table, measure_costs
+from itrex_sweet.config import Policy
+from itrex_sweet.criteria import is_switched_off
+from itrex_sweet.runtime.ragged import TokenBatch
+from tests.tiny_artifacts import random_rows, tiny_artifact, tiny_tokenizer
+
+EXITS = 3
+
+
+@pytest.fixture
+def model(tmp_path):
+    tiny_artifact(tmp_path / "model", tokenizer=tiny_tokenizer())
+    return SweetModelForSequenceClassification.from_pretrained(tmp_path / "model", backend="torch")
+
+
+def a_batch(*lengths: int) -> TokenBatch:
+    return TokenBatch.from_rows(random_rows(np.random.default_rng(0), list(lengths)))
+
+
+def a_table(**facts) -> CostTable:
+    """Batches of 1 and 4, lengths 8 and 16: one millisecond per token and exit for single rows, half of it for four."""
+    through = np.array([[[8.0, 16.0], [4.0, 8.0]]]) * np.arange(1, EXITS + 1)[:, None, None]
+    return CostTable((1, 4), (8, 16), through, np.array([[0.8, 1.6], [0.4, 0.8]]), (1.0, 1.5), facts)
+
+
+def test_rows_pay_for_the_probes_before_their_exit_that_are_not_switched_off():
+    costs = RowCosts(np.tile([10.0, 20.0, 40.0], (4, 1)), np.array([1.0, 2.0, 3.0, 4.0]))
+    leaving = np.array([0, 1, 2, 2])
+    on, off = Policy((0.5, 0.5), (1.0,) * 3), Policy((1.0, 0.5), (1.0,) * 3)
+    assert costs.under(on, leaving).tolist() == [10.0, 22.0, 46.0, 48.0]
+    assert costs.under(off, leaving).tolist() == [10.0, 20.0, 43.0, 44.0]
+    backward = Policy((1.0, 0.5), (1.0,) * 3, "patience")  # looks at every exit on the way
+    assert costs.under(backward, leaving).tolist() == [10.0, 22.0, 46.0, 48.0]
+    assert costs.select(np.array([3])).under(off, leaving[3:]).tolist() == [44.0]
+    assert RowCosts.of_layers((1, 2, 4), 2).under(on, np.array([2, 0])).tolist() == [4.0, 1.0]
+
+
+def test_a_table_gives_its_entries_and_what_lies_between():
+    table = a_table()
+    alone = table.of(np.array([8, 12, 16]), 1)
+    np.testing.assert_allclose(alone.through[:, 0], [8.0, 12.0, 16.0])
+    np.testing.assert_allclose(alone.through[:, 2], [24.0, 36.0, 48.0])
+    np.testing.assert_allclose(alone.probe, [0.8, 1.2, 1.6])
+    np.testing.assert_allclose(table.of(np.array([8]), 4).through[0], 1.5 * np.array([4.0, 8.0, 12.0]))
+    np.testing.assert_allclose(table.of(np.array([8]), 2).through[0, 0], 1.25 * 6.0)  # halfway in the logarithm
+    assert table.covers(np.array([1, 16]), 3) and not table.covers(np.array([17]), 1)
+    assert not table.covers(np.array([8]), 8)
+
+
+def test_measuring_finds_what_the_executor_takes(model, monkeypatch):
+    """On a clock that the executor itself moves."""
+    now = [0.0]
+
+    def run(batch, policy=None, batch_size=None, deadline=None):
+        probed = sum(not is_switched_off(policy, place) for place in range(policy.answers_all))
+        now[0] += 1e-3 * float((batch.lengths * (1 + policy.answers_all) + 0.1 * probed * batch.lengths).sum())
+
+    monkeypatch.setattr(model.executor, "run", run)
+    monkeypatch.setattr(room.time, "perf_counter", lambda: now[0])
+    batch = a_batch(5, 9, 20, 30)
+    table = measure_costs(model, batch, (1, 8), "max_probability")
+    assert table.lengths == (4, 8, 16, 30) and table.batch_sizes == (1, 8)
+    np.testing.assert_allclose(table.through, np.tile(np.arange(1, 4)[:, None, None] * [4, 8, 16, 30], (1, 2, 1)))
+    np.testing.assert_allclose(table.probe, np.tile(0.1 * np.array([4, 8, 16, 30]), (2, 1)), rtol=1e-6)
+    np.testing.assert_allclose(table.on_real_rows, 1.0)
+    costs = table.of(batch.lengths, 8)
+    np.testing.assert_allclose(costs.through, batch.lengths[:, None] * [1.0, 2.0, 3.0])
+
+
+def test_a_table_is_kept_in_the_artifact_and_used_where_it_was_measured(model, tmp_path, monkeypatch):
+    batch = a_batch(3, 4, 7)
+    table = measure_costs(model, batch, (1, 8), "max_probability")
+    assert (table.through > 0).all() and (table.probe >= 0).all()
+    written = copy_artifact(model.artifact, tmp_path / "kept", costs=table.to_dict())
+    assert written.costs == json.loads(json.dumps(table.to_dict()))
+    again = copy_artifact(open_artifact(written.directory), tmp_path / "copied")
+    assert again.costs == written.costs
+    kept = SweetModelForSequenceClassification(again, backend="torch")
+
+    def unneeded(*_):
+        raise AssertionError("measured although a table is there")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "measure_costs", unneeded)
+        used = cost_table(kept, batch, 8, "max_probability")
+        np.testing.assert_allclose(used.through, table.through, atol=1e-5)
+        assert used.facts == table.facts
+        for other in (a_batch(3, 40), 64, "entropy"):
+            with pytest.raises(AssertionError, match="measured"):
+                asked = [batch, 8, "max_probability"]
+                asked[{TokenBatch: 0, int: 1, str: 2}[type(other)]] = other
+                cost_table(kept, *asked)
+    costs = dict(again.costs, processor="another one")
+    elsewhere = copy_artifact(again, tmp_path / "elsewhere", costs=costs)
+    assert CostTable.stored_for(SweetModelForSequenceClassification(elsewhere, backend="torch"), "margin") is None
+    kept_there = SweetModelForSequenceClassification(elsewhere, backend="torch")
+    assert CostTable.stored_for(kept_there, "max_probability") is None

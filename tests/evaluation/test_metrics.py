@@ -1,0 +1,38 @@
+"""Metrics, against scikit-learn where it is installed and against their definitions."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from itrex_sweet.evaluation.metrics import METRICS, accuracy, f1, matthews
+
+
+@settings(deadline=None)
+@given(st.integers(2, 4), st.integers(1, 60), st.integers(0, 99))
+def test_as_scikit_learn(labels, rows, seed):
+    metrics = pytest.importorskip("sklearn.metrics")
+    random = np.random.default_rng(seed)
+    truth, said = random.integers(0, labels, rows), random.integers(0, labels, rows)
+    assert matthews(said, truth) == pytest.approx(metrics.matthews_corrcoef(truth, said), abs=1e-9)
+    names = list(range(max(truth.max(), said.max(), 1) + 1))
+    if len(names) == 2:
+        expected = metrics.f1_score(truth, said, zero_division=0.0)
+    else:
+        expected = metrics.f1_score(truth, said, labels=names, average="macro", zero_division=0.0)
+    assert f1(said, truth) == pytest.approx(expected, abs=1e-9)
+
+
+def test_by_hand():
+    truth, said = np.array([1, 1, 1, 0, 0, 0, 0, 0]), np.array([1, 1, 0, 1, 0, 0, 0, 0])
+    assert accuracy(said, truth) == 0.75
+    assert f1(said, truth) == pytest.approx(2 * 2 / (3 + 3))
+    assert matthews(said, truth) == pytest.approx((2 * 4 - 1 * 1) / np.sqrt(3 * 3 * 5 * 5))
+
+
+def test_a_row_without_an_answer_is_wrong_everywhere():
+    truth = np.array([0, 1, 1, 0, 1, 0])
+    for metric in METRICS.values():
+        assert metric(truth, truth) == pytest.approx(1.0)
+        assert metric(np.array([0, 1, -1, 0, 1, 0]), truth) < 1.0
+    assert matthews(np.full(4, 1), np.array([0, 1, 0, 1])) == 0.0  # not defined
