@@ -76,12 +76,12 @@ def sentences(artifact: Any, count: int) -> TokenBatch:
 def leaving(ours: Sweet, rows: TokenBatch, shares: tuple[float, ...]) -> Policy:
     """A policy under which these shares of the rows leave at each exit, as far as confidences allow."""
     logits = ours.model.executor.logits_at_every_exit(rows)
-    policy = ours.full_depth()
+    policy = ours.model.policy
     thresholds, there = [], np.arange(len(rows))
     for place, share in enumerate(shares[:-1]):
         confidences, _ = criteria.confidence(policy, place, logits[there, place])
         goes = round(share * len(rows))
-        thresholds.append(1.0 if goes == 0 else _between(np.sort(confidences)[::-1], goes))
+        thresholds.append(0.9999999 if goes == 0 else _between(np.sort(confidences)[::-1], goes))
         there = there[~(confidences > thresholds[-1])]
     return policy.with_threshold(thresholds)
 

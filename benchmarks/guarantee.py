@@ -18,6 +18,7 @@ from record import RUNS, provenance, read_task, write_result
 from itrex_sweet import SweetModelForSequenceClassification, criteria
 from itrex_sweet.calibration.bounds import LossCounts, certified, paired_p_value
 from itrex_sweet.calibration.calibrate import CHOOSING_SHARE
+from itrex_sweet.calibration.costs import RowCosts
 from itrex_sweet.calibration.search import policies_from_careful_to_bold
 from itrex_sweet.calibration.temperature import fit_temperature
 from itrex_sweet.config import Policy
@@ -58,7 +59,8 @@ def measured(task: str, options: argparse.Namespace) -> dict[str, Any]:
         choosing, testing = np.split(drawn, [round(options.rows * CHOOSING_SHARE)])
         policy = with_temperatures(logits[choosing], labels[choosing])
         confidences = criteria.confidence_at_every_exit(policy, logits)
-        found = policies_from_careful_to_bold(policy, confidences[choosing], losses[choosing], layers)
+        costs = RowCosts.of_layers(layers, len(choosing))
+        found = policies_from_careful_to_bold(policy, confidences[choosing], losses[choosing], costs)
         leaving = [criteria.leaving_exit(each, confidences) for each in found]
         true = [of_policy(losses, layers, each) for each in leaving]
         seen = [LossCounts.of(losses[testing, each[testing]]) for each in leaving]

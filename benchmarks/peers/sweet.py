@@ -26,11 +26,15 @@ class Sweet:
         self.name = f"{self.model.backend.name} {self.model.artifact.precision}"
 
     def full_depth(self) -> Policy:
-        """Every exit is probed, and none lets a row go."""
-        return self.model.policy.with_threshold(1.0)
+        """Every exit is probed, and none lets a row go: no row is so sure at such a temperature.
+
+        A threshold of 1 would switch the probes off.
+        """
+        exits = len(self.model.artifact.exits)
+        return Policy((0.9999999,) * (exits - 1), (1e6,) * exits)
 
     def leaving_at_each_exit(self) -> dict[int, Policy]:
-        """Exit → a policy under which every row leaves there, the exits before it probed."""
+        """Exit → a policy under which every row leaves there, the exits before it not probed."""
         return {exit_: only_at(place, self.model.policy) for place, exit_ in enumerate(self.model.artifact.exits)}
 
     def batch_by_batch(self, batches: Sequence[TokenBatch], policy: Policy) -> Callable[[], OwnSeconds]:

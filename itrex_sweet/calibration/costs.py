@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
+import functools
 import itertools
 import time
 from collections.abc import Mapping, Sequence
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from itrex_sweet.config import Policy
-from itrex_sweet.criteria import is_switched_off, looks_back
+from itrex_sweet.criteria import apart, confidence_at_every_exit, is_switched_off, leaving_exit, looks_back
 from itrex_sweet.evaluation.machine import Machine
 from itrex_sweet.evaluation.progress import progress
 from itrex_sweet.evaluation.timing import milliseconds_per_row, sample
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZES = (1, 8, 32)
 _ROUNDS_AT_LEAST, _ROUNDS_AT_MOST, _SECONDS_PER_CELL = 3, 25, 0.4
-_ROWS_COMPARED, _REPEATS = 192, 3
+_ROWS_COMPARED, _REPEATS, _WARM_UPS = 384, 3, 50
 _UNMET = float(np.nextafter(np.float32(1), np.float32(0)))  # a threshold that is probed for
 _FLAT = 1e6  # a temperature that makes every row unsure
 
@@ -71,7 +73,8 @@ class CostTable:
         through: (exits, batch sizes, lengths) float64, milliseconds per row that leaves at an exit, none before it
             probed.
         probe: (batch sizes, lengths) float64, milliseconds per row and probed exit.
-        on_real_rows: per batch size: how many times longer rows of mixed lengths took than this table says of them.
+        on_real_rows: (batch sizes, 2): milliseconds that a row of real traffic takes more than this table says, and a
+            factor before that: fitted to rows of mixed lengths that leave at different exits.
         facts: where it was measured, and how.
     """
 
@@ -79,7 +82,7 @@ class CostTable:
     lengths: tuple[int, ...]
     through: np.ndarray
     probe: np.ndarray
-    on_real_rows: tuple[float, ...]
+    on_real_rows: np.ndarray
     facts: Mapping[str, Any]
 
     def of(self, lengths: np.ndarray, batch_size: int) -> RowCosts:
@@ -88,10 +91,10 @@ class CostTable:
         Args:
             lengths: (rows,) tokens.
         """
-        factor = self._between(np.asarray(self.on_real_rows), batch_size)
+        more, factor = self._between(self.on_real_rows, batch_size)
         through = [np.interp(lengths, self.lengths, self._between(table, batch_size)) for table in self.through]
         probe = np.interp(lengths, self.lengths, self._between(self.probe, batch_size))
-        return RowCosts(factor * np.stack(through, axis=1), factor * probe)
+        return RowCosts(more + factor * np.stack(through, axis=1), factor * probe)
 
     def _between(self, table: np.ndarray, batch_size: int) -> np.ndarray:
         """Row of a table (batch sizes, ...) for a batch size, linear in its logarithm."""
@@ -109,7 +112,7 @@ class CostTable:
             "lengths": list(self.lengths),
             "through": np.round(self.through, 5).tolist(),
             "probe": np.round(self.probe, 5).tolist(),
-            "on_real_rows": [round(value, 4) for value in self.on_real_rows],
+            "on_real_rows": np.round(self.on_real_rows, 5).tolist(),
         }
 
     @classmethod
@@ -124,7 +127,7 @@ class CostTable:
             tuple(costs.pop("lengths")),
             np.array(costs.pop("through")),
             np.array(costs.pop("probe")),
-            tuple(costs.pop("on_real_rows")),
+            np.array(costs.pop("on_real_rows")),
             costs,
         )
 
@@ -158,6 +161,7 @@ def measure_costs(
     All tasks of an entry take turns. Each is timed on its second call in a row, as it runs in a service that is busy.
     """
     lengths = _grid(batch.lengths)
+    _warm_up(model.executor, batch)
     cells = list(itertools.product(batch_sizes, lengths))
     measured = [_cell(model.executor, *cell, _plain(criterion)) for cell in progress(cells, "costs", unit="entry")]
     shape = (len(batch_sizes), len(lengths))
@@ -167,9 +171,19 @@ def measure_costs(
         **_facts(model, criterion),
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
-    table = CostTable(tuple(batch_sizes), lengths, through, probe, (1.0,) * len(batch_sizes), facts)
-    factors = _compared(model.executor, sample(batch, _ROWS_COMPARED), table, _plain(criterion))
-    return CostTable(table.batch_sizes, lengths, through, probe, factors, facts)
+    none = np.tile([0.0, 1.0], (len(batch_sizes), 1))
+    table = CostTable(tuple(batch_sizes), lengths, through, probe, none, facts)
+    fitted = _fitted(model.executor, sample(batch, _ROWS_COMPARED), table)
+    return dataclasses.replace(table, on_real_rows=fitted)
+
+
+def _warm_up(executor: Executor, batch: TokenBatch) -> None:
+    """Runs for a moment: a process that has just begun is slower."""
+    part, start = batch.select(np.arange(min(len(batch), executor.batch_size))), time.perf_counter()
+    for _ in range(_WARM_UPS):
+        executor.run(part, Policy((1.0,) * (executor.num_exits - 1), (1.0,) * executor.num_exits))
+        if time.perf_counter() - start > _SECONDS_PER_CELL:
+            break
 
 
 def _cell(executor: Executor, batch_size: int, length: int, criterion: str) -> tuple[np.ndarray, float]:
@@ -197,20 +211,41 @@ def _second_call(executor: Executor, batch: TokenBatch, policy: Policy, batch_si
     return time.perf_counter() - start
 
 
-def _compared(executor: Executor, batch: TokenBatch, table: CostTable, criterion: str) -> tuple[float, ...]:
-    """Per batch size: what real rows take at full depth, as a multiple of what the table says."""
-    exits = executor.num_exits
-    full = Policy((1.0,) * (exits - 1), (1.0,) * exits, criterion)
+def _fitted(executor: Executor, batch: TokenBatch, table: CostTable) -> np.ndarray:
+    """Per batch size: what real rows take beyond the table, by least squares of the relative error of three policies:
+    everyone leaves at the first exit, half of those who are there leave at each, nobody leaves before the last.
+    """
+    policies = _three_mixes(executor, batch, str(table.facts["criterion"]))
     single = [batch.select(np.array([row])) for row in range(len(batch))]
 
-    def run(size: int) -> None:
+    def run(size: int, policy: Policy) -> None:
         for part in single if size == 1 else [batch]:
-            executor.run(part, full, size)
+            executor.run(part, policy, size)
 
-    tasks = {size: lambda size=size: run(size) for size in table.batch_sizes}
-    taken = milliseconds_per_row(tasks, len(batch), _REPEATS)
-    said = {size: table.of(batch.lengths, size).through[:, -1].mean() for size in table.batch_sizes}
-    return tuple(float(taken[size] / said[size]) for size in table.batch_sizes)
+    pairs = list(itertools.product(table.batch_sizes, policies))
+    taken = milliseconds_per_row({pair: functools.partial(run, *pair) for pair in pairs}, len(batch), _REPEATS)
+    fitted = []
+    for size in table.batch_sizes:
+        costs = table.of(batch.lengths, size)
+        said = np.array([costs.under(policy, leaving).mean() for policy, leaving in policies.items()])
+        measured = np.array([taken[size, policy] for policy in policies])
+        matrix = np.stack([np.ones(len(said)), said], axis=1) / measured[:, None]
+        fitted.append(np.linalg.lstsq(matrix, np.ones(len(said)), rcond=None)[0])
+    return np.array(fitted)
+
+
+def _three_mixes(executor: Executor, batch: TokenBatch, criterion: str) -> dict[Policy, np.ndarray]:
+    """Policies, and where each row leaves under them."""
+    exits = executor.num_exits
+    logits, certainties = apart(executor.outputs_at_every_exit(batch), executor.backend.num_labels)
+    policy = Policy((1.0,) * (exits - 1), (1.0,) * exits, criterion)
+    confidences = confidence_at_every_exit(policy, logits, certainties)
+    halves, here = [], np.ones(len(batch), dtype=bool)
+    for column in confidences.T[:-1]:
+        halves.append(float(np.clip(np.median(column[here]), 0.0, 1.0)) if here.any() else 0.0)
+        here &= ~(column > halves[-1])
+    mixes = [policy.with_threshold(0.0), policy.with_threshold(halves), policy]
+    return {mix: leaving_exit(mix, confidences) for mix in mixes}
 
 
 def _grid(lengths: np.ndarray) -> tuple[int, ...]:

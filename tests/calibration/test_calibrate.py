@@ -218,10 +218,13 @@ def test_a_budget_that_nothing_meets(model, answers):
         calibrate(model, given, Budget(max_layers=0.5))
 
 
+AS_SAID, FACTS = np.tile([0.0, 1.0], (2, 1)), {"threads": 1}
+
+
 def some_costs(layer: float = 1.0, probe: float = 0.0) -> CostTable:
     """Milliseconds of a layer and of a probe, whatever the length."""
     through = layer * np.array([1.0, 2.0, 4.0])[:, None, None] * np.ones((1, 2, 2))
-    return CostTable((1, 32), (1, 64), through, np.full((2, 2), probe), (1.0, 1.0), {"threads": 1})
+    return CostTable((1, 32), (1, 64), through, np.full((2, 2), probe), AS_SAID, FACTS)
 
 
 def test_time_decides_where_it_is_given(model, answers):
@@ -248,7 +251,7 @@ def test_probes_that_do_not_pay_are_switched_off_and_said(model, answers):
     answers(given.labels, (0.8, 0.8, 0.8))
     cheap = room.calibrate(model, given, Budget(max_accuracy_drop=0.1), costs=some_costs(probe=0.01))
     assert cheap.candidates[cheap.chosen].milliseconds < 2.0 and cheap.to_dict()["switched_off"] == []
-    saves_nothing = CostTable((1, 32), (1, 64), np.ones((3, 2, 2)), np.full((2, 2), 0.1), (1.0, 1.0), {"threads": 1})
+    saves_nothing = CostTable((1, 32), (1, 64), np.ones((3, 2, 2)), np.full((2, 2), 0.1), AS_SAID, FACTS)
     with pytest.raises(CalibrationError, match="nothing beats running the full model"):
         room.calibrate(model, given, Budget(max_accuracy_drop=0.1), costs=saves_nothing)
 

@@ -1,6 +1,7 @@
 """What rows cost: by layers, by a table, and how the table is measured."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from itrex_sweet.runtime.ragged import TokenBatch
 from tests.tiny_artifacts import random_rows, tiny_artifact, tiny_tokenizer
 
 EXITS = 3
+REAL = np.array([[0.0, 1.0], [2.0, 1.5]])  # on batches of 4, two milliseconds and half as much again
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def a_batch(*lengths: int) -> TokenBatch:
 def a_table(**facts) -> CostTable:
     """Batches of 1 and 4, lengths 8 and 16: one millisecond per token and exit for single rows, half of it for four."""
     through = np.array([[[8.0, 16.0], [4.0, 8.0]]]) * np.arange(1, EXITS + 1)[:, None, None]
-    return CostTable((1, 4), (8, 16), through, np.array([[0.8, 1.6], [0.4, 0.8]]), (1.0, 1.5), facts)
+    return CostTable((1, 4), (8, 16), through, np.array([[0.8, 1.6], [0.4, 0.8]]), REAL, facts)
 
 
 def test_rows_pay_for_the_probes_before_their_exit_that_are_not_switched_off():
@@ -51,30 +53,35 @@ def test_a_table_gives_its_entries_and_what_lies_between():
     np.testing.assert_allclose(alone.through[:, 0], [8.0, 12.0, 16.0])
     np.testing.assert_allclose(alone.through[:, 2], [24.0, 36.0, 48.0])
     np.testing.assert_allclose(alone.probe, [0.8, 1.2, 1.6])
-    np.testing.assert_allclose(table.of(np.array([8]), 4).through[0], 1.5 * np.array([4.0, 8.0, 12.0]))
-    np.testing.assert_allclose(table.of(np.array([8]), 2).through[0, 0], 1.25 * 6.0)  # halfway in the logarithm
+    four = table.of(np.array([8]), 4)
+    np.testing.assert_allclose(four.through[0], 2.0 + 1.5 * np.array([4.0, 8.0, 12.0]))
+    np.testing.assert_allclose(four.probe, 1.5 * 0.4)
+    np.testing.assert_allclose(table.of(np.array([8]), 2).through[0, 0], 1.0 + 1.25 * 6.0)  # halfway in the logarithm
     assert table.covers(np.array([1, 16]), 3) and not table.covers(np.array([17]), 1)
     assert not table.covers(np.array([8]), 8)
 
 
 def test_measuring_finds_what_the_executor_takes(model, monkeypatch):
-    """On a clock that the executor itself moves."""
-    now = [0.0]
+    """On a clock that the executor itself moves; rows of several lengths take half as much again, and 2 ms more."""
+    now, answer = [0.0], model.executor.run
 
     def run(batch, policy=None, batch_size=None, deadline=None):
-        probed = sum(not is_switched_off(policy, place) for place in range(policy.answers_all))
-        now[0] += 1e-3 * float((batch.lengths * (1 + policy.answers_all) + 0.1 * probed * batch.lengths).sum())
+        leaving = answer(batch, policy).exit_index
+        on = np.cumsum([0, *(not is_switched_off(policy, place) for place in range(EXITS - 1))])
+        taken = (batch.lengths * (1 + leaving) + 0.1 * on[leaving] * batch.lengths).sum()
+        now[0] += 1e-3 * float(taken if len(set(batch.lengths)) == 1 else 1.5 * taken + 2.0 * len(batch))
 
     monkeypatch.setattr(model.executor, "run", run)
-    monkeypatch.setattr(room.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     batch = a_batch(5, 9, 20, 30)
     table = measure_costs(model, batch, (1, 8), "max_probability")
     assert table.lengths == (4, 8, 16, 30) and table.batch_sizes == (1, 8)
     np.testing.assert_allclose(table.through, np.tile(np.arange(1, 4)[:, None, None] * [4, 8, 16, 30], (1, 2, 1)))
     np.testing.assert_allclose(table.probe, np.tile(0.1 * np.array([4, 8, 16, 30]), (2, 1)), rtol=1e-6)
-    np.testing.assert_allclose(table.on_real_rows, 1.0)
+    # One at a time every batch has one length.
+    np.testing.assert_allclose(table.on_real_rows, [[0.0, 1.0], [2.0, 1.5]], atol=1e-6)
     costs = table.of(batch.lengths, 8)
-    np.testing.assert_allclose(costs.through, batch.lengths[:, None] * [1.0, 2.0, 3.0])
+    np.testing.assert_allclose(costs.through, 2.0 + 1.5 * batch.lengths[:, None] * [1.0, 2.0, 3.0])
 
 
 def test_a_table_is_kept_in_the_artifact_and_used_where_it_was_measured(model, tmp_path, monkeypatch):

@@ -1,0 +1,200 @@
+"""Which way of stopping is worth its time: area under the speed–accuracy curve, in milliseconds on the clock.
+
+    python benchmarks/policies.py --tasks sst2 qnli ag_news cola
+
+On the INT8 artifacts that `quantize_recipes.py` left in `benchmarks/runs`, trained with `learn_to_exit`. For each way,
+policies from careful to bold are found on rows that were neither trained on nor used to quantize, as `calibrate` finds
+them; their accuracy is that on validation rows, their time that of the executor on a sample of those, all policies of a
+task in turns. Beside it: how near the cost table comes to the clock, one text at a time and in batches of 32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from functools import partial
+from typing import Any
+
+import numpy as np
+from guarantee import FIRST_FREE_ROW
+from record import RUNS, measure, provenance, read_task, refuse_busy_machine, write_result
+
+from itrex_sweet import SweetModelForSequenceClassification
+from itrex_sweet.calibration.costs import CostTable, measure_costs
+from itrex_sweet.calibration.promises import losses_of
+from itrex_sweet.calibration.search import policies_from_careful_to_bold
+from itrex_sweet.calibration.temperature import fit_temperature
+from itrex_sweet.config import Policy
+from itrex_sweet.evaluation.outcomes import ExitOutcomes
+from itrex_sweet.evaluation.timing import sample
+from itrex_sweet.runtime.ragged import TokenBatch
+
+BATCH = 32
+FIRST, FULL = "everyone at the first exit", "full depth"
+# name → criterion, thresholds per exit or one, temperatures or none; the first is what the others are compared with
+WAYS: dict[str, tuple[str, bool, bool]] = {
+    "max-probability": ("max_probability", True, True),
+    "max-probability, one threshold": ("max_probability", False, True),
+    "max-probability, no temperatures": ("max_probability", True, False),
+    "max-probability, one threshold, no temperatures": ("max_probability", False, False),
+    "entropy": ("entropy", True, True),
+    "margin": ("margin", True, True),
+    "patience": ("patience", True, True),
+    "patience and confidence": ("patience_and_confidence", True, True),
+    "learned to exit": ("learned", True, True),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", default=["sst2", "qnli", "ag_news", "cola"])
+    parser.add_argument("--calibration-rows", type=int, default=2000)
+    parser.add_argument("--reported-rows", type=int, default=3000, help="of validation at most")
+    parser.add_argument("--timed-rows", type=int, default=1000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--recipe", default="static")
+    options = parser.parse_args()
+    names = ("calibration_rows", "reported_rows", "timed_rows", "repeats", "recipe")
+    settings = {name: getattr(options, name) for name in names}
+    result: dict[str, Any] = {**provenance(), "settings": settings, "tasks": {}}
+    for task in options.tasks:
+        refuse_busy_machine()
+        result["tasks"][task] = of_task(task, options)
+        for way, figures in result["tasks"][task]["ways"].items():
+            print(
+                f"{task:>8} {way:<48} {100 * figures['area']:6.2f} {100 * figures['against_first']:+6.2f}", flush=True
+            )
+        print(task, result["tasks"][task]["cost_table"], flush=True)
+        path = write_result("policies", result)
+    print(path)
+
+
+def of_task(task: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Curves of every way, and the cost table beside the clock."""
+    model = SweetModelForSequenceClassification.from_pretrained(RUNS / task / f"int8-{options.recipe}-default")
+    texts, labels = read_task(task, "train_20k")
+    held_out = slice(FIRST_FREE_ROW, FIRST_FREE_ROW + options.calibration_rows)
+    batch = model.read(texts[held_out], 128)
+    chosen_on = ExitOutcomes.observe(model, batch, labels[held_out])
+    texts, labels = read_task(task, "validation", options.reported_rows)
+    reported_batch = model.read(texts, 128)
+    reported = ExitOutcomes.observe(model, reported_batch, labels)
+
+    tables = {name: measure_costs(model, batch, (1, BATCH), name) for name in ("max_probability", "entropy")}
+    found = {way: policies_of(way, model.policy, chosen_on, batch, tables) for way in WAYS}
+    exits = len(model.artifact.exits)
+    ends = {FIRST: Policy((0.0,) * (exits - 1), (1.0,) * exits), FULL: Policy((1.0,) * (exits - 1), (1.0,) * exits)}
+    timed = sample(reported_batch, options.timed_rows)
+    every = {policy: None for policies in (*found.values(), ends.values()) for policy in policies}
+    contenders = {policy: partial(model.executor.run, timed, policy, BATCH) for policy in every}
+    clock = {policy: times["median"] for policy, times in measure(contenders, options.repeats, len(timed)).items()}
+    low, high = clock[ends[FIRST]], clock[ends[FULL]]
+
+    right = {policy: reported.answers(policy) == reported.labels for policy in every}
+    per_row = {way: row_areas(policies, clock, right, low, high) for way, policies in found.items()}
+    base = per_row[next(iter(WAYS))]
+    ways = {}
+    for way, policies in found.items():
+        difference = per_row[way] - base
+        ways[way] = {
+            "area": round(float(per_row[way].mean()), 5),
+            "against_first": round(float(difference.mean()), 5),
+            "standard_error": round(float(difference.std(ddof=1) / len(difference) ** 0.5), 5),
+            "points": [
+                {
+                    "thresholds": [round(value, 4) for value in policy.thresholds],
+                    "milliseconds": clock[policy],
+                    "accuracy": round(float(right[policy].mean()), 5),
+                }
+                for policy in policies
+            ],
+        }
+    return {
+        "rows": {"chosen_on": len(chosen_on), "reported": len(reported), "timed": len(timed)},
+        "milliseconds": {FIRST: low, FULL: high},
+        "accuracy_per_exit": np.round((reported.predictions() == reported.labels[:, None]).mean(0), 4).tolist(),
+        "ways": ways,
+        "cost_table": against_the_clock(model, batch, timed, found[next(iter(WAYS))], options.repeats),
+    }
+
+
+def policies_of(
+    way: str, policy: Policy, seen: ExitOutcomes, batch: TokenBatch, tables: dict[str, CostTable]
+) -> list[Policy]:
+    """From the full model to the boldest."""
+    criterion, per_exit, with_temperatures = WAYS[way]
+    exits = range(len(seen.exits))
+    temperatures = tuple(
+        fit_temperature(seen.logits[:, place], seen.labels) if with_temperatures else 1.0 for place in exits
+    )
+    policy = dataclasses.replace(policy, criterion=criterion, temperatures=temperatures)
+    # The engine decides by these two itself; others are decided in Python.
+    table = tables["max_probability" if criterion in ("max_probability", "learned") else "entropy"]
+    losses = losses_of(seen.predictions(), seen.labels)
+    costs = table.of(batch.lengths, BATCH)
+    return policies_from_careful_to_bold(policy, seen.confidences(policy), losses, costs, per_exit)
+
+
+def row_areas(
+    policies: list[Policy], clock: dict[Policy, float], right: dict[Policy, np.ndarray], low: float, high: float
+) -> np.ndarray:
+    """(rows,) each row's part in the accuracy averaged over all budgets of time from `low` to `high` milliseconds.
+
+    A budget between two policies is spent on both, so accuracy is linear between them; beyond the last it is constant.
+    Of policies that take as long, or longer for less, only the better ones count.
+    """
+    points = sorted({clock[policy]: policy for policy in policies}.items())
+    kept: list[tuple[float, Policy]] = []
+    for milliseconds, policy in points:
+        if not kept or right[policy].mean() > right[kept[-1][1]].mean():
+            kept.append((milliseconds, policy))
+    times = np.array([milliseconds for milliseconds, _ in kept])
+    budgets = np.unique(np.concatenate([np.linspace(low, high, 400), times.clip(low, high)]))
+    weights = np.zeros(len(kept))
+    spans = np.gradient(budgets)
+    for place in range(len(kept)):
+        share = np.interp(budgets, times, np.eye(len(kept))[place])
+        weights[place] = (share * spans).sum() / spans.sum()
+    return sum(weight * right[policy] for weight, (_, policy) in zip(weights, kept, strict=True))
+
+
+def against_the_clock(
+    model: SweetModelForSequenceClassification,
+    batch: TokenBatch,
+    timed: TokenBatch,
+    policies: list[Policy],
+    repeats: int,
+) -> dict[str, Any]:
+    """Predicted over measured milliseconds of some policies, in batches and one text at a time.
+
+    Args:
+        batch: calibration rows, from which the table is made, just before the clock runs.
+    """
+    some = [policies[place] for place in sorted({*np.linspace(0, len(policies) - 1, 6).astype(int).tolist()})]
+    table = measure_costs(model, batch, (1, BATCH), "max_probability")
+    seen = ExitOutcomes(model.executor.logits_at_every_exit(timed), np.zeros(len(timed), int), model.artifact.exits, ())
+    single = [timed.select(np.array([row])) for row in range(len(timed))]
+
+    def run(size: int, policy: Policy) -> None:
+        for part in single if size == 1 else [timed]:
+            model.executor.run(part, policy, size)
+
+    sizes = (1, BATCH)
+    clock = measure(
+        {(size, policy): partial(run, size, policy) for size in sizes for policy in some}, repeats, len(timed)
+    )
+    figures = {}
+    for size in sizes:
+        costs = table.of(timed.lengths, size)
+        said = [float(costs.under(policy, seen.leaving(policy)).mean()) for policy in some]
+        measured = [clock[size, policy]["median"] for policy in some]
+        figures[f"batch {size}"] = {
+            "predicted": [round(value, 4) for value in said],
+            "measured": measured,
+            "ratio": [round(value / taken, 3) for value, taken in zip(said, measured, strict=True)],
+        }
+    return figures
+
+
+if __name__ == "__main__":
+    main()
