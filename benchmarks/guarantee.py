@@ -19,13 +19,16 @@ from itrex_sweet import SweetModelForSequenceClassification, criteria
 from itrex_sweet.calibration.bounds import LossCounts, certified, paired_p_value
 from itrex_sweet.calibration.calibrate import CHOOSING_SHARE
 from itrex_sweet.calibration.costs import RowCosts
+from itrex_sweet.calibration.promises import MetricPromise, Said
 from itrex_sweet.calibration.search import policies_from_careful_to_bold
 from itrex_sweet.calibration.temperature import fit_temperature
 from itrex_sweet.config import Policy
+from itrex_sweet.evaluation.metrics import METRICS
 from itrex_sweet.evaluation.outcomes import predictions_of, said_at_every_exit
 
 FIRST_FREE_ROW = 6700  # before it lie the training rows, and the 700 that quantization observed and judged
 EPSILONS, DELTAS = (0.005, 0.01, 0.02), (0.05, 0.1)
+METRIC = "matthews"  # beside accuracy, for the approximate test
 
 
 def main() -> None:
@@ -52,6 +55,7 @@ def measured(task: str, options: argparse.Namespace) -> dict[str, Any]:
     layers = np.asarray(model.artifact.layers_run, dtype=np.float64)
     right = predictions_of(logits) == labels[:, None]
     losses = right[:, -1:].astype(int) - right.astype(int)
+    said, everyone = predictions_of(logits), np.arange(len(labels))
     random = np.random.default_rng(0)
     outcomes: dict[tuple[float, float, str], list[tuple[float, float]]] = {}
     for _ in range(options.draws):
@@ -64,8 +68,13 @@ def measured(task: str, options: argparse.Namespace) -> dict[str, Any]:
         leaving = [criteria.leaving_exit(each, confidences) for each in found]
         true = [of_policy(losses, layers, each) for each in leaving]
         seen = [LossCounts.of(losses[testing, each[testing]]) for each in leaving]
+        answers = [said[everyone, each] for each in leaving]
         for epsilon in EPSILONS:
+            p_values = metric_p_values(epsilon, answers, said[:, -1], labels, testing)
+            drops = [metric_drop(each, said[:, -1], labels) for each in answers]
             for delta in DELTAS:
+                by_metric = certified(p_values, delta)
+                outcomes.setdefault((epsilon, delta, METRIC), []).append((drops[by_metric], true[by_metric][1]))
                 passed = certified([paired_p_value(counts, epsilon) for counts in seen[1:]], delta)
                 broken = certified([0.0 if counts.mean_loss <= epsilon else 1.0 for counts in seen[1:]], delta)
                 outcomes.setdefault((epsilon, delta, "promise"), []).append(true[passed])
@@ -77,7 +86,7 @@ def measured(task: str, options: argparse.Namespace) -> dict[str, Any]:
         oracle = float(np.mean([layer for _, layer in outcomes[epsilon, 0.0, "oracle"]]))
         for delta in DELTAS:
             cell: dict[str, Any] = {"epsilon": epsilon, "delta": delta, "oracle_layers": round(oracle, 3)}
-            for kind in ("promise", "plug-in"):
+            for kind in ("promise", "plug-in", METRIC):
                 loss, run = (np.array(part) for part in zip(*outcomes[epsilon, delta, kind], strict=True))
                 broken_share = float((loss > epsilon).mean())
                 cell[kind] = {
@@ -94,6 +103,23 @@ def measured(task: str, options: argparse.Namespace) -> dict[str, Any]:
         "accuracy_per_exit": np.round(100 * right.mean(0), 2).tolist(),
         "cells": cells,
     }
+
+
+def metric_p_values(
+    epsilon: float, answers: list[np.ndarray], full: np.ndarray, labels: np.ndarray, testing: np.ndarray
+) -> list[float]:
+    """Of the policies after the full model, up to the first that no δ here certifies."""
+    promise, p_values = MetricPromise(epsilon, max(DELTAS), METRIC), []
+    for each in answers[1:]:
+        p_values.append(promise.p_value(Said(each[testing], full[testing], labels[testing])))
+        if p_values[-1] > max(DELTAS):
+            break
+    return p_values
+
+
+def metric_drop(answers: np.ndarray, full: np.ndarray, labels: np.ndarray) -> float:
+    """True drop of the metric."""
+    return METRICS[METRIC](full, labels) - METRICS[METRIC](answers, labels)
 
 
 def population(task: str, model: Any, options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:

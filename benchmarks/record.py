@@ -60,6 +60,15 @@ def read_task(task: str, split: str, limit: int | None = None) -> tuple[list[Any
     return texts, [row["label"] for row in rows]
 
 
+def foot(result: dict, more: str = "") -> str:
+    """Machine, versions and commit of a result, in one line; `more` comes after the versions."""
+    machine, versions = result["machine"], result["versions"]
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, torch {versions['torch']}, transformers "
+        f"{versions['transformers']}{more}; commit {result['commit'][:10]}."
+    )
+
+
 class OwnSeconds(list):
     """What a contender returns that measures itself: seconds of each part of its work, in floats."""
 

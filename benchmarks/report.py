@@ -10,7 +10,9 @@ import re
 
 import engines_plot
 import engines_report
-from record import RESULTS, ROOT
+import policies_plot
+import policies_report
+from record import RESULTS, ROOT, foot
 
 MARKS = re.compile(r"(<!-- results: begin -->\n).*?(<!-- results: end -->)", re.DOTALL)
 
@@ -38,8 +40,14 @@ def main() -> None:
             engines_report.operations(read("operations")),
         )
 
-    if (RESULTS / "guarantee.json").is_file():
-        write("docs/calibration.md", guarantee(read("guarantee")))
+    policies_plot.draw(read("policies"), ROOT / "docs" / "policies.png")
+    write(
+        "docs/calibration.md",
+        policies_report.guarantee(read("guarantee")),
+        policies_report.ways(read("policies")),
+        policies_report.cost_table(read("policies")),
+        policies_report.deadlines(read("deadlines")),
+    )
 
 
 def read(name: str) -> dict:
@@ -111,35 +119,8 @@ def speed(result: dict) -> str:
         "by itself, in natural order; the others sort by length and top batches up with survivors. Medians of one "
         "interleaved run."
     )
-    foot = f"{_foot(result)} Results with their settings: `benchmarks/results/`."
-    return "\n".join([intro, "", *lines, "", foot])
-
-
-def guarantee(result: dict) -> str:
-    """How often promises fail, and what they cost, per task."""
-    settings = result["settings"]
-    lines = [
-        "| task | ε | δ | exceeded (95 % interval) | plug-in exceeded | certified | layers | oracle |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for task, figures in result["tasks"].items():
-        for cell in figures["cells"]:
-            promise, low_high = cell["promise"], cell["promise"]["interval"]
-            layers = f"{promise['layers']:.2f} | {cell['oracle_layers']:.2f}"
-            lines.append(
-                f"| {task} | {100 * cell['epsilon']:g} % | {cell['delta']:g} | {100 * promise['exceeded']:.1f} % "
-                f"({100 * low_high[0]:.1f}–{100 * low_high[1]:.1f}) | {100 * cell['plug-in']['exceeded']:.1f} % "
-                f"| {100 * promise['beyond_full_depth']:.0f} % | {layers} |"
-            )
-    populations = ", ".join(f"{task} {figures['population']}" for task, figures in result["tasks"].items())
-    intro = (
-        f"**{settings['draws']} draws of {settings['rows']} calibration rows**, MiniLM trained by SWEET in INT8 "
-        f"(`{settings['recipe']}`), a threshold per exit; populations of {populations} held-out rows. Draws in "
-        "which the policy's true loss exceeds ε, which the promise allows in a share δ of them; draws "
-        "that certified more than the full model; layers run per row, "
-        f"{next(iter(result['tasks'].values()))['full_layers']:g} at full depth."
-    )
-    return "\n".join([intro, "", *lines, "", _foot(result)])
+    last = f"{foot(result)} Results with their settings: `benchmarks/results/`."
+    return "\n".join([intro, "", *lines, "", last])
 
 
 def quantization(result: dict, environment: str) -> str:
@@ -175,7 +156,7 @@ def quantization(result: dict, environment: str) -> str:
             "",
             *lines,
             "",
-            _foot(result),
+            foot(result),
         ]
     )
 
@@ -216,7 +197,7 @@ def ipex_shapes(result: dict) -> str:
             "",
             *lines,
             "",
-            _foot(result, f", IPEX {result['ipex']}"),
+            foot(result, f", IPEX {result['ipex']}"),
         ]
     )
 
@@ -284,16 +265,8 @@ def agreement(backend: str, result: dict) -> str:
             "",
             *lines,
             "",
-            _foot(result, f", IPEX {result['ipex']}" if "ipex" in result else ""),
+            foot(result, f", IPEX {result['ipex']}" if "ipex" in result else ""),
         ]
-    )
-
-
-def _foot(result: dict, more: str = "") -> str:
-    machine, versions = result["machine"], result["versions"]
-    return (
-        f"{machine['cpu']}, {machine['cores']} cores, torch {versions['torch']}, transformers "
-        f"{versions['transformers']}{more}; commit {result['commit'][:10]}."
     )
 
 

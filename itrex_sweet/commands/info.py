@@ -94,8 +94,18 @@ def _artifact(name: str) -> dict[str, Any]:
         "precision": artifact.precision,
         "tokenizer": any((artifact.directory / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json")),
         "bytes": _sizes(artifact),
+        "calibration": _calibration(artifact),
         "provenance": dict(artifact.provenance),
     }
+
+
+def _calibration(artifact: Artifact) -> dict[str, Any]:
+    """What the policy rests on, and where milliseconds were measured, in short."""
+    names = ("created", "source", "backend", "precision", "budget", "bound", "rows_testing", "switched_off")
+    facts = {name: artifact.calibration[name] for name in names if artifact.calibration.get(name)}
+    if artifact.costs:
+        facts["milliseconds measured on"] = f"{artifact.costs['processor']}, {artifact.costs['threads']} threads"
+    return facts
 
 
 def _sizes(artifact: Artifact) -> dict[str, int]:

@@ -25,7 +25,9 @@ def held_out(tmp_path_factory):
 
 
 def test_a_budget_of_layers(run, copied, held_out, tmp_path):
-    finished = run("calibrate", copied, "--data", held_out, "--max-layers", 3.9, "--output", tmp_path / "out")
+    finished = run(
+        "calibrate", copied, "--data", held_out, "--max-layers", 3.9, "--unit", "layers", "--output", tmp_path / "out"
+    )
     assert finished.status == 0, finished.err
     for part in ("thresholds", "layers", "temperatures", "calibration error per exit", "no promise", "→"):
         assert part in finished.out
@@ -33,8 +35,57 @@ def test_a_budget_of_layers(run, copied, held_out, tmp_path):
     assert open_artifact(copied).calibration == {}
 
 
+def test_a_budget_of_time_and_a_picture(run, copied, held_out, tmp_path):
+    argv = ("calibrate", copied, "--data", held_out, "--max-latency-ms", 1000, "--plot", tmp_path / "curve.png")
+    finished = run(*argv)
+    assert finished.status == 0, finished.err
+    assert "milliseconds per row in batches of 1, on" in finished.out and "ms/row" in finished.out
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    costs = open_artifact(copied).costs
+    assert costs["batch_sizes"] == [1, 8, 32] and costs["processor"]
+    # The next one takes the table that is there.
+    assert run(*argv).status == 0 and open_artifact(copied).costs == costs
+    impossible = run("calibrate", copied, "--data", held_out, "--max-latency-ms", 1e-6)
+    assert impossible.status == 1 and "max_latency_ms=1e-06" in impossible.err
+
+
+def test_the_curve_is_walked_by_predict(run, copied, held_out, tmp_path):
+    assert run("calibrate", copied, "--data", held_out, "--max-layers", 3.9, "--unit", "layers").status == 0
+    texts = tmp_path / "texts.txt"
+    texts.write_text("the soup was good\nnever again\n" * 20)
+
+    def layers(*stopping):
+        return [row["exit_layer"] for row in run("predict", copied, texts, *stopping).json_lines()]
+
+    assert set(layers("--quality", 1)) == {4}
+    assert sum(layers("--quality", 0)) <= sum(layers("--quality", 0.5)) <= sum(layers("--quality", 1))
+    assert max(layers("--quality", 1, "--max-exit", 2)) == 2
+    hurried = run("predict", copied, texts, "--threshold", 1, "--deadline-ms", 1e-6).json_lines()
+    assert {(row["exit_layer"], row["stopped_by"]) for row in hurried} == {(1, "deadline")}
+    assert "max_exit=3" in run("predict", copied, texts, "--max-exit", 3).err
+
+
+def test_drift_of_what_predict_wrote(run, copied, held_out, tmp_path):
+    argv = ("calibrate", copied, "--data", held_out, "--max-layers", 3.9, "--unit", "layers")
+    assert run("drift", copied, held_out).status == 1  # not calibrated yet
+    assert run(*argv).status == 0
+    same, other = tmp_path / "same.jsonl", tmp_path / "other.jsonl"
+    same.write_text(run("predict", copied, held_out).out)
+    finished = run("drift", copied, same)
+    assert finished.status == 0 and finished.out.startswith("stable: 300 answers"), finished.err
+    texts = tmp_path / "texts.txt"
+    texts.write_text("awful\n" * 300)
+    other.write_text(run("predict", copied, texts).out)
+    moved = run("drift", copied, other, "--json")
+    assert moved.status == 3 and moved.json()["verdict"] == "recalibrate"
+    assert "Calibrate on rows of today" in run("drift", copied, other).out
+    same.write_text("no json\n")
+    assert "line 1" in run("drift", copied, same).err and "cannot be read" in run("drift", copied, tmp_path / "no").err
+
+
 def test_json_is_what_the_artifact_records(run, copied, held_out):
-    argv = ("calibrate", copied, "--data", held_out, "--max-layers", 3.9, "--criterion", "margin", "--json")
+    layers = ("--max-layers", 3.9, "--unit", "layers")
+    argv = ("calibrate", copied, "--data", held_out, *layers, "--criterion", "margin", "--json")
     facts = run(*argv).json()
     assert facts == open_artifact(copied).calibration
     assert facts["criterion"] == open_artifact(copied).policy.criterion == "margin"
@@ -64,6 +115,9 @@ def test_evaluate_says_whether_the_promise_held(run, copied, held_out, allowed, 
         ((), 1, "a budget names"),
         (("--max-accuracy-drop", 2), 2, "a share lies in [0, 1]"),
         (("--max-layers", 1, "--criterion", "luck"), 2, "invalid choice"),
+        (("--max-layers", 1, "--criterion", "learned"), 1, "--learn-to-exit"),
+        (("--max-latency-ms", 1, "--unit", "layers"), 1, "budget of time"),
+        (("--max-metric-drop", 0.1), 1, "go together"),
         (("--max-layers", 1, "--label-column", "points"), 1, "points"),
     ],
 )
