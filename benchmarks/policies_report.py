@@ -51,10 +51,10 @@ def ways(result: dict) -> str:
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {mean} |")
     rows = ", ".join(f"{task} {figures['rows']['reported']}" for task, figures in tasks.items())
     intro = (
-        f"**Which way of stopping**: accuracy in percent, averaged over all budgets of time between everyone leaving "
+        "**Which way of stopping**: accuracy in percent, averaged over all budgets of time between everyone leaving "
         f"at the first exit and full depth; validation rows ({rows}), milliseconds on the clock in batches of 32. "
-        f"Others than the first as differences to it, with their paired standard errors over rows. A threshold per exit and "
-        f"temperatures unless said otherwise, found on up to {settings['calibration_rows']} other rows."
+        "Others than the first as differences to it, with their paired standard errors over rows. A threshold per exit "
+        f"and temperatures unless said otherwise, found on up to {settings['calibration_rows']} other rows."
     )
     return "\n".join([intro, "", *lines, "", foot(result)])
 
