@@ -3,6 +3,7 @@
 from itrex_sweet.training.attachment import Attachment, attach, attachment_of, detach, plain_state_dict
 from itrex_sweet.training.callback import SweetCallback
 from itrex_sweet.training.clipping import clip_by_group
+from itrex_sweet.training.conflict import GradientConflict, GradientConflictCallback, gradient_conflict
 from itrex_sweet.training.export import save_artifact, save_cascade
 from itrex_sweet.training.heads import ExitHead
 from itrex_sweet.training.losses import classification_loss
@@ -11,12 +12,15 @@ from itrex_sweet.training.multi_model import train_multi_model, truncate
 __all__ = [
     "Attachment",
     "ExitHead",
+    "GradientConflict",
+    "GradientConflictCallback",
     "SweetCallback",
     "attach",
     "attachment_of",
     "classification_loss",
     "clip_by_group",
     "detach",
+    "gradient_conflict",
     "plain_state_dict",
     "save_artifact",
     "save_cascade",

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import logging
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -56,6 +57,8 @@ class Attachment:
         exit_certainties: exit → (rows,) logits of being right, of the last forward, detached; of exits that learn it.
         labels: (rows,) int64 of the last forward, or `None`.
         trained_on: the rows it was last trained on, where a Trainer's data told; written into the artifact.
+        watcher: called in every labelled forward with exit → cross-entropy, a scalar with its graph, before anything
+            runs backward; `None` for nobody. It keeps no tensor that has a graph.
     """
 
     def __init__(self, model: nn.Module, config: SweetConfig, family: Family):
@@ -67,6 +70,7 @@ class Attachment:
         self.exit_certainties: dict[int, torch.Tensor] = {}
         self.labels: torch.Tensor | None = None
         self.trained_on: Fingerprints | None = None
+        self.watcher: Callable[[dict[int, torch.Tensor]], None] | None = None
         self._family = family
         self._base = underlying_model(model)
         self._layers: list[nn.Module] = list(module_at(self._base, family.layers_path))
@@ -101,6 +105,10 @@ class Attachment:
             default = self.exits[0] if id(parameter) in first else self.exits[-1]
             segments[owner.get(id(parameter), default)].append((name, parameter))
         return segments
+
+    def layer_parameters(self) -> list[list[nn.Parameter]]:
+        """The trainable parameters of each encoder layer, first to last."""
+        return [[one for one in layer.parameters() if one.requires_grad] for layer in self._layers]
 
     def clipping_groups(self) -> list[list[nn.Parameter]]:
         """Every parameter, once: those whose gradients are clipped to one norm stand together.
@@ -236,7 +244,10 @@ class Attachment:
         self.exit_certainties = {exit_: value.detach() for exit_, value in certainties.items()}
         if not has_loss:
             return None
-        losses = [classification_loss(value, self.labels, num_items) for value in logits.values()]
+        by_exit = {exit_: classification_loss(value, self.labels, num_items) for exit_, value in logits.items()}
+        if self.watcher is not None:
+            self.watcher(dict(by_exit))
+        losses = list(by_exit.values())
         losses += [certainty_loss(value, logits[exit_], self.labels, num_items) for exit_, value in certainties.items()]
         with torch.no_grad():
             self.exit_losses = {
