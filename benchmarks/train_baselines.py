@@ -11,36 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Dataset
-from record import RUNS, pretrained, provenance, read_task, write_result
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    DataCollatorWithPadding,
-    Trainer,
-    TrainingArguments,
-    set_seed,
-)
+from fine_tuning import METHODS, Settings, fine_tune
+from record import RUNS, provenance, read_task, write_result
 
-from itrex_sweet import (
-    SweetCallback,
-    SweetModelForSequenceClassification,
-    save_artifact,
-    save_cascade,
-    train_multi_model,
-)
-
-METHODS = {
-    "sweet": dict(mode="sweet", learn_to_exit=True),  # which moves no other weight
-    "sweet+0.1": dict(mode="sweet", gradient_scale=0.1),
-    "joint": dict(mode="joint"),
-    "multi-model": None,
-}
+from itrex_sweet import SweetModelForSequenceClassification
 
 
 def main() -> None:
@@ -69,42 +47,9 @@ def main() -> None:
 def train(options: argparse.Namespace, method: str, seed: int, folder: Path) -> None:
     """Trains one method with one seed; leaves the artifact and its figures in `folder`."""
     texts, labels = read_task(options.task, "train", options.rows)
-    tokenizer = AutoTokenizer.from_pretrained(pretrained(), model_max_length=128)
-    columns = [texts] if isinstance(texts[0], str) else [list(column) for column in zip(*texts, strict=True)]
-    dataset = Dataset.from_dict({**tokenizer(*columns, truncation=True), "labels": labels})
-
-    def make_model() -> torch.nn.Module:
-        set_seed(seed)
-        return AutoModelForSequenceClassification.from_pretrained(pretrained(), num_labels=len(set(labels)))
-
-    def make_trainer(model: torch.nn.Module, name: str, callbacks: list) -> Trainer:
-        arguments = TrainingArguments(
-            output_dir=str(folder / "checkpoints" / name),
-            num_train_epochs=options.epochs,
-            learning_rate=options.learning_rate,
-            per_device_train_batch_size=options.batch_size,
-            warmup_steps=20,
-            seed=seed,
-            save_strategy="no",
-            report_to="none",
-            use_cpu=True,
-            bf16=options.bf16,
-            disable_tqdm=True,
-        )
-        collator = DataCollatorWithPadding(tokenizer)
-        return Trainer(model=model, args=arguments, train_dataset=dataset, data_collator=collator, callbacks=callbacks)
-
-    start = time.perf_counter()
-    if method == "multi-model":
-        models = train_multi_model(
-            make_model(), options.exits, lambda model, exit_: make_trainer(model, f"exit-{exit_}", [])
-        )
-        artifact = save_cascade(models, folder, tokenizer)
-    else:
-        trainer = make_trainer(make_model(), "all", [SweetCallback(exits=options.exits, **METHODS[method])])
-        trainer.train()
-        artifact = save_artifact(trainer.model, folder, tokenizer)
-    seconds = time.perf_counter() - start
+    names = ("epochs", "learning_rate", "batch_size", "bf16")
+    settings = Settings(tuple(options.exits), **{name: getattr(options, name) for name in names})
+    artifact, seconds = fine_tune(method, texts, labels, seed, settings, folder)
     figures = {
         "accuracy": accuracy_per_exit(artifact.directory, options.task),
         "seconds": round(seconds),

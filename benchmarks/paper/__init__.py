@@ -1,0 +1,1 @@
+"""The paper's figures: which runs, running them, drawing them."""
