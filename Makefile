@@ -24,7 +24,7 @@ comma := ,
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-amx test-sanitize test-ipex bench lint clean
+.PHONY: help demo test test-amx test-sanitize test-ipex bench paper lint clean
 
 # What the native engine is built from: an installed checkout holds libraries made from it.
 KERNELS := build_kernels.py $(wildcard itrex_sweet/csrc/*)
@@ -36,6 +36,7 @@ help:
 	@echo 'make test-amx       the native engine on emulated processors, with and without AMX'
 	@echo 'make test-sanitize  the native engine under address and undefined-behaviour sanitizers'
 	@echo 'make bench          every engine that can be had, side by side; with the IPEX environment if it is there'
+	@echo 'make paper          what is missing of the figures of the SWEET paper, and docs/paper.md: days on two cores'
 	@echo 'make lint           ruff: rules and format'
 	@echo 'make clean          remove what runs, tests and builds left behind; the environments stay'
 	@echo
@@ -61,6 +62,10 @@ test-ipex: $(IPEX_VENV)/.ready
 bench: $(BENCH_VENV)/.ready
 	@$(BENCH_VENV)/bin/python benchmarks/compare_engines.py \
 	    $(if $(wildcard $(IPEX_VENV)/.ready),--ipex-python $(IPEX_VENV)/bin/python) $(ARGS)
+
+paper: $(BENCH_VENV)/.ready
+	@$(BENCH_VENV)/bin/python benchmarks/paper/run.py $(ARGS)
+	@$(BENCH_VENV)/bin/python benchmarks/paper/report.py
 
 lint: $(VENV)/.ready
 	@$(VENV)/bin/ruff check .
