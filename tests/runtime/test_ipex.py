@@ -129,8 +129,8 @@ def test_states_stay_as_they_are_when_they_are_read(ipex_of, kind, rows):
 def test_no_rows(ipex_of, kind):
     backend, _ = ipex_of("bert", kind)
     answers = Executor(backend, Policy.uniform(NUM_EXITS)).run(TokenBatch.from_rows([]))
-    assert answers.logits.shape == (0, backend.num_outputs)
-    assert backend.probe(0, backend.embed(TokenBatch.from_rows([]))).shape == (0, backend.num_labels)
+    assert answers.logits.shape == (0, backend.num_labels)
+    assert backend.probe(0, backend.embed(TokenBatch.from_rows([]))).shape == (0, backend.num_outputs)
 
 
 # ---------------------------------------------------------------------------------------------------- compilation
