@@ -73,15 +73,21 @@ class SweetConfig:
             SWEET; 1 would be joint training, for which there is `mode="joint"`.
         learn_to_exit: every exit but the last also learns how likely it is right, for the criterion `"learned"`
             (BERxiT, Xin et al., EACL 2021). Neither the encoder nor the exits' classifiers are moved by that.
+        distillation: share in [0, 1] of each exit's loss that compares it with a teacher's probabilities instead of the
+            labels (Hinton et al. 2015, arXiv 1503.02531). The teacher is a model given to the callback, else the last
+            exit, which then learns from the labels alone.
+        distillation_temperature: divides both sides' logits there, positive.
 
     Raises:
-        ConfigError: unknown mode, or a scale outside [0, 1] or set in joint mode.
+        ConfigError: unknown mode, or a share outside [0, 1] or set where it has no meaning.
     """
 
     exits: tuple[int, ...] | None = None
     mode: str = "sweet"
     gradient_scale: float = 0.0
     learn_to_exit: bool = False
+    distillation: float = 0.0
+    distillation_temperature: float = 2.0
 
     def __post_init__(self) -> None:
         if self.exits is not None:
@@ -90,6 +96,10 @@ class SweetConfig:
             raise ConfigError(f"mode={self.mode!r}: choose one of {', '.join(MODES)}.")
         if not 0.0 <= self.gradient_scale <= 1.0:
             raise ConfigError(f"gradient_scale={self.gradient_scale}: a share of the gradient lies in [0, 1].")
+        if not 0.0 <= self.distillation <= 1.0:
+            raise ConfigError(f"distillation={self.distillation}: a share of the loss lies in [0, 1].")
+        if not self.distillation_temperature > 0.0:
+            raise ConfigError(f"distillation_temperature={self.distillation_temperature}: it is positive.")
         if self.mode == "joint" and self.gradient_scale != 0.0:
             raise ConfigError("mode='joint' cuts no gradient, so gradient_scale has no meaning; leave it out.")
 

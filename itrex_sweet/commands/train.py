@@ -92,6 +92,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="share in [0, 1] of the gradient that passes between segments",
     )
     method.add_argument(
+        "--distillation", type=options.share, default=0.0, metavar="SHARE",
+        help="share of each exit's loss that comes from a teacher: the last exit, or --teacher",
+    )  # fmt: skip
+    method.add_argument("--teacher", metavar="PATH_OR_ID", help="a fine-tuned model that the exits learn from")
+    method.add_argument(
         "--learn-to-exit", action="store_true", help="exits also learn how likely they are right (criterion learned)"
     )
     method.add_argument(
@@ -162,7 +167,15 @@ def _train(
         folder = plan.checkpoints
         models = train_multi_model(model, exits, lambda part, exit_: make_trainer(part, folder / f"exit_{exit_}", []))
         return save_cascade(models, args.output, tokenizer, provenance=provenance)
-    callback = SweetCallback(exits, args.mode, args.gradient_scale or 0.0, learn_to_exit=args.learn_to_exit)
+    names = tuple(model.config.id2label[label] for label in range(model.config.num_labels))
+    callback = SweetCallback(
+        exits,
+        args.mode,
+        args.gradient_scale or 0.0,
+        learn_to_exit=args.learn_to_exit,
+        distillation=args.distillation,
+        teacher=load_pretrained("model", args.teacher, names) if args.teacher else None,
+    )
     trainer = make_trainer(model, plan.checkpoints, [callback])
     trainer.train(resume_from_checkpoint=plan.resume_from)
     return save_artifact(trainer.model, args.output, tokenizer, provenance=provenance)
@@ -178,6 +191,8 @@ def _provenance(args: argparse.Namespace, plan: TrainingPlan, exits: tuple[int, 
         "exits": list(exits),
         "gradient_scale": args.gradient_scale or 0.0,
         "learn_to_exit": args.learn_to_exit,
+        "distillation": args.distillation,
+        "teacher": Path(args.teacher).name if args.teacher else None,
         "adapters": f"LoRA, rank {args.lora}" if args.lora else "none",
         "freeze_backbone": args.freeze_backbone,
         "rows": len(train),

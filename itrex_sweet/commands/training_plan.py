@@ -54,6 +54,10 @@ def make_plan(args: argparse.Namespace) -> TrainingPlan:
             usage_error(f"argument --gradient-scale: {args.gradient_scale}: a share of the gradient lies in [0, 1]")
         if args.mode in ("joint", MULTI_MODEL):
             usage_error(f"--gradient-scale has no meaning with --mode {args.mode}, which cuts no gradient")
+    if args.teacher and not args.distillation:
+        usage_error("--teacher needs --distillation: how much of the loss is its")
+    if args.mode == MULTI_MODEL and (args.distillation or args.learn_to_exit):
+        usage_error("--distillation and --learn-to-exit are for exits of one model, not for --mode multi-model")
     arguments, given = _training_arguments(args)
     checkpoints = args.output / CHECKPOINTS
     return TrainingPlan(

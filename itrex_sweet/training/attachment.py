@@ -18,7 +18,7 @@ from itrex_sweet.errors import TrainingSetupError, UnsupportedModelError
 from itrex_sweet.families import EXIT_HEADS, Family, family_of
 from itrex_sweet.training.gradients import cut
 from itrex_sweet.training.heads import ExitHead, head_like_the_models_own, module_at, own_head
-from itrex_sweet.training.losses import certainty_loss, checked_labels, classification_loss
+from itrex_sweet.training.losses import certainty_loss, checked_labels, classification_loss, distillation_loss
 from itrex_sweet.training.peft_models import (
     is_peft_model,
     keep_with_adapter,
@@ -44,7 +44,8 @@ class Attachment:
 
     Made by `attach`. While attached, `model(..., labels=labels)` answers as before, except that `output.loss`
     is the plain sum of all exits' cross-entropies in float32 (SWEET, arXiv 2306.02307, section 4), in
-    evaluation too; where exits learn to exit, the errors of what they learn are added to it.
+    evaluation too; where exits learn to exit, the errors of what they learn are added to it. In training with
+    distillation, a share of each exit's loss compares it with the teacher.
 
     Every hook is a method of this object, so a deep copy of the model has working exits of its own.
 
@@ -57,8 +58,9 @@ class Attachment:
         exit_certainties: exit → (rows,) logits of being right, of the last forward, detached; of exits that learn it.
         labels: (rows,) int64 of the last forward, or `None`.
         trained_on: the rows it was last trained on, where a Trainer's data told; written into the artifact.
-        watcher: called in every labelled forward with exit → cross-entropy, a scalar with its graph, before anything
-            runs backward; `None` for nobody. It keeps no tensor that has a graph.
+        watcher: called in every labelled forward with exit → its loss, a scalar with its graph, before anything runs
+            backward; `None` for nobody. It keeps no tensor that has a graph.
+        teacher: that exits learn from under distillation; `None` for the last exit.
     """
 
     def __init__(self, model: nn.Module, config: SweetConfig, family: Family):
@@ -71,6 +73,7 @@ class Attachment:
         self.labels: torch.Tensor | None = None
         self.trained_on: Fingerprints | None = None
         self.watcher: Callable[[dict[int, torch.Tensor]], None] | None = None
+        self.teacher: nn.Module | None = None
         self._family = family
         self._base = underlying_model(model)
         self._layers: list[nn.Module] = list(module_at(self._base, family.layers_path))
@@ -80,6 +83,7 @@ class Attachment:
         self._hidden: dict[int, torch.Tensor] = {}
         self._logits: dict[int, torch.Tensor] = {}
         self._certainties: dict[int, torch.Tensor] = {}
+        self._taught: torch.Tensor | None = None
         self._num_items: torch.Tensor | int | None = None
         self._hooks = self._register()
 
@@ -171,10 +175,28 @@ class Attachment:
         if labels is not None:
             self.labels = checked_labels(labels, self._base.config.num_labels)
             self._num_items = kwargs.get("num_items_in_batch")
+            if model.training and self.config.distillation > 0.0 and self.teacher is not None:
+                self._taught = self._asked(args, kwargs)
         self._capturing = True
         if self.labels is labels:
             return None
         return self._with_labels(self.labels, args, kwargs)
+
+    @torch.no_grad()
+    def _asked(self, args: tuple, kwargs: dict) -> torch.Tensor:
+        """The teacher's logits for the same inputs: (rows, labels)."""
+        args, kwargs = self._with_labels(None, args, kwargs)
+        kwargs = {name: value for name, value in kwargs.items() if name != "num_items_in_batch"}
+        teacher = self.teacher.eval().to(self.labels.device)
+        return teacher(*args, **{**kwargs, "return_dict": True}).logits
+
+    def _loss_of(self, logits: torch.Tensor, taught: torch.Tensor | None, num_items: Any) -> torch.Tensor:
+        """Of one exit, from the labels and from its teacher."""
+        loss, share = classification_loss(logits, self.labels, num_items), self.config.distillation
+        if share == 0.0 or taught is None:
+            return loss
+        temperature = self.config.distillation_temperature
+        return (1 - share) * loss + share * distillation_loss(logits, taught, self.labels, temperature, num_items)
 
     def _refuse_silent_training(self, labels: torch.Tensor | None) -> None:
         if labels is None:
@@ -238,13 +260,18 @@ class Attachment:
         has_loss = self.labels is not None
         is_tuple = isinstance(output, tuple)
         logits = {**self._logits, self.exits[-1]: output[int(has_loss)] if is_tuple else output.logits}
-        num_items, certainties = self._num_items, self._certainties
+        num_items, certainties, taught = self._num_items, self._certainties, self._taught
+        if model.training and self.teacher is None:
+            taught = logits[self.exits[-1]]
         self._forget_forward()
         self.exit_logits = {exit_: value.detach() for exit_, value in logits.items()}
         self.exit_certainties = {exit_: value.detach() for exit_, value in certainties.items()}
         if not has_loss:
             return None
-        by_exit = {exit_: classification_loss(value, self.labels, num_items) for exit_, value in logits.items()}
+        by_exit = {
+            exit_: self._loss_of(value, None if value is taught else taught, num_items)
+            for exit_, value in logits.items()
+        }
         if self.watcher is not None:
             self.watcher(dict(by_exit))
         losses = list(by_exit.values())
@@ -262,7 +289,7 @@ class Attachment:
     def _forget_forward(self) -> None:
         """Also what a forward that raised has left behind; no tensor with a graph outlives its forward."""
         self._capturing = False
-        self._hidden, self._logits, self._certainties, self._num_items = {}, {}, {}, None
+        self._hidden, self._logits, self._certainties, self._taught, self._num_items = {}, {}, {}, None, None
         self.exit_logits, self.exit_losses, self.exit_certainties = {}, {}, {}
 
     def _labels_in(self, args: tuple, kwargs: dict) -> torch.Tensor | None:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
 from itrex_sweet.config import SweetConfig
-from itrex_sweet.errors import TrainingSetupError
+from itrex_sweet.errors import ConfigError, TrainingSetupError
 from itrex_sweet.training.attachment import WRAPPED_LATER, Attachment, attach, attachment_of
 from itrex_sweet.training.clipping import clip_by_group
 from itrex_sweet.training.exit_metrics import ExitPredictions, mean_over_processes
@@ -37,6 +38,9 @@ class SweetCallback(TrainerCallback, ExportableState):
         gradient_scale: share in [0, 1] of the gradient that passes from a segment to the one before it.
         learn_to_exit: every exit but the last also learns how likely it is right, for the criterion `"learned"`;
             nothing else of the training is changed by it.
+        distillation: share in [0, 1] of each exit's loss that comes from a teacher, see `SweetConfig`.
+        distillation_temperature: of it.
+        teacher: a fine-tuned classification model with the same labels and tokenizer; the last exit if absent.
         compute_metrics: as the Trainer's, applied to every exit: a value named `matthews` is reported as
             `eval_exit_4_matthews`.
 
@@ -55,8 +59,15 @@ class SweetCallback(TrainerCallback, ExportableState):
         gradient_scale: float = 0.0,
         compute_metrics: Callable[[EvalPrediction], Mapping[str, Any]] | None = None,
         learn_to_exit: bool = False,
+        distillation: float = 0.0,
+        distillation_temperature: float = 2.0,
+        teacher: nn.Module | None = None,
     ):
-        self.config = SweetConfig(None if exits is None else tuple(exits), mode, gradient_scale, learn_to_exit)
+        exits = None if exits is None else tuple(exits)
+        self.config = SweetConfig(exits, mode, gradient_scale, learn_to_exit, distillation, distillation_temperature)
+        if teacher is not None and distillation == 0.0:
+            raise ConfigError("teacher without distillation: say with distillation=0.5 how much of the loss is its.")
+        self.teacher = teacher
         self.compute_metrics = compute_metrics
         self.has_compute_metrics = compute_metrics is not None
         self._losses = _RunningMeans()
@@ -239,6 +250,9 @@ class SweetCallback(TrainerCallback, ExportableState):
                 "give both the same settings, or call detach(model) first."
             )
         self.config = attachment.config
+        if self.teacher is not None:
+            _refuse_other_labels(self.teacher, model)
+            attachment.teacher = self.teacher
 
     def _refuse_other_checkpoint(self, state: TrainerState) -> None:
         recorded = (state.stateful_callbacks or {}).get(type(self).__name__)
@@ -333,6 +347,14 @@ def _refuse_unfit(args: TrainingArguments) -> None:
     for name, (is_set, reason) in problems.items():
         if is_set:
             raise TrainingSetupError(f"{name} does not go with exits: {reason}.")
+
+
+def _refuse_other_labels(teacher: Any, model: Any) -> None:
+    taught, ours = (getattr(each.config, "num_labels", None) for each in (teacher, model))
+    if teacher is model or taught != ours:
+        raise TrainingSetupError(
+            f"the teacher has {taught} labels and the model {ours}: it is another model, fine-tuned on the same labels."
+        )
 
 
 def _refuse_optimizer_without_heads(attachment: Attachment, optimizer: Any) -> None:

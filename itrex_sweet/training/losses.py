@@ -28,6 +28,31 @@ def classification_loss(
     return _mean(total, labels, num_items)
 
 
+def distillation_loss(
+    logits: torch.Tensor,
+    taught: torch.Tensor,
+    labels: torch.Tensor,
+    temperature: float,
+    num_items: torch.Tensor | int | None = None,
+) -> torch.Tensor:
+    """`T² KL(softmax(taught / T) ‖ softmax(logits / T))` in float32, averaged over the labelled rows (Hinton et al.
+    2015, arXiv 1503.02531, section 2).
+
+    Args:
+        logits: (rows, labels) of an exit.
+        taught: (rows, labels) of the teacher; no gradient reaches them.
+        temperature: T.
+        labels, num_items: as in `classification_loss`.
+
+    Returns:
+        A float32 scalar; 0 where no row is labelled.
+    """
+    ours = F.log_softmax(logits.float() / temperature, dim=-1)
+    theirs = F.log_softmax(taught.detach().float() / temperature, dim=-1)
+    divergence = F.kl_div(ours, theirs, reduction="none", log_target=True).sum(dim=-1)
+    return temperature**2 * _mean(divergence[labels.to(logits.device) != IGNORED_LABEL].sum(), labels, num_items)
+
+
 def certainty_loss(
     certainty: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor, num_items: torch.Tensor | int | None = None
 ) -> torch.Tensor:

@@ -439,7 +439,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path):
     whole.train()
     recorded = json.loads((tmp_path / "a" / "checkpoint-3" / "trainer_state.json").read_text())
     recorded = recorded["stateful_callbacks"]["SweetCallback"]["args"]
-    assert recorded == {"exits": [1, 3, 4], "mode": "sweet", "gradient_scale": 0.0, "learn_to_exit": False}
+    assert recorded == SweetConfig(exits=(1, 3, 4)).to_dict()
 
     resumed = make_trainer(tiny_model(seed=5, dropout=0.1), tmp_path / "b", **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-3"))
