@@ -5,7 +5,7 @@
 On the INT8 artifacts that `quantize_recipes.py` left in `benchmarks/runs`, trained with `learn_to_exit`. For each way,
 policies from careful to bold are found on rows that were neither trained on nor used to quantize, as `calibrate` finds
 them; their accuracy is that on validation rows, their time that of the executor on a sample of those, all policies of a
-task in turns. Beside it: how near the cost table comes to the clock, one text at a time and in batches of 32.
+task in turns.
 """
 
 from __future__ import annotations
@@ -64,13 +64,12 @@ def main() -> None:
             print(
                 f"{task:>8} {way:<48} {100 * figures['area']:6.2f} {100 * figures['against_first']:+6.2f}", flush=True
             )
-        print(task, result["tasks"][task]["cost_table"], flush=True)
         path = write_result("policies", result)
     print(path)
 
 
 def of_task(task: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Curves of every way, and the cost table beside the clock."""
+    """Curves of every way."""
     model = SweetModelForSequenceClassification.from_pretrained(RUNS / task / f"int8-{options.recipe}-default")
     texts, labels = read_task(task, "train_20k")
     held_out = slice(FIRST_FREE_ROW, FIRST_FREE_ROW + options.calibration_rows)
@@ -114,7 +113,6 @@ def of_task(task: str, options: argparse.Namespace) -> dict[str, Any]:
         "milliseconds": {FIRST: low, FULL: high},
         "accuracy_per_exit": np.round((reported.predictions() == reported.labels[:, None]).mean(0), 4).tolist(),
         "ways": ways,
-        "cost_table": against_the_clock(model, batch, timed, found[next(iter(WAYS))], options.repeats),
     }
 
 
@@ -156,44 +154,6 @@ def row_areas(
         share = np.interp(budgets, times, np.eye(len(kept))[place])
         weights[place] = (share * spans).sum() / spans.sum()
     return sum(weight * right[policy] for weight, (_, policy) in zip(weights, kept, strict=True))
-
-
-def against_the_clock(
-    model: SweetModelForSequenceClassification,
-    batch: TokenBatch,
-    timed: TokenBatch,
-    policies: list[Policy],
-    repeats: int,
-) -> dict[str, Any]:
-    """Predicted over measured milliseconds of some policies, in batches and one text at a time.
-
-    Args:
-        batch: calibration rows, from which the table is made, just before the clock runs.
-    """
-    some = [policies[place] for place in sorted({*np.linspace(0, len(policies) - 1, 6).astype(int).tolist()})]
-    table = measure_costs(model, batch, (1, BATCH), "max_probability")
-    seen = ExitOutcomes(model.executor.logits_at_every_exit(timed), np.zeros(len(timed), int), model.artifact.exits, ())
-    single = [timed.select(np.array([row])) for row in range(len(timed))]
-
-    def run(size: int, policy: Policy) -> None:
-        for part in single if size == 1 else [timed]:
-            model.executor.run(part, policy, size)
-
-    sizes = (1, BATCH)
-    clock = measure(
-        {(size, policy): partial(run, size, policy) for size in sizes for policy in some}, repeats, len(timed)
-    )
-    figures = {}
-    for size in sizes:
-        costs = table.of(timed.lengths, size)
-        said = [float(costs.under(policy, seen.leaving(policy)).mean()) for policy in some]
-        measured = [clock[size, policy]["median"] for policy in some]
-        figures[f"batch {size}"] = {
-            "predicted": [round(value, 4) for value in said],
-            "measured": measured,
-            "ratio": [round(value / taken, 3) for value, taken in zip(said, measured, strict=True)],
-        }
-    return figures
 
 
 if __name__ == "__main__":

@@ -62,17 +62,20 @@ def ways(result: dict) -> str:
 def cost_table(result: dict) -> str:
     """Predicted over measured milliseconds."""
     lines = [
-        "| task | batch | measured ms/row, from full depth to the first exit | predicted / measured |",
+        "| task | batch | measured ms/row, from full depth to the first exit | predicted / measured, median (range) |",
         "|---|---|---|---|",
     ]
     for task, figures in result["tasks"].items():
-        for batch, found in figures["cost_table"].items():
+        for batch, found in figures.items():
             measured = " ".join(f"{value:.3g}" for value in found["measured"])
-            ratios = " ".join(f"{value:.2f}" for value in found["ratio"])
+            ratios = ", ".join(
+                f"{middle:.2f} ({low:.2f}–{high:.2f})"
+                for middle, low, high in zip(found["ratio"], found["least"], found["most"], strict=True)
+            )
             lines.append(f"| {task} | {batch.removeprefix('batch ')} | {measured} | {ratios} |")
     intro = (
-        "**The cost table beside the clock**: policies of the first way from full depth to the boldest; a table made "
-        "on calibration rows, then other rows timed."
+        "**The cost table beside the clock**: a table made on calibration rows, then other rows timed under policies "
+        f"from full depth to the boldest, {result['settings']['alternations']} times in alternation."
     )
     return "\n".join([intro, "", *lines, "", foot(result)])
 

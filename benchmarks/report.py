@@ -45,7 +45,7 @@ def main() -> None:
         "docs/calibration.md",
         policies_report.guarantee(read("guarantee")),
         policies_report.ways(read("policies")),
-        policies_report.cost_table(read("policies")),
+        policies_report.cost_table(read("cost_table")),
         policies_report.deadlines(read("deadlines")),
     )
 
