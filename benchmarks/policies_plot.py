@@ -28,6 +28,9 @@ def draw(result: dict, path: Path) -> None:
                 (point["milliseconds"], 100 * point["accuracy"]) for point in figures["ways"][way]["points"]
             )
             panel.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=3.5, linewidth=1.3, label=way)
+        low, high = panel.get_ylim()
+        middle, span = (low + high) / 2, max(high - low, 4.0)  # a flat curve looks flat
+        panel.set_ylim(middle - span / 2, middle + span / 2)
         panel.set_title(task, fontsize=11)
         panel.set_xlim(left=0)
         panel.set_xlabel("milliseconds per text, batches of 32")
