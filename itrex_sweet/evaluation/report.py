@@ -48,6 +48,7 @@ class Report:
         metric: of the answers under the policy.
         mean_layers: layers run per row under the policy.
         unanswered: rows whose answer is not finite; they count as wrong.
+        agreement: share of rows that get the label of the last exit.
         metric_name: of what `metric` is.
         milliseconds: per row under the policy, without tokenization; `None` if not measured.
     """
@@ -58,6 +59,7 @@ class Report:
     metric: float
     mean_layers: float
     unanswered: int
+    agreement: float
     metric_name: str = "accuracy"
     milliseconds: float | None = None
 
@@ -144,6 +146,7 @@ def make_report(
         metric=float(metric(answers, outcomes.labels)),
         mean_layers=outcomes.mean_layers(policy),
         unanswered=int((answers == NO_ANSWER).sum()),
+        agreement=float((answers == predictions[:, -1]).mean()),
         metric_name=metric_name,
         milliseconds=milliseconds,
     )

@@ -99,14 +99,31 @@ def test_what_cannot_be_certified_writes_nothing(run, copied, held_out):
 
 
 @pytest.mark.parametrize(("allowed", "verdict"), [(0.99, ": held."), (-1.0, ": not held on these rows.")])
-def test_evaluate_says_whether_the_promise_held(run, copied, held_out, allowed, verdict):
-    artifact = open_artifact(copied)
-    budget = {"max_accuracy_drop": allowed, "confidence": 0.95}
-    copy_artifact(artifact, copied, calibration={"budget": budget})
-    finished = run("evaluate", copied, "--data", held_out, "--timed-rows", 0)
+@pytest.mark.parametrize(
+    ("budget", "more", "what"),
+    [
+        ({"max_accuracy_drop": None}, (), "points of accuracy with 95 % confidence; lost"),
+        ({"max_agreement_drop": None}, (), "% of agreement with full depth with 95 % confidence; lost"),
+        ({"max_metric_drop": None, "metric": "f1"}, ("--metric", "f1"), "points of f1 with 95 % confidence; lost"),
+    ],
+)
+def test_evaluate_says_whether_the_promise_held(run, copied, held_out, budget, more, what, allowed, verdict):
+    budget = {name: allowed if value is None else value for name, value in budget.items()}
+    copy_artifact(open_artifact(copied), copied, calibration={"budget": {**budget, "confidence": 0.95}})
+    argv = ("evaluate", copied, "--data", held_out, "--timed-rows", 0)
+    finished = run(*argv, *more)
     assert finished.status == 0, finished.err
-    assert "points of accuracy with 95 % confidence; lost" in finished.out and verdict in finished.out
-    assert "promised" not in run("evaluate", copied, "--data", held_out, "--timed-rows", 0, "--threshold", 0.9).out
+    assert what in finished.out and verdict in finished.out
+    assert "promised" not in run(*argv, *more, "--threshold", 0.9).out
+    if more:
+        assert "promised" not in run(*argv).out, "that metric was not evaluated"
+
+
+def test_the_metrics_of_evaluate_are_those_that_there_are():
+    from itrex_sweet.commands.evaluate import METRIC_NAMES
+    from itrex_sweet.evaluation.metrics import METRICS
+
+    assert tuple(METRICS) == METRIC_NAMES
 
 
 @pytest.mark.parametrize(

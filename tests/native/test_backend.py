@@ -261,3 +261,10 @@ def test_no_more_memory_is_kept_than_said():
     del many
     assert len(memory._free) == KEPT_ARRAYS
     assert all(values.nbytes <= KEPT_BYTES for values in memory._free)
+
+
+def test_what_exits_did_not_learn_is_read_off_nothing_else(loaded):
+    artifact, encoder = loaded("bert")
+    learned = Policy((0.5, 0.5), (1.0,) * 3, "learned")
+    with pytest.raises(ConfigError, match="learned"):
+        Executor(NativeBackend(artifact, encoder), learned).run(TokenBatch.from_rows([[5, 6, 7]]))

@@ -172,7 +172,7 @@ class NativeBackend(EncoderBackend):
 
     def answer(self, batch: TokenBatch, policy: Policy) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """The executor's loop inside the engine: between two exits Python costs more than a probe of a small model."""
-        if policy.criterion not in _CRITERIA:
+        if policy.criterion not in _CRITERIA or (policy.criterion == "learned" and self.num_outputs == self.num_labels):
             return None
         lengths, arrays = batch.lengths, _inputs(batch)
         rows = len(lengths)
