@@ -21,7 +21,7 @@ _HOW = (
     "After a probe, with the exit's temperature and threshold in `policy` (both by place among `exits`): a row whose "
     "confidence is greater than the threshold is answered by these logits. Drop it from every array, so that nothing "
     "more is computed for it. The last exit has no threshold and answers every row left; so does the exit whose place "
-    "is `deepest` in `policy`, if it is there. An exit whose threshold is 1 lets nobody go, and its probe need not run.",
+    "is `deepest` in `policy`, if it is there. An exit whose threshold is 1 lets nobody go: its probe need not run.",
 )
 
 _TOKENS = {

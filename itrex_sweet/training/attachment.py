@@ -18,7 +18,7 @@ from itrex_sweet.errors import TrainingSetupError, UnsupportedModelError
 from itrex_sweet.families import EXIT_HEADS, Family, family_of
 from itrex_sweet.training.gradients import cut
 from itrex_sweet.training.heads import ExitHead, head_like_the_models_own, module_at, own_head
-from itrex_sweet.training.losses import certainty_loss, checked_labels, classification_loss, distillation_loss
+from itrex_sweet.training.losses import certainty_loss, checked_labels, classification_loss, losses_by_exit
 from itrex_sweet.training.peft_models import (
     is_peft_model,
     keep_with_adapter,
@@ -190,14 +190,6 @@ class Attachment:
         teacher = self.teacher.eval().to(self.labels.device)
         return teacher(*args, **{**kwargs, "return_dict": True}).logits
 
-    def _loss_of(self, logits: torch.Tensor, taught: torch.Tensor | None, num_items: Any) -> torch.Tensor:
-        """Of one exit, from the labels and from its teacher."""
-        loss, share = classification_loss(logits, self.labels, num_items), self.config.distillation
-        if share == 0.0 or taught is None:
-            return loss
-        temperature = self.config.distillation_temperature
-        return (1 - share) * loss + share * distillation_loss(logits, taught, self.labels, temperature, num_items)
-
     def _refuse_silent_training(self, labels: torch.Tensor | None) -> None:
         if labels is None:
             raise TrainingSetupError(
@@ -268,10 +260,7 @@ class Attachment:
         self.exit_certainties = {exit_: value.detach() for exit_, value in certainties.items()}
         if not has_loss:
             return None
-        by_exit = {
-            exit_: self._loss_of(value, None if value is taught else taught, num_items)
-            for exit_, value in logits.items()
-        }
+        by_exit = losses_by_exit(self.config, logits, self.labels, taught, num_items)
         if self.watcher is not None:
             self.watcher(dict(by_exit))
         losses = list(by_exit.values())

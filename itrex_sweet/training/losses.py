@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch.nn import functional as F
 
+from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import InputError
 
 IGNORED_LABEL = -100  # as in torch and transformers: a row with this label is not trained on
@@ -26,6 +29,35 @@ def classification_loss(
     """
     total = F.cross_entropy(logits.float(), labels.to(logits.device), ignore_index=IGNORED_LABEL, reduction="sum")
     return _mean(total, labels, num_items)
+
+
+def losses_by_exit(
+    config: SweetConfig,
+    logits: Mapping[int, torch.Tensor],
+    labels: torch.Tensor,
+    taught: torch.Tensor | None,
+    num_items: torch.Tensor | int | None = None,
+) -> dict[int, torch.Tensor]:
+    """The loss of every exit: from the labels, and with distillation a share of it from the teacher.
+
+    Args:
+        config: says how much.
+        logits: exit → (rows, labels).
+        labels, num_items: as in `classification_loss`.
+        taught: (rows, labels) of the teacher; of an exit's own logits it learns nothing. `None` for no teacher.
+
+    Returns:
+        Exit → a float32 scalar with its graph.
+    """
+    share, temperature = config.distillation, config.distillation_temperature
+    losses = {exit_: classification_loss(value, labels, num_items) for exit_, value in logits.items()}
+    if share == 0.0 or taught is None:
+        return losses
+    for exit_, value in logits.items():
+        if value is not taught:
+            soft = distillation_loss(value, taught, labels, temperature, num_items)
+            losses[exit_] = (1 - share) * losses[exit_] + share * soft
+    return losses
 
 
 def distillation_loss(
