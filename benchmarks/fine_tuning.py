@@ -31,6 +31,11 @@ METHODS: dict[str, dict[str, Any] | None] = {
     "sweet+0.1": dict(mode="sweet", gradient_scale=0.1, learn_to_exit=True),
     "paper": dict(mode="paper", learn_to_exit=True),
     "joint": dict(mode="joint", learn_to_exit=True),
+    "sweet+0.3": dict(mode="sweet", gradient_scale=0.3),
+    "sweet+teacher": dict(mode="sweet", distillation=0.7),
+    "sweet+0.1+teacher": dict(mode="sweet", gradient_scale=0.1, distillation=0.7),
+    "sweet+0.1+last exit": dict(mode="sweet", gradient_scale=0.1, distillation=0.7),
+    "joint+teacher": dict(mode="joint", distillation=0.7),
     MULTI_MODEL: None,
 }
 
@@ -54,11 +59,13 @@ def fine_tune(
     settings: Settings,
     folder: Path,
     callbacks: Sequence[TrainerCallback] = (),
+    teacher: Path | None = None,
 ) -> tuple[Artifact, float]:
     """Trains and writes the artifact into a folder.
 
     Args:
         callbacks: more of them, after `SweetCallback`; not for Multi-Model.
+        teacher: folder of a fine-tuned model, for methods with distillation; the last exit if absent.
 
     Returns:
         the artifact, and seconds of training, all of a cascade's models together.
@@ -96,7 +103,8 @@ def fine_tune(
         )
         seconds = time.perf_counter() - start
         return save_cascade(models, folder, tokenizer), seconds
-    sweet = SweetCallback(exits=settings.exits, **METHODS[method])
+    taught = {} if teacher is None else {"teacher": AutoModelForSequenceClassification.from_pretrained(teacher)}
+    sweet = SweetCallback(exits=settings.exits, **METHODS[method], **taught)
     trainer = make_trainer(make_model(), "all", [sweet, *callbacks])
     trainer.train()
     seconds = time.perf_counter() - start

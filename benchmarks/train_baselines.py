@@ -20,12 +20,14 @@ from record import RUNS, provenance, read_task, write_result
 
 from itrex_sweet import SweetModelForSequenceClassification
 
+TRAINED_ALONE = [method for method in METHODS if "teacher" not in method]
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", default="sst2")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["sweet", "joint", "multi-model"])
+    parser.add_argument("--methods", nargs="+", choices=TRAINED_ALONE, default=["sweet", "joint", "multi-model"])
     parser.add_argument("--exits", type=int, nargs="+", default=[1, 2, 4, 6])
     parser.add_argument("--rows", type=int, default=6000, help="training rows")
     parser.add_argument("--epochs", type=float, default=3)
