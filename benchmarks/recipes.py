@@ -10,6 +10,7 @@ the last exit is compared with. Finished runs are not run again.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from typing import Any
 
