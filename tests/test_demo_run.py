@@ -28,7 +28,7 @@ def tiny_weights(tmp_path):
 @pytest.mark.slow
 def test_the_demo_leaves_what_it_says(tmp_path, tiny_weights, monkeypatch, capfd):
     monkeypatch.setattr(run, "pretrained_directory", lambda: tiny_weights)
-    monkeypatch.setattr(run, "_QUICK_SIZES", {"train": 40, "calibration": 40, "test": 40})
+    monkeypatch.setattr(run, "_QUICK_SIZES", {"train": 40, "calibration": 300, "test": 40})
     output = tmp_path / "out"
     run.run_demo(output, quick=True)
     printed = capfd.readouterr().out
@@ -44,7 +44,13 @@ def test_the_demo_leaves_what_it_says(tmp_path, tiny_weights, monkeypatch, capfd
     in_float, in_int8 = json.loads((output / "evaluation.json").read_text())
     assert (in_float["name"], in_int8["name"]) == ("float32", "INT8")
     assert tuple(in_float["report"]["policy"]["thresholds"]) == model.policy.thresholds
-    for shown in ("$ itrex-sweet train", "$ itrex-sweet quantize", "itrex-sweet predict", "threshold", *LEVELS):
+    for shown in (
+        "$ itrex-sweet train",
+        "$ itrex-sweet quantize",
+        "$ itrex-sweet calibrate",
+        "itrex-sweet predict",
+        *LEVELS,
+    ):
         assert shown in printed
 
 
