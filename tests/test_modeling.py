@@ -226,6 +226,8 @@ def test_a_call_may_say_when_to_stop(model):
 
     assert layers(policy=Policy((1.0, 0.0), (1.0,) * 3)) == {2}
     assert layers(threshold=1.0, max_exit=2) == {2} and layers(max_exit=1) == {1}
+    shallow = Policy((1.0, 1.0), (1.0,) * 3, deepest=0)
+    assert layers(policy=shallow) == {1} and layers(policy=shallow, max_exit=4) == {1}  # it never goes deeper
     why = {row["stopped_by"] for row in model.predict(TEXTS, threshold=1.0, max_exit=2)}
     assert why == {"max_exit"}
     assert {row["stopped_by"] for row in model.predict(TEXTS, threshold=1.0)} == {"full_depth"}
