@@ -146,7 +146,7 @@ def _shown(calibration: Calibration) -> str:
         lines.append(f"calibration error per exit {pairs}")
     lines += ["", plain_table(headings, rows), "", _promise(calibration)]
     if off := calibration.switched_off:
-        lines.append(f"Switched off, since they do not pay for their probes: exits {', '.join(map(str, off))}.")
+        lines.append(f"Switched off, since they save less than they cost: exits {', '.join(map(str, off))}.")
     if calibration.chosen == 0:
         lines.append("No policy beats running in full.")
     if calibration.rows_for_the_next:
