@@ -14,8 +14,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from guarantee import FIRST_FREE_ROW
-from record import RUNS, measure, provenance, read_task, refuse_busy_machine, write_result
+from record import RUNS, held_out_rows, measure, provenance, read_task, refuse_busy_machine, write_result
 
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.calibration.costs import RowCosts, measure_costs
@@ -51,10 +50,9 @@ def main() -> None:
 def of_task(task: str, options: argparse.Namespace) -> dict[str, Any]:
     """Per batch size: predicted and measured milliseconds and their ratios, a column per policy."""
     model = SweetModelForSequenceClassification.from_pretrained(RUNS / task / f"int8-{options.recipe}-default")
-    texts, labels = read_task(task, "train_20k")
-    held_out = slice(FIRST_FREE_ROW, FIRST_FREE_ROW + options.calibration_rows)
-    batch = model.read(texts[held_out], 128)
-    policies = some_policies(ExitOutcomes.observe(model, batch, labels[held_out]), model.policy)
+    texts, labels = held_out_rows(task, options.calibration_rows)
+    batch = model.read(texts, 128)
+    policies = some_policies(ExitOutcomes.observe(model, batch, labels), model.policy)
     timed = sample(model.read(read_task(task, "validation")[0], 128), options.timed_rows)
     logits = model.executor.logits_at_every_exit(timed)
     seen = ExitOutcomes(logits, np.zeros(len(timed), int), model.artifact.exits, model.artifact.layers_run)

@@ -13,7 +13,7 @@ import argparse
 from typing import Any
 
 import numpy as np
-from record import RUNS, provenance, read_task, write_result
+from record import FIRST_FREE_ROW, RUNS, provenance, read_task, write_result
 
 from itrex_sweet import SweetModelForSequenceClassification, criteria
 from itrex_sweet.calibration.bounds import LossCounts, certified, paired_p_value
@@ -26,7 +26,6 @@ from itrex_sweet.config import Policy
 from itrex_sweet.evaluation.metrics import METRICS
 from itrex_sweet.evaluation.outcomes import predictions_of, said_at_every_exit
 
-FIRST_FREE_ROW = 6700  # before it lie the training rows, and the 700 that quantization observed and judged
 EPSILONS, DELTAS = (0.005, 0.01, 0.02), (0.05, 0.1)
 METRIC = "matthews"  # beside accuracy, for the approximate test
 

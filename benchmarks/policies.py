@@ -16,8 +16,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from guarantee import FIRST_FREE_ROW
-from record import RUNS, measure, provenance, read_task, refuse_busy_machine, write_result
+from record import RUNS, held_out_rows, measure, provenance, read_task, refuse_busy_machine, write_result
 
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.calibration.costs import CostTable, measure_costs
@@ -71,10 +70,9 @@ def main() -> None:
 def of_task(task: str, options: argparse.Namespace) -> dict[str, Any]:
     """Curves of every way."""
     model = SweetModelForSequenceClassification.from_pretrained(RUNS / task / f"int8-{options.recipe}-default")
-    texts, labels = read_task(task, "train_20k")
-    held_out = slice(FIRST_FREE_ROW, FIRST_FREE_ROW + options.calibration_rows)
-    batch = model.read(texts[held_out], 128)
-    chosen_on = ExitOutcomes.observe(model, batch, labels[held_out])
+    texts, labels = held_out_rows(task, options.calibration_rows)
+    batch = model.read(texts, 128)
+    chosen_on = ExitOutcomes.observe(model, batch, labels)
     texts, labels = read_task(task, "validation", options.reported_rows)
     reported_batch = model.read(texts, 128)
     reported = ExitOutcomes.observe(model, reported_batch, labels)
