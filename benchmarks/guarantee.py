@@ -13,7 +13,7 @@ import argparse
 from typing import Any
 
 import numpy as np
-from record import FIRST_FREE_ROW, RUNS, provenance, read_task, write_result
+from record import FIRST_HELD_OUT_ROW, RUNS, provenance, read_task, write_result
 
 from itrex_sweet import SweetModelForSequenceClassification, criteria
 from itrex_sweet.calibration.bounds import LossCounts, certified, paired_p_value
@@ -129,7 +129,7 @@ def population(task: str, model: Any, options: argparse.Namespace) -> tuple[np.n
         return stored["logits"], stored["labels"]
     texts, labels = read_task(task, "train_20k")
     more_texts, more_labels = read_task(task, "validation")
-    texts, labels = texts[FIRST_FREE_ROW:] + more_texts, labels[FIRST_FREE_ROW:] + more_labels
+    texts, labels = texts[FIRST_HELD_OUT_ROW:] + more_texts, labels[FIRST_HELD_OUT_ROW:] + more_labels
     places = np.random.default_rng(0).permutation(len(labels))[: options.most]
     batch = model.read([texts[place] for place in places], 128)
     logits, truth = said_at_every_exit(model.executor, batch, task)[0], np.asarray(labels)[places]

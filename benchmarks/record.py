@@ -61,13 +61,13 @@ def read_task(task: str, split: str, limit: int | None = None) -> tuple[list[Any
 
 
 # Before it lie the training rows, and the 700 that quantization observed and judged.
-FIRST_FREE_ROW = 6700
+FIRST_HELD_OUT_ROW = 6700
 
 
 def held_out_rows(task: str, count: int) -> tuple[list[Any], list[int]]:
     """Texts and labels of the first rows that were neither trained on nor used to quantize nor are reported on."""
     texts, labels = read_task(task, "train_20k")
-    rows = slice(FIRST_FREE_ROW, FIRST_FREE_ROW + count)
+    rows = slice(FIRST_HELD_OUT_ROW, FIRST_HELD_OUT_ROW + count)
     return texts[rows], labels[rows]
 
 

@@ -50,8 +50,8 @@ def what_ran(found: Found) -> str:
     latest = max(found.values(), key=lambda result: result["date"])
     return (
         f"**{len(found)} of {len(every)} runs are there**: {', '.join(tasks)}; learning rates "
-        f"{', '.join(f'{rate:g}' for rate in rates)}; {hours:.1f} hours in all, beside other work. `make paper` runs the "
-        f"others. Last run: {foot(latest)}"
+        f"{', '.join(f'{rate:g}' for rate in rates)}; {hours:.1f} hours in all, beside other work. `make paper` "
+        f"runs the others. Last run: {foot(latest)}"
     )
 
 
