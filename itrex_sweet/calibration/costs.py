@@ -94,7 +94,8 @@ class CostTable:
         more, factor = self._between(self.on_real_rows, batch_size)
         through = [np.interp(lengths, self.lengths, self._between(table, batch_size)) for table in self.through]
         probe = np.interp(lengths, self.lengths, self._between(self.probe, batch_size))
-        return RowCosts(more + factor * np.stack(through, axis=1), factor * probe)
+        # What is fitted may be below 0 for the shortest rows.
+        return RowCosts(np.maximum(more + factor * np.stack(through, axis=1), 0.0), factor * probe)
 
     def _between(self, table: np.ndarray, batch_size: int) -> np.ndarray:
         """Row of a table (batch sizes, ...) for a batch size, linear in its logarithm."""

@@ -57,6 +57,8 @@ def test_a_table_gives_its_entries_and_what_lies_between():
     np.testing.assert_allclose(four.through[0], 2.0 + 1.5 * np.array([4.0, 8.0, 12.0]))
     np.testing.assert_allclose(four.probe, 1.5 * 0.4)
     np.testing.assert_allclose(table.of(np.array([8]), 2).through[0, 0], 1.0 + 1.25 * 6.0)  # halfway in the logarithm
+    negative = CostTable((1,), (8, 16), table.through[:, :1], table.probe[:1], np.array([[-9.0, 1.0]]), {})
+    np.testing.assert_allclose(negative.of(np.array([8]), 1).through[0], [0.0, 7.0, 15.0])
     assert table.covers(np.array([1, 16]), 3) and not table.covers(np.array([17]), 1)
     assert not table.covers(np.array([8]), 8)
 
