@@ -12,14 +12,7 @@ import torch
 from itrex_sweet import criteria
 from itrex_sweet.config import Policy
 from itrex_sweet.errors import BackendUnavailable, ConfigError, SweetError
-from itrex_sweet.runtime.backends.native import (
-    KEPT_ARRAYS,
-    KEPT_BYTES,
-    READ_BEYOND,
-    NativeBackend,
-    NativeHidden,
-    StatesMemory,
-)
+from itrex_sweet.runtime.backends.native import NativeBackend
 from itrex_sweet.runtime.backends.torch import TorchBackend
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.native import library
@@ -235,32 +228,6 @@ def test_memory_is_reported_and_stops_growing(loaded):
         all_logits(backend, some_rows())
     assert backend.workspace_bytes == size > 0
     assert backend.weight_bytes > 0
-
-
-def test_memory_of_states_is_used_again_once_nobody_needs_it():
-    memory = StatesMemory()
-    first = memory.take(1000)
-    place = first.values.ctypes.data
-    assert memory.take(1000).values.ctypes.data != place  # still in use
-    rows = NativeHidden(np.zeros(3, np.uint64), np.ones(3, np.int64), (first,))
-    kept = rows.select(np.array([1]))
-    del first, rows
-    assert memory.take(1000).values.ctypes.data != place  # a survivor lies in it
-    del kept
-    again = [memory.take(990) for _ in range(3)]
-    assert place in [each.values.ctypes.data for each in again]
-    assert all(len(each.values) >= 990 + READ_BEYOND for each in again)
-    small = memory.take(10)
-    assert len(small.values) < 100  # not what is much too large
-
-
-def test_no_more_memory_is_kept_than_said():
-    memory = StatesMemory()
-    many = [memory.take(size) for size in (10, 100, 1000, 10_000, 100_000, 1_000_000)]
-    many.append(memory.take(KEPT_BYTES))  # four times what may be kept
-    del many
-    assert len(memory._free) == KEPT_ARRAYS
-    assert all(values.nbytes <= KEPT_BYTES for values in memory._free)
 
 
 def test_what_exits_did_not_learn_is_read_off_nothing_else(loaded):

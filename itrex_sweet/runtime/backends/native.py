@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from collections import deque
 from collections.abc import Sequence
 from ctypes import byref
 
@@ -21,49 +20,7 @@ from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.weights import load_encoder
 
 _CRITERIA = {"max_probability": 0, "learned": 1}  # that the engine knows, as `sweet_policy` names them
-KEPT_ARRAYS, KEPT_BYTES = 4, 1 << 26  # of states, for the next batch: how many, and how large one may be
 READ_BEYOND = 16  # floats behind the last row that kernels may read
-
-
-class StatesMemory:
-    """Memory for states that is used again: fresh memory costs a fault of every page that is written first.
-
-    Arrays pass from hand to hand by single calls of a deque, so that threads and the garbage collector may meet here.
-    """
-
-    def __init__(self) -> None:
-        self._free: deque[np.ndarray] = deque(maxlen=KEPT_ARRAYS)
-
-    def take(self, floats: int) -> States:
-        """Room for so many float32, and what kernels may read beyond them; not written yet."""
-        needed = floats + READ_BEYOND
-        for _ in range(KEPT_ARRAYS):
-            try:
-                values = self._free.popleft()
-            except IndexError:
-                break
-            if needed <= len(values) <= 2 * needed:
-                return States(values, self)
-            self._free.append(values)
-        # An eighth more, so that batches that are nearly alike share it.
-        return States(np.empty(needed + needed // 8, dtype=np.float32), self)
-
-    def give_back(self, values: np.ndarray) -> None:
-        """Keeps it for the next one, in place of what has lain longest."""
-        if values.nbytes <= KEPT_BYTES:
-            self._free.append(values)
-
-
-class States:
-    """An array of states; when nobody needs it any more, its memory is used again."""
-
-    __slots__ = ("_memory", "values")
-
-    def __init__(self, values: np.ndarray, memory: StatesMemory):
-        self.values, self._memory = values, memory
-
-    def __del__(self) -> None:
-        self._memory.give_back(self.values)
 
 
 class NativeHidden:
@@ -72,12 +29,12 @@ class NativeHidden:
     Args:
         addresses: (rows,) uint64, where each row's states begin, (tokens of the row, hidden) float32.
         lengths: (rows,) int64, tokens of each row.
-        owners: what the addresses lie in.
+        owners: the arrays that the addresses lie in.
     """
 
     __slots__ = ("addresses", "in_c", "lengths", "owners")
 
-    def __init__(self, addresses: np.ndarray, lengths: np.ndarray, owners: tuple[States, ...]):
+    def __init__(self, addresses: np.ndarray, lengths: np.ndarray, owners: tuple[np.ndarray, ...]):
         self.addresses = addresses
         self.lengths = lengths
         self.owners = owners
@@ -132,7 +89,6 @@ class NativeBackend(EncoderBackend):
         self._model = new_model(library, encoder, artifact.exits, self.threads, in_bfloat16)
         weakref.finalize(self, library.sweet_model_free, self._model)
         self._hidden_size = len(encoder.layers[0].output_norm.weight)
-        self._memory = StatesMemory()
 
     @property
     def weight_bytes(self) -> int:
@@ -218,8 +174,8 @@ class NativeBackend(EncoderBackend):
 
     def _new_states(self, lengths: np.ndarray, tokens: int) -> tuple[np.ndarray, NativeHidden]:
         """Memory for packed rows, and the rows in it: neither states nor addresses are written yet."""
-        states = self._memory.take(tokens * self._hidden_size)
-        return states.values, NativeHidden(np.empty(len(lengths), dtype=np.uint64), lengths, (states,))
+        states = np.empty(tokens * self._hidden_size + READ_BEYOND, dtype=np.float32)
+        return states, NativeHidden(np.empty(len(lengths), dtype=np.uint64), lengths, (states,))
 
 
 def _inputs(batch: TokenBatch) -> list[np.ndarray]:
