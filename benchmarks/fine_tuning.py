@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,31 +23,62 @@ from transformers import (
 
 from itrex_sweet import SweetCallback, save_artifact, save_cascade, train_multi_model
 from itrex_sweet.artifact import Artifact
+from itrex_sweet.training.methods import with_lora
+
+MAX_LENGTH = 128
+
+
+@dataclass(frozen=True)
+class Method:
+    """How exits are trained.
+
+    Args:
+        options: of `SweetCallback`.
+        taught: whether every exit learns from the plain fine-tuning of the same rows with the same seed.
+        begins_plain: whether training begins with its weights, instead of the pretrained ones.
+        lora: rank of low-rank adapters to train instead of the whole model; 0 for none.
+    """
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    taught: bool = False
+    begins_plain: bool = False
+    lora: int = 0
+
+    @property
+    def needs_plain(self) -> bool:
+        """Whether a plain fine-tuning comes first."""
+        return self.taught or self.begins_plain
+
 
 MULTI_MODEL = "multi-model"
-# name → settings of SweetCallback; what exits learn of being right moves no other weight
-METHODS: dict[str, dict[str, Any] | None] = {
-    "sweet": dict(mode="sweet", learn_to_exit=True),
-    "sweet+0.1": dict(mode="sweet", gradient_scale=0.1, learn_to_exit=True),
-    "paper": dict(mode="paper", learn_to_exit=True),
-    "joint": dict(mode="joint", learn_to_exit=True),
-    "sweet+0.3": dict(mode="sweet", gradient_scale=0.3),
-    "sweet+teacher": dict(mode="sweet", distillation=0.7),
-    "sweet+0.1+teacher": dict(mode="sweet", gradient_scale=0.1, distillation=0.7),
-    "sweet+0.1+last exit": dict(mode="sweet", gradient_scale=0.1, distillation=0.7),
-    "joint+teacher": dict(mode="joint", distillation=0.7),
+# `None`: independent models. What exits learn of being right moves no other weight.
+METHODS: dict[str, Method | None] = {
     MULTI_MODEL: None,
+    "sweet": Method(dict(learn_to_exit=True)),
+    "joint": Method(dict(mode="joint", learn_to_exit=True)),
+    "paper": Method(dict(mode="paper", learn_to_exit=True)),
+    "sweet+0.1": Method(dict(gradient_scale=0.1, learn_to_exit=True)),
+    "sweet+lora": Method(dict(learn_to_exit=True), lora=16),
+    "joint+lora": Method(dict(mode="joint", learn_to_exit=True), lora=16),
 }
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The same for all methods."""
+    """The same for all methods.
+
+    Args:
+        exits: counts of layers.
+        weights: a folder or hub id; `None` for the real weights of MiniLM-6.
+        by_length: whether a batch holds texts of like length, which saves most of the padding.
+    """
 
     exits: tuple[int, ...] = (1, 2, 4, 6)
+    weights: str | None = None
     epochs: float = 3
     learning_rate: float = 1e-4
     batch_size: int = 32
+    by_length: bool = False
     bf16: bool = False
 
 
@@ -59,25 +90,26 @@ def fine_tune(
     settings: Settings,
     folder: Path,
     callbacks: Sequence[TrainerCallback] = (),
-    teacher: Path | None = None,
+    plain: Path | None = None,
 ) -> tuple[Artifact, float]:
     """Trains and writes the artifact into a folder.
 
     Args:
         callbacks: more of them, after `SweetCallback`; not for Multi-Model.
-        teacher: folder of a fine-tuned model, for methods with distillation; the last exit if absent.
+        plain: a plain fine-tuning, for methods that need one: the folder of Multi-Model's full-depth model.
 
     Returns:
         the artifact, and seconds of training, all of a cascade's models together.
     """
-    tokenizer = AutoTokenizer.from_pretrained(pretrained(), model_max_length=128)
+    weights = settings.weights or pretrained()
+    tokenizer = AutoTokenizer.from_pretrained(weights, model_max_length=MAX_LENGTH)
     columns = [list(texts)] if isinstance(texts[0], str) else [list(column) for column in zip(*texts, strict=True)]
     dataset = Dataset.from_dict({**tokenizer(*columns, truncation=True), "labels": list(labels)})
-    num_labels = len(set(labels))
+    collator = DataCollatorWithPadding(tokenizer)
 
-    def make_model() -> torch.nn.Module:
+    def make_model(start: Any) -> torch.nn.Module:
         set_seed(seed)
-        return AutoModelForSequenceClassification.from_pretrained(pretrained(), num_labels=num_labels)
+        return AutoModelForSequenceClassification.from_pretrained(start, num_labels=len(set(labels)))
 
     def make_trainer(model: torch.nn.Module, name: str, callbacks: list[TrainerCallback]) -> Trainer:
         arguments = TrainingArguments(
@@ -85,6 +117,7 @@ def fine_tune(
             num_train_epochs=settings.epochs,
             learning_rate=settings.learning_rate,
             per_device_train_batch_size=settings.batch_size,
+            train_sampling_strategy="group_by_length" if settings.by_length else "random",
             warmup_steps=20,
             seed=seed,
             save_strategy="no",
@@ -93,19 +126,21 @@ def fine_tune(
             bf16=settings.bf16,
             disable_tqdm=True,
         )
-        collator = DataCollatorWithPadding(tokenizer)
         return Trainer(model=model, args=arguments, train_dataset=dataset, data_collator=collator, callbacks=callbacks)
 
     start = time.perf_counter()
-    if method == MULTI_MODEL:
+    how = METHODS[method]
+    if how is None:
         models = train_multi_model(
-            make_model(), settings.exits, lambda model, exit_: make_trainer(model, f"exit-{exit_}", [])
+            make_model(weights), settings.exits, lambda model, exit_: make_trainer(model, f"exit-{exit_}", [])
         )
         seconds = time.perf_counter() - start
         return save_cascade(models, folder, tokenizer), seconds
-    taught = {} if teacher is None else {"teacher": AutoModelForSequenceClassification.from_pretrained(teacher)}
-    sweet = SweetCallback(exits=settings.exits, **METHODS[method], **taught)
-    trainer = make_trainer(make_model(), "all", [sweet, *callbacks])
+    teacher = {"teacher": AutoModelForSequenceClassification.from_pretrained(plain)} if how.taught else {}
+    model = make_model(plain if how.begins_plain else weights)
+    model = with_lora(model, how.lora) if how.lora else model
+    sweet = SweetCallback(exits=settings.exits, **how.options, **teacher)
+    trainer = make_trainer(model, "all", [sweet, *callbacks])
     trainer.train()
     seconds = time.perf_counter() - start
     return save_artifact(trainer.model, folder, tokenizer), seconds

@@ -2,89 +2,152 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fine_tuning import METHODS as KNOWN
 from record import RESULTS, RUNS
 
 TASKS = ("cola", "rte", "sst2", "mnli", "qnli", "ag_news")
-METHODS = ("sweet", "paper", "joint", "multi-model")
+METHODS = ("multi-model", "sweet", "joint", "paper")
+METRIC = {"cola": "matthews"}  # of the others: accuracy
 SEEDS = (0, 1, 2)
 LEARNING_RATES = (5e-5, 1e-4, 2e-4)
 CHOSEN_ON_SEED = 0
 
-FOUND = RESULTS / "paper"
-KEPT = RUNS / "paper"  # trained models and logits
 
-# Minutes of `sweet` on 6000 rows for three epochs, one core of AMD Zen 4 in bfloat16; what is done corrects them.
-_MINUTES = {"cola": 5, "rte": 9, "sst2": 6, "mnli": 17, "qnli": 19, "ag_news": 19}
+@dataclass(frozen=True)
+class Model:
+    """Pretrained weights, and where the paper puts exits on them.
+
+    Args:
+        weights: a hub id; `None` for the real weights in the package that the demo uses.
+        exits: counts of layers.
+    """
+
+    weights: str | None
+    exits: tuple[int, ...]
+
+
+MODELS = {
+    "minilm": Model(None, (1, 2, 4, 6)),
+    "bert-base": Model("google-bert/bert-base-uncased", (1, 4, 6, 12)),
+    "bert-large": Model("google-bert/bert-large-uncased", (1, 6, 12, 24)),
+    "deberta-base": Model("microsoft/deberta-v3-base", (1, 4, 6, 12)),
+    "deberta-large": Model("microsoft/deberta-v3-large", (1, 6, 12, 24)),
+}
+
+# Minutes of `sweet` on 6000 rows for two epochs, one core of AMD Zen 4 in bfloat16, scoring included, MiniLM; what is
+# done corrects them.
+_MINUTES = {"cola": 2.5, "rte": 2.5, "sst2": 2.5, "mnli": 7, "qnli": 7.5, "ag_news": 8}
 _TIMES = {"multi-model": 2.2}
+_SIZE = {"minilm": 1.0, "bert-base": 8.0, "bert-large": 28.0, "deberta-base": 14.0, "deberta-large": 50.0}
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training.
-
-    Args:
-        learning_rate: tried on rows split off the training pool; `None` for a run that is reported, with the rate that
-            was best there.
-    """
+    """One training."""
 
     task: str
     method: str
     seed: int
-    learning_rate: float | None = None
+    learning_rate: float
+    model: str = "minilm"
 
     @property
     def name(self) -> str:
         """Of its file."""
-        tried = "" if self.learning_rate is None else f"-lr{self.learning_rate:g}"
-        return f"{self.task}-{self.method}-{self.seed}{tried}"
+        model = "" if self.model == "minilm" else f"{self.model}-"
+        return f"{model}{self.task}-{self.method}-{self.seed}-{self.learning_rate:g}"
 
     @property
     def path(self) -> Path:
         """Of its result."""
-        return FOUND / f"{self.name}.json"
+        return RESULTS / "paper" / f"{self.name}.json"
 
     @property
     def folder(self) -> Path:
         """Of its model and logits."""
-        return KEPT / self.name
+        return RUNS / "paper" / self.name
+
+    @property
+    def minutes(self) -> float:
+        """Expected, on one core."""
+        return _MINUTES[self.task] * _TIMES.get(self.method, 1.0) * _SIZE[self.model]
 
     def read(self) -> dict[str, Any] | None:
         """Its result, if it was run."""
         return json.loads(self.path.read_text()) if self.path.is_file() else None
 
 
-def every_run(
-    tasks: tuple[str, ...], methods: tuple[str, ...], seeds: tuple[int, ...], learning_rates: tuple[float, ...]
-) -> list[Run]:
-    """All runs: for each task and method first the learning rates, if there is a choice, then the seeds."""
-    runs = []
-    for task in tasks:
-        for method in methods:
-            if len(learning_rates) > 1:
-                runs += [Run(task, method, CHOSEN_ON_SEED, rate) for rate in learning_rates]
-            runs += [Run(task, method, seed) for seed in seeds]
-    return runs
+@dataclass(frozen=True)
+class Plan:
+    """Runs asked for: with the first seed every learning rate, with the others the one that was best there."""
+
+    tasks: tuple[str, ...] = TASKS
+    methods: tuple[str, ...] = METHODS
+    seeds: tuple[int, ...] = SEEDS
+    learning_rates: tuple[float, ...] = LEARNING_RATES
+    model: str = "minilm"
+
+    def missing(self) -> Iterable[Run]:
+        """What to run next; what it says of a later seed depends on what was run until then."""
+        for seed, task, method in itertools.product(self.seeds, self.tasks, self.methods):
+            for run in self._runs(task, method, seed):
+                if not run.path.is_file():
+                    yield run
+
+    def minutes_left(self) -> tuple[int, float]:
+        """How many runs are missing, and minutes for them on one core, by the pace of those that are there."""
+        every = [run for each in itertools.product(self.tasks, self.methods, self.seeds) for run in self._runs(*each)]
+        done = [(run, found) for run in every if (found := run.read())]
+        pace = sum(found["seconds"] / 60 for _, found in done) / sum(run.minutes for run, _ in done) if done else 1.0
+        missing = [run for run in every if not run.path.is_file()]
+        return len(missing), pace * sum(run.minutes for run in missing)
+
+    def _runs(self, task: str, method: str, seed: int) -> list[Run]:
+        rates = self.learning_rates
+        if seed != CHOSEN_ON_SEED:
+            best = best_learning_rate(task, method, rates, self.model)
+            rates = (rates[len(rates) // 2] if best is None else best,)
+        return [Run(task, method, seed, rate, self.model) for rate in rates]
 
 
-def best_learning_rate(task: str, method: str, learning_rates: tuple[float, ...]) -> float:
-    """The rate whose mean score over the exits was highest on rows split off the training pool."""
-    if len(learning_rates) == 1:
-        return learning_rates[0]
-    tried = {rate: Run(task, method, CHOSEN_ON_SEED, rate).read() for rate in learning_rates}
-    return max(tried, key=lambda rate: sum(tried[rate]["score"]))
+def best_learning_rate(
+    task: str, method: str, learning_rates: Iterable[float] | None = None, model: str = "minilm"
+) -> float | None:
+    """The rate whose exits scored best, on average, on rows of the pool that were not trained on, with the first seed;
+    `None` if no rate was tried.
+
+    Args:
+        learning_rates: to choose from; `None` for all that were tried.
+    """
+    if learning_rates is None:
+        prefix = Run(task, method, CHOSEN_ON_SEED, 0, model).name.removesuffix("0")
+        names = [path.stem for path in (RESULTS / "paper").glob(f"{prefix}*.json")]
+        learning_rates = sorted(float(name.removeprefix(prefix)) for name in names)
+    tried = {rate: Run(task, method, CHOSEN_ON_SEED, rate, model).read() for rate in learning_rates}
+    scores = {rate: sum(found["pool"]["score"]) for rate, found in tried.items() if found}
+    return max(scores, key=scores.get, default=None)
 
 
-def minutes_left(runs: list[Run]) -> float:
-    """Of the runs that are not there yet, by those that are: seconds against what was expected."""
-    done = [(run, found) for run in runs if (found := run.read())]
-    ratio = sum(found["seconds"] / 60 for _, found in done) / sum(_expected(run) for run, _ in done) if done else 1.0
-    return ratio * sum(_expected(run) for run in runs if not run.path.is_file())
+def reported(task: str, method: str, seed: int, model: str = "minilm") -> Run | None:
+    """The run that the figures show: with the best learning rate; `None` if it is not there."""
+    rate = best_learning_rate(task, method, model=model)
+    run = None if rate is None else Run(task, method, seed, rate, model)
+    return run if run is not None and run.path.is_file() else None
 
 
-def _expected(run: Run) -> float:
-    return _MINUTES[run.task] * _TIMES.get(run.method, 1.0)
+def plain_of(run: Run) -> Run | None:
+    """The run whose full-depth model is the plain fine-tuning that goes with another: Multi-Model, of the same task,
+    seed and weights, with the best learning rate."""
+    rate = best_learning_rate(run.task, "multi-model", model=run.model)
+    found = None if rate is None else Run(run.task, "multi-model", run.seed, rate, run.model)
+    return found if found is not None and found.path.is_file() else None
+
+
+EVERY_METHOD = tuple(KNOWN)

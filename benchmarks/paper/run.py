@@ -2,18 +2,23 @@
 
     python benchmarks/paper/run.py                                     # everything: says first how long it will take
     python benchmarks/paper/run.py --tasks cola --seeds 0 --learning-rates 1e-4
-    python benchmarks/paper/report.py                                  # tables and pictures into docs/paper.md
+    python benchmarks/paper/run.py --model bert-base --tasks sst2      # downloads the weights from the hub
+    python benchmarks/paper/report.py                                  # tables and pictures into docs
 
-MiniLM of 6 layers, exits 1/2/4/6, at most 6000 training rows, as in the paper. The learning rate is chosen per method
-and task on a sixth of the training pool, never on the rows that are reported. A run's model and its logits on the
-reported rows stay in `benchmarks/runs/paper`, its scores in `benchmarks/results/paper`.
+At most 6000 training rows, two epochs, batches of 16, as in the paper, and the paper's exits. Every run is scored on
+rows of the training pool that it was not trained on, which choose learning rates and recipes, and on validation rows,
+which are only reported. A run's model and its logits stay in `benchmarks/runs/paper`, its scores in
+`benchmarks/results/paper`. Recipes need Multi-Model's run of the same task and seed, whose full-depth model is their
+teacher.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,102 +26,179 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import torch
-from fine_tuning import MULTI_MODEL, Settings, fine_tune
+from fine_tuning import MAX_LENGTH, METHODS, Settings, fine_tune
 from record import provenance, read_task
 
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.config import Policy
-from itrex_sweet.evaluation.curve import threshold_grid
+from itrex_sweet.evaluation.curve import thresholds_between
 from itrex_sweet.evaluation.metrics import METRICS
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.training import GradientConflictCallback
-from paper.plan import LEARNING_RATES, METHODS, SEEDS, TASKS, Run, best_learning_rate, every_run, minutes_left
+from paper import plan
 
-ROWS, SPLIT_OFF = 6000, 1 / 6
-METRIC = {"cola": "matthews"}  # of the others: accuracy
-CONFLICT_EVERY = 20  # forwards
+TRAINED, POOL = 6000, 2000  # rows
+CONFLICT_EVERY = 50  # forwards
+POINTS = 40  # thresholds of a curve
+CRITERIA = ("max_probability", "entropy", "learned")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
-    parser.add_argument("--learning-rates", type=float, nargs="+", default=LEARNING_RATES)
-    parser.add_argument("--epochs", type=float, default=3)
+    parser.add_argument("--tasks", nargs="+", choices=plan.TASKS, default=plan.TASKS)
+    parser.add_argument("--methods", nargs="+", choices=plan.EVERY_METHOD, default=plan.METHODS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=plan.SEEDS)
+    parser.add_argument("--learning-rates", type=float, nargs="+", default=plan.LEARNING_RATES)
+    parser.add_argument("--model", choices=list(plan.MODELS), default="minilm")
+    parser.add_argument("--weights", help="a local folder with the model's weights, instead of the hub's")
+    parser.add_argument("--rows", type=int, default=TRAINED, help="training rows")
+    parser.add_argument("--epochs", type=float, default=2)
     parser.add_argument("--float32", action="store_true", help="instead of bfloat16 autocast")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    rates = tuple(options.learning_rates)
-    runs = every_run(tuple(options.tasks), tuple(options.methods), tuple(options.seeds), rates)
-    missing = [run for run in runs if not run.path.is_file()]
-    print(f"{len(missing)} of {len(runs)} runs are missing: some {minutes_left(runs):.0f} minutes.", flush=True)
-    for number, run in enumerate(missing, start=1):
-        result = one(run, run.learning_rate or best_learning_rate(run.task, run.method, rates), options)
+    asked = plan.Plan(
+        tuple(options.tasks),
+        tuple(options.methods),
+        tuple(options.seeds),
+        tuple(options.learning_rates),
+        options.model,
+    )
+    count, minutes = asked.minutes_left()
+    print(f"{count} runs are missing: some {minutes:.0f} minutes of one core.", flush=True)
+    for run in asked.missing():
+        result = one(run, options)
         run.path.parent.mkdir(parents=True, exist_ok=True)
-        run.path.write_text(json.dumps(result, indent=1) + "\n")
-        shown = " ".join(f"{100 * score:.1f}" for score in result["score"])
-        print(f"{number} of {len(missing)}: {run.name}: {shown}; {minutes_left(runs):.0f} minutes left", flush=True)
+        run.path.write_text(json.dumps(result) + "\n")
+        shown = " ".join(f"{100 * score:.1f}" for score in result["validation"]["score"])
+        count, minutes = asked.minutes_left()
+        print(f"{run.name}: {shown}; {count} left, {minutes:.0f} minutes", flush=True)
 
 
-def one(run: Run, learning_rate: float, options: argparse.Namespace) -> dict[str, Any]:
+def one(run: plan.Run, options: argparse.Namespace) -> dict[str, Any]:
     """Trains and scores one run."""
-    texts, labels = read_task(run.task, "train", ROWS)
-    reported = read_task(run.task, "validation")
-    if run.learning_rate is not None:
-        texts, labels, reported = split_off(texts, labels)
-    settings = Settings(epochs=options.epochs, learning_rate=learning_rate, bf16=not options.float32)
-    watched = run.method != MULTI_MODEL and run.learning_rate is None
-    conflict = GradientConflictCallback(CONFLICT_EVERY)
-    artifact, seconds = fine_tune(
-        run.method, texts, labels, run.seed, settings, run.folder, [conflict] if watched else []
+    start = time.perf_counter()
+    rows, pool = training_rows(run.task, options.rows)
+    model = plan.MODELS[run.model]
+    settings = Settings(
+        exits=model.exits,
+        weights=options.weights or model.weights,
+        epochs=options.epochs,
+        learning_rate=run.learning_rate,
+        batch_size=16,
+        by_length=True,
+        bf16=not options.float32,
+    )
+    how = METHODS[run.method]
+    conflict = None if how is None else GradientConflictCallback(CONFLICT_EVERY)
+    plain = plan.plain_of(run) if how is not None and how.needs_plain else None
+    if how is not None and how.needs_plain and plain is None:
+        raise SystemExit(f"{run.name} needs a plain fine-tuning: run --methods multi-model of that task and seed first.")
+    artifact, training_seconds = fine_tune(
+        run.method,
+        *rows,
+        run.seed,
+        settings,
+        run.folder,
+        [] if conflict is None else [conflict],
+        None if plain is None else plain.folder / f"exit_{settings.exits[-1]}",
     )
     model = SweetModelForSequenceClassification.from_pretrained(artifact.directory)
-    outcomes = ExitOutcomes.observe(model, model.read(reported[0], 128), reported[1])
-    if run.learning_rate is None:
-        certainties = {} if outcomes.certainties is None else {"certainties": outcomes.certainties}
-        np.savez(run.folder / "reported.npz", logits=outcomes.logits, labels=outcomes.labels, **certainties)
-    metric = METRIC.get(run.task, "accuracy")
+    metric = plan.METRIC.get(run.task, "accuracy")
+    splits = {"pool": pool, "validation": read_task(run.task, "validation")}
+    found = {split: observe(model, *each, run.folder / f"{split}.npz") for split, each in splits.items()}
     return {
         **provenance(),
         "run": run.name,
         "settings": {
             "exits": list(settings.exits),
             "epochs": settings.epochs,
-            "learning_rate": learning_rate,
+            "learning_rate": run.learning_rate,
             "batch_size": settings.batch_size,
             "bf16": settings.bf16,
-            "rows": len(texts),
+            "rows": len(rows[0]),
+            "plain": None if plain is None else plain.name,
         },
-        "layers_run": list(outcomes.layers_run),
+        "layers_run": list(artifact.layers_run),
         "metric": metric,
-        "rows_scored": len(outcomes),
-        "score": [
-            round(METRICS[metric](outcomes.predictions()[:, place], outcomes.labels), 5)
-            for place in range(len(outcomes.exits))
-        ],
-        "curve": curve(outcomes, metric),
-        "seconds": round(seconds, 1),
-        "gradient_conflict": conflict.result.to_dict() if watched else None,
+        **{split: figures(outcomes, metric) for split, outcomes in found.items()},
+        "training_seconds": round(training_seconds, 1),
+        "seconds": round(time.perf_counter() - start, 1),
+        "gradient_conflict": None if conflict is None else conflict.result.to_dict(),
     }
 
 
-def split_off(texts: list[Any], labels: list[int]) -> tuple[list[Any], list[int], tuple[list[Any], list[int]]]:
-    """The pool without its last sixth, and that sixth."""
-    stop = len(texts) - round(SPLIT_OFF * len(texts))
-    return texts[:stop], labels[:stop], (texts[stop:], labels[stop:])
+Rows = tuple[list[Any], list[int]]
 
 
-def curve(outcomes: ExitOutcomes, metric: str) -> list[list[float]]:
-    """Mean layers and score for one threshold of the largest probability for all exits, swept, as the paper's."""
-    policy = Policy.uniform(len(outcomes.exits))
+def training_rows(task: str, count: int) -> tuple[Rows, Rows]:
+    """Rows to train on, and those of the pool that choose: the ones behind them, or the pool's last sixth where there
+    are none."""
+    texts, labels = read_task(task, "train", count)
+    try:
+        more = read_task(task, "train_20k", count + POOL)
+    except SystemExit:
+        stop = len(texts) - round(len(texts) / 6)
+        return (texts[:stop], labels[:stop]), (texts[stop:], labels[stop:])
+    return (texts, labels), (more[0][count:], more[1][count:])
+
+
+def observe(model: SweetModelForSequenceClassification, texts: list, labels: list[int], path: Path) -> ExitOutcomes:
+    """What every exit says of some rows, kept in a file."""
+    outcomes = ExitOutcomes.observe(model, model.read(texts, MAX_LENGTH), labels)
+    certainties = {} if outcomes.certainties is None else {"certainties": outcomes.certainties}
+    np.savez(path, logits=outcomes.logits, labels=outcomes.labels, **certainties)
+    return outcomes
+
+
+def figures(outcomes: ExitOutcomes, metric: str) -> dict[str, Any]:
+    """Score of every exit, the curve of every criterion, and the area under that of the largest probability."""
+    score = METRICS[metric]
+    curves = {
+        criterion: curve(outcomes, criterion, metric)
+        for criterion in CRITERIA
+        if criterion != "learned" or outcomes.certainties is not None
+    }
+    return {
+        "rows": len(outcomes),
+        "score": [
+            round(score(outcomes.predictions()[:, place], outcomes.labels), 5) for place in range(len(outcomes.exits))
+        ],
+        "curves": curves,
+        "area": round(area(curves["max_probability"], outcomes.layers_run, outcomes.exits[-1]), 5),
+    }
+
+
+def curve(outcomes: ExitOutcomes, criterion: str, metric: str) -> list[list[float]]:
+    """One threshold for all exits, swept, as the paper's: of each, the share of rows that every exit answers, and then
+    the score."""
+    policy = dataclasses.replace(Policy.uniform(len(outcomes.exits)), criterion=criterion)
     points = []
-    for threshold in threshold_grid(outcomes, policy, 40):
+    for threshold in thresholds_between(outcomes.confidences(policy)[:, :-1], POINTS):
         tried = policy.with_threshold(threshold)
+        shares = np.bincount(outcomes.leaving(tried), minlength=len(outcomes.exits)) / len(outcomes)
         score = METRICS[metric](outcomes.answers(tried), outcomes.labels)
-        points.append([round(outcomes.mean_layers(tried), 4), round(score, 5)])
+        points.append([*(round(float(share), 4) for share in shares), round(score, 5)])
     return points
+
+
+def at_budgets(points: list[list[float]], costs: Any, budgets: np.ndarray) -> np.ndarray:
+    """Score of a curve at each budget of mean cost: linear between two thresholds, beyond the dearest that of it.
+
+    Args:
+        points: as `curve` gives them.
+        costs: of a row that leaves at each exit.
+        budgets: in the unit of the costs.
+    """
+    table = np.array(points)
+    spent, score = table[:, :-1] @ np.asarray(costs, dtype=float), table[:, -1]
+    order = np.lexsort((score, spent))
+    return np.interp(budgets, spent[order], score[order])
+
+
+def area(points: list[list[float]], costs: Any, dearest: float) -> float:
+    """Mean score over budgets from the first exit's cost to the dearest."""
+    return float(at_budgets(points, costs, np.linspace(costs[0], dearest, 51)).mean())
 
 
 if __name__ == "__main__":
