@@ -93,7 +93,9 @@ def one(run: plan.Run, options: argparse.Namespace) -> dict[str, Any]:
     conflict = None if how is None else GradientConflictCallback(CONFLICT_EVERY)
     plain = plan.plain_of(run) if how is not None and how.needs_plain else None
     if how is not None and how.needs_plain and plain is None:
-        raise SystemExit(f"{run.name} needs a plain fine-tuning: run --methods multi-model of that task and seed first.")
+        raise SystemExit(
+            f"{run.name} needs a plain fine-tuning: first run --methods multi-model of that task and seed."
+        )
     artifact, training_seconds = fine_tune(
         run.method,
         *rows,

@@ -1,6 +1,7 @@
 """Putting exits on a Hugging Face model and training them."""
 
-from itrex_sweet.training.attachment import Attachment, attach, attachment_of, detach, plain_state_dict
+from itrex_sweet.training.attaching import attach, attachment_of, detach, plain_state_dict
+from itrex_sweet.training.attachment import Attachment
 from itrex_sweet.training.callback import SweetCallback
 from itrex_sweet.training.clipping import clip_by_group
 from itrex_sweet.training.conflict import GradientConflict, GradientConflictCallback, gradient_conflict

@@ -1,11 +1,8 @@
-"""Exits on an unmodified Hugging Face model: submodules and hooks, put on and taken off again."""
+"""The exits of one Hugging Face model while they are on it: the hooks that cut, answer and lose."""
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
-import logging
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -15,23 +12,16 @@ from torch import nn
 from itrex_sweet.artifact.fingerprints import Fingerprints
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import TrainingSetupError, UnsupportedModelError
-from itrex_sweet.families import EXIT_HEADS, Family, family_of
-from itrex_sweet.training.gradients import cut
-from itrex_sweet.training.heads import ExitHead, head_like_the_models_own, module_at, own_head
-from itrex_sweet.training.losses import certainty_loss, checked_labels, classification_loss, losses_by_exit
+from itrex_sweet.families import EXIT_HEADS, Family
+from itrex_sweet.training.gradients import cut, spend
+from itrex_sweet.training.heads import module_at
+from itrex_sweet.training.losses import certainty_loss, checked_labels, classification_loss, exit_loss
 from itrex_sweet.training.peft_models import (
-    is_peft_model,
-    keep_with_adapter,
-    merged_copy,
-    refuse_unfit_adapters,
     underlying_model,
     without_wrappers,
 )
-from itrex_sweet.training.saved_heads import saved_heads
 
-logger = logging.getLogger(__name__)
-
-_ATTACHMENT = "_sweet_attachment"  # where a model keeps its Attachment, so that a copied model has its own
+ATTACHMENT = "_sweet_attachment"  # where a model keeps its Attachment, so that a copied model has its own
 
 WRAPPED_LATER = (
     "PEFT wrapped the model after the exits were attached, so the exit heads are frozen or missing from its "
@@ -83,6 +73,8 @@ class Attachment:
         self._hidden: dict[int, torch.Tensor] = {}
         self._logits: dict[int, torch.Tensor] = {}
         self._certainties: dict[int, torch.Tensor] = {}
+        self._spent: dict[int, torch.Tensor] = {}
+        self._spends = False
         self._taught: torch.Tensor | None = None
         self._num_items: torch.Tensor | int | None = None
         self._hooks = self._register()
@@ -146,11 +138,11 @@ class Attachment:
         delattr(self._base, EXIT_HEADS)
         del self._base.config.sweet
         for model in {self._base, self.model}:
-            delattr(model, _ATTACHMENT)
+            delattr(model, ATTACHMENT)
 
     def _register(self) -> list[torch.utils.hooks.RemovableHandle]:
-        # Exit logits are computed when the backbone ends: inside the model's forward, so that autocast covers
-        # them, and outside the layers, which gradient checkpointing runs twice.
+        # An exit is read before the layer after it runs: inside the model's forward, so that autocast covers it. Where
+        # gradient checkpointing runs layers twice, and their hooks, all exits are read when the backbone ends.
         backbone = getattr(self._base, self._family.backbone)
         return [
             self.model.register_forward_pre_hook(self._before_model, with_kwargs=True),
@@ -178,6 +170,7 @@ class Attachment:
             if model.training and self.config.distillation > 0.0 and self.teacher is not None:
                 self._taught = self._asked(args, kwargs)
         self._capturing = True
+        self._spends = labels is not None and self._may_spend()
         if self.labels is labels:
             return None
         return self._with_labels(self.labels, args, kwargs)
@@ -210,6 +203,8 @@ class Attachment:
             hidden = args[0] if args else kwargs[name]
             if self._capturing:
                 self._hidden[index] = hidden
+                if not _checkpoints(layer):
+                    self._read(index)
             if self.config.mode != "joint":
                 hidden = self._cut_before(layer, hidden)
                 args, kwargs = ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, name: hidden})
@@ -237,48 +232,81 @@ class Attachment:
     def _after_backbone(self, backbone: nn.Module, args: tuple, output: Any) -> None:
         if not self._capturing:
             return
-        shared = module_at(self._base, self._family.head_dense) if self.config.shares_pooler else None
-        for exit_, head in self._heads().items():
+        for exit_ in self.exits[:-1]:
             if exit_ not in self._hidden:
                 raise TrainingSetupError(
                     f"the layer after exit {exit_} was not run through its module: its input is unknown."
                 )
-            said = head(self._hidden[exit_][:, 0], shared)
-            if self.config.learn_to_exit:
-                said, self._certainties[exit_] = said[:, :-1], said[:, -1]
-            self._logits[exit_] = said
+            if exit_ not in self._logits:
+                self._read(exit_)
+
+    def _read(self, exit_: int) -> None:
+        """What an exit says of the hidden states before the layer after it."""
+        shared = module_at(self._base, self._family.head_dense) if self.config.shares_pooler else None
+        said = self._heads()[exit_](self._hidden[exit_][:, 0], shared)
+        if self.config.learn_to_exit:
+            said, self._certainties[exit_] = said[:, :-1], said[:, -1]
+        self._logits[exit_] = said
+        if self._spends:
+            parameters = [parameter for _, parameter in self.parameters_by_segment()[exit_]]
+            self._spent[exit_] = spend(self._loss(exit_), parameters)
+            for kept in (self._hidden, self._logits, self._certainties):
+                if exit_ in kept:
+                    kept[exit_] = kept[exit_].detach()
 
     def _after_model(self, model: nn.Module, args: tuple, output: Any) -> Any:
         has_loss = self.labels is not None
         is_tuple = isinstance(output, tuple)
-        logits = {**self._logits, self.exits[-1]: output[int(has_loss)] if is_tuple else output.logits}
-        num_items, certainties, taught = self._num_items, self._certainties, self._taught
+        self._logits[self.exits[-1]] = output[int(has_loss)] if is_tuple else output.logits
         if model.training and self.teacher is None:
-            taught = logits[self.exits[-1]]
+            self._taught = self._logits[self.exits[-1]]
+        losses = {}
+        if has_loss:
+            known = self._spent
+            losses = {exit_: known[exit_] if exit_ in known else self._loss(exit_) for exit_ in self.exits}
+        logits, certainties = self._logits, self._certainties
         self._forget_forward()
-        self.exit_logits = {exit_: value.detach() for exit_, value in logits.items()}
+        self.exit_logits = {exit_: logits[exit_].detach() for exit_ in self.exits}
         self.exit_certainties = {exit_: value.detach() for exit_, value in certainties.items()}
         if not has_loss:
             return None
-        by_exit = losses_by_exit(self.config, logits, self.labels, taught, num_items)
         if self.watcher is not None:
-            self.watcher(dict(by_exit))
-        losses = list(by_exit.values())
-        losses += [certainty_loss(value, logits[exit_], self.labels, num_items) for exit_, value in certainties.items()]
+            self.watcher(losses)
         with torch.no_grad():
             self.exit_losses = {
                 exit_: classification_loss(value, self.labels) for exit_, value in self.exit_logits.items()
             }
-        loss = torch.stack(losses).sum()
+        loss = torch.stack(list(losses.values())).sum()
         if is_tuple:
             return (loss, *output[1:])
         output.loss = loss
         return output
 
+    def _loss(self, exit_: int) -> torch.Tensor:
+        """What an exit adds to the model's loss, with its graph."""
+        logits, certainty = self._logits[exit_], self._certainties.get(exit_)
+        loss = exit_loss(self.config, logits, self.labels, self._taught, self._num_items)
+        return loss if certainty is None else loss + certainty_loss(certainty, logits, self.labels, self._num_items)
+
+    def _may_spend(self) -> bool:
+        """Whether each exit's graph can be let go as soon as its loss is known: no gradient passes a cut, nobody
+        watches, no exit learns from a later one, and no layer is run again for its gradient.
+        """
+        return (
+            self.model.training
+            and torch.is_grad_enabled()
+            and self.config.mode == "sweet"
+            and self.config.gradient_scale == 0.0
+            and self.watcher is None
+            and (self.config.distillation == 0.0 or self.teacher is not None)
+            and not any(_checkpoints(layer) for layer in self._layers)
+        )
+
     def _forget_forward(self) -> None:
         """Also what a forward that raised has left behind; no tensor with a graph outlives its forward."""
         self._capturing = False
-        self._hidden, self._logits, self._certainties, self._taught, self._num_items = {}, {}, {}, None, None
+        self._hidden, self._logits, self._certainties, self._spent = {}, {}, {}, {}
+        self._taught, self._num_items, self._spends = None, None, False
         self.exit_logits, self.exit_losses, self.exit_certainties = {}, {}, {}
 
     def _labels_in(self, args: tuple, kwargs: dict) -> torch.Tensor | None:
@@ -289,94 +317,6 @@ class Attachment:
         if position < len(args):
             return (*args[:position], labels, *args[position + 1 :]), kwargs
         return args, {**kwargs, "labels": labels}
-
-
-def attach(
-    model: nn.Module, config: SweetConfig | None = None, heads_from: str | os.PathLike | None = None
-) -> Attachment:
-    """Puts exits on a Hugging Face classification model, in place; no Trainer needed.
-
-    Create the optimizer afterwards, so that it holds the heads. The settings go to `model.config.sweet`, and
-    so into every `config.json` that is saved. The last exit is the model's own head; the others start from
-    its weights, or from saved ones.
-
-    Args:
-        model: made by `AutoModelForSequenceClassification`, or a PEFT model around one.
-        config: the settings; by default those of `model.config.sweet`, or else `SweetConfig()`.
-        heads_from: folder of a saved model or adapter to read the exit heads from. By default, for a model
-            that was saved with exits, the folder it was loaded from: `from_pretrained` itself drops the
-            heads.
-
-    Raises:
-        UnsupportedModelError: a family, task, head or adapter that cannot carry exits.
-        ConfigError: exits that do not fit the model.
-        TrainingSetupError: exits are attached already, or the saved ones are not found or do not fit.
-    """
-    base = underlying_model(model)
-    if hasattr(base, EXIT_HEADS):
-        raise TrainingSetupError("the model has exits attached already: call detach(model) first.")
-    refuse_unfit_adapters(model)
-    family = family_of(base.config)
-    own_head(base, family)
-    depth = _depth(base, family)
-    saved = getattr(base.config, "sweet", None)
-    config = _settings(config, saved, depth)
-
-    heads = {
-        exit_: head_like_the_models_own(base, family, not config.shares_pooler, config.learn_to_exit)
-        for exit_ in config.exits[:-1]
-    }
-    if heads and (saved or heads_from is not None):
-        _restore(heads, heads_from, base)
-    modules = nn.ModuleDict()
-    for exit_, head in heads.items():
-        head.train(base.training)
-        modules[str(exit_)] = keep_with_adapter(model, head) if is_peft_model(model) else head
-    base.add_module(EXIT_HEADS, modules)
-    base.config.sweet = config.to_dict()
-    attachment = Attachment(model, config, family)
-    for holder in {base, model}:
-        setattr(holder, _ATTACHMENT, attachment)
-    return attachment
-
-
-def detach(model: nn.Module) -> None:
-    """Takes the exits off: hooks, heads and `model.config.sweet`. The model is what it was; its weights stay.
-
-    Raises:
-        TrainingSetupError: the model has no exits.
-    """
-    attachment = attachment_of(model)
-    if attachment is None:
-        raise TrainingSetupError("the model has no exits attached.")
-    attachment.remove()
-
-
-def attachment_of(model: nn.Module) -> Attachment | None:
-    """The exits attached to a model, or `None`."""
-    return getattr(underlying_model(model), _ATTACHMENT, None)
-
-
-def plain_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The weights of the Hugging Face classification model with its exit heads, ready for safetensors.
-
-    LoRA is merged, on a copy, and names are those of the plain model and `sweet_exits.*`.
-
-    Args:
-        model: a classification model, with exits or without, or a PEFT model around one; left as it is.
-
-    Returns:
-        Name → float32 tensor, contiguous, on the CPU, no two sharing memory.
-
-    Raises:
-        UnsupportedModelError: adapters that cannot be merged.
-    """
-    plain = merged_copy(model) if is_peft_model(model) else model
-    return {
-        name: tensor.detach().to(device="cpu", dtype=torch.float32, copy=True).contiguous()
-        for name, tensor in plain.state_dict().items()
-        if tensor.is_floating_point()
-    }
 
 
 def _position_of_labels(model: nn.Module, base: nn.Module) -> int:
@@ -394,59 +334,3 @@ def _checkpoints(layer: nn.Module) -> bool:
 def _checkpoints_reentrantly(layer: nn.Module) -> bool:
     function = getattr(layer, "_gradient_checkpointing_func", None)
     return _checkpoints(layer) and getattr(function, "keywords", {}).get("use_reentrant", True)
-
-
-def _depth(model: nn.Module, family: Family) -> int:
-    layers = module_at(model, family.layers_path)
-    depth = model.config.num_hidden_layers
-    if not isinstance(layers, nn.ModuleList) or len(layers) != depth:
-        raise UnsupportedModelError(
-            f"{type(model).__name__} does not hold num_hidden_layers={depth} layers at {family.layers_path!r}."
-        )
-    return depth
-
-
-def _settings(config: SweetConfig | None, saved: dict[str, Any] | None, depth: int) -> SweetConfig:
-    """The settings to attach with, once they fit those the model was saved with."""
-    if not saved:
-        return (config or SweetConfig()).resolved(depth)
-    before = SweetConfig.from_dict(saved).resolved(depth)
-    if config is None:
-        return before
-    if config.exits is None:
-        config = dataclasses.replace(config, exits=before.exits)
-    config = config.resolved(depth)
-    if _shape_of_heads(config) != _shape_of_heads(before):
-        was, asked = (
-            f"exits={each.exits}, mode={each.mode!r}, learn_to_exit={each.learn_to_exit}" for each in (before, config)
-        )
-        raise TrainingSetupError(
-            f"the model was saved with {was}, and now {asked} are asked for, which its heads do not fit. Ask for "
-            "the former, or start with new heads: `del model.config.sweet` before attaching."
-        )
-    return config
-
-
-def _shape_of_heads(config: SweetConfig) -> tuple:
-    return config.exits, config.shares_pooler, config.learn_to_exit
-
-
-def _restore(heads: dict[int, ExitHead], heads_from: str | os.PathLike | None, model: nn.Module) -> None:
-    folder = model.config._name_or_path if heads_from is None else heads_from
-    weights = saved_heads(folder) if folder and os.path.isdir(folder) else {}
-    anew = "Or start with new heads: `del model.config.sweet` before attaching."
-    if not weights:
-        raise TrainingSetupError(
-            f"no exit heads found in {str(folder)!r}, and from_pretrained dropped those of the saved model: "
-            f"pass the local folder that was saved, attach(model, config, heads_from=FOLDER). {anew}"
-        )
-    for exit_, head in heads.items():
-        mark = f"{exit_}."
-        state = {name.removeprefix(mark): tensor for name, tensor in weights.items() if name.startswith(mark)}
-        try:
-            head.load_state_dict(state)
-        except RuntimeError as error:
-            raise TrainingSetupError(
-                f"the exit heads in {str(folder)!r} do not fit exit {exit_}: {error} {anew}"
-            ) from error
-    logger.info("Exit heads %s restored from %s.", tuple(heads), folder)

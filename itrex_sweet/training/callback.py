@@ -14,7 +14,8 @@ from transformers.trainer_callback import ExportableState
 
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import ConfigError, TrainingSetupError
-from itrex_sweet.training.attachment import WRAPPED_LATER, Attachment, attach, attachment_of
+from itrex_sweet.training.attaching import attach, attachment_of
+from itrex_sweet.training.attachment import WRAPPED_LATER, Attachment
 from itrex_sweet.training.clipping import clip_by_group
 from itrex_sweet.training.exit_metrics import ExitPredictions, mean_over_processes
 from itrex_sweet.training.trained_rows import fingerprints_of

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from itrex_sweet.errors import ConfigError, TrainingSetupError
-from itrex_sweet.training.attachment import attachment_of
+from itrex_sweet.training.attaching import attachment_of
 
 
 @dataclass

@@ -11,7 +11,8 @@ from itrex_sweet.artifact import Artifact, write_artifact, write_cascade
 from itrex_sweet.artifact.fingerprints import TRAINING, Fingerprints
 from itrex_sweet.config import Policy
 from itrex_sweet.errors import TrainingSetupError
-from itrex_sweet.training.attachment import attachment_of, plain_state_dict, underlying_model
+from itrex_sweet.training.attaching import attachment_of, plain_state_dict
+from itrex_sweet.training.peft_models import underlying_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

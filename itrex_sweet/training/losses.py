@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch.nn import functional as F
 
@@ -31,33 +29,29 @@ def classification_loss(
     return _mean(total, labels, num_items)
 
 
-def losses_by_exit(
+def exit_loss(
     config: SweetConfig,
-    logits: Mapping[int, torch.Tensor],
+    logits: torch.Tensor,
     labels: torch.Tensor,
     taught: torch.Tensor | None,
     num_items: torch.Tensor | int | None = None,
-) -> dict[int, torch.Tensor]:
-    """The loss of every exit: from the labels, and with distillation a share of it from the teacher.
+) -> torch.Tensor:
+    """The loss of one exit: from the labels, and with distillation a share of it from the teacher.
 
     Args:
         config: says how much.
-        logits: exit → (rows, labels).
+        logits: (rows, labels).
         labels, num_items: as in `classification_loss`.
         taught: (rows, labels) of the teacher; of an exit's own logits it learns nothing. `None` for no teacher.
 
     Returns:
-        Exit → a float32 scalar with its graph.
+        A float32 scalar with its graph.
     """
-    share, temperature = config.distillation, config.distillation_temperature
-    losses = {exit_: classification_loss(value, labels, num_items) for exit_, value in logits.items()}
-    if share == 0.0 or taught is None:
-        return losses
-    for exit_, value in logits.items():
-        if value is not taught:
-            soft = distillation_loss(value, taught, labels, temperature, num_items)
-            losses[exit_] = (1 - share) * losses[exit_] + share * soft
-    return losses
+    share, loss = config.distillation, classification_loss(logits, labels, num_items)
+    if share == 0.0 or taught is None or logits is taught:
+        return loss
+    soft = distillation_loss(logits, taught, labels, config.distillation_temperature, num_items)
+    return (1 - share) * loss + share * soft
 
 
 def distillation_loss(

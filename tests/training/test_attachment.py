@@ -334,7 +334,7 @@ def test_the_saved_folder_is_the_plain_model(saved):
 
 def test_heads_come_back_from_the_folder_the_model_was_loaded_from(saved, caplog):
     model, folder = saved
-    caplog.set_level(logging.INFO, logger="itrex_sweet.training.attachment")
+    caplog.set_level(logging.INFO, logger="itrex_sweet.training.attaching")
     for config in (None, SweetConfig(), SweetConfig(mode="joint")):  # exits left open are those of the folder
         again = load(folder)
         attachment = attach(again, config)
