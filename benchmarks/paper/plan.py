@@ -14,6 +14,14 @@ from record import RESULTS, RUNS
 
 TASKS = ("cola", "rte", "sst2", "mnli", "qnli", "ag_news")
 METHODS = ("multi-model", "sweet", "joint", "paper")
+RECIPE = "recipe"
+NAMES = {
+    "sweet": "SWEET",
+    "paper": "SWEET as published",
+    "joint": "Early-Exit",
+    "multi-model": "Multi-Model",
+    RECIPE: "recipe",
+}
 METRIC = {"cola": "matthews"}  # of the others: accuracy
 SEEDS = (0, 1, 2)
 LEARNING_RATES = (5e-5, 1e-4, 2e-4)

@@ -1,4 +1,4 @@
-"""Tables and pictures of the paper's figures, from the runs that are there, into `docs/paper.md`.
+"""Tables and pictures of the paper's figures and of the recipe, from the runs that are there, into `docs`.
 
 python benchmarks/paper/report.py
 """
@@ -13,109 +13,164 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from record import ROOT, foot
 from report import write
 
-from paper.plan import METHODS, SEEDS, TASKS, Run
-
-NAMES = {"sweet": "SWEET", "paper": "SWEET as published", "joint": "Early-Exit", "multi-model": "Multi-Model"}
-COLOURS = {"sweet": "#0072B2", "paper": "#56B4E9", "joint": "#D55E00", "multi-model": "#009E73"}
-BUDGETS = np.linspace(1 / 6, 1.0, 26)  # shares of the depth
+from paper import pictures
+from paper.plan import METHODS, NAMES, RECIPE, SEEDS, TASKS, reported
+from paper.run import at_budgets
 
 Found = dict[tuple[str, str, int], dict[str, Any]]
+BASELINES = ("multi-model", "sweet", "joint")
 
 
 def main() -> None:
-    found = {
-        (task, method, seed): result
-        for task, method, seed in itertools.product(TASKS, METHODS, SEEDS)
-        if (result := Run(task, method, seed).read())
-    }
+    found = read((*METHODS, RECIPE))
     if not found:
         raise SystemExit("no run is there yet: make paper.")
-    draw_scores(found, ROOT / "docs" / "paper_exits.png")
-    draw_curves(found, ROOT / "docs" / "paper_curves.png")
-    draw_conflict(found, ROOT / "docs" / "paper_conflict.png")
-    write("docs/paper.md", what_ran(found), scores(found), claims(found), conflict(found))
+    docs = ROOT / "docs"
+    paper = {key: result for key, result in found.items() if key[1] != RECIPE}
+    pictures.scores(paper, docs / "paper_exits.png")
+    pictures.curves(paper, docs / "paper_curves.png")
+    pictures.conflict(paper, docs / "paper_conflict.png")
+    write(
+        "docs/paper.md", what_ran(paper), scores(paper), claims(paper), areas(paper), criteria(paper), conflict(paper)
+    )
+
+
+def read(methods: tuple[str, ...]) -> Found:
+    """(task, method, seed) → the run that is reported, of those that are there."""
+    runs = {key: reported(*key) for key in itertools.product(TASKS, methods, SEEDS)}
+    return {key: run.read() for key, run in runs.items() if run is not None}
 
 
 def what_ran(found: Found) -> str:
     """The runs behind every figure below, and those that are missing."""
-    every = list(itertools.product(TASKS, METHODS, SEEDS))
-    tasks = sorted({task for task, _, _ in found}, key=TASKS.index)
-    rates = sorted({result["settings"]["learning_rate"] for result in found.values()})
+    wanted = len(TASKS) * len(METHODS) * len(SEEDS)
     hours = sum(result["seconds"] for result in found.values()) / 3600
     latest = max(found.values(), key=lambda result: result["date"])
+    rates = {}
+    for (task, method, _), result in found.items():
+        rates.setdefault(method, {})[task] = result["settings"]["learning_rate"]
+    settings = latest["settings"]
+    chosen = "; ".join(
+        f"{NAMES[method]} {', '.join(f'{task} {rate:g}' for task, rate in by_task.items())}"
+        for method, by_task in rates.items()
+    )
     return (
-        f"**{len(found)} of {len(every)} runs are there**: {', '.join(tasks)}; learning rates "
-        f"{', '.join(f'{rate:g}' for rate in rates)}; {hours:.1f} hours in all, beside other work. `make paper` "
-        f"runs the others. Last run: {foot(latest)}"
+        f"**{len(found)} of {wanted} runs are there**, {hours:.1f} hours of one core in all; {settings['epochs']:g} "
+        f"epochs in batches of {settings['batch_size']}. Learning rates: {chosen}. Last run: {foot(latest)}"
     )
 
 
 def scores(found: Found) -> str:
-    """Score of every exit, mean and deviation over seeds, per task and method."""
+    """Score of every exit, mean and deviation over seeds, per task and method, and over the tasks that all have."""
     exits = next(iter(found.values()))["settings"]["exits"]
-    lines = ["| task | method | seeds | " + " | ".join(f"exit {exit_}" for exit_ in exits) + " |"]
-    lines.append("|---" * (len(exits) + 3) + "|")
+    lines = ["| task | method | seeds | " + " | ".join(f"exit {exit_}" for exit_ in exits) + " | mean |"]
+    lines.append("|---" * (len(exits) + 4) + "|")
     for task, method in itertools.product(TASKS, METHODS):
         table = of_seeds(found, task, method)
         if len(table):
-            spread = table.std(0, ddof=1) if len(table) > 1 else [None] * len(exits)
-            cells = [
-                f"{100 * mean:.1f}" + ("" if deviation is None else f" ± {100 * deviation:.1f}")
-                for mean, deviation in zip(table.mean(0), spread, strict=True)
-            ]
-            lines.append(f"| {task} | {NAMES[method]} | {len(table)} | " + " | ".join(cells) + " |")
+            lines.append(f"| {task} | {NAMES[method]} | {len(table)} | " + " | ".join(_with_mean(table)) + " |")
+    shared = complete(found, METHODS[:3])
+    for method in METHODS:
+        runs = [key for key in shared if (key[0], method, key[1]) in found]
+        if len(runs) == len(shared) > 1:
+            table = np.array([found[task, method, seed]["validation"]["score"] for task, seed in runs])
+            cells = [f"**{100 * mean:.1f}**" for mean in (*table.mean(0), table.mean())]
+            lines.append(f"| **mean of {len(runs)} runs** | {NAMES[method]} | | " + " | ".join(cells) + " |")
     intro = "**Individual classifiers** (the paper's figure 3): accuracy, of CoLA Matthews correlation, in percent."
     return "\n".join([intro, "", *lines])
 
 
+def _with_mean(table: np.ndarray) -> list[str]:
+    columns = np.concatenate([table, table.mean(axis=1, keepdims=True)], axis=1)
+    spread = columns.std(0, ddof=1) if len(columns) > 1 else [None] * columns.shape[1]
+    return [
+        f"{100 * mean:.1f}" + ("" if deviation is None else f" ± {100 * deviation:.1f}")
+        for mean, deviation in zip(columns.mean(0), spread, strict=True)
+    ]
+
+
 def claims(found: Found) -> str:
     """The paper's two averages beside ours."""
+    exits = next(iter(found.values()))["settings"]["exits"]
     lines = [
-        "| | paper, mean | here, mean over exits | at exit 1 | at the last exit | pairs of runs |",
-        "|---|---|---|---|---|---|",
+        "| | paper | here, mean over exits | p | " + " | ".join(f"exit {exit_}" for exit_ in exits) + " | pairs |",
+        "|---" * (len(exits) + 5) + "|",
     ]
     for method, told in (("multi-model", "+2.3"), ("sweet", "+1.1"), ("paper", "+1.1")):
-        pairs = [
-            np.array(result["score"]) - np.array(found[task, "joint", seed]["score"])
-            for (task, of, seed), result in found.items()
-            if of == method and (task, "joint", seed) in found
-        ]
+        pairs = complete(found, (method, "joint"))
         if not pairs:
             continue
-        difference = 100 * np.stack(pairs)
+        difference = 100 * np.stack([_scores(found, t, method, s) - _scores(found, t, "joint", s) for t, s in pairs])
         means = difference.mean(axis=1)
         error = f" ± {means.std(ddof=1) / len(means) ** 0.5:.1f}" if len(means) > 1 else ""
+        cells = " | ".join(f"{value:+.1f}" for value in difference.mean(0))
         lines.append(
-            f"| {NAMES[method]} over Early-Exit | {told} | {means.mean():+.1f}{error} | {difference[:, 0].mean():+.1f} "
-            f"| {difference[:, -1].mean():+.1f} | {len(means)} |"
+            f"| {NAMES[method]} over Early-Exit | {told} | {means.mean():+.1f}{error} | {sign_flips(means):.3f} "
+            f"| {cells} | {len(means)} |"
         )
     intro = (
-        "**The paper's two claims**, points of the exits' scores; differences of runs with one task and seed, ± their "
-        "standard error."
+        "**The paper's two claims**, in points; differences of runs with one task and seed, ± their standard error. p: "
+        "of an exact two-sided test that flips the signs of these pairs (Fisher's randomization test)."
     )
+    return "\n".join([intro, "", *lines])
+
+
+def sign_flips(differences: np.ndarray) -> float:
+    """Share of all sign patterns under which the mean is as far from 0 as it is."""
+    patterns = np.array(list(itertools.product((1.0, -1.0), repeat=len(differences))))
+    means = np.abs(patterns @ differences)
+    return float((means >= abs(differences.sum()) - 1e-9).mean())
+
+
+def areas(found: Found) -> str:
+    """Area under the curve by layers of every task and method."""
+    tasks = [task for task in TASKS if any(key[0] == task for key in found)]
+    lines = ["| method | " + " | ".join(tasks) + " | mean |", "|---" * (len(tasks) + 2) + "|"]
+    for method in METHODS:
+        values = [
+            np.mean([found[t, method, s]["validation"]["area"] for s in SEEDS if (t, method, s) in found] or [np.nan])
+            for t in tasks
+        ]
+        cells = ["–" if np.isnan(value) else f"{100 * value:.1f}" for value in (*values, np.mean(values))]
+        lines.append(f"| {NAMES[method]} | " + " | ".join(cells) + " |")
+    intro = (
+        "**Speed–accuracy curves** (figures 4 and 6): the score averaged over budgets from one layer to the full "
+        "depth, one threshold of the largest probability for all exits."
+    )
+    return "\n".join([intro, "", *lines])
+
+
+def criteria(found: Found) -> str:
+    """Area by layers of other exit strategies, beside the largest probability."""
+    names = ("max_probability", "entropy", "learned")
+    heads = " | ".join(name.replace("_", " ") for name in names)
+    lines = [f"| method | {heads} | runs |", "|---" * (len(names) + 2) + "|"]
+    for method in ("sweet", "paper", "joint"):
+        runs = [result for key, result in found.items() if key[1] == method]
+        if runs:
+            cells = [f"{100 * np.mean([area_of(result, name) for result in runs]):.2f}" for name in names]
+            lines.append(f"| {NAMES[method]} | " + " | ".join(cells) + f" | {len(runs)} |")
+    intro = "**Other exit strategies** (the blog's third takeaway): the same area, mean over runs."
     return "\n".join([intro, "", *lines])
 
 
 def conflict(found: Found) -> str:
     """Mean cosine per pair of exits."""
-    lines = [
-        "| method | " + " | ".join(pair for pair in _pairs(found)) + " | measured |",
-        "|---" * (len(_pairs(found)) + 2) + "|",
-    ]
+    pairs = pictures.pairs_of(found)
+    lines = ["| method | " + " | ".join(pairs) + " | measured |", "|---" * (len(pairs) + 2) + "|"]
     for method in METHODS:
         measured = [
-            r["gradient_conflict"] for (_, of, _), r in found.items() if of == method and r["gradient_conflict"]
+            result["gradient_conflict"]
+            for key, result in found.items()
+            if key[1] == method and result["gradient_conflict"]
         ]
         if measured:
-            cells = [f"{np.mean([np.mean(each['cosines'][pair]) for each in measured]):+.3f}" for pair in _pairs(found)]
-            lines.append(
-                f"| {NAMES[method]} | " + " | ".join(cells) + f" | {sum(each['measured'] for each in measured)} |"
-            )
+            cells = [f"{np.mean([np.mean(each['cosines'][pair]) for each in measured]):+.3f}" for pair in pairs]
+            total = sum(each["measured"] for each in measured)
+            lines.append(f"| {NAMES[method]} | " + " | ".join(cells) + f" | {total} |")
     intro = (
         "**Gradient conflict** (figure 2 of the blog): cosine of two exits' gradients on a layer's weights, mean over "
         "the layers that both may reach, training steps and tasks. 0.000 is exact where gradients are cut."
@@ -123,94 +178,28 @@ def conflict(found: Found) -> str:
     return "\n".join([intro, "", *lines])
 
 
-def of_seeds(found: Found, task: str, method: str) -> np.ndarray:
-    """(seeds, exits) scores."""
-    return np.array([found[task, method, seed]["score"] for seed in SEEDS if (task, method, seed) in found])
-
-
-def draw_scores(found: Found, path: Path) -> None:
-    """A panel per task: score over exits, a line per method."""
-    tasks = [task for task in TASKS if any(each == task for each, _, _ in found)]
-    figure, panels = _panels(len(tasks))
-    for panel, task in zip(panels, tasks, strict=True):
-        exits = next(result for (of, _, _), result in found.items() if of == task)["settings"]["exits"]
-        for method in METHODS:
-            table = 100 * of_seeds(found, task, method)
-            if len(table):
-                spread = table.std(0, ddof=1) if len(table) > 1 else None
-                panel.errorbar(exits, table.mean(0), spread, color=COLOURS[method], marker="o", label=NAMES[method])
-        panel.set_title(task)
-        panel.set_xlabel("exit, layers")
-        panel.set_xticks(exits)
-    panels[0].set_ylabel("score, %")
-    _finish(figure, panels, path)
-
-
-def draw_curves(found: Found, path: Path) -> None:
-    """Score over layers run, averaged over the tasks that every method has."""
-    complete = [
+def complete(found: Found, methods: tuple[str, ...]) -> list[tuple[str, int]]:
+    """(task, seed) that all the methods have."""
+    return [
         (task, seed)
         for task, seed in itertools.product(TASKS, SEEDS)
-        if all((task, method, seed) in found for method in METHODS)
+        if all((task, method, seed) in found for method in methods)
     ]
-    figure, panels = _panels(1, width=5.2)
-    for method in METHODS:
-        curves = [_at_budgets(found[task, method, seed]) for task, seed in complete]
-        if curves:
-            panels[0].plot(BUDGETS, 100 * np.mean(curves, axis=0), color=COLOURS[method], label=NAMES[method])
-    panels[0].set_xlabel("layers run, share of the depth (Multi-Model: cumulative)")
-    panels[0].set_ylabel(f"score, %, mean of {len(complete)} runs a method")
-    _finish(figure, panels, path, columns=2)
 
 
-def draw_conflict(found: Found, path: Path) -> None:
-    """Heat maps: layers by pairs of exits."""
-    methods = [m for m in METHODS if any(of == m and r["gradient_conflict"] for (_, of, _), r in found.items())]
-    figure, panels = _panels(len(methods), width=3.2)
-    pairs = _pairs(found)
-    for panel, method in zip(panels, methods, strict=True):
-        measured = [r["gradient_conflict"]["cosines"] for (_, of, _), r in found.items() if of == method]
-        depth = max(len(values) for values in measured[0].values())
-        table = np.full((depth, len(pairs)), np.nan)
-        for column, pair in enumerate(pairs):
-            values = np.mean([each[pair] for each in measured], axis=0)
-            table[: len(values), column] = values
-        image = panel.imshow(table, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
-        for (row, column), value in np.ndenumerate(table):
-            if np.isfinite(value):
-                panel.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8)
-        panel.set_title(NAMES[method])
-        panel.set_xticks(range(len(pairs)), pairs)
-        panel.set_yticks(range(depth), range(1, depth + 1))
-        panel.set_xlabel("pair of exits")
-    panels[0].set_ylabel("layer")
-    figure.colorbar(image, ax=panels, label="cosine of gradients")
-    figure.savefig(path, format="png")
+def area_of(result: dict[str, Any], criterion: str) -> float:
+    """Area under a run's curve by layers."""
+    budgets = np.linspace(result["layers_run"][0], result["settings"]["exits"][-1], 51)
+    return float(at_budgets(result["validation"]["curves"][criterion], result["layers_run"], budgets).mean())
 
 
-def _at_budgets(result: dict[str, Any]) -> np.ndarray:
-    """Score at each budget; between two thresholds linear, beyond the dearest that of the last."""
-    layers, values = np.array(sorted(map(tuple, result["curve"]))).T
-    return np.interp(BUDGETS * result["settings"]["exits"][-1], layers, values)
+def of_seeds(found: Found, task: str, method: str) -> np.ndarray:
+    """(seeds, exits) scores."""
+    return np.array([_scores(found, task, method, seed) for seed in SEEDS if (task, method, seed) in found])
 
 
-def _pairs(found: Found) -> list[str]:
-    measured = [result["gradient_conflict"] for result in found.values() if result["gradient_conflict"]]
-    return list(measured[0]["cosines"]) if measured else []
-
-
-def _panels(count: int, width: float = 3.4) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(width * count, 3.7), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, count, squeeze=False)[0]
-
-
-def _finish(figure: Figure, panels: Any, path: Path, columns: int = 4) -> None:
-    for panel in panels:
-        panel.grid(True, color="#D9D9D9", linewidth=0.6)
-        panel.spines[["top", "right"]].set_visible(False)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, frameon=False)
-    figure.savefig(path, format="png")
+def _scores(found: Found, task: str, method: str, seed: int) -> np.ndarray:
+    return np.array(found[task, method, seed]["validation"]["score"])
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from itrex_sweet.commands import options
 from itrex_sweet.commands.evaluate import labelled_rows, make_folder, shown
 from itrex_sweet.commands.trainers import TrainerMaker, depth_of, load_pretrained
 from itrex_sweet.commands.training_plan import MULTI_MODEL, TrainingPlan, make_plan
-from itrex_sweet.config import MODES, resolve_exits
+from itrex_sweet.config import MODES, SweetConfig, resolve_exits
 from itrex_sweet.data import Rows
 from itrex_sweet.errors import InputError
 
@@ -92,10 +92,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="share in [0, 1] of the gradient that passes between segments",
     )
     method.add_argument(
-        "--distillation", type=options.share, default=0.0, metavar="SHARE",
+        "--distillation", type=options.share, metavar="SHARE",
         help="share of each exit's loss that comes from a teacher: the last exit, or --teacher",
     )  # fmt: skip
     method.add_argument("--teacher", metavar="PATH_OR_ID", help="a fine-tuned model that the exits learn from")
+    method.add_argument(
+        "--two-stage", action="store_true",
+        help="fine-tune the plain model first, then exits that learn from it: better at every exit, for twice the time",
+    )  # fmt: skip
     method.add_argument(
         "--learn-to-exit", action="store_true", help="exits also learn how likely they are right (criterion learned)"
     )
@@ -162,26 +166,31 @@ def _train(
 ) -> Artifact:
     from itrex_sweet.training import SweetCallback, save_artifact, save_cascade, train_multi_model
 
-    provenance = _provenance(args, plan, exits, train)
     if args.mode == MULTI_MODEL:
+        provenance = _provenance(args, plan, exits, train, SweetConfig())
         folder = plan.checkpoints
         models = train_multi_model(model, exits, lambda part, exit_: make_trainer(part, folder / f"exit_{exit_}", []))
         return save_cascade(models, args.output, tokenizer, provenance=provenance)
     names = tuple(model.config.id2label[label] for label in range(model.config.num_labels))
-    callback = SweetCallback(
-        exits,
-        args.mode,
-        args.gradient_scale or 0.0,
-        learn_to_exit=args.learn_to_exit,
-        distillation=args.distillation,
-        teacher=load_pretrained("model", args.teacher, names) if args.teacher else None,
-    )
+    settings = {"mode": args.mode, "learn_to_exit": args.learn_to_exit}
+    settings |= {
+        name: value for name in ("gradient_scale", "distillation") if (value := getattr(args, name)) is not None
+    }
+    if args.two_stage:
+        make_trainer(model, plan.checkpoints / "plain", []).train()
+        callback = SweetCallback.after_fine_tuning(exits, **settings)
+    else:
+        teacher = load_pretrained("model", args.teacher, names) if args.teacher else None
+        callback = SweetCallback(exits, teacher=teacher, **settings)
+    provenance = _provenance(args, plan, exits, train, callback.config)
     trainer = make_trainer(model, plan.checkpoints, [callback])
     trainer.train(resume_from_checkpoint=plan.resume_from)
     return save_artifact(trainer.model, args.output, tokenizer, provenance=provenance)
 
 
-def _provenance(args: argparse.Namespace, plan: TrainingPlan, exits: tuple[int, ...], train: Rows) -> dict[str, Any]:
+def _provenance(
+    args: argparse.Namespace, plan: TrainingPlan, exits: tuple[int, ...], train: Rows, config: SweetConfig
+) -> dict[str, Any]:
     """Settings that make the run repeatable; of local paths only the last part."""
     arguments = plan.arguments
     return {
@@ -189,10 +198,11 @@ def _provenance(args: argparse.Namespace, plan: TrainingPlan, exits: tuple[int, 
         "data": args.dataset if args.dataset else Path(args.train_file).name,
         "mode": args.mode,
         "exits": list(exits),
-        "gradient_scale": args.gradient_scale or 0.0,
+        "gradient_scale": config.gradient_scale,
         "learn_to_exit": args.learn_to_exit,
-        "distillation": args.distillation,
+        "distillation": config.distillation,
         "teacher": Path(args.teacher).name if args.teacher else None,
+        "two_stage": args.two_stage,
         "adapters": f"LoRA, rank {args.lora}" if args.lora else "none",
         "freeze_backbone": args.freeze_backbone,
         "rows": len(train),

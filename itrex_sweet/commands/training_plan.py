@@ -56,6 +56,8 @@ def make_plan(args: argparse.Namespace) -> TrainingPlan:
             usage_error(f"--gradient-scale has no meaning with --mode {args.mode}, which cuts no gradient")
     if args.teacher and not args.distillation:
         usage_error("--teacher needs --distillation: how much of the loss is its")
+    if args.two_stage:
+        _refuse_beside_two_stage(args, usage_error)
     if args.mode == MULTI_MODEL and (args.distillation or args.learn_to_exit):
         usage_error("--distillation and --learn-to-exit are for exits of one model, not for --mode multi-model")
     arguments, given = _training_arguments(args)
@@ -67,6 +69,17 @@ def make_plan(args: argparse.Namespace) -> TrainingPlan:
         keeps_checkpoints="save_strategy" in given and arguments.save_strategy != "no",
         resume_from=_checkpoint(arguments.resume_from_checkpoint, checkpoints, args.mode),
     )
+
+
+def _refuse_beside_two_stage(args: argparse.Namespace, usage_error: Callable[[str], Any]) -> None:
+    if args.mode != "sweet":
+        usage_error(f"--two-stage trains exits with --mode sweet, not {args.mode}")
+    if args.teacher:
+        usage_error("--two-stage has a teacher, the first stage's model; leave --teacher out")
+    if args.lora or args.freeze_backbone:
+        usage_error("--two-stage trains all weights: leave --lora and --freeze-backbone out")
+    if any(part.startswith(("--resume-from-checkpoint", "--resume_from_checkpoint")) for part in args.more):
+        usage_error("--two-stage cannot be resumed: go on from the first stage's model with --model and --teacher")
 
 
 def _training_arguments(args: argparse.Namespace) -> tuple[TrainingArguments, set[str]]:

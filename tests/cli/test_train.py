@@ -185,3 +185,29 @@ def test_a_failed_run_leaves_the_earlier_artifact(run, pretrained, artifact, cor
     assert finished.status == 1 and "label_smoothing_factor" in finished.err
     assert not (tmp_path / "out" / "checkpoints").exists()
     assert open_artifact(tmp_path / "out").exits == (1, 2, 4)
+
+
+def test_two_stages(run, pretrained, corpus, tmp_path):
+    more = ["--two-stage", "--exits", "2,4", "--num-train-epochs", 6, "--json"]
+    finished = run(*argv(pretrained, corpus, tmp_path / "out", *more))
+    assert finished.status == 0, finished.err
+    recorded = open_artifact(tmp_path / "out").provenance
+    assert (recorded["two_stage"], recorded["gradient_scale"], recorded["distillation"]) == (True, 0.1, 0.7)
+    assert all(exit_["metric"] > 0.8 for exit_ in finished.json()["report"]["exits"])
+    assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--mode", "joint"], "--mode sweet"),
+        (["--teacher", "other", "--distillation", "0.5"], "leave --teacher out"),
+        (["--lora"], "all weights"),
+        (["--freeze-backbone"], "all weights"),
+        (["--resume-from-checkpoint", "last"], "cannot be resumed"),
+    ],
+)
+def test_what_two_stages_do_not_go_with(run, pretrained, corpus, tmp_path, more, says):
+    finished = run(*argv(pretrained, corpus, tmp_path / "out", "--two-stage", *more))
+    assert finished.status == 2 and says in finished.err
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,107 @@
+"""Pictures of the paper's figures."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from paper.plan import METHODS, NAMES, SEEDS, TASKS
+from paper.run import at_budgets
+
+COLOURS = {"sweet": "#0072B2", "paper": "#56B4E9", "joint": "#D55E00", "multi-model": "#009E73", "recipe": "#000000"}
+SHARES = np.linspace(1 / 6, 1.0, 26)  # of the depth
+
+
+def scores(found: dict, path: Path) -> None:
+    """A panel per task: score over exits, a line per method."""
+    tasks = [task for task in TASKS if any(key[0] == task for key in found)]
+    figure, panels = _panels(len(tasks))
+    for panel, task in zip(panels, tasks, strict=True):
+        exits = next(result for key, result in found.items() if key[0] == task)["settings"]["exits"]
+        for method in METHODS:
+            runs = [found[task, method, seed] for seed in SEEDS if (task, method, seed) in found]
+            table = 100 * np.array([run["validation"]["score"] for run in runs])
+            if runs:
+                spread = table.std(0, ddof=1) if len(table) > 1 else None
+                panel.errorbar(exits, table.mean(0), spread, color=COLOURS[method], marker="o", label=NAMES[method])
+        panel.set_title(task)
+        panel.set_xlabel("exit, layers")
+        panel.set_xticks(exits)
+    panels[0].set_ylabel("score, %")
+    _finish(figure, panels, path)
+
+
+def curves(found: dict, path: Path, methods: tuple[str, ...] = METHODS) -> None:
+    """Score over layers run, averaged over the tasks and seeds that every method has."""
+    drawn = [method for method in methods if any(key[1] == method for key in found)]
+    complete = [
+        (task, seed)
+        for task, seed in itertools.product(TASKS, SEEDS)
+        if all((task, method, seed) in found for method in drawn)
+    ]
+    figure, panels = _panels(1, width=5.2)
+    for method in drawn:
+        heights = [by_layers(found[task, method, seed]) for task, seed in complete]
+        if heights:
+            panels[0].plot(SHARES, 100 * np.mean(heights, axis=0), color=COLOURS[method], label=NAMES[method])
+    panels[0].set_xlabel("layers run, share of the depth (Multi-Model: cumulative)")
+    panels[0].set_ylabel(f"score, %, mean of {len(complete)} runs a method")
+    _finish(figure, panels, path, columns=2)
+
+
+def by_layers(result: dict[str, Any]) -> np.ndarray:
+    """Score at each of `SHARES` of the layers."""
+    depth = result["settings"]["exits"][-1]
+    return at_budgets(result["validation"]["curves"]["max_probability"], result["layers_run"], SHARES * depth)
+
+
+def conflict(found: dict, path: Path) -> None:
+    """Heat maps: layers by pairs of exits."""
+    pairs = pairs_of(found)
+    measured: dict[str, list[dict[str, list[float]]]] = {}
+    for (_, method, _), result in found.items():
+        if result["gradient_conflict"]:
+            measured.setdefault(method, []).append(result["gradient_conflict"]["cosines"])
+    figure, panels = _panels(len(measured), width=3.2)
+    for panel, (method, runs) in zip(panels, measured.items(), strict=True):
+        depth = max(len(values) for values in runs[0].values())
+        table = np.full((depth, len(pairs)), np.nan)
+        for column, pair in enumerate(pairs):
+            values = np.mean([each[pair] for each in runs], axis=0)
+            table[: len(values), column] = values
+        image = panel.imshow(table, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
+        for (row, column), value in np.ndenumerate(table):
+            if np.isfinite(value):
+                panel.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8)
+        panel.set_title(NAMES[method])
+        panel.set_xticks(range(len(pairs)), pairs)
+        panel.set_yticks(range(depth), range(1, depth + 1))
+        panel.set_xlabel("pair of exits")
+    panels[0].set_ylabel("layer")
+    figure.colorbar(image, ax=panels, label="cosine of gradients")
+    figure.savefig(path, format="png")
+
+
+def pairs_of(found: dict) -> list[str]:
+    """Names of the pairs of exits that gradients were compared of."""
+    measured = [result["gradient_conflict"] for result in found.values() if result["gradient_conflict"]]
+    return list(measured[0]["cosines"]) if measured else []
+
+
+def _panels(count: int, width: float = 3.4) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width * count, 3.7), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(1, count, squeeze=False)[0]
+
+
+def _finish(figure: Figure, panels: Any, path: Path, columns: int = 4) -> None:
+    for panel in panels:
+        panel.grid(True, color="#D9D9D9", linewidth=0.6)
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, frameon=False)
+    figure.savefig(path, format="png")
