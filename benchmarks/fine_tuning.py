@@ -58,6 +58,8 @@ METHODS: dict[str, Method | None] = {
     "joint": Method(dict(mode="joint", learn_to_exit=True)),
     "paper": Method(dict(mode="paper", learn_to_exit=True)),
     "sweet+0.1": Method(dict(gradient_scale=0.1, learn_to_exit=True)),
+    "after-0.1": Method(dict(gradient_scale=0.1, distillation=0.7, learn_to_exit=True), taught=True, begins_plain=True),
+    "after-0.3": Method(dict(gradient_scale=0.3, distillation=0.7, learn_to_exit=True), taught=True, begins_plain=True),
     "sweet+lora": Method(dict(learn_to_exit=True), lora=16),
     "joint+lora": Method(dict(mode="joint", learn_to_exit=True), lora=16),
 }

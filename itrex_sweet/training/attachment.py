@@ -20,6 +20,7 @@ from itrex_sweet.training.peft_models import (
     underlying_model,
     without_wrappers,
 )
+from itrex_sweet.training.teacher import Teacher
 
 ATTACHMENT = "_sweet_attachment"  # where a model keeps its Attachment, so that a copied model has its own
 
@@ -63,7 +64,7 @@ class Attachment:
         self.labels: torch.Tensor | None = None
         self.trained_on: Fingerprints | None = None
         self.watcher: Callable[[dict[int, torch.Tensor]], None] | None = None
-        self.teacher: nn.Module | None = None
+        self.teacher: Teacher | None = None
         self._family = family
         self._base = underlying_model(model)
         self._layers: list[nn.Module] = list(module_at(self._base, family.layers_path))
@@ -168,20 +169,18 @@ class Attachment:
             self.labels = checked_labels(labels, self._base.config.num_labels)
             self._num_items = kwargs.get("num_items_in_batch")
             if model.training and self.config.distillation > 0.0 and self.teacher is not None:
-                self._taught = self._asked(args, kwargs)
+                self._taught = self.teacher.logits(self._inputs(args, kwargs))
         self._capturing = True
         self._spends = labels is not None and self._may_spend()
         if self.labels is labels:
             return None
         return self._with_labels(self.labels, args, kwargs)
 
-    @torch.no_grad()
-    def _asked(self, args: tuple, kwargs: dict) -> torch.Tensor:
-        """The teacher's logits for the same inputs: (rows, labels)."""
-        args, kwargs = self._with_labels(None, args, kwargs)
-        kwargs = {name: value for name, value in kwargs.items() if name != "num_items_in_batch"}
-        teacher = self.teacher.eval().to(self.labels.device)
-        return teacher(*args, **{**kwargs, "return_dict": True}).logits
+    def _inputs(self, args: tuple, kwargs: dict) -> dict[str, Any]:
+        """The arguments of the model's forward by name, those that are set, labels aside."""
+        names = list(inspect.signature(type(self._base).forward).parameters)[1:]  # without self
+        named = {**dict(zip(names, args, strict=False)), **kwargs}
+        return {k: v for k, v in named.items() if v is not None and k not in ("labels", "num_items_in_batch")}
 
     def _refuse_silent_training(self, labels: torch.Tensor | None) -> None:
         if labels is None:

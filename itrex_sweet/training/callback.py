@@ -19,6 +19,7 @@ from itrex_sweet.training.attaching import attach, attachment_of, detach
 from itrex_sweet.training.attachment import WRAPPED_LATER, Attachment
 from itrex_sweet.training.clipping import clip_by_group
 from itrex_sweet.training.exit_metrics import ExitPredictions, mean_over_processes
+from itrex_sweet.training.teacher import Teacher
 from itrex_sweet.training.trained_rows import fingerprints_of
 
 INITIAL = "initial"  # the teacher that the model itself is, before training
@@ -275,7 +276,7 @@ class SweetCallback(TrainerCallback, ExportableState):
         self.config = attachment.config
         if self.teacher is not None:
             _refuse_other_labels(self.teacher, model)
-            attachment.teacher = self.teacher
+            attachment.teacher = Teacher(self.teacher)
 
     def _refuse_other_checkpoint(self, state: TrainerState) -> None:
         recorded = (state.stateful_callbacks or {}).get(type(self).__name__)

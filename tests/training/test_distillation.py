@@ -12,6 +12,7 @@ from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import ConfigError, TrainingSetupError
 from itrex_sweet.training import SweetCallback, attach, attachment_of
 from itrex_sweet.training.losses import distillation_loss
+from itrex_sweet.training.teacher import Teacher
 from tests.tiny_models import tiny_batch, tiny_model
 from tests.training.trainers import EXITS, make_trainer
 
@@ -57,7 +58,7 @@ def test_each_exit_learns_from_labels_and_teacher(family, external, positional):
         for _, parameter in attachment.head_parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
     if external:
-        attachment.teacher = teacher
+        attachment.teacher = Teacher(teacher)
     logits = logits_of_exits(model, batch)
     with torch.no_grad():
         taught = teacher.eval()(**{k: v for k, v in batch.items() if k != "labels"}).logits if external else logits[4]
@@ -81,7 +82,7 @@ def test_each_exit_learns_from_labels_and_teacher(family, external, positional):
 def test_in_evaluation_labels_alone_count():
     model, batch = tiny_model("bert"), tiny_batch(rows=5)
     attachment = attach(model, SweetConfig(exits=EXITS, distillation=0.5))
-    attachment.teacher = tiny_model("bert", seed=7)
+    attachment.teacher = Teacher(tiny_model("bert", seed=7))
     loss = model.eval()(**batch).loss
     torch.testing.assert_close(loss, sum(attachment.exit_losses.values()))
 
@@ -138,7 +139,7 @@ def test_the_model_itself_as_it_was_teaches(tmp_path):
     trainer = make_trainer(model, tmp_path, callback, max_steps=4, learning_rate=1e-2)
     trainer.train()
     assert callback.config.gradient_scale == 0.1 and callback.config.distillation == 0.7
-    taught = attachment_of(model).teacher
+    taught = attachment_of(model).teacher.model
     assert taught is callback.teacher and not any(parameter.requires_grad for parameter in taught.parameters())
     before = start.state_dict()
     assert taught.state_dict().keys() == before.keys(), "the teacher has no exits"
@@ -150,7 +151,7 @@ def test_a_teacher_of_a_model_that_has_exits_already(tmp_path):
     model = tiny_model("bert")
     attach(model, SweetConfig(exits=EXITS, gradient_scale=0.1, distillation=0.7))
     make_trainer(model, tmp_path, SweetCallback.after_fine_tuning(exits=EXITS), max_steps=1).train()
-    assert attachment_of(attachment_of(model).teacher) is None and attachment_of(model) is not None
+    assert attachment_of(attachment_of(model).teacher.model) is None and attachment_of(model) is not None
 
 
 def test_after_fine_tuning_takes_other_settings():
@@ -161,3 +162,41 @@ def test_after_fine_tuning_takes_other_settings():
 def test_an_unknown_teacher():
     with pytest.raises(ConfigError, match=r"'last'.*'initial'"):
         SweetCallback(distillation=0.5, teacher="last")
+
+
+class Counting(torch.nn.Module):
+    """A teacher that counts how many rows it was asked about."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.asked = model, 0
+
+    def forward(self, **inputs):
+        self.asked += len(inputs["input_ids"])
+        return self.model(**inputs)
+
+
+def test_a_teacher_is_asked_about_a_row_once_however_it_is_batched_or_padded():
+    counting = Counting(tiny_model("bert").eval())
+    teacher, batch = Teacher(counting), tiny_batch(rows=6)
+    batch = {name: value for name, value in batch.items() if name != "labels"}
+    said = teacher.logits(batch)
+    torch.testing.assert_close(said, counting.model(**batch).logits)
+    order = torch.tensor([4, 0, 5])
+    wider = {name: torch.nn.functional.pad(value[order], (0, 3), value=0) for name, value in batch.items()}
+    assert torch.equal(teacher.logits(wider), said[order]) and counting.asked == 6
+    changed = {**batch, "input_ids": batch["input_ids"].clone()}
+    changed["input_ids"][2, 1] += 1
+    assert not torch.equal(teacher.logits(changed)[2], said[2]) and counting.asked == 12
+
+
+def test_a_teacher_tells_rows_apart_by_their_token_types_and_is_asked_again_about_embeddings():
+    counting = Counting(tiny_model("bert").eval())
+    teacher, batch = Teacher(counting), tiny_batch(rows=2)
+    del batch["labels"]
+    said = teacher.logits(batch)
+    types = {**batch, "token_type_ids": torch.ones_like(batch["input_ids"])}
+    assert not torch.allclose(teacher.logits(types), said) and counting.asked == 4
+    embedded = tiny_model("bert").eval()
+    inputs = {"inputs_embeds": torch.randn(2, 5, 32)}
+    torch.testing.assert_close(Teacher(embedded).logits(inputs), embedded(**inputs).logits)

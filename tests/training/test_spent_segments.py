@@ -12,6 +12,7 @@ import torch
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.training import attach
 from itrex_sweet.training.gradients import spend
+from itrex_sweet.training.teacher import Teacher
 from tests.tiny_models import FAMILY_CONFIGS, tiny_batch, tiny_model
 
 EXITS = (1, 3, 4)
@@ -20,7 +21,7 @@ EXITS = (1, 3, 4)
 def attached(family: str = "bert", teacher: bool = False, **settings):
     model = tiny_model(family, dropout=0.1)
     attachment = attach(model, SweetConfig(exits=EXITS, **settings))
-    attachment.teacher = tiny_model(family, seed=1) if teacher else None
+    attachment.teacher = Teacher(tiny_model(family, seed=1)) if teacher else None
     return model, attachment
 
 
