@@ -58,8 +58,13 @@ METHODS: dict[str, Method | None] = {
     "joint": Method(dict(mode="joint", learn_to_exit=True)),
     "paper": Method(dict(mode="paper", learn_to_exit=True)),
     "sweet+0.1": Method(dict(gradient_scale=0.1, learn_to_exit=True)),
-    "after-0.1": Method(dict(gradient_scale=0.1, distillation=0.7, learn_to_exit=True), taught=True, begins_plain=True),
-    "after-0.3": Method(dict(gradient_scale=0.3, distillation=0.7, learn_to_exit=True), taught=True, begins_plain=True),
+    "sweet+0.1+teacher": Method(dict(gradient_scale=0.1, distillation=0.7), taught=True),
+    "after-0": Method(dict(learn_to_exit=True), begins_plain=True),
+    "after-0.1": Method(dict(gradient_scale=0.1, learn_to_exit=True), begins_plain=True),
+    "after-0.3": Method(dict(gradient_scale=0.3, learn_to_exit=True), begins_plain=True),
+    "after-0.1+teacher": Method(dict(gradient_scale=0.1, distillation=0.7), taught=True, begins_plain=True),
+    "after-0.3+teacher": Method(dict(gradient_scale=0.3, distillation=0.7), taught=True, begins_plain=True),
+    "after-joint": Method(dict(mode="joint", learn_to_exit=True), begins_plain=True),
     "sweet+lora": Method(dict(learn_to_exit=True), lora=16),
     "joint+lora": Method(dict(mode="joint", learn_to_exit=True), lora=16),
 }
@@ -111,7 +116,10 @@ def fine_tune(
 
     def make_model(start: Any) -> torch.nn.Module:
         set_seed(seed)
-        return AutoModelForSequenceClassification.from_pretrained(start, num_labels=len(set(labels)))
+        model = AutoModelForSequenceClassification.from_pretrained(start, num_labels=len(set(labels)))
+        if hasattr(model.config, "sweet"):
+            del model.config.sweet  # a cascade's stage says of itself that it has one exit
+        return model
 
     def make_trainer(model: torch.nn.Module, name: str, callbacks: list[TrainerCallback]) -> Trainer:
         arguments = TrainingArguments(

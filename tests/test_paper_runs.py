@@ -1,0 +1,91 @@
+"""The paper's runs on every model they stand ready for, in tiny random form: from data to a result that is recorded."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import transformers
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from tests.tiny_artifacts import tiny_tokenizer
+from tests.tiny_models import tiny_config
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+FAMILY = {"bert": "bert", "deberta": "deberta-v3"}
+LAYERS = {"bert-base": 12, "bert-large": 24, "deberta-base": 12, "deberta-large": 24}
+
+pytestmark = pytest.mark.skipif(
+    int(transformers.__version__.split(".")[0]) < 5, reason="benchmarks run in the default environment"
+)
+
+
+@pytest.fixture()
+def paper(tmp_path, monkeypatch):
+    """The room of the paper's runs, on tiny data and with results elsewhere."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import record
+    from paper import plan, run
+
+    rows = [{"sentence": f"the room was {'good' if k % 2 else 'bad'}", "label": k % 2} for k in range(24)]
+    folder = tmp_path / "data" / "sst2"
+    folder.mkdir(parents=True)
+    for split, count in {"train": 12, "train_20k": 24, "validation": 10}.items():
+        with gzip.open(folder / f"{split}.jsonl.gz", "wt", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(row) + "\n" for row in rows[:count])
+    monkeypatch.setattr(record, "DATA", tmp_path / "data")
+    monkeypatch.setattr(plan, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(plan, "RUNS", tmp_path / "runs")
+    yield run
+    for name in [name for name in sys.modules if name.split(".")[0] in ("paper", "record", "fine_tuning")]:
+        del sys.modules[name]
+
+
+def weights(folder: Path, model: str) -> Path:
+    """Random weights as small as they can be, as deep as the model's."""
+    config = tiny_config(FAMILY[model.split("-")[0]], num_layers=LAYERS[model], num_labels=2)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("model", LAYERS)
+def test_a_model_runs_from_data_to_results(paper, model, tmp_path, monkeypatch, capsys):
+    folder = weights(tmp_path / "weights", model)
+    shape = ["--model", model, "--weights", str(folder), "--tasks", "sst2", "--rows", "12", "--epochs", "1"]
+    asked = [*shape, "--learning-rates", "1e-3", "--seeds", "0", "--threads", "1", "--float32"]
+    monkeypatch.setattr(sys, "argv", ["run.py", *asked, "--methods", "multi-model", "sweet", "after-0.3+teacher"])
+    paper.main()
+    assert "3 runs are missing" in capsys.readouterr().out
+    exits = paper.plan.MODELS[model].exits
+    assert exits[-1] == AutoConfig.from_pretrained(folder).num_hidden_layers
+    for method in ("multi-model", "sweet", "after-0.3+teacher"):
+        run = paper.plan.reported("sst2", method, 0, model)
+        found = run.read()
+        assert found["settings"]["exits"] == list(exits) and found["settings"]["rows"] == 12
+        assert (found["pool"]["rows"], found["validation"]["rows"]) == (12, 10)
+        assert len(found["validation"]["score"]) == 4 and 0.0 <= found["validation"]["area"] <= 1.0
+        for point in found["validation"]["curves"]["max_probability"]:
+            assert sum(point[:-1]) == pytest.approx(1.0, abs=1e-3)
+    assert found["settings"]["plain"] == paper.plan.Run("sst2", "multi-model", 0, 1e-3, model).name
+    paper.main()
+    assert "0 runs are missing" in capsys.readouterr().out
+
+
+def test_a_recipe_needs_its_teacher_first(paper, tmp_path, monkeypatch):
+    folder = weights(tmp_path / "weights", "bert-base")
+    shape = ["--model", "bert-base", "--weights", str(folder), "--tasks", "sst2", "--rows", "12", "--seeds", "0"]
+    monkeypatch.setattr(sys, "argv", ["run.py", *shape, "--methods", "after-0.3", "--learning-rates", "1e-3"])
+    with pytest.raises(SystemExit, match="first run --methods multi-model"):
+        paper.main()
+
+
+def test_the_hub_ids_and_exits_of_the_paper(paper):
+    models = paper.plan.MODELS
+    assert {name for name, model in models.items() if model.weights is None} == {"minilm"}
+    for name, layers in LAYERS.items():
+        exits = models[name].exits
+        assert len(exits) == 4 and exits[0] == 1 and exits[-1] == layers and "/" in models[name].weights
