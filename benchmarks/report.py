@@ -12,7 +12,6 @@ import engines_plot
 import engines_report
 import policies_plot
 import policies_report
-import recipes_report
 from record import RESULTS, ROOT, foot
 
 MARKS = re.compile(r"(<!-- results: begin -->\n).*?(<!-- results: end -->)", re.DOTALL)
@@ -41,8 +40,6 @@ def main() -> None:
             engines_report.operations(read("operations")),
         )
 
-    tried = sorted(RESULTS.glob("recipes_*.json"))
-    write("docs/training.md", *(recipes_report.recipes(read(path.stem)) for path in tried))
     policies_plot.draw(read("policies"), ROOT / "docs" / "policies.png")
     write(
         "docs/calibration.md",

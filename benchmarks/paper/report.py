@@ -16,26 +16,36 @@ import numpy as np
 from record import ROOT, foot
 from report import write
 
-from paper import pictures
-from paper.plan import METHODS, NAMES, RECIPE, SEEDS, TASKS, reported
+from paper import pictures, recipes
+from paper.plan import EVERY_METHOD, METHODS, NAMES, RECIPE, SEEDS, TASKS, reported
 from paper.run import at_budgets
 
 Found = dict[tuple[str, str, int], dict[str, Any]]
-BASELINES = ("multi-model", "sweet", "joint")
 
 
 def main() -> None:
-    found = read((*METHODS, RECIPE))
+    found = read(EVERY_METHOD)
     if not found:
         raise SystemExit("no run is there yet: make paper.")
     docs = ROOT / "docs"
-    paper = {key: result for key, result in found.items() if key[1] != RECIPE}
+    paper = {key: result for key, result in found.items() if key[1] in METHODS}
     pictures.scores(paper, docs / "paper_exits.png")
     pictures.curves(paper, docs / "paper_curves.png")
     pictures.conflict(paper, docs / "paper_conflict.png")
     write(
-        "docs/paper.md", what_ran(paper), scores(paper), claims(paper), areas(paper), criteria(paper), conflict(paper)
+        "docs/paper.md",
+        what_ran(paper),
+        scores(paper),
+        claims(paper),
+        areas(paper),
+        criteria(paper),
+        lora(found),
+        conflict(paper),
     )
+    if any(method == RECIPE for _, method, _ in found):
+        pictures.curves(found, docs / "training_curves.png", (*recipes.BASELINES, RECIPE))
+        sections = (recipes.on_validation(found), recipes.layers_for_99_percent(found), recipes.on_the_pool(found))
+        write("docs/training.md", *sections, recipes.prototypes(), recipes.cost())
 
 
 def read(methods: tuple[str, ...]) -> Found:
@@ -155,6 +165,20 @@ def criteria(found: Found) -> str:
             lines.append(f"| {NAMES[method]} | " + " | ".join(cells) + f" | {len(runs)} |")
     intro = "**Other exit strategies** (the blog's third takeaway): the same area, mean over runs."
     return "\n".join([intro, "", *lines])
+
+
+def lora(found: Found) -> str:
+    """Low-rank adapters beside full fine-tuning."""
+    tuned = sorted({task for task, method, _ in found if method.endswith("+lora")}, key=TASKS.index)
+    if not tuned:
+        return ""
+    lines = ["| task | method | exit 1 | exit 2 | exit 4 | exit 6 |", "|---|---|---|---|---|---|"]
+    for task, method in itertools.product(tuned, ("sweet", "sweet+lora", "joint", "joint+lora")):
+        table = of_seeds(found, task, method)
+        if len(table):
+            name = NAMES[method.removesuffix("+lora")] + (", LoRA" if method.endswith("+lora") else "")
+            lines.append(f"| {task} | {name} | " + " | ".join(f"{100 * mean:.1f}" for mean in table.mean(0)) + " |")
+    return "\n".join(["**LoRA** (rank 16) beside full fine-tuning, in percent.", "", *lines])
 
 
 def conflict(found: Found) -> str:
