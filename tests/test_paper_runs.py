@@ -63,14 +63,14 @@ def test_a_model_runs_from_data_to_results(paper, model, tmp_path, monkeypatch, 
     exits = paper.plan.MODELS[model].exits
     assert exits[-1] == AutoConfig.from_pretrained(folder).num_hidden_layers
     for method in ("multi-model", "sweet", "after-0.3+teacher"):
-        run = paper.plan.reported("sst2", method, 0, model)
+        run = paper.plan.reported("sst2", method, 0, model, 1)
         found = run.read()
         assert found["settings"]["exits"] == list(exits) and found["settings"]["rows"] == 12
         assert (found["pool"]["rows"], found["validation"]["rows"]) == (12, 10)
         assert len(found["validation"]["score"]) == 4 and 0.0 <= found["validation"]["area"] <= 1.0
         for point in found["validation"]["curves"]["max_probability"]:
             assert sum(point[:-1]) == pytest.approx(1.0, abs=1e-3)
-    assert found["settings"]["plain"] == paper.plan.Run("sst2", "multi-model", 0, 1e-3, model).name
+    assert found["settings"]["plain"] == paper.plan.Run("sst2", "multi-model", 0, 1e-3, model, 1).name
     paper.main()
     assert "0 runs are missing" in capsys.readouterr().out
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from record import RESULTS, RUNS
 
 TASKS = ("cola", "rte", "sst2", "mnli", "qnli", "ag_news")
 METHODS = ("multi-model", "sweet", "joint", "paper")
-RECIPE = "after-0.3"
+RECIPE = "after-0.1"
 NAMES = {
     "sweet": "SWEET",
     "paper": "SWEET as published",
@@ -25,6 +25,7 @@ NAMES = {
 METRIC = {"cola": "matthews"}  # of the others: accuracy
 SEEDS = (0, 1, 2)
 LEARNING_RATES = (5e-5, 1e-4, 2e-4)
+EPOCHS = 2
 CHOSEN_ON_SEED = 0
 
 
@@ -65,12 +66,14 @@ class Run:
     seed: int
     learning_rate: float
     model: str = "minilm"
+    epochs: float = EPOCHS
 
     @property
     def name(self) -> str:
         """Of its file."""
         model = "" if self.model == "minilm" else f"{self.model}-"
-        return f"{model}{self.task}-{self.method}-{self.seed}-{self.learning_rate:g}"
+        longer = "" if self.epochs == EPOCHS else f"-{self.epochs:g}epochs"
+        return f"{model}{self.task}-{self.method}-{self.seed}-{self.learning_rate:g}{longer}"
 
     @property
     def path(self) -> Path:
@@ -85,7 +88,7 @@ class Run:
     @property
     def minutes(self) -> float:
         """Expected, on one core."""
-        return _MINUTES[self.task] * _TIMES.get(self.method, 1.0) * _SIZE[self.model]
+        return _MINUTES[self.task] * _TIMES.get(self.method, 1.0) * _SIZE[self.model] * self.epochs / EPOCHS
 
     def read(self) -> dict[str, Any] | None:
         """Its result, if it was run."""
@@ -101,6 +104,7 @@ class Plan:
     seeds: tuple[int, ...] = SEEDS
     learning_rates: tuple[float, ...] = LEARNING_RATES
     model: str = "minilm"
+    epochs: float = EPOCHS
 
     def missing(self) -> Iterable[Run]:
         """What to run next; what it says of a later seed depends on what was run until then."""
@@ -118,44 +122,43 @@ class Plan:
         return len(missing), pace * sum(run.minutes for run in missing)
 
     def _runs(self, task: str, method: str, seed: int) -> list[Run]:
+        first = Run(task, method, CHOSEN_ON_SEED, self.learning_rates[0], self.model, self.epochs)
         rates = self.learning_rates
         if seed != CHOSEN_ON_SEED:
-            best = best_learning_rate(task, method, rates, self.model)
+            best = best_learning_rate(first, rates)
             rates = (rates[len(rates) // 2] if best is None else best,)
-        return [Run(task, method, seed, rate, self.model) for rate in rates]
+        return [replace(first, seed=seed, learning_rate=rate) for rate in rates]
 
 
-def best_learning_rate(
-    task: str, method: str, learning_rates: Iterable[float] | None = None, model: str = "minilm"
-) -> float | None:
+def best_learning_rate(like: Run, learning_rates: Iterable[float] | None = None) -> float | None:
     """The rate whose exits scored best, on average, on rows of the pool that were not trained on, with the first seed;
     `None` if no rate was tried.
 
     Args:
+        like: a run that differs from those in rate and seed alone.
         learning_rates: to choose from; `None` for all that were tried.
     """
+    first = replace(like, seed=CHOSEN_ON_SEED)
     if learning_rates is None:
-        prefix = Run(task, method, CHOSEN_ON_SEED, 0, model).name.removesuffix("0")
-        names = [path.stem for path in (RESULTS / "paper").glob(f"{prefix}*.json")]
-        learning_rates = sorted(float(name.removeprefix(prefix)) for name in names)
-    tried = {rate: Run(task, method, CHOSEN_ON_SEED, rate, model).read() for rate in learning_rates}
+        every = (RESULTS / "paper").glob(f"*{first.task}-{first.method}-{CHOSEN_ON_SEED}-*.json")
+        learning_rates = sorted({json.loads(path.read_text())["settings"]["learning_rate"] for path in every})
+    tried = {rate: replace(first, learning_rate=rate).read() for rate in learning_rates}
     scores = {rate: sum(found["pool"]["score"]) for rate, found in tried.items() if found}
     return max(scores, key=scores.get, default=None)
 
 
-def reported(task: str, method: str, seed: int, model: str = "minilm") -> Run | None:
+def reported(task: str, method: str, seed: int, model: str = "minilm", epochs: float = EPOCHS) -> Run | None:
     """The run that the figures show: with the best learning rate; `None` if it is not there."""
-    rate = best_learning_rate(task, method, model=model)
-    run = None if rate is None else Run(task, method, seed, rate, model)
+    run = Run(task, method, seed, 0.0, model, epochs)
+    rate = best_learning_rate(run)
+    run = None if rate is None else replace(run, learning_rate=rate)
     return run if run is not None and run.path.is_file() else None
 
 
 def plain_of(run: Run) -> Run | None:
     """The run whose full-depth model is the plain fine-tuning that goes with another: Multi-Model, of the same task,
-    seed and weights, with the best learning rate."""
-    rate = best_learning_rate(run.task, "multi-model", model=run.model)
-    found = None if rate is None else Run(run.task, "multi-model", run.seed, rate, run.model)
-    return found if found is not None and found.path.is_file() else None
+    seed, weights and epochs, with the best learning rate."""
+    return reported(run.task, "multi-model", run.seed, run.model, run.epochs)
 
 
 EVERY_METHOD = tuple(KNOWN)

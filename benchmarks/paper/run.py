@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--model", choices=list(plan.MODELS), default="minilm")
     parser.add_argument("--weights", help="a local folder with the model's weights, instead of the hub's")
     parser.add_argument("--rows", type=int, default=TRAINED, help="training rows")
-    parser.add_argument("--epochs", type=float, default=2)
+    parser.add_argument("--epochs", type=float, default=plan.EPOCHS)
     parser.add_argument("--float32", action="store_true", help="instead of bfloat16 autocast")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
@@ -63,6 +63,7 @@ def main() -> None:
         tuple(options.seeds),
         tuple(options.learning_rates),
         options.model,
+        options.epochs,
     )
     count, minutes = asked.minutes_left()
     print(f"{count} runs are missing: some {minutes:.0f} minutes of one core.", flush=True)
@@ -83,7 +84,7 @@ def one(run: plan.Run, options: argparse.Namespace) -> dict[str, Any]:
     settings = Settings(
         exits=model.exits,
         weights=options.weights or model.weights,
-        epochs=options.epochs,
+        epochs=run.epochs,
         learning_rate=run.learning_rate,
         batch_size=16,
         by_length=True,

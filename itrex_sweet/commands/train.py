@@ -39,6 +39,7 @@ examples:
 
 DEFAULT_MAX_LENGTH = 256  # tokens, as in the paper
 _LORA_RANK = 8
+_AFTER_FINE_TUNING = 0.1  # gradient scale at which exits of a fine-tuned model scored best (docs/training.md)
 _TIMED_ROWS = 128
 
 logger = logging.getLogger(__name__)
@@ -98,7 +99,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     method.add_argument("--teacher", metavar="PATH_OR_ID", help="a fine-tuned model that the exits learn from")
     method.add_argument(
         "--two-stage", action="store_true",
-        help="fine-tune the plain model first, then exits that learn from it: better at every exit, for twice the time",
+        help="fine-tune the plain model first, then its exits (--gradient-scale 0.1 if none is given): better at every "
+        "exit, for twice the time",
     )  # fmt: skip
     method.add_argument(
         "--learn-to-exit", action="store_true", help="exits also learn how likely they are right (criterion learned)"
@@ -178,10 +180,9 @@ def _train(
     }
     if args.two_stage:
         make_trainer(model, plan.checkpoints / "plain", []).train()
-        callback = SweetCallback.after_fine_tuning(exits, **settings)
-    else:
-        teacher = load_pretrained("model", args.teacher, names) if args.teacher else None
-        callback = SweetCallback(exits, teacher=teacher, **settings)
+        settings.setdefault("gradient_scale", _AFTER_FINE_TUNING)
+    teacher = load_pretrained("model", args.teacher, names) if args.teacher else None
+    callback = SweetCallback(exits, teacher=teacher, **settings)
     provenance = _provenance(args, plan, exits, train, callback.config)
     trainer = make_trainer(model, plan.checkpoints, [callback])
     trainer.train(resume_from_checkpoint=plan.resume_from)

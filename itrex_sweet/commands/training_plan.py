@@ -74,12 +74,10 @@ def make_plan(args: argparse.Namespace) -> TrainingPlan:
 def _refuse_beside_two_stage(args: argparse.Namespace, usage_error: Callable[[str], Any]) -> None:
     if args.mode != "sweet":
         usage_error(f"--two-stage trains exits with --mode sweet, not {args.mode}")
-    if args.teacher:
-        usage_error("--two-stage has a teacher, the first stage's model; leave --teacher out")
     if args.lora or args.freeze_backbone:
         usage_error("--two-stage trains all weights: leave --lora and --freeze-backbone out")
     if any(part.startswith(("--resume-from-checkpoint", "--resume_from_checkpoint")) for part in args.more):
-        usage_error("--two-stage cannot be resumed: go on from the first stage's model with --model and --teacher")
+        usage_error("--two-stage cannot be resumed: train the second alone, --model FINE_TUNED")
 
 
 def _training_arguments(args: argparse.Namespace) -> tuple[TrainingArguments, set[str]]:

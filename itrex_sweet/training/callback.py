@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -15,14 +14,12 @@ from transformers.trainer_callback import ExportableState
 
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import ConfigError, TrainingSetupError
-from itrex_sweet.training.attaching import attach, attachment_of, detach
+from itrex_sweet.training.attaching import attach, attachment_of
 from itrex_sweet.training.attachment import WRAPPED_LATER, Attachment
 from itrex_sweet.training.clipping import clip_by_group
 from itrex_sweet.training.exit_metrics import ExitPredictions, mean_over_processes
 from itrex_sweet.training.teacher import Teacher
 from itrex_sweet.training.trained_rows import fingerprints_of
-
-INITIAL = "initial"  # the teacher that the model itself is, before training
 
 
 class SweetCallback(TrainerCallback, ExportableState):
@@ -45,8 +42,7 @@ class SweetCallback(TrainerCallback, ExportableState):
             nothing else of the training is changed by it.
         distillation: share in [0, 1] of each exit's loss that comes from a teacher, see `SweetConfig`.
         distillation_temperature: of it.
-        teacher: a fine-tuned classification model with the same labels and tokenizer; `"initial"` for the model
-            itself, as it is when the Trainer gets it; the last exit if absent.
+        teacher: a fine-tuned classification model with the same labels and tokenizer; the last exit if absent.
         compute_metrics: as the Trainer's, applied to every exit: a value named `matthews` is reported as
             `eval_exit_4_matthews`.
 
@@ -67,14 +63,12 @@ class SweetCallback(TrainerCallback, ExportableState):
         learn_to_exit: bool = False,
         distillation: float = 0.0,
         distillation_temperature: float = 2.0,
-        teacher: nn.Module | str | None = None,
+        teacher: nn.Module | None = None,
     ):
         exits = None if exits is None else tuple(exits)
         self.config = SweetConfig(exits, mode, gradient_scale, learn_to_exit, distillation, distillation_temperature)
         if teacher is not None and distillation == 0.0:
             raise ConfigError("teacher without distillation: say with distillation=0.5 how much of the loss is its.")
-        if isinstance(teacher, str) and teacher != INITIAL:
-            raise ConfigError(f"teacher={teacher!r}: give a model, or {INITIAL!r} for the one in training as it is.")
         self.teacher = teacher
         self.compute_metrics = compute_metrics
         self.has_compute_metrics = compute_metrics is not None
@@ -84,20 +78,6 @@ class SweetCallback(TrainerCallback, ExportableState):
         self._users_max_norm: float | None = None
         self._our_zero = float("0")  # an object of its own, to tell our zero from one that the user set
         self._gradient_norm: torch.Tensor | None = None
-
-    @classmethod
-    def after_fine_tuning(cls, exits: Iterable[int] | None = None, **settings: Any) -> SweetCallback:
-        """For a model that is fine-tuned already: exits that learn from the model itself, while a little of their
-        gradient passes the cuts, so that the last exit stays as good as it was.
-
-        Of the recipes in `docs/training.md` the one whose exits scored best. Train with it as long, and at the same
-        learning rate, as the fine-tuning before it.
-
-        Args:
-            exits: as of the class.
-            settings: any others of the class; they replace the recipe's.
-        """
-        return cls(exits, **{"gradient_scale": 0.1, "distillation": 0.7, "teacher": INITIAL, **settings})
 
     def state(self) -> dict[str, Any]:
         """What `trainer_state.json` records of the settings, in the Trainer's own form."""
@@ -116,8 +96,6 @@ class SweetCallback(TrainerCallback, ExportableState):
     ) -> None:
         """Attaches the exits, before there is an optimizer."""
         _refuse_unfit(args)
-        if self.teacher == INITIAL:
-            self.teacher = _copy_without_exits(model)
         self._take_over(attachment_of(model) or attach(model, self.config), model)
 
     def on_train_begin(
@@ -371,14 +349,6 @@ def _refuse_unfit(args: TrainingArguments) -> None:
     for name, (is_set, reason) in problems.items():
         if is_set:
             raise TrainingSetupError(f"{name} does not go with exits: {reason}.")
-
-
-def _copy_without_exits(model: nn.Module) -> nn.Module:
-    """A model as it is now, which nothing trains any more."""
-    taken = copy.deepcopy(model)
-    if attachment_of(taken) is not None:
-        detach(taken)
-    return taken.eval().requires_grad_(False)
 
 
 def _refuse_other_labels(teacher: Any, model: Any) -> None:

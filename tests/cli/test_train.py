@@ -192,7 +192,7 @@ def test_two_stages(run, pretrained, corpus, tmp_path):
     finished = run(*argv(pretrained, corpus, tmp_path / "out", *more))
     assert finished.status == 0, finished.err
     recorded = open_artifact(tmp_path / "out").provenance
-    assert (recorded["two_stage"], recorded["gradient_scale"], recorded["distillation"]) == (True, 0.1, 0.7)
+    assert (recorded["two_stage"], recorded["gradient_scale"]) == (True, 0.1)
     assert all(exit_["metric"] > 0.8 for exit_ in finished.json()["report"]["exits"])
     assert not (tmp_path / "out" / "checkpoints").exists()
 
@@ -201,7 +201,6 @@ def test_two_stages(run, pretrained, corpus, tmp_path):
     ("more", "says"),
     [
         (["--mode", "joint"], "--mode sweet"),
-        (["--teacher", "other", "--distillation", "0.5"], "leave --teacher out"),
         (["--lora"], "all weights"),
         (["--freeze-backbone"], "all weights"),
         (["--resume-from-checkpoint", "last"], "cannot be resumed"),

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import ConfigError, TrainingSetupError
-from itrex_sweet.training import SweetCallback, attach, attachment_of
+from itrex_sweet.training import SweetCallback, attach
 from itrex_sweet.training.losses import distillation_loss
 from itrex_sweet.training.teacher import Teacher
 from tests.tiny_models import tiny_batch, tiny_model
@@ -130,38 +130,6 @@ def test_what_cannot_teach(tmp_path):
     itself = tiny_model("bert")
     with pytest.raises(TrainingSetupError, match="another model"):
         make_trainer(itself, tmp_path, SweetCallback(exits=EXITS, distillation=0.5, teacher=itself))
-
-
-def test_the_model_itself_as_it_was_teaches(tmp_path):
-    model = tiny_model("bert")
-    start = copy.deepcopy(model)
-    callback = SweetCallback.after_fine_tuning(exits=EXITS)
-    trainer = make_trainer(model, tmp_path, callback, max_steps=4, learning_rate=1e-2)
-    trainer.train()
-    assert callback.config.gradient_scale == 0.1 and callback.config.distillation == 0.7
-    taught = attachment_of(model).teacher.model
-    assert taught is callback.teacher and not any(parameter.requires_grad for parameter in taught.parameters())
-    before = start.state_dict()
-    assert taught.state_dict().keys() == before.keys(), "the teacher has no exits"
-    assert all(torch.equal(value, before[name]) for name, value in taught.state_dict().items())
-    assert not torch.equal(model.state_dict()["classifier.weight"], before["classifier.weight"])
-
-
-def test_a_teacher_of_a_model_that_has_exits_already(tmp_path):
-    model = tiny_model("bert")
-    attach(model, SweetConfig(exits=EXITS, gradient_scale=0.1, distillation=0.7))
-    make_trainer(model, tmp_path, SweetCallback.after_fine_tuning(exits=EXITS), max_steps=1).train()
-    assert attachment_of(attachment_of(model).teacher.model) is None and attachment_of(model) is not None
-
-
-def test_after_fine_tuning_takes_other_settings():
-    config = SweetCallback.after_fine_tuning(exits=EXITS, gradient_scale=0.3, learn_to_exit=True).config
-    assert (config.gradient_scale, config.distillation, config.learn_to_exit) == (0.3, 0.7, True)
-
-
-def test_an_unknown_teacher():
-    with pytest.raises(ConfigError, match=r"'last'.*'initial'"):
-        SweetCallback(distillation=0.5, teacher="last")
 
 
 class Counting(torch.nn.Module):
