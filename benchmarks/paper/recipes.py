@@ -147,8 +147,8 @@ def cost() -> str:
 
 
 def prototypes() -> str:
-    """What was tried in prototypes and not kept."""
-    path = RESULTS / "recipes_not_kept.json"
+    """What was tried first, in prototypes."""
+    path = RESULTS / "recipes_first_trials.json"
     if not path.is_file():
         return ""
     result = json.loads(path.read_text())
