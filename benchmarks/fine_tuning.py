@@ -63,6 +63,8 @@ METHODS: dict[str, Method | None] = {
     "after-0.1": Method(dict(gradient_scale=0.1, learn_to_exit=True), begins_plain=True),
     "after-0.3": Method(dict(gradient_scale=0.3, learn_to_exit=True), begins_plain=True),
     "after-0.1+teacher": Method(dict(gradient_scale=0.1, distillation=0.7), taught=True, begins_plain=True),
+    "graded": Method(dict(gradient_scale="graded", learn_to_exit=True)),
+    "after-graded": Method(dict(gradient_scale="graded", learn_to_exit=True), begins_plain=True),
     "after-0.3+teacher": Method(dict(gradient_scale=0.3, distillation=0.7), taught=True, begins_plain=True),
     "after-joint": Method(dict(mode="joint", learn_to_exit=True), begins_plain=True),
     "sweet+lora": Method(dict(learn_to_exit=True), lora=16),

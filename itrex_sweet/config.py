@@ -11,6 +11,8 @@ from typing import Any
 
 from itrex_sweet.errors import ConfigError
 
+GRADED = "graded"
+_GRADED_FROM = 0.1
 MODES = ("sweet", "paper", "joint")
 CRITERIA = ("max_probability", "entropy", "margin", "patience", "patience_and_confidence", "learned")
 
@@ -69,8 +71,10 @@ class SweetConfig:
             exit (SWEET, arXiv 2306.02307, section 4); `"paper"` does so as the paper's code did, with one
             pooler and one relative-position table shared by all exits; `"joint"` is the paper's Early-Exit
             baseline, plain summed losses.
-        gradient_scale: share in [0, 1] of the gradient that passes from a segment to the one before it. 0 is
-            SWEET; 1 would be joint training, for which there is `mode="joint"`.
+        gradient_scale: share in [0, 1] of the gradient that passes from a segment to the one before it; one for all
+            cuts, or one each, first to last. 0 is SWEET; 1 would be joint training, for which there is
+            `mode="joint"`. `"graded"` rises evenly in its logarithm from 0.1 at the first cut to 1 at the last: for
+            four exits 0.1, 0.316, 1.
         learn_to_exit: every exit but the last also learns how likely it is right, for the criterion `"learned"`
             (BERxiT, Xin et al., EACL 2021). Neither the encoder nor the exits' classifiers are moved by that.
         distillation: share in [0, 1] of each exit's loss that compares it with a teacher's probabilities instead of the
@@ -84,7 +88,7 @@ class SweetConfig:
 
     exits: tuple[int, ...] | None = None
     mode: str = "sweet"
-    gradient_scale: float = 0.0
+    gradient_scale: float | str | tuple[float, ...] = 0.0
     learn_to_exit: bool = False
     distillation: float = 0.0
     distillation_temperature: float = 2.0
@@ -94,8 +98,9 @@ class SweetConfig:
             object.__setattr__(self, "exits", tuple(self.exits))
         if self.mode not in MODES:
             raise ConfigError(f"mode={self.mode!r}: choose one of {', '.join(MODES)}.")
-        if not 0.0 <= self.gradient_scale <= 1.0:
-            raise ConfigError(f"gradient_scale={self.gradient_scale}: a share of the gradient lies in [0, 1].")
+        if isinstance(self.gradient_scale, Iterable) and not isinstance(self.gradient_scale, str):
+            object.__setattr__(self, "gradient_scale", tuple(self.gradient_scale))
+        _check_gradient_scale(self.gradient_scale)
         if not 0.0 <= self.distillation <= 1.0:
             raise ConfigError(f"distillation={self.distillation}: a share of the loss lies in [0, 1].")
         if not self.distillation_temperature > 0.0:
@@ -110,18 +115,43 @@ class SweetConfig:
 
     def resolved(self, num_layers: int) -> SweetConfig:
         """The same settings with exits checked against, or chosen for, a depth in layers."""
-        return dataclasses.replace(self, exits=resolve_exits(self.exits, num_layers))
+        exits = resolve_exits(self.exits, num_layers)
+        scale, cuts = self.gradient_scale, len(exits) - 1
+        if scale == GRADED:
+            scale = tuple(round(_GRADED_FROM ** (1 - place / max(cuts - 1, 1)), 4) for place in range(cuts))
+        if isinstance(scale, tuple) and len(scale) != cuts:
+            raise ConfigError(
+                f"gradient_scale={scale}: one share for each cut; exits {exits} have {cuts}, each but the last one."
+            )
+        return dataclasses.replace(self, exits=exits, gradient_scale=scale)
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """The share that passes each cut, first to last, once exits are resolved."""
+        scale = self.gradient_scale
+        return scale if isinstance(scale, tuple) else (scale,) * (len(self.exits) - 1)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         settings = dataclasses.asdict(self)
         settings["exits"] = None if self.exits is None else list(self.exits)
+        if isinstance(self.gradient_scale, tuple):
+            settings["gradient_scale"] = list(self.gradient_scale)
         return settings
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> SweetConfig:
         """Reads what `to_dict` wrote; unknown keys are dropped with a warning that names them."""
         return cls(**_known_fields(cls, settings))
+
+
+def _check_gradient_scale(scale: float | str | tuple[float, ...]) -> None:
+    if isinstance(scale, str):
+        if scale != GRADED:
+            raise ConfigError(f"gradient_scale={scale!r}: a share in [0, 1], one for each cut, or {GRADED!r}.")
+        return
+    if not all(0.0 <= share <= 1.0 for share in (scale if isinstance(scale, tuple) else (scale,))):
+        raise ConfigError(f"gradient_scale={scale}: a share of the gradient lies in [0, 1].")
 
 
 @dataclass(frozen=True)

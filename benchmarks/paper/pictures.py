@@ -10,10 +10,10 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from paper.plan import METHODS, NAMES, SEEDS, TASKS
+from paper.plan import METHODS, NAMES, RECIPE, SEEDS, TASKS
 from paper.run import at_budgets
 
-COLOURS = {"sweet": "#0072B2", "paper": "#56B4E9", "joint": "#D55E00", "multi-model": "#009E73", "after-0.1": "#000000"}
+COLOURS = {"sweet": "#0072B2", "paper": "#56B4E9", "joint": "#D55E00", "multi-model": "#009E73", RECIPE: "#000000"}
 SHARES = np.linspace(1 / 6, 1.0, 26)  # of the depth
 
 

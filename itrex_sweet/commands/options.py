@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from itrex_sweet.config import GRADED
+
 
 def positive(text: str) -> int:
     """A whole number from 1."""
@@ -24,6 +26,14 @@ def share(text: str) -> float:
     if not 0.0 <= value <= 1.0:
         raise argparse.ArgumentTypeError(f"{text}: a share lies in [0, 1]")
     return value
+
+
+def gradient_scale(text: str) -> float | str | tuple[float, ...]:
+    """`graded`, one share for all cuts, or `0.1,0.3,1`: one for each."""
+    if text == GRADED:
+        return text
+    values = tuple(share(part) for part in text.split(","))
+    return values if len(values) > 1 else values[0]
 
 
 def threshold(text: str) -> float | tuple[float, ...]:

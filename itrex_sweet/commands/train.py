@@ -20,7 +20,7 @@ from itrex_sweet.commands import options
 from itrex_sweet.commands.evaluate import labelled_rows, make_folder, shown
 from itrex_sweet.commands.trainers import TrainerMaker, depth_of, load_pretrained
 from itrex_sweet.commands.training_plan import MULTI_MODEL, TrainingPlan, make_plan
-from itrex_sweet.config import MODES, SweetConfig, resolve_exits
+from itrex_sweet.config import GRADED, MODES, SweetConfig, resolve_exits
 from itrex_sweet.data import Rows
 from itrex_sweet.errors import InputError
 
@@ -39,7 +39,6 @@ examples:
 
 DEFAULT_MAX_LENGTH = 256  # tokens, as in the paper
 _LORA_RANK = 8
-_AFTER_FINE_TUNING = 0.1  # gradient scale at which exits of a fine-tuned model scored best (docs/training.md)
 _TIMED_ROWS = 128
 
 logger = logging.getLogger(__name__)
@@ -87,11 +86,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "summed losses; multi-model: independent models, run as a cascade (default: sweet)",
     )
     method.add_argument(
-        "--gradient-scale",
-        type=float,
-        metavar="S",
-        help="share in [0, 1] of the gradient that passes between segments",
-    )
+        "--gradient-scale", type=options.gradient_scale, metavar="S",
+        help="share in [0, 1] of the gradient that passes between segments, for all or one each, such as 0.1,0.3,1; or "
+        "graded, which rises like that",
+    )  # fmt: skip
     method.add_argument(
         "--distillation", type=options.share, metavar="SHARE",
         help="share of each exit's loss that comes from a teacher: the last exit, or --teacher",
@@ -99,8 +97,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     method.add_argument("--teacher", metavar="PATH_OR_ID", help="a fine-tuned model that the exits learn from")
     method.add_argument(
         "--two-stage", action="store_true",
-        help="fine-tune the plain model first, then its exits (--gradient-scale 0.1 if none is given): better at every "
-        "exit, for twice the time",
+        help="fine-tune the plain model first, then its exits (--gradient-scale graded if none is given): better at "
+        "every exit, for twice the time",
     )  # fmt: skip
     method.add_argument(
         "--learn-to-exit", action="store_true", help="exits also learn how likely they are right (criterion learned)"
@@ -180,7 +178,7 @@ def _train(
     }
     if args.two_stage:
         make_trainer(model, plan.checkpoints / "plain", []).train()
-        settings.setdefault("gradient_scale", _AFTER_FINE_TUNING)
+        settings.setdefault("gradient_scale", GRADED)  # docs/training.md
     teacher = load_pretrained("model", args.teacher, names) if args.teacher else None
     callback = SweetCallback(exits, teacher=teacher, **settings)
     provenance = _provenance(args, plan, exits, train, callback.config)
@@ -199,7 +197,7 @@ def _provenance(
         "data": args.dataset if args.dataset else Path(args.train_file).name,
         "mode": args.mode,
         "exits": list(exits),
-        "gradient_scale": config.gradient_scale,
+        "gradient_scale": config.to_dict()["gradient_scale"],
         "learn_to_exit": args.learn_to_exit,
         "distillation": config.distillation,
         "teacher": Path(args.teacher).name if args.teacher else None,

@@ -49,11 +49,8 @@ def make_plan(args: argparse.Namespace) -> TrainingPlan:
         usage_error("--validation-file goes with --train-file; --dataset has --validation-split")
     if args.lora and args.freeze_backbone:
         usage_error("--lora and --freeze-backbone exclude each other: adapters lie in the backbone")
-    if args.gradient_scale is not None:
-        if not 0.0 <= args.gradient_scale <= 1.0:
-            usage_error(f"argument --gradient-scale: {args.gradient_scale}: a share of the gradient lies in [0, 1]")
-        if args.mode in ("joint", MULTI_MODEL):
-            usage_error(f"--gradient-scale has no meaning with --mode {args.mode}, which cuts no gradient")
+    if args.gradient_scale is not None and args.mode in ("joint", MULTI_MODEL):
+        usage_error(f"--gradient-scale has no meaning with --mode {args.mode}, which cuts no gradient")
     if args.teacher and not args.distillation:
         usage_error("--teacher needs --distillation: how much of the loss is its")
     if args.two_stage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -205,7 +206,7 @@ class Attachment:
                 if not _checkpoints(layer):
                     self._read(index)
             if self.config.mode != "joint":
-                hidden = self._cut_before(layer, hidden)
+                hidden = self._cut_before(layer, hidden, self.config.scales[self._segment(index) - 1])
                 args, kwargs = ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, name: hidden})
                 changed = True
         table = kwargs.get("rel_embeddings")
@@ -217,14 +218,14 @@ class Attachment:
             )
         if table is not None and self.config.mode == "sweet" and self._segment(index) > 0:
             # As if the table had passed the same cuts as the hidden states; of the first segment's own, none.
-            table = cut(table, self.config.gradient_scale ** self._segment(index))
+            table = cut(table, math.prod(self.config.scales[: self._segment(index)]))
             kwargs = {**kwargs, "rel_embeddings": table}
             changed = True
         return (args, kwargs) if changed else None
 
-    def _cut_before(self, layer: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
-        hidden = cut(hidden, self.config.gradient_scale)
-        if self.config.gradient_scale == 0.0 and torch.is_grad_enabled() and _checkpoints(layer):
+    def _cut_before(self, layer: nn.Module, hidden: torch.Tensor, scale: float) -> torch.Tensor:
+        hidden = cut(hidden, scale)
+        if scale == 0.0 and torch.is_grad_enabled() and _checkpoints(layer):
             hidden.requires_grad_()  # reentrant checkpointing trains a layer only if its input asks for it
         return hidden
 
@@ -249,9 +250,6 @@ class Attachment:
         if self._spends:
             parameters = [parameter for _, parameter in self.parameters_by_segment()[exit_]]
             self._spent[exit_] = spend(self._loss(exit_), parameters)
-            for kept in (self._hidden, self._logits, self._certainties):
-                if exit_ in kept:
-                    kept[exit_] = kept[exit_].detach()
 
     def _after_model(self, model: nn.Module, args: tuple, output: Any) -> Any:
         has_loss = self.labels is not None
@@ -295,7 +293,7 @@ class Attachment:
             self.model.training
             and torch.is_grad_enabled()
             and self.config.mode == "sweet"
-            and self.config.gradient_scale == 0.0
+            and not any(self.config.scales)
             and self.watcher is None
             and (self.config.distillation == 0.0 or self.teacher is not None)
             and not any(_checkpoints(layer) for layer in self._layers)

@@ -37,7 +37,8 @@ class SweetCallback(TrainerCallback, ExportableState):
         exits: counts of encoder layers after which the model may answer, the last the full depth; `None`
             takes those the model was saved with, or `default_exits` of its depth.
         mode: `"sweet"`, `"paper"` or `"joint"`, see `SweetConfig`.
-        gradient_scale: share in [0, 1] of the gradient that passes from a segment to the one before it.
+        gradient_scale: share in [0, 1] of the gradient that passes from a segment to the one before it, for all cuts
+            or one each; or `"graded"`, see `SweetConfig`.
         learn_to_exit: every exit but the last also learns how likely it is right, for the criterion `"learned"`;
             nothing else of the training is changed by it.
         distillation: share in [0, 1] of each exit's loss that comes from a teacher, see `SweetConfig`.
@@ -58,7 +59,7 @@ class SweetCallback(TrainerCallback, ExportableState):
         self,
         exits: Iterable[int] | None = None,
         mode: str = "sweet",
-        gradient_scale: float = 0.0,
+        gradient_scale: float | str | Iterable[float] = 0.0,
         compute_metrics: Callable[[EvalPrediction], Mapping[str, Any]] | None = None,
         learn_to_exit: bool = False,
         distillation: float = 0.0,
@@ -246,6 +247,7 @@ class SweetCallback(TrainerCallback, ExportableState):
         asked = self.config
         if asked.exits is None:
             asked = dataclasses.replace(asked, exits=attachment.exits)
+        asked = asked.resolved(attachment.exits[-1])
         if asked != attachment.config:
             raise TrainingSetupError(
                 f"the model has exits attached with {attachment.config}, and the callback asks for {asked}: "

@@ -54,6 +54,7 @@ def test_help_names_every_verb(run):
         ["train", "--model", "m", "--output", "o", "--train-file", "f", "--mode", "other"],
         ["train", "--model", "m", "--output", "o", "--dataset", "d", "--validation-file", "f"],
         ["train", "--model", "m", "--output", "o", "--train-file", "f", "--gradient-scale", "2"],
+        ["train", "--model", "m", "--output", "o", "--train-file", "f", "--gradient-scale", "0.1,high"],
         [
             "train",
             "--model",

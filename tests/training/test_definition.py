@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -166,21 +167,24 @@ def test_paper_mode_shares_pooler_and_table_and_cuts_hidden_states(family):
 
 @families
 @pytest.mark.parametrize("mode", ["sweet", "paper"])
-def test_gradient_scale_lets_that_share_pass_each_cut(family, mode):
-    scale = 0.25
+@pytest.mark.parametrize("scale", [0.25, (0.5, 0.25), (0.0, 1.0)])
+def test_gradient_scale_lets_that_share_pass_each_cut(family, mode, scale):
+    scales = scale if isinstance(scale, tuple) else (scale, scale)
     model, _, batch, plain = with_exits(family, mode=mode, gradient_scale=scale)
     model(**batch).loss.backward()
+    cuts = iter(scales)
+    table_of = {"sweet": lambda segment, t: scaled(t, math.prod(scales[:segment])), "paper": lambda segment, t: t}
 
-    def scaled(tensor, factor=scale):  # value exactly as before, gradient times the factor
+    def scaled(tensor, factor):  # value exactly as before, gradient times the factor
         return tensor.detach() + factor * (tensor - tensor.detach())
 
     _, gradients = reference(
         model,
         plain,
         batch,
-        cut=scaled,
+        cut=lambda hidden: scaled(hidden, next(cuts)),
         shares_pooler=mode == "paper",
-        share_of_table=(lambda segment, t: scaled(t, scale**segment)) if mode == "sweet" else lambda segment, t: t,
+        share_of_table=table_of[mode],
     )
     assert_same(gradients_of(model), gradients)
 

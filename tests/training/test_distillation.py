@@ -158,6 +158,13 @@ def test_a_teacher_is_asked_about_a_row_once_however_it_is_batched_or_padded():
     assert not torch.equal(teacher.logits(changed)[2], said[2]) and counting.asked == 12
 
 
+def test_a_teacher_answers_as_in_evaluation():
+    model = tiny_model("bert", dropout=0.5)
+    batch = {name: value for name, value in tiny_batch().items() if name != "labels"}
+    said = Teacher(model).logits(batch)
+    torch.testing.assert_close(said, model.eval()(**batch).logits)
+
+
 def test_a_teacher_tells_rows_apart_by_their_token_types_and_is_asked_again_about_embeddings():
     counting = Counting(tiny_model("bert").eval())
     teacher, batch = Teacher(counting), tiny_batch(rows=2)

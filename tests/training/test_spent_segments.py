@@ -93,6 +93,19 @@ def test_the_graph_stays_where_a_later_exit_needs_it(settings):
     assert kept == kept_after_forward(model, batch)
 
 
+def test_the_graph_stays_in_evaluation_and_none_is_needed_without_gradients():
+    model, attachment = attached()
+    batch = tiny_batch()
+    model.eval()
+    kept = kept_after_forward(model, batch)
+    attachment.watcher = lambda losses: None
+    assert kept == kept_after_forward(model, batch)
+    model, attachment = attached()
+    with torch.no_grad():
+        loss = model(**batch).loss
+    torch.testing.assert_close(loss, sum(attachment.exit_losses.values()))
+
+
 def test_accumulated_shares_of_the_loss():
     model, _ = attached()
     batches = [tiny_batch(seed=seed) for seed in range(4)]
