@@ -26,14 +26,14 @@ from itrex_sweet.config import SweetConfig
 from itrex_sweet.training import attach, clip_by_group
 from itrex_sweet.training.teacher import Teacher
 
-PLAIN, WHOLE, TAUGHT = "plain fine-tuning", "sweet, graph kept whole", "sweet+0.1, taught"
+PLAIN, WHOLE, TAUGHT = "plain fine-tuning", "sweet, graph kept whole", "graded, and a teacher"
 WAYS: dict[str, dict[str, Any] | None] = {
     PLAIN: None,
     "sweet": {},
     WHOLE: {},
     "joint": dict(mode="joint"),
-    "sweet+0.1": dict(gradient_scale=0.1),
-    TAUGHT: dict(gradient_scale=0.1, distillation=0.7),
+    "graded": dict(gradient_scale="graded"),
+    TAUGHT: dict(gradient_scale="graded", distillation=0.7),
 }
 BATCHES = 4  # of different tokens, in turns
 
