@@ -57,7 +57,9 @@ def read(name: str) -> dict:
 def write(name: str, *sections: str) -> None:
     """Puts sections, those that are not empty, between the marks of a file."""
     path = ROOT / name
-    text, count = MARKS.subn(lambda found: found[1] + "\n\n".join(filter(None, sections)) + "\n" + found[2], path.read_text())
+    text, count = MARKS.subn(
+        lambda found: found[1] + "\n\n".join(filter(None, sections)) + "\n" + found[2], path.read_text()
+    )
     if count != 1:
         raise SystemExit(f"{name} needs exactly one pair of result marks.")
     path.write_text(text)

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -112,15 +112,16 @@ def make_step(shape: str, way: str, options: argparse.Namespace) -> Callable[[],
 def memory_here(shape: str, way: str, options: argparse.Namespace) -> float:
     """Megabytes that three steps took in this process at most."""
     step = make_step(shape, way, options)
-    before = _resident()
+    before = _resident("VmRSS")
     for _ in range(3):
         step()
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before, 1)
+    return round(_resident("VmHWM") - before, 1)
 
 
-def _resident() -> float:
-    with open("/proc/self/statm") as stream:
-        return int(stream.read().split()[1]) * resource.getpagesize() / 2**20
+def _resident(what: str) -> float:
+    """Megabytes now (`VmRSS`) or at most (`VmHWM`) of this process; what `getrusage` says includes its parent's."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(what)).split()[1]) / 1024
 
 
 def memory_of(shape: str, way: str, options: argparse.Namespace) -> float:
