@@ -6,6 +6,7 @@ python benchmarks/paper/report.py
 from __future__ import annotations
 
 import itertools
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
-from record import ROOT, foot
+from record import RESULTS, ROOT, foot
 from report import write
 
 from paper import pictures, recipes
@@ -38,6 +39,7 @@ def main() -> None:
         scores(paper),
         claims(paper),
         areas(paper),
+        clock(),
         criteria(paper),
         lora(found),
         conflict(paper),
@@ -151,6 +153,33 @@ def areas(found: Found) -> str:
         "depth, one threshold of the largest probability for all exits."
     )
     return "\n".join([intro, "", *lines])
+
+
+def clock() -> str:
+    """Area under the curve by the clock, of float32 and INT8."""
+    path = RESULTS / "paper_clock.json"
+    if not path.is_file():
+        return ""
+    result = json.loads(path.read_text())
+    tasks = result["tasks"]
+    columns = [(task, precision) for task in tasks for precision in tasks[task]["full"]]
+    heads = " | ".join(f"{task}, {precision}" for task, precision in columns)
+    lines = [f"| method | {heads} |", "|---" * (len(columns) + 1) + "|"]
+    for method in dict.fromkeys(method for task in tasks.values() for method in task["curves"]["float32"]):
+        cells = []
+        for task, precision in columns:
+            curves, full = tasks[task]["curves"][precision], tasks[task]["full"][precision]
+            budgets = np.linspace(min(cost for cost, _ in curves["sweet"]), full, 51)
+            spent = np.array(sorted(curves[method])).T if method in curves else None
+            cells.append("–" if spent is None else f"{100 * np.interp(budgets, *spent).mean():.1f}")
+        lines.append(f"| {NAMES.get(method, method)} | " + " | ".join(cells) + " |")
+    full = "; ".join(f"{task} {', '.join(f'{ms:.2f}' for ms in tasks[task]['full'].values())}" for task in tasks)
+    intro = (
+        "**By the clock**: the score averaged over budgets of milliseconds from everyone leaving at the first exit to "
+        f"full depth without exits (ms a row in float32 and INT8: {full}), native engine, batches of "
+        f"{result['settings']['batch']}, seed {result['settings']['seed']}. Cascades are not quantized."
+    )
+    return "\n".join([intro, "", *lines, "", foot(result)])
 
 
 def criteria(found: Found) -> str:

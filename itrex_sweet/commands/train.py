@@ -97,8 +97,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     method.add_argument("--teacher", metavar="PATH_OR_ID", help="a fine-tuned model that the exits learn from")
     method.add_argument(
         "--two-stage", action="store_true",
-        help="fine-tune the plain model first, then its exits (--gradient-scale graded if none is given): better at "
-        "every exit, for twice the time",
+        help="fine-tune the plain model first, then its exits (--gradient-scale graded if none is given): the best "
+        "curve of the recipes tried, for twice the time",
     )  # fmt: skip
     method.add_argument(
         "--learn-to-exit", action="store_true", help="exits also learn how likely they are right (criterion learned)"
