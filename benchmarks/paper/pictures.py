@@ -55,7 +55,7 @@ def curves(found: dict, path: Path, methods: tuple[str, ...] = METHODS) -> None:
 
 
 def by_layers(result: dict[str, Any]) -> np.ndarray:
-    """Score at each of `SHARES` of the layers."""
+    """Score on validation rows at each of `SHARES` of the layers."""
     depth = result["settings"]["exits"][-1]
     return at_budgets(result["validation"]["curves"]["max_probability"], result["layers_run"], SHARES * depth)
 

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from record import RESULTS, foot
 
+from paper.pictures import SHARES, by_layers
 from paper.plan import EVERY_METHOD, NAMES, RECIPE, SEEDS, TASKS
-from paper.run import at_budgets
 
 BASELINES = ("multi-model", "joint", "sweet")
-SHARES = np.linspace(1 / 6, 1.0, 26)  # of the depth
 
 Found = dict[tuple[str, str, int], dict[str, Any]]
 
@@ -105,12 +104,6 @@ def cheapest(run: dict[str, Any], least: float) -> float | None:
     points = run["validation"]["curves"]["max_probability"]
     costs = np.array(points)[:, :-1] @ np.array(run["layers_run"], dtype=float) / run["settings"]["exits"][-1]
     return min((cost for cost, point in zip(costs, points, strict=True) if point[-1] >= least), default=None)
-
-
-def by_layers(run: dict[str, Any]) -> np.ndarray:
-    """Score on validation rows at each of `SHARES` of the layers."""
-    depth = run["settings"]["exits"][-1]
-    return at_budgets(run["validation"]["curves"]["max_probability"], run["layers_run"], SHARES * depth)
 
 
 def cost() -> str:
