@@ -75,6 +75,8 @@ def _refuse_beside_two_stage(args: argparse.Namespace, usage_error: Callable[[st
         usage_error("--two-stage trains all weights: leave --lora and --freeze-backbone out")
     if any(part.startswith(("--resume-from-checkpoint", "--resume_from_checkpoint")) for part in args.more):
         usage_error("--two-stage cannot be resumed: train the second alone, --model FINE_TUNED")
+    if any("exit_" in part for part in args.more):
+        usage_error("the first of --two-stage has no exits for --metric-for-best-model: name eval_accuracy instead")
 
 
 def _training_arguments(args: argparse.Namespace) -> tuple[TrainingArguments, set[str]]:

@@ -205,6 +205,7 @@ def test_two_stages(run, pretrained, corpus, tmp_path):
         (["--lora"], "all weights"),
         (["--freeze-backbone"], "all weights"),
         (["--resume-from-checkpoint", "last"], "cannot be resumed"),
+        (["--load-best-model-at-end", "True", "--metric-for-best-model", "eval_exit_2_accuracy"], "has no exits"),
     ],
 )
 def test_what_two_stages_do_not_go_with(run, pretrained, corpus, tmp_path, more, says):
