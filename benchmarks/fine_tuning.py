@@ -51,6 +51,7 @@ class Method:
 
 
 MULTI_MODEL = "multi-model"
+GRADED = (0.1, 0.3162, 1.0)  # for four exits: rises evenly in its logarithm
 # `None`: independent models. What exits learn of being right moves no other weight.
 METHODS: dict[str, Method | None] = {
     MULTI_MODEL: None,
@@ -63,8 +64,10 @@ METHODS: dict[str, Method | None] = {
     "after-0.1": Method(dict(gradient_scale=0.1, learn_to_exit=True), begins_plain=True),
     "after-0.3": Method(dict(gradient_scale=0.3, learn_to_exit=True), begins_plain=True),
     "after-0.1+teacher": Method(dict(gradient_scale=0.1, distillation=0.7), taught=True, begins_plain=True),
-    "graded": Method(dict(gradient_scale="graded", learn_to_exit=True)),
-    "after-graded": Method(dict(gradient_scale="graded", learn_to_exit=True), begins_plain=True),
+    "graded": Method(dict(gradient_scale=GRADED, learn_to_exit=True)),
+    "after-graded": Method(dict(gradient_scale=GRADED, learn_to_exit=True), begins_plain=True),
+    "cut-first": Method(dict(gradient_scale="cut_first", learn_to_exit=True)),
+    "after-cut-first": Method(dict(gradient_scale="cut_first", learn_to_exit=True), begins_plain=True),
     "after-0.3+teacher": Method(dict(gradient_scale=0.3, distillation=0.7), taught=True, begins_plain=True),
     "after-joint": Method(dict(mode="joint", learn_to_exit=True), begins_plain=True),
     "sweet+lora": Method(dict(learn_to_exit=True), lora=16),

@@ -26,14 +26,14 @@ from itrex_sweet.config import SweetConfig
 from itrex_sweet.training import attach, clip_by_group
 from itrex_sweet.training.teacher import Teacher
 
-PLAIN, WHOLE, TAUGHT = "plain fine-tuning", "sweet, graph kept whole", "graded, and a teacher"
+PLAIN, WHOLE, TAUGHT = "plain fine-tuning", "sweet, graph kept whole", "cut_first, and a teacher"
 WAYS: dict[str, dict[str, Any] | None] = {
     PLAIN: None,
     "sweet": {},
     WHOLE: {},
     "joint": dict(mode="joint"),
-    "graded": dict(gradient_scale="graded"),
-    TAUGHT: dict(gradient_scale="graded", distillation=0.7),
+    "cut_first": dict(gradient_scale="cut_first"),
+    TAUGHT: dict(gradient_scale="cut_first", distillation=0.7),
 }
 BATCHES = 4  # of different tokens, in turns
 

@@ -11,8 +11,7 @@ from typing import Any
 
 from itrex_sweet.errors import ConfigError
 
-GRADED = "graded"
-_GRADED_FROM = 0.1
+CUT_FIRST = "cut_first"
 MODES = ("sweet", "paper", "joint")
 CRITERIA = ("max_probability", "entropy", "margin", "patience", "patience_and_confidence", "learned")
 
@@ -73,8 +72,8 @@ class SweetConfig:
             baseline, plain summed losses.
         gradient_scale: share in [0, 1] of the gradient that passes from a segment to the one before it; one for all
             cuts, or one each, first to last. 0 is SWEET; 1 would be joint training, for which there is
-            `mode="joint"`. `"graded"` rises evenly in its logarithm from 0.1 at the first cut to 1 at the last: for
-            four exits 0.1, 0.316, 1.
+            `mode="joint"`. `"cut_first"` is 0 at the first cut and 1 at all others: the first segment learns from
+            its own exit alone, what lies behind it from all the others.
         learn_to_exit: every exit but the last also learns how likely it is right, for the criterion `"learned"`
             (BERxiT, Xin et al., EACL 2021). Neither the encoder nor the exits' classifiers are moved by that.
         distillation: share in [0, 1] of each exit's loss that compares it with a teacher's probabilities instead of the
@@ -117,8 +116,8 @@ class SweetConfig:
         """The same settings with exits checked against, or chosen for, a depth in layers."""
         exits = resolve_exits(self.exits, num_layers)
         scale, cuts = self.gradient_scale, len(exits) - 1
-        if scale == GRADED:
-            scale = tuple(round(_GRADED_FROM ** (1 - place / max(cuts - 1, 1)), 4) for place in range(cuts))
+        if scale == CUT_FIRST:
+            scale = tuple(float(place > 0) for place in range(cuts))
         if isinstance(scale, tuple) and len(scale) != cuts:
             raise ConfigError(
                 f"gradient_scale={scale}: one share for each cut; exits {exits} have {cuts}, each but the last one."
@@ -147,8 +146,8 @@ class SweetConfig:
 
 def _check_gradient_scale(scale: float | str | tuple[float, ...]) -> None:
     if isinstance(scale, str):
-        if scale != GRADED:
-            raise ConfigError(f"gradient_scale={scale!r}: a share in [0, 1], one for each cut, or {GRADED!r}.")
+        if scale != CUT_FIRST:
+            raise ConfigError(f"gradient_scale={scale!r}: a share in [0, 1], one for each cut, or {CUT_FIRST!r}.")
         return
     if not all(0.0 <= share <= 1.0 for share in (scale if isinstance(scale, tuple) else (scale,))):
         raise ConfigError(f"gradient_scale={scale}: a share of the gradient lies in [0, 1].")

@@ -47,9 +47,9 @@ def test_exits_that_cannot_be(exits, words):
         (dict(gradient_scale=1.5), "gradient_scale=1.5"),
         (dict(gradient_scale=float("nan")), "gradient_scale=nan"),
         (dict(gradient_scale=(0.1, 1.5)), "gradient_scale=\\(0.1, 1.5\\)"),
-        (dict(gradient_scale="rising"), "gradient_scale='rising'.*'graded'"),
+        (dict(gradient_scale="rising"), "gradient_scale='rising'.*'cut_first'"),
         (dict(mode="joint", gradient_scale=0.1), "cuts no gradient"),
-        (dict(mode="joint", gradient_scale="graded"), "cuts no gradient"),
+        (dict(mode="joint", gradient_scale="cut_first"), "cuts no gradient"),
     ],
 )
 def test_training_settings_that_cannot_be(settings, words):
@@ -78,12 +78,12 @@ def test_a_policy_survives_json(thresholds):
     assert Policy.from_dict(policy.to_dict()) == policy
 
 
-def test_a_graded_scale_rises_to_the_last_cut():
-    graded = SweetConfig(gradient_scale="graded")
-    scales = {count: graded.resolved(count) for count in (1, 12)}
+def test_cutting_the_first_exit_off_alone():
+    first = SweetConfig(gradient_scale="cut_first")
+    scales = {count: first.resolved(count) for count in (1, 12)}
     assert scales[1].scales == () and scales[12].exits == (1, 4, 6, 12)
-    assert scales[12].gradient_scale == scales[12].scales == (0.1, 0.3162, 1.0)
-    assert SweetConfig(exits=(2, 4), gradient_scale="graded").resolved(4).scales == (0.1,)
+    assert scales[12].gradient_scale == scales[12].scales == (0.0, 1.0, 1.0)
+    assert SweetConfig(exits=(2, 4), gradient_scale="cut_first").resolved(4).scales == (0.0,)
     assert SweetConfig(exits=(1, 2, 4), gradient_scale=0.3).resolved(4).scales == (0.3, 0.3)
     again = SweetConfig.from_dict(scales[12].to_dict())
     assert again == scales[12] and again.resolved(12) == again

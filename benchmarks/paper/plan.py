@@ -14,7 +14,7 @@ from record import RESULTS, RUNS
 
 TASKS = ("cola", "rte", "sst2", "mnli", "qnli", "ag_news")
 METHODS = ("multi-model", "sweet", "joint", "paper")
-RECIPE = "after-graded"
+RECIPE = "after-cut-first"
 NAMES = {
     "sweet": "SWEET",
     "paper": "SWEET as published",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from itrex_sweet.config import GRADED
+from itrex_sweet.config import CUT_FIRST
 
 
 def positive(text: str) -> int:
@@ -29,8 +29,8 @@ def share(text: str) -> float:
 
 
 def gradient_scale(text: str) -> float | str | tuple[float, ...]:
-    """`graded`, one share for all cuts, or `0.1,0.3,1`: one for each."""
-    if text == GRADED:
+    """`cut_first`, one share for all cuts, or `0.1,0.3,1`: one for each."""
+    if text == CUT_FIRST:
         return text
     values = tuple(share(part) for part in text.split(","))
     return values if len(values) > 1 else values[0]

@@ -20,7 +20,7 @@ from itrex_sweet.commands import options
 from itrex_sweet.commands.evaluate import labelled_rows, make_folder, shown
 from itrex_sweet.commands.trainers import TrainerMaker, depth_of, load_pretrained
 from itrex_sweet.commands.training_plan import MULTI_MODEL, TrainingPlan, make_plan
-from itrex_sweet.config import GRADED, MODES, SweetConfig, resolve_exits
+from itrex_sweet.config import CUT_FIRST, MODES, SweetConfig, resolve_exits
 from itrex_sweet.data import Rows
 from itrex_sweet.errors import InputError
 
@@ -88,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     method.add_argument(
         "--gradient-scale", type=options.gradient_scale, metavar="S",
         help="share in [0, 1] of the gradient that passes between segments, for all or one each, such as 0.1,0.3,1; or "
-        "graded, which rises like that",
+        "cut_first: 0 behind the first exit, 1 behind the others",
     )  # fmt: skip
     method.add_argument(
         "--distillation", type=options.share, metavar="SHARE",
@@ -97,7 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     method.add_argument("--teacher", metavar="PATH_OR_ID", help="a fine-tuned model that the exits learn from")
     method.add_argument(
         "--two-stage", action="store_true",
-        help="fine-tune the plain model first, then its exits (--gradient-scale graded if none is given): the best "
+        help="fine-tune the plain model first, then its exits (--gradient-scale cut_first if none is given): the best "
         "curve of the recipes tried, for twice the time",
     )  # fmt: skip
     method.add_argument(
@@ -178,7 +178,7 @@ def _train(
     }
     if args.two_stage:
         make_trainer(model, plan.checkpoints / "plain", []).train()
-        settings.setdefault("gradient_scale", GRADED)  # docs/training.md
+        settings.setdefault("gradient_scale", CUT_FIRST)  # docs/training.md
     teacher = load_pretrained("model", args.teacher, names) if args.teacher else None
     callback = SweetCallback(exits, teacher=teacher, **settings)
     provenance = _provenance(args, plan, exits, train, callback.config)

@@ -247,7 +247,7 @@ class Attachment:
         if self.config.learn_to_exit:
             said, self._certainties[exit_] = said[:, :-1], said[:, -1]
         self._logits[exit_] = said
-        if self._spends:
+        if self._spends and self._stands_alone(exit_):
             parameters = [parameter for _, parameter in self.parameters_by_segment()[exit_]]
             self._spent[exit_] = spend(self._loss(exit_), parameters)
 
@@ -286,18 +286,22 @@ class Attachment:
         return loss if certainty is None else loss + certainty_loss(certainty, logits, self.labels, self._num_items)
 
     def _may_spend(self) -> bool:
-        """Whether each exit's graph can be let go as soon as its loss is known: no gradient passes a cut, nobody
+        """Whether an exit's graph can be let go as soon as its loss is known, where no other exit needs it: nobody
         watches, no exit learns from a later one, and no layer is run again for its gradient.
         """
         return (
             self.model.training
             and torch.is_grad_enabled()
             and self.config.mode == "sweet"
-            and not any(self.config.scales)
             and self.watcher is None
             and (self.config.distillation == 0.0 or self.teacher is not None)
             and not any(_checkpoints(layer) for layer in self._layers)
         )
+
+    def _stands_alone(self, exit_: int) -> bool:
+        """Whether no gradient passes the cuts before and after the exit's segment."""
+        place = self.exits.index(exit_)
+        return not any(self.config.scales[max(place - 1, 0) : place + 1])
 
     def _forget_forward(self) -> None:
         """Also what a forward that raised has left behind; no tensor with a graph outlives its forward."""

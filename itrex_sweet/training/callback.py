@@ -38,7 +38,7 @@ class SweetCallback(TrainerCallback, ExportableState):
             takes those the model was saved with, or `default_exits` of its depth.
         mode: `"sweet"`, `"paper"` or `"joint"`, see `SweetConfig`.
         gradient_scale: share in [0, 1] of the gradient that passes from a segment to the one before it, for all cuts
-            or one each; or `"graded"`, see `SweetConfig`.
+            or one each; or `"cut_first"`, see `SweetConfig`.
         learn_to_exit: every exit but the last also learns how likely it is right, for the criterion `"learned"`;
             nothing else of the training is changed by it.
         distillation: share in [0, 1] of each exit's loss that comes from a teacher, see `SweetConfig`.

@@ -192,7 +192,7 @@ def test_two_stages(run, pretrained, corpus, tmp_path):
     finished = run(*argv(pretrained, corpus, tmp_path / "out", *more))
     assert finished.status == 0, finished.err
     recorded = open_artifact(tmp_path / "out").provenance
-    assert (recorded["two_stage"], recorded["gradient_scale"]) == (True, "graded")
+    assert (recorded["two_stage"], recorded["gradient_scale"]) == (True, "cut_first")
     assert finished.err.count("train_runtime") == 2
     assert all(exit_["metric"] > 0.8 for exit_ in finished.json()["report"]["exits"])
     assert not (tmp_path / "out" / "checkpoints").exists()

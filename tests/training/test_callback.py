@@ -154,12 +154,12 @@ def test_the_users_own_attachment_is_used(tmp_path):
         make_trainer(model, tmp_path, SweetCallback(exits=EXITS))
 
 
-def test_a_graded_scale_goes_with_an_attachment_of_the_same_shares(tmp_path):
+def test_a_named_scale_goes_with_an_attachment_of_the_same_shares(tmp_path):
     model = tiny_model()
-    callback = SweetCallback(gradient_scale="graded")
-    attach(model, SweetConfig(exits=EXITS, gradient_scale=(0.1, 1.0)))
+    callback = SweetCallback(gradient_scale="cut_first")
+    attach(model, SweetConfig(exits=EXITS, gradient_scale=(0.0, 1.0)))
     make_trainer(model, tmp_path, callback).train()
-    assert callback.config.gradient_scale == (0.1, 1.0) == tuple(model.config.sweet["gradient_scale"])
+    assert callback.config.gradient_scale == (0.0, 1.0) == tuple(model.config.sweet["gradient_scale"])
 
 
 # --- what would go wrong in silence

@@ -57,7 +57,12 @@ def kept_after_forward(model, batch) -> int:
     return held
 
 
-SETTINGS = {"plain": {}, "learned": {"learn_to_exit": True}, "taught": {"distillation": 0.5, "teacher": True}}
+SETTINGS = {
+    "plain": {},
+    "learned": {"learn_to_exit": True},
+    "taught": {"distillation": 0.5, "teacher": True},
+    "first alone": {"gradient_scale": "cut_first"},
+}
 PRECISIONS = [(family, False) for family in FAMILY_CONFIGS] + [("bert", True), ("deberta-v3", True)]
 
 
@@ -82,6 +87,17 @@ def test_most_of_the_graph_is_gone_after_the_forward():
     attachment.watcher = lambda losses: None
     whole = kept_after_forward(model, batch)
     assert spent < 0.4 * whole, "only the last layer of four, and the heads of none, is still needed"
+
+
+@pytest.mark.parametrize(
+    ("scales", "least", "most"), [("cut_first", 0.7, 0.85), ((1.0, 0.0), 1.0, 1.0), ((0.5, 0.5), 1.0, 1.0)]
+)
+def test_only_segments_between_whole_cuts_are_let_go(scales, least, most):
+    model, attachment = attached(gradient_scale=scales)
+    batch = tiny_batch(rows=8, length=16)
+    spent = kept_after_forward(model, batch)
+    attachment.watcher = lambda losses: None
+    assert least <= spent / kept_after_forward(model, batch) <= most
 
 
 @pytest.mark.parametrize("settings", [{"gradient_scale": 0.1}, {"mode": "joint"}, {"distillation": 0.5}])
