@@ -164,7 +164,7 @@ def _warn_of_shared_rows(name: str, model: SweetModelForSequenceClassification, 
         share = reported.share_in(seen)
         if role != REPORTING and share > 0.0:
             logger.warning(
-                "%.0f %% of the rows in %s are %s rows of %s: figures on them are not held-out ones.",
+                "%.3g %% of the rows in %s are %s rows of %s: figures on them are not held-out ones.",
                 100 * share,
                 rows.source,
                 role,

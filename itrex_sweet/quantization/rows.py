@@ -99,7 +99,7 @@ def warn_of_shared_rows(rows: CalibrationRows, recorded: dict[str, Fingerprints]
     shares = shares_seen_before(rows.fingerprints(), recorded)
     for role, share in shares.items():
         logger.warning(
-            "%.0f %% of the rows in %s are %s rows of this model: %s. Use other rows.",
+            "%.3g %% of the rows in %s are %s rows of this model: %s. Use other rows.",
             100 * share,
             rows.source,
             role,
