@@ -141,11 +141,12 @@ def cost() -> str:
 
 
 def prototypes() -> str:
-    """What was tried first, in prototypes."""
-    path = RESULTS / "recipes_first_trials.json"
-    if not path.is_file():
-        return ""
-    result = json.loads(path.read_text())
+    """What was tried in prototypes, first trials first."""
+    paths = (RESULTS / f"recipes_{which}_trials.json" for which in ("first", "second"))
+    return "\n\n".join(_of_prototypes(json.loads(path.read_text())) for path in paths if path.is_file())
+
+
+def _of_prototypes(result: dict[str, Any]) -> str:
     lines = ["| | exit 1 | exit 2 | exit 4 | exit 6 | area |", "|---|---|---|---|---|---|"]
     for name, run in result["runs"].items():
         cells = ["–"] * (4 - len(run["score"])) + [f"{score:.1f}" for score in run["score"]]

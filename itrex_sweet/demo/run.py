@@ -29,7 +29,7 @@ def run_demo(output: Path, quick: bool = False) -> None:
 
     Args:
         output: made if missing; files of an earlier demo there are replaced.
-        quick: fewer reviews and one epoch.
+        quick: fewer reviews, and one epoch a stage.
 
     Raises:
         SweetError: the pretrained weights or matplotlib are not installed, or a step failed.
@@ -45,9 +45,10 @@ def run_demo(output: Path, quick: bool = False) -> None:
     model, int8 = output / "model", output / "model-int8"
 
     _heading(f"1. Train with exits after {', '.join(map(str, EXITS))} of 6 layers: {len(corpus['train'])} reviews")
-    epochs = "1" if quick else "3"
-    _run("train", "--model", weights, "--train-file", files["train"], "--exits", ",".join(map(str, EXITS)),
-         "--learning-rate", "2e-4", "--num-train-epochs", epochs, "--max-length", "64", "--output", model)  # fmt: skip
+    epochs = "1" if quick else "2"
+    _run("train", "--two-stage", "--model", weights, "--train-file", files["train"],
+         "--exits", ",".join(map(str, EXITS)), "--learning-rate", "2e-4", "--num-train-epochs", epochs,
+         "--max-length", "64", "--output", model)  # fmt: skip
 
     _heading("2. Quantize to INT8")
     _run("quantize", model, "--calibration", files["quantization"], "--max-length", "64", "--output", int8)
