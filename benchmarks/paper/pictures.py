@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from paper.paired import Found, complete
 from paper.plan import METHODS, NAMES, RECIPE, SEEDS, TASKS
 from paper.run import at_budgets
 
@@ -17,7 +17,7 @@ COLOURS = {"sweet": "#0072B2", "paper": "#56B4E9", "joint": "#D55E00", "multi-mo
 SHARES = np.linspace(1 / 6, 1.0, 26)  # of the depth
 
 
-def scores(found: dict, path: Path) -> None:
+def scores(found: Found, path: Path) -> None:
     """A panel per task: score over exits, a line per method."""
     tasks = [task for task in TASKS if any(key[0] == task for key in found)]
     figure, panels = _panels(len(tasks))
@@ -36,21 +36,17 @@ def scores(found: dict, path: Path) -> None:
     _finish(figure, panels, path)
 
 
-def curves(found: dict, path: Path, methods: tuple[str, ...] = METHODS) -> None:
+def curves(found: Found, path: Path, methods: tuple[str, ...] = METHODS) -> None:
     """Score over layers run, averaged over the tasks and seeds that every method has."""
     drawn = [method for method in methods if any(key[1] == method for key in found)]
-    complete = [
-        (task, seed)
-        for task, seed in itertools.product(TASKS, SEEDS)
-        if all((task, method, seed) in found for method in drawn)
-    ]
+    shared = complete(found, drawn)
     figure, panels = _panels(1, width=5.2)
     for method in drawn:
-        heights = [by_layers(found[task, method, seed]) for task, seed in complete]
+        heights = [by_layers(found[task, method, seed]) for task, seed in shared]
         if heights:
             panels[0].plot(SHARES, 100 * np.mean(heights, axis=0), color=COLOURS[method], label=NAMES[method])
     panels[0].set_xlabel("layers run, share of the depth (Multi-Model: cumulative)")
-    panels[0].set_ylabel(f"score, %, mean of {len(complete)} runs a method")
+    panels[0].set_ylabel(f"score, %, mean of {len(shared)} runs a method")
     _finish(figure, panels, path, columns=2)
 
 
@@ -60,7 +56,7 @@ def by_layers(result: dict[str, Any]) -> np.ndarray:
     return at_budgets(result["validation"]["curves"]["max_probability"], result["layers_run"], SHARES * depth)
 
 
-def conflict(found: dict, path: Path) -> None:
+def conflict(found: Found, path: Path) -> None:
     """Heat maps: layers by pairs of exits."""
     pairs = pairs_of(found)
     measured: dict[str, list[dict[str, list[float]]]] = {}
@@ -87,7 +83,7 @@ def conflict(found: dict, path: Path) -> None:
     figure.savefig(path, format="png")
 
 
-def pairs_of(found: dict) -> list[str]:
+def pairs_of(found: Found) -> list[str]:
     """Names of the pairs of exits that gradients were compared of."""
     measured = [result["gradient_conflict"] for result in found.values() if result["gradient_conflict"]]
     return list(measured[0]["cosines"]) if measured else []

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from record import RESULTS, foot
 
+from paper.paired import Found, complete, mean_and_error, sign_flips
 from paper.pictures import SHARES, by_layers
 from paper.plan import EVERY_METHOD, NAMES, RECIPE, SEEDS, TASKS
 
 BASELINES = ("multi-model", "joint", "sweet")
-
-Found = dict[tuple[str, str, int], dict[str, Any]]
 
 
 def on_the_pool(found: Found) -> str:
@@ -47,12 +46,7 @@ def on_the_pool(found: Found) -> str:
 
 def on_validation(found: Found) -> str:
     """The recipe beside the paper's methods."""
-    pairs = [
-        (task, seed)
-        for task in TASKS
-        for seed in SEEDS
-        if all((task, method, seed) in found for method in (*BASELINES, RECIPE))
-    ]
+    pairs = complete(found, (*BASELINES, RECIPE))
     exits = next(iter(found.values()))["settings"]["exits"]
     heads = " | ".join(f"exit {exit_}" for exit_ in exits)
     lines = [f"| method | {heads} | area | worst against the best of the three |", "|---" * (len(exits) + 3) + "|"]
@@ -76,6 +70,31 @@ def on_validation(found: Found) -> str:
         f"{', '.join(map(str, sorted({seed for _, seed in pairs})))}), in percent."
     )
     return "\n".join([intro, "", *lines, "", foot(max(found.values(), key=lambda result: result["date"]))])
+
+
+def in_pairs(found: Found) -> str:
+    """What the recipe gains on each of the paper's methods, run by run."""
+    pairs = complete(found, (*BASELINES, RECIPE))
+    lines = ["| recipe over | area | p | first exit | last exit | p |", "|---" * 6 + "|"]
+    for method in BASELINES:
+        gains = {
+            what: np.array([100 * (of(found[t, RECIPE, s]) - of(found[t, method, s])) for t, s in pairs])
+            for what, of in (
+                ("area", lambda run: np.mean(by_layers(run))),
+                ("first", lambda run: run["validation"]["score"][0]),
+                ("last", lambda run: run["validation"]["score"][-1]),
+            )
+        }
+        lines.append(
+            f"| {NAMES[method]} | {mean_and_error(gains['area'])} | {sign_flips(gains['area']):.3f} "
+            f"| {mean_and_error(gains['first'])} | {mean_and_error(gains['last'])} | {sign_flips(gains['last']):.3f} |"
+        )
+    intro = (
+        f"**In pairs**: mean difference of the {len(pairs)} runs with the same task and seed, in points, ± its "
+        "standard error. p: of an exact two-sided test that flips the signs of these pairs. Multi-Model's last exit "
+        "is the plain fine-tuning."
+    )
+    return "\n".join([intro, "", *lines])
 
 
 def layers_for_99_percent(found: Found) -> str:

@@ -18,10 +18,9 @@ from record import RESULTS, ROOT, foot
 from report import write
 
 from paper import pictures, recipes
+from paper.paired import Found, complete, mean_and_error, sign_flips
 from paper.plan import EVERY_METHOD, METHODS, NAMES, RECIPE, SEEDS, TASKS, reported
 from paper.run import at_budgets
-
-Found = dict[tuple[str, str, int], dict[str, Any]]
 
 
 def main() -> None:
@@ -46,7 +45,12 @@ def main() -> None:
     )
     if any(method == RECIPE for _, method, _ in found):
         pictures.curves(found, docs / "training_curves.png", (*recipes.BASELINES, RECIPE))
-        sections = (recipes.on_validation(found), recipes.layers_for_99_percent(found), recipes.on_the_pool(found))
+        sections = (
+            recipes.on_validation(found),
+            recipes.in_pairs(found),
+            recipes.layers_for_99_percent(found),
+            recipes.on_the_pool(found),
+        )
         write("docs/training.md", *sections, recipes.prototypes(), recipes.cost())
 
 
@@ -117,10 +121,9 @@ def claims(found: Found) -> str:
             continue
         difference = 100 * np.stack([_scores(found, t, method, s) - _scores(found, t, "joint", s) for t, s in pairs])
         means = difference.mean(axis=1)
-        error = f" ± {means.std(ddof=1) / len(means) ** 0.5:.1f}" if len(means) > 1 else ""
         cells = " | ".join(f"{value:+.1f}" for value in difference.mean(0))
         lines.append(
-            f"| {NAMES[method]} over Early-Exit | {told} | {means.mean():+.1f}{error} | {sign_flips(means):.3f} "
+            f"| {NAMES[method]} over Early-Exit | {told} | {mean_and_error(means)} | {sign_flips(means):.3f} "
             f"| {cells} | {len(means)} |"
         )
     intro = (
@@ -128,13 +131,6 @@ def claims(found: Found) -> str:
         "of an exact two-sided test that flips the signs of these pairs (Fisher's randomization test)."
     )
     return "\n".join([intro, "", *lines])
-
-
-def sign_flips(differences: np.ndarray) -> float:
-    """Share of all sign patterns under which the mean is as far from 0 as it is."""
-    patterns = np.array(list(itertools.product((1.0, -1.0), repeat=len(differences))))
-    means = np.abs(patterns @ differences)
-    return float((means >= abs(differences.sum()) - 1e-9).mean())
 
 
 def areas(found: Found) -> str:
@@ -229,15 +225,6 @@ def conflict(found: Found) -> str:
         "the layers that both may reach, training steps and tasks. 0.000 is exact where gradients are cut."
     )
     return "\n".join([intro, "", *lines])
-
-
-def complete(found: Found, methods: tuple[str, ...]) -> list[tuple[str, int]]:
-    """(task, seed) that all the methods have."""
-    return [
-        (task, seed)
-        for task, seed in itertools.product(TASKS, SEEDS)
-        if all((task, method, seed) in found for method in methods)
-    ]
 
 
 def area_of(result: dict[str, Any], criterion: str) -> float:
