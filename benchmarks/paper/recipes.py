@@ -109,13 +109,21 @@ def layers_for_99_percent(found: Found) -> str:
                 for seed in SEEDS
                 if (task, method, seed) in found and (task, "multi-model", seed) in found
             ]
-            cells.append("–" if not shares or None in shares else f"{np.mean(shares):.0%}")
+            cells.append(_mean_of_reached(shares))
         lines.append(f"| {NAMES.get(method, method)} | " + " | ".join(cells) + " |")
     intro = (
         "**Share of the layers run at 99 % of plain fine-tuning's score**, the cheapest threshold on validation that "
-        "has it; – where none does. (A threshold has to be chosen on other rows: `itrex-sweet calibrate`.)"
+        "has it, mean over seeds; in brackets how many have one, where not all do. (A threshold has to be chosen on "
+        "other rows: `itrex-sweet calibrate`.)"
     )
     return "\n".join([intro, "", *lines])
+
+
+def _mean_of_reached(shares: list[float | None]) -> str:
+    reached = [share for share in shares if share is not None]
+    if not reached:
+        return "–"
+    return f"{np.mean(reached):.0%}" + (f" ({len(reached)} of {len(shares)})" if len(reached) < len(shares) else "")
 
 
 def cheapest(run: dict[str, Any], least: float) -> float | None:
