@@ -29,6 +29,12 @@ def mean_and_error(differences: np.ndarray) -> str:
     return f"{differences.mean():+.1f}{error}"
 
 
+def p_value(differences: np.ndarray) -> str:
+    """Of `sign_flips`, as a cell of a table."""
+    share = sign_flips(differences)
+    return "< 0.001" if share < 0.001 else f"{share:.3f}"
+
+
 def sign_flips(differences: np.ndarray) -> float:
     """Share of all sign patterns under which the mean is as far from 0 as it is (Fisher's randomization test)."""
     patterns = np.array(list(itertools.product((1.0, -1.0), repeat=len(differences))))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from record import RESULTS, foot
 
-from paper.paired import Found, complete, mean_and_error, sign_flips
+from paper.paired import Found, complete, mean_and_error, p_value
 from paper.pictures import SHARES, by_layers
 from paper.plan import EVERY_METHOD, NAMES, RECIPE, SEEDS, TASKS
 
@@ -86,8 +86,8 @@ def in_pairs(found: Found) -> str:
             )
         }
         lines.append(
-            f"| {NAMES[method]} | {mean_and_error(gains['area'])} | {sign_flips(gains['area']):.3f} "
-            f"| {mean_and_error(gains['first'])} | {mean_and_error(gains['last'])} | {sign_flips(gains['last']):.3f} |"
+            f"| {NAMES[method]} | {mean_and_error(gains['area'])} | {p_value(gains['area'])} "
+            f"| {mean_and_error(gains['first'])} | {mean_and_error(gains['last'])} | {p_value(gains['last'])} |"
         )
     intro = (
         f"**In pairs**: mean difference of the {len(pairs)} runs with the same task and seed, in points, ± its "

@@ -18,7 +18,7 @@ from record import RESULTS, ROOT, foot
 from report import write
 
 from paper import pictures, recipes
-from paper.paired import Found, complete, mean_and_error, sign_flips
+from paper.paired import Found, complete, mean_and_error, p_value
 from paper.plan import EVERY_METHOD, METHODS, NAMES, RECIPE, SEEDS, TASKS, reported
 from paper.run import at_budgets
 
@@ -123,7 +123,7 @@ def claims(found: Found) -> str:
         means = difference.mean(axis=1)
         cells = " | ".join(f"{value:+.1f}" for value in difference.mean(0))
         lines.append(
-            f"| {NAMES[method]} over Early-Exit | {told} | {mean_and_error(means)} | {sign_flips(means):.3f} "
+            f"| {NAMES[method]} over Early-Exit | {told} | {mean_and_error(means)} | {p_value(means)} "
             f"| {cells} | {len(means)} |"
         )
     intro = (
