@@ -89,3 +89,15 @@ def test_the_hub_ids_and_exits_of_the_paper(paper):
     for name, layers in LAYERS.items():
         exits = models[name].exits
         assert len(exits) == 4 and exits[0] == 1 and exits[-1] == layers and "/" in models[name].weights
+
+
+def test_differences_in_pairs(paper):
+    import numpy as np
+    from paper.paired import complete, mean_and_error, p_value, sign_flips
+
+    assert sign_flips(np.array([1.0, 2.0, 3.0])) == 2 / 8, "all pluses, and all minuses"
+    assert sign_flips(np.array([2.0, -1.0, 0.5])) == 6 / 8, "only 2 - 1 - 0.5 and its mirror are nearer to 0"
+    assert mean_and_error(np.array([1.0, 3.0])) == "+2.0 ± 1.0" and mean_and_error(np.array([-1.0])) == "-1.0"
+    assert p_value(np.ones(12)) == "< 0.001" and p_value(np.ones(3)) == "0.250"
+    found = {("rte", "sweet", 0): {}, ("rte", "joint", 0): {}, ("rte", "sweet", 1): {}, ("cola", "joint", 0): {}}
+    assert complete(found, ("sweet", "joint")) == [("rte", 0)]
