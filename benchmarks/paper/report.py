@@ -203,7 +203,11 @@ def lora(found: Found) -> str:
         if len(table):
             name = NAMES[method.removesuffix("+lora")] + (", LoRA" if method.endswith("+lora") else "")
             lines.append(f"| {task} | {name} | " + " | ".join(f"{100 * mean:.1f}" for mean in table.mean(0)) + " |")
-    return "\n".join(["**LoRA** (rank 16) beside full fine-tuning, in percent.", "", *lines])
+    intro = (
+        "**LoRA** (rank 16) beside full fine-tuning, in percent, mean over the seeds that are there; each at the best of "
+        "the learning rates tried with it."
+    )
+    return "\n".join([intro, "", *lines])
 
 
 def conflict(found: Found) -> str:
