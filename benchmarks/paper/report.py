@@ -204,8 +204,8 @@ def lora(found: Found) -> str:
             name = NAMES[method.removesuffix("+lora")] + (", LoRA" if method.endswith("+lora") else "")
             lines.append(f"| {task} | {name} | " + " | ".join(f"{100 * mean:.1f}" for mean in table.mean(0)) + " |")
     intro = (
-        "**LoRA** (rank 16) beside full fine-tuning, in percent, mean over the seeds that are there; each at the best of "
-        "the learning rates tried with it."
+        "**LoRA** (rank 16) beside full fine-tuning, in percent, mean over the seeds that are there; each at the best "
+        "of the learning rates tried with it."
     )
     return "\n".join([intro, "", *lines])
 
