@@ -75,12 +75,20 @@ def test_a_model_runs_from_data_to_results(paper, model, tmp_path, monkeypatch, 
     assert "0 runs are missing" in capsys.readouterr().out
 
 
-def test_a_recipe_needs_its_teacher_first(paper, tmp_path, monkeypatch):
+def test_a_recipe_brings_its_plain_fine_tuning(paper, tmp_path, monkeypatch, capsys):
     folder = weights(tmp_path / "weights", "bert-base")
     shape = ["--model", "bert-base", "--weights", str(folder), "--tasks", "sst2", "--rows", "12", "--seeds", "0"]
-    monkeypatch.setattr(sys, "argv", ["run.py", *shape, "--methods", "after-0.3", "--learning-rates", "1e-3"])
-    with pytest.raises(SystemExit, match="first run --methods multi-model"):
-        paper.main()
+    asked = [*shape, "--epochs", "1", "--threads", "1", "--float32", "--learning-rates", "1e-3"]
+    monkeypatch.setattr(sys, "argv", ["run.py", *asked, "--methods", "after-cut-first"])
+    paper.main()
+    shown = capsys.readouterr().out
+    plain = paper.plan.Run("sst2", "multi-model", 0, 1e-3, "bert-base", 1)
+    recipe = paper.plan.Run("sst2", "after-cut-first", 0, 1e-3, "bert-base", 1)
+    assert "2 runs are missing" in shown and shown.index(plain.name) < shown.index(recipe.name)
+    assert recipe.read()["settings"]["plain"] == plain.name
+    begun = AutoModelForSequenceClassification.from_pretrained(plain.full_depth_model)
+    first = AutoModelForSequenceClassification.from_pretrained(plain.folder / "exit_1")
+    assert (begun.config.num_hidden_layers, first.config.num_hidden_layers) == (12, 1)
 
 
 def test_the_hub_ids_and_exits_of_the_paper(paper):
@@ -101,3 +109,24 @@ def test_differences_in_pairs(paper):
     assert p_value(np.ones(12)) == "< 0.001" and p_value(np.ones(3)) == "0.250"
     found = {("rte", "sweet", 0): {}, ("rte", "joint", 0): {}, ("rte", "sweet", 1): {}, ("cola", "joint", 0): {}}
     assert complete(found, ("sweet", "joint")) == [("rte", 0)]
+
+
+def test_the_first_seed_chooses_the_learning_rate(paper):
+    plan = paper.plan
+    asked = plan.Plan(("rte",), ("sweet",), (0, 1), (1e-5, 1e-4, 1e-3))
+    assert [run.name for run in asked.missing()][-1] == "rte-sweet-1-0.0001", "nothing tried yet: the middle one"
+
+    def ran(seed, rate, scores):
+        path = plan.Run("rte", "sweet", seed, rate).path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"pool": {"score": scores}, "settings": {"learning_rate": rate}, "seconds": 1}))
+
+    ran(0, 1e-5, [0.5, 0.6])
+    ran(0, 1e-4, [0.4, 0.5])
+    ran(0, 1e-3, [0.6, 0.7])
+    ran(1, 1e-4, [0.9, 0.9])
+    like = plan.Run("rte", "sweet", 0, 0.0)
+    assert plan.by_learning_rate(like) == pytest.approx({1e-5: 0.55, 1e-4: 0.45, 1e-3: 0.65})
+    assert plan.reported("rte", "sweet", 1) is None, "its only run is of another rate"
+    assert [run.name for run in asked.missing()] == ["rte-sweet-1-0.001"]
+    assert plan.best_learning_rate(like, (1e-5, 1e-4)) == 1e-5

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import itertools
 import json
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fine_tuning import METHODS as KNOWN
+from fine_tuning import MULTI_MODEL
 from record import RESULTS, RUNS
 
 TASKS = ("cola", "rte", "sst2", "mnli", "qnli", "ag_news")
-METHODS = ("multi-model", "sweet", "joint", "paper")
+METHODS = (MULTI_MODEL, "sweet", "joint", "paper")
 RECIPE = "after-cut-first"
 NAMES = {
     "sweet": "SWEET",
     "paper": "SWEET as published",
     "joint": "Early-Exit",
-    "multi-model": "Multi-Model",
+    MULTI_MODEL: "Multi-Model",
     RECIPE: "recipe",
 }
 METRIC = {"cola": "matthews"}  # of the others: accuracy
@@ -53,7 +55,7 @@ MODELS = {
 # Minutes of `sweet` on 6000 rows for two epochs, one core of AMD Zen 4 in bfloat16, scoring included, MiniLM; what is
 # done corrects them.
 _MINUTES = {"cola": 2.5, "rte": 2.5, "sst2": 2.5, "mnli": 7, "qnli": 7.5, "ag_news": 8}
-_TIMES = {"multi-model": 2.2}
+_TIMES = {MULTI_MODEL: 2.2}
 _SIZE = {"minilm": 1.0, "bert-base": 8.0, "bert-large": 28.0, "deberta-base": 14.0, "deberta-large": 50.0}
 
 
@@ -86,6 +88,11 @@ class Run:
         return RUNS / "paper" / self.name
 
     @property
+    def full_depth_model(self) -> Path:
+        """Of Multi-Model: the plain fine-tuning's folder."""
+        return self.folder / f"exit_{MODELS[self.model].exits[-1]}"
+
+    @property
     def minutes(self) -> float:
         """Expected, on one core."""
         return _MINUTES[self.task] * _TIMES.get(self.method, 1.0) * _SIZE[self.model] * self.epochs / EPOCHS
@@ -107,19 +114,25 @@ class Plan:
     epochs: float = EPOCHS
 
     def missing(self) -> Iterable[Run]:
-        """What to run next; what it says of a later seed depends on what was run until then."""
-        for seed, task, method in itertools.product(self.seeds, self.tasks, self.methods):
-            for run in self._runs(task, method, seed):
-                if not run.path.is_file():
-                    yield run
+        """What to run next; what it says of a later seed depends on what was run until then. Before a run that begins
+        from a plain fine-tuning comes that one, if its model is not there."""
+        for run in self._every():
+            if not run.path.is_file():
+                plain = plain_of(run)
+                if plain is not None and not plain.full_depth_model.is_dir():
+                    yield plain
+                yield run
 
     def minutes_left(self) -> tuple[int, float]:
         """How many runs are missing, and minutes for them on one core, by the pace of those that are there."""
-        every = [run for each in itertools.product(self.tasks, self.methods, self.seeds) for run in self._runs(*each)]
-        done = [(run, found) for run in every if (found := run.read())]
+        done = [(run, found) for run in self._every() if (found := run.read())]
         pace = sum(found["seconds"] / 60 for _, found in done) / sum(run.minutes for run, _ in done) if done else 1.0
-        missing = [run for run in every if not run.path.is_file()]
+        missing = set(self.missing())
         return len(missing), pace * sum(run.minutes for run in missing)
+
+    def _every(self) -> Iterable[Run]:
+        for seed, task, method in itertools.product(self.seeds, self.tasks, self.methods):
+            yield from self._runs(task, method, seed)
 
     def _runs(self, task: str, method: str, seed: int) -> list[Run]:
         first = Run(task, method, CHOSEN_ON_SEED, self.learning_rates[0], self.model, self.epochs)
@@ -130,20 +143,25 @@ class Plan:
         return [replace(first, seed=seed, learning_rate=rate) for rate in rates]
 
 
-def best_learning_rate(like: Run, learning_rates: Iterable[float] | None = None) -> float | None:
-    """The rate whose exits scored best, on average, on rows of the pool that were not trained on, with the first seed;
-    `None` if no rate was tried.
+def by_learning_rate(like: Run, learning_rates: Iterable[float] | None = None) -> dict[float, float]:
+    """Learning rate → mean score of the exits on rows of the pool that were not trained on, with the first seed; of the
+    rates that were tried.
 
     Args:
         like: a run that differs from those in rate and seed alone.
-        learning_rates: to choose from; `None` for all that were tried.
+        learning_rates: to choose from; `None` for all.
     """
     first = replace(like, seed=CHOSEN_ON_SEED)
     if learning_rates is None:
         every = (RESULTS / "paper").glob(f"*{first.task}-{first.method}-{CHOSEN_ON_SEED}-*.json")
         learning_rates = sorted({json.loads(path.read_text())["settings"]["learning_rate"] for path in every})
     tried = {rate: replace(first, learning_rate=rate).read() for rate in learning_rates}
-    scores = {rate: sum(found["pool"]["score"]) for rate, found in tried.items() if found}
+    return {rate: statistics.fmean(found["pool"]["score"]) for rate, found in tried.items() if found}
+
+
+def best_learning_rate(like: Run, learning_rates: Iterable[float] | None = None) -> float | None:
+    """The best of `by_learning_rate`; `None` if none was tried."""
+    scores = by_learning_rate(like, learning_rates)
     return max(scores, key=scores.get, default=None)
 
 
@@ -156,9 +174,10 @@ def reported(task: str, method: str, seed: int, model: str = "minilm", epochs: f
 
 
 def plain_of(run: Run) -> Run | None:
-    """The run whose full-depth model is the plain fine-tuning that goes with another: Multi-Model, of the same task,
-    seed, weights and epochs, with the best learning rate."""
-    return reported(run.task, "multi-model", run.seed, run.model, run.epochs)
+    """Multi-Model's run whose full-depth model is the plain fine-tuning that another begins from or is taught by, with
+    the same learning rate; `None` for a method without one."""
+    how = KNOWN[run.method]
+    return replace(run, method=MULTI_MODEL) if how is not None and how.needs_plain else None
 
 
 EVERY_METHOD = tuple(KNOWN)

@@ -19,7 +19,19 @@ from report import write
 
 from paper import pictures, recipes
 from paper.paired import Found, complete, mean_and_error, p_value
-from paper.plan import EVERY_METHOD, METHODS, NAMES, RECIPE, SEEDS, TASKS, reported
+from paper.plan import (
+    CHOSEN_ON_SEED,
+    EVERY_METHOD,
+    LEARNING_RATES,
+    METHODS,
+    NAMES,
+    RECIPE,
+    SEEDS,
+    TASKS,
+    Run,
+    by_learning_rate,
+    reported,
+)
 from paper.run import at_budgets
 
 
@@ -35,6 +47,7 @@ def main() -> None:
     write(
         "docs/paper.md",
         what_ran(paper),
+        learning_rates({key: result for key, result in found.items() if key[1] in NAMES}),
         scores(paper),
         claims(paper),
         areas(paper),
@@ -65,18 +78,36 @@ def what_ran(found: Found) -> str:
     wanted = len(TASKS) * len(METHODS) * len(SEEDS)
     hours = sum(result["seconds"] for result in found.values()) / 3600
     latest = max(found.values(), key=lambda result: result["date"])
-    rates = {}
-    for (task, method, _), result in found.items():
-        rates.setdefault(method, {})[task] = result["settings"]["learning_rate"]
     settings = latest["settings"]
-    chosen = "; ".join(
-        f"{NAMES[method]} {', '.join(f'{task} {rate:g}' for task, rate in by_task.items())}"
-        for method, by_task in rates.items()
-    )
     return (
         f"**{len(found)} of {wanted} runs are there**, {hours:.1f} hours of one core in all; {settings['epochs']:g} "
-        f"epochs in batches of {settings['batch_size']}. Learning rates: {chosen}. Last run: {foot(latest)}"
+        f"epochs in batches of {settings['batch_size']}. Last run: {foot(latest)}"
     )
+
+
+def learning_rates(found: Found) -> str:
+    """What chose every method's learning rate."""
+    lines = [
+        "| task | method | " + " | ".join(f"{rate:g}" for rate in LEARNING_RATES) + " |",
+        "|---" * (len(LEARNING_RATES) + 2) + "|",
+    ]
+    for task, method in itertools.product(TASKS, sorted({method for _, method, _ in found}, key=list(NAMES).index)):
+        tried = by_learning_rate(Run(task, method, CHOSEN_ON_SEED, 0.0))
+        best = max(tried.values(), default=None)
+        cells = [_cell_of_rate(tried.get(rate), best) for rate in LEARNING_RATES]
+        if tried:
+            lines.append(f"| {task} | {NAMES[method]} | " + " | ".join(cells) + " |")
+    intro = (
+        f"**Learning rates**: mean score of the exits on rows of the training pool, seed {CHOSEN_ON_SEED}, in percent. "
+        "The best is used with every seed."
+    )
+    return "\n".join([intro, "", *lines])
+
+
+def _cell_of_rate(score: float | None, best: float | None) -> str:
+    if score is None:
+        return "–"
+    return f"**{100 * score:.1f}**" if score == best else f"{100 * score:.1f}"
 
 
 def scores(found: Found) -> str:

@@ -8,8 +8,8 @@
 At most 6000 training rows, two epochs, batches of 16, as in the paper, and the paper's exits. Every run is scored on
 rows of the training pool that it was not trained on, which choose learning rates and recipes, and on validation rows,
 which are only reported. A run's model and its logits stay in `benchmarks/runs/paper`, its scores in
-`benchmarks/results/paper`. Recipes need Multi-Model's run of the same task and seed, whose full-depth model is their
-teacher.
+`benchmarks/results/paper`. A recipe begins from, or is taught by, the full-depth model of Multi-Model's run with the
+same task, seed and learning rate, which is run first if it is not there.
 """
 
 from __future__ import annotations
@@ -92,11 +92,7 @@ def one(run: plan.Run, options: argparse.Namespace) -> dict[str, Any]:
     )
     how = METHODS[run.method]
     conflict = None if how is None else GradientConflictCallback(CONFLICT_EVERY)
-    plain = plan.plain_of(run) if how is not None and how.needs_plain else None
-    if how is not None and how.needs_plain and plain is None:
-        raise SystemExit(
-            f"{run.name} needs a plain fine-tuning: first run --methods multi-model of that task and seed."
-        )
+    plain = plan.plain_of(run)
     artifact, training_seconds = fine_tune(
         run.method,
         *rows,
@@ -104,7 +100,7 @@ def one(run: plan.Run, options: argparse.Namespace) -> dict[str, Any]:
         settings,
         run.folder,
         [] if conflict is None else [conflict],
-        None if plain is None else plain.folder / f"exit_{settings.exits[-1]}",
+        None if plain is None else plain.full_depth_model,
     )
     model = SweetModelForSequenceClassification.from_pretrained(artifact.directory)
     metric = plan.METRIC.get(run.task, "accuracy")
