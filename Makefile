@@ -36,7 +36,7 @@ help:
 	@echo 'make test-amx       the native engine on emulated processors, with and without AMX'
 	@echo 'make test-sanitize  the native engine under address and undefined-behaviour sanitizers'
 	@echo 'make bench          every engine that can be had, side by side; with the IPEX environment if it is there'
-	@echo 'make paper          what is missing of the figures of the SWEET paper, and docs/paper.md: days on two cores'
+	@echo 'make paper          what is missing of the figures of the SWEET paper, and docs/paper.md: hours'
 	@echo 'make lint           ruff: rules and format'
 	@echo 'make clean          remove what runs, tests and builds left behind; the environments stay'
 	@echo

@@ -56,6 +56,27 @@ def by_layers(result: dict[str, Any]) -> np.ndarray:
     return at_budgets(result["validation"]["curves"]["max_probability"], result["layers_run"], SHARES * depth)
 
 
+def clock(tasks: dict[str, Any], path: Path) -> None:
+    """Score over time as a share of the full depth's in float32, averaged over the tasks; INT8 dashed."""
+    figure, panels = _panels(1, width=5.2)
+    full = {task: found["full"]["float32"] for task, found in tasks.items()}
+    for precision, style in (("float32", "-"), ("int8", "--")):
+        for method in dict.fromkeys(method for found in tasks.values() for method in found["curves"][precision]):
+            spent = {
+                task: np.array(sorted(found["curves"][precision][method])).T / [[full[task]], [1.0]]
+                for task, found in tasks.items()
+            }
+            cheapest = max(shares[0] for shares, _ in spent.values())
+            dearest = max(shares[-1] for shares, _ in spent.values())
+            shares = np.linspace(cheapest, min(dearest, 1.0), 60)
+            height = 100 * np.mean([np.interp(shares, *points) for points in spent.values()], axis=0)
+            label = NAMES[method] if precision == "float32" else None
+            panels[0].plot(shares, height, style, color=COLOURS[method], label=label)
+    panels[0].set_xlabel("time, share of the full depth's in float32 (dashed: INT8)")
+    panels[0].set_ylabel(f"score, %, mean of {len(tasks)} tasks")
+    _finish(figure, panels, path, columns=2)
+
+
 def conflict(found: Found, path: Path) -> None:
     """Heat maps: layers by pairs of exits."""
     pairs = pairs_of(found)

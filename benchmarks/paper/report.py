@@ -44,6 +44,10 @@ def main() -> None:
     pictures.scores(paper, docs / "paper_exits.png")
     pictures.curves(paper, docs / "paper_curves.png")
     pictures.conflict(paper, docs / "paper_conflict.png")
+    path = RESULTS / "paper_clock.json"
+    timed = json.loads(path.read_text()) if path.is_file() else None
+    if timed:
+        pictures.clock(timed["tasks"], docs / "paper_clock.png")
     write(
         "docs/paper.md",
         what_ran(paper),
@@ -51,7 +55,7 @@ def main() -> None:
         scores(paper),
         claims(paper),
         areas(paper),
-        clock(),
+        clock(timed) if timed else "",
         criteria(paper),
         lora(found),
         conflict(paper),
@@ -182,24 +186,19 @@ def areas(found: Found) -> str:
     return "\n".join([intro, "", *lines])
 
 
-def clock() -> str:
+def clock(result: dict[str, Any]) -> str:
     """Area under the curve by the clock, of float32 and INT8."""
-    path = RESULTS / "paper_clock.json"
-    if not path.is_file():
-        return ""
-    result = json.loads(path.read_text())
     tasks = result["tasks"]
-    columns = [(task, precision) for task in tasks for precision in tasks[task]["full"]]
-    heads = " | ".join(f"{task}, {precision}" for task, precision in columns)
-    lines = [f"| method | {heads} |", "|---" * (len(columns) + 1) + "|"]
-    for method in dict.fromkeys(method for task in tasks.values() for method in task["curves"]["float32"]):
-        cells = []
-        for task, precision in columns:
-            curves, full = tasks[task]["curves"][precision], tasks[task]["full"][precision]
-            budgets = np.linspace(min(cost for cost, _ in curves["sweet"]), full, 51)
-            spent = np.array(sorted(curves[method])).T if method in curves else None
-            cells.append("–" if spent is None else f"{100 * np.interp(budgets, *spent).mean():.1f}")
-        lines.append(f"| {NAMES.get(method, method)} | " + " | ".join(cells) + " |")
+    lines = ["| method | " + " | ".join((*tasks, "mean")) + " |", "|---" * (len(tasks) + 2) + "|"]
+    for precision in ("float32", "int8"):
+        for method in dict.fromkeys(method for task in tasks.values() for method in task["curves"][precision]):
+            areas = []
+            for of_task in tasks.values():
+                curves, full = of_task["curves"][precision], of_task["full"][precision]
+                budgets = np.linspace(min(cost for cost, _ in curves["sweet"]), full, 51)
+                areas.append(100 * np.interp(budgets, *np.array(sorted(curves[method])).T).mean())
+            cells = " | ".join(f"{value:.1f}" for value in (*areas, np.mean(areas)))
+            lines.append(f"| {NAMES[method]}, {'INT8' if precision == 'int8' else precision} | {cells} |")
     full = "; ".join(f"{task} {', '.join(f'{ms:.2f}' for ms in tasks[task]['full'].values())}" for task in tasks)
     intro = (
         "**By the clock**: the score averaged over budgets of milliseconds from everyone leaving at the first exit to "
