@@ -22,7 +22,6 @@ from paper.paired import Found, complete, mean_and_error, p_value
 from paper.plan import (
     CHOSEN_ON_SEED,
     EVERY_METHOD,
-    LEARNING_RATES,
     METHODS,
     NAMES,
     RECIPE,
@@ -51,7 +50,7 @@ def main() -> None:
     write(
         "docs/paper.md",
         what_ran(paper),
-        learning_rates({key: result for key, result in found.items() if key[1] in NAMES}),
+        learning_rates(),
         scores(paper),
         claims(paper),
         areas(paper),
@@ -89,17 +88,17 @@ def what_ran(found: Found) -> str:
     )
 
 
-def learning_rates(found: Found) -> str:
+def learning_rates() -> str:
     """What chose every method's learning rate."""
-    lines = [
-        "| task | method | " + " | ".join(f"{rate:g}" for rate in LEARNING_RATES) + " |",
-        "|---" * (len(LEARNING_RATES) + 2) + "|",
-    ]
-    for task, method in itertools.product(TASKS, sorted({method for _, method, _ in found}, key=list(NAMES).index)):
-        tried = by_learning_rate(Run(task, method, CHOSEN_ON_SEED, 0.0))
-        best = max(tried.values(), default=None)
-        cells = [_cell_of_rate(tried.get(rate), best) for rate in LEARNING_RATES]
-        if tried:
+    tried = {
+        (task, method): by_learning_rate(Run(task, method, CHOSEN_ON_SEED, 0.0))
+        for task, method in itertools.product(TASKS, (*METHODS, RECIPE))
+    }
+    rates = sorted({rate for scores in tried.values() for rate in scores})
+    lines = ["| task | method | " + " | ".join(f"{rate:g}" for rate in rates) + " |", "|---" * (len(rates) + 2) + "|"]
+    for (task, method), scores in tried.items():
+        if scores:
+            cells = [_cell_of_rate(scores.get(rate), max(scores.values())) for rate in rates]
             lines.append(f"| {task} | {NAMES[method]} | " + " | ".join(cells) + " |")
     intro = (
         f"**Learning rates**: mean score of the exits on rows of the training pool, seed {CHOSEN_ON_SEED}, in percent. "
@@ -108,7 +107,7 @@ def learning_rates(found: Found) -> str:
     return "\n".join([intro, "", *lines])
 
 
-def _cell_of_rate(score: float | None, best: float | None) -> str:
+def _cell_of_rate(score: float | None, best: float) -> str:
     if score is None:
         return "–"
     return f"**{100 * score:.1f}**" if score == best else f"{100 * score:.1f}"
