@@ -169,7 +169,7 @@ def cost() -> str:
 
 def prototypes() -> str:
     """What was tried in prototypes, first trials first."""
-    paths = (RESULTS / f"recipes_{which}_trials.json" for which in ("first", "second"))
+    paths = (RESULTS / f"recipes_{which}_trials.json" for which in ("first", "second", "third"))
     return "\n\n".join(_of_prototypes(json.loads(path.read_text())) for path in paths if path.is_file())
 
 
