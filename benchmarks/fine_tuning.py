@@ -1,4 +1,4 @@
-"""Fine-tuning the pretrained weights by one method, with one seed: SWEET, its baselines, and what lies between."""
+"""Fine-tuning the pretrained weights by one method, with one seed: SWEET, its baselines, and what else was tried."""
 
 from __future__ import annotations
 
@@ -10,6 +10,15 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from ideas import (
+    Idea,
+    adapters,
+    earlier_logits,
+    first_layer_held_to_plain,
+    opening_cuts,
+    rate_of_heads,
+    rate_of_segments,
+)
 from record import pretrained
 from transformers import (
     AutoModelForSequenceClassification,
@@ -37,12 +46,16 @@ class Method:
         taught: whether every exit learns from the plain fine-tuning of the same rows with the same seed.
         begins_plain: whether training begins with its weights, instead of the pretrained ones.
         lora: rank of low-rank adapters to train instead of the whole model; 0 for none.
+        idea: what else changes the Trainer before it trains.
+        exportable: whether an artifact can be made of what comes out.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
     taught: bool = False
     begins_plain: bool = False
     lora: int = 0
+    idea: Idea | None = None
+    exportable: bool = True
 
     @property
     def needs_plain(self) -> bool:
@@ -50,28 +63,52 @@ class Method:
         return self.taught or self.begins_plain
 
 
+def _after_plain(scale: Any, idea: Idea | None = None, **more: Any) -> Method:
+    """Exits trained after the plain fine-tuning, with a share of the gradient through each cut."""
+    return Method(dict(gradient_scale=scale, learn_to_exit=True), begins_plain=True, idea=idea, **more)
+
+
+def _taught_too(scale: Any) -> Method:
+    return Method(dict(gradient_scale=scale, distillation=0.7), taught=True, begins_plain=True)
+
+
 MULTI_MODEL = "multi-model"
 GRADED = (0.1, 0.3162, 1.0)  # for four exits: rises evenly in its logarithm
+LOW = (0.01, 0.0316, 0.1)
 # `None`: independent models. What exits learn of being right moves no other weight.
 METHODS: dict[str, Method | None] = {
     MULTI_MODEL: None,
     "sweet": Method(dict(learn_to_exit=True)),
     "joint": Method(dict(mode="joint", learn_to_exit=True)),
     "paper": Method(dict(mode="paper", learn_to_exit=True)),
-    "sweet+0.1": Method(dict(gradient_scale=0.1, learn_to_exit=True)),
-    "sweet+0.1+teacher": Method(dict(gradient_scale=0.1, distillation=0.7), taught=True),
-    "after-0": Method(dict(learn_to_exit=True), begins_plain=True),
-    "after-0.1": Method(dict(gradient_scale=0.1, learn_to_exit=True), begins_plain=True),
-    "after-0.3": Method(dict(gradient_scale=0.3, learn_to_exit=True), begins_plain=True),
-    "after-0.1+teacher": Method(dict(gradient_scale=0.1, distillation=0.7), taught=True, begins_plain=True),
-    "graded": Method(dict(gradient_scale=GRADED, learn_to_exit=True)),
-    "after-graded": Method(dict(gradient_scale=GRADED, learn_to_exit=True), begins_plain=True),
-    "cut-first": Method(dict(gradient_scale="cut_first", learn_to_exit=True)),
-    "after-cut-first": Method(dict(gradient_scale="cut_first", learn_to_exit=True), begins_plain=True),
-    "after-0.3+teacher": Method(dict(gradient_scale=0.3, distillation=0.7), taught=True, begins_plain=True),
-    "after-joint": Method(dict(mode="joint", learn_to_exit=True), begins_plain=True),
     "sweet+lora": Method(dict(learn_to_exit=True), lora=16),
     "joint+lora": Method(dict(mode="joint", learn_to_exit=True), lora=16),
+    "after-cut-first": _after_plain("cut_first"),  # the recipe
+    # What else was tried.
+    "sweet+0.1": Method(dict(gradient_scale=0.1, learn_to_exit=True)),
+    "sweet+0.1+teacher": Method(dict(gradient_scale=0.1, distillation=0.7), taught=True),
+    "graded": Method(dict(gradient_scale=GRADED, learn_to_exit=True)),
+    "opening": Method(dict(gradient_scale=LOW, learn_to_exit=True), idea=opening_cuts(LOW, GRADED)),
+    "cut-first": Method(dict(gradient_scale="cut_first", learn_to_exit=True)),
+    "after-joint": Method(dict(mode="joint", learn_to_exit=True), begins_plain=True),
+    "after-0": _after_plain(0.0),
+    "after-0.1": _after_plain(0.1),
+    "after-0.1+teacher": _taught_too(0.1),
+    "after-0.3": _after_plain(0.3),
+    "after-0.3+teacher": _taught_too(0.3),
+    "after-graded": _after_plain(GRADED),
+    "after-cut-graded": _after_plain((0.0, *GRADED[1:])),
+    "after-0.01-first": _after_plain((0.01, 1.0, 1.0)),
+    "after-cut-first+teacher": _taught_too("cut_first"),
+    "after-cut-first+agreement": Method(dict(gradient_scale="cut_first", distillation=0.7), begins_plain=True),
+    "after-cut-first+first-x2": _after_plain("cut_first", rate_of_segments(2.0, 1.0, 1.0, 1.0)),
+    "after-cut-first+first-x2-others-half": _after_plain("cut_first", rate_of_segments(2.0, 0.5, 0.5, 0.5)),
+    "after-cut-first+heads-x10": _after_plain("cut_first", rate_of_heads(10.0)),
+    "after-cut-first+held": _after_plain("cut_first", first_layer_held_to_plain(1.0)),
+    "after-cut-first+adapters": _after_plain("cut_first", adapters(64), exportable=False),
+    "after-cut-first+earlier": Method(
+        dict(gradient_scale="cut_first"), begins_plain=True, idea=earlier_logits(), exportable=False
+    ),
 }
 
 
@@ -94,6 +131,21 @@ class Settings:
     bf16: bool = False
 
 
+@dataclass(frozen=True)
+class FineTuned:
+    """What came out.
+
+    Args:
+        artifact: written into the folder; `None` of what cannot be exported.
+        model: with its exits on it; `None` of a cascade.
+        seconds: of training, all of a cascade's models together.
+    """
+
+    artifact: Artifact | None
+    model: torch.nn.Module | None
+    seconds: float
+
+
 def fine_tune(
     method: str,
     texts: Sequence[Any],
@@ -103,20 +155,16 @@ def fine_tune(
     folder: Path,
     callbacks: Sequence[TrainerCallback] = (),
     plain: Path | None = None,
-) -> tuple[Artifact, float]:
+) -> FineTuned:
     """Trains and writes the artifact into a folder.
 
     Args:
         callbacks: more of them, after `SweetCallback`; not for Multi-Model.
         plain: a plain fine-tuning, for methods that need one: the folder of Multi-Model's full-depth model.
-
-    Returns:
-        the artifact, and seconds of training, all of a cascade's models together.
     """
     weights = settings.weights or pretrained()
     tokenizer = AutoTokenizer.from_pretrained(weights, model_max_length=MAX_LENGTH)
-    columns = [list(texts)] if isinstance(texts[0], str) else [list(column) for column in zip(*texts, strict=True)]
-    dataset = Dataset.from_dict({**tokenizer(*columns, truncation=True), "labels": list(labels)})
+    dataset = Dataset.from_dict({**tokenizer(*columns_of(texts), truncation=True), "labels": list(labels)})
     collator = DataCollatorWithPadding(tokenizer)
 
     def make_model(start: Any) -> torch.nn.Module:
@@ -150,12 +198,21 @@ def fine_tune(
             make_model(weights), settings.exits, lambda model, exit_: make_trainer(model, f"exit-{exit_}", [])
         )
         seconds = time.perf_counter() - start
-        return save_cascade(models, folder, tokenizer), seconds
+        return FineTuned(save_cascade(models, folder, tokenizer), None, seconds)
     teacher = {"teacher": AutoModelForSequenceClassification.from_pretrained(plain)} if how.taught else {}
     model = make_model(plain if how.begins_plain else weights)
     model = with_lora(model, how.lora) if how.lora else model
     sweet = SweetCallback(exits=settings.exits, **how.options, **teacher)
     trainer = make_trainer(model, "all", [sweet, *callbacks])
+    if how.idea:
+        how.idea(trainer, plain)
     trainer.train()
     seconds = time.perf_counter() - start
-    return save_artifact(trainer.model, folder, tokenizer), seconds
+    artifact = save_artifact(trainer.model, folder, tokenizer) if how.exportable else None
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # without autocast
+    return FineTuned(artifact, model, seconds)
+
+
+def columns_of(texts: Sequence[Any]) -> list[list[str]]:
+    """What a tokenizer takes: all first sentences, and of pairs all second ones."""
+    return [list(texts)] if isinstance(texts[0], str) else [list(column) for column in zip(*texts, strict=True)]

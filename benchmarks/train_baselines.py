@@ -20,7 +20,7 @@ from record import RUNS, provenance, read_task, write_result
 
 from itrex_sweet import SweetModelForSequenceClassification
 
-TRAINED_ALONE = [method for method in METHODS if "teacher" not in method]
+TRAINED_ALONE = [name for name, how in METHODS.items() if how is None or not how.needs_plain]
 
 
 def main() -> None:
@@ -51,10 +51,10 @@ def train(options: argparse.Namespace, method: str, seed: int, folder: Path) -> 
     texts, labels = read_task(options.task, "train", options.rows)
     names = ("epochs", "learning_rate", "batch_size", "bf16")
     settings = Settings(tuple(options.exits), **{name: getattr(options, name) for name in names})
-    artifact, seconds = fine_tune(method, texts, labels, seed, settings, folder)
+    tuned = fine_tune(method, texts, labels, seed, settings, folder)
     figures = {
-        "accuracy": accuracy_per_exit(artifact.directory, options.task),
-        "seconds": round(seconds),
+        "accuracy": accuracy_per_exit(tuned.artifact.directory, options.task),
+        "seconds": round(tuned.seconds),
         "commit": provenance()["commit"],
     }
     (folder / "figures.json").write_text(json.dumps(figures))

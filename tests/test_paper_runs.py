@@ -40,7 +40,7 @@ def paper(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(plan, "RUNS", tmp_path / "runs")
     yield run
-    for name in [name for name in sys.modules if name.split(".")[0] in ("paper", "record", "fine_tuning")]:
+    for name in [name for name in sys.modules if name.split(".")[0] in ("paper", "record", "fine_tuning", "ideas")]:
         del sys.modules[name]
 
 
@@ -89,6 +89,36 @@ def test_a_recipe_brings_its_plain_fine_tuning(paper, tmp_path, monkeypatch, cap
     begun = AutoModelForSequenceClassification.from_pretrained(plain.full_depth_model)
     first = AutoModelForSequenceClassification.from_pretrained(plain.folder / "exit_1")
     assert (begun.config.num_hidden_layers, first.config.num_hidden_layers) == (12, 1)
+
+
+def test_what_was_tried_changes_what_is_learned(paper, tmp_path, monkeypatch):
+    import numpy as np
+    from fine_tuning import METHODS, Method
+    from ideas import rate_of_heads
+
+    folder = weights(tmp_path / "weights", "bert-base")
+    shape = ["--model", "bert-base", "--weights", str(folder), "--tasks", "sst2", "--rows", "12", "--seeds", "0"]
+    asked = [*shape, "--epochs", "3", "--threads", "1", "--float32", "--learning-rates", "1e-2"]
+    as_before = Method({"gradient_scale": "cut_first", "learn_to_exit": True}, begins_plain=True, idea=rate_of_heads(1))
+    monkeypatch.setitem(METHODS, "after-cut-first+same", as_before)
+    monkeypatch.setattr(paper.plan, "EVERY_METHOD", tuple(METHODS))
+    ideas = [name for name, how in METHODS.items() if how is not None and how.idea is not None]
+    monkeypatch.setattr(sys, "argv", ["run.py", *asked, "--methods", "after-cut-first", "graded", *ideas])
+    paper.main()
+
+    def said(method):
+        run = paper.plan.Run("sst2", method, 0, 1e-2, "bert-base", 3)
+        return np.load(run.folder / "pool.npz")["logits"]
+
+    assert np.array_equal(said("after-cut-first+same"), said("after-cut-first"))
+    for name in set(ideas) - {"after-cut-first+same"}:
+        other = "graded" if name == "opening" else "after-cut-first"
+        assert said(name).shape == said(other).shape and np.abs(said(name) - said(other)).max() > 1e-6, name
+    assert {name for name in ideas if not METHODS[name].exportable} == {
+        name
+        for name in ideas
+        if not (paper.plan.Run("sst2", name, 0, 1e-2, "bert-base", 3).folder / "config.json").exists()
+    }
 
 
 def test_the_hub_ids_and_exits_of_the_paper(paper):

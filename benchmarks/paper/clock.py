@@ -1,11 +1,11 @@
 """Speed–accuracy curves by the clock, of the runs that are there: float32 and INT8 on the native engine.
 
     python benchmarks/paper/clock.py --prepare      # quantizes what is not quantized yet
-    python benchmarks/paper/clock.py                # times, on an idle machine: a minute a task
+    python benchmarks/paper/clock.py                # times, on an idle machine: a minute or two a task
 
 What a row takes to each exit is measured on this machine by `itrex_sweet.calibration.costs`, per task, precision and
-architecture, batches of 32; where rows leave comes from what every exit said of the validation rows. Cascades are not
-quantized.
+architecture, batches of 32; where rows leave comes from what every exit of each seed's model says of the validation
+rows. A seed whose models are not there is left out. Cascades are not quantized.
 """
 
 from __future__ import annotations
@@ -31,21 +31,20 @@ from paper.run import MAX_LENGTH, POINTS, TRAINED, training_rows
 
 BATCH, OBSERVED = 32, 200
 FLOAT32, INT8 = "float32", "int8"
-METHODS = ("multi-model", "sweet", "joint", plan.RECIPE)
+METHODS = (plan.MULTI_MODEL, "sweet", "joint", plan.RECIPE)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=plan.TASKS, default=plan.TASKS)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=plan.SEEDS)
     parser.add_argument("--prepare", action="store_true", help="only quantize")
     options = parser.parse_args()
-    result: dict[str, Any] = {**provenance(), "settings": {"batch": BATCH, "seed": options.seed}, "tasks": {}}
+    result: dict[str, Any] = {**provenance(), "settings": {"batch": BATCH}, "tasks": {}}
     for task in options.tasks:
-        runs = {method: plan.reported(task, method, options.seed) for method in METHODS}
-        runs = {method: run for method, run in runs.items() if run is not None and run.folder.is_dir()}
-        for method, run in runs.items():
-            if method != "multi-model":
+        runs = {seed: runs for seed in options.seeds if (runs := trained(task, seed))}
+        for run in (run for of_seed in runs.values() for run in of_seed.values()):
+            if run.method != plan.MULTI_MODEL:
                 quantize(run)
         if not options.prepare and runs:
             refuse_busy_machine()
@@ -54,6 +53,12 @@ def main() -> None:
             print(task, {name: round(value, 3) for name, value in result["tasks"][task]["full"].items()}, flush=True)
     if not options.prepare:
         print(path)
+
+
+def trained(task: str, seed: int) -> dict[str, plan.Run]:
+    """Every method's reported run, if the models of all are there."""
+    runs = {method: plan.reported(task, method, seed) for method in METHODS}
+    return runs if all(run is not None and run.folder.is_dir() for run in runs.values()) else {}
 
 
 def quantize(run: plan.Run) -> Path:
@@ -66,27 +71,29 @@ def quantize(run: plan.Run) -> Path:
     return folder
 
 
-def of_task(task: str, runs: dict[str, plan.Run]) -> dict[str, Any]:
-    """Curves of every method and precision, in milliseconds per row."""
+def of_task(task: str, runs: dict[int, dict[str, plan.Run]]) -> dict[str, Any]:
+    """Curves of every precision, method and seed, in milliseconds per row."""
     texts, labels = read_task(task, "validation")
     metric = METRICS[plan.METRIC.get(task, "accuracy")]
     costs: dict[tuple[bool, str], RowCosts] = {}
     curves: dict[str, dict[str, list]] = {FLOAT32: {}, INT8: {}}
-    for method, run in runs.items():
-        for precision in (FLOAT32,) if method == "multi-model" else (FLOAT32, INT8):
+    for run in (run for of_seed in runs.values() for run in of_seed.values()):
+        cascade = run.method == plan.MULTI_MODEL
+        for precision in (FLOAT32,) if cascade else (FLOAT32, INT8):
             folder = run.folder if precision == FLOAT32 else quantize(run)
             model = SweetModelForSequenceClassification.from_pretrained(folder)
             batch = model.read(texts, MAX_LENGTH)
-            kind = (method == "multi-model", precision)
+            kind = (cascade, precision)
             if kind not in costs:  # of one architecture, whatever the weights
                 costs[kind] = measure_costs(model, batch, (BATCH,), "max_probability").of(batch.lengths, BATCH)
-            curves[precision][method] = curve(ExitOutcomes.observe(model, batch, labels), costs[kind], metric)
+            found = curve(ExitOutcomes.observe(model, batch, labels), costs[kind], metric)
+            curves[precision].setdefault(run.method, []).append(found)
     full = {
         precision: round(float(each.through[:, -1].mean()), 5)
         for (cascade, precision), each in costs.items()
         if not cascade
     }
-    return {"rows": len(labels), "full": full, "curves": curves}
+    return {"rows": len(labels), "seeds": list(runs), "full": full, "curves": curves}
 
 
 def curve(outcomes: ExitOutcomes, costs: RowCosts, metric: Any) -> list[list[float]]:

@@ -57,24 +57,34 @@ def by_layers(result: dict[str, Any]) -> np.ndarray:
 
 
 def clock(tasks: dict[str, Any], path: Path) -> None:
-    """Score over time as a share of the full depth's in float32, averaged over the tasks; INT8 dashed."""
+    """Score over time as a share of the full depth's in float32, averaged over the tasks and seeds; INT8 dashed."""
     figure, panels = _panels(1, width=5.2)
-    full = {task: found["full"]["float32"] for task, found in tasks.items()}
     for precision, style in (("float32", "-"), ("int8", "--")):
         for method in dict.fromkeys(method for found in tasks.values() for method in found["curves"][precision]):
-            spent = {
-                task: np.array(sorted(found["curves"][precision][method])).T / [[full[task]], [1.0]]
-                for task, found in tasks.items()
-            }
-            cheapest = max(shares[0] for shares, _ in spent.values())
-            dearest = max(shares[-1] for shares, _ in spent.values())
-            shares = np.linspace(cheapest, min(dearest, 1.0), 60)
-            height = 100 * np.mean([np.interp(shares, *points) for points in spent.values()], axis=0)
+            shares, height = by_time(tasks, precision, method)
             label = NAMES[method] if precision == "float32" else None
-            panels[0].plot(shares, height, style, color=COLOURS[method], label=label)
+            panels[0].plot(shares, 100 * height, style, color=COLOURS[method], label=label)
     panels[0].set_xlabel("time, share of the full depth's in float32 (dashed: INT8)")
-    panels[0].set_ylabel(f"score, %, mean of {len(tasks)} tasks")
+    runs = sum(len(found["seeds"]) for found in tasks.values())
+    panels[0].set_ylabel(f"score, %, mean of {runs} runs a method")
     _finish(figure, panels, path, columns=2)
+
+
+def by_time(
+    tasks: dict[str, Any], precision: str, method: str, shares: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Shares of the full depth's time in float32, and a method's mean score at each; by default from the least at which
+    every task has an answer to the full depth or the method's dearest.
+    """
+    points = [
+        np.array(sorted(curve)).T / [[found["full"]["float32"]], [1.0]]
+        for found in tasks.values()
+        for curve in found["curves"][precision][method]
+    ]
+    if shares is None:
+        dearest = max(spent[-1] for spent, _ in points)
+        shares = np.linspace(max(spent[0] for spent, _ in points), min(dearest, 1.0), 60)
+    return shares, np.mean([np.interp(shares, *each) for each in points], axis=0)
 
 
 def conflict(found: Found, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -9,10 +10,35 @@ import numpy as np
 from record import RESULTS, foot
 
 from paper.paired import Found, complete, mean_and_error, p_value
-from paper.pictures import SHARES, by_layers
-from paper.plan import EVERY_METHOD, NAMES, RECIPE, SEEDS, TASKS
+from paper.pictures import SHARES, by_layers, by_time
+from paper.plan import EPOCHS, METHODS, NAMES, RECIPE, SEEDS, TASKS, Run
 
 BASELINES = ("multi-model", "joint", "sweet")
+METHODS_SHOWN = (*METHODS, RECIPE)
+TRIED_AT = 1e-4
+TRIED = {
+    **{method: NAMES[method] for method in BASELINES},
+    "sweet+0.1": "a tenth of the gradient through every cut",
+    "graded": "0.1, 0.3, 1 through the cuts",
+    "opening": "0.01, 0.03, 0.1 at first, in the end 0.1, 0.3, 1",
+    "cut-first": "the first cut, without the plain stage",
+    RECIPE: "the recipe",
+    "after-0": "after plain: nothing through any cut",
+    "after-0.1": "after plain: a tenth through every cut",
+    "after-0.3": "after plain: three tenths through every cut",
+    "after-graded": "after plain: 0.1, 0.3, 1 through the cuts",
+    "after-cut-graded": "after plain: 0, 0.3, 1 through the cuts",
+    "after-0.01-first": "after plain: 0.01, 1, 1 through the cuts",
+    "after-joint": "after plain: no cut",
+    "after-cut-first+teacher": "the recipe, seven tenths of the loss from the plain model",
+    "after-cut-first+agreement": "the recipe, seven tenths of the loss from the last exit",
+    "after-cut-first+first-x2": "the recipe, first segment at twice the rate",
+    "after-cut-first+first-x2-others-half": "the recipe, first segment at twice the rate, the others at half",
+    "after-cut-first+heads-x10": "the recipe, heads at ten times the rate",
+    "after-cut-first+held": "the recipe, layer 1's hidden states held to the plain model's",
+    "after-cut-first+adapters": "the recipe, an adapter of 64 units at every exit but the last",
+    "after-cut-first+earlier": "the recipe, exits that see the logits of the one before",
+}
 
 
 def on_the_pool(found: Found) -> str:
@@ -21,7 +47,7 @@ def on_the_pool(found: Found) -> str:
     heads = " | ".join(f"exit {exit_}" for exit_ in exits)
     lines = [f"| task | method | runs | {heads} | area | last exit against plain |", "|---" * (len(exits) + 5) + "|"]
     for task in TASKS:
-        methods = [method for method in EVERY_METHOD if any((task, method, seed) in found for seed in SEEDS)]
+        methods = [method for method in METHODS_SHOWN if any((task, method, seed) in found for seed in SEEDS)]
         for method in methods if RECIPE in methods else ():
             runs = {seed: found[task, method, seed] for seed in SEEDS if (task, method, seed) in found}
             scores = 100 * np.mean([run["pool"]["score"] for run in runs.values()], axis=0)
@@ -167,16 +193,54 @@ def cost() -> str:
     return "\n".join([intro, "", *lines, "", foot(result)])
 
 
-def prototypes() -> str:
-    """What was tried in prototypes, first trials first."""
-    paths = (RESULTS / f"recipes_{which}_trials.json" for which in ("first", "second", "third"))
-    return "\n\n".join(_of_prototypes(json.loads(path.read_text())) for path in paths if path.is_file())
+def trials() -> str:
+    """What was tried and did not become the recipe, beside it and the paper's methods, all at one learning rate."""
+    tables = [_trials_of(seed) for seed in SEEDS]
+    intro = (
+        f"**Trials**, learning rate {TRIED_AT:g} for all, on rows of the training pool, in percent: exits "
+        "1/2/4/6, and the area. One run each, of which half a point is noise."
+    )
+    return "\n\n".join([intro, *(table for table in tables if table)])
 
 
-def _of_prototypes(result: dict[str, Any]) -> str:
-    lines = ["| | exit 1 | exit 2 | exit 4 | exit 6 | area |", "|---|---|---|---|---|---|"]
-    for name, run in result["runs"].items():
-        cells = ["–"] * (4 - len(run["score"])) + [f"{score:.1f}" for score in run["score"]]
-        area = f"{run['area']:.2f}" if "area" in run else "–"
-        lines.append(f"| {name} | " + " | ".join(cells) + f" | {area} |")
-    return "\n".join([result["what"], "", *lines, "", foot(result)])
+def _trials_of(seed: int) -> str:
+    found = {
+        (task, method, epochs): result
+        for task, method, epochs in itertools.product(TASKS, TRIED, (EPOCHS, 2 * EPOCHS))
+        if (result := Run(task, method, seed, TRIED_AT, epochs=epochs).read())
+    }
+    tasks = [task for task in TASKS if any(key[0] == task and key[1] not in METHODS_SHOWN for key in found)]
+    if not tasks:
+        return ""
+    lines = [f"| seed {seed} | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
+    for method, epochs in itertools.product(TRIED, (EPOCHS, 2 * EPOCHS)):
+        results = [found.get((task, method, epochs)) for task in tasks]
+        if any(results):
+            longer = "" if epochs == EPOCHS else f", {epochs} epochs"
+            cells = " | ".join(_exits_and_area(result) if result else "–" for result in results)
+            lines.append(f"| {TRIED[method]}{longer} (`{method}`) | {cells} |")
+    return "\n".join([*lines, "", foot(max(found.values(), key=lambda result: result["date"]))])
+
+
+def _exits_and_area(result: dict[str, Any]) -> str:
+    pool = result["pool"]
+    return "/".join(f"{100 * score:.1f}" for score in pool["score"]) + f", {100 * pool['area']:.2f}"
+
+
+def by_the_clock(timed: dict[str, Any]) -> str:
+    """Where the recipe's curve is least above the best of the paper's methods, in measured time."""
+    tasks = timed["tasks"]
+    lines = ["| | worst against the best of the others | at this share of the time |", "|---|---|---|"]
+    for precision, curves in next(iter(tasks.values()))["curves"].items():
+        shares, height = by_time(tasks, precision, RECIPE)
+        others = [by_time(tasks, precision, method, shares)[1] for method in BASELINES if method in curves]
+        behind = 100 * (height - np.max(others, axis=0))
+        place = int(behind.argmin())
+        shown = "INT8" if precision == "int8" else precision
+        lines.append(f"| {shown} | {behind[place]:+.1f} | {shares[place]:.0%} |")
+    intro = (
+        "**By the clock**, validation rows: the recipe against the best of the paper's methods at every share of the "
+        "time that float32 takes to full depth, native engine, mean over the tasks and seeds of "
+        "[`paper.md`](paper.md)'s table. Cascades are not quantized."
+    )
+    return "\n".join([intro, "", *lines, "", foot(timed)])

@@ -26,8 +26,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import torch
-from fine_tuning import MAX_LENGTH, METHODS, Settings, fine_tune
-from record import provenance, read_task
+from fine_tuning import MAX_LENGTH, METHODS, FineTuned, Settings, columns_of, fine_tune
+from record import pretrained, provenance, read_task
+from transformers import AutoTokenizer
 
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.config import Policy
@@ -35,11 +36,13 @@ from itrex_sweet.evaluation.curve import thresholds_between
 from itrex_sweet.evaluation.metrics import METRICS
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.training import GradientConflictCallback
+from itrex_sweet.training.attaching import attachment_of
 from paper import plan
 
 TRAINED, POOL = 6000, 2000  # rows
 CONFLICT_EVERY = 50  # forwards
 POINTS = 40  # thresholds of a curve
+EVALUATED_AT_ONCE = 32  # rows, where there is no artifact
 CRITERIA = ("max_probability", "entropy", "learned")
 
 
@@ -93,7 +96,7 @@ def one(run: plan.Run, options: argparse.Namespace) -> dict[str, Any]:
     how = METHODS[run.method]
     conflict = None if how is None else GradientConflictCallback(CONFLICT_EVERY)
     plain = plan.plain_of(run)
-    artifact, training_seconds = fine_tune(
+    tuned = fine_tune(
         run.method,
         *rows,
         run.seed,
@@ -102,10 +105,11 @@ def one(run: plan.Run, options: argparse.Namespace) -> dict[str, Any]:
         [] if conflict is None else [conflict],
         None if plain is None else plain.full_depth_model,
     )
-    model = SweetModelForSequenceClassification.from_pretrained(artifact.directory)
     metric = plan.METRIC.get(run.task, "accuracy")
     splits = {"pool": pool, "validation": read_task(run.task, "validation")}
-    found = {split: observe(model, *each, run.folder / f"{split}.npz") for split, each in splits.items()}
+    found = observe(tuned, splits, settings)
+    for split, outcomes in found.items():
+        keep(outcomes, run.folder / f"{split}.npz")
     return {
         **provenance(),
         "run": run.name,
@@ -118,10 +122,10 @@ def one(run: plan.Run, options: argparse.Namespace) -> dict[str, Any]:
             "rows": len(rows[0]),
             "plain": None if plain is None else plain.name,
         },
-        "layers_run": list(artifact.layers_run),
+        "layers_run": list(found["pool"].layers_run),
         "metric": metric,
         **{split: figures(outcomes, metric) for split, outcomes in found.items()},
-        "training_seconds": round(training_seconds, 1),
+        "training_seconds": round(tuned.seconds, 1),
         "seconds": round(time.perf_counter() - start, 1),
         "gradient_conflict": None if conflict is None else conflict.result.to_dict(),
     }
@@ -142,12 +146,35 @@ def training_rows(task: str, count: int) -> tuple[Rows, Rows]:
     return (texts, labels), (more[0][count:], more[1][count:])
 
 
-def observe(model: SweetModelForSequenceClassification, texts: list, labels: list[int], path: Path) -> ExitOutcomes:
-    """What every exit says of some rows, kept in a file."""
-    outcomes = ExitOutcomes.observe(model, model.read(texts, MAX_LENGTH), labels)
+def observe(tuned: FineTuned, splits: dict[str, Rows], settings: Settings) -> dict[str, ExitOutcomes]:
+    """What every exit says of every split's rows."""
+    if tuned.artifact is None:
+        tokenizer = AutoTokenizer.from_pretrained(settings.weights or pretrained(), model_max_length=MAX_LENGTH)
+        return {split: as_trained(tuned.model, tokenizer, *each) for split, each in splits.items()}
+    model = SweetModelForSequenceClassification.from_pretrained(tuned.artifact.directory)
+    return {
+        split: ExitOutcomes.observe(model, model.read(texts, MAX_LENGTH), labels)
+        for split, (texts, labels) in splits.items()
+    }
+
+
+@torch.inference_mode()
+def as_trained(model: torch.nn.Module, tokenizer: Any, texts: list, labels: list[int]) -> ExitOutcomes:
+    """What the exits of a model of `transformers` say, of which there is no artifact."""
+    attachment = attachment_of(model.eval())
+    logits = []
+    for start in range(0, len(texts), EVALUATED_AT_ONCE):
+        columns = columns_of(texts[start : start + EVALUATED_AT_ONCE])
+        model(**tokenizer(*columns, truncation=True, padding=True, return_tensors="pt"))
+        logits.append(torch.stack([attachment.exit_logits[exit_].float() for exit_ in attachment.exits], dim=1))
+    return ExitOutcomes(torch.cat(logits).numpy(), np.array(labels), attachment.exits, attachment.exits)
+
+
+def keep(outcomes: ExitOutcomes, path: Path) -> None:
+    """Writes what every exit said into a file."""
     certainties = {} if outcomes.certainties is None else {"certainties": outcomes.certainties}
+    path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, logits=outcomes.logits, labels=outcomes.labels, **certainties)
-    return outcomes
 
 
 def figures(outcomes: ExitOutcomes, metric: str) -> dict[str, Any]:
