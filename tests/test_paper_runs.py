@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import sys
@@ -44,25 +45,37 @@ def paper(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-def weights(folder: Path, model: str) -> Path:
+def weights(folder: Path, model: str) -> None:
     """Random weights as small as they can be, as deep as the model's."""
     config = tiny_config(FAMILY[model.split("-")[0]], num_layers=LAYERS[model], num_labels=2)
     AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
-    return folder
+
+
+@pytest.fixture()
+def train(paper, tmp_path, monkeypatch):
+    """Runs methods on the tiny data, seed 0."""
+
+    def run(model: str, *methods: str, epochs: int = 1, learning_rate: float = 1e-3) -> None:
+        folder = tmp_path / f"{model}-weights"
+        if not folder.exists():
+            weights(folder, model)
+        what = ["--model", model, "--weights", str(folder), "--tasks", "sst2", "--rows", "12", "--seeds", "0"]
+        how = ["--epochs", str(epochs), "--learning-rates", str(learning_rate), "--threads", "1", "--float32"]
+        monkeypatch.setattr(sys, "argv", ["run.py", *what, *how, "--methods", *methods])
+        paper.main()
+
+    return run
 
 
 @pytest.mark.parametrize("model", LAYERS)
-def test_a_model_runs_from_data_to_results(paper, model, tmp_path, monkeypatch, capsys):
-    folder = weights(tmp_path / "weights", model)
-    shape = ["--model", model, "--weights", str(folder), "--tasks", "sst2", "--rows", "12", "--epochs", "1"]
-    asked = [*shape, "--learning-rates", "1e-3", "--seeds", "0", "--threads", "1", "--float32"]
-    monkeypatch.setattr(sys, "argv", ["run.py", *asked, "--methods", "multi-model", "sweet", "after-0.3+teacher"])
-    paper.main()
+def test_a_model_runs_from_data_to_results(paper, train, model, tmp_path, capsys):
+    methods = ("multi-model", "sweet", "after-0.3+teacher")
+    train(model, *methods)
     assert "3 runs are missing" in capsys.readouterr().out
     exits = paper.plan.MODELS[model].exits
-    assert exits[-1] == AutoConfig.from_pretrained(folder).num_hidden_layers
-    for method in ("multi-model", "sweet", "after-0.3+teacher"):
+    assert exits[-1] == AutoConfig.from_pretrained(tmp_path / f"{model}-weights").num_hidden_layers
+    for method in methods:
         run = paper.plan.reported("sst2", method, 0, model, 1)
         found = run.read()
         assert found["settings"]["exits"] == list(exits) and found["settings"]["rows"] == 12
@@ -71,16 +84,12 @@ def test_a_model_runs_from_data_to_results(paper, model, tmp_path, monkeypatch, 
         for point in found["validation"]["curves"]["max_probability"]:
             assert sum(point[:-1]) == pytest.approx(1.0, abs=1e-3)
     assert found["settings"]["plain"] == paper.plan.Run("sst2", "multi-model", 0, 1e-3, model, 1).name
-    paper.main()
+    train(model, *methods)
     assert "0 runs are missing" in capsys.readouterr().out
 
 
-def test_a_recipe_brings_its_plain_fine_tuning(paper, tmp_path, monkeypatch, capsys):
-    folder = weights(tmp_path / "weights", "bert-base")
-    shape = ["--model", "bert-base", "--weights", str(folder), "--tasks", "sst2", "--rows", "12", "--seeds", "0"]
-    asked = [*shape, "--epochs", "1", "--threads", "1", "--float32", "--learning-rates", "1e-3"]
-    monkeypatch.setattr(sys, "argv", ["run.py", *asked, "--methods", "after-cut-first"])
-    paper.main()
+def test_a_recipe_brings_its_plain_fine_tuning(paper, train, capsys):
+    train("bert-base", "after-cut-first")
     shown = capsys.readouterr().out
     plain = paper.plan.Run("sst2", "multi-model", 0, 1e-3, "bert-base", 1)
     recipe = paper.plan.Run("sst2", "after-cut-first", 0, 1e-3, "bert-base", 1)
@@ -91,34 +100,36 @@ def test_a_recipe_brings_its_plain_fine_tuning(paper, tmp_path, monkeypatch, cap
     assert (begun.config.num_hidden_layers, first.config.num_hidden_layers) == (12, 1)
 
 
-def test_what_was_tried_changes_what_is_learned(paper, tmp_path, monkeypatch):
+def test_every_idea_changes_what_is_learned(paper, train, monkeypatch):
     import numpy as np
-    from fine_tuning import METHODS, Method
-    from ideas import rate_of_heads
+    from fine_tuning import GRADED, LOW, METHODS, Method
+    from ideas import opening_cuts, rate_of_heads, rate_of_segments
 
-    folder = weights(tmp_path / "weights", "bert-base")
-    shape = ["--model", "bert-base", "--weights", str(folder), "--tasks", "sst2", "--rows", "12", "--seeds", "0"]
-    asked = [*shape, "--epochs", "3", "--threads", "1", "--float32", "--learning-rates", "1e-2"]
-    as_before = Method({"gradient_scale": "cut_first", "learn_to_exit": True}, begins_plain=True, idea=rate_of_heads(1))
-    monkeypatch.setitem(METHODS, "after-cut-first+same", as_before)
-    monkeypatch.setattr(paper.plan, "EVERY_METHOD", tuple(METHODS))
-    ideas = [name for name, how in METHODS.items() if how is not None and how.idea is not None]
-    monkeypatch.setattr(sys, "argv", ["run.py", *asked, "--methods", "after-cut-first", "graded", *ideas])
-    paper.main()
-
-    def said(method):
-        run = paper.plan.Run("sst2", method, 0, 1e-2, "bert-base", 3)
-        return np.load(run.folder / "pool.npz")["logits"]
-
-    assert np.array_equal(said("after-cut-first+same"), said("after-cut-first"))
-    for name in set(ideas) - {"after-cut-first+same"}:
-        other = "graded" if name == "opening" else "after-cut-first"
-        assert said(name).shape == said(other).shape and np.abs(said(name) - said(other)).max() > 1e-6, name
-    assert {name for name in ideas if not METHODS[name].exportable} == {
-        name
-        for name in ideas
-        if not (paper.plan.Run("sst2", name, 0, 1e-2, "bert-base", 3).folder / "config.json").exists()
+    recipe = METHODS["after-cut-first"]
+    controls = {
+        "heads-x1": dataclasses.replace(recipe, idea=rate_of_heads(1.0)),
+        "segments-x1": dataclasses.replace(recipe, idea=rate_of_segments(1.0, 1.0, 1.0, 1.0)),
+        "open": Method({**METHODS["graded"].options}, idea=opening_cuts(GRADED, GRADED)),
+        "low": Method({**METHODS["graded"].options, "gradient_scale": LOW}),
     }
+    for name, control in controls.items():
+        monkeypatch.setitem(METHODS, name, control)
+    monkeypatch.setattr(paper.plan, "EVERY_METHOD", tuple(METHODS))
+    ideas = {name for name, how in METHODS.items() if how is not None and how.idea is not None}
+    train("bert-base", "after-cut-first", "graded", "low", *ideas, epochs=3, learning_rate=1e-2)
+
+    runs = {name: paper.plan.Run("sst2", name, 0, 1e-2, "bert-base", 3) for name in METHODS}
+
+    def difference(one, other):
+        said, beside = (np.load(runs[name].folder / "pool.npz")["logits"] for name in (one, other))
+        return np.abs(said - beside).max()
+
+    assert difference("heads-x1", "after-cut-first") == difference("segments-x1", "after-cut-first") == 0
+    assert difference("open", "graded") == 0
+    for name in ideas - set(controls):
+        assert difference(name, "low" if name == "opening" else "after-cut-first") > 1e-6, name
+    exported = {name for name in ideas if (runs[name].folder / "config.json").exists()}
+    assert ideas - exported == {name for name in ideas if not METHODS[name].exportable}
 
 
 def test_the_hub_ids_and_exits_of_the_paper(paper):
