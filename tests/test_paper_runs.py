@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
@@ -47,6 +48,7 @@ def paper(tmp_path, monkeypatch):
 
 def weights(folder: Path, model: str) -> None:
     """Random weights as small as they can be, as deep as the model's."""
+    torch.manual_seed(0)
     config = tiny_config(FAMILY[model.split("-")[0]], num_layers=LAYERS[model], num_labels=2)
     AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
@@ -127,7 +129,7 @@ def test_every_idea_changes_what_is_learned(paper, train, monkeypatch):
     assert difference("heads-x1", "after-cut-first") == difference("segments-x1", "after-cut-first") == 0
     assert difference("open", "graded") == 0
     for name in ideas - set(controls):
-        assert difference(name, "low" if name == "opening" else "after-cut-first") > 1e-6, name
+        assert difference(name, "low" if name == "opening" else "after-cut-first") > 1e-4, name
     exported = {name for name in ideas if (runs[name].folder / "config.json").exists()}
     assert ideas - exported == {name for name in ideas if not METHODS[name].exportable}
 
