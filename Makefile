@@ -24,7 +24,7 @@ comma := ,
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-amx test-sanitize test-ipex bench paper lint clean
+.PHONY: help demo test test-amx test-sanitize test-ipex bench paper paper-clock training-cost lint clean
 
 # What the native engine is built from: an installed checkout holds libraries made from it.
 KERNELS := build_kernels.py $(wildcard itrex_sweet/csrc/*)
@@ -37,6 +37,8 @@ help:
 	@echo 'make test-sanitize  the native engine under address and undefined-behaviour sanitizers'
 	@echo 'make bench          every engine that can be had, side by side; with the IPEX environment if it is there'
 	@echo 'make paper          what is missing of the figures of the SWEET paper, and docs/paper.md: hours'
+	@echo 'make paper-clock    the curves of those runs by the clock, float32 and INT8, on an idle machine'
+	@echo 'make training-cost  what a training step with exits costs beside plain fine-tuning, on an idle machine'
 	@echo 'make lint           ruff: rules and format'
 	@echo 'make clean          remove what runs, tests and builds left behind; the environments stay'
 	@echo
@@ -65,6 +67,15 @@ bench: $(BENCH_VENV)/.ready
 
 paper: $(BENCH_VENV)/.ready
 	@$(BENCH_VENV)/bin/python benchmarks/paper/run.py $(ARGS)
+	@$(BENCH_VENV)/bin/python benchmarks/paper/report.py
+
+paper-clock: $(BENCH_VENV)/.ready
+	@$(BENCH_VENV)/bin/python benchmarks/paper/clock.py --prepare $(ARGS)
+	@$(BENCH_VENV)/bin/python benchmarks/paper/clock.py $(ARGS)
+	@$(BENCH_VENV)/bin/python benchmarks/paper/report.py
+
+training-cost: $(BENCH_VENV)/.ready
+	@$(BENCH_VENV)/bin/python benchmarks/training_cost.py $(ARGS)
 	@$(BENCH_VENV)/bin/python benchmarks/paper/report.py
 
 lint: $(VENV)/.ready

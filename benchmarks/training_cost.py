@@ -1,6 +1,6 @@
 """What training exits costs beside plain fine-tuning: time of a step, and memory.
 
-    python benchmarks/training_cost.py        # ten minutes, on an idle machine
+    python benchmarks/training_cost.py        # on an idle machine; says first how long it takes
 
 Random weights in the shapes of BERT-base and MiniLM, batches of random tokens, bfloat16 autocast, fused AdamW,
 gradients clipped as the Trainer or the callback clips them. Steps of all ways take turns; memory is the most a process
@@ -41,10 +41,10 @@ BATCHES = 4  # of different tokens, in turns
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
-    parser.add_argument("--rows", type=int, default=32)
+    parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory-of", nargs=2, metavar=("SHAPE", "WAY"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -173,3 +173,22 @@ def test_the_first_seed_chooses_the_learning_rate(paper):
     assert plan.reported("rte", "sweet", 1) is None, "its only run is of another rate"
     assert [run.name for run in asked.missing()] == ["rte-sweet-1-0.001"]
     assert plan.best_learning_rate(like, (1e-5, 1e-4)) == 1e-5
+
+
+def test_curves_by_the_clock_are_averaged_at_equal_shares_of_the_time(paper):
+    from paper.pictures import by_time
+    from paper.recipes import by_the_clock
+
+    def task(full, **curves):
+        return {"full": {"float32": full}, "curves": {"float32": curves}}
+
+    recipe, joint = paper.plan.RECIPE, "joint"
+    tasks = {
+        "cola": task(2.0, **{recipe: [[[2.0, 0.7], [1.0, 0.5]]], joint: [[[1.0, 0.6], [2.0, 0.6]]]}),
+        "rte": task(4.0, **{recipe: [[[1.0, 0.3], [4.0, 0.9]]], joint: [[[2.0, 0.6], [4.0, 0.8]]]}),
+    }
+    shares, heights = by_time(tasks, "float32", recipe)
+    assert (shares[0], shares[-1]) == (0.5, 1.0), "no answer on cola before"
+    assert (heights[0], heights[-1]) == pytest.approx((0.5, 0.8))
+    foot = {"machine": {"cpu": "", "cores": 1}, "versions": {"torch": "", "transformers": ""}, "commit": ""}
+    assert "| float32 | -10.0 | 50% |" in by_the_clock({"tasks": tasks, **foot})

@@ -1,7 +1,7 @@
 """Speed–accuracy curves by the clock, of the runs that are there: float32 and INT8 on the native engine.
 
-    python benchmarks/paper/clock.py --prepare      # quantizes what is not quantized yet
-    python benchmarks/paper/clock.py                # times, on an idle machine: a minute or two a task
+    python benchmarks/paper/clock.py --prepare      # quantizes what is not quantized yet, and says how long it takes
+    python benchmarks/paper/clock.py                # times, on an idle machine, and says so too
 
 What a row takes to each exit is measured on this machine by `itrex_sweet.calibration.costs`, per task, precision and
 architecture, batches of 32; where rows leave comes from what every exit of each seed's model says of the validation
@@ -31,6 +31,8 @@ from paper.run import MAX_LENGTH, POINTS, TRAINED, training_rows
 
 BATCH, OBSERVED = 32, 200
 FLOAT32, INT8 = "float32", "int8"
+MINUTES_TO_QUANTIZE = 0.5
+MINUTES_TO_TIME = 0.8, 0.5  # a task, and each of its seeds
 METHODS = (plan.MULTI_MODEL, "sweet", "joint", plan.RECIPE)
 
 
@@ -40,18 +42,32 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=plan.SEEDS)
     parser.add_argument("--prepare", action="store_true", help="only quantize")
     options = parser.parse_args()
-    result: dict[str, Any] = {**provenance(), "settings": {"batch": BATCH}, "tasks": {}}
-    for task in options.tasks:
-        runs = {seed: runs for seed in options.seeds if (runs := trained(task, seed))}
-        for run in (run for of_seed in runs.values() for run in of_seed.values()):
-            if run.method != plan.MULTI_MODEL:
-                quantize(run)
-        if not options.prepare and runs:
-            refuse_busy_machine()
-            result["tasks"][task] = of_task(task, runs)
-            path = write_result("paper_clock", result)
-            print(task, {name: round(value, 3) for name, value in result["tasks"][task]["full"].items()}, flush=True)
+    runs = {
+        task: {seed: of_seed for seed in options.seeds if (of_seed := trained(task, seed))} for task in options.tasks
+    }
+    runs = {task: seeds for task, seeds in runs.items() if seeds}
+    to_quantize = [
+        run
+        for seeds in runs.values()
+        for of_seed in seeds.values()
+        for run in of_seed.values()
+        if run.method != plan.MULTI_MODEL and not int8_folder(run).is_dir()
+    ]
+    minutes = MINUTES_TO_QUANTIZE * len(to_quantize)
     if not options.prepare:
+        minutes += sum(MINUTES_TO_TIME[0] + MINUTES_TO_TIME[1] * len(seeds) for seeds in runs.values())
+    print(f"{len(runs)} tasks, {len(to_quantize)} models to quantize: some {minutes:.0f} minutes.", flush=True)
+    for run in to_quantize:
+        quantize(run)
+    if options.prepare:
+        return
+    result: dict[str, Any] = {**provenance(), "settings": {"batch": BATCH}, "tasks": {}}
+    for task, seeds in runs.items():
+        refuse_busy_machine()
+        result["tasks"][task] = of_task(task, seeds)
+        path = write_result("paper_clock", result)
+        print(task, {name: round(value, 3) for name, value in result["tasks"][task]["full"].items()}, flush=True)
+    if runs:
         print(path)
 
 
@@ -61,14 +77,16 @@ def trained(task: str, seed: int) -> dict[str, plan.Run]:
     return runs if all(run is not None and run.folder.is_dir() for run in runs.values()) else {}
 
 
-def quantize(run: plan.Run) -> Path:
-    """Makes the INT8 artifact of a run, unless it is there."""
-    folder = run.folder.parent / f"{run.name}-int8"
-    if not folder.is_dir():
-        texts, labels = training_rows(run.task, TRAINED)[1]
-        rows = Rows(texts, labels, source=f"{run.task}, rows of the pool")
-        SweetQuantizer.from_pretrained(run.folder).quantize(rows, folder, "static", rows=OBSERVED)
-    return folder
+def int8_folder(run: plan.Run) -> Path:
+    """Of the INT8 artifact of a run."""
+    return run.folder.parent / f"{run.name}-int8"
+
+
+def quantize(run: plan.Run) -> None:
+    """Makes the INT8 artifact of a run."""
+    texts, labels = training_rows(run.task, TRAINED)[1]
+    rows = Rows(texts, labels, source=f"{run.task}, rows of the pool")
+    SweetQuantizer.from_pretrained(run.folder).quantize(rows, int8_folder(run), "static", rows=OBSERVED)
 
 
 def of_task(task: str, runs: dict[int, dict[str, plan.Run]]) -> dict[str, Any]:
@@ -80,7 +98,7 @@ def of_task(task: str, runs: dict[int, dict[str, plan.Run]]) -> dict[str, Any]:
     for run in (run for of_seed in runs.values() for run in of_seed.values()):
         cascade = run.method == plan.MULTI_MODEL
         for precision in (FLOAT32,) if cascade else (FLOAT32, INT8):
-            folder = run.folder if precision == FLOAT32 else quantize(run)
+            folder = run.folder if precision == FLOAT32 else int8_folder(run)
             model = SweetModelForSequenceClassification.from_pretrained(folder)
             batch = model.read(texts, MAX_LENGTH)
             kind = (cascade, precision)
