@@ -202,7 +202,7 @@ def clock(result: dict[str, Any]) -> str:
     intro = (
         "**By the clock**: the score averaged over budgets of milliseconds from everyone leaving at the first exit to "
         f"full depth without exits (ms a row in float32 and INT8: {full}), native engine, batches of "
-        f"{result['settings']['batch']}, mean over seeds {' and '.join(map(str, seeds))}. Cascades are not quantized."
+        f"{result['settings']['batch']}, mean over seeds {', '.join(map(str, seeds))}. Cascades are not quantized."
     )
     return "\n".join([intro, "", *lines, "", foot(result)])
 
