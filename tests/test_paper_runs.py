@@ -180,7 +180,7 @@ def test_curves_by_the_clock_are_averaged_at_equal_shares_of_the_time(paper):
     from paper.recipes import by_the_clock
 
     def task(full, **curves):
-        return {"full": {"float32": full}, "curves": {"float32": curves}}
+        return {"seeds": [5], "full": {"float32": full}, "curves": {"float32": curves}}
 
     recipe, joint = paper.plan.RECIPE, "joint"
     tasks = {
@@ -192,3 +192,39 @@ def test_curves_by_the_clock_are_averaged_at_equal_shares_of_the_time(paper):
     assert (heights[0], heights[-1]) == pytest.approx((0.5, 0.8))
     foot = {"machine": {"cpu": "", "cores": 1}, "versions": {"torch": "", "transformers": ""}, "commit": ""}
     assert "| float32 | -10.0 | 50% |" in by_the_clock({"tasks": tasks, **foot})
+    for found in tasks.values():  # another seed, on which the recipe is 20 points better everywhere
+        found["seeds"] = [5, 6]
+        curves = found["curves"]["float32"]
+        curves[joint] *= 2
+        curves[recipe].append([[cost, score + 0.2] for cost, score in curves[recipe][0]])
+    lines = by_the_clock({"tasks": tasks, **foot}).splitlines()
+    assert {
+        "| float32 | +0.0 | 50% |",
+        "| float32, seed 5 alone | -10.0 | 50% |",
+        "| float32, seed 6 alone | +10.0 | 50% |",
+    } <= set(lines)
+
+
+def test_trials_stand_beside_what_they_are_trials_of(paper):
+    from fine_tuning import METHODS
+    from paper import recipes
+    from record import provenance
+
+    reported = (*paper.plan.METHODS, paper.plan.RECIPE)
+    assert set(METHODS) - {"sweet+lora", "joint+lora"} - set(reported) == set(recipes.TRIED) - set(reported)
+
+    def ran(task, method, epochs, area):
+        run = paper.plan.Run(task, method, 1, recipes.TRIED_AT, epochs=epochs)
+        run.path.parent.mkdir(parents=True, exist_ok=True)
+        run.path.write_text(json.dumps({**provenance(), "pool": {"score": [0.5, 0.625], "area": area}}))
+
+    ran("sst2", paper.plan.RECIPE, 2, 0.61)
+    ran("sst2", "graded", 4, 0.62)
+    ran("mnli", "after-0", 2, 0.63)
+    ran("rte", paper.plan.RECIPE, 2, 0.64)
+    lines = recipes.trials().splitlines()
+    assert "| seed 1 | sst2 | mnli |" in lines, "on rte nothing was tried"
+    rows = {line.split("`")[1]: line for line in lines if "`" in line}
+    assert rows.keys() == {paper.plan.RECIPE, "graded", "after-0"}
+    assert ", 4 epochs (" in rows["graded"] and rows["graded"].endswith("| 50.0/62.5, 62.00 | – |")
+    assert "epoch" not in rows["after-0"] and rows["after-0"].endswith("| – | 50.0/62.5, 63.00 |")
