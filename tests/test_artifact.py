@@ -14,7 +14,6 @@ from itrex_sweet.artifact import (
     SCHEMA_VERSION,
     copy_artifact,
     open_artifact,
-    reading,
     write_artifact,
     write_cascade,
 )
@@ -123,7 +122,7 @@ DAMAGES = {
     "truncated": (truncate, "a truncated copy"),
     "one bit": (flip_a_bit, "SHA-256 differs"),
     "half a JSON": (lambda d: (d / "sweet_config.json").write_text('{"format": "itr'), "cannot be read as JSON"),
-    "JSON list": (lambda d: (d / "config.json").write_text("[1]"), "holds list"),
+    "JSON list": (lambda d: (d / "sweet_config.json").write_text("[1]"), "holds list"),
     "foreign": (
         lambda d: edit(d / "sweet_config.json", lambda s: s.update(format="other")),
         "written by something else",
@@ -276,9 +275,13 @@ def test_weights_are_as_readable_as_any_other_file(tmp_path):
 
 
 def test_a_file_that_cannot_be_read_is_named(good, monkeypatch):
-    def forbidden(path):
-        raise PermissionError(13, "Permission denied", str(path))
+    opened = os.open
 
-    monkeypatch.setattr(reading, "sha256", forbidden)
+    def forbidden(path, *arguments, **options):
+        if path == "model.safetensors":
+            raise PermissionError(13, "Permission denied", path)
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", forbidden)
     with pytest.raises(ArtifactError, match=r"model\.safetensors cannot be read .*Permission denied"):
         open_artifact(good)

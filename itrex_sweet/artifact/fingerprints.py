@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from itrex_sweet.artifact.tensors import TensorFile
 from itrex_sweet.errors import ArtifactError
 
 TRAINING, CALIBRATION, REPORTING = "training", "calibration", "reporting"
@@ -64,21 +65,19 @@ def write_fingerprints(path: Path, sets: Mapping[str, Fingerprints]) -> None:
     save_file(arrays, path, metadata={role: str(part.rows) for role, part in sets.items()})
 
 
-def read_fingerprints(path: Path) -> dict[str, Fingerprints]:
-    """Reads what `write_fingerprints` wrote; nothing where there is no file.
+def parse_fingerprints(contents: bytes, path: Path) -> dict[str, Fingerprints]:
+    """Reads what `write_fingerprints` wrote.
+
+    Args:
+        path: of the file, for messages.
 
     Raises:
         ArtifactError: the file is damaged.
     """
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        return {}
-    try:
-        with safe_open(path, framework="np") as stored:
-            counts = stored.metadata() or {}
-            return {
-                role: Fingerprints(int(rows), stored.get_tensor(role).view(np.uint64)) for role, rows in counts.items()
-            }
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise ArtifactError(f"{path} cannot be read ({error!r}); copy the whole folder again.") from error
+    stored = TensorFile(np.frombuffer(contents, np.uint8), path)
+    sets = {}
+    for role, rows in stored.metadata.items():
+        if role not in stored.names() or not str(rows).isdecimal():
+            raise ArtifactError(f"{path} is damaged: it has no hashes of {rows!r} {role!r} rows.")
+        sets[role] = Fingerprints(int(rows), stored.integers(role))
+    return sets

@@ -1,19 +1,15 @@
-"""File names, the schema, and reading a single file of the format."""
+"""File names of the format, and the schema."""
 
 from __future__ import annotations
 
 import hashlib
-import json
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
-
-from itrex_sweet.errors import ArtifactError
 
 FORMAT = "itrex-sweet"
-SCHEMA_VERSION = 2  # what this release reads; a folder names the oldest that can read it
+SCHEMA_VERSION = 3  # of what is written; 1 and 2 listed the weights alone, and are still read
 EARLY_EXIT, CASCADE = "early_exit", "cascade"
 FLOAT32, INT8 = "float32", "int8"
-SCHEMA_OF_PRECISION = {FLOAT32: 1, INT8: 2}
 
 SETTINGS_FILE = "sweet_config.json"
 CONFIG_FILE = "config.json"
@@ -23,47 +19,50 @@ INT8_WEIGHTS_FILE = "model_int8.safetensors"  # a name of its own: transformers 
 FINGERPRINTS_FILE = "fingerprints.safetensors"
 CARD_FILE = "README.md"
 
+MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, WEIGHTS_INDEX_FILE, INT8_WEIGHTS_FILE, "model-*.safetensors")
+# Exact names where transformers has them: a file of the user that is merely called alike is not the tokenizer's.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.*.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "bpe.codes",
+    "dict.txt",
+    "*.model",
+)
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file that holds an object.
 
-    Raises:
-        ArtifactError: it is missing or damaged.
-    """
-    try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path.parent} has no {path.name}: it is not a model folder.") from error
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} cannot be read as JSON ({error}); the folder is damaged.") from error
-    if not isinstance(contents, dict):
-        raise ArtifactError(f"{path} holds {type(contents).__name__}, not an object; the folder is damaged.")
-    return contents
+def is_tokenizer_file(name: str) -> bool:
+    """Whether transformers reads a tokenizer from a file of this name."""
+    return _fits(name, TOKENIZER_FILES)
 
 
-def weight_files(directory: Path, precision: str = FLOAT32) -> list[Path]:
-    """The safetensors files of a model folder, one or several shards.
+def is_model_file(name: str) -> bool:
+    """Whether a file of this name is the config or the weights of a model."""
+    return _fits(name, MODEL_FILES)
 
-    Raises:
-        ArtifactError: there are none; pickled weights do not count.
-    """
-    if precision == INT8:
-        if not (directory / INT8_WEIGHTS_FILE).is_file():
-            raise ArtifactError(f"{directory} has no {INT8_WEIGHTS_FILE}; copy the whole folder again.")
-        return [directory / INT8_WEIGHTS_FILE]
-    if (directory / WEIGHTS_FILE).is_file():
-        return [directory / WEIGHTS_FILE]
-    if (directory / WEIGHTS_INDEX_FILE).is_file():
-        shards = sorted(set(read_json(directory / WEIGHTS_INDEX_FILE).get("weight_map", {}).values()))
-        if any(Path(shard).name != shard for shard in shards):
-            raise ArtifactError(f"{directory / WEIGHTS_INDEX_FILE} names files outside its folder: {shards}.")
-        return [directory / shard for shard in shards]
-    if any(directory.glob("adapter_model.*")):
-        raise ArtifactError(
-            f"{directory} holds an adapter, not a model: merge it and write the artifact with "
-            "itrex_sweet.save_artifact(model, directory, tokenizer)."
-        )
-    raise ArtifactError(f"{directory} has no {WEIGHTS_FILE}; only safetensors weights are read.")
+
+def decides_answers(name: str) -> bool:
+    """Whether a file of this name at the top of an artifact belongs in its manifest."""
+    return is_model_file(name) or is_tokenizer_file(name) or name == FINGERPRINTS_FILE
+
+
+def _fits(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def is_inside(name: object) -> bool:
+    """Whether a name is that of a file in an artifact's folder, or in one of its sub-folders."""
+    if not isinstance(name, str) or "\0" in name or "\\" in name:
+        return False
+    parts = name.split("/")
+    return len(parts) <= 2 and all(part not in ("", ".", "..") for part in parts)
 
 
 def sha256(path: Path) -> str:

@@ -1,16 +1,19 @@
-"""Opening a folder: nothing is used before it was verified."""
+"""Opening a folder: nothing is used before it was verified, and what was verified is what is used."""
 
 from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from itrex_sweet.artifact.fingerprints import Fingerprints, read_fingerprints
+from itrex_sweet.artifact.contents import Contents
+from itrex_sweet.artifact.files import read_contents
+from itrex_sweet.artifact.fingerprints import Fingerprints, parse_fingerprints
 from itrex_sweet.artifact.layout import (
     CASCADE,
     CONFIG_FILE,
@@ -21,10 +24,11 @@ from itrex_sweet.artifact.layout import (
     INT8,
     SCHEMA_VERSION,
     SETTINGS_FILE,
-    read_json,
-    sha256,
-    weight_files,
+    is_inside,
 )
+from itrex_sweet.artifact.manifest import check_digest
+from itrex_sweet.artifact.snapshot import Snapshot
+from itrex_sweet.artifact.tensors import TensorFile
 from itrex_sweet.config import Policy, SweetConfig
 from itrex_sweet.errors import ArtifactError, ConfigError
 
@@ -53,6 +57,8 @@ class Artifact:
         calibration: budget, bound and rows that the policy rests on, as recorded by `calibrate`; empty if it was not.
         costs: milliseconds by exit, batch size and length, as measured by `calibrate` on the machine that it names.
         stages: the models of a cascade, one per exit.
+        contents: the bytes of its files.
+        prefix: of its files there: empty, or the name of a stage's sub-folder with `/`.
     """
 
     directory: Path
@@ -67,6 +73,8 @@ class Artifact:
     calibration: Mapping[str, Any] = field(default_factory=dict)
     costs: Mapping[str, Any] = field(default_factory=dict)
     stages: tuple[Artifact, ...] = ()
+    contents: Contents = field(kw_only=True, repr=False, compare=False)
+    prefix: str = field(default="", kw_only=True, repr=False, compare=False)
 
     @property
     def layers_run(self) -> tuple[int, ...]:
@@ -115,81 +123,126 @@ class Artifact:
         Raises:
             ArtifactError: the file is damaged.
         """
-        return read_fingerprints(self.directory / FINGERPRINTS_FILE)
+        if FINGERPRINTS_FILE not in self.files:
+            return {}
+        return parse_fingerprints(self.read_file(FINGERPRINTS_FILE), self.directory / FINGERPRINTS_FILE)
 
-    def weight_files(self) -> list[Path]:
-        """Its safetensors files, those of all stages of a cascade."""
-        models = self.stages or (self,)
-        return [path for model in models for path in weight_files(model.directory, model.precision)]
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the files that were opened, relative to `directory`; those of a cascade's stages are the stages'."""
+        names = (*self.contents.small, *self.contents.weights)
+        return tuple(sorted(name[len(self.prefix) :] for name in names if name.rpartition("/")[0] == self.prefix[:-1]))
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Reads every tensor of the weights file, by its Hugging Face name.
+    def read_file(self, name: str) -> bytes:
+        """The bytes of a file, those that were verified when the artifact was opened.
 
         Raises:
-            ArtifactError: the file is not a whole safetensors file.
+            ArtifactError: there is no such file; or a weights file is no longer what was opened.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        return self.contents.read(self.prefix + name)
 
+    def weight_files(self) -> dict[str, int]:
+        """Bytes of its safetensors files by name, those of all stages of a cascade."""
+        return {name: file.identity.bytes for name, file in self.contents.weights.items()}
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Every tensor of the weights, by its Hugging Face name, in memory of this process.
+
+        Raises:
+            ArtifactError: a file is not a whole safetensors file, or no longer what was opened.
+        """
         tensors: dict[str, torch.Tensor] = {}
-        for path in weight_files(self.directory, self.precision):
-            try:
-                tensors.update(load_file(path))
-            except (SafetensorError, OSError) as error:
-                raise ArtifactError(
-                    f"{path} cannot be read as safetensors ({error}); copy or write it anew."
-                ) from error
+        for name in self.contents.weights:
+            if name.rpartition("/")[0] == self.prefix[:-1]:
+                contents = self.contents.take_weights(name)
+                tensors.update(TensorFile(contents, self.contents.directory / name).tensors())
         return tensors
 
 
-def open_artifact(directory: str | os.PathLike, verify: bool = True) -> Artifact:
+_ATTEMPTS = 100
+_WAIT = 0.002  # seconds before the second attempt, and twice, three times ... that before the others, up to 0.1
+
+
+def open_artifact(directory: str | os.PathLike, verify: bool = True, *, weights: bool = True) -> Artifact:
     """Opens a folder that `write_artifact` wrote, or that a Trainer with `SweetCallback` saved.
+
+    The files are read into memory once, and verified there: what changes in the folder later changes nothing. If it is
+    replaced meanwhile, either the old artifact or the new one is opened.
 
     Args:
         directory: the folder.
         verify: compare sizes and SHA-256 hashes with the recorded ones before any use.
+        weights: read the weights now; without, they are read and verified when they are first asked for.
 
     Raises:
         ArtifactError: not a folder, a plain checkpoint without exits, a foreign or newer format, or a file that
-            is missing, truncated or corrupt.
+            is missing, truncated, corrupt, or not listed.
     """
     directory = Path(directory)
-    if not directory.is_dir():
-        raise ArtifactError(f"{directory} is not a folder.")
-    config = read_json(directory / CONFIG_FILE)
-    if not (directory / SETTINGS_FILE).is_file():
-        return _open_checkpoint(directory, config)
-    settings = read_json(directory / SETTINGS_FILE)
+    for attempt in range(1, _ATTEMPTS + 1):
+        with Snapshot(directory) as folder:
+            try:
+                artifact = _open(folder, verify, weights)
+            except ArtifactError:
+                if folder.is_current() or attempt == _ATTEMPTS:
+                    raise
+            else:
+                if folder.is_current() or (artifact.contents.is_verified and weights) or attempt == _ATTEMPTS:
+                    return artifact
+        time.sleep(min(_WAIT * attempt, 0.1))
+    raise AssertionError("unreachable")
+
+
+def _open(folder: Snapshot, verify: bool, weights: bool) -> Artifact:
+    directory = folder.directory
+    if not folder.has(CONFIG_FILE):
+        raise ArtifactError(f"{directory} has no {CONFIG_FILE}: it is not a model folder.")
+    if not folder.has(SETTINGS_FILE):
+        contents = read_contents(folder, None, FLOAT32, (), verify, weights)
+        return _checkpoint(contents, "")
+    settings = folder.read_json(SETTINGS_FILE)
+    path = directory / SETTINGS_FILE
     _check_format(directory, settings)
-    if verify:
-        _verify(directory, settings.get("files", {}))
+    precision, stages = settings.get("precision", FLOAT32), _stages(settings, path)
+    contents = read_contents(folder, settings, precision, stages, verify, weights)
     try:
         policy = Policy.from_dict(settings["policy"])
         exits = tuple(settings["exits"])
-        architecture = settings["architecture"]
-        stages = tuple(_open_checkpoint(directory / name, read_json(directory / name / CONFIG_FILE))
-                       for name in settings.get("stages", ()))  # fmt: skip
         policy.checked_for(exits)
-        return Artifact(
+        artifact = Artifact(
             directory=directory,
-            config=config,
+            config=contents.config(),
             exits=exits,
             policy=policy,
-            architecture=architecture,
+            architecture=settings["architecture"],
             shares_pooler=settings.get("shares_pooler", False),
-            precision=settings.get("precision", FLOAT32),
+            precision=precision,
             quantization=settings.get("quantization", {}),
             provenance=settings.get("provenance", {}),
             calibration=settings.get("calibration", {}),
             costs=settings.get("costs", {}),
-            stages=stages,
+            stages=tuple(_checkpoint(contents, f"{name}/") for name in stages),
+            contents=contents,
         )
     except (KeyError, TypeError, ConfigError) as error:
-        raise ArtifactError(f"{directory / SETTINGS_FILE} is damaged: {error!r}. Write the artifact anew.") from error
+        raise ArtifactError(f"{path} is damaged: {error!r}. Write the artifact anew.") from error
+    if verify and settings["schema_version"] >= SCHEMA_VERSION:
+        check_digest(settings, path)
+    return artifact
 
 
-def _open_checkpoint(directory: Path, config: Mapping[str, Any]) -> Artifact:
+def _stages(settings: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    """Names of the sub-folders of a cascade's models."""
+    stages = settings.get("stages", [])
+    if not isinstance(stages, list) or not all(is_inside(name) and "/" not in name for name in stages):
+        raise ArtifactError(f"{path} is damaged: stages={stages!r} are not names of sub-folders.")
+    return tuple(stages)
+
+
+def _checkpoint(contents: Contents, prefix: str) -> Artifact:
     """A folder as `Trainer.save_model` leaves it: exits in `config.json`, no policy and no hashes yet."""
+    directory = contents.directory / prefix if prefix else contents.directory
+    config = contents.config(prefix)
     sweet = config.get("sweet")
     if not sweet or not sweet.get("exits"):
         raise ArtifactError(
@@ -198,13 +251,14 @@ def _open_checkpoint(directory: Path, config: Mapping[str, Any]) -> Artifact:
             "To run it in full, use transformers."
         )
     settings = SweetConfig.from_dict(sweet)
-    weight_files(directory)
     return Artifact(
         directory=directory,
         config=config,
         exits=settings.exits,
         policy=Policy.uniform(len(settings.exits)),
         shares_pooler=settings.shares_pooler,
+        contents=contents,
+        prefix=prefix,
     )
 
 
@@ -224,22 +278,3 @@ def _check_format(directory: Path, settings: Mapping[str, Any]) -> None:
         raise ArtifactError(f"{directory} has an unknown precision {settings.get('precision')!r}.")
     if settings.get("architecture") not in (EARLY_EXIT, CASCADE):
         raise ArtifactError(f"{directory} has an unknown architecture {settings.get('architecture')!r}.")
-
-
-def _verify(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
-    for name, recorded in files.items():
-        path = directory / name
-        if not path.is_file():
-            raise ArtifactError(f"{path} is missing; copy the whole folder again.")
-        size = path.stat().st_size
-        if size != recorded["bytes"]:
-            raise ArtifactError(f"{path} has {size} bytes, {recorded['bytes']} were written: a truncated copy?")
-        try:
-            digest = sha256(path)
-        except OSError as error:
-            raise ArtifactError(f"{path} cannot be read ({error}).") from error
-        if digest != recorded["sha256"]:
-            raise ArtifactError(
-                f"{path} is not the file that was written (its SHA-256 differs): corrupt, or from another artifact. "
-                f"If a Trainer saved a model over an artifact here, delete {SETTINGS_FILE}."
-            )

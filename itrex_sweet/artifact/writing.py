@@ -24,13 +24,13 @@ from itrex_sweet.artifact.layout import (
     FORMAT,
     INT8,
     INT8_WEIGHTS_FILE,
-    SCHEMA_OF_PRECISION,
+    SCHEMA_VERSION,
     SETTINGS_FILE,
     WEIGHTS_FILE,
     WEIGHTS_INDEX_FILE,
     sha256,
-    weight_files,
 )
+from itrex_sweet.artifact.manifest import digest_of
 from itrex_sweet.artifact.reading import Artifact, open_artifact
 from itrex_sweet.artifact.staging import staged
 from itrex_sweet.config import Policy, SweetConfig
@@ -153,10 +153,10 @@ def copy_artifact(
         **({"costs": dict(costs)} if costs else {}),
     )
     with staged(Path(directory), _REPLACED) as staging:
-        for path in _files_of(artifact):
-            target = staging / path.relative_to(artifact.directory)
+        for name in _files_of(artifact):
+            target = staging / name
             target.parent.mkdir(exist_ok=True)
-            shutil.copyfile(path, target)
+            target.write_bytes(artifact.contents.read(name))
         if calibrated_on is not None:
             fingerprints = {**artifact.fingerprints(), CALIBRATION: calibrated_on}
             write_fingerprints(staging / FINGERPRINTS_FILE, fingerprints)
@@ -182,19 +182,11 @@ def write_card(artifact: Artifact, card: str, reported_on: Fingerprints | None =
 _WEIGHTS = {FLOAT32: WEIGHTS_FILE, INT8: INT8_WEIGHTS_FILE}
 # Of an earlier artifact in the folder, what a new one without such a file must not inherit.
 _REPLACED = (WEIGHTS_FILE, WEIGHTS_INDEX_FILE, INT8_WEIGHTS_FILE, FINGERPRINTS_FILE)
-_TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model")
 
 
-def _files_of(artifact: Artifact) -> list[Path]:
+def _files_of(artifact: Artifact) -> list[str]:
     """Every file of an artifact but its settings, which are written anew."""
-    directory = artifact.directory
-    files = {directory / CONFIG_FILE, directory / CARD_FILE, directory / FINGERPRINTS_FILE}
-    files.update(path for pattern in _TOKENIZER_FILES for path in directory.glob(pattern))
-    for model in artifact.stages or (artifact,):
-        files.add(model.directory / CONFIG_FILE)
-        files.update(weight_files(model.directory, model.precision))
-        files.add(model.directory / WEIGHTS_INDEX_FILE)
-    return sorted(path for path in files if path.is_file())
+    return sorted({*artifact.contents.small, *artifact.contents.weights})
 
 
 def _settings(
@@ -208,7 +200,7 @@ def _settings(
     created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     return {
         "format": FORMAT,
-        "schema_version": SCHEMA_OF_PRECISION[precision],
+        "schema_version": SCHEMA_VERSION,
         "architecture": architecture,
         "exits": list(exits),
         "precision": precision,
@@ -226,11 +218,12 @@ def _write_model(directory: Path, config: Any, tensors: Mapping[str, torch.Tenso
 
 
 def _write_settings(staging: Path, settings: dict[str, Any]) -> None:
-    # Fingerprints grow when a card is written, and are not what runs.
-    weights = sorted(path for path in staging.rglob("*.safetensors") if path.name != FINGERPRINTS_FILE)
+    paths = sorted(path for path in staging.rglob("*") if path.is_file() and path.name != CARD_FILE)
     settings["files"] = {
-        path.relative_to(staging).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in weights
+        path.relative_to(staging).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths
     }
+    settings = json.loads(json.dumps(settings))
+    settings["digest"] = digest_of(settings)
     (staging / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 

@@ -111,4 +111,4 @@ def _shown(artifact: Artifact, bytes_before: int) -> str:
 
 def _size(artifact: Artifact) -> int:
     """Bytes of the weights."""
-    return sum(path.stat().st_size for path in artifact.weight_files())
+    return sum(artifact.weight_files().values())

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from itrex_sweet.artifact import INT8, Artifact, open_artifact
-from itrex_sweet.artifact.layout import read_json
+from itrex_sweet.artifact.snapshot import read_json
 from itrex_sweet.artifact.staging import require_writable, staged
 from itrex_sweet.errors import ArtifactError, ConfigError, ExportError
 from itrex_sweet.export import onnx, torchscript

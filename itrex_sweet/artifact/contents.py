@@ -1,0 +1,110 @@
+"""The bytes of an opened artifact, and finding out that the folder holds others by now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from itrex_sweet.artifact.layout import CONFIG_FILE
+from itrex_sweet.artifact.manifest import Recorded
+from itrex_sweet.artifact.snapshot import FileIdentity, Snapshot, parse_json
+from itrex_sweet.errors import ArtifactError
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A weights file as it was when its artifact was opened.
+
+    Args:
+        identity: of the file.
+        recorded: size and hash, by the manifest or of what was read; `None` if neither is known.
+        verified: whether they have to hold. If not, it may also be the same file, whatever it holds.
+    """
+
+    identity: FileIdentity
+    recorded: Recorded | None
+    verified: bool
+
+
+class Contents:
+    """What an artifact was opened from. Small files stay in memory; weights do until they are taken.
+
+    Weights that are asked for again are read again, and have to be the same.
+
+    Args:
+        directory: the folder.
+        small: contents of all files but the weights.
+        weights: the weights files.
+        held: contents of those that were read already.
+        identity: of the artifact, by `manifest.identity_of`.
+        is_verified: whether all of it was compared with a manifest that lists every file.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        small: Mapping[str, bytes],
+        weights: Mapping[str, WeightFile],
+        held: Mapping[str, np.ndarray],
+        identity: str,
+        is_verified: bool = False,
+    ):
+        self.directory = directory
+        self.small, self.weights, self.identity = dict(small), dict(weights), identity
+        self.is_verified = is_verified
+        self._held = dict(held)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_held": {}}  # a copy or a pickle reads the weights again
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file; errors as those of `Artifact.read_file`."""
+        if name in self.weights:
+            return self.take_weights(name).tobytes()
+        if name not in self.small:
+            raise ArtifactError(f"{self.directory} was opened without a file {name!r}.")
+        return self.small[name]
+
+    def config(self, prefix: str = "") -> dict[str, Any]:
+        """`config.json`, or that of a stage."""
+        name = prefix + CONFIG_FILE
+        return parse_json(self.read(name), self.directory / name)
+
+    def take_weights(self, name: str) -> np.ndarray:
+        """(bytes,) uint8 of a weights file, handed over: the caller owns them.
+
+        Raises:
+            ArtifactError: the file had to be read again, and it is another by now or cannot be read.
+        """
+        held = self._held.pop(name, None)
+        return self._read_again(name) if held is None else held
+
+    def _read_again(self, name: str) -> np.ndarray:
+        weights = self.weights[name]
+        with Snapshot(self.directory) as folder:
+            hashed = weights.verified or folder.identity(name) != weights.identity
+            contents, digest, identity = folder.read_array(name, hashed=hashed)
+        self.check_weights(name, identity, digest)
+        return contents
+
+    def check_weights(self, name: str, identity: FileIdentity, sha256: str | None) -> None:
+        """Compares a weights file that was read now with the one that was opened.
+
+        Raises:
+            ArtifactError: it is another.
+        """
+        weights = self.weights[name]
+        if identity != weights.identity:
+            if weights.recorded is None or sha256 != weights.recorded.sha256:
+                raise replaced(self.directory)
+        elif weights.verified:
+            weights.recorded.check(Recorded(identity.bytes, sha256), self.directory / name)
+
+
+def replaced(directory: Path) -> ArtifactError:
+    """What to raise where a folder no longer holds what was opened."""
+    return ArtifactError(f"{directory} was replaced since it was opened; open it again.")

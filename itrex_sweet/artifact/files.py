@@ -1,0 +1,141 @@
+"""The files of an artifact's folder: which are of it, and reading and verifying them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from itrex_sweet.artifact.contents import Contents, WeightFile
+from itrex_sweet.artifact.layout import (
+    CARD_FILE,
+    INT8,
+    INT8_WEIGHTS_FILE,
+    SCHEMA_VERSION,
+    SETTINGS_FILE,
+    WEIGHTS_FILE,
+    WEIGHTS_INDEX_FILE,
+    decides_answers,
+    is_inside,
+    is_model_file,
+)
+from itrex_sweet.artifact.manifest import Recorded, check_listed, check_present, identity_of, recorded_files
+from itrex_sweet.artifact.snapshot import Snapshot
+from itrex_sweet.errors import ArtifactError
+
+CARD_LIMIT = 16 << 20  # bytes
+
+
+def read_contents(
+    folder: Snapshot,
+    settings: Mapping[str, Any] | None,
+    precision: str,
+    stages: Sequence[str],
+    verify: bool,
+    weights: bool,
+) -> Contents:
+    """Reads every file of an artifact.
+
+    Args:
+        folder: of the artifact.
+        settings: of `sweet_config.json`, or `None` where there is none.
+        precision: of the weights.
+        stages: sub-folders of a cascade's models.
+        verify: whether to compare the files with what the settings list.
+        weights: whether to read the weights, too, or to leave them for later.
+
+    Raises:
+        ArtifactError: a file is missing, not listed, not the one that was written, or cannot be read.
+    """
+    directory = folder.directory
+    listed = {} if settings is None else _listed(folder, settings, verify)
+    present = _present(folder, stages)
+    named = [name for prefix in _prefixes(stages) or ("",) for name in weight_names(folder, precision, prefix)]
+    lists_all = settings is not None and settings["schema_version"] >= SCHEMA_VERSION
+    if settings is not None and verify:
+        check_listed(listed, [*named, *present] if lists_all else named, directory)
+    small = {name: folder.read(name) for name in sorted({*listed, *present} - {*named}) if folder.has(name)}
+    recorded = {name: Recorded.of(contents) for name, contents in small.items()}
+    if verify:
+        for name in listed.keys() & small.keys():
+            listed[name].check(recorded[name], directory / name)
+    opened = {name: WeightFile(folder.identity(name), listed.get(name), verify and name in listed) for name in named}
+    held = {}
+    for name in named if weights else ():
+        held[name], digest, identity = folder.read_array(name, hashed=verify)
+        if verify:
+            found = Recorded(identity.bytes, digest)
+            listed.get(name, found).check(found, directory / name)
+            opened[name] = WeightFile(identity, found, verified=True)
+    small.update(_card(folder))
+    is_verified = verify and lists_all and weights
+    return Contents(directory, small, opened, held, identity_of(settings, recorded), is_verified)
+
+
+def _listed(folder: Snapshot, settings: Mapping[str, Any], verify: bool) -> dict[str, Recorded]:
+    """The manifest; one that is damaged is none where nothing is verified."""
+    try:
+        listed = recorded_files(settings, folder.directory / SETTINGS_FILE)
+        if verify:
+            check_present(listed, [name for name in listed if folder.has(name)], folder.directory)
+    except ArtifactError:
+        if verify:
+            raise
+        return {}
+    return listed
+
+
+def _card(folder: Snapshot) -> dict[str, bytes]:
+    """The model card, which decides no answer, if there is one that can be read."""
+    try:
+        return {CARD_FILE: folder.read(CARD_FILE, CARD_LIMIT)} if folder.has(CARD_FILE) else {}
+    except ArtifactError:
+        return {}
+
+
+def _prefixes(stages: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"{stage}/" for stage in stages)
+
+
+def _present(folder: Snapshot, stages: Sequence[str]) -> list[str]:
+    """Files in the folder that are of an artifact by their names."""
+    return [name for name in folder.names() if decides_answers(name)] + [
+        f"{stage}/{name}" for stage in stages for name in folder.names(stage) if is_model_file(name)
+    ]
+
+
+def weight_names(folder: Snapshot, precision: str, prefix: str = "") -> list[str]:
+    """Names of the safetensors files of a model, one or several shards.
+
+    Args:
+        folder: of the artifact.
+        precision: of the model.
+        prefix: of a stage's files: its sub-folder with `/`.
+
+    Raises:
+        ArtifactError: there are none; pickled weights do not count.
+    """
+    if precision == INT8:
+        folder.identity(prefix + INT8_WEIGHTS_FILE)
+        return [prefix + INT8_WEIGHTS_FILE]
+    if folder.has(prefix + WEIGHTS_FILE):
+        return [prefix + WEIGHTS_FILE]
+    if folder.has(prefix + WEIGHTS_INDEX_FILE):
+        return [prefix + shard for shard in _shards(folder, prefix + WEIGHTS_INDEX_FILE)]
+    where = folder.directory / prefix if prefix else folder.directory
+    if any(name.startswith("adapter_model.") for name in folder.names(prefix.rstrip("/"))):
+        raise ArtifactError(
+            f"{where} holds an adapter, not a model: merge it and write the artifact with "
+            "itrex_sweet.save_artifact(model, directory, tokenizer)."
+        )
+    raise ArtifactError(f"{where} has no {WEIGHTS_FILE}; only safetensors weights are read.")
+
+
+def _shards(folder: Snapshot, index: str) -> list[str]:
+    path = folder.directory / index
+    places = folder.read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise ArtifactError(f"{path} is damaged: weight_map={places!r} does not say where tensors are.")
+    for shard in places.values():
+        if not is_inside(shard) or "/" in shard:
+            raise ArtifactError(f"{path} names a file outside its folder: {shard!r}.")
+    return sorted(set(places.values()))

@@ -1,0 +1,121 @@
+"""The list of files in `sweet_config.json`, and the digest of that file itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from itrex_sweet.artifact.layout import FINGERPRINTS_FILE, SETTINGS_FILE, is_inside
+from itrex_sweet.errors import ArtifactError
+
+FILES, DIGEST = "files", "digest"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A file as it was written."""
+
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, contents: bytes) -> Recorded:
+        """Of a file's contents."""
+        return cls(len(contents), hashlib.sha256(contents).hexdigest())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {"bytes": self.bytes, "sha256": self.sha256}
+
+    def check(self, found: Recorded, path: Path) -> None:
+        """Compares a file with what was written.
+
+        Raises:
+            ArtifactError: it is another.
+        """
+        if found.bytes != self.bytes:
+            raise ArtifactError(f"{path} has {found.bytes} bytes, {self.bytes} were written: a truncated copy?")
+        if found.sha256 != self.sha256:
+            raise ArtifactError(
+                f"{path} is not the file that was written (its SHA-256 differs): corrupt, changed by hand, or from "
+                f"another artifact. If a Trainer saved a model over an artifact here, delete {SETTINGS_FILE}."
+            )
+
+
+def recorded_files(settings: Mapping[str, Any], path: Path) -> dict[str, Recorded]:
+    """The files that the settings list, by name.
+
+    Raises:
+        ArtifactError: the list is damaged.
+    """
+    files = settings.get(FILES)
+    if not isinstance(files, dict):
+        raise ArtifactError(f"{path} is damaged: files={files!r} is not a list of files. Write the artifact anew.")
+    recorded = {}
+    for name, entry in files.items():
+        if not is_inside(name):
+            raise ArtifactError(f"{path} is damaged: files names {name!r}, which is not a file inside its folder.")
+        size, digest = (entry.get("bytes"), entry.get("sha256")) if isinstance(entry, dict) else (None, None)
+        if type(size) is not int or size < 0 or not isinstance(digest, str):
+            raise ArtifactError(f"{path} is damaged: files[{name!r}]={entry!r} has no size in bytes and SHA-256.")
+        recorded[name] = Recorded(size, digest)
+    return recorded
+
+
+def check_present(listed: Iterable[str], present: Iterable[str], directory: Path) -> None:
+    """Raises `ArtifactError` if a file is listed and not there."""
+    for name in sorted(set(listed) - set(present)):
+        raise ArtifactError(f"{directory / name} is missing; copy the whole folder again.")
+
+
+def check_listed(listed: Iterable[str], present: Iterable[str], directory: Path) -> None:
+    """Raises `ArtifactError` if a file is there and not listed."""
+    for name in sorted(set(present) - set(listed)):
+        raise ArtifactError(
+            f"{directory / name} is not listed in {SETTINGS_FILE}, so nothing says that it is of this artifact. Remove "
+            "it; or, if it was put there on purpose, open the folder with verify=False: save_pretrained then lists it."
+        )
+
+
+def digest_of(settings: Mapping[str, Any]) -> str:
+    """SHA-256 of settings in canonical JSON, their own digest left out."""
+    kept = {key: value for key, value in settings.items() if key != DIGEST}
+    return hashlib.sha256(_canonical(kept)).hexdigest()
+
+
+def check_digest(settings: Mapping[str, Any], path: Path) -> None:
+    """Compares the settings with their digest.
+
+    Raises:
+        ArtifactError: they were changed since.
+    """
+    if settings.get(DIGEST) != digest_of(settings):
+        raise ArtifactError(
+            f"{path} was damaged, or changed by hand, since it was written (its {DIGEST} differs). To change a policy: "
+            "model.policy = ... and model.save_pretrained(DIR), or itrex-sweet calibrate. verify=False opens it as it "
+            "is."
+        )
+
+
+def identity_of(settings: Mapping[str, Any] | None, small: Mapping[str, Recorded]) -> str:
+    """SHA-256 over all that an opened artifact is, apart from its fingerprints, which a model card adds to.
+
+    Args:
+        settings: `None` in a folder without.
+        small: the files other than the weights.
+    """
+    if settings is not None:
+        settings = {key: value for key, value in settings.items() if key != DIGEST}
+        if isinstance(settings.get(FILES), dict):
+            settings[FILES] = {name: entry for name, entry in settings[FILES].items() if name != FINGERPRINTS_FILE}
+    files = {name: file.sha256 for name, file in small.items() if name != FINGERPRINTS_FILE}
+    return hashlib.sha256(_canonical([settings, files])).hexdigest()
+
+
+def _canonical(value: Any) -> bytes:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return text.encode("ascii")

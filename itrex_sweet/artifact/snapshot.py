@@ -1,0 +1,239 @@
+"""Reading the files of a folder, each once, into memory of this process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from itrex_sweet.artifact.layout import is_inside
+from itrex_sweet.errors import ArtifactError
+
+JSON_LIMIT = 64 << 20  # bytes
+SMALL_LIMIT = 512 << 20  # bytes: of files that are kept in memory, such as a tokenizer's
+COMMITTED = ".sweet-committed"  # see `commit`: where it exists, it holds the artifact
+_CHUNK = 1 << 22
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+@dataclass(frozen=True)
+class FileIdentity:
+    """A file as the operating system tells it from others, and from itself before it was written to."""
+
+    device: int
+    inode: int
+    bytes: int
+    modified_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileIdentity:
+        """Taken from `os.stat`."""
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+class Snapshot:
+    """A folder held open: all reads see that one, even if another takes its place under its name.
+
+    Reads regular files alone (a symbolic link may lead to one): a named pipe or a device never blocks or feeds it.
+    A context manager, which closes the folder.
+
+    Args:
+        directory: the folder.
+
+    Raises:
+        ArtifactError: it is not a folder, or cannot be opened.
+    """
+
+    def __init__(self, directory: str | os.PathLike):
+        self.directory = Path(directory)
+        self._seen: dict[str, FileIdentity | None] = {}
+        try:
+            self._outer = self._folder = os.open(self.directory, _FOLDER)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise ArtifactError(f"{self.directory} is not a folder.") from error
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{self.directory} cannot be opened ({error}).") from error
+        with suppress(OSError):
+            self._folder = os.open(COMMITTED, _FOLDER | os.O_NOFOLLOW, dir_fd=self._outer)
+
+    def __enter__(self) -> Snapshot:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets the folder go; what was read stays."""
+        for descriptor in {self._outer, self._folder}:
+            os.close(descriptor)
+        self._outer = self._folder = -1
+
+    def names(self, folder: str = "") -> list[str]:
+        """Names in the folder, or in a sub-folder, in order; none if there is no such sub-folder.
+
+        Raises:
+            ArtifactError: it cannot be listed.
+        """
+        try:
+            if not folder:
+                return sorted(os.listdir(self._folder))
+            descriptor = os.open(folder, _FOLDER, dir_fd=self._folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise ArtifactError(f"{self.directory / folder} cannot be listed ({error}).") from error
+        try:
+            return sorted(os.listdir(descriptor))
+        finally:
+            os.close(descriptor)
+
+    def has(self, name: str) -> bool:
+        """Whether there is anything of this name."""
+        return self._status(name) is not None
+
+    def identity(self, name: str) -> FileIdentity:
+        """Tells the file from others.
+
+        Raises:
+            ArtifactError: it is missing, or not a regular file inside the folder.
+        """
+        return FileIdentity.of(self._regular(name))
+
+    def read(self, name: str, limit: int = SMALL_LIMIT) -> bytes:
+        """The bytes of a file.
+
+        Args:
+            name: relative to the folder, with `/` before a file of a sub-folder.
+            limit: bytes that are read at most.
+
+        Raises:
+            ArtifactError: it is missing, not a regular file inside the folder, larger, or cannot be read.
+        """
+        size = self._regular(name).st_size
+        if size > limit:
+            raise ArtifactError(f"{self.directory / name} has {size} bytes; at most {limit} are read.")
+        return self.read_array(name, hashed=False)[0].tobytes()
+
+    def read_array(self, name: str, hashed: bool = True) -> tuple[np.ndarray, str | None, FileIdentity]:
+        """The bytes of a file of any size.
+
+        Args:
+            name: as of `read`.
+            hashed: whether to hash the bytes on the way.
+
+        Returns:
+            (bytes,) uint8 that no other process can change; their SHA-256, `None` unless hashed; the file's identity.
+        """
+        self._regular(name)  # opening a device may already have an effect, so it is looked at before
+        path = self.directory / name
+        digest = hashlib.sha256()
+        try:
+            descriptor = os.open(name, _FILE, dir_fd=self._folder)
+            with open(descriptor, "rb", buffering=0) as stream:
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode):
+                    raise ArtifactError(f"{path} is not a regular file.")
+                contents = np.empty(status.st_size, np.uint8)
+                read = 0
+                while read < status.st_size:
+                    chunk = memoryview(contents)[read : read + _CHUNK]
+                    got = stream.readinto(chunk)
+                    if not got:
+                        raise ArtifactError(f"{path} became shorter while it was read.")
+                    if hashed:
+                        digest.update(chunk[:got])
+                    read += got
+        except FileNotFoundError as error:
+            raise self._missing(name) from error
+        except OSError as error:
+            if isinstance(error, ArtifactError):
+                raise
+            raise ArtifactError(f"{path} cannot be read ({error}).") from error
+        except MemoryError as error:
+            raise ArtifactError(f"{path} has {status.st_size} bytes, more than fit in memory.") from error
+        identity = FileIdentity.of(status)
+        self._seen[name] = identity
+        return contents, digest.hexdigest() if hashed else None, identity
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """A JSON file that holds an object; errors as those of `read` and `parse_json`."""
+        return parse_json(self.read(name, JSON_LIMIT), self.directory / name)
+
+    def is_current(self) -> bool:
+        """Whether the path still leads to this folder, and every name that was read there to the same file."""
+        try:
+            if not os.path.samestat(os.stat(self.directory), os.fstat(self._outer)):
+                return False
+        except OSError:
+            return False
+        try:
+            committed = os.stat(COMMITTED, dir_fd=self._outer, follow_symlinks=False)
+            if self._folder == self._outer or not os.path.samestat(committed, os.fstat(self._folder)):
+                return False
+        except OSError:
+            if self._folder != self._outer:
+                return False
+        for name, seen in self._seen.items():
+            try:
+                now = FileIdentity.of(os.stat(name, dir_fd=self._folder))
+            except OSError:
+                now = None
+            if now != seen:
+                return False
+        return True
+
+    def _status(self, name: str) -> os.stat_result | None:
+        if not is_inside(name):
+            raise ArtifactError(f"{self.directory}: {name!r} is not the name of a file inside its folder.")
+        try:
+            status = os.stat(name, dir_fd=self._folder)
+        except (FileNotFoundError, NotADirectoryError):
+            self._seen.setdefault(name, None)
+            return None
+        except OSError as error:
+            raise ArtifactError(f"{self.directory / name} cannot be read ({error}).") from error
+        self._seen.setdefault(name, FileIdentity.of(status))
+        return status
+
+    def _regular(self, name: str) -> os.stat_result:
+        status = self._status(name)
+        if status is None:
+            raise self._missing(name)
+        if not stat.S_ISREG(status.st_mode):
+            raise ArtifactError(f"{self.directory / name} is not a regular file; copy the whole folder again.")
+        return status
+
+    def _missing(self, name: str) -> ArtifactError:
+        return ArtifactError(f"{self.directory / name} is missing; copy the whole folder again.")
+
+
+def parse_json(contents: bytes, path: Path) -> dict[str, Any]:
+    """Parses a JSON file that holds an object.
+
+    Args:
+        path: of the file, for messages.
+
+    Raises:
+        ArtifactError: it is no JSON, nested too deeply, or holds something else.
+    """
+    try:
+        parsed = json.loads(contents.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path} cannot be read as JSON ({error}); the folder is damaged.") from error
+    if not isinstance(parsed, dict):
+        raise ArtifactError(f"{path} holds {type(parsed).__name__}, not an object; the folder is damaged.")
+    return parsed
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file outside an artifact; errors as those of `Snapshot.read_json`."""
+    with Snapshot(path.parent) as folder:
+        return folder.read_json(path.name)

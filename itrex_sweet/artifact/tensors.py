@@ -1,0 +1,141 @@
+"""Tensors of a safetensors file that lies in memory."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from itrex_sweet.errors import ArtifactError
+
+if TYPE_CHECKING:
+    import torch
+
+_ITEM_BYTES = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+}
+_HEADER_LIMIT = 100_000_000  # bytes, as the safetensors library has it
+_METADATA = "__metadata__"
+
+
+class TensorFile:
+    """A safetensors file in memory, checked as the format demands: every byte belongs to one tensor.
+
+    Args:
+        contents: (bytes,) uint8, the whole file.
+        path: of the file, for messages.
+
+    Raises:
+        ArtifactError: it is not a whole safetensors file.
+    """
+
+    def __init__(self, contents: np.ndarray, path: Path):
+        self.path = path
+        header = self._header(contents)
+        self.metadata: dict[str, Any] = header.pop(_METADATA, None) or {}
+        if not isinstance(self.metadata, dict):
+            raise self._damaged(f"{_METADATA} is {type(self.metadata).__name__}")
+        self._tensors = header
+        self._check_places(len(self._data))
+
+    def names(self) -> list[str]:
+        """Of the tensors, in order."""
+        return sorted(self._tensors)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Every tensor by name; they share the memory of the file."""
+        import torch
+
+        dtypes = {
+            "F64": torch.float64,
+            "F32": torch.float32,
+            "F16": torch.float16,
+            "BF16": torch.bfloat16,
+            "I64": torch.int64,
+            "I32": torch.int32,
+            "I16": torch.int16,
+            "I8": torch.int8,
+            "U8": torch.uint8,
+            "BOOL": torch.bool,
+        }
+        found = {}
+        for name in self.names():
+            described = self._tensors[name]
+            data, dtype = self._bytes(name), dtypes[described["dtype"]]
+            flat = torch.frombuffer(data, dtype=dtype) if len(data) else torch.empty(0, dtype=dtype)
+            found[name] = flat.reshape(described["shape"])
+        return found
+
+    def integers(self, name: str) -> np.ndarray:
+        """A tensor of 64-bit integers as unsigned ones.
+
+        Raises:
+            ArtifactError: it has another type.
+        """
+        if self._tensors[name]["dtype"] != "I64":
+            raise self._damaged(f"{name!r} has dtype {self._tensors[name]['dtype']}, I64 was written")
+        return self._bytes(name).view(np.uint64)
+
+    def _bytes(self, name: str) -> np.ndarray:
+        described = self._tensors[name]
+        begin, end = described["data_offsets"]
+        data = self._data[begin:end]
+        # A header of odd length is within the format, but no processor computes on such tensors in place.
+        return data if data.ctypes.data % _ITEM_BYTES[described["dtype"]] == 0 else data.copy()
+
+    def _header(self, contents: np.ndarray) -> dict[str, Any]:
+        if len(contents) < 8:
+            raise self._damaged(f"it has {len(contents)} bytes")
+        length = int.from_bytes(contents[:8].tobytes(), "little")
+        if length > min(len(contents) - 8, _HEADER_LIMIT):
+            raise self._damaged(f"its header would have {length} bytes")
+        try:
+            header = json.loads(contents[8 : 8 + length].tobytes().decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise self._damaged(f"its header is no JSON: {error}") from error
+        if not isinstance(header, dict):
+            raise self._damaged(f"its header is {type(header).__name__}, not an object")
+        self._data = contents[8 + length :]
+        return header
+
+    def _check_places(self, size: int) -> None:
+        places = []
+        for name, described in self._tensors.items():
+            if not isinstance(described, dict):
+                raise self._damaged(f"{name!r} is described by {type(described).__name__}")
+            dtype, shape, offsets = (described.get(key) for key in ("dtype", "shape", "data_offsets"))
+            if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
+                raise self._damaged(f"{name!r} has dtype {dtype!r}; a model has {', '.join(_ITEM_BYTES)}")
+            if not _are_sizes(shape):
+                raise self._damaged(f"{name!r} has shape {shape!r}")
+            if not _are_sizes(offsets) or len(offsets) != 2:
+                raise self._damaged(f"{name!r} has data_offsets {offsets!r}")
+            if offsets[1] - offsets[0] != math.prod(shape) * _ITEM_BYTES[dtype]:
+                raise self._damaged(f"{name!r} of shape {shape} in {dtype} does not have the bytes {offsets}")
+            places.append((*offsets, name))
+        end = 0
+        for begin, next_, name in sorted(places):
+            if begin != end:
+                raise self._damaged(f"{name!r} begins at byte {begin}, and the tensor before it ends at {end}")
+            end = next_
+        if end != size:
+            raise self._damaged(f"its tensors have {end} bytes, and {size} are there")
+
+    def _damaged(self, reason: str) -> ArtifactError:
+        return ArtifactError(f"{self.path} cannot be read as safetensors ({reason}); copy or write it anew.")
+
+
+def _are_sizes(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < 1 << 62 for value in values)
