@@ -16,10 +16,12 @@ A cascade (the Multi-Model baseline) has the same two JSON files, and one sub-fo
 stage's `config.json` and `model.safetensors`. No pickle is read or written.
 """
 
+from itrex_sweet.artifact.copying import copy_artifact, write_card
 from itrex_sweet.artifact.layout import CASCADE, EARLY_EXIT, FLOAT32, INT8, SCHEMA_VERSION
 from itrex_sweet.artifact.quality import policy_of_quality
 from itrex_sweet.artifact.reading import Artifact, open_artifact
-from itrex_sweet.artifact.writing import copy_artifact, library_versions, write_artifact, write_card, write_cascade
+from itrex_sweet.artifact.settings import library_versions
+from itrex_sweet.artifact.writing import write_artifact, write_cascade
 
 __all__ = [
     "CASCADE",

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from itrex_sweet.artifact.layout import CONFIG_FILE
+from itrex_sweet.artifact.layout import CONFIG_FILE, SETTINGS_FILE
 from itrex_sweet.artifact.manifest import Recorded
 from itrex_sweet.artifact.snapshot import FileIdentity, Snapshot, parse_json
 from itrex_sweet.errors import ArtifactError
@@ -74,6 +74,17 @@ class Contents:
         name = prefix + CONFIG_FILE
         return parse_json(self.read(name), self.directory / name)
 
+    def settings(self) -> dict[str, Any] | None:
+        """`sweet_config.json`, or `None` where there was none."""
+        if SETTINGS_FILE not in self.small:
+            return None
+        return parse_json(self.small[SETTINGS_FILE], self.directory / SETTINGS_FILE)
+
+    def weights_now(self, name: str) -> np.ndarray:
+        """As `take_weights`, but not handed over."""
+        held = self._held.get(name)
+        return self._read_again(name) if held is None else held
+
     def take_weights(self, name: str) -> np.ndarray:
         """(bytes,) uint8 of a weights file, handed over: the caller owns them.
 
@@ -103,6 +114,22 @@ class Contents:
                 raise replaced(self.directory)
         elif weights.verified:
             weights.recorded.check(Recorded(identity.bytes, sha256), self.directory / name)
+
+    def require_same(self, now: Contents) -> None:
+        """Compares the folder, opened again, with what was opened; fingerprints and card do not count.
+
+        Raises:
+            ArtifactError: it holds something else.
+        """
+        if now.identity != self.identity or now.weights.keys() != self.weights.keys():
+            raise replaced(self.directory)
+        for name, weights in self.weights.items():
+            if now.weights[name].identity != weights.identity:
+                self._read_again(name)
+
+    def follow(self, written: Contents) -> None:
+        """Takes note of what the folder holds by now, where that was written from this artifact."""
+        self.identity, self.weights = written.identity, dict(written.weights)
 
 
 def replaced(directory: Path) -> ArtifactError:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from itrex_sweet.artifact.contents import Contents, WeightFile
 from itrex_sweet.artifact.layout import (
     CARD_FILE,
+    FINGERPRINTS_FILE,
     INT8,
     INT8_WEIGHTS_FILE,
     SCHEMA_VERSION,
@@ -17,6 +19,7 @@ from itrex_sweet.artifact.layout import (
     decides_answers,
     is_inside,
     is_model_file,
+    is_tokenizer_file,
 )
 from itrex_sweet.artifact.manifest import Recorded, check_listed, check_present, identity_of, recorded_files
 from itrex_sweet.artifact.snapshot import Snapshot
@@ -101,6 +104,42 @@ def _present(folder: Snapshot, stages: Sequence[str]) -> list[str]:
     return [name for name in folder.names() if decides_answers(name)] + [
         f"{stage}/{name}" for stage in stages for name in folder.names(stage) if is_model_file(name)
     ]
+
+
+def artifact_files(directory: Path) -> set[str]:
+    """Names of the files in a folder that are of an artifact, whatever its settings are worth.
+
+    Raises:
+        ArtifactError: it is not a folder, or cannot be opened.
+    """
+    with Snapshot(directory) as folder:
+        listed = _listed_if_any(folder)
+        stages = {name.split("/")[0] for name in listed if "/" in name}
+        names = {*listed, *_present(folder, sorted(stages)), SETTINGS_FILE}
+        return {name for name in names if folder.is_file(name)}
+
+
+def tokenizer_files(directory: Path) -> dict[str, bytes]:
+    """The files of the tokenizer in a folder, whatever else is in it.
+
+    Raises:
+        ArtifactError: one is not the file that was written, or cannot be read.
+    """
+    with Snapshot(directory) as folder:
+        listed = _listed_if_any(folder)
+        others = {name for name in listed if not is_model_file(name) and name != FINGERPRINTS_FILE and "/" not in name}
+        names = {*others, *filter(is_tokenizer_file, folder.names())}
+        found = {name: folder.read(name) for name in names if folder.is_file(name)}
+    for name in found.keys() & listed.keys():
+        listed[name].check(Recorded.of(found[name]), directory / name)
+    return found
+
+
+def _listed_if_any(folder: Snapshot) -> dict[str, Recorded]:
+    try:
+        return recorded_files(folder.read_json(SETTINGS_FILE), folder.directory / SETTINGS_FILE)
+    except ArtifactError:
+        return {}
 
 
 def weight_names(folder: Snapshot, precision: str, prefix: str = "") -> list[str]:

@@ -27,7 +27,8 @@ from itrex_sweet.artifact.layout import (
     is_inside,
 )
 from itrex_sweet.artifact.manifest import check_digest
-from itrex_sweet.artifact.snapshot import Snapshot
+from itrex_sweet.artifact.snapshot import COMMITTED, JSON_LIMIT, Snapshot, parse_json
+from itrex_sweet.artifact.staging import resume
 from itrex_sweet.artifact.tensors import TensorFile
 from itrex_sweet.config import Policy, SweetConfig
 from itrex_sweet.errors import ArtifactError, ConfigError
@@ -179,6 +180,8 @@ def open_artifact(directory: str | os.PathLike, verify: bool = True, *, weights:
             is missing, truncated, corrupt, or not listed.
     """
     directory = Path(directory)
+    if os.path.lexists(directory / COMMITTED):
+        resume(directory)
     for attempt in range(1, _ATTEMPTS + 1):
         with Snapshot(directory) as folder:
             try:
@@ -193,6 +196,12 @@ def open_artifact(directory: str | os.PathLike, verify: bool = True, *, weights:
     raise AssertionError("unreachable")
 
 
+def open_staged(staging: Path, directory: Path) -> Artifact:
+    """Opens and verifies a folder that is about to take the place of `directory`, and calls it that."""
+    with Snapshot(staging, called=directory) as folder:
+        return _open(folder, verify=True, weights=False)
+
+
 def _open(folder: Snapshot, verify: bool, weights: bool) -> Artifact:
     directory = folder.directory
     if not folder.has(CONFIG_FILE):
@@ -200,11 +209,13 @@ def _open(folder: Snapshot, verify: bool, weights: bool) -> Artifact:
     if not folder.has(SETTINGS_FILE):
         contents = read_contents(folder, None, FLOAT32, (), verify, weights)
         return _checkpoint(contents, "")
-    settings = folder.read_json(SETTINGS_FILE)
     path = directory / SETTINGS_FILE
+    raw = folder.read(SETTINGS_FILE, JSON_LIMIT)
+    settings = parse_json(raw, path)
     _check_format(directory, settings)
     precision, stages = settings.get("precision", FLOAT32), _stages(settings, path)
     contents = read_contents(folder, settings, precision, stages, verify, weights)
+    contents.small[SETTINGS_FILE] = raw
     try:
         policy = Policy.from_dict(settings["policy"])
         exits = tuple(settings["exits"])

@@ -47,16 +47,17 @@ class Snapshot:
 
     Args:
         directory: the folder.
+        called: what messages call it, if not that.
 
     Raises:
         ArtifactError: it is not a folder, or cannot be opened.
     """
 
-    def __init__(self, directory: str | os.PathLike):
-        self.directory = Path(directory)
+    def __init__(self, directory: str | os.PathLike, called: Path | None = None):
+        self.directory = Path(directory) if called is None else called
         self._seen: dict[str, FileIdentity | None] = {}
         try:
-            self._outer = self._folder = os.open(self.directory, _FOLDER)
+            self._outer = self._folder = os.open(directory, _FOLDER)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ArtifactError(f"{self.directory} is not a folder.") from error
         except (OSError, ValueError) as error:
@@ -98,6 +99,11 @@ class Snapshot:
     def has(self, name: str) -> bool:
         """Whether there is anything of this name."""
         return self._status(name) is not None
+
+    def is_file(self, name: str) -> bool:
+        """Whether there is a regular file of this name."""
+        status = self._status(name)
+        return status is not None and stat.S_ISREG(status.st_mode)
 
     def identity(self, name: str) -> FileIdentity:
         """Tells the file from others.

@@ -1,49 +1,60 @@
-"""Writing a folder whole or not at all."""
+"""Writing a folder whole or not at all: a hidden folder is filled, and then takes the place of the target."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from itrex_sweet.artifact.layout import SETTINGS_FILE
+from itrex_sweet.artifact.commit import (
+    INSIDE,
+    MARKER,
+    commit_inside,
+    exchange_into,
+    finish_commit,
+    give_back,
+    sync_folder,
+    sync_tree,
+)
+from itrex_sweet.artifact.exchange import locked, release, try_lock
+from itrex_sweet.artifact.files import artifact_files
 from itrex_sweet.errors import ArtifactError
+
+Dropped = Callable[[Path], Iterable[str]]
+_LONGEST = 120  # characters of the target's name in that of its staging folder
 
 
 @contextmanager
-def staged(directory: Path, replaced: Iterable[str] = ()) -> Iterator[Path]:
-    """A hidden folder inside `directory` whose files move into it, settings last, if the block succeeds.
-
-    A crash between two moves leaves hashes that do not match, which `open_artifact` reports.
+def staged(
+    directory: Path, dropped: Dropped = lambda folder: (), check: Callable[[], None] = lambda: None
+) -> Iterator[Path]:
+    """A hidden folder that takes the place of `directory`, or its files' places, if the block succeeds.
 
     Args:
-        directory: made if missing.
-        replaced: names of files that are removed from it where the block has written none of that name.
+        directory: made if missing; a symbolic link is followed.
+        dropped: names of files in the folder, given as a path, that do not stay; all others do. Those of the new
+            folder are replaced in any case.
+        check: called before anything is changed, when no other process can write the folder.
+
+    Raises:
+        ArtifactError: the folder cannot be written; what it held before is untouched.
     """
     from safetensors import SafetensorError
 
-    staging: Path | None = None
-    existed = directory.exists()
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".incoming-", dir=directory))
-        yield staging
-        stale = [directory / name for name in replaced if not (staging / name).exists()]
-        _move_in(staging, directory)
-        for path in stale:
-            path.unlink(missing_ok=True)
+        with ExitStack() as stack:
+            staging = stack.enter_context(_Staging.begun(directory))
+            yield staging.folder
+            staging.commit(dropped, check)
     except (OSError, SafetensorError) as error:
         if isinstance(error, ArtifactError):
             raise
         raise ArtifactError(f"cannot write {directory} ({error}); what it held before is untouched.") from error
-    finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
-            if not existed and not any(directory.iterdir()):
-                directory.rmdir()
 
 
 def require_writable(directory: Path) -> None:
@@ -52,17 +63,160 @@ def require_writable(directory: Path) -> None:
     Raises:
         ArtifactError: it cannot be made or written.
     """
-    with staged(directory):
-        pass
+    try:
+        with _Staging.begun(directory):
+            pass
+    except OSError as error:
+        raise ArtifactError(f"cannot write {directory} ({error}).") from error
 
 
-def _move_in(staging: Path, directory: Path) -> None:
-    (plain := staging / ".plain").touch()
-    mode = plain.stat().st_mode  # as the umask says; safetensors lets only the owner read
-    plain.unlink()
-    by_order: Callable[[Path], tuple[bool, Path]] = lambda path: (path.name == SETTINGS_FILE, path)  # noqa: E731
-    for path in sorted((path for path in staging.rglob("*") if path.is_file()), key=by_order):
-        target = directory / path.relative_to(staging)
-        target.parent.mkdir(exist_ok=True)
-        path.chmod(mode)
-        os.replace(path, target)
+def resume(directory: Path) -> None:
+    """Goes on with a commit that was killed, if the folder can be written and nobody else is at it."""
+    with suppress(OSError):
+        lock = try_lock(_lock_of(directory.resolve()))
+        if lock is not None:
+            try:
+                finish_commit(directory.resolve())
+            finally:
+                release(lock)
+
+
+class _Staging:
+    """A folder to be filled, held by a lock of its own, which tells other processes that its writer lives."""
+
+    def __init__(self, target: Path, folder: Path, made: list[Path]):
+        self.target, self.folder, self.made = target, folder, made
+        self.is_inside = folder.parent == target
+        self._is_old = False  # whether the folder is by now what the target was, and nothing in it is needed
+        self._lock = try_lock(folder)
+        (folder / MARKER).touch()
+
+    @classmethod
+    @contextmanager
+    def begun(cls, directory: Path) -> Iterator[_Staging]:
+        """Makes one beside the target, or inside it where that cannot be; removes it, and what was made for it."""
+        target = directory.resolve()
+        made = [parent for parent in target.parents if not parent.exists()]
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with locked(_lock_of(target)):
+                _clear(target)
+                staging = cls(target, _made_for(target), made)
+            try:
+                yield staging
+            finally:
+                staging.end()
+        finally:
+            for parent in made:
+                with suppress(OSError):
+                    parent.rmdir()
+
+    def commit(self, dropped: Dropped, check: Callable[[], None]) -> None:
+        """Puts the folder in the target's place, as `commit` says."""
+        self._set_modes()
+        sync_tree(self.folder)
+        with locked(_lock_of(self.target)):
+            check()
+            if not os.path.lexists(self.target):
+                os.rename(self.folder, self.target)
+                (self.target / MARKER).unlink()
+            else:
+                names = list(dropped(self.target))
+                self._is_old = not self.is_inside and exchange_into(self.folder, self.target, names)
+                if not self._is_old:
+                    self._move_inside()
+                    commit_inside(self.folder, self.target, names)
+            sync_folder(self.target.parent)
+
+    def end(self) -> None:
+        """Removes what is left of the folder, which may be the old one, and gives the lock back."""
+        if self._is_old:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        else:
+            _remove(self.folder, self.target)
+        if self._lock is not None:
+            release(self._lock)
+
+    def _move_inside(self) -> None:
+        if self.is_inside:
+            return
+        inside = Path(tempfile.mkdtemp(prefix=INSIDE, dir=self.target))
+        (inside / MARKER).touch()
+        for path in list(self.folder.iterdir()):
+            if path.name != MARKER:
+                shutil.move(path, inside / path.name)
+        sync_tree(inside)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder = inside
+
+    def _set_modes(self) -> None:
+        """As the umask says: `mkdtemp` and safetensors let only the owner read."""
+        mode = (self.folder / MARKER).stat().st_mode & 0o777
+        for path in self.folder.rglob("*"):
+            if path.is_file() and path.stat().st_nlink == 1:
+                path.chmod(mode)
+        if not self.target.exists():
+            self.folder.chmod(mode | (mode & 0o444) >> 2)
+        elif not self.is_inside:
+            status = self.target.stat()
+            with suppress(OSError):
+                os.chown(self.folder, status.st_uid, status.st_gid)
+            shutil.copystat(self.target, self.folder)
+            os.utime(self.folder)
+
+
+def _made_for(target: Path) -> Path:
+    if target.exists():
+        if not target.is_dir():
+            raise FileExistsError(17, "a file is in the way", str(target))
+        if not os.access(target, os.W_OK | os.X_OK):
+            raise PermissionError(13, "Permission denied", str(target))
+        if not _may_move(target):
+            return Path(tempfile.mkdtemp(prefix=INSIDE, dir=target))
+    return Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
+
+
+def _may_move(target: Path) -> bool:
+    """Whether the folder can become another one: not a mount point, nor where this process is at home."""
+    if os.path.ismount(target) or not os.access(target.parent, os.W_OK | os.X_OK):
+        return False
+    try:
+        here = Path.cwd().resolve()
+    except FileNotFoundError:
+        return True
+    return here != target and target not in here.parents
+
+
+def _prefix(target: Path) -> str:
+    """Begin of the names of staging folders beside a target."""
+    name = target.name
+    if len(name) > _LONGEST:
+        name = f"{name[:_LONGEST]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}"
+    return f".{name}{INSIDE}"
+
+
+def _lock_of(target: Path) -> Path:
+    return target.parent if os.access(target.parent, os.R_OK) else target
+
+
+def _clear(target: Path) -> None:
+    """Ends what killed writers began: finishes a commit, gives back what they took along, and removes their folders."""
+    beside = re.compile(re.escape(_prefix(target)) + r"[a-z0-9_]{8}")
+    left = [target.parent / name for name in os.listdir(target.parent) if beside.fullmatch(name)]
+    if target.is_dir():
+        finish_commit(target)
+        left += target.glob(f"{INSIDE}*")
+    for folder in left:
+        if (lock := try_lock(folder)) is not None:
+            try:
+                _remove(folder, target)
+            finally:
+                release(lock)
+
+
+def _remove(folder: Path, target: Path) -> None:
+    """Removes a staging folder; one without a marker was the target, and may hold what is not of an artifact."""
+    with suppress(OSError):  # what cannot be given back stays where it is
+        if folder.parent != target and not (folder / MARKER).exists():
+            give_back(folder, target, artifact_files(folder))
+        shutil.rmtree(folder)

@@ -1,41 +1,32 @@
-"""Writing artifacts, cascades, copies and model cards."""
+"""Writing artifacts and cascades."""
 
 from __future__ import annotations
 
 import copy
-import datetime
-import json
 import os
-import platform
 import shutil
-from collections.abc import Mapping, Sequence
-from importlib import metadata
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from itrex_sweet.artifact.fingerprints import CALIBRATION, REPORTING, Fingerprints, write_fingerprints
+from itrex_sweet.artifact.files import artifact_files, tokenizer_files
+from itrex_sweet.artifact.fingerprints import Fingerprints, write_fingerprints
 from itrex_sweet.artifact.layout import (
-    CARD_FILE,
     CASCADE,
     CONFIG_FILE,
     EARLY_EXIT,
     FINGERPRINTS_FILE,
     FLOAT32,
-    FORMAT,
     INT8,
     INT8_WEIGHTS_FILE,
-    SCHEMA_VERSION,
-    SETTINGS_FILE,
     WEIGHTS_FILE,
-    WEIGHTS_INDEX_FILE,
-    sha256,
 )
-from itrex_sweet.artifact.manifest import digest_of
-from itrex_sweet.artifact.reading import Artifact, open_artifact
+from itrex_sweet.artifact.reading import Artifact, open_staged
+from itrex_sweet.artifact.settings import settings_of, write_settings
 from itrex_sweet.artifact.staging import staged
 from itrex_sweet.config import Policy, SweetConfig
-from itrex_sweet.errors import ConfigError
-from itrex_sweet.version import __version__
+from itrex_sweet.errors import ConfigError, SweetError
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +50,7 @@ def write_artifact(
         config: a `PretrainedConfig` whose `sweet` holds a resolved `SweetConfig` as a dict.
         tensors: float tensors by Hugging Face name, exit heads included; with `quantization`, integers too.
         policy: when a row may leave; without one, one default threshold for all exits.
-        tokenizer: saved along, if given.
+        tokenizer: saved along, if given; if not, one that the folder holds becomes the artifact's.
         provenance: facts to record (training settings, metrics); versions and date are added.
         quantization: how the tensors were quantized; makes it an INT8 artifact.
         fingerprints: rows it was trained, calibrated and reported on, by role.
@@ -67,20 +58,21 @@ def write_artifact(
     Raises:
         ArtifactError: the folder cannot be written; what was there before is untouched.
     """
+    directory = Path(directory)
     sweet = SweetConfig.from_dict(config.sweet)
     precision = FLOAT32 if quantization is None else INT8
     facts = {} if quantization is None else {"quantization": dict(quantization)}
-    settings = _settings(
+    settings = settings_of(
         sweet.exits, policy, provenance, precision, EARLY_EXIT, shares_pooler=sweet.shares_pooler, **facts
     )
-    with staged(Path(directory), _REPLACED) as staging:
+    with staged(directory, artifact_files) as staging:
         _write_model(staging, config, tensors, precision)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(staging)
+        _write_tokenizer(staging, tokenizer, directory)
         if fingerprints:
             write_fingerprints(staging / FINGERPRINTS_FILE, fingerprints)
-        _write_settings(staging, settings)
-    return open_artifact(directory, verify=False)
+        write_settings(staging, settings)
+        artifact = open_staged(staging, directory)
+    return artifact
 
 
 def write_cascade(
@@ -96,143 +88,52 @@ def write_cascade(
     Args:
         stages: config and tensors of each model; `config.num_hidden_layers` is its exit.
     """
+    directory = Path(directory)
     exits = tuple(config.num_hidden_layers for config, _ in stages)
     if list(exits) != sorted(set(exits)) or not exits:
         raise ConfigError(f"a cascade of depths {exits}: stages must deepen strictly.")
     names = [f"exit_{exit_}" for exit_ in exits]
-    settings = _settings(exits, policy, provenance, FLOAT32, CASCADE, stages=names)
-    with staged(Path(directory), _REPLACED) as staging:
+    settings = settings_of(exits, policy, provenance, FLOAT32, CASCADE, stages=names)
+    with staged(directory, artifact_files) as staging:
         for name, (config, tensors) in zip(names, stages, strict=True):
             config = copy.deepcopy(config)  # the caller's stays as it is
             config.sweet = SweetConfig(exits=(config.num_hidden_layers,)).to_dict()
             (staging / name).mkdir()
             _write_model(staging / name, config, tensors, FLOAT32)
         shutil.copyfile(staging / names[-1] / CONFIG_FILE, staging / CONFIG_FILE)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(staging)
-        _write_settings(staging, settings)
-    return open_artifact(directory, verify=False)
-
-
-def copy_artifact(
-    artifact: Artifact,
-    directory: str | os.PathLike,
-    policy: Policy | None = None,
-    calibration: Mapping[str, Any] | None = None,
-    calibrated_on: Fingerprints | None = None,
-    costs: Mapping[str, Any] | None = None,
-) -> Artifact:
-    """Copies an artifact, tokenizer and card included, with another policy if one is given; onto itself, too.
-
-    What was recorded of a calibration stays with the policy it was made for.
-
-    Args:
-        policy: the artifact's own if absent.
-        calibration: what the policy rests on, to record.
-        calibrated_on: the rows of that.
-        costs: what was measured of time, to record; the artifact's own if absent.
-
-    Raises:
-        ConfigError: a policy for other exits.
-        ArtifactError: the target cannot be written; what was there before is untouched.
-    """
-    policy = artifact.checked(policy or artifact.policy)
-    if calibration is None and policy == artifact.policy:
-        calibration = artifact.calibration
-    costs = costs or artifact.costs
-    settings = _settings(
-        artifact.exits,
-        policy,
-        artifact.provenance,
-        artifact.precision,
-        artifact.architecture,
-        shares_pooler=artifact.shares_pooler,
-        stages=[stage.directory.name for stage in artifact.stages],
-        **({"quantization": dict(artifact.quantization)} if artifact.quantization else {}),
-        **({"calibration": dict(calibration)} if calibration else {}),
-        **({"costs": dict(costs)} if costs else {}),
-    )
-    with staged(Path(directory), _REPLACED) as staging:
-        for name in _files_of(artifact):
-            target = staging / name
-            target.parent.mkdir(exist_ok=True)
-            target.write_bytes(artifact.contents.read(name))
-        if calibrated_on is not None:
-            fingerprints = {**artifact.fingerprints(), CALIBRATION: calibrated_on}
-            write_fingerprints(staging / FINGERPRINTS_FILE, fingerprints)
-        _write_settings(staging, settings)
-    return open_artifact(directory, verify=False)
-
-
-def write_card(artifact: Artifact, card: str, reported_on: Fingerprints | None = None) -> None:
-    """Writes the model card beside the weights.
-
-    Args:
-        reported_on: the rows whose figures the card holds; recorded, so that they are not calibrated on later.
-
-    Raises:
-        ArtifactError: the folder cannot be written.
-    """
-    with staged(artifact.directory) as staging:
-        (staging / CARD_FILE).write_text(card, encoding="utf-8")
-        if reported_on is not None:
-            write_fingerprints(staging / FINGERPRINTS_FILE, {**artifact.fingerprints(), REPORTING: reported_on})
+        _write_tokenizer(staging, tokenizer, directory)
+        write_settings(staging, settings)
+        artifact = open_staged(staging, directory)
+    return artifact
 
 
 _WEIGHTS = {FLOAT32: WEIGHTS_FILE, INT8: INT8_WEIGHTS_FILE}
-# Of an earlier artifact in the folder, what a new one without such a file must not inherit.
-_REPLACED = (WEIGHTS_FILE, WEIGHTS_INDEX_FILE, INT8_WEIGHTS_FILE, FINGERPRINTS_FILE)
-
-
-def _files_of(artifact: Artifact) -> list[str]:
-    """Every file of an artifact but its settings, which are written anew."""
-    return sorted({*artifact.contents.small, *artifact.contents.weights})
-
-
-def _settings(
-    exits: Sequence[int],
-    policy: Policy | None,
-    provenance: Mapping[str, Any] | None,
-    precision: str,
-    architecture: str,
-    **facts: Any,
-) -> dict[str, Any]:
-    created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    return {
-        "format": FORMAT,
-        "schema_version": SCHEMA_VERSION,
-        "architecture": architecture,
-        "exits": list(exits),
-        "precision": precision,
-        "policy": (policy or Policy.uniform(len(exits))).to_dict(),
-        "provenance": {"created": created, "versions": library_versions(), **(provenance or {})},
-        **facts,
-    }
 
 
 def _write_model(directory: Path, config: Any, tensors: Mapping[str, torch.Tensor], precision: str) -> None:
     from safetensors.torch import save_file
 
     save_file(dict(tensors), directory / _WEIGHTS[precision], metadata={"format": "pt"})
-    config.save_pretrained(directory)
+    with _saving("config"):
+        config.save_pretrained(directory)
 
 
-def _write_settings(staging: Path, settings: dict[str, Any]) -> None:
-    paths = sorted(path for path in staging.rglob("*") if path.is_file() and path.name != CARD_FILE)
-    settings["files"] = {
-        path.relative_to(staging).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths
-    }
-    settings = json.loads(json.dumps(settings))
-    settings["digest"] = digest_of(settings)
-    (staging / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+def _write_tokenizer(staging: Path, tokenizer: Any, directory: Path) -> None:
+    """Saves a tokenizer; without one, the tokenizer that the folder holds stays in it."""
+    if tokenizer is not None:
+        with _saving("tokenizer"):
+            tokenizer.save_pretrained(staging)
+    elif directory.is_dir():
+        for name, contents in tokenizer_files(directory).items():
+            (staging / name).write_bytes(contents)
 
 
-def library_versions() -> dict[str, str]:
-    """Versions of what decides the numbers, and of the interpreter."""
-    versions = {"python": platform.python_version(), "itrex-sweet": __version__}
-    for package in ("torch", "transformers", "numpy", "safetensors"):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
+@contextmanager
+def _saving(part: str) -> Iterator[None]:
+    """The tokenizers library raises plain `Exception` where the disk is full, and others what they like."""
+    try:
+        yield
+    except SweetError:
+        raise
+    except Exception as error:
+        raise OSError(f"the {part} could not be saved: {error}") from error

@@ -60,7 +60,7 @@ def export_subgraphs(
     writer.require()
     require_writable(output)
     subgraphs = subgraphs_of(artifact)
-    with staged(output, replaced=_earlier_files(output)) as staging:
+    with staged(output, _earlier_files) as staging:
         files = {}
         for graph, inputs, _ in walk(subgraphs, tokens_like(subgraphs, _TRACED_LENGTHS)):
             path = staging / f"{graph.name}{SUFFIXES[format]}"

@@ -1,0 +1,93 @@
+"""Two folders change places in one step, and processes that write the same folder take turns."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_CANNOT = {
+    errno.ENOSYS,
+    errno.EINVAL,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.EXDEV,
+    errno.EBUSY,
+    errno.EPERM,
+    errno.EACCES,
+}
+_AT_CWD = -100
+_EXCHANGE, _SWAP = 2, 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
+
+
+def exchange(first: Path, second: Path) -> bool:
+    """Gives each of two folders the other's name, atomically.
+
+    Returns:
+        whether it was done; `False` where the system or the file system cannot, or not with these two.
+
+    Raises:
+        OSError: anything else went wrong.
+    """
+    call = _system_call()
+    if call is None:
+        return False
+    if call(os.fsencode(first), os.fsencode(second)) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _CANNOT:
+        return False
+    raise OSError(number, os.strerror(number), str(first), None, str(second))
+
+
+@functools.cache
+def _system_call() -> Callable[[bytes, bytes], int] | None:
+    library = ctypes.CDLL(None, use_errno=True)
+    if sys.platform == "darwin" and hasattr(library, "renamex_np"):
+        return lambda first, second: library.renamex_np(first, second, _SWAP)
+    if hasattr(library, "renameat2"):
+        return lambda first, second: library.renameat2(_AT_CWD, first, _AT_CWD, second, _EXCHANGE)
+    return None
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the folder's lock, which leaves no file behind; goes on without where the file system has none."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        release(descriptor)
+
+
+def try_lock(folder: Path) -> int | None:
+    """Takes the folder's lock if nobody holds it.
+
+    Returns:
+        a descriptor for `release`; `None` if another holds the lock, or the folder is gone or cannot be locked.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def release(descriptor: int) -> None:
+    """Gives a lock back; also one that a forked child holds a descriptor of."""
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)

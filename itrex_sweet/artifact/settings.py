@@ -1,0 +1,75 @@
+"""What `sweet_config.json` says, and the list of files in it."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from itrex_sweet.artifact.layout import CARD_FILE, FORMAT, SCHEMA_VERSION, SETTINGS_FILE, sha256
+from itrex_sweet.artifact.manifest import DIGEST, FILES, Recorded, digest_of
+from itrex_sweet.config import Policy
+from itrex_sweet.errors import ConfigError
+from itrex_sweet.version import __version__
+
+_SOURCES = ("torch", "transformers", "numpy", "safetensors")
+
+
+def settings_of(
+    exits: Sequence[int],
+    policy: Policy | None,
+    provenance: Mapping[str, Any] | None,
+    precision: str,
+    architecture: str,
+    **facts: Any,
+) -> dict[str, Any]:
+    """The settings of an artifact, without its list of files."""
+    created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    return {
+        "format": FORMAT,
+        "schema_version": SCHEMA_VERSION,
+        "architecture": architecture,
+        "exits": list(exits),
+        "precision": precision,
+        "policy": (policy or Policy.uniform(len(exits))).to_dict(),
+        "provenance": {"created": created, "versions": library_versions(), **(provenance or {})},
+        **facts,
+    }
+
+
+def write_settings(folder: Path, settings: Mapping[str, Any], known: Mapping[str, Recorded] | None = None) -> None:
+    """Writes settings with the list of all files in the folder, the model card apart, and their digest.
+
+    Args:
+        known: sizes and hashes of files that are known already.
+
+    Raises:
+        ConfigError: something in them is no plain JSON type.
+    """
+    files = dict(known or {})
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in (CARD_FILE, SETTINGS_FILE) and not name.startswith(".") and name not in files:
+            files[name] = Recorded(path.stat().st_size, sha256(path))
+    listed = {name: files[name].to_dict() for name in sorted(files)}
+    try:
+        plain = json.loads(json.dumps({**settings, FILES: listed}))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"what an artifact records has to be of plain JSON types: {error}.") from error
+    plain[DIGEST] = digest_of(plain)
+    (folder / SETTINGS_FILE).write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what decides the numbers, and of the interpreter."""
+    versions = {"python": platform.python_version(), "itrex-sweet": __version__}
+    for package in _SOURCES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
