@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from operator import attrgetter
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 import torch
 
 from itrex_sweet.artifact import Artifact, write_artifact, write_cascade
+from itrex_sweet.artifact.layout import SETTINGS_FILE
+from itrex_sweet.artifact.settings import write_settings
 from itrex_sweet.config import Policy, SweetConfig
 from itrex_sweet.families import EXIT_HEADS, family_of
 from tests.tiny_models import tiny_model
@@ -82,6 +85,13 @@ def tiny_cascade(directory: Path, family: str = "bert", exits: tuple[int, ...] =
     """A cascade of independent tiny random models."""
     stages = [model_and_tensors(family, (exit_,), seed=exit_)[1:] for exit_ in exits]
     return write_cascade(directory, stages=stages, tokenizer=tokenizer)
+
+
+def sign(directory: Path, **changes: object) -> None:
+    """Changes settings of an artifact, and lists its files as they are now, as whoever can write the folder can."""
+    settings = json.loads((directory / SETTINGS_FILE).read_text())
+    (directory / SETTINGS_FILE).unlink()
+    write_settings(directory, {**settings, **changes})
 
 
 def random_rows(rng: np.random.Generator, lengths: list[int], vocabulary: int = 90, first: int = 5) -> list[list[int]]:

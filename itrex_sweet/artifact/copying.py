@@ -80,7 +80,7 @@ def write_card(artifact: Artifact, card: str, reported_on: Fingerprints | None =
         ArtifactError: the folder cannot be written, or was replaced since the artifact was opened; it is untouched.
     """
     added = {} if reported_on is None else {REPORTING: reported_on}
-    _rewrite(artifact, artifact.contents.settings(), added, card)
+    _rewrite(artifact, None, added, card)
 
 
 def _rewrite(
@@ -89,8 +89,12 @@ def _rewrite(
     """Writes an opened artifact anew in its own folder, if that still holds what was opened.
 
     Without this condition a certificate, or figures, could end on another model.
+
+    Args:
+        settings: those that are there if absent.
     """
     now = _opened_again(artifact)
+    settings = now.contents.settings() if settings is None else settings
 
     def check() -> None:
         again = _opened_again(artifact)

@@ -70,8 +70,7 @@ def read_contents(
             listed.get(name, found).check(found, directory / name)
             opened[name] = WeightFile(identity, found, verified=True)
     small.update(_card(folder))
-    is_verified = verify and lists_all and weights
-    return Contents(directory, small, opened, held, identity_of(settings, recorded), is_verified)
+    return Contents(directory, small, opened, held, identity_of(settings, recorded), verify and lists_all)
 
 
 def _listed(folder: Snapshot, settings: Mapping[str, Any], verify: bool) -> dict[str, Recorded]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -73,10 +74,11 @@ def require_writable(directory: Path) -> None:
 def resume(directory: Path) -> None:
     """Goes on with a commit that was killed, if the folder can be written and nobody else is at it."""
     with suppress(OSError):
-        lock = try_lock(_lock_of(directory.resolve()))
+        target = _real(directory)
+        lock = try_lock(_lock_of(target))
         if lock is not None:
             try:
-                finish_commit(directory.resolve())
+                finish_commit(target)
             finally:
                 release(lock)
 
@@ -89,13 +91,12 @@ class _Staging:
         self.is_inside = folder.parent == target
         self._is_old = False  # whether the folder is by now what the target was, and nothing in it is needed
         self._lock = try_lock(folder)
-        (folder / MARKER).touch()
 
     @classmethod
     @contextmanager
     def begun(cls, directory: Path) -> Iterator[_Staging]:
         """Makes one beside the target, or inside it where that cannot be; removes it, and what was made for it."""
-        target = directory.resolve()
+        target = _real(directory)
         made = [parent for parent in target.parents if not parent.exists()]
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -103,6 +104,7 @@ class _Staging:
                 _clear(target)
                 staging = cls(target, _made_for(target), made)
             try:
+                (staging.folder / MARKER).touch()
                 yield staging
             finally:
                 staging.end()
@@ -165,12 +167,20 @@ class _Staging:
             os.utime(self.folder)
 
 
+def _real(directory: Path) -> Path:
+    """The folder that a path leads to, which need not exist."""
+    try:
+        return Path(os.path.realpath(directory))
+    except ValueError as error:
+        raise OSError(errno.EINVAL, str(error), str(directory)) from error
+
+
 def _made_for(target: Path) -> Path:
     if target.exists():
         if not target.is_dir():
-            raise FileExistsError(17, "a file is in the way", str(target))
+            raise FileExistsError(errno.EEXIST, "a file is in the way", str(target))
         if not os.access(target, os.W_OK | os.X_OK):
-            raise PermissionError(13, "Permission denied", str(target))
+            raise PermissionError(errno.EACCES, "Permission denied", str(target))
         if not _may_move(target):
             return Path(tempfile.mkdtemp(prefix=INSIDE, dir=target))
     return Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
@@ -202,7 +212,8 @@ def _lock_of(target: Path) -> Path:
 def _clear(target: Path) -> None:
     """Ends what killed writers began: finishes a commit, gives back what they took along, and removes their folders."""
     beside = re.compile(re.escape(_prefix(target)) + r"[a-z0-9_]{8}")
-    left = [target.parent / name for name in os.listdir(target.parent) if beside.fullmatch(name)]
+    names = os.listdir(target.parent) if os.access(target.parent, os.R_OK) else ()
+    left = [target.parent / name for name in names if beside.fullmatch(name)]
     if target.is_dir():
         finish_commit(target)
         left += target.glob(f"{INSIDE}*")
@@ -212,6 +223,7 @@ def _clear(target: Path) -> None:
                 _remove(folder, target)
             finally:
                 release(lock)
+    (target / MARKER).unlink(missing_ok=True)
 
 
 def _remove(folder: Path, target: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from itrex_sweet import SweetModelForSequenceClassification
+from tests.tiny_artifacts import sign
 
 TEXTS = ["the room was good", "the soup was bad", "a phone but not great", "never again"]
 
@@ -117,9 +118,7 @@ def test_logits_that_are_not_finite_are_said_row_by_row(run, artifact, tmp_path)
     word = model.tokenizer("room", add_special_tokens=False)["input_ids"][0]
     weights["bert.embeddings.word_embeddings.weight"][word] = float("nan")
     save_file(weights, tmp_path / "broken" / "model.safetensors", metadata={"format": "pt"})
-    settings = json.loads((tmp_path / "broken" / "sweet_config.json").read_text())
-    settings["files"] = {}
-    (tmp_path / "broken" / "sweet_config.json").write_text(json.dumps(settings))
+    sign(tmp_path / "broken")
     (tmp_path / "t.txt").write_text("\n".join(TEXTS))
     finished = run("predict", tmp_path / "broken", tmp_path / "t.txt", "--echo")
     answers = finished.json_lines()

@@ -13,8 +13,8 @@ import torch
 from datasets import Dataset
 
 from itrex_sweet import SweetModelForSequenceClassification, SweetQuantizer, open_artifact
+from itrex_sweet.artifact import write_artifact, write_card
 from itrex_sweet.artifact.fingerprints import Fingerprints
-from itrex_sweet.artifact.writing import write_artifact, write_card
 from itrex_sweet.config import Policy
 from itrex_sweet.data import Rows
 from itrex_sweet.errors import ArtifactError, ConfigError, InputError, QuantizationError
@@ -310,9 +310,8 @@ def test_rows_seen_before_are_warned_of(source, rows, tmp_path, caplog, role, co
     if role == "reporting":
         write_card(open_artifact(tmp_path / "float"), "card", seen)
     else:
-        from itrex_sweet.artifact.fingerprints import write_fingerprints
-
-        write_fingerprints(tmp_path / "float" / "fingerprints.safetensors", {role: seen})
+        config, tensors = model.artifact.model_config(), model.artifact.tensors()
+        write_artifact(tmp_path / "float", config=config, tensors=tensors, fingerprints={role: seen})
     with caplog.at_level(logging.WARNING, "itrex_sweet"):
         artifact = quantize(tmp_path / "float", rows, tmp_path / "int8")
     share = artifact.quantization["shared_rows"][role]

@@ -1,0 +1,319 @@
+"""What rests on an opened artifact is never written on another one, and readers never meet a mixture."""
+
+import itertools
+import json
+import multiprocessing
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from itrex_sweet import SweetModelForSequenceClassification
+from itrex_sweet.artifact import commit, copy_artifact, open_artifact, write_artifact, write_card
+from itrex_sweet.artifact.fingerprints import REPORTING, Fingerprints
+from itrex_sweet.errors import ArtifactError, ConfigError
+from tests.test_artifact_kills import NEW, OLD, TOKENIZER, held, save
+from tests.test_artifact_manifest import as_schema
+from tests.tiny_artifacts import model_and_tensors
+
+REPLACED = r"was replaced since it was opened; open it again"
+
+
+def fingerprint(directory):
+    return {path.relative_to(directory): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save(tmp_path / "model", OLD)
+    return tmp_path / "model"
+
+
+def another_model(folder):
+    save(folder, NEW)
+
+
+def another_tokenizer(folder):
+    tokenizer = TOKENIZER.__class__.from_pretrained(folder)
+    tokenizer.model_max_length = 16
+    write_artifact(folder, config=OLD[0], tensors=OLD[1], tokenizer=tokenizer)
+
+
+def another_policy(folder):
+    artifact = open_artifact(folder)
+    copy_artifact(artifact, folder, artifact.policy.with_threshold(0.77))
+
+
+def a_trainer_saved(folder):
+    """A model of the same config over the weights, as `Trainer.save_model` does it."""
+    from safetensors.torch import save_file
+
+    save_file(NEW[1], folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def only_config(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "id2label": {"0": "x", "1": "y"}}))
+
+
+def gone(folder):
+    shutil.rmtree(folder)
+
+
+WRITES = {
+    "calibration": lambda artifact: copy_artifact(
+        artifact, artifact.directory, artifact.policy.with_threshold(0.1), {"source": "rows"}
+    ),
+    "policy": lambda artifact: copy_artifact(artifact, artifact.directory, artifact.policy.with_threshold(0.1)),
+    "card": lambda artifact: write_card(artifact, "# Card", Fingerprints.of([[1]])),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("change", [another_model, another_tokenizer, another_policy, a_trainer_saved, only_config])
+@pytest.mark.parametrize("verify", [True, False])
+def test_nothing_is_written_on_what_was_replaced(folder, write, change, verify):
+    artifact = open_artifact(folder, verify=verify)
+    change(folder)
+    before = fingerprint(folder)
+    with pytest.raises(ArtifactError, match=REPLACED):
+        WRITES[write](artifact)
+    assert fingerprint(folder) == before
+
+
+@pytest.mark.parametrize("version", [1, None])
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("change", [another_model, a_trainer_saved, only_config])
+def test_nor_where_no_list_says_so(folder, write, change, version):
+    if version is None:
+        (folder / "sweet_config.json").unlink()
+    else:
+        as_schema(folder, version)
+    artifact = open_artifact(folder)
+    change(folder)
+    before = fingerprint(folder)
+    with pytest.raises(ArtifactError, match=REPLACED):
+        WRITES[write](artifact)
+    assert fingerprint(folder) == before
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_nothing_is_written_where_the_folder_is_gone(folder, write):
+    artifact = open_artifact(folder, weights=False)
+    gone(folder)
+    with pytest.raises(ArtifactError):
+        WRITES[write](artifact)
+    assert not folder.exists() and not list(folder.parent.glob(".*"))
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_replaced_at_the_last_moment(folder, write, monkeypatch):
+    """Another process saves after everything was written beside the folder, just before it takes the place."""
+    artifact, now = open_artifact(folder), []
+    from itrex_sweet.artifact import staging
+
+    lock = staging.locked
+
+    def locked(place):
+        now.append(place)
+        if len(now) == 2:
+            another_model(folder)
+        return lock(place)
+
+    monkeypatch.setattr(staging, "locked", locked)
+    with pytest.raises(ArtifactError, match=REPLACED):
+        WRITES[write](artifact)
+    assert held(folder)[0] == "new" and not (folder / "README.md").exists()
+
+
+def test_one_process_may_write_again_and_again(folder):
+    model = SweetModelForSequenceClassification.from_pretrained(folder)
+    for threshold in (0.1, 0.2, 0.3):
+        model.policy = model.policy.with_threshold(threshold)
+        model.save_pretrained(folder)
+        write_card(model.artifact, f"# {threshold}", Fingerprints.of([[int(threshold * 10)]]))
+        assert open_artifact(folder).policy.thresholds == (threshold,)
+    assert (folder / "README.md").read_text() == "# 0.3"
+    assert open_artifact(folder).fingerprints()[REPORTING].rows == 1
+
+
+def test_a_card_of_one_process_does_not_hinder_another(folder):
+    artifact = open_artifact(folder)
+    write_card(open_artifact(folder), "# Card", Fingerprints.of([[1]]))
+    copy_artifact(artifact, folder, artifact.policy.with_threshold(0.4))
+    assert open_artifact(folder).fingerprints().keys() == {REPORTING}
+    assert (folder / "README.md").read_text() == "# Card"
+
+
+def test_a_copy_elsewhere_is_of_what_was_opened(folder, tmp_path):
+    artifact = open_artifact(folder)
+    before = held(folder)
+    another_model(folder)
+    copy_artifact(artifact, tmp_path / "copy")
+    assert held(tmp_path / "copy") == before
+    artifact.tensors()
+    with pytest.raises(ArtifactError, match=REPLACED):
+        copy_artifact(artifact, tmp_path / "late")
+    assert not (tmp_path / "late").exists()
+
+
+def test_what_a_save_returns_is_what_it_wrote(folder, monkeypatch):
+    """Another process saves right after it."""
+    from itrex_sweet.artifact import staging
+
+    end = staging._Staging.end
+    monkeypatch.setattr(staging._Staging, "end", lambda self: (end(self), monkeypatch.undo(), another_model(folder)))
+    artifact = save(folder, OLD)
+    assert artifact.label_names[0] == "old" and held(folder)[0] == "new"
+    with pytest.raises(ArtifactError, match=REPLACED):
+        write_card(artifact, "# Card")
+
+
+# ---------------------------------------------------------------------- races
+
+
+def save_in_turns(folder, stop):
+    for which in itertools.cycle((NEW, OLD)):
+        if stop.is_set():
+            return
+        save(folder, which)
+
+
+@pytest.fixture(params=["exchange", "inside"])
+def racing(request, folder, monkeypatch):
+    """A folder that another process saves two models into, in turns."""
+    if request.param == "inside":
+        monkeypatch.setattr(commit, "exchange", lambda first, second: False)
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+    context = multiprocessing.get_context("fork")
+    stop = context.Event()
+    writer = context.Process(target=save_in_turns, args=(folder, stop))
+    writer.start()
+    yield folder
+    stop.set()
+    writer.join(60)
+    assert writer.exitcode == 0
+
+
+def test_a_promise_stays_with_its_weights(racing):
+    """Rounds of opening, calibrating and writing: where a promise stands, it is on the model it was made for."""
+    own = {}
+    for _ in range(60):
+        artifact = open_artifact(racing)
+        label = artifact.label_names[0]
+        try:
+            copy_artifact(artifact, racing, artifact.policy.with_threshold(0.2), {"source": label})
+        except ArtifactError as error:
+            assert "was replaced" in str(error)
+        now = open_artifact(racing)
+        if now.calibration:
+            assert now.calibration["source"] == now.label_names[0]
+        name, weights, _ = held(racing)
+        assert own.setdefault(name, weights) == weights
+    assert set(own) == {"old", "new"}
+
+
+@pytest.mark.parametrize("options", [{}, {"verify": False}, {"weights": False}])
+def test_a_reader_meets_one_model_or_the_other(racing, options):
+    seen = {}
+    for _ in range(120):
+        artifact = open_artifact(racing, **options)
+        if options.get("weights", True):
+            total = sum(float(value.double().sum()) for value in artifact.tensors().values())
+            assert seen.setdefault(artifact.label_names[0], total) == total
+        else:
+            seen[artifact.label_names[0]] = None
+    assert set(seen) == {"old", "new"}
+
+
+def test_two_writers_leave_one_of_theirs(tmp_path):
+    """Threads, whose locks are as apart as those of processes."""
+    folder, failed = tmp_path / "model", []
+
+    def work(which):
+        try:
+            for _ in range(6):
+                save(folder, which)
+                held(folder)
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(which,)) for which in (OLD, NEW)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert [path.name for path in Path(tmp_path).iterdir()] == ["model"]
+    assert held(folder)
+
+
+# ---------------------------------------------------------------------- what others raise
+
+
+class FullDisk:
+    """The tokenizers library raises a plain `Exception` where the disk is full."""
+
+    def save_pretrained(self, directory):
+        (Path(directory) / "tokenizer.json").write_text("{")
+        raise Exception("No space left on device (os error 28)")
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_tokenizer_that_cannot_be_saved(folder, tmp_path, exists):
+    before = fingerprint(folder)
+    target = folder if exists else tmp_path / "first"
+    with pytest.raises(ArtifactError, match=r"cannot write .*tokenizer.*No space left.*untouched"):
+        write_artifact(target, config=NEW[0], tensors=NEW[1], tokenizer=FullDisk())
+    assert fingerprint(folder) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
+def test_what_cannot_be_recorded_is_refused_before_anything_is_changed(folder):
+    before = fingerprint(folder)
+    with pytest.raises(ConfigError, match="plain JSON"):
+        write_artifact(folder, config=NEW[0], tensors=NEW[1], provenance={"model": object()})
+    assert fingerprint(folder) == before
+
+
+def test_a_tokenizer_in_the_folder_stays_if_none_is_given_and_goes_if_one_is(folder):
+    (folder / "notes.txt").write_text("mine")
+    write_artifact(folder, config=NEW[0], tensors=NEW[1])
+    assert SweetModelForSequenceClassification.from_pretrained(folder).predict(["good"])
+    (folder / "added_tokens.json").write_text("{}")
+    save(folder, OLD)
+    assert not (folder / "added_tokens.json").exists() and (folder / "notes.txt").read_text() == "mine"
+    assert open_artifact(folder).label_names[0] == "old"
+
+
+def test_a_damaged_tokenizer_is_not_taken_over(folder):
+    contents = (folder / "tokenizer.json").read_text()
+    (folder / "tokenizer.json").write_text(contents.replace("good", "bood"))
+    with pytest.raises(ArtifactError, match=r"tokenizer.json is not the file that was written"):
+        write_artifact(folder, config=NEW[0], tensors=NEW[1])
+    save(folder, NEW)
+    assert open_artifact(folder)
+
+
+def test_a_model_saved_by_a_trainer_over_an_artifact_is_named(folder):
+    a_trainer_saved(folder)
+    with pytest.raises(
+        ArtifactError, match=r"If a Trainer saved a model over an artifact here, delete sweet_config.json"
+    ):
+        open_artifact(folder)
+    (folder / "sweet_config.json").unlink()
+    assert open_artifact(folder).exits == (1, 2)
+
+
+def test_names_of_any_length_and_kind(tmp_path):
+    _, config, tensors = model_and_tensors("bert", (1, 2))
+    for name in ("n" * 250, "a.incoming-12345678", "mit Leerzeichen \u00e4 [*]", ".hidden"):
+        for _ in range(2):
+            write_artifact(tmp_path / name, config=config, tensors=tensors)
+        assert open_artifact(tmp_path / name)
+    assert len(list(tmp_path.iterdir())) == 4
+    with pytest.raises(ArtifactError, match="cannot write"):
+        write_artifact(f"{tmp_path}/a\0b", config=config, tensors=tensors)
+    with pytest.raises(ArtifactError):
+        open_artifact(f"{tmp_path}/a\0b")
