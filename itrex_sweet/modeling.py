@@ -398,8 +398,8 @@ class SweetModelForSequenceClassification(OptimizedModel):
     def _reader(self) -> TextReader:
         if self.tokenizer is None:
             raise ArtifactError(
-                f"{self.artifact.directory} has no tokenizer: save one there (tokenizer.save_pretrained), set "
-                "model.tokenizer, or call the model with token ids."
+                f"{self.artifact.directory} has no tokenizer: write the artifact with one (save_artifact(model, DIR, "
+                "tokenizer)), set model.tokenizer, or call the model with token ids."
             )
         return TextReader(self.tokenizer, self.backend.max_tokens, self.backend.uncounted_token)
 

@@ -205,7 +205,7 @@ def test_names_that_lead_nowhere(tmp_path, monkeypatch):
 def test_without_a_tokenizer_predict_says_what_to_do(tmp_path):
     tiny_artifact(tmp_path)
     model = SweetModelForSequenceClassification.from_pretrained(tmp_path)
-    with pytest.raises(ArtifactError, match="has no tokenizer: save one there"):
+    with pytest.raises(ArtifactError, match="has no tokenizer: write the artifact with one"):
         model.predict(["good"])
     assert model(input_ids=torch.tensor([[2, 5, 3]])).logits.shape == (1, 3)
 

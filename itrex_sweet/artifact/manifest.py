@@ -13,6 +13,7 @@ from itrex_sweet.artifact.layout import FINGERPRINTS_FILE, SETTINGS_FILE, is_ins
 from itrex_sweet.errors import ArtifactError
 
 FILES, DIGEST = "files", "digest"
+_TRAINER = f"If a Trainer saved a model over an artifact here, delete {SETTINGS_FILE}."
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,13 @@ class Recorded:
             ArtifactError: it is another.
         """
         if found.bytes != self.bytes:
-            raise ArtifactError(f"{path} has {found.bytes} bytes, {self.bytes} were written: a truncated copy?")
+            raise ArtifactError(
+                f"{path} has {found.bytes} bytes, {self.bytes} were written: a truncated copy, or another? {_TRAINER}"
+            )
         if found.sha256 != self.sha256:
             raise ArtifactError(
                 f"{path} is not the file that was written (its SHA-256 differs): corrupt, changed by hand, or from "
-                f"another artifact. If a Trainer saved a model over an artifact here, delete {SETTINGS_FILE}."
+                f"another artifact. {_TRAINER}"
             )
 
 
@@ -77,7 +80,8 @@ def check_listed(listed: Iterable[str], present: Iterable[str], directory: Path)
     for name in sorted(set(present) - set(listed)):
         raise ArtifactError(
             f"{directory / name} is not listed in {SETTINGS_FILE}, so nothing says that it is of this artifact. Remove "
-            "it; or, if it was put there on purpose, open the folder with verify=False: save_pretrained then lists it."
+            "it; or, if it was put there on purpose, open the folder with verify=False: save_pretrained then lists it. "
+            f"{_TRAINER}"
         )
 
 

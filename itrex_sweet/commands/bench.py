@@ -98,7 +98,7 @@ def _run(args: argparse.Namespace) -> int:
     from itrex_sweet.hub import fetch
 
     directory = fetch(args.directory)
-    artifact = open_artifact(directory)
+    artifact = open_artifact(directory, weights=False)
     models, loaded, left_out = _models(directory, args.engines)
     rows, source = _rows(args, next(iter(models.values())), artifact)
     tasks: dict[tuple[str, int, str], _Task] = {}

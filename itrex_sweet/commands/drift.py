@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from itrex_sweet.calibration.drift import drift
     from itrex_sweet.hub import fetch
 
-    found = drift(open_artifact(fetch(args.directory), verify=False), _predictions(args.predictions))
+    found = drift(open_artifact(fetch(args.directory), weights=False), _predictions(args.predictions))
     if args.json:
         print(json.dumps(found.to_dict(), indent=2))
     else:

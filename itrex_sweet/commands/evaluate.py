@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         require_matplotlib()
         make_folder(args.output)
     folders = {name: fetch(name) for name in args.directories}
-    names = _same_labels({name: open_artifact(folder, verify=False) for name, folder in folders.items()})
+    names = _same_labels({name: open_artifact(folder, weights=False) for name, folder in folders.items()})
     rows = labelled_rows(args, args.data, args.split, names)
     models = {
         shown: SweetModelForSequenceClassification.from_pretrained(

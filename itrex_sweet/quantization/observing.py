@@ -109,6 +109,7 @@ def observe(
         folder = Path(name)
         request = dict(
             artifact=str(artifact.directory.resolve()),
+            identity=artifact.contents.identity,
             recipe=recipe,
             alpha=alpha,
             batch_size=batch_size,

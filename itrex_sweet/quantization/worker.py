@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from itrex_sweet.artifact import Artifact, open_artifact
+from itrex_sweet.artifact.contents import replaced
 from itrex_sweet.errors import ArtifactError, BackendUnavailable, QuantizationError, SweetError
 from itrex_sweet.families import family_of
 from itrex_sweet.quantization.inc_linears import CalibrationInputs, Linears, layers_by_input
@@ -40,7 +41,9 @@ def main(folder: Path) -> int:
         torch.set_num_threads(request.pop("threads"))
         with np.load(folder / ROWS_FILE, allow_pickle=False) as arrays:
             rows = TokenBatch(**arrays)
-        artifact = open_artifact(request.pop("artifact"), verify=False)
+        artifact = open_artifact(request.pop("artifact"))
+        if artifact.contents.identity != request.pop("identity"):
+            raise replaced(artifact.directory)
         tensors, facts = observe_here(artifact, rows, report=send, **request)
         save_file(tensors, folder / RESULT_FILE, metadata=facts)
     except SweetError as error:

@@ -1,0 +1,232 @@
+"""Kills writers of one folder at random moments, with a reader running: `make soak-kills COUNT=300`.
+
+Each round, a process saves, calibrates or quantizes into the same folder over and over, and gets SIGKILL at a random
+moment; every other time one while a new folder takes the place of the old one. After each kill the folder has to open,
+and hold one model with its labels, its weights and its promise; what is not of an artifact has to be there or wait to
+be given back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import itertools
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: children are forked
+
+import numpy as np
+import torch
+import transformers
+
+from itrex_sweet import SweetModelForSequenceClassification, SweetQuantizer
+from itrex_sweet.artifact import Artifact, open_artifact, staging, write_artifact
+from itrex_sweet.artifact.staging import require_writable
+from itrex_sweet.calibration.budget import Budget
+from itrex_sweet.calibration.calibrate import calibrate
+from itrex_sweet.data import Rows
+from itrex_sweet.quantization import quantizer
+from tests.quantization.hooked import observed_by_hooks
+from tests.tiny_artifacts import WORDS, model_and_tensors, tiny_tokenizer
+
+NAMES = ("one", "two")
+FOREIGN = {"notes.txt": b"mine", "checkpoint-5/optimizer.pt": b"state"}
+Work = Callable[[Path, Path, int], None]
+
+
+def make_models(folder: Path) -> None:
+    """Two models; a label and every weight say which."""
+    for seed, name in enumerate(NAMES):
+        _, config, tensors = model_and_tensors("bert", (1, 2), num_labels=2, seed=seed)
+        config.id2label, config.label2id = {0: name, 1: "other"}, {name: 0, "other": 1}
+        write_artifact(folder / name, config=config, tensors=tensors, tokenizer=tiny_tokenizer())
+
+
+def texts(count: int, seed: int = 0) -> list[str]:
+    """Different ones."""
+    generator = np.random.default_rng(seed)
+    return [" ".join(generator.choice(WORDS, generator.integers(4, 12))) for _ in range(count)]
+
+
+def save(models: Path, target: Path, round_: int) -> None:
+    """One model, then the other, then the same again with another policy."""
+    for turn in itertools.count(round_):
+        artifact = open_artifact(models / NAMES[turn % 2])
+        config = artifact.model_config()
+        config.architectures = artifact.config["architectures"]
+        write_artifact(target, config=config, tensors=artifact.tensors(), tokenizer=tiny_tokenizer())
+        model = SweetModelForSequenceClassification.from_pretrained(target, backend="torch")
+        model.policy = model.policy.with_threshold(0.5)
+        model.save_pretrained(target)
+
+
+def calibrated(models: Path, target: Path, round_: int) -> None:
+    """In place, on rows whose source names the model."""
+    for turn in itertools.count(round_):
+        name = NAMES[turn % 2]
+        SweetModelForSequenceClassification.from_pretrained(models / name, backend="torch").save_pretrained(target)
+        model = SweetModelForSequenceClassification.from_pretrained(target, backend="torch")
+        rows = Rows(texts(220), np.random.default_rng(turn).integers(0, 2, 220).tolist(), source=f"{name}.csv")
+        calibrate(model, rows, Budget(max_layers=2.0), unit="layers").write(model.artifact)
+
+
+def quantized(models: Path, target: Path, round_: int) -> None:
+    """One model, then the other, each over the other's integers."""
+    for turn in itertools.count(round_):
+        model = SweetQuantizer.from_pretrained(models / NAMES[turn % 2])
+        model.quantize(texts(160), target, "static", rows=40, max_drop=1.0, max_moved=1.0)
+
+
+WORKS: dict[str, Work] = {"save": save, "calibrate": calibrated, "quantize": quantized}
+
+
+def state(artifact: Artifact) -> tuple[str, str, float]:
+    """Label, precision and sum of the weights of what was opened.
+
+    Raises:
+        AssertionError: its promise is another model's.
+    """
+    name = artifact.label_names[0]
+    source = artifact.calibration.get("source")
+    assert source in (None, f"{name}.csv"), f"a promise of {source} on the model {name}"
+    total = sum(float(value.double().abs().sum()) for value in artifact.tensors().values())
+    return name, artifact.precision, total
+
+
+class Seen:
+    """The weights that belong to each label and precision; a mixture is a second kind."""
+
+    def __init__(self) -> None:
+        self.totals: dict[tuple[str, str], float] = {}
+
+    def look(self, target: Path) -> None:
+        """Opens the folder.
+
+        Raises:
+            AssertionError: it holds a mixture.
+        """
+        name, precision, total = state(open_artifact(target))
+        kept = self.totals.setdefault((name, precision), total)
+        assert kept == total, f"weights of another model under the label {name}"
+
+
+def read_on(target: Path, stop: Any, reads: Any, faults: Any) -> None:
+    """Opens the folder until told to stop."""
+    seen = Seen()
+    while not stop.is_set():
+        try:
+            seen.look(target)
+        except Exception as error:
+            faults.put(f"reader: {error!r}")
+        with reads.get_lock():
+            reads.value += 1
+
+
+def writing_tells(descriptor: int) -> None:
+    """Has a writer send a byte when a folder is complete and about to take the place of the target."""
+    commit = staging._Staging.commit
+
+    def tell(self: staging._Staging, *arguments: Any) -> None:
+        os.write(descriptor, b"w")
+        commit(self, *arguments)
+
+    staging._Staging.commit = tell
+
+
+def kill_once(work: Callable[[], None], chance: random.Random, longest: float) -> None:
+    """Starts a writer, and kills it while it puts a new folder in place, or at any moment."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(reading)
+            writing_tells(writing)
+            work()
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        os._exit(1)
+    os.close(writing)
+    if chance.random() < 0.5:
+        for _ in range(chance.randint(1, 3)):
+            os.read(reading, 1)
+        time.sleep(chance.uniform(0, 0.06))
+    else:
+        time.sleep(chance.uniform(0, longest))
+    os.kill(child, signal.SIGKILL)
+    os.close(reading)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status), "the writer failed by itself"
+
+
+def lost(target: Path) -> list[str]:
+    """Foreign files that are neither in the folder nor beside it."""
+    folders = [target, *target.parent.glob(f".{target.name}.incoming-*")]
+    return [name for name in FOREIGN if not any((folder / name).is_file() for folder in folders)]
+
+
+def soak(name: str, count: int, seed: int, longest: float) -> int:
+    """Kills so many writers of one kind, and returns how many faults were seen."""
+    context, chance = multiprocessing.get_context("fork"), random.Random(seed)
+    faults: list[str] = []
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="itrex-sweet-kills-")))
+        models, target = folder / "models", folder / "target" / "model"
+        make_models(models)
+        SweetModelForSequenceClassification.from_pretrained(models / NAMES[0]).save_pretrained(target)
+        for file, contents in FOREIGN.items():
+            (target / file).parent.mkdir(exist_ok=True)
+            (target / file).write_bytes(contents)
+        stop, reads, told = context.Event(), context.Value("l", 0), context.SimpleQueue()
+        reader = context.Process(target=read_on, args=(target, stop, reads, told))
+        reader.start()
+        seen = Seen()
+        for round_ in range(count):
+            try:
+                kill_once(functools.partial(WORKS[name], models, target, round_), chance, longest)
+                seen.look(target)
+                assert not lost(target), f"lost {lost(target)}"
+                if round_ % 10 == 9:
+                    require_writable(target)
+                    assert [path.name for path in target.parent.iterdir()] == [target.name], "left-overs"
+                    assert all((target / file).is_file() for file in FOREIGN), "not given back"
+            except Exception as error:
+                faults.append(f"kill {round_}: {error!r}")
+        stop.set()
+        reader.join()
+        while not told.empty():
+            faults.append(told.get())
+        print(f"{name}: {count} kills, {reads.value} reads, {len(faults)} faults; states {sorted(seen.totals)}")
+    for fault in faults[:20]:
+        print(" ", fault)
+    return len(faults)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--count", type=int, default=300, help="kills of each kind")
+    parser.add_argument("--work", choices=[*WORKS, "all"], default="all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--longest", type=float, default=0.6, help="seconds that a writer lives at most, about")
+    parser.add_argument("--neural-compressor", action="store_true", help="observe with it: some seconds per round")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    transformers.utils.logging.disable_progress_bar()
+    if not arguments.neural_compressor:
+        quantizer.observe = observed_by_hooks
+    names = list(WORKS) if arguments.work == "all" else [arguments.work]
+    faults = [soak(name, arguments.count, arguments.seed, arguments.longest) for name in names]
+    return int(any(faults))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
