@@ -9,7 +9,7 @@ from typing import Any
 from itrex_sweet.errors import ArtifactError
 
 # An artifact has no pickle and no code, so neither is fetched.
-_PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.md")
+_PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.codes", "*.jinja", "*.md")
 
 
 def fetch(model_id: str | os.PathLike, *, subfolder: str = "", local_files_only: bool = False, **options: Any) -> Path:

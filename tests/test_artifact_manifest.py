@@ -105,7 +105,6 @@ def test_no_file_can_be_damaged(folder, tmp_path, damage):
     "name",
     [
         "added_tokens.json",
-        "special_tokens_map.json",
         "tokenizer.4.0.json",
         "vocab.txt",
         "spm.model",

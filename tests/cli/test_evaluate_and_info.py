@@ -5,7 +5,7 @@ import json
 import pytest
 
 from itrex_sweet import SweetModelForSequenceClassification
-from tests.tiny_artifacts import tiny_cascade, tiny_tokenizer
+from tests.tiny_artifacts import sign, tiny_cascade, tiny_tokenizer
 
 
 def test_tables_on_standard_output(run, artifact, corpus):
@@ -80,6 +80,7 @@ def test_artifacts_with_other_labels_do_not_compare(run, artifact, corpus, tmp_p
     config = json.loads((tmp_path / "other" / "config.json").read_text())
     config["id2label"] = {"0": "a", "1": "b", "2": "c"}
     (tmp_path / "other" / "config.json").write_text(json.dumps(config))
+    sign(tmp_path / "other")
     finished = run("evaluate", artifact, tmp_path / "other", "--data", corpus / "numbers.jsonl")
     assert finished.status == 1 and "do not compare" in finished.err
 
