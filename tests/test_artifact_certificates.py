@@ -13,6 +13,7 @@ import pytest
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.artifact import commit, copy_artifact, open_artifact, write_artifact, write_card
 from itrex_sweet.artifact.fingerprints import REPORTING, Fingerprints
+from itrex_sweet.artifact.snapshot import Snapshot
 from itrex_sweet.errors import ArtifactError, ConfigError
 from tests.test_artifact_kills import NEW, OLD, TOKENIZER, held, save
 from tests.test_artifact_manifest import as_schema
@@ -233,6 +234,36 @@ def test_a_reader_meets_one_model_or_the_other(racing, options):
             assert seen.setdefault(artifact.label_names[0], total) == total
         else:
             seen[artifact.label_names[0]] = None
+
+
+@pytest.mark.parametrize("options", [{}, {"verify": False}, {"weights": False}])
+@pytest.mark.parametrize("after", ["sweet_config.json", "config.json", "tokenizer.json", "model.safetensors"])
+@pytest.mark.parametrize("way", ["exchange", "inside"])
+def test_replaced_between_two_reads(folder, options, after, way, monkeypatch):
+    """The moment that a race seldom hits."""
+    own = {label: sum_of_weights(save(folder.parent / label, which)) for label, which in (("old", OLD), ("new", NEW))}
+    if way == "inside":
+        monkeypatch.setattr(commit, "exchange", lambda first, second: False)
+    read, times = Snapshot.read_array, []
+
+    def read_array(self, name, **arguments):
+        result = read(self, name, **arguments)
+        if name == after and not times:
+            times.append(name)
+            another_model(folder)
+        return result
+
+    monkeypatch.setattr(Snapshot, "read_array", read_array)
+    artifact = open_artifact(folder, **options)
+    assert times or options.get("weights") is False
+    try:
+        assert sum_of_weights(artifact) == own[artifact.label_names[0]]
+    except ArtifactError as error:
+        assert "was replaced" in str(error) and options.get("weights") is False
+
+
+def sum_of_weights(artifact):
+    return sum(float(value.double().sum()) for value in artifact.tensors().values())
 
 
 def test_two_writers_leave_one_of_theirs(tmp_path):
