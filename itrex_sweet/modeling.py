@@ -16,7 +16,6 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from itrex_sweet import criteria
 from itrex_sweet.artifact import Artifact, copy_artifact, open_artifact
-from itrex_sweet.artifact.layout import is_tokenizer_file
 from itrex_sweet.config import Policy
 from itrex_sweet.errors import ArtifactError, ConfigError, InputError, NonFiniteLogitsError
 from itrex_sweet.hub import fetch
@@ -25,7 +24,7 @@ from itrex_sweet.runtime.backends import load_backend
 from itrex_sweet.runtime.call import Call, Threshold
 from itrex_sweet.runtime.executor import DEFAULT_BATCH_SIZE, Executor
 from itrex_sweet.runtime.ragged import TokenBatch
-from itrex_sweet.stored_tokenizer import check_ids, load_tokenizer
+from itrex_sweet.stored_tokenizer import tokenizer_of
 from itrex_sweet.tokenization import TextReader
 
 logger = logging.getLogger(__name__)
@@ -145,12 +144,8 @@ class SweetModelForSequenceClassification(OptimizedModel):
         options = dict(revision=revision, token=token, cache_dir=cache_dir, force_download=force_download)
         directory = fetch(model_id, subfolder=subfolder, local_files_only=local_files_only, **options)
         artifact = open_artifact(directory, verify=verify)
-        files = {name: artifact.read_file(name) for name in artifact.files if is_tokenizer_file(name)}
-        tokenizer = load_tokenizer(files, artifact.config, directory)
-        model = cls(artifact, backend, threshold, batch_size, tokenizer, dtype=dtype, warm_up=warm_up)
-        if tokenizer is not None:
-            check_ids(tokenizer, model.backend.vocabulary, directory)
-        return model
+        tokenizer = tokenizer_of(artifact)
+        return cls(artifact, backend, threshold, batch_size, tokenizer, dtype=dtype, warm_up=warm_up)
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> Any:
         """Writes the artifact with the model's present policy, tokenizer and card included.

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from itrex_sweet.artifact import Artifact
+from itrex_sweet.artifact.layout import is_tokenizer_file
 from itrex_sweet.artifact.validation.json_text import parse_object
 from itrex_sweet.artifact.validation.values import Value
 from itrex_sweet.errors import ArtifactError
@@ -16,6 +18,19 @@ from itrex_sweet.errors import ArtifactError
 SETTINGS_FILE = "tokenizer_config.json"
 _READ_WITHOUT_TRANSFORMERS_CLASS = ("TokenizersBackend", "PreTrainedTokenizerFast", "PythonBackend")
 _TRIALS = (("a", None), ("a", "a"), ("\u00e9 \U0001f600", None))
+
+
+def tokenizer_of(artifact: Artifact) -> Any:
+    """The tokenizer of an artifact, or `None` if it holds none.
+
+    Raises:
+        ArtifactError: as of `load_tokenizer` and `check_ids`.
+    """
+    files = {name: artifact.read_file(name) for name in artifact.files if is_tokenizer_file(name)}
+    tokenizer = load_tokenizer(files, artifact.config, artifact.directory)
+    if tokenizer is not None:
+        check_ids(tokenizer, artifact.model_config().vocab_size, artifact.directory)
+    return tokenizer
 
 
 def load_tokenizer(files: Mapping[str, bytes], config: Mapping[str, Any], directory: Path) -> Any:
