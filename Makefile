@@ -25,7 +25,7 @@ comma := ,
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak-kills test-amx test-sanitize test-ipex bench paper paper-clock training-cost lint clean
+.PHONY: help demo test soak-kills test-amx test-sanitize test-ipex fuzz fuzz-sanitize bench paper paper-clock training-cost lint clean
 
 # What the native engine is built from: an installed checkout holds libraries made from it.
 KERNELS := build_kernels.py $(wildcard itrex_sweet/csrc/*)
@@ -37,6 +37,8 @@ help:
 	@echo 'make test-amx       the native engine on emulated processors, with and without AMX'
 	@echo 'make test-sanitize  the native engine under address and undefined-behaviour sanitizers'
 	@echo 'make soak-kills     writers killed at random moments, COUNT of each kind, with a reader running: minutes'
+	@echo 'make fuzz           damaged artifacts and hostile calls; ARGS="--artifacts 20000 --inputs 10000" for more'
+	@echo 'make fuzz-sanitize  the same on a native engine with address and undefined-behaviour sanitizers'
 	@echo 'make bench          every engine that can be had, side by side; with the IPEX environment if it is there'
 	@echo 'make paper          what is missing of the figures of the SWEET paper, and docs/paper.md: hours'
 	@echo 'make paper-clock    the curves of those runs by the clock, float32 and INT8, on an idle machine'
@@ -60,6 +62,16 @@ test-amx: $(VENV)/.ready
 
 test-sanitize: $(VENV)/.ready
 	@$(VENV)/bin/python -m pytest tests/native/test_sanitizers.py $(ARGS)
+
+fuzz: $(VENV)/.ready
+	@$(VENV)/bin/python -m tests.fuzz $(ARGS)
+
+# The sanitizers' run time has to be loaded before Python is; Python itself frees little, so leaks are not looked for.
+fuzz-sanitize: $(VENV)/.ready
+	@$(VENV)/bin/python build_kernels.py --sanitize --output $(VENV)/sanitized --isas portable avx512_vnni
+	@LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libubsan.so)" \
+	    ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
+	    $(VENV)/bin/python -m tests.fuzz --library-dir $(VENV)/sanitized --seconds 60 $(ARGS)
 
 # Emulated processors and sanitizers meet no torch: once is enough.
 test-ipex: $(IPEX_VENV)/.ready

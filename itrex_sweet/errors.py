@@ -25,6 +25,10 @@ class ArtifactError(SweetError, OSError):
     """A folder is not a whole, readable artifact of this package, or could not be written."""
 
 
+class UnsupportedArtifactError(ArtifactError, UnsupportedModelError):
+    """A folder holds a model of a family, head or configuration that cannot carry exits."""
+
+
 class BackendUnavailable(SweetError, RuntimeError):
     """A backend was asked for by name and cannot run here."""
 

@@ -36,6 +36,7 @@ class Family:
         head_activation: its activation between the two; `config.NAME` reads it from the config.
         head_dropouts: config keys, first one set wins, of the dropout before `head_dense` and before `head_out`.
         hidden_act: config key of the feed-forward activation.
+        inner_size: config key of the size between the feed-forward layers.
         norm_eps: config key of the epsilon of the layer norms, or the epsilon itself.
         positions_skip_padding: position ids count the tokens that are not the padding token, from
             `pad_token_id + 1` (fairseq's convention), and not the columns, from 0.
@@ -54,6 +55,7 @@ class Family:
     head_activation: str
     head_dropouts: tuple[tuple[str, ...], tuple[str, ...]]
     hidden_act: str = "hidden_act"
+    inner_size: str = "intermediate_size"
     norm_eps: str | float = "layer_norm_eps"
     positions_skip_padding: bool = False
     attention: str = "absolute"
@@ -215,6 +217,7 @@ FAMILIES: dict[str, Family] = {
             head_activation="relu",
             head_dropouts=((), ("seq_classif_dropout",)),
             hidden_act="activation",
+            inner_size="hidden_dim",
             norm_eps=1e-12,
         ),
         _deberta(
@@ -251,13 +254,22 @@ def family_of(config: Any) -> Family:
         UnsupportedModelError: family unknown or refused, a multi-label or regression head, or a variant of a
             known family whose attention differs (decoder, relative keys, talking heads).
     """
-    model_type = getattr(config, "model_type", None)
+    family = known_family(getattr(config, "model_type", None))
+    _refuse_variants(config)
+    _refuse_other_tasks(config)
+    return family
+
+
+def known_family(model_type: str | None) -> Family:
+    """The family of that name.
+
+    Raises:
+        UnsupportedModelError: it is unknown or refused.
+    """
     if model_type in _REFUSED:
         raise UnsupportedModelError(f"{_REFUSED[model_type]}. Families with exits: {', '.join(FAMILIES)}.")
     if model_type not in FAMILIES:
         raise UnsupportedModelError(f"Unknown family {model_type!r}. Families with exits: {', '.join(FAMILIES)}.")
-    _refuse_variants(config)
-    _refuse_other_tasks(config)
     return FAMILIES[model_type]
 
 

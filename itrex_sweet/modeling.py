@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from itrex_sweet.runtime.backends import load_backend
 from itrex_sweet.runtime.call import Call, Threshold
 from itrex_sweet.runtime.executor import DEFAULT_BATCH_SIZE, Executor
 from itrex_sweet.runtime.ragged import TokenBatch
+from itrex_sweet.stored_tokenizer import tokenizer_of
 from itrex_sweet.tokenization import TextReader
 
 logger = logging.getLogger(__name__)
@@ -136,13 +136,15 @@ class SweetModelForSequenceClassification(OptimizedModel):
             subfolder, revision, token, cache_dir, force_download, local_files_only: as everywhere on the hub.
 
         Raises:
-            ArtifactError: not there, a plain checkpoint without exits, corrupt, or newer than this release.
+            ArtifactError: not there, a plain checkpoint without exits, corrupt, or newer than this release; a number,
+                shape or name in it breaks the format's rules; or its tokenizer cannot be loaded, or gives ids that the
+                embedding table lacks. Nothing in the folder is ever run.
             BackendUnavailable: the backend named cannot run here.
         """
         options = dict(revision=revision, token=token, cache_dir=cache_dir, force_download=force_download)
         directory = fetch(model_id, subfolder=subfolder, local_files_only=local_files_only, **options)
         artifact = open_artifact(directory, verify=verify)
-        tokenizer = _tokenizer_in(directory)
+        tokenizer = tokenizer_of(artifact)
         return cls(artifact, backend, threshold, batch_size, tokenizer, dtype=dtype, warm_up=warm_up)
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> Any:
@@ -412,18 +414,3 @@ def _array(values: torch.Tensor | np.ndarray | None) -> np.ndarray | None:
     if values is None:
         return None
     return values.numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
-
-
-def _tokenizer_in(directory: Path) -> Any:
-    """The tokenizer saved in a folder, or `None`."""
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-    if not any((directory / name).is_file() for name in ("tokenizer_config.json", "tokenizer.json")):
-        return None
-    try:
-        return AutoTokenizer.from_pretrained(directory)
-    except ValueError:
-        # transformers 4 does not know the class that version 5 gives a tokenizer without one of its own.
-        if not (directory / "tokenizer.json").is_file():
-            raise
-        return PreTrainedTokenizerFast.from_pretrained(directory)

@@ -131,10 +131,10 @@ DAMAGES = {
         lambda d: edit(d / "sweet_config.json", lambda s: s.update(schema_version=SCHEMA_VERSION + 1)),
         "Upgrade itrex-sweet",
     ),
-    "no exits": (lambda d: edit(d / "sweet_config.json", lambda s: s.pop("exits")), "is damaged"),
+    "no exits": (lambda d: edit(d / "sweet_config.json", lambda s: s.pop("exits")), "has no 'exits'"),
     "policy for other exits": (
         lambda d: edit(d / "sweet_config.json", lambda s: s.update(policy=Policy.uniform(5).to_dict())),
-        "is damaged",
+        r"policy.thresholds=.* a list of 2 is needed",
     ),
     "plain": (plain_checkpoint, "it has no exits. Fine-tune it with"),
     "not a folder": (lambda d: __import__("shutil").rmtree(d), "is not a folder"),

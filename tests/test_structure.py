@@ -18,7 +18,8 @@ MAY_IMPORT = {
     "runtime": {"criteria"},
     "tokenization": {"runtime"},
     "hub": set(),
-    "modeling": {"runtime", "criteria", "hub", "tokenization"},
+    "stored_tokenizer": set(),
+    "modeling": {"runtime", "criteria", "hub", "tokenization", "stored_tokenizer"},
     "evaluation": {"runtime", "criteria", "modeling"},
     "data": set(),
     "calibration": {"criteria", "evaluation", "modeling", "runtime", "data"},
@@ -40,7 +41,10 @@ MAY_IMPORT = {
     },
     "cli": {"commands"},
 }
-WITHOUT_TORCH = {"config", "errors", "families", "version", "criteria", "cli"}
+WITHOUT_TORCH = {
+    *("config", "errors", "families", "version", "criteria", "cli", "artifact"),
+    *(f"artifact.validation.{name}" for name in ("config", "settings", "tensors")),
+}
 
 
 def modules():
@@ -97,6 +101,22 @@ def test_optional_packages_are_imported_in_the_room_that_owns_them(path):
     for package, owner in owners.items():
         if any(name.split(".")[0] == package for name in imported(path)):
             assert relative.startswith(owner), f"{relative} imports {package}"
+
+
+LOADERS = ("from_pretrained", "from_config")  # of transformers' classes
+THEIRS = ("Auto", "PreTrained", "Pretrained")
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_is_loaded_through_transformers_with_code_beside_it(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        owner = ast.unparse(node.func.value).rpartition(".")[2]
+        if node.func.attr in LOADERS and owner.startswith(THEIRS):
+            given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            assert given.get("trust_remote_code") == "False", f"{path.relative_to(PACKAGE)}:{node.lineno}"
+        assert node.func.attr != "load_remote_code" and not ast.unparse(node).startswith(("pickle.load", "torch.load"))
 
 
 @pytest.mark.parametrize("name", sorted(WITHOUT_TORCH))

@@ -11,7 +11,8 @@ import numpy as np
 
 from itrex_sweet.artifact.layout import CONFIG_FILE, SETTINGS_FILE
 from itrex_sweet.artifact.manifest import Recorded
-from itrex_sweet.artifact.snapshot import FileIdentity, Snapshot, parse_json
+from itrex_sweet.artifact.snapshot import FileIdentity, Snapshot
+from itrex_sweet.artifact.validation.json_text import parse_object
 from itrex_sweet.errors import ArtifactError
 
 
@@ -72,13 +73,13 @@ class Contents:
     def config(self, prefix: str = "") -> dict[str, Any]:
         """`config.json`, or that of a stage."""
         name = prefix + CONFIG_FILE
-        return parse_json(self.read(name), self.directory / name)
+        return parse_object(self.read(name), self.directory / name)
 
     def settings(self) -> dict[str, Any] | None:
         """`sweet_config.json`, or `None` where there was none."""
         if SETTINGS_FILE not in self.small:
             return None
-        return parse_json(self.small[SETTINGS_FILE], self.directory / SETTINGS_FILE)
+        return parse_object(self.small[SETTINGS_FILE], self.directory / SETTINGS_FILE)
 
     def weights_now(self, name: str) -> np.ndarray:
         """As `take_weights`, but not handed over."""

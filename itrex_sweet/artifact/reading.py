@@ -11,6 +11,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from itrex_sweet.artifact.checking import check_torch_tensors
 from itrex_sweet.artifact.contents import Contents
 from itrex_sweet.artifact.files import read_contents
 from itrex_sweet.artifact.fingerprints import Fingerprints, parse_fingerprints
@@ -24,12 +25,15 @@ from itrex_sweet.artifact.layout import (
     INT8,
     SCHEMA_VERSION,
     SETTINGS_FILE,
-    is_inside,
 )
 from itrex_sweet.artifact.manifest import check_digest
-from itrex_sweet.artifact.snapshot import COMMITTED, JSON_LIMIT, Snapshot, parse_json
+from itrex_sweet.artifact.snapshot import COMMITTED, JSON_LIMIT, Snapshot
 from itrex_sweet.artifact.staging import resume
 from itrex_sweet.artifact.tensors import TensorFile
+from itrex_sweet.artifact.transformers_config import model_config
+from itrex_sweet.artifact.validation.config import check_config
+from itrex_sweet.artifact.validation.json_text import parse_object
+from itrex_sweet.artifact.validation.settings import check_settings, check_stages, stage_names
 from itrex_sweet.config import Policy, SweetConfig
 from itrex_sweet.errors import ArtifactError, ConfigError
 
@@ -112,11 +116,12 @@ class Artifact:
         return None if all(map(_UNNAMED_LABEL.fullmatch, self.label_names)) else self.label_names
 
     def model_config(self) -> PretrainedConfig:
-        """`config.json` as transformers' object."""
-        from transformers import AutoConfig
+        """`config.json` as transformers' object, its defaults standing for fields that are absent.
 
-        fields = dict(self.config)
-        return AutoConfig.for_model(fields.pop("model_type", ""), **fields)
+        Raises:
+            ArtifactError: a field is missing, of the wrong type, out of range, or contradicts another one.
+        """
+        return model_config(self.config, self.exits, self.directory / CONFIG_FILE)
 
     def fingerprints(self) -> dict[str, Fingerprints]:
         """The rows it was trained, calibrated and reported on, by role, as far as they were recorded.
@@ -150,13 +155,21 @@ class Artifact:
         """Every tensor of the weights, by its Hugging Face name, in memory of this process.
 
         Raises:
-            ArtifactError: a file is not a whole safetensors file, or no longer what was opened.
+            ArtifactError: a file is not a whole safetensors file, or no longer what was opened; a tensor is missing,
+                has another shape or type than the config needs, or holds numbers that are not finite or out of range.
         """
         tensors: dict[str, torch.Tensor] = {}
+        files: dict[str, Path] = {}
         for name in self.contents.weights:
-            if name.rpartition("/")[0] == self.prefix[:-1]:
-                contents = self.contents.take_weights(name)
-                tensors.update(TensorFile(contents, self.contents.directory / name).tensors())
+            if name.rpartition("/")[0] != self.prefix[:-1]:
+                continue
+            path = self.contents.directory / name
+            found = TensorFile(self.contents.take_weights(name), path).tensors()
+            for twice in found.keys() & tensors.keys():
+                raise ArtifactError(f"{path} and {files[twice]} both hold {twice!r}; write the artifact anew.")
+            tensors.update(found)
+            files.update(dict.fromkeys(found, path))
+        check_torch_tensors(self, tensors, files)
         return tensors
 
 
@@ -211,43 +224,36 @@ def _open(folder: Snapshot, verify: bool, weights: bool) -> Artifact:
         return _checkpoint(contents, "")
     path = directory / SETTINGS_FILE
     raw = folder.read(SETTINGS_FILE, JSON_LIMIT)
-    settings = parse_json(raw, path)
+    settings = parse_object(raw, path)
     _check_format(directory, settings)
-    precision, stages = settings.get("precision", FLOAT32), _stages(settings, path)
+    precision, stages = settings.get("precision", FLOAT32), stage_names(settings, path)
     contents = read_contents(folder, settings, precision, stages, verify, weights)
     contents.small[SETTINGS_FILE] = raw
-    try:
-        policy = Policy.from_dict(settings["policy"])
-        exits = tuple(settings["exits"])
-        policy.checked_for(exits)
-        artifact = Artifact(
-            directory=directory,
-            config=contents.config(),
-            exits=exits,
-            policy=policy,
-            architecture=settings["architecture"],
-            shares_pooler=settings.get("shares_pooler", False),
-            precision=precision,
-            quantization=settings.get("quantization", {}),
-            provenance=settings.get("provenance", {}),
-            calibration=settings.get("calibration", {}),
-            costs=settings.get("costs", {}),
-            stages=tuple(_checkpoint(contents, f"{name}/") for name in stages),
-            contents=contents,
+    config = contents.config()
+    check_config(config, directory / CONFIG_FILE)
+    check_settings(settings, config, path)
+    artifact = Artifact(
+        directory=directory,
+        config=config,
+        exits=tuple(settings["exits"]),
+        policy=Policy.from_dict(settings["policy"]),
+        architecture=settings["architecture"],
+        shares_pooler=settings.get("shares_pooler", False),
+        precision=precision,
+        quantization=settings.get("quantization", {}),
+        provenance=settings.get("provenance", {}),
+        calibration=settings.get("calibration", {}),
+        costs=settings.get("costs", {}),
+        stages=tuple(_checkpoint(contents, f"{name}/") for name in stages),
+        contents=contents,
+    )
+    if stages:
+        check_stages(
+            config, artifact.exits, [(stage.directory / CONFIG_FILE, stage.config) for stage in artifact.stages]
         )
-    except (KeyError, TypeError, ConfigError) as error:
-        raise ArtifactError(f"{path} is damaged: {error!r}. Write the artifact anew.") from error
     if verify and settings["schema_version"] >= SCHEMA_VERSION:
         check_digest(settings, path)
     return artifact
-
-
-def _stages(settings: Mapping[str, Any], path: Path) -> tuple[str, ...]:
-    """Names of the sub-folders of a cascade's models."""
-    stages = settings.get("stages", [])
-    if not isinstance(stages, list) or not all(is_inside(name) and "/" not in name for name in stages):
-        raise ArtifactError(f"{path} is damaged: stages={stages!r} are not names of sub-folders.")
-    return tuple(stages)
 
 
 def _checkpoint(contents: Contents, prefix: str) -> Artifact:
@@ -255,12 +261,13 @@ def _checkpoint(contents: Contents, prefix: str) -> Artifact:
     directory = contents.directory / prefix if prefix else contents.directory
     config = contents.config(prefix)
     sweet = config.get("sweet")
-    if not sweet or not sweet.get("exits"):
+    if not sweet or (isinstance(sweet, dict) and not sweet.get("exits")):
         raise ArtifactError(
             f"{directory} is a plain checkpoint: it has no exits. Fine-tune it with "
             "Trainer(..., callbacks=[SweetCallback()]) or `itrex-sweet train --model DIR`, then load the result. "
             "To run it in full, use transformers."
         )
+    check_config(config, directory / CONFIG_FILE)
     settings = SweetConfig.from_dict(sweet)
     return Artifact(
         directory=directory,
@@ -279,7 +286,7 @@ def _check_format(directory: Path, settings: Mapping[str, Any]) -> None:
             f"{directory / SETTINGS_FILE} was written by something else: format={settings.get('format')!r}."
         )
     version = settings.get("schema_version")
-    if not isinstance(version, int) or version < 1:
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise ArtifactError(f"{directory / SETTINGS_FILE} is damaged: schema_version={version!r}.")
     if version > SCHEMA_VERSION:
         raise ArtifactError(

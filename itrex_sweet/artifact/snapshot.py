@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
 from contextlib import suppress
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from itrex_sweet.artifact.layout import is_inside
+from itrex_sweet.artifact.validation.json_text import parse_object
 from itrex_sweet.errors import ArtifactError
 
 JSON_LIMIT = 64 << 20  # bytes
@@ -170,8 +170,8 @@ class Snapshot:
         return contents, digest.hexdigest() if hashed else None, identity
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """A JSON file that holds an object; errors as those of `read` and `parse_json`."""
-        return parse_json(self.read(name, JSON_LIMIT), self.directory / name)
+        """A JSON file that holds an object; errors as those of `read` and `parse_object`."""
+        return parse_object(self.read(name, JSON_LIMIT), self.directory / name)
 
     def is_current(self) -> bool:
         """Whether the path still leads to this folder, and every name that was read there to the same file."""
@@ -181,12 +181,13 @@ class Snapshot:
         except OSError:
             return False
         try:
-            committed = os.stat(COMMITTED, dir_fd=self._outer, follow_symlinks=False)
-            if self._folder == self._outer or not os.path.samestat(committed, os.fstat(self._folder)):
-                return False
+            inner = os.stat(COMMITTED, dir_fd=self._outer, follow_symlinks=False)
         except OSError:
-            if self._folder != self._outer:
-                return False
+            inner = None
+        if inner is None or not stat.S_ISDIR(inner.st_mode):  # only a folder of that name was opened instead
+            inner = os.fstat(self._outer)
+        if not os.path.samestat(inner, os.fstat(self._folder)):
+            return False
         for name, seen in self._seen.items():
             try:
                 now = FileIdentity.of(os.stat(name, dir_fd=self._folder))
@@ -219,24 +220,6 @@ class Snapshot:
 
     def _missing(self, name: str) -> ArtifactError:
         return ArtifactError(f"{self.directory / name} is missing; copy the whole folder again.")
-
-
-def parse_json(contents: bytes, path: Path) -> dict[str, Any]:
-    """Parses a JSON file that holds an object.
-
-    Args:
-        path: of the file, for messages.
-
-    Raises:
-        ArtifactError: it is no JSON, nested too deeply, or holds something else.
-    """
-    try:
-        parsed = json.loads(contents.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} cannot be read as JSON ({error}); the folder is damaged.") from error
-    if not isinstance(parsed, dict):
-        raise ArtifactError(f"{path} holds {type(parsed).__name__}, not an object; the folder is damaged.")
-    return parsed
 
 
 def read_json(path: Path) -> dict[str, Any]:

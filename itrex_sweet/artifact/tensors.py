@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from itrex_sweet.artifact.validation.json_text import parse_object
 from itrex_sweet.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ _ITEM_BYTES = {
     "BOOL": 1,
 }
 _HEADER_LIMIT = 100_000_000  # bytes, as the safetensors library has it
+_MOST_AXES = 8
 _METADATA = "__metadata__"
 
 
@@ -101,12 +102,7 @@ class TensorFile:
         length = int.from_bytes(contents[:8].tobytes(), "little")
         if length > min(len(contents) - 8, _HEADER_LIMIT):
             raise self._damaged(f"its header would have {length} bytes")
-        try:
-            header = json.loads(contents[8 : 8 + length].tobytes().decode("utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise self._damaged(f"its header is no JSON: {error}") from error
-        if not isinstance(header, dict):
-            raise self._damaged(f"its header is {type(header).__name__}, not an object")
+        header = parse_object(contents[8 : 8 + length].tobytes(), self.path, unique_names=True)
         self._data = contents[8 + length :]
         return header
 
@@ -118,7 +114,7 @@ class TensorFile:
             dtype, shape, offsets = (described.get(key) for key in ("dtype", "shape", "data_offsets"))
             if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
                 raise self._damaged(f"{name!r} has dtype {dtype!r}; a model has {', '.join(_ITEM_BYTES)}")
-            if not _are_sizes(shape):
+            if not _are_sizes(shape) or len(shape) > _MOST_AXES or math.prod(size or 1 for size in shape) >= 1 << 62:
                 raise self._damaged(f"{name!r} has shape {shape!r}")
             if not _are_sizes(offsets) or len(offsets) != 2:
                 raise self._damaged(f"{name!r} has data_offsets {offsets!r}")

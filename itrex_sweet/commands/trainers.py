@@ -35,15 +35,16 @@ def load_pretrained(what: str, name: str, label_names: tuple[str, ...] | None = 
 
     try:
         if what == "config":
-            return AutoConfig.from_pretrained(name)
+            return AutoConfig.from_pretrained(name, trust_remote_code=False)
         if what == "tokenizer":
-            return AutoTokenizer.from_pretrained(name)
+            return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         return AutoModelForSequenceClassification.from_pretrained(
             name,
             num_labels=len(label_names),
             id2label=dict(enumerate(label_names)),
             label2id={label: place for place, label in enumerate(label_names)},
             ignore_mismatched_sizes=True,  # a head for other labels is replaced
+            trust_remote_code=False,
         )
     except (OSError, ValueError, ImportError, KeyError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

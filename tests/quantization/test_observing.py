@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification
 
 from itrex_sweet import errors
 from itrex_sweet.artifact import write_artifact
-from itrex_sweet.errors import BackendUnavailable, ConfigError, InputError, QuantizationError
+from itrex_sweet.errors import ArtifactError, BackendUnavailable, ConfigError, InputError, QuantizationError
 from itrex_sweet.families import family_of
 from itrex_sweet.quantization import observing, worker
 from itrex_sweet.quantization.inc_linears import CalibrationInputs, layers_by_input
@@ -111,7 +111,9 @@ def test_broken_weights_are_named(tmp_path, rows):
     _, config, tensors = model_and_tensors("bert", EXITS)
     tensors["bert.encoder.layer.1.attention.self.key.weight"][0, 0] = float("nan")
     artifact = write_artifact(tmp_path, config=config, tensors=tensors)
-    with pytest.raises(QuantizationError, match=r"weight of bert\.encoder\.layer\.1\.attention\.self\.key holds NaN"):
+    with pytest.raises(
+        ArtifactError, match=r"'bert\.encoder\.layer\.1\.attention\.self\.key\.weight' holds nan at \[0, 0\]"
+    ):
         worker.observe_here(artifact, rows, "static", 0.5, 4, "pt2e", lambda **_: None)
 
 

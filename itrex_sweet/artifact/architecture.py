@@ -1,0 +1,104 @@
+"""Sizes and choices that a model's config amounts to, in one place for those who check tensors and who read them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from itrex_sweet.families import Family
+
+
+class Architecture:
+    """One model's, read off its config.
+
+    Args:
+        config: transformers' object.
+        family: of that config.
+    """
+
+    def __init__(self, config: Any, family: Family):
+        self.config, self.family = config, family
+        self.hidden: int = config.hidden_size
+        self.depth: int = config.num_hidden_layers
+        self.heads: int = config.num_attention_heads
+        self.inner: int = getattr(config, family.inner_size)
+
+    @property
+    def head_size(self) -> int:
+        """Hidden size of one attention head."""
+        return self.hidden // self.heads
+
+    # ------------------------------------------------------------------ embeddings
+
+    @property
+    def embedding_size(self) -> int:
+        """Width of the embedding tables; where it is not the hidden size, a projection follows."""
+        may_differ = any(name.startswith("projection") for name in self.family.embeddings)
+        return (getattr(self.config, "embedding_size", None) or self.hidden) if may_differ else self.hidden
+
+    @property
+    def positions(self) -> int:
+        """Rows of the table of absolute positions; 0 where there is none."""
+        is_added = self.family.attention != "disentangled" or self.config.position_biased_input
+        return self.config.max_position_embeddings if is_added else 0
+
+    @property
+    def token_types(self) -> int:
+        """Rows of the table of token types; 0 where there is none."""
+        return self.config.type_vocab_size if "token_types" in self.family.embeddings else 0
+
+    # ------------------------------------------------------------------ DeBERTa
+
+    @property
+    def is_relative(self) -> bool:
+        """Whether relative positions enter the attention scores."""
+        return self.family.attention == "disentangled" and bool(getattr(self.config, "relative_attention", False))
+
+    @property
+    def shares_position_weights(self) -> bool:
+        """Whether positions go through the content's key and query layers."""
+        return bool(getattr(self.config, "share_att_key", False))
+
+    @property
+    def position_terms(self) -> list[str]:
+        """Of the scores: `"c2p"` and `"p2c"`."""
+        terms = getattr(self.config, "pos_att_type", None) or []
+        return [term for term in terms if term in ("c2p", "p2c")]
+
+    @property
+    def score_terms(self) -> int:
+        """Terms summed in a score: content, and DeBERTa's relative ones (He et al. 2021, equation 4)."""
+        return 1 + len(self.position_terms) if self.family.attention == "disentangled" else 1
+
+    @property
+    def max_distance(self) -> int:
+        """Greatest distance between positions that is told from the next one."""
+        configured = self.config.max_relative_positions
+        return configured if configured >= 1 else self.config.max_position_embeddings
+
+    @property
+    def log_buckets(self) -> int:
+        """Relative positions on either side of zero where far ones share a bucket; 0 where each has its own."""
+        configured = getattr(self.config, "position_buckets", None) or 0
+        return max(configured, 0) if "table_norm" in self.family.relative else 0
+
+    @property
+    def buckets(self) -> int:
+        """Relative positions on either side of zero that the table tells apart."""
+        return self.log_buckets or self.max_distance
+
+    @property
+    def norms_table(self) -> bool:
+        """Whether the table of relative positions is normed."""
+        norms = (getattr(self.config, "norm_rel_ebd", None) or "none").lower().split("|")
+        return "table_norm" in self.family.relative and "layer_norm" in [norm.strip() for norm in norms]
+
+    @property
+    def convolution_width(self) -> int:
+        """Of the convolution beside the first layer; 0 where there is none."""
+        width = getattr(self.config, "conv_kernel_size", 0) or 0
+        return width if "convolution" in self.family.relative else 0
+
+    @property
+    def convolution_groups(self) -> int:
+        """Groups of that convolution."""
+        return getattr(self.config, "conv_groups", None) or 1

@@ -1,0 +1,63 @@
+"""An artifact's `config.json` as an object of transformers, made of checked fields alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from itrex_sweet.artifact.validation.config import check_config, check_resolved
+from itrex_sweet.artifact.validation.values import ADVICE
+from itrex_sweet.config import resolve_exits
+from itrex_sweet.errors import ArtifactError, ConfigError, UnsupportedArtifactError, UnsupportedModelError
+from itrex_sweet.families import family_of
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+# Fields that choose code or a way of computing, which is not the artifact's business. Some name code on the hub.
+_LEFT_OUT = (
+    *("auto_map", "custom_pipelines", "attn_implementation", "experts_implementation", "quantization_config"),
+    *("dtype", "torch_dtype", "name_or_path", "label2id"),
+)
+
+
+def model_config(fields: Mapping[str, Any], exits: Sequence[int], file: Path) -> PretrainedConfig:
+    """Makes transformers' object, and checks it with transformers' defaults in place of absent fields.
+
+    Args:
+        fields: contents of `config.json`.
+        exits: counts of layers, the last the model's depth.
+        file: path of `config.json`, named in errors.
+
+    Raises:
+        ArtifactError: a field is missing, of the wrong type, out of range, or contradicts another one.
+        UnsupportedArtifactError: a family, head or variant without exits.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    check_config(fields, file)
+    model_type = fields["model_type"]
+    config_class = CONFIG_MAPPING[model_type]
+    given = {
+        name: value
+        for name, value in fields.items()
+        if not name.startswith("_") and name not in _LEFT_OUT and not callable(getattr(config_class, name, None))
+    }
+    del given["model_type"]
+    try:
+        config = AutoConfig.for_model(model_type, **given)
+    except Exception as error:  # of whatever type transformers' own checks raise
+        raise ArtifactError(f"{file}: transformers does not accept it: {error} {ADVICE}") from error
+    if config.id2label:
+        config.label2id = {name: label for label, name in config.id2label.items()}
+    check_resolved(config, file)
+    try:
+        family_of(config)
+        resolve_exits(exits, config.num_hidden_layers)
+    except UnsupportedModelError as error:
+        raise UnsupportedArtifactError(f"{file}: {error}") from error
+    except ConfigError as error:
+        raise ArtifactError(f"{file}: num_hidden_layers={config.num_hidden_layers}: {error} {ADVICE}") from error
+    return config

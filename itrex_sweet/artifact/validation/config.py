@@ -1,0 +1,208 @@
+"""The rules of `config.json`: every number and name in it that decides a shape, an index or an operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from itrex_sweet.artifact.validation.values import Value
+from itrex_sweet.config import SweetConfig
+from itrex_sweet.errors import ArtifactError, ConfigError, UnsupportedArtifactError, UnsupportedModelError
+from itrex_sweet.families import FAMILIES, Family, known_family
+
+MOST_LABELS = 1 << 16
+MOST_POSITIONS = 1 << 20
+# Of `transformers.activations.ACT2FN`, those without parameters that every supported release has.
+ACTIVATIONS = (
+    *("gelu", "gelu_10", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_python", "gelu_pytorch_tanh", "laplace"),
+    *("leaky_relu", "linear", "mish", "quick_gelu", "relu", "relu2", "relu6", "sigmoid", "silu", "swish", "tanh"),
+)
+_POSITION_TERMS = ("c2p", "p2c")
+_TABLE_NORMS = ("none", "layer_norm")
+
+_NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "max_position_embeddings")
+_DROPOUTS = (
+    *("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "pooler_dropout", "cls_dropout"),
+    *("dropout", "attention_dropout", "seq_classif_dropout", "qa_dropout"),
+)
+_UNSUPPORTED = ("per_layer_config", "pruned_heads")
+
+Check = Callable[[Value], Any]
+
+
+def _whole(least: int, most: int) -> Check:
+    return lambda value: value.whole(least, most)
+
+
+def _position_terms(value: Value) -> None:
+    terms = value.value.lower().split("|") if isinstance(value.value, str) else value.value
+    if not isinstance(terms, (list, tuple)) or not all(isinstance(term, str) for term in terms):
+        value.refuse("a list of strings is needed")
+    terms = [term.strip() for term in terms]
+    if len(set(terms)) < len(terms) or not set(terms) <= set(_POSITION_TERMS):
+        value.refuse(f"each of {', '.join(_POSITION_TERMS)} at most once is known")
+
+
+def _table_norms(value: Value) -> None:
+    if not {norm.strip() for norm in value.text().lower().split("|")} <= set(_TABLE_NORMS):
+        value.refuse(f"one of {', '.join(_TABLE_NORMS)} is needed")
+
+
+def _activation(value: Value) -> None:
+    value.one_of(ACTIVATIONS)
+
+
+# Fields that are checked wherever they are given and not null, under the names of all families.
+_RULES: dict[str, Check] = {
+    **dict.fromkeys(("hidden_size", "dim", "embedding_size"), _whole(1, 1 << 16)),
+    **dict.fromkeys(("num_hidden_layers", "n_layers"), _whole(1, 4096)),
+    **dict.fromkeys(("num_attention_heads", "n_heads"), _whole(1, 1 << 16)),
+    **dict.fromkeys(("intermediate_size", "hidden_dim"), _whole(1, 1 << 20)),
+    "vocab_size": _whole(1, (1 << 31) - 1),
+    "max_position_embeddings": _whole(1, MOST_POSITIONS),
+    "type_vocab_size": _whole(0, 1 << 16),
+    "num_labels": _whole(1, MOST_LABELS),
+    "pad_token_id": _whole(0, (1 << 31) - 1),
+    "layer_norm_eps": lambda value: value.above(0.0, 1.0),
+    **dict.fromkeys(_DROPOUTS, lambda value: value.number(0.0, 1.0)),
+    "initializer_range": lambda value: value.number(0.0),
+    **dict.fromkeys(("hidden_act", "activation", "pooler_hidden_act", "conv_act"), _activation),
+    "max_relative_positions": _whole(-1, MOST_POSITIONS),
+    "position_buckets": _whole(-1, MOST_POSITIONS),
+    "pos_att_type": _position_terms,
+    "norm_rel_ebd": _table_norms,
+    **dict.fromkeys(("relative_attention", "share_att_key", "position_biased_input"), Value.flag),
+    "conv_kernel_size": _whole(0, 255),
+    "conv_groups": _whole(1, 1 << 16),
+    **dict.fromkeys(("tokenizer_class", "problem_type", "position_embedding_type"), Value.text),
+}
+
+
+def check_config(config: Mapping[str, Any], file: Path) -> None:
+    """Checks the contents of `config.json`, before anything of transformers sees them.
+
+    Raises:
+        ArtifactError: a field is of the wrong type, out of range, or contradicts another one.
+        UnsupportedArtifactError: a family without exits.
+    """
+    whole = Value(config, "", file)
+    family = _family(whole["model_type"])
+    for name, value in whole.parts():
+        if name in _RULES and value.value is not None:
+            _RULES[name](value)
+        if name in _UNSUPPORTED and value.value:
+            value.refuse("models whose layers differ are not supported")
+    _check_labels(whole)
+    _check_together(config, family, file)
+    check_sweet_settings(config, family, file)
+
+
+def check_resolved(config: Any, file: Path) -> None:
+    """Checks transformers' object of the config, in which its defaults stand for fields that are absent.
+
+    Raises:
+        ArtifactError: as in `check_config`; or a field that the family needs is absent.
+    """
+    family = FAMILIES[config.model_type]
+    values = {name: getattr(config, name) for name in _RULES if getattr(config, name, None) is not None}
+    for name, value in values.items():
+        _RULES[name](Value(value, name, file))
+    needed = [*_NEEDED, family.hidden_act, family.inner_size]
+    needed += [family.norm_eps] if isinstance(family.norm_eps, str) else []
+    needed += ["type_vocab_size"] if "token_types" in family.embeddings else []
+    needed += ["pad_token_id"] if family.positions_skip_padding else []
+    needed += ["pooler_hidden_act", "max_relative_positions"] if family.attention == "disentangled" else []
+    for name in needed:
+        if getattr(config, name, None) is None:
+            raise ArtifactError(f"{file} has no {name}; write the artifact anew.")
+    _check_together(values, family, file)
+
+
+def _family(model_type: Value) -> Family:
+    try:
+        return known_family(model_type.text())
+    except UnsupportedModelError as error:
+        raise UnsupportedArtifactError(f"{model_type.file}: model_type={model_type.value!r}: {error}") from error
+
+
+def _check_labels(whole: Value) -> None:
+    names = whole.given("id2label")
+    if names is None:
+        return
+    count = len(names.mapping())
+    if not 1 <= count <= MOST_LABELS:
+        names.refuse(f"from 1 to {MOST_LABELS} labels are needed")
+    if set(names.mapping()) != {str(label) for label in range(count)}:
+        names.refuse(f"{count} labels need the ids 0 to {count - 1}, without gaps")
+    for _, name in names.parts():
+        if not isinstance(name.value, (str, int, float)):
+            name.refuse("a label's name is a string")
+    given = whole.given("num_labels")
+    if given is not None and given.value != count:
+        given.refuse(f"id2label names {count} labels")
+
+
+def _check_together(config: Mapping[str, Any], family: Family, file: Path) -> None:
+    """Fields against one another; the absent ones are left to `check_resolved`."""
+
+    def field(*names: str) -> Value | None:
+        name = next((name for name in names if config.get(name) is not None), None)
+        return None if name is None else Value(config[name], name, file)
+
+    hidden, heads = field("hidden_size", "dim"), field("num_attention_heads", "n_heads")
+    positions, padding = field("max_position_embeddings"), field("pad_token_id")
+    if hidden is not None and heads is not None:
+        if hidden.value % heads.value:
+            heads.refuse(f"it has to divide {hidden.field}={hidden.value}")
+        size = field("attention_head_size")
+        if size is not None and size.value != hidden.value // heads.value:
+            size.refuse(f"{hidden.field}={hidden.value} and {heads.field}={heads.value} make it another one")
+        pooler, groups = field("pooler_hidden_size"), field("conv_groups")
+        if pooler is not None and pooler.value != hidden.value:
+            pooler.refuse(f"{hidden.field}={hidden.value} is needed")
+        if groups is not None and hidden.value % groups.value:
+            groups.refuse(f"it has to divide {hidden.field}={hidden.value}")
+    vocabulary = field("vocab_size")
+    if padding is not None and vocabulary is not None and padding.value >= vocabulary.value:
+        padding.refuse(f"token ids go from 0 to {vocabulary.value - 1} (vocab_size)")
+    are_known = padding is not None and positions is not None
+    if family.positions_skip_padding and are_known and padding.value + 1 >= positions.value:
+        positions.refuse(f"positions begin behind pad_token_id={padding.value}, so none is left")
+    width = field("conv_kernel_size")
+    if width is not None and width.value and width.value % 2 == 0:
+        width.refuse("an odd width is needed")
+    if family.attention == "disentangled":
+        _check_distances(field)
+
+
+def _check_distances(field: Callable[..., Value | None]) -> None:
+    """DeBERTa's relative positions: buckets are logarithmic between half their number and the greatest distance."""
+    buckets, reach, positions = map(field, ("position_buckets", "max_relative_positions", "max_position_embeddings"))
+    if reach is not None and reach.value == 0:
+        reach.refuse("a positive number is needed, or -1 for max_position_embeddings")
+    if reach is None or reach.value < 1:
+        reach = positions
+    if buckets is None or buckets.value < 1 or reach is None:
+        return
+    if buckets.value < 2 or reach.value <= buckets.value // 2 + 1:
+        buckets.refuse(f"from 2 to less than twice the greatest distance, {reach.value}, is needed")
+
+
+def check_sweet_settings(config: Mapping[str, Any], family: Family, file: Path) -> None:
+    """The training settings under `sweet`, where they are given."""
+    settings = Value(config, "", file).given("sweet")
+    if settings is None:
+        return
+    known = settings.mapping()
+    if (learned := settings.get("learn_to_exit")) is not None:
+        learned.flag()
+    if (exits := settings.given("exits")) is not None:
+        exits.items()
+    depth = next((config[name] for name in ("num_hidden_layers", "n_layers") if config.get(name) is not None), None)
+    try:
+        read = SweetConfig.from_dict(known)
+        if depth is not None and read.exits is not None:
+            read.resolved(depth)
+    except (ConfigError, TypeError, ValueError, OverflowError) as error:
+        raise ArtifactError(f"{file}: sweet: {error} Write the artifact anew, or get an undamaged copy.") from error

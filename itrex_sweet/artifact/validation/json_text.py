@@ -1,0 +1,68 @@
+"""Parsing the JSON files of an artifact, whatever bytes they hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from itrex_sweet.errors import ArtifactError
+
+MOST_NESTED = 32  # levels of lists and objects; an artifact needs 6
+
+
+def parse_object(text: bytes, file: Path, unique_names: bool = False) -> dict[str, Any]:
+    """A JSON object with text that every consumer can encode, nested as deep as copies of it can be made.
+
+    Args:
+        text: contents of the file, UTF-8.
+        file: named in errors.
+        unique_names: whether a name that an object gives twice is an error; otherwise the last one counts.
+
+    Raises:
+        ArtifactError: not UTF-8, not JSON, no object, nested too deep, or a string with a lone surrogate.
+    """
+    advice = "the folder is damaged: write the artifact anew, or copy the whole folder again"
+    try:
+        contents = json.loads(text.decode("utf-8"), object_pairs_hook=_unique if unique_names else None)
+    except RecursionError:
+        raise ArtifactError(f"{file} is nested deeper than {MOST_NESTED} levels; {advice}.") from None
+    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are such
+        raise ArtifactError(f"{file} cannot be read as JSON ({error}); {advice}.") from error
+    if not isinstance(contents, dict):
+        raise ArtifactError(f"{file} holds {type(contents).__name__}, not an object; {advice}.")
+    level: list[Any] = [contents]
+    for _ in range(MOST_NESTED):
+        level = [part for value in level for part in _parts(value, file)]
+        if not level:
+            return contents
+    raise ArtifactError(f"{file} is nested deeper than {MOST_NESTED} levels; {advice}.")
+
+
+def _parts(value: Any, file: Path) -> Iterable[Any]:
+    """What a value consists of; nothing for a plain one."""
+    if isinstance(value, str):
+        if not _is_encodable(value):
+            raise ArtifactError(f"{file} holds {value!r}, which is not valid Unicode; write the artifact anew.")
+        return ()
+    if isinstance(value, dict):
+        return (*value, *value.values())
+    return value if isinstance(value, list) else ()
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    contents = dict(pairs)
+    if len(contents) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} stands there twice")
+    return contents

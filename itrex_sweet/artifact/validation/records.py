@@ -1,0 +1,94 @@
+"""The rules of what an artifact records of its calibration, its costs, its quantization and its making."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from itrex_sweet.artifact.validation.values import Value
+
+MOST_ROWS = 1 << 53
+
+
+def check_records(settings: Value, exits: Sequence[int]) -> None:
+    """Checks the parts of `sweet_config.json` that are read again later; other facts in them may be anything.
+
+    Raises:
+        ArtifactError: a part is null or of the wrong form.
+    """
+    for name, check in (
+        ("provenance", _check_provenance),
+        ("quantization", _check_quantization),
+        ("calibration", _check_calibration),
+        ("costs", _check_costs),
+    ):
+        part = settings.get(name)
+        if part is not None and part.mapping():
+            check(part, exits)
+
+
+def _check_provenance(provenance: Value, exits: Sequence[int]) -> None:
+    if (versions := provenance.get("versions")) is not None:
+        versions.mapping()
+
+
+def _check_quantization(quantization: Value, exits: Sequence[int]) -> None:
+    if (recipe := quantization.get("recipe")) is not None:
+        recipe.text()
+
+
+def _check_calibration(calibration: Value, exits: Sequence[int]) -> None:
+    for name in ("backend", "precision"):
+        if (value := calibration.given(name)) is not None:
+            value.text()
+    for candidate in [] if (part := calibration.given("candidates")) is None else part.items():
+        candidate["mean_layers"].number(0.0)
+        if (milliseconds := candidate.given("milliseconds")) is not None:
+            milliseconds.number(0.0)
+        for threshold in candidate["thresholds"].items(len(exits) - 1):
+            threshold.number(0.0, 1.0)
+    if (budget := calibration.given("budget")) is not None:
+        for name, value in budget.parts():
+            if name == "confidence" or (name.startswith("max_") and value.value is not None):
+                value.number(0.0)
+    if (traffic := calibration.given("traffic")) is not None and traffic.mapping():
+        _check_traffic(traffic, exits)
+
+
+def _check_traffic(traffic: Value, exits: Sequence[int]) -> None:
+    """Rows by label, exit and bin of the probability."""
+    if tuple(traffic["exits"].items(len(exits))[place].value for place in range(len(exits))) != tuple(exits):
+        traffic["exits"].refuse(f"the exits are {list(exits)}")
+    edges = [edge.number(0.0, 1.0) for edge in traffic["score_edges"].items()]
+    if edges != sorted(edges):
+        traffic["score_edges"].refuse("rising edges are needed")
+    total = 0
+    for label in traffic["rows"].items():
+        for exit_ in label.items(len(exits)):
+            total += sum(count.whole(0, MOST_ROWS) for count in exit_.items(len(edges) + 1))
+    if not total:
+        traffic["rows"].refuse("at least one row is needed")
+
+
+def _check_costs(costs: Value, exits: Sequence[int]) -> None:
+    costs["processor"].text()
+    costs["threads"].whole(1, 1 << 16)
+    axes = []
+    for name in ("batch_sizes", "lengths"):
+        values = [part.whole(1, 1 << 31) for part in costs[name].items()]
+        if not values or values != sorted(set(values)):
+            costs[name].refuse("rising numbers are needed")
+        axes.append(len(values))
+    batch_sizes, lengths = axes
+    for table in costs["through"].items(len(exits)):
+        _check_table(table, batch_sizes, lengths)
+    _check_table(costs["probe"], batch_sizes, lengths)
+    for row in costs["on_real_rows"].items(batch_sizes):
+        for value in row.items(2):
+            value.number()
+
+
+def _check_table(table: Value, batch_sizes: int, lengths: int) -> None:
+    """Milliseconds, (batch sizes, lengths)."""
+    for row in table.items(batch_sizes):
+        for value in row.items(lengths):
+            value.number(0.0)

@@ -1,0 +1,110 @@
+"""The rules of `sweet_config.json`: exits, policy, precision and stages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from itrex_sweet.artifact.layout import CASCADE, is_inside
+from itrex_sweet.artifact.validation.records import check_records
+from itrex_sweet.artifact.validation.values import ADVICE, Value
+from itrex_sweet.config import CRITERIA, Policy, resolve_exits
+from itrex_sweet.errors import ArtifactError, ConfigError
+
+MOST_EXITS = 4096
+
+
+def check_settings(settings: Mapping[str, Any], config: Mapping[str, Any], file: Path) -> None:
+    """Checks the contents of `sweet_config.json` against themselves and `config.json`.
+
+    Args:
+        settings: contents of the file; its format, version, architecture and precision are known.
+        config: contents of `config.json`, checked.
+        file: path of the settings, named in errors.
+
+    Raises:
+        ArtifactError: a field is missing, of the wrong type, out of range, or contradicts another one.
+    """
+    whole = Value(settings, "", file)
+    exits = check_exits(whole["exits"], config)
+    check_policy(whole["policy"], len(exits))
+    if (shares := whole.get("shares_pooler")) is not None:
+        shares.flag()
+    trained = (config.get("sweet") or {}).get("exits")
+    if not settings.get("stages") and trained is not None and list(exits) != list(trained):
+        whole["exits"].refuse(f"config.json was trained with the exits {list(trained)}")
+    check_records(whole, exits)
+
+
+def check_exits(exits: Value, config: Mapping[str, Any]) -> tuple[int, ...]:
+    """Counts of layers that rise to the model's depth."""
+    counts = tuple(part.whole(1, MOST_EXITS) for part in exits.items())
+    depth = next((config[name] for name in ("num_hidden_layers", "n_layers") if config.get(name) is not None), None)
+    if not counts:
+        exits.refuse("at least one exit is needed")
+    try:
+        return resolve_exits(counts, counts[-1] if depth is None else depth)
+    except ConfigError as error:
+        raise ArtifactError(f"{exits.file}: {error} {ADVICE}") from error
+
+
+def check_policy(policy: Value, exits: int) -> None:
+    """A policy for so many exits."""
+    for part in policy["thresholds"].items(exits - 1):
+        part.number(0.0, 1.0)
+    for part in policy["temperatures"].items(exits):
+        part.above(0.0, 3e38)
+    if (criterion := policy.get("criterion")) is not None:
+        criterion.one_of(CRITERIA)
+    if (patience := policy.get("patience")) is not None:
+        patience.whole(1, 1 << 16)
+    if (deepest := policy.given("deepest")) is not None:
+        deepest.whole(0, exits - 1)
+    try:
+        Policy.from_dict(policy.mapping())
+    except (ConfigError, TypeError) as error:
+        raise ArtifactError(f"{policy.file}: policy: {error} {ADVICE}") from error
+
+
+def stage_names(settings: Mapping[str, Any], file: Path) -> list[str]:
+    """Sub-folders of a cascade's stages, one per exit, shallow to deep; none of another architecture.
+
+    Raises:
+        ArtifactError: missing, not plain names, one twice, or not as many as there are exits.
+    """
+    whole = Value(settings, "", file)
+    if whole["architecture"].value != CASCADE:
+        if settings.get("stages"):
+            whole["stages"].refuse(f"only the architecture {CASCADE!r} has stages")
+        return []
+    names = [part.text() for part in whole["stages"].items(len(whole["exits"].items()))]
+    for name in names:
+        if "/" in name or not is_inside(name) or names.count(name) > 1:
+            whole["stages"].refuse("different plain names of sub-folders are needed")
+    return names
+
+
+def check_stages(
+    config: Mapping[str, Any], exits: Sequence[int], stages: Sequence[tuple[Path, Mapping[str, Any]]]
+) -> None:
+    """Checks the stages of a cascade against the whole and one another: they answer for the same labels and tokens.
+
+    Args:
+        config: contents of the cascade's `config.json`.
+        exits: depth of each stage.
+        stages: path and contents of each stage's `config.json`, checked.
+
+    Raises:
+        ArtifactError: another depth, family, vocabulary, padding token or label.
+    """
+    for exit_, (file, stage) in zip(exits, stages, strict=True):
+        whole = Value(stage, "", file)
+        depth = whole.given("n_layers") or whole["num_hidden_layers"]
+        if depth.value != exit_:
+            depth.refuse(f"the stage of exit {exit_} has so many layers")
+        for name in ("model_type", "id2label", "num_labels", "vocab_size", "pad_token_id"):
+            if stage.get(name) != config.get(name):
+                Value(stage.get(name), name, file).refuse(
+                    f"the cascade's config.json has {config.get(name)!r}; its stages need the same"
+                )

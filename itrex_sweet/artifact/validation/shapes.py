@@ -1,0 +1,135 @@
+"""The tensors that a model needs, by name and shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from itrex_sweet.artifact.architecture import Architecture
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One tensor that a model needs.
+
+    Args:
+        name: as Hugging Face has it.
+        shape: that it has to have.
+        optional: whether the model goes without it.
+        may_be_quantized: whether it may be stored in 8-bit integers, with its scales beside it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    optional: bool = False
+    may_be_quantized: bool = False
+
+
+def wanted_tensors(
+    model: Architecture, exits: Sequence[int], shares_pooler: bool, learns_to_exit: bool
+) -> Iterator[Wanted]:
+    """Every tensor of a model, one after the other: a reader that stops at the first one missing allocates nothing.
+
+    Args:
+        exits: counts of layers.
+        shares_pooler: whether every exit reads through the model's own pooler.
+        learns_to_exit: whether exits have a layer that says how likely they are right.
+    """
+    yield from _embeddings(model)
+    yield from _relative(model)
+    for index in range(model.depth):
+        yield from _layer(model, f"{model.family.layers_path}.{index}")
+    hidden, labels = model.hidden, model.config.num_labels
+    for exit_ in exits:
+        dense, out = model.family.head_paths(exit_, model.depth, shares_pooler)
+        yield from _linear(dense, hidden, hidden)
+        yield from _linear(out, labels, hidden)
+        if learns_to_exit and exit_ != model.depth:
+            yield from _linear(model.family.certainty_path(exit_), 1, hidden)
+
+
+def unwanted_tables(model: Architecture) -> list[str]:
+    """Names of embedding tables and projections that the family knows and this config says are not there."""
+    embeddings = model.family.embeddings
+    absent = []
+    if not model.positions:
+        absent.append("positions")
+    if not model.token_types:
+        absent.append("token_types")
+    if model.embedding_size == model.hidden:
+        absent += [name for name in embeddings if name.startswith("projection")]
+    return [_in_backbone(model, embeddings[name], "weight") for name in absent if name in embeddings]
+
+
+def _in_backbone(model: Architecture, path: str, part: str | None = None) -> str:
+    return ".".join(filter(None, (model.family.backbone, path, part)))
+
+
+def _embeddings(model: Architecture) -> Iterator[Wanted]:
+    paths, size = model.family.embeddings, model.embedding_size
+    for name, rows in (
+        ("words", model.config.vocab_size),
+        ("positions", model.positions),
+        ("token_types", model.token_types),
+    ):
+        if rows:
+            yield Wanted(_in_backbone(model, paths[name], "weight"), (rows, size))
+    before = "projection_before_norm" in paths and size != model.hidden
+    after = "projection_after_norm" in paths and size != model.hidden
+    yield from _norm(_in_backbone(model, paths["norm"]), model.hidden if before else size)
+    if before:
+        yield from _linear(_in_backbone(model, paths["projection_before_norm"]), model.hidden, size, has_bias=False)
+    if after:
+        yield from _linear(_in_backbone(model, paths["projection_after_norm"]), model.hidden, size)
+
+
+def _relative(model: Architecture) -> Iterator[Wanted]:
+    paths: Mapping[str, str] = model.family.relative
+    if model.is_relative:
+        yield Wanted(_in_backbone(model, paths["table"], "weight"), (2 * model.buckets, model.hidden))
+        if model.norms_table:
+            yield from _norm(_in_backbone(model, paths["table_norm"]), model.hidden)
+    if width := model.convolution_width:
+        path = _in_backbone(model, paths["convolution"])
+        yield Wanted(f"{path}.weight", (model.hidden, model.hidden // model.convolution_groups, width))
+        yield Wanted(f"{path}.bias", (model.hidden,))
+        yield from _norm(_in_backbone(model, paths["convolution_norm"]), model.hidden)
+
+
+def _layer(model: Architecture, path: str) -> Iterator[Wanted]:
+    hidden, inner = model.hidden, model.inner
+    names = {name: f"{path}.{below}" for name, below in model.family.layer.items()}
+    if "query_key_value" in names:
+        yield from _projection(names["query_key_value"], 3 * hidden, hidden, has_bias=False)
+        yield Wanted(names["query_bias"], (hidden,))
+        yield Wanted(names["value_bias"], (hidden,))
+    else:
+        for name in ("query", "key", "value"):
+            yield from _projection(names[name], hidden, hidden)
+    yield from _projection(names["attention_output"], hidden, hidden)
+    yield from _norm(names["attention_norm"], hidden)
+    yield from _projection(names["up"], inner, hidden)
+    yield from _projection(names["down"], hidden, inner)
+    yield from _norm(names["output_norm"], hidden)
+    if model.is_relative and not model.shares_position_weights:
+        fused = "query_key_value" in names  # DeBERTa, whose position keys have no bias
+        if "c2p" in model.position_terms:
+            below = model.family.relative["position_key"]
+            yield from _linear(f"{path}.{below}", hidden, hidden, has_bias=not fused)
+        if "p2c" in model.position_terms:
+            yield from _linear(f"{path}.{model.family.relative['position_query']}", hidden, hidden)
+
+
+def _linear(path: str, out: int, in_: int, has_bias: bool = True) -> Iterator[Wanted]:
+    yield Wanted(f"{path}.weight", (out, in_))
+    yield Wanted(f"{path}.bias", (out,), optional=not has_bias)
+
+
+def _projection(path: str, out: int, in_: int, has_bias: bool = True) -> Iterator[Wanted]:
+    yield Wanted(f"{path}.weight", (out, in_), may_be_quantized=True)
+    yield Wanted(f"{path}.bias", (out,), optional=not has_bias)
+
+
+def _norm(path: str, size: int) -> Iterator[Wanted]:
+    yield Wanted(f"{path}.weight", (size,))
+    yield Wanted(f"{path}.bias", (size,))

@@ -1,0 +1,157 @@
+"""The rules of the weights: every shape against the config and the others, every number finite and in range."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from itrex_sweet.artifact.architecture import Architecture
+from itrex_sweet.artifact.validation.shapes import Wanted, unwanted_tables, wanted_tensors
+from itrex_sweet.artifact.validation.values import ADVICE
+from itrex_sweet.errors import ArtifactError
+
+BFLOAT16 = "bfloat16"
+# float64 is refused: it would be rounded, and values beyond float32 would become infinite.
+FLOATS = ("float32", "float16", BFLOAT16)
+INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+QUANTIZED = "int8"
+# Weights of trained models are far below; a flipped bit of an exponent is far above, and sums of such numbers overflow
+# or not as each backend orders them.
+MOST = 1e9
+LEAST_SCALE = float(np.finfo(np.float32).tiny)  # its inverse is finite
+COMPANIONS = ("weight_scale", "input_scale", "input_zero_point", "input_smoothing")
+_AT_ONCE = 1 << 20  # numbers looked at together, which bounds the memory of a check
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor as it is stored.
+
+    Args:
+        dtype: NumPy's name of its type, or `BFLOAT16`.
+        values: its numbers, of its shape; of bfloat16 the 16 bits, as unsigned integers.
+        file: that holds it.
+    """
+
+    dtype: str
+    values: np.ndarray
+    file: Path
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return self.values.shape
+
+
+def check_tensors(
+    tensors: Mapping[str, Stored],
+    model: Architecture,
+    exits: Sequence[int],
+    *,
+    shares_pooler: bool,
+    learns_to_exit: bool,
+    may_be_quantized: bool,
+    where: str,
+) -> None:
+    """Checks the tensors of one model, all that will be read of them.
+
+    Args:
+        tensors: by name; those that the model does not know are not looked at.
+        exits: counts of layers.
+        shares_pooler, learns_to_exit: of the exits' heads.
+        may_be_quantized: whether linear layers of the encoder may be in 8-bit integers.
+        where: the folder, for errors that name no tensor's file.
+
+    Raises:
+        ArtifactError: a tensor is missing, has another shape or type, or holds numbers that are not finite or out of
+            range.
+    """
+    for name in unwanted_tables(model):
+        if name in tensors:
+            raise ArtifactError(f"{tensors[name].file} holds {name!r}, which the config says is not there. {ADVICE}")
+    for wanted in wanted_tensors(model, exits, shares_pooler, learns_to_exit):
+        stored = tensors.get(wanted.name)
+        if stored is None:
+            if wanted.optional:
+                continue
+            raise ArtifactError(f"{where}: the weights lack {wanted.name!r}. {ADVICE}")
+        _check_shape(wanted.name, stored, wanted.shape)
+        if wanted.may_be_quantized:
+            _check_projection(wanted, stored, tensors, may_be_quantized)
+        else:
+            check_numbers(wanted.name, stored)
+
+
+def check_numbers(name: str, stored: Stored, least: float | None = None) -> None:
+    """Checks a tensor of floats: every number finite, of a magnitude up to `MOST`, and none below `least`.
+
+    Raises:
+        ArtifactError: another type, or such a number.
+    """
+    if stored.dtype not in FLOATS:
+        _refuse(name, stored, f"has the type {stored.dtype}", f"one of {', '.join(FLOATS)} is needed")
+    flat = stored.values.reshape(-1)
+    for start in range(0, flat.size, _AT_ONCE):
+        numbers = _as_floats(flat[start : start + _AT_ONCE], stored.dtype)
+        magnitudes = np.abs(numbers) if least is None else numbers
+        good = (magnitudes <= MOST) & (magnitudes >= (0.0 if least is None else least))  # false of NaN
+        if not good.all():
+            place = int(np.argmin(good))
+            at = tuple(map(int, np.unravel_index(start + place, stored.shape)))
+            expected = f"finite numbers up to {MOST:g} are needed" + ("" if least is None else ", above 0")
+            _refuse(name, stored, f"holds {numbers[place]} at {list(at)}" if at else f"is {numbers[place]}", expected)
+
+
+def _as_floats(values: np.ndarray, dtype: str) -> np.ndarray:
+    """In float32, which holds every limit."""
+    return (
+        (values.astype(np.uint32) << 16).view(np.float32)
+        if dtype == BFLOAT16
+        else values.astype(np.float32, copy=False)
+    )
+
+
+def _check_shape(name: str, stored: Stored, shape: tuple[int, ...]) -> None:
+    if stored.shape != shape:
+        _refuse(name, stored, f"has shape {stored.shape}", f"the config needs {shape}")
+
+
+def _check_projection(wanted: Wanted, stored: Stored, tensors: Mapping[str, Stored], may_be_quantized: bool) -> None:
+    """A linear layer of the encoder: floats, or 8-bit integers with the ranges of weight and input."""
+    path = wanted.name.removesuffix(".weight")
+    beside = {name: tensors[f"{path}.{name}"] for name in COMPANIONS if f"{path}.{name}" in tensors}
+    if stored.dtype != QUANTIZED:
+        check_numbers(wanted.name, stored)
+        if beside:
+            name = next(iter(beside))
+            _refuse(f"{path}.{name}", beside[name], "is there", f"{wanted.name!r} is not quantized")
+        return
+    if not may_be_quantized:
+        _refuse(wanted.name, stored, f"has the type {stored.dtype}", "a float32 artifact holds no integers")
+    shapes = {"weight_scale": wanted.shape[:1], "input_smoothing": wanted.shape[1:]}
+    for name, part in beside.items():
+        _check_shape(f"{path}.{name}", part, shapes.get(name, ()))
+        if name == "input_zero_point":
+            _check_zero_point(f"{path}.{name}", part)
+        else:
+            check_numbers(f"{path}.{name}", part, LEAST_SCALE)
+    for name in ("weight_scale", *(("input_scale", "input_zero_point") if "input_scale" in beside else ())):
+        if name not in beside:
+            raise ArtifactError(f"{stored.file}: the weights lack {f'{path}.{name}'!r}. {ADVICE}")
+    if "input_zero_point" in beside and "input_scale" not in beside:
+        raise ArtifactError(f"{stored.file}: the weights lack {f'{path}.input_scale'!r}. {ADVICE}")
+
+
+def _check_zero_point(name: str, stored: Stored) -> None:
+    if stored.dtype not in INTEGERS:
+        _refuse(name, stored, f"has the type {stored.dtype}", "an integer type is needed")
+    if not 0 <= int(stored.values) <= 255:
+        _refuse(name, stored, f"is {int(stored.values)}", "a whole number from 0 to 255 is needed")
+
+
+def _refuse(name: str, stored: Stored, found: str, expected: str) -> NoReturn:
+    raise ArtifactError(f"{stored.file}: {name!r} {found}, {expected}. {ADVICE}")

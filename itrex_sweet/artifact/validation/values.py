@@ -1,0 +1,113 @@
+"""A value of an artifact's JSON files that knows where it stands, so that a refusal can name it."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from itrex_sweet.errors import ArtifactError
+
+_shortened = reprlib.Repr()
+_shortened.maxstring = _shortened.maxother = 80
+
+ADVICE = "Write the artifact anew, or get an undamaged copy."
+
+
+class Value:
+    """One value, with checks that return it as the type asked for.
+
+    Args:
+        value: as JSON gave it.
+        field: its name, dots and brackets for what lies inside; empty for the whole file.
+        file: that holds it.
+
+    Every check raises `ArtifactError` with file, field and value where it fails.
+    """
+
+    def __init__(self, value: Any, field: str, file: Path):
+        self.value, self.field, self.file = value, field, file
+
+    def refuse(self, expected: str) -> NoReturn:
+        """Raises the error: the value is not what is expected."""
+        where = f"{self.field}={_shortened.repr(self.value)}" if self.field else _shortened.repr(self.value)
+        raise ArtifactError(f"{self.file}: {where}: {expected}. {ADVICE}")
+
+    def whole(self, least: int, most: int) -> int:
+        """A whole number within limits, both included."""
+        if isinstance(self.value, bool) or not isinstance(self.value, int) or not least <= self.value <= most:
+            self.refuse(f"a whole number from {least} to {most} is needed")
+        return self.value
+
+    def number(self, least: float = -math.inf, most: float = math.inf) -> float:
+        """A finite number within limits, both included."""
+        is_number = isinstance(self.value, (int, float)) and not isinstance(self.value, bool)
+        if not is_number or not -1.7e308 <= self.value <= 1.7e308 or not least <= self.value <= most:
+            bounds = "" if math.isinf(least) and math.isinf(most) else f" from {least:g} to {most:g}"
+            self.refuse(f"a finite number{bounds} is needed")
+        return float(self.value)
+
+    def above(self, least: float, most: float = math.inf) -> float:
+        """A finite number greater than `least`, and at most `most`."""
+        number = self.number(most=most)
+        if not number > least:
+            self.refuse(f"a number above {least:g} is needed")
+        return number
+
+    def flag(self) -> bool:
+        """True or false."""
+        if not isinstance(self.value, bool):
+            self.refuse("true or false is needed")
+        return self.value
+
+    def text(self) -> str:
+        """A string."""
+        if not isinstance(self.value, str):
+            self.refuse("a string is needed")
+        return self.value
+
+    def one_of(self, names: Collection[str]) -> str:
+        """One of some strings."""
+        if not isinstance(self.value, str) or self.value not in names:
+            self.refuse(f"one of {', '.join(names)} is needed")
+        return self.value
+
+    def mapping(self) -> dict[str, Any]:
+        """An object."""
+        if not isinstance(self.value, Mapping):
+            self.refuse("an object is needed")
+        return dict(self.value)
+
+    def items(self, count: int | None = None) -> list[Value]:
+        """The elements of a list, of a given length if one is named."""
+        if not isinstance(self.value, (list, tuple)) or (count is not None and len(self.value) != count):
+            self.refuse("a list is needed" if count is None else f"a list of {count} is needed")
+        return [Value(part, f"{self.field}[{place}]", self.file) for place, part in enumerate(self.value)]
+
+    def __getitem__(self, name: str) -> Value:
+        """A part of an object that has to be there."""
+        contents = self.mapping()
+        if name not in contents:
+            where = f"{self.field} " if self.field else ""
+            raise ArtifactError(f"{self.file}: {where}has no {name!r}. {ADVICE}")
+        return self._part(name, contents[name])
+
+    def get(self, name: str) -> Value | None:
+        """A part of an object; `None` where it is absent."""
+        contents = self.mapping()
+        return self._part(name, contents[name]) if name in contents else None
+
+    def given(self, name: str) -> Value | None:
+        """A part of an object; `None` where it is absent or null."""
+        part = self.get(name)
+        return None if part is None or part.value is None else part
+
+    def parts(self) -> Iterator[tuple[str, Value]]:
+        """All parts of an object, by name."""
+        for name, value in self.mapping().items():
+            yield name, self._part(name, value)
+
+    def _part(self, name: str, value: Any) -> Value:
+        return Value(value, f"{self.field}.{name}" if self.field else name, self.file)

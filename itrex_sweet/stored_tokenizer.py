@@ -1,0 +1,157 @@
+"""An artifact's tokenizer, made of its verified files and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from itrex_sweet.artifact import Artifact
+from itrex_sweet.artifact.layout import is_tokenizer_file
+from itrex_sweet.artifact.validation.json_text import parse_object
+from itrex_sweet.artifact.validation.values import Value
+from itrex_sweet.errors import ArtifactError
+
+SETTINGS_FILE = "tokenizer_config.json"
+_READ_WITHOUT_TRANSFORMERS_CLASS = ("TokenizersBackend", "PreTrainedTokenizerFast", "PythonBackend")
+_TRIALS = (("a", None), ("a", "a"), ("\u00e9 \U0001f600", None))
+
+
+def tokenizer_of(artifact: Artifact) -> Any:
+    """The tokenizer of an artifact, or `None` if it holds none.
+
+    Raises:
+        ArtifactError: as of `load_tokenizer` and `check_ids`.
+    """
+    files = {name: artifact.read_file(name) for name in artifact.files if is_tokenizer_file(name)}
+    tokenizer = load_tokenizer(files, artifact.config, artifact.directory)
+    if tokenizer is not None:
+        check_ids(tokenizer, artifact.model_config().vocab_size, artifact.directory)
+    return tokenizer
+
+
+def load_tokenizer(files: Mapping[str, bytes], config: Mapping[str, Any], directory: Path) -> Any:
+    """Makes the tokenizer in a private folder that holds its files alone, so that no code, no other file and no later
+    change of the artifact's folder takes part.
+
+    Args:
+        files: contents of the tokenizer's files, by name.
+        config: contents of the artifact's `config.json`.
+        directory: of the artifact, named in errors.
+
+    Returns:
+        the tokenizer; `None` if the files hold none.
+
+    Raises:
+        ArtifactError: the files are damaged, ask for code of their own, or name a class that transformers lacks.
+    """
+    if SETTINGS_FILE not in files and "tokenizer.json" not in files:
+        return None
+    contents = dict(files)
+    settings: dict[str, Any] = {}
+    if SETTINGS_FILE in files:
+        settings = _checked_settings(parse_object(files[SETTINGS_FILE], directory / SETTINGS_FILE), directory)
+        contents[SETTINGS_FILE] = json.dumps(settings).encode()
+    facts = {name: config[name] for name in ("model_type", "tokenizer_class") if config.get(name) is not None}
+    contents["config.json"] = json.dumps(facts).encode()
+    _refuse_foreign_class(settings.get("tokenizer_class") or facts.get("tokenizer_class"), directory)
+    try:
+        with tempfile.TemporaryDirectory(prefix="itrex-sweet-tokenizer-") as folder:
+            for name, content in contents.items():
+                (Path(folder) / name).write_bytes(content)
+            tokenizer = _from_folder(folder, "tokenizer.json" in files)
+            _point_elsewhere(tokenizer, folder, directory)
+        for text, pair in _TRIALS:
+            tokenizer(text, pair, add_special_tokens=True, verbose=False)
+    except BaseException as error:  # a panic of the tokenizers library is no Exception
+        if isinstance(error, (KeyboardInterrupt, SystemExit, ArtifactError)):
+            raise
+        names = ", ".join(sorted(files))
+        raise ArtifactError(
+            f"{directory}: its tokenizer ({names}) cannot be loaded: {type(error).__name__}: {error}. Save one there "
+            "anew: tokenizer.save_pretrained, or write the artifact anew."
+        ) from error
+    _check_length(tokenizer, directory)
+    return tokenizer
+
+
+def check_ids(tokenizer: Any, vocabulary: int, directory: Path) -> None:
+    """Checks that the embedding table has a row for every id that a tokenizer gives.
+
+    Args:
+        vocabulary: rows of the table.
+
+    Raises:
+        ArtifactError: it has not.
+    """
+    found = [(repr(name), token) for name, token in tokenizer.get_vocab().items()]
+    found += [("a special token", token) for token in tokenizer.all_special_ids if token is not None]
+    for text, pair in _TRIALS:
+        found += [(f"a token of {text!r}", token) for token in tokenizer(text, pair, verbose=False)["input_ids"]]
+    for name, token in found:
+        if not 0 <= token < vocabulary:
+            raise ArtifactError(
+                f"{directory}: its tokenizer gives {name} the id {token}, and the model's embedding table has ids 0 "
+                f"to {vocabulary - 1}. Is the tokenizer this model's own? If tokens were added, resize the model's "
+                "embeddings (model.resize_token_embeddings) and train it."
+            )
+
+
+def _checked_settings(settings: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """The settings without paths, which lead out of the folder."""
+    whole = Value(settings, "", directory / SETTINGS_FILE)
+    if settings.get("auto_map"):
+        whole["auto_map"].refuse("code beside a model is never run, so such a tokenizer cannot be loaded")
+    if whole.given("tokenizer_class") is not None:
+        whole["tokenizer_class"].text()
+    return {
+        name: value
+        for name, value in settings.items()
+        if not name.endswith(("_file", "_files")) and name not in ("auto_map", "name_or_path", "init_inputs")
+    }
+
+
+def _refuse_foreign_class(name: str | None, directory: Path) -> None:
+    from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
+
+    if name is None or name in _READ_WITHOUT_TRANSFORMERS_CLASS:
+        return
+    plain = name.removesuffix("Fast")
+    try:
+        is_known = any(tokenizer_class_from_name(each) is not None for each in (name, plain, f"{plain}Fast"))
+    except Exception as error:
+        raise ArtifactError(f"{directory}: tokenizer_class={name!r} cannot be loaded: {error}") from error
+    if not is_known:
+        raise ArtifactError(
+            f"{directory / SETTINGS_FILE}: tokenizer_class={name!r}: transformers has no such class, and code beside a "
+            "model is never run. Save the tokenizer as one of transformers' classes."
+        )
+
+
+def _from_folder(folder: str, has_fast_file: bool) -> Any:
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except ValueError:
+        # transformers 4 does not know the class that version 5 gives a tokenizer without one of its own.
+        if not has_fast_file:
+            raise
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def _point_elsewhere(tokenizer: Any, folder: str, directory: Path) -> None:
+    """Replaces paths into the private folder, which is gone, by those of the artifact."""
+    for facts in (vars(tokenizer), getattr(tokenizer, "init_kwargs", {})):
+        for name, value in facts.items():
+            if isinstance(value, str) and value.startswith(folder):
+                facts[name] = str(directory) + value[len(folder) :].replace(os.sep, "/")
+
+
+def _check_length(tokenizer: Any, directory: Path) -> None:
+    length = Value(tokenizer.model_max_length, "model_max_length", directory / SETTINGS_FILE)
+    if length.number(1) != int(length.value):
+        length.refuse("a whole number of tokens is needed")
