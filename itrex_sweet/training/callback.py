@@ -180,15 +180,15 @@ class SweetCallback(TrainerCallback, ExportableState):
                 "callbacks have run: call itrex_sweet.attach(model, SweetConfig(...)) inside model_init; or "
                 "add SweetCallback when the Trainer is made, not with add_callback."
             )
+        for name, had in (("compute_metrics", self.has_compute_metrics), ("loss", self.loss_name is not None)):
+            if had and getattr(self, name) is None:
+                raise TrainingSetupError(
+                    f"restore_callback_states_from_checkpoint made SweetCallback anew without its {name} function. "
+                    "Leave it off: SweetCallback has no state to restore."
+                )
         self._take_over(attachment, model)
         if not self.allow_half:
             train_in_float32(model)  # an evaluation with bf16_full_eval leaves the model so
-        if self.has_compute_metrics and self.compute_metrics is None:
-            raise TrainingSetupError(
-                "restore_callback_states_from_checkpoint made SweetCallback anew without its compute_metrics "
-                "function. Leave it off: SweetCallback has no state to restore."
-            )
-        attachment.label_loss.refuse_function_missing()
         refuse_optimizer_without_heads(attachment, optimizer)
         if self._balances:
             attachment.weigh_classes(balanced_weights(labels_of(train_dataloader), model.config.num_labels))

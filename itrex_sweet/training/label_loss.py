@@ -65,20 +65,16 @@ class LabelLoss:
             TrainingSetupError: the settings name a function that was not given, or balanced weights that nobody
                 has worked out.
         """
-        self.refuse_function_missing()
-        if isinstance(self.config.class_weights, str):
-            raise TrainingSetupError(
-                f"class_weights={self.config.class_weights!r} are worked out by SweetCallback when training begins: "
-                "without a Trainer pass numbers, itrex_sweet.config.balanced_weights(labels, num_labels)."
-            )
-
-    def refuse_function_missing(self) -> None:
-        """The first half of `refuse_training`."""
         name = self.config.loss
         if name is not None and self.function is None:
             raise TrainingSetupError(
                 f"the exits are trained with the loss {name!r}, a function, which no folder holds: pass it again, "
                 "SweetCallback(loss=...) or attach(model, config, loss=...)."
+            )
+        if isinstance(self.config.class_weights, str):
+            raise TrainingSetupError(
+                f"class_weights={self.config.class_weights!r} are worked out by SweetCallback when training begins: "
+                "without a Trainer pass numbers, itrex_sweet.config.balanced_weights(labels, num_labels)."
             )
 
     def _of_function(self, logits: torch.Tensor, labels: torch.Tensor, exit_: int) -> torch.Tensor:

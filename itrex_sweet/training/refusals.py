@@ -23,7 +23,7 @@ def refuse_unfit(args: TrainingArguments) -> None:
             "SweetCallback(loss=torch.nn.CrossEntropyLoss(label_smoothing=...))",
         ),
         "fp16": (
-            args.fp16 or os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower() == "fp16",
+            args.fp16 or (not args.bf16 and os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower() == "fp16"),
             "gradients are scaled where per-segment clipping reads them. Use bf16=True, and unset "
             "ACCELERATE_MIXED_PRECISION, which accelerate launch --mixed_precision sets",
         ),

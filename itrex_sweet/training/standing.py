@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-_STANDARD_ERRORS = 2.0  # an accuracy within so many of another is not told from it
 
 
 @dataclass(frozen=True)
@@ -54,18 +52,14 @@ class Standing:
         said = []
         *earlier, last = self.accuracies
         if (place := self._place(last)) is not None:
-            said.append(f"the model, at its last exit ({last} layers), is {place}.")
-        by_place: dict[str, list[int]] = {}
-        for exit_ in earlier:
-            if (place := self._place(exit_, shown=False)) is not None:
-                by_place.setdefault(place, []).append(exit_)
-        for place, exits in by_place.items():
-            one = len(exits) == 1
-            figures = _listed(f"{100 * self.accuracies[exit_]:.1f}" for exit_ in exits)
+            said.append(f"the model, at its last exit ({last} layers), is {place}: {self._figures([last])}.")
+        places = {exit_: self._place(exit_) for exit_ in earlier}
+        for place in dict.fromkeys(filter(None, places.values())):
+            exits = [exit_ for exit_ in earlier if places[exit_] == place]
+            named = f"exit {exits[0]} is" if len(exits) == 1 else f"exits {', '.join(map(str, exits))} are"
             said.append(
-                f"exit{'' if one else 's'} {_listed(map(str, exits))} {'is' if one else 'are'} {place} ({figures} % of "
-                f"{self.rows} rows right, the majority class {100 * self.majority:.1f} %): rows that leave there are "
-                "answered no better than without reading them."
+                f"{named} {place}: {self._figures(exits)}. Rows that leave there are answered no better than without "
+                "reading them."
             )
         if self.leaving == 0.0 and earlier:
             said.append(
@@ -74,28 +68,25 @@ class Standing:
             )
         return said
 
-    def _place(self, exit_: int, shown: bool = True) -> str | None:
+    def _place(self, exit_: int) -> str | None:
         """Where an exit stands, in words; `None` if it is better than the majority class."""
         accuracy, chance = self.accuracies[exit_], 1.0 / self.labels
-        if accuracy > self.majority + _STANDARD_ERRORS * self._error(self.majority):
+        above = accuracy - self.majority
+        if above > self._margin(self.majority):
             return None
-        if abs(accuracy - self.majority) <= _STANDARD_ERRORS * self._error(self.majority):
-            at_chance = abs(self.majority - chance) <= _STANDARD_ERRORS * self._error(chance)
-            place = "at chance, no better than the majority class" if at_chance else "no better than the majority class"
-        elif abs(accuracy - chance) <= _STANDARD_ERRORS * self._error(chance):
-            place = "at chance, below the majority class"
-        else:
-            place = "below the majority class"
-        if not shown:
-            return place
+        if above >= -self._margin(self.majority):
+            even = abs(self.majority - chance) <= self._margin(chance)
+            return f"{'at chance, ' if even else ''}within two standard errors of the majority class"
+        at_chance = abs(accuracy - chance) <= self._margin(chance)
+        return f"{'at chance, ' if at_chance else ''}below the majority class"
+
+    def _figures(self, exits: Sequence[int]) -> str:
+        shares = ", ".join(f"{100 * self.accuracies[exit_]:.1f}" for exit_ in exits)
         return (
-            f"{place}: {100 * accuracy:.1f} % of {self.rows} rows right, and always giving the most frequent label has "
-            f"{100 * self.majority:.1f} % (standard error {100 * self._error(self.majority):.1f})"
+            f"{shares} % of {self.rows} rows right, and always giving the most frequent label has "
+            f"{100 * self.majority:.1f} %"
         )
 
-    def _error(self, share: float) -> float:
-        return math.sqrt(share * (1.0 - share) / self.rows)
-
-
-def _listed(parts: Iterable[str]) -> str:
-    return ", ".join(parts)
+    def _margin(self, share: float) -> float:
+        """Two standard errors of a share of the rows."""
+        return 2.0 * math.sqrt(share * (1.0 - share) / self.rows)
