@@ -333,8 +333,9 @@ class Attachment:
         loss = exit_loss(self.config, scaled, logits, self.labels, self._taught, self._num_items)
         return loss if certainty is None else loss + certainty_loss(certainty, logits, self.labels, self._num_items)
 
-    def _note_backward(self, gradient: torch.Tensor) -> None:
-        self.loss_reached = self.loss_reached or bool(gradient != 0)
+    def _note_backward(self, gradient: torch.Tensor | None) -> None:
+        # DistributedDataParallel passes all outputs through one node, which hands `None` to those that nobody used.
+        self.loss_reached = self.loss_reached or (gradient is not None and bool(gradient != 0))
 
     def _may_spend(self) -> bool:
         """Whether an exit's graph can be let go as soon as its loss is known, where no other exit needs it: nobody

@@ -347,3 +347,22 @@ def test_class_weights(run, pretrained, corpus, tmp_path, weights, more):
 def test_class_weights_that_cannot_be(run, pretrained, corpus, tmp_path, untrained, weights, status, says):
     finished = run(*argv(pretrained, corpus, tmp_path / "out", "--class-weights", weights))
     assert finished.status == status and says in finished.err
+
+
+@pytest.mark.parametrize("option", ["--per-device-train-batch-size", "--per-device-eval-batch-size"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_batches_of_no_rows(run, pretrained, corpus, tmp_path, untrained, option, value):
+    finished = run(*argv(pretrained, corpus, tmp_path / "out", option, value))
+    assert finished.status == 2 and f"{option} {value}: a whole number from 1" in finished.err
+    finished = run(*argv(pretrained, corpus, tmp_path / "out", "--gradient-accumulation-steps", value))
+    assert finished.status == 2
+
+
+def test_an_option_whose_package_is_missing(run, pretrained, corpus, tmp_path):
+    try:
+        import liger_kernel  # noqa: F401
+
+        pytest.skip("it is installed")
+    except ImportError:
+        finished = run(*argv(pretrained, corpus, tmp_path / "out", "--use-liger-kernel", "True"))
+    assert finished.status == 1 and "error: the Trainer cannot be made" in finished.err and "liger" in finished.err

@@ -7,9 +7,11 @@ import torch
 from torch.nn import functional as F
 from transformers import Trainer
 
+from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import TrainingSetupError
-from itrex_sweet.training import GradientConflictCallback, SweetCallback, attachment_of
-from tests.tiny_models import tiny_model
+from itrex_sweet.training import GradientConflictCallback, SweetCallback, attach, attachment_of
+from itrex_sweet.training.refusals import refuse_untrained_exits
+from tests.tiny_models import tiny_batch, tiny_model
 from tests.training import trainers
 from tests.training.trainers import EXITS, make_trainer
 
@@ -116,6 +118,28 @@ def test_lora(subclass, tmp_path):
     model = peft.get_peft_model(tiny_model(), peft.LoraConfig(task_type="SEQ_CLS", r=4)).train()
     with pytest.raises(TrainingSetupError, match=r"sweet_exits\.1\..*class_weights"):
         make_trainer(model, tmp_path).train()
+
+
+@pytest.fixture()
+def one_process(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", world_size=1, rank=0)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("find_unused", [True, False])
+def test_distributed_data_parallel(find_unused, one_process):
+    model = tiny_model()
+    attachment = attach(model, SweetConfig(exits=EXITS))
+    parallel = torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=find_unused)
+    batch = tiny_batch()
+    F.cross_entropy(parallel(**batch).logits, batch["labels"]).backward()
+    with pytest.raises(TrainingSetupError, match="trained no exit but the last"):
+        refuse_untrained_exits(attachment)
+    model.zero_grad()
+    if find_unused:  # without it, a step that left parameters out cannot be followed by another
+        parallel(**batch).loss.backward()
+        refuse_untrained_exits(attachment)
 
 
 def test_labels_that_a_subclass_takes_away(monkeypatch, tmp_path):
