@@ -87,20 +87,17 @@ class TrainerMaker:
 
         from transformers import DataCollatorWithPadding, Trainer
 
-        try:
-            return Trainer(
-                self._prepared(model),
-                dataclasses.replace(self.plan.arguments, output_dir=str(folder)),
-                train_dataset=self.train,
-                eval_dataset=self.validation,
-                data_collator=DataCollatorWithPadding(self.tokenizer),
-                processing_class=self.tokenizer,
-                compute_metrics=_accuracy,
-                callbacks=callbacks,
-                compute_loss_func=self._weighted_loss() if plain else None,
-            )
-        except ImportError as error:  # of what an option of TrainingArguments needs
-            raise SweetError(f"the Trainer cannot be made: {error}") from error
+        return Trainer(
+            self._prepared(model),
+            dataclasses.replace(self.plan.arguments, output_dir=str(folder)),
+            train_dataset=self.train,
+            eval_dataset=self.validation,
+            data_collator=DataCollatorWithPadding(self.tokenizer),
+            processing_class=self.tokenizer,
+            compute_metrics=_accuracy,
+            callbacks=callbacks,
+            compute_loss_func=self._weighted_loss() if plain else None,
+        )
 
     def _weighted_loss(self) -> Any:
         from itrex_sweet.training.label_loss import LabelLoss, trainer_loss

@@ -365,4 +365,4 @@ def test_an_option_whose_package_is_missing(run, pretrained, corpus, tmp_path):
         pytest.skip("it is installed")
     except ImportError:
         finished = run(*argv(pretrained, corpus, tmp_path / "out", "--use-liger-kernel", "True"))
-    assert finished.status == 1 and "error: the Trainer cannot be made" in finished.err and "liger" in finished.err
+    assert finished.status == 1 and "needs a package that is missing" in finished.err and "liger" in finished.err

@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
+from itrex_sweet.artifact import open_artifact
 from itrex_sweet.config import SweetConfig
-from itrex_sweet.errors import TrainingSetupError, UnsupportedModelError
-from itrex_sweet.training import SweetCallback, attach, attachment_of, detach, plain_state_dict
+from itrex_sweet.errors import ArtifactError, TrainingSetupError, UnsupportedModelError
+from itrex_sweet.training import SweetCallback, attach, attachment_of, detach, plain_state_dict, save_artifact
 from tests.tiny_models import tiny_batch, tiny_model
 from tests.training.trainers import EXITS, make_trainer
 
@@ -153,6 +154,13 @@ def test_the_folder_of_an_adapter_given_to_from_pretrained(tmp_path):
     inside = AutoModelForSequenceClassification.from_pretrained(tmp_path / "adapter", num_labels=3)
     with pytest.raises(TrainingSetupError, match=r"PeftModel\.from_pretrained\(plain, FOLDER.*heads_from=FOLDER"):
         attach(inside, SWEET)
+    with pytest.raises(ArtifactError, match=r"PEFT adapter.*save_artifact"):
+        open_artifact(tmp_path / "adapter")
+    again = peft.PeftModel.from_pretrained(
+        AutoModelForSequenceClassification.from_pretrained(tmp_path / "base"), tmp_path / "adapter", is_trainable=True
+    )
+    attach(again, SWEET, heads_from=tmp_path / "adapter")
+    assert save_artifact(again, tmp_path / "artifact").exits == EXITS
 
 
 @pytest.mark.parametrize("mode", ["sweet", "paper"])
