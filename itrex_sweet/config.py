@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from itrex_sweet.errors import ConfigError
 
 CUT_FIRST = "cut_first"
+BALANCED = "balanced"
 MODES = ("sweet", "paper", "joint")
 CRITERIA = ("max_probability", "entropy", "margin", "patience", "patience_and_confidence", "learned")
 
@@ -42,12 +44,10 @@ def resolve_exits(exits: Iterable[int] | None, num_layers: int) -> tuple[int, ..
     """
     if exits is None:
         return default_exits(num_layers)
-    exits = tuple(exits)
+    exits = _whole_numbers(exits)
     shown = f"exits={exits}"
     if not exits:
         raise ConfigError(f"{shown}: name at least one exit, the last one being {num_layers}, the model's depth.")
-    if not all(isinstance(exit_, int) and not isinstance(exit_, bool) for exit_ in exits):
-        raise ConfigError(f"{shown}: exits are whole numbers of encoder layers, such as (1, {num_layers}).")
     if max(exits) > num_layers:
         raise ConfigError(f"{shown}: the model has {num_layers} layers.")
     if min(exits) < 1:
@@ -80,9 +80,15 @@ class SweetConfig:
             labels (Hinton et al. 2015, arXiv 1503.02531). The teacher is a model given to the callback, else the last
             exit, which then learns from the labels alone.
         distillation_temperature: divides both sides' logits there, positive.
+        class_weights: one positive weight per label, for the cross-entropy of every exit, the last included, as
+            `torch.nn.CrossEntropyLoss(weight=...)`; `"balanced"` stands for rows / (labels x rows of the label) until
+            the training rows are known.
+        loss: name of the function that took the place of the cross-entropy; the function itself is not stored.
+        longest_row: tokens of the longest row trained on, padding aside; recorded by training, no part of what
+            compares equal.
 
     Raises:
-        ConfigError: unknown mode, or a share outside [0, 1] or set where it has no meaning.
+        ConfigError: a value of another type, an unknown mode, or a number out of range or set where it has no meaning.
     """
 
     exits: tuple[int, ...] | None = None
@@ -91,21 +97,45 @@ class SweetConfig:
     learn_to_exit: bool = False
     distillation: float = 0.0
     distillation_temperature: float = 2.0
+    class_weights: str | tuple[float, ...] | None = None
+    loss: str | None = None
+    longest_row: int | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        if self.exits is not None:
-            object.__setattr__(self, "exits", tuple(self.exits))
-        if self.mode not in MODES:
+        checked = {
+            "exits": None if self.exits is None else _whole_numbers(self.exits),
+            "gradient_scale": _gradient_scale(self.gradient_scale),
+            "learn_to_exit": _truth("learn_to_exit", self.learn_to_exit),
+            "distillation": _number("distillation", self.distillation, "a share of the loss, in [0, 1]"),
+            "distillation_temperature": _number(
+                "distillation_temperature", self.distillation_temperature, "a positive number"
+            ),
+            "class_weights": _class_weights(self.class_weights),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        if not isinstance(self.mode, str) or self.mode not in MODES:
             raise ConfigError(f"mode={self.mode!r}: choose one of {', '.join(MODES)}.")
-        if isinstance(self.gradient_scale, Iterable) and not isinstance(self.gradient_scale, str):
-            object.__setattr__(self, "gradient_scale", tuple(self.gradient_scale))
-        _check_gradient_scale(self.gradient_scale)
         if not 0.0 <= self.distillation <= 1.0:
             raise ConfigError(f"distillation={self.distillation}: a share of the loss lies in [0, 1].")
-        if not self.distillation_temperature > 0.0:
-            raise ConfigError(f"distillation_temperature={self.distillation_temperature}: it is positive.")
+        if not 0.0 < self.distillation_temperature < math.inf:
+            raise ConfigError(
+                f"distillation_temperature={self.distillation_temperature}: it is a positive, finite number."
+            )
         if self.mode == "joint" and self.gradient_scale != 0.0:
             raise ConfigError("mode='joint' cuts no gradient, so gradient_scale has no meaning; leave it out.")
+        if self.loss is not None and not (isinstance(self.loss, str) and self.loss):
+            raise ConfigError(
+                f"loss={self.loss!r}: the settings hold the name of a loss; give the function itself to "
+                "SweetCallback(loss=...) or attach(model, config, loss=...)."
+            )
+        if self.loss is not None and self.class_weights is not None:
+            raise ConfigError("class_weights go into the cross-entropy, which loss replaces: leave one of them out.")
+        if self.longest_row is not None:
+            longest = _index(self.longest_row)
+            if longest is None or longest < 1:
+                raise ConfigError(f"longest_row={self.longest_row!r}: a number of tokens, from 1.")
+            object.__setattr__(self, "longest_row", longest)
 
     @property
     def shares_pooler(self) -> bool:
@@ -131,26 +161,123 @@ class SweetConfig:
         return scale if isinstance(scale, tuple) else (scale,) * (len(self.exits) - 1)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        settings = dataclasses.asdict(self)
-        settings["exits"] = None if self.exits is None else list(self.exits)
-        if isinstance(self.gradient_scale, tuple):
-            settings["gradient_scale"] = list(self.gradient_scale)
-        return settings
+        """Plain JSON types; `class_weights`, `loss` and `longest_row` stand there only where they are set."""
+        settings = {
+            name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
+        }
+        optional = ("class_weights", "loss", "longest_row")
+        return {name: value for name, value in settings.items() if value is not None or name not in optional}
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> SweetConfig:
-        """Reads what `to_dict` wrote; unknown keys are dropped with a warning that names them."""
+        """Reads what `to_dict` wrote; unknown keys are dropped with a warning that names them.
+
+        Raises:
+            ConfigError: not a mapping, or values that are wrong.
+        """
         return cls(**_known_fields(cls, settings))
 
 
-def _check_gradient_scale(scale: float | str | tuple[float, ...]) -> None:
+def balanced_weights(labels: Iterable[int], num_labels: int) -> tuple[float, ...]:
+    """What `class_weights="balanced"` stands for: rows / (labels x rows of the label), for each label.
+
+    Args:
+        labels: class of each row; -100 leaves a row out.
+        num_labels: of the model.
+
+    Raises:
+        ConfigError: a label without rows.
+    """
+    counts = [0] * num_labels
+    for label in labels:
+        if 0 <= label < num_labels:
+            counts[label] += 1
+    missing = [label for label, count in enumerate(counts) if count == 0]
+    if missing:
+        raise ConfigError(
+            f"class_weights={BALANCED!r}: no training row has label {', '.join(map(str, missing))}; give the "
+            f"{num_labels} weights as numbers."
+        )
+    return tuple(sum(counts) / (num_labels * count) for count in counts)
+
+
+def _scalar(value: Any) -> Any:
+    """What a NumPy scalar, or an array or tensor of no dimension, holds; anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
+def _index(value: Any) -> int | None:
+    """A whole number of any integer type; `None` for anything else, booleans included."""
+    value = _scalar(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _whole_numbers(exits: Any) -> tuple[int, ...]:
+    wrong = f"exits={exits!r}: exits are whole numbers of encoder layers, such as (1, 4)"
+    if isinstance(exits, (str, bytes, Mapping)):
+        raise ConfigError(f"{wrong}, not {type(exits).__name__}.")
+    try:
+        given = tuple(exits)
+    except TypeError:
+        hint = f" Did you mean exits=({exits},)?" if _index(exits) is not None else ""
+        raise ConfigError(f"{wrong}: more than one, the last the model's depth.{hint}") from None
+    numbers_ = tuple(map(_index, given))
+    if None in numbers_:
+        raise ConfigError(f"exits={given}: exits are whole numbers of encoder layers, such as (1, 4).")
+    return numbers_
+
+
+def _number(name: str, value: Any, meaning: str) -> float:
+    """A real number of any type as a `float`."""
+    number = _scalar(value)
+    if isinstance(number, bool) or not isinstance(number, numbers.Real):
+        raise ConfigError(f"{name}={value!r}: it is {meaning}, not {type(value).__name__}.")
+    try:
+        return float(number)
+    except OverflowError:
+        raise ConfigError(f"{name}: it is {meaning}; {str(number)[:20]}... is too large.") from None
+
+
+def _truth(name: str, value: Any) -> bool:
+    if not isinstance(_scalar(value), bool):
+        raise ConfigError(f"{name}={value!r}: True or False, not {type(value).__name__}.")
+    return bool(value)
+
+
+def _sequence(value: Any) -> tuple[Any, ...] | None:
+    """The parts of a list, tuple, array or tensor of one dimension; `None` for anything else."""
+    if isinstance(value, (str, bytes, Mapping, set, frozenset)) or not isinstance(value, Iterable):
+        return None
+    try:
+        return tuple(value)
+    except TypeError:  # an array of no dimension
+        return None
+
+
+def _gradient_scale(scale: Any) -> float | str | tuple[float, ...]:
     if isinstance(scale, str):
         if scale != CUT_FIRST:
             raise ConfigError(f"gradient_scale={scale!r}: a share in [0, 1], one for each cut, or {CUT_FIRST!r}.")
-        return
-    if not all(0.0 <= share <= 1.0 for share in (scale if isinstance(scale, tuple) else (scale,))):
+        return scale
+    meaning = f"a share of the gradient in [0, 1], one for each cut, or {CUT_FIRST!r}"
+    parts = _sequence(scale)
+    shares = tuple(_number("gradient_scale", share, meaning) for share in ((scale,) if parts is None else parts))
+    if not all(0.0 <= share <= 1.0 for share in shares):
         raise ConfigError(f"gradient_scale={scale}: a share of the gradient lies in [0, 1].")
+    return shares[0] if parts is None else shares
+
+
+def _class_weights(weights: Any) -> str | tuple[float, ...] | None:
+    meaning = f"one positive weight for each label, or {BALANCED!r}"
+    if weights is None or (isinstance(weights, str) and weights == BALANCED):
+        return weights
+    parts = _sequence(weights)
+    if not parts:
+        raise ConfigError(f"class_weights={weights!r}: {meaning}.")
+    values = tuple(_number("class_weights", weight, meaning) for weight in parts)
+    if not all(0.0 < value < math.inf for value in values):
+        raise ConfigError(f"class_weights={values}: weights are positive and finite.")
+    return values
 
 
 @dataclass(frozen=True)
@@ -245,6 +372,8 @@ class Policy:
 
 
 def _known_fields(cls: type, settings: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"{cls.__name__} of {settings!r}: settings are a mapping of names to values.")
     known = {field.name for field in dataclasses.fields(cls)}
     unknown = sorted(set(settings) - known)
     if unknown:

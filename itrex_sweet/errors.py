@@ -21,6 +21,10 @@ class TrainingSetupError(SweetError, RuntimeError):
     """Training would silently do something else than asked, so it is refused."""
 
 
+class TrainingDivergedError(SweetError, ArithmeticError):
+    """A loss, a gradient or a weight became NaN or infinite in training."""
+
+
 class ArtifactError(SweetError, OSError):
     """A folder is not a whole, readable artifact of this package, or could not be written."""
 
@@ -55,6 +59,10 @@ class InputError(SweetError, ValueError):
     def __init__(self, message: str, rows: tuple[int, ...] = ()):
         super().__init__(message)
         self.rows = rows
+
+
+class UnknownTokenError(InputError, IndexError):
+    """A token id that the model in training has no embedding for."""
 
 
 class NonFiniteLogitsError(SweetError, ArithmeticError):

@@ -1,5 +1,8 @@
 """Settings: what is wrong is named with its value."""
 
+import json
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +36,17 @@ def test_default_exits_keep_the_papers_proportion():
         ((), "at least one exit"),
         ((1.5, 12), "whole numbers"),
         ((True, 12), "whole numbers"),
+        ((np.True_, 12), "whole numbers"),
+        ((np.float32(1), 12), "whole numbers"),
+        (("1", "12"), "whole numbers"),
+        ((None, 12), "whole numbers"),
+        (((1,), 12), "whole numbers"),
+        (12, r"exits=12: .*Did you mean exits=\(12,\)"),
+        (12.0, "exits=12.0"),
+        ("1,12", "exits='1,12': .* not str"),
+        (b"12", "not bytes"),
+        ({1: 12}, "not dict"),
+        (True, "exits=True"),
     ],
 )
 def test_exits_that_cannot_be(exits, words):
@@ -50,11 +64,77 @@ def test_exits_that_cannot_be(exits, words):
         (dict(gradient_scale="rising"), "gradient_scale='rising'.*'cut_first'"),
         (dict(mode="joint", gradient_scale=0.1), "cuts no gradient"),
         (dict(mode="joint", gradient_scale="cut_first"), "cuts no gradient"),
+        (dict(mode=None), "mode=None"),
+        (dict(mode=["sweet"]), "mode="),
+        (dict(mode=np.array([1, 2])), "mode="),
+        (dict(longest_row=0), "longest_row=0"),
+        (dict(longest_row=2.5), "longest_row=2.5"),
+        (dict(loss=print), "loss=.*function itself"),
+        (dict(loss="focal", class_weights=(1, 2)), "leave one of them out"),
+        (dict(exits=3), "exits=3"),
     ],
 )
 def test_training_settings_that_cannot_be(settings, words):
     with pytest.raises(ConfigError, match=words):
         SweetConfig(**settings)
+
+
+_NO_NUMBERS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.text(max_size=5),
+    st.binary(max_size=3),
+    st.complex_numbers(),
+    st.lists(st.none(), min_size=1, max_size=3),
+    st.dictionaries(st.text(max_size=2), st.floats(), max_size=2),
+    st.sampled_from([float("nan"), float("inf"), -0.1, 1e400, np.nan, 10**400, object(), np.ones((2, 2)), np.True_]),
+)
+
+
+@given(st.sampled_from(["gradient_scale", "distillation", "distillation_temperature"]), _NO_NUMBERS)
+def test_what_is_no_number_is_refused_with_its_name(name, value):
+    with pytest.raises(ConfigError, match=name):
+        SweetConfig(**{name: value})
+
+
+@given(st.one_of(st.none(), st.integers(), st.text(max_size=4), st.floats(), st.lists(st.booleans(), max_size=2)))
+def test_what_is_no_truth_is_refused_with_its_name(value):
+    with pytest.raises(ConfigError, match="learn_to_exit"):
+        SweetConfig(learn_to_exit=value)
+
+
+@given(st.floats(0, 1, width=32), st.integers(1, 9))
+def test_numbers_of_every_type_are_stored_as_plain_ones(share, exit_):
+    for kind in (float, np.float32, np.float64, np.array):
+        settings = dict(gradient_scale=(kind(share),), distillation=kind(share), exits=(np.int64(exit_), np.uint8(9)))
+        config = SweetConfig(**settings, learn_to_exit=np.True_, class_weights=np.float32([1, 2]))
+        assert json.loads(json.dumps(config.to_dict())) == {
+            **SweetConfig(gradient_scale=(share,), distillation=share, exits=(exit_, 9)).to_dict(),
+            "learn_to_exit": True,
+            "class_weights": [1.0, 2.0],
+        }
+        assert SweetConfig.from_dict(config.to_dict()) == config
+
+
+def test_settings_of_an_earlier_version_stay_as_they_were():
+    before = {
+        "exits": [1, 4],
+        "mode": "sweet",
+        "gradient_scale": 0.0,
+        "learn_to_exit": False,
+        "distillation": 0.0,
+        "distillation_temperature": 2.0,
+    }
+    config = SweetConfig.from_dict(before)
+    assert config.to_dict() == before and config.longest_row is None
+    recorded = SweetConfig.from_dict({**before, "longest_row": 256})
+    assert recorded == config and recorded.to_dict() == {**before, "longest_row": 256}
+
+
+@pytest.mark.parametrize("settings", [None, 3, "sweet", [("mode", "sweet")], [1]])
+def test_settings_that_are_no_mapping(settings):
+    with pytest.raises(ConfigError, match="mapping"):
+        SweetConfig.from_dict(settings)
 
 
 @pytest.mark.parametrize(

@@ -218,6 +218,12 @@ def open_staged(staging: Path, directory: Path) -> Artifact:
 def _open(folder: Snapshot, verify: bool, weights: bool) -> Artifact:
     directory = folder.directory
     if not folder.has(CONFIG_FILE):
+        if folder.has("adapter_config.json"):
+            raise ArtifactError(
+                f"{directory} holds a PEFT adapter, not a model: put it around its model, "
+                "peft.PeftModel.from_pretrained(plain, FOLDER), then attach(model, config, heads_from=FOLDER) and "
+                "save_artifact(model, OTHER), which merges it."
+            )
         raise ArtifactError(f"{directory} has no {CONFIG_FILE}: it is not a model folder.")
     if not folder.has(SETTINGS_FILE):
         contents = read_contents(folder, None, FLOAT32, (), verify, weights)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from itrex_sweet.artifact.files import artifact_files, tokenizer_files
 from itrex_sweet.artifact.fingerprints import Fingerprints, write_fingerprints
+from itrex_sweet.artifact.finite import refuse_not_finite
 from itrex_sweet.artifact.layout import (
     CASCADE,
     CONFIG_FILE,
@@ -56,7 +57,7 @@ def write_artifact(
         fingerprints: rows it was trained, calibrated and reported on, by role.
 
     Raises:
-        ArtifactError: the folder cannot be written; what was there before is untouched.
+        ArtifactError: the folder cannot be written, or a weight is not finite; what was there before is untouched.
     """
     directory = Path(directory)
     sweet = SweetConfig.from_dict(config.sweet)
@@ -113,6 +114,7 @@ _WEIGHTS = {FLOAT32: WEIGHTS_FILE, INT8: INT8_WEIGHTS_FILE}
 def _write_model(directory: Path, config: Any, tensors: Mapping[str, torch.Tensor], precision: str) -> None:
     from safetensors.torch import save_file
 
+    refuse_not_finite(tensors)
     save_file(dict(tensors), directory / _WEIGHTS[precision], metadata={"format": "pt"})
     with _saving("config"):
         config.save_pretrained(directory)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 
-from itrex_sweet.config import CUT_FIRST
+from itrex_sweet.config import BALANCED, CUT_FIRST
 
 
 def positive(text: str) -> int:
@@ -34,6 +35,19 @@ def gradient_scale(text: str) -> float | str | tuple[float, ...]:
         return text
     values = tuple(share(part) for part in text.split(","))
     return values if len(values) > 1 else values[0]
+
+
+def class_weights(text: str) -> str | tuple[float, ...]:
+    """`balanced`, or `1,2.5,1`: one positive number for each label."""
+    if text == BALANCED:
+        return text
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither {BALANCED!r} nor numbers separated by commas") from None
+    if not all(0.0 < value < math.inf for value in values):
+        raise argparse.ArgumentTypeError(f"{text}: weights are positive and finite")
+    return values
 
 
 def threshold(text: str) -> float | tuple[float, ...]:

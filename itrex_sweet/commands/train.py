@@ -13,21 +13,30 @@ import json
 import logging
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from itrex_sweet.commands import options
 from itrex_sweet.commands.evaluate import labelled_rows, make_folder, shown
-from itrex_sweet.commands.trainers import TrainerMaker, depth_of, load_pretrained
+from itrex_sweet.commands.trainers import (
+    DEFAULT_MAX_LENGTH,
+    TrainerMaker,
+    depth_of,
+    load_pretrained,
+    longest_allowed,
+    refuse_unfit_tokenizer,
+)
 from itrex_sweet.commands.training_plan import MULTI_MODEL, TrainingPlan, make_plan
 from itrex_sweet.config import CUT_FIRST, MODES, SweetConfig, resolve_exits
 from itrex_sweet.data import Rows
-from itrex_sweet.errors import InputError
+from itrex_sweet.errors import InputError, SweetError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from itrex_sweet.artifact import Artifact
+    from itrex_sweet.evaluation import Evaluation
 
 SUMMARY = "fine-tune a model with exits"
 TAKES_MORE = True  # the fields of TrainingArguments
@@ -37,7 +46,6 @@ examples:
   itrex-sweet train --model roberta-base --dataset glue --dataset-config sst2 --exits 1,4,6,12 --output out
 """
 
-DEFAULT_MAX_LENGTH = 256  # tokens, as in the paper
 _LORA_RANK = 8
 _TIMED_ROWS = 128
 
@@ -65,9 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--max-length",
         type=options.positive,
-        default=DEFAULT_MAX_LENGTH,
         metavar="N",
-        help=f"tokens per text; longer ones are cut (default: {DEFAULT_MAX_LENGTH})",
+        help=f"tokens per text; longer ones are cut (default: {DEFAULT_MAX_LENGTH}). If given, the saved tokenizer "
+        "cuts there too",
     )
     options.add_columns(parser)
     method = parser.add_argument_group("method")
@@ -93,6 +101,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     method.add_argument(
         "--distillation", type=options.share, metavar="SHARE",
         help="share of each exit's loss that comes from a teacher: the last exit, or --teacher",
+    )  # fmt: skip
+    method.add_argument(
+        "--class-weights", type=options.class_weights, metavar="W",
+        help="weight of each label in every exit's loss, such as 1,2.5; or balanced: the rarer the heavier",
     )  # fmt: skip
     method.add_argument("--teacher", metavar="PATH_OR_ID", help="a fine-tuned model that the exits learn from")
     method.add_argument(
@@ -124,12 +136,17 @@ def run(args: argparse.Namespace) -> int:
     exits = resolve_exits(plan.exits, depth_of(args.model))
     set_seed(plan.arguments.seed)
     model = load_pretrained("model", args.model, names)
+    refuse_unfit_tokenizer(tokenizer, model)
+    if args.max_length:  # who runs the artifact cuts texts as they were cut here
+        tokenizer.model_max_length = longest_allowed(tokenizer, model, args.max_length)
     make_trainer = TrainerMaker(args, plan, model, tokenizer, train, validation)
     before = plan.checkpoints.exists()
     try:
         # The Trainer prints its logs on standard output, which is for results.
         with contextlib.redirect_stdout(sys.stderr):
             artifact = _train(args, plan, exits, model, tokenizer, make_trainer, train)
+    except ImportError as error:  # of what an option of TrainingArguments needs
+        raise SweetError(f"an option needs a package that is missing: {error}") from error
     finally:
         if not plan.keeps_checkpoints and not before:
             shutil.rmtree(plan.checkpoints, ignore_errors=True)
@@ -164,12 +181,22 @@ def _train(
     make_trainer: TrainerMaker,
     train: Rows,
 ) -> Artifact:
-    from itrex_sweet.training import SweetCallback, save_artifact, save_cascade, train_multi_model
+    from itrex_sweet.training import (
+        DivergenceCallback,
+        SweetCallback,
+        save_artifact,
+        save_cascade,
+        train_multi_model,
+    )
 
     if args.mode == MULTI_MODEL:
         provenance = _provenance(args, plan, exits, train, SweetConfig())
         folder = plan.checkpoints
-        models = train_multi_model(model, exits, lambda part, exit_: make_trainer(part, folder / f"exit_{exit_}", []))
+        models = train_multi_model(
+            model,
+            exits,
+            lambda part, exit_: make_trainer(part, folder / f"exit_{exit_}", [DivergenceCallback()], plain=True),
+        )
         return save_cascade(models, args.output, tokenizer, provenance=provenance)
     names = tuple(model.config.id2label[label] for label in range(model.config.num_labels))
     settings = {"mode": args.mode, "learn_to_exit": args.learn_to_exit}
@@ -177,10 +204,11 @@ def _train(
         name: value for name in ("gradient_scale", "distillation") if (value := getattr(args, name)) is not None
     }
     if args.two_stage:
-        make_trainer(model, plan.checkpoints / "plain", []).train()
+        make_trainer(model, plan.checkpoints / "plain", [DivergenceCallback()], plain=True).train()
         settings.setdefault("gradient_scale", CUT_FIRST)  # docs/training.md
     teacher = load_pretrained("model", args.teacher, names) if args.teacher else None
-    callback = SweetCallback(exits, teacher=teacher, **settings)
+    callback = SweetCallback(exits, teacher=teacher, class_weights=make_trainer.class_weights, **settings)
+    callback.summarizes = False  # what is said at the end is said of the artifact
     provenance = _provenance(args, plan, exits, train, callback.config)
     trainer = make_trainer(model, plan.checkpoints, [callback])
     trainer.train(resume_from_checkpoint=plan.resume_from)
@@ -200,6 +228,7 @@ def _provenance(
         "gradient_scale": config.to_dict()["gradient_scale"],
         "learn_to_exit": args.learn_to_exit,
         "distillation": config.distillation,
+        "class_weights": args.class_weights,
         "teacher": Path(args.teacher).name if args.teacher else None,
         "two_stage": args.two_stage,
         "adapters": f"LoRA, rank {args.lora}" if args.lora else "none",
@@ -208,7 +237,7 @@ def _provenance(
         "epochs": arguments.num_train_epochs,
         "learning_rate": arguments.learning_rate,
         "batch_size": arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps,
-        "max_length": args.max_length,
+        "max_length": args.max_length or DEFAULT_MAX_LENGTH,
         "seed": arguments.seed,
     }
 
@@ -222,6 +251,7 @@ def _conclude(args: argparse.Namespace, artifact: Artifact, validation: Rows | N
     from itrex_sweet.modeling import SweetModelForSequenceClassification
 
     evaluation = reported_on = None
+    length = args.max_length or DEFAULT_MAX_LENGTH
     if validation is not None:
         model = SweetModelForSequenceClassification.from_pretrained(artifact.directory)
         evaluation = evaluate(
@@ -230,9 +260,9 @@ def _conclude(args: argparse.Namespace, artifact: Artifact, validation: Rows | N
             validation.labels or [],
             artifact.directory.name,
             timed_rows=_TIMED_ROWS,
-            max_length=args.max_length,
+            max_length=length,
         )
-        reported_on = Fingerprints.of(model.read(validation.texts, args.max_length).rows())
+        reported_on = Fingerprints.of(model.read(validation.texts, length).rows())
     on_hub = args.model if not Path(args.model).exists() else None
     described = f"{args.dataset}, {args.validation_split}" if args.dataset else Path(args.validation_file or "").name
     dataset = args.dataset if args.dataset and not Path(args.dataset).exists() else None
@@ -241,3 +271,16 @@ def _conclude(args: argparse.Namespace, artifact: Artifact, validation: Rows | N
     logger.info("Wrote %s.", artifact.directory)
     if evaluation is not None:
         print(json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False) if args.json else shown(evaluation))
+        _say_what_it_is_worth(evaluation, validation.labels or [])
+
+
+def _say_what_it_is_worth(evaluation: Evaluation, labels: Sequence[int]) -> None:
+    """Warns, in words, of exits at chance or below the majority class, and where nobody leaves early."""
+    from itrex_sweet.training.standing import Standing
+
+    report = evaluation.report
+    early = sum(exit_.share_leaving for exit_ in report.exits[:-1]) if len(report.exits) > 1 else None
+    thresholds = ", ".join(f"{value:g}" for value in report.policy.thresholds)
+    accuracies = {exit_.exit: exit_.metric for exit_ in report.exits}
+    for sentence in Standing.of(labels, accuracies, early, f"the stored thresholds ({thresholds})").complaints():
+        logger.warning("%s", sentence)

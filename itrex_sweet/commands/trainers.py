@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from itrex_sweet.commands.training_plan import TrainingPlan
+from itrex_sweet.config import BALANCED, SweetConfig, balanced_weights
 from itrex_sweet.data import Rows
-from itrex_sweet.errors import SweetError
+from itrex_sweet.errors import ConfigError, SweetError
 
 if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+
+DEFAULT_MAX_LENGTH = 256  # tokens, as in the paper
 
 
 def depth_of(name: str) -> int:
@@ -30,25 +33,34 @@ def depth_of(name: str) -> int:
 
 
 def load_pretrained(what: str, name: str, label_names: tuple[str, ...] | None = None) -> Any:
-    """The config, tokenizer or model of a name, or one line on why not."""
+    """The config, tokenizer or model of a name, or one line on why not. Models come in float32, however stored."""
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
+    from itrex_sweet.training.precision import to_float32
+
+    if (Path(name) / "adapter_config.json").is_file():
+        raise SweetError(
+            f"{name} holds a PEFT adapter, not a model: merge it first, peft.AutoPeftModelForSequenceClassification"
+            ".from_pretrained(FOLDER).merge_and_unload().save_pretrained(OTHER), and save the tokenizer there too."
+        )
     try:
         if what == "config":
             return AutoConfig.from_pretrained(name, trust_remote_code=False)
         if what == "tokenizer":
             return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        return AutoModelForSequenceClassification.from_pretrained(
+        model = AutoModelForSequenceClassification.from_pretrained(
             name,
+            trust_remote_code=False,
             num_labels=len(label_names),
             id2label=dict(enumerate(label_names)),
             label2id={label: place for place, label in enumerate(label_names)},
             ignore_mismatched_sizes=True,  # a head for other labels is replaced
-            trust_remote_code=False,
         )
+        to_float32(model)
+        return model
     except (OSError, ValueError, ImportError, KeyError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise SweetError(f"the {what} of {name} cannot be loaded: {reason}") from error
+        raise SweetError(f"the {what} of {name} cannot be loaded: {reason[:300]}") from error
 
 
 class TrainerMaker:
@@ -64,11 +76,13 @@ class TrainerMaker:
         validation: Rows | None,
     ):
         self.args, self.plan, self.tokenizer = args, plan, tokenizer
-        length = min(args.max_length, tokenizer.model_max_length, _longest(model))
+        self.class_weights = class_weights_for(args.class_weights, train)
+        length = longest_allowed(tokenizer, model, args.max_length or DEFAULT_MAX_LENGTH)
         self.train = _tokenized(tokenizer, train, length)
         self.validation = None if validation is None else _tokenized(tokenizer, validation, length)
 
-    def __call__(self, model: PreTrainedModel, folder: Path, callbacks: list[Any]) -> Trainer:
+    def __call__(self, model: PreTrainedModel, folder: Path, callbacks: list[Any], plain: bool = False) -> Trainer:
+        """A Trainer; of a `plain` model, without exits, it works class weights into the loss itself."""
         import dataclasses
 
         from transformers import DataCollatorWithPadding, Trainer
@@ -82,7 +96,15 @@ class TrainerMaker:
             processing_class=self.tokenizer,
             compute_metrics=_accuracy,
             callbacks=callbacks,
+            compute_loss_func=self._weighted_loss() if plain else None,
         )
+
+    def _weighted_loss(self) -> Any:
+        from itrex_sweet.training.label_loss import LabelLoss, trainer_loss
+
+        if self.class_weights is None:
+            return None
+        return trainer_loss(LabelLoss(SweetConfig(class_weights=self.class_weights)))
 
     def _prepared(self, model: PreTrainedModel) -> Any:
         from itrex_sweet.training.methods import freeze_backbone, with_lora
@@ -92,13 +114,42 @@ class TrainerMaker:
         return with_lora(model, self.args.lora) if self.args.lora else model
 
 
-def _longest(model: PreTrainedModel) -> float:
-    """Tokens that a model's positions allow."""
+def longest_allowed(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, length: int) -> int:
+    """A number of tokens per text, or fewer where the tokenizer's limit or the model's positions allow no more."""
     from itrex_sweet.families import family_of
 
     positions = getattr(model.config, "max_position_embeddings", None) or float("inf")
     skipped = (model.config.pad_token_id or 0) + 1 if family_of(model.config).positions_skip_padding else 0
-    return positions - skipped
+    return int(min(length, tokenizer.model_max_length, positions - skipped))
+
+
+def refuse_unfit_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+    """Refuses a tokenizer that would fail on a batch.
+
+    Raises:
+        ConfigError: more tokens than the model has embeddings for, or no token to pad with.
+    """
+    from itrex_sweet.training.refusals import refuse_large_tokenizer
+
+    refuse_large_tokenizer(tokenizer, model)
+    if tokenizer.pad_token is None:
+        raise ConfigError("the tokenizer has no padding token, so texts of different lengths make no batch: set one.")
+
+
+def class_weights_for(asked: str | tuple[float, ...] | None, train: Rows) -> tuple[float, ...] | None:
+    """`--class-weights` as one number for each label.
+
+    Raises:
+        ConfigError: another number of weights, or `balanced` where a label has no rows.
+    """
+    if asked is None:
+        return None
+    if asked == BALANCED:
+        return balanced_weights(train.labels or [], train.num_labels)
+    if len(asked) != train.num_labels:
+        names = f" ({', '.join(train.label_names)})" if train.label_names else ""
+        raise ConfigError(f"--class-weights: {len(asked)} weights, and there are {train.num_labels} labels{names}.")
+    return asked
 
 
 def _tokenized(tokenizer: PreTrainedTokenizerBase, rows: Rows, length: int) -> list[dict[str, Any]]:

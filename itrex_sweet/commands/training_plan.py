@@ -110,6 +110,9 @@ def _training_arguments(args: argparse.Namespace) -> tuple[TrainingArguments, se
         args.parser.error(str(error))
     if unknown:
         _refuse_unknown(args, parser, unknown)
+    for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+        if getattr(parsed, name) < 1:
+            args.parser.error(f"--{name.replace('_', '-')} {getattr(parsed, name)}: a whole number from 1")
     return parsed, given
 
 

@@ -5,6 +5,7 @@ from itrex_sweet.training.attachment import Attachment
 from itrex_sweet.training.callback import SweetCallback
 from itrex_sweet.training.clipping import clip_by_group
 from itrex_sweet.training.conflict import GradientConflict, GradientConflictCallback, gradient_conflict
+from itrex_sweet.training.divergence import DivergenceCallback
 from itrex_sweet.training.export import save_artifact, save_cascade
 from itrex_sweet.training.heads import ExitHead
 from itrex_sweet.training.losses import classification_loss
@@ -12,6 +13,7 @@ from itrex_sweet.training.multi_model import train_multi_model, truncate
 
 __all__ = [
     "Attachment",
+    "DivergenceCallback",
     "ExitHead",
     "GradientConflict",
     "GradientConflictCallback",

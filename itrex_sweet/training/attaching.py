@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from itrex_sweet.config import SweetConfig
-from itrex_sweet.errors import TrainingSetupError, UnsupportedModelError
+from itrex_sweet.errors import ConfigError, TrainingSetupError, UnsupportedModelError
 from itrex_sweet.families import EXIT_HEADS, Family, family_of
 from itrex_sweet.training.attachment import ATTACHMENT, Attachment
 from itrex_sweet.training.heads import ExitHead, head_like_the_models_own, module_at, own_head
+from itrex_sweet.training.label_loss import LossFunction
 from itrex_sweet.training.peft_models import (
     is_peft_model,
     keep_with_adapter,
@@ -22,13 +23,18 @@ from itrex_sweet.training.peft_models import (
     refuse_unfit_adapters,
     underlying_model,
 )
+from itrex_sweet.training.precision import half_type_of
 from itrex_sweet.training.saved_heads import saved_heads
+from itrex_sweet.training.wrapped_models import refuse_wrapped
 
 logger = logging.getLogger(__name__)
 
 
 def attach(
-    model: nn.Module, config: SweetConfig | None = None, heads_from: str | os.PathLike | None = None
+    model: nn.Module,
+    config: SweetConfig | None = None,
+    heads_from: str | os.PathLike | None = None,
+    loss: LossFunction | None = None,
 ) -> Attachment:
     """Puts exits on a Hugging Face classification model, in place; no Trainer needed.
 
@@ -42,12 +48,18 @@ def attach(
         heads_from: folder of a saved model or adapter to read the exit heads from. By default, for a model
             that was saved with exits, the folder it was loaded from: `from_pretrained` itself drops the
             heads.
+        loss: a function that takes the place of the cross-entropy at every exit, the last included:
+            `(logits, labels, exit)` or `(logits, labels)` → mean over the rows, a scalar, see `LabelLoss`.
 
     Raises:
         UnsupportedModelError: a family, task, head or adapter that cannot carry exits.
-        ConfigError: exits that do not fit the model.
-        TrainingSetupError: exits are attached already, or the saved ones are not found or do not fit.
+        ConfigError: exits or class weights that do not fit the model, or a loss that cannot be called so.
+        TrainingSetupError: exits are attached already, the model is compiled or wrapped, or the saved heads are not
+            found or do not fit.
     """
+    refuse_wrapped(model)
+    if config is not None and not isinstance(config, SweetConfig):
+        raise ConfigError(f"config={config!r}: attach(model, SweetConfig(...)).")
     base = underlying_model(model)
     if hasattr(base, EXIT_HEADS):
         raise TrainingSetupError("the model has exits attached already: call detach(model) first.")
@@ -57,6 +69,11 @@ def attach(
     depth = _depth(base, family)
     saved = getattr(base.config, "sweet", None)
     config = _settings(config, saved, depth)
+    if isinstance(config.class_weights, tuple) and len(config.class_weights) != base.config.num_labels:
+        raise ConfigError(
+            f"class_weights={config.class_weights}: {len(config.class_weights)} weights, and the model has "
+            f"{base.config.num_labels} labels."
+        )
 
     heads = {
         exit_: head_like_the_models_own(base, family, not config.shares_pooler, config.learn_to_exit)
@@ -70,7 +87,15 @@ def attach(
         modules[str(exit_)] = keep_with_adapter(model, head) if is_peft_model(model) else head
     base.add_module(EXIT_HEADS, modules)
     base.config.sweet = config.to_dict()
+    if (half := half_type_of(model)) is not None:
+        logger.warning(
+            "The model's weights, and so the exits', are %s: training them loses small updates and may diverge. "
+            "Call model.float() before attaching.",
+            str(half).removeprefix("torch."),
+        )
     attachment = Attachment(model, config, family)
+    if loss is not None:
+        attachment.lose_by(loss)
     for holder in {base, model}:
         setattr(holder, ATTACHMENT, attachment)
     return attachment
@@ -153,7 +178,7 @@ def _shape_of_heads(config: SweetConfig) -> tuple:
 def _restore(heads: dict[int, ExitHead], heads_from: str | os.PathLike | None, model: nn.Module) -> None:
     folder = model.config._name_or_path if heads_from is None else heads_from
     weights = saved_heads(folder) if folder and os.path.isdir(folder) else {}
-    anew = "Or start with new heads: `del model.config.sweet` before attaching."
+    anew = "To throw the saved heads away and start with new ones, `del model.config.sweet` before attaching."
     if not weights:
         raise TrainingSetupError(
             f"no exit heads found in {str(folder)!r}, and from_pretrained dropped those of the saved model: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 from collections.abc import Callable
@@ -12,11 +13,13 @@ from torch import nn
 
 from itrex_sweet.artifact.fingerprints import Fingerprints
 from itrex_sweet.config import SweetConfig
-from itrex_sweet.errors import TrainingSetupError, UnsupportedModelError
+from itrex_sweet.errors import TrainingSetupError
 from itrex_sweet.families import EXIT_HEADS, Family
 from itrex_sweet.training.gradients import cut, spend
 from itrex_sweet.training.heads import module_at
-from itrex_sweet.training.losses import certainty_loss, checked_labels, classification_loss, exit_loss
+from itrex_sweet.training.label_loss import LabelLoss, LossFunction, name_of, share_of_items
+from itrex_sweet.training.losses import certainty_loss, checked_labels, exit_loss
+from itrex_sweet.training.model_inputs import checked_ids, longest_row, main_input, position_of_labels
 from itrex_sweet.training.peft_models import (
     underlying_model,
     without_wrappers,
@@ -36,26 +39,31 @@ class Attachment:
 
     Made by `attach`. While attached, `model(..., labels=labels)` answers as before, except that `output.loss`
     is the plain sum of all exits' cross-entropies in float32 (SWEET, arXiv 2306.02307, section 4), in
-    evaluation too; where exits learn to exit, the errors of what they learn are added to it. In training with
-    distillation, a share of each exit's loss compares it with the teacher.
+    evaluation too; class weights or a loss function of one's own apply at every exit alike, the last included. Where
+    exits learn to exit, the errors of what they learn are added to it. In training with distillation, a share of each
+    exit's loss compares it with the teacher, without class weights.
 
-    Every hook is a method of this object, so a deep copy of the model has working exits of its own.
+    Every hook is a method of this object, so a deep copy of the model has working exits of its own. Compiled models
+    (`torch.compile` after `attach`) run the hooks uncompiled.
 
     Attributes:
         model: the model that was attached to, as given (a PEFT model, if it was one).
         config: the settings, exits resolved.
         exits: counts of layers, the last the full depth.
         exit_logits: exit → (rows, labels), of the last forward, detached.
-        exit_losses: exit → scalar float32, mean over labelled rows, of the last forward, detached.
+        exit_losses: exit → scalar float32, mean over labelled rows, of the last forward, detached: against the labels,
+            with class weights or the loss function, without the teacher's part.
         exit_certainties: exit → (rows,) logits of being right, of the last forward, detached; of exits that learn it.
         labels: (rows,) int64 of the last forward, or `None`.
+        main_input: (rows, ...) what the last forward was given first: token ids.
+        loss_reached: whether a backward in training came through `output.loss` since this was last set to `False`.
         trained_on: the rows it was last trained on, where a Trainer's data told; written into the artifact.
         watcher: called in every labelled forward with exit → its loss, a scalar with its graph, before anything runs
             backward; `None` for nobody. It keeps no tensor that has a graph.
         teacher: that exits learn from under distillation; `None` for the last exit.
     """
 
-    def __init__(self, model: nn.Module, config: SweetConfig, family: Family):
+    def __init__(self, model: nn.Module, config: SweetConfig, family: Family, loss: LossFunction | None = None):
         self.model = model
         self.config = config
         self.exits: tuple[int, ...] = config.exits
@@ -63,6 +71,9 @@ class Attachment:
         self.exit_losses: dict[int, torch.Tensor] = {}
         self.exit_certainties: dict[int, torch.Tensor] = {}
         self.labels: torch.Tensor | None = None
+        self.main_input: torch.Tensor | None = None
+        self.label_loss = LabelLoss(config, loss)
+        self.loss_reached = False
         self.trained_on: Fingerprints | None = None
         self.watcher: Callable[[dict[int, torch.Tensor]], None] | None = None
         self.teacher: Teacher | None = None
@@ -70,14 +81,16 @@ class Attachment:
         self._base = underlying_model(model)
         self._layers: list[nn.Module] = list(module_at(self._base, family.layers_path))
         self._index = {layer: index for index, layer in enumerate(self._layers)}
-        self._position_of_labels = _position_of_labels(model, self._base)
+        self._position_of_labels = position_of_labels(model, self._base)
         self._capturing = False
         self._hidden: dict[int, torch.Tensor] = {}
         self._logits: dict[int, torch.Tensor] = {}
         self._certainties: dict[int, torch.Tensor] = {}
+        self._label_losses: dict[int, torch.Tensor] = {}
         self._spent: dict[int, torch.Tensor] = {}
         self._spends = False
         self._taught: torch.Tensor | None = None
+        self._main_input: torch.Tensor | None = None
         self._num_items: torch.Tensor | int | None = None
         self._hooks = self._register()
 
@@ -103,6 +116,25 @@ class Attachment:
             default = self.exits[0] if id(parameter) in first else self.exits[-1]
             segments[owner.get(id(parameter), default)].append((name, parameter))
         return segments
+
+    def lose_by(self, function: LossFunction) -> None:
+        """Trains every exit with this loss from now on, see `LabelLoss`; its name goes into the settings."""
+        self._settle(loss=name_of(function))
+        self.label_loss = LabelLoss(self.config, function)
+
+    def weigh_classes(self, weights: tuple[float, ...]) -> None:
+        """Trains every exit with these class weights from now on."""
+        self._settle(class_weights=weights)
+        self.label_loss = LabelLoss(self.config, self.label_loss.function)
+
+    def _settle(self, **changes: Any) -> None:
+        self.config = dataclasses.replace(self.config, **changes)
+        self._base.config.sweet = self.config.to_dict()
+
+    def note_longest_row(self, length: int) -> None:
+        """Records the tokens of a row that was trained on, if it is the longest so far."""
+        if length > (self.config.longest_row or 0):
+            self._settle(longest_row=length)
 
     def layer_parameters(self) -> list[list[nn.Parameter]]:
         """The trainable parameters of each encoder layer, first to last."""
@@ -160,17 +192,23 @@ class Attachment:
         """Which segment, from 0, the layer with this index, from 0, belongs to."""
         return sum(index >= exit_ for exit_ in self.exits[:-1])
 
+    @torch.compiler.disable
     def _before_model(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         self._forget_forward()
         labels = self._labels_in(args, kwargs)
         if model.training:
             self._refuse_silent_training(labels)
         self.labels = None
+        inputs = self._inputs(args, kwargs)
+        self._main_input = main_input(self._base, inputs)
+        checked_ids(self._base, inputs)
         if labels is not None:
             self.labels = checked_labels(labels, self._base.config.num_labels)
+            if model.training and torch.is_grad_enabled():
+                self.note_longest_row(longest_row(self._base, inputs))
             self._num_items = kwargs.get("num_items_in_batch")
             if model.training and self.config.distillation > 0.0 and self.teacher is not None:
-                self._taught = self.teacher.logits(self._inputs(args, kwargs))
+                self._taught = self.teacher.logits(inputs)
         self._capturing = True
         self._spends = labels is not None and self._may_spend()
         if self.labels is labels:
@@ -188,11 +226,15 @@ class Attachment:
             raise TrainingSetupError(
                 "training without labels: the exits' losses are computed inside the model, so the labels "
                 "must reach it. The Trainer takes them away for compute_loss_func and "
-                "label_smoothing_factor: leave both out. For inference call model.eval() first."
+                "label_smoothing_factor, and a Trainer subclass may: leave that out, and give class weights or "
+                "another loss to SweetCallback(class_weights=..., loss=...), which apply at every exit. For "
+                "inference call model.eval() first."
             )
+        self.label_loss.refuse_training()
         if self.model is self._base and getattr(self._base, "peft_config", None) is not None:
             raise TrainingSetupError(WRAPPED_LATER)
 
+    @torch.compiler.disable
     def _before_layer(self, layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         index = self._index[layer]
         changed = False
@@ -229,6 +271,7 @@ class Attachment:
             hidden.requires_grad_()  # reentrant checkpointing trains a layer only if its input asks for it
         return hidden
 
+    @torch.compiler.disable
     def _after_backbone(self, backbone: nn.Module, args: tuple, output: Any) -> None:
         if not self._capturing:
             return
@@ -251,6 +294,7 @@ class Attachment:
             parameters = [parameter for _, parameter in self.parameters_by_segment()[exit_]]
             self._spent[exit_] = spend(self._loss(exit_), parameters)
 
+    @torch.compiler.disable
     def _after_model(self, model: nn.Module, args: tuple, output: Any) -> Any:
         has_loss = self.labels is not None
         is_tuple = isinstance(output, tuple)
@@ -261,19 +305,20 @@ class Attachment:
         if has_loss:
             known = self._spent
             losses = {exit_: known[exit_] if exit_ in known else self._loss(exit_) for exit_ in self.exits}
-        logits, certainties = self._logits, self._certainties
+        logits, certainties, label_losses = self._logits, self._certainties, self._label_losses
+        inputs = self._main_input
         self._forget_forward()
+        self.main_input = inputs
         self.exit_logits = {exit_: logits[exit_].detach() for exit_ in self.exits}
         self.exit_certainties = {exit_: value.detach() for exit_, value in certainties.items()}
         if not has_loss:
             return None
         if self.watcher is not None:
             self.watcher(losses)
-        with torch.no_grad():
-            self.exit_losses = {
-                exit_: classification_loss(value, self.labels) for exit_, value in self.exit_logits.items()
-            }
+        self.exit_losses = {exit_: label_losses[exit_] for exit_ in self.exits}
         loss = torch.stack(list(losses.values())).sum()
+        if model.training and loss.requires_grad and not self.loss_reached:
+            loss.register_hook(self._note_backward)
         if is_tuple:
             return (loss, *output[1:])
         output.loss = loss
@@ -282,8 +327,15 @@ class Attachment:
     def _loss(self, exit_: int) -> torch.Tensor:
         """What an exit adds to the model's loss, with its graph."""
         logits, certainty = self._logits[exit_], self._certainties.get(exit_)
-        loss = exit_loss(self.config, logits, self.labels, self._taught, self._num_items)
+        mean = self.label_loss(logits, self.labels, exit_)
+        self._label_losses[exit_] = mean.detach()
+        scaled = mean * share_of_items(self.labels.to(mean.device), self._num_items)
+        loss = exit_loss(self.config, scaled, logits, self.labels, self._taught, self._num_items)
         return loss if certainty is None else loss + certainty_loss(certainty, logits, self.labels, self._num_items)
+
+    def _note_backward(self, gradient: torch.Tensor | None) -> None:
+        # DistributedDataParallel passes all outputs through one node, which hands `None` to those that nobody used.
+        self.loss_reached = self.loss_reached or (gradient is not None and bool(gradient != 0))
 
     def _may_spend(self) -> bool:
         """Whether an exit's graph can be let go as soon as its loss is known, where no other exit needs it: nobody
@@ -306,9 +358,9 @@ class Attachment:
     def _forget_forward(self) -> None:
         """Also what a forward that raised has left behind; no tensor with a graph outlives its forward."""
         self._capturing = False
-        self._hidden, self._logits, self._certainties, self._spent = {}, {}, {}, {}
-        self._taught, self._num_items, self._spends = None, None, False
-        self.exit_logits, self.exit_losses, self.exit_certainties = {}, {}, {}
+        self._hidden, self._logits, self._certainties, self._spent, self._label_losses = {}, {}, {}, {}, {}
+        self._taught, self._num_items, self._spends, self._main_input = None, None, False, None
+        self.exit_logits, self.exit_losses, self.exit_certainties, self.main_input = {}, {}, {}, None
 
     def _labels_in(self, args: tuple, kwargs: dict) -> torch.Tensor | None:
         return args[self._position_of_labels] if self._position_of_labels < len(args) else kwargs.get("labels")
@@ -318,14 +370,6 @@ class Attachment:
         if position < len(args):
             return (*args[:position], labels, *args[position + 1 :]), kwargs
         return args, {**kwargs, "labels": labels}
-
-
-def _position_of_labels(model: nn.Module, base: nn.Module) -> int:
-    for module in (model, base):  # a PeftModel without a task type hands everything on to the base model
-        names = list(inspect.signature(type(module).forward).parameters)[1:]  # without self
-        if "labels" in names:
-            return names.index("labels")
-    raise UnsupportedModelError(f"{type(base).__name__}.forward takes no labels: exits need a classification model.")
 
 
 def _checkpoints(layer: nn.Module) -> bool:

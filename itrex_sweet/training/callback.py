@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,14 +12,28 @@ from torch import nn
 from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from itrex_sweet.config import SweetConfig
+from itrex_sweet.config import BALANCED, SweetConfig, balanced_weights
 from itrex_sweet.errors import ConfigError, TrainingSetupError
 from itrex_sweet.training.attaching import attach, attachment_of
 from itrex_sweet.training.attachment import WRAPPED_LATER, Attachment
 from itrex_sweet.training.clipping import clip_by_group
-from itrex_sweet.training.exit_metrics import ExitPredictions, mean_over_processes
+from itrex_sweet.training.divergence import gradient_norm, refuse_divergence
+from itrex_sweet.training.exit_metrics import ExitPredictions, RunningMeans
+from itrex_sweet.training.label_loss import LabelLoss, LossFunction, name_of, takes_exit
+from itrex_sweet.training.precision import train_in_float32
+from itrex_sweet.training.refusals import (
+    refuse_large_tokenizer,
+    refuse_optimizer_without_heads,
+    refuse_other_labels,
+    refuse_unfit,
+    refuse_untrained_exits,
+)
+from itrex_sweet.training.standing import Standing
 from itrex_sweet.training.teacher import Teacher
-from itrex_sweet.training.trained_rows import fingerprints_of
+from itrex_sweet.training.trained_rows import fingerprints_of, labels_of
+from itrex_sweet.training.wrapped_models import refuse_wrapped
+
+logger = logging.getLogger(__name__)
 
 
 class SweetCallback(TrainerCallback, ExportableState):
@@ -28,7 +42,11 @@ class SweetCallback(TrainerCallback, ExportableState):
     The loss becomes the sum of all exits' losses, every training log gets `loss_exit_4` and so on, and every
     evaluation `eval_exit_4_accuracy` and `eval_exit_4_loss` for each exit, which `metric_for_best_model` may
     name. In `sweet` mode gradients are clipped to `args.max_grad_norm` per segment, since a global norm would
-    couple the exits.
+    couple the exits. A loss or gradient that is not finite ends the training before the step is taken. Training ends
+    with a warning in words where the last evaluation found exits no better than the majority class, or nobody sure
+    enough to leave early; `summarizes = False` keeps it quiet.
+
+    Half-precision weights, as transformers 5 loads a checkpoint that was stored so, are turned to float32.
 
     Callbacks run in order and the Trainer puts those of `report_to` before yours, so they see a log without
     the exits' losses: to have them there, pass `report_to="none"` and the reporting callback after this one.
@@ -46,14 +64,23 @@ class SweetCallback(TrainerCallback, ExportableState):
         teacher: a fine-tuned classification model with the same labels and tokenizer; the last exit if absent.
         compute_metrics: as the Trainer's, applied to every exit: a value named `matthews` is reported as
             `eval_exit_4_matthews`.
+        class_weights: one positive weight per label for the cross-entropy of every exit, the last included, in training
+            and in evaluation; `"balanced"` works them out of the training rows, see `SweetConfig`.
+        loss: a function that takes the place of the cross-entropy there: `(logits, labels, exit)` or
+            `(logits, labels)` → mean over the rows, a scalar; a `torch.nn.Module` such as
+            `CrossEntropyLoss(label_smoothing=0.1)` is one. With distillation it is the labels' part of the loss.
+        allow_half: leave half-precision weights as they are; small updates are then lost.
 
     Raises:
         ConfigError: settings that are wrong by themselves; when the Trainer is made, exits that do not fit
             the model.
         UnsupportedModelError: when the Trainer is made, a model that cannot carry exits.
         TrainingSetupError: when the Trainer is made or training begins, what would silently train something
-            else.
+            else; after the first backward, exits that it did not reach.
+        TrainingDivergedError: in training, a loss or gradient that is not finite.
     """
+
+    summarizes = True
 
     def __init__(
         self,
@@ -65,27 +92,57 @@ class SweetCallback(TrainerCallback, ExportableState):
         distillation: float = 0.0,
         distillation_temperature: float = 2.0,
         teacher: nn.Module | None = None,
+        class_weights: str | Iterable[float] | None = None,
+        loss: LossFunction | None = None,
+        allow_half: bool = False,
     ):
-        exits = None if exits is None else tuple(exits)
-        self.config = SweetConfig(exits, mode, gradient_scale, learn_to_exit, distillation, distillation_temperature)
-        if teacher is not None and distillation == 0.0:
+        if loss is not None:
+            takes_exit(loss)
+        if teacher is not None and not isinstance(teacher, nn.Module):
+            raise ConfigError(f"teacher={teacher!r}: a classification model, from_pretrained(...).")
+        if compute_metrics is not None and not callable(compute_metrics):
+            raise ConfigError(f"compute_metrics={compute_metrics!r}: a function, as the Trainer's.")
+        if not isinstance(allow_half, bool):
+            raise ConfigError(f"allow_half={allow_half!r}: True or False.")
+        self.config = SweetConfig(
+            exits=exits,
+            mode=mode,
+            gradient_scale=gradient_scale,
+            learn_to_exit=learn_to_exit,
+            distillation=distillation,
+            distillation_temperature=distillation_temperature,
+            class_weights=class_weights,
+            loss=None if loss is None else name_of(loss),
+        )
+        if teacher is not None and self.config.distillation == 0.0:
             raise ConfigError("teacher without distillation: say with distillation=0.5 how much of the loss is its.")
+        self.loss = loss
+        self.loss_name = self.config.loss
+        self.longest_row: int | None = None
+        self.allow_half = allow_half
+        self._balances = self.config.class_weights == BALANCED
         self.teacher = teacher
         self.compute_metrics = compute_metrics
         self.has_compute_metrics = compute_metrics is not None
-        self._losses = _RunningMeans()
+        self._losses = RunningMeans()
         self._predictions = ExitPredictions()
+        self._label_loss: LabelLoss | None = None
         self._evaluated: Any = None
         self._users_max_norm: float | None = None
         self._our_zero = float("0")  # an object of its own, to tell our zero from one that the user set
         self._gradient_norm: torch.Tensor | None = None
+        self._step_losses = RunningMeans()
+        self._checks_exits = True
+        self._standings: dict[str, Standing] = {}
+        self._standings_at: dict[int, dict[str, Standing]] = {}
 
     def state(self) -> dict[str, Any]:
         """What `trainer_state.json` records of the settings, in the Trainer's own form."""
-        return {
-            "args": self.config.to_dict(),
-            "attributes": {"has_compute_metrics": self.has_compute_metrics},
-        }
+        args = self.config.to_dict()
+        for name in ("loss", "longest_row"):  # a function is not kept, and nobody sets the other
+            args.pop(name, None)
+        kept = ("has_compute_metrics", "loss_name", "longest_row", "allow_half")
+        return {"args": args, "attributes": {name: getattr(self, name) for name in kept}}
 
     def on_init_end(
         self,
@@ -93,11 +150,16 @@ class SweetCallback(TrainerCallback, ExportableState):
         state: TrainerState,
         control: TrainerControl,
         model: Any = None,
+        processing_class: Any = None,
         **kwargs: Any,
     ) -> None:
         """Attaches the exits, before there is an optimizer."""
-        _refuse_unfit(args)
-        self._take_over(attachment_of(model) or attach(model, self.config), model)
+        refuse_unfit(args)
+        refuse_wrapped(model)
+        refuse_large_tokenizer(processing_class, model)
+        if not self.allow_half:
+            train_in_float32(model)
+        self._take_over(attachment_of(model) or attach(model, self.config, loss=self.loss), model)
 
     def on_train_begin(
         self,
@@ -110,7 +172,7 @@ class SweetCallback(TrainerCallback, ExportableState):
         **kwargs: Any,
     ) -> None:
         """Checks that what is about to be trained is what was asked for."""
-        _refuse_unfit(args)
+        refuse_unfit(args)
         attachment = attachment_of(model)
         if attachment is None:
             raise TrainingSetupError(
@@ -118,17 +180,27 @@ class SweetCallback(TrainerCallback, ExportableState):
                 "callbacks have run: call itrex_sweet.attach(model, SweetConfig(...)) inside model_init; or "
                 "add SweetCallback when the Trainer is made, not with add_callback."
             )
+        for name, had in (("compute_metrics", self.has_compute_metrics), ("loss", self.loss_name is not None)):
+            if had and getattr(self, name) is None:
+                raise TrainingSetupError(
+                    f"restore_callback_states_from_checkpoint made SweetCallback anew without its {name} function. "
+                    "Leave it off: SweetCallback has no state to restore."
+                )
         self._take_over(attachment, model)
-        if self.has_compute_metrics and self.compute_metrics is None:
-            raise TrainingSetupError(
-                "restore_callback_states_from_checkpoint made SweetCallback anew without its compute_metrics "
-                "function. Leave it off: SweetCallback has no state to restore."
-            )
-        _refuse_optimizer_without_heads(attachment, optimizer)
+        if not self.allow_half:
+            train_in_float32(model)  # an evaluation with bf16_full_eval leaves the model so
+        refuse_optimizer_without_heads(attachment, optimizer)
+        if self._balances:
+            attachment.weigh_classes(balanced_weights(labels_of(train_dataloader), model.config.num_labels))
+            self.config = attachment.config
         attachment.trained_on = fingerprints_of(train_dataloader)
         if state.global_step > 0:
             self._refuse_other_checkpoint(state)
+            attachment.note_longest_row(self.longest_row or 0)
+        attachment.loss_reached, self._checks_exits = False, True
+        self._standings, self._standings_at = {}, {}
         self._losses.clear()
+        self._step_losses.clear()
         self._forget_evaluation()
         if self.config.mode == "sweet" or self.config.learn_to_exit:
             self._take_over_clipping(args)
@@ -141,11 +213,19 @@ class SweetCallback(TrainerCallback, ExportableState):
         model: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Clips the gradients, by group."""
+        """Clips the gradients, by group, once they are known to be finite and to train the exits."""
+        attachment = attachment_of(model)
+        if self._checks_exits:
+            refuse_untrained_exits(attachment)
+            self._checks_exits = False
+        self._step_losses.add(attachment.exit_losses)
         if self._users_max_norm is None or self._users_max_norm <= 0.0:
-            return
-        norms = clip_by_group(attachment_of(model).clipping_groups(), self._users_max_norm)
-        self._gradient_norm = torch.linalg.vector_norm(torch.stack([norm.float() for norm in norms]))
+            norm = gradient_norm(model.parameters())
+        else:
+            norms = clip_by_group(attachment.clipping_groups(), self._users_max_norm)
+            norm = self._gradient_norm = torch.linalg.vector_norm(torch.stack([norm.float() for norm in norms]))
+        refuse_divergence(model, state.global_step + 1, self._step_losses.sums(), norm)
+        self._step_losses.clear()
 
     def on_step_end(
         self,
@@ -156,7 +236,9 @@ class SweetCallback(TrainerCallback, ExportableState):
         **kwargs: Any,
     ) -> None:
         """Notes the exits' losses of the last micro-batch of a step."""
-        self._losses.add(attachment_of(model).exit_losses)
+        attachment = attachment_of(model)
+        self._losses.add(attachment.exit_losses)
+        self.longest_row = attachment.config.longest_row
 
     def on_substep_end(
         self,
@@ -167,7 +249,9 @@ class SweetCallback(TrainerCallback, ExportableState):
         **kwargs: Any,
     ) -> None:
         """Notes the exits' losses of the other micro-batches of a step."""
-        self._losses.add(attachment_of(model).exit_losses)
+        losses = attachment_of(model).exit_losses
+        self._losses.add(losses)
+        self._step_losses.add(losses)
 
     def on_prediction_step(
         self,
@@ -184,7 +268,9 @@ class SweetCallback(TrainerCallback, ExportableState):
             self._evaluated = eval_dataloader
         attachment = attachment_of(model)
         if attachment is not None:
-            self._predictions.add(attachment.exit_logits, attachment.labels)
+            inputs = attachment.main_input if "inputs" in args.include_for_metrics else None
+            self._predictions.add(attachment.exit_logits, attachment.labels, inputs)
+            self._label_loss = attachment.label_loss
 
     def on_log(
         self,
@@ -202,7 +288,7 @@ class SweetCallback(TrainerCallback, ExportableState):
             if "grad_norm" not in logs and self._gradient_norm is not None:
                 added["grad_norm"] = self._gradient_norm.item()
         else:
-            added = self._take_metrics(logs)
+            added = self._take_metrics(logs, args, state)
         logs.update(added)
         if state.log_history and added:
             state.log_history[-1].update(added)  # the Trainer appended a copy before it called us
@@ -217,7 +303,7 @@ class SweetCallback(TrainerCallback, ExportableState):
     ) -> None:
         """Adds the exits' metrics where a Trainer's own `log` kept them from us."""
         if metrics is not None:
-            metrics.update(self._take_metrics(metrics))
+            metrics.update(self._take_metrics(metrics, args, state))
         self._forget_evaluation()
 
     def on_predict(
@@ -229,17 +315,28 @@ class SweetCallback(TrainerCallback, ExportableState):
         **kwargs: Any,
     ) -> None:
         """Adds the exits' metrics to those of `trainer.predict`, where the rows had labels."""
-        metrics.update(self._take_metrics(metrics))
+        metrics.update(self._take_metrics(metrics, args, state))
         self._forget_evaluation()
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Hands clipping back to the Trainer."""
+        """Hands clipping back to the Trainer, and says what the last evaluation found wanting."""
         if args.max_grad_norm is self._our_zero:
             args.max_grad_norm = self._users_max_norm
         self._users_max_norm = None
         self._gradient_norm = None
+        if self.summarizes and state.is_world_process_zero:
+            for prefix, standing in self._standings_of_the_model(args, state).items():
+                for sentence in standing.complaints():
+                    logger.warning("%s: %s", prefix, sentence)
+
+    def _standings_of_the_model(self, args: TrainingArguments, state: TrainerState) -> dict[str, Standing]:
+        """What was found when the model was evaluated that training ends with."""
+        if args.load_best_model_at_end and state.best_model_checkpoint:
+            step = state.best_model_checkpoint.rpartition("-")[2]
+            return self._standings_at.get(int(step), {}) if step.isdigit() else {}
+        return self._standings
 
     def _take_over(self, attachment: Attachment, model: Any) -> None:
         if attachment.model is not model:
@@ -247,6 +344,8 @@ class SweetCallback(TrainerCallback, ExportableState):
         asked = self.config
         if asked.exits is None:
             asked = dataclasses.replace(asked, exits=attachment.exits)
+        if self._balances:
+            asked = dataclasses.replace(asked, class_weights=attachment.config.class_weights)
         asked = asked.resolved(attachment.exits[-1])
         if asked != attachment.config:
             raise TrainingSetupError(
@@ -254,8 +353,10 @@ class SweetCallback(TrainerCallback, ExportableState):
                 "give both the same settings, or call detach(model) first."
             )
         self.config = attachment.config
+        if self.loss is not None:
+            attachment.lose_by(self.loss)
         if self.teacher is not None:
-            _refuse_other_labels(self.teacher, model)
+            refuse_other_labels(self.teacher, model)
             attachment.teacher = Teacher(self.teacher)
 
     def _refuse_other_checkpoint(self, state: TrainerState) -> None:
@@ -267,7 +368,9 @@ class SweetCallback(TrainerCallback, ExportableState):
                 "their optimizer state: load its weights as the model and start training without "
                 "resume_from_checkpoint."
             )
-        before = SweetConfig.from_dict(recorded["args"])
+        attributes = recorded.get("attributes", {})
+        before = SweetConfig.from_dict({**recorded["args"], "loss": attributes.get("loss_name")})
+        self.longest_row = attributes.get("longest_row")
         if before != self.config:
             raise TrainingSetupError(
                 f"the checkpoint to resume from was trained with {before}, and the callback asks for "
@@ -284,93 +387,19 @@ class SweetCallback(TrainerCallback, ExportableState):
             self._users_max_norm = args.max_grad_norm
             args.max_grad_norm = self._our_zero
 
-    def _take_metrics(self, logs: Mapping[str, Any]) -> dict[str, float]:
+    def _take_metrics(self, logs: Mapping[str, Any], args: TrainingArguments, state: TrainerState) -> dict[str, float]:
         # Every evaluation and prediction says how long it took, under its own prefix.
         prefixes = [key.removesuffix("_runtime") for key in logs if key.endswith("_runtime")]
         speeds = [name for name in prefixes if f"{name}_samples_per_second" in logs]
         prefix = min(speeds, key=len, default=None)
         if prefix is None or not self._predictions:
             return {}
-        metrics = self._predictions.metrics(prefix, self.compute_metrics)
+        metrics = self._predictions.metrics(prefix, self._label_loss, self.compute_metrics, args)
+        self._standings[prefix] = self._predictions.standing()
+        self._standings_at.setdefault(state.global_step, {})[prefix] = self._standings[prefix]
         self._forget_evaluation()
         return metrics
 
     def _forget_evaluation(self) -> None:
         self._predictions.clear()
         self._evaluated = None
-
-
-class _RunningMeans:
-    """Means of the exits' losses since the last log, kept as tensors so that nothing waits for a device."""
-
-    def __init__(self) -> None:
-        self._sums: dict[int, torch.Tensor] = {}
-        self._count = 0
-
-    def add(self, losses: Mapping[int, torch.Tensor]) -> None:
-        for exit_, loss in losses.items():
-            self._sums[exit_] = self._sums.get(exit_, 0.0) + loss
-        self._count += 1
-
-    def take(self) -> dict[int, float]:
-        means = {exit_: mean_over_processes(total / self._count) for exit_, total in self._sums.items()}
-        self.clear()
-        return means
-
-    def clear(self) -> None:
-        self._sums, self._count = {}, 0
-
-
-def _refuse_unfit(args: TrainingArguments) -> None:
-    """Refuses arguments under which exits would silently not train, or train something else."""
-    problems = {
-        "label_smoothing_factor": (
-            args.label_smoothing_factor != 0,
-            "the Trainer then takes the labels from the model, and exits would never train. Leave it at 0",
-        ),
-        "fp16": (args.fp16, "gradients are scaled where per-segment clipping reads them. Use bf16=True"),
-        "n_gpu > 1": (
-            args.n_gpu > 1,
-            "DataParallel trains copies of the model, whose exits are lost. Start with torchrun (DDP), or "
-            "set CUDA_VISIBLE_DEVICES to one device",
-        ),
-        "torch_compile": (
-            args.torch_compile or os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() != "no",
-            "exits live in module hooks, which a compiled model may skip. Leave it off, and unset "
-            "ACCELERATE_DYNAMO_BACKEND, where the Trainer keeps it for the whole process",
-        ),
-        "deepspeed": (
-            bool(getattr(args, "deepspeed", None)) or os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true",
-            "segments are clipped and checked as whole parameters. Use DDP",
-        ),
-        "fsdp": (
-            bool(args.fsdp) or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true",
-            "segments are clipped and checked as whole parameters. Use DDP",
-        ),
-    }
-    for name, (is_set, reason) in problems.items():
-        if is_set:
-            raise TrainingSetupError(f"{name} does not go with exits: {reason}.")
-
-
-def _refuse_other_labels(teacher: Any, model: Any) -> None:
-    taught, ours = (getattr(each.config, "num_labels", None) for each in (teacher, model))
-    if teacher is model or taught != ours:
-        raise TrainingSetupError(
-            f"the teacher has {taught} labels and the model {ours}: it is another model, fine-tuned on the same labels."
-        )
-
-
-def _refuse_optimizer_without_heads(attachment: Attachment, optimizer: Any) -> None:
-    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    missing = [
-        name
-        for name, parameter in attachment.head_parameters()
-        if parameter.requires_grad and id(parameter) not in held
-    ]
-    if missing:
-        raise TrainingSetupError(
-            f"the optimizer does not hold {', '.join(missing[:4])}{' …' if len(missing) > 4 else ''}, so "
-            "these would never train: call itrex_sweet.attach(model, SweetConfig(...)) first and create the "
-            "optimizer after it, or leave the optimizer to the Trainer."
-        )

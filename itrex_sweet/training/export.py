@@ -13,6 +13,7 @@ from itrex_sweet.config import Policy
 from itrex_sweet.errors import TrainingSetupError
 from itrex_sweet.training.attaching import attachment_of, plain_state_dict
 from itrex_sweet.training.peft_models import underlying_model
+from itrex_sweet.training.precision import mark_float32
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,7 +39,7 @@ def save_artifact(
 
     Raises:
         TrainingSetupError: the model has no exits.
-        ArtifactError: the folder cannot be written.
+        ArtifactError: the folder cannot be written, or a weight is not finite.
     """
     config = _config_of(model)
     if not getattr(config, "sweet", None):
@@ -68,7 +69,7 @@ def save_cascade(
         directory, tokenizer, policy, provenance: as in `save_artifact`.
 
     Raises:
-        ArtifactError: the folder cannot be written.
+        ArtifactError: the folder cannot be written, or a weight is not finite.
     """
     stages = [(_config_of(models[exit_]), plain_state_dict(models[exit_])) for exit_ in sorted(models)]
     return write_cascade(directory, stages=stages, policy=policy, tokenizer=tokenizer, provenance=provenance)
@@ -81,8 +82,9 @@ def _trained_rows(model: PreTrainedModel) -> dict[str, Fingerprints]:
 
 
 def _config_of(model: PreTrainedModel) -> Any:
-    """A copy of the config that names the class which loads it."""
+    """A copy of the config that names the class which loads it, and the type of the weights as they are written."""
     plain = underlying_model(model)
     config = copy.deepcopy(plain.config)
+    mark_float32(config)
     config.architectures = [type(plain).__name__]
     return config

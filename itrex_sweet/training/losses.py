@@ -31,6 +31,7 @@ def classification_loss(
 
 def exit_loss(
     config: SweetConfig,
+    label_loss: torch.Tensor,
     logits: torch.Tensor,
     labels: torch.Tensor,
     taught: torch.Tensor | None,
@@ -40,6 +41,7 @@ def exit_loss(
 
     Args:
         config: says how much.
+        label_loss: what the labels say, a scalar; the teacher's part knows no class weights.
         logits: (rows, labels).
         labels, num_items: as in `classification_loss`.
         taught: (rows, labels) of the teacher; of an exit's own logits it learns nothing. `None` for no teacher.
@@ -47,11 +49,11 @@ def exit_loss(
     Returns:
         A float32 scalar with its graph.
     """
-    share, loss = config.distillation, classification_loss(logits, labels, num_items)
+    share = config.distillation
     if share == 0.0 or taught is None or logits is taught:
-        return loss
+        return label_loss
     soft = distillation_loss(logits, taught, labels, config.distillation_temperature, num_items)
-    return (1 - share) * loss + share * soft
+    return (1 - share) * label_loss + share * soft
 
 
 def distillation_loss(

@@ -53,8 +53,10 @@ def refuse_unfit_adapters(model: nn.Module) -> None:
     elif getattr(model, "_hf_peft_config_loaded", False) or getattr(model, "peft_config", None) is not None:
         raise TrainingSetupError(
             "the model carries PEFT adapters inside it, and the exit heads would be missing from its "
-            "checkpoints: wrap the plain model with peft.get_peft_model(model, "
-            "LoraConfig(task_type='SEQ_CLS')), then attach to that."
+            "checkpoints. If from_pretrained was given the folder of an adapter, load the plain model and put the "
+            "adapter around it, peft.PeftModel.from_pretrained(plain, FOLDER, is_trainable=True), then "
+            "attach(model, config, heads_from=FOLDER) where it was trained with exits. For new adapters wrap the plain "
+            "model with peft.get_peft_model(model, LoraConfig(task_type='SEQ_CLS')), then attach to that."
         )
 
 

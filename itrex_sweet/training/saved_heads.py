@@ -14,6 +14,9 @@ from itrex_sweet.families import EXIT_HEADS
 
 _WHOLE = ("model.safetensors", "adapter_model.safetensors")
 _INDEX = "model.safetensors.index.json"
+# With bias="all", PEFT saves every bias under the names inside its wrappers too: the trained one a second time, and the
+# one from before training.
+_INSIDE_WRAPPERS = ("modules_to_save.", "original_module.")
 
 
 def saved_heads(folder: str | os.PathLike) -> dict[str, torch.Tensor]:
@@ -33,7 +36,7 @@ def saved_heads(folder: str | os.PathLike) -> dict[str, torch.Tensor]:
         with safe_open(file, framework="pt") as tensors:
             for key in tensors.keys():  # noqa: SIM118 - not a mapping
                 before, mark, name = key.partition(f"{EXIT_HEADS}.")
-                if mark and before in ("", "base_model.model."):
+                if mark and before in ("", "base_model.model.") and not any(part in name for part in _INSIDE_WRAPPERS):
                     heads[name] = tensors.get_tensor(key)
     return heads
 

@@ -212,3 +212,157 @@ def test_what_two_stages_do_not_go_with(run, pretrained, corpus, tmp_path, more,
     finished = run(*argv(pretrained, corpus, tmp_path / "out", "--two-stage", *more))
     assert finished.status == 2 and says in finished.err
     assert not (tmp_path / "out").exists()
+
+
+# --- what goes wrong without a word
+# ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def changed(pretrained, tmp_path_factory):
+    """A copy of the pretrained folder with a changed model: dtype, one weight that is NaN, or fewer embeddings."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    def change(dtype=None, spoiled=False, embeddings=None):
+        folder = tmp_path_factory.mktemp("changed")
+        shutil.copytree(pretrained, folder, dirs_exist_ok=True)
+        model = AutoModelForSequenceClassification.from_pretrained(pretrained)
+        if embeddings:
+            model.resize_token_embeddings(embeddings)
+        with torch.no_grad():
+            if spoiled:
+                model.bert.encoder.layer[1].output.dense.weight[3, 3] = float("nan")
+        model.to(dtype).save_pretrained(folder)
+        return folder
+
+    return change
+
+
+@pytest.mark.parametrize(("dtype", "mode"), [("float16", "sweet"), ("bfloat16", "sweet"), ("bfloat16", "multi-model")])
+def test_half_precision_checkpoints_train_in_float32(run, changed, corpus, tmp_path, dtype, mode):
+    import torch
+    from safetensors.torch import load_file
+
+    half = getattr(torch, dtype)
+    finished = run(*argv(changed(half), corpus, tmp_path / "out", "--exits", "4", "--mode", mode))
+    assert finished.status == 0, finished.err
+    folder = tmp_path / "out" / ("exit_4" if mode == "multi-model" else "")
+    layers = {name: value for name, value in load_file(folder / "model.safetensors").items() if ".layer." in name}
+    tables = [value for value in layers.values() if value.dim() == 2]
+    assert tables and not any(torch.equal(table, table.to(half).float()) for table in tables)
+    config = json.loads((folder / "config.json").read_text())
+    assert {config.get("dtype"), config.get("torch_dtype")} <= {"float32", None}
+
+
+@pytest.mark.parametrize("more", [(), ("--mode", "joint"), ("--mode", "multi-model"), ("--two-stage",)])
+def test_a_run_that_diverges_fails_and_writes_nothing(run, pretrained, corpus, artifact, tmp_path, more):
+    shutil.copytree(artifact, tmp_path / "out")
+    settings = ["--learning-rate", "1e30", "--num-train-epochs", 2, *more]
+    finished = run(*argv(pretrained, corpus, tmp_path / "out", *settings))
+    assert finished.status == 1 and "diverged at step" in finished.err and "learning rate" in finished.err
+    assert open_artifact(tmp_path / "out").exits == (1, 2, 4)
+
+
+def test_a_checkpoint_that_is_not_finite_is_named(run, changed, corpus, tmp_path):
+    finished = run(*argv(changed(spoiled=True), corpus, tmp_path / "out"))
+    assert finished.status == 1 and "'bert.encoder.layer.1.output.dense.weight'" in finished.err
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_a_tokenizer_larger_than_the_embedding_table(run, changed, corpus, tmp_path, untrained):
+    finished = run(*argv(changed(embeddings=12), corpus, tmp_path / "out"))
+    assert finished.status == 1 and "embeddings for 12" in finished.err and "resize_token_embeddings" in finished.err
+
+
+def test_the_folder_of_an_adapter(run, pretrained, corpus, tmp_path, untrained):
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    finished = run(*argv(adapter, corpus, tmp_path / "out"))
+    assert finished.status == 1 and "PEFT adapter" in finished.err and "merge_and_unload" in finished.err
+
+
+@pytest.mark.parametrize("mode", ["sweet", "multi-model"])
+def test_a_worthless_model_is_called_so(run, pretrained, corpus, tmp_path, mode):
+    more = ["--learning-rate", "0", "--exits", "1,4", "--json", "--mode", mode]
+    finished = run(*argv(pretrained, corpus, tmp_path / "out", *more))
+    report = finished.json()["report"]
+    if any(exit_["metric"] < 0.6 for exit_ in report["exits"]):
+        assert "majority class" in finished.err
+    assert ("nobody leaves early" in finished.err) == (report["exits"][0]["share_leaving"] == 0.0)
+
+
+def test_a_good_model_is_not(run, pretrained, corpus, tmp_path):
+    more = ["--num-train-epochs", 8, "--exits", "2,4", "--gradient-scale", 0.1]
+    finished = run(*argv(pretrained, corpus, tmp_path / "out", *more))
+    assert "majority" not in finished.err and "chance" not in finished.err and "warning: " not in finished.err
+
+
+def test_a_validation_file_of_one_label(run, pretrained, corpus, tmp_path):
+    (tmp_path / "one.jsonl").write_text(json.dumps({"text": "the room was good", "label": "positive"}))
+    finished = run(*argv(pretrained, corpus, tmp_path / "out", validation=tmp_path / "one.jsonl"))
+    assert finished.status == 0 and "the same label" in finished.err
+
+
+@pytest.mark.parametrize("given", [6, None])
+def test_the_length_of_training_is_kept_for_serving(run, pretrained, corpus, tmp_path, given):
+    output = tmp_path / "out"
+    more = [] if given is None else ["--max-length", given]
+    assert run(*argv(pretrained, corpus, output, *more, "--exits", "1,4")).status == 0
+    saved = json.loads((output / "tokenizer_config.json").read_text())["model_max_length"]
+    longest = open_artifact(output).config["sweet"]["longest_row"]
+    assert longest == min(6, given or 6) and open_artifact(output).provenance["max_length"] == (given or 256)
+    assert saved == given if given else saved > 6
+    model = SweetModelForSequenceClassification.from_pretrained(output)
+    long = "the room was good and the soup was never cold"
+    assert (model.predict([long]) == model.predict(["the room was good"])) == (given is not None)
+
+
+@pytest.mark.parametrize(
+    ("weights", "more"),
+    [("balanced", ()), ("1,3", ()), ("balanced", ("--two-stage",)), ("2,1", ("--mode", "multi-model"))],
+)
+def test_class_weights(run, pretrained, corpus, tmp_path, weights, more):
+    finished = run(*argv(pretrained, corpus, tmp_path / "out", "--class-weights", weights, "--exits", "1,4", *more))
+    assert finished.status == 0, finished.err
+    artifact = open_artifact(tmp_path / "out")
+    assert artifact.provenance["class_weights"] == (
+        weights if weights == "balanced" else [*map(float, weights.split(","))]
+    )
+    if "multi-model" not in more:
+        used = artifact.config["sweet"]["class_weights"]
+        assert len(used) == 2 and (weights == "balanced" or used == [1.0, 3.0])
+
+
+@pytest.mark.parametrize(
+    ("weights", "status", "says"),
+    [
+        ("1,2,3", 1, "3 weights, and there are 2 labels"),
+        ("1,0", 2, "positive"),
+        ("1,nan", 2, "positive"),
+        ("a,b", 2, "balanced"),
+    ],
+)
+def test_class_weights_that_cannot_be(run, pretrained, corpus, tmp_path, untrained, weights, status, says):
+    finished = run(*argv(pretrained, corpus, tmp_path / "out", "--class-weights", weights))
+    assert finished.status == status and says in finished.err
+
+
+@pytest.mark.parametrize("option", ["--per-device-train-batch-size", "--per-device-eval-batch-size"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_batches_of_no_rows(run, pretrained, corpus, tmp_path, untrained, option, value):
+    finished = run(*argv(pretrained, corpus, tmp_path / "out", option, value))
+    assert finished.status == 2 and f"{option} {value}: a whole number from 1" in finished.err
+    finished = run(*argv(pretrained, corpus, tmp_path / "out", "--gradient-accumulation-steps", value))
+    assert finished.status == 2
+
+
+def test_an_option_whose_package_is_missing(run, pretrained, corpus, tmp_path):
+    try:
+        import liger_kernel  # noqa: F401
+
+        pytest.skip("it is installed")
+    except ImportError:
+        finished = run(*argv(pretrained, corpus, tmp_path / "out", "--use-liger-kernel", "True"))
+    assert finished.status == 1 and "needs a package that is missing" in finished.err and "liger" in finished.err

@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
+from itrex_sweet.artifact import open_artifact
 from itrex_sweet.config import SweetConfig
-from itrex_sweet.errors import TrainingSetupError, UnsupportedModelError
-from itrex_sweet.training import SweetCallback, attach, attachment_of, detach, plain_state_dict
+from itrex_sweet.errors import ArtifactError, TrainingSetupError, UnsupportedModelError
+from itrex_sweet.training import SweetCallback, attach, attachment_of, detach, plain_state_dict, save_artifact
 from tests.tiny_models import tiny_batch, tiny_model
 from tests.training.trainers import EXITS, make_trainer
 
@@ -120,6 +121,46 @@ def test_a_saved_adapter_comes_back_with_its_heads(tmp_path):
     again.eval()(**batch)
     ours, theirs = attachment_of(again).exit_logits, attachment_of(trainer.model).exit_logits
     assert all(torch.equal(ours[exit_], theirs[exit_]) for exit_ in EXITS)
+
+
+@pytest.mark.parametrize("bias", ["all", "lora_only"])
+@pytest.mark.parametrize("mode", ["sweet", "paper"])
+@pytest.mark.parametrize("from_checkpoint", [True, False])
+def test_trained_biases_come_back_too(bias, mode, from_checkpoint, tmp_path):
+    callback = SweetCallback(exits=EXITS, mode=mode, learn_to_exit=True)
+    trainer = make_trainer(lora(bias=bias), tmp_path, callback, save_strategy="epoch")
+    trainer.train()
+    trainer.save_model(tmp_path / "saved")
+    folder = tmp_path / ("checkpoint-4" if from_checkpoint else "saved")
+    again = peft.PeftModel.from_pretrained(tiny_model(), folder, is_trainable=True)
+    attach(again, SweetConfig(EXITS, mode=mode, learn_to_exit=True), heads_from=folder)
+    batch = tiny_batch()
+    trainer.model.eval()(**batch)
+    again.eval()(**batch)
+    ours, theirs = attachment_of(again), attachment_of(trainer.model)
+    assert all(torch.equal(ours.exit_logits[exit_], theirs.exit_logits[exit_]) for exit_ in EXITS)
+    assert all(torch.equal(ours.exit_certainties[exit_], theirs.exit_certainties[exit_]) for exit_ in (1, 3))
+    plain, other = plain_state_dict(again), plain_state_dict(trainer.model)
+    assert plain.keys() == other.keys() and all(torch.equal(plain[name], other[name]) for name in other)
+    again.train()(**batch).loss.backward()
+    assert all(p.grad is not None for _, p in ours.head_parameters() if p.requires_grad)
+
+
+def test_the_folder_of_an_adapter_given_to_from_pretrained(tmp_path):
+    tiny_model().save_pretrained(tmp_path / "base")
+    base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base")
+    trainer = make_trainer(peft.get_peft_model(base, peft.LoraConfig(task_type="SEQ_CLS", r=4)).train(), tmp_path)
+    trainer.save_model(tmp_path / "adapter")
+    inside = AutoModelForSequenceClassification.from_pretrained(tmp_path / "adapter", num_labels=3)
+    with pytest.raises(TrainingSetupError, match=r"PeftModel\.from_pretrained\(plain, FOLDER.*heads_from=FOLDER"):
+        attach(inside, SWEET)
+    with pytest.raises(ArtifactError, match=r"PEFT adapter.*save_artifact"):
+        open_artifact(tmp_path / "adapter")
+    again = peft.PeftModel.from_pretrained(
+        AutoModelForSequenceClassification.from_pretrained(tmp_path / "base"), tmp_path / "adapter", is_trainable=True
+    )
+    attach(again, SWEET, heads_from=tmp_path / "adapter")
+    assert save_artifact(again, tmp_path / "artifact").exits == EXITS
 
 
 @pytest.mark.parametrize("mode", ["sweet", "paper"])

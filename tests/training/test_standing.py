@@ -1,0 +1,117 @@
+"""What training says at its end of a model that is worth nothing."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from itrex_sweet.training import SweetCallback
+from itrex_sweet.training.standing import Standing
+from tests.tiny_models import tiny_model
+from tests.training.trainers import EXITS, Rows, make_trainer
+
+
+@pytest.fixture(autouse=True)
+def _quiet_prints(capsys):
+    yield
+    capsys.readouterr()
+
+
+def said(labels, accuracies, leaving=0.5) -> str:
+    return "\n".join(Standing.of(labels, accuracies, leaving, "a threshold of 0.9").complaints())
+
+
+EVEN, SKEWED = [0, 1] * 200, [0] * 320 + [1] * 80
+
+
+def test_a_good_model_gets_no_complaint():
+    assert said(EVEN, {1: 0.7, 4: 0.9}) == ""
+    assert said(SKEWED, {1: 0.86, 4: 0.9}) == ""
+
+
+@pytest.mark.parametrize(
+    "labels, accuracy, words",
+    [
+        (EVEN, 0.50, "at chance, within two standard errors of the majority class"),
+        (EVEN, 0.54, "at chance"),
+        (EVEN, 0.30, "is below the majority class"),
+        (SKEWED, 0.80, "is within two standard errors of the majority class"),
+        (SKEWED, 0.83, "is within two standard errors of the majority class"),
+        (SKEWED, 0.70, "is below the majority class"),
+        (SKEWED, 0.50, "at chance, below the majority class"),
+    ],
+)
+def test_where_the_last_exit_stands(labels, accuracy, words):
+    text = said(labels, {1: 0.95, 4: accuracy})
+    assert words in text and "last exit (4 layers)" in text and f"{100 * accuracy:.1f} % of 400 rows" in text
+    assert text.count("\n") == 0
+
+
+def test_exits_are_named_together():
+    text = said(EVEN, {1: 0.5, 3: 0.52, 6: 0.2, 9: 0.9, 12: 0.95})
+    assert "exits 1, 3 are at chance" in text and "exit 6 is below" in text
+    assert "9" not in text.replace("9, ", "") or "exit 9" not in text
+
+
+def test_nobody_leaves_early():
+    assert "nobody leaves early" in said(EVEN, {1: 0.8, 4: 0.9}, 0.0)
+    assert "a threshold of 0.9" in said(EVEN, {1: 0.8, 4: 0.9}, 0.0)
+    assert said(EVEN, {4: 0.9}, None) == ""
+
+
+def test_one_label_or_no_rows():
+    assert "the same label" in said([1] * 30, {1: 1.0, 4: 1.0})
+    assert said([], {1: 0.0, 4: 0.0}) == ""
+
+
+@given(
+    st.lists(st.integers(0, 3), min_size=0, max_size=60),
+    st.lists(st.floats(0, 1) | st.just(float("nan")), min_size=1, max_size=4),
+    st.floats(0, 1) | st.none(),
+)
+def test_any_evaluation_can_be_told(labels, accuracies, leaving):
+    sentences = Standing.of(labels, dict(enumerate(accuracies, start=1)), leaving, "t").complaints()
+    assert all(sentence.endswith(".") for sentence in sentences)
+
+
+@given(st.integers(1, 2000), st.floats(0, 1))
+def test_more_rows_never_make_a_better_exit_doubtful(rows, accuracy):
+    few, many = ([0, 1] * rows, [0, 1] * (10 * rows))
+    if accuracy > 0.5 and said(few, {4: accuracy}, None) == "":
+        assert said(many, {4: accuracy}, None) == ""
+
+
+def test_the_callback_says_so_of_its_last_evaluation(tmp_path, caplog):
+    caplog.set_level(logging.WARNING, "itrex_sweet")
+    trainer = make_trainer(tiny_model(), tmp_path, eval_strategy="epoch", learning_rate=0.0)
+    trainer.train()
+    assert "eval: " in caplog.text and "chance" in caplog.text and "nobody leaves early" in caplog.text
+    caplog.clear()
+    quiet = make_trainer(tiny_model(), tmp_path, callback := SweetCallback(exits=EXITS), eval_strategy="epoch")
+    callback.summarizes = False
+    quiet.train()
+    assert caplog.text == ""
+
+
+def test_of_the_best_checkpoint_where_that_is_loaded(tmp_path, caplog):
+    class Changing(Rows):
+        """Another label is right in every evaluation."""
+
+        reads = 0
+
+        def __getitem__(self, row):
+            Changing.reads += 1
+            item = super().__getitem__(row)
+            return {**item, "labels": (item["labels"] + (Changing.reads - 1) // len(self)) % 3}
+
+    caplog.set_level(logging.WARNING, "itrex_sweet")
+    settings = dict(num_train_epochs=3, eval_strategy="epoch", save_strategy="epoch", learning_rate=0.0)
+    best = dict(load_best_model_at_end=True, metric_for_best_model="eval_exit_3_accuracy", greater_is_better=True)
+    trainer = make_trainer(tiny_model(), tmp_path, eval_dataset=Changing(60, seed=5), **settings, **best)
+    trainer.train()
+    seen = [log["eval_exit_3_accuracy"] for log in trainer.state.log_history if "eval_exit_3_accuracy" in log]
+    assert trainer.state.best_metric == max(seen) != seen[-1]
+    assert f", {100 * max(seen):.1f} % of 60 rows" in caplog.text and f", {100 * seen[-1]:.1f} %" not in caplog.text
