@@ -17,6 +17,11 @@ def count(text: str) -> int:
     return _at_least(0, text)
 
 
+def positive_or_all(text: str) -> int | str:
+    """A whole number from 1, or `all`."""
+    return text if text == "all" else positive(text)
+
+
 def share(text: str) -> float:
     """A number in [0, 1]."""
     try:

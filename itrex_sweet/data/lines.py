@@ -6,13 +6,14 @@ import gzip
 import io
 import os
 import re
+import select
 import stat
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from itrex_sweet.errors import InputError
 
@@ -47,7 +48,7 @@ def opened(path: Path) -> Iterator[TextIO]:
     try:
         stream = gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb")  # noqa: SIM115
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file.") from error
+        raise InputError(f"{path}: no such file, so it cannot be read.") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
         raise InputError(f"{path} cannot be read ({error}).") from error
     with stream:
@@ -64,12 +65,21 @@ def standard_input() -> TextIO:
         raise InputError("<stdin> is closed: name a file, or pipe texts in.")
     try:
         # A reader of its own: the interpreter ends badly while a thread waits in that of `sys.stdin`.
-        stream = io.FileIO(sys.stdin.fileno(), "rb", closefd=False)
+        stream = _Patient(sys.stdin.fileno(), "rb", closefd=False)
     except (OSError, ValueError, AttributeError):  # replaced by something in memory
         stream = getattr(sys.stdin, "buffer", None)
         if stream is None:
             return sys.stdin
     return as_text(stream, getattr(sys.stdin, "name", "<stdin>"))
+
+
+class _Patient(io.FileIO):
+    """Waits for bytes also where whoever opened the file said that reading shall not wait."""
+
+    def readinto(self, buffer: Any) -> int:
+        while (count := super().readinto(buffer)) is None:
+            select.select([self], [], [])
+        return count
 
 
 def waits_for_texts(stream: TextIO | None) -> bool:
