@@ -14,6 +14,7 @@ logger = logging.getLogger(__name__)
 _RARE = 20  # rows of the commonest class, from which on a class of a single row is worth a word
 _LEAST_LETTERS = 5  # of names that may be one another's typing error
 _SHOWN = 10
+_MOST_CHARACTERS = 60  # of a label in a message
 _MOST_WITHOUT_A_WORD = 50
 _RENAME = "--label-names VALUE=NAME,... says which values there are and what they mean"
 
@@ -68,11 +69,11 @@ def _refuse_gaps(labels: Sequence[int], places: Sequence[str]) -> None:
     absent = []
     for before, after in zip([-1, *found], found, strict=False):
         if after - before > 1:
-            absent.append(str(before + 1) if after - before == 2 else f"{before + 1} to {after - 1}")
+            absent.append(str(before + 1) if after - before == 2 else f"{before + 1} to {cut(str(after - 1))}")
     raise InputError(
-        f"{places[rows[0]]}: label {labels[rows[0]]}, but {', '.join(absent[:_SHOWN])} do{'es' * (len(absent) == 1)} "
-        f"not occur: ids go from 0 without gaps. If all are right, name every class: --label-names NAME,... in the "
-        f"order of ids; or {_RENAME}.",
+        f"{places[rows[0]]}: label {cut(str(labels[rows[0]]))}, but no row has {', '.join(absent[:_SHOWN])}: ids go "
+        "from 0 without gaps. If all are right, name every class: --label-names NAME,... in the order of ids; or "
+        f"{_RENAME}.",
         rows,
     )
 
@@ -136,4 +137,9 @@ def _warn_of_single_rows(
 
 
 def _listed(values: Sequence[str] | Sequence[int]) -> str:
-    return ", ".join(map(str, values))
+    return ", ".join(cut(str(value)) for value in values)
+
+
+def cut(label: str) -> str:
+    """A label for a message, where a whole text may have been taken for one."""
+    return label if len(label) <= _MOST_CHARACTERS else f"{label[:_MOST_CHARACTERS]}..."

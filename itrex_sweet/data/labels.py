@@ -7,25 +7,19 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from itrex_sweet.data.classes import by_number, refuse_unlikely_classes
+from itrex_sweet.data.classes import by_number, cut, refuse_unlikely_classes
+from itrex_sweet.data.spelling import is_fraction, is_number, is_unnamed, number_of, spelled_labels
 from itrex_sweet.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 Meanings = Sequence[str] | Mapping[str, str]
 
-_UNNAMED = re.compile(r"LABEL_(0|[1-9][0-9]{0,17})")
-_WHOLE = re.compile(r"([+-]?[0-9]{1,300})(\.0*)?")
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf(inity)?", re.IGNORECASE)
-# What spreadsheets, pandas and databases write where a value is missing, in lower case.
-_MISSING = {"", "nan", "na", "n/a", "#n/a", "<na>", "none", "null", "nat"}
 _SHOWN = 20
 
 
@@ -55,7 +49,7 @@ def label_ids(
             place, and `rows` all of them.
     """
     known = {*(names or ()), *_all_names(meanings)}
-    spelled = _spelled(values, places, known)
+    spelled = spelled_labels(values, places, known)
     if isinstance(meanings, Mapping):
         spelled = _looked_up(spelled, places, meanings)
         meanings = tuple(dict.fromkeys(meanings.values()))
@@ -84,52 +78,6 @@ def names_beside(path: Path) -> Sequence[str] | None:
     return names if len(set(names)) == len(names) else None
 
 
-# ---------------------------------------------------------------------------------- values → spelling
-
-
-def _spelled(values: Sequence[Any], places: Sequence[str], known: set[str]) -> list[str]:
-    """Labels as texts: whole numbers without point and sign, all others as they are.
-
-    Args:
-        known: names, which are taken as they are even if they look like numbers or like nothing.
-    """
-    missing = [row for row, value in enumerate(values) if _is_missing(value, known)]
-    if missing:
-        first = values[missing[0]]
-        shown = "" if first is None or not str(first).strip() else f" ({first})"
-        lines = ", ".join(places[row] for row in missing[:5]) + (", ..." if len(missing) > 5 else "")
-        more = f" {len(missing)} of {len(values)} rows have none: {lines}." if len(missing) > 1 else ""
-        raise InputError(
-            f"{places[missing[0]]}: no label{shown}.{more} Remove such rows, or name the class with label_names "
-            "(--label-names) if it is one.",
-            tuple(missing),
-        )
-    spelled = []
-    for row, (value, place) in enumerate(zip(values, places, strict=True)):
-        if hasattr(value, "item") and not getattr(value, "shape", ()):
-            value = value.item()  # of NumPy
-        if not isinstance(value, (str, int, float)):
-            many = " (one label per row: multi-label data is not supported)" if isinstance(value, (list, tuple)) else ""
-            raise InputError(f"{place}: label {value!r} is neither a number nor a name{many}", (row,))
-        spelled.append(_spelling(value, known))
-    return spelled
-
-
-def _is_missing(value: Any, known: set[str]) -> bool:
-    if isinstance(value, str):
-        return value.strip().lower() in _MISSING and (value.strip() not in known or not value.strip())
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _spelling(value: str | int | float, known: set[str]) -> str:
-    if isinstance(value, bool):
-        word = str(value)
-        return next((name for name in (word, word.lower(), word.upper()) if name in known), str(int(value)))
-    text = str(value).strip()
-    whole = None if text in known else _WHOLE.fullmatch(text)
-    return text if whole is None else str(int(whole[1]))
-
-
 def _all_names(meanings: Meanings | None) -> Iterable[str]:
     if isinstance(meanings, Mapping):
         return (*meanings, *meanings.values())
@@ -149,22 +97,20 @@ def _looked_up(spelled: list[str], places: Sequence[str], meanings: Mapping[str,
 def _ids_among(spelled: Sequence[str], places: Sequence[str], names: tuple[str, ...]) -> list[int]:
     """Ids among known names: by name, and where no label is one of them, by number."""
     by_name = {name: place for place, name in enumerate(names)}
-    numbers = [_number(label) for label in spelled]
+    numbers = [number_of(label) for label in spelled]
     if not any(label in by_name for label in spelled) and None not in numbers:
         _refuse_above(numbers, places, names)
-        if not _are_unnamed(names) and any(map(_UNNAMED.fullmatch, spelled)):
+        if len(names) > 2 and set(numbers) == set(range(1, len(names))):
+            logger.warning(
+                "Label 0 (%s) does not occur, and all others do: if labels begin at 1, say so with "
+                "--label-names 1=NAME,2=NAME.",
+                names[0],
+            )
+        if not _are_unnamed(names) and any(map(is_unnamed, spelled)):
             logger.warning("Labels LABEL_0, LABEL_1, ... are taken for the ids of %s.", _listed(names))
         return numbers
     _refuse_unknown(spelled, places, by_name, names)
     return [by_name[label] for label in spelled]
-
-
-def _number(label: str) -> int | None:
-    """The id that a label is: a whole number, or `LABEL_k`."""
-    unnamed = _UNNAMED.fullmatch(label)
-    if unnamed:
-        return int(unnamed[1])
-    return int(label) if _WHOLE.fullmatch(label) else None
 
 
 def _are_unnamed(names: Sequence[str]) -> bool:
@@ -203,10 +149,10 @@ def _refuse_unknown(
     label = spelled[rows[0]]
     near = [name for name in names if _folded(name) == _folded(label)]
     hint = f" Is it {near[0]!r}? Spell it so." if near else ""
-    if _are_unnamed(names):
+    if _are_unnamed(names) and number_of(label) is None:
         hint = " Which name has which id is not known: say it with --label-names, names in the order of the ids."
     raise InputError(
-        f"{places[rows[0]]}: label {label!r} is not one of {_listed(names)}; the labels here are "
+        f"{places[rows[0]]}: label {cut(label)!r} is not one of {_listed(names)}; the labels here are "
         f"{_listed(sorted(set(spelled), key=by_number))}.{hint}",
         rows,
     )
@@ -218,7 +164,7 @@ def _folded(name: str) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_SHOWN])
+    shown = ", ".join(map(cut, names[:_SHOWN]))
     return shown if len(names) <= _SHOWN else f"{shown}, ... ({len(names)})"
 
 
@@ -229,15 +175,15 @@ def _ids_of_new_classes(
     spelled: list[str], places: Sequence[str], new_classes: bool
 ) -> tuple[list[int], tuple[str, ...] | None]:
     """Ids of labels that nothing is known of: numbers stay, names are numbered in their natural order."""
-    fraction = next((row for row, label in enumerate(spelled) if _is_fraction(label)), None)
-    if fraction is not None and all(_NUMBER.fullmatch(label) for label in spelled):
+    fraction = next((row for row, label in enumerate(spelled) if is_fraction(label)), None)
+    if fraction is not None and all(is_number(label) for label in spelled):
         raise InputError(
             f"{places[fraction]}: label {spelled[fraction]} is no whole number: these look like the targets of a "
             "regression, and only classes can be learned here. If they are classes, name them: --label-names "
             "VALUE=NAME,...",
             (fraction,),
         )
-    numbers = [_number(label) for label in spelled]
+    numbers = [number_of(label) for label in spelled]
     if None not in numbers:
         _refuse_negative(numbers, places)
         if new_classes:
@@ -248,7 +194,3 @@ def _ids_of_new_classes(
     names = tuple(sorted(Counter(spelled), key=by_number))
     by_name = {name: place for place, name in enumerate(names)}
     return [by_name[label] for label in spelled], names
-
-
-def _is_fraction(label: str) -> bool:
-    return _NUMBER.fullmatch(label) is not None and _WHOLE.fullmatch(label) is None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from itrex_sweet.data.spelling import is_number
+
 _KEPT = 64  # rows to compare with
 _MANY = 8  # lines that have as many fields as a row by chance
 _CATEGORIES = 8  # rows at least, before a column's values are taken for all that it holds
@@ -44,8 +46,8 @@ class Resemblance:
         telling = False
         for place, cell in enumerate(cells):
             column = [row[place] for row in known]
-            if column and all(map(_is_number, column)):
-                fits = _is_number(cell)
+            if column and all(map(is_number, column)):
+                fits = is_number(cell)
             elif len(column) >= _CATEGORIES and len(set(column)) <= len(column) / 2:
                 fits = cell in column
             else:
@@ -54,11 +56,3 @@ class Resemblance:
                 return False
             telling = True
         return True if telling else None
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True

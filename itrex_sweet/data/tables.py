@@ -190,14 +190,15 @@ class _Table:
         return bool(self.quotes) or self.quotes_all
 
     def _confined(self, record: _Record) -> _Record:
-        """A record whose faulty quotation mark spoils as few lines as can be.
+        """A record whose faulty quotation mark spoils as few lines as can be, and no part of a text becomes a row.
 
         A mark that is never closed, or closed lines later, covers lines that are rows of their own where the mark is a
         stray one, and parts of one text where it is not. They are taken for rows where they look like the others.
         """
-        if record.count == 1 or (record.fault is None and len(record.cells) == len(self.header) == 1):
+        if record.fault is None and (record.count == 1 or len(record.cells) == len(self.header) == 1):
             return record
-        lines = self.ahead.seen(record.count)[record.opened :]
+        count = record.count if record.fault is None else self._count_to_closing(record)
+        lines = self.ahead.seen(count)[record.opened :]
         first, *behind = [self._cells_alone(line) for line in lines if without_end(line)]
         if record.fault is None and len(record.cells) == len(self.header):
             is_stray = len(behind) + 1 >= _ENCLOSED and self._encloses_rows(record, [first, *behind])
@@ -208,9 +209,24 @@ class _Table:
         if is_stray:
             fault = record.fault or "a quotation mark opens here, and what it encloses looks like rows of their own"
             return _Record(count=record.opened + 1, opened=record.opened, fault=fault)
-        if record.fault is not None:
-            record.fault += f"; {record.count} lines are left out"
+        if record.fault is not None and count > 1:
+            record.fault += f"; {count} lines are left out"
+        record.count = count
         return record
+
+    def _count_to_closing(self, record: _Record) -> int:
+        """Lines of a faulty record up to the one with the mark that its own, not paired, wait for, if there is one."""
+        lines = self.ahead.seen(record.count)[record.opened :]
+        if sum(line.count(QUOTE) for line in lines) % 2 == 0:
+            return record.count
+        count, length = record.count, 0
+        while (line := self.ahead[count]) is not None and length <= LONGEST_LINE:
+            count += 1
+            length += len(line)
+            if line.count(QUOTE) % 2:
+                opens = any(cell.startswith(QUOTE) for cell in self._cells_alone(line))
+                return record.count if opens else count
+        return record.count
 
     def _encloses_rows(self, record: _Record, alone: list[list[str]]) -> bool:
         """Whether each line of a quoted record looks like a row; a doubled mark inside shows that it is meant as is."""
