@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from itrex_sweet.data import file_lines, standard_input, stream_lines
+from itrex_sweet.data import STDIN, file_lines, standard_input, stream_lines
 from itrex_sweet.errors import InputError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _compared(artifact: Artifact, source: str) -> Drift:
 
 def _answers(source: str, places: list[str]) -> Iterator[Mapping[str, Any]]:
     """Answers as `itrex-sweet predict` writes them; notes the place of each."""
-    lines = stream_lines(standard_input(), "<stdin>", "jsonl") if source == "-" else file_lines(Path(source), "jsonl")
+    lines = stream_lines(standard_input(), STDIN, "jsonl") if source == "-" else file_lines(Path(source), "jsonl")
     for line in lines:
         if line.problem is not None:
             raise InputError(f"{line.place}: {line.problem}, as itrex-sweet predict writes one per line")

@@ -16,6 +16,7 @@ from typing import Any
 from itrex_sweet.commands import options
 from itrex_sweet.data import (
     FORMATS,
+    STDIN,
     TextRow,
     batches,
     is_readable,
@@ -104,8 +105,8 @@ def _rows(args: argparse.Namespace, sources: list[str]) -> Iterator[TextRow]:
     """Texts of all sources; a source that breaks off counts as one more bad row."""
     for name in sources:
         try:
-            source = standard_input() if name == "-" else name
-            yield from read_text_rows(source, args.format, args.text_column, args.pair_column)
+            source, shown = (standard_input(), STDIN) if name == "-" else (name, None)
+            yield from read_text_rows(source, args.format, args.text_column, args.pair_column, name=shown)
         except InputError as error:
             yield TextRow(name, None, str(error), {})
 

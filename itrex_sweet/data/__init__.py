@@ -4,11 +4,12 @@ from itrex_sweet.data.arrivals import batches
 from itrex_sweet.data.columns import Text
 from itrex_sweet.data.files import FORMATS, file_lines, stream_lines
 from itrex_sweet.data.labels import label_ids
-from itrex_sweet.data.lines import is_readable, standard_input, waits_for_texts
+from itrex_sweet.data.lines import STDIN, is_readable, standard_input, waits_for_texts
 from itrex_sweet.data.rows import Rows, TextRow, read_rows, read_text_rows, read_texts
 
 __all__ = [
     "FORMATS",
+    "STDIN",
     "Rows",
     "Text",
     "TextRow",

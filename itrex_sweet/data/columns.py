@@ -121,7 +121,7 @@ class ColumnChoice:
         Raises:
             ConfigError: it is the first, and has no column that could be meant.
         """
-        names = tuple(map(str, record))
+        names = tuple(record)
         columns = self._of_names.get(names)
         if columns is None:
             try:

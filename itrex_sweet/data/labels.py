@@ -98,7 +98,7 @@ def _ids_among(spelled: Sequence[str], places: Sequence[str], names: tuple[str, 
     """Ids among known names: by name, and where no label is one of them, by number."""
     by_name = {name: place for place, name in enumerate(names)}
     numbers = [number_of(label) for label in spelled]
-    if not any(label in by_name for label in spelled) and None not in numbers:
+    if None not in numbers and (_are_unnamed(names) or not any(label in by_name for label in spelled)):
         _refuse_above(numbers, places, names)
         if len(names) > 2 and set(numbers) == set(range(1, len(names))):
             logger.warning(

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, TextIO
 
 from itrex_sweet.errors import InputError
 
+STDIN = "<stdin>"
 LONGEST_LINE = 1 << 24  # characters; a bound on memory, far above what a text holds
 
 # First bytes of files that are no UTF-8 text → what they are, and what to do.
@@ -62,7 +63,7 @@ def standard_input() -> TextIO:
         InputError: it is closed, or does not hold UTF-8 text.
     """
     if sys.stdin is None:
-        raise InputError("<stdin> is closed: name a file, or pipe texts in.")
+        raise InputError(f"{STDIN} is closed: name a file, or pipe texts in.")
     try:
         # A reader of its own: the interpreter ends badly while a thread waits in that of `sys.stdin`.
         stream = _Patient(sys.stdin.fileno(), "rb", closefd=False)
@@ -70,7 +71,7 @@ def standard_input() -> TextIO:
         stream = getattr(sys.stdin, "buffer", None)
         if stream is None:
             return sys.stdin
-    return as_text(stream, getattr(sys.stdin, "name", "<stdin>"))
+    return as_text(stream, STDIN)
 
 
 class _Patient(io.FileIO):
@@ -136,11 +137,14 @@ def physical_lines(stream: Iterable[str], name: str) -> Iterator[str]:
 
 
 def _split(piece: str) -> Iterator[str]:
+    if "\r" not in piece and piece.find("\n") in (-1, len(piece) - 1):
+        yield piece  # the usual case
+        return
     start = 0
     for end in _LINE_END.finditer(piece):
         yield piece[start : end.end()]
         start = end.end()
-    if start < len(piece) or not piece:
+    if start < len(piece):
         yield piece[start:]
 
 

@@ -172,6 +172,8 @@ def read_text_rows(
     format: str | None = None,
     text_column: str | None = None,
     pair_column: str | None = None,
+    *,
+    name: str | None = None,
 ) -> Iterator[TextRow]:
     """Yields texts one by one, as they come, and in place of a bad row what is wrong with it.
 
@@ -179,6 +181,7 @@ def read_text_rows(
         source: a file, or an open text stream such as standard input.
         format: `"text"` (one text per line), `"jsonl"`, `"csv"` or `"tsv"`; by the file's suffix, else text.
         text_column, pair_column: as in `read_rows`; of JSON, each record may have others.
+        name: of a stream, for messages; its own if absent.
 
     Raises:
         InputError: the file is not there or cannot be read at all.
@@ -190,7 +193,7 @@ def read_text_rows(
         format, described = format_of(Path(source), format), str(source)
         lines = file_lines(Path(source), format)
     else:
-        format, described = format or "text", str(getattr(source, "name", "stream"))
+        format, described = format or "text", name or str(getattr(source, "name", "stream"))
         lines = stream_lines(source, described, format)
     choice = ColumnChoice(described, text_column, pair_column, None)
     for line in lines:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
 from itrex_sweet.data.line import Line
 from itrex_sweet.data.lines import LONGEST_LINE, without_end
+from itrex_sweet.data.quoting import QUOTE, Ahead, Record, scanned
 from itrex_sweet.data.resemblance import Resemblance
 from itrex_sweet.errors import InputError
 
-QUOTE = '"'
 _SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
-_NEVER_CLOSED = "unexpected end of data: a quotation mark opens here and is never closed"
 _ENCLOSED = 4  # lines that look like rows, from which on a text in proper quotes is doubted
 _LOOKED_AT = 200  # of those lines
 _MOSTLY = 0.8  # share of the lines behind a quotation mark that must look like rows for the mark to be a stray one
@@ -30,50 +28,6 @@ def tsv_records(lines: Iterable[str], source: str) -> Iterator[Line]:
     return _Table(lines, source, "\t", may_be_bare=True).records()
 
 
-class _Ahead:
-    """Lines, some of which have been looked at before they are taken."""
-
-    def __init__(self, lines: Iterable[str]):
-        self._lines = iter(lines)
-        self._seen: list[str] = []
-        self.number = 1  # of the next line
-
-    def __getitem__(self, offset: int) -> str | None:
-        while len(self._seen) <= offset:
-            line = next(self._lines, None)
-            if line is None:
-                return None
-            self._seen.append(line)
-        return self._seen[offset]
-
-    def take(self, count: int) -> list[str]:
-        taken, self._seen = self._seen[:count], self._seen[count:]
-        self.number += len(taken)
-        return taken
-
-    def seen(self, count: int) -> list[str]:
-        return self._seen[:count]
-
-
-@dataclass
-class _Record:
-    """One record as quotation marks divide it.
-
-    Args:
-        cells: its fields.
-        count: physical lines that it covers.
-        opened: line, from the record's first, on which the field with a fault is opened.
-        fault: what is wrong with the quotation marks, if anything.
-        needed: whether a quoted field holds what must be quoted: a separator, a line end, a mark, or nothing.
-    """
-
-    cells: list[str] = field(default_factory=list)
-    count: int = 1
-    opened: int = 0
-    fault: str | None = None
-    needed: bool = False
-
-
 class _Table:
     """A reader of one file.
 
@@ -86,7 +40,7 @@ class _Table:
 
     def __init__(self, lines: Iterable[str], source: str, separator: str, may_be_bare: bool):
         self.source, self.separator, self.may_be_bare = source, separator, may_be_bare
-        self.ahead = _Ahead(lines)
+        self.ahead = Ahead(lines)
         self.header: list[str] = []
         self.rows = Resemblance()
         self.quotes: bool | None = None if may_be_bare else True  # `None` until a record has shown it
@@ -112,10 +66,10 @@ class _Table:
     # ------------------------------------------------------------------ the header
 
     def _read_header(self) -> None:
-        here, record = self._here(), self._scan()
+        here, record = self._here(), scanned(self.ahead, self.separator, len(self.header))
         bare = without_end(self.ahead[0] or "").split(self.separator)
         if self.may_be_bare and (record.fault is not None or record.count > 1):
-            record = _Record(bare)
+            record = Record(bare)
         if record.fault is not None:
             raise InputError(f"{here}: {record.fault}, in the header.")
         self.quotes_all = all(cell.startswith(QUOTE) for cell in bare)
@@ -149,13 +103,13 @@ class _Table:
     def _next_record(self, line: str) -> Line:
         bare = self._cells_alone(line)
         if self.quotes is False or QUOTE not in line or not any(cell.startswith(QUOTE) for cell in bare):
-            return self._line(_Record(bare))
-        record = self._scan()
+            return self._line(Record(bare))
+        record = scanned(self.ahead, self.separator, len(self.header))
         if self.may_be_bare and not self._is_quoted(record, bare):
-            return self._line(_Record(bare))
+            return self._line(Record(bare))
         return self._line(self._confined(record))
 
-    def _line(self, record: _Record) -> Line:
+    def _line(self, record: Record) -> Line:
         """Takes a record's lines, and gives it or what is wrong with it."""
         place = self._here(record.opened if record.fault is not None else 0)
         text = "".join(self.ahead.take(record.count))
@@ -168,7 +122,7 @@ class _Table:
         self.rows.note(record.cells)
         return Line(place, dict(zip(self.header, record.cells, strict=True)))
 
-    def _is_quoted(self, record: _Record, bare: list[str]) -> bool:
+    def _is_quoted(self, record: Record, bare: list[str]) -> bool:
         """Whether a TSV's record with a field that begins with a quotation mark is a quoted one.
 
         It is not where the marks do not pair up. It is where only so it has the header's number of fields, or where a
@@ -189,7 +143,7 @@ class _Table:
             self.quotes = True
         return bool(self.quotes) or self.quotes_all
 
-    def _confined(self, record: _Record) -> _Record:
+    def _confined(self, record: Record) -> Record:
         """A record whose faulty quotation mark spoils as few lines as can be, and no part of a text becomes a row.
 
         A mark that is never closed, or closed lines later, covers lines that are rows of their own where the mark is a
@@ -208,13 +162,13 @@ class _Table:
             is_stray = True  # the marks pair up on the line itself
         if is_stray:
             fault = record.fault or "a quotation mark opens here, and what it encloses looks like rows of their own"
-            return _Record(count=record.opened + 1, opened=record.opened, fault=fault)
+            return Record(count=record.opened + 1, opened=record.opened, fault=fault)
         if record.fault is not None and count > 1:
             record.fault += f"; {count} lines are left out"
         record.count = count
         return record
 
-    def _count_to_closing(self, record: _Record) -> int:
+    def _count_to_closing(self, record: Record) -> int:
         """Lines of a faulty record up to the one with the mark that its own, not paired, wait for, if there is one."""
         lines = self.ahead.seen(record.count)[record.opened :]
         if sum(line.count(QUOTE) for line in lines) % 2 == 0:
@@ -228,7 +182,7 @@ class _Table:
                 return record.count if opens else count
         return record.count
 
-    def _encloses_rows(self, record: _Record, alone: list[list[str]]) -> bool:
+    def _encloses_rows(self, record: Record, alone: list[list[str]]) -> bool:
         """Whether each line of a quoted record looks like a row; a doubled mark inside shows that it is meant as is."""
         is_meant = any(QUOTE in cell for cell in record.cells)
         return not is_meant and self.rows.all_alike(alone, len(self.header), record.cells)
@@ -240,58 +194,3 @@ class _Table:
     def _cells_alone(self, line: str) -> list[str]:
         """Fields of a physical line, as if no quotation mark before it were open."""
         return without_end(line).split(self.separator)
-
-    # ------------------------------------------------------------------ quotation marks
-
-    def _scan(self) -> _Record:
-        """The next record as its quotation marks divide it, to where a faulty field probably ends."""
-        record, offset, place = _Record(), 0, 0
-        line = self.ahead[0] or ""
-        while True:
-            if line[place : place + 1] != QUOTE:
-                end = line.find(self.separator, place)
-                record.cells.append(without_end(line[place:]) if end < 0 else line[place:end])
-            else:
-                cell, last, end, fault = self._scan_quoted(offset, place + 1, len(record.cells) + 1)
-                if record.fault is None and fault is not None:
-                    record.opened, record.fault = offset, fault
-                offset = last
-                record.count = offset + 1
-                line = self.ahead[offset] or ""
-                record.cells.append(cell)
-                record.needed |= not cell or any(part in cell for part in (QUOTE, self.separator, "\n", "\r"))
-                if line[end : end + 1] != self.separator:
-                    return record
-            if end < 0:
-                return record
-            place = end + 1
-
-    def _scan_quoted(self, offset: int, place: int, column: int) -> tuple[str, int, int, str | None]:
-        """A quoted field from behind its opening mark: its text, the line and place behind it, and what is wrong.
-
-        Once a mark was out of place, the field goes on to one that ends a field of its column (from 1).
-        """
-        is_last = column == len(self.header)
-        parts: list[str] = []
-        fault, length = None, 0
-        closing: tuple[str, ...] = ("", self.separator, "\r", "\n")
-        line = self.ahead[offset] or ""
-        start = place
-        while True:
-            mark = line.find(QUOTE, place)
-            if mark < 0:
-                parts.append(line[start:])
-                length += len(line)
-                following = self.ahead[offset + 1] if length <= LONGEST_LINE else None
-                if following is None:
-                    return "", offset, len(line), fault or _NEVER_CLOSED
-                line, offset, start, place = following, offset + 1, 0, 0
-            elif line[mark + 1 : mark + 2] == QUOTE:
-                place = mark + 2
-            elif line[mark + 1 : mark + 2] in closing:
-                parts.append(line[start:mark])
-                return "".join(parts).replace(QUOTE * 2, QUOTE), offset, mark + 1, fault
-            else:
-                closing = ("", "\r", "\n") if is_last else (self.separator,)
-                fault = "a quotation mark inside a field that opens here is not doubled"
-                place = mark + 1
