@@ -108,7 +108,7 @@ def as_text(stream: BinaryIO, name: str) -> TextIO:
     for magic, is_what in _FOREIGN.items():
         if head.startswith(magic):
             raise InputError(f"{name} is {is_what}.")
-    return io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    return io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def physical_lines(stream: Iterable[str], name: str) -> Iterator[str]:

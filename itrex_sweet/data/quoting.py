@@ -62,13 +62,12 @@ class Record:
     needed: bool = False
 
 
-def scanned(ahead: Ahead, separator: str, columns: int) -> Record:
+def scanned(ahead: Ahead, separator: str) -> Record:
     """The next record as its quotation marks divide it, to where a faulty field probably ends.
 
     Args:
         ahead: lines, of which none are taken.
         separator: between fields.
-        columns: of the header; 0 for the header itself.
     """
     record, offset, place = Record(), 0, 0
     line = ahead[0] or ""
@@ -77,7 +76,7 @@ def scanned(ahead: Ahead, separator: str, columns: int) -> Record:
             end = line.find(separator, place)
             record.cells.append(without_end(line[place:]) if end < 0 else line[place:end])
         else:
-            cell, last, end, fault = _quoted(ahead, separator, offset, place + 1, len(record.cells) + 1 == columns)
+            cell, last, end, fault = _quoted(ahead, separator, offset, place + 1)
             if record.fault is None and fault is not None:
                 record.opened, record.fault = offset, fault
             offset = last
@@ -92,14 +91,10 @@ def scanned(ahead: Ahead, separator: str, columns: int) -> Record:
         place = end + 1
 
 
-def _quoted(ahead: Ahead, separator: str, offset: int, place: int, is_last: bool) -> tuple[str, int, int, str | None]:
-    """A quoted field from behind its opening mark: its text, the line and place behind it, and what is wrong.
-
-    Once a mark was out of place, the field goes on to one that ends a field of its column (from 1).
-    """
+def _quoted(ahead: Ahead, separator: str, offset: int, place: int) -> tuple[str, int, int, str | None]:
+    """A quoted field from behind its opening mark: its text, the line and place behind it, and what is wrong."""
     parts: list[str] = []
     fault, length = None, 0
-    closing: tuple[str, ...] = ("", separator, "\r", "\n")
     line = ahead[offset] or ""
     start = place
     while True:
@@ -113,10 +108,9 @@ def _quoted(ahead: Ahead, separator: str, offset: int, place: int, is_last: bool
             line, offset, start, place = following, offset + 1, 0, 0
         elif line[mark + 1 : mark + 2] == QUOTE:
             place = mark + 2
-        elif line[mark + 1 : mark + 2] in closing:
+        elif line[mark + 1 : mark + 2] in ("", separator, "\r", "\n"):
             parts.append(line[start:mark])
             return "".join(parts).replace(QUOTE * 2, QUOTE), offset, mark + 1, fault
         else:
-            closing = ("", "\r", "\n") if is_last else (separator,)
             fault = "a quotation mark inside a field that opens here is not doubled"
             place = mark + 1

@@ -66,7 +66,7 @@ class _Table:
     # ------------------------------------------------------------------ the header
 
     def _read_header(self) -> None:
-        here, record = self._here(), scanned(self.ahead, self.separator, len(self.header))
+        here, record = self._here(), scanned(self.ahead, self.separator)
         bare = without_end(self.ahead[0] or "").split(self.separator)
         if self.may_be_bare and (record.fault is not None or record.count > 1):
             record = Record(bare)
@@ -104,7 +104,7 @@ class _Table:
         bare = self._cells_alone(line)
         if self.quotes is False or QUOTE not in line or not any(cell.startswith(QUOTE) for cell in bare):
             return self._line(Record(bare))
-        record = scanned(self.ahead, self.separator, len(self.header))
+        record = scanned(self.ahead, self.separator)
         if self.may_be_bare and not self._is_quoted(record, bare):
             return self._line(Record(bare))
         return self._line(self._confined(record))
