@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,9 +39,6 @@ from itrex_sweet.errors import ArtifactError, ConfigError
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig
-
-
-_UNNAMED_LABEL = re.compile(r"LABEL_\d+")
 
 
 @dataclass(frozen=True)
@@ -109,11 +105,6 @@ class Artifact:
         """Names of the labels, by id."""
         by_id = self.config.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"}
         return tuple(str(by_id[key]) for key in sorted(by_id, key=int))
-
-    @property
-    def given_label_names(self) -> tuple[str, ...] | None:
-        """The same, or `None` where they are the numbers that transformers puts for want of names."""
-        return None if all(map(_UNNAMED_LABEL.fullmatch, self.label_names)) else self.label_names
 
     def model_config(self) -> PretrainedConfig:
         """`config.json` as transformers' object, its defaults standing for fields that are absent.

@@ -4,6 +4,7 @@ answered, and with what probability."""
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -88,7 +89,7 @@ def drift(artifact: Artifact, predictions: Iterable[Mapping[str, Any]]) -> Drift
         raise ArtifactError(
             f"{artifact.directory} holds no calibration to compare traffic with: itrex-sweet calibrate writes one."
         )
-    rows = [row for row in predictions if not row.get("error")]
+    rows = {number: row for number, row in enumerate(predictions) if not _has_error(row)}
     if len(rows) < LEAST_ROWS:
         raise InputError(f"{len(rows)} answers say little about traffic: gather at least {LEAST_ROWS}.")
     before = np.asarray(reference["rows"], dtype=np.float64)
@@ -115,23 +116,41 @@ def _counted(
     return counts
 
 
+def _has_error(row: Any) -> bool:
+    return isinstance(row, Mapping) and bool(row.get("error"))
+
+
 def _read(
-    rows: Sequence[Mapping[str, Any]], label_names: Sequence[str], exits: Sequence[int]
+    rows: Mapping[int, Any], label_names: Sequence[str], exits: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Label ids, places of exits and probabilities of answers."""
+    """Label ids, places of exits and probabilities of answers.
+
+    Args:
+        rows: answers by their number among all that were given.
+    """
     label_ids, places = ({value: place for place, value in enumerate(known)} for known in (label_names, exits))
-    for number, row in enumerate(rows):
-        if row.get("label") not in label_ids or row.get("exit_layer") not in places or row.get("score") is None:
+    for number, row in rows.items():
+        if not (
+            isinstance(row, Mapping)
+            and _is_among(row.get("label"), label_ids, str)
+            and _is_among(row.get("exit_layer"), places, int)
+            and isinstance(row.get("score"), (int, float))
+            and 0.0 <= row["score"] <= 1.0
+        ):
             raise InputError(
-                f"row {number} is no answer of this model: {dict(row)}. Needed are label (of "
-                f"{', '.join(label_names)}), exit_layer (of {', '.join(map(str, exits))}) and score.",
+                f"row {number} is no answer of this model: {reprlib.repr(row)}. Needed are label (of "
+                f"{', '.join(label_names)}), exit_layer (of {', '.join(map(str, exits))}) and score, in [0, 1].",
                 (number,),
             )
     return (
-        np.array([label_ids[row["label"]] for row in rows]),
-        np.array([places[row["exit_layer"]] for row in rows]),
-        np.array([row["score"] for row in rows], dtype=np.float64),
+        np.array([label_ids[row["label"]] for row in rows.values()]),
+        np.array([places[row["exit_layer"]] for row in rows.values()]),
+        np.array([row["score"] for row in rows.values()], dtype=np.float64),
     )
+
+
+def _is_among(value: Any, known: Mapping[Any, int], kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and value in known
 
 
 def _stability(before: np.ndarray, now: np.ndarray, axis: int) -> tuple[float, float]:

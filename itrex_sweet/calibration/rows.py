@@ -11,7 +11,7 @@ import numpy as np
 
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.artifact.fingerprints import REPORTING, TRAINING, Fingerprints
-from itrex_sweet.data import Rows, read_rows
+from itrex_sweet.data import Rows, label_ids, read_rows
 from itrex_sweet.errors import ConfigError, InputError
 from itrex_sweet.modeling import SweetModelForSequenceClassification
 from itrex_sweet.runtime.ragged import TokenBatch
@@ -115,8 +115,8 @@ def _read(
     if isinstance(source, Rows):
         rows = source
     elif isinstance(source, (str, os.PathLike)) or hasattr(source, "column_names"):
-        rows = read_rows(source, label_names=model.artifact.given_label_names, **columns)
-    elif isinstance(source, Sequence):
+        rows = read_rows(source, label_names=model.artifact.label_names, **columns)
+    elif isinstance(source, Sequence) and not isinstance(source, (bytes, bytearray)):
         rows = Rows(list(source), source="the calibration texts")
     else:
         raise ConfigError(
@@ -125,8 +125,10 @@ def _read(
         )
     if not len(rows):
         raise InputError(f"{rows.source or 'the calibration data'} has no rows.")
-    labels = None if rows.labels is None else np.asarray(rows.labels, dtype=np.int64)
-    return model.read(rows.texts, max_length), labels, rows.source
+    labels = rows.labels
+    if labels is not None and rows.label_names is not None:
+        labels = _in_terms_of(model, labels, rows.source, rows.label_names)
+    return model.read(rows.texts, max_length), None if labels is None else np.asarray(labels, np.int64), rows.source
 
 
 def _tokenized(model: SweetModelForSequenceClassification, dataset: Any) -> tuple[TokenBatch, np.ndarray | None, str]:
@@ -141,6 +143,22 @@ def _tokenized(model: SweetModelForSequenceClassification, dataset: Any) -> tupl
                 for row, mask in zip(rows, masks, strict=True)
             ]
     label_column = next((name for name in ("label", "labels") if name in dataset.column_names), None)
-    labels = None if label_column is None else np.asarray(dataset[label_column], dtype=np.int64)
+    name = "the calibration data set"
+    labels = None
+    if label_column is not None:
+        meanings = getattr(dataset.features.get(label_column), "names", None)
+        labels = np.asarray(_in_terms_of(model, list(dataset[label_column]), name, meanings), dtype=np.int64)
     batch = TokenBatch.from_rows(kept[_TOKENS], kept.get("token_type_ids"), model.backend.uncounted_token)
-    return batch, labels, "the calibration data set"
+    return batch, labels, name
+
+
+def _in_terms_of(
+    model: SweetModelForSequenceClassification, labels: Sequence[Any], source: str, meanings: Sequence[str] | None
+) -> list[int]:
+    """The model's ids of labels, met by name where they have names.
+
+    Raises:
+        InputError: the model does not have them.
+    """
+    places = [f"{source}, row {row}" for row in range(len(labels))]
+    return label_ids(labels, places, model.artifact.label_names, meanings)[0]

@@ -203,7 +203,7 @@ def _rows(
     from itrex_sweet.runtime.ragged import TokenBatch
 
     if args.data is not None:
-        rows = read_rows(args.data, None, args.text_column, args.pair_column, "label", args.rows, require_labels=False)
+        rows = read_rows(args.data, None, args.text_column, args.pair_column, None, args.rows)
         return model.read(rows.texts, args.max_length), rows.source
     random = np.random.default_rng(0)
     longest = min(model.backend.max_tokens or 512, args.max_length or 512)

@@ -94,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
         text_column=args.text_column,
         pair_column=args.pair_column,
         label_column=args.label_column,
+        label_meanings=args.label_names,
     )
     written = calibration.write(model.artifact, args.output)
     if args.plot is not None:

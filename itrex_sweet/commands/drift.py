@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from itrex_sweet.data import STDIN, file_lines, standard_input, stream_lines
 from itrex_sweet.errors import InputError
+
+if TYPE_CHECKING:
+    from itrex_sweet.artifact import Artifact
+    from itrex_sweet.calibration.drift import Drift
 
 SUMMARY = "whether live traffic still looks like the calibration rows"
 
@@ -30,10 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compares and prints; 3 where something moved."""
     from itrex_sweet.artifact import open_artifact
-    from itrex_sweet.calibration.drift import drift
     from itrex_sweet.hub import fetch
 
-    found = drift(open_artifact(fetch(args.directory), weights=False), _predictions(args.predictions))
+    found = _compared(open_artifact(fetch(args.directory), weights=False), args.predictions)
     if args.json:
         print(json.dumps(found.to_dict(), indent=2))
     else:
@@ -48,21 +52,29 @@ def run(args: argparse.Namespace) -> int:
     return 0 if found.verdict == "stable" else MOVED
 
 
-def _predictions(source: str) -> Iterator[dict[str, Any]]:
+def _compared(artifact: Artifact, source: str) -> Drift:
+    """Compares the answers in a file; one that is none is named by its line.
+
+    Raises:
+        InputError: the file cannot be read, or does not hold answers of this model.
+        ArtifactError: the artifact was not calibrated.
+    """
+    from itrex_sweet.calibration.drift import drift
+
+    places: list[str] = []
     try:
-        with sys.stdin if source == "-" else open(source, encoding="utf-8") as stream:
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    yield _row(line, number, source)
-    except OSError as error:
-        raise InputError(f"{source} cannot be read ({error}).") from error
+        return drift(artifact, _answers(source, places))
+    except InputError as error:
+        if not error.rows or error.rows[0] >= len(places):
+            raise
+        raise InputError(f"{places[error.rows[0]]}: {error}", error.rows) from error
 
 
-def _row(line: str, number: int, source: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        row = None
-    if not isinstance(row, dict):
-        raise InputError(f"line {number} of {source} is no JSON object, as itrex-sweet predict writes them.", (number,))
-    return row
+def _answers(source: str, places: list[str]) -> Iterator[Mapping[str, Any]]:
+    """Answers as `itrex-sweet predict` writes them; notes the place of each."""
+    lines = stream_lines(standard_input(), STDIN, "jsonl") if source == "-" else file_lines(Path(source), "jsonl")
+    for line in lines:
+        if line.problem is not None:
+            raise InputError(f"{line.place}: {line.problem}, as itrex-sweet predict writes one per line")
+        places.append(line.place)
+        yield line.record

@@ -178,7 +178,7 @@ def labelled_rows(args: argparse.Namespace, source: str, split: str | None, name
     Args:
         source: a file or a `datasets` name.
         split: of a `datasets` name.
-        names: label names by id, where they are known.
+        names: label names by id; `None` where the data itself says what labels a new model learns.
     """
     return read_rows(
         source,
@@ -188,7 +188,9 @@ def labelled_rows(args: argparse.Namespace, source: str, split: str | None, name
         args.label_column,
         args.limit,
         label_names=names,
+        label_meanings=args.label_names,
         require_labels=True,
+        new_classes=names is None,
         dataset_config=args.dataset_config,
     )
 
@@ -227,8 +229,8 @@ def _short_names(directories: list[str]) -> dict[str, str]:
     return {last[name] if unique else name: name for name in last}
 
 
-def _same_labels(artifacts: dict[str, Artifact]) -> tuple[str, ...] | None:
-    """Names of the labels, by id, that all artifacts share; `None` where they have only numbers.
+def _same_labels(artifacts: dict[str, Artifact]) -> tuple[str, ...]:
+    """Names of the labels, by id, that all artifacts share.
 
     Raises:
         ConfigError: they do not share them.
@@ -237,4 +239,4 @@ def _same_labels(artifacts: dict[str, Artifact]) -> tuple[str, ...] | None:
     if len(set(labels.values())) > 1:
         listed = "; ".join(f"{name}: {', '.join(found)}" for name, found in labels.items())
         raise ConfigError(f"the artifacts have different labels, so they do not compare. {listed}")
-    return next(iter(artifacts.values())).given_label_names
+    return next(iter(labels.values()))

@@ -18,6 +18,11 @@ def count(text: str) -> int:
     return _at_least(0, text)
 
 
+def positive_or_all(text: str) -> int | str:
+    """A whole number from 1, or `all`."""
+    return text if text == "all" else positive(text)
+
+
 def share(text: str) -> float:
     """A number in [0, 1]."""
     try:
@@ -69,6 +74,18 @@ def whole_numbers(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, nor several separated by commas") from None
 
 
+def label_names(text: str) -> tuple[str, ...] | dict[str, str]:
+    """`negative,positive`, the names of 0 and 1, or `1=negative,2=positive`: one for each value."""
+    parts = [part.strip() for part in text.split(",")]
+    pairs = [tuple(map(str.strip, part.split("=", 1))) for part in parts if "=" in part]
+    if len(parts) < 2 or not all(parts) or (pairs and len(pairs) < len(parts)) or not all(map(all, pairs)):
+        raise argparse.ArgumentTypeError(f"{text!r}: give NAME,NAME,... or VALUE=NAME,VALUE=NAME,...")
+    keys = [value for value, _ in pairs] or parts
+    if len(set(keys)) < len(keys):
+        raise argparse.ArgumentTypeError(f"{text!r}: {next(key for key in keys if keys.count(key) > 1)} comes twice")
+    return dict(pairs) if pairs else tuple(parts)
+
+
 def add_running(parser: argparse.ArgumentParser) -> None:
     """How a model is run: `--threshold`, `--batch-size`, `--backend`, `--dtype`."""
     group = parser.add_argument_group("running")
@@ -115,6 +132,12 @@ def add_columns(parser: argparse.ArgumentParser, labels: bool = True) -> None:
     group.add_argument("--pair-column", metavar="NAME", help="of the second text of a pair")
     if labels:
         group.add_argument("--label-column", default="label", metavar="NAME", help="(default: label)")
+        group.add_argument(
+            "--label-names",
+            type=label_names,
+            metavar="NAMES",
+            help="that the data's labels stand for: NAME,NAME,... of 0, 1, ..., or VALUE=NAME,VALUE=NAME,...",
+        )
 
 
 def _at_least(least: int, text: str) -> int:

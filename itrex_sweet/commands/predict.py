@@ -1,25 +1,37 @@
 """Classify texts: one JSON object per text on standard output, in order, as answers come.
 
-Each holds `label`, `score`, `exit_layer` and `stopped_by`, or `error` where a text could not be answered; the others
-are answered all the same, and the exit status is then 1."""
+Each holds `label`, `score`, `exit_layer` and `stopped_by`, and with --top-k `labels`; or `error` where a text could not
+be answered; the others are answered all the same, and the exit status is then 1. A text that comes through a pipe is
+answered when it comes; texts that have come meanwhile, and those of a file, are answered in batches."""
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from itrex_sweet.commands import options
-from itrex_sweet.data import FORMATS, Text, read_texts, standard_input
+from itrex_sweet.data import (
+    FORMATS,
+    STDIN,
+    TextRow,
+    batches,
+    is_readable,
+    read_text_rows,
+    standard_input,
+    waits_for_texts,
+)
 from itrex_sweet.errors import InputError
 
 SUMMARY = "classify texts from files or standard input"
 
 _BATCHES_PER_CHUNK = 8
+
+# What JSON leaves as it is, and what many readers take for the end of a line.
+_LINE_ENDS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,62 +53,76 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="truncate",
         help="what to do with longer texts: cut them with a warning, or give an error (default: truncate)",
     )
-    parser.add_argument("--echo", action="store_true", help="repeat each text beside its answer")
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--top-k",
+        type=options.positive_or_all,
+        metavar="K",
+        help="give the K most probable labels with their scores as well, or all",
+    )
+    output.add_argument(
+        "--probabilities", action="store_const", const="all", dest="top_k", help="of all labels: --top-k all"
+    )
+    output.add_argument("--echo", action="store_true", help="repeat each text, and its column id, beside its answer")
 
 
 def run(args: argparse.Namespace) -> int:
     """Answers every text; 1 if some could not be."""
     sources = args.files or ["-"]
     for name in sources:
-        if name != "-" and not Path(name).is_file():
-            raise InputError(f"{name}: no such file.")
+        if name != "-" and not is_readable(Path(name)):
+            raise InputError(f"{name}: {'a folder, not a file' if Path(name).is_dir() else 'no such file'}.")
 
     from itrex_sweet.modeling import SweetModelForSequenceClassification
 
     model = SweetModelForSequenceClassification.from_pretrained(
         args.directory, backend=args.backend, dtype=args.dtype, threshold=args.threshold, batch_size=args.batch_size
     )
-    # Someone who types wants each answer at once; anything else is faster in batches.
-    typed = "-" in sources and sys.stdin.isatty()
-    size = 1 if typed else args.batch_size if args.deadline_ms else _BATCHES_PER_CHUNK * args.batch_size
-    stopping = dict(quality=args.quality, max_exit=args.max_exit, deadline_ms=args.deadline_ms)
+    size = args.batch_size if args.deadline_ms else _BATCHES_PER_CHUNK * args.batch_size
+    settings = dict(quality=args.quality, max_exit=args.max_exit, deadline_ms=args.deadline_ms)
+    settings |= dict(max_length=args.max_length, overlong=args.overlong)
+    if args.top_k is not None:
+        settings["top_k"] = args.top_k
     total = failed = 0
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(encoding="utf-8")
-    for chunk in _chunks(_texts(args, sources), size):
-        good = [text for text, problem in chunk if problem is None]
-        answers = iter(
-            model.predict(good, max_length=args.max_length, overlong=args.overlong, errors="mark", **stopping)
-            if good
-            else []
-        )
-        total += len(chunk)
-        for text, problem in chunk:
-            answer = _answer(next(answers)) if problem is None else {"error": problem}
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+    live = any(waits_for_texts(sys.stdin) if name == "-" else not Path(name).is_file() for name in sources)
+    for batch in batches(_rows(args, sources), size, live):
+        good = [row.text for row in batch if row.problem is None]
+        predictions = iter(model.predict(good, errors="mark", **settings) if good else [])
+        for row in batch:
+            answer = _answer(row, None if row.problem is not None else next(predictions))
             failed += "error" in answer
-            echoed = {"text": text} if args.echo else {}
-            print(json.dumps({**echoed, **answer}, ensure_ascii=False))
+            print(_as_json({**_echoed(row), **answer} if args.echo else answer))
+        total += len(batch)
         sys.stdout.flush()
     if failed:
         print(f"{failed} of {total} texts got no answer; their lines say why.", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _texts(args: argparse.Namespace, sources: list[str]) -> Iterator[tuple[Text | None, str | None]]:
+def _rows(args: argparse.Namespace, sources: list[str]) -> Iterator[TextRow]:
     """Texts of all sources; a source that breaks off counts as one more bad row."""
     for name in sources:
-        source = standard_input() if name == "-" else name
         try:
-            yield from read_texts(source, args.format, args.text_column, args.pair_column)
+            source, shown = (standard_input(), STDIN) if name == "-" else (name, None)
+            yield from read_text_rows(source, args.format, args.text_column, args.pair_column, name=shown)
         except InputError as error:
-            yield None, str(error)
+            yield TextRow(name, None, str(error), {})
 
 
-def _answer(prediction: dict[str, Any]) -> dict[str, Any]:
-    return {"error": prediction["error"]} if "error" in prediction else prediction
+def _answer(row: TextRow, prediction: dict[str, Any] | None) -> dict[str, Any]:
+    """What is printed of a prediction; of one that failed, why and of which line."""
+    if prediction is None:
+        return {"error": row.problem}
+    return {"error": f"{row.place}: {prediction['error']}"} if "error" in prediction else prediction
 
 
-def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    remaining = iter(items)
-    while chunk := list(itertools.islice(remaining, size)):
-        yield chunk
+def _echoed(row: TextRow) -> dict[str, Any]:
+    name = next((name for name in row.record if str(name).lower() == "id"), None)
+    return {**({} if name is None else {"id": row.record[name]}), "text": row.text}
+
+
+def _as_json(value: dict[str, Any]) -> str:
+    """One line, for whoever splits at whatever ends one."""
+    return json.dumps(value, ensure_ascii=False).translate(_LINE_ENDS)

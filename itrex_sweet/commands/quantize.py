@@ -79,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
         text_column=args.text_column,
         pair_column=args.pair_column,
         label_column=args.label_column,
+        label_meanings=args.label_names,
         split=args.split,
         dataset_config=args.dataset_config,
     )

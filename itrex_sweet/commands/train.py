@@ -131,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
 
     from transformers import set_seed
 
-    names = train.label_names or tuple(f"LABEL_{label}" for label in range(train.num_labels))
+    names = _names_of(train)
     tokenizer = load_pretrained("tokenizer", args.model)
     exits = resolve_exits(plan.exits, depth_of(args.model))
     set_seed(plan.arguments.seed)
@@ -160,13 +160,17 @@ def run(args: argparse.Namespace) -> int:
 def _read_data(args: argparse.Namespace) -> tuple[Rows, Rows | None]:
     """Training and validation rows, whose labels are the same."""
     train = labelled_rows(args, args.train_file or args.dataset, args.train_split if args.dataset else None, None)
-    if train.num_labels < 2:
+    if len(set(train.labels or [])) < 2:
         raise InputError(f"{train.source}: only one label, so there is nothing to tell apart.")
     source = args.validation_file or (args.dataset if args.validation_split else None)
     if source is None:
         return train, None
-    names = train.label_names or tuple(str(label) for label in range(train.num_labels))
-    return train, labelled_rows(args, source, args.validation_split if args.dataset else None, names)
+    return train, labelled_rows(args, source, args.validation_split if args.dataset else None, _names_of(train))
+
+
+def _names_of(rows: Rows) -> tuple[str, ...]:
+    """Names of the labels, by id, as the model's config will hold them."""
+    return rows.label_names or tuple(f"LABEL_{label}" for label in range(rows.num_labels))
 
 
 # ---------------------------------------------------------------------------------- training, and after

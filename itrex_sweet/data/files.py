@@ -1,19 +1,14 @@
-"""Rows of CSV, TSV, JSON-lines and text files, one at a time; a bad line is named, not raised."""
+"""Rows of CSV, TSV, JSON and text files, one at a time; a bad line is named, not raised."""
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import json
-import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
 
-from itrex_sweet.errors import InputError
+from itrex_sweet.data.json_records import json_records
+from itrex_sweet.data.line import Line
+from itrex_sweet.data.lines import opened, physical_lines, without_end
+from itrex_sweet.data.tables import csv_records, tsv_records
 
 FORMAT_OF_SUFFIX = {
     ".csv": "csv",
@@ -25,21 +20,12 @@ FORMAT_OF_SUFFIX = {
     ".text": "text",
 }
 FORMATS = tuple(dict.fromkeys(FORMAT_OF_SUFFIX.values()))
+TABLES = ("csv", "tsv")  # every row has the columns of the header
 
 
-@dataclass(frozen=True)
-class Line:
-    """One row of a source, or what is wrong with it.
-
-    Args:
-        place: file and line number, or a data set's row, for messages.
-        record: the row's values by column; empty if it could not be read.
-        problem: why it could not, if so.
-    """
-
-    place: str
-    record: Mapping[str, Any]
-    problem: str | None = None
+def format_of(path: Path, format: str | None = None) -> str:
+    """The format given, else that of the suffix, else text."""
+    return format or FORMAT_OF_SUFFIX.get(suffix_of(path), "text")
 
 
 def suffix_of(path: Path) -> str:
@@ -53,77 +39,23 @@ def file_lines(path: Path, format: str | None = None) -> Iterator[Line]:
     Raises:
         InputError: the file cannot be opened or is not what its suffix says.
     """
-    format = format or FORMAT_OF_SUFFIX.get(suffix_of(path), "text")
-    with _opened(path) as stream:
-        yield from READERS[format](stream, str(path))
+    with opened(path) as stream:
+        yield from stream_lines(stream, str(path), format_of(path, format))
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[TextIO]:
-    open_file = gzip.open if path.name.endswith(".gz") else io.open
-    try:
-        # Bytes that are not UTF-8 become surrogates, which `text_of` names, row by row.
-        with open_file(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-            yield stream
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file.") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} cannot be read ({error}).") from error
+def stream_lines(stream: Iterable[str], source: str, format: str) -> Iterator[Line]:
+    """The rows of an open text stream, or of anything else that gives pieces of text.
+
+    Raises:
+        InputError: it breaks off, or its header cannot be one.
+    """
+    yield from _READERS[format](physical_lines(stream, source), source)
 
 
-def _text_lines(stream: TextIO, source: str) -> Iterator[Line]:
-    for number, line in enumerate(stream, start=1):
-        yield Line(f"{source}, line {number}", {"text": line.rstrip("\r\n")})
+def _text_lines(lines: Iterable[str], source: str) -> Iterator[Line]:
+    for number, line in enumerate(lines, start=1):
+        problem = "a NUL character: is this a text file in UTF-8?" if "\0" in line else None
+        yield Line(f"{source}, line {number}", {"text": without_end(line)}, problem)
 
 
-def _json_lines(stream: TextIO, source: str) -> Iterator[Line]:
-    for number, line in enumerate(stream, start=1):
-        if not line.strip():
-            continue
-        place = f"{source}, line {number}"
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            yield Line(place, {}, f"not a JSON object ({error})")
-            continue
-        if isinstance(record, dict):
-            yield Line(place, record)
-        else:
-            yield Line(place, {}, f"a JSON {type(record).__name__}, not an object")
-
-
-def _csv_lines(stream: TextIO, source: str) -> Iterator[Line]:
-    yield from _table_lines(csv.reader(stream, strict=True), source)
-
-
-def _tsv_lines(stream: TextIO, source: str) -> Iterator[Line]:
-    # Tab-separated corpora (GLUE's) hold bare quotation marks.
-    yield from _table_lines(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE), source)
-
-
-def _table_lines(reader: Any, source: str) -> Iterator[Line]:
-    header: list[str] | None = None
-    while True:
-        place = f"{source}, line {reader.line_num + 1}"
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            if header is None:
-                raise InputError(f"{place}: {error}.") from error
-            yield Line(place, {}, str(error))
-            continue
-        if cells is None:
-            return
-        if not cells:
-            continue
-        if header is None:
-            header = cells
-            if len(set(header)) < len(header):
-                raise InputError(f"{place}: column names repeat: {', '.join(header)}.")
-        elif len(cells) != len(header):
-            yield Line(place, {}, f"{len(cells)} fields, and the header has {len(header)}")
-        else:
-            yield Line(place, dict(zip(header, cells, strict=True)))
-
-
-READERS = {"text": _text_lines, "jsonl": _json_lines, "csv": _csv_lines, "tsv": _tsv_lines}
+_READERS = {"text": _text_lines, "jsonl": json_records, "csv": csv_records, "tsv": tsv_records}

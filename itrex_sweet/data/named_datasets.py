@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from itrex_sweet.data.files import Line
+from itrex_sweet.data.line import Line
 from itrex_sweet.errors import ConfigError, InputError
 
 _SLICE = re.compile(r"(?P<split>\w+)\[(?P<start>\d*):(?P<stop>\d*)\]")

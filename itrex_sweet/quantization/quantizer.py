@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,8 @@ class SweetQuantizer:
         max_length: int | None = None,
         text_column: str | None = None,
         pair_column: str | None = None,
-        label_column: str = "label",
+        label_column: str | None = "label",
+        label_meanings: Sequence[str] | Mapping[str, str] | None = None,
         split: str | None = None,
         dataset_config: str | None = None,
     ) -> Artifact:
@@ -91,8 +93,8 @@ class SweetQuantizer:
             smoothing_alpha: how much of the difficulty moves from activations to weights (SmoothQuant's alpha).
             seed: of the choice of rows.
             max_length: tokens per row at most.
-            text_column, pair_column, label_column, split, dataset_config: where texts and labels are, as in
-                `itrex_sweet.data.read_rows`.
+            text_column, pair_column, label_column, label_meanings, split, dataset_config: where texts and labels are,
+                and what labels mean, as in `itrex_sweet.data.read_rows`.
 
         Returns:
             the INT8 artifact; its `quantization` holds the comparison.
@@ -111,6 +113,7 @@ class SweetQuantizer:
             text_column=text_column,
             pair_column=pair_column,
             label_column=label_column,
+            label_meanings=label_meanings,
             dataset_config=dataset_config,
         )
         chosen = read_calibration_rows(self.model, calibration_dataset, rows, seed, max_length=max_length, **columns)

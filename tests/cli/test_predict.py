@@ -2,13 +2,20 @@
 
 import io
 import json
+import os
+import queue
 import shutil
+import signal
+import subprocess
 import sys
+import threading
 
 import pytest
 from safetensors.torch import load_file, save_file
 
 from itrex_sweet import SweetModelForSequenceClassification
+from itrex_sweet.data import batches, read_text_rows
+from itrex_sweet.data.lines import as_text
 from tests.tiny_artifacts import sign
 
 TEXTS = ["the room was good", "the soup was bad", "a phone but not great", "never again"]
@@ -146,3 +153,190 @@ def test_no_texts_are_fine(run, artifact, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     finished = run("predict", artifact)
     assert (finished.status, finished.out) == (0, "") and "error" not in finished.err
+
+
+def test_errors_are_placed_by_the_line_of_the_file_whatever_was_dropped_before(run, artifact, tmp_path):
+    lines = ["the room was good", "", "b\udce4d", "the " * 40, "the soup was bad", "the " * 40]
+    (tmp_path / "t.txt").write_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
+    finished = run("predict", artifact, tmp_path / "t.txt", "--overlong", "refuse")
+    errors = [answer.get("error", "") for answer in finished.json_lines()]
+    assert [place for place, error in enumerate(errors, start=1) if error] == [2, 3, 4, 6]
+    assert all(f"t.txt, line {place}: " in errors[place - 1] for place in (2, 3, 4, 6))
+
+
+def test_one_bad_record_spoils_no_other(run, artifact, expected, monkeypatch):
+    bad = [
+        '{"text": "bad \\ud83d"}',
+        '{"text": "a", "text_pair": "bad \\ud83d"}',
+        '{"text": "a", "text_pair": ""}',
+        '{"text": "a", "text_pair": 7}',
+        '{"text": ["a", "b"]}',
+        '{"texts": "a"}',
+        '{"text": "a", "text": "b"}',
+        "[1, 2]",
+        "null",
+        "[" * 50_000,
+        '{"text": ' + "9" * 5000 + "}",
+    ]
+    good = [json.dumps({"id": place, "text": text}) for place, text in enumerate(TEXTS)]
+    mixed = [bad[0], *(line for pair in zip(good, bad[1:], strict=False) for line in pair), *bad[len(good) :]]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\r\n".join(mixed).encode())))
+    finished = run("predict", artifact, "--format", "jsonl", "--echo")
+    answers = finished.json_lines()
+    assert finished.status == 1 and len(answers) == len(mixed)
+    answered = [answer for answer in answers if "error" not in answer]
+    assert [(answer.pop("id"), answer.pop("text")) for answer in answered] == list(enumerate(TEXTS))
+    same(answered, expected)
+    for place, (answer, line) in enumerate(zip(answers, mixed, strict=True), start=1):
+        assert line in good or f"<stdin>, line {place}: " in answer["error"]
+
+
+def test_pairs_and_ids_through_standard_input_stay_in_order(run, artifact, monkeypatch):
+    records = [{"ID": f"r{place}", "text": "a room", "text_pair": text} for place, text in enumerate(TEXTS * 20)]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(json.dumps(record) + "\n" for record in records)))
+    finished = run("predict", artifact, "--format", "jsonl", "--echo", "--batch-size", 3)
+    assert finished.status == 0, finished.err
+    assert [(row["id"], row["text"][1]) for row in finished.json_lines()] == [
+        (f"r{place}", text) for place, text in enumerate(TEXTS * 20)
+    ]
+
+
+def test_an_answer_is_one_line_whatever_the_text_holds(run, artifact, tmp_path):
+    (tmp_path / "t.txt").write_text("a\u2028b\u2029c\x85d\x0ce\n", encoding="utf-8")
+    finished = run("predict", artifact, tmp_path / "t.txt", "--echo")
+    assert [row["text"] for row in finished.json_lines()] == ["a\u2028b\u2029c\x85d\x0ce"]
+
+
+def test_the_most_probable_labels(run, artifact, monkeypatch):
+    def predict(self, texts, *, top_k=None, **options):
+        labels = [{"label": f"LABEL_{place}", "score": 0.5**place} for place in range(3)]
+        return [{"label": "LABEL_0", "labels": labels[: len(labels) if top_k == "all" else top_k]} for _ in texts]
+
+    monkeypatch.setattr(SweetModelForSequenceClassification, "predict", predict)
+    for argv, count in ((["--top-k", "2"], 2), (["--top-k", "all"], 3), (["--probabilities"], 3)):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("a room\n"))
+        (answer,) = run("predict", artifact, *argv).json_lines()
+        assert len(answer["labels"]) == count
+    for wrong in ("0", "-1", "some"):
+        assert run("predict", artifact, "--top-k", wrong).status == 2
+
+
+@pytest.mark.parametrize("name", [".", "absent", "nul\0"])
+def test_a_file_that_cannot_be_one_is_said(run, artifact, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    finished = run("predict", artifact, name)
+    assert finished.status == 1 and not finished.out and "Traceback" not in finished.err
+
+
+def test_standard_input_that_is_closed(run, artifact, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    finished = run("predict", artifact)
+    assert finished.status == 1 and "<stdin> is closed" in finished.out
+
+
+# ---------------------------------------------------------------------------------- pipes
+
+
+def piped_rows(reading: int, format: str):
+    yield from read_text_rows(as_text(io.FileIO(reading, "rb"), "pipe"), format)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("format", ["text", "jsonl", "csv", "tsv"])
+def test_rows_are_given_when_they_come(format, end):
+    reading, writing = os.pipe()
+    given = queue.Queue()
+    rows = batches(piped_rows(reading, format), 256, live=True)
+    threading.Thread(target=lambda: [given.put([row.text for row in batch]) for batch in rows], daemon=True).start()
+    if format in ("csv", "tsv"):
+        os.write(writing, f"text{end}".encode())
+    lines = [json.dumps({"text": text}) if format == "jsonl" else text for text in TEXTS]
+    for text, line, following in zip(TEXTS, lines, [*lines[1:], ""], strict=True):
+        os.write(writing, (line[4:] if text != TEXTS[0] else line).encode())
+        os.write(writing, (end + following[:4]).encode())  # the next one is begun
+        assert given.get(timeout=30) == [text]
+    os.close(writing)
+
+
+def test_a_fast_pipe_is_read_in_full_batches_and_not_far_ahead():
+    read = []
+
+    def rows():
+        for row in read_text_rows(io.StringIO("word\n" * 2000), "text"):
+            read.append(row)
+            yield row
+
+    sizes = []
+    for batch in batches(rows(), 64, live=True):
+        sizes.append(len(batch))
+        assert len(read) <= sum(sizes) + 64 + 1
+    assert sum(sizes) == 2000 and max(sizes) == 64 and sizes.count(64) > 25
+    assert [len(batch) for batch in batches(rows(), 64, live=False)] == [64] * 31 + [16]
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_batches_of_huge_texts_are_small(live):
+    texts = io.StringIO(("x" * (1 << 21) + "\n") * 8)
+    assert max(len(batch) for batch in batches(read_text_rows(texts, "text"), 64, live)) <= 2
+
+
+def test_what_reading_raises_comes_behind_the_rows_before():
+    def rows():
+        yield from read_text_rows(io.StringIO("a\n"), "text")
+        raise KeyError("broken")
+
+    given = batches(rows(), 8, live=True)
+    assert [row.text for row in next(given)] == ["a"]
+    with pytest.raises(KeyError, match="broken"):
+        next(given)
+
+
+def started(artifact, *argv):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONUNBUFFERED", None)
+    command = [sys.executable, "-m", "itrex_sweet.cli", "predict", str(artifact), *argv]
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(command, text=True, env=environment, **pipes)
+
+
+def answer_within(process, seconds=60):
+    """The next line, or a failure instead of a test that hangs."""
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    line = process.stdout.readline()
+    timer.cancel()
+    assert line, process.stderr.read()
+    return json.loads(line)
+
+
+def test_a_process_answers_each_line_of_a_pipe_and_ends_with_it(artifact):
+    with started(artifact, "--format", "jsonl", "--echo") as process:
+        for place, text in enumerate([*TEXTS, "last"]):
+            process.stdin.write(json.dumps({"id": place, "text": text}) + "\n")
+            process.stdin.flush()
+            assert answer_within(process)["id"] == place
+        process.stdin.close()
+        assert process.wait(60) == 0 and process.stdout.read() == ""
+
+
+def test_an_interrupted_process_ends_quietly(artifact):
+    with started(artifact) as process:
+        process.stdin.write("the room was good\n")
+        process.stdin.flush()
+        answer_within(process)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert "Traceback" not in process.stderr.read()
+
+
+def test_nor_does_a_reader_who_leaves_make_noise(artifact):
+    with started(artifact) as process:
+        process.stdin.write("the room was good\n")
+        process.stdin.flush()
+        answer_within(process)
+        process.stdout.close()
+        process.stdin.write("the room was good\n" * 10)
+        process.stdin.flush()
+        assert process.wait(60) == 141  # while the pipe that it reads is still open
+        err = process.stderr.read()
+        assert "Traceback" not in err and "Fatal" not in err

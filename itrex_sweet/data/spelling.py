@@ -1,0 +1,81 @@
+"""How sources spell labels: what is a number, what is a name, and what is missing."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from itrex_sweet.errors import InputError
+
+_UNNAMED = re.compile(r"LABEL_(0|[1-9][0-9]{0,17})")
+_WHOLE = re.compile(r"([+-]?[0-9]{1,300})(\.0*)?")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf(inity)?", re.IGNORECASE)
+# What spreadsheets, pandas and databases write where a value is missing, in lower case.
+_MISSING = {"", "nan", "na", "n/a", "#n/a", "<na>", "none", "null", "nat"}
+
+
+def spelled_labels(values: Sequence[Any], places: Sequence[str], known: set[str]) -> list[str]:
+    """Labels as texts: whole numbers without point and sign, all others as they are.
+
+    Args:
+        known: names, which are taken as they are even if they look like numbers or like nothing.
+    """
+    missing = [row for row, value in enumerate(values) if _is_missing(value, known)]
+    if missing:
+        first = values[missing[0]]
+        shown = "" if first is None or not str(first).strip() else f" ({first})"
+        lines = ", ".join(places[row] for row in missing[:5]) + (", ..." if len(missing) > 5 else "")
+        more = f" {len(missing)} of {len(values)} rows have none: {lines}." if len(missing) > 1 else ""
+        raise InputError(
+            f"{places[missing[0]]}: no label{shown}.{more} Remove such rows, or name the class with label_names "
+            "(--label-names) if it is one.",
+            tuple(missing),
+        )
+    spelled = []
+    for row, (value, place) in enumerate(zip(values, places, strict=True)):
+        if hasattr(value, "item") and not getattr(value, "shape", ()):
+            value = value.item()  # of NumPy
+        if not isinstance(value, (str, int, float)):
+            many = " (one label per row: multi-label data is not supported)" if isinstance(value, (list, tuple)) else ""
+            raise InputError(f"{place}: label {value!r} is neither a number nor a name{many}", (row,))
+        spelled.append(_spelling(value, known))
+    return spelled
+
+
+def _is_missing(value: Any, known: set[str]) -> bool:
+    if isinstance(value, str):
+        return value.strip().lower() in _MISSING and (value.strip() not in known or not value.strip())
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _spelling(value: str | int | float, known: set[str]) -> str:
+    if isinstance(value, bool):
+        word = str(value)
+        return next((name for name in (word, word.lower(), word.upper()) if name in known), str(int(value)))
+    text = str(value).strip()
+    whole = None if text in known else _WHOLE.fullmatch(text)
+    return text if whole is None else str(int(whole[1]))
+
+
+def number_of(label: str) -> int | None:
+    """The id that a label is: a whole number, or `LABEL_k`."""
+    unnamed = _UNNAMED.fullmatch(label)
+    if unnamed:
+        return int(unnamed[1])
+    return int(label) if _WHOLE.fullmatch(label) else None
+
+
+def is_unnamed(label: str) -> bool:
+    """Whether it is `LABEL_k`, which transformers writes for want of a name."""
+    return _UNNAMED.fullmatch(label) is not None
+
+
+def is_number(label: str) -> bool:
+    """Whether it is a number, whole or not."""
+    return _NUMBER.fullmatch(label) is not None
+
+
+def is_fraction(label: str) -> bool:
+    return _NUMBER.fullmatch(label) is not None and _WHOLE.fullmatch(label) is None

@@ -1,0 +1,198 @@
+"""Which label has which id: by name where there are names, and never by the order in which names happen to sort."""
+
+import json
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from itrex_sweet.data import label_ids, read_rows
+from itrex_sweet.errors import ConfigError, InputError
+
+
+def unnamed(count: int) -> tuple[str, ...]:
+    return tuple(f"LABEL_{place}" for place in range(count))
+
+
+def ids(values, names=None, meanings=None, new=True):
+    return label_ids(values, [f"d.csv, line {row + 2}" for row in range(len(values))], names, meanings, new_classes=new)
+
+
+@given(st.integers(1, 50).flatmap(lambda count: st.tuples(st.just(count), st.permutations(range(count)))))
+def test_label_k_is_id_k(drawn):
+    count, order = drawn
+    labels = [f"LABEL_{place}" for place in order]
+    assert ids(labels, unnamed(count))[0] == list(order)
+    assert ids(labels) == (list(order), None)  # a new model has the same
+    assert ids([str(place) for place in order], unnamed(count))[0] == list(order)
+
+
+@given(st.permutations(range(25)), st.sampled_from(["class{}", "{} stars", "grade-{}b", "v{}.{}"]))
+def test_numbered_names_of_a_new_model_are_in_the_order_of_their_numbers(order, pattern):
+    names = tuple(pattern.format(place, place) for place in range(25))
+    assert ids([names[place] for place in order]) == (list(order), names)
+
+
+@given(st.permutations(["red", "green", "blue", "grey"]), st.permutations(["red", "green", "blue", "grey"]))
+def test_names_meet_a_models_by_name_whatever_their_order(model, source):
+    """A `ClassLabel` or `info.json` may list them in another order than the model."""
+    assert ids([0, 1, 2, 3], tuple(model), source)[0] == [model.index(name) for name in source]
+    assert ids(source, tuple(model))[0] == [model.index(name) for name in source]
+    assert ids(source, unnamed(4), model)[0] == [model.index(name) for name in source]
+
+
+MISSING = ["", " ", None, float("nan"), "NaN", "nan", "NA", "N/A", "#N/A", "None", "null", "NULL", "<NA>", "NaT"]
+
+
+@pytest.mark.parametrize("names", [None, ("neg", "pos"), unnamed(2)])
+@pytest.mark.parametrize("missing", MISSING)
+def test_a_missing_label_is_no_class(missing, names):
+    values = ["pos", missing, "neg", missing] if names != unnamed(2) else [0, missing, 1, missing]
+    with pytest.raises(
+        InputError, match=r"line 3: no label.*2 of 4 rows have none: d.csv, line 3, d.csv, line 5"
+    ) as caught:
+        ids(values, names)
+    assert caught.value.rows == (1, 3)
+
+
+def test_a_class_may_be_called_so_if_it_is_named():
+    assert ids(["NA", "EU"], ("EU", "NA"))[0] == [1, 0]
+    assert ids(["NA", "EU"], None, ("EU", "NA")) == ([1, 0], ("EU", "NA"))
+    with pytest.raises(InputError, match="no label"):
+        ids([None, "EU"], ("EU", "None"))
+
+
+@pytest.mark.parametrize(
+    ("values", "problem", "rows"),
+    [
+        ([0, 1, 20231105], "line 4: label 20231105, but no row has 2 to 20231104", (2,)),
+        ([0, 2147483648], "label 2147483648, but no row has 1 to", (1,)),
+        (["LABEL_0", "LABEL_2147483648"], "label 2147483648, but no row has", (1,)),
+        (["0", "9" * 400], "label", None),
+        ([0, 1, 3], "line 4: label 3, but no row has 2", (2,)),
+        ([1, 2, 3], r"the labels go from 1 to 3, and ids count from 0\. .*1=NAME,2=NAME,3=NAME", (2,)),
+        (["LABEL_1", "LABEL_2"], "the labels go from 1 to 2", None),
+        ([-1, 1], r"line 2: label -1; labels count from 0 .*--label-names=-1=NAME,1=NAME", (0,)),
+        (["0.5", "1.0"], "line 2: label 0.5 is no whole number: .*regression", (0,)),
+        ([3.25, 1.0, 2.75], "regression", (0,)),
+        (["1e-3", "2"], "regression", (0,)),
+        (list(range(100)), "100 different labels in 100 rows", ()),
+        ([f"text {place} of it" for place in range(100)], "100 different labels in 100 rows", ()),
+        (
+            ["positive"] * 30 + ["negative"] * 30 + ["postive"],
+            "line 62: label 'postive' .*'positive'.*typing error",
+            (60,),
+        ),
+        (["positive"] * 30 + ["negative"] + ["psoitive"], "'psoitive' .*'positive'", (31,)),
+        (
+            ["positive"] * 30 + ["Positive"] * 3,
+            r"line 32: label 'Positive' \(3 rows\).*in case or spaces",
+            (30, 31, 32),
+        ),
+        (["very  good"] * 3 + ["very good"] * 30, "case or spaces", (0, 1, 2)),
+        ([[0, 1]], "neither a number nor a name .*multi-label", (0,)),
+        ([{"a": 1}], "neither a number nor a name", (0,)),
+    ],
+)
+def test_what_cannot_be_the_classes_of_a_new_model(values, problem, rows):
+    with pytest.raises(InputError, match=problem) as caught:
+        ids(values)
+    assert rows is None or caught.value.rows == rows
+
+
+@pytest.mark.parametrize("values", [["cat"] * 30 + ["car"], ["class1"] * 30 + ["class2"], ["sport"] * 30 + ["econ"]])
+def test_a_class_of_a_single_row_is_said(values, caplog):
+    with caplog.at_level(logging.WARNING, "itrex_sweet"):
+        ids(values)
+    assert values[-1] in caplog.text and "line 32" in caplog.text and "single row" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("values", "names", "problem"),
+    [
+        (["good", "bad"], ("neg", "pos"), "label 'good' is not one of neg, pos; the labels here are bad, good"),
+        (["Neg", "pos"], ("neg", "pos"), r"the labels here are Neg, pos\. Is it 'neg'\?"),
+        (["not_ok", "ok"], ("not ok", "ok"), "Is it 'not ok'"),
+        (["neg", "pos"], unnamed(2), "Which name has which id is not known: say it with --label-names"),
+        ([0, 2], unnamed(2), r"label 2; labels go from 0 to 1 \(LABEL_0, LABEL_1\)"),
+        ([1, 2], ("neg", "pos"), r"labels go from 0 to 1 .*begin at 1: .*--label-names 1=NAME"),
+        (["LABEL_2"], unnamed(2), "label 2; labels go from 0 to 1"),
+        (["LABEL_0", "LABEL_2"], ("a", "b"), "label 2; labels go from 0 to 1"),
+        (["1", "4"], ("1", "2", "3"), "label '4' is not one of 1, 2, 3"),
+        ([0.5], ("neg", "pos"), "label '0.5' is not one of neg, pos"),
+        (["x" * 5000], ("neg", "pos"), r"label 'x{60}\.\.\.' is"),
+    ],
+)
+def test_labels_that_a_model_does_not_have(values, names, problem):
+    with pytest.raises(InputError, match=problem) as caught:
+        ids(values, names)
+    assert len(str(caught.value)) < 500
+
+
+def test_names_of_the_source_that_a_model_does_not_have():
+    with pytest.raises(InputError, match="label 'positive' is not one of neg, pos"):
+        ids([0, 1], ("neg", "pos"), ("neg", "positive"))
+    with pytest.raises(InputError, match="label 2; labels go from 0 to 1"):
+        ids([0, 2], unnamed(2), ("a", "b", "c"))
+
+
+def test_label_k_in_a_file_is_said_to_be_an_id_where_the_model_has_names(caplog):
+    with caplog.at_level(logging.WARNING, "itrex_sweet"):
+        assert ids(["LABEL_1", "LABEL_0"], ("neg", "pos"))[0] == [1, 0]
+    assert "taken for the ids of neg, pos" in caplog.text
+
+
+def test_labels_that_may_begin_at_one_are_said(caplog):
+    with caplog.at_level(logging.WARNING, "itrex_sweet"):
+        assert ids([1, 2, 1], unnamed(3))[0] == [1, 2, 1]
+    assert "if labels begin at 1" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("values", "names", "expected"),
+    [
+        ([True, False], None, [1, 0]),
+        ([True, False], ("False", "True"), [1, 0]),
+        ([True, False], ("true", "false"), [0, 1]),
+        (["1.0", " 0 "], unnamed(2), [1, 0]),
+        (["+1", "00"], None, [1, 0]),
+        ([3, 1], ("1", "2", "3"), [2, 0]),
+        (["3.0", "1.0"], ("1", "2", "3"), [2, 0]),
+        ([0, "LABEL_1"], unnamed(2), [0, 1]),
+    ],
+)
+def test_one_label_in_several_spellings(values, names, expected):
+    assert ids(values, names)[0] == expected
+
+
+def test_what_labels_mean_can_be_said(tmp_path):
+    meanings = {"1": "neg", "2": "pos"}
+    assert ids([2, 1], None, meanings) == ([1, 0], ("neg", "pos"))
+    assert ids([2, 1], ("pos", "neg"), meanings)[0] == [0, 1]
+    assert ids([2, 1], unnamed(2), meanings)[0] == [1, 0]
+    assert ids([-1, 1], None, {"-1": "neg", "1": "pos"})[0] == [0, 1]
+    assert ids([0, 3], None, ("a", "b", "c", "d")) == ([0, 3], ("a", "b", "c", "d"))
+    with pytest.raises(InputError, match="label '3' is not one of 1, 2"):
+        ids([3], None, meanings)
+    (tmp_path / "d.jsonl").write_text('{"text": "a", "label": 1}\n')
+    with pytest.raises(ConfigError, match="label_names"):
+        read_rows(tmp_path / "d.jsonl", label_names=("a", "a"))
+
+
+def test_names_beside_a_file_and_of_a_data_set_meet_the_models_by_name(tmp_path):
+    (tmp_path / "info.json").write_text(json.dumps({"labels": ["pos", "neg"]}))
+    (tmp_path / "d.jsonl").write_text('{"text": "a", "label": 0}\n{"text": "b", "label": 1}\n')
+    assert read_rows(tmp_path / "d.jsonl", label_names=("neg", "pos")).labels == [1, 0]
+    for hostile in ("[" * 50_000, '{"labels": ["a", "a"]}', '{"labels": [1]}', "\xff"):
+        (tmp_path / "info.json").write_bytes(hostile.encode("latin-1"))
+        assert read_rows(tmp_path / "d.jsonl", label_names=("neg", "pos")).labels == [0, 1]
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"text": datasets.Value("string"), "Label": datasets.ClassLabel(names=["pos", "neg"])})
+    part = datasets.Dataset.from_dict({"text": ["a", "b"], "Label": [0, 1]}, features=features)
+    assert read_rows(part, label_names=("neg", "pos")).labels == [1, 0]
+
+
+def test_labels_are_left_alone_where_nobody_asks_for_them(tmp_path):
+    (tmp_path / "d.csv").write_text("text,label\na,0.5\nb,\n")
+    assert read_rows(tmp_path / "d.csv", label_column=None).labels is None
