@@ -81,7 +81,7 @@ class FastEncoder(TextEncoder):
     def encode(self, texts: Sequence[Text], limit: int | None) -> list[Row]:
         from_left = self._tokenizer.truncation_side == "left"
         rows = []
-        for encoding in self._backend.encode_batch_fast(list(texts)):
+        for encoding in self._backend.encode_batch(list(texts)):
             ids, types = encoding.ids, encoding.type_ids if self._with_types else None
             length = len(ids)
             if limit is not None and length > limit:

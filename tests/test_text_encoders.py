@@ -24,7 +24,9 @@ TOKENIZERS = {
 TOKENIZERS["slow, right"] = SlowTokenizer()
 TOKENIZERS["slow, left"] = SlowTokenizer(truncation_side="left")
 
-words = st.lists(st.sampled_from([*WORDS, "[SEP]", "[CLS]", "nothing", "\u00e9\u4e2d", "\U0001f600"]), min_size=1, max_size=14)
+words = st.lists(
+    st.sampled_from([*WORDS, "[SEP]", "[CLS]", "nothing", "\u00e9\u4e2d", "\U0001f600"]), min_size=1, max_size=14
+)
 texts = words.map(" ".join)
 
 
@@ -101,7 +103,10 @@ def test_what_others_do_with_the_tokenizer_changes_no_row(make):
     """Eight threads read by one reader while another calls the tokenizer with truncation and padding."""
     tokenizer = make()
     reader = TextReader(tokenizer, max_tokens=32, uncounted_token=None)
-    rows = [" ".join(WORDS[:count]) for count in (3, 20, 1, 12, 7)] + [("a good room", "bad"), (WORDS[0], "the soup " * 9)]
+    rows = [" ".join(WORDS[:count]) for count in (3, 20, 1, 12, 7)] + [
+        ("a good room", "bad"),
+        (WORDS[0], "the soup " * 9),
+    ]
     lengths = [5, 9, None, 17, 6]
     expected = {length: _ids(reader, rows, length) for length in lengths}
     until = time.monotonic() + 1.5
