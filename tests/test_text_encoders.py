@@ -119,7 +119,7 @@ def test_what_others_do_with_the_tokenizer_changes_no_row(make):
                     if _ids(reader, rows, length) != expected[length]:
                         wrong.append(length)
                     calls[0] += 1
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             wrong.append(repr(error))
 
     def disturb() -> None:
