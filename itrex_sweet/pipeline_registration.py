@@ -1,13 +1,14 @@
 """Makes transformers' `pipeline("text-classification", ...)` know early-exit models.
 
-The entry of the task in transformers' registry of pipelines is replaced by a class that hands models of other classes
-to the one that was there. The registry is filled when `transformers.pipelines` is imported, which takes as long as
-loading torch; so it is not imported for this, and where it is imported later, the entry is replaced then.
+Importing `itrex_sweet.pipelines` replaces the entry of the task in transformers' registry of pipelines by a class that
+hands models of other classes to the one that was there. That needs `transformers.pipelines`, which takes as long to
+import as torch; so it is not imported for this, and where it is imported later, the entry is replaced then.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 import sys
 from importlib.abc import MetaPathFinder
@@ -15,23 +16,16 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-_PIPELINES, _TASK = "transformers.pipelines", "text-classification"
+_PIPELINES, _OURS = "transformers.pipelines", "itrex_sweet.pipelines"
 
 
 @functools.cache
 def register() -> None:
     """Replaces the entry, now or when `transformers.pipelines` is imported."""
-    if (pipelines := sys.modules.get(_PIPELINES)) is not None:
-        _replace_entry(pipelines)
+    if _PIPELINES in sys.modules:
+        importlib.import_module(_OURS)
     else:
         sys.meta_path.insert(0, _AfterImport())
-
-
-def _replace_entry(pipelines: ModuleType) -> None:
-    from itrex_sweet.pipelines import SweetTextClassificationPipeline
-
-    tasks = pipelines.PIPELINE_REGISTRY.supported_tasks
-    tasks[_TASK] = {**tasks[_TASK], "impl": SweetTextClassificationPipeline}
 
 
 class _AfterImport(MetaPathFinder):
@@ -47,7 +41,7 @@ class _AfterImport(MetaPathFinder):
 
             def execute_and_replace(module: ModuleType) -> None:
                 execute(module)
-                _replace_entry(module)
+                importlib.import_module(_OURS)  # which may be what imports this module
 
             spec.loader.exec_module = execute_and_replace  # type: ignore[method-assign]
         return spec

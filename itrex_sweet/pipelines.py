@@ -1,4 +1,4 @@
-"""Transformers' text-classification pipeline for early-exit models."""
+"""Transformers' text-classification pipeline for early-exit models; importing it registers it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import GeneratorType
 from typing import Any
 
 import torch
-from transformers.pipelines import TextClassificationPipeline
+from transformers.pipelines import PIPELINE_REGISTRY, TextClassificationPipeline
 
 from itrex_sweet.errors import ConfigError, InputError
 from itrex_sweet.inputs import listed
@@ -109,3 +109,8 @@ class SweetTextClassificationPipeline(TextClassificationPipeline):
         # Softmax whatever the config says: exits answer single-label tasks.
         results = super().postprocess(model_outputs, function_to_apply=function_to_apply or "softmax", **kwargs)
         return {**results, **left} if isinstance(results, dict) else [{**result, **left} for result in results]
+
+
+# "sentiment-analysis" is an alias of this entry.
+_tasks = PIPELINE_REGISTRY.supported_tasks
+_tasks["text-classification"] = {**_tasks["text-classification"], "impl": SweetTextClassificationPipeline}

@@ -193,8 +193,8 @@ def test_a_gpu_is_not_asked_for(model, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pipelines_first", [True, False])
-def test_the_order_of_imports_does_not_matter(directory, pipelines_first):
+@pytest.mark.parametrize("order", ["pipelines first", "pipelines last", "by the method"])
+def test_the_order_of_imports_does_not_matter(directory, order):
     ours = "from itrex_sweet import SweetModelForSequenceClassification as Model"
     theirs = "from transformers import pipeline"
     load = "import sys; model = Model.from_pretrained(sys.argv[1])"
@@ -203,7 +203,11 @@ def test_the_order_of_imports_does_not_matter(directory, pipelines_first):
         "early = 'transformers.pipelines' in sys.modules\nmodel.predict(['good'])\n"
         "assert early or 'transformers.pipelines' not in sys.modules"
     )
-    parts = [theirs, ours, load] if pipelines_first else [ours, load, unneeded, theirs]
+    parts = {
+        "pipelines first": [theirs, ours, load],
+        "pipelines last": [ours, load, unneeded, theirs],
+        "by the method": [ours, load, "model.pipeline()('good')", theirs],
+    }[order]
     script = "\n".join(
         [
             *parts,

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "loading": set(),
     "module_methods": {"loading"},
     "reopening": set(),
-    "pipeline_registration": {"pipelines"},
+    "pipeline_registration": set(),
     "pipelines": {"inputs", "modeling", "predictions"},
     "answering": {"runtime", "inputs", "outputs", "predictions", "tokenization"},
     "modeling": {

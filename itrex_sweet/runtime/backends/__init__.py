@@ -126,7 +126,8 @@ def _warn_of_the_reference(artifact: Artifact, passed_over: dict[str, str]) -> N
 def _warn_of_portable_kernels(artifact: Artifact) -> None:
     """Says that kernels without vector instructions run, unless they were asked for."""
     instruction_sets = available()
-    if os.environ.get(ENVIRONMENT) or load().isa != "portable":
+    best = next((isa for isa, reason in instruction_sets.items() if reason is None), None)
+    if os.environ.get(ENVIRONMENT) or best != "portable":
         return
     reasons = "; ".join(f"{isa}: {reason}" for isa, reason in instruction_sets.items() if reason is not None)
     remedy = (
