@@ -18,7 +18,7 @@ from itrex_sweet.outputs import SweetClassifierOutput
 from itrex_sweet.predictions import calibrated_logits, checked_top_k, exit_layers, predictions_of, unanswered
 from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.backends.base import Backend
-from itrex_sweet.runtime.call import Call, Threshold
+from itrex_sweet.runtime.call import Call, Threshold, checked_policy
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.limits import faults, reasons
 from itrex_sweet.runtime.ragged import TokenBatch
@@ -48,6 +48,8 @@ class AnsweringModel:
 
     @tokenizer.setter
     def tokenizer(self, tokenizer: Any) -> None:
+        if tokenizer is not None and not callable(tokenizer):
+            raise ConfigError(f"tokenizer is a {type(tokenizer).__name__}; transformers' AutoTokenizer reads one.")
         self._tokenizer = tokenizer
         self._reader = None
 
@@ -58,7 +60,7 @@ class AnsweringModel:
 
     @policy.setter
     def policy(self, policy: Policy) -> None:
-        self.executor.policy = self.artifact.checked(policy)
+        self.executor.policy = checked_policy(self.artifact, policy)
 
     def forward(
         self,
@@ -111,6 +113,7 @@ class AnsweringModel:
             labels = torch.from_numpy(labels_of(labels, len(batch), self.config.num_labels))
         for fault in faults(batch, self.backend):
             raise InputError(fault.message, fault.rows)
+        self._warn_of_untrained_lengths(batch)
         answers = self._answers(batch, call)
         logits = torch.from_numpy(answers.logits if raw_logits else calibrated_logits(answers, call.policy))
         output = SweetClassifierOutput(
@@ -239,10 +242,11 @@ class AnsweringModel:
 
     def _read(self, texts: list[Any], max_length: int | None, overlong: str) -> Reading:
         reading = self.reader_of(self.tokenizer).read(texts, max_length, overlong)
-        return reading.without(reasons(reading.batch, self.backend))
+        reading = reading.without(reasons(reading.batch, self.backend))
+        self._warn_of_untrained_lengths(reading.batch)
+        return reading
 
     def _answers(self, batch: TokenBatch, call: Call, batch_size: int | None = None) -> Answers:
-        self._warn_of_untrained_lengths(batch)
         return self.executor.run(batch, call.policy, batch_size, call.deadline)
 
     def _warn_of_untrained_lengths(self, batch: TokenBatch) -> None:

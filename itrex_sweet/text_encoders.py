@@ -136,7 +136,7 @@ def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
     if not second:
         return room, 0
     shorter, longer = sorted((first, second))
-    longer = shorter if shorter > room else max(shorter, room - shorter)
+    longer = max(shorter, room - shorter)
     if shorter + longer > room:
         shorter = room // 2
         longer = shorter + room % 2

@@ -93,6 +93,10 @@ def test_choices(model, setting, value):
 def test_a_policy_is_a_policy(model, value):
     with pytest.raises(ConfigError, match="policy is a"):
         model.predict(TEXTS, policy=value)
+    with pytest.raises(ConfigError, match="policy is a"):
+        model.policy = value
+    with pytest.raises(ConfigError, match="tokenizer is a"):
+        model.tokenizer = value
 
 
 def test_unknown_arguments_are_named(model):

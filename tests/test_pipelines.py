@@ -8,7 +8,6 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, pipeline
 from transformers.pipelines import TextClassificationPipeline
@@ -188,7 +187,7 @@ def test_a_pipeline_is_pickled_with_its_model(model):
 
 
 def test_a_gpu_is_not_asked_for(model, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("transformers.pipelines.base.is_torch_cuda_available", lambda: True)
     assert pipeline("text-classification", model=model, tokenizer=model.tokenizer).device.type == "cpu"
 
 

@@ -21,6 +21,17 @@ Threshold = float | Sequence[float]
 CONFIDENCE, DEADLINE, MAX_EXIT, FULL_DEPTH = "confidence", "deadline", "max_exit", "full_depth"
 
 
+def checked_policy(artifact: Artifact, policy: Policy) -> Policy:
+    """The policy, if it is one and the artifact can run under it.
+
+    Raises:
+        ConfigError: it is none, or does not fit.
+    """
+    if not isinstance(policy, Policy):
+        raise ConfigError(f"policy is a {type(policy).__name__}; itrex_sweet.Policy(...) makes one.")
+    return artifact.checked(policy)
+
+
 @dataclass(frozen=True)
 class Call:
     """When to stop, for one call.
@@ -60,9 +71,7 @@ class Call:
         if threshold is not None:
             stored = stored.with_threshold(threshold)
         elif policy is not None:
-            if not isinstance(policy, Policy):
-                raise ConfigError(f"policy is a {type(policy).__name__}; itrex_sweet.Policy(...) makes one.")
-            stored = artifact.checked(policy)
+            stored = checked_policy(artifact, policy)
         elif quality is not None:
             stored = policy_of_quality(artifact, real_number("quality", quality))
         if max_exit is not None:
