@@ -104,13 +104,14 @@ class TokenBatch:
             InputError: shapes that differ, a row without tokens, ids or types that are no integers, or a mask of
                 other numbers than 0 and 1.
         """
-        ids = integers("input_ids", np.asarray(input_ids))
+        ids = np.asarray(input_ids)
         if ids.ndim != 2:
             hint = "; one row is input_ids[None, :]" if ids.ndim == 1 else ""
             raise InputError(f"input_ids has shape {ids.shape}; (rows, columns) is needed{hint}.")
         for name, values in (("attention_mask", attention_mask), ("token_type_ids", token_type_ids)):
             if values is not None and np.shape(values) != ids.shape:
                 raise InputError(f"{name} has shape {np.shape(values)}, input_ids {ids.shape}; they must be the same.")
+        ids = integers("input_ids", ids)
         mask = np.ones(ids.shape, dtype=bool) if attention_mask is None else _mask(np.asarray(attention_mask))
         types = np.zeros_like(ids) if token_type_ids is None else integers("token_type_ids", np.asarray(token_type_ids))
         lengths = mask.sum(axis=1).astype(np.int64)
