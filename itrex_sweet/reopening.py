@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from itrex_sweet.artifact import Artifact
-from itrex_sweet.artifact.layout import CONFIG_FILE, SETTINGS_FILE
 from itrex_sweet.config import Policy
 from itrex_sweet.errors import ArtifactError
 
@@ -69,15 +68,12 @@ def reopen(
 
 
 def identity_of(artifact: Artifact) -> str:
-    """SHA-256 of the settings and configs in a folder; where no settings name the weights' hashes, of their dates."""
-    digest = hashlib.sha256()
-    for model in (artifact, *artifact.stages):
-        directory = Path(model.directory)
-        for name in (SETTINGS_FILE, CONFIG_FILE):
-            path = directory / name
-            digest.update(path.read_bytes() if path.is_file() else b"-")
-    if not (Path(artifact.directory) / SETTINGS_FILE).is_file():
-        for path in artifact.weight_files():
-            status = path.stat()
-            digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}".encode())
-    return digest.hexdigest()
+    """SHA-256 of what was opened: settings, configs, tokenizer and weights.
+
+    The weights count by the hashes in the manifest; where nothing recorded them, by size and date.
+    """
+    weights = {
+        name: file.recorded.sha256 if file.recorded else [file.identity.bytes, file.identity.modified_ns]
+        for name, file in artifact.contents.weights.items()
+    }
+    return hashlib.sha256(json.dumps([artifact.contents.identity, weights], sort_keys=True).encode()).hexdigest()

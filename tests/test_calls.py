@@ -317,6 +317,12 @@ def test_unknown_arguments_of_loading_are_named_with_a_hint(directory):
         SweetModelForSequenceClassification.from_pretrained(directory, zzz=1)
 
 
+@pytest.mark.parametrize("name", [None, "", 3, [], b"", "a\0b", "a" * 5000], ids=lambda name: repr(name)[:9])
+def test_what_names_no_model(name):
+    with pytest.raises(ArtifactError):
+        SweetModelForSequenceClassification.from_pretrained(name, local_files_only=True)
+
+
 def test_an_adapter_without_its_model_is_told_from_a_damaged_folder(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(ArtifactError, match="a PEFT adapter alone"):
