@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from itrex_sweet.arguments import real_number, real_numbers, sequence, whole_number
 from itrex_sweet.errors import ConfigError
 
 CUT_FIRST = "cut_first"
@@ -306,18 +307,19 @@ class Policy:
     deepest: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "thresholds", tuple(float(value) for value in self.thresholds))
-        object.__setattr__(self, "temperatures", tuple(float(value) for value in self.temperatures))
-        if self.criterion not in CRITERIA:
+        object.__setattr__(self, "thresholds", real_numbers("thresholds", self.thresholds))
+        object.__setattr__(self, "temperatures", real_numbers("temperatures", self.temperatures))
+        if not isinstance(self.criterion, str) or self.criterion not in CRITERIA:
             raise ConfigError(f"criterion={self.criterion!r}: choose one of {', '.join(CRITERIA)}.")
-        if not isinstance(self.patience, int) or self.patience < 1:
-            raise ConfigError(f"patience={self.patience!r}: a number of exits, from 1.")
+        object.__setattr__(self, "patience", whole_number("patience", self.patience, least=1))
         if len(self.thresholds) != len(self.temperatures) - 1:
             raise ConfigError(
                 f"{len(self.thresholds)} thresholds for {len(self.temperatures)} exits: every exit but the last "
                 f"has one, so {len(self.temperatures) - 1} are needed."
             )
-        if self.deepest is not None and not 0 <= self.deepest < len(self.temperatures):
+        if self.deepest is not None:
+            object.__setattr__(self, "deepest", whole_number("deepest", self.deepest, least=0))
+        if self.deepest is not None and self.deepest >= len(self.temperatures):
             raise ConfigError(f"deepest={self.deepest}: places of {len(self.temperatures)} exits count from 0.")
         for value in self.thresholds:
             if not 0.0 <= value <= 1.0:
@@ -337,10 +339,14 @@ class Policy:
         return cls(thresholds=(threshold,) * (num_exits - 1), temperatures=(1.0,) * num_exits)
 
     def with_threshold(self, threshold: float | Sequence[float]) -> Policy:
-        """The same policy with one threshold for all exits, or one for each but the last."""
-        if isinstance(threshold, (int, float)):
-            threshold = (float(threshold),) * len(self.thresholds)
-        return dataclasses.replace(self, thresholds=tuple(threshold))
+        """The same policy with one threshold for all exits, or one for each but the last.
+
+        Raises:
+            ConfigError: neither a number in [0, 1] nor a sequence of them that fits.
+        """
+        if sequence(threshold) is None:
+            threshold = (real_number("threshold", threshold),) * len(self.thresholds)
+        return dataclasses.replace(self, thresholds=real_numbers("threshold", threshold))
 
     def checked_for(self, exits: Sequence[int]) -> Policy:
         """The policy, if it is one for so many exits.

@@ -24,8 +24,10 @@ def fetch(model_id: str | os.PathLike, *, subfolder: str = "", local_files_only:
     Raises:
         ArtifactError: neither a folder nor to be had from the hub or its cache.
     """
+    if not isinstance(model_id, (str, os.PathLike)) or not os.fspath(model_id):
+        raise ArtifactError(f"{model_id!r} is no folder and no name on the hub.")
     path = Path(model_id)
-    if not path.is_dir():
+    if not os.path.isdir(path):
         path = _download(str(model_id), subfolder, local_files_only, options)
     folder = path / subfolder
     if not folder.is_dir():

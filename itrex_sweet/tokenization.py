@@ -7,9 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from itrex_sweet.arguments import whole_number
+from itrex_sweet.errors import ConfigError, SweetError
+from itrex_sweet.inputs import Text, text_or_reason
 from itrex_sweet.runtime.ragged import TokenBatch
+from itrex_sweet.text_encoders import Row, encoder_of
 
 logger = logging.getLogger(__name__)
+
+_NO_LIMIT = 1_000_000  # tokens; transformers writes 1e30 into `model_max_length` where there is no limit
 
 
 @dataclass
@@ -26,9 +34,21 @@ class Reading:
     rows: list[int]
     errors: dict[int, str] = field(default_factory=dict)
 
+    def without(self, bad: dict[int, str]) -> Reading:
+        """The same without some rows of the batch, named by their place in it, and why."""
+        if not bad:
+            return self
+        kept = [place for place in range(len(self.rows)) if place not in bad]
+        errors = {**self.errors, **{self.rows[place]: reason for place, reason in bad.items()}}
+        batch = self.batch.select(np.array(kept, dtype=np.int64))
+        return Reading(batch, [self.rows[place] for place in kept], dict(sorted(errors.items())))
+
 
 class TextReader:
-    """Tokenizes without padding.
+    """Tokenizes without padding. Threads may share one.
+
+    It keeps a copy of what the tokenizer does, so that nobody who calls the tokenizer itself, with truncation or
+    padding, changes what is read here. Its `truncation_side` and `model_max_length` are looked up at each call.
 
     Args:
         tokenizer: a Hugging Face tokenizer.
@@ -38,76 +58,81 @@ class TextReader:
 
     def __init__(self, tokenizer: Any, max_tokens: int | None, uncounted_token: int | None):
         self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
         self.uncounted_token = uncounted_token
-        limits = [
-            limit for limit in (max_tokens, tokenizer.model_max_length) if limit is not None and limit < 1_000_000
-        ]
-        self.limit = min(limits, default=None)
+        self._encoder = encoder_of(tokenizer)
+
+    @property
+    def limit(self) -> int | None:
+        """Tokens per row at most: the lower of what the model and its tokenizer take; `None` for no limit."""
+        limits = (self.max_tokens, getattr(self.tokenizer, "model_max_length", None))
+        return min((int(limit) for limit in limits if limit is not None and limit < _NO_LIMIT), default=None)
 
     def read(self, texts: Sequence[Any], max_length: int | None, overlong: str) -> Reading:
         """Reads texts and pairs of texts.
 
         Args:
-            texts: strings, or pairs (tuple or list) of strings.
-            max_length: tokens per row at most, if below the model's limit.
+            texts: a list of what `inputs.text_or_reason` takes.
+            max_length: tokens per row at most, special ones included, if below the model's limit.
             overlong: `"truncate"` with a warning, or `"refuse"` as an error of that row.
+
+        Raises:
+            ConfigError: `max_length` is no whole number, or leaves no token beside the special ones.
         """
+        if max_length is not None:
+            max_length = whole_number("max_length", max_length, least=1)
         limit = min((value for value in (self.limit, max_length) if value is not None), default=None)
-        errors = {row: reason for row, text in enumerate(texts) if (reason := _unreadable(text))}
-        rows = [row for row in range(len(texts)) if row not in errors]
-        encoded = self._encode([texts[row] for row in rows])
-        overlong_rows = (
-            []
-            if limit is None
-            else [row for row, ids in zip(rows, encoded["input_ids"], strict=True) if len(ids) > limit]
-        )
-        if overlong_rows and overlong == "refuse":
-            lengths = dict(zip(rows, map(len, encoded["input_ids"]), strict=True))
-            errors.update({row: f"{lengths[row]} tokens, and the limit is {limit}" for row in overlong_rows})
-        elif overlong_rows:
-            logger.warning("%d texts have more than %d tokens and were cut.", len(overlong_rows), limit)
-            cut = self._encode([texts[row] for row in overlong_rows], max_length=limit, truncation=True)
-            places = {row: place for place, row in enumerate(rows)}
-            for name, values in cut.items():
-                for row, value in zip(overlong_rows, values, strict=True):
-                    encoded[name][places[row]] = value
-        kept = [place for place, row in enumerate(rows) if row not in errors]
-        types = encoded.get("token_type_ids")
-        batch = TokenBatch.from_rows(
-            [encoded["input_ids"][place] for place in kept],
-            None if types is None else [types[place] for place in kept],
-            self.uncounted_token,
-        )
-        return Reading(batch, [rows[place] for place in kept], dict(sorted(errors.items())))
+        errors: dict[int, str] = {}
+        rows: list[int] = []
+        readable: list[Text] = []
+        for place, given in enumerate(texts):
+            text, reason = text_or_reason(given)
+            if text is None:
+                errors[place] = reason
+            else:
+                rows.append(place)
+                readable.append(text)
+        if limit is not None:
+            self._refuse_too_short(limit, readable)
+        encoded = self._encoded(readable, limit)
+        cut = 0
+        kept: list[tuple[int, Row]] = []
+        for place, row in zip(rows, encoded, strict=True):
+            if isinstance(row, str):
+                errors[place] = row
+            elif not row.ids:
+                errors[place] = "the tokenizer makes no tokens of it"
+            elif limit is not None and row.length > limit and overlong == "refuse":
+                errors[place] = f"{row.length} tokens, and the limit is {limit}"
+            else:
+                kept.append((place, row))
+                cut += row.length > len(row.ids)
+        if cut:
+            logger.warning("%d texts have more than %d tokens and were cut.", cut, limit)
+        types = [row.types or [0] * len(row.ids) for _, row in kept] if any(row.types for _, row in kept) else None
+        batch = TokenBatch.from_rows([row.ids for _, row in kept], types, self.uncounted_token)
+        return Reading(batch, [place for place, _ in kept], dict(sorted(errors.items())))
 
-    def _encode(self, texts: list[Any], **options: Any) -> dict[str, list[list[int]]]:
+    def _refuse_too_short(self, limit: int, texts: list[Text]) -> None:
+        special = self._encoder.special_tokens(any(isinstance(text, tuple) for text in texts))
+        if limit <= special:
+            raise ConfigError(
+                f"max_length={limit}: {special} tokens of every row are special ones, so it takes {special + 1} to "
+                "hold any text."
+            )
+
+    def _encoded(self, texts: list[Text], limit: int | None) -> list[Row | str]:
+        """Each text as a row, or why the tokenizer fails at it."""
         if not texts:
-            return {"input_ids": []}
-        singles = [place for place, text in enumerate(texts) if isinstance(text, str)]
-        pairs = [place for place, text in enumerate(texts) if not isinstance(text, str)]
-        encoded: dict[str, list[list[int]]] = {}
-        for places, arguments in (
-            (singles, ([texts[place] for place in singles],)),
-            (pairs, ([texts[place][0] for place in pairs], [texts[place][1] for place in pairs])),
-        ):
-            if not places:
-                continue
-            # `verbose=False`: the tokenizer's own note on length says less than ours.
-            result = self.tokenizer(*arguments, add_special_tokens=True, verbose=False, **options)
-            for name in result.keys() & {"input_ids", "token_type_ids"}:
-                values = encoded.setdefault(name, [[]] * len(texts))
-                for place, value in zip(places, result[name], strict=True):
-                    values[place] = value
-        return encoded
-
-
-def _unreadable(text: Any) -> str | None:
-    """What is wrong with one text, if anything."""
-    parts = (text,) if isinstance(text, str) else text
-    if not isinstance(parts, (tuple, list)) or not all(isinstance(part, str) for part in parts):
-        return f"{type(text).__name__} is not a text or a pair of texts"
-    if len(parts) not in (1, 2) or (len(parts) == 1 and not isinstance(text, str)):
-        return f"{len(parts)} texts; a row is one text or a pair"
-    if not all(part.strip() for part in parts):
-        return "the text is empty"
-    return None
+            return []
+        try:
+            return list(self._encoder.encode(texts, limit))
+        except BaseException as error:
+            # A panic of a tokenizer written in Rust is no `Exception`.
+            ours = isinstance(error, (SweetError, MemoryError))
+            if ours or not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
+                raise
+            if len(texts) == 1:
+                return [f"the tokenizer fails at it ({type(error).__name__}: {error})"]
+        middle = len(texts) // 2
+        return self._encoded(texts[:middle], limit) + self._encoded(texts[middle:], limit)

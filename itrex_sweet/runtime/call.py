@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from itrex_sweet.arguments import real_number, whole_number
 from itrex_sweet.artifact import Artifact, policy_of_quality
 from itrex_sweet.config import Policy
 from itrex_sweet.errors import ConfigError
@@ -17,6 +19,17 @@ from itrex_sweet.runtime.answers import Answers
 Threshold = float | Sequence[float]
 
 CONFIDENCE, DEADLINE, MAX_EXIT, FULL_DEPTH = "confidence", "deadline", "max_exit", "full_depth"
+
+
+def checked_policy(artifact: Artifact, policy: Policy) -> Policy:
+    """The policy, if it is one and the artifact can run under it.
+
+    Raises:
+        ConfigError: it is none, or does not fit.
+    """
+    if not isinstance(policy, Policy):
+        raise ConfigError(f"policy is a {type(policy).__name__}; itrex_sweet.Policy(...) makes one.")
+    return artifact.checked(policy)
 
 
 @dataclass(frozen=True)
@@ -58,18 +71,22 @@ class Call:
         if threshold is not None:
             stored = stored.with_threshold(threshold)
         elif policy is not None:
-            stored = artifact.checked(policy)
+            stored = checked_policy(artifact, policy)
         elif quality is not None:
-            stored = policy_of_quality(artifact, quality)
+            stored = policy_of_quality(artifact, real_number("quality", quality))
         if max_exit is not None:
+            max_exit = whole_number("max_exit", max_exit, least=1)
             if max_exit not in artifact.exits:
                 raise ConfigError(f"max_exit={max_exit}: choose one of the exits {artifact.exits}, counts of layers.")
             deepest = min(artifact.exits.index(max_exit), stored.answers_all)
             stored = dataclasses.replace(stored, deepest=deepest)
         if deadline_ms is None:
             return cls(stored)
-        if not deadline_ms > 0.0:
-            raise ConfigError(f"deadline_ms={deadline_ms}: a positive number of milliseconds.")
+        deadline_ms = real_number("deadline_ms", deadline_ms)
+        if not 0.0 < deadline_ms < math.inf:
+            raise ConfigError(
+                f"deadline_ms={deadline_ms}: a positive number of milliseconds; leave it out for no deadline."
+            )
         return cls(stored, time.perf_counter() + deadline_ms / 1000.0)
 
     def stopped_by(self, answers: Answers) -> np.ndarray:

@@ -43,6 +43,10 @@ class CascadeBackend(Backend):
         return min(stage.vocabulary for stage in self.stages)
 
     @property
+    def token_types(self) -> int | None:
+        return min((stage.token_types for stage in self.stages if stage.token_types is not None), default=None)
+
+    @property
     def max_tokens(self) -> int | None:
         limits = [stage.max_tokens for stage in self.stages if stage.max_tokens is not None]
         return min(limits, default=None)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from itrex_sweet.arguments import whole_number
 from itrex_sweet.config import Policy
 from itrex_sweet.criteria import apart
 from itrex_sweet.runtime.answers import Answers
@@ -31,7 +32,7 @@ class Executor:
     def __init__(self, backend: Backend, policy: Policy, batch_size: int = DEFAULT_BATCH_SIZE):
         self.backend = backend
         self.policy = policy
-        self.batch_size = batch_size
+        self.batch_size = whole_number("batch_size", batch_size, least=1)
 
     @property
     def num_exits(self) -> int:
@@ -56,7 +57,7 @@ class Executor:
             deadline: as `time.perf_counter` counts, in seconds: when it is passed, rows are answered with the best
                 exit they have reached (`runtime.anytime`).
         """
-        policy, size = policy or self.policy, batch_size or self.batch_size
+        policy, size = policy or self.policy, self._size(batch_size)
         if 0 < len(batch) <= size and deadline is None:
             return self._run_one(batch, policy)
         order = np.argsort(batch.lengths, kind="stable")
@@ -97,7 +98,7 @@ class Executor:
                 once. The executor's batch size if absent.
         """
         policy = policy or self.policy
-        refill = refill or self.batch_size
+        refill = self._size(refill)
         waiting = [WaitingRows(self.backend) for _ in range(self.num_exits - 1)]
         taken = 0
         for batch in batches:
@@ -114,7 +115,7 @@ class Executor:
 
     def outputs_at_every_exit(self, batch: TokenBatch, batch_size: int | None = None) -> np.ndarray:
         """All that every exit says of every row, as `Backend.probe` gives it: (rows, exits, outputs) float32."""
-        size = batch_size or self.batch_size
+        size = self._size(batch_size)
         outputs = np.empty((len(batch), self.num_exits, self.backend.num_outputs), dtype=np.float32)
         order = np.argsort(batch.lengths, kind="stable")
         for start in range(0, len(order), size):
@@ -125,6 +126,9 @@ class Executor:
                 if exit_index + 1 < self.num_exits:
                     hidden = self.backend.advance(exit_index, hidden)
         return outputs
+
+    def _size(self, batch_size: int | None) -> int:
+        return self.batch_size if batch_size is None else whole_number("batch_size", batch_size, least=1)
 
     def _drain(self, waiting: list[WaitingRows], least: int, count: int, policy: Policy) -> Iterator[Answers]:
         """Runs segments, `count` rows at a time, while at least `least` rows wait before one; shallow ones first."""

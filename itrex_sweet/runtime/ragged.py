@@ -69,13 +69,15 @@ class TokenBatch:
             uncounted_token: id that does not advance the position (see `position_ids`).
 
         Raises:
-            InputError: a row without tokens.
+            InputError: a row without tokens, rows of other lengths in `token_type_ids`, or what is no integer.
         """
         lengths = np.array([len(row) for row in input_ids], dtype=np.int64)
         _refuse_empty(lengths)
-        ids = _flat(input_ids)
-        types = np.zeros_like(ids) if token_type_ids is None else _flat(token_type_ids)
+        ids = _flat("input_ids", input_ids)
+        types = np.zeros_like(ids) if token_type_ids is None else _flat("token_type_ids", token_type_ids)
         cu_seqlens = cumulative(lengths)
+        if token_type_ids is not None and [len(row) for row in token_type_ids] != lengths.tolist():
+            raise InputError("token_type_ids and input_ids have rows of different lengths; they must be the same.")
         positions = np.arange(len(ids), dtype=np.int64) - np.repeat(cu_seqlens[:-1], lengths)
         if uncounted_token is not None and (ids == uncounted_token).any():
             rows = np.split(ids, cu_seqlens[1:-1])
@@ -94,21 +96,24 @@ class TokenBatch:
 
         Args:
             input_ids: (rows, columns) integers.
-            attention_mask: the same shape, non-zero where a token counts; all do if absent.
+            attention_mask: the same shape, 1 where a token counts and 0 where not; all do if absent.
             token_type_ids: the same shape; zeros if absent.
             uncounted_token: id that does not advance the position (see `position_ids`).
 
         Raises:
-            InputError: shapes that differ, or a row without tokens.
+            InputError: shapes that differ, a row without tokens, ids or types that are no integers, or a mask of
+                other numbers than 0 and 1.
         """
-        ids = np.asarray(input_ids, dtype=np.int64)
+        ids = np.asarray(input_ids)
         if ids.ndim != 2:
-            raise InputError(f"input_ids has shape {ids.shape}; (rows, columns) is needed.")
-        mask = np.ones(ids.shape, dtype=bool) if attention_mask is None else np.asarray(attention_mask) != 0
-        types = np.zeros_like(ids) if token_type_ids is None else np.asarray(token_type_ids, dtype=np.int64)
-        for name, array in (("attention_mask", mask), ("token_type_ids", types)):
-            if array.shape != ids.shape:
-                raise InputError(f"{name} has shape {array.shape}, input_ids {ids.shape}; they must be the same.")
+            hint = "; one row is input_ids[None, :]" if ids.ndim == 1 else ""
+            raise InputError(f"input_ids has shape {ids.shape}; (rows, columns) is needed{hint}.")
+        for name, values in (("attention_mask", attention_mask), ("token_type_ids", token_type_ids)):
+            if values is not None and np.shape(values) != ids.shape:
+                raise InputError(f"{name} has shape {np.shape(values)}, input_ids {ids.shape}; they must be the same.")
+        ids = integers("input_ids", ids)
+        mask = np.ones(ids.shape, dtype=bool) if attention_mask is None else _mask(np.asarray(attention_mask))
+        types = np.zeros_like(ids) if token_type_ids is None else integers("token_type_ids", np.asarray(token_type_ids))
         lengths = mask.sum(axis=1).astype(np.int64)
         _refuse_empty(lengths)
         if not len(ids):
@@ -156,8 +161,37 @@ def groups_of_equal_length(cu_seqlens: np.ndarray) -> list[np.ndarray]:
     ]
 
 
-def _flat(rows: Sequence[Sequence[int]]) -> np.ndarray:
-    return np.concatenate([np.asarray(row, dtype=np.int64) for row in rows]) if len(rows) else np.zeros(0, np.int64)
+def integers(name: str, values: np.ndarray) -> np.ndarray:
+    """The same numbers as int64.
+
+    Raises:
+        InputError: floats, booleans or anything else that is no integer, or one beyond 64 bits.
+    """
+    if values.dtype == np.int64:
+        return values
+    if values.dtype.kind == "u" and values.size and values.max() > np.iinfo(np.int64).max:
+        raise InputError(f"{name} holds {values.max()}, more than 64 bits with a sign.")
+    if values.dtype.kind not in "iu":
+        raise InputError(f"{name} holds {values.dtype}, and integers are needed.")
+    return values.astype(np.int64)
+
+
+def _mask(values: np.ndarray) -> np.ndarray:
+    """Where a mask of any numbers is 1, as booleans."""
+    if values.dtype.kind not in "biuf":
+        raise InputError(f"attention_mask holds {values.dtype}; it is 1 where a token counts and 0 where not.")
+    counts = values == 1
+    other = values[~counts & (values != 0)]
+    if other.size:
+        # An additive mask (0 where a token counts, minus infinity where not) means the opposite.
+        raise InputError(f"attention_mask holds {other[0]}; it is 1 where a token counts and 0 where not.")
+    return counts
+
+
+def _flat(name: str, rows: Sequence[Sequence[int]]) -> np.ndarray:
+    if not len(rows):
+        return np.zeros(0, np.int64)
+    return integers(name, np.concatenate([np.asarray(row) for row in rows]))
 
 
 def _counted_positions(ids: np.ndarray, uncounted_token: int) -> np.ndarray:

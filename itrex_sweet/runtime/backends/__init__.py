@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import Any
 from itrex_sweet.artifact import CASCADE, INT8, Artifact
 from itrex_sweet.errors import BackendUnavailable, ConfigError
 from itrex_sweet.runtime.backends.base import Backend
-from itrex_sweet.runtime.native.library import ENVIRONMENT, load
+from itrex_sweet.runtime.native.library import ENVIRONMENT, NOT_BUILT, available, load
 
 logger = logging.getLogger(__name__)
 
@@ -78,12 +79,14 @@ def _fastest(artifact: Artifact, options: dict[str, Any]) -> Backend:
     """The first that can run the artifact, in the order of what was measured (`benchmarks/results`).
 
     IPEX pays where the native engine does not know the family: for integers with fixed scales and for bfloat16.
+    Where no fast engine runs, a warning says so, why, and what to do.
     """
     fixed_scales = artifact.precision == INT8 and artifact.quantization.get("recipe") != "dynamic"
     in_bfloat16 = options["dtype"] == "bfloat16"
     names = ["native", "ipex"] if fixed_scales or in_bfloat16 else ["native"]
     if "native" in names and os.environ.get(ENVIRONMENT):
         load()  # an instruction set that was forced and is not there raises
+    passed_over = {}
     for name in names:
         if (reason := missing_for(name)) is None:
             try:
@@ -92,6 +95,54 @@ def _fastest(artifact: Artifact, options: dict[str, Any]) -> Backend:
                 reason = str(error)
             else:
                 logger.info("backend='auto' took %s.", name)
+                if name == "native":
+                    _warn_of_portable_kernels(artifact)
                 return backend
         logger.info("backend='auto' passed over %s: %s", name, reason)
-    return load_backend(artifact, REFERENCE, **options)
+        passed_over[name] = reason
+    backend = load_backend(artifact, REFERENCE, **options)
+    _warn_of_the_reference(artifact, passed_over)
+    return backend
+
+
+def _warn_of_the_reference(artifact: Artifact, passed_over: dict[str, str]) -> None:
+    """Says that the reference runs in the place of a fast engine."""
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in passed_over.items())
+    remedies = []
+    if all(reason == NOT_BUILT for reason in available().values()):
+        remedies.append("install a C++ compiler (g++ or clang++) and itrex-sweet once more, which builds the engine")
+    if artifact.precision == INT8:
+        remedies.append("run the float32 artifact that this one was quantized from, or install itrex-sweet[ipex]")
+        slower = " It computes 8-bit layers as exact integers, slower than the float32 artifact."
+    else:
+        slower = ""
+    remedies.append("backend='torch' asks for it by name, without this warning")
+    _warn_once(
+        f"{artifact.directory} runs on the torch reference backend, not on a fast engine ({reasons}).{slower} "
+        f"Remedies: {'; '.join(remedies)}."
+    )
+
+
+def _warn_of_portable_kernels(artifact: Artifact) -> None:
+    """Says that kernels without vector instructions run, unless they were asked for."""
+    instruction_sets = available()
+    best = next((isa for isa, reason in instruction_sets.items() if reason is None), None)
+    if os.environ.get(ENVIRONMENT) or best != "portable":
+        return
+    reasons = "; ".join(f"{isa}: {reason}" for isa, reason in instruction_sets.items() if reason is not None)
+    remedy = (
+        "install itrex-sweet once more with a recent g++ or clang++, which builds them"
+        if NOT_BUILT in instruction_sets.values()
+        else "use a processor with AVX2"
+    )
+    _warn_once(
+        f"{artifact.directory} runs on the native engine's portable kernels, without vector instructions, many times "
+        f"slower than the others ({reasons}). Remedy: {remedy}; {ENVIRONMENT}=portable asks for them, without this "
+        "warning."
+    )
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    """One warning of each kind for each artifact and process."""
+    logger.warning("%s", message)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import numpy as np
 
@@ -45,6 +45,12 @@ class Backend(ABC):
     def __init__(self, artifact: Artifact):
         self.artifact = artifact
 
+    def __reduce__(self) -> NoReturn:
+        raise ConfigError(
+            f"a {type(self).__name__} is neither pickled nor copied: it holds memory of its engine. Pickle or copy the "
+            "model (SweetModelForSequenceClassification), which opens its folder again, or load_backend(artifact, ...)."
+        )
+
     @property
     @abstractmethod
     def num_labels(self) -> int:
@@ -59,6 +65,11 @@ class Backend(ABC):
     @abstractmethod
     def vocabulary(self) -> int:
         """Number of token ids; every id is below it."""
+
+    @property
+    @abstractmethod
+    def token_types(self) -> int | None:
+        """Number of token types; every type is below it. `None` where types are not read."""
 
     @property
     @abstractmethod
@@ -123,6 +134,8 @@ class EncoderBackend(Backend):
         self._num_labels = encoder.num_labels
         self._num_outputs = encoder.heads[-1].classifier.weight.shape[0]
         self._vocabulary = len(encoder.embeddings.words)
+        types = encoder.embeddings.token_types
+        self._token_types = None if types is None else len(types)
         self._max_tokens = encoder.max_tokens
         self._uncounted_token = encoder.uncounted_token
 
@@ -137,6 +150,10 @@ class EncoderBackend(Backend):
     @property
     def vocabulary(self) -> int:
         return self._vocabulary
+
+    @property
+    def token_types(self) -> int | None:
+        return self._token_types
 
     @property
     def max_tokens(self) -> int | None:

@@ -1,0 +1,28 @@
+"""The output of a call with token ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+
+@dataclass
+class SweetClassifierOutput(SequenceClassifierOutput):
+    """`SequenceClassifierOutput` and where each row left.
+
+    Args:
+        logits: (rows, labels) float32 of the exit that answered, divided by its temperature unless asked for raw, so
+            that their softmax is the `score` of `predict`.
+        loss: mean cross-entropy of these logits, where labels were given.
+        exit_layer: (rows,) int64, the exit that answered, a count of layers from 1.
+        confidence: (rows,) float32, by the policy's criterion.
+        out_of_time: (rows,) bool, whether a deadline ended the row's way; `None` where there was none.
+        stopped_by: (rows,) of str, as in `predict`.
+    """
+
+    exit_layer: torch.LongTensor | None = None
+    confidence: torch.FloatTensor | None = None
+    out_of_time: torch.BoolTensor | None = None
+    stopped_by: list[str] | None = None

@@ -1,0 +1,86 @@
+"""Answers as the dictionaries that `predict` and the pipeline return."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from itrex_sweet import criteria
+from itrex_sweet.arguments import whole_number
+from itrex_sweet.artifact import Artifact
+from itrex_sweet.config import Policy
+from itrex_sweet.errors import ConfigError
+from itrex_sweet.runtime.answers import Answers
+from itrex_sweet.runtime.call import Call
+
+ALL = "all"
+NOT_FINITE = "the model's logits are not finite"
+
+
+def calibrated_logits(answers: Answers, policy: Policy) -> np.ndarray:
+    """(rows, labels) float32: logits divided by the temperature of the exit that answered."""
+    temperatures = np.asarray(policy.temperatures, dtype=np.float32)[answers.exit_index]
+    return answers.logits / temperatures[:, None]
+
+
+def exit_layers(artifact: Artifact, answers: Answers) -> np.ndarray:
+    """(rows,) int64: the exit of each answer, a count of layers from 1."""
+    return np.asarray(artifact.exits, dtype=np.int64)[answers.exit_index]
+
+
+def checked_top_k(top_k: Any) -> int | str | None:
+    """What `predict` takes as `top_k`: `None`, `"all"` or a number of labels.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    if top_k is None or (isinstance(top_k, str) and top_k == ALL):
+        return top_k
+    if isinstance(top_k, str):
+        raise ConfigError(f"top_k={top_k!r}: a number of labels, or {ALL!r}.")
+    return whole_number("top_k", top_k, least=1)
+
+
+def most_probable(scores: np.ndarray, names: Sequence[str], top_k: int | str | None) -> list[dict[str, Any]]:
+    """Labels of one row by falling probability, as `{"label", "score"}`.
+
+    Args:
+        scores: (labels,) probabilities.
+        names: of the labels.
+        top_k: how many; all of them for `None` and `"all"`, and where there are no more.
+    """
+    order = np.argsort(-scores, kind="stable")[: None if top_k in (None, ALL) else top_k]
+    return [{"label": names[place], "score": float(scores[place])} for place in order.tolist()]
+
+
+def predictions_of(
+    artifact: Artifact, call: Call, answers: Answers, names: Sequence[str], top_k: int | str | None = None
+) -> list[dict[str, Any]]:
+    """One dictionary per answer, in order, as `model.predict` documents it."""
+    scores = criteria.probabilities(calibrated_logits(answers, call.policy))
+    finite = np.isfinite(scores).all(axis=1)
+    predictions = []
+    for row, layer, why in zip(
+        range(len(answers)), exit_layers(artifact, answers).tolist(), call.stopped_by(answers).tolist(), strict=True
+    ):
+        if not finite[row]:
+            predictions.append(unanswered(NOT_FINITE))
+            continue
+        best = int(scores[row].argmax())
+        prediction = {
+            "label": names[best],
+            "score": float(scores[row, best]),
+            "exit_layer": layer,
+            "stopped_by": why,
+        }
+        if top_k is not None:
+            prediction["labels"] = most_probable(scores[row], names, top_k)
+        predictions.append(prediction)
+    return predictions
+
+
+def unanswered(reason: str) -> dict[str, Any]:
+    """What stands in the place of an answer."""
+    return {"label": None, "score": None, "exit_layer": None, "stopped_by": None, "error": reason}

@@ -1,0 +1,167 @@
+"""Texts to token ids by a Hugging Face tokenizer, from several threads, without a change to the tokenizer.
+
+A fast tokenizer keeps its settings of truncation and padding in itself, and each call writes them: two threads that
+share one read each other's. So a fast tokenizer is copied, the copy never truncates, and rows are cut here.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from itrex_sweet.inputs import Text
+
+
+@dataclass(frozen=True)
+class Row:
+    """Tokens of one text.
+
+    Args:
+        ids: of the tokens kept.
+        types: of the same tokens; `None` where the tokenizer gives none.
+        length: tokens before the cut.
+    """
+
+    ids: list[int]
+    types: list[int] | None
+    length: int
+
+
+class TextEncoder(ABC):
+    """Makes token ids of texts. Threads may share one."""
+
+    @abstractmethod
+    def encode(self, texts: Sequence[Text], limit: int | None) -> list[Row]:
+        """Encodes texts, special tokens included, without padding.
+
+        Args:
+            texts: strings, or pairs of strings.
+            limit: tokens per row at most; longer texts are cut as `truncation="longest_first"` does.
+        """
+
+    @abstractmethod
+    def special_tokens(self, pair: bool) -> int:
+        """Number of special tokens that a text, or a pair, gets."""
+
+
+def encoder_of(tokenizer: Any) -> TextEncoder:
+    """The encoder that suits a tokenizer."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None and not _calls_overridden(tokenizer):
+        try:
+            return FastEncoder(tokenizer, copy.deepcopy(backend))
+        except Exception:  # parts written in Python cannot be copied
+            pass
+    return LockedEncoder(tokenizer)
+
+
+class FastEncoder(TextEncoder):
+    """Encodes by a copy of a fast tokenizer's backend that nobody else has.
+
+    Args:
+        tokenizer: a `PreTrainedTokenizerFast`; only read.
+        backend: a copy of its `tokenizers.Tokenizer`.
+    """
+
+    def __init__(self, tokenizer: Any, backend: Any):
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = bool(getattr(tokenizer, "split_special_tokens", False))
+        self._tokenizer, self._backend = tokenizer, backend
+        self._with_types = "token_type_ids" in tokenizer.model_input_names
+
+    def special_tokens(self, pair: bool) -> int:
+        return self._backend.num_special_tokens_to_add(pair)
+
+    def encode(self, texts: Sequence[Text], limit: int | None) -> list[Row]:
+        from_left = self._tokenizer.truncation_side == "left"
+        rows = []
+        for encoding in self._backend.encode_batch(list(texts)):
+            ids, types = encoding.ids, encoding.type_ids if self._with_types else None
+            length = len(ids)
+            if limit is not None and length > limit:
+                kept = self._kept(encoding.sequence_ids, limit, from_left)
+                ids = [ids[place] for place in kept]
+                types = None if types is None else [types[place] for place in kept]
+            rows.append(Row(ids, types, length))
+        return rows
+
+    @staticmethod
+    def _kept(sequences: list[int | None], limit: int, from_left: bool) -> list[int]:
+        """Places that remain of a row, whose tokens belong to the first text (0), the second (1) or neither."""
+        places = [[place for place, sequence in enumerate(sequences) if sequence == which] for which in (0, 1)]
+        room = limit - sequences.count(None)
+        dropped: set[int] = set()
+        for own, count in zip(places, longest_first(*map(len, places), room), strict=True):
+            dropped.update(own[: len(own) - count] if from_left else own[count:])
+        return [place for place in range(len(sequences)) if place not in dropped]
+
+
+class LockedEncoder(TextEncoder):
+    """Encodes by the tokenizer itself, one call at a time: for tokenizers in Python, and for unusual ones."""
+
+    def __init__(self, tokenizer: Any):
+        self._tokenizer = tokenizer
+
+    def special_tokens(self, pair: bool) -> int:
+        with _lock:
+            return self._tokenizer.num_special_tokens_to_add(pair)
+
+    def encode(self, texts: Sequence[Text], limit: int | None) -> list[Row]:
+        with _lock:
+            return [self._row(text, limit) for text in texts]
+
+    def _row(self, text: Text, limit: int | None) -> Row:
+        whole = self._called(text, truncation=False)
+        length = len(whole["input_ids"])
+        if limit is not None and length > limit:
+            whole = self._called(text, truncation="longest_first", max_length=limit)
+        return Row(whole["input_ids"], whole.get("token_type_ids"), length)
+
+    def _called(self, text: Text, **options: Any) -> Any:
+        parts = text if isinstance(text, tuple) else (text,)
+        # `verbose=False`: the tokenizer's own note on length says less than ours.
+        return self._tokenizer(*parts, add_special_tokens=True, padding=False, verbose=False, **options)
+
+
+def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
+    """How many tokens of each text remain where a pair is cut to `room` tokens: the rule of fast tokenizers."""
+    if first + second <= room:
+        return first, second
+    if not second:
+        return room, 0
+    shorter, longer = sorted((first, second))
+    longer = max(shorter, room - shorter)
+    if shorter + longer > room:
+        shorter = room // 2
+        longer = shorter + room % 2
+    return (shorter, longer) if first <= second else (longer, shorter)
+
+
+def _calls_overridden(tokenizer: Any) -> bool:
+    """Whether a class outside transformers has its own way from texts to ids."""
+    names = {"__call__", "_encode_plus", "_batch_encode_plus", "encode_plus", "batch_encode_plus"}
+    return any(
+        names & vars(each).keys()
+        for each in type(tokenizer).__mro__
+        if each is not object and not each.__module__.startswith("transformers.")
+    )
+
+
+# Tokenizers in Python hold the interpreter's lock while they work, so one lock for all of them costs nothing.
+_lock = threading.Lock()
+
+
+def _new_lock() -> None:
+    """In the child of a fork nobody holds the lock, though another thread of the parent may have."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock)
