@@ -13,27 +13,33 @@ def whole_number(name: str, value: Any, least: int) -> int:
     """An integer of any type as an `int`.
 
     Raises:
-        ConfigError: another type, booleans and floats included, or below `least`.
+        ConfigError: another type, booleans and floats included, below `least`, or beyond 64 bits.
     """
-    number = _scalar(value)
-    if isinstance(number, bool) or not isinstance(number, int) or number < least:
+    number = integer(value)
+    if number is None or not least <= number < 2**63:
         raise ConfigError(f"{name}={_shown(value)}: it is a whole number, {least} or more.")
     return number
 
 
-def real_number(name: str, value: Any) -> float:
+def integer(value: Any) -> int | None:
+    """An integer of any type as an `int`; `None` for anything else, booleans included."""
+    number = scalar(value)
+    return number if isinstance(number, int) and not isinstance(number, bool) else None
+
+
+def real_number(name: str, value: Any, meaning: str = "a number") -> float:
     """A real number of any type as a `float`, infinity and NaN included: whoever has a range refuses them.
 
     Raises:
         ConfigError: another type, booleans and strings included.
     """
-    number = _scalar(value)
-    if isinstance(number, numbers.Real) and not isinstance(number, bool):
-        try:
-            return float(number)
-        except OverflowError:
-            pass
-    raise ConfigError(f"{name}={_shown(value)}: it is a number{', without quotes' if isinstance(value, str) else ''}.")
+    number = scalar(value)
+    if isinstance(number, bool) or not isinstance(number, numbers.Real):
+        raise ConfigError(f"{name}={_shown(value)}: it is {meaning}, not {type(value).__name__}.")
+    try:
+        return float(number)
+    except OverflowError:
+        raise ConfigError(f"{name}={_shown(value)}: it is {meaning}, and this one is too large.") from None
 
 
 def real_numbers(name: str, value: Any) -> tuple[float, ...]:
@@ -58,11 +64,14 @@ def sequence(value: Any) -> tuple[Any, ...] | None:
         return None
 
 
-def _scalar(value: Any) -> Any:
-    """The number in a NumPy scalar, or in an array or tensor of no dimension; anything else as it is."""
+def scalar(value: Any) -> Any:
+    """What is in a NumPy scalar, or in an array or tensor of no dimension; anything else as it is."""
     return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to write integers of very many digits
+        text = f"{type(value).__name__} of very many digits"
     return text if len(text) <= 80 else f"{text[:77]}..."

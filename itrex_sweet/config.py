@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import numbers
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from itrex_sweet.arguments import real_number, real_numbers, sequence, whole_number
+from itrex_sweet.arguments import integer, real_number, real_numbers, scalar, sequence, whole_number
 from itrex_sweet.errors import ConfigError
 
 CUT_FIRST = "cut_first"
@@ -107,8 +106,8 @@ class SweetConfig:
             "exits": None if self.exits is None else _whole_numbers(self.exits),
             "gradient_scale": _gradient_scale(self.gradient_scale),
             "learn_to_exit": _truth("learn_to_exit", self.learn_to_exit),
-            "distillation": _number("distillation", self.distillation, "a share of the loss, in [0, 1]"),
-            "distillation_temperature": _number(
+            "distillation": real_number("distillation", self.distillation, "a share of the loss, in [0, 1]"),
+            "distillation_temperature": real_number(
                 "distillation_temperature", self.distillation_temperature, "a positive number"
             ),
             "class_weights": _class_weights(self.class_weights),
@@ -133,7 +132,7 @@ class SweetConfig:
         if self.loss is not None and self.class_weights is not None:
             raise ConfigError("class_weights go into the cross-entropy, which loss replaces: leave one of them out.")
         if self.longest_row is not None:
-            longest = _index(self.longest_row)
+            longest = integer(self.longest_row)
             if longest is None or longest < 1:
                 raise ConfigError(f"longest_row={self.longest_row!r}: a number of tokens, from 1.")
             object.__setattr__(self, "longest_row", longest)
@@ -202,17 +201,6 @@ def balanced_weights(labels: Iterable[int], num_labels: int) -> tuple[float, ...
     return tuple(sum(counts) / (num_labels * count) for count in counts)
 
 
-def _scalar(value: Any) -> Any:
-    """What a NumPy scalar, or an array or tensor of no dimension, holds; anything else as it is."""
-    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
-
-
-def _index(value: Any) -> int | None:
-    """A whole number of any integer type; `None` for anything else, booleans included."""
-    value = _scalar(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
 def _whole_numbers(exits: Any) -> tuple[int, ...]:
     wrong = f"exits={exits!r}: exits are whole numbers of encoder layers, such as (1, 4)"
     if isinstance(exits, (str, bytes, Mapping)):
@@ -220,39 +208,18 @@ def _whole_numbers(exits: Any) -> tuple[int, ...]:
     try:
         given = tuple(exits)
     except TypeError:
-        hint = f" Did you mean exits=({exits},)?" if _index(exits) is not None else ""
+        hint = f" Did you mean exits=({exits},)?" if integer(exits) is not None else ""
         raise ConfigError(f"{wrong}: more than one, the last the model's depth.{hint}") from None
-    numbers_ = tuple(map(_index, given))
+    numbers_ = tuple(map(integer, given))
     if None in numbers_:
         raise ConfigError(f"exits={given}: exits are whole numbers of encoder layers, such as (1, 4).")
     return numbers_
 
 
-def _number(name: str, value: Any, meaning: str) -> float:
-    """A real number of any type as a `float`."""
-    number = _scalar(value)
-    if isinstance(number, bool) or not isinstance(number, numbers.Real):
-        raise ConfigError(f"{name}={value!r}: it is {meaning}, not {type(value).__name__}.")
-    try:
-        return float(number)
-    except OverflowError:
-        raise ConfigError(f"{name}: it is {meaning}; {str(number)[:20]}... is too large.") from None
-
-
 def _truth(name: str, value: Any) -> bool:
-    if not isinstance(_scalar(value), bool):
+    if not isinstance(scalar(value), bool):
         raise ConfigError(f"{name}={value!r}: True or False, not {type(value).__name__}.")
     return bool(value)
-
-
-def _sequence(value: Any) -> tuple[Any, ...] | None:
-    """The parts of a list, tuple, array or tensor of one dimension; `None` for anything else."""
-    if isinstance(value, (str, bytes, Mapping, set, frozenset)) or not isinstance(value, Iterable):
-        return None
-    try:
-        return tuple(value)
-    except TypeError:  # an array of no dimension
-        return None
 
 
 def _gradient_scale(scale: Any) -> float | str | tuple[float, ...]:
@@ -261,8 +228,8 @@ def _gradient_scale(scale: Any) -> float | str | tuple[float, ...]:
             raise ConfigError(f"gradient_scale={scale!r}: a share in [0, 1], one for each cut, or {CUT_FIRST!r}.")
         return scale
     meaning = f"a share of the gradient in [0, 1], one for each cut, or {CUT_FIRST!r}"
-    parts = _sequence(scale)
-    shares = tuple(_number("gradient_scale", share, meaning) for share in ((scale,) if parts is None else parts))
+    parts = sequence(scale)
+    shares = tuple(real_number("gradient_scale", share, meaning) for share in ((scale,) if parts is None else parts))
     if not all(0.0 <= share <= 1.0 for share in shares):
         raise ConfigError(f"gradient_scale={scale}: a share of the gradient lies in [0, 1].")
     return shares[0] if parts is None else shares
@@ -272,10 +239,10 @@ def _class_weights(weights: Any) -> str | tuple[float, ...] | None:
     meaning = f"one positive weight for each label, or {BALANCED!r}"
     if weights is None or (isinstance(weights, str) and weights == BALANCED):
         return weights
-    parts = _sequence(weights)
+    parts = sequence(weights)
     if not parts:
         raise ConfigError(f"class_weights={weights!r}: {meaning}.")
-    values = tuple(_number("class_weights", weight, meaning) for weight in parts)
+    values = tuple(real_number("class_weights", weight, meaning) for weight in parts)
     if not all(0.0 < value < math.inf for value in values):
         raise ConfigError(f"class_weights={values}: weights are positive and finite.")
     return values

@@ -149,7 +149,8 @@ def test_errors_are_those_of_predict(classify, inputs, options, error, message):
         classify(inputs, **options)
 
 
-def test_rows_without_an_answer_are_marked(tmp_path):
+def test_rows_without_an_answer_are_marked(tmp_path, monkeypatch):
+    monkeypatch.setattr("itrex_sweet.artifact.reading.check_torch_tensors", lambda *_: None)  # would refuse them
     from safetensors.torch import load_file, save_file
 
     tiny_artifact(tmp_path, tokenizer=tiny_tokenizer())
