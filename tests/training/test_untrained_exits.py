@@ -80,15 +80,18 @@ def test_a_loss_of_its_own_in_every_mode(loss, mode, subclass, tmp_path):
     assert trainer.state.log_history == []
 
 
-@pytest.mark.parametrize("loss", [focal, with_nothing_of_the_exits, detached, replaced, of_the_logged_losses])
 @pytest.mark.parametrize(
-    "settings",
+    ("loss", "settings"),
     [
-        {},
-        {"gradient_accumulation_steps": 2},
-        {"bf16": True},
-        {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}},
-        {"max_grad_norm": 0.0},
+        (focal, {}),
+        (with_nothing_of_the_exits, {}),
+        (detached, {}),
+        (replaced, {}),
+        (of_the_logged_losses, {}),
+        (focal, {"gradient_accumulation_steps": 2}),
+        (with_nothing_of_the_exits, {"bf16": True}),
+        (detached, {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}),
+        (replaced, {"max_grad_norm": 0.0}),
     ],
 )
 def test_every_way_to_lose_the_exits(loss, settings, subclass, tmp_path):
@@ -167,8 +170,9 @@ def scaled(outputs, labels, model, inputs):
     return 1e-3 * outputs.loss
 
 
-@pytest.mark.parametrize("mode", ["sweet", "joint"])
-@pytest.mark.parametrize("loss", [added_to, of_two_forwards, scaled])
+@pytest.mark.parametrize(
+    ("loss", "mode"), [(added_to, "sweet"), (of_two_forwards, "sweet"), (of_two_forwards, "joint"), (scaled, "joint")]
+)
 def test_a_loss_with_the_exits_in_it_trains_them(loss, mode, subclass, tmp_path):
     subclass(loss)
     trainer = make_trainer(tiny_model(dropout=0.1), tmp_path, SweetCallback(exits=EXITS, mode=mode))

@@ -30,8 +30,7 @@ def test_wrapped_before_attaching(wrap, says, tmp_path):
     assert attachment_of(model) is None and not hasattr(model.config, "sweet")
 
 
-@pytest.mark.parametrize("in_place", [True, False])
-@pytest.mark.parametrize("mode", ["sweet", "joint"])
+@pytest.mark.parametrize(("in_place", "mode"), [(True, "joint"), (False, "sweet")])
 def test_compiled_after_attaching_trains_the_same(in_place, mode):
     plain, model = tiny_model(num_layers=2), tiny_model(num_layers=2)
     config, batch = SweetConfig(exits=(1, 2), mode=mode), tiny_batch()
