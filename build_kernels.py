@@ -31,8 +31,11 @@ COMMON = (
     *("-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast"),
     *("-Wall", "-Wextra", "-Wno-psabi", "-pthread"),
 )
-# Stands behind `-O3` and replaces it.
-SANITIZED = ("-O1", "-g1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+# sanitizer → flags that stand behind `-O3` and replace it
+SANITIZERS = {
+    "address": ("-O1", "-g1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+    "thread": ("-O1", "-g1", "-fno-omit-frame-pointer", "-fsanitize=thread"),
+}
 LINK = ("-shared", "-pthread", "-Wl,-Bsymbolic")
 
 _AVX2 = ("-mavx2", "-mfma")
@@ -93,7 +96,7 @@ def build(
     output: Path = LIBRARIES,
     names: Iterable[str] = (CPU, *ISAS),
     *,
-    sanitize: bool = False,
+    sanitizer: str | None = None,
     required: bool = False,
     force: bool = False,
 ) -> list[Result]:
@@ -104,7 +107,7 @@ def build(
     Args:
         output: directory, made if need be.
         names: instruction sets, and `CPU`.
-        sanitize: with AddressSanitizer and UndefinedBehaviorSanitizer.
+        sanitizer: one of `SANITIZERS`: `"address"`, with undefined behaviour, or `"thread"`.
         required: whether all must succeed.
         force: compile also what is up to date.
 
@@ -119,7 +122,7 @@ def build(
         target = output / library(name)
         if not force and target.is_file() and target.stat().st_mtime > newest:
             return Result(name)
-        result = _compile(command, name, target, SANITIZED if sanitize else ())
+        result = _compile(command, name, target, SANITIZERS[sanitizer] if sanitizer else ())
         if result.missing is not None:
             target.unlink(missing_ok=True)
         return result
@@ -188,7 +191,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Compiles the native engine.")
     parser.add_argument("--output", type=Path, default=LIBRARIES, help="directory (default: in the source tree)")
     parser.add_argument("--isas", nargs="+", choices=list(ISAS), default=list(ISAS), help="instruction sets")
-    parser.add_argument("--sanitize", action="store_true", help="with address and undefined-behaviour sanitizers")
+    parser.add_argument(
+        "--sanitize",
+        nargs="?",
+        const="address",
+        choices=list(SANITIZERS),
+        help="with a sanitizer: address and undefined-behaviour ones, or that of threads",
+    )
     parser.add_argument("--force", action="store_true", help="compile also what is up to date")
     args = parser.parse_args()
     if args.sanitize and args.output == LIBRARIES:
@@ -199,7 +208,7 @@ def main() -> int:
             return 0
         names = (CPU, *args.isas)
         required = asked == "required"
-        results = build(args.output, names, sanitize=args.sanitize, required=required, force=args.force)
+        results = build(args.output, names, sanitizer=args.sanitize, required=required, force=args.force)
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1

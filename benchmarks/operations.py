@@ -16,6 +16,7 @@ import numpy as np
 from record import provenance, refuse_busy_machine, write_result
 
 from itrex_sweet.runtime.native import library
+from itrex_sweet.runtime.native.interface import CFloats, CLinear
 
 LAYERS = {"384 → 1536": (384, 1536), "768 → 768": (768, 768), "768 → 3072": (768, 3072), "3072 → 768": (3072, 768)}
 ROWS = (1, 8, 25, 128, 512)
@@ -57,21 +58,24 @@ def timed(isa: str, options: argparse.Namespace) -> dict[str, Any]:
     return {"limit": round(limit, 1), "rates": rates}
 
 
-def linear(kind: str, in_: int, out: int) -> tuple[library.CLinear, list[np.ndarray]]:
+def linear(kind: str, in_: int, out: int) -> tuple[CLinear, list[np.ndarray]]:
     """A layer of random weights, and the arrays that it points at."""
     random = np.random.default_rng(0)
     bias = np.zeros(out, np.float32)
     if kind != "int8":
         weight = random.standard_normal((out, in_), dtype=np.float32)
-        in_bfloat16 = kind == "bfloat16"
-        layer = library.CLinear(weight.ctypes.data, None, bias.ctypes.data, None, 0.0, 0, in_, out, in_bfloat16)
+        layer = CLinear(weight.ctypes.data, weight.size, bias=_floats(bias), in_=in_, out=out)
+        layer.in_bfloat16 = kind == "bfloat16"
         return layer, [weight, bias]
     weight = random.integers(-127, 128, (out, in_), dtype=np.int8)
     scale = np.full(out, 0.01, np.float32)
-    layer = library.CLinear(
-        weight.ctypes.data, scale.ctypes.data, bias.ctypes.data, None, INPUT_SCALE, ZERO_POINT, in_, out
-    )
+    layer = CLinear(weight.ctypes.data, weight.size, _floats(scale), _floats(bias), in_=in_, out=out)
+    layer.input_scale, layer.input_zero_point, layer.input_is_fixed = INPUT_SCALE, ZERO_POINT, 1
     return layer, [weight, scale, bias]
+
+
+def _floats(array: np.ndarray) -> CFloats:
+    return CFloats(array.ctypes.data, array.size)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from itrex_sweet.runtime.call import Call, Threshold, checked_policy
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.limits import faults, reasons
 from itrex_sweet.runtime.ragged import TokenBatch
+from itrex_sweet.runtime.shutdown import ends_before_exit
 from itrex_sweet.tokenization import Reading, TextReader
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class AnsweringModel:
     def policy(self, policy: Policy) -> None:
         self.executor.policy = checked_policy(self.artifact, policy)
 
+    @ends_before_exit
     def forward(
         self,
         input_ids: Any = None,
@@ -126,6 +128,7 @@ class AnsweringModel:
         )
         return output if return_dict is None or return_dict else output.to_tuple()
 
+    @ends_before_exit
     def predict(
         self,
         texts: Iterable[Any],
@@ -205,6 +208,7 @@ class AnsweringModel:
             )
         return results
 
+    @ends_before_exit
     def read(self, texts: Iterable[Any], max_length: int | None = None) -> TokenBatch:
         """Texts as packed rows, all of them, for the executor.
 

@@ -52,6 +52,7 @@ class SweetModelForSequenceClassification(AnsweringModel, ModuleMethods, Optimiz
         tokenizer: Any = None,
         dtype: str | None = None,
         warm_up: Sequence[tuple[int, int]] = (),
+        threads: int | None = None,
     ):
         super().__init__(
             model=None, config=artifact.model_config(), preprocessors=[] if tokenizer is None else [tokenizer]
@@ -60,10 +61,10 @@ class SweetModelForSequenceClassification(AnsweringModel, ModuleMethods, Optimiz
         policy = artifact.policy if threshold is None else artifact.policy.with_threshold(threshold)
         dtype, warm_up = checked_dtype_name(dtype), checked_warm_up(warm_up)
         self.computed_in = dtype or "float32"  # where the artifact is not quantized
-        self.backend = load_backend(artifact, backend, dtype=dtype, warm_up=warm_up)
+        self.backend = load_backend(artifact, backend, dtype=dtype, warm_up=warm_up, threads=threads)
         self.executor = Executor(self.backend, policy, batch_size)
         self.tokenizer = tokenizer
-        self._origin = Origin.of(artifact, dict(backend=backend, dtype=dtype, warm_up=warm_up))
+        self._origin = Origin.of(artifact, dict(backend=backend, dtype=dtype, warm_up=warm_up, threads=threads))
         register()
         if threshold is None:
             self._warn_of_another_calibration()
@@ -122,6 +123,7 @@ class SweetModelForSequenceClassification(AnsweringModel, ModuleMethods, Optimiz
         batch_size: int = DEFAULT_BATCH_SIZE,
         dtype: Any = None,
         warm_up: Sequence[tuple[int, int]] = (),
+        threads: int | None = None,
         verify: bool = True,
         subfolder: str = "",
         revision: str = "main",
@@ -141,6 +143,8 @@ class SweetModelForSequenceClassification(AnsweringModel, ModuleMethods, Optimiz
             dtype: what a float artifact is computed in: `"float32"`, or on `native` and `ipex` `"bfloat16"`; also
                 `"fp32"`, `"bf16"`, dtypes of torch, and `"auto"` for the default. `torch_dtype` means the same.
             warm_up: (rows, tokens) of batches to be expected, for backends that compile by shape.
+            threads: to compute with at most; else the cores that this process may use, or less where
+                `OMP_NUM_THREADS` or `torch.set_num_threads` says so. Short calls of the native engine use fewer.
             verify: compare the recorded sizes and hashes before use.
             subfolder, revision, token, cache_dir, force_download, local_files_only: as everywhere on the hub.
             others: arguments of transformers that ask for what happens anyway, such as `device_map="cpu"`.
@@ -160,7 +164,7 @@ class SweetModelForSequenceClassification(AnsweringModel, ModuleMethods, Optimiz
         refuse_adapter(directory)
         artifact = open_artifact(directory, verify=verify)
         tokenizer = tokenizer_of(artifact)
-        model = cls(artifact, backend, threshold, batch_size, tokenizer, dtype=dtype, warm_up=warm_up)
+        model = cls(artifact, backend, threshold, batch_size, tokenizer, dtype=dtype, warm_up=warm_up, threads=threads)
         settings = {**model._origin.settings, "verify": verify}
         model._origin = dataclasses.replace(model._origin, settings=settings, tokenizer=tokenizer)
         return model

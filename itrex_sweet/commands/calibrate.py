@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--criterion", choices=CRITERIA, help="what confidence is (default: as stored)")
     parser.add_argument("--one-threshold", action="store_true", help="for all exits, instead of one for each")
     parser.add_argument("--backend", default="auto", metavar="NAME", help="that will run it (default: the best here)")
+    options.add_threads(parser)
     parser.add_argument("--max-length", type=options.positive, metavar="N", help="tokens per text at most")
     parser.add_argument("--seed", type=int, default=0, help="of the dealing of rows (default: 0)")
     parser.add_argument("--force", action="store_true", help="although rows were trained or reported on")
@@ -77,7 +78,9 @@ def run(args: argparse.Namespace) -> int:
         max_latency_ms=args.max_latency_ms,
         max_layers=args.max_layers,
     )
-    model = SweetModelForSequenceClassification.from_pretrained(fetch(args.directory), backend=args.backend)
+    model = SweetModelForSequenceClassification.from_pretrained(
+        fetch(args.directory), backend=args.backend, threads=args.threads
+    )
     calibration = calibrate(
         model,
         args.data,

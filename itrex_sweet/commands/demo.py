@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from itrex_sweet.commands import options
+
 SUMMARY = "the whole path on real pretrained weights, in a few minutes"
 
 
@@ -20,10 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="fewer texts and one epoch: to see it run, not to judge it"
     )
+    options.add_threads(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the demo."""
     from itrex_sweet.demo.run import run_demo
+    from itrex_sweet.runtime.torch_threads import computing_with
 
-    return run_demo(args.output, quick=args.quick) or 0
+    with computing_with(args.threads):
+        return run_demo(args.output, quick=args.quick) or 0

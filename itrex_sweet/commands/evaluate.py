@@ -78,7 +78,12 @@ def run(args: argparse.Namespace) -> int:
     rows = labelled_rows(args, args.data, args.split, names)
     models = {
         shown: SweetModelForSequenceClassification.from_pretrained(
-            folders[name], backend=args.backend, dtype=args.dtype, threshold=args.threshold, batch_size=args.batch_size
+            folders[name],
+            backend=args.backend,
+            dtype=args.dtype,
+            threshold=args.threshold,
+            batch_size=args.batch_size,
+            threads=args.threads,
         )
         for shown, name in _short_names(args.directories).items()
     }

@@ -9,6 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
+from itrex_sweet.commands import options
 from itrex_sweet.export.layout import DESCRIPTION_FILE, FORMATS
 
 SUMMARY = "an artifact's subgraphs as ONNX or TorchScript"
@@ -19,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", metavar="DIR", help="an artifact, or its name on the hub")
     parser.add_argument("--format", choices=FORMATS, default="onnx", help="(default: onnx)")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the files")
+    options.add_threads(parser)
     parser.add_argument("--json", action="store_true", help=f"print what {DESCRIPTION_FILE} holds")
 
 
@@ -26,8 +28,10 @@ def run(args: argparse.Namespace) -> int:
     """Exports, and prints what was written."""
     from itrex_sweet.export.subgraphs import export_subgraphs
     from itrex_sweet.hub import fetch
+    from itrex_sweet.runtime.torch_threads import computing_with
 
-    described = export_subgraphs(fetch(args.directory), args.output, format=args.format)
+    with computing_with(args.threads):
+        described = export_subgraphs(fetch(args.directory), args.output, format=args.format)
     if args.json:
         print(json.dumps(described, indent=2, ensure_ascii=False))
         return 0

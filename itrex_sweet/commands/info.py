@@ -46,7 +46,7 @@ def environment() -> dict[str, Any]:
     from itrex_sweet.artifact import library_versions
     from itrex_sweet.evaluation.machine import INSTRUCTION_SETS, Machine
     from itrex_sweet.runtime.backends import BACKENDS, missing_for
-    from itrex_sweet.runtime.native import library
+    from itrex_sweet.runtime.native import cores, library
     from itrex_sweet.version import __version__
 
     machine = Machine.here().to_dict()
@@ -54,6 +54,7 @@ def environment() -> dict[str, Any]:
     return {
         "versions": {**library_versions(), "itrex-sweet": __version__},
         "machine": machine,
+        "threads": {"used": cores.default_threads(), "limited by": cores.thread_limits()},
         "instruction sets": {name: name in has for name in INSTRUCTION_SETS},
         "native engine": {
             **{isa: reason or "usable" for isa, reason in library.available().items()},

@@ -87,7 +87,7 @@ def label_names(text: str) -> tuple[str, ...] | dict[str, str]:
 
 
 def add_running(parser: argparse.ArgumentParser) -> None:
-    """How a model is run: `--threshold`, `--batch-size`, `--backend`, `--dtype`."""
+    """How a model is run: `--threshold`, `--batch-size`, `--backend`, `--dtype`, `--threads`."""
     group = parser.add_argument_group("running")
     group.add_argument(
         "--threshold",
@@ -102,6 +102,17 @@ def add_running(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         choices=("float32", "bfloat16"),
         help="what a float artifact is computed in (bfloat16: native and ipex)",
+    )
+    add_threads(group)
+
+
+def add_threads(group: argparse._ActionsContainer) -> None:
+    """`--threads`."""
+    group.add_argument(
+        "--threads",
+        type=positive,
+        metavar="N",
+        help="to compute with at most (default: the cores that may be used, or fewer; itrex-sweet info says why)",
     )
 
 

@@ -76,7 +76,12 @@ def run(args: argparse.Namespace) -> int:
     from itrex_sweet.modeling import SweetModelForSequenceClassification
 
     model = SweetModelForSequenceClassification.from_pretrained(
-        args.directory, backend=args.backend, dtype=args.dtype, threshold=args.threshold, batch_size=args.batch_size
+        args.directory,
+        backend=args.backend,
+        dtype=args.dtype,
+        threshold=args.threshold,
+        batch_size=args.batch_size,
+        threads=args.threads,
     )
     size = args.batch_size if args.deadline_ms else _BATCHES_PER_CHUNK * args.batch_size
     settings = dict(quality=args.quality, max_exit=args.max_exit, deadline_ms=args.deadline_ms)

@@ -56,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `itrex-sweet train`, those of TrainingArguments aside."""
     parser.add_argument("--model", required=True, metavar="PATH_OR_ID", help="pretrained model, a folder or on the hub")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="where the artifact goes")
+    options.add_threads(parser)
     data = parser.add_argument_group("data", ".csv, .tsv or .jsonl (also .gz), or a datasets name")
     source = data.add_mutually_exclusive_group(required=True)
     source.add_argument("--train-file", metavar="FILE")
@@ -125,6 +126,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains, writes the artifact and its card, and prints what the exits are worth."""
+    from itrex_sweet.runtime.torch_threads import computing_with
+
+    with computing_with(args.threads):
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     plan = make_plan(args)
     make_folder(args.output)
     train, validation = _read_data(args)

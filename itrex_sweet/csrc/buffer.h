@@ -78,6 +78,7 @@ class Buffer {
     // Room for `count` elements; what was there is lost if it has to grow. New memory is zeroed.
     Element* reserve(int64_t count) {
         if (count <= count_) return get();
+        if (count > kMostCount) throw std::bad_alloc();
         count_ = 0;
         memory_ = Memory();
         memory_ = Memory(static_cast<size_t>(count) * sizeof(Element) + kSlackBytes);
@@ -91,6 +92,8 @@ class Buffer {
     bool empty() const { return count_ == 0; }
 
    private:
+    static constexpr int64_t kMostCount = int64_t{1} << 48;  // elements; far more than there is memory for
+
     Memory memory_;
     int64_t count_ = 0;
 };

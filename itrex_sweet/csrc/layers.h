@@ -13,8 +13,8 @@ struct Norm {
 
     Norm() = default;
     explicit Norm(const sweet_norm& norm) : weight(norm.size), bias(norm.size), eps(norm.eps), size(norm.size) {
-        std::copy_n(norm.weight, norm.size, weight.get());
-        std::copy_n(norm.bias, norm.size, bias.get());
+        std::copy_n(norm.weight.values, norm.size, weight.get());
+        std::copy_n(norm.bias.values, norm.size, bias.get());
     }
 
     int64_t bytes() const { return weight.bytes() + bias.bytes(); }
@@ -63,9 +63,9 @@ struct KeysTransposed {
 
     KeysTransposed(const sweet_linear& key, int num_heads) {
         const int size = key.out / num_heads;
-        const bool is_integer = key.weight_scale != nullptr;
-        if (is_integer) std::copy_n(key.weight_scale, key.out, scale.reserve(key.out));
-        if (key.smoothing != nullptr) std::copy_n(key.smoothing, key.in, smoothing.reserve(key.in));
+        const bool is_integer = key.weight_scale.values != nullptr;
+        if (is_integer) std::copy_n(key.weight_scale.values, key.out, scale.reserve(key.out));
+        if (key.smoothing.values != nullptr) std::copy_n(key.smoothing.values, key.in, smoothing.reserve(key.in));
         const std::vector<float> ones(static_cast<size_t>(key.in), 1.0f);
         const auto pack = [&](auto* weights) {
             std::vector<std::remove_const_t<std::remove_pointer_t<decltype(weights)>>> turned(
@@ -76,9 +76,14 @@ struct KeysTransposed {
                         turned[static_cast<size_t>(input * size + part)] = weights[part * key.in + input];
                     }
                 }
-                heads.emplace_back(
-                    sweet_linear{turned.data(), is_integer ? ones.data() : nullptr, nullptr, nullptr, 0.0f, 0, size, key.in,
-                                 key.in_bfloat16, 0});
+                sweet_linear of_head{};
+                of_head.weight = turned.data();
+                of_head.weight_size = static_cast<int64_t>(turned.size());
+                if (is_integer) of_head.weight_scale = {ones.data(), key.in};
+                of_head.in = size;
+                of_head.out = key.in;
+                of_head.in_bfloat16 = key.in_bfloat16;
+                heads.emplace_back(of_head);
             }
         };
         is_integer ? pack(static_cast<const int8_t*>(key.weight)) : pack(static_cast<const float*>(key.weight));
@@ -92,11 +97,12 @@ struct KeysTransposed {
 };
 
 inline bool same_input(const sweet_linear& a, const sweet_linear& b) {
-    if ((a.weight_scale == nullptr) != (b.weight_scale == nullptr)) return false;
-    if (a.weight_scale == nullptr) return a.in_bfloat16 == b.in_bfloat16;
-    if (a.input_scale != b.input_scale || a.input_zero_point != b.input_zero_point) return false;
-    if ((a.smoothing == nullptr) != (b.smoothing == nullptr)) return false;
-    return a.smoothing == nullptr || std::equal(a.smoothing, a.smoothing + a.in, b.smoothing);
+    if ((a.weight_scale.values == nullptr) != (b.weight_scale.values == nullptr)) return false;
+    if (a.weight_scale.values == nullptr) return a.in_bfloat16 == b.in_bfloat16;
+    if (a.input_is_fixed != b.input_is_fixed) return false;
+    if (a.input_is_fixed != 0 && (a.input_scale != b.input_scale || a.input_zero_point != b.input_zero_point)) return false;
+    if (a.smoothing.size != b.smoothing.size) return false;
+    return std::equal(a.smoothing.values, a.smoothing.values + a.smoothing.size, b.smoothing.values);
 }
 
 struct Layer {
@@ -125,6 +131,13 @@ struct Layer {
             first = last;
         }
         if (is_probed) keys = std::make_unique<KeysTransposed>(from.key, num_heads);
+    }
+
+    // Multiply-adds of one token, attention itself left out.
+    int64_t work() const {
+        int64_t total = attention_output.work() + up.work() + down.work();
+        for (const Packed& part : projections) total += part.work();
+        return total;
     }
 
     int64_t bytes() const {

@@ -4,8 +4,9 @@
 #include <stdexcept>
 #include <string>
 
-#include "batch.h"
-#include "layers.h"
+#include "check.h"
+#include "per_process.h"
+#include "session.h"
 
 struct Head {
     Packed dense, classifier;
@@ -29,10 +30,12 @@ struct Embeddings {
           norm(from.norm),
           before_norm(from.before_norm),
           after_norm(from.after_norm) {
-        copy(from.words, vocabulary, words);
-        copy(from.positions, num_positions, positions);
-        copy(from.token_types, num_token_types, token_types);
+        copy(from.words, words);
+        copy(from.positions, positions);
+        copy(from.token_types, token_types);
     }
+
+    bool is_projected() const { return before_norm.exists() || after_norm.exists(); }
 
     int64_t bytes() const {
         return words.bytes() + positions.bytes() + token_types.bytes() + norm.bytes() + before_norm.bytes() +
@@ -40,29 +43,29 @@ struct Embeddings {
     }
 
    private:
-    void copy(const float* from, int64_t rows, Buffer<float>& to) const {
-        if (from != nullptr) std::copy_n(from, rows * width, to.reserve(rows * width));
+    static void copy(const sweet_floats& from, Buffer<float>& to) {
+        if (from.size > 0) std::copy_n(from.values, from.size, to.reserve(from.size));
     }
 };
 
 class sweet_model {
    public:
-    sweet_model(const sweet_description& from, int32_t threads)
+    // Of a description that `check_description` let pass.
+    sweet_model(const sweet_description& from, int32_t threads, int64_t least_work)
         : embeddings_(from.embeddings),
           exits_(from.exits, from.exits + from.num_exits),
           heads_count_(from.num_attention_heads),
           activation_(from.activation),
           scale_(1.0f / from.score_scale),
           hidden_(from.hidden),
-          pool_(threads),
-          together_(threads),
-          work_(static_cast<size_t>(threads)) {
+          threads_(threads),
+          least_work_(least_work < 0 ? kLeastWork : least_work),
+          session_(std::make_unique<Session>(threads)) {
         for (int32_t index = 0; index < from.num_layers; ++index) {
             const bool is_probed = std::find(exits_.begin(), exits_.end(), index + 1) != exits_.end();
             layers_.emplace_back(from.layers[index], heads_count_, is_probed, index + 1 < from.num_layers);
         }
         for (int32_t exit = 0; exit < from.num_exits; ++exit) heads_.emplace_back(from.heads[exit]);
-        for (Workspace& work : work_) work.threads.resize(static_cast<size_t>(threads));
     }
 
     int64_t bytes() const {
@@ -73,43 +76,109 @@ class sweet_model {
     }
 
     int64_t workspace_bytes() const {
-        int64_t total = starts_.bytes() + batch_.memory();
-        for (const Workspace& work : work_) total += work.memory();
+        int64_t total = 0;
+        exclusively([&](Session& session) { total = session.memory(); });
         return total;
     }
 
+    int32_t embed(int32_t rows, int64_t tokens, const int64_t* lengths, const int64_t* ids, const int64_t* types,
+                  const int64_t* positions, float* states, int64_t states_size, const float** starts) {
+        check_texts(rows, tokens, lengths, ids, types, positions);
+        if (rows > 0) check_states(tokens, states, states_size, starts);
+        return exclusively(
+            [&](Session& session) { embed_here(session, rows, lengths, ids, types, positions, states, starts); });
+    }
+
+    int32_t advance(int32_t exit, int32_t rows, const float* const* rows_at, const int64_t* lengths, float* states,
+                    int64_t states_size, const float** next_starts) {
+        check_range("the call", "the exit", exit, 0, last_exit() - 1);
+        const int64_t tokens = check_rows(rows, lengths);
+        if (rows > 0) check_states(tokens, states, states_size, next_starts);
+        check_starts(rows, rows_at);
+        return exclusively([&](Session& session) { advance_here(session, exit, rows, rows_at, lengths, states, next_starts); });
+    }
+
+    int32_t probe(int32_t exit, int32_t rows, const float* const* rows_at, const int64_t* lengths, float* logits,
+                  int64_t logits_size) {
+        check_range("the call", "the exit", exit, 0, last_exit());
+        check_rows(rows, lengths);
+        check_starts(rows, rows_at);
+        if (rows > 0) check_array("the call", "logits", logits, logits_size, int64_t{rows} * outputs());
+        return exclusively([&](Session& session) { probe_here(session, exit, rows, rows_at, lengths, logits); });
+    }
+
+    int32_t answer(const sweet_policy& policy, int32_t rows, int64_t tokens, const int64_t* lengths, const int64_t* ids,
+                   const int64_t* types, const int64_t* positions, float* logits, int64_t* exits, float* confidences) {
+        check_policy(policy, last_exit() + 1, outputs());
+        check_texts(rows, tokens, lengths, ids, types, positions);
+        if (rows > 0) {
+            check_pointer("the call", "logits", logits);
+            check_pointer("the call", "exits", exits);
+            check_pointer("the call", "confidences", confidences);
+        }
+        return exclusively([&](Session& session) {
+            answer_here(session, policy, rows, tokens, lengths, ids, types, positions, logits, exits, confidences);
+        });
+    }
+
+   private:
+    // Multiply-adds that a thread must have to do before it pays to have it: some 20 microseconds of 8-bit products, about
+    // what it takes to wake a thread (`benchmarks/threads.py`).
+    static constexpr int64_t kLeastWork = int64_t{1} << 20;
+
+    int32_t outputs() const { return heads_.back().classifier.out; }
+    int32_t last_exit() const { return static_cast<int32_t>(exits_.size()) - 1; }
+
     // Calls from several threads wait for one another.
-    template <class... Given>
-    void embed(Given... given) {
-        const auto guard = pool_.lock();
-        embed_here(given...);
+    template <class Call>
+    int32_t exclusively(Call call) const {
+        Session& session = session_.get([&] { return std::make_unique<Session>(threads_); });
+        const std::lock_guard<std::mutex> guard(session.calls);
+        call(session);
+        return session.pool.was_short_of_threads() ? SWEET_SHORT_OF_THREADS : SWEET_DONE;
     }
 
-    template <class... Given>
-    void advance(Given... given) {
-        const auto guard = pool_.lock();
-        advance_here(given...);
+    static void check_starts(int32_t rows, const float* const* rows_at) {
+        if (rows > 0) check_pointer("the call", "starts", rows_at);
+        for (int32_t row = 0; row < rows; ++row) check_pointer("the call", "the start of a row", rows_at[row]);
     }
 
-    template <class... Given>
-    void probe(Given... given) {
-        const auto guard = pool_.lock();
-        probe_here(given...);
+    void check_states(int64_t tokens, const float* states, int64_t size, const float** starts) const {
+        check_pointer("the call", "states", states);
+        check_pointer("the call", "starts", starts);
+        const int64_t needed = tokens * hidden_ + SWEET_READ_BEYOND;
+        if (size < needed)
+            refuse("the call", "states has room for " + std::to_string(size) + " of " + std::to_string(needed) + " numbers");
     }
 
-    void answer(const sweet_policy& policy, int32_t rows, const int64_t* lengths, const int64_t* ids, const int64_t* types,
-                const int64_t* positions, float* logits, int64_t* exits, float* confidences) {
-        const auto guard = pool_.lock();
-        const int64_t tokens = packed(rows, lengths).tokens();
-        const int32_t outputs = heads_.back().classifier.out, last = static_cast<int32_t>(exits_.size()) - 1;
-        if (policy.labels < 1 || policy.labels > outputs || policy.deepest < 0 || policy.deepest > last)
-            throw std::invalid_argument("a policy for other exits or labels");
-        Batch& batch = batch_;
-        batch.start(rows, lengths, outputs, tokens * hidden_);
-        embed_here(rows, lengths, ids, types, positions, batch.states.get(), batch.starts.data());
+    void check_texts(int32_t rows, int64_t tokens, const int64_t* lengths, const int64_t* ids, const int64_t* types,
+                     const int64_t* positions) const {
+        check_equal("the call", "the number of tokens", tokens, check_rows(rows, lengths));
+        if (tokens == 0) return;
+        const auto check = [&](const int64_t* values, int64_t least, int64_t limit, const char* what) {
+            check_pointer("the call", what, values);
+            for (int64_t token = 0; token < tokens; ++token) {
+                if (values[token] >= least && values[token] < limit) continue;
+                throw std::invalid_argument(std::string(what) + " " + std::to_string(values[token]) +
+                                            " is not in the table of " + std::to_string(limit - least));
+            }
+        };
+        check(ids, 0, embeddings_.vocabulary, "token id");
+        if (!embeddings_.token_types.empty()) check(types, 0, embeddings_.num_token_types, "token type");
+        const int64_t offset = embeddings_.position_offset;
+        if (!embeddings_.positions.empty()) check(positions, -offset, embeddings_.num_positions - offset, "position");
+    }
+
+    void answer_here(Session& session, const sweet_policy& policy, int32_t rows, int64_t tokens, const int64_t* lengths,
+                     const int64_t* ids, const int64_t* types, const int64_t* positions, float* logits, int64_t* exits,
+                     float* confidences) const {
+        const int32_t outputs = this->outputs(), last = last_exit();
+        Batch& batch = session.batch;
+        batch.start(rows, lengths, outputs, tokens * hidden_ + SWEET_READ_BEYOND);
+        embed_here(session, rows, lengths, ids, types, positions, batch.states.get(), batch.starts.data());
         for (int32_t exit = 0; rows > 0; ++exit) {
             if (exit == policy.deepest || policy.thresholds[exit] < 1.0f) {
-                probe_here(exit, rows, batch.starts.data(), batch.lengths.data(), batch.logits.get());
+                probe_here(session, exit, rows, batch.starts.data(), batch.lengths.data(), batch.logits.get());
                 const Confidence confidence_of{policy, outputs, policy.learned != 0 && exit < last};
                 int32_t kept = 0;
                 for (int32_t place = 0; place < rows; ++place) {
@@ -127,20 +196,18 @@ class sweet_model {
                 rows = kept;
                 if (rows == 0) break;
             }
-            advance_here(exit, rows, batch.starts.data(), batch.lengths.data(), batch.next_states.get(),
+            advance_here(session, exit, rows, batch.starts.data(), batch.lengths.data(), batch.next_states.get(),
                          batch.next_starts.data());
             batch.go_on();
         }
     }
 
-   private:
-    void embed_here(int32_t rows, const int64_t* lengths, const int64_t* ids, const int64_t* types, const int64_t* positions,
-               float* states, const float** starts) {
-        const Texts texts = packed(rows, lengths);
+    void embed_here(Session& session, int32_t rows, const int64_t* lengths, const int64_t* ids, const int64_t* types,
+                    const int64_t* positions, float* states, const float** starts) const {
+        const Texts texts = packed(session, rows, lengths);
         tell_starts(texts, states, starts);
-        refuse_foreign(texts.tokens(), ids, types, positions);
         const int last = exits_[0] - 1;
-        in_parts(texts, 1,
+        in_parts(session, texts, 1, work_of_layers(texts, 0, last),
                  [&](Workspace& work, const Texts& part, int64_t threads) { reserve_layers(work, part, threads, 0, last, true); },
                  [&](Workspace& work, const Texts& part, const Team& team) {
                      const int64_t first = part.starts[0];
@@ -150,13 +217,12 @@ class sweet_model {
                  });
     }
 
-    void advance_here(int32_t exit, int32_t rows, const float* const* rows_at, const int64_t* lengths, float* states,
-                 const float** next_starts) {
-        if (exit < 0 || exit + 1 >= static_cast<int32_t>(exits_.size())) throw std::invalid_argument("no such exit");
-        const Texts texts = packed(rows, lengths);
+    void advance_here(Session& session, int32_t exit, int32_t rows, const float* const* rows_at, const int64_t* lengths,
+                      float* states, const float** next_starts) const {
+        const Texts texts = packed(session, rows, lengths);
         tell_starts(texts, states, next_starts);
         const int first_layer = exits_[exit] - 1, last_layer = exits_[exit + 1] - 1;
-        in_parts(texts, 1,
+        in_parts(session, texts, 1, work_of_layers(texts, first_layer, last_layer),
                  [&](Workspace& work, const Texts& part, int64_t threads) {
                      reserve_layers(work, part, threads, first_layer, last_layer, false);
                  },
@@ -171,25 +237,24 @@ class sweet_model {
                  });
     }
 
-    void probe_here(int32_t exit, int32_t rows, const float* const* rows_at, const int64_t* lengths, float* logits) {
-        if (exit < 0 || exit >= static_cast<int32_t>(exits_.size())) throw std::invalid_argument("no such exit");
-        const Texts texts = packed(rows, lengths);
+    void probe_here(Session& session, int32_t exit, int32_t rows, const float* const* rows_at, const int64_t* lengths,
+                    float* logits) const {
+        const Texts texts = packed(session, rows, lengths);
         const Layer& layer = layers_[static_cast<size_t>(exits_[exit] - 1)];
         const Head& head = heads_[static_cast<size_t>(exit)];
-        in_parts(texts, 4, [&](Workspace& work, const Texts& part, int64_t) { reserve_probe(work, part, layer, head); },
+        in_parts(session, texts, 4, work_of_probe(texts, layer, head),
+                 [&](Workspace& work, const Texts& part, int64_t threads) { reserve_probe(work, part, threads, layer, head); },
                  [&](Workspace& work, const Texts& part, const Team& team) {
                      const int64_t skipped = part.starts - texts.starts;
                      run_probe(layer, head, rows_at + skipped, part, logits + skipped * head.classifier.out, work, team);
                  });
     }
 
-    // Where each text starts, if lengths are as they must be.
-    Texts packed(int32_t rows, const int64_t* lengths) {
-        if (rows < 0) throw std::invalid_argument("a negative number of rows");
-        int64_t* starts = starts_.reserve(rows + 1);
+    // Where each text starts.
+    static Texts packed(Session& session, int32_t rows, const int64_t* lengths) {
+        int64_t* starts = session.starts.reserve(int64_t{rows} + 1);
         int64_t total = 0;
         for (int32_t row = 0; row < rows; ++row) {
-            if (lengths[row] < 1) throw std::invalid_argument("a row without tokens");
             starts[row] = total;
             total += lengths[row];
         }
@@ -200,29 +265,30 @@ class sweet_model {
         for (int64_t text = 0; text < texts.count; ++text) starts[text] = states + texts.starts[text] * hidden_;
     }
 
-    void refuse_foreign(int64_t tokens, const int64_t* ids, const int64_t* types, const int64_t* positions) const {
-        const auto check = [&](const int64_t* values, int64_t offset, int64_t limit, const char* what) {
-            for (int64_t token = 0; token < tokens; ++token) {
-                const int64_t value = values[token] + offset;
-                if (value >= 0 && value < limit) continue;
-                throw std::invalid_argument(std::string(what) + " " + std::to_string(values[token]) +
-                                            " is not in the table of " + std::to_string(limit));
-            }
-        };
-        check(ids, 0, embeddings_.vocabulary, "token id");
-        if (!embeddings_.token_types.empty()) check(types, 0, embeddings_.num_token_types, "token type");
-        if (!embeddings_.positions.empty()) check(positions, embeddings_.position_offset, embeddings_.num_positions, "position");
+    // Multiply-adds of layers [first, last) for these texts.
+    int64_t work_of_layers(const Texts& texts, int first, int last) const {
+        int64_t of_token = 0, pairs = 0;
+        for (int index = first; index < last; ++index) of_token += layers_[static_cast<size_t>(index)].work();
+        for (int64_t text = 0; text < texts.count; ++text) pairs += texts.lengths[text] * texts.lengths[text];
+        return texts.tokens() * of_token + 2 * pairs * hidden_ * (last - first);
     }
 
-    // Texts cut among the threads, each with a workspace of its own, so that nobody waits for anybody; or, where they
-    // are too few, all threads as one team on all of them. Memory is reserved before threads run, where failing is safe.
+    int64_t work_of_probe(const Texts& texts, const Layer& layer, const Head& head) const {
+        const int64_t of_text = layer.work() + head.dense.work() + head.classifier.work();
+        return texts.count * of_text + 2 * texts.tokens() * hidden_ * heads_count_;
+    }
+
+    // As many threads as have enough to do. Texts are cut among them, each part with a workspace of its own, so that none
+    // waits for another; or, where they are too few, all threads are one team on all of them. Memory is reserved before
+    // threads run, where failing is safe, and as much where the pool gives fewer threads than are wanted.
     template <class Reserve, class Job>
-    void in_parts(const Texts& texts, int64_t least_texts, Reserve reserve, Job job) {
-        const int threads = pool_.threads();
+    void in_parts(Session& session, const Texts& texts, int64_t least_texts, int64_t work, Reserve reserve, Job job) const {
         if (texts.count == 0) return;
+        const int64_t enough = least_work_ == 0 ? threads_ : std::clamp<int64_t>(work / least_work_, 1, threads_);
+        const int threads = static_cast<int>(enough), running = session.pool.size_for(threads);
         if (threads == 1 || texts.count < least_texts * threads || texts.tokens() < 16 * threads) {
-            reserve(work_[0], texts, threads);
-            pool_.run([&](int index) { job(work_[0], texts, Team{index, threads, &together_}); });
+            reserve(session.work[0], texts, threads);
+            session.pool.run(running, [&](const Team& team) { job(session.work[0], texts, team); });
             return;
         }
         std::vector<Texts> parts(static_cast<size_t>(threads));
@@ -234,11 +300,11 @@ class sweet_model {
                 ++text;
             } while (text < most && texts.starts[text] + texts.lengths[text] / 2 < goal);
             parts[static_cast<size_t>(index)] = {text - first, texts.lengths + first, texts.starts + first};
-            reserve(work_[static_cast<size_t>(index)], parts[static_cast<size_t>(index)], 1);
+            reserve(session.work[static_cast<size_t>(index)], parts[static_cast<size_t>(index)], 1);
         }
-        pool_.run([&](int index) {
-            Barrier alone(1);
-            job(work_[static_cast<size_t>(index)], parts[static_cast<size_t>(index)], Team{0, 1, &alone});
+        session.pool.run(running, [&](const Team& team) {
+            for (auto index = static_cast<size_t>(team.index); index < parts.size(); index += static_cast<size_t>(team.size))
+                job(session.work[index], parts[index], Team{0, 1, team.barrier, nullptr});
         });
     }
 
@@ -247,8 +313,7 @@ class sweet_model {
     void look_up(int64_t tokens, const int64_t* ids, const int64_t* types, const int64_t* positions, float* states,
                  Workspace& work, const Team& team) const {
         const int64_t width = embeddings_.width;
-        const bool projected = embeddings_.before_norm.exists() || embeddings_.after_norm.exists();
-        float* sums = projected ? work.first.get() : states;
+        float* sums = embeddings_.is_projected() ? work.first.get() : states;
         const auto [first, last] = team.part(tokens);
         const auto norm = [&](float* rows) {
             for (int64_t token = first; token < last; ++token) {
@@ -311,7 +376,7 @@ class sweet_model {
     }
 
     void reserve_layers(Workspace& work, const Texts& texts, int64_t threads, int first, int last, bool embeds) const {
-        if (embeds && embeddings_.width != hidden_) work.first.reserve(texts.tokens() * embeddings_.width);
+        if (embeds && embeddings_.is_projected()) work.first.reserve(texts.tokens() * embeddings_.width);
         int64_t most = 0, longest = 0;
         in_chunks(texts, threads, [&](const Texts& chunk) { most = std::max(most, chunk.tokens()); });
         for (int64_t text = 0; text < texts.count; ++text) longest = std::max(longest, texts.lengths[text]);
@@ -322,8 +387,8 @@ class sweet_model {
             }
             reserve_feed_forward(layer, most, work);
             work.projected.reserve(most * 3 * hidden_);
-            for (ThreadMemory& thread : work.threads) {
-                thread.attention.reserve(longest, hidden_ / heads_count_);
+            for (int64_t thread = 0; thread < threads; ++thread) {
+                work.threads[static_cast<size_t>(thread)].attention.reserve(longest, hidden_ / heads_count_);
             }
         }
     }
@@ -392,14 +457,15 @@ class sweet_model {
 
     static constexpr int64_t kProbeTexts = 16;  // whose reached and summed states are held at a time
 
-    void reserve_probe(Workspace& work, const Texts& texts, const Layer& layer, const Head& head) const {
+    void reserve_probe(Workspace& work, const Texts& texts, int64_t threads, const Layer& layer, const Head& head) const {
         const int64_t rows = texts.count, longest = *std::max_element(texts.lengths, texts.lengths + texts.count);
         const int64_t size = hidden_ / heads_count_, block = std::min(rows, kProbeTexts);
         work.first.reserve(rows * hidden_);
         work.projected.reserve(rows * std::max<int64_t>(round_up(hidden_, kWidestPanel), head.dense.out));
         work.projected_from[0].reserve(layer.projections[0], rows, false);
         reserve_feed_forward(layer, rows, work);
-        for (ThreadMemory& thread : work.threads) {
+        for (int64_t index = 0; index < threads; ++index) {
+            ThreadMemory& thread = work.threads[static_cast<size_t>(index)];
             thread.attention.scores.reserve(heads_count_ * round_up(longest, kLanes));
             thread.reached.reserve(block * heads_count_ * round_up(hidden_, kLanes));
             thread.queries.reserve(block * size);
@@ -556,9 +622,7 @@ class sweet_model {
     int32_t heads_count_, activation_;
     float scale_;
     int64_t hidden_;
-    Pool pool_;
-    Barrier together_;
-    std::vector<Workspace> work_;  // one per thread; a team of all uses the first
-    Buffer<int64_t> starts_;
-    Batch batch_;
+    int32_t threads_;
+    int64_t least_work_;
+    PerProcess<Session> session_;
 };

@@ -183,7 +183,7 @@ void multiply_integers(const Packed& layer, const Rows& input, int rows, Panels 
     [[maybe_unused]] const TileSession session;
     alignas(64) int32_t sums[kTileRows * kPanel];
     const int groups = static_cast<int>(layer.padded_in()) / kGroup, block = block_of_rows(input.byte_stride);
-    const bool fixed = layer.has_fixed_scale();
+    const bool fixed = layer.is_fixed;
     for (int start = 0; start < rows; start += block) {
         for (int64_t panel = panels.first; panel < panels.last; ++panel) {
             const int8_t* weights = layer.weights.get() + panel * layer.padded_in() * kPanel;

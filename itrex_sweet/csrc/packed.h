@@ -19,7 +19,8 @@ inline int64_t round_up(int64_t count, int64_t multiple) { return (count + multi
 struct Packed {
     int in = 0, out = 0;
     bool is_integer = false, in_bfloat16 = false;  // else in float32
-    float input_scale = 0.0f, inverse_scale = 0.0f;  // 0: a scale for each row
+    bool is_fixed = false;  // one scale for every input; else one for each row
+    float input_scale = 0.0f, inverse_scale = 0.0f;
     int32_t zero_point = 0;
     Buffer<int8_t> weights;       // panels of [inputs / kGroup][kPanel][kGroup]
     Buffer<float> float_weights;  // panels of [inputs][kFloatPanel]
@@ -31,19 +32,22 @@ struct Packed {
     explicit Packed(const sweet_linear& layer) : Packed(&layer, 1) {}
 
     // Several layers that quantize the same input alike, their outputs side by side.
-    Packed(const sweet_linear* layers, int count) : in(layers->in), is_integer(layers->weight_scale != nullptr) {
+    Packed(const sweet_linear* layers, int count) : in(layers->in), is_integer(layers->weight_scale.values != nullptr) {
         for (int place = 0; place < count; ++place) out += layers[place].out;
         if (out == 0) return;
         in_bfloat16 = !is_integer && layers->in_bfloat16 != 0 && in % 2 == 0;
-        input_scale = is_integer ? layers->input_scale : 0.0f;
-        inverse_scale = input_scale > 0.0f ? 1.0f / input_scale : 0.0f;
-        zero_point = layers->input_zero_point;
+        is_fixed = is_integer && layers->input_is_fixed != 0;
+        if (is_fixed) {
+            input_scale = layers->input_scale;
+            inverse_scale = 1.0f / input_scale;
+            zero_point = layers->input_zero_point;
+        }
         bias.reserve(round_up(out, kFloatPanel));
         if (is_integer) {
             weights.reserve(panels() * padded_in() * kPanel);
             weight_scale.reserve(panels() * kPanel);
             column_sums.reserve(panels() * kPanel);
-            if (layers->smoothing != nullptr) std::copy_n(layers->smoothing, in, smoothing.reserve(in));
+            if (layers->smoothing.values != nullptr) std::copy_n(layers->smoothing.values, in, smoothing.reserve(in));
         } else if (in_bfloat16) {
             pair_weights.reserve(panels() * (in / 2) * kFloatPanel);
         } else {
@@ -56,9 +60,9 @@ struct Packed {
     }
 
     bool exists() const { return out > 0; }
+    int64_t work() const { return int64_t{in} * out; }  // multiply-adds of one row
     // Whether a value of its input can be brought into the form it is read in before the rest of its row is known.
-    bool takes_single_values() const { return has_fixed_scale() || in_bfloat16; }
-    bool has_fixed_scale() const { return is_integer && input_scale > 0.0f; }
+    bool takes_single_values() const { return is_fixed || in_bfloat16; }
     int64_t padded_in() const { return round_up(in, kInputMultiple); }
     int64_t panel_columns() const { return is_integer ? kPanel : kFloatPanel; }
     int64_t panels() const { return round_up(out, panel_columns()) / panel_columns(); }
@@ -69,7 +73,7 @@ struct Packed {
 
    private:
     void pack_row(const sweet_linear& layer, int row, int column) {
-        if (layer.bias != nullptr) bias[column] = layer.bias[row];
+        if (layer.bias.values != nullptr) bias[column] = layer.bias.values[row];
         if (in_bfloat16) {
             const float* from = static_cast<const float*>(layer.weight) + int64_t{row} * in;
             int32_t* to = pair_weights.get() + int64_t{column / kFloatPanel} * (in / 2) * kFloatPanel + column % kFloatPanel;
@@ -92,7 +96,7 @@ struct Packed {
             to[input / kGroup * kGroup * kPanel + input % kGroup] = from[input];
             total += from[input];
         }
-        weight_scale[column] = layer.weight_scale[row];
+        weight_scale[column] = layer.weight_scale.values[row];
         column_sums[column] = total;
     }
 };
@@ -158,7 +162,7 @@ class Input {
     };
     Writer writer(const Packed& layer) const {
         if (layer.in_bfloat16) return {nullptr, bytes_.get(), nullptr, 0.0f, 0, layer.in, true};
-        if (!layer.has_fixed_scale()) return {floats_.get(), nullptr, nullptr, 0.0f, 0, layer.in, false};
+        if (!layer.is_fixed) return {floats_.get(), nullptr, nullptr, 0.0f, 0, layer.in, false};
         return {nullptr, bytes_.get(), layer.smoothing.get(), layer.inverse_scale, layer.zero_point, layer.padded_in(), false};
     }
 
@@ -180,7 +184,7 @@ class Input {
         };
         float scale = layer.input_scale;
         int32_t zero_point = layer.zero_point;
-        if (!layer.has_fixed_scale()) {
+        if (!layer.is_fixed) {
             f32x16 low = {}, high = {};
             for (int column = 0; column < in; column += kLanes) {
                 low = least(low, value(column));

@@ -1,16 +1,20 @@
 // A pool of threads that run one function together, and the barrier they meet at.
 #pragma once
 
-#include <unistd.h>
+#include <pthread.h>
+#include <signal.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 inline void pause_processor() {
@@ -19,36 +23,96 @@ inline void pause_processor() {
 #endif
 }
 
-// Waits for a condition: spinning while that is likely to be short, then giving the processor away in between.
-template <class Condition>
-void spin_until(Condition is_met) {
-    for (int turn = 0; !is_met(); ++turn) {
-        if (turn < 4096) {
-            pause_processor();
-        } else {
-            std::this_thread::yield();
-        }
-    }
-}
+using Clock = std::chrono::steady_clock;
+using Duration = Clock::duration;
 
-class Barrier {
+// A counter that threads wait for to advance.
+//
+// A waiting thread spins at first, for a limited time, and then sleeps: the thread that it waits for may need its core.
+// Each time that spinning did not suffice, it spins half as long the next time, and twice as long each time that it did;
+// now and then it tries the full time again.
+class EventCount {
    public:
-    explicit Barrier(int size) : size_(size) {}
-    void wait() {
-        if (size_ == 1) return;
-        const uint32_t round = round_.load(std::memory_order_acquire);
-        if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
-            arrived_.store(0, std::memory_order_relaxed);
-            round_.store(round + 1, std::memory_order_release);
-        } else {
-            spin_until([&] { return round_.load(std::memory_order_acquire) != round; });
-        }
+    explicit EventCount(std::chrono::nanoseconds most) : most_spin_(most.count()), spin_(most.count()) {}
+
+    uint32_t value() const { return value_.load(std::memory_order_acquire); }
+
+    void advance() {
+        value_.fetch_add(1);
+        // Either this sees the sleeper, or the sleeper sees the new value: both are sequentially consistent.
+        if (asleep_.load() == 0) return;
+        { const std::lock_guard<std::mutex> guard(mutex_); }
+        advanced_.notify_all();
+    }
+
+    // Returns once the value is not `seen` any more, and how long it slept for that.
+    Duration wait(uint32_t seen) {
+        if (spin(seen)) return {};
+        const auto start = Clock::now();
+        std::unique_lock<std::mutex> guard(mutex_);
+        asleep_.fetch_add(1);
+        advanced_.wait(guard, [&] { return value_.load() != seen; });
+        asleep_.fetch_sub(1);
+        return Clock::now() - start;
     }
 
    private:
-    const int size_;
+    static constexpr int64_t kLeastSpin = 500;  // nanoseconds
+    static constexpr uint32_t kFullSpinEvery = 16;
+
+    bool spin(uint32_t seen) {
+        if (has_passed(seen)) return true;
+        const int64_t usual = spin_.load(std::memory_order_relaxed);
+        const bool in_full = waits_.fetch_add(1, std::memory_order_relaxed) % kFullSpinEvery == 0;
+        const auto until = Clock::now() + std::chrono::nanoseconds(in_full ? most_spin_ : usual);
+        do {
+            if (has_passed(seen)) {
+                spin_.store(std::min(2 * usual, most_spin_), std::memory_order_relaxed);
+                return true;
+            }
+        } while (Clock::now() < until);
+        spin_.store(std::max(usual / 2, kLeastSpin), std::memory_order_relaxed);
+        return false;
+    }
+
+    bool has_passed(uint32_t seen) const {
+        for (int turn = 0; turn < 16; ++turn) {
+            if (value() != seen) return true;
+            pause_processor();
+        }
+        return false;
+    }
+
+    alignas(64) std::atomic<uint32_t> value_{0};
+    std::atomic<int> asleep_{0};
+    alignas(64) std::atomic<uint32_t> waits_{0};  // apart from what other threads look at
+    const int64_t most_spin_;
+    std::atomic<int64_t> spin_;
+    std::mutex mutex_;
+    std::condition_variable advanced_;
+};
+
+// Threads of a team are seldom further apart than this; a worker waits as long for the next piece of work as the program
+// may take between two calls.
+constexpr std::chrono::microseconds kSpinForTeam{50}, kSpinForWork{200};
+
+class Barrier {
+   public:
+    // Returns once `size` threads have come, and how long this one slept for that.
+    Duration wait(int size) {
+        if (size == 1) return {};
+        const uint32_t round = round_.value();
+        if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
+            arrived_.store(0, std::memory_order_relaxed);
+            round_.advance();
+            return {};
+        }
+        return round_.wait(round);
+    }
+
+   private:
+    EventCount round_{kSpinForTeam};
     alignas(64) std::atomic<int> arrived_{0};
-    alignas(64) std::atomic<uint32_t> round_{0};
 };
 
 // The threads that share one piece of work, as one of them sees it.
@@ -56,113 +120,117 @@ struct Team {
     int index;
     int size;
     Barrier* barrier;
+    Duration* slept;  // at the barrier, by this thread; or null
 
-    void meet() const { barrier->wait(); }
+    void meet() const {
+        const Duration time = barrier->wait(size);
+        if (slept != nullptr) *slept += time;
+    }
     // This thread's part of `count` things, as [first, last).
     std::pair<int64_t, int64_t> part(int64_t count) const {
         return {count * index / size, count * (index + 1) / size};
     }
 };
 
-// `threads` - 1 workers beside the caller. Between calls they look for work for a while and then sleep. Calls from
-// several threads wait for one another. After a fork the child starts workers of its own.
+// Up to `threads` - 1 workers beside the caller, started when they are needed first. For one caller at a time, in the
+// process that made it.
 class Pool {
    public:
-    explicit Pool(int threads) : threads_(threads) {}
+    explicit Pool(int threads) : threads_(threads) { workers_.reserve(static_cast<size_t>(threads - 1)); }
     ~Pool() {
-        if (state_ && state_->owner == getpid()) stop();
+        for (const auto& worker : workers_) {
+            worker->job = nullptr;
+            worker->rounds.advance();
+        }
+        for (const auto& worker : workers_) worker->thread.join();
     }
     Pool(const Pool&) = delete;
     Pool& operator=(const Pool&) = delete;
 
-    int threads() const { return threads_; }
-
-    // Runs job(index) for every index below `threads`, one per thread; returns when all have.
-    void run(const std::function<void(int)>& job) {
-        start_if_needed();
-        State& state = *state_;
-        if (threads_ > 1) {
-            state.job = &job;
-            state.running.store(threads_ - 1, std::memory_order_relaxed);
-            {
-                std::lock_guard<std::mutex> guard(state.mutex);
-                state.round.fetch_add(1, std::memory_order_release);
-            }
-            if (state.asleep.load(std::memory_order_acquire) > 0) state.wake.notify_all();
+    // Threads that a piece of work gets, from 1: those that `wanted` asks for and the system starts, the caller included;
+    // 1 as long as a team had to wait for its threads to get a core.
+    int size_for(int wanted) {
+        const int size = std::min(wanted, threads_);
+        if (size > 1 && alone_for_ > 0) {
+            --alone_for_;
+            return 1;
         }
-        job(0);
-        spin_until([&] { return state.running.load(std::memory_order_acquire) == 0; });
+        while (static_cast<int>(workers_.size()) + 1 < size && start_one()) {
+        }
+        return std::min(size, static_cast<int>(workers_.size()) + 1);
     }
 
-    // Held by a caller for as long as it uses the pool and what belongs to it.
-    std::unique_lock<std::mutex> lock() {
-        forget_if_forked();
-        return std::unique_lock<std::mutex>(*calls_);
+    // Whether a thread could not be started since this was last asked.
+    bool was_short_of_threads() { return std::exchange(was_short_, false); }
+
+    // Runs job(team) on `size` threads, as many as `size_for` gave; returns when all have finished.
+    void run(int size, const std::function<void(const Team&)>& job) {
+        if (size == 1) return job(Team{0, 1, &barrier_, nullptr});
+        const auto start = Clock::now();
+        Duration slept{};
+        const uint32_t round = done_.value();
+        running_.store(size - 1, std::memory_order_relaxed);
+        for (int index = 1; index < size; ++index) {
+            Worker& worker = *workers_[static_cast<size_t>(index - 1)];
+            worker.job = &job;
+            worker.team = Team{index, size, &barrier_, nullptr};
+            worker.rounds.advance();
+        }
+        job(Team{0, size, &barrier_, &slept});
+        slept += done_.wait(round);
+        judge(slept, Clock::now() - start);
     }
 
    private:
-    static constexpr auto kLooking = std::chrono::microseconds(200);
+    static constexpr int kMostAlone = 64;  // pieces of work
 
-    struct State {
-        std::mutex mutex;
-        std::condition_variable wake;
-        std::atomic<uint64_t> round{0};
-        std::atomic<int> running{0}, asleep{0};
-        std::atomic<bool> ending{false};
-        const std::function<void(int)>* job = nullptr;
-        std::vector<std::thread> workers;
-        pid_t owner = getpid();
+    struct Worker {
+        EventCount rounds{kSpinForWork};
+        const std::function<void(const Team&)>* job = nullptr;  // null: to end
+        Team team{};
+        std::thread thread;
     };
 
-    void start_if_needed() {
-        if (state_) return;
-        state_ = new State;
-        for (int index = 1; index < threads_; ++index) {
-            state_->workers.emplace_back([state = state_, index] { work(*state, index); });
+    bool start_one() {
+        workers_.push_back(std::make_unique<Worker>());
+        Worker& worker = *workers_.back();
+        // Signals are for the program's own threads.
+        sigset_t all, before;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        try {
+            worker.thread = std::thread([this, &worker] { work(worker); });
+        } catch (const std::exception&) {  // no thread, or no memory for one
+            workers_.pop_back();
+            was_short_ = true;
+            pthread_sigmask(SIG_SETMASK, &before, nullptr);
+            return false;
+        }
+        pthread_sigmask(SIG_SETMASK, &before, nullptr);
+        return true;
+    }
+
+    void work(Worker& worker) {
+        for (uint32_t seen = 0;; ++seen) {
+            worker.rounds.wait(seen);
+            if (worker.job == nullptr) return;
+            (*worker.job)(worker.team);
+            if (running_.fetch_sub(1, std::memory_order_acq_rel) == 1) done_.advance();
         }
     }
 
-    // The parent's workers are not in the child; its locks may be held for ever. Both are left behind.
-    void forget_if_forked() {
-        if (getpid() == owner_) return;
-        owner_ = getpid();
-        state_ = nullptr;
-        calls_ = new std::mutex;
-    }
-
-    void stop() {
-        {
-            std::lock_guard<std::mutex> guard(state_->mutex);
-            state_->ending.store(true);
-            state_->round.fetch_add(1, std::memory_order_release);
-        }
-        state_->wake.notify_all();
-        for (std::thread& worker : state_->workers) worker.join();
-        delete state_;
-        delete calls_;
-    }
-
-    static void work(State& state, int index) {
-        uint64_t seen = 0;
-        for (;;) {
-            const auto new_round = [&] { return state.round.load(std::memory_order_acquire) != seen; };
-            const auto until = std::chrono::steady_clock::now() + kLooking;
-            while (!new_round() && std::chrono::steady_clock::now() < until) pause_processor();
-            if (!new_round()) {
-                std::unique_lock<std::mutex> guard(state.mutex);
-                state.asleep.fetch_add(1);
-                state.wake.wait(guard, new_round);
-                state.asleep.fetch_sub(1);
-            }
-            seen = state.round.load(std::memory_order_acquire);
-            if (state.ending.load()) return;
-            (*state.job)(index);
-            state.running.fetch_sub(1, std::memory_order_acq_rel);
-        }
+    // A caller that slept for most of its time had workers without a core, because other programs or threads have them: the
+    // next pieces of work run without workers, more of them each time that it happens again.
+    void judge(Duration slept, Duration all) {
+        alone_ = 2 * slept > all ? std::clamp(2 * alone_, 1, kMostAlone) : alone_ / 2;
+        alone_for_ = 2 * slept > all ? alone_ : 0;
     }
 
     const int threads_;
-    pid_t owner_ = getpid();
-    State* state_ = nullptr;
-    std::mutex* calls_ = new std::mutex;
+    std::vector<std::unique_ptr<Worker>> workers_;
+    Barrier barrier_;
+    EventCount done_{kSpinForTeam};
+    alignas(64) std::atomic<int> running_{0};
+    int alone_ = 0, alone_for_ = 0;
+    bool was_short_ = false;
 };

@@ -21,6 +21,7 @@ from itrex_sweet.quantization.observing import Observations, observe
 from itrex_sweet.quantization.packing import quantizable_layers
 from itrex_sweet.quantization.rows import CalibrationRows, read_calibration_rows, warn_of_shared_rows
 from itrex_sweet.quantization.search import RECIPES, Candidate, Search
+from itrex_sweet.runtime.torch_threads import on_own_threads
 
 logger = logging.getLogger(__name__)
 
@@ -36,25 +37,31 @@ class SweetQuantizer:
     `SweetQuantizer.from_pretrained(DIR).quantize(calibration_dataset, save_directory=OTHER)`.
     """
 
-    def __init__(self, model: SweetModelForSequenceClassification):
+    def __init__(self, model: SweetModelForSequenceClassification, threads: int | None = None):
         self.model = model
+        self.asked_threads = threads
 
     @classmethod
-    def from_pretrained(cls, model_id: str | os.PathLike, **options: Any) -> SweetQuantizer:
+    def from_pretrained(
+        cls, model_id: str | os.PathLike, *, threads: int | None = None, **options: Any
+    ) -> SweetQuantizer:
         """Loads a float32 artifact from a folder or the hub.
 
         Args:
             model_id: a folder, or a repository on the hub.
+            threads: to observe, quantize and compare with; as many as torch is set to if absent.
             options: as of `SweetModelForSequenceClassification.from_pretrained`.
 
         Raises:
             ArtifactError: not there, not an artifact, or corrupt.
-            ConfigError: it is quantized already, or a cascade.
+            ConfigError: it is quantized already, a cascade, or a number of threads that is none.
         """
-        model = SweetModelForSequenceClassification.from_pretrained(model_id, **{"backend": "torch", **options})
+        options = {"backend": "torch", "threads": threads, **options}
+        model = SweetModelForSequenceClassification.from_pretrained(model_id, **options)
         _refuse_what_cannot_be_quantized(model.artifact)
-        return cls(model)
+        return cls(model, threads)
 
+    @on_own_threads
     def quantize(
         self,
         calibration_dataset: Any,

@@ -35,6 +35,11 @@ class CascadeBackend(Backend):
         self.name = self.stages[-1].name
 
     @property
+    def threads(self) -> int:
+        """That a stage computes with at most."""
+        return max(stage.threads for stage in self.stages)
+
+    @property
     def num_labels(self) -> int:
         return self.stages[-1].num_labels
 

@@ -15,6 +15,7 @@ from itrex_sweet.runtime.anytime import answer_until
 from itrex_sweet.runtime.backends.base import Backend
 from itrex_sweet.runtime.on_the_way import OnTheWay, WaitingRows, at_exit
 from itrex_sweet.runtime.ragged import TokenBatch
+from itrex_sweet.runtime.shutdown import pause_at_exit
 
 DEFAULT_BATCH_SIZE = 32
 
@@ -102,6 +103,7 @@ class Executor:
         waiting = [WaitingRows(self.backend) for _ in range(self.num_exits - 1)]
         taken = 0
         for batch in batches:
+            pause_at_exit()
             rows = np.arange(taken, taken + len(batch), dtype=np.int64)
             taken += len(batch)
             if len(batch):
@@ -119,6 +121,7 @@ class Executor:
         outputs = np.empty((len(batch), self.num_exits, self.backend.num_outputs), dtype=np.float32)
         order = np.argsort(batch.lengths, kind="stable")
         for start in range(0, len(order), size):
+            pause_at_exit()
             rows = order[start : start + size]
             hidden = self.backend.embed(batch.select(rows))
             for exit_index in range(self.num_exits):

@@ -24,6 +24,7 @@ from itrex_sweet.runtime.encoder import (
     RelativeTerms,
     float_of,
 )
+from itrex_sweet.runtime.torch_threads import one_thread_in_a_child
 
 
 def load_encoder(
@@ -40,6 +41,7 @@ def load_encoder(
         ArtifactError: a tensor is missing, has a shape or type that does not fit, or holds numbers out of range.
         UnsupportedModelError: the config is of no family in the table.
     """
+    one_thread_in_a_child()
     if tensors is None:
         tensors = artifact.tensors()
     else:

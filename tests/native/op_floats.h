@@ -49,6 +49,7 @@ struct Engine {
         find(activation, "sweet_op_activation");
         find(model_new, "sweet_model_new");
         find(model_free, "sweet_model_free");
+        find(workspace_bytes, "sweet_workspace_bytes");
         find(embed, "sweet_embed");
         find(probe, "sweet_probe");
         find(advance, "sweet_advance");
@@ -63,6 +64,7 @@ struct Engine {
     decltype(&sweet_op_activation) activation = nullptr;
     decltype(&sweet_model_new) model_new = nullptr;
     decltype(&sweet_model_free) model_free = nullptr;
+    decltype(&sweet_workspace_bytes) workspace_bytes = nullptr;
     decltype(&sweet_embed) embed = nullptr;
     decltype(&sweet_probe) probe = nullptr;
     decltype(&sweet_advance) advance = nullptr;
@@ -101,6 +103,10 @@ inline bool same_bits(const float* a, const float* b, size_t count) {
     return count == 0 || std::memcmp(a, b, count * sizeof(float)) == 0;
 }
 
+inline sweet_floats array(const std::vector<float>& numbers) {
+    return {numbers.empty() ? nullptr : numbers.data(), static_cast<int64_t>(numbers.size())};
+}
+
 // A linear layer with the numbers that it points at.
 struct Linear {
     std::vector<int8_t> integers;
@@ -121,9 +127,11 @@ struct Linear {
         if (kind == SMOOTHED) smoothing = random.reals(in, 0.5f, 1.0f);
         layer.in_bfloat16 = kind == BFLOAT;
         layer.weight = is_float ? static_cast<const void*>(floats.data()) : integers.data();
-        layer.weight_scale = scale.empty() ? nullptr : scale.data();
-        layer.bias = bias.data();
-        layer.smoothing = smoothing.empty() ? nullptr : smoothing.data();
+        layer.weight_size = static_cast<int64_t>(count);
+        layer.weight_scale = array(scale);
+        layer.bias = array(bias);
+        layer.smoothing = array(smoothing);
+        layer.input_is_fixed = kind == FIXED;
         layer.input_scale = kind == FIXED ? 8.0f / 255.0f : 0.0f;
         layer.input_zero_point = kind == FIXED ? 128 : 0;
         layer.in = in;
@@ -263,7 +271,7 @@ inline void check_activations(const Engine& engine, Checks& check) {
 class SmallModel {
    public:
     static constexpr int kWidth = 36, kHidden = 72, kInner = 100, kHeads = 3, kLabels = 3, kLayers = 3;
-    static constexpr int kVocabulary = 40, kPositions = 40, kReadBeyond = 16;  // floats read behind the states
+    static constexpr int kVocabulary = 40, kPositions = 40;
     static constexpr int32_t kExits[] = {1, 3};
 
     explicit SmallModel(Input kind) {
@@ -303,9 +311,15 @@ class SmallModel {
         description_.hidden = kHidden;
     }
 
+    // Packed; every call uses all threads, however short it is.
+    sweet_model* make(const Engine& engine, int threads) const { return engine.model_new(&description_, threads, 0); }
+    const sweet_description& description() const { return description_; }
+
     // Texts end to end, as the engine takes them.
     struct Packed {
         std::vector<int64_t> lengths, ids, types, positions;
+
+        int64_t tokens() const { return static_cast<int64_t>(ids.size()); }
 
         explicit Packed(const std::vector<std::vector<int64_t>>& texts) {
             for (const std::vector<int64_t>& text : texts) {
@@ -322,49 +336,65 @@ class SmallModel {
     // Logits (texts, labels) that texts leave with, and at which exit, under a threshold of the first.
     std::pair<std::vector<float>, std::vector<int64_t>> answer(
         const Engine& engine, const std::vector<std::vector<int64_t>>& texts, float threshold) const {
-        sweet_model* const model = engine.model_new(&description_, 2);
+        sweet_model* const model = make(engine, 2);
         if (!model) return {};
+        const auto answers = answer_on(engine, model, texts, threshold);
+        engine.model_free(model);
+        return answers;
+    }
+
+    // The same of a packed model.
+    std::pair<std::vector<float>, std::vector<int64_t>> answer_on(
+        const Engine& engine, sweet_model* model, const std::vector<std::vector<int64_t>>& texts, float threshold) const {
         const Packed packed(texts);
         const std::vector<float> temperatures(std::size(kExits), 1.0f);
         std::vector<float> logits(texts.size() * kLabels, NAN), confidences(texts.size(), NAN);
         std::vector<int64_t> exits(texts.size(), -1);
-        const sweet_policy policy{temperatures.data(), &threshold, kLabels, static_cast<int32_t>(std::size(kExits)) - 1, 0, 0};
-        const int32_t code = engine.answer(model, &policy, static_cast<int32_t>(texts.size()), packed.lengths.data(),
-                                           packed.ids.data(), packed.types.data(), packed.positions.data(), logits.data(),
-                                           exits.data(), confidences.data());
-        engine.model_free(model);
+        const auto exits_count = static_cast<int32_t>(std::size(kExits));
+        const sweet_policy policy{temperatures.data(), &threshold, exits_count, kLabels, exits_count - 1, 0};
+        const int32_t code = engine.answer(model, &policy, static_cast<int32_t>(texts.size()), packed.tokens(),
+                                           packed.lengths.data(), packed.ids.data(), packed.types.data(),
+                                           packed.positions.data(), logits.data(), exits.data(), confidences.data());
         if (code != 0) return {};
         return {logits, exits};
     }
 
     // Logits (exits, texts, labels), or nothing if a call failed.
     std::vector<float> run(const Engine& engine, const std::vector<std::vector<int64_t>>& texts, int threads) const {
-        sweet_model* const model = engine.model_new(&description_, threads);
+        sweet_model* const model = make(engine, threads);
         if (!model) return {};
+        const std::vector<float> logits = run_on(engine, model, texts);
+        engine.model_free(model);
+        return logits;
+    }
+
+    // The same of a packed model.
+    std::vector<float> run_on(const Engine& engine, sweet_model* model,
+                              const std::vector<std::vector<int64_t>>& texts) const {
         const auto [lengths, ids, types, positions] = Packed(texts);
         const int32_t rows = static_cast<int32_t>(texts.size());
-        const size_t size = ids.size() * kHidden + kReadBeyond;
+        const size_t size = ids.size() * kHidden + SWEET_READ_BEYOND;
         std::vector<const float*> starts(texts.size()), next_starts(texts.size());
         std::vector<float> logits(std::size(kExits) * rows * kLabels, NAN), states(size), next(size);
-        bool well = engine.embed(model, rows, lengths.data(), ids.data(), types.data(), positions.data(), states.data(),
-                                 starts.data()) == 0;
+        const auto states_size = static_cast<int64_t>(size);
+        bool well = engine.embed(model, rows, static_cast<int64_t>(ids.size()), lengths.data(), ids.data(), types.data(),
+                                 positions.data(), states.data(), states_size, starts.data()) == 0;
         for (int32_t exit = 0; exit < description_.num_exits && well; ++exit) {
             float* const answers = logits.data() + static_cast<size_t>(exit) * rows * kLabels;
-            well = engine.probe(model, exit, rows, starts.data(), lengths.data(), answers) == 0;
+            well = engine.probe(model, exit, rows, starts.data(), lengths.data(), answers, int64_t{rows} * kLabels) == 0;
             if (exit + 1 == description_.num_exits) break;
-            well = well && engine.advance(model, exit, rows, starts.data(), lengths.data(), next.data(),
+            well = well && engine.advance(model, exit, rows, starts.data(), lengths.data(), next.data(), states_size,
                                           next_starts.data()) == 0;
             states.swap(next);
             starts.swap(next_starts);
         }
-        engine.model_free(model);
         return well ? logits : std::vector<float>{};
     }
 
    private:
-    const float* keep(std::vector<float> numbers) {
+    sweet_floats keep(std::vector<float> numbers) {
         numbers_.push_back(std::move(numbers));
-        return numbers_.back().data();
+        return array(numbers_.back());
     }
     sweet_norm norm(Random& random, int size) {
         return {keep(random.reals(size, 0.3f, 1.0f)), keep(random.reals(size, 0.1f)), 1e-12f, size};

@@ -17,7 +17,7 @@
 #include <string>
 #include <vector>
 
-#include "op_floats.h"
+#include "refusals.h"
 
 namespace {
 
@@ -149,7 +149,9 @@ int main(int argc, char** argv) {
             difference = std::max(difference, std::abs(logits[i] - best_logits[i]));
         std::printf("%s: %d of %d checks of floating point hold, logits within %.2g\n", isa,
                     floats.made() - floats.failed(), floats.made(), static_cast<double>(difference));
-        failures += failed + floats.failed() + !(difference < kLogitsDiffer);
+        const Checks refusals = check_refusals(engine);
+        std::printf("%s: %d of %d refusals\n", isa, refusals.made() - refusals.failed(), refusals.made());
+        failures += failed + floats.failed() + refusals.failed() + !(difference < kLogitsDiffer);
     }
     for (uint64_t checksum : checksums)
         if (checksum != checksums[0]) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 
@@ -11,11 +12,12 @@ import torch
 
 from itrex_sweet import criteria
 from itrex_sweet.config import Policy
-from itrex_sweet.errors import BackendUnavailable, ConfigError, SweetError
+from itrex_sweet.errors import ArtifactError, BackendUnavailable, ConfigError, InputError, SweetError
 from itrex_sweet.runtime.backends.native import NativeBackend
 from itrex_sweet.runtime.backends.torch import TorchBackend
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.native import library
+from itrex_sweet.runtime.native.packing import new_model
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.weights import load_encoder
 from tests.quantized_encoders import quantized
@@ -69,7 +71,7 @@ def test_answers_as_the_reference(loaded, family, kind, isa):
 def test_long_texts_whose_attention_is_in_16_bits(loaded, kind, isa):
     artifact, encoder = loaded("bert", kind)
     rows = TokenBatch.from_rows(random_rows(np.random.default_rng(1), [64, 63, 64, 5, 64], first=5))
-    backend = NativeBackend(artifact, encoder, isa=isa, threads=2)
+    backend = NativeBackend(artifact, encoder, isa=isa, threads=2, least_work=0)
     got = all_logits(backend, rows)
     off = np.abs(got - all_logits(TorchBackend(artifact, encoder), rows))
     assert np.median(off) < 1e-3 and off.max() < (1e-4 if kind == "float32" else 0.1)
@@ -100,12 +102,12 @@ def test_threads_and_batches_change_no_bit(loaded, kind):
     expected = all_logits(NativeBackend(artifact, encoder, threads=1), some_rows(), 1)
     for threads in (1, 2, 3, 7):  # more than this machine may have
         for batch_size in (1, 5, 20):
-            got = all_logits(NativeBackend(artifact, encoder, threads=threads), some_rows(), batch_size)
+            got = all_logits(NativeBackend(artifact, encoder, threads=threads, least_work=0), some_rows(), batch_size)
             np.testing.assert_array_equal(got, expected)
 
 
 def test_a_child_after_a_fork_goes_on(loaded):
-    backend = NativeBackend(*loaded("bert", "static"), threads=2)
+    backend = NativeBackend(*loaded("bert", "static"), threads=2, least_work=0)
     expected = all_logits(backend, some_rows())
     reads, writes = os.pipe()
     child = os.fork()
@@ -126,7 +128,7 @@ def test_a_child_after_a_fork_goes_on(loaded):
 @pytest.mark.parametrize("kind", ["float32", "static"])
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 0.55, 0.7, 1.0])
 def test_the_engine_s_loop_is_the_executor_s(loaded, monkeypatch, kind, threshold):
-    backend = NativeBackend(*loaded("bert", kind), threads=2)
+    backend = NativeBackend(*loaded("bert", kind), threads=2, least_work=0)
     executor = Executor(backend, Policy((threshold, 0.45), (1.0, 1.5, 0.7)))
     in_one_call = executor.run(some_rows())
     monkeypatch.setattr(backend, "answer", lambda batch, policy: None)
@@ -150,7 +152,7 @@ def test_confidences_are_those_of_the_criteria(loaded):
 
 
 def test_an_interrupt_loses_nothing_but_its_call(loaded):
-    backend = NativeBackend(*loaded("bert", "static"), threads=2)
+    backend = NativeBackend(*loaded("bert", "static"), threads=2, least_work=0)
     expected = all_logits(backend, some_rows())
 
     def interrupt(*_):
@@ -170,7 +172,7 @@ def test_an_interrupt_loses_nothing_but_its_call(loaded):
 
 
 def test_rows_dropped_and_merged_stay_as_they_are(loaded):
-    backend = NativeBackend(*loaded("bert"), threads=2)
+    backend = NativeBackend(*loaded("bert"), threads=2, least_work=0)
     hidden = backend.embed(some_rows())
     logits = backend.probe(0, hidden)
     odd, even = (hidden.select(np.arange(start, len(hidden), 2)) for start in (1, 0))
@@ -221,13 +223,83 @@ def test_families_it_does_not_know_are_refused_with_a_way_out(loaded, family):
 
 def test_memory_is_reported_and_stops_growing(loaded):
     artifact, encoder = loaded("bert", "static")
-    backend = NativeBackend(artifact, encoder, threads=2)
+    backend = NativeBackend(artifact, encoder, threads=2, least_work=0)
     all_logits(backend, some_rows())
     size = backend.workspace_bytes
     for _ in range(5):
         all_logits(backend, some_rows())
     assert backend.workspace_bytes == size > 0
     assert backend.weight_bytes > 0
+
+
+def changed(encoder, path: str, **fields):
+    """The encoder with one part, such as `layers.0.query`, changed."""
+    if not path:
+        return dataclasses.replace(encoder, **fields)
+    first, _, rest = path.partition(".")
+    if isinstance(encoder, tuple):
+        place = int(first)
+        return (*encoder[:place], changed(encoder[place], rest, **fields), *encoder[place + 1 :])
+    return dataclasses.replace(encoder, **{first: changed(getattr(encoder, first), rest, **fields)})
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        *(("", dict(num_attention_heads=heads)) for heads in (0, -4, 5, 2**31, 2**32 + 4, 2**40, 4.0)),
+        *(("layers.0.query", dict(input_zero_point=point)) for point in (-1, 256, 300, 2**31 - 1, 2**32, float("nan"))),
+        *(("layers.1.down", dict(input_scale=scale)) for scale in (0.0, -1.0, float("nan"), float("inf"))),
+        *(("layers.1.key", dict(weight_scale=torch.full((32,), scale))) for scale in (0.0, -1.0, float("nan"))),
+        ("layers.2.key", dict(weight_scale=torch.ones(31))),
+        ("layers.2.value", dict(weight=torch.zeros(16, 32, dtype=torch.int8), weight_scale=torch.ones(16), bias=None)),
+        ("layers.2.key", dict(weight=torch.zeros(64, 32, dtype=torch.int8), weight_scale=torch.ones(64), bias=None)),
+        ("layers.0.attention_norm", dict(bias=torch.zeros(8))),
+        ("layers.0.up", dict(bias=torch.zeros(8))),
+        ("embeddings", dict(words=torch.zeros(99, 16))),
+        ("embeddings", dict(words=torch.zeros(99, 64))),
+        ("embeddings", dict(positions=torch.zeros(40, 16))),
+        ("embeddings.norm", dict(weight=torch.ones(16), bias=torch.zeros(16))),
+        ("heads.0.classifier", dict(weight=torch.zeros(2, 32), bias=torch.zeros(2))),
+        ("heads.1.dense", dict(bias=torch.zeros(3))),
+        ("", dict(score_scale=float("nan"))),
+        ("", dict(uncounted_token=10**6)),
+        ("", dict(uncounted_token=2**31)),
+    ],
+)
+def test_tensors_that_do_not_fit_one_another_are_refused(loaded, path, fields):
+    artifact, encoder = loaded("bert", "static")
+    with pytest.raises(ArtifactError, match="the native engine refuses it"):
+        NativeBackend(artifact, changed(encoder, path, **fields))
+
+
+@pytest.mark.parametrize("exits", [(1, 2), (2, 1, 4), (1, 4, 4), (0, 2, 4), (1, 2, 5), (1, 2, 2**32 + 4)])
+def test_exits_that_do_not_fit_the_layers_are_refused(loaded, exits):
+    _, encoder = loaded("bert")
+    with pytest.raises(SweetError, match="exit"):
+        new_model(library.load(), encoder, exits, 1)
+
+
+@pytest.mark.parametrize("field", ["input_ids", "token_type_ids", "position_ids"])
+def test_arrays_that_are_too_short_are_refused(loaded, field):
+    backend, batch = NativeBackend(*loaded("bert")), some_rows()
+    short = dataclasses.replace(batch, **{field: getattr(batch, field)[:-1]})
+    with pytest.raises(InputError, match="tokens"):
+        backend.embed(short)
+    with pytest.raises(InputError, match="tokens"):
+        backend.answer(short, Policy.uniform(3))
+
+
+def test_short_calls_run_on_one_thread_and_long_ones_on_all(loaded):
+    artifact, encoder = loaded("bert")
+
+    def grown(rows: int) -> int:
+        before = len(os.listdir("/proc/self/task"))
+        backend = NativeBackend(artifact, encoder, threads=3)
+        backend.answer(TokenBatch.from_rows([[5, 6, 7]] * rows), Policy.uniform(3, 1.0))
+        return len(os.listdir("/proc/self/task")) - before
+
+    assert grown(1) == 0
+    assert grown(2000) == 2
 
 
 def test_what_exits_did_not_learn_is_read_off_nothing_else(loaded):

@@ -8,10 +8,11 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 import build_kernels
-from itrex_sweet.errors import BackendUnavailable, SweetError
-from itrex_sweet.runtime.native import cores, library
+from itrex_sweet.errors import BackendUnavailable, ConfigError, SweetError
+from itrex_sweet.runtime.native import cores, interface, library
 from tests.native.programs import compile_program, needs_compiler, needs_kernels, op_cases, run
 
 USABLE = [isa for isa, reason in library.available().items() if reason is None]
@@ -170,8 +171,8 @@ def test_the_integer_product_is_exact(isa):
 @pytest.mark.parametrize("isa", USABLE)
 def test_failures_come_with_the_reason(isa):
     loaded = library.load(isa)
-    with pytest.raises(SweetError, match=r"^sweet_model_new: at least one thread"):
-        loaded.call("sweet_model_new", ctypes.byref(library.CDescription()), 0)
+    with pytest.raises(SweetError, match=r"^sweet_model_new: the model: the hidden size is 0, not from 1 to 65536"):
+        loaded.call("sweet_model_new", ctypes.byref(interface.CDescription()), 1, -1)
 
 
 # ---------------------------------------------------------------------------------------------------- the interface
@@ -179,8 +180,8 @@ def test_failures_come_with_the_reason(isa):
 
 def test_every_function_is_declared():
     functions = set(re.findall(r"^SWEET_API [^(]*?(\w+)\(", HEADER, re.MULTILINE))
-    assert functions == set(library._FUNCTIONS)
-    for name, (_, arguments) in library._FUNCTIONS.items():
+    assert functions == set(interface.FUNCTIONS)
+    for name, (_, arguments) in interface.FUNCTIONS.items():
         declared = re.search(rf"\b{name}\(([^)]*)\)", HEADER).group(1)
         assert len(arguments) == len([part for part in declared.split(",") if part.strip()]), name
 
@@ -190,20 +191,12 @@ def test_activations_are_numbered_alike():
     assert {
         name.strip().lower().removeprefix("sweet_"): int(number)
         for name, number in (pair.split("=") for pair in enumeration.split(","))
-    } == library.ACTIVATIONS
+    } == interface.ACTIVATIONS
 
 
 @needs_compiler
 def test_structures_are_laid_out_alike(tmp_path):
-    structures = {
-        "sweet_linear": library.CLinear,
-        "sweet_norm": library.CNorm,
-        "sweet_layer": library.CLayer,
-        "sweet_head": library.CHead,
-        "sweet_embeddings": library.CEmbeddings,
-        "sweet_description": library.CDescription,
-        "sweet_policy": library.CPolicy,
-    }
+    structures = interface.STRUCTURES
     assert set(structures) == set(re.findall(r"^struct (\w+) \{", HEADER, re.MULTILINE))
     lines, expected = [], []
     for name, structure in structures.items():
@@ -225,7 +218,7 @@ def test_structures_are_laid_out_alike(tmp_path):
 @needs_kernels
 def test_loading_imports_neither_torch_nor_numpy():
     script = (
-        "import sys; from itrex_sweet.runtime.native import library; library.load(); library.default_threads()\n"
+        "import sys; from itrex_sweet.runtime.native import cores, library; library.load(); cores.default_threads()\n"
         "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"
     )
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -238,10 +231,10 @@ def test_loading_imports_neither_torch_nor_numpy():
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
 def test_one_allowed_core_is_one_thread():
     allowed = os.sched_getaffinity(0)
-    assert 1 <= library.default_threads() <= len(allowed)
+    assert 1 <= cores.default_threads() <= len(allowed)
     try:
         os.sched_setaffinity(0, {min(allowed)})
-        assert library.default_threads() == 1
+        assert cores.default_threads() == 1
     finally:
         os.sched_setaffinity(0, allowed)
 
@@ -250,7 +243,41 @@ def test_one_allowed_core_is_one_thread():
 def test_threads_keep_to_the_quota(monkeypatch, quota, threads):
     monkeypatch.setattr(cores, "physical_cores", lambda: 4)
     monkeypatch.setattr(cores, "cpu_quota", lambda: quota)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert cores.default_threads() == threads
+
+
+@pytest.mark.parametrize(
+    ("told", "threads"),
+    [("1", 1), ("3", 3), ("2,1", 2), (" 2 ", 2), ("100", 4)]
+    + [(told, 4) for told in ("", "0", "-1", "two", "1.5", "9" * 20, "²")],
+)
+def test_openmp_s_variable_is_heeded_where_torch_is_not_loaded(monkeypatch, told, threads):
+    monkeypatch.setattr(cores, "physical_cores", lambda: 4)
+    monkeypatch.setattr(cores, "cpu_quota", lambda: None)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setenv("OMP_NUM_THREADS", told)
+    assert cores.default_threads() == threads
+
+
+def test_torch_s_number_is_heeded_where_it_is_less(monkeypatch):
+    monkeypatch.setattr(cores, "physical_cores", lambda: 4)
+    monkeypatch.setattr(cores, "cpu_quota", lambda: None)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # what torch was set to since counts
+    for told, threads in ((1, 1), (3, 3), (64, 4)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda told=told: told)
+        assert cores.default_threads() == threads
+
+
+@pytest.mark.parametrize("threads", [0, -1, True, False, 2.5, 2.0, "2", None, [2], float("nan"), 100_000, 2**40])
+def test_what_is_no_number_of_threads(threads):
+    with pytest.raises(ConfigError, match=r"^threads="):
+        cores.checked_threads(threads)
+
+
+def test_numbers_of_threads():
+    assert [cores.checked_threads(number) for number in (1, 2, 64, np.int64(3))] == [1, 2, 64, 3]
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
@@ -316,3 +343,41 @@ def test_the_mode_is_checked(monkeypatch):
     monkeypatch.setenv(build_kernels.MODE, "perhaps")
     with pytest.raises(build_kernels.BuildError, match="'required' or 'none'"):
         build_kernels.mode()
+
+
+# ---------------------------------------------------------------------------------------------------- a stale library
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            ("kSweetInterface = 2", "kSweetInterface = 1"),
+            "version 1 of the engine's interface and this package needs 2",
+        ),
+        (("    float eps;", "    float eps, more[2];"), "sweet_norm of 48 bytes and this package has 40"),
+        (("sweet_interface()", "sweet_another()"), "undefined symbol: sweet_interface"),
+    ],
+)
+def test_a_library_of_another_interface_is_refused(tmp_path, changed, message):
+    # The engine's answers about itself alone, from a changed header.
+    header = HEADER.replace(*changed)
+    assert header != HEADER
+    (tmp_path / "api.h").write_text(header, encoding="utf-8")
+    engine = (build_kernels.SOURCES / "engine.cpp").read_text(encoding="utf-8")
+    about = re.search(r"^int32_t sweet_interface\(\).*?^\}\n", engine, re.MULTILINE | re.DOTALL).group()
+    stubs = "".join(f"SWEET_API void {name}() {{}}\n" for name in interface.FUNCTIONS if f"{name}(" not in about)
+    own = re.sub(
+        r"^SWEET_API (?!int32_t sweet_(interface|another)|int64_t sweet_size_of)[^;]*;", "", header, flags=re.MULTILINE
+    )
+    (tmp_path / "api.h").write_text(own, encoding="utf-8")
+    if "another" in changed[1]:
+        about = about.replace("sweet_interface()", "sweet_another()")
+    (tmp_path / "stale.cpp").write_text(f'#include <cstring>\n#include <utility>\n#include "api.h"\n{about}{stubs}')
+    target = tmp_path / "libsweet_portable.so"
+    command = [*build_kernels.compiler(), "-std=c++17", "-shared", "-fPIC", "-I", str(tmp_path)]
+    subprocess.run([*command, str(tmp_path / "stale.cpp"), "-o", str(target)], check=True, capture_output=True)
+    with pytest.raises(BackendUnavailable, match=message) as refused:
+        library.Library("portable", target)
+    assert "build_kernels.py --force" in str(refused.value)

@@ -11,6 +11,7 @@ from typing import Any
 from itrex_sweet.artifact import CASCADE, INT8, Artifact
 from itrex_sweet.errors import BackendUnavailable, ConfigError
 from itrex_sweet.runtime.backends.base import Backend
+from itrex_sweet.runtime.native.cores import checked_threads
 from itrex_sweet.runtime.native.library import ENVIRONMENT, NOT_BUILT, available, load
 
 logger = logging.getLogger(__name__)
@@ -20,7 +21,12 @@ AUTO, REFERENCE = "auto", "torch"
 
 
 def load_backend(
-    artifact: Artifact, name: str = AUTO, *, dtype: str | None = None, warm_up: Sequence[tuple[int, int]] = ()
+    artifact: Artifact,
+    name: str = AUTO,
+    *,
+    dtype: str | None = None,
+    warm_up: Sequence[tuple[int, int]] = (),
+    threads: int | None = None,
 ) -> Backend:
     """Makes the backend that will run an artifact.
 
@@ -30,12 +36,15 @@ def load_backend(
             logged, and stands in the backend's `name`.
         dtype: what a float artifact is computed in: `"float32"`, or on `native` and `ipex` `"bfloat16"`.
         warm_up: (rows, tokens) of batches to be expected, for backends that compile by shape.
+        threads: that the backend computes with at most; if absent, what `runtime.native.cores` finds for `native`, and
+            what torch is set to for the others.
 
     Raises:
         BackendUnavailable: the backend named does not exist or cannot run here; none is put in its place.
-        ConfigError: a dtype that the backend does not compute in.
+        ConfigError: a dtype that the backend does not compute in, or a number of threads that is none.
     """
-    options = dict(dtype=dtype, warm_up=warm_up)
+    options = dict(dtype=dtype, warm_up=warm_up, threads=threads)
+    on_threads = {} if threads is None else {"threads": checked_threads(threads)}
     if name == AUTO:
         return _fastest(artifact, options)
     if name not in BACKENDS:
@@ -47,18 +56,18 @@ def load_backend(
     if name == "ipex":
         from itrex_sweet.runtime.backends.ipex import IpexBackend
 
-        return IpexBackend(artifact, dtype or "float32", warm_up)
+        return IpexBackend(artifact, dtype or "float32", warm_up, **on_threads)
     if name == "native":
         from itrex_sweet.runtime.backends.native import NativeBackend
 
-        return NativeBackend(artifact, dtype=dtype)
+        return NativeBackend(artifact, dtype=dtype, **on_threads)
     if dtype not in (None, "float32"):
         raise ConfigError(
             f"dtype={dtype!r}: the {name} backend computes in float32; 'native' and 'ipex' have bfloat16."
         )
     from itrex_sweet.runtime.backends.torch import TorchBackend
 
-    return TorchBackend(artifact)
+    return TorchBackend(artifact, **on_threads)
 
 
 def missing_for(name: str) -> str | None:

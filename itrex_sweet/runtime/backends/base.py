@@ -41,6 +41,7 @@ class Backend(ABC):
     """Executes one artifact. Exits are named by their place among the exits, from 0."""
 
     name: str
+    threads: int  # that a call computes with at most
 
     def __init__(self, artifact: Artifact):
         self.artifact = artifact

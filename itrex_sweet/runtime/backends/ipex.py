@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import warnings
 from collections.abc import Sequence
@@ -20,7 +21,9 @@ from itrex_sweet.runtime.dense.blocks import ROW_COUNTS, BlockHidden, blocks_of,
 from itrex_sweet.runtime.dense.linear import StaticLinear
 from itrex_sweet.runtime.dense.subgraphs import Probe
 from itrex_sweet.runtime.encoder import Encoder
+from itrex_sweet.runtime.native.cores import checked_threads
 from itrex_sweet.runtime.ragged import TokenBatch
+from itrex_sweet.runtime.torch_threads import computing_with, on_own_threads
 from itrex_sweet.runtime.weights import load_encoder
 
 logger = logging.getLogger(__name__)
@@ -72,7 +75,8 @@ class IpexBackend(EncoderBackend):
     so that their number stays below `most_compilations`; each new one is counted, and after loading logged at level
     DEBUG. Float layers need no such compilation.
 
-    Calls from several threads wait for one another.
+    Calls from several threads wait for one another. A child after a fork cannot go on with its parent's backend: what
+    IPEX compiled waits for threads that are not there.
 
     Args:
         artifact: opened by `open_artifact`.
@@ -80,11 +84,13 @@ class IpexBackend(EncoderBackend):
             what it did not quantize.
         warm_up: (rows, tokens) of batches to be expected, compiled when the backend is made.
         encoder: to run instead of the artifact's own weights.
+        threads: that it packs for and computes with; as many as torch is set to if absent.
 
     Raises:
-        BackendUnavailable: IPEX is missing or does not fit, the artifact has layers it cannot run, or it left 8-bit
-            layers in float.
-        ConfigError: an unknown dtype, bfloat16 for an 8-bit artifact, or a warm-up of impossible shape.
+        BackendUnavailable: IPEX is missing or does not fit, the artifact has layers it cannot run, it left 8-bit layers
+            in float, or a forked child calls its parent's backend.
+        ConfigError: an unknown dtype, bfloat16 for an 8-bit artifact, a warm-up of impossible shape, or a number of
+            threads that is none.
     """
 
     name = "ipex"
@@ -95,15 +101,24 @@ class IpexBackend(EncoderBackend):
         dtype: str = "float32",
         warm_up: Sequence[tuple[int, int]] = (),
         encoder: Encoder | None = None,
+        threads: int | None = None,
     ):
+        self.asked_threads = None if threads is None else checked_threads(threads)
+        self._process = os.getpid()
         import_ipex()
         encoder = encoder or load_encoder(artifact)
         super().__init__(artifact, encoder)
         _refuse_dynamic(encoder)
         torch_dtype = getattr(torch, checked_dtype(dtype, encoder))
         _refuse_impossible(warm_up, encoder.max_tokens)
-        self.threads = torch.get_num_threads()
         self._lock = threading.RLock()
+        with computing_with(self.asked_threads):
+            self.threads = torch.get_num_threads()
+            self._compile(artifact, encoder, torch_dtype, warm_up)
+
+    def _compile(
+        self, artifact: Artifact, encoder: Encoder, torch_dtype: torch.dtype, warm_up: Sequence[tuple[int, int]]
+    ) -> None:
         dense = dense_exits(encoder, artifact.exits)
         self._reads_positions = dense.reads_positions
         ids, mask = torch.zeros(SHAPE_OF_TRACE, dtype=torch.int64), torch.ones(SHAPE_OF_TRACE, dtype=torch.bool)
@@ -134,8 +149,10 @@ class IpexBackend(EncoderBackend):
             if subgraph.int8_layers
         )
 
+    @on_own_threads
     @torch.no_grad()
     def embed(self, batch: TokenBatch) -> BlockHidden:
+        self._refuse_in_a_child()
         tokens, hidden = blocks_of(batch)
         with self._lock:
             self._refuse_other_threads()
@@ -145,8 +162,10 @@ class IpexBackend(EncoderBackend):
             ]
         return hidden.with_states(states)
 
+    @on_own_threads
     @torch.no_grad()
     def probe(self, exit_index: int, hidden: BlockHidden) -> np.ndarray:
+        self._refuse_in_a_child()
         hidden = hidden.compacted()
         logits = np.empty((len(hidden), self.num_outputs), dtype=np.float32)
         for block, of_block in enumerate(self._each_block(self._probe[exit_index], hidden)):
@@ -154,8 +173,10 @@ class IpexBackend(EncoderBackend):
             logits[rows] = of_block.float().numpy()[hidden.places[rows, 1]]
         return logits
 
+    @on_own_threads
     @torch.no_grad()
     def advance(self, exit_index: int, hidden: BlockHidden) -> BlockHidden:
+        self._refuse_in_a_child()
         hidden = hidden.compacted()
         return hidden.with_states(self._each_block(self._advance[exit_index], hidden))
 
@@ -176,6 +197,14 @@ class IpexBackend(EncoderBackend):
                 subgraph(block.states, block.mask, *([block.positions] if self._reads_positions else []))
                 for block in hidden.blocks
             ]
+
+    def _refuse_in_a_child(self) -> None:
+        """Before the lock, which a thread of the parent may have held at the fork."""
+        if os.getpid() != self._process:
+            raise BackendUnavailable(
+                "This backend was loaded before the process forked, and IPEX cannot go on in the child. Load the model "
+                "in the child, start processes with 'spawn', or take backend='native'."
+            )
 
     def _refuse_other_threads(self) -> None:
         if torch.get_num_threads() != self.threads:

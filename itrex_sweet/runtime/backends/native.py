@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from ctypes import byref
 
@@ -12,15 +11,18 @@ from itrex_sweet import criteria
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.config import Policy
 from itrex_sweet.criteria import Certainty, Memory
+from itrex_sweet.errors import ArtifactError, BackendUnavailable, InputError, SweetError
 from itrex_sweet.runtime.backends.base import EncoderBackend, checked_dtype
 from itrex_sweet.runtime.encoder import Encoder
-from itrex_sweet.runtime.native.library import CPolicy, default_threads, load
-from itrex_sweet.runtime.native.packing import address, new_model
+from itrex_sweet.runtime.native.cores import checked_threads, default_threads
+from itrex_sweet.runtime.native.interface import READ_BEYOND, CPolicy
+from itrex_sweet.runtime.native.library import load
+from itrex_sweet.runtime.native.packing import BY_THE_ENGINE, address, new_model
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.weights import load_encoder
 
+OUT_OF_MEMORY = "out of memory"  # what the engine says
 _CRITERIA = {"max_probability": 0, "learned": 1}  # that the engine knows, as `sweet_policy` names them
-READ_BEYOND = 16  # floats behind the last row that kernels may read
 
 
 class NativeHidden:
@@ -53,20 +55,26 @@ class NativeBackend(EncoderBackend):
 
     A row's logits are the same to the bit whatever other rows come with it, and whatever the number of threads. Calls
     from several Python threads wait for one another; the interpreter's lock is free meanwhile. After a fork the child
-    goes on with threads of its own.
+    goes on with threads of its own, whatever the parent's threads were doing. Where the system starts fewer threads
+    than a call wants, it runs on those that there are, and warns once.
+
+    Copies share the packed model.
 
     Args:
         artifact: opened by `open_artifact`.
         encoder: to run instead of the artifact's own weights.
-        threads: the cores that this process may use if absent.
+        threads: that a call uses at most; `runtime.native.cores` says how many if absent. Short calls use fewer.
         isa: instruction set, one of `runtime.native.library.ISAS`; the best one here if absent.
         dtype: `"float32"` or `"bfloat16"`, of matrix products in layers of a float artifact. bfloat16 halves the memory
             of weights, and the time where the processor has AVX-512 BF16.
+        least_work: multiply-adds that a call must have for each thread that it uses, for tests and measurements; as
+            the engine decides if absent.
 
     Raises:
-        ConfigError: an unknown dtype, or bfloat16 for an 8-bit artifact.
-        BackendUnavailable: nothing was built, the instruction set cannot be used, or the artifact has layers that the
-            engine does not know.
+        ConfigError: an unknown dtype, bfloat16 for an 8-bit artifact, or a number of threads that is none.
+        BackendUnavailable: nothing was built, the instruction set cannot be used, the artifact has layers that the
+            engine does not know, or there is too little memory.
+        ArtifactError: tensors whose shapes or numbers do not fit one another.
     """
 
     name = "native"
@@ -78,27 +86,36 @@ class NativeBackend(EncoderBackend):
         threads: int | None = None,
         isa: str | None = None,
         dtype: str | None = None,
+        least_work: int = BY_THE_ENGINE,
     ):
+        self.threads = default_threads() if threads is None else checked_threads(threads)
         library = load(isa)
         encoder = encoder or load_encoder(artifact)
         in_bfloat16 = checked_dtype(dtype or "float32", encoder) == "bfloat16"
         super().__init__(artifact, encoder)
         self.isa = library.isa
-        self.threads = threads or default_threads()
         self._library = library
-        self._model = new_model(library, encoder, artifact.exits, self.threads, in_bfloat16)
-        weakref.finalize(self, library.sweet_model_free, self._model)
+        try:
+            self._model = new_model(library, encoder, artifact.exits, self.threads, in_bfloat16, least_work)
+        except BackendUnavailable:
+            raise
+        except SweetError as error:
+            if str(error).endswith(OUT_OF_MEMORY):
+                raise BackendUnavailable(
+                    f"There is too little memory to pack {artifact.directory} for the engine."
+                ) from error
+            raise ArtifactError(f"{artifact.directory}: the native engine refuses it: {error}") from error
         self._hidden_size = len(encoder.layers[0].output_norm.weight)
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of the packed weights and tables."""
-        return self._library.call("sweet_model_bytes", self._model)
+        return self._model.call("sweet_model_bytes")
 
     @property
     def workspace_bytes(self) -> int:
         """Bytes of the memory that calls work in; it grows to what the largest call needed."""
-        return self._library.call("sweet_workspace_bytes", self._model)
+        return self._model.call("sweet_workspace_bytes")
 
     def confidence(
         self,
@@ -130,37 +147,45 @@ class NativeBackend(EncoderBackend):
         """The executor's loop inside the engine: between two exits Python costs more than a probe of a small model."""
         if policy.criterion not in _CRITERIA or (policy.criterion == "learned" and self.num_outputs == self.num_labels):
             return None
-        lengths, arrays = batch.lengths, _inputs(batch)
+        lengths, *arrays = _inputs(batch)
         rows = len(lengths)
         temperatures, thresholds = (
             np.array(part, dtype=np.float32) for part in (policy.temperatures, policy.thresholds)
         )
         criterion = _CRITERIA[policy.criterion]
-        in_c = CPolicy(address(temperatures), address(thresholds), self.num_labels, policy.answers_all, criterion)
+        in_c = CPolicy(
+            address(temperatures),
+            address(thresholds),
+            min(len(temperatures), len(thresholds) + 1),
+            self.num_labels,
+            policy.answers_all,
+            criterion,
+        )
         logits = np.empty((rows, self.num_labels), dtype=np.float32)
         exits, confidences = np.empty(rows, dtype=np.int64), np.empty(rows, dtype=np.float32)
         everything = (lengths, *arrays, logits, exits, confidences)
-        self._library.call("sweet_answer", self._model, byref(in_c), rows, *map(address, everything))
+        self._model.call("sweet_answer", byref(in_c), rows, len(arrays[0]), *map(address, everything))
         return logits, exits, confidences
 
     def embed(self, batch: TokenBatch) -> NativeHidden:
-        lengths, arrays = batch.lengths, _inputs(batch)
-        states, hidden = self._new_states(lengths, len(batch.input_ids))
+        lengths, *arrays = _inputs(batch)
+        states, hidden = self._new_states(lengths, len(arrays[0]))
         rows, starts_at, lengths_at = hidden.in_c
-        self._library.call(
-            "sweet_embed", self._model, rows, lengths_at, *map(address, arrays), address(states), starts_at
+        inputs = map(address, arrays)
+        self._model.call(
+            "sweet_embed", rows, len(arrays[0]), lengths_at, *inputs, address(states), states.size, starts_at
         )
         return hidden
 
     def probe(self, exit_index: int, hidden: NativeHidden) -> np.ndarray:
         logits = np.empty((len(hidden), self.num_outputs), dtype=np.float32)
-        self._library.call("sweet_probe", self._model, exit_index, *hidden.in_c, address(logits))
+        self._model.call("sweet_probe", exit_index, *hidden.in_c, address(logits), logits.size)
         return logits
 
     def advance(self, exit_index: int, hidden: NativeHidden) -> NativeHidden:
         states, advanced = self._new_states(hidden.lengths, int(hidden.lengths.sum()))
         starts_at = advanced.in_c[1]
-        self._library.call("sweet_advance", self._model, exit_index, *hidden.in_c, address(states), starts_at)
+        self._model.call("sweet_advance", exit_index, *hidden.in_c, address(states), states.size, starts_at)
         return advanced
 
     def merge(self, parts: Sequence[NativeHidden]) -> NativeHidden:
@@ -179,6 +204,13 @@ class NativeBackend(EncoderBackend):
 
 
 def _inputs(batch: TokenBatch) -> list[np.ndarray]:
-    """Token ids, types and positions as the engine reads them."""
+    """Lengths, token ids, types and positions as the engine reads them, as many as `cu_seqlens` says.
+
+    Raises:
+        InputError: one has another number of tokens.
+    """
     inputs = (batch.input_ids, batch.token_type_ids, batch.position_ids)
-    return [np.ascontiguousarray(part, dtype=np.int64) for part in inputs]
+    tokens = int(batch.cu_seqlens[-1])
+    if any(part.shape != (tokens,) for part in inputs):
+        raise InputError(f"{[part.shape for part in inputs]} token ids, types and positions for {tokens} tokens.")
+    return [np.ascontiguousarray(part, dtype=np.int64) for part in (batch.lengths, *inputs)]

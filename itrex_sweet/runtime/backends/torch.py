@@ -29,7 +29,9 @@ from itrex_sweet.runtime.encoder import (
     QuantizedLinear,
     float_of,
 )
+from itrex_sweet.runtime.native.cores import checked_threads
 from itrex_sweet.runtime.ragged import TokenBatch, cumulative, groups_of_equal_length, token_index
+from itrex_sweet.runtime.torch_threads import computing_with, on_own_threads
 from itrex_sweet.runtime.weights import load_encoder
 
 
@@ -69,25 +71,41 @@ class PackedHidden:
 class TorchBackend(EncoderBackend):
     """Runs an early-exit artifact with torch on the CPU.
 
+    In a child after a fork it computes with one thread (`runtime.torch_threads`).
+
     Args:
         artifact: opened by `open_artifact`.
         encoder: to run instead of the artifact's own weights.
+        threads: that its calls compute with; as many as torch is set to at each call if absent.
+
+    Raises:
+        ConfigError: a number of threads that is none.
     """
 
     name = "torch"
 
-    def __init__(self, artifact: Artifact, encoder: Encoder | None = None):
+    def __init__(self, artifact: Artifact, encoder: Encoder | None = None, threads: int | None = None):
+        self.asked_threads = None if threads is None else checked_threads(threads)
         self.encoder = encoder or load_encoder(artifact)
         super().__init__(artifact, self.encoder)
         self._activation = ACT2FN[self.encoder.activation]
-        self._fused = [_stack(layer.query, layer.key, layer.value) for layer in self.encoder.layers]
-        self._probed = {exit_ - 1: _unformed(self.encoder.layers[exit_ - 1]) for exit_ in artifact.exits}
+        with computing_with(self.asked_threads):
+            self._fused = [_stack(layer.query, layer.key, layer.value) for layer in self.encoder.layers]
+            self._probed = {exit_ - 1: _unformed(self.encoder.layers[exit_ - 1]) for exit_ in artifact.exits}
 
+    @property
+    def threads(self) -> int:
+        """That a call would compute with now."""
+        with computing_with(self.asked_threads):
+            return torch.get_num_threads()
+
+    @on_own_threads
     @torch.inference_mode()
     def embed(self, batch: TokenBatch) -> PackedHidden:
         hidden = PackedHidden(self._embeddings(batch), batch.cu_seqlens, batch.position_ids)
         return self._layers(hidden, 0, self.artifact.exits[0] - 1)
 
+    @on_own_threads
     @torch.inference_mode()
     def probe(self, exit_index: int, hidden: PackedHidden) -> np.ndarray:
         layer_index = self.artifact.exits[exit_index] - 1
@@ -99,11 +117,13 @@ class TorchBackend(EncoderBackend):
             states = _convolve_first_tokens(layer.convolution, hidden, states)
         return _answer(self.encoder.heads[exit_index], states).numpy()
 
+    @on_own_threads
     @torch.inference_mode()
     def advance(self, exit_index: int, hidden: PackedHidden) -> PackedHidden:
         exits = self.artifact.exits
         return self._layers(hidden, exits[exit_index] - 1, exits[exit_index + 1] - 1)
 
+    @on_own_threads
     @torch.inference_mode()
     def merge(self, parts: Sequence[PackedHidden]) -> PackedHidden:
         if len(parts) == 1:

@@ -1,23 +1,73 @@
-"""How many cores this process may compute on: affinity, physical cores, and the control group's quota."""
+"""How many threads to compute with: what was asked for, affinity, physical cores, and the control group's quota.
+
+In this order:
+
+1. `threads=` of a call that loads a model, or `--threads` of a command, is taken as it is.
+2. Else the physical cores that affinity allows (`taskset`, `--cpuset-cpus`), or less where something says less: the
+   control group's CPU quota (`docker run --cpus`, Kubernetes), rounded down, and what torch computes with:
+   `torch.set_num_threads`, or `OMP_NUM_THREADS`, which torch takes when it is imported. Where torch is not loaded,
+   `OMP_NUM_THREADS` itself.
+"""
 
 from __future__ import annotations
 
 import math
+import operator
 import os
+import sys
 from pathlib import Path
+from typing import Any
+
+from itrex_sweet.errors import ConfigError
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _CPUS = Path("/sys/devices/system/cpu")
+_MOST_OF_THE_ENGINE = 1024  # kMostThreads
 
 
 def default_threads() -> int:
-    """Threads to compute with: physical cores that affinity allows, or the quota, rounded down, where that is less.
+    """Threads to compute with where nobody says how many, at least 1; this module says how it is found."""
+    return max(1, min(thread_limits().values()))
 
-    At least 1. A thread that only has a part of a core would keep the others waiting. `OMP_NUM_THREADS` is not asked.
-    """
-    cores = physical_cores()
+
+def thread_limits() -> dict[str, int]:
+    """Each thing that limits `default_threads` → the number of threads it allows."""
+    limits = {"physical cores": physical_cores()}
     quota = cpu_quota()
-    return cores if quota is None else max(1, min(cores, math.floor(quota)))
+    if quota is not None:
+        # A thread that only has a part of a core would keep the others waiting.
+        limits["CPU quota"] = max(1, math.floor(quota))
+    torch_threads = getattr(sys.modules.get("torch"), "get_num_threads", None)
+    if torch_threads is not None:
+        limits["torch.get_num_threads()"] = torch_threads()
+    elif (asked := _openmp_threads()) is not None:
+        limits["OMP_NUM_THREADS"] = asked
+    return limits
+
+
+def checked_threads(threads: Any) -> int:
+    """The number of threads that somebody asked for, if it is one.
+
+    More than the cores are allowed, up to four for each processor of the machine, and 64 anywhere.
+
+    Raises:
+        ConfigError: no whole number, below 1, or more than that.
+    """
+    most = min(max(64, 4 * (os.cpu_count() or 1)), _MOST_OF_THE_ENGINE)
+    try:
+        number = 0 if isinstance(threads, bool) else operator.index(threads)
+    except TypeError:
+        number = 0
+    if not 1 <= number <= most:
+        raise ConfigError(f"threads={threads!r}: a whole number from 1 to {most} on this machine.")
+    return number
+
+
+def _openmp_threads() -> int | None:
+    """The first number of `OMP_NUM_THREADS`; `None` where OpenMP would not take it either."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    is_number = first.isascii() and first.isdigit() and len(first) < 10
+    return int(first) or None if is_number else None
 
 
 def physical_cores(root: Path = _CPUS) -> int:

@@ -8,18 +8,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from itrex_sweet.errors import BackendUnavailable
+from itrex_sweet.errors import BackendUnavailable, SweetError
 from itrex_sweet.runtime.encoder import AnyLinear, Embeddings, Encoder, Head, Layer, Norm, QuantizedLinear
-from itrex_sweet.runtime.native.library import (
+from itrex_sweet.runtime.native.handle import EngineModel
+from itrex_sweet.runtime.native.interface import (
     ACTIVATIONS,
     CDescription,
     CEmbeddings,
+    CFloats,
     CHead,
     CLayer,
     CLinear,
     CNorm,
-    Library,
 )
+from itrex_sweet.runtime.native.library import Library
 
 # transformers' names → the engine's
 _ACTIVATIONS = {
@@ -35,25 +37,34 @@ _ACTIVATIONS = {
 _LAYER_LINEARS = ("query", "key", "value", "attention_output", "up", "down")
 
 
+# Multiply-adds that a thread gets at least, as the engine decides it (`kLeastWork`).
+BY_THE_ENGINE = -1
+
+
 def new_model(
-    library: Library, encoder: Encoder, exits: tuple[int, ...], threads: int, in_bfloat16: bool = False
-) -> int:
+    library: Library,
+    encoder: Encoder,
+    exits: tuple[int, ...],
+    threads: int,
+    in_bfloat16: bool = False,
+    least_work: int = BY_THE_ENGINE,
+) -> EngineModel:
     """Makes the engine's model of an encoder.
 
     Args:
         exits: counts of layers, one per head of the encoder.
-        threads: that every call of the model uses.
+        threads: that a call of the model uses at most.
         in_bfloat16: whether the products of float layers are of bfloat16; heads and embeddings stay in float32.
-
-    Returns:
-        the model's address, to be given to `sweet_model_free` at the end.
+        least_work: multiply-adds that a call must have for each thread; 0 uses all threads for every call.
 
     Raises:
         BackendUnavailable: the engine does not know such layers.
+        SweetError: tensors whose shapes or numbers do not fit one another, or too little memory.
     """
     refuse_unknown(encoder)
     description = _Description(in_bfloat16)
-    return library.call("sweet_model_new", ctypes.byref(description.of(encoder, exits)), threads)
+    in_c = description.of(encoder, exits)
+    return EngineModel(library, library.call("sweet_model_new", ctypes.byref(in_c), threads, least_work))
 
 
 def refuse_unknown(encoder: Encoder) -> None:
@@ -93,7 +104,9 @@ class _Description:
     def of(self, encoder: Encoder, exits: tuple[int, ...]) -> CDescription:
         layers = (CLayer * len(encoder.layers))(*map(self._layer, encoder.layers))
         heads = (CHead * len(encoder.heads))(*map(self._head, encoder.heads))
-        counts = np.array(exits, dtype=np.int32)
+        if len(exits) != len(heads):
+            raise SweetError(f"there are {len(heads)} exit heads for the exits {exits}")
+        counts = np.array([_int32("an exit", exit_) for exit_ in exits], dtype=np.int32)
         self._kept += [layers, heads, counts]
         return CDescription(
             self._embeddings(encoder.embeddings, encoder.uncounted_token),
@@ -102,7 +115,7 @@ class _Description:
             address(counts),
             len(layers),
             len(heads),
-            encoder.num_attention_heads,
+            _int32("num_attention_heads", encoder.num_attention_heads),
             _activation(encoder.activation),
             encoder.score_scale,
             len(encoder.layers[0].output_norm.weight),
@@ -121,7 +134,7 @@ class _Description:
             *(self._floats(part) for part in parts),
             *(0 if part is None else len(part) for part in (tables.words, tables.positions, tables.token_types)),
             tables.words.shape[1],
-            0 if uncounted_token is None else uncounted_token + 1,
+            0 if uncounted_token is None else _int32("the padding token", uncounted_token + 1),
             0,
             self._norm(tables.norm),
             self._linear(tables.projection_before_norm),
@@ -133,29 +146,42 @@ class _Description:
             return CLinear()
         out, in_ = layer.weight.shape
         if not isinstance(layer, QuantizedLinear):
-            weight, bias = self._floats(layer.weight), self._floats(layer.bias)
-            return CLinear(weight, None, bias, None, 0.0, 0, in_, out, in_bfloat16)
+            weight = self._address(layer.weight, torch.float32)
+            return CLinear(
+                weight, out * in_, CFloats(), self._floats(layer.bias), CFloats(), 0.0, 0, in_, out, in_bfloat16, 0
+            )
+        is_fixed = layer.input_scale is not None
         return CLinear(
             self._address(layer.weight, torch.int8),
+            out * in_,
             self._floats(layer.weight_scale),
             self._floats(layer.bias),
             self._floats(layer.input_smoothing),
-            0.0 if layer.input_scale is None else layer.input_scale,
-            0 if layer.input_zero_point is None else layer.input_zero_point,
+            layer.input_scale if is_fixed else 0.0,
+            _int32("input_zero_point", layer.input_zero_point) if is_fixed else 0,
             in_,
             out,
+            0,
+            is_fixed,
         )
 
     def _norm(self, norm: Norm) -> CNorm:
         return CNorm(self._floats(norm.weight), self._floats(norm.bias), norm.eps, len(norm.weight))
 
-    def _floats(self, tensor: torch.Tensor | None) -> int | None:
-        return None if tensor is None else self._address(tensor, torch.float32)
+    def _floats(self, tensor: torch.Tensor | None) -> CFloats:
+        return CFloats() if tensor is None else CFloats(self._address(tensor, torch.float32), tensor.numel())
 
     def _address(self, tensor: torch.Tensor, dtype: torch.dtype) -> int:
         tensor = tensor.detach().to(dtype).contiguous()
         self._kept.append(tensor)
         return tensor.data_ptr()
+
+
+def _int32(what: str, value: Any) -> int:
+    """A number that 32 bits hold; ctypes would cut off the rest without a word."""
+    if isinstance(value, int) and -(2**31) <= value < 2**31:
+        return value
+    raise SweetError(f"{what} is {value!r}, no whole number of 32 bits")
 
 
 def _activation(name: str) -> int:
