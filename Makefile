@@ -25,7 +25,7 @@ comma := ,
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak-kills test-amx test-sanitize test-ipex fuzz fuzz-sanitize bench paper paper-clock training-cost lint clean
+.PHONY: help demo test soak-kills test-amx test-sanitize test-ipex soak fuzz fuzz-sanitize bench paper paper-clock training-cost lint clean
 
 # What the native engine is built from: an installed checkout holds libraries made from it.
 KERNELS := build_kernels.py $(wildcard itrex_sweet/csrc/*)
@@ -35,7 +35,8 @@ help:
 	@echo 'make test           the tests, with current torch and transformers'
 	@echo 'make test-ipex      the tests, with IPEX 2.8 and the transformers it needs'
 	@echo 'make test-amx       the native engine on emulated processors, with and without AMX'
-	@echo 'make test-sanitize  the native engine under address and undefined-behaviour sanitizers'
+	@echo 'make test-sanitize  the native engine under address, undefined-behaviour and thread sanitizers'
+	@echo 'make soak           forks, interpreter exits and threads under load: some minutes'
 	@echo 'make soak-kills     writers killed at random moments, COUNT of each kind, with a reader running: minutes'
 	@echo 'make fuzz           damaged artifacts and hostile calls; ARGS="--artifacts 20000 --inputs 10000" for more'
 	@echo 'make fuzz-sanitize  the same on a native engine with address and undefined-behaviour sanitizers'
@@ -72,6 +73,10 @@ fuzz-sanitize: $(VENV)/.ready
 	@LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libubsan.so)" \
 	    ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
 	    $(VENV)/bin/python -m tests.fuzz --library-dir $(VENV)/sanitized --seconds 60 $(ARGS)
+
+# Forks, interpreter exits and threads under load: ARGS='--forks 1000 --exits 200 --seconds 60', the default.
+soak: $(VENV)/.ready
+	@$(VENV)/bin/python -m tests.soak.processes $(ARGS)
 
 # Emulated processors and sanitizers meet no torch: once is enough.
 test-ipex: $(IPEX_VENV)/.ready

@@ -192,7 +192,11 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=LIBRARIES, help="directory (default: in the source tree)")
     parser.add_argument("--isas", nargs="+", choices=list(ISAS), default=list(ISAS), help="instruction sets")
     parser.add_argument(
-        "--sanitize", choices=list(SANITIZERS), help="with a sanitizer; `address` finds undefined behaviour too"
+        "--sanitize",
+        nargs="?",
+        const="address",
+        choices=list(SANITIZERS),
+        help="with a sanitizer: address and undefined-behaviour ones, or that of threads",
     )
     parser.add_argument("--force", action="store_true", help="compile also what is up to date")
     args = parser.parse_args()

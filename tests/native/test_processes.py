@@ -1,0 +1,140 @@
+"""Forks, interpreter exits and threads under load; `make soak` runs many more of each."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import json
+import logging
+import os
+import pickle
+import resource
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from itrex_sweet import SweetModelForSequenceClassification
+from itrex_sweet.errors import BackendUnavailable, ConfigError
+from itrex_sweet.runtime.backends.native import NativeBackend
+from itrex_sweet.runtime.native import library
+from tests.soak import processes
+
+pytestmark = [
+    pytest.mark.skipif(all(library.available().values()), reason="the native engine was not built"),
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system"),
+]
+
+COUNTS = {("exits", "native"): 30, ("exits", "torch"): 5, ("forks", "native"): 40, ("forks", "torch"): 5}
+
+# Exits first: their children come from a process that has computed nothing. Then torch gets threads that no child has.
+SCRIPT = """
+import json, logging, sys, torch
+from pathlib import Path
+from tests.soak import processes
+logging.disable(logging.WARNING)
+torch.set_num_threads(2)
+for task, backend, count in json.loads(sys.argv[2]):
+    if task == "forks":
+        large = torch.randn(1500, 1500)
+        (large @ large).softmax(1)
+    more = {"quick": True} if task == "exits" else {}
+    results = getattr(processes, task)(count, Path(sys.argv[1]), backend, **more)
+    print(json.dumps([task, backend, results]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return processes.artifact_in(tmp_path_factory.mktemp("processes") / "model")
+
+
+@pytest.fixture(scope="module")
+def results(folder):
+    """(task, backend) → how its processes ended; all in one interpreter, which takes seconds to begin."""
+    tasks = [[*key, count] for key, count in COUNTS.items()]
+    finished = subprocess.run(
+        [sys.executable, "-c", SCRIPT, folder, json.dumps(tasks)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+    )
+    assert finished.returncode == 0, finished.stderr
+    return {(task, backend): ended for task, backend, ended in map(json.loads, finished.stdout.splitlines())}
+
+
+@pytest.mark.parametrize(("task", "backend"), COUNTS)
+def test_nothing_crashes_hangs_or_answers_otherwise(results, task, backend):
+    assert results[task, backend] == {"well": COUNTS[task, backend]}
+
+
+def test_threads_with_settings_of_their_own_answer_as_one_alone(folder):
+    assert set(processes.mixing(1.0, folder, "native")) == {"well"}
+
+
+# ---------------------------------------------------------------------------------------------------- lifetime
+
+
+def test_the_packed_model_lives_as_long_as_what_calls_it(folder):
+    model = SweetModelForSequenceClassification.from_pretrained(folder, backend="native")
+    batch, policy = model.read(["good phone"]), model.policy
+    answer, packed = model.backend.answer, model.backend._model
+    expected = answer(batch, policy)[0]
+    copies = [copy.copy(packed), copy.deepcopy(packed)]
+    del model, packed
+    gc.collect()
+    np.testing.assert_array_equal(answer(batch, policy)[0], expected)
+    del answer
+    while copies:
+        gc.collect()
+        assert copies.pop().call("sweet_model_bytes") > 0
+
+
+def test_the_packed_model_is_not_pickled(folder):
+    backend = SweetModelForSequenceClassification.from_pretrained(folder, backend="native").backend
+    with pytest.raises(BackendUnavailable, match="cannot be pickled"):
+        pickle.dumps(backend._model)
+
+
+# ---------------------------------------------------------------------------------------------------- thread starts
+
+
+def status_of(name: str) -> int:
+    """A number of `/proc/self/status`."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits are those of Linux")
+def test_threads_that_cannot_be_started_are_done_without(folder, tmp_path):
+    model = processes.model_in(folder, "native")
+    batch, policy = model.read(["good phone", "bad soup"]), model.policy
+    expected = model.backend.answer(batch, policy)[0]
+    log = tmp_path / "log"
+
+    def job() -> bool:
+        logging.getLogger("itrex_sweet").addHandler(logging.FileHandler(log))
+        backend = NativeBackend(model.artifact, threads=2, least_work=0)
+        for _ in range(16):  # take the stacks that the C library keeps of threads that were
+            threading.Thread(target=threading.Event().wait, daemon=True).start()
+        alone, before = status_of("Threads"), resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (status_of("VmSize") * 1024 + 2**20, before[1]))  # less than a stack
+        same = all((backend.answer(batch, policy)[0] == expected).all() for _ in range(3))
+        same &= status_of("Threads") == alone
+        resource.setrlimit(resource.RLIMIT_AS, before)
+        same &= all((backend.answer(batch, policy)[0] == expected).all() for _ in range(200))
+        return same and status_of("Threads") == alone + 1  # started as soon as it can be
+
+    assert processes.in_child(job) == "well"
+    assert log.read_text().count("did not start as many threads") == 1
+
+
+@pytest.mark.parametrize("threads", [0, -1, True, 2.5, "2", 100_000])
+@pytest.mark.parametrize("backend", ["native", "torch", "auto"])
+def test_numbers_of_threads_are_checked_by_every_backend(folder, backend, threads):
+    with pytest.raises(ConfigError, match=f"threads={threads!r}"):
+        SweetModelForSequenceClassification.from_pretrained(folder, backend=backend, threads=threads)
