@@ -58,8 +58,6 @@ class NativeBackend(EncoderBackend):
     goes on with threads of its own, whatever the parent's threads were doing. Where the system starts fewer threads
     than a call wants, it runs on those that there are, and warns once.
 
-    Copies share the packed model.
-
     Args:
         artifact: opened by `open_artifact`.
         encoder: to run instead of the artifact's own weights.

@@ -1,6 +1,6 @@
 """Threads that share one model, each with its own lengths and settings: every answer is the one it gets alone.
 
-`SOAK_SECONDS=60 pytest tests/test_threads.py` goes on for longer.
+`SOAK_SECONDS=60 pytest tests/test_shared_by_threads.py` goes on for longer.
 """
 
 import itertools
