@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
 
 from itrex_sweet.errors import SweetError
 from itrex_sweet.version import __version__
@@ -17,7 +22,15 @@ from itrex_sweet.version import __version__
 VERBS = ("train", "predict", "evaluate", "bench", "quantize", "calibrate", "drift", "export", "info", "demo")
 
 SUCCESS, FAILURE, USAGE_ERROR = 0, 1, 2
-_INTERRUPTED, _BROKEN_PIPE = 130, 141  # 128 and the signal's number, as shells report it
+_BY_SIGNAL = 128  # and the signal's number, as shells report it
+
+
+class _Ended(BaseException):
+    """This process was told to end: raised where it stands, so that files and processes are cleaned up on the way."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,18 +40,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: without the program's name; that of the process if absent.
 
     Returns:
-        exit status: 0 for success, 1 for a failure (one line on standard error names it), 2 for wrong usage.
+        exit status: 0 for success, 1 for a failure (one line on standard error names it), 2 for wrong usage, 128 and
+        a signal's number where that ended it.
     """
     try:
-        status = _run(argv)
-        sys.stdout.flush()  # here, where a closed pipe can still be told from a failure
+        with _orderly_end(), _any_text_printable():
+            status = _run(argv)
+            _flush()  # here, where a closed pipe can still be told from a failure
         return status
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return _INTERRUPTED
+        _say("interrupted")
+        return _BY_SIGNAL + signal.SIGINT
+    except _Ended as ended:
+        _say("ended by a signal")
+        return _BY_SIGNAL + ended.number
     except BrokenPipeError:
         _forget_stdout()
-        return _BROKEN_PIPE
+        return _BY_SIGNAL + signal.SIGPIPE
+    except OSError as error:  # standard output on a full disk
+        _forget_stdout()
+        _say(f"error: standard output cannot be written ({error}).")
+        return FAILURE
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -47,13 +69,22 @@ def _run(argv: Sequence[str] | None) -> int:
         with _logging_to_stderr():
             try:
                 return args.run(args)
-            except SweetError as error:
+            except BrokenPipeError:
+                raise
+            except (SweetError, OSError, MemoryError) as error:
                 if args.debug:
                     traceback.print_exc()
-                print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+                _say(f"error: {_one_line(error)}")
                 return FAILURE
     except SystemExit as stop:  # argparse has printed help, or what is wrong with the arguments
         return stop.code if isinstance(stop.code, int) else SUCCESS
+
+
+def _one_line(error: Exception) -> str:
+    said = " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return f"out of memory{': ' if said else ''}{said}"
+    return said or type(error).__name__
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -81,13 +112,31 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
             allow_abbrev=False,
         )
         command.add_arguments(of_verb)
+        _refuse_empty_arguments(of_verb)
         of_verb.set_defaults(run=command.run, parser=of_verb, takes_more=getattr(command, "TAKES_MORE", False))
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if any("\0" in part for part in argv):  # no path, and functions of the operating system take none such
+        parser.exit(FAILURE, "error: an argument holds a NUL character.\n")
     args, more = parser.parse_known_args(argv)
     if more and not args.takes_more:
         args.parser.error(f"unknown arguments: {' '.join(more)}")
     args.more = more
     args.debug = getattr(args, "debug", False)
     return args
+
+
+def _refuse_empty_arguments(parser: argparse.ArgumentParser) -> None:
+    """Has names and paths refused that are empty, as from a variable that is not set: a path would be the working
+    directory."""
+
+    def filled(text: str, kind: Callable[[str], Any]) -> Any:
+        if not text:
+            raise argparse.ArgumentTypeError("it is empty (a variable that is not set?)")
+        return kind(text)
+
+    for action in parser._actions:
+        if action.type in (None, Path) and action.choices is None and action.nargs != 0:
+            action.type = functools.partial(filled, kind=action.type or str)
 
 
 class _Lines(logging.Formatter):
@@ -99,9 +148,61 @@ class _Lines(logging.Formatter):
 
 
 @contextmanager
+def _orderly_end() -> Iterator[None]:
+    """Has SIGTERM and SIGHUP raise, once; the second ends the process at once, in case the first is not heeded."""
+    numbers = [signal.SIGTERM, signal.SIGHUP] if hasattr(signal, "SIGHUP") else [signal.SIGTERM]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []  # handlers are the main thread's
+    # A handler of the embedding program stays, and so does SIG_IGN, which nohup sets.
+    ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise _Ended(number)
+
+    for number in ours:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def _any_text_printable() -> Iterator[None]:
+    """Prints what standard output's encoding lacks as escapes: names of files and labels may hold any character."""
+    stream = sys.stdout
+    before = getattr(stream, "errors", None)
+    if before != "strict" or not hasattr(stream, "reconfigure"):
+        yield
+        return
+    stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        with suppress(OSError, ValueError):  # the pipe is closed, or the stream is
+            stream.reconfigure(errors=before)
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # as it is where the shell has closed it
+        sys.stdout.flush()
+
+
+def _say(line: str) -> None:
+    """Writes to standard error, if there is one; `print` would turn to standard output."""
+    if sys.stderr is not None:
+        encoding = sys.stderr.encoding or "utf-8"
+        with suppress(OSError, ValueError):
+            print(line.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr)
+
+
+@contextmanager
 def _logging_to_stderr() -> Iterator[None]:
     """Our own log on standard error while a command runs; other loggers are left alone."""
-    ours, handler = logging.getLogger("itrex_sweet"), logging.StreamHandler(sys.stderr)
+    ours = logging.getLogger("itrex_sweet")
+    handler = logging.NullHandler() if sys.stderr is None else logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines("%(message)s"))
     level = ours.level
     ours.addHandler(handler)
@@ -115,7 +216,7 @@ def _logging_to_stderr() -> Iterator[None]:
 
 def _forget_stdout() -> None:
     """Nobody reads any more (`| head`): keeps the interpreter from complaining when it flushes at its end."""
-    with suppress(OSError, ValueError):  # standard output that is no file is not flushed to one either
+    with suppress(OSError, ValueError, AttributeError):  # what is no file is not flushed to one either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

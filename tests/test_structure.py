@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "text_encoders": {"inputs"},
     "tokenization": {"runtime", "inputs", "text_encoders"},
     "hub": set(),
+    "supervision": set(),
     "stored_tokenizer": set(),
     "outputs": set(),
     "predictions": {"runtime", "criteria"},
@@ -41,12 +42,12 @@ MAY_IMPORT = {
         "reopening",
         "stored_tokenizer",
     },
-    "evaluation": {"runtime", "criteria", "modeling"},
+    "evaluation": {"runtime", "criteria", "modeling", "hub", "inputs", "text_encoders"},
     "data": set(),
-    "calibration": {"criteria", "evaluation", "modeling", "runtime", "data"},
-    "quantization": {"runtime", "modeling", "evaluation", "calibration", "data"},
+    "calibration": {"criteria", "evaluation", "inputs", "modeling", "runtime", "data"},
+    "quantization": {"runtime", "modeling", "evaluation", "calibration", "data", "supervision"},
     "export": {"runtime"},
-    "demo": {"training", "modeling", "evaluation", "criteria"},
+    "demo": {"training", "modeling", "evaluation", "criteria", "supervision"},
     "commands": {
         "training",
         "modeling",
@@ -63,7 +64,7 @@ MAY_IMPORT = {
     "cli": {"commands"},
 }
 WITHOUT_TORCH = {
-    *("arguments", "config", "errors", "families", "version", "criteria", "cli", "artifact"),
+    *("arguments", "config", "errors", "families", "version", "criteria", "cli", "artifact", "supervision"),
     *(f"artifact.validation.{name}" for name in ("config", "settings", "tensors")),
 }
 

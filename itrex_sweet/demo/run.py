@@ -15,6 +15,7 @@ import numpy as np
 from itrex_sweet.demo.corpus import LABELS, LEVELS, Review, make_corpus
 from itrex_sweet.demo.weights import pretrained_directory
 from itrex_sweet.errors import ArtifactError, SweetError
+from itrex_sweet.supervision import supervised
 
 EXITS = (1, 2, 4, 6)
 ACCURACY_GIVEN_UP = 0.02  # at most, against full depth, for leaving early: promised with 95 % confidence
@@ -162,15 +163,12 @@ def _run(verb: str, *arguments: str | Path, text: str | None = None, may_fail: b
     """
     words = [verb, *map(str, arguments)]
     print("$ " + ("… | " if text is not None else "") + shlex.join(["itrex-sweet", *words]), flush=True)
-    finished = subprocess.run(
-        [sys.executable, "-m", "itrex_sweet.cli", *words],
-        input=text,
-        stdout=subprocess.PIPE if text is not None else None,
-        text=True,
-        check=False,
-    )
-    if finished.returncode and may_fail:
+    command = [sys.executable, "-m", "itrex_sweet.cli", *words]
+    pipe = None if text is None else subprocess.PIPE
+    with supervised(command, stdin=pipe, stdout=pipe, text=True) as process:
+        printed = process.communicate(text)[0]
+    if process.returncode and may_fail:
         return None
-    if finished.returncode:
-        raise SweetError(f"itrex-sweet {verb} ended with {finished.returncode}; what it said stands above.")
-    return finished.stdout or ""
+    if process.returncode:
+        raise SweetError(f"itrex-sweet {verb} ended with {process.returncode}; what it said stands above.")
+    return printed or ""

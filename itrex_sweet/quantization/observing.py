@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +25,7 @@ from itrex_sweet import errors
 from itrex_sweet.artifact import EARLY_EXIT, FLOAT32, Artifact
 from itrex_sweet.errors import ConfigError, InputError, QuantizationError, SweetError
 from itrex_sweet.runtime.ragged import TokenBatch
+from itrex_sweet.supervision import supervised, working_folder
 
 STATIC, SMOOTH, DYNAMIC = "static", "smooth", "dynamic"
 IPEX, PT2E = "ipex", "pt2e"
@@ -105,8 +104,7 @@ def observe(
         ArtifactError: weights are missing.
     """
     _refuse(artifact, rows, recipe, alpha, batch_size, path)
-    with tempfile.TemporaryDirectory(prefix="itrex-sweet-observing-") as name:
-        folder = Path(name)
+    with working_folder("itrex-sweet-observing-") as folder:
         request = dict(
             artifact=str(artifact.directory.resolve()),
             identity=artifact.contents.identity,
@@ -145,32 +143,29 @@ def _refuse(artifact: Artifact, rows: TokenBatch, recipe: str, alpha: float, bat
 
 
 def _run_worker(folder: Path, progress: Progress | None) -> None:
-    """Runs the worker to its end, or ends it with everything it started if this side is interrupted."""
-    with (folder / LOG_FILE).open("wb") as log:
-        worker = subprocess.Popen(
+    """Runs the worker to its end; ends it, with everything it started, if this side is interrupted or killed."""
+    failure: SweetError | None = None
+    with (
+        (folder / LOG_FILE).open("wb") as log,
+        supervised(
             (*_WORKER, str(folder)),
+            folder,
             cwd=folder,
             env=_environment(folder),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            start_new_session=True,  # a group of its own, to be ended as one
-        )
-    failure: SweetError | None = None
-    with worker:  # waits for it
-        try:
-            for line in worker.stdout:
-                if not line.startswith("{"):
-                    continue  # printed by a library while it was imported
-                message = json.loads(line)
-                if "error" in message:
-                    failure = getattr(errors, message["error"])(message["message"])
-                elif progress is not None:
-                    progress(message["stage"], message["done"], message["rows"])
-        except BaseException:
-            os.killpg(worker.pid, signal.SIGKILL)
-            raise
+        ) as worker,
+    ):
+        for line in worker.stdout:
+            if not line.startswith("{"):
+                continue  # printed by a library while it was imported
+            message = json.loads(line)
+            if "error" in message:
+                failure = getattr(errors, message["error"])(message["message"])
+            elif progress is not None:
+                progress(message["stage"], message["done"], message["rows"])
     if failure is not None:
         raise failure
     if worker.returncode != 0:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -232,7 +233,7 @@ def test_other_models_and_no_rows_are_refused(artifact, rows, tmp_path):
 @pytest.fixture()
 def worker_is(monkeypatch, tmp_path):
     """Puts a script in the worker's place; temporary folders are made in the folder that is returned."""
-    monkeypatch.setattr(observing.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     def put(script):
         monkeypatch.setattr(observing, "_WORKER", (sys.executable, "-c", script))

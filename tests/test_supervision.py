@@ -1,0 +1,127 @@
+"""A supervised command ends with its parent, however that ends, and leaves neither processes nor folders."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+
+import pytest
+
+from itrex_sweet import supervision
+from itrex_sweet.supervision import supervised, working_folder
+from tests.processes import MARK, eventually, marked
+
+pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="processes are counted in /proc")
+
+# A worker with a child of its own, in a session of its own, that heeds nothing but SIGKILL.
+STUBBORN = """
+import pathlib, signal, subprocess, sys, time
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+pathlib.Path(sys.argv[1], "working").touch()
+while True:
+    time.sleep(0.01)
+    pathlib.Path(sys.argv[1], str(time.time())).touch()
+"""
+PLAIN = "import pathlib, sys, time; pathlib.Path(sys.argv[1], 'working').touch(); time.sleep(60)"
+PARENT = """
+import sys
+from itrex_sweet.supervision import supervised, working_folder
+with working_folder("itrex-sweet-test-") as folder:
+    with supervised([sys.executable, "-c", sys.argv[1], str(folder)], folder) as process:
+        {body}
+"""
+
+
+@pytest.fixture
+def started(tmp_path):
+    """Starts a parent with a worker, waits until it works, and gives the parent and the mark of all its processes."""
+    processes = []
+
+    def start(worker: str, body: str = "process.wait()"):
+        mark = uuid.uuid4().hex
+        environment = {**os.environ, MARK: mark, "TMPDIR": str(tmp_path)}
+        command = [sys.executable, "-c", PARENT.format(body=body), worker]
+        parent = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        processes.append(parent)
+        assert eventually(lambda: bool(list(tmp_path.glob("*/working"))), 20)
+        return parent, mark
+
+    yield start
+    for parent in processes:
+        parent.kill()
+        parent.wait()
+
+
+@pytest.mark.parametrize("worker", [PLAIN, STUBBORN], ids=["plain", "stubborn"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_nothing_is_left_when_the_parent_ends(started, tmp_path, number, worker):
+    parent, mark = started(worker)
+    assert len(marked(mark)) >= 3, "parent, supervising process and worker"
+    parent.send_signal(number)
+    parent.wait(10)
+    assert eventually(lambda: not marked(mark), 2), marked(mark)
+    assert eventually(lambda: not list(tmp_path.iterdir()), 2), list(tmp_path.iterdir())
+
+
+def test_nor_when_the_supervising_process_is_killed(started, tmp_path):
+    parent, mark = started(PLAIN)
+    for pid in marked(mark):
+        with open(f"/proc/{pid}/cmdline", "rb") as stream:
+            if b"supervision.py" in stream.read():
+                os.kill(pid, signal.SIGKILL)
+    assert parent.wait(10) == 0, "the worker's end is noticed"
+    assert eventually(lambda: not marked(mark), 2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nor_when_the_block_raises_or_the_worker_ends_by_itself(tmp_path):
+    for command, ended in (
+        ([sys.executable, "-c", "import sys; sys.exit(3)"], 3),
+        ([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], -9),
+        ([sys.executable, "-c", "import os; os.kill(os.getpid(), 15)"], -15),
+    ):
+        with supervised(command) as process:
+            pass
+        assert process.returncode == ended
+    mark = uuid.uuid4().hex
+    with pytest.raises(ZeroDivisionError):
+        with supervised(
+            [sys.executable, "-c", STUBBORN, str(tmp_path)], tmp_path, env={**os.environ, MARK: mark}
+        ) as process:
+            assert eventually((tmp_path / "working").exists, 20)
+            raise ZeroDivisionError
+    assert not marked(mark)
+    assert tmp_path.is_dir(), "the caller lives, and its folder is its own"
+
+
+def test_a_daemon_that_the_worker_leaves_is_ended(tmp_path):
+    mark = uuid.uuid4().hex
+    script = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    with supervised([sys.executable, "-c", script], env={**os.environ, MARK: mark}) as process:
+        pass
+    assert process.returncode == 0 and eventually(lambda: not marked(mark), 2)
+
+
+def test_the_folder_of_a_killed_process_goes_with_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervision.tempfile, "tempdir", str(tmp_path))
+    script = (
+        "import os; from itrex_sweet.supervision import working_folder\n"
+        "with working_folder('one-') as folder:\n    (folder / 'data').touch(); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", script], env={**os.environ, "TMPDIR": str(tmp_path)})
+    (left,) = tmp_path.glob("one-*")
+    (tmp_path / "one-new").mkdir()  # not locked yet
+    (tmp_path / "one-old").mkdir()
+    os.utime(tmp_path / "one-old", (time.time() - 7200,) * 2)
+    (tmp_path / "one-link").symlink_to(tmp_path)
+    (tmp_path / "other").mkdir()
+    with working_folder("one-") as folder:
+        with working_folder("one-") as beside:
+            assert folder.is_dir() and beside.is_dir() and folder != beside
+        assert folder.is_dir() and not beside.exists()
+    assert not left.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"one-new", "one-link", "other"}
