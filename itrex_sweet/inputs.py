@@ -84,6 +84,19 @@ def text_or_reason(given: Any) -> tuple[Text | None, str | None]:
     return parts if len(parts) == 2 else parts[0], None
 
 
+def plain_texts(texts: Iterable[Any]) -> list[Text]:
+    """Rows that a model has read, as strings and tuples of two.
+
+    Raises:
+        InputError: a row is none.
+    """
+    read = [text_or_reason(text) for text in texts]
+    for row, (_, reason) in enumerate(read):
+        if reason is not None:
+            raise InputError(f"row {row}: {reason}", (row,))
+    return [text for text, _ in read if text is not None]
+
+
 def numbers_of(name: str, values: Any) -> np.ndarray | None:
     """Token ids, a mask or labels as an array: of a tensor on any device, an array, or nested lists.
 

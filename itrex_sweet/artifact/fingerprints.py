@@ -13,7 +13,10 @@ from itrex_sweet.artifact.tensors import TensorFile
 from itrex_sweet.errors import ArtifactError
 
 TRAINING, CALIBRATION, REPORTING = "training", "calibration", "reporting"
+SELECTION = "selection"  # of a checkpoint, by evaluation during training
+QUANTIZATION = "quantization"  # ranges observed, recipes judged, temperatures fitted
 MOST_KEPT = 16384  # hashes per data set, 128 kB
+_LONGEST = ".longest"  # name of a role's tensor beside that of its hashes
 
 
 @dataclass(frozen=True)
@@ -26,10 +29,12 @@ class Fingerprints:
     Args:
         rows: different rows in all.
         hashes: (min(rows, MOST_KEPT),) uint64, ascending.
+        longest: tokens of the longest row, at which other texts may have been cut; 0 where it was not recorded.
     """
 
     rows: int
     hashes: np.ndarray
+    longest: int = 0
 
     @classmethod
     def of(cls, rows: Iterable[Iterable[int]]) -> Fingerprints:
@@ -38,18 +43,38 @@ class Fingerprints:
         Args:
             rows: token ids of each row, special tokens included, padding left out.
         """
+        rows = list(rows)
         hashes = np.unique(_hashes(rows))
-        return cls(len(hashes), hashes[:MOST_KEPT])
+        return cls(len(hashes), hashes[:MOST_KEPT], max(map(len, rows), default=0))
+
+    def union(self, other: Fingerprints) -> Fingerprints:
+        """The rows of both sets; their number is an estimate where either was too large to keep whole."""
+        limits = self._limits(other)
+        hashes = np.union1d(self.hashes, other.hashes)
+        hashes = hashes[hashes <= min(limits)] if limits else hashes
+        rows = round(len(hashes) * 2**64 / int(min(limits))) if limits else len(hashes)
+        return Fingerprints(rows, hashes[:MOST_KEPT], max(self.longest, other.longest))
 
     def holds(self, rows: Iterable[Iterable[int]]) -> np.ndarray:
         """(rows,) bool: whether each is known to be one of the set; of a set too large to keep whole, many are not."""
         return np.isin(_hashes(rows), self.hashes)
 
+    def share_held(self, rows: Iterable[Iterable[int]]) -> float:
+        """Share of some rows that are of the set, estimated where it was too large to keep whole."""
+        hashes = _hashes(rows)
+        limits = self._limits(self)
+        told = hashes <= min(limits) if limits else np.ones(len(hashes), dtype=bool)
+        return float(np.isin(hashes[told], self.hashes).mean()) if told.any() else 0.0
+
     def share_in(self, other: Fingerprints) -> float:
         """Share of these rows that the other set holds too, estimated where either was too large to keep whole."""
-        limits = [part.hashes[-1] for part in (self, other) if part.rows > len(part.hashes)]
+        limits = self._limits(other)
         mine = self.hashes[self.hashes <= min(limits)] if limits else self.hashes
         return float(np.isin(mine, other.hashes).mean()) if len(mine) else 0.0
+
+    def _limits(self, other: Fingerprints) -> list[np.uint64]:
+        """Hashes above which a set that was too large to keep whole says nothing."""
+        return [part.hashes[-1] for part in (self, other) if part.rows > len(part.hashes) > 0]
 
 
 def _hashes(rows: Iterable[Iterable[int]]) -> np.ndarray:
@@ -62,6 +87,7 @@ def write_fingerprints(path: Path, sets: Mapping[str, Fingerprints]) -> None:
     from safetensors.numpy import save_file
 
     arrays = {role: part.hashes.view(np.int64).copy() for role, part in sets.items()}
+    arrays |= {f"{role}{_LONGEST}": np.array([part.longest], dtype=np.int64) for role, part in sets.items()}
     save_file(arrays, path, metadata={role: str(part.rows) for role, part in sets.items()})
 
 
@@ -79,5 +105,6 @@ def parse_fingerprints(contents: bytes, path: Path) -> dict[str, Fingerprints]:
     for role, rows in stored.metadata.items():
         if role not in stored.names() or not str(rows).isdecimal():
             raise ArtifactError(f"{path} is damaged: it has no hashes of {rows!r} {role!r} rows.")
-        sets[role] = Fingerprints(int(rows), stored.integers(role))
+        longest = stored.integers(f"{role}{_LONGEST}") if f"{role}{_LONGEST}" in stored.names() else ()
+        sets[role] = Fingerprints(int(rows), stored.integers(role), int(longest[0]) if len(longest) else 0)
     return sets

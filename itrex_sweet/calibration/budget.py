@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
+from itrex_sweet.arguments import real_number
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.evaluation.metrics import OF_CONFUSIONS, Metric
 
@@ -51,14 +53,20 @@ class Budget:
             raise ConfigError(f"a budget names one of {', '.join((*_DROPS, *_LIMITS))}.")
         if len(drops) > 1:
             raise ConfigError(f"{' and '.join(drops)} are promises of their own; name one of them.")
-        for name, value in {**drops, "confidence": self.confidence}.items():
+        for name, given in {**drops, **limits, "confidence": self.confidence}.items():
+            object.__setattr__(self, name, real_number(name, given))
+        for name in (*drops, "confidence"):
+            value = getattr(self, name)
             if not 0.0 < value < 1.0:
                 raise ConfigError(f"{name}={value}: it lies between 0 and 1, both excluded; 0.01 is one point.")
-        for name, value in limits.items():
-            if not value > 0.0:
-                raise ConfigError(f"{name}={value}: a positive number.")
+        for name in limits:
+            value = getattr(self, name)
+            if not 0.0 < value < math.inf:
+                raise ConfigError(f"{name}={value}: a positive number, and a finite one.")
         if (self.metric is None) != (self.max_metric_drop is None):
             raise ConfigError("max_metric_drop and metric go together: what may be lost, and of what.")
+        if self.metric is not None and not isinstance(self.metric, str) and not callable(self.metric):
+            raise ConfigError(f"metric={self.metric!r}: a name, or a function of predictions and labels.")
         if isinstance(self.metric, str) and self.metric not in OF_CONFUSIONS:
             raise ConfigError(
                 f"metric={self.metric!r}: choose one of {', '.join(OF_CONFUSIONS)}, or pass a function; accuracy has a "

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Sequence
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from itrex_sweet.arguments import whole_number
 from itrex_sweet.artifact.fingerprints import Fingerprints
-from itrex_sweet.calibration.bounds import certified
 from itrex_sweet.calibration.budget import Budget
+from itrex_sweet.calibration.choice import CHOOSING_SHARE, chosen_place
 from itrex_sweet.calibration.costs import CostTable, RowCosts, cost_table
 from itrex_sweet.calibration.drift import traffic_of
 from itrex_sweet.calibration.promises import Promise, Said, counts_of, losses_of, promise_of
@@ -25,12 +26,12 @@ from itrex_sweet.calibration.rows import not_seen_before, read_held_out_rows, re
 from itrex_sweet.calibration.search import policies_from_careful_to_bold
 from itrex_sweet.calibration.temperature import brier_score, expected_calibration_error, fit_temperature
 from itrex_sweet.config import Policy
-from itrex_sweet.errors import CalibrationError, ConfigError, InputError
-from itrex_sweet.evaluation.metrics import METRICS, accuracy
+from itrex_sweet.errors import ConfigError, InputError
+from itrex_sweet.evaluation.metrics import METRICS, Metric, accuracy
 from itrex_sweet.evaluation.outcomes import ExitOutcomes, said_at_every_exit
+from itrex_sweet.evaluation.reference import Reference, open_reference
 from itrex_sweet.modeling import SweetModelForSequenceClassification
 
-CHOOSING_SHARE = 1 / 3  # of the rows; the others test
 LEAST_ROWS = 60
 UNITS = ("milliseconds", "layers")
 _NO_LABELS = -1
@@ -49,6 +50,7 @@ def calibrate(
     seed: int = 0,
     max_length: int | None = None,
     force: bool = False,
+    against: str | os.PathLike | Reference | None = None,
     **columns: Any,
 ) -> Calibration:
     """Fits temperatures and finds the cheapest policy within a budget, on rows the model has not seen.
@@ -68,6 +70,9 @@ def calibrate(
         seed: of the dealing of rows.
         max_length: tokens per row at most.
         force: calibrate although some of the rows were trained or reported on.
+        against: promise the drop against this model's answers instead of the same model's at full depth: the folder of
+            a plain Hugging Face classifier, of an artifact (its full depth), or a file that `itrex-sweet predict`
+            wrote of the same rows. Labels are matched by name.
         columns: as in `itrex_sweet.data.read_rows`.
 
     Raises:
@@ -75,18 +80,31 @@ def calibrate(
         InputError: too few rows, many of them seen before (a few are left out), labels missing or all the same, or
             logits that are not finite.
         CalibrationError: nothing but the full model can be certified, or the budget cannot be met; the message says
-            why, and how many rows would be enough.
+            why, and how many rows would be enough. With `against`, the full model itself may lose too much: then by how
+            much.
     """
+    _refuse_other_types(model, budget, costs)
+    seed = whole_number("seed", seed, 0)
+    if batch_size is not None:
+        batch_size = whole_number("batch_size", batch_size, 1)
     policy = dataclasses.replace(model.policy, criterion=criterion or model.policy.criterion, deepest=None)
     model.artifact.checked(policy)
     _refuse_unit(unit, budget)
     promise = promise_of(budget)
-    batch, labels, name = read_held_out_rows(model, source, max_length, **columns)
+    reference = None if against is None else open_reference(against)
+    if reference is not None and promise is None:
+        raise ConfigError("against compares what may be lost: name a drop, such as max_accuracy_drop.")
+    given = rows = read_held_out_rows(model, source, max_length, **columns)
     if not force:
-        kept = not_seen_before(batch, model.artifact, name)
-        batch, labels = batch.select(kept), None if labels is None else labels[kept]
+        kept = not_seen_before(model, rows)
+        rows = rows.select(kept)
+    batch, labels, name = rows.batch, rows.labels, rows.name
     _refuse_too_few(len(batch), name, promise)
     refuse_useless_labels(labels, name, budget.needs_labels)
+    compared = None
+    if reference is not None:
+        compared = reference.answers(given.texts, len(given), model.artifact.label_names)
+        compared = compared if force else compared[kept]
     outcomes = _observed(model, batch, labels, name)
     if unit == "milliseconds":
         batch_size = batch_size or (model.executor.batch_size if budget.max_latency_ms is None else 1)
@@ -99,19 +117,20 @@ def calibrate(
     choosing, testing = np.split(order, [round(len(order) * CHOOSING_SHARE)])
     policy, temperatures = _with_temperatures(policy, outcomes.logits, labels, choosing, testing)
     by_labels = labels if budget.max_agreement_drop is None else None
-    losses = losses_of(outcomes.predictions(), by_labels)
+    full = outcomes.predictions()[:, -1] if compared is None else compared
+    losses = losses_of(outcomes.predictions(), by_labels, full)
     confidences = outcomes.confidences(policy)
     found = policies_from_careful_to_bold(
         policy, confidences[choosing], losses[choosing], row_costs.select(choosing), per_exit
     )
-    outcomes, row_costs = outcomes.select(testing), row_costs.select(testing)
+    outcomes, row_costs, full = outcomes.select(testing), row_costs.select(testing), full[testing]
     truth = None if by_labels is None else by_labels[testing]
-    said = [Said(outcomes.answers(each), outcomes.predictions()[:, -1], truth) for each in found]
+    said = [Said(outcomes.answers(each), full, truth) for each in found]
     candidates = [
         _candidate(each, answered, outcomes, row_costs, costs is not None, promise, budget)
         for each, answered in zip(found, said, strict=True)
     ]
-    chosen, passed = _chosen(candidates, said, budget, promise)
+    chosen, passed = chosen_place(candidates, said, budget, promise, None if reference is None else reference.name)
     next_needs = promise.rows_needed(said[passed]) if passed is not None and passed < len(said) else None
     return Calibration(
         policy=candidates[chosen].policy,
@@ -126,6 +145,7 @@ def calibrate(
         fingerprints=Fingerprints.of(batch.rows()),
         traffic=traffic_of(outcomes, candidates[chosen].policy),
         costs=costs,
+        against=None if reference is None else _recorded(reference, said[0], budget),
         facts={
             "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "source": Path(name).name,
@@ -151,16 +171,27 @@ def _candidate(
 ) -> Candidate:
     """A policy with what the testing rows say of it."""
     cost = float(costs.under(policy, outcomes.leaving(policy)).mean())
-    metric = budget.metric or accuracy
-    metric = METRICS[metric] if isinstance(metric, str) else metric
     return Candidate(
         policy=policy,
         mean_layers=outcomes.mean_layers(policy),
         milliseconds=cost if in_milliseconds else None,
         counts=counts_of(said),
-        score=metric(said.answers, said.full if said.labels is None else said.labels),
+        score=_metric_of(budget)(said.answers, said.full if said.labels is None else said.labels),
         p_value=None if promise is None else promise.p_value(said),
     )
+
+
+def _metric_of(budget: Budget) -> Metric:
+    metric = budget.metric or accuracy
+    return METRICS[metric] if isinstance(metric, str) else metric
+
+
+def _recorded(reference: Reference, full_depth: Said, budget: Budget) -> dict[str, Any]:
+    """What an artifact records of the model that the promise is against."""
+    scored = {}
+    if full_depth.labels is not None:
+        scored["score"] = round(_metric_of(budget)(full_depth.full, full_depth.labels), 6)
+    return {**reference.to_dict(), **scored}
 
 
 def _observed(
@@ -177,58 +208,6 @@ def _observed(
     artifact = model.artifact
     labels = np.full(len(batch), _NO_LABELS) if labels is None else labels
     return ExitOutcomes(logits, labels, artifact.exits, artifact.layers_run, certainties)
-
-
-def _chosen(
-    candidates: Sequence[Candidate], said: Sequence[Said], budget: Budget, promise: Promise | None
-) -> tuple[int, int | None]:
-    """Place of the policy to take, and how many are certified."""
-    if promise is None:
-        within = [place for place, each in enumerate(candidates) if not _exceeded(each, budget)]
-        if not within:
-            cheapest = min(candidates, key=lambda each: each.cost)
-            raise CalibrationError(f"no policy keeps to it: {_exceeded(cheapest, budget)}, by the boldest one found.")
-        return min(within, key=lambda place: (candidates[place].counts.mean_loss, candidates[place].cost)), None
-    # The full model, first of the candidates, loses nothing by definition.
-    passed = 1 + certified([each.p_value for each in candidates[1:]], budget.delta)
-    if passed == 1:
-        raise CalibrationError(_why_nothing(candidates, said, budget, promise))
-    chosen = min(range(passed), key=lambda place: candidates[place].cost)
-    if exceeded := _exceeded(candidates[chosen], budget):
-        raise CalibrationError(
-            f"no policy keeps to both: {exceeded}, by the cheapest one that is certified. Allow a larger drop or more "
-            "time or layers, or calibrate on more rows."
-        )
-    return chosen, passed
-
-
-def _exceeded(candidate: Candidate, budget: Budget) -> str | None:
-    """The limit that a candidate does not keep to, in words."""
-    if budget.max_layers is not None and candidate.mean_layers > budget.max_layers:
-        return f"{candidate.mean_layers:.2f} layers on average, max_layers={budget.max_layers:g}"
-    if budget.max_latency_ms is not None and candidate.milliseconds > budget.max_latency_ms:
-        return f"{candidate.milliseconds:.3g} ms per row on average, max_latency_ms={budget.max_latency_ms:g}"
-    return None
-
-
-def _why_nothing(candidates: Sequence[Candidate], said: Sequence[Said], budget: Budget, promise: Promise) -> str:
-    what = f"a drop of at most {100 * budget.epsilon:g} % with {100 * budget.confidence:g} % confidence"
-    if len(candidates) == 1:
-        return (
-            f"nothing beats running the full model: no exit saves more than its probe costs at an acceptable loss, so "
-            f"there is no policy to promise {what} for. Run it with threshold 1."
-        )
-    counts = candidates[1].counts
-    seen = f"the most careful policy lost {counts.lost} and won {counts.won} of {counts.rows} rows"
-    if budget.max_metric_drop is not None:
-        return f"{what} of {budget.what} cannot be certified on these rows: {seen}. Allow a larger drop, or give more."
-    needed = promise.rows_needed(said[1])
-    if needed is None:
-        return f"{what} cannot be certified by any number of rows like these: {seen}. Allow a larger drop."
-    return (
-        f"{what} cannot be certified on {counts.rows} testing rows: {seen}. Some {needed} testing rows "
-        f"({round(needed / (1 - CHOOSING_SHARE))} in all) like these would be enough."
-    )
 
 
 def _with_temperatures(
@@ -259,6 +238,16 @@ def _refuse_unit(unit: str, budget: Budget) -> None:
         raise ConfigError(f"unit={unit!r}: choose one of {', '.join(UNITS)}.")
     if unit == "layers" and budget.max_latency_ms is not None:
         raise ConfigError("max_latency_ms is a budget of time: calibrate with unit='milliseconds'.")
+
+
+def _refuse_other_types(model: Any, budget: Any, costs: Any) -> None:
+    for name, value, kind in (
+        ("model", model, SweetModelForSequenceClassification),
+        ("budget", budget, Budget),
+        ("costs", costs, CostTable),
+    ):
+        if not isinstance(value, kind) and not (name == "costs" and value is None):
+            raise ConfigError(f"{name} is of type {type(value).__name__}: a {kind.__name__} is needed.")
 
 
 def _refuse_too_few(rows: int, name: str, promise: Promise | None) -> None:

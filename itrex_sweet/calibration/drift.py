@@ -84,6 +84,8 @@ def drift(artifact: Artifact, predictions: Iterable[Mapping[str, Any]]) -> Drift
         ArtifactError: the artifact holds no calibration to compare with.
         InputError: too few rows, or ones that are no answers of this model.
     """
+    if isinstance(predictions, (str, bytes, Mapping)) or not isinstance(predictions, Iterable):
+        raise InputError(f"predictions of type {type(predictions).__name__}: a list of what model.predict gave.")
     reference = artifact.calibration.get("traffic")
     if not reference:
         raise ArtifactError(
@@ -135,6 +137,7 @@ def _read(
             and _is_among(row.get("label"), label_ids, str)
             and _is_among(row.get("exit_layer"), places, int)
             and isinstance(row.get("score"), (int, float))
+            and not isinstance(row["score"], bool)
             and 0.0 <= row["score"] <= 1.0
         ):
             raise InputError(

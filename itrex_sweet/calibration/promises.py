@@ -22,7 +22,7 @@ class Said:
 
     Args:
         answers: (rows,) int64 of a policy.
-        full: (rows,) int64 of the full model.
+        full: (rows,) int64 of the model that is compared with: the same at full depth, or another.
         labels: (rows,) int64, or `None`.
     """
 
@@ -160,19 +160,20 @@ def promise_of(budget: Budget) -> Promise | None:
     return CountedPromise(budget.epsilon, budget.delta, budget.max_accuracy_drop is not None)
 
 
-def losses_of(said: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
-    """(rows, exits) in -1, 0, 1: what a row loses at each exit against the last, in accuracy or, without labels, in
-    agreement.
+def losses_of(said: np.ndarray, labels: np.ndarray | None, full: np.ndarray | None = None) -> np.ndarray:
+    """(rows, exits) in -1, 0, 1: what a row loses at each exit, in accuracy or, without labels, in agreement.
 
     Args:
         said: (rows, exits) labels given.
+        labels: (rows,), or `None`.
+        full: (rows,) labels that the model gives that is compared with; those of the last exit if absent.
     """
+    full = said[:, -1] if full is None else full
     if labels is None:
-        return (said != said[:, -1:]).astype(np.int64)
-    right = said == labels[:, None]
-    return right[:, -1:].astype(np.int64) - right.astype(np.int64)
+        return (said != full[:, None]).astype(np.int64)
+    return (full == labels)[:, None].astype(np.int64) - (said == labels[:, None]).astype(np.int64)
 
 
 def counts_of(said: Said) -> LossCounts:
-    """What leaving early lost and won."""
-    return LossCounts.of(losses_of(np.stack([said.answers, said.full], axis=1), said.labels)[:, 0])
+    """What the policy lost and won against the model that is compared with."""
+    return LossCounts.of(losses_of(said.answers[:, None], said.labels, said.full)[:, 0])

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from itrex_sweet.artifact import Artifact, copy_artifact
+from itrex_sweet.artifact import Artifact, copy_artifact, write_card
 from itrex_sweet.artifact.fingerprints import Fingerprints
 from itrex_sweet.calibration.bounds import LossCounts
 from itrex_sweet.calibration.budget import Budget
 from itrex_sweet.calibration.costs import CostTable
 from itrex_sweet.config import Policy
+from itrex_sweet.evaluation.model_card import card_after_calibration
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class Calibration:
         traffic: how the testing rows' answers are spread, to tell later traffic from (`calibration.drift`).
         costs: the table of milliseconds; `None` where costs are counted in layers.
         facts: where the model ran, and what was read.
+        against: name, kind, weights' hash and score of the model that the promise is against; `None` for the same model
+            at full depth.
     """
 
     policy: Policy
@@ -86,6 +89,7 @@ class Calibration:
     traffic: Mapping[str, Any]
     costs: CostTable | None
     facts: dict[str, Any]
+    against: Mapping[str, Any] | None = None
 
     @property
     def switched_off(self) -> tuple[int, ...]:
@@ -99,6 +103,7 @@ class Calibration:
             **self.facts,
             "budget": self.budget.to_dict(),
             "bound": self.bound,
+            **({} if self.against is None else {"against": dict(self.against)}),
             "rows_choosing": self.rows[0],
             "rows_testing": self.rows[1],
             "certified": self.certified,
@@ -111,12 +116,12 @@ class Calibration:
         }
 
     def write(self, artifact: Artifact, directory: str | Path | None = None) -> Artifact:
-        """Writes the artifact with this policy, in place if no folder is named.
+        """Writes the artifact with this policy, in place if no folder is named, and says so in its model card.
 
         Raises:
             ArtifactError: the folder cannot be written; what it held before is untouched.
         """
-        return copy_artifact(
+        written = copy_artifact(
             artifact,
             artifact.directory if directory is None else directory,
             self.policy,
@@ -124,3 +129,5 @@ class Calibration:
             calibrated_on=self.fingerprints,
             costs=None if self.costs is None else self.costs.to_dict(),
         )
+        write_card(written, card_after_calibration(written))
+        return written

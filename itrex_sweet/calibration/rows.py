@@ -2,35 +2,74 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+import operator
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from itrex_sweet.artifact import Artifact
-from itrex_sweet.artifact.fingerprints import REPORTING, TRAINING, Fingerprints
-from itrex_sweet.data import Rows, label_ids, read_rows
+from itrex_sweet.arguments import whole_number
+from itrex_sweet.artifact.fingerprints import QUANTIZATION, REPORTING, SELECTION, TRAINING
+from itrex_sweet.data import Rows, Text, label_ids, read_rows
 from itrex_sweet.errors import ConfigError, InputError
+from itrex_sweet.evaluation.labels import checked_labels
+from itrex_sweet.evaluation.seen_rows import seen_rows
+from itrex_sweet.inputs import listed, plain_texts
 from itrex_sweet.modeling import SweetModelForSequenceClassification
+from itrex_sweet.runtime.limits import faults
 from itrex_sweet.runtime.ragged import TokenBatch
 
 logger = logging.getLogger(__name__)
 
 MOST_SEEN_BEFORE = 0.05  # share of the rows, above which they are refused
 _TOKENS = "input_ids"
+_COLUMNS = sorted({*inspect.signature(read_rows).parameters} - {"source", "label_names"})
 
 # role → what calibrating on such rows would spoil
 CONSEQUENCES = {
     TRAINING: "confidences are too high on rows seen in training, so temperatures will be too low",
+    SELECTION: "the checkpoint was chosen by them, so it does better on them than on others",
+    QUANTIZATION: "the INT8 model was chosen, and its temperatures fitted, on them",
     REPORTING: "figures reported on them would no longer be held-out ones",
 }
 
 
+@dataclass(frozen=True)
+class HeldOutRows:
+    """Rows as a model reads them.
+
+    Args:
+        batch: their tokens.
+        labels: (rows,) int64, or `None`.
+        texts: texts or pairs; `None` where the source held token ids.
+        name: what was read, for messages.
+    """
+
+    batch: TokenBatch
+    labels: np.ndarray | None
+    texts: list[Text] | None
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def select(self, rows: np.ndarray) -> HeldOutRows:
+        """The rows named, in that order."""
+        return HeldOutRows(
+            self.batch.select(rows),
+            None if self.labels is None else self.labels[rows],
+            None if self.texts is None else [self.texts[row] for row in rows],
+            self.name,
+        )
+
+
 def read_held_out_rows(
     model: SweetModelForSequenceClassification, source: Any, max_length: int | None = None, **columns: Any
-) -> tuple[TokenBatch, np.ndarray | None, str]:
+) -> HeldOutRows:
     """Reads rows with a model's tokenizer.
 
     Args:
@@ -39,52 +78,40 @@ def read_held_out_rows(
         max_length: tokens per row at most.
         columns: as in `read_rows`.
 
-    Returns:
-        the rows, their labels (rows,) int64 or `None`, and what was read, for messages.
-
     Raises:
         InputError: no rows, unreadable ones, or labels that the model does not have.
         ConfigError: columns that are not there, or a source of another type.
     """
-    batch, labels, name = _read(model, source, max_length, columns)
-    num_labels = model.config.num_labels
-    bad = np.flatnonzero((labels < 0) | (labels >= num_labels)) if labels is not None else ()
-    if len(bad):
-        raise InputError(
-            f"label {labels[bad[0]]} of calibration row {bad[0]}: the model's labels go from 0 to {num_labels - 1}.",
-            tuple(bad.tolist()),
-        )
-    return batch, labels, name
+    if max_length is not None:
+        max_length = whole_number("max_length", max_length, 1)
+    if unknown := columns.keys() - set(_COLUMNS):
+        raise ConfigError(f"{', '.join(sorted(unknown))}: choose among {', '.join(_COLUMNS)}.")
+    if hasattr(source, "column_names") and _TOKENS in source.column_names:
+        return _tokenized(model, source)
+    return _texts(model, source, max_length, columns)
 
 
-def shares_seen_before(ours: Fingerprints, recorded: Mapping[str, Fingerprints]) -> dict[str, float]:
-    """Role → share of these rows that the artifact was trained or reported on, where it is not 0."""
-    shares = {role: ours.share_in(recorded[role]) for role in CONSEQUENCES if role in recorded}
-    return {role: share for role, share in shares.items() if share > 0.0}
-
-
-def not_seen_before(batch: TokenBatch, artifact: Artifact, name: str) -> np.ndarray:
-    """Places of the rows that the model was neither trained nor reported on; a few others, such as texts that come
-    twice, are left out.
+def not_seen_before(model: SweetModelForSequenceClassification, rows: HeldOutRows) -> np.ndarray:
+    """Places of the rows that the model was not trained, chosen, quantized or reported on; a few others, such as texts
+    that come twice, are left out.
 
     Raises:
         InputError: they are more than a few.
     """
-    recorded, rows = artifact.fingerprints(), batch.rows()
-    for role, share in shares_seen_before(Fingerprints.of(rows), recorded).items():
-        if share <= MOST_SEEN_BEFORE:
+    seen = seen_rows(model, rows.batch, rows.texts)
+    for role, share in seen.shares.items():
+        if role not in CONSEQUENCES or share <= MOST_SEEN_BEFORE:
             continue
         raise InputError(
-            f"{100 * share:.0f} % of the rows in {name} are {role} rows of this model: {CONSEQUENCES[role]}. Calibrate "
-            "on others, or pass force=True (--force) and take no promise from it."
+            f"{100 * share:.0f} % of the rows in {rows.name} are {role} rows of this model: {CONSEQUENCES[role]}. "
+            "Calibrate on others, or pass force=True (--force) and take no promise from it."
         )
-    seen = np.zeros(len(batch), dtype=bool)
-    for role in CONSEQUENCES:
-        if role in recorded:
-            seen |= recorded[role].holds(rows)
-    if seen.any():
-        logger.warning("%d of %d rows in %s were trained or reported on: left out.", seen.sum(), len(seen), name)
-    return np.flatnonzero(~seen)
+    known = seen.any_of(tuple(CONSEQUENCES))
+    if known.any():
+        logger.warning(
+            "%d of %d rows in %s were trained, quantized or reported on: left out.", known.sum(), len(rows), rows.name
+        )
+    return np.flatnonzero(~known)
 
 
 def refuse_useless_labels(labels: np.ndarray | None, name: str, needed: bool) -> None:
@@ -107,58 +134,92 @@ def refuse_useless_labels(labels: np.ndarray | None, name: str, needed: bool) ->
         )
 
 
-def _read(
+def _texts(
     model: SweetModelForSequenceClassification, source: Any, max_length: int | None, columns: dict[str, Any]
-) -> tuple[TokenBatch, np.ndarray | None, str]:
-    if hasattr(source, "column_names") and _TOKENS in source.column_names:
-        return _tokenized(model, source)
+) -> HeldOutRows:
     if isinstance(source, Rows):
         rows = source
     elif isinstance(source, (str, os.PathLike)) or hasattr(source, "column_names"):
         rows = read_rows(source, label_names=model.artifact.label_names, **columns)
-    elif isinstance(source, Sequence) and not isinstance(source, (bytes, bytearray)):
-        rows = Rows(list(source), source="the calibration texts")
+    elif isinstance(source, Sequence) or hasattr(source, "tolist") or hasattr(source, "to_pylist"):
+        rows = Rows(listed(source))
     else:
         raise ConfigError(
             f"calibration data of type {type(source).__name__}: give a file, the name of a data set, a "
             "datasets.Dataset or a list of texts."
         )
+    name = rows.source or "the calibration texts"
     if not len(rows):
-        raise InputError(f"{rows.source or 'the calibration data'} has no rows.")
-    labels = rows.labels
-    if labels is not None and rows.label_names is not None:
-        labels = _in_terms_of(model, labels, rows.source, rows.label_names)
-    return model.read(rows.texts, max_length), None if labels is None else np.asarray(labels, np.int64), rows.source
+        raise InputError(f"{name}: there are no rows.")
+    labels = _labels(model, rows.labels, len(rows), name, rows.label_names)
+    batch = model.read(rows.texts, max_length)
+    return HeldOutRows(batch, labels, plain_texts(rows.texts), name)
 
 
-def _tokenized(model: SweetModelForSequenceClassification, dataset: Any) -> tuple[TokenBatch, np.ndarray | None, str]:
-    """Rows that were tokenized before; columns that the mask leaves out are dropped."""
-    masks = dataset["attention_mask"] if "attention_mask" in dataset.column_names else None
-    names = [_TOKENS, *(["token_type_ids"] if "token_type_ids" in dataset.column_names else [])]
-    kept = {name: [list(map(int, row)) for row in dataset[name]] for name in names}
-    if masks is not None:
-        for name, rows in kept.items():
-            kept[name] = [
-                [value for value, there in zip(row, mask, strict=True) if there]
-                for row, mask in zip(rows, masks, strict=True)
-            ]
-    label_column = next((name for name in ("label", "labels") if name in dataset.column_names), None)
-    name = "the calibration data set"
-    labels = None
-    if label_column is not None:
-        meanings = getattr(dataset.features.get(label_column), "names", None)
-        labels = np.asarray(_in_terms_of(model, list(dataset[label_column]), name, meanings), dtype=np.int64)
-    batch = TokenBatch.from_rows(kept[_TOKENS], kept.get("token_type_ids"), model.backend.uncounted_token)
-    return batch, labels, name
-
-
-def _in_terms_of(
-    model: SweetModelForSequenceClassification, labels: Sequence[Any], source: str, meanings: Sequence[str] | None
-) -> list[int]:
-    """The model's ids of labels, met by name where they have names.
+def _tokenized(model: SweetModelForSequenceClassification, dataset: Any) -> HeldOutRows:
+    """Rows that were tokenized before; columns that the mask leaves out are dropped.
 
     Raises:
-        InputError: the model does not have them.
+        InputError: rows that are no token ids, or none of this model's.
     """
-    places = [f"{source}, row {row}" for row in range(len(labels))]
-    return label_ids(labels, places, model.artifact.label_names, meanings)[0]
+    name = "the calibration data set"
+    if not len(dataset):
+        raise InputError(f"{name}: there are no rows.")
+    names = [_TOKENS, *(["token_type_ids"] if "token_type_ids" in dataset.column_names else [])]
+    masked = ["attention_mask"] if "attention_mask" in dataset.column_names else []
+    columns = {column: _integers(dataset[column], column) for column in [*names, *masked]}
+    for column, rows in columns.items():
+        for row, (values, ids) in enumerate(zip(rows, columns[_TOKENS], strict=True)):
+            if len(values) != len(ids):
+                raise InputError(f"row {row}: {len(values)} values of {column} for {len(ids)} token ids.", (row,))
+    kept = {column: columns[column] for column in names}
+    for mask in masked:
+        kept = {
+            column: [
+                [value for value, there in zip(values, shown, strict=True) if there]
+                for values, shown in zip(rows, columns[mask], strict=True)
+            ]
+            for column, rows in kept.items()
+        }
+    batch = TokenBatch.from_rows(kept[_TOKENS], kept.get("token_type_ids"), model.backend.uncounted_token)
+    for fault in faults(batch, model.backend):
+        raise InputError(fault.message, fault.rows)
+    label_column = next((column for column in ("label", "labels") if column in dataset.column_names), None)
+    if label_column is None:
+        return HeldOutRows(batch, None, None, name)
+    meanings = getattr(dataset.features.get(label_column), "names", None)
+    given = list(dataset[label_column])
+    if meanings is None and any(isinstance(label, str) for label in given):
+        meanings = model.artifact.label_names
+    return HeldOutRows(batch, _labels(model, given, len(batch), name, meanings), None, name)
+
+
+def _labels(
+    model: SweetModelForSequenceClassification, given: Any, rows: int, name: str, meanings: Sequence[str] | None
+) -> np.ndarray | None:
+    """(rows,) the model's ids of labels, met by name where they have names; `None` without labels.
+
+    Raises:
+        InputError: not one label of the model for each row.
+    """
+    if given is None:
+        return None
+    if meanings is not None and isinstance(given, Sequence) and len(given) == rows:
+        places = [f"{name}, row {row}" for row in range(rows)]
+        given = label_ids(given, places, model.artifact.label_names, meanings)[0]
+    return checked_labels(given, rows, model.config.num_labels, name)
+
+
+def _integers(rows: Any, column: str) -> list[list[int]]:
+    """Rows of whole numbers, as lists.
+
+    Raises:
+        InputError: a row that is none.
+    """
+    lists = []
+    for row, values in enumerate(rows):
+        try:
+            lists.append([operator.index(value) for value in values])
+        except TypeError as error:
+            raise InputError(f"row {row} of {column} is no list of whole numbers ({error}).", (row,)) from error
+    return lists

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from itrex_sweet.arguments import real_number, whole_number
+from itrex_sweet.errors import ConfigError, InputError
+from itrex_sweet.evaluation.labels import checked_labels
+
 LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.05, 20.0
 _BINS = 15
 _STEPS = 60  # halvings of the interval: far below float64's resolution of a temperature
@@ -42,8 +46,7 @@ def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray, temperature:
         logits: (rows, labels).
         labels: (rows,) ids from 0.
     """
-    logits, labels = _finite(logits, labels)
-    scaled = logits / temperature
+    scaled, labels = _scaled(logits, labels, temperature)
     most = scaled.max(axis=1)
     total = most + np.log(np.exp(scaled - most[:, None]).sum(axis=1))
     return float((total - scaled[np.arange(len(labels)), labels]).mean())
@@ -61,8 +64,9 @@ def expected_calibration_error(
     Returns:
         share in [0, 1].
     """
-    logits, labels = _finite(logits, labels)
-    probabilities = _softmax(logits / temperature)
+    scaled, labels = _scaled(logits, labels, temperature)
+    probabilities = _softmax(scaled)
+    bins = whole_number("bins", bins, 1)
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     places = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = np.bincount(places, weights=correct - confidence, minlength=bins)
@@ -76,15 +80,37 @@ def brier_score(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0
         logits: (rows, labels).
         labels: (rows,) ids from 0.
     """
-    logits, labels = _finite(logits, labels)
-    probabilities = _softmax(logits / temperature)
+    scaled, labels = _scaled(logits, labels, temperature)
+    probabilities = _softmax(scaled)
     probabilities[np.arange(len(labels)), labels] -= 1.0
     return float((probabilities**2).sum(axis=1).mean())
 
 
+def _scaled(logits: np.ndarray, labels: np.ndarray, temperature: float) -> tuple[np.ndarray, np.ndarray]:
+    """Logits by temperature and labels of the rows that have an answer.
+
+    Raises:
+        InputError: no row has one.
+        ConfigError: a temperature that is not positive.
+    """
+    temperature = real_number("temperature", temperature)
+    if not 0.0 < temperature < np.inf:
+        raise ConfigError(f"temperature={temperature}: a positive number, and a finite one.")
+    logits, labels = _finite(logits, labels)
+    if not len(labels):
+        raise InputError("there is no row with finite logits, so there is nothing to measure.")
+    return logits / temperature, labels
+
+
 def _finite(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The rows that have an answer, in float64."""
-    logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels, dtype=np.int64)
+    try:
+        logits = np.asarray(logits, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the logits are no numbers: {error}") from error
+    if logits.ndim != 2:
+        raise InputError(f"logits have shape {logits.shape}; (rows, labels) is needed.")
+    labels = checked_labels(labels, len(logits), logits.shape[1], "the logits")
     kept = np.isfinite(logits).all(axis=1)
     return logits[kept], labels[kept]
 

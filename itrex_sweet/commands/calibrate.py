@@ -1,8 +1,8 @@
 """Fit temperatures and thresholds on held-out rows: the cheapest policy that keeps a promise, in measured time.
 
 The promise is about the draw of the calibration rows: with the confidence asked for, leaving early loses at most so
-much against the same model at full depth. Give rows that were neither trained on nor are reported on; without labels,
-promise agreement with the full model instead of accuracy."""
+much against the same model at full depth, or with --against, against another model. Give rows that were neither
+trained on nor are reported on; without labels, promise agreement with the full model instead of accuracy."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-metric-drop", type=options.share, metavar="SHARE", help="of --metric; approximate")
     group.add_argument("--metric", choices=("f1", "matthews"), help="of --max-metric-drop")
     group.add_argument("--confidence", type=options.share, default=0.95, metavar="SHARE", help="(default: 0.95)")
+    options.add_against(group)
     group.add_argument("--max-latency-ms", type=float, metavar="MS", help="per text, on average, on this machine")
     group.add_argument("--max-layers", type=float, metavar="N", help="run per text, on average")
     costs = parser.add_argument_group("costs")
@@ -53,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", default="auto", metavar="NAME", help="that will run it (default: the best here)")
     options.add_threads(parser)
     parser.add_argument("--max-length", type=options.positive, metavar="N", help="tokens per text at most")
-    parser.add_argument("--seed", type=int, default=0, help="of the dealing of rows (default: 0)")
+    parser.add_argument("--seed", type=options.count, default=0, help="of the dealing of rows (default: 0)")
     parser.add_argument("--force", action="store_true", help="although rows were trained or reported on")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the calibrated curve, as a PNG")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -92,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         max_length=args.max_length,
         force=args.force,
+        against=args.against,
         split=args.split,
         dataset_config=args.dataset_config,
         text_column=args.text_column,
@@ -165,7 +167,17 @@ def _promise(calibration: Calibration) -> str:
         cost += f" and {chosen.milliseconds:.3g} of {full.milliseconds:.3g} ms"
     if budget.epsilon is None:
         return f"{cost} on average, the most accurate within the budget; no promise."
-    return (
+    against, lost = calibration.against, f"{budget.what} lost"
+    if against is not None:
+        agreement = budget.max_agreement_drop is not None
+        lost = f"agreement with {against['name']} lost" if agreement else f"{lost} against {against['name']}"
+    promised = (
         f"{cost} on average; with {100 * budget.confidence:g} % confidence at most {100 * budget.epsilon:g} % of "
-        f"{budget.what} lost ({calibration.bound})."
+        f"{lost} ({calibration.bound})."
     )
+    if against is not None and "score" in against:
+        promised += (
+            f" {against['name']} has {100 * against['score']:.2f} %, this model at full depth {100 * full.score:.2f} % "
+            "on the testing rows."
+        )
+    return promised

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +17,6 @@ from itrex_sweet.errors import ArtifactError, ConfigError
 if TYPE_CHECKING:
     from itrex_sweet.artifact import Artifact
     from itrex_sweet.evaluation import Evaluation
-    from itrex_sweet.modeling import SweetModelForSequenceClassification
-
-logger = logging.getLogger(__name__)
 
 SUMMARY = "per-exit table and speed–accuracy curve of artifacts"
 
@@ -43,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_running(parser)
     parser.add_argument("--max-length", type=options.positive, metavar="N", help="tokens per text at most")
     parser.add_argument("--metric", choices=METRIC_NAMES, default="accuracy", help="more is better (default: accuracy)")
+    options.add_against(parser)
     group = parser.add_argument_group("timing")
     group.add_argument(
         "--timed-rows",
@@ -67,12 +64,14 @@ def run(args: argparse.Namespace) -> int:
     from itrex_sweet.evaluation.evaluation import evaluate_models
     from itrex_sweet.evaluation.metrics import METRICS
     from itrex_sweet.evaluation.plot import plot_curves, require_matplotlib
+    from itrex_sweet.evaluation.reference import open_reference
     from itrex_sweet.hub import fetch
     from itrex_sweet.modeling import SweetModelForSequenceClassification
 
     if args.output is not None:
         require_matplotlib()
         make_folder(args.output)
+    reference = None if args.against is None else open_reference(args.against)
     folders = {name: fetch(name) for name in args.directories}
     names = _same_labels({name: open_artifact(folder, weights=False) for name, folder in folders.items()})
     rows = labelled_rows(args, args.data, args.split, names)
@@ -87,8 +86,6 @@ def run(args: argparse.Namespace) -> int:
         )
         for shown, name in _short_names(args.directories).items()
     }
-    for name, model in models.items():
-        _warn_of_shared_rows(name, model, rows, args.max_length)
     evaluations = evaluate_models(
         models,
         rows.texts,
@@ -98,6 +95,8 @@ def run(args: argparse.Namespace) -> int:
         max_length=args.max_length,
         metric=METRICS[args.metric],
         metric_name=args.metric,
+        reference=reference,
+        source=rows.source,
     )
     if args.output is not None:
         write_json(args.output / EVALUATION_FILE, [evaluation.to_dict() for evaluation in evaluations])
@@ -108,35 +107,15 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("\n\n".join(shown(evaluation) for evaluation in evaluations))
         for evaluation in evaluations:
-            if args.threshold is None and (kept := promise(models[evaluation.name].artifact, evaluation)):
-                print(f"\n{evaluation.name}: {kept}")
+            if args.threshold is None and evaluation.promise is not None:
+                print(f"\n{evaluation.name}: {evaluation.promise.sentence()}")
     return 0
-
-
-def promise(artifact: Artifact, evaluation: Evaluation) -> str | None:
-    """Whether the drop that the artifact's policy promises was kept to on these rows, in words."""
-    budget, report = artifact.calibration.get("budget", {}), evaluation.report
-    lost = report.exits[-1].metric - report.metric
-    drops = {
-        "max_accuracy_drop": ("points of accuracy", lost if report.metric_name == "accuracy" else None),
-        "max_agreement_drop": ("% of agreement with full depth", 1.0 - report.agreement),
-        "max_metric_drop": (
-            f"points of {budget.get('metric')}",
-            lost if report.metric_name == budget.get("metric") else None,
-        ),
-    }
-    for name, (of_what, drop) in drops.items():
-        if name in budget and drop is not None:
-            verdict = "held" if drop <= budget[name] else "not held on these rows"
-            return (
-                f"promised to lose at most {100 * budget[name]:g} {of_what} with {100 * budget['confidence']:g} % "
-                f"confidence; lost {100 * drop:.2f} on these {report.rows} rows: {verdict}."
-            )
-    return None
 
 
 def shown(evaluation: Evaluation) -> str:
     """Both tables of an evaluation as text, with what is needed to read them."""
+    from itrex_sweet.evaluation.tables import percent
+
     report, curve = evaluation.report, evaluation.curve
     thresholds = ", ".join(f"{value:g}" for value in report.policy.thresholds) or "none"
     lines = [
@@ -148,6 +127,9 @@ def shown(evaluation: Evaluation) -> str:
         "",
         curve.table(),
     ]
+    if evaluation.reference is not None:
+        compared = percent(evaluation.reference["metric"])
+        lines += ["", f"{evaluation.reference['name']} has {report.metric_name} {compared} on the same rows."]
     if report.unanswered:
         lines += ["", f"{report.unanswered} rows got no finite answer and count as wrong."]
     if evaluation.timing:
@@ -158,23 +140,6 @@ def shown(evaluation: Evaluation) -> str:
             f"{timing['batch_size']}, without tokenization, on {evaluation.machine.describe()}.",
         ]
     return "\n".join(lines)
-
-
-def _warn_of_shared_rows(name: str, model: SweetModelForSequenceClassification, rows: Rows, limit: int | None) -> None:
-    """Says so where figures are about to be reported on rows that the model was trained or calibrated on."""
-    from itrex_sweet.artifact.fingerprints import REPORTING, Fingerprints
-
-    reported = Fingerprints.of(model.read(rows.texts, limit).rows())
-    for role, seen in model.artifact.fingerprints().items():
-        share = reported.share_in(seen)
-        if role != REPORTING and share > 0.0:
-            logger.warning(
-                "%.3g %% of the rows in %s are %s rows of %s: figures on them are not held-out ones.",
-                100 * share,
-                rows.source,
-                role,
-                name,
-            )
 
 
 def labelled_rows(args: argparse.Namespace, source: str, split: str | None, names: tuple[str, ...] | None) -> Rows:

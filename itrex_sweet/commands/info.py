@@ -104,6 +104,8 @@ def _calibration(artifact: Artifact) -> dict[str, Any]:
     """What the policy rests on, and where milliseconds were measured, in short."""
     names = ("created", "source", "backend", "precision", "budget", "bound", "rows_testing", "switched_off")
     facts = {name: artifact.calibration[name] for name in names if artifact.calibration.get(name)}
+    if against := artifact.calibration.get("against"):
+        facts["against"] = f"{against.get('name')} ({against.get('kind')}, SHA-256 {str(against.get('sha256'))[:12]})"
     if artifact.costs:
         facts["milliseconds measured on"] = f"{artifact.costs['processor']}, {artifact.costs['threads']} threads"
     return facts

@@ -7,6 +7,8 @@ import math
 
 from itrex_sweet.config import BALANCED, CUT_FIRST
 
+_MOST = 2**31 - 1  # of rows, tokens and the like; what goes through C counts no further everywhere
+
 
 def positive(text: str) -> int:
     """A whole number from 1."""
@@ -136,6 +138,16 @@ def add_named_dataset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", help="of a datasets name that has several; train[6000:6300] takes some of its rows")
 
 
+def add_against(parser: argparse._ActionsContainer) -> None:
+    """The model to compare with: `--against`."""
+    parser.add_argument(
+        "--against",
+        metavar="MODEL",
+        help="compare with this model instead of full depth: a plain Hugging Face classifier, an artifact (its full "
+        "depth), or a file that predict wrote of the same rows; labels are matched by name",
+    )
+
+
 def add_columns(parser: argparse.ArgumentParser, labels: bool = True) -> None:
     """Where texts and labels are: `--text-column`, `--pair-column`, `--label-column`."""
     group = parser.add_argument_group("columns", "guessed from the common names (text, sentence1 + sentence2, ...)")
@@ -155,7 +167,9 @@ def _at_least(least: int, text: str) -> int:
     try:
         number = int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number") from None
     if number < least:
         raise argparse.ArgumentTypeError(f"{number} is below {least}")
+    if number > _MOST:
+        raise argparse.ArgumentTypeError(f"{text[:40]} is above {_MOST}")
     return number

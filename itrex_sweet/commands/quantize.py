@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rows", type=options.positive, default=200, metavar="N", help="to observe (default: 200)")
     parser.add_argument("--max-length", type=options.positive, metavar="N", help="tokens per text at most")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of rows (default: 0)")
+    parser.add_argument("--seed", type=options.count, default=0, help="of the choice of rows (default: 0)")
     options.add_threads(parser)
     group = parser.add_argument_group("limits of auto")
     group.add_argument(

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import datetime
 import functools
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from itrex_sweet.arguments import whole_number
 from itrex_sweet.artifact import library_versions
 from itrex_sweet.config import Policy
+from itrex_sweet.errors import ConfigError
 from itrex_sweet.evaluation.curve import (
     DEFAULT_POINTS,
     DEFAULT_TIMED_POINTS,
@@ -21,12 +26,19 @@ from itrex_sweet.evaluation.curve import (
 from itrex_sweet.evaluation.machine import Machine
 from itrex_sweet.evaluation.metrics import Metric, accuracy
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
+from itrex_sweet.evaluation.promise import PromiseCheck, check_promise
+from itrex_sweet.evaluation.reference import Reference
 from itrex_sweet.evaluation.report import Report, make_report, only_at
+from itrex_sweet.evaluation.seen_rows import SPOILING, SeenRows, seen_rows
 from itrex_sweet.evaluation.timing import DEFAULT_REPEATS, DEFAULT_ROWS, milliseconds_per_row, sample
+from itrex_sweet.inputs import listed, plain_texts
 
 if TYPE_CHECKING:
     from itrex_sweet.data import Text
     from itrex_sweet.modeling import SweetModelForSequenceClassification
+    from itrex_sweet.runtime.ragged import TokenBatch
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,11 @@ class Evaluation:
         machine: where.
         versions: of what decides the numbers.
         created: when, ISO 8601.
+        seen: role → share of the rows that the model has seen in it, such as training; figures on them are better than
+            on others.
+        promise: whether the drop that the stored policy promises was kept to; `None` where it promises nothing, or
+            another policy was evaluated.
+        reference: name and metric of the model compared with; `None` without one.
     """
 
     name: str
@@ -50,6 +67,9 @@ class Evaluation:
     machine: Machine
     versions: Mapping[str, str]
     created: str
+    seen: Mapping[str, float] = field(default_factory=dict)
+    promise: PromiseCheck | None = None
+    reference: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -61,6 +81,9 @@ class Evaluation:
             "machine": self.machine.to_dict(),
             "versions": dict(self.versions),
             "created": self.created,
+            "seen": dict(self.seen),
+            "promise": None if self.promise is None else self.promise.to_dict(),
+            "reference": None if self.reference is None else dict(self.reference),
         }
 
 
@@ -87,6 +110,8 @@ def evaluate_models(
     timed_rows: int = DEFAULT_ROWS,
     repeats: int = DEFAULT_REPEATS,
     max_length: int | None = None,
+    reference: Reference | None = None,
+    source: str = "the evaluation data",
 ) -> list[Evaluation]:
     """Evaluates models on the same texts, timed in turns, so that they compare.
 
@@ -101,6 +126,8 @@ def evaluate_models(
         timed_rows: rows that timings are made on, drawn at random; 0 times nothing.
         repeats: timed runs per point, of which the median counts.
         max_length: tokens per row at most.
+        reference: another model, for promises that were made against it (`evaluation.reference.open_reference`).
+        source: of the texts, for messages.
 
     Returns:
         one evaluation per model, in order. Milliseconds are wall-clock per row in the executor, tokenization
@@ -108,19 +135,30 @@ def evaluate_models(
 
     Raises:
         InputError: unreadable texts, or labels that do not fit.
+        ConfigError: rows, repeats or points out of range, or a reference with other labels.
     """
+    timed_rows, repeats = whole_number("timed_rows", timed_rows, 0), whole_number("repeats", repeats, 1)
+    points, timed_points = whole_number("points", points, 2), whole_number("timed_points", timed_points, 1)
+    if max_length is not None:
+        max_length = whole_number("max_length", max_length, 1)
+    if not callable(metric):
+        raise ConfigError(f"metric={metric!r}: a function of predictions and labels.")
+    texts = listed(texts)
     outcomes: dict[str, ExitOutcomes] = {}
+    seen_before: dict[str, SeenRows] = {}
     grids: dict[str, tuple[float, ...]] = {}
     tasks: dict[tuple[str, Policy], Any] = {}
     for name, model in models.items():
         batch = model.read(texts, max_length)
         seen = outcomes[name] = ExitOutcomes.observe(model, batch, labels)
+        seen_before[name] = _noticed(name, model, batch, texts, source)
         grid = grids[name] = threshold_grid(seen, model.policy, points)
         if timed_rows > 0:
             timed = sample(batch, timed_rows)
             # Policies that say the same, such as threshold 1 and the last exit alone, are timed once.
             for policy in _timed_policies(seen, model.policy, grid, timed_points):
                 tasks[name, policy] = functools.partial(model.executor.run, timed, policy)
+    compared = _reference_answers(models, texts, reference)
     rows = min(timed_rows, len(texts))
     taken = milliseconds_per_row(tasks, rows, repeats) if tasks else {}
 
@@ -142,8 +180,44 @@ def evaluate_models(
         timings = {threshold: value for threshold, value in at_thresholds.items() if value is not None}
         curve = make_curve(outcomes[name], model.policy, grids[name], milliseconds=timings, **described)
         timing = dict(rows=rows, repeats=repeats, batch_size=model.executor.batch_size) if taken else {}
-        evaluations.append(Evaluation(name, report, curve, timing, machine, versions, created))
+        seen, answers = seen_before[name], compared.get(model.artifact.label_names)
+        promise = None
+        if model.policy == model.artifact.policy:
+            promise = check_promise(model.artifact, outcomes[name], seen, metric_name, reference, answers)
+        beside = None
+        if reference is not None and answers is not None:
+            beside = {**reference.to_dict(), "metric": float(metric(answers, outcomes[name].labels))}
+        evaluations.append(
+            Evaluation(name, report, curve, timing, machine, versions, created, dict(seen.shares), promise, beside)
+        )
     return evaluations
+
+
+def _noticed(
+    name: str, model: SweetModelForSequenceClassification, batch: TokenBatch, texts: Sequence[Text], source: str
+) -> SeenRows:
+    """The rows that a model has seen, said aloud where figures on them are no held-out ones."""
+    seen = seen_rows(model, batch, plain_texts(texts))
+    for role, share in seen.shares.items():
+        if role in SPOILING:
+            logger.warning(
+                "%.3g %% of the rows in %s are %s rows of %s: figures on them are not held-out ones.",
+                100 * share,
+                source,
+                role,
+                name,
+            )
+    return seen
+
+
+def _reference_answers(
+    models: Mapping[str, SweetModelForSequenceClassification], texts: Sequence[Text], reference: Reference | None
+) -> dict[tuple[str, ...], np.ndarray]:
+    """What the model compared with answers, by the label names of the models."""
+    if reference is None:
+        return {}
+    names = dict.fromkeys(model.artifact.label_names for model in models.values())
+    return {each: reference.answers(plain_texts(texts), len(texts), each) for each in names}
 
 
 def _timed_policies(

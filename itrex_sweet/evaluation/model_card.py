@@ -8,9 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from itrex_sweet.artifact import CASCADE, INT8, Artifact
+from itrex_sweet.artifact.layout import CARD_FILE
+from itrex_sweet.config import Policy
 from itrex_sweet.evaluation.evaluation import Evaluation
 from itrex_sweet.evaluation.tables import figure, markdown_table, percent
 
+_CALIBRATION = "## Calibration"
+_CALIBRATION_SECTION = re.compile(r"^## Calibration\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
+_STORED = re.compile(r"It is stored with the thresholds .*?, by exit\.", re.DOTALL)
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -48,8 +53,26 @@ def render_card(
         parts += _results(artifact, evaluation, data)
     if artifact.quantization:
         parts += _quantization(artifact)
+    if artifact.calibration:
+        parts += [_CALIBRATION, _calibration(artifact)]
     parts += ["## Training", _provenance(artifact.provenance)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def card_after_calibration(artifact: Artifact) -> str:
+    """The card that lies in an artifact's folder, with what its calibration says; a new one where there is none."""
+    if CARD_FILE not in artifact.files:
+        return render_card(artifact)
+    card = artifact.read_file(CARD_FILE).decode("utf-8", errors="replace")
+    card = _STORED.sub(lambda _: _stored(artifact.policy), card, count=1)
+    section = f"{_CALIBRATION}\n\n{_calibration(artifact)}"
+    if "## Results" in card:
+        section += "\n\nResults of the stored policy above are of before this calibration, if they are older."
+    section += "\n\n"
+    if _CALIBRATION_SECTION.search(card):
+        return _CALIBRATION_SECTION.sub(lambda _: section, card, count=1)
+    before, training, after = card.partition("## Training\n")
+    return f"{before.rstrip()}\n\n{section}{training}{after}".rstrip() + "\n"
 
 
 def _front_matter(
@@ -100,10 +123,40 @@ def _usage(artifact: Artifact) -> str:
         'model.predict(["..."])  # label, score and exit_layer of each text\n'
         'model.predict(["..."], threshold=0.95)  # more careful; 1.0 never leaves early\n'
         "```\n\n"
+        f"{_stored(policy)}" + also
+    )
+
+
+def _stored(policy: Policy) -> str:
+    return (
         f"It is stored with the thresholds {_listed(f'{value:g}' for value in policy.thresholds)} "
         f"({policy.criterion.replace('_', ' ')}) and the temperatures "
-        f"{_listed(f'{value:g}' for value in policy.temperatures)}, by exit." + also
+        f"{_listed(f'{value:g}' for value in policy.temperatures)}, by exit."
     )
+
+
+def _calibration(artifact: Artifact) -> str:
+    """What the stored policy promises, and what that rests on."""
+    facts = artifact.calibration
+    budget, against = facts.get("budget") or {}, facts.get("against")
+    rows = (
+        f"{facts.get('rows_choosing')} rows of {facts.get('source')} fitted temperatures and chose candidates, "
+        f"{facts.get('rows_testing')} others tested them ({facts.get('bound') or 'no test'}), on the "
+        f"{facts.get('backend')} backend, {facts.get('created')}."
+    )
+    drop = next((budget[name] for name in budget if name.endswith("_drop")), None)
+    if drop is None:
+        return f"The stored policy is the most accurate one within {_cell(dict(budget))}; nothing is promised. {rows}"
+    full_depth = "the same model at full depth"
+    of_what = "accuracy" if "max_accuracy_drop" in budget else budget.get("metric", "agreement")
+    promised = (
+        f"With {100 * budget['confidence']:g} % confidence the stored policy loses at most {100 * drop:g} % of "
+        f"{of_what} against {full_depth if against is None else against['name']}."
+    )
+    if against is not None:
+        scored = f", {of_what} {percent(against['score'])} on the testing rows" if "score" in against else ""
+        promised += f" That is another model ({against['kind']}, SHA-256 {against['sha256'][:12]}{scored})."
+    return f"{promised} {rows}"
 
 
 def _results(artifact: Artifact, evaluation: Evaluation, data: str | None) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 from itrex_sweet import criteria
 from itrex_sweet.config import Policy
 from itrex_sweet.errors import InputError
+from itrex_sweet.evaluation.labels import checked_labels
 from itrex_sweet.evaluation.metrics import NO_ANSWER
 from itrex_sweet.evaluation.progress import progress
 from itrex_sweet.runtime.executor import Executor
@@ -53,18 +54,9 @@ class ExitOutcomes:
         Raises:
             InputError: not one label per row, none at all, or a label that the model does not know.
         """
-        labels = np.asarray(labels, dtype=np.int64)
-        if len(labels) != len(batch) or len(labels) == 0:
-            raise InputError(
-                f"{len(labels)} labels for {len(batch)} texts: evaluation needs one each, of one at least."
-            )
-        bad = np.flatnonzero((labels < 0) | (labels >= model.config.num_labels))
-        if len(bad):
-            raise InputError(
-                f"label {labels[bad[0]]} of row {bad[0]}: the model's labels go from 0 to "
-                f"{model.config.num_labels - 1}.",
-                tuple(bad.tolist()),
-            )
+        if not len(batch):
+            raise InputError("there are no texts: evaluation needs one at least.")
+        labels = checked_labels(labels, len(batch), model.config.num_labels, "the evaluated texts")
         logits, certainties = said_at_every_exit(model.executor, batch)
         return cls(logits, labels, model.artifact.exits, model.artifact.layers_run, certainties)
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from itrex_sweet.arguments import real_number, whole_number
 from itrex_sweet.artifact import CASCADE, INT8, Artifact, write_artifact, write_card
-from itrex_sweet.artifact.fingerprints import CALIBRATION
+from itrex_sweet.artifact.fingerprints import QUANTIZATION
 from itrex_sweet.artifact.staging import require_writable
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.evaluation.model_card import render_card
@@ -38,6 +39,11 @@ class SweetQuantizer:
     """
 
     def __init__(self, model: SweetModelForSequenceClassification, threads: int | None = None):
+        if not isinstance(model, SweetModelForSequenceClassification):
+            raise ConfigError(
+                f"model is of type {type(model).__name__}: a SweetModelForSequenceClassification is needed."
+            )
+        _refuse_what_cannot_be_quantized(model.artifact)
         self.model = model
         self.asked_threads = threads
 
@@ -57,9 +63,7 @@ class SweetQuantizer:
             ConfigError: it is quantized already, a cascade, or a number of threads that is none.
         """
         options = {"backend": "torch", "threads": threads, **options}
-        model = SweetModelForSequenceClassification.from_pretrained(model_id, **options)
-        _refuse_what_cannot_be_quantized(model.artifact)
-        return cls(model, threads)
+        return cls(SweetModelForSequenceClassification.from_pretrained(model_id, **options), threads)
 
     @on_own_threads
     def quantize(
@@ -112,7 +116,10 @@ class SweetQuantizer:
             QuantizationError: weights or activations are not finite, or nothing is within the limits of `"auto"`.
             ArtifactError: the folder cannot be written; what it held before is untouched.
         """
-        self._refuse(recipe, rows, save_directory, max_drop=max_drop, max_moved=max_moved, alpha=smoothing_alpha)
+        rows, seed = whole_number("rows", rows, 1), whole_number("seed", seed, 0)
+        max_drop, max_moved = _share("max_drop", max_drop), _share("max_moved", max_moved)
+        smoothing_alpha = _share("smoothing_alpha", smoothing_alpha)
+        self._refuse(recipe, save_directory)
         require_writable(Path(save_directory))
         source = self.model.artifact
         columns = dict(
@@ -124,7 +131,7 @@ class SweetQuantizer:
             dataset_config=dataset_config,
         )
         chosen = read_calibration_rows(self.model, calibration_dataset, rows, seed, max_length=max_length, **columns)
-        shared = warn_of_shared_rows(chosen, source.fingerprints())
+        shared = warn_of_shared_rows(self.model, chosen)
         size = self.model.executor.batch_size
         judge = Judge(source, chosen, size)
 
@@ -159,19 +166,16 @@ class SweetQuantizer:
             tokenizer=self.model.tokenizer,
             provenance=_of_training(source),
             quantization=facts,
-            fingerprints={**source.fingerprints(), CALIBRATION: chosen.fingerprints()},
+            fingerprints={**source.fingerprints(), QUANTIZATION: chosen.fingerprints()},
         )
         write_card(artifact, render_card(artifact))
         return artifact
 
-    def _refuse(self, recipe: str, rows: int, save_directory: str | os.PathLike, **shares: float) -> None:
+    def _refuse(self, recipe: str, save_directory: str | os.PathLike) -> None:
         if recipe not in (*RECIPES, AUTO):
             raise ConfigError(f"recipe={recipe!r}: choose one of {', '.join((*RECIPES, AUTO))}.")
-        if rows < 1:
-            raise ConfigError(f"rows={rows}: observe ranges on at least one row.")
-        for name, share in shares.items():
-            if not 0.0 <= share <= 1.0:
-                raise ConfigError(f"{name}={share}: a share lies in [0, 1].")
+        if not isinstance(save_directory, (str, os.PathLike)) or "\0" in str(save_directory):
+            raise ConfigError(f"save_directory={save_directory!r}: the path of a folder.")
         if Path(save_directory).resolve() == self.model.artifact.directory.resolve():
             raise ConfigError(
                 f"{save_directory} holds the model that is quantized: write the INT8 artifact to another folder."
@@ -199,6 +203,13 @@ class SweetQuantizer:
                 "versions": dict(candidate.observations.versions),
             },
         }
+
+
+def _share(name: str, value: Any) -> float:
+    share = real_number(name, value)
+    if not 0.0 <= share <= 1.0:
+        raise ConfigError(f"{name}={value}: a share lies in [0, 1].")
+    return share
 
 
 def _show(bar: Any, stage: str, done: int, rows: int) -> None:

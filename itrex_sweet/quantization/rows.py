@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from itrex_sweet.artifact.fingerprints import Fingerprints
-from itrex_sweet.calibration.rows import CONSEQUENCES, read_held_out_rows, shares_seen_before
+from itrex_sweet.calibration.rows import CONSEQUENCES, HeldOutRows, read_held_out_rows
 from itrex_sweet.errors import InputError
+from itrex_sweet.evaluation.seen_rows import seen_rows
 from itrex_sweet.modeling import SweetModelForSequenceClassification
 from itrex_sweet.runtime.ragged import TokenBatch
 
@@ -32,6 +33,7 @@ class CalibrationRows:
         labels: (rows,) int64 of `judged`, or `None`.
         source: what was read, for records.
         apart: whether `judged` holds none of `observed`.
+        used: all of them.
     """
 
     observed: TokenBatch
@@ -39,10 +41,11 @@ class CalibrationRows:
     labels: np.ndarray | None
     source: str
     apart: bool
+    used: HeldOutRows
 
     def fingerprints(self) -> Fingerprints:
         """Of all of them."""
-        return Fingerprints.of([*self.observed.rows(), *self.judged.rows()])
+        return Fingerprints.of(self.used.batch.rows())
 
 
 def read_calibration_rows(
@@ -69,7 +72,8 @@ def read_calibration_rows(
         InputError: no rows, fewer than `LEAST_ROWS`, unreadable ones, or labels that the model does not have.
         ConfigError: columns that are not there.
     """
-    batch, labels, name = read_held_out_rows(model, source, max_length, **columns)
+    rows = read_held_out_rows(model, source, max_length, **columns)
+    batch, labels, name = rows.batch, rows.labels, rows.name
     if len(batch) < LEAST_ROWS:
         raise InputError(
             f"{name} has {len(batch)} rows; calibration needs {LEAST_ROWS} at least, and {ENOUGH_ROWS} to 300 are "
@@ -87,16 +91,18 @@ def read_calibration_rows(
         labels=None if labels is None else labels[judged],
         source=name,
         apart=apart,
+        used=rows.select(np.union1d(observed, judged)),
     )
 
 
-def warn_of_shared_rows(rows: CalibrationRows, recorded: dict[str, Fingerprints]) -> dict[str, float]:
-    """Compares calibration rows with those that the artifact was trained and reported on, and says so aloud.
+def warn_of_shared_rows(model: SweetModelForSequenceClassification, rows: CalibrationRows) -> dict[str, float]:
+    """Compares calibration rows with those that a model was trained and reported on, and says so aloud.
 
     Returns:
         role → share of the calibration rows that are among them, where it is not 0.
     """
-    shares = shares_seen_before(rows.fingerprints(), recorded)
+    shares = seen_rows(model, rows.used.batch, rows.used.texts).shares
+    shares = {role: share for role, share in shares.items() if role in CONSEQUENCES}
     for role, share in shares.items():
         logger.warning(
             "%.3g %% of the rows in %s are %s rows of this model: %s. Use other rows.",

@@ -58,6 +58,7 @@ class Attachment:
         main_input: (rows, ...) what the last forward was given first: token ids.
         loss_reached: whether a backward in training came through `output.loss` since this was last set to `False`.
         trained_on: the rows it was last trained on, where a Trainer's data told; written into the artifact.
+        selected_by: the rows that a checkpoint was chosen by, from `metric_for_best_model`; written into the artifact.
         watcher: called in every labelled forward with exit → its loss, a scalar with its graph, before anything runs
             backward; `None` for nobody. It keeps no tensor that has a graph.
         teacher: that exits learn from under distillation; `None` for the last exit.
@@ -75,6 +76,7 @@ class Attachment:
         self.label_loss = LabelLoss(config, loss)
         self.loss_reached = False
         self.trained_on: Fingerprints | None = None
+        self.selected_by: Fingerprints | None = None
         self.watcher: Callable[[dict[int, torch.Tensor]], None] | None = None
         self.teacher: Teacher | None = None
         self._family = family

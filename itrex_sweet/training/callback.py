@@ -128,6 +128,7 @@ class SweetCallback(TrainerCallback, ExportableState):
         self._predictions = ExitPredictions()
         self._label_loss: LabelLoss | None = None
         self._evaluated: Any = None
+        self._in_training = False
         self._users_max_norm: float | None = None
         self._our_zero = float("0")  # an object of its own, to tell our zero from one that the user set
         self._gradient_norm: torch.Tensor | None = None
@@ -193,7 +194,8 @@ class SweetCallback(TrainerCallback, ExportableState):
         if self._balances:
             attachment.weigh_classes(balanced_weights(labels_of(train_dataloader), model.config.num_labels))
             self.config = attachment.config
-        attachment.trained_on = fingerprints_of(train_dataloader)
+        attachment.trained_on, attachment.selected_by = fingerprints_of(train_dataloader), None
+        self._in_training = True
         if state.global_step > 0:
             self._refuse_other_checkpoint(state)
             attachment.note_longest_row(self.longest_row or 0)
@@ -299,9 +301,13 @@ class SweetCallback(TrainerCallback, ExportableState):
         state: TrainerState,
         control: TrainerControl,
         metrics: dict[str, Any] | None = None,
+        model: Any = None,
+        eval_dataloader: Any = None,
         **kwargs: Any,
     ) -> None:
         """Adds the exits' metrics where a Trainer's own `log` kept them from us."""
+        if self._in_training and args.metric_for_best_model is not None:
+            _note_selection(attachment_of(model), eval_dataloader)
         if metrics is not None:
             metrics.update(self._take_metrics(metrics, args, state))
         self._forget_evaluation()
@@ -322,6 +328,7 @@ class SweetCallback(TrainerCallback, ExportableState):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Hands clipping back to the Trainer, and says what the last evaluation found wanting."""
+        self._in_training = False
         if args.max_grad_norm is self._our_zero:
             args.max_grad_norm = self._users_max_norm
         self._users_max_norm = None
@@ -403,3 +410,10 @@ class SweetCallback(TrainerCallback, ExportableState):
     def _forget_evaluation(self) -> None:
         self._predictions.clear()
         self._evaluated = None
+
+
+def _note_selection(attachment: Attachment | None, dataloader: Any) -> None:
+    """Records the rows of an evaluation that a checkpoint may be chosen by."""
+    rows = fingerprints_of(dataloader)
+    if attachment is not None and rows is not None:
+        attachment.selected_by = rows if attachment.selected_by is None else attachment.selected_by.union(rows)

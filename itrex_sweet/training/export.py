@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from itrex_sweet.artifact import Artifact, write_artifact, write_cascade
-from itrex_sweet.artifact.fingerprints import TRAINING, Fingerprints
+from itrex_sweet.artifact.fingerprints import SELECTION, TRAINING, Fingerprints
 from itrex_sweet.config import Policy
 from itrex_sweet.errors import TrainingSetupError
 from itrex_sweet.training.attaching import attachment_of, plain_state_dict
@@ -77,8 +77,10 @@ def save_cascade(
 
 def _trained_rows(model: PreTrainedModel) -> dict[str, Fingerprints]:
     attachment = attachment_of(model)
-    rows = None if attachment is None else attachment.trained_on
-    return {} if rows is None else {TRAINING: rows}
+    if attachment is None:
+        return {}
+    rows = {TRAINING: attachment.trained_on, SELECTION: attachment.selected_by}
+    return {role: part for role, part in rows.items() if part is not None}
 
 
 def _config_of(model: PreTrainedModel) -> Any:

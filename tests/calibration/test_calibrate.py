@@ -14,6 +14,7 @@ from itrex_sweet.artifact.fingerprints import CALIBRATION, TRAINING, Fingerprint
 from itrex_sweet.calibration import calibrate as room
 from itrex_sweet.calibration.bounds import LossCounts, paired_p_value
 from itrex_sweet.calibration.budget import Budget
+from itrex_sweet.calibration.choice import chosen_place
 from itrex_sweet.calibration.costs import CostTable
 from itrex_sweet.calibration.promises import Said, counts_of, promise_of
 from itrex_sweet.config import Policy
@@ -155,7 +156,7 @@ def test_how_many_rows_would_be_enough_is_said_and_true():
     promise = promise_of(budget)
     full, careful = a_candidate(said[0], None, 4.0), a_candidate(said[1], promise.p_value(said[1]), 3.0)
     with pytest.raises(CalibrationError, match=r"lost 3 and won 1 of 300 rows. Some (\d+) testing rows") as refused:
-        room._chosen([full, careful], said, budget, promise)
+        chosen_place([full, careful], said, budget, promise)
     needed = promise.rows_needed(said[1])
     assert f"Some {needed} testing rows" in str(refused.value) and needed > 300
     scale = needed / 300
@@ -164,7 +165,7 @@ def test_how_many_rows_would_be_enough_is_said_and_true():
     hopeless = answered(9, 1, 300)
     assert promise.rows_needed(hopeless) is None, "it loses more than the budget"
     with pytest.raises(CalibrationError, match="by any number of rows"):
-        room._chosen([full, a_candidate(hopeless, 1.0, 3.0)], [said[0], hopeless], budget, promise)
+        chosen_place([full, a_candidate(hopeless, 1.0, 3.0)], [said[0], hopeless], budget, promise)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +175,7 @@ def test_how_many_rows_would_be_enough_is_said_and_true():
         (300, None, Budget(max_agreement_drop=0.005), "even if no row were lost"),
         (300, None, Budget(max_accuracy_drop=0.2), "max_agreement_drop compares"),
         (300, [1] * 300, Budget(max_accuracy_drop=0.2), "every row of held-out.csv has the label 1"),
-        (300, [7] * 300, Budget(max_accuracy_drop=0.2), "label 7 of calibration row 0"),
+        (300, [7] * 300, Budget(max_accuracy_drop=0.2), "label 7 of row 0"),
     ],
 )
 def test_rows_that_show_nothing_are_refused(model, count, labels, budget, message):
@@ -210,7 +211,7 @@ def test_a_few_rows_seen_before_are_left_out(model, answers, monkeypatch, caplog
     monkeypatch.setattr(type(model.artifact), "fingerprints", lambda self: seen)
     with caplog.at_level(logging.WARNING, "itrex_sweet"):
         calibration = calibrate(model, given, Budget(max_accuracy_drop=0.05))
-    assert "30 of 930 rows in held-out.csv were trained or reported on" in caplog.text
+    assert "30 of 930 rows in held-out.csv were trained, quantized or reported on" in caplog.text
     assert sum(calibration.rows) == calibration.fingerprints.rows == 900
 
 

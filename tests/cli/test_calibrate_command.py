@@ -1,5 +1,6 @@
 """`itrex-sweet calibrate`: the table, the record, and what is refused."""
 
+import itertools
 import shutil
 
 import pytest
@@ -7,6 +8,10 @@ import pytest
 from itrex_sweet import open_artifact
 from itrex_sweet.artifact import copy_artifact
 from tests.cli.conftest import sentences
+from tests.evaluation.test_reference import plain_folder
+from tests.quantization.hooked import observed_by_hooks
+from tests.tiny_artifacts import WORDS, tiny_tokenizer
+from tests.tiny_models import tiny_model
 
 
 @pytest.fixture
@@ -98,7 +103,7 @@ def test_what_cannot_be_certified_writes_nothing(run, copied, held_out):
     assert (copied / "sweet_config.json").read_bytes() == before
 
 
-@pytest.mark.parametrize(("allowed", "verdict"), [(0.99, ": held."), (-1.0, ": not held on these rows.")])
+@pytest.mark.parametrize(("allowed", "verdict"), [(1.0, ": held."), (0.0, ": not held on these rows.")])
 @pytest.mark.parametrize(
     ("budget", "more", "what"),
     [
@@ -107,10 +112,18 @@ def test_what_cannot_be_certified_writes_nothing(run, copied, held_out):
         ({"max_metric_drop": None, "metric": "f1"}, ("--metric", "f1"), "points of f1 with 95 % confidence; lost"),
     ],
 )
-def test_evaluate_says_whether_the_promise_held(run, copied, held_out, budget, more, what, allowed, verdict):
+def test_evaluate_says_whether_the_promise_held(run, copied, held_out, tmp_path, budget, more, what, allowed, verdict):
     budget = {name: allowed if value is None else value for name, value in budget.items()}
-    copy_artifact(open_artifact(copied), copied, calibration={"budget": {**budget, "confidence": 0.95}})
-    argv = ("evaluate", copied, "--data", held_out, "--timed-rows", 0)
+    artifact = open_artifact(copied)
+    copy_artifact(
+        artifact, copied, artifact.policy.with_threshold(0.0), calibration={"budget": {**budget, "confidence": 0.95}}
+    )
+    answered = tmp_path / "answered.csv"  # labelled as full depth answers, which exit 1 does not always
+    texts = [line.rpartition(",")[0] for line in held_out.read_text().splitlines()[1:]]
+    answers = run("predict", copied, held_out, "--threshold", 1).json_lines()
+    lines = [f"{text},{answer['label']}" for text, answer in zip(texts, answers, strict=True)]
+    answered.write_text("\n".join(["text,label", *lines]))
+    argv = ("evaluate", copied, "--data", answered, "--timed-rows", 0)
     finished = run(*argv, *more)
     assert finished.status == 0, finished.err
     assert what in finished.out and verdict in finished.out
@@ -141,3 +154,89 @@ def test_the_metrics_of_evaluate_are_those_that_there_are():
 def test_wrong_arguments_are_named(run, copied, held_out, more, status, message):
     finished = run("calibrate", copied, "--data", held_out, *more)
     assert finished.status == status and message in finished.err
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    return plain_folder(tmp_path_factory.mktemp("plain") / "plain-bert", names=("LABEL_0", "LABEL_1", "LABEL_2"))
+
+
+def test_a_promise_against_another_model_is_said_everywhere(run, copied, held_out, plain, tmp_path):
+    promise = ("--max-accuracy-drop", 0.9, "--confidence", 0.6, "--unit", "layers")
+    finished = run("calibrate", copied, "--data", held_out, *promise, "--against", plain)
+    assert finished.status == 0, finished.err
+    assert "of accuracy lost against plain-bert" in finished.out and "plain-bert has" in finished.out
+    recorded = open_artifact(copied).calibration["against"]
+    assert recorded["name"] == "plain-bert" and recorded["kind"] == "checkpoint"
+    assert f"plain-bert (checkpoint, SHA-256 {recorded['sha256'][:12]})" in run("info", copied).out
+    assert "against plain-bert" in (copied / "README.md").read_text(encoding="utf-8")
+    fresh = tmp_path / "fresh.csv"
+    lines = [f"{WORDS[place % 21]} again {WORDS[place // 21]} never,{place % 3}" for place in range(60)]
+    fresh.write_text("\n".join(["text,label", *lines]))
+    argv = ("evaluate", copied, "--data", fresh, "--timed-rows", 0)
+    assert "against plain-bert" in (said := run(*argv).out) and "--against" in said and "held" not in said
+    compared = run(*argv, "--against", plain)
+    assert compared.status == 0 and "confidence; lost" in compared.out and "held" in compared.out
+    assert "plain-bert has accuracy" in compared.out
+    (facts,) = run(*argv, "--against", plain, "--json").json()
+    assert facts["promise"]["against"] == "plain-bert" and facts["reference"]["name"] == "plain-bert"
+
+
+@pytest.mark.parametrize("verb", ["calibrate", "evaluate"])
+@pytest.mark.parametrize("other", ["nothing here", "empty file", "data", "encoder"])
+def test_what_cannot_be_compared_with_is_named(run, copied, held_out, tmp_path, verb, other):
+    (tmp_path / "empty file").touch()
+    tiny_model("bert", num_layers=2).bert.save_pretrained(tmp_path / "encoder")
+    tiny_tokenizer().save_pretrained(tmp_path / "encoder")
+    against = held_out if other == "data" else tmp_path / other
+    budget = ("--max-accuracy-drop", 0.5, "--unit", "layers") if verb == "calibrate" else ("--timed-rows", 0)
+    finished = run(verb, copied, "--data", held_out, *budget, "--against", against)
+    assert finished.status == 1 and str(against.name) in finished.err and "Traceback" not in finished.err
+
+
+def test_a_promise_on_rows_that_made_it_is_no_evidence(run, copied, held_out, tmp_path):
+    promise = ("--max-accuracy-drop", 0.9, "--confidence", 0.6, "--unit", "layers")
+    assert run("calibrate", copied, "--data", held_out, *promise).status == 0
+    argv = ("evaluate", copied, "--timed-rows", 0, "--data")
+    finished = run(*argv, held_out)
+    assert "no evidence here for or against that: 100 % of the rows were calibrated on" in finished.out
+    assert "held" not in finished.out and "100 % of the rows in" in finished.err
+    upper = tmp_path / "upper.csv"
+    upper.write_text(held_out.read_text().upper().replace("TEXT,LABEL", "text,label"))
+    assert "no evidence" in run(*argv, upper).out
+    mixed = tmp_path / "mixed.csv"
+    lines = [f"{WORDS[place % 21]} again {WORDS[place // 21]} never,{place % 3}" for place in range(60)]
+    mixed.write_text("\n".join([*held_out.read_text().splitlines()[:41], *lines]))
+    finished = run(*argv, mixed)
+    assert (
+        "on the 60 of these 100 rows that the model has not seen (40 % of the rows were calibrated on)" in finished.out
+    )
+
+
+@pytest.mark.parametrize("part", ["all", "few"])
+def test_rows_that_quantize_used_are_noticed_by_calibrate(run, copied, tmp_path, monkeypatch, part):
+    from itrex_sweet.quantization import quantizer
+
+    monkeypatch.setattr(quantizer, "observe", observed_by_hooks)
+    lines = [
+        f"{a} {b} {c},{place % 3}" for place, (a, b, c) in enumerate(itertools.product(WORDS, WORDS[:7], WORDS[:7]))
+    ]
+    used, fresh = lines[:300], lines[300:900]
+    quantized, calibrated = tmp_path / "quantized.csv", tmp_path / "calibrated.csv"
+    quantized.write_text("\n".join(["text,label", *used]))
+    calibrated.write_text("\n".join(["text,label", *(used if part == "all" else [*used[:20], *fresh])]))
+    argv = ("quantize", copied, "--calibration", quantized, "--output", tmp_path / "int8", "--recipe", "dynamic")
+    assert run(*argv, "--rows", 100).status == 0
+    promise = ("--max-accuracy-drop", 0.9, "--confidence", 0.6, "--unit", "layers")
+    for folder in (tmp_path / "int8", tmp_path / "again"):  # a copy knows them too
+        argv = ("calibrate", folder, "--data", calibrated, *promise)
+        finished = run(*argv)
+        if part == "all":
+            assert finished.status == 1 and "100 % of the rows in" in finished.err
+            assert "quantization rows of this model" in finished.err
+            assert run(*argv, "--force", "--output", tmp_path / "again").status == 0
+        else:
+            assert finished.status == 0 and "20 of 620 rows" in finished.err and "left out" in finished.err
+            assert run(*argv, "--output", tmp_path / "again").status == 0
+    evaluated = run("evaluate", tmp_path / "again", "--data", quantized, "--timed-rows", 0)
+    assert "no evidence" in evaluated.out and "were quantized with" in evaluated.out

@@ -65,4 +65,4 @@ def test_evaluating_on_calibration_rows_is_warned_of(source, capsys):
     columns = ["--text-column", "body", "--label-column", "stars", "--timed-rows", "0"]
     assert main(["evaluate", str(source / "int8"), "--data", str(source / "rows.csv"), *columns]) == 0
     assert "% of the rows in" in (warned := capsys.readouterr().err)
-    assert "are calibration rows of int8" in warned
+    assert "are quantization rows of int8" in warned

@@ -119,7 +119,7 @@ def test_the_answers_survive_saving_and_loading(source, rows, tmp_path):
     again = SweetModelForSequenceClassification.from_pretrained(tmp_path / "copy", backend="torch")
     assert again.predict(rows.texts[:30]) == first.predict(rows.texts[:30])
     assert again.artifact.quantization == first.artifact.quantization
-    assert again.artifact.fingerprints().keys() == {"calibration"}
+    assert again.artifact.fingerprints().keys() == {"quantization"}
 
 
 def test_temperatures_are_those_of_the_quantized_model_and_the_same_share_leaves_at_each_exit(source, rows, tmp_path):
@@ -240,7 +240,7 @@ def test_wrong_columns_labels_and_types_are_refused(source, rows, tmp_path):
         quantize(
             source, Dataset.from_dict({"text": rows.texts, "label": rows.labels}), tmp_path / "x", text_column="body"
         )
-    with pytest.raises(InputError, match="label 7 of calibration row 3"):
+    with pytest.raises(InputError, match="label 7 of row 3"):
         quantize(source, Rows(rows.texts, [*rows.labels[:3], 7, *rows.labels[4:]]), tmp_path / "int8")
     with pytest.raises(ConfigError, match="type int"):
         quantize(source, 5, tmp_path / "int8")
@@ -318,7 +318,7 @@ def test_rows_seen_before_are_warned_of(source, rows, tmp_path, caplog, role, co
     assert share == pytest.approx(count / len(rows.texts), rel=0.1)
     said = re.search(rf"([\d.]+) % of the rows in made.jsonl are {role} rows of this model", caplog.text)
     assert float(said[1]) == pytest.approx(100 * share, rel=0.02)
-    assert artifact.fingerprints().keys() == {role, "calibration"}
+    assert artifact.fingerprints().keys() == {role, "quantization"}
 
 
 def contents(directory: Path) -> dict[str, str]:

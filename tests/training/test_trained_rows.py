@@ -43,3 +43,29 @@ def test_the_artifact_holds_them(tmp_path):
     recorded = save_artifact(trainer.model, tmp_path / "artifact").fingerprints()
     assert recorded["training"].share_in(Fingerprints.of(ROWS)) == 1.0
     assert recorded["training"].rows == 4
+
+
+@pytest.mark.parametrize("chooses", [True, False])
+def test_the_rows_that_a_checkpoint_was_chosen_by_are_recorded(tmp_path, chooses):
+    dev = [[2, 40, 3], [2, 41, 42, 3], [2, 43, 3]]
+    columns = {
+        "input_ids": [row + [1] * (4 - len(row)) for row in dev],
+        "attention_mask": [[1] * len(row) + [0] * (4 - len(row)) for row in dev],
+    }
+    held_out = Dataset.from_dict({**columns, "labels": [0, 1, 2]})
+    settings = {"load_best_model_at_end": True, "save_strategy": "epoch"} if chooses else {}
+    trainer = make_trainer(
+        tiny_model("bert"),
+        tmp_path / "run",
+        eval_dataset=held_out,
+        eval_strategy="epoch",
+        num_train_epochs=2,
+        **settings,
+    )
+    trainer.train_dataset = padded()
+    trainer.train()
+    trainer.evaluate(Dataset.from_dict({"input_ids": [[2, 60, 3]], "labels": [0]}))  # after training: chooses nothing
+    recorded = save_artifact(trainer.model, tmp_path / "artifact").fingerprints()
+    assert ("selection" in recorded) == chooses
+    if chooses:
+        assert recorded["selection"].rows == 3 and recorded["selection"].holds(dev).all()

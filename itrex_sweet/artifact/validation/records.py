@@ -50,6 +50,11 @@ def _check_calibration(calibration: Value, exits: Sequence[int]) -> None:
         for name, value in budget.parts():
             if name == "confidence" or (name.startswith("max_") and value.value is not None):
                 value.number(0.0)
+    if (against := calibration.given("against")) is not None and against.mapping():
+        for name in ("name", "kind", "sha256"):
+            against[name].text()
+        if (score := against.given("score")) is not None:
+            score.number()
     if (traffic := calibration.given("traffic")) is not None and traffic.mapping():
         _check_traffic(traffic, exits)
 
