@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "time an artifact on every backend that runs here"
 
+_MOST_RANDOM_ROWS = 1_000_000
 FULL, STORED = "full depth", "stored policy"
 
 
@@ -205,6 +206,8 @@ def _rows(
     if args.data is not None:
         rows = read_rows(args.data, None, args.text_column, args.pair_column, None, args.rows)
         return model.read(rows.texts, args.max_length), rows.source
+    if args.rows > _MOST_RANDOM_ROWS:
+        raise ConfigError(f"rows={args.rows}: random rows time alike; take {_MOST_RANDOM_ROWS} at most.")
     random = np.random.default_rng(0)
     longest = min(model.backend.max_tokens or 512, args.max_length or 512)
     least, most = (args.tokens, args.tokens) if args.tokens else (8, 64)
