@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from itrex_sweet import errors
-from itrex_sweet.artifact import write_artifact
+from itrex_sweet.artifact import write_artifact, writing
 from itrex_sweet.errors import ArtifactError, BackendUnavailable, ConfigError, InputError, QuantizationError
 from itrex_sweet.families import family_of
 from itrex_sweet.quantization import observing, worker
@@ -108,7 +108,8 @@ def test_broken_activations_are_named_by_the_first_layer_that_gets_them(artifact
         next(iter(batches))
 
 
-def test_broken_weights_are_named(tmp_path, rows):
+def test_broken_weights_are_named(tmp_path, rows, monkeypatch):
+    monkeypatch.setattr(writing, "refuse_not_finite", lambda tensors: None)  # another writer may let them pass
     _, config, tensors = model_and_tensors("bert", EXITS)
     tensors["bert.encoder.layer.1.attention.self.key.weight"][0, 0] = float("nan")
     artifact = write_artifact(tmp_path, config=config, tensors=tensors)
