@@ -16,7 +16,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.config import Policy
 from itrex_sweet.errors import ConfigError, InputError
-from itrex_sweet.pipelines import SweetTextClassificationPipeline
+from itrex_sweet.modeling.pipelines import SweetTextClassificationPipeline
 from tests.tiny_artifacts import tiny_artifact, tiny_tokenizer
 
 TEXTS = ["the soup was good", "never again", "a slow phone but a great room", "awful", "not bad"]

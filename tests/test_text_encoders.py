@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from itrex_sweet.errors import ConfigError
-from itrex_sweet.text_encoders import FastEncoder, LockedEncoder, encoder_of, longest_first
 from itrex_sweet.tokenization import TextReader
+from itrex_sweet.tokenization.encoders import FastEncoder, LockedEncoder, encoder_of, longest_first
 from tests.tiny_artifacts import WORDS
 from tests.tiny_tokenizers import BACKENDS, SlowTokenizer, fast_tokenizer
 
@@ -153,7 +153,7 @@ def test_the_state_of_the_tokenizer_is_never_written():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_fork_while_another_thread_reads_leaves_no_lock_behind():
     encoder = LockedEncoder(SlowTokenizer())
-    from itrex_sweet import text_encoders
+    from itrex_sweet.tokenization import encoders as text_encoders
 
     with text_encoders._lock:  # as another thread would hold it
         child = os.fork()

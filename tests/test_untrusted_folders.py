@@ -11,7 +11,7 @@ import pytest
 
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.errors import ArtifactError
-from itrex_sweet.stored_tokenizer import load_tokenizer
+from itrex_sweet.tokenization.stored import load_tokenizer
 from tests.mutation import edit_config, edit_json, recompute_hashes
 from tests.tiny_artifacts import tiny_artifact, tiny_tokenizer
 

@@ -18,10 +18,10 @@ from itrex_sweet.data import Rows, Text, label_ids, read_rows
 from itrex_sweet.errors import ConfigError, InputError
 from itrex_sweet.evaluation.labels import checked_labels
 from itrex_sweet.evaluation.seen_rows import seen_rows
-from itrex_sweet.inputs import listed, plain_texts
 from itrex_sweet.modeling import SweetModelForSequenceClassification
 from itrex_sweet.runtime.limits import faults
 from itrex_sweet.runtime.ragged import TokenBatch
+from itrex_sweet.tokenization.inputs import listed, plain_texts
 
 logger = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ from itrex_sweet.evaluation.reference import Reference
 from itrex_sweet.evaluation.report import Report, make_report, only_at
 from itrex_sweet.evaluation.seen_rows import SPOILING, SeenRows, seen_rows
 from itrex_sweet.evaluation.timing import DEFAULT_REPEATS, DEFAULT_ROWS, milliseconds_per_row, sample
-from itrex_sweet.inputs import listed, plain_texts
+from itrex_sweet.tokenization.inputs import listed, plain_texts
 
 if TYPE_CHECKING:
     from itrex_sweet.data import Text

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from itrex_sweet.artifact.fingerprints import CALIBRATION, QUANTIZATION, SELECTION, TRAINING, Fingerprints
-from itrex_sweet.text_encoders import encoder_of
+from itrex_sweet.tokenization.encoders import encoder_of
 
 if TYPE_CHECKING:
     from itrex_sweet.modeling import SweetModelForSequenceClassification

@@ -12,20 +12,17 @@ from typing import Any
 from optimum.modeling_base import OptimizedModel
 from transformers import AutoModelForSequenceClassification
 
-from itrex_sweet.answering import AnsweringModel
 from itrex_sweet.artifact import INT8, Artifact, copy_artifact, open_artifact
 from itrex_sweet.hub import fetch
-from itrex_sweet.loading import checked_dtype_name, checked_warm_up, dtype_of, heed, refuse_adapter
-from itrex_sweet.module_methods import ModuleMethods
-from itrex_sweet.outputs import SweetClassifierOutput
-from itrex_sweet.pipeline_registration import register
-from itrex_sweet.reopening import Origin, reopen
+from itrex_sweet.modeling.answering import AnsweringModel
+from itrex_sweet.modeling.loading import checked_dtype_name, checked_warm_up, dtype_of, heed, refuse_adapter
+from itrex_sweet.modeling.module_methods import ModuleMethods
+from itrex_sweet.modeling.pipeline_registration import register
+from itrex_sweet.modeling.reopening import Origin, reopen
 from itrex_sweet.runtime.backends import load_backend
 from itrex_sweet.runtime.call import Threshold
 from itrex_sweet.runtime.executor import DEFAULT_BATCH_SIZE, Executor
-from itrex_sweet.stored_tokenizer import tokenizer_of
-
-__all__ = ["SweetClassifierOutput", "SweetModelForSequenceClassification"]
+from itrex_sweet.tokenization.stored import tokenizer_of
 
 logger = logging.getLogger(__name__)
 
@@ -208,8 +205,8 @@ class SweetModelForSequenceClassification(AnsweringModel, ModuleMethods, Optimiz
         """Makes transformers' text-classification pipeline of this model and its tokenizer.
 
         Args:
-            options: as of `itrex_sweet.pipelines.SweetTextClassificationPipeline`.
+            options: as of `itrex_sweet.modeling.pipelines.SweetTextClassificationPipeline`.
         """
-        from itrex_sweet.pipelines import SweetTextClassificationPipeline
+        from itrex_sweet.modeling.pipelines import SweetTextClassificationPipeline
 
         return SweetTextClassificationPipeline(model=self, **options)

@@ -10,9 +10,9 @@ import torch
 from transformers.pipelines import PIPELINE_REGISTRY, TextClassificationPipeline
 
 from itrex_sweet.errors import ConfigError, InputError
-from itrex_sweet.inputs import listed
 from itrex_sweet.modeling import SweetModelForSequenceClassification
-from itrex_sweet.predictions import NOT_FINITE, checked_top_k, unanswered
+from itrex_sweet.modeling.predictions import NOT_FINITE, checked_top_k, unanswered
+from itrex_sweet.tokenization.inputs import listed
 
 _STOPPING = ("threshold", "policy", "quality", "max_exit", "deadline_ms")
 _TRUNCATION = {True: "truncate", "longest_first": "truncate", False: "refuse", "do_not_truncate": "refuse"}

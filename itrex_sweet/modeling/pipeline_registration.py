@@ -1,8 +1,8 @@
 """Makes transformers' `pipeline("text-classification", ...)` know early-exit models.
 
-Importing `itrex_sweet.pipelines` replaces the entry of the task in transformers' registry of pipelines by a class that
-hands models of other classes to the one that was there. That needs `transformers.pipelines`, which takes as long to
-import as torch; so it is not imported for this, and where it is imported later, the entry is replaced then.
+Importing `itrex_sweet.modeling.pipelines` replaces the entry of the task in transformers' registry of pipelines by a
+class that hands models of other classes to the one that was there. That needs `transformers.pipelines`, which takes as
+long to import as torch; so it is not imported for this, and where it is imported later, the entry is replaced then.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-_PIPELINES, _OURS = "transformers.pipelines", "itrex_sweet.pipelines"
+_PIPELINES, _OURS = "transformers.pipelines", "itrex_sweet.modeling.pipelines"
 
 
 @functools.cache

@@ -13,9 +13,8 @@ from itrex_sweet.arguments import whole_number
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.config import Policy
 from itrex_sweet.errors import ArtifactError, ConfigError, InputError, NonFiniteLogitsError
-from itrex_sweet.inputs import labels_of, listed, numbers_of
-from itrex_sweet.outputs import SweetClassifierOutput
-from itrex_sweet.predictions import calibrated_logits, checked_top_k, exit_layers, predictions_of, unanswered
+from itrex_sweet.modeling.outputs import SweetClassifierOutput
+from itrex_sweet.modeling.predictions import calibrated_logits, checked_top_k, exit_layers, predictions_of, unanswered
 from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.backends.base import Backend
 from itrex_sweet.runtime.call import Call, Threshold, checked_policy
@@ -24,6 +23,7 @@ from itrex_sweet.runtime.limits import faults, reasons
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.shutdown import ends_before_exit
 from itrex_sweet.tokenization import Reading, TextReader
+from itrex_sweet.tokenization.inputs import labels_of, listed, numbers_of
 
 logger = logging.getLogger(__name__)
 

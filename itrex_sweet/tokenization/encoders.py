@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from itrex_sweet.inputs import Text
+from itrex_sweet.tokenization.inputs import Text
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import numpy as np
 
 from itrex_sweet.arguments import whole_number
 from itrex_sweet.errors import ConfigError, SweetError
-from itrex_sweet.inputs import Text, text_or_reason
 from itrex_sweet.runtime.ragged import TokenBatch
-from itrex_sweet.text_encoders import Row, encoder_of
+from itrex_sweet.tokenization.encoders import Row, encoder_of
+from itrex_sweet.tokenization.inputs import Text, text_or_reason
 
 logger = logging.getLogger(__name__)
 

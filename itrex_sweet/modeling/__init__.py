@@ -1,0 +1,6 @@
+"""The class that users meet: an artifact used as people use a model of optimum."""
+
+from itrex_sweet.modeling.model import SweetModelForSequenceClassification
+from itrex_sweet.modeling.outputs import SweetClassifierOutput
+
+__all__ = ["SweetClassifierOutput", "SweetModelForSequenceClassification"]
