@@ -14,6 +14,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from itrex_sweet import SweetModelForSequenceClassification
+from itrex_sweet.artifact import reading
 from itrex_sweet.data import batches, read_text_rows
 from itrex_sweet.data.lines import as_text
 from tests.tiny_artifacts import sign
@@ -117,7 +118,8 @@ def test_overlong_texts_are_cut_or_refused(run, artifact, tmp_path):
     assert "the limit is 10" in finished.json_lines()[0]["error"]
 
 
-def test_logits_that_are_not_finite_are_said_row_by_row(run, artifact, tmp_path):
+def test_logits_that_are_not_finite_are_said_row_by_row(run, artifact, tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "check_torch_tensors", lambda *_: None)  # would refuse such weights
     shutil.copytree(artifact, tmp_path / "broken")
     weights = load_file(tmp_path / "broken" / "model.safetensors")
     # The word "room" becomes NaN, so that only rows with it break.
