@@ -102,7 +102,10 @@ class TensorFile:
         length = int.from_bytes(contents[:8].tobytes(), "little")
         if length > min(len(contents) - 8, _HEADER_LIMIT):
             raise self._damaged(f"its header would have {length} bytes")
-        header = parse_object(contents[8 : 8 + length].tobytes(), self.path, unique_names=True)
+        try:
+            header = parse_object(contents[8 : 8 + length].tobytes(), Path("its header"), unique_names=True)
+        except ArtifactError as error:
+            raise self._damaged(str(error)) from error
         self._data = contents[8 + length :]
         return header
 
