@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import selectors
 import shutil
 import signal
 import stat
@@ -55,6 +56,30 @@ def supervised(command: Sequence[str], folder: Path | None = None, **options: An
         except BaseException:
             _end(process)
             raise
+
+
+def output_lines(process: subprocess.Popen[bytes]) -> Iterator[str]:
+    """Yields the lines that a process writes to its standard output, a pipe, until the process ends.
+
+    Does not wait for the end of the pipe: something that the process started may outlive it and hold the pipe open.
+
+    Args:
+        process: its standard output is read by nobody else.
+    """
+    descriptor, rest = process.stdout.fileno(), b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+        while True:
+            has_ended = process.poll() is not None  # asked before the last look, so that nothing it wrote is missed
+            if selector.select(0.0 if has_ended else _POLL_SECONDS):
+                if not (chunk := os.read(descriptor, 1 << 16)):
+                    break
+                *lines, rest = (rest + chunk).split(b"\n")
+                yield from (line.decode("utf-8", "replace") for line in lines)
+            elif has_ended:
+                break
+    if rest:
+        yield rest.decode("utf-8", "replace")
 
 
 @contextmanager

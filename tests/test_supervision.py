@@ -10,7 +10,7 @@ import uuid
 import pytest
 
 from itrex_sweet import supervision
-from itrex_sweet.supervision import supervised, working_folder
+from itrex_sweet.supervision import output_lines, supervised, working_folder
 from tests.processes import MARK, eventually, marked
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="processes are counted in /proc")
@@ -29,7 +29,7 @@ while True:
 PLAIN = "import pathlib, sys, time; pathlib.Path(sys.argv[1], 'working').touch(); time.sleep(60)"
 PARENT = """
 import sys
-from itrex_sweet.supervision import supervised, working_folder
+from itrex_sweet.supervision import output_lines, supervised, working_folder
 with working_folder("itrex-sweet-test-") as folder:
     with supervised([sys.executable, "-c", sys.argv[1], str(folder)], folder) as process:
         {body}
@@ -125,3 +125,22 @@ def test_the_folder_of_a_killed_process_goes_with_the_next(tmp_path, monkeypatch
         assert folder.is_dir() and not beside.exists()
     assert not left.exists()
     assert {path.name for path in tmp_path.iterdir()} == {"one-new", "one-link", "other"}
+
+
+def test_output_is_read_until_the_process_ends_whoever_else_holds_the_pipe():
+    script = (
+        "import subprocess, sys; print('first', flush=True); print('b\\u00e4d \\ufffd', end='', flush=True); "
+        "subprocess.Popen(['sleep', '30'], start_new_session=True)"
+    )
+    start = time.monotonic()
+    with supervised(
+        [sys.executable, "-X", "utf8", "-c", script], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    ) as process:
+        assert list(output_lines(process)) == ["first", "b\u00e4d \ufffd"]
+    assert time.monotonic() - start < 20
+
+
+def test_all_output_is_read_even_if_the_process_ends_at_once():
+    script = "import sys; sys.stdout.write('line\\n' * 20000)"
+    with supervised([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
+        assert list(output_lines(process)) == ["line"] * 20000

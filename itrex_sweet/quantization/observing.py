@@ -25,7 +25,7 @@ from itrex_sweet import errors
 from itrex_sweet.artifact import EARLY_EXIT, FLOAT32, Artifact
 from itrex_sweet.errors import ConfigError, InputError, QuantizationError, SweetError
 from itrex_sweet.runtime.ragged import TokenBatch
-from itrex_sweet.supervision import supervised, working_folder
+from itrex_sweet.supervision import output_lines, supervised, working_folder
 
 STATIC, SMOOTH, DYNAMIC = "static", "smooth", "dynamic"
 IPEX, PT2E = "ipex", "pt2e"
@@ -155,10 +155,9 @@ def _run_worker(folder: Path, progress: Progress | None) -> None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
-            text=True,
         ) as worker,
     ):
-        for line in worker.stdout:
+        for line in output_lines(worker):
             if not line.startswith("{"):
                 continue  # printed by a library while it was imported
             message = json.loads(line)
