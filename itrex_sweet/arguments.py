@@ -65,7 +65,7 @@ def sequence(value: Any) -> tuple[Any, ...] | None:
 
 
 def scalar(value: Any) -> Any:
-    """What is in a NumPy scalar, or in an array or tensor of no dimension; anything else as it is."""
+    """Unpacks a NumPy scalar, or an array or tensor of no dimension; returns anything else as it is."""
     return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
 
 

@@ -179,7 +179,7 @@ class SweetConfig:
 
 
 def balanced_weights(labels: Iterable[int], num_labels: int) -> tuple[float, ...]:
-    """What `class_weights="balanced"` stands for: rows / (labels x rows of the label), for each label.
+    """The weights of `class_weights="balanced"`: rows / (labels x rows of the label), for each label.
 
     Args:
         labels: class of each row; -100 leaves a row out.

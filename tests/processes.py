@@ -27,7 +27,7 @@ def marked(value: str) -> list[int]:
 
 
 def eventually(holds: Callable[[], bool], seconds: float) -> bool:
-    """Whether something comes true within a time."""
+    """True if something comes true within a time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if holds():

@@ -1,4 +1,4 @@
-"""What rests on an opened artifact is never written on another one, and readers never meet a mixture."""
+"""Nothing that rests on an opened artifact is written on another one, and readers never meet a mixture."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""What people pass: accepted in every form that holds texts in order, refused by name otherwise."""
+"""Texts as people pass them: accepted in every form that holds texts in order, refused by name otherwise."""
 
 import array
 import collections

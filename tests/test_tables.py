@@ -30,7 +30,7 @@ def problems_of(content: str, format: str) -> list[str]:
 
 
 def written(texts, separator, quoting=csv.QUOTE_MINIMAL, end="\n") -> str:
-    """What `csv.writer` and pandas write: an index, the text, a word."""
+    """A table as `csv.writer` and pandas write it: an index, the text, a word."""
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, delimiter=separator, quoting=quoting, lineterminator=end)
     writer.writerow(["", "text", "word"])

@@ -50,12 +50,12 @@ class Architecture:
 
     @property
     def is_relative(self) -> bool:
-        """Whether relative positions enter the attention scores."""
+        """True if relative positions enter the attention scores."""
         return self.family.attention == "disentangled" and bool(getattr(self.config, "relative_attention", False))
 
     @property
     def shares_position_weights(self) -> bool:
-        """Whether positions go through the content's key and query layers."""
+        """True if positions go through the content's key and query layers."""
         return bool(getattr(self.config, "share_att_key", False))
 
     @property
@@ -88,7 +88,7 @@ class Architecture:
 
     @property
     def norms_table(self) -> bool:
-        """Whether the table of relative positions is normed."""
+        """True if the table of relative positions is normed."""
         norms = (getattr(self.config, "norm_rel_ebd", None) or "none").lower().split("|")
         return "table_norm" in self.family.relative and "layer_norm" in [norm.strip() for norm in norms]
 

@@ -200,7 +200,7 @@ def _sync(path: Path) -> None:
 
 
 def _are_same(first: Path, second: Path) -> bool:
-    """Whether two names are of one file; a name that is gone counts as the same."""
+    """True if two names are of one file; a name that is gone counts as the same."""
     try:
         return os.path.samestat(first.lstat(), second.lstat())
     except FileNotFoundError:

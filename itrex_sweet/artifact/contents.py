@@ -32,7 +32,7 @@ class WeightFile:
 
 
 class Contents:
-    """What an artifact was opened from. Small files stay in memory; weights do until they are taken.
+    """The files that an artifact was opened from. Small files stay in memory; weights do until they are taken.
 
     Weights that are asked for again are read again, and have to be the same.
 
@@ -134,5 +134,5 @@ class Contents:
 
 
 def replaced(directory: Path) -> ArtifactError:
-    """What to raise where a folder no longer holds what was opened."""
+    """The error for a folder that no longer holds what was opened."""
     return ArtifactError(f"{directory} was replaced since it was opened; open it again.")

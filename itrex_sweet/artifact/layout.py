@@ -39,17 +39,17 @@ TOKENIZER_FILES = (
 
 
 def is_tokenizer_file(name: str) -> bool:
-    """Whether transformers reads a tokenizer from a file of this name."""
+    """True if transformers reads a tokenizer from a file of this name."""
     return _fits(name, TOKENIZER_FILES)
 
 
 def is_model_file(name: str) -> bool:
-    """Whether a file of this name is the config or the weights of a model."""
+    """True if a file of this name is the config or the weights of a model."""
     return _fits(name, MODEL_FILES)
 
 
 def decides_answers(name: str) -> bool:
-    """Whether a file of this name at the top of an artifact belongs in its manifest."""
+    """True if a file of this name at the top of an artifact belongs in its manifest."""
     return is_model_file(name) or is_tokenizer_file(name) or name == FINGERPRINTS_FILE
 
 
@@ -58,7 +58,7 @@ def _fits(name: str, patterns: tuple[str, ...]) -> bool:
 
 
 def is_inside(name: object) -> bool:
-    """Whether a name is that of a file in an artifact's folder, or in one of its sub-folders."""
+    """True if a name is that of a file in an artifact's folder, or in one of its sub-folders."""
     if not isinstance(name, str) or "\0" in name or "\\" in name:
         return False
     parts = name.split("/")

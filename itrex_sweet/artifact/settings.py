@@ -1,4 +1,4 @@
-"""What `sweet_config.json` says, and the list of files in it."""
+"""Parses `sweet_config.json` and the list of files in it."""
 
 from __future__ import annotations
 

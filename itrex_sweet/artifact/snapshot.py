@@ -97,11 +97,11 @@ class Snapshot:
             os.close(descriptor)
 
     def has(self, name: str) -> bool:
-        """Whether there is anything of this name."""
+        """True if there is anything of this name."""
         return self._status(name) is not None
 
     def is_file(self, name: str) -> bool:
-        """Whether there is a regular file of this name."""
+        """True if there is a regular file of this name."""
         status = self._status(name)
         return status is not None and stat.S_ISREG(status.st_mode)
 
@@ -174,7 +174,7 @@ class Snapshot:
         return parse_object(self.read(name, JSON_LIMIT), self.directory / name)
 
     def is_current(self) -> bool:
-        """Whether the path still leads to this folder, and every name that was read there to the same file."""
+        """True if the path still leads to this folder, and every name that was read there to the same file."""
         try:
             if not os.path.samestat(os.stat(self.directory), os.fstat(self._outer)):
                 return False

@@ -187,7 +187,7 @@ def _made_for(target: Path) -> Path:
 
 
 def _may_move(target: Path) -> bool:
-    """Whether the folder can become another one: not a mount point, nor where this process is at home."""
+    """True if the folder can become another one: not a mount point, nor where this process is at home."""
     if os.path.ismount(target) or not os.access(target.parent, os.W_OK | os.X_OK):
         return False
     try:

@@ -20,7 +20,7 @@ _HALVINGS = 30
 
 @dataclass(frozen=True)
 class LossCounts:
-    """What a policy did to the answers of some rows, compared with the full model or another.
+    """The effect of a policy on the answers of some rows, compared with the full model or another.
 
     Args:
         lost: rows that the model compared with answers right and the policy does not.

@@ -187,7 +187,7 @@ def _metric_of(budget: Budget) -> Metric:
 
 
 def _recorded(reference: Reference, full_depth: Said, budget: Budget) -> dict[str, Any]:
-    """What an artifact records of the model that the promise is against."""
+    """The record in an artifact of the model that the promise is against."""
     scored = {}
     if full_depth.labels is not None:
         scored["score"] = round(_metric_of(budget)(full_depth.full, full_depth.labels), 6)

@@ -65,7 +65,7 @@ def _exceeded(candidate: Candidate, budget: Budget) -> str | None:
 
 
 def _why_not_even_full_depth(full_depth: Said, budget: Budget, promise: Promise, against: str) -> str:
-    """How far the full model is below the one that the promise is against."""
+    """The distance of the full model below the one that the promise is against, in words."""
     counts = counts_of(full_depth)
     of_what = f"agreement with {against}"
     if budget.max_agreement_drop is None:

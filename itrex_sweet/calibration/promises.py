@@ -175,5 +175,5 @@ def losses_of(said: np.ndarray, labels: np.ndarray | None, full: np.ndarray | No
 
 
 def counts_of(said: Said) -> LossCounts:
-    """What the policy lost and won against the model that is compared with."""
+    """Rows that the policy lost and won against the model that it is compared with."""
     return LossCounts.of(losses_of(said.answers[:, None], said.labels, said.full)[:, 0])

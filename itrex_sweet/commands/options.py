@@ -89,7 +89,7 @@ def label_names(text: str) -> tuple[str, ...] | dict[str, str]:
 
 
 def add_running(parser: argparse.ArgumentParser) -> None:
-    """How a model is run: `--threshold`, `--batch-size`, `--backend`, `--dtype`, `--threads`."""
+    """Adds the options of running a model: `--threshold`, `--batch-size`, `--backend`, `--dtype`, `--threads`."""
     group = parser.add_argument_group("running")
     group.add_argument(
         "--threshold",

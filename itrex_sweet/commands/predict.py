@@ -30,7 +30,7 @@ SUMMARY = "classify texts from files or standard input"
 
 _BATCHES_PER_CHUNK = 8
 
-# What JSON leaves as it is, and what many readers take for the end of a line.
+# Characters that JSON does not escape and that many readers take for the end of a line.
 _LINE_ENDS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
 
 
@@ -117,7 +117,7 @@ def _rows(args: argparse.Namespace, sources: list[str]) -> Iterator[TextRow]:
 
 
 def _answer(row: TextRow, prediction: dict[str, Any] | None) -> dict[str, Any]:
-    """What is printed of a prediction; of one that failed, why and of which line."""
+    """The output for a prediction; for one that failed, the line and the reason."""
     if prediction is None:
         return {"error": row.problem}
     return {"error": f"{row.place}: {prediction['error']}"} if "error" in prediction else prediction

@@ -250,7 +250,7 @@ class sweet_model {
                  });
     }
 
-    // Where each text starts.
+    // The start of each text.
     static Texts packed(Session& session, int32_t rows, const int64_t* lengths) {
         int64_t* starts = session.starts.reserve(int64_t{rows} + 1);
         int64_t total = 0;

@@ -1,4 +1,4 @@
-// What a process must not share with the child that it forks.
+// State that a process does not share with the child that it forks.
 #pragma once
 
 #include <pthread.h>

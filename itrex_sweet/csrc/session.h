@@ -1,4 +1,4 @@
-// What changes while a model is called: its threads, the memory they work in, and who may call.
+// The state that changes while a model is called: its threads, the memory they work in, and who may call.
 #pragma once
 
 #include <mutex>

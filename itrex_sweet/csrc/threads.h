@@ -160,7 +160,7 @@ class Pool {
         return std::min(size, static_cast<int>(workers_.size()) + 1);
     }
 
-    // Whether a thread could not be started since this was last asked.
+    // True if a thread could not be started since the last call.
     bool was_short_of_threads() { return std::exchange(was_short_, false); }
 
     // Runs job(team) on `size` threads, as many as `size_for` gave; returns when all have finished.

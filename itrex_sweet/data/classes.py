@@ -1,4 +1,4 @@
-"""Whether labels can be the classes of a new model, before one is trained on a typo, a date or a price."""
+"""Checks that labels can be the classes of a new model, before one is trained on a typo, a date or a price."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _refuse_variant(
 
 
 def _is_typed_for(word: str, name: str) -> bool:
-    """Whether a name is a longer word with one letter, no digit, left out, put in, changed or swapped with the next."""
+    """True if a name is a longer word with one letter, no digit, left out, put in, changed or swapped with the next."""
     if min(len(word), len(name)) < _LEAST_LETTERS:
         return False
     start = next((place for place, (one, two) in enumerate(zip(word, name, strict=False)) if one != two), None)

@@ -132,7 +132,7 @@ def _items(value: Any) -> list[Any] | None:
 
 
 def _begins_document(line: str, problem: str | None) -> bool:
-    """Whether a first line begins an array, or an object that is spread over several lines."""
+    """True if a first line begins an array, or an object that is spread over several lines."""
     stripped = line.strip()
     return problem is not None and (stripped[0] == "[" or (stripped[0] == "{" and stripped[-1] in "{[,"))
 

@@ -35,7 +35,7 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 def is_readable(path: Path) -> bool:
-    """Whether a path can be opened as a source of texts: a file, or a pipe that has a name."""
+    """True if a path can be opened as a source of texts: a file, or a pipe that has a name."""
     return path.exists() and not path.is_dir()
 
 
@@ -84,7 +84,7 @@ class _Patient(io.FileIO):
 
 
 def waits_for_texts(stream: TextIO | None) -> bool:
-    """Whether reading may wait for whoever writes, as with a pipe or a terminal and unlike a file."""
+    """True if reading may wait for whoever writes, as with a pipe or a terminal and unlike a file."""
     try:
         return not stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
     except (OSError, ValueError, AttributeError):

@@ -1,4 +1,4 @@
-"""Whether a line could be a row of a table, judged by rows that were read before."""
+"""Judges by rows that were read before if a line could be a row of the same table."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Resemblance:
             self._rows.append(cells)
 
     def is_alike(self, cells: Sequence[str], columns: int) -> bool:
-        """Whether a row could be one of these; where nothing tells, whether it has as many fields."""
+        """True if a row could be one of these; where nothing tells, whether it has as many fields."""
         return len(cells) == columns and self._tells(self._rows, cells) is not False
 
     def all_alike(self, rows: Sequence[Sequence[str]], columns: int, another: Sequence[str]) -> bool:
-        """Whether all rows could be, and some column, or their number, tells so.
+        """True if all rows could be, and some column, or their number, tells so.
 
         Args:
             rows: of cells.
@@ -42,7 +42,7 @@ class Resemblance:
 
     @staticmethod
     def _tells(known: Sequence[Sequence[str]], cells: Sequence[str]) -> bool | None:
-        """Whether a row is alike; `None` where no column tells."""
+        """True if a row is alike; `None` where no column tells."""
         telling = False
         for place, cell in enumerate(cells):
             column = [row[place] for row in known]

@@ -1,4 +1,4 @@
-"""How sources spell labels: what is a number, what is a name, and what is missing."""
+"""Spellings of labels in sources: numbers, names and missing values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from itrex_sweet.errors import InputError
 _UNNAMED = re.compile(r"LABEL_(0|[1-9][0-9]{0,17})")
 _WHOLE = re.compile(r"([+-]?[0-9]{1,300})(\.0*)?")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf(inity)?", re.IGNORECASE)
-# What spreadsheets, pandas and databases write where a value is missing, in lower case.
+# Spellings of a missing value by spreadsheets, pandas and databases, in lower case.
 _MISSING = {"", "nan", "na", "n/a", "#n/a", "<na>", "none", "null", "nat"}
 
 
@@ -68,12 +68,12 @@ def number_of(label: str) -> int | None:
 
 
 def is_unnamed(label: str) -> bool:
-    """Whether it is `LABEL_k`, which transformers writes for want of a name."""
+    """True if it is `LABEL_k`, which transformers writes for want of a name."""
     return _UNNAMED.fullmatch(label) is not None
 
 
 def is_number(label: str) -> bool:
-    """Whether it is a number, whole or not."""
+    """True if it is a number, whole or not."""
     return _NUMBER.fullmatch(label) is not None
 
 

@@ -123,7 +123,7 @@ class _Table:
         return Line(place, dict(zip(self.header, record.cells, strict=True)))
 
     def _is_quoted(self, record: Record, bare: list[str]) -> bool:
-        """Whether a TSV's record with a field that begins with a quotation mark is a quoted one.
+        """True if a TSV's record with a field that begins with a quotation mark is a quoted one.
 
         It is not where the marks do not pair up. It is where only so it has the header's number of fields, or where a
         mark inside is doubled. Where both readings are possible, a field in marks that nothing in it needs is a text
@@ -183,7 +183,7 @@ class _Table:
         return record.count
 
     def _encloses_rows(self, record: Record, alone: list[list[str]]) -> bool:
-        """Whether each line of a quoted record looks like a row; a doubled mark inside shows that it is meant as is."""
+        """True if each line of a quoted record looks like a row; a doubled mark inside shows that it is meant as is."""
         is_meant = any(QUOTE in cell for cell in record.cells)
         return not is_meant and self.rows.all_alike(alone, len(self.header), record.cells)
 

@@ -213,7 +213,7 @@ def _noticed(
 def _reference_answers(
     models: Mapping[str, SweetModelForSequenceClassification], texts: Sequence[Text], reference: Reference | None
 ) -> dict[tuple[str, ...], np.ndarray]:
-    """What the model compared with answers, by the label names of the models."""
+    """Answers of the reference model, as ids of this model's labels, matched by name."""
     if reference is None:
         return {}
     names = dict.fromkeys(model.artifact.label_names for model in models.values())

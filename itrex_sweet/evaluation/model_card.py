@@ -136,7 +136,7 @@ def _stored(policy: Policy) -> str:
 
 
 def _calibration(artifact: Artifact) -> str:
-    """What the stored policy promises, and what that rests on."""
+    """The promise of the stored policy, and what it rests on."""
     facts = artifact.calibration
     budget, against = facts.get("budget") or {}, facts.get("against")
     rows = (

@@ -1,4 +1,4 @@
-"""Whether the drop that a calibrated policy promises is kept to, on rows that had no part in making it."""
+"""Tests the drop that a calibrated policy promises, on rows that had no part in making it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OF_ROLE = {
 
 @dataclass(frozen=True)
 class PromiseCheck:
-    """What a policy promised, and what other rows say of it.
+    """The promise of a policy, and the evidence of other rows.
 
     Args:
         what: may be lost, in words.
@@ -52,7 +52,7 @@ class PromiseCheck:
 
     @property
     def kept(self) -> bool | None:
-        """Whether no more was lost; `None` where these rows are no evidence."""
+        """True if no more was lost; `None` where these rows are no evidence."""
         return None if self.lost is None else self.lost <= self.most
 
     def to_dict(self) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class Reference(ABC):
         """
 
     def to_dict(self) -> dict[str, Any]:
-        """What an artifact records of it."""
+        """The record of it in an artifact."""
         return {"name": self.name, "kind": self.kind, "sha256": self.sha256}
 
 

@@ -31,7 +31,7 @@ _HARMLESS: dict[str, tuple[tuple[Any, ...], str]] = {
 
 
 def checked_dtype_name(dtype: Any) -> str | None:
-    """What float artifacts are computed in, by one of its usual names or a dtype of torch or NumPy.
+    """Reads a dtype given by one of its usual names or as a dtype of torch or NumPy.
 
     Returns:
         `"float32"`, `"bfloat16"`, or `None` for the default, also for `"auto"`.

@@ -11,7 +11,7 @@ from itrex_sweet.modeling.loading import checked_dtype_name, refuse_other_device
 
 
 class ModuleMethods:
-    """What transformers' pipelines and users of torch ask of a model that runs on the CPU and is not trained."""
+    """Methods that pipelines of transformers and users of torch call on a model, which runs on the CPU."""
 
     computed_in: str
     input_modalities = ("text",)

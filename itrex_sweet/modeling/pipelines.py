@@ -96,7 +96,7 @@ class SweetTextClassificationPipeline(TextClassificationPipeline):
         return self.model(**model_inputs, **stopping)
 
     def postprocess(self, model_outputs: Any, function_to_apply: Any = None, **kwargs: Any) -> Any:
-        # What says why a row stopped is text, which the parent leaves as it is where it cuts batches into rows.
+        # `stopped_by` is text, which the parent class leaves as it is where it cuts batches into rows.
         why = model_outputs["stopped_by"]
         left = {
             "exit_layer": model_outputs["exit_layer"][0].item(),

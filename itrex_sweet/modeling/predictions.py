@@ -31,7 +31,7 @@ def exit_layers(artifact: Artifact, answers: Answers) -> np.ndarray:
 
 
 def checked_top_k(top_k: Any) -> int | str | None:
-    """What `predict` takes as `top_k`: `None`, `"all"` or a number of labels.
+    """Checks the `top_k` of `predict`: `None`, `"all"` or a number of labels.
 
     Raises:
         ConfigError: anything else.
@@ -82,5 +82,5 @@ def predictions_of(
 
 
 def unanswered(reason: str) -> dict[str, Any]:
-    """What stands in the place of an answer."""
+    """The entry in place of an answer."""
     return {"label": None, "score": None, "exit_layer": None, "stopped_by": None, "error": reason}

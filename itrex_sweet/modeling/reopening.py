@@ -16,7 +16,7 @@ from itrex_sweet.errors import ArtifactError
 
 @dataclass(frozen=True)
 class Origin:
-    """What a model was opened from, and how.
+    """The folder and the settings that a model was opened with.
 
     Args:
         directory: its folder, absolute.

@@ -177,7 +177,7 @@ def integers(name: str, values: np.ndarray) -> np.ndarray:
 
 
 def _mask(values: np.ndarray) -> np.ndarray:
-    """Where a mask of any numbers is 1, as booleans."""
+    """The places where a mask of any numbers is 1, as booleans."""
     if values.dtype.kind not in "biuf":
         raise InputError(f"attention_mask holds {values.dtype}; it is 1 where a token counts and 0 where not.")
     counts = values == 1

@@ -34,7 +34,7 @@ os.register_at_fork(after_in_child=_note_fork)
 
 
 def is_forked_child() -> bool:
-    """Whether this process was forked from one that had loaded this module."""
+    """True if this process was forked from one that had loaded this module."""
     return _is_child
 
 

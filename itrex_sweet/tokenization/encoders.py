@@ -130,7 +130,7 @@ class LockedEncoder(TextEncoder):
 
 
 def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
-    """How many tokens of each text remain where a pair is cut to `room` tokens: the rule of fast tokenizers."""
+    """The tokens of each text that remain where a pair is cut to `room` tokens, by the rule of fast tokenizers."""
     if first + second <= room:
         return first, second
     if not second:
@@ -144,7 +144,7 @@ def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
 
 
 def _calls_overridden(tokenizer: Any) -> bool:
-    """Whether a class outside transformers has its own way from texts to ids."""
+    """True if a class outside transformers has its own way from texts to ids."""
     names = {"__call__", "_encode_plus", "_batch_encode_plus", "encode_plus", "batch_encode_plus"}
     return any(
         names & vars(each).keys()

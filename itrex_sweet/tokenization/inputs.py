@@ -201,7 +201,7 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _held(array: np.ndarray) -> str:
-    """What an array holds that is no array of numbers."""
+    """Names the contents of an array that is no array of numbers."""
     if array.dtype.kind != "O":
         return "holds texts, and integers are needed; texts go to model.predict([text, ...])"
     others = [type(value).__name__ for value in array.flat if not isinstance(value, int)]

@@ -339,7 +339,7 @@ class SweetCallback(TrainerCallback, ExportableState):
                     logger.warning("%s: %s", prefix, sentence)
 
     def _standings_of_the_model(self, args: TrainingArguments, state: TrainerState) -> dict[str, Standing]:
-        """What was found when the model was evaluated that training ends with."""
+        """The results of the evaluation of the model that training ends with."""
         if args.load_best_model_at_end and state.best_model_checkpoint:
             step = state.best_model_checkpoint.rpartition("-")[2]
             return self._standings_at.get(int(step), {}) if step.isdigit() else {}

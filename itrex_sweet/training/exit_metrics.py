@@ -90,7 +90,7 @@ class ExitPredictions:
         return metrics
 
     def standing(self) -> Standing:
-        """How the exits compare with always giving one answer, and whether anyone leaves early."""
+        """Compares the exits with always giving one answer, and says if no row leaves early."""
         labels = torch.cat(self._labels)
         labelled = labels != IGNORED_LABEL
         labels = labels[labelled]

@@ -98,7 +98,7 @@ class LabelLoss:
 
 
 def share_of_items(labels: torch.Tensor, num_items: torch.Tensor | int | None) -> torch.Tensor | float:
-    """What a mean over a micro-batch is multiplied by, so that the losses of micro-batches add up to a mean over all.
+    """The factor of a mean over a micro-batch, so that the losses of micro-batches add up to a mean over all.
 
     Args:
         labels: (rows,) of the micro-batch.
@@ -121,7 +121,7 @@ def trainer_loss(loss: LabelLoss) -> Callable[..., torch.Tensor]:
 
 
 def takes_exit(function: Any) -> bool:
-    """Whether a loss function wants to know the exit, beside logits and labels.
+    """True if a loss function wants to know the exit, beside logits and labels.
 
     Raises:
         ConfigError: it can be called with neither.

@@ -1,4 +1,4 @@
-"""What a batch gives to a Hugging Face model: where its labels stand, its token ids, and how long its rows are."""
+"""Finds the labels, the token ids and the lengths of rows among the arguments of a Hugging Face model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def position_of_labels(model: nn.Module, base: nn.Module) -> int:
 
 
 def main_input(model: nn.Module, inputs: Mapping[str, Any]) -> torch.Tensor | None:
-    """What transformers calls a model's main input, such as token ids; `None` where it is missing."""
+    """The main input of a model, as transformers names it, such as token ids; `None` where it is missing."""
     value = inputs.get(getattr(model, "main_input_name", _TOKENS))
     return value.detach() if isinstance(value, torch.Tensor) else None
 
@@ -58,7 +58,7 @@ def checked_ids(model: nn.Module, inputs: Mapping[str, Any]) -> None:
 
 
 def embeddings_of(model: nn.Module) -> int:
-    """How many token ids a model has an embedding for."""
+    """The number of token ids that a model has an embedding for."""
     return model.get_input_embeddings().weight.shape[0]
 
 

@@ -1,4 +1,4 @@
-"""What would silently train something else, refused before training or after its first step."""
+"""Refuses, before training or after its first step, what would silently train something else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a trained model is worth anything: its exits against always giving one answer, in words. No torch."""
+"""Compares the exits of a trained model with always giving one answer, in words. No torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Standing:
-    """What one evaluation found.
+    """The result of one evaluation.
 
     Args:
         rows: labelled ones.
@@ -69,7 +69,7 @@ class Standing:
         return said
 
     def _place(self, exit_: int) -> str | None:
-        """Where an exit stands, in words; `None` if it is better than the majority class."""
+        """Compares an exit with the majority class, in words; `None` if it is better."""
         accuracy, chance = self.accuracies[exit_], 1.0 / self.labels
         above = accuracy - self.majority
         if above > self._margin(self.majority):

@@ -35,7 +35,7 @@ REFUSALS = (ArtifactError, UnsupportedModelError, ConfigError, BackendUnavailabl
 
 @dataclass(frozen=True)
 class ArtifactCase:
-    """What makes a damaged artifact.
+    """The description of a damaged artifact.
 
     Args:
         kind: a key of `KINDS`.

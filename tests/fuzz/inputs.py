@@ -135,7 +135,7 @@ class Models:
 
 
 def run_input(case: InputCase, models: Models) -> str | None:
-    """What is wrong with a call, in words; `None` if it is answered or refused as it should be."""
+    """The fault of a call, in words; `None` if it is answered or refused as it should be."""
     assert case.kind in KINDS
     outcomes = {}
     for backend in models.names(case.kind):

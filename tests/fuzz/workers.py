@@ -49,7 +49,7 @@ class Worker:
         there.close()
 
     def run(self, case: Any) -> str | None:
-        """What is wrong with a case; `None` if nothing is. The worker is of no more use after a crash or a hang."""
+        """The fault of a case; `None` if there is none. The worker is of no more use after a crash or a hang."""
         self._here.send(case)
         try:
             if not self._here.poll(self.limits.seconds):

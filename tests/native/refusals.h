@@ -1,4 +1,4 @@
-// What the engine must refuse, because it would read or write memory that is not its own: a model that fits, changed in
+// Descriptions and calls that the engine refuses, because it would read or write memory that is not its own: a model that fits, changed in
 // one place at a time, and calls with one argument wrong.
 #pragma once
 

@@ -116,7 +116,7 @@ def in_child(job: Callable[[], bool]) -> str:
 
 
 def outcome(status: int) -> str:
-    """How a process ended, in a word."""
+    """Describes the end of a process."""
     if os.WIFSIGNALED(status):
         name = signal.Signals(os.WTERMSIG(status)).name
         return "hung" if name == "SIGALRM" else name

@@ -1,4 +1,4 @@
-"""What batches hold: token ids that the model knows, and rows of recorded length."""
+"""Checks of batches: token ids that the model knows, and rows of recorded length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training says at its end of a model that is worth nothing."""
+"""Tests of the warnings at the end of training about a model that is worth nothing."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def parse_object(text: bytes, file: Path, unique_names: bool = False) -> dict[st
 
 
 def _parts(value: Any, file: Path) -> Iterable[Any]:
-    """What a value consists of; nothing for a plain one."""
+    """The parts of a value; none for a plain one."""
     if isinstance(value, str):
         if not _is_encodable(value):
             raise ArtifactError(f"{file} holds {value!r}, which is not valid Unicode; write the artifact anew.")

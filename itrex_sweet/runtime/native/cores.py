@@ -1,4 +1,4 @@
-"""How many threads to compute with: what was asked for, affinity, physical cores, and the control group's quota.
+"""The number of threads to compute with: from the request, affinity, physical cores, and the control group's quota.
 
 In this order:
 

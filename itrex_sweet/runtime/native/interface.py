@@ -18,7 +18,7 @@ READ_BEYOND = 16
 ACTIVATIONS = {"gelu": 0, "gelu_tanh": 1, "relu": 2, "tanh": 3, "silu": 4}
 
 # Pointers to numbers are addresses: of NumPy's `array.ctypes.data`, of torch's `tensor.data_ptr()`; `None` is null.
-# Whoever fills a structure keeps what it points at alive until the call has returned.
+# The code that fills a structure keeps the arrays that it points at alive until the call has returned.
 
 
 class CFloats(Structure):
