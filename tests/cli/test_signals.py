@@ -47,7 +47,8 @@ def test_quantize_leaves_neither_processes_nor_folders(prepared, tmp_path, numbe
     err = process.communicate(timeout=30)[1]
     assert process.returncode == status
     assert eventually(lambda: not marked(mark), 2), marked(mark)
-    assert eventually(lambda: not list(temporary.iterdir()), 2), list(temporary.iterdir())
+    # torch 2.8 makes an empty folder of its own when it is imported, which SIGKILL leaves.
+    assert eventually(lambda: not list(temporary.glob("itrex-sweet-*")), 2), list(temporary.iterdir())
     assert not (tmp_path / "int8").exists()
     assert "Traceback" not in err
     assert (prepared / "float" / "model.safetensors").is_file()
