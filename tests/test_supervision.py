@@ -13,7 +13,10 @@ from itrex_sweet import supervision
 from itrex_sweet.supervision import output_lines, supervised, working_folder
 from tests.processes import MARK, eventually, marked
 
-pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="processes are counted in /proc")
+pytestmark = [
+    pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="processes are counted in /proc"),
+    pytest.mark.usefixtures("default_signals"),
+]
 
 # A worker with a child of its own, in a session of its own, that heeds nothing but SIGKILL.
 STUBBORN = """

@@ -321,6 +321,7 @@ def test_a_process_answers_each_line_of_a_pipe_and_ends_with_it(artifact):
         assert process.wait(60) == 0 and process.stdout.read() == ""
 
 
+@pytest.mark.usefixtures("default_signals")
 def test_an_interrupted_process_ends_quietly(artifact):
     with started(artifact) as process:
         process.stdin.write("the room was good\n")

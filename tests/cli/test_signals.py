@@ -14,6 +14,8 @@ from itrex_sweet import cli
 from tests.processes import MARK, eventually, marked
 from tests.tiny_artifacts import WORDS, tiny_artifact, tiny_tokenizer
 
+pytestmark = pytest.mark.usefixtures("default_signals")
+
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
