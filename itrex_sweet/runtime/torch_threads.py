@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from itrex_sweet.runtime.fork_gate import no_fork_meanwhile
 from itrex_sweet.runtime.native.cores import checked_threads
 from itrex_sweet.runtime.shutdown import pause_at_exit
 
@@ -69,12 +70,12 @@ def computing_with(threads: int | None) -> Iterator[None]:
 
 
 def on_own_threads(method: Method) -> Method:
-    """Makes a method compute with the threads in the `asked_threads` of its object."""
+    """Makes a method compute with the threads in the `asked_threads` of its object, and forks of others wait for it."""
 
     @functools.wraps(method)
     def run(self: Any, *arguments: Any, **named: Any) -> Any:
         pause_at_exit()
-        with computing_with(self.asked_threads):
+        with no_fork_meanwhile(), computing_with(self.asked_threads):
             return method(self, *arguments, **named)
 
     return run  # type: ignore[return-value]

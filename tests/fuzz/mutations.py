@@ -36,7 +36,10 @@ Mutation = Callable[[Random, Path], str]
 
 
 def json_field(rng: Random, directory: Path) -> str:
-    path = rng.choice(sorted(directory.rglob("*.json")))
+    paths = sorted(path for path in directory.rglob("*.json") if path.is_file())  # no device, which may have no end
+    if not paths:
+        return "nothing"
+    path = rng.choice(paths)
     contents = _parsed(path)
     container, key, where = _place(rng, contents)
     if container is None:

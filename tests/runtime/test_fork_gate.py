@@ -1,0 +1,71 @@
+"""A fork takes place between the calls of other threads, and never waits for its own."""
+
+import os
+import threading
+import time
+
+import pytest
+
+from itrex_sweet.runtime import fork_gate
+from itrex_sweet.runtime.fork_gate import no_fork_meanwhile
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+
+
+def status_of(child):
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def forked(job):
+    """The exit status of a child that does the job: 0 if it is true."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = int(not job())
+        finally:
+            os._exit(status)
+    return status_of(child)
+
+
+def test_a_fork_waits_for_the_call_of_another_thread():
+    inside, left = threading.Event(), threading.Event()
+
+    def compute():
+        with no_fork_meanwhile():
+            inside.set()
+            time.sleep(0.3)
+            left.set()
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    assert inside.wait(10)
+    assert forked(left.is_set) == 0
+    thread.join()
+
+
+def test_a_fork_inside_a_call_waits_for_nobody_and_the_child_may_call_again():
+    def call_again():
+        with no_fork_meanwhile():
+            return fork_gate._gate._running == 3
+
+    with no_fork_meanwhile(), no_fork_meanwhile():
+        assert forked(call_again) == 0
+    assert fork_gate._gate._running == 0 and forked(lambda: fork_gate._gate._running == 0) == 0
+
+
+def test_a_fork_does_not_wait_for_ever(monkeypatch):
+    monkeypatch.setattr(fork_gate, "_LONGEST_WAIT", 0.1)
+    inside, leave = threading.Event(), threading.Event()
+
+    def compute():
+        with no_fork_meanwhile():
+            inside.set()
+            leave.wait(30)
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    assert inside.wait(10)
+    assert forked(lambda: True) == 0
+    leave.set()
+    thread.join()
