@@ -29,8 +29,8 @@ using Duration = Clock::duration;
 // A counter that threads wait for to advance.
 //
 // A waiting thread spins at first, for a limited time, and then sleeps: the thread that it waits for may need its core.
-// Each time that spinning did not suffice, it spins half as long the next time, and twice as long each time that it did;
-// now and then it tries the full time again.
+// Each time that spinning did not suffice, it spins half as long the next time, and twice as long each time that it did.
+// Now and then it tries the full time again, and returns to it if that suffices: a shorter one may never do.
 class EventCount {
    public:
     explicit EventCount(std::chrono::nanoseconds most) : most_spin_(most.count()), spin_(most.count()) {}
@@ -67,7 +67,7 @@ class EventCount {
         const auto until = Clock::now() + std::chrono::nanoseconds(in_full ? most_spin_ : usual);
         do {
             if (has_passed(seen)) {
-                spin_.store(std::min(2 * usual, most_spin_), std::memory_order_relaxed);
+                spin_.store(in_full ? most_spin_ : std::min(2 * usual, most_spin_), std::memory_order_relaxed);
                 return true;
             }
         } while (Clock::now() < until);
