@@ -66,6 +66,7 @@ def load_tokenizer(files: Mapping[str, bytes], config: Mapping[str, Any], direct
             _point_elsewhere(tokenizer, folder, directory)
         for text, pair in _TRIALS:
             tokenizer(text, pair, add_special_tokens=True, verbose=False)
+        list(tokenizer.all_special_ids)  # recurses without end for an unknown token outside the vocabulary
     except BaseException as error:  # a panic of the tokenizers library is no Exception
         if isinstance(error, (KeyboardInterrupt, SystemExit, ArtifactError)):
             raise
