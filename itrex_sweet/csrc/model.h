@@ -123,8 +123,8 @@ class sweet_model {
 
    private:
     // Multiply-adds that a thread must have to do before it pays to have it: some 20 microseconds of 8-bit products, about
-    // what it takes to wake a thread (`benchmarks/threads.py`).
-    static constexpr int64_t kLeastWork = int64_t{1} << 20;
+    // what it takes to wake a thread; a quarter of it if all threads still spin (`benchmarks/threads.py`).
+    static constexpr int64_t kLeastWork = int64_t{1} << 20, kAwakeShare = 4;
 
     int32_t outputs() const { return heads_.back().classifier.out; }
     int32_t last_exit() const { return static_cast<int32_t>(exits_.size()) - 1; }
@@ -278,14 +278,20 @@ class sweet_model {
         return texts.count * of_text + 2 * texts.tokens() * hidden_ * heads_count_;
     }
 
+    // Threads that have enough to do, from 1.
+    int threads_for(const Pool& pool, int64_t work) const {
+        if (least_work_ == 0) return threads_;
+        const int64_t least = pool.is_awake(threads_) ? std::max<int64_t>(least_work_ / kAwakeShare, 1) : least_work_;
+        return static_cast<int>(std::clamp<int64_t>(work / least, 1, threads_));
+    }
+
     // As many threads as have enough to do. Texts are cut among them, each part with a workspace of its own, so that none
     // waits for another; or, where they are too few, all threads are one team on all of them. Memory is reserved before
     // threads run, where failing is safe, and as much where the pool gives fewer threads than are wanted.
     template <class Reserve, class Job>
     void in_parts(Session& session, const Texts& texts, int64_t least_texts, int64_t work, Reserve reserve, Job job) const {
         if (texts.count == 0) return;
-        const int64_t enough = least_work_ == 0 ? threads_ : std::clamp<int64_t>(work / least_work_, 1, threads_);
-        const int threads = static_cast<int>(enough), running = session.pool.size_for(threads);
+        const int threads = threads_for(session.pool, work), running = session.pool.size_for(threads);
         if (threads == 1 || texts.count < least_texts * threads || texts.tokens() < 16 * threads) {
             reserve(session.work[0], texts, threads);
             session.pool.run(running, [&](const Team& team) { job(session.work[0], texts, team); });

@@ -13,9 +13,12 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
+
+#include "placement.h"
 
 inline void pause_processor() {
 #if defined(__x86_64__)
@@ -44,6 +47,8 @@ class EventCount {
         { const std::lock_guard<std::mutex> guard(mutex_); }
         advanced_.notify_all();
     }
+
+    bool has_sleeper() const { return asleep_.load(std::memory_order_relaxed) > 0; }
 
     // Returns once the value is not `seen` any more, and how long it slept for that.
     Duration wait(uint32_t seen) {
@@ -92,9 +97,9 @@ class EventCount {
     std::condition_variable advanced_;
 };
 
-// Threads of a team are seldom further apart than this; a worker waits as long for the next piece of work as the program
-// may take between two calls.
-constexpr std::chrono::microseconds kSpinForTeam{50}, kSpinForWork{200};
+// A worker takes up to 100 microseconds to wake on an idle core of a virtual machine, and the threads of a team wait for it.
+// A worker waits for the next piece of work as long as a program may take between two calls.
+constexpr std::chrono::microseconds kSpinForTeam{200}, kSpinForWork{200};
 
 class Barrier {
    public:
@@ -160,6 +165,15 @@ class Pool {
         return std::min(size, static_cast<int>(workers_.size()) + 1);
     }
 
+    // True if `size` threads are there and none of them sleeps: to run a job on them costs little more than a barrier.
+    bool is_awake(int size) const {
+        if (size > static_cast<int>(workers_.size()) + 1 || alone_for_ > 0) return false;
+        for (int index = 1; index < size; ++index) {
+            if (workers_[static_cast<size_t>(index - 1)]->rounds.has_sleeper()) return false;
+        }
+        return true;
+    }
+
     // True if a thread could not be started since the last call.
     bool was_short_of_threads() { return std::exchange(was_short_, false); }
 
@@ -170,10 +184,16 @@ class Pool {
         Duration slept{};
         const uint32_t round = done_.value();
         running_.store(size - 1, std::memory_order_relaxed);
+        std::optional<Placement> placement;  // if somebody sleeps
         for (int index = 1; index < size; ++index) {
             Worker& worker = *workers_[static_cast<size_t>(index - 1)];
             worker.job = &job;
             worker.team = Team{index, size, &barrier_, nullptr};
+            worker.placement = nullptr;
+            if (worker.rounds.has_sleeper()) {
+                if (!placement) placement.emplace();
+                if (placement->restrict(worker.thread.native_handle(), worker.processor)) worker.placement = &*placement;
+            }
             worker.rounds.advance();
         }
         job(Team{0, size, &barrier_, &slept});
@@ -183,11 +203,14 @@ class Pool {
 
    private:
     static constexpr int kMostAlone = 64;  // pieces of work
+    static constexpr std::chrono::microseconds kWakes{300};
 
     struct Worker {
         EventCount rounds{kSpinForWork};
         const std::function<void(const Team&)>* job = nullptr;  // null: to end
         Team team{};
+        const Placement* placement = nullptr;  // that the worker wakes under
+        std::atomic<int> processor{-1};        // that it ran on last
         std::thread thread;
     };
 
@@ -214,16 +237,20 @@ class Pool {
         for (uint32_t seen = 0;; ++seen) {
             worker.rounds.wait(seen);
             if (worker.job == nullptr) return;
+            if (worker.placement != nullptr) worker.placement->release();
+            worker.processor.store(sched_getcpu(), std::memory_order_relaxed);
             (*worker.job)(worker.team);
             if (running_.fetch_sub(1, std::memory_order_acq_rel) == 1) done_.advance();
         }
     }
 
-    // A caller that slept for most of its time had workers without a core, because other programs or threads have them: the
-    // next pieces of work run without workers, more of them each time that it happens again.
+    // A caller that slept for most of its time, and longer than a sleeping worker takes to wake, had workers without a core,
+    // because other programs or threads have them: the next pieces of work run without workers, more of them each time that
+    // it happens again.
     void judge(Duration slept, Duration all) {
-        alone_ = 2 * slept > all ? std::clamp(2 * alone_, 1, kMostAlone) : alone_ / 2;
-        alone_for_ = 2 * slept > all ? alone_ : 0;
+        const bool lacks_cores = slept > kWakes && 2 * slept > all;
+        alone_ = lacks_cores ? std::clamp(2 * alone_, 1, kMostAlone) : alone_ / 2;
+        alone_for_ = lacks_cores ? alone_ : 0;
     }
 
     const int threads_;
