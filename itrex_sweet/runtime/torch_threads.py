@@ -69,13 +69,20 @@ def computing_with(threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def torch_call(threads: int | None = None) -> Iterator[None]:
+    """Lets the block compute as `computing_with` does, while no other thread forks and the interpreter does not end."""
+    pause_at_exit()
+    with no_fork_meanwhile(), computing_with(threads):
+        yield
+
+
 def on_own_threads(method: Method) -> Method:
-    """Makes a method compute with the threads in the `asked_threads` of its object, and forks of others wait for it."""
+    """Makes a method a `torch_call` with the threads in the `asked_threads` of its object."""
 
     @functools.wraps(method)
     def run(self: Any, *arguments: Any, **named: Any) -> Any:
-        pause_at_exit()
-        with no_fork_meanwhile(), computing_with(self.asked_threads):
+        with torch_call(self.asked_threads):
             return method(self, *arguments, **named)
 
     return run  # type: ignore[return-value]

@@ -70,8 +70,8 @@ def forks(count: int, folder: Path, backend: str) -> Counter[str]:
         while not stop.is_set():
             model_in(folder, backend).executor.run(rows)
 
-    # Torch's own locks are its own affair: for it, only what this package does is tried, a fork between two calls.
-    load = [compute, compute, make_and_free] if backend == "native" else []
+    # Models are made by torch and by the tokenizer, whose locks are their own affair: with torch, none is made meanwhile.
+    load = [compute, compute, make_and_free] if backend == "native" else [compute, compute]
     threads = [threading.Thread(target=one) for one in load]
     for thread in threads:
         thread.start()

@@ -31,7 +31,7 @@ from itrex_sweet.runtime.encoder import (
 )
 from itrex_sweet.runtime.native.cores import checked_threads
 from itrex_sweet.runtime.ragged import TokenBatch, cumulative, groups_of_equal_length, token_index
-from itrex_sweet.runtime.torch_threads import computing_with, on_own_threads
+from itrex_sweet.runtime.torch_threads import computing_with, on_own_threads, torch_call
 from itrex_sweet.runtime.weights import load_encoder
 
 
@@ -54,7 +54,9 @@ class PackedHidden:
 
     def select(self, rows: np.ndarray) -> PackedHidden:
         tokens, cu_seqlens = token_index(self.cu_seqlens, rows)
-        return PackedHidden(self.states[torch.from_numpy(tokens)], cu_seqlens, self.position_ids[tokens])
+        with torch_call():
+            states = self.states[torch.from_numpy(tokens)]
+        return PackedHidden(states, cu_seqlens, self.position_ids[tokens])
 
     def with_states(self, states: torch.Tensor) -> PackedHidden:
         """The same rows further on."""
@@ -86,10 +88,10 @@ class TorchBackend(EncoderBackend):
 
     def __init__(self, artifact: Artifact, encoder: Encoder | None = None, threads: int | None = None):
         self.asked_threads = None if threads is None else checked_threads(threads)
-        self.encoder = encoder or load_encoder(artifact)
-        super().__init__(artifact, self.encoder)
-        self._activation = ACT2FN[self.encoder.activation]
-        with computing_with(self.asked_threads):
+        with torch_call(self.asked_threads):
+            self.encoder = encoder or load_encoder(artifact)
+            super().__init__(artifact, self.encoder)
+            self._activation = ACT2FN[self.encoder.activation]
             self._fused = [_stack(layer.query, layer.key, layer.value) for layer in self.encoder.layers]
             self._probed = {exit_ - 1: _unformed(self.encoder.layers[exit_ - 1]) for exit_ in artifact.exits}
 
