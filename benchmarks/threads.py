@@ -1,10 +1,11 @@
 """When a second thread pays: times of the native engine on one thread and on a team, for calls of several sizes.
 
-    python benchmarks/threads.py [--artifact DIR] [--threads 2]
+    python benchmarks/threads.py [--artifact DIR] [--threads 2] [--pause 2]
 
 Prints one line per call: rows, tokens of each, and milliseconds on one thread, on a team used for every call, and
 as the engine chooses. The engine's rule is `kLeastWork` in `csrc/model.h`; run this on an idle machine to check it, and
-beside a program that keeps a core busy to see what a team costs then.
+beside a program that keeps a core busy to see what a team costs then. With `--pause` the caller sleeps before a call,
+as a server does that waits for a request: the team's threads sleep too, and have to wake (`csrc/placement.h`).
 """
 
 from __future__ import annotations
@@ -36,13 +37,14 @@ def main() -> None:
     parser.add_argument("--artifact", type=Path, help="(default: random weights of MiniLM's layers, in float32)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=60)
+    parser.add_argument("--pause", type=float, default=0.0, help="milliseconds of sleep before each call")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         artifact = open_artifact(options.artifact) if options.artifact else random_artifact(Path(folder))
-        compare(artifact, options.threads, options.repeats)
+        compare(artifact, options.threads, options.repeats, options.pause)
 
 
-def compare(artifact: Artifact, threads: int, repeats: int) -> None:
+def compare(artifact: Artifact, threads: int, repeats: int, pause: float) -> None:
     """One line per call, `embed` to the last layer before the first exit and its probe."""
     backends = {
         "one": NativeBackend(artifact, threads=1),
@@ -58,7 +60,8 @@ def compare(artifact: Artifact, threads: int, repeats: int) -> None:
         embed, probe = ({name: [] for name in backends} for _ in range(2))
         for _ in range(repeats):
             for name, backend in backends.items():
-                for _ in range(3):  # the last alone is timed: threads that sleep are another matter
+                for _ in range(3):  # the last alone is timed: without a pause, the first wakes the threads
+                    time.sleep(pause / 1000)
                     start = time.perf_counter()
                     hidden = backend.embed(batch)
                     between = time.perf_counter()
