@@ -36,7 +36,7 @@ Mutation = Callable[[Random, Path], str]
 
 
 def json_field(rng: Random, directory: Path) -> str:
-    paths = sorted(path for path in directory.rglob("*.json") if path.is_file())  # no device, which may have no end
+    paths = _json_files(directory)
     if not paths:
         return "nothing"
     path = rng.choice(paths)
@@ -59,7 +59,10 @@ def json_field(rng: Random, directory: Path) -> str:
 
 
 def added_field(rng: Random, directory: Path) -> str:
-    path = rng.choice(sorted(directory.rglob("*config.json")))
+    paths = _json_files(directory, "*config.json")
+    if not paths:
+        return "nothing"
+    path = rng.choice(paths)
     contents = _parsed(path)
     name = rng.choice(list(ADDED_FIELDS))
     if not isinstance(contents, dict):
@@ -70,7 +73,10 @@ def added_field(rng: Random, directory: Path) -> str:
 
 
 def json_text(rng: Random, directory: Path) -> str:
-    path = rng.choice(sorted(directory.rglob("*.json")))
+    paths = _json_files(directory)
+    if not paths:
+        return "nothing"
+    path = rng.choice(paths)
     depth = rng.choice((40, 500, 10_000))
     text = rng.choice(
         (b'{"a":' * depth + b"1" + b"}" * depth, b"\xff\xfe{}", b"[1]", b"null", b"{", b"", b"1e999", b'"x"')
@@ -270,6 +276,11 @@ def mutate(seed: int, directory: Path) -> str:
 
 def _files(directory: Path) -> list[Path]:
     return sorted(path for path in directory.rglob("*") if path.is_file() and path.stat().st_size < 1 << 24)
+
+
+def _json_files(directory: Path, pattern: str = "*.json") -> list[Path]:
+    """Without pipes and devices: reading one has no end, and neither has writing."""
+    return sorted(path for path in directory.rglob(pattern) if path.is_file())
 
 
 def _weights(directory: Path) -> list[Path]:
