@@ -221,6 +221,32 @@ def test_masks_and_labels_of_every_kind(model):
     assert torch.isnan(model(IDS, labels=[-100, -100]).loss)  # as in torch: no row has a label
 
 
+def in_every_layout(values):
+    """Arrays with the same numbers: other strides, byte order and rights to write."""
+    array = np.array(values)
+    padded = np.zeros([2 * size for size in array.shape], array.dtype)
+    padded[tuple(slice(None, None, 2) for _ in array.shape)] = array
+    fixed = array.copy()
+    fixed.flags.writeable = False
+    return [
+        *(np.flip(np.flip(array, axis).copy(), axis) for axis in range(array.ndim)),
+        padded[tuple(slice(None, None, 2) for _ in array.shape)],
+        *(fixed, array.astype(">i4"), np.asfortranarray(array)),
+    ]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("rows", [1, 2])
+def test_arrays_of_every_layout(model, rows):
+    ids, mask, types, labels = IDS[:rows], [[1, 1, 1]] * rows, [[0, 1, 1]] * rows, [2] * rows
+    expected = model(ids, mask, types, labels)
+    for arrays in zip(*map(in_every_layout, (ids, mask, types)), strict=False):
+        for label_array in in_every_layout(labels):
+            output = model(*arrays, label_array)
+            torch.testing.assert_close(output.logits, expected.logits)
+            torch.testing.assert_close(output.loss, expected.loss)
+
+
 numbers = st.integers(-3, 100) | st.floats() | st.none() | st.booleans() | st.text(max_size=2) | st.integers()
 nested = st.recursive(numbers, lambda inner: st.lists(inner, max_size=4), max_leaves=12)
 

@@ -162,18 +162,16 @@ def groups_of_equal_length(cu_seqlens: np.ndarray) -> list[np.ndarray]:
 
 
 def integers(name: str, values: np.ndarray) -> np.ndarray:
-    """The same numbers as int64.
+    """A copy of the numbers as int64, whatever the byte order and the strides of theirs, which torch may not read.
 
     Raises:
         InputError: floats, booleans or anything else that is no integer, or one beyond 64 bits.
     """
-    if values.dtype == np.int64:
-        return values
     if values.dtype.kind == "u" and values.size and values.max() > np.iinfo(np.int64).max:
         raise InputError(f"{name} holds {values.max()}, more than 64 bits with a sign.")
     if values.dtype.kind not in "iu":
         raise InputError(f"{name} holds {values.dtype}, and integers are needed.")
-    return values.astype(np.int64)
+    return values.astype(np.int64, order="C")
 
 
 def _mask(values: np.ndarray) -> np.ndarray:
