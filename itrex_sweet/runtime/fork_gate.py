@@ -1,17 +1,21 @@
 """Lets a fork wait until no other thread computes with torch.
 
-Torch and oneDNN hold locks while they compute. One that another thread holds at the moment of a fork stays locked in
-the child, which has no such thread, and the next call of the child would wait for ever.
+Torch, oneDNN and MKL hold locks while they compute, and MKL while a thread that has computed ends. One that another
+thread holds at the moment of a fork stays locked in the child, which has no such thread, and the next call of the child
+would wait for ever.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_LONGEST_WAIT = 10.0  # seconds; a longer call is not waited for, so that a fork never hangs
+# Seconds, for calls and for threads that end; longer ones are not waited for, so that a fork never hangs.
+_LONGEST_CALL, _LONGEST_END = 10.0, 1.0
+_MOST_CALLERS = 1000  # threads that are remembered before those that have ended are forgotten
 
 
 class _ForkGate:
@@ -21,6 +25,7 @@ class _ForkGate:
         self._idle = threading.Condition()
         self._own = own
         self._running = running
+        self._callers: dict[int, threading.Thread] = {}  # that have computed, by native id
 
     @property
     def own_calls(self) -> int:
@@ -30,6 +35,9 @@ class _ForkGate:
     def enter(self) -> None:
         with self._idle:
             self._running += 1
+            self._callers[threading.get_native_id()] = threading.current_thread()
+            if len(self._callers) > _MOST_CALLERS:
+                self._callers = {id_: thread for id_, thread in self._callers.items() if _exists(id_)}
         self._own.calls = self.own_calls + 1
 
     def leave(self) -> None:
@@ -39,9 +47,22 @@ class _ForkGate:
             self._idle.notify_all()
 
     def close(self) -> None:
-        """Waits for the calls of other threads, and lets none begin."""
+        """Waits for the calls of other threads and for the end of those that are ending, and lets no call begin."""
         self._idle.acquire()
-        self._idle.wait_for(lambda: self._running <= self.own_calls, _LONGEST_WAIT)
+        self._idle.wait_for(lambda: self._running <= self.own_calls, _LONGEST_CALL)
+        self._wait_for_the_ending()
+
+    def _wait_for_the_ending(self) -> None:
+        """Returns when the threads that Python has forgotten have left the process too, a little later."""
+        until = time.monotonic() + _LONGEST_END
+        while True:
+            time.sleep(0)  # the interpreter does not switch to another thread soon after it
+            ended = [id_ for id_, thread in self._callers.items() if not thread.is_alive()]
+            if not any(map(_exists, ended)) or time.monotonic() > until:
+                for id_ in ended:
+                    del self._callers[id_]
+                return
+            time.sleep(0.0005)
 
     def open(self) -> None:
         """Lets calls begin again."""
@@ -50,6 +71,11 @@ class _ForkGate:
     def renewed(self) -> _ForkGate:
         """A gate for the child, in which this thread is the only one."""
         return _ForkGate(self._own, self.own_calls)
+
+
+def _exists(thread: int) -> bool:
+    """True if the process has a thread with this native id, on Linux."""
+    return os.path.exists(f"/proc/self/task/{thread}")
 
 
 _gate = _ForkGate(threading.local())

@@ -55,7 +55,7 @@ def test_a_fork_inside_a_call_waits_for_nobody_and_the_child_may_call_again():
 
 
 def test_a_fork_does_not_wait_for_ever(monkeypatch):
-    monkeypatch.setattr(fork_gate, "_LONGEST_WAIT", 0.1)
+    monkeypatch.setattr(fork_gate, "_LONGEST_CALL", 0.1)
     inside, leave = threading.Event(), threading.Event()
 
     def compute():
@@ -69,3 +69,44 @@ def test_a_fork_does_not_wait_for_ever(monkeypatch):
     assert forked(lambda: True) == 0
     leave.set()
     thread.join()
+
+
+@pytest.fixture
+def ended_thread():
+    """The native id of a thread that has computed, and has ended for Python."""
+    ids = []
+
+    def compute():
+        with no_fork_meanwhile():
+            ids.append(threading.get_native_id())
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    thread.join()
+    return ids[0]
+
+
+def test_a_fork_waits_until_an_ended_thread_has_left_the_process(monkeypatch, ended_thread):
+    asked = []
+
+    def exists(thread):  # Python forgets a thread before its C++ destructors run
+        if thread == ended_thread:
+            asked.append(thread)
+        return thread == ended_thread and len(asked) < 5
+
+    monkeypatch.setattr(fork_gate, "_exists", exists)
+    assert forked(lambda: len(asked) == 5) == 0
+    assert forked(lambda: len(asked) == 5) == 0  # it is not waited for again
+
+
+def test_a_fork_does_not_wait_for_ever_for_a_thread_that_ends(monkeypatch, ended_thread):
+    monkeypatch.setattr(fork_gate, "_exists", lambda thread: True)
+    monkeypatch.setattr(fork_gate, "_LONGEST_END", 0.1)
+    start = time.monotonic()
+    assert forked(lambda: True) == 0 and time.monotonic() - start < 10
+
+
+def test_threads_that_have_left_are_forgotten(monkeypatch, ended_thread):
+    monkeypatch.setattr(fork_gate, "_MOST_CALLERS", 1)
+    with no_fork_meanwhile():
+        assert list(fork_gate._gate._callers) == [threading.get_native_id()]
