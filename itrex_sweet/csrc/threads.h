@@ -189,10 +189,11 @@ class Pool {
             Worker& worker = *workers_[static_cast<size_t>(index - 1)];
             worker.job = &job;
             worker.team = Team{index, size, &barrier_, nullptr};
-            worker.placement = nullptr;
+            worker.is_restricted = false;
             if (worker.rounds.has_sleeper()) {
                 if (!placement) placement.emplace();
-                if (placement->restrict(worker.thread.native_handle(), worker.processor)) worker.placement = &*placement;
+                worker.is_restricted =
+                    placement->restrict(worker.thread.native_handle(), worker.last_processor, worker.affinity);
             }
             worker.rounds.advance();
         }
@@ -209,8 +210,9 @@ class Pool {
         EventCount rounds{kSpinForWork};
         const std::function<void(const Team&)>* job = nullptr;  // null: to end
         Team team{};
-        const Placement* placement = nullptr;  // that the worker wakes under
-        std::atomic<int> processor{-1};        // that it ran on last
+        std::atomic<int> last_processor{-1};
+        bool is_restricted = false;  // to processors that its team does not use, as long as it wakes
+        cpu_set_t affinity;          // before that
         std::thread thread;
     };
 
@@ -237,8 +239,8 @@ class Pool {
         for (uint32_t seen = 0;; ++seen) {
             worker.rounds.wait(seen);
             if (worker.job == nullptr) return;
-            if (worker.placement != nullptr) worker.placement->release();
-            worker.processor.store(sched_getcpu(), std::memory_order_relaxed);
+            if (worker.is_restricted) pthread_setaffinity_np(pthread_self(), sizeof worker.affinity, &worker.affinity);
+            worker.last_processor.store(sched_getcpu(), std::memory_order_relaxed);
             (*worker.job)(worker.team);
             if (running_.fetch_sub(1, std::memory_order_acq_rel) == 1) done_.advance();
         }

@@ -12,6 +12,7 @@ import resource
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,31 @@ def test_threads_that_cannot_be_started_are_done_without(folder, tmp_path):
 
     assert processes.in_child(job) == "well"
     assert log.read_text().count("did not start as many threads") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="affinities are those of Linux")
+@pytest.mark.parametrize("pinned", [False, True])
+def test_workers_that_wake_may_run_where_they_might_before(folder, pinned):
+    def threads() -> set[int]:
+        return {int(path.name) for path in Path("/proc/self/task").iterdir()}
+
+    def job() -> bool:
+        model, alone = processes.model_in(folder, "native"), threads()
+        batch = model.read(["good phone", "bad soup"])
+        model.backend.answer(batch, model.policy)
+        (worker,) = threads() - alone
+        allowed = os.sched_getaffinity(worker)
+        if pinned:
+            allowed = {max(allowed)}
+            os.sched_setaffinity(worker, allowed)
+        for _ in range(20):
+            time.sleep(0.005)  # the worker sleeps
+            model.backend.answer(batch, model.policy)
+            if os.sched_getaffinity(worker) != allowed:
+                return False
+        return True
+
+    assert processes.in_child(job) == "well"
 
 
 @pytest.mark.parametrize("threads", [0, -1, True, 2.5, "2", 100_000])
