@@ -14,7 +14,7 @@ from itrex_sweet.errors import ConfigError
 
 CUT_FIRST = "cut_first"
 BALANCED = "balanced"
-MODES = ("sweet", "paper", "joint")
+MODES = ("sweet", "paper", "joint", "decoupled")
 CRITERIA = ("max_probability", "entropy", "margin", "patience", "patience_and_confidence", "learned")
 
 DEFAULT_THRESHOLD = 0.9
@@ -69,7 +69,8 @@ class SweetConfig:
         mode: `"sweet"` cuts the gradient between segments, so that each layer is updated only by the next
             exit (SWEET, arXiv 2306.02307, section 4); `"paper"` does so as the paper's code did, with one
             pooler and one relative-position table shared by all exits; `"joint"` is the paper's Early-Exit
-            baseline, plain summed losses.
+            baseline, plain summed losses; `"decoupled"` gives every exit but the last a private copy of its last
+            layer, and no exit's gradient reaches the model's own layers.
         gradient_scale: share in [0, 1] of the gradient that passes from a segment to the one before it; one for all
             cuts, or one each, first to last. 0 is SWEET; 1 would be joint training, for which there is
             `mode="joint"`. `"cut_first"` is 0 at the first cut and 1 at all others: the first segment learns from
@@ -141,6 +142,11 @@ class SweetConfig:
     def shares_pooler(self) -> bool:
         """Whether every exit reads through the model's own pooler, as in the paper's code."""
         return self.mode == "paper"
+
+    @property
+    def has_private_layers(self) -> bool:
+        """Whether every exit but the last answers through a copy of its last layer that is its own."""
+        return self.mode == "decoupled"
 
     def resolved(self, num_layers: int) -> SweetConfig:
         """The same settings with exits checked against, or chosen for, a depth in layers."""
