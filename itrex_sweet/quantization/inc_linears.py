@@ -23,11 +23,18 @@ _SAME_INPUT = (("query_key_value",), ("query", "key", "value"), ("attention_outp
 _TOKENS_PER_BATCH = 1024  # bounds the memory for the inputs of all layers at once
 
 
-def layers_by_input(family: Family, depth: int) -> list[tuple[str, ...]]:
-    """Paths, from the classification model, of the linear layers that are quantized; those of one input together."""
+def layers_by_input(family: Family, depth: int, private: Sequence[int] = ()) -> list[tuple[str, ...]]:
+    """Paths, from the classification model, of the linear layers that are quantized; those of one input together.
+
+    Args:
+        depth: of the model.
+        private: exits that have layers of their own.
+    """
+    layers = [f"{family.layers_path}.{index}" for index in range(depth)]
+    layers += [family.private_layer_path(exit_) for exit_ in private]
     return [
-        tuple(f"{family.layers_path}.{index}.{family.layer[name]}" for name in names)
-        for index in range(depth)
+        tuple(f"{path}.{family.layer[name]}" for name in names)
+        for path in layers
         for names in _SAME_INPUT
         if names[0] in family.layer
     ]
