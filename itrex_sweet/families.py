@@ -13,6 +13,7 @@ from typing import Any
 from itrex_sweet.errors import UnsupportedModelError
 
 EXIT_HEADS = "sweet_exits"  # the submodule of the classification model that holds the exit heads, by exit
+PRIVATE_LAYER = "layer"  # below an exit there
 
 ALBERT_REASON = (
     "ALBERT uses the same weights in every layer, so there is nothing for SWEET to separate: a layer cannot belong "
@@ -81,7 +82,7 @@ class Family:
 
     def private_layer_path(self, exit_: int) -> str:
         """Path, from the model, of an exit's own copy of its last layer; below it, tensors go by `layer`."""
-        return f"{EXIT_HEADS}.{exit_}.layer"
+        return f"{EXIT_HEADS}.{exit_}.{PRIVATE_LAYER}"
 
     def certainty_path(self, exit_: int) -> str:
         """Path, from the model, of the linear layer that says how likely an exit before the last is right."""
@@ -105,6 +106,12 @@ class Family:
 def _first_set(config: Any, keys: tuple[str, ...]) -> float:
     values = (getattr(config, key, None) for key in keys)
     return next((float(value) for value in values if value is not None), 0.0)
+
+
+def is_of_private_layer(path: str) -> bool:
+    """True of a tensor or module in an exit's private layer."""
+    parts = path.split(".")
+    return len(parts) > 3 and parts[0] == EXIT_HEADS and parts[2] == PRIVATE_LAYER
 
 
 _BERT_LAYER = {

@@ -160,18 +160,25 @@ def bert(tmp_path_factory):
 # ---------------------------------------------------------------------------------------------------- same answers
 
 
+PRIVATE = ("bert", "distilbert", "deberta-v2-conv")  # with private layers
+
+
 @pytest.mark.parametrize("format_", FORMATS)
-@pytest.mark.parametrize("family", FAMILY_CONFIGS)
-def test_a_chain_of_files_answers_as_the_executor(tmp_path, family, format_):
-    artifact = parting(tiny_artifact(tmp_path / "artifact", family))
+@pytest.mark.parametrize(
+    ("family", "mode"), [*((name, "sweet") for name in FAMILY_CONFIGS), *((name, "decoupled") for name in PRIVATE)]
+)
+def test_a_chain_of_files_answers_as_the_executor(tmp_path, family, mode, format_):
+    artifact = parting(tiny_artifact(tmp_path / "artifact", family, mode=mode))
     export_subgraphs(artifact, tmp_path / "out", format=format_)
     agree(artifact, tmp_path / "out", median=1e-5, most=1e-4)
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-@pytest.mark.parametrize("recipe", ["static", "smooth", "dynamic"])
-def test_so_it_does_in_8_bits(tmp_path, recipe, format_):
-    artifact = parting(int8_artifact(tmp_path, "bert", recipe))
+@pytest.mark.parametrize(
+    ("recipe", "mode"), [("static", "sweet"), ("smooth", "sweet"), ("dynamic", "sweet"), ("static", "decoupled")]
+)
+def test_so_it_does_in_8_bits(tmp_path, recipe, mode, format_):
+    artifact = parting(int8_artifact(tmp_path, "bert", recipe, mode=mode))
     facts = export_subgraphs(artifact, tmp_path / "out", format=format_)
     notes = " ".join(facts["how"])
     assert facts["precision"] == "int8"

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from itrex_sweet.errors import QuantizationError
-from itrex_sweet.families import Family
-from itrex_sweet.quantization.private_layers import is_private, run_private_layers
+from itrex_sweet.families import Family, is_of_private_layer
+from itrex_sweet.quantization.private_layers import run_private_layers
 from itrex_sweet.runtime.ragged import TokenBatch, groups_of_equal_length
 
 Inputs = tuple[torch.Tensor, ...]  # (tokens, in) float32 of one batch, for each linear layer of `Linears`
@@ -135,7 +135,7 @@ class CalibrationInputs:
                         f"the input of {path} holds NaN or infinite values: the float model is broken or overflows on "
                         "the calibration rows. Does it answer them (`itrex-sweet predict`)?"
                     )
-                seen[path] = states[:, 0] if is_private(path) else states.reshape(-1, states.shape[-1])
+                seen[path] = states[:, 0] if is_of_private_layer(path) else states.reshape(-1, states.shape[-1])
 
             return keep
 

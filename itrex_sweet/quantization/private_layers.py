@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from itrex_sweet.families import EXIT_HEADS, Family
+from itrex_sweet.families import EXIT_HEADS, PRIVATE_LAYER, Family
 
 
 def add_private_layers(model: Any, family: Family, exits: Sequence[int]) -> None:
@@ -20,7 +20,7 @@ def add_private_layers(model: Any, family: Family, exits: Sequence[int]) -> None
     """
     if exits:
         layers = model.get_submodule(family.layers_path)
-        copies = {str(exit_): torch.nn.ModuleDict({"layer": copy.deepcopy(layers[exit_ - 1])}) for exit_ in exits}
+        copies = {str(exit_): torch.nn.ModuleDict({PRIVATE_LAYER: copy.deepcopy(layers[exit_ - 1])}) for exit_ in exits}
         model.add_module(EXIT_HEADS, torch.nn.ModuleDict(copies))
 
 
@@ -33,11 +33,6 @@ def run_private_layers(model: Any, family: Family, exits: Sequence[int]) -> list
         )
         for exit_ in exits
     ]
-
-
-def is_private(path: str) -> bool:
-    """True of a module in a private layer, whose input matters for the first token alone."""
-    return path.startswith(f"{EXIT_HEADS}.")
 
 
 def _also(layer: torch.nn.Module) -> Callable[..., None]:
