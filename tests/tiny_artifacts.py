@@ -64,7 +64,7 @@ def model_and_tensors(
             tensors[f"{path}.bias"] = torch.randn(1, generator=generator)
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
-    config.sweet = SweetConfig(exits=exits, learn_to_exit=learn_to_exit).to_dict()
+    config.sweet = SweetConfig(exits=exits, mode="sweet", learn_to_exit=learn_to_exit).to_dict()
     return model, config, tensors
 
 
