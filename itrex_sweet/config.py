@@ -16,6 +16,7 @@ CUT_FIRST = "cut_first"
 BALANCED = "balanced"
 DECOUPLED = "decoupled"
 MODES = ("sweet", "paper", "joint", DECOUPLED)
+UNNAMED_MODE = "sweet"  # of settings without one, written when there was no other
 ALL, EXITS_ALONE = "all", "exits"
 CRITERIA = ("max_probability", "entropy", "margin", "patience", "patience_and_confidence", "learned")
 
@@ -236,12 +237,12 @@ class SweetConfig:
     def from_dict(cls, settings: Mapping[str, Any]) -> SweetConfig:
         """Reads what `to_dict` wrote; unknown keys are dropped with a warning that names them.
 
-        Settings without a mode were written when `"sweet"` was the only one.
+        Settings without a mode are of `UNNAMED_MODE`.
 
         Raises:
             ConfigError: not a mapping, or values that are wrong.
         """
-        return cls(**{"mode": "sweet", **_known_fields(cls, settings)})
+        return cls(**{"mode": UNNAMED_MODE, **_known_fields(cls, settings)})
 
 
 def balanced_weights(labels: Iterable[int], num_labels: int) -> tuple[float, ...]:
