@@ -21,6 +21,14 @@ ALBERT_REASON = (
 )
 
 
+_LAYER_DROPOUTS = {
+    "attention": "attention_probs_dropout_prob",
+    "attention_output": "hidden_dropout_prob",
+    "down": "hidden_dropout_prob",
+    "table": "hidden_dropout_prob",
+}
+
+
 @dataclass(frozen=True)
 class Family:
     """Where one family keeps its parts. Paths are attribute paths, dots between names.
@@ -38,6 +46,8 @@ class Family:
         head_dropouts: config keys, first one set wins, of the dropout before `head_dense` and before `head_out`.
         hidden_act: config key of the feed-forward activation.
         inner_size: config key of the size between the feed-forward layers.
+        layer_dropouts: where a layer drops → config key of how much: `"attention"` (its weights),
+            `"attention_output"` and `"down"` (what those linear layers give), `"table"` (relative positions).
         norm_eps: config key of the epsilon of the layer norms, or the epsilon itself.
         positions_skip_padding: position ids count the tokens that are not the padding token, from
             `pad_token_id + 1` (fairseq's convention), and not the columns, from 0.
@@ -58,6 +68,7 @@ class Family:
     hidden_act: str = "hidden_act"
     inner_size: str = "intermediate_size"
     norm_eps: str | float = "layer_norm_eps"
+    layer_dropouts: Mapping[str, str] = field(default_factory=lambda: _LAYER_DROPOUTS)
     positions_skip_padding: bool = False
     attention: str = "absolute"
     relative: Mapping[str, str] = field(default_factory=dict)
@@ -97,6 +108,10 @@ class Family:
     def dropouts_of_head(self, config: Any) -> tuple[float, float]:
         """Dropout probabilities before the pooler's linear layer and before the classifier's."""
         return tuple(_first_set(config, keys) for keys in self.head_dropouts)
+
+    def dropouts_of_layer(self, config: Any) -> dict[str, float]:
+        """Where a layer drops → probability."""
+        return {place: float(getattr(config, key)) for place, key in self.layer_dropouts.items()}
 
     def eps_of_norms(self, config: Any) -> float:
         """Epsilon of the encoder's layer norms."""
@@ -230,6 +245,7 @@ FAMILIES: dict[str, Family] = {
             hidden_act="activation",
             inner_size="hidden_dim",
             norm_eps=1e-12,
+            layer_dropouts={"attention": "attention_dropout", "down": "dropout"},
         ),
         _deberta(
             "deberta",

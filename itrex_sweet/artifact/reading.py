@@ -34,7 +34,7 @@ from itrex_sweet.artifact.transformers_config import model_config
 from itrex_sweet.artifact.validation.config import check_config
 from itrex_sweet.artifact.validation.json_text import parse_object
 from itrex_sweet.artifact.validation.settings import check_settings, check_stages, stage_names
-from itrex_sweet.config import Policy, SweetConfig
+from itrex_sweet.config import UNNAMED_MODE, Policy, SweetConfig
 from itrex_sweet.errors import ArtifactError, ConfigError
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Artifact:
     @property
     def mode(self) -> str | None:
         """How its exits were trained, one of `itrex_sweet.config.MODES`; `None` of a cascade."""
-        return None if self.stages else (self.config.get("sweet") or {}).get("mode", SweetConfig.mode)
+        return None if self.stages else (self.config.get("sweet") or {}).get("mode", UNNAMED_MODE)
 
     @property
     def private_exits(self) -> tuple[int, ...]:
