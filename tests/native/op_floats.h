@@ -425,7 +425,7 @@ inline std::vector<float> check_models(const Engine& engine, Checks& check) {
         for (size_t place = 0; place < length; ++place) texts.back().push_back(random() % SmallModel::kVocabulary);
     }
     const std::pair<Input, bool> models[] = {{FLOAT, false},    {DYNAMIC, false}, {FIXED, false}, {SMOOTHED, false},
-                                             {BFLOAT, false},   {FLOAT, true},    {FIXED, true},  {SMOOTHED, true}};
+                                             {BFLOAT, false},   {FLOAT, true},    {SMOOTHED, true}};
     for (const auto& [kind, has_private_layer] : models) {
         const std::string what =
             "model, input " + std::to_string(kind) + (has_private_layer ? ", an exit with a private layer" : "");
