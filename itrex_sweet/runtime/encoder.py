@@ -168,7 +168,7 @@ class Encoder:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """Every layer once: the trunk's, then the exits' private ones, in their order."""
+        """Every layer once: those run in full, the trunk's last, then the exits' private ones, in their order."""
         probed = [probe.layer for probe in self.probes]
         return tuple({id(layer): layer for layer in (*self.trunk, *probed)}.values())
 

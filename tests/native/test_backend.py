@@ -310,9 +310,11 @@ def test_no_form_of_a_layer_is_packed_that_is_not_run(loaded, kind):
 
     in_full = packed(segments=(trunk[:3],), probes=probes[2:])
     of_full_layer = (in_full - packed(segments=((),), probes=probes[2:])) // 3
-    of_keys_and_heads = packed(probes=shared) - in_full
-    assert of_keys_and_heads > 0
-    assert packed() - in_full < 2 * of_full_layer + of_keys_and_heads
+    one_for_both = (probes[0], dataclasses.replace(probes[1], layer=probes[0].layer), probes[2])
+    of_private_layer = packed() - packed(probes=one_for_both)
+    of_head = (packed() - in_full) // 2 - of_private_layer
+    of_keys = (packed(probes=shared) - in_full) // 2 - of_head
+    assert 0 < of_keys < of_private_layer < of_full_layer + of_keys
 
 
 @pytest.mark.parametrize("field", ["input_ids", "token_type_ids", "position_ids"])

@@ -102,11 +102,9 @@ class _Description:
         self._kept: list[Any] = []
 
     def of(self, encoder: Encoder) -> CDescription:
-        full = [layer for segment in encoder.segments for layer in segment]
-        only_probed = [probe.layer for probe in encoder.probes if not any(probe.layer is layer for layer in full)]
-        place = {id(layer): index for index, layer in enumerate((*full, *only_probed))}
-        before = accumulate(map(len, encoder.segments))
-        layers = (CLayer * len(place))(*map(self._layer, (*full, *only_probed)))
+        place = {id(layer): index for index, layer in enumerate(encoder.layers)}
+        before = list(accumulate(map(len, encoder.segments)))
+        layers = (CLayer * len(place))(*map(self._layer, encoder.layers))
         exits = (CExit * len(encoder.probes))(
             *(
                 CExit(self._head(probe.head), count, place[id(probe.layer)])
@@ -119,7 +117,7 @@ class _Description:
             layers,
             exits,
             len(layers),
-            len(full),
+            before[-1],
             len(exits),
             _int32("num_attention_heads", encoder.num_attention_heads),
             _activation(encoder.activation),
