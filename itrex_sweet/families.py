@@ -13,11 +13,20 @@ from typing import Any
 from itrex_sweet.errors import UnsupportedModelError
 
 EXIT_HEADS = "sweet_exits"  # the submodule of the classification model that holds the exit heads, by exit
+PRIVATE_LAYER = "layer"  # below an exit there
 
 ALBERT_REASON = (
     "ALBERT uses the same weights in every layer, so there is nothing for SWEET to separate: a layer cannot belong "
     "to one exit only"
 )
+
+
+_LAYER_DROPOUTS = {
+    "attention": "attention_probs_dropout_prob",
+    "attention_output": "hidden_dropout_prob",
+    "down": "hidden_dropout_prob",
+    "table": "hidden_dropout_prob",
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,8 @@ class Family:
         head_dropouts: config keys, first one set wins, of the dropout before `head_dense` and before `head_out`.
         hidden_act: config key of the feed-forward activation.
         inner_size: config key of the size between the feed-forward layers.
+        layer_dropouts: where a layer drops → config key of how much: `"attention"` (its weights),
+            `"attention_output"` and `"down"` (what those linear layers give), `"table"` (relative positions).
         norm_eps: config key of the epsilon of the layer norms, or the epsilon itself.
         positions_skip_padding: position ids count the tokens that are not the padding token, from
             `pad_token_id + 1` (fairseq's convention), and not the columns, from 0.
@@ -57,6 +68,7 @@ class Family:
     hidden_act: str = "hidden_act"
     inner_size: str = "intermediate_size"
     norm_eps: str | float = "layer_norm_eps"
+    layer_dropouts: Mapping[str, str] = field(default_factory=lambda: _LAYER_DROPOUTS)
     positions_skip_padding: bool = False
     attention: str = "absolute"
     relative: Mapping[str, str] = field(default_factory=dict)
@@ -79,6 +91,10 @@ class Family:
         own = f"{EXIT_HEADS}.{exit_}"
         return self.head_dense if shares_pooler else f"{own}.dense", f"{own}.classifier"
 
+    def private_layer_path(self, exit_: int) -> str:
+        """Path, from the model, of an exit's own copy of its last layer; below it, tensors go by `layer`."""
+        return f"{EXIT_HEADS}.{exit_}.{PRIVATE_LAYER}"
+
     def certainty_path(self, exit_: int) -> str:
         """Path, from the model, of the linear layer that says how likely an exit before the last is right."""
         return f"{EXIT_HEADS}.{exit_}.certainty"
@@ -93,6 +109,10 @@ class Family:
         """Dropout probabilities before the pooler's linear layer and before the classifier's."""
         return tuple(_first_set(config, keys) for keys in self.head_dropouts)
 
+    def dropouts_of_layer(self, config: Any) -> dict[str, float]:
+        """Where a layer drops → probability."""
+        return {place: float(getattr(config, key)) for place, key in self.layer_dropouts.items()}
+
     def eps_of_norms(self, config: Any) -> float:
         """Epsilon of the encoder's layer norms."""
         return getattr(config, self.norm_eps) if isinstance(self.norm_eps, str) else self.norm_eps
@@ -101,6 +121,12 @@ class Family:
 def _first_set(config: Any, keys: tuple[str, ...]) -> float:
     values = (getattr(config, key, None) for key in keys)
     return next((float(value) for value in values if value is not None), 0.0)
+
+
+def is_of_private_layer(path: str) -> bool:
+    """True of a tensor or module in an exit's private layer."""
+    parts = path.split(".")
+    return len(parts) > 3 and parts[0] == EXIT_HEADS and parts[2] == PRIVATE_LAYER
 
 
 _BERT_LAYER = {
@@ -219,6 +245,7 @@ FAMILIES: dict[str, Family] = {
             hidden_act="activation",
             inner_size="hidden_dim",
             norm_eps=1e-12,
+            layer_dropouts={"attention": "attention_dropout", "down": "dropout"},
         ),
         _deberta(
             "deberta",

@@ -103,6 +103,22 @@ def test_optional_packages_are_imported_in_the_room_that_owns_them(path):
             assert relative.startswith(owner), f"{relative} imports {package}"
 
 
+RUNNING = [path for path in modules() if room(path) in ("runtime", "export")]
+
+
+@pytest.mark.parametrize("path", RUNNING, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_layers_are_picked_by_exit_in_the_plan_alone(path):
+    """Elsewhere a layer is reached through the encoder's segments and probes: an exit may have one of its own."""
+    picked = [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Subscript)
+        and ast.unparse(node.value).rpartition(".")[2] in ("layers", "trunk")
+        and ast.unparse(node.slice) != "0"
+    ]
+    assert not picked or path.name == "weights.py", picked
+
+
 LOADERS = ("from_pretrained", "from_config")  # of transformers' classes
 THEIRS = ("Auto", "PreTrained", "Pretrained")
 

@@ -10,6 +10,8 @@ Layout of a folder::
     model_int8.safetensors   the same, linear layers of the encoder as `NAME.weight` int8 (out, in) with
                         `NAME.weight_scale` (out,), and for their inputs `NAME.input_scale` and
                         `NAME.input_zero_point` (neither: one per row, at run time), `NAME.input_smoothing` (in,)
+                        both: of exit k `sweet_exits.<k>.dense`, `.classifier`, and in mode "decoupled"
+                        `sweet_exits.<k>.layer.*`, its private copy of encoder layer k
     tokenizer files     as the tokenizer saves them
     fingerprints.safetensors   hashes of the rows it was trained, calibrated and reported on
     README.md           the model card

@@ -7,6 +7,8 @@ import json
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from itrex_sweet.families import is_of_private_layer
+
 if TYPE_CHECKING:
     from itrex_sweet.artifact import Artifact
 
@@ -90,6 +92,8 @@ def _artifact(name: str) -> dict[str, Any]:
         "hidden size": config.get("hidden_size", config.get("dim")),
         "labels": [str(label) for label in (config.get("id2label") or {}).values()],
         "exits": list(artifact.exits),
+        "mode": artifact.mode,
+        "private layers": _private_layers(artifact),
         "layers run": list(artifact.layers_run),
         "policy": artifact.policy.to_dict(),
         "precision": artifact.precision,
@@ -98,6 +102,14 @@ def _artifact(name: str) -> dict[str, Any]:
         "calibration": _calibration(artifact),
         "provenance": dict(artifact.provenance),
     }
+
+
+def _private_layers(artifact: Artifact) -> dict[str, Any]:
+    """The exits that have them, and the bytes of their weights; empty if none has."""
+    if not artifact.private_exits:
+        return {}
+    stored = sum(tensor.nbytes for name, tensor in artifact.tensors().items() if is_of_private_layer(name))
+    return {"exits": list(artifact.private_exits), "bytes": stored}
 
 
 def _calibration(artifact: Artifact) -> dict[str, Any]:

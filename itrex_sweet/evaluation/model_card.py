@@ -45,7 +45,7 @@ def render_card(
         f"# {title or artifact.directory.name}",
         f"{kind} ({artifact.config.get('model_type', 'unknown')}, {artifact.exits[-1]} layers) that "
         f"may answer after {_listed(artifact.exits)} layers: each text leaves at the first exit that is "
-        f"confident enough. {len(labels)} labels: {', '.join(labels)}.",
+        f"confident enough.{_private(artifact)} {len(labels)} labels: {', '.join(labels)}.",
         "## Use",
         _usage(artifact),
     ]
@@ -57,6 +57,15 @@ def render_card(
         parts += [_CALIBRATION, _calibration(artifact)]
     parts += ["## Training", _provenance(artifact.provenance)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _private(artifact: Artifact) -> str:
+    if not artifact.private_exits:
+        return ""
+    return (
+        f" Exits {_listed(artifact.private_exits)} answer through copies of their last layers that are their own; the "
+        "model's own layers belong to its last exit alone."
+    )
 
 
 def card_after_calibration(artifact: Artifact) -> str:

@@ -36,6 +36,17 @@ def without_wrappers(module: nn.Module) -> nn.Module:
             return module
 
 
+def merged_part(module: nn.Module) -> nn.Module:
+    """A copy of a module inside a layer, as a plain one, with what its active adapters add to its weights.
+
+    Source: `peft.tuners.tuners_utils.BaseTunerLayer.merge`.
+    """
+    copied = copy.deepcopy(module)
+    if hasattr(copied, "get_base_layer") and hasattr(copied, "merge"):
+        copied.merge()
+    return without_wrappers(copied)
+
+
 def refuse_unfit_adapters(model: nn.Module) -> None:
     """Lets pass what keeps the first token first and saves what is put beside the adapters.
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from itrex_sweet import SweetModelForSequenceClassification
-from tests.tiny_artifacts import sign, tiny_cascade, tiny_tokenizer
+from tests.tiny_artifacts import sign, tiny_artifact, tiny_cascade, tiny_tokenizer
 
 
 def test_tables_on_standard_output(run, artifact, corpus):
@@ -101,3 +101,14 @@ def test_info_about_an_artifact(run, artifact):
     assert facts["bytes"] == {"model.safetensors": (artifact / "model.safetensors").stat().st_size}
     assert facts["provenance"]["versions"]["torch"]
     assert "exits" in run("info", artifact).out
+    assert facts["mode"] == "sweet" and facts["private layers"] == {}
+
+
+def test_info_about_private_layers(run, tmp_path):
+    artifact = tiny_artifact(tmp_path, mode="decoupled")
+    facts = run("info", tmp_path, "--json").json()
+    private = [tensor.nbytes for name, tensor in artifact.tensors().items() if ".layer." in name and "sweet" in name]
+    assert facts["mode"] == "decoupled"
+    assert facts["private layers"] == {"exits": [1, 2], "bytes": sum(private)} and sum(private) > 0
+    shown = run("info", tmp_path).out
+    assert "private layers" in shown and "decoupled" in shown

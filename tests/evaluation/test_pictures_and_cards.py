@@ -11,6 +11,7 @@ from itrex_sweet.artifact import write_card
 from itrex_sweet.errors import ArtifactError, SweetError
 from itrex_sweet.evaluation import Curve, CurvePoint, evaluate, plot_curves, render_card
 from itrex_sweet.evaluation.tables import markdown_table, plain_table
+from tests.tiny_artifacts import tiny_artifact
 
 
 def curve(timed: bool = True) -> Curve:
@@ -88,6 +89,12 @@ def test_front_matter_survives_odd_names(model):
     matter = yaml.safe_load(card.split("---\n")[1])
     assert matter["datasets"] == ["no"] and matter["base_model"] == "1234"
     assert "base_model" not in render_card(model.artifact, base_model="/home/someone/model").split("---\n")[1]
+
+
+def test_the_card_names_exits_with_private_layers(model, tmp_path):
+    card = render_card(tiny_artifact(tmp_path, mode="decoupled"))
+    assert "Exits 1 and 2 answer through copies of their last layers" in card
+    assert "copies of their last layers" not in render_card(model.artifact)
 
 
 def test_a_card_lies_beside_the_weights(model):

@@ -1,0 +1,202 @@
+"""An exit's own copy of an encoder layer, which computes the first token alone."""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+
+from itrex_sweet.artifact.architecture import Architecture
+from itrex_sweet.errors import UnsupportedModelError
+from itrex_sweet.families import Family
+from itrex_sweet.training.dropout import dropout
+from itrex_sweet.training.peft_models import merged_part
+
+_RELATIVE = ("position_key", "position_query")
+
+
+class PrivateLayer(nn.Module):
+    """A copy of one encoder layer for the first token, keys and values never formed.
+
+    Query, attention, feed-forward and norms are those of the layer. The query moves through the key weights,
+    `(W_kᵀ q) · x_j = q · (W_k x_j)`, and the value weights are applied after the weighted sum of the states, so that a
+    row costs O(hidden²) + O(heads · tokens · hidden) in place of O(tokens · hidden²). The output equals that of the
+    layer up to rounding. The names in the state dict are the family's own below a layer; adapters are merged.
+
+    Args:
+        layer: of a Hugging Face encoder; left as it is.
+        family: where it keeps its parts.
+        config: of the model.
+
+    Raises:
+        UnsupportedModelError: weights that are no floating-point numbers.
+    """
+
+    def __init__(self, layer: nn.Module, family: Family, config: Any):
+        super().__init__()
+        model = Architecture(config, family)
+        self._paths = dict(family.layer)
+        if model.is_relative:
+            for name in _RELATIVE:
+                path = family.relative[name]
+                if _has(layer, path):
+                    self._paths[name] = path
+        for path in self._paths.values():
+            _graft(self, path, _copied(layer, path))
+        self._heads = model.heads
+        self._scale = (model.head_size * model.score_terms) ** 0.5
+        self._buckets = model.buckets if model.is_relative else 0
+        self._terms = model.position_terms if model.is_relative else []
+        self._activation = ACT2FN[getattr(config, family.hidden_act)]
+        self._rates = family.dropouts_of_layer(config)
+
+    def forward(
+        self,
+        states: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        table: torch.Tensor | None = None,
+        relative_pos: torch.Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
+        """The first token's state after the layer.
+
+        Args:
+            states: (rows, tokens, hidden), entering the layer.
+            mask: (rows, tokens), 0 at padding; `None` for no padding.
+            table: (2 buckets, hidden), DeBERTa's relative positions as its layers get them, normed.
+            relative_pos: (…, tokens, tokens) int64, DeBERTa's buckets of query position minus key position, as its
+                layers get them.
+            generator: draws dropout; `None` for none.
+
+        Returns:
+            (rows, hidden).
+        """
+        first = states[:, 0]
+        query, key, value = self._projections()
+        asked = _apply_by_head(query, first, self._heads)
+        scores = _through_keys(asked, key, self._heads) @ states.transpose(1, 2)
+        if key[1] is not None:
+            scores = scores + torch.einsum("rhd,hd->rh", asked, key[1].view(self._heads, -1))[..., None]
+        if table is not None and self._terms:
+            table = self._drop("table", table, generator)
+            scores = scores + self._relative_scores(asked, states, key, table, self._rows_of_table(relative_pos))
+        scores = scores / self._scale
+        if mask is not None:
+            scores = scores.masked_fill(mask[:, None] == 0, torch.finfo(scores.dtype).min)
+        weights = self._drop("attention", torch.softmax(scores, dim=-1), generator)
+        context = _values(weights, states, value, self._heads)
+        attended = self._drop("attention_output", self._part("attention_output")(context), generator)
+        attended = self._part("attention_norm")(attended + first)
+        inner = self._activation(self._part("up")(attended))
+        return self._part("output_norm")(self._drop("down", self._part("down")(inner), generator) + attended)
+
+    def _part(self, name: str) -> Any:
+        return attrgetter(self._paths[name])(self)
+
+    def _drop(self, place: str, states: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        return dropout(states, self._rates.get(place, 0.0), generator)
+
+    def _projections(self) -> tuple[_Projection, _Projection, _Projection]:
+        if "query_key_value" not in self._paths:
+            return tuple((part.weight, part.bias) for part in map(self._part, ("query", "key", "value")))
+        fused = self._part("query_key_value").weight
+        query, key, value = fused.view(self._heads, 3, -1, fused.shape[1]).unbind(1)
+        return (
+            (query.flatten(0, 1), self._part("query_bias")),
+            (key.flatten(0, 1), None),
+            (value.flatten(0, 1), self._part("value_bias")),
+        )
+
+    def _rows_of_table(self, relative_pos: torch.Tensor) -> torch.Tensor:
+        """(tokens,): where the table has the first position minus each token's."""
+        tokens = relative_pos.shape[-1]
+        from_first = relative_pos[..., 0, :].reshape(-1, tokens)[0].long()
+        return (from_first + self._buckets).clamp(0, 2 * self._buckets - 1)
+
+    def _relative_scores(
+        self, asked: torch.Tensor, states: torch.Tensor, key: _Projection, table: torch.Tensor, rows: torch.Tensor
+    ) -> torch.Tensor:
+        """DeBERTa's relative terms before scaling, (rows, heads, tokens) (He et al. 2021, arXiv 2006.03654, eq. 4).
+
+        The position query of a token moves through the key weights as the content query does.
+        """
+        table = table[rows]
+        total = 0
+        if "c2p" in self._terms:
+            keys = self._of_table("position_key", "key", table)
+            total = torch.einsum("rhd,jhd->rhj", asked, keys)
+        if "p2c" in self._terms:
+            queries = self._of_table("position_query", "query", table)
+            reached = _through_keys(queries, key, self._heads)
+            total = total + torch.einsum("jhc,rjc->rhj", reached, states)
+            if key[1] is not None:
+                total = total + torch.einsum("jhd,hd->hj", queries, key[1].view(self._heads, -1))
+        return total
+
+    def _of_table(self, name: str, content: str, table: torch.Tensor) -> torch.Tensor:
+        """(tokens, heads, head size): the table's rows through their own projection, or the content's."""
+        projected = self._part(name if name in self._paths else content)(table)
+        return projected.view(len(table), self._heads, -1)
+
+
+_Projection = tuple[torch.Tensor, torch.Tensor | None]  # weight (size, hidden) and bias (size,)
+
+
+def _apply_by_head(linear: _Projection, states: torch.Tensor, heads: int) -> torch.Tensor:
+    """(rows, hidden) → (rows, heads, head size)."""
+    return nn.functional.linear(states, *linear).view(len(states), heads, -1)
+
+
+def _through_keys(queries: torch.Tensor, key: _Projection, heads: int) -> torch.Tensor:
+    """(rows, heads, head size) → (rows, heads, hidden): what a state is multiplied with, instead of its key."""
+    return torch.einsum("rhd,hdc->rhc", queries, key[0].view(heads, -1, key[0].shape[1]))
+
+
+def _values(weights: torch.Tensor, states: torch.Tensor, value: _Projection, heads: int) -> torch.Tensor:
+    """The weighted sum of the tokens' values: (rows, heads, tokens) → (rows, size).
+
+    Once dropout has changed the weights they no longer sum to 1, so the bias is weighed by their sum.
+    """
+    weight, bias = value
+    context = torch.einsum("rhc,hdc->rhd", weights @ states, weight.view(heads, -1, weight.shape[1]))
+    if bias is not None:
+        context = context + weights.sum(dim=-1, keepdim=True) * bias.view(heads, -1)
+    return context.flatten(1)
+
+
+def _has(layer: nn.Module, path: str) -> bool:
+    try:
+        return attrgetter(path)(layer) is not None
+    except AttributeError:
+        return False
+
+
+def _copied(layer: nn.Module, path: str) -> nn.Module | nn.Parameter:
+    part = attrgetter(path)(layer)
+    if isinstance(part, nn.Parameter):
+        copied = nn.Parameter(part.detach().clone())
+        parameters = [copied]
+    else:
+        copied = merged_part(part)
+        parameters = list(copied.parameters())
+    for parameter in parameters:
+        if not parameter.is_floating_point():
+            raise UnsupportedModelError(
+                f"{type(layer).__name__} has weights of type {parameter.dtype} at {path!r}: an exit trains a copy of "
+                "the layer, in floating point. Load the model without quantization."
+            )
+        parameter.requires_grad_()
+    return copied
+
+
+def _graft(root: nn.Module, path: str, part: nn.Module | nn.Parameter) -> None:
+    """Puts a part at a dotted path, with bare modules on the way."""
+    *parents, name = path.split(".")
+    for parent in parents:
+        if not hasattr(root, parent):
+            root.add_module(parent, nn.Module())
+        root = getattr(root, parent)
+    setattr(root, name, part)
