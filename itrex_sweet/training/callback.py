@@ -252,6 +252,8 @@ class SweetCallback(TrainerCallback, ExportableState):
         else:
             norms = clip_by_group(attachment.clipping_groups(), self._users_max_norm)
             norm = self._gradient_norm = torch.linalg.vector_norm(torch.stack([norm.float() for norm in norms]))
+            if self._trains_model_beside_exits:
+                self._gradient_norm = norms[len(attachment.exits) - 1]  # as it is logged without exits
         refuse_divergence(model, state.global_step + 1, self._step_losses.sums(), norm)
         self._step_losses.clear()
         if self.config.has_private_layers:
@@ -321,7 +323,7 @@ class SweetCallback(TrainerCallback, ExportableState):
             return
         if "loss" in logs and "learning_rate" in logs:
             added = {f"loss_exit_{exit_}": round(mean, 4) for exit_, mean in self._losses.take().items()}
-            if "grad_norm" not in logs and self._gradient_norm is not None:
+            if self._gradient_norm is not None and ("grad_norm" not in logs or self._trains_model_beside_exits):
                 added["grad_norm"] = self._gradient_norm.item()
         else:
             added = self._take_metrics(logs, args, state)
@@ -378,6 +380,10 @@ class SweetCallback(TrainerCallback, ExportableState):
             for prefix, standing in self._standings_of_the_model(args, state).items():
                 for sentence in standing.complaints():
                     logger.warning("%s: %s", prefix, sentence)
+
+    @property
+    def _trains_model_beside_exits(self) -> bool:
+        return self.config.has_private_layers and not self.config.trains_exits_alone
 
     def _standings_of_the_model(self, args: TrainingArguments, state: TrainerState) -> dict[str, Standing]:
         """The results of the evaluation of the model that training ends with."""
