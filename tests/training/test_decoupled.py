@@ -17,7 +17,7 @@ from itrex_sweet.training import SweetCallback, attach, plain_state_dict
 from tests.tiny_models import FAMILY_CONFIGS, tiny_model
 from tests.training.trainers import EXITS, make_trainer
 
-SETTINGS = {"learning_rate": 1e-3, "weight_decay": 0.1, "warmup_steps": 1, "max_grad_norm": 0.1}
+SETTINGS = {"rows": 12, "learning_rate": 1e-3, "weight_decay": 0.1, "warmup_steps": 1, "max_grad_norm": 0.1}
 
 
 def own_weights(model) -> dict[str, torch.Tensor]:
@@ -55,7 +55,7 @@ def assert_trains_as_plain(tmp_path, model=None, callback=None, **settings):
 
 @pytest.mark.parametrize("family", FAMILY_CONFIGS)
 def test_every_family_trains_as_without_exits(family, tmp_path):
-    assert_trains_as_plain(tmp_path, tiny_model(family, dropout=0.1), rows=8)
+    assert_trains_as_plain(tmp_path, tiny_model(family, dropout=0.1))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_an_exit_trains_as_if_it_were_the_only_one(tmp_path):
 
 def test_resuming_trains_model_and_exits_as_in_one_piece(tmp_path):
     settings = {"num_train_epochs": 2, "save_strategy": "steps", "save_steps": 3, "rows": 8}
-    plain, ours = assert_trains_as_plain(tmp_path, **settings)
+    _, ours = assert_trains_as_plain(tmp_path, **settings)
     callback = SweetCallback(exits=EXITS)
     checkpoint = str(tmp_path / "ours" / "checkpoint-3")
     resumed = trained(tmp_path / "again", callback, resume=checkpoint, **settings)

@@ -11,7 +11,7 @@ from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import ConfigError, TrainingSetupError
 from itrex_sweet.families import EXIT_HEADS
 from itrex_sweet.training import SweetCallback, attach, attachment_of, detach
-from tests.tiny_models import FAMILY_CONFIGS, tiny_batch, tiny_model
+from tests.tiny_models import tiny_batch, tiny_model
 from tests.training.trainers import EXITS, Rows, make_trainer
 
 
@@ -34,7 +34,7 @@ def divergence(model, batch) -> dict[int, float]:
     return {k: F.kl_div(logits[k].log_softmax(-1), full, reduction="batchmean", log_target=True).item() for k in (1, 3)}
 
 
-@pytest.mark.parametrize("family", FAMILY_CONFIGS)
+@pytest.mark.parametrize("family", ["bert", "distilbert", "deberta-v3"])
 def test_exits_learn_the_models_answers_and_the_model_stays(family, tmp_path):
     model = tiny_model(family, dropout=0.1)
     before = copy.deepcopy(model.state_dict())
@@ -116,6 +116,22 @@ def test_exits_learn_how_sure_they_are_of_the_models_answer(tmp_path):
     before = trainer.model.sweet_exits["1"].certainty.weight.clone()
     trainer.train()
     assert not torch.equal(trainer.model.sweet_exits["1"].certainty.weight, before)
+
+
+def test_evaluation_without_labels_reports_agreement(tmp_path):
+    trainer = unlabelled(make_trainer(tiny_model(), tmp_path, alone(), eval_strategy="epoch"))
+    trainer.train()
+    batch = trainer.eval_dataset.batch
+    with torch.no_grad():
+        trainer.model.eval()(**batch)
+    logits = attachment_of(trainer.model).exit_logits
+    [log] = [each for each in trainer.state.log_history if "eval_exit_1_agreement" in each]
+    for exit_ in EXITS:
+        agreement = (logits[exit_].argmax(-1) == logits[4].argmax(-1)).float().mean().item()
+        assert log[f"eval_exit_{exit_}_agreement"] == pytest.approx(agreement)
+    assert not any("accuracy" in name for name in log)
+    labelled = trainer.evaluate(Rows(rows=13, seed=1))
+    assert "eval_exit_1_accuracy" in labelled and "eval_exit_1_agreement" not in labelled
 
 
 def test_resuming_and_training_twice(tmp_path):
