@@ -183,17 +183,17 @@ class SweetConfig:
 
     @property
     def has_private_layers(self) -> bool:
-        """Whether every exit but the last reads through its own copy of an encoder layer."""
+        """True if every exit but the last reads through its own copy of an encoder layer."""
         return self.mode == DECOUPLED
 
     @property
     def cuts_gradient(self) -> bool:
-        """Whether what lies before an exit learns less from the exits behind it."""
+        """True if what lies before an exit learns less from the exits behind it."""
         return self.mode in ("sweet", "paper")
 
     @property
     def trains_exits_alone(self) -> bool:
-        """Whether the model itself is frozen."""
+        """True if the model itself is frozen."""
         return self.train == EXITS_ALONE
 
     def resolved(self, num_layers: int) -> SweetConfig:

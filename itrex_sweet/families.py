@@ -110,7 +110,7 @@ class Family:
         return tuple(_first_set(config, keys) for keys in self.head_dropouts)
 
     def dropouts_of_layer(self, config: Any) -> dict[str, float]:
-        """Where a layer drops → probability."""
+        """Dropout probability of each place in a layer that has one."""
         return {place: float(getattr(config, key)) for place, key in self.layer_dropouts.items()}
 
     def eps_of_norms(self, config: Any) -> float:

@@ -90,7 +90,7 @@ class Artifact:
 
     @property
     def mode(self) -> str | None:
-        """How its exits were trained, one of `itrex_sweet.config.MODES`; `None` of a cascade."""
+        """Training mode of its exits, one of `itrex_sweet.config.MODES`; `None` of a cascade."""
         return None if self.stages else (self.config.get("sweet") or {}).get("mode", UNNAMED_MODE)
 
     @property

@@ -242,7 +242,7 @@ class Attachment(ExitLosses):
                 self._read(exit_)
 
     def _read(self, exit_: int) -> None:
-        """What an exit says of the hidden states that were captured for it."""
+        """Computes an exit's logits from the hidden states that were captured for it."""
         head, hidden = self._heads()[exit_], self._hidden[exit_]
         if self.config.has_private_layers:
             generator = self._generators.of(exit_, hidden.device) if head.training else None

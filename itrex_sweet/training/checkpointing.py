@@ -6,11 +6,11 @@ from torch import nn
 
 
 def checkpoints(layer: nn.Module) -> bool:
-    """Whether a layer is run again for its gradient."""
+    """True if a layer is run again for its gradient."""
     return layer.training and getattr(layer, "gradient_checkpointing", False)
 
 
 def checkpoints_reentrantly(layer: nn.Module) -> bool:
-    """Whether that is by `torch.utils.checkpoint` with `use_reentrant=True`."""
+    """True if that is by `torch.utils.checkpoint` with `use_reentrant=True`."""
     function = getattr(layer, "_gradient_checkpointing_func", None)
     return checkpoints(layer) and getattr(function, "keywords", {}).get("use_reentrant", True)

@@ -70,7 +70,7 @@ def forks(count: int, folder: Path, backend: str) -> Counter[str]:
         while not stop.is_set():
             model_in(folder, backend).executor.run(rows)
 
-    # Models are made by torch and by the tokenizer, whose locks are their own affair: with torch, none is made meanwhile.
+    # The tokenizer's locks are its own affair: with torch, no model is made meanwhile.
     load = [compute, compute, make_and_free] if backend == "native" else [compute, compute]
     threads = [threading.Thread(target=one) for one in load]
     for thread in threads:
