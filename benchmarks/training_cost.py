@@ -24,16 +24,21 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.training import attach, clip_by_group
+from itrex_sweet.training.exit_rate import ExitRate
 from itrex_sweet.training.teacher import Teacher
 
 PLAIN, WHOLE, TAUGHT = "plain fine-tuning", "sweet, graph kept whole", "cut_first, and a teacher"
+EVERY, ALONE = "decoupled, every layer", "decoupled, exits alone"
 WAYS: dict[str, dict[str, Any] | None] = {
     PLAIN: None,
-    "sweet": {},
-    WHOLE: {},
+    "decoupled": dict(mode="decoupled"),
+    EVERY: dict(mode="decoupled"),
+    ALONE: dict(mode="decoupled", train="exits"),
+    "sweet": dict(mode="sweet"),
+    WHOLE: dict(mode="sweet"),
     "joint": dict(mode="joint"),
-    "cut_first": dict(gradient_scale="cut_first"),
-    TAUGHT: dict(gradient_scale="cut_first", distillation=0.7),
+    "cut_first": dict(mode="sweet", gradient_scale="cut_first"),
+    TAUGHT: dict(mode="sweet", gradient_scale="cut_first", distillation=0.7),
 }
 BATCHES = 4  # of different tokens, in turns
 MINUTES = {"BERT-base": 2.6, "MiniLM-6": 0.8}  # with the defaults, on two cores of AMD Zen 4
@@ -78,12 +83,14 @@ def make_step(shape: str, way: str, options: argparse.Namespace) -> Callable[[],
     model = BertForSequenceClassification(config).train()
     attachment = None
     if WAYS[way] is not None:
-        attachment = attach(model, SweetConfig(exits=EXITS[shape], **WAYS[way]))
+        exits = tuple(range(1, config.num_hidden_layers + 1)) if way == EVERY else EXITS[shape]
+        attachment = attach(model, SweetConfig(exits=exits, **WAYS[way]))
         if way == WHOLE:
             attachment.watcher = lambda losses: None
         if way == TAUGHT:
             attachment.teacher = Teacher(BertForSequenceClassification(BertConfig(num_labels=2, **SHAPES[shape])))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
     shape_of_batch = (options.rows, options.tokens)
     batches = [
         {
@@ -103,7 +110,11 @@ def make_step(shape: str, way: str, options: argparse.Namespace) -> Callable[[],
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         else:
             clip_by_group(attachment.clipping_groups(), 1.0)
+            rate = ExitRate(attachment.config.exit_lr_multiplier)
+            rate.before_step(parameter for _, parameter in attachment.head_parameters())
         optimizer.step()
+        if attachment is not None:
+            rate.after_step()
         optimizer.zero_grad()
         if attachment is not None and attachment.teacher is not None:
             attachment.teacher = Teacher(attachment.teacher.model)  # forgets: as dear as an epoch that is the first

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,12 +14,13 @@ from itrex_sweet.artifact.fingerprints import Fingerprints
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import TrainingSetupError
 from itrex_sweet.families import EXIT_HEADS, Family
+from itrex_sweet.training.checkpointing import checkpoints, checkpoints_reentrantly
 from itrex_sweet.training.dropout import ExitGenerators
-from itrex_sweet.training.exit_parameters import ExitParameters
+from itrex_sweet.training.exit_losses import ExitLosses
 from itrex_sweet.training.gradients import cut, spend
 from itrex_sweet.training.heads import module_at
-from itrex_sweet.training.label_loss import LabelLoss, LossFunction, name_of, share_of_items
-from itrex_sweet.training.losses import certainty_loss, checked_labels, exit_loss
+from itrex_sweet.training.label_loss import LossFunction
+from itrex_sweet.training.losses import checked_labels
 from itrex_sweet.training.model_inputs import (
     checked_ids,
     longest_row,
@@ -29,7 +29,6 @@ from itrex_sweet.training.model_inputs import (
     position_of_labels,
 )
 from itrex_sweet.training.model_outputs import with_loss
-from itrex_sweet.training.teacher import Teacher
 
 ATTACHMENT = "_sweet_attachment"  # where a model keeps its Attachment, so that a copied model has its own
 
@@ -39,7 +38,7 @@ WRAPPED_LATER = (
 )
 
 
-class Attachment(ExitParameters):
+class Attachment(ExitLosses):
     """The exits of one model: hooks that cut gradients, compute the exits' logits and sum their losses.
 
     Made by `attach`. While attached, `model(..., labels=labels)` answers as before, except that `output.loss`
@@ -75,18 +74,13 @@ class Attachment(ExitParameters):
     """
 
     def __init__(self, model: nn.Module, config: SweetConfig, family: Family, loss: LossFunction | None = None):
-        super().__init__(model, config, family)
+        super().__init__(model, config, family, loss)
         self.exit_logits: dict[int, torch.Tensor] = {}
         self.exit_losses: dict[int, torch.Tensor] = {}
         self.exit_certainties: dict[int, torch.Tensor] = {}
-        self.labels: torch.Tensor | None = None
         self.main_input: torch.Tensor | None = None
-        self.label_loss = LabelLoss(config, loss)
-        self.loss_reached = False
         self.trained_on: Fingerprints | None = None
         self.selected_by: Fingerprints | None = None
-        self.watcher: Callable[[dict[int, torch.Tensor]], None] | None = None
-        self.teacher: Teacher | None = None
         self._index = {layer: index for index, layer in enumerate(self._layers)}
         self._position_of_labels = position_of_labels(model, self._base)
         self._capturing = False
@@ -94,29 +88,9 @@ class Attachment(ExitParameters):
         self._mask: torch.Tensor | None = None
         self._hidden: dict[int, torch.Tensor] = {}
         self._relative: dict[int, dict[str, torch.Tensor | None]] = {}
-        self._logits: dict[int, torch.Tensor] = {}
-        self._certainties: dict[int, torch.Tensor] = {}
-        self._label_losses: dict[int, torch.Tensor] = {}
-        self._spent: dict[int, torch.Tensor] = {}
         self._spends = False
-        self._taught: torch.Tensor | None = None
         self._main_input: torch.Tensor | None = None
-        self._num_items: torch.Tensor | int | None = None
         self._hooks = self._register()
-
-    def lose_by(self, function: LossFunction) -> None:
-        """Trains every exit with this loss from now on, see `LabelLoss`; its name goes into the settings."""
-        self._settle(loss=name_of(function))
-        self.label_loss = LabelLoss(self.config, function)
-
-    def weigh_classes(self, weights: tuple[float, ...]) -> None:
-        """Trains every exit with these class weights from now on."""
-        self._settle(class_weights=weights)
-        self.label_loss = LabelLoss(self.config, self.label_loss.function)
-
-    def _settle(self, **changes: Any) -> None:
-        self.config = dataclasses.replace(self.config, **changes)
-        self._base.config.sweet = self.config.to_dict()
 
     def note_longest_row(self, length: int) -> None:
         """Records the tokens of a row that was trained on, if it is the longest so far."""
@@ -220,14 +194,14 @@ class Attachment(ExitParameters):
             hidden = args[0] if args else kwargs[name]
             if self._capturing:
                 self._capture(exit_, hidden, kwargs)
-                if not _checkpoints(layer):
+                if not checkpoints(layer):
                     self._read(exit_)
             if self.config.cuts_gradient:
                 hidden = self._cut_before(layer, hidden, self.config.scales[self._segment(index) - 1])
                 args, kwargs = ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, name: hidden})
                 changed = True
         table = kwargs.get("rel_embeddings")
-        if table is not None and table.grad_fn is not None and _checkpoints_reentrantly(layer):
+        if table is not None and table.grad_fn is not None and checkpoints_reentrantly(layer):
             raise TrainingSetupError(
                 "reentrant gradient checkpointing cannot train DeBERTa-v2's relative-position table, which "
                 "all layers read through one norm: pass "
@@ -251,7 +225,7 @@ class Attachment(ExitParameters):
 
     def _cut_before(self, layer: nn.Module, hidden: torch.Tensor, scale: float) -> torch.Tensor:
         hidden = cut(hidden, scale)
-        if scale == 0.0 and torch.is_grad_enabled() and _checkpoints(layer):
+        if scale == 0.0 and torch.is_grad_enabled() and checkpoints(layer):
             hidden.requires_grad_()  # reentrant checkpointing trains a layer only if its input asks for it
         return hidden
 
@@ -312,56 +286,6 @@ class Attachment(ExitParameters):
             loss.register_hook(self._note_backward)
         return with_loss(output, loss, labelled)
 
-    def _losses(self, own_loss: torch.Tensor | None) -> dict[int, torch.Tensor]:
-        """What each exit adds to the model's loss, with its graph.
-
-        Args:
-            own_loss: that the model worked out itself; `None` without labels.
-        """
-        known = self._spent
-        losses = {exit_: known[exit_] if exit_ in known else self._loss(exit_) for exit_ in self.exits[:-1]}
-        last = self.exits[-1]
-        if not self.config.has_private_layers:
-            losses[last] = self._loss(last)
-        elif own_loss is not None:
-            mean = self.label_loss(self._logits[last], self.labels, last)
-            self._label_losses[last] = mean.detach()
-            scaled = mean * share_of_items(self.labels.to(mean.device), self._num_items)
-            losses[last] = own_loss if self.label_loss.is_cross_entropy else scaled
-        return losses
-
-    def _loss(self, exit_: int) -> torch.Tensor:
-        """What an exit adds to the model's loss, with its graph."""
-        logits, certainty = self._logits[exit_], self._certainties.get(exit_)
-        labels = self._taught.argmax(dim=-1) if self.labels is None else self.labels
-        mean = self.label_loss(logits, labels, exit_)
-        self._label_losses[exit_] = mean.detach()
-        scaled = mean * share_of_items(labels.to(mean.device), self._num_items)
-        loss = exit_loss(self.config, scaled, logits, labels, self._taught, self._num_items)
-        return loss if certainty is None else loss + certainty_loss(certainty, logits, labels, self._num_items)
-
-    def _note_backward(self, gradient: torch.Tensor | None) -> None:
-        # DistributedDataParallel passes all outputs through one node, which hands `None` to those that nobody used.
-        self.loss_reached = self.loss_reached or (gradient is not None and bool(gradient != 0))
-
-    def _may_spend(self) -> bool:
-        """Whether an exit's graph can be let go as soon as its loss is known, where no other exit needs it: nobody
-        watches, no exit learns from a later one, and no layer is run again for its gradient.
-        """
-        return (
-            self.model.training
-            and torch.is_grad_enabled()
-            and self.config.mode == "sweet"
-            and self.watcher is None
-            and (self.config.distillation == 0.0 or self.teacher is not None)
-            and not any(_checkpoints(layer) for layer in self._layers)
-        )
-
-    def _stands_alone(self, exit_: int) -> bool:
-        """Whether no gradient passes the cuts before and after the exit's segment."""
-        place = self.exits.index(exit_)
-        return not any(self.config.scales[max(place - 1, 0) : place + 1])
-
     def _forget_forward(self) -> None:
         """Also what a forward that raised has left behind; no tensor with a graph outlives its forward."""
         self._capturing = False
@@ -378,12 +302,3 @@ class Attachment(ExitParameters):
         if position < len(args):
             return (*args[:position], labels, *args[position + 1 :]), kwargs
         return args, {**kwargs, "labels": labels}
-
-
-def _checkpoints(layer: nn.Module) -> bool:
-    return layer.training and getattr(layer, "gradient_checkpointing", False)
-
-
-def _checkpoints_reentrantly(layer: nn.Module) -> bool:
-    function = getattr(layer, "_gradient_checkpointing_func", None)
-    return _checkpoints(layer) and getattr(function, "keywords", {}).get("use_reentrant", True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import EvalPrediction, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
 from itrex_sweet.config import ALL, BALANCED, DECOUPLED, SweetConfig, balanced_weights
@@ -18,9 +18,10 @@ from itrex_sweet.training.attaching import attach, attachment_of
 from itrex_sweet.training.attachment import WRAPPED_LATER, Attachment
 from itrex_sweet.training.clipping import clip_by_group
 from itrex_sweet.training.divergence import gradient_norm, refuse_divergence
-from itrex_sweet.training.exit_metrics import ExitPredictions, RunningMeans
+from itrex_sweet.training.exit_evaluation import ExitEvaluation
+from itrex_sweet.training.exit_metrics import RunningMeans
 from itrex_sweet.training.exit_rate import ExitRate
-from itrex_sweet.training.label_loss import LabelLoss, LossFunction, name_of, takes_exit
+from itrex_sweet.training.label_loss import LossFunction, name_of, takes_exit
 from itrex_sweet.training.precision import train_in_float32
 from itrex_sweet.training.refusals import (
     refuse_large_tokenizer,
@@ -29,7 +30,6 @@ from itrex_sweet.training.refusals import (
     refuse_unfit,
     refuse_untrained_exits,
 )
-from itrex_sweet.training.standing import Standing
 from itrex_sweet.training.teacher import Teacher
 from itrex_sweet.training.trained_rows import fingerprints_of, labels_of
 from itrex_sweet.training.wrapped_models import refuse_wrapped
@@ -37,7 +37,7 @@ from itrex_sweet.training.wrapped_models import refuse_wrapped
 logger = logging.getLogger(__name__)
 
 
-class SweetCallback(TrainerCallback, ExportableState):
+class SweetCallback(ExitEvaluation, ExportableState):
     """Puts exits on the Trainer's model and trains them: `Trainer(..., callbacks=[SweetCallback()])`.
 
     The model and its own head train as they do without the callback, to the bit, given the same arguments and seed
@@ -68,7 +68,8 @@ class SweetCallback(TrainerCallback, ExportableState):
         teacher: a fine-tuned classification model with the same labels and tokenizer; the last exit if absent.
         train: `"exits"` trains the exits of a model that is fine-tuned already: the model is frozen and stays as it is
             to the bit, and the exits learn its answers from rows that need no labels. With labels, `distillation`
-            below 1 says how much they learn from those. When training ends, what was frozen can train again.
+            below 1 says how much they learn from those. An evaluation without labels reports
+            `eval_exit_4_agreement`, with the model's answers. When training ends, what was frozen can train again.
         exit_lr_multiplier: how many times the Trainer's learning rate the exits' own parts have, see `SweetConfig`.
         compute_metrics: as the Trainer's, applied to every exit: a value named `matthews` is reported as
             `eval_exit_4_matthews`.
@@ -114,6 +115,7 @@ class SweetCallback(TrainerCallback, ExportableState):
             raise ConfigError(f"compute_metrics={compute_metrics!r}: a function, as the Trainer's.")
         if not isinstance(allow_half, bool):
             raise ConfigError(f"allow_half={allow_half!r}: True or False.")
+        super().__init__(compute_metrics)
         self.config = SweetConfig(
             exits=exits,
             mode=mode,
@@ -134,21 +136,14 @@ class SweetCallback(TrainerCallback, ExportableState):
         self.allow_half = allow_half
         self._balances = self.config.class_weights == BALANCED
         self.teacher = teacher
-        self.compute_metrics = compute_metrics
         self.has_compute_metrics = compute_metrics is not None
         self._losses = RunningMeans()
-        self._predictions = ExitPredictions()
-        self._label_loss: LabelLoss | None = None
-        self._evaluated: Any = None
-        self._in_training = False
         self._users_max_norm: float | None = None
         self._our_zero = float("0")  # an object of its own, to tell our zero from one that the user set
         self._gradient_norm: torch.Tensor | None = None
         self._step_losses = RunningMeans()
         self._checks_exits = True
         self._exit_rate = ExitRate(self.config.exit_lr_multiplier)
-        self._standings: dict[str, Standing] = {}
-        self._standings_at: dict[int, dict[str, Standing]] = {}
 
     def state(self) -> dict[str, Any]:
         """What `trainer_state.json` records of the settings, in the Trainer's own form."""
@@ -252,6 +247,8 @@ class SweetCallback(TrainerCallback, ExportableState):
         else:
             norms = clip_by_group(attachment.clipping_groups(), self._users_max_norm)
             norm = self._gradient_norm = torch.linalg.vector_norm(torch.stack([norm.float() for norm in norms]))
+            if self._trains_model_beside_exits:
+                self._gradient_norm = norms[len(attachment.exits) - 1]  # as it is logged without exits
         refuse_divergence(model, state.global_step + 1, self._step_losses.sums(), norm)
         self._step_losses.clear()
         if self.config.has_private_layers:
@@ -289,25 +286,6 @@ class SweetCallback(TrainerCallback, ExportableState):
         self._losses.add(losses)
         self._step_losses.add(losses)
 
-    def on_prediction_step(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: Any = None,
-        eval_dataloader: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """Keeps the exits' logits of an evaluated batch."""
-        if eval_dataloader is not self._evaluated:  # a new evaluation: the last one may have been interrupted
-            self._forget_evaluation()
-            self._evaluated = eval_dataloader
-        attachment = attachment_of(model)
-        if attachment is not None:
-            inputs = attachment.main_input if "inputs" in args.include_for_metrics else None
-            self._predictions.add(attachment.exit_logits, attachment.labels, inputs)
-            self._label_loss = attachment.label_loss
-
     def on_log(
         self,
         args: TrainingArguments,
@@ -321,42 +299,13 @@ class SweetCallback(TrainerCallback, ExportableState):
             return
         if "loss" in logs and "learning_rate" in logs:
             added = {f"loss_exit_{exit_}": round(mean, 4) for exit_, mean in self._losses.take().items()}
-            if "grad_norm" not in logs and self._gradient_norm is not None:
+            if self._gradient_norm is not None and ("grad_norm" not in logs or self._trains_model_beside_exits):
                 added["grad_norm"] = self._gradient_norm.item()
         else:
             added = self._take_metrics(logs, args, state)
         logs.update(added)
         if state.log_history and added:
             state.log_history[-1].update(added)  # the Trainer appended a copy before it called us
-
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, Any] | None = None,
-        model: Any = None,
-        eval_dataloader: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """Adds the exits' metrics where a Trainer's own `log` kept them from us."""
-        if self._in_training and args.metric_for_best_model is not None:
-            _note_selection(attachment_of(model), eval_dataloader)
-        if metrics is not None:
-            metrics.update(self._take_metrics(metrics, args, state))
-        self._forget_evaluation()
-
-    def on_predict(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, Any],
-        **kwargs: Any,
-    ) -> None:
-        """Adds the exits' metrics to those of `trainer.predict`, where the rows had labels."""
-        metrics.update(self._take_metrics(metrics, args, state))
-        self._forget_evaluation()
 
     def on_train_end(
         self,
@@ -379,12 +328,9 @@ class SweetCallback(TrainerCallback, ExportableState):
                 for sentence in standing.complaints():
                     logger.warning("%s: %s", prefix, sentence)
 
-    def _standings_of_the_model(self, args: TrainingArguments, state: TrainerState) -> dict[str, Standing]:
-        """The results of the evaluation of the model that training ends with."""
-        if args.load_best_model_at_end and state.best_model_checkpoint:
-            step = state.best_model_checkpoint.rpartition("-")[2]
-            return self._standings_at.get(int(step), {}) if step.isdigit() else {}
-        return self._standings
+    @property
+    def _trains_model_beside_exits(self) -> bool:
+        return self.config.has_private_layers and not self.config.trains_exits_alone
 
     def _take_over(self, attachment: Attachment, model: Any) -> None:
         if attachment.model is not model:
@@ -434,27 +380,3 @@ class SweetCallback(TrainerCallback, ExportableState):
         if args.max_grad_norm is not self._our_zero:
             self._users_max_norm = args.max_grad_norm
             args.max_grad_norm = self._our_zero
-
-    def _take_metrics(self, logs: Mapping[str, Any], args: TrainingArguments, state: TrainerState) -> dict[str, float]:
-        # Every evaluation and prediction says how long it took, under its own prefix.
-        prefixes = [key.removesuffix("_runtime") for key in logs if key.endswith("_runtime")]
-        speeds = [name for name in prefixes if f"{name}_samples_per_second" in logs]
-        prefix = min(speeds, key=len, default=None)
-        if prefix is None or not self._predictions:
-            return {}
-        metrics = self._predictions.metrics(prefix, self._label_loss, self.compute_metrics, args)
-        self._standings[prefix] = self._predictions.standing()
-        self._standings_at.setdefault(state.global_step, {})[prefix] = self._standings[prefix]
-        self._forget_evaluation()
-        return metrics
-
-    def _forget_evaluation(self) -> None:
-        self._predictions.clear()
-        self._evaluated = None
-
-
-def _note_selection(attachment: Attachment | None, dataloader: Any) -> None:
-    """Records the rows of an evaluation that a checkpoint may be chosen by."""
-    rows = fingerprints_of(dataloader)
-    if attachment is not None and rows is not None:
-        attachment.selected_by = rows if attachment.selected_by is None else attachment.selected_by.union(rows)

@@ -31,5 +31,5 @@ class ExitRate:
     def after_step(self) -> None:
         """Lengthens the step since `before_step`."""
         for parameter, before in self._before:
-            parameter.copy_(torch.lerp(before, parameter, self.multiplier))
+            parameter.lerp_(before, 1.0 - self.multiplier)
         self._before = []

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import copy
+import os
+import socket
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from transformers import TrainerCallback
 
+from itrex_sweet.config import SweetConfig
 from itrex_sweet.families import EXIT_HEADS
-from itrex_sweet.training import SweetCallback
+from itrex_sweet.training import SweetCallback, attach, plain_state_dict
 from tests.tiny_models import FAMILY_CONFIGS, tiny_model
 from tests.training.trainers import EXITS, make_trainer
 
-SETTINGS = {"learning_rate": 1e-3, "weight_decay": 0.1, "warmup_steps": 1, "max_grad_norm": 0.1}
+SETTINGS = {"rows": 12, "learning_rate": 1e-3, "weight_decay": 0.1, "warmup_steps": 1, "max_grad_norm": 0.1}
 
 
 def own_weights(model) -> dict[str, torch.Tensor]:
@@ -51,7 +55,7 @@ def assert_trains_as_plain(tmp_path, model=None, callback=None, **settings):
 
 @pytest.mark.parametrize("family", FAMILY_CONFIGS)
 def test_every_family_trains_as_without_exits(family, tmp_path):
-    assert_trains_as_plain(tmp_path, tiny_model(family, dropout=0.1), rows=8)
+    assert_trains_as_plain(tmp_path, tiny_model(family, dropout=0.1))
 
 
 @pytest.mark.parametrize(
@@ -72,3 +76,116 @@ def test_every_family_trains_as_without_exits(family, tmp_path):
 )
 def test_any_training_is_that_without_exits(settings, tmp_path):
     assert_trains_as_plain(tmp_path, **settings)
+
+
+def test_the_best_model_is_the_one_without_exits(tmp_path):
+    best = {
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+        "save_strategy": "steps",
+        "save_steps": 1,
+        "load_best_model_at_end": True,
+        "warmup_steps": 0,
+        "metric_for_best_model": "loss",
+        "greater_is_better": True,  # of a training that learns, not the last
+    }
+    plain, ours = assert_trains_as_plain(tmp_path, **best)
+    assert ours.state.best_global_step == plain.state.best_global_step < plain.state.max_steps
+    keys = ("eval_loss", "grad_norm", "learning_rate")
+    logs = [
+        [(key, log[key]) for log in trainer.state.log_history for key in keys if key in log]
+        for trainer in (ours, plain)
+    ]
+    assert logs[0] == logs[1]
+
+
+def test_an_exit_trains_as_if_it_were_the_only_one(tmp_path):
+    several = trained(tmp_path / "a", SweetCallback(exits=(1, 2, 3, 4)))
+    alone = trained(tmp_path / "b", SweetCallback(exits=(3, 4)))
+    expected = exit_weights(alone.model)
+    found = {name: value for name, value in exit_weights(several.model).items() if name in expected}
+    assert unequal(found, expected) == [] and len(expected) == 20
+
+
+def test_resuming_trains_model_and_exits_as_in_one_piece(tmp_path):
+    settings = {"num_train_epochs": 2, "save_strategy": "steps", "save_steps": 3, "rows": 8}
+    _, ours = assert_trains_as_plain(tmp_path, **settings)
+    callback = SweetCallback(exits=EXITS)
+    checkpoint = str(tmp_path / "ours" / "checkpoint-3")
+    resumed = trained(tmp_path / "again", callback, resume=checkpoint, **settings)
+    assert unequal(dict(resumed.model.state_dict()), dict(ours.model.state_dict())) == []
+
+
+def test_lora_trains_as_without_exits(tmp_path):
+    peft = pytest.importorskip("peft")
+
+    def adapted():
+        torch.manual_seed(3)
+        model = tiny_model("bert", dropout=0.1)
+        return peft.get_peft_model(model, peft.LoraConfig(task_type="SEQ_CLS", r=4, lora_dropout=0.1))
+
+    plain = trained(tmp_path / "plain", model=adapted())
+    ours = trained(tmp_path / "ours", SweetCallback(exits=EXITS), model=adapted())
+    assert unequal(own_weights(ours.model), own_weights(plain.model)) == []
+    # What was trained comes back from the adapter's folder.
+    ours.save_model(tmp_path / "saved")
+    again = peft.PeftModel.from_pretrained(tiny_model("bert", dropout=0.1), tmp_path / "saved")
+    attach(again, heads_from=tmp_path / "saved", config=SweetConfig(EXITS))
+    expected = plain_state_dict(ours.model)
+    found = plain_state_dict(again)
+    assert unequal(found, expected) == []
+    started = plain_state_dict(adapted())
+    layer = "bert.encoder.layer.2.intermediate.dense.weight"
+    assert not torch.equal(expected["sweet_exits.3.layer.intermediate.dense.weight"], started[layer])
+
+
+def test_an_exit_starts_from_weights_with_adapters_merged():
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(task_type="SEQ_CLS", r=4, init_lora_weights=False)
+    model = peft.get_peft_model(tiny_model("bert"), config)
+    attach(model, SweetConfig(EXITS))
+    weights = plain_state_dict(model)
+    path = "attention.self.query.weight"
+    torch.testing.assert_close(weights[f"sweet_exits.3.layer.{path}"], weights[f"bert.encoder.layer.2.{path}"])
+    base = tiny_model("bert").bert.encoder.layer[2].attention.self.query.weight
+    assert not torch.equal(weights[f"sweet_exits.3.layer.{path}"], base)
+
+
+def test_two_processes_train_as_without_exits(tmp_path):
+    """DistributedDataParallel with two processes; what each ends with is compared to the bit."""
+    port = free_port()
+    context = torch.multiprocessing.get_context("fork")
+    processes = [context.Process(target=one_of_two, args=(rank, port, tmp_path)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
+    plain, ours = (torch.load(tmp_path / f"{name}-0.pt") for name in ("plain", "ours"))
+    others = torch.load(tmp_path / "ours-1.pt")
+    assert unequal(others, ours) == [], "the processes differ"
+    assert unequal({name: value for name, value in ours.items() if EXIT_HEADS not in name}, plain) == []
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+def one_of_two(rank: int, port: int, folder) -> None:
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    AcceleratorState._reset_state(reset_partial_state=True)
+    for name, callback in (("plain", None), ("ours", SweetCallback(exits=EXITS))):
+        settings = {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 2, "ddp_backend": "gloo"}
+        trainer = trained(folder / name, callback, **settings)
+        assert trainer.args.world_size == 2
+        torch.save(trainer.model.state_dict(), folder / f"{name}-{rank}.pt")
+    torch.distributed.destroy_process_group()
+    os._exit(0)
