@@ -115,7 +115,7 @@ def test_a_saved_adapter_comes_back_with_its_heads(tmp_path):
     trainer.train()
     trainer.save_model(tmp_path / "saved")
     again = peft.PeftModel.from_pretrained(tiny_model(), tmp_path / "saved")
-    attach(again, SWEET, heads_from=tmp_path / "saved")
+    attach(again, SweetConfig(EXITS), heads_from=tmp_path / "saved")
     batch = tiny_batch()
     trainer.model.eval()(**batch)
     again.eval()(**batch)

@@ -60,7 +60,7 @@ def make_trainer(model: Any, folder: Any, callback: Any = None, rows: int = 16, 
 def trained(
     folder: Any, callback: Any = None, model: Any = None, resume: str | None = None, **settings: Any
 ) -> Trainer:
-    """A Trainer after a short training with dropout, weight decay and clipping; without a callback, of a plain model."""
+    """A Trainer after a short training with dropout, decay and clipping; without a callback, of a plain model."""
     model = tiny_model(dropout=0.1) if model is None else model
     usual = {"rows": 12, "learning_rate": 1e-3, "weight_decay": 0.1, "warmup_steps": 1, "max_grad_norm": 0.1}
     trainer = make_trainer(model, folder, callback or TrainerCallback(), **{**usual, **settings})
