@@ -159,7 +159,7 @@ def test_the_folder_of_an_adapter_given_to_from_pretrained(tmp_path):
     again = peft.PeftModel.from_pretrained(
         AutoModelForSequenceClassification.from_pretrained(tmp_path / "base"), tmp_path / "adapter", is_trainable=True
     )
-    attach(again, SWEET, heads_from=tmp_path / "adapter")
+    attach(again, SweetConfig(EXITS), heads_from=tmp_path / "adapter")
     assert save_artifact(again, tmp_path / "artifact").exits == EXITS
 
 
