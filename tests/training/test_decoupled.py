@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import copy
-import os
-import socket
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
-from transformers import TrainerCallback
 
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.families import EXIT_HEADS
 from itrex_sweet.training import SweetCallback, attach, plain_state_dict
 from tests.tiny_models import FAMILY_CONFIGS, tiny_model
-from tests.training.trainers import EXITS, make_trainer
-
-SETTINGS = {"rows": 12, "learning_rate": 1e-3, "weight_decay": 0.1, "warmup_steps": 1, "max_grad_norm": 0.1}
+from tests.training.trainers import EXITS, trained
+from tests.training.two_processes import run_two_processes, train_with_and_without_exits
 
 
 def own_weights(model) -> dict[str, torch.Tensor]:
@@ -33,14 +28,6 @@ def unequal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> l
     """Names of tensors that are not equal to the bit."""
     assert ours.keys() == theirs.keys()
     return [name for name, value in theirs.items() if not torch.equal(value, ours[name])]
-
-
-def trained(folder, callback=None, model=None, resume=None, **settings):
-    """A Trainer after training; without a callback, of the plain model."""
-    model = tiny_model(dropout=0.1) if model is None else model
-    trainer = make_trainer(model, folder, callback or TrainerCallback(), **{**SETTINGS, **settings})
-    trainer.train(resume_from_checkpoint=resume)
-    return trainer
 
 
 def assert_trains_as_plain(tmp_path, model=None, callback=None, **settings):
@@ -153,39 +140,8 @@ def test_an_exit_starts_from_weights_with_adapters_merged():
 
 def test_two_processes_train_as_without_exits(tmp_path):
     """DistributedDataParallel with two processes; what each ends with is compared to the bit."""
-    port = free_port()
-    context = torch.multiprocessing.get_context("fork")
-    processes = [context.Process(target=one_of_two, args=(rank, port, tmp_path)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    assert [process.exitcode for process in processes] == [0, 0]
+    run_two_processes(train_with_and_without_exits, tmp_path)
     plain, ours = (torch.load(tmp_path / f"{name}-0.pt") for name in ("plain", "ours"))
     others = torch.load(tmp_path / "ours-1.pt")
     assert unequal(others, ours) == [], "the processes differ"
     assert unequal({name: value for name, value in ours.items() if EXIT_HEADS not in name}, plain) == []
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
-
-
-def one_of_two(rank: int, port: int, folder) -> None:
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
-    AcceleratorState._reset_state(reset_partial_state=True)
-    for name, callback in (("plain", None), ("ours", SweetCallback(exits=EXITS))):
-        settings = {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 2, "ddp_backend": "gloo"}
-        trainer = trained(folder / name, callback, **settings)
-        assert trainer.args.world_size == 2
-        torch.save(trainer.model.state_dict(), folder / f"{name}-{rank}.pt")
-    torch.distributed.destroy_process_group()
-    os._exit(0)

@@ -115,7 +115,7 @@ def test_a_saved_adapter_comes_back_with_its_heads(tmp_path):
     trainer.train()
     trainer.save_model(tmp_path / "saved")
     again = peft.PeftModel.from_pretrained(tiny_model(), tmp_path / "saved")
-    attach(again, SWEET, heads_from=tmp_path / "saved")
+    attach(again, SweetConfig(EXITS), heads_from=tmp_path / "saved")
     batch = tiny_batch()
     trainer.model.eval()(**batch)
     again.eval()(**batch)
@@ -159,7 +159,7 @@ def test_the_folder_of_an_adapter_given_to_from_pretrained(tmp_path):
     again = peft.PeftModel.from_pretrained(
         AutoModelForSequenceClassification.from_pretrained(tmp_path / "base"), tmp_path / "adapter", is_trainable=True
     )
-    attach(again, SWEET, heads_from=tmp_path / "adapter")
+    attach(again, SweetConfig(EXITS), heads_from=tmp_path / "adapter")
     assert save_artifact(again, tmp_path / "artifact").exits == EXITS
 
 

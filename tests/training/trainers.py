@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from itrex_sweet.training import SweetCallback
-from tests.tiny_models import tiny_batch
+from tests.tiny_models import tiny_batch, tiny_model
 
 EXITS = (1, 3, 4)
 
@@ -55,3 +55,14 @@ def make_trainer(model: Any, folder: Any, callback: Any = None, rows: int = 16, 
     )
     own.setdefault("eval_dataset", Rows(rows=13, seed=1))
     return Trainer(model=model, args=args, train_dataset=Rows(rows), callbacks=callbacks, **own)
+
+
+def trained(
+    folder: Any, callback: Any = None, model: Any = None, resume: str | None = None, **settings: Any
+) -> Trainer:
+    """A Trainer after a short training with dropout, decay and clipping; without a callback, of a plain model."""
+    model = tiny_model(dropout=0.1) if model is None else model
+    usual = {"rows": 12, "learning_rate": 1e-3, "weight_decay": 0.1, "warmup_steps": 1, "max_grad_norm": 0.1}
+    trainer = make_trainer(model, folder, callback or TrainerCallback(), **{**usual, **settings})
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer
