@@ -45,6 +45,10 @@ class CalibrationError(SweetError, RuntimeError):
     """No policy keeps to the budget asked for, or the rows do not suffice to show that one does."""
 
 
+class NoGainError(SweetError, RuntimeError):
+    """Exits would make a model no faster: none of them learned anything, or none pays."""
+
+
 class ExportError(SweetError, RuntimeError):
     """A subgraph cannot be written in the format asked for, or its file answers otherwise than the model."""
 

@@ -24,6 +24,7 @@ Files are read once, into memory of the process, and verified there; `commit` sa
 
 from itrex_sweet.artifact.copying import copy_artifact, write_card
 from itrex_sweet.artifact.layout import CASCADE, EARLY_EXIT, FLOAT32, INT8, SCHEMA_VERSION
+from itrex_sweet.artifact.pruning import keep_exits
 from itrex_sweet.artifact.quality import policy_of_quality
 from itrex_sweet.artifact.reading import Artifact, open_artifact
 from itrex_sweet.artifact.settings import library_versions
@@ -37,6 +38,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "Artifact",
     "copy_artifact",
+    "keep_exits",
     "library_versions",
     "open_artifact",
     "policy_of_quality",

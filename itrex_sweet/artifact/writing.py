@@ -14,6 +14,7 @@ from itrex_sweet.artifact.files import artifact_files, tokenizer_files
 from itrex_sweet.artifact.fingerprints import Fingerprints, write_fingerprints
 from itrex_sweet.artifact.finite import refuse_not_finite
 from itrex_sweet.artifact.layout import (
+    CARD_FILE,
     CASCADE,
     CONFIG_FILE,
     EARLY_EXIT,
@@ -21,7 +22,9 @@ from itrex_sweet.artifact.layout import (
     FLOAT32,
     INT8,
     INT8_WEIGHTS_FILE,
+    SETTINGS_FILE,
     WEIGHTS_FILE,
+    is_model_file,
 )
 from itrex_sweet.artifact.reading import Artifact, open_staged
 from itrex_sweet.artifact.settings import settings_of, write_settings
@@ -43,6 +46,9 @@ def write_artifact(
     provenance: Mapping[str, Any] | None = None,
     quantization: Mapping[str, Any] | None = None,
     fingerprints: Mapping[str, Fingerprints] | None = None,
+    calibration: Mapping[str, Any] | None = None,
+    costs: Mapping[str, Any] | None = None,
+    tokenizer_of: Artifact | None = None,
 ) -> Artifact:
     """Writes an early-exit artifact. The folder is changed only after everything was written beside it.
 
@@ -55,6 +61,9 @@ def write_artifact(
         provenance: facts to record (training settings, metrics); versions and date are added.
         quantization: how the tensors were quantized; makes it an INT8 artifact.
         fingerprints: rows it was trained, calibrated and reported on, by role.
+        calibration: what the policy rests on, to record.
+        costs: what was measured of time, to record.
+        tokenizer_of: an opened artifact whose tokenizer files are copied, byte by byte, where no tokenizer is given.
 
     Raises:
         ArtifactError: the folder cannot be written, or a weight is not finite; what was there before is untouched.
@@ -62,13 +71,19 @@ def write_artifact(
     directory = Path(directory)
     sweet = SweetConfig.from_dict(config.sweet)
     precision = FLOAT32 if quantization is None else INT8
-    facts = {} if quantization is None else {"quantization": dict(quantization)}
+    records = {"quantization": quantization, "calibration": calibration, "costs": costs}
+    facts = {name: dict(record) for name, record in records.items() if record is not None}
     settings = settings_of(
         sweet.exits, policy, provenance, precision, EARLY_EXIT, shares_pooler=sweet.shares_pooler, **facts
     )
     with staged(directory, artifact_files) as staging:
         _write_model(staging, config, tensors, precision)
-        _write_tokenizer(staging, tokenizer, directory)
+        if tokenizer is None and tokenizer_of is not None:
+            for name in tokenizer_of.files:
+                if not is_model_file(name) and name not in (SETTINGS_FILE, FINGERPRINTS_FILE, CARD_FILE):
+                    (staging / name).write_bytes(tokenizer_of.read_file(name))
+        else:
+            _write_tokenizer(staging, tokenizer, directory)
         if fingerprints:
             write_fingerprints(staging / FINGERPRINTS_FILE, fingerprints)
         write_settings(staging, settings)

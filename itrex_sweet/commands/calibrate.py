@@ -56,6 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-length", type=options.positive, metavar="N", help="tokens per text at most")
     parser.add_argument("--seed", type=options.count, default=0, help="of the dealing of rows (default: 0)")
     parser.add_argument("--force", action="store_true", help="although rows were trained or reported on")
+    parser.add_argument(
+        "--prune-exits", action="store_true", help="remove the exits that the policy switches off, with their weights"
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the calibrated curve, as a PNG")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -64,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
     """Calibrates, writes and prints."""
     from itrex_sweet.calibration.budget import Budget
     from itrex_sweet.calibration.calibrate import calibrate
+    from itrex_sweet.calibration.pruning import without_switched_off
     from itrex_sweet.evaluation.plot import require_matplotlib
     from itrex_sweet.hub import fetch
     from itrex_sweet.modeling import SweetModelForSequenceClassification
@@ -102,6 +106,8 @@ def run(args: argparse.Namespace) -> int:
         label_meanings=args.label_names,
     )
     written = calibration.write(model.artifact, args.output)
+    if args.prune_exits and calibration.switched_off:
+        written = without_switched_off(written)
     if args.plot is not None:
         from itrex_sweet.evaluation.plot import plot_calibration
 

@@ -1,0 +1,124 @@
+"""Remove exits from an artifact: all but those named, or those that do not pay on texts given.
+
+The exits kept answer exactly as before, and the artifact holds no tensor of the others. An exit pays if without it the
+policies that calibration would look for cost at least --least-gain of full depth's time more. Give texts that the exits
+did not learn from; labels are ignored. Calibrate afterwards: a policy stays calibrated only if it let no text leave at
+an exit that went."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from itrex_sweet.commands import options
+
+if TYPE_CHECKING:
+    from itrex_sweet.artifact import Artifact
+    from itrex_sweet.calibration.pruning import ExitsWorth
+
+SUMMARY = "an artifact with the exits that pay alone"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `itrex-sweet prune-exits`."""
+    parser.add_argument("directory", metavar="DIR", help="an artifact, or its name on the hub")
+    by = parser.add_mutually_exclusive_group(required=True)
+    by.add_argument(
+        "--keep", type=options.whole_numbers, nargs="+", metavar="LAYERS", help="exits to keep, such as 1,4,6"
+    )
+    by.add_argument("--data", metavar="FILE", help="texts to judge exits by: a file, or a datasets name")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write to (default: DIR itself)")
+    options.add_named_dataset(parser)
+    options.add_columns(parser, labels=False)
+    group = parser.add_argument_group("judging, with --data")
+    group.add_argument(
+        "--max-drop",
+        type=options.share,
+        default=0.05,
+        metavar="SHARE",
+        help="policies that change more labels than this do not count (default: 0.05)",
+    )
+    group.add_argument(
+        "--least-gain",
+        type=options.share,
+        default=0.01,
+        metavar="SHARE",
+        help="of full depth's cost that an exit has to save (default: 0.01)",
+    )
+    group.add_argument(
+        "--unit", choices=("milliseconds", "layers"), default="milliseconds", help="(default: milliseconds)"
+    )
+    group.add_argument("--batch-size", type=options.positive, metavar="N", help="served together (default: 32)")
+    group.add_argument("--max-length", type=options.positive, metavar="N", help="tokens per text at most")
+    group.add_argument("--backend", default="auto", metavar="NAME", help="that will run it (default: the best here)")
+    options.add_threads(group)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Judges, writes and prints."""
+    from itrex_sweet.artifact import open_artifact
+    from itrex_sweet.calibration.pruning import prune_exits
+    from itrex_sweet.hub import fetch
+
+    before = open_artifact(fetch(args.directory), weights=False)
+    judging = {}
+    if args.data is not None:
+        judging = dict(
+            max_drop=args.max_drop,
+            least_gain=args.least_gain,
+            unit=args.unit,
+            batch_size=args.batch_size,
+            max_length=args.max_length,
+            text_column=args.text_column,
+            pair_column=args.pair_column,
+            split=args.split,
+            dataset_config=args.dataset_config,
+        )
+    written, worth = prune_exits(
+        args.directory,
+        args.output,
+        keep=None if args.keep is None else [exit_ for part in args.keep for exit_ in part],
+        data=args.data,
+        backend=args.backend,
+        threads=args.threads,
+        **judging,
+    )
+    if args.json:
+        print(json.dumps(_facts(before, written, worth), indent=2))
+    else:
+        print(_shown(before, written, worth))
+    return 0
+
+
+def _facts(before: Artifact, written: Artifact, worth: ExitsWorth | None) -> dict[str, Any]:
+    judged = {}
+    if worth is not None:
+        agreements = dict(zip(worth.exits, worth.agreements, strict=True))
+        judged = {"rows": worth.rows, "agreement": agreements, "saves": worth.gains}
+    return {
+        "directory": str(written.directory),
+        "exits": list(written.exits),
+        "removed": [exit_ for exit_ in before.exits if exit_ not in written.exits],
+        "bytes_before": sum(before.weight_files().values()),
+        "bytes": sum(written.weight_files().values()),
+        "calibrated": bool(written.calibration),
+        **judged,
+    }
+
+
+def _shown(before: Artifact, written: Artifact, worth: ExitsWorth | None) -> str:
+    facts = _facts(before, written, worth)
+    lines = [] if worth is None else [worth.table(), ""]
+    if not facts["removed"]:
+        return "\n".join([*lines, f"Every exit pays: {written.directory} stays as it is."])
+    removed, kept = (", ".join(map(str, facts[name])) for name in ("removed", "exits"))
+    lines.append(
+        f"{written.directory}: exits {kept}; without {removed}. {facts['bytes_before'] / 1e6:.1f} MB → "
+        f"{facts['bytes'] / 1e6:.1f} MB"
+    )
+    if before.calibration and not written.calibration:
+        lines.append("Its policy let texts leave at exits that are gone, so it promises nothing now: calibrate anew.")
+    return "\n".join(lines)
