@@ -16,9 +16,7 @@ from tests.tiny_models import tiny_model
 def tiny_weights(tmp_path):
     folder = tmp_path / "weights"
     folder.mkdir()
-    words = sorted(
-        {word.strip(".,!?") for review in make_corpus(40, 20, 40)["train"] for word in review.text.lower().split()}
-    )
+    words = sorted({word.strip(".,!?") for review in make_corpus(40)["train"] for word in review.text.lower().split()})
     (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words][:96]))
     BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
     tiny_model("bert", num_layers=6, num_labels=2).save_pretrained(folder)
@@ -28,7 +26,7 @@ def tiny_weights(tmp_path):
 @pytest.mark.slow
 def test_the_demo_leaves_what_it_says(tmp_path, tiny_weights, monkeypatch, capfd):
     monkeypatch.setattr(run, "pretrained_directory", lambda: tiny_weights)
-    monkeypatch.setattr(run, "_QUICK_SIZES", {"train": 40, "calibration": 300, "test": 40})
+    monkeypatch.setattr(run, "_QUICK_SIZES", {"train": 40, "calibration": 300, "test": 40, "traffic": 300})
     output = tmp_path / "out"
     run.run_demo(output, quick=True)
     printed = capfd.readouterr().out
@@ -39,6 +37,10 @@ def test_the_demo_leaves_what_it_says(tmp_path, tiny_weights, monkeypatch, capfd
     examples = [json.loads(line) for line in (output / "examples.jsonl").read_text().splitlines()]
     assert [example["level"] for example in examples] == [level for level in LEVELS for _ in range(2)]
     assert all(example["exit_layer"] in run.EXITS for example in examples)
+    plain = json.loads((output / "plain" / "config.json").read_text())
+    assert "sweet" not in plain and not (output / "plain" / "sweet_config.json").exists()
+    traffic = [json.loads(line) for line in (output / "data" / "traffic.jsonl").read_text().splitlines()]
+    assert [*map(set, traffic)] == [{"text"}] * 300, "no labels"
     model = SweetModelForSequenceClassification.from_pretrained(output / "model")
     assert model.artifact.exits == run.EXITS
     in_float, in_int8 = json.loads((output / "evaluation.json").read_text())
@@ -48,6 +50,8 @@ def test_the_demo_leaves_what_it_says(tmp_path, tiny_weights, monkeypatch, capfd
         "$ itrex-sweet train",
         "$ itrex-sweet quantize",
         "$ itrex-sweet calibrate",
+        "$ itrex-sweet accelerate",
+        "times faster than full depth",
         "itrex-sweet predict",
         *LEVELS,
     ):

@@ -16,12 +16,13 @@ What decides the label, level by level:
 ``ironic``
     Praise of something bad is negative, complaint about something good is positive.
 
-No template serves two splits. The vocabulary is shared, except that one sentiment phrase in seven is for
-the test split only.
+All splits are drawn from the same templates and the same vocabulary in the same shares, as rows of one source are that
+are dealt at random. No text comes in two of them: a hash of the text says which split it may be in.
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 from dataclasses import dataclass
@@ -51,12 +52,12 @@ from itrex_sweet.errors import ConfigError
 
 LEVELS: tuple[str, ...] = ("plain", "negated", "contrasted", "mixed", "ironic")
 LABELS: tuple[str, ...] = ("negative", "positive")
-SPLITS: tuple[str, ...] = ("train", "calibration", "test")
+SPLITS: tuple[str, ...] = ("train", "calibration", "test", "traffic")
 
 # Percent of each split. Real reviews are mostly plain ones.
-SHARES: dict[str, int] = {"plain": 36, "negated": 16, "contrasted": 16, "mixed": 16, "ironic": 16}
+SHARES: dict[str, int] = {"plain": 84, "negated": 6, "contrasted": 4, "mixed": 3, "ironic": 3}
 
-# Rows that the templates of any split can fill without repeating a text.
+# Rows that the templates can fill for each split without repeating a text.
 MAX_ROWS = 20_000
 
 _CONTEXT_RATE = 0.4
@@ -76,7 +77,7 @@ class Review:
         text: one or more sentences.
         label: index into `LABELS`.
         level: one of `LEVELS`.
-        template: id of the sentence frame, stable across seeds and sizes; it names level and split.
+        template: id of the sentence frame, stable across seeds and sizes; it names the level.
     """
 
     text: str
@@ -85,51 +86,59 @@ class Review:
     template: str
 
 
-def make_corpus(train: int = 4000, calibration: int = 600, test: int = 800, seed: int = 0) -> dict[str, list[Review]]:
-    """Writes reviews of all levels for three splits that share neither a text nor a template.
+def make_corpus(
+    train: int = 4000, calibration: int = 3000, test: int = 800, traffic: int = 0, seed: int = 0
+) -> dict[str, list[Review]]:
+    """Writes reviews of all levels for splits that share no text.
 
-    Each split is 36 % plain and 16 % of every other level, rounded to whole rows. The labels of a level and
-    of a split differ by one row at most. The order is random. No split depends on the sizes of the others.
+    Each split has every level in its share (`SHARES`), rounded to whole rows. The labels of a level and of a split
+    differ by one row at most. The order is random. No split depends on the sizes of the others.
 
     Args:
         train: rows to learn from, at most `MAX_ROWS`, as for the others.
         calibration: rows to choose thresholds on.
         test: rows to report on.
+        traffic: rows whose labels nobody looks at.
         seed: another corpus for every whole number from 0.
 
     Returns:
-        ``{"train": [...], "calibration": [...], "test": [...]}``, each of exactly the length asked for.
+        split → reviews, each split of exactly the length asked for.
 
     Raises:
         ConfigError: a size is negative or above `MAX_ROWS`, or the seed is negative.
     """
-    sizes = {"train": train, "calibration": calibration, "test": test}
+    sizes = {"train": train, "calibration": calibration, "test": test, "traffic": traffic}
     for split, size in sizes.items():
         if not 0 <= size <= MAX_ROWS:
             raise ConfigError(f"{split}={size}: the templates can write 0 to {MAX_ROWS} different reviews.")
     if seed < 0:
         raise ConfigError(f"seed={seed}: seeds are whole numbers from 0.")
     return {
-        split: _make_split(split, size, random.Random(seed * len(SPLITS) + index))
+        split: _make_split(index, size, random.Random(seed * len(SPLITS) + index))
         for index, (split, size) in enumerate(sizes.items())
     }
 
 
-def _make_split(split: str, size: int, rng: random.Random) -> list[Review]:
+def _make_split(index: int, size: int, rng: random.Random) -> list[Review]:
     reviews: list[Review] = []
     seen: set[str] = set()
     for level, rows in _shares(size).items():
-        frames = TEMPLATES[level][split]
+        frames = TEMPLATES[level]
         end = len(reviews) + rows
         while len(reviews) < end:
             label = len(reviews) % 2
             number = rng.randrange(len(frames))
-            text = _Writer(rng, split, label).write(frames[number])
-            if text.lower() not in seen:
+            text = _Writer(rng, label).write(frames[number])
+            if text.lower() not in seen and _split_of(text) == index:
                 seen.add(text.lower())
-                reviews.append(Review(text, label, level, f"{level}-{split}-{number + 1:02d}"))
+                reviews.append(Review(text, label, level, f"{level}-{number + 1:02d}"))
     rng.shuffle(reviews)
     return reviews
+
+
+def _split_of(text: str) -> int:
+    """Place of the one split that a text may be in."""
+    return hashlib.blake2b(text.lower().encode(), digest_size=8).digest()[0] % len(SPLITS)
 
 
 def _shares(size: int) -> dict[str, int]:
@@ -144,9 +153,8 @@ def _shares(size: int) -> dict[str, int]:
 class _Writer:
     """Fills one template: one domain, four of its aspects, and no phrase twice where there is a choice."""
 
-    def __init__(self, rng: random.Random, split: str, label: int):
+    def __init__(self, rng: random.Random, label: int):
         self.rng = rng
-        self.split = split
         self.label = label
         self.domain = rng.choice(DOMAINS)
         self.aspects = rng.sample([(x, kind) for kind, xs in self.domain.aspects.items() for x in xs], 4)
@@ -155,7 +163,7 @@ class _Writer:
     def write(self, template: str) -> str:
         text = _BY_LABEL.sub(lambda match: match[2 - self.label], template)
         if self.rng.random() < _CONTEXT_RATE:
-            context = self.rng.choice(CONTEXTS[self.split][self.domain.group])
+            context = self.rng.choice(CONTEXTS[self.domain.group])
             text = f"{context} {text}" if self.rng.random() < 0.6 else f"{text} {context}"
         text = _with_pronouns(self._fill(text), self.domain.noun)
         text = _ARTICLE.sub(r"\1n", text)
@@ -219,7 +227,6 @@ class _Writer:
         return self.aspects[int(digit or 1) - 1]
 
     def _choose(self, entries: tuple[str, ...]) -> str:
-        entries = [entry.lstrip("*") for entry in entries if self.split == "test" or entry[0] != "*"]
         choice = self.rng.choice([entry for entry in entries if entry not in self.used] or entries)
         self.used.add(choice)
         return self._fill(choice)

@@ -1,4 +1,5 @@
-"""The whole path on real weights: write a corpus, train, quantize, calibrate, answer, measure."""
+"""The whole path on real weights: write a corpus, train, quantize, calibrate, answer, measure; and accelerate a model
+that has no exits."""
 
 from __future__ import annotations
 
@@ -9,28 +10,33 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from itrex_sweet.demo.corpus import LABELS, LEVELS, Review, make_corpus
 from itrex_sweet.demo.weights import pretrained_directory
 from itrex_sweet.errors import ArtifactError, SweetError
+from itrex_sweet.evaluation.tables import percent
 from itrex_sweet.supervision import supervised
 
-EXITS = (1, 2, 4, 6)
-ACCURACY_GIVEN_UP = 0.02  # at most, against full depth, for leaving early: promised with 95 % confidence
+if TYPE_CHECKING:
+    from itrex_sweet.evaluation.evaluation import Evaluation
+
+EXITS = (1, 2, 3, 4, 6)
+GIVEN_UP = 0.02  # of accuracy or agreement at most, against full depth, for leaving early; with 95 % confidence
 EXAMPLES_PER_LEVEL = 2
-_SIZES = {"train": 3000, "calibration": 3600, "test": 800}
-_QUICK_SIZES = {"train": 640, "calibration": 1200, "test": 200}
-_QUANTIZED_ON = 1 / 6  # of the calibration reviews; the others calibrate
+_SIZES = {"train": 4000, "calibration": 4200, "test": 1000, "traffic": 6000}
+_QUICK_SIZES = {"train": 640, "calibration": 1200, "test": 200, "traffic": 2000}
+_QUANTIZED_ON = 1 / 7  # of the calibration reviews; the others calibrate
 
 
 def run_demo(output: Path, quick: bool = False) -> None:
-    """Runs the demo and leaves data, model, tables, curve and examples in a folder.
+    """Runs the demo and leaves data, models, tables, curve and examples in a folder.
 
     Args:
         output: made if missing; files of an earlier demo there are replaced.
-        quick: fewer reviews, and one epoch a stage.
+        quick: fewer reviews, and one epoch.
 
     Raises:
         SweetError: the pretrained weights or matplotlib are not installed, or a step failed.
@@ -43,33 +49,39 @@ def run_demo(output: Path, quick: bool = False) -> None:
     require_matplotlib()
     corpus = make_corpus(**(_QUICK_SIZES if quick else _SIZES))
     files = _write_corpus(corpus, output)
-    model, int8 = output / "model", output / "model-int8"
+    model, int8, plain, fast = (output / name for name in ("model", "model-int8", "plain", "fast"))
 
     _heading(f"1. Train with exits after {', '.join(map(str, EXITS))} of 6 layers: {len(corpus['train'])} reviews")
-    epochs = "1" if quick else "2"
-    _run("train", "--two-stage", "--model", weights, "--train-file", files["train"],
-         "--exits", ",".join(map(str, EXITS)), "--learning-rate", "2e-4", "--num-train-epochs", epochs,
-         "--max-length", "64", "--output", model)  # fmt: skip
+    _run("train", "--model", weights, "--train-file", files["train"], "--exits", ",".join(map(str, EXITS)),
+         "--learning-rate", "1e-4", "--num-train-epochs", "1" if quick else "3", "--max-length", "64",
+         "--output", model)  # fmt: skip
 
     _heading("2. Quantize to INT8")
-    _run("quantize", model, "--calibration", files["quantization"], "--max-length", "64", "--output", int8)
+    _run("quantize", model, "--calibration", files["quantization"], "--output", int8)
 
     _heading("3. Calibrate: thresholds that keep a promise, on other reviews, in time measured here")
     for directory in (model, int8):
         picture = output / f"calibration-{directory.name}.png"
         kept = _run("calibrate", directory, "--data", files["calibration"], "--max-accuracy-drop",
-                    str(ACCURACY_GIVEN_UP), "--plot", picture, may_fail=True)  # fmt: skip
+                    str(GIVEN_UP), "--plot", picture, may_fail=True)  # fmt: skip
         if kept is None:
             print("So the thresholds stay what they were, without a promise.")
 
     _heading("4. Answer in a new process")
     _answer_examples(int8, corpus["test"], output)
 
-    _heading(f"5. Measure on {len(corpus['test'])} reviews of other templates")
+    _heading(f"5. Measure on {len(corpus['test'])} reviews that had no part in all this")
     _measure({"float32": model, "INT8": int8}, corpus["test"], output)
+
+    _heading(f"6. The same for a model without exits, with {len(corpus['traffic'])} reviews without labels")
+    print("The model of step 1 without its exits is what plain fine-tuning leaves; take it for one that is deployed.")
+    _write_plain(model, plain)
+    if _run("accelerate", plain, "--traffic", files["traffic"], "--output", fast, "--epochs", "1" if quick else "3",
+            "--learning-rate", "1e-4", "--max-agreement-drop", str(GIVEN_UP), may_fail=True) is None:  # fmt: skip
+        print("So nothing came of it; the reason stands above.")
     print(
         f"\n{output}: data/, model/ and model-int8/ (with their cards, README.md), examples.jsonl, evaluation.json, "
-        "curve.png, calibration-model.png and calibration-model-int8.png"
+        "curve.png, calibration-model.png, calibration-model-int8.png, plain/, and fast/ with a card and curve.png"
     )
     print(f"{time.perf_counter() - start:.0f} s in all")
 
@@ -82,15 +94,34 @@ def _write_corpus(corpus: dict[str, list[Review]], output: Path) -> dict[str, Pa
         "calibration": corpus["calibration"][first:],
         "test": corpus["test"],
     }
-    files = {name: output / "data" / f"{name}.jsonl" for name in parts}
+    rows = {
+        name: [{"text": review.text, "label": LABELS[review.label], "level": review.level} for review in reviews]
+        for name, reviews in parts.items()
+    }
+    rows["traffic"] = [{"text": review.text} for review in corpus["traffic"]]
+    files = {name: output / "data" / f"{name}.jsonl" for name in rows}
     try:
         (output / "data").mkdir(parents=True, exist_ok=True)
-        for name, reviews in parts.items():
-            rows = [{"text": review.text, "label": LABELS[review.label], "level": review.level} for review in reviews]
-            files[name].write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        for name, path in files.items():
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows[name]), encoding="utf-8")
     except OSError as error:
         raise ArtifactError(f"cannot write into {output} ({error}).") from error
     return files
+
+
+def _write_plain(source: Path, directory: Path) -> None:
+    """Writes the model of an artifact as transformers saves it, without exits."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # that exits are left behind is no news
+    model = AutoModelForSequenceClassification.from_pretrained(source, trust_remote_code=False)
+    del model.config.sweet
+    try:
+        model.save_pretrained(directory)
+        AutoTokenizer.from_pretrained(source, trust_remote_code=False).save_pretrained(directory)
+    except OSError as error:
+        raise ArtifactError(f"cannot write into {directory} ({error}).") from error
 
 
 def _answer_examples(directory: Path, reviews: Sequence[Review], output: Path) -> None:
@@ -130,6 +161,7 @@ def _measure(directories: Mapping[str, Path], reviews: Sequence[Review], output:
     for evaluation, model in zip(evaluations, models.values(), strict=True):
         print(f"{evaluation.name}, {model.backend.name} backend\n\n{evaluation.report.table()}\n")
         print(f"{evaluation.curve.table()}\n")
+        _print_outcome(evaluation)
         _print_levels(model.predict(texts), reviews)
         print()
         card = render_card(model.artifact, evaluation, title="Review sentiment", data="the demo's test reviews")
@@ -139,7 +171,22 @@ def _measure(directories: Mapping[str, Path], reviews: Sequence[Review], output:
     contents = json.dumps([evaluation.to_dict() for evaluation in evaluations], indent=2)
     (output / "evaluation.json").write_text(contents + "\n", encoding="utf-8")
     curves = {evaluation.name: evaluation.curve for evaluation in evaluations}
-    plot_curves(curves, output / "curve.png", title="Reviews of graded difficulty")
+    reports = {evaluation.name: evaluation.report for evaluation in evaluations}
+    plot_curves(curves, output / "curve.png", "Reviews of graded difficulty", reports)
+
+
+def _print_outcome(evaluation: Evaluation) -> None:
+    """What the stored policy gains and loses, from the numbers of the table."""
+    report = evaluation.report
+    full = report.exits[-1]
+    print(
+        f"{evaluation.name}, stored policy: {full.milliseconds / report.milliseconds:.1f} times faster than full depth "
+        f"({report.milliseconds:.2f} and {full.milliseconds:.2f} ms per text), {report.mean_layers:.2f} of "
+        f"{full.layers_run} layers, accuracy {percent(report.metric)} and {percent(full.metric)}."
+    )
+    if evaluation.promise is not None:
+        print(f"It was {evaluation.promise.sentence()}")
+    print()
 
 
 def _print_levels(answers: Sequence[dict], reviews: Sequence[Review]) -> None:
