@@ -20,6 +20,9 @@ _ROOMS = {
     "SweetModelForSequenceClassification": "itrex_sweet.modeling",
     "Budget": "itrex_sweet.calibration.budget",
     "calibrate": "itrex_sweet.calibration.calibrate",
+    "add_exits": "itrex_sweet.acceleration",
+    "accelerate": "itrex_sweet.acceleration",
+    "prune_exits": "itrex_sweet.calibration.pruning",
     "SweetQuantizer": "itrex_sweet.quantization",
     "export_subgraphs": "itrex_sweet.export.subgraphs",
 }
@@ -27,9 +30,11 @@ _ROOMS = {
 __all__ = ["__version__", *_ROOMS]
 
 if TYPE_CHECKING:
+    from itrex_sweet.acceleration import accelerate, add_exits
     from itrex_sweet.artifact import open_artifact
     from itrex_sweet.calibration.budget import Budget
     from itrex_sweet.calibration.calibrate import calibrate
+    from itrex_sweet.calibration.pruning import prune_exits
     from itrex_sweet.config import Policy, SweetConfig
     from itrex_sweet.export.subgraphs import export_subgraphs
     from itrex_sweet.modeling import SweetModelForSequenceClassification

@@ -16,12 +16,26 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from itrex_sweet.errors import SweetError
+from itrex_sweet.errors import NoGainError, SweetError
 from itrex_sweet.version import __version__
 
-VERBS = ("train", "predict", "evaluate", "bench", "quantize", "calibrate", "drift", "export", "info", "demo")
+VERBS = (
+    "train",
+    "add-exits",
+    "accelerate",
+    "predict",
+    "evaluate",
+    "bench",
+    "quantize",
+    "prune-exits",
+    "calibrate",
+    "drift",
+    "export",
+    "info",
+    "demo",
+)
 
-SUCCESS, FAILURE, USAGE_ERROR = 0, 1, 2
+SUCCESS, FAILURE, USAGE_ERROR, NO_GAIN = 0, 1, 2, 3
 _BY_SIGNAL = 128  # and the signal's number, as shells report it
 
 
@@ -40,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: without the program's name; that of the process if absent.
 
     Returns:
-        exit status: 0 for success, 1 for a failure (one line on standard error names it), 2 for wrong usage, 128 and
-        a signal's number where that ended it.
+        exit status: 0 for success, 1 for a failure (one line on standard error names it), 2 for wrong usage, 3 where
+        exits would gain nothing, 128 and a signal's number where that ended it.
     """
     try:
         with _orderly_end(), _any_text_printable():
@@ -74,6 +88,9 @@ def _run(argv: Sequence[str] | None) -> int:
             except (SweetError, OSError, MemoryError) as error:
                 if args.debug:
                     traceback.print_exc()
+                if isinstance(error, NoGainError):
+                    _say(f"no gain: {_one_line(error)}")
+                    return NO_GAIN
                 _say(f"error: {_one_line(error)}")
                 return FAILURE
     except SystemExit as stop:  # argparse has printed help, or what is wrong with the arguments
@@ -101,7 +118,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb in VERBS:
         # These files import no torch before they are run, so that help comes at once.
-        command = importlib.import_module(f"itrex_sweet.commands.{verb}")
+        command = importlib.import_module(f"itrex_sweet.commands.{verb.replace('-', '_')}")
         of_verb = verbs.add_parser(
             verb,
             help=command.SUMMARY,

@@ -22,11 +22,15 @@ MAY_IMPORT = {
     "modeling": {"runtime", "criteria", "hub", "tokenization"},
     "evaluation": {"runtime", "criteria", "modeling", "hub", "tokenization"},
     "data": set(),
-    "calibration": {"criteria", "evaluation", "modeling", "runtime", "data", "tokenization"},
+    "calibration": {"criteria", "evaluation", "modeling", "runtime", "data", "hub", "tokenization"},
     "quantization": {"runtime", "modeling", "evaluation", "calibration", "data", "supervision"},
     "export": {"runtime"},
+    "acceleration": {
+        *("training", "data", "hub", "runtime", "tokenization", "modeling", "evaluation", "calibration", "quantization")
+    },
     "demo": {"training", "modeling", "evaluation", "criteria", "supervision"},
     "commands": {
+        "acceleration",
         "training",
         "modeling",
         "evaluation",

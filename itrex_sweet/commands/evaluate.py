@@ -101,7 +101,9 @@ def run(args: argparse.Namespace) -> int:
     if args.output is not None:
         write_json(args.output / EVALUATION_FILE, [evaluation.to_dict() for evaluation in evaluations])
         curves = {evaluation.name: evaluation.curve for evaluation in evaluations}
-        plot_curves(curves, args.output / PICTURE_FILE, title=f"{Path(rows.source).name}, {len(rows)} rows")
+        reports = {evaluation.name: evaluation.report for evaluation in evaluations}
+        title = f"{Path(rows.source).name}, {len(rows)} rows"
+        plot_curves(curves, args.output / PICTURE_FILE, title, reports)
     if args.json:
         print(json.dumps([evaluation.to_dict() for evaluation in evaluations], indent=2, ensure_ascii=False))
     else:

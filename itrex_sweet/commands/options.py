@@ -36,6 +36,17 @@ def share(text: str) -> float:
     return value
 
 
+def positive_number(text: str) -> float:
+    """A finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0.0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: a positive, finite number")
+    return value
+
+
 def gradient_scale(text: str) -> float | str | tuple[float, ...]:
     """`cut_first`, one share for all cuts, or `0.1,0.3,1`: one for each."""
     if text == CUT_FIRST:

@@ -24,11 +24,9 @@ from itrex_sweet.commands.trainers import (
     TrainerMaker,
     depth_of,
     load_pretrained,
-    longest_allowed,
-    refuse_unfit_tokenizer,
 )
 from itrex_sweet.commands.training_plan import MULTI_MODEL, TrainingPlan, make_plan
-from itrex_sweet.config import CUT_FIRST, MODES, SweetConfig, resolve_exits
+from itrex_sweet.config import DEFAULT_EXIT_LR_MULTIPLIER, MODES, SweetConfig, resolve_exits
 from itrex_sweet.data import Rows
 from itrex_sweet.errors import InputError, SweetError
 
@@ -85,19 +83,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=options.whole_numbers,
         nargs="+",
         metavar="LAYERS",
-        help="counts of layers, the last the full depth: 1 4 6 12 or 1,4,6,12 (default: in that proportion)",
+        help="counts of layers, the last the full depth: 1 4 6 12 or 1,4,6,12 (default: that fit the depth)",
     )
     method.add_argument(
         "--mode",
         choices=(*MODES, MULTI_MODEL),
-        default=MODES[0],
-        help="sweet: each layer is updated by the next exit only; paper: as its code did; joint: plain "
-        "summed losses; multi-model: independent models, run as a cascade (default: sweet)",
+        default=SweetConfig().mode,
+        help="decoupled: exits have a copy of their last layer, and the model trains as without exits; sweet: each "
+        "layer is updated by the next exit only; paper: as its code did; joint: plain summed losses; multi-model: "
+        "independent models, run as a cascade (default: %(default)s)",
     )
     method.add_argument(
+        "--exit-lr-multiplier", type=options.positive_number, metavar="TIMES",
+        help="learning rate of the exits' own parts with --mode decoupled, as a multiple of --learning-rate (default: "
+        f"{DEFAULT_EXIT_LR_MULTIPLIER:g})",
+    )  # fmt: skip
+    method.add_argument(
         "--gradient-scale", type=options.gradient_scale, metavar="S",
-        help="share in [0, 1] of the gradient that passes between segments, for all or one each, such as 0.1,0.3,1; or "
-        "cut_first: 0 behind the first exit, 1 behind the others",
+        help="with --mode sweet or paper, share in [0, 1] of the gradient that passes between segments, for all or one "
+        "each, such as 0.1,0.3,1; or cut_first: 0 behind the first exit, 1 behind the others",
     )  # fmt: skip
     method.add_argument(
         "--distillation", type=options.share, metavar="SHARE",
@@ -108,11 +112,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="weight of each label in every exit's loss, such as 1,2.5; or balanced: the rarer the heavier",
     )  # fmt: skip
     method.add_argument("--teacher", metavar="PATH_OR_ID", help="a fine-tuned model that the exits learn from")
-    method.add_argument(
-        "--two-stage", action="store_true",
-        help="fine-tune the plain model first, then its exits (--gradient-scale cut_first if none is given): the best "
-        "curve of the recipes tried, for twice the time",
-    )  # fmt: skip
     method.add_argument(
         "--learn-to-exit", action="store_true", help="exits also learn how likely they are right (criterion learned)"
     )
@@ -138,6 +137,8 @@ def _run(args: argparse.Namespace) -> int:
     train, validation = _read_data(args)
 
     from transformers import set_seed
+
+    from itrex_sweet.training.examples import longest_allowed, refuse_unfit_tokenizer
 
     names = _names_of(train)
     tokenizer = load_pretrained("tokenizer", args.model)
@@ -213,11 +214,10 @@ def _train(
     names = tuple(model.config.id2label[label] for label in range(model.config.num_labels))
     settings = {"mode": args.mode, "learn_to_exit": args.learn_to_exit}
     settings |= {
-        name: value for name in ("gradient_scale", "distillation") if (value := getattr(args, name)) is not None
+        name: value
+        for name in ("gradient_scale", "distillation", "exit_lr_multiplier")
+        if (value := getattr(args, name)) is not None
     }
-    if args.two_stage:
-        make_trainer(model, plan.checkpoints / "plain", [DivergenceCallback()], plain=True).train()
-        settings.setdefault("gradient_scale", CUT_FIRST)  # docs/training.md
     teacher = load_pretrained("model", args.teacher, names) if args.teacher else None
     callback = SweetCallback(exits, teacher=teacher, class_weights=make_trainer.class_weights, **settings)
     callback.summarizes = False  # what is said at the end is said of the artifact
@@ -242,7 +242,6 @@ def _provenance(
         "distillation": config.distillation,
         "class_weights": args.class_weights,
         "teacher": Path(args.teacher).name if args.teacher else None,
-        "two_stage": args.two_stage,
         "adapters": f"LoRA, rank {args.lora}" if args.lora else "none",
         "freeze_backbone": args.freeze_backbone,
         "rows": len(train),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,8 @@ class TrainerMaker:
         train: Rows,
         validation: Rows | None,
     ):
+        from itrex_sweet.training.examples import longest_allowed
+
         self.args, self.plan, self.tokenizer = args, plan, tokenizer
         self.class_weights = class_weights_for(args.class_weights, train)
         length = longest_allowed(tokenizer, model, args.max_length or DEFAULT_MAX_LENGTH)
@@ -114,28 +117,6 @@ class TrainerMaker:
         return with_lora(model, self.args.lora) if self.args.lora else model
 
 
-def longest_allowed(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, length: int) -> int:
-    """A number of tokens per text, or fewer where the tokenizer's limit or the model's positions allow no more."""
-    from itrex_sweet.families import family_of
-
-    positions = getattr(model.config, "max_position_embeddings", None) or float("inf")
-    skipped = (model.config.pad_token_id or 0) + 1 if family_of(model.config).positions_skip_padding else 0
-    return int(min(length, tokenizer.model_max_length, positions - skipped))
-
-
-def refuse_unfit_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
-    """Refuses a tokenizer that would fail on a batch.
-
-    Raises:
-        ConfigError: more tokens than the model has embeddings for, or no token to pad with.
-    """
-    from itrex_sweet.training.refusals import refuse_large_tokenizer
-
-    refuse_large_tokenizer(tokenizer, model)
-    if tokenizer.pad_token is None:
-        raise ConfigError("the tokenizer has no padding token, so texts of different lengths make no batch: set one.")
-
-
 def class_weights_for(asked: str | tuple[float, ...] | None, train: Rows) -> tuple[float, ...] | None:
     """`--class-weights` as one number for each label.
 
@@ -154,17 +135,10 @@ def class_weights_for(asked: str | tuple[float, ...] | None, train: Rows) -> tup
 
 def _tokenized(tokenizer: PreTrainedTokenizerBase, rows: Rows, length: int) -> list[dict[str, Any]]:
     from itrex_sweet.evaluation.progress import progress
+    from itrex_sweet.training.examples import examples_of
 
-    examples = []
-    for start in progress(range(0, len(rows), 1000), "tokenizing", unit="batch"):
-        texts, labels = rows.texts[start : start + 1000], (rows.labels or [])[start : start + 1000]
-        parts = (texts,) if isinstance(texts[0], str) else tuple(map(list, zip(*texts, strict=True)))
-        encoded = tokenizer(*parts, truncation=True, max_length=length)
-        examples += [
-            {**{name: values[row] for name, values in encoded.items()}, "label": label}
-            for row, label in enumerate(labels)
-        ]
-    return examples
+    shown = functools.partial(progress, description="tokenizing", unit="batch")
+    return examples_of(tokenizer, rows.texts, rows.labels, length, shown)
 
 
 def _accuracy(prediction: Any) -> dict[str, float]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from itrex_sweet.config import DECOUPLED
 from itrex_sweet.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -49,12 +50,17 @@ def make_plan(args: argparse.Namespace) -> TrainingPlan:
         usage_error("--validation-file goes with --train-file; --dataset has --validation-split")
     if args.lora and args.freeze_backbone:
         usage_error("--lora and --freeze-backbone exclude each other: adapters lie in the backbone")
-    if args.gradient_scale is not None and args.mode in ("joint", MULTI_MODEL):
-        usage_error(f"--gradient-scale has no meaning with --mode {args.mode}, which cuts no gradient")
+    if args.gradient_scale is not None and args.mode not in ("sweet", "paper"):
+        usage_error(f"--gradient-scale has no meaning with --mode {args.mode}: it goes with --mode sweet or paper")
+    if args.exit_lr_multiplier is not None and args.mode != DECOUPLED:
+        usage_error(f"--exit-lr-multiplier goes with --mode {DECOUPLED}, not {args.mode}")
     if args.teacher and not args.distillation:
         usage_error("--teacher needs --distillation: how much of the loss is its")
-    if args.two_stage:
-        _refuse_beside_two_stage(args, usage_error)
+    if "--two-stage" in args.more:
+        usage_error(
+            f"--two-stage is gone: --mode {DECOUPLED}, the default, trains model and exits in one run, and the model "
+            "as well as without exits; for a model that is fine-tuned already there is itrex-sweet add-exits"
+        )
     if args.mode == MULTI_MODEL and (args.distillation or args.learn_to_exit):
         usage_error("--distillation and --learn-to-exit are for exits of one model, not for --mode multi-model")
     arguments, given = _training_arguments(args)
@@ -66,17 +72,6 @@ def make_plan(args: argparse.Namespace) -> TrainingPlan:
         keeps_checkpoints="save_strategy" in given and arguments.save_strategy != "no",
         resume_from=_checkpoint(arguments.resume_from_checkpoint, checkpoints, args.mode),
     )
-
-
-def _refuse_beside_two_stage(args: argparse.Namespace, usage_error: Callable[[str], Any]) -> None:
-    if args.mode != "sweet":
-        usage_error(f"--two-stage trains exits with --mode sweet, not {args.mode}")
-    if args.lora or args.freeze_backbone:
-        usage_error("--two-stage trains all weights: leave --lora and --freeze-backbone out")
-    if any(part.startswith(("--resume-from-checkpoint", "--resume_from_checkpoint")) for part in args.more):
-        usage_error("--two-stage cannot be resumed: train the second alone, --model FINE_TUNED")
-    if any("exit_" in part for part in args.more):
-        usage_error("the first of --two-stage has no exits for --metric-for-best-model: name eval_accuracy instead")
 
 
 def _training_arguments(args: argparse.Namespace) -> tuple[TrainingArguments, set[str]]:

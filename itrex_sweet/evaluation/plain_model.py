@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +58,25 @@ def logits_of(model: Any, tokenizer: Any, texts: Sequence[Any]) -> np.ndarray:
         ConfigError: a tokenizer that cannot pad.
         InputError: a tokenizer of another model.
     """
-    import torch
+    batches = sorted_batches(model, tokenizer, texts)
+    logits = np.empty((len(texts), model.config.num_labels), dtype=np.float32)
+    said = run_batches(model, progress(batches, "compared with", unit="batch"))
+    for (rows, _), of_batch in zip(batches, said, strict=True):
+        logits[rows] = of_batch.float().numpy()
+    return logits
 
+
+def sorted_batches(model: Any, tokenizer: Any, texts: Sequence[Any]) -> list[tuple[list[int], Any]]:
+    """Texts or pairs of texts as padded batches of rows of like lengths: places of the rows, and the model's inputs.
+
+    Raises:
+        ConfigError: a tokenizer that cannot pad.
+        InputError: a tokenizer of another model.
+    """
     limits = [tokenizer.model_max_length, _positions(model.config)]
     limit = min((value for value in limits if value is not None and value < _UNLIMITED), default=None)
     options = dict(truncation=limit is not None, max_length=limit, verbose=False)
-    taken = _inputs(model)
+    taken = input_names(model)
     encoded: list[dict[str, list[int]]] = []
     for text in texts:
         parts = (text,) if isinstance(text, str) else tuple(text)
@@ -74,19 +87,22 @@ def logits_of(model: Any, tokenizer: Any, texts: Sequence[Any]) -> np.ndarray:
             f"token id {greatest} of the tokenizer beside {model.name_or_path}: its model knows {known}. Is the "
             "tokenizer this model's own?"
         )
-    order = sorted(range(len(texts)), key=lambda row: len(encoded[row]["input_ids"]))
-    logits = np.empty((len(texts), model.config.num_labels), dtype=np.float32)
     if tokenizer.pad_token is None:
         raise ConfigError(f"the tokenizer of {model.name_or_path} has no padding token.")
+    order = sorted(range(len(texts)), key=lambda row: len(encoded[row]["input_ids"]))
+    parts = [order[start : start + _BATCH_SIZE] for start in range(0, len(order), _BATCH_SIZE)]
+    return [(rows, tokenizer.pad([encoded[row] for row in rows], return_tensors="pt")) for rows in parts]
+
+
+def run_batches(model: Any, batches: Iterable[tuple[list[int], Any]]) -> list[Any]:
+    """Logits of each batch that `sorted_batches` made."""
+    import torch
+
     with torch.inference_mode():
-        for start in progress(range(0, len(order), _BATCH_SIZE), "compared with", unit="batch"):
-            rows = order[start : start + _BATCH_SIZE]
-            batch = tokenizer.pad([encoded[row] for row in rows], return_tensors="pt")
-            logits[rows] = model(**batch).logits.float().numpy()
-    return logits
+        return [model(**inputs).logits for _, inputs in batches]
 
 
-def _inputs(model: Any) -> set[str]:
+def input_names(model: Any) -> set[str]:
     """Of what tokenizers give, the part that a model takes; a tokenizer without a class of its own gives all."""
     names = {"input_ids", "attention_mask"}
     if getattr(model.config, "type_vocab_size", 0) > 1:

@@ -10,6 +10,7 @@ from typing import Any
 
 from itrex_sweet.errors import ArtifactError, SweetError
 from itrex_sweet.evaluation.curve import Curve, CurvePoint
+from itrex_sweet.evaluation.report import Report
 
 # Colours that stay apart in print and for colour-blind readers (Okabe and Ito 2008), and a mark for each.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -28,32 +29,41 @@ def require_matplotlib() -> None:
         raise SweetError("pictures need matplotlib, which is not installed: pip install 'itrex-sweet[plot]'.")
 
 
-def plot_curves(curves: Mapping[str, Curve], path: str | os.PathLike, title: str | None = None) -> Path:
+def plot_curves(
+    curves: Mapping[str, Curve],
+    path: str | os.PathLike,
+    title: str | None = None,
+    reports: Mapping[str, Report] | None = None,
+) -> Path:
     """Draws the metric over mean layers, and over milliseconds where they were measured, as a PNG.
 
     Args:
         curves: by name, all in one picture.
         path: of the PNG; its folder is made if missing.
         title: above the picture.
+        reports: by the same names; their policies are marked with rings, since each exit may have a threshold of its
+            own, and a curve has one for all.
 
     Raises:
         SweetError: matplotlib is not installed.
         ArtifactError: the file cannot be written.
     """
     require_matplotlib()
+    reports = reports or {}
     timed = any(point.milliseconds is not None for curve in curves.values() for point in curve.points)
     figure = _new_figure(10.4 if timed else 6.0)
     panels = figure.subplots(1, 2 if timed else 1, sharey=True, squeeze=False)[0]
     metric = next(iter(curves.values())).metric_name if curves else "accuracy"
-    _draw(panels[0], curves, lambda point: point.mean_layers)
+    _draw(panels[0], curves, lambda point: point.mean_layers, reports)
     _mark_full_depth(panels[0], curves)
-    _zoom(panels[0], [100 * point.metric for curve in curves.values() for point in curve.points])
+    shown = [point.metric for curve in curves.values() for point in curve.points]
+    _zoom(panels[0], [100 * metric for metric in (*shown, *(report.metric for report in reports.values()))])
     panels[0].set_xlabel("layers run per text, mean")
     panels[0].set_ylabel(f"{metric}, %")
     if timed:
-        _draw(panels[1], curves, lambda point: point.milliseconds)
+        _draw(panels[1], curves, lambda point: point.milliseconds, reports)
         panels[1].set_xlabel("milliseconds per text")
-    if len(curves) > 1:
+    if len(curves) > 1 or reports:
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     if title:
         figure.suptitle(title, fontsize=12, color=_INK)
@@ -136,8 +146,13 @@ def _written(figure: Any, path: str | os.PathLike) -> Path:
     return path
 
 
-def _draw(panel: Any, curves: Mapping[str, Curve], across: Callable[[CurvePoint], float | None]) -> None:
-    """One line per curve, its points in the order of their thresholds."""
+def _draw(
+    panel: Any,
+    curves: Mapping[str, Curve],
+    across: Callable[[CurvePoint | Report], float | None],
+    reports: Mapping[str, Report],
+) -> None:
+    """One line per curve, its points in the order of their thresholds, and rings for policies."""
     for place, (name, curve) in enumerate(curves.items()):
         shown = [(value, 100 * point.metric) for point in curve.points if (value := across(point)) is not None]
         if not shown:
@@ -153,6 +168,19 @@ def _draw(panel: Any, curves: Mapping[str, Curve], across: Callable[[CurvePoint]
             linewidth=1.6,
             clip_on=False,
         )
+        report = reports.get(name)
+        if report is not None and (value := across(report)) is not None:
+            panel.scatter(
+                value,
+                100 * report.metric,
+                label="stored policy" if len(curves) == 1 else f"{name}, stored policy",
+                s=150,
+                facecolors="none",
+                edgecolors=_COLOURS[place % len(_COLOURS)],
+                linewidths=2,
+                zorder=3,
+                clip_on=False,
+            )
     _style(panel)
 
 

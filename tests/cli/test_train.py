@@ -21,7 +21,7 @@ def argv(pretrained, corpus, output, *more, train="train.csv", validation="dev.j
     return ["train", "--model", pretrained, *files, "--output", output, *QUICK, *more]
 
 
-@pytest.mark.parametrize("mode", ["sweet", "paper", "joint", "multi-model"])
+@pytest.mark.parametrize("mode", ["decoupled", "sweet", "paper", "joint", "multi-model"])
 def test_every_mode_gives_an_artifact_that_answers(run, pretrained, corpus, tmp_path, mode):
     output = tmp_path / "out"
     finished = run(*argv(pretrained, corpus, output, "--mode", mode, "--exits", "1", "2,4"))
@@ -43,7 +43,7 @@ def test_every_mode_gives_an_artifact_that_answers(run, pretrained, corpus, tmp_
 
 
 def test_it_learns_and_the_table_says_so(run, pretrained, corpus, tmp_path):
-    more = ["--num-train-epochs", 6, "--exits", "2,4", "--json", "--gradient-scale", 0.1]
+    more = ["--num-train-epochs", 6, "--exits", "2,4", "--json", "--exit-lr-multiplier", 2]
     finished = run(*argv(pretrained, corpus, tmp_path / "out", *more))
     assert finished.status == 0, finished.err
     report = finished.json()["report"]
@@ -187,29 +187,18 @@ def test_a_failed_run_leaves_the_earlier_artifact(run, pretrained, artifact, cor
     assert open_artifact(tmp_path / "out").exits == (1, 2, 4)
 
 
-def test_two_stages(run, pretrained, corpus, tmp_path):
-    more = ["--two-stage", "--exits", "2,4", "--num-train-epochs", 6, "--json"]
-    finished = run(*argv(pretrained, corpus, tmp_path / "out", *more))
-    assert finished.status == 0, finished.err
-    recorded = open_artifact(tmp_path / "out").provenance
-    assert (recorded["two_stage"], recorded["gradient_scale"]) == (True, "cut_first")
-    assert finished.err.count("train_runtime") == 2
-    assert all(exit_["metric"] > 0.8 for exit_ in finished.json()["report"]["exits"])
-    assert not (tmp_path / "out" / "checkpoints").exists()
-
-
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--mode", "joint"], "--mode sweet"),
-        (["--lora"], "all weights"),
-        (["--freeze-backbone"], "all weights"),
-        (["--resume-from-checkpoint", "last"], "cannot be resumed"),
-        (["--load-best-model-at-end", "True", "--metric-for-best-model", "eval_exit_2_accuracy"], "has no exits"),
+        (["--two-stage"], "itrex-sweet add-exits"),
+        (["--gradient-scale", "0.1"], "--mode sweet or paper"),
+        (["--mode", "joint", "--gradient-scale", "0.1"], "--mode sweet or paper"),
+        (["--mode", "sweet", "--exit-lr-multiplier", "2"], "--mode decoupled"),
+        (["--exit-lr-multiplier", "0"], "positive"),
     ],
 )
-def test_what_two_stages_do_not_go_with(run, pretrained, corpus, tmp_path, more, says):
-    finished = run(*argv(pretrained, corpus, tmp_path / "out", "--two-stage", *more))
+def test_options_of_another_mode(run, pretrained, corpus, tmp_path, more, says):
+    finished = run(*argv(pretrained, corpus, tmp_path / "out", *more))
     assert finished.status == 2 and says in finished.err
     assert not (tmp_path / "out").exists()
 
@@ -255,7 +244,7 @@ def test_half_precision_checkpoints_train_in_float32(run, changed, corpus, tmp_p
     assert {config.get("dtype"), config.get("torch_dtype")} <= {"float32", None}
 
 
-@pytest.mark.parametrize("more", [(), ("--mode", "joint"), ("--mode", "multi-model"), ("--two-stage",)])
+@pytest.mark.parametrize("more", [(), ("--mode", "joint"), ("--mode", "multi-model")])
 def test_a_run_that_diverges_fails_and_writes_nothing(run, pretrained, corpus, artifact, tmp_path, more):
     shutil.copytree(artifact, tmp_path / "out")
     settings = ["--learning-rate", "1e30", "--num-train-epochs", 2, *more]
@@ -294,9 +283,9 @@ def test_a_worthless_model_is_called_so(run, pretrained, corpus, tmp_path, mode)
 
 
 def test_a_good_model_is_not(run, pretrained, corpus, tmp_path):
-    more = ["--num-train-epochs", 8, "--exits", "2,4", "--gradient-scale", 0.1]
+    more = ["--num-train-epochs", 8, "--exits", "2,4"]
     finished = run(*argv(pretrained, corpus, tmp_path / "out", *more))
-    assert "majority" not in finished.err and "chance" not in finished.err
+    assert finished.status == 0 and "majority" not in finished.err and "chance" not in finished.err
     warned = [line for line in finished.err.splitlines() if line.startswith("warning: ")]
     assert all("training rows" in line for line in warned), "the corpus repeats its rows, and nothing else is wrong"
 
@@ -323,7 +312,7 @@ def test_the_length_of_training_is_kept_for_serving(run, pretrained, corpus, tmp
 
 @pytest.mark.parametrize(
     ("weights", "more"),
-    [("balanced", ()), ("1,3", ()), ("balanced", ("--two-stage",)), ("2,1", ("--mode", "multi-model"))],
+    [("balanced", ()), ("1,3", ()), ("2,1", ("--mode", "multi-model"))],
 )
 def test_class_weights(run, pretrained, corpus, tmp_path, weights, more):
     finished = run(*argv(pretrained, corpus, tmp_path / "out", "--class-weights", weights, "--exits", "1,4", *more))

@@ -8,8 +8,10 @@ import sys
 import pytest
 
 from itrex_sweet.artifact import write_card
+from itrex_sweet.config import Policy
 from itrex_sweet.errors import ArtifactError, SweetError
 from itrex_sweet.evaluation import Curve, CurvePoint, evaluate, plot_curves, render_card
+from itrex_sweet.evaluation.report import Report
 from itrex_sweet.evaluation.tables import markdown_table, plain_table
 from tests.tiny_artifacts import tiny_artifact
 
@@ -27,6 +29,17 @@ def test_a_picture_of_several_curves(tmp_path, timed):
     assert content.startswith(b"\x89PNG\r\n\x1a\n")
     width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
     assert (width > 2 * height) == timed, "a second panel for milliseconds"
+
+
+def test_the_stored_policy_is_marked_in_the_colour_of_its_curve(tmp_path):
+    pytest.importorskip("matplotlib")
+    report = Report((), Policy((0.5,), (1.0, 1.0)), 100, 0.72, 2.5, 0, 0.9, milliseconds=1.2)
+    pictures = [
+        plot_curves({"sweet": curve(timed)}, tmp_path / f"{timed}-{len(reports)}.png", reports=reports).read_bytes()
+        for timed in (True, False)
+        for reports in ({}, {"sweet": report})
+    ]
+    assert len(set(pictures)) == 4
 
 
 def test_drawing_leaves_matplotlibs_global_state_alone():

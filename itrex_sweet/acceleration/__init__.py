@@ -1,0 +1,6 @@
+"""From a plain fine-tuned classifier and unlabelled texts to the same classifier with exits, and to a faster one."""
+
+from itrex_sweet.acceleration.accelerating import Acceleration, accelerate
+from itrex_sweet.acceleration.adding import AddedExits, add_exits
+
+__all__ = ["Acceleration", "AddedExits", "accelerate", "add_exits"]

@@ -1,0 +1,56 @@
+"""A tiny classifier that was fine-tuned without exits, and texts without labels."""
+
+import random
+
+import pytest
+import torch
+from transformers.utils import logging
+
+from tests.tiny_artifacts import WORDS, tiny_tokenizer
+from tests.tiny_models import tiny_model
+
+GOOD, BAD = ("good", "great", "fine", "quick", "warm"), ("bad", "awful", "slow", "cold")
+
+
+@pytest.fixture(autouse=True)
+def _one_quiet_thread():
+    threads, verbosity = torch.get_num_threads(), logging.get_verbosity()
+    torch.set_num_threads(1)
+    logging.set_verbosity_error()
+    yield
+    torch.set_num_threads(threads)
+    logging.set_verbosity(verbosity)
+
+
+def texts_of(count: int, seed: int) -> list[str]:
+    """Different texts of nine words, most of them of no matter."""
+    rng = random.Random(seed)
+    others = [word for word in WORDS if word not in (*GOOD, *BAD)]
+    found: dict[str, None] = {}
+    while len(found) < count:
+        words = [*rng.choices(others, k=8), rng.choice(rng.choice((GOOD, BAD)))]
+        rng.shuffle(words)
+        found[" ".join(words)] = None
+    return list(found)
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory):
+    """A folder of a plain BERT of four layers that tells good words from bad ones."""
+    torch.manual_seed(0)
+    model, tokenizer = tiny_model("bert", num_layers=4, num_labels=2), tiny_tokenizer()
+    model.config.id2label, model.config.label2id = {0: "bad", 1: "good"}, {"bad": 0, "good": 1}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    texts = texts_of(640, seed=1)
+    model.train()
+    for start in [*range(0, 640, 32)] * 4:
+        part = texts[start : start + 32]
+        labels = torch.tensor([int(any(word in GOOD for word in text.split())) for text in part])
+        loss = model(**tokenizer(part, return_tensors="pt", padding=True), labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    folder = tmp_path_factory.mktemp("plain")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -1,0 +1,148 @@
+"""From a plain checkpoint and texts to a calibrated artifact; ended in the middle and run again."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+
+from itrex_sweet import Budget, SweetModelForSequenceClassification, accelerate, open_artifact
+from itrex_sweet.acceleration import accelerating
+from itrex_sweet.acceleration.checkpoint import open_checkpoint
+from itrex_sweet.acceleration.steps import Steps
+from itrex_sweet.acceleration.traffic import dealt, least_rows, read_traffic
+from itrex_sweet.errors import ConfigError, InputError, NoGainError
+from tests.acceleration.conftest import texts_of
+from tests.tiny_artifacts import tiny_artifact
+
+QUICK = dict(
+    epochs=4, learning_rate=3e-3, max_agreement_drop=0.1, least_speedup=0.0, quantize=False, threads=1, exits=(1, 2, 4)
+)
+TEXTS = texts_of(700, seed=7)
+
+
+@pytest.fixture
+def in_layers(monkeypatch):
+    """Judges exits and policies by layers: what a tiny model takes is mostly noise."""
+    for name in ("calibrate", "prune_exits"):
+        real = getattr(accelerating, name)
+        monkeypatch.setattr(
+            accelerating, name, lambda *arguments, real=real, **options: real(*arguments, **options, unit="layers")
+        )
+
+
+def test_all_steps_and_again(plain, tmp_path, in_layers, caplog, monkeypatch):
+    output = tmp_path / "fast"
+    made = accelerate(plain, TEXTS, output, **QUICK)
+    measured = made.measured
+    assert made.pays and made.artifact.directory == output and measured.rows == 100
+    assert measured.mean_layers < 4 and measured.agreement_with_full_depth >= 0.9
+    assert measured.agreement_at_least < measured.agreement == measured.agreement_with_full_depth, "float32: the same"
+    artifact = open_artifact(output)
+    assert artifact.exits == measured.exits and artifact.calibration["budget"]["max_agreement_drop"] == 0.1
+    roles = artifact.fingerprints()
+    assert {"training", "selection", "calibration", "reporting"} <= roles.keys()
+    for one in roles:
+        assert all(roles[one].share_in(roles[other]) == 0.0 for other in roles if other != one), "parts are disjoint"
+    card = (output / "README.md").read_text()
+    assert f"agreement {100 * measured.agreement:.1f} %" in card and "## Calibration" in card
+    assert (output / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((output / "acceleration.json").read_text())["measured"] == json.loads(
+        json.dumps(measured.to_dict())
+    )
+    monkeypatch.setattr(accelerating, "add_exits", None)  # not called again
+    with caplog.at_level(logging.INFO, "itrex_sweet"):
+        again = accelerate(plain, TEXTS, output, **QUICK)
+    assert again.measured == measured and caplog.text.count("done before") == 5
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "itrex_sweet"):
+        other = accelerate(plain, TEXTS, output, **{**QUICK, "max_agreement_drop": 0.2})
+    assert caplog.text.count("done before") == 3 and "[4/5] calibrating" in caplog.text
+    assert "again: budget changed since" in caplog.text
+    assert other.budget.epsilon == open_artifact(output).calibration["budget"]["max_agreement_drop"] == 0.2
+    answers = SweetModelForSequenceClassification.from_pretrained(output).predict(TEXTS[:20])
+    assert {row["label"] for row in answers} == {"good", "bad"}
+
+
+def test_it_goes_on_where_it_was_ended(plain, tmp_path, in_layers, caplog, monkeypatch):
+    output, real = tmp_path / "fast", accelerating.calibrate
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(accelerating, "calibrate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        accelerate(plain, TEXTS, output, **QUICK)
+    assert not (output / "config.json").exists()
+    monkeypatch.setattr(accelerating, "calibrate", real)
+    monkeypatch.setattr(accelerating, "add_exits", None)
+    with caplog.at_level(logging.INFO, "itrex_sweet"):
+        accelerate(plain, TEXTS, output, **QUICK)
+    assert caplog.text.count("done before") == 3
+    monkeypatch.undo()
+    with caplog.at_level(logging.INFO, "itrex_sweet"), pytest.raises(InputError, match=r"1 % needs"):
+        accelerate(plain, TEXTS, output, **{**QUICK, "max_agreement_drop": 0.01})
+
+
+def test_no_exit_pays(plain, tmp_path, in_layers, monkeypatch):
+    real = accelerating.prune_exits
+    monkeypatch.setattr(
+        accelerating, "prune_exits", lambda *arguments, **options: real(*arguments, **options, least_gain=1.0)
+    )
+    with pytest.raises(NoGainError, match="no exit pays"):
+        accelerate(plain, TEXTS, tmp_path / "fast", **QUICK)
+
+
+def test_what_is_refused_before_anything_is_trained(plain, tmp_path, monkeypatch):
+    monkeypatch.setattr(accelerating, "add_exits", None)
+    with pytest.raises(InputError, match=r"700 different texts; .* 1 % needs 1[01].. at least"):
+        accelerate(plain, TEXTS, tmp_path / "fast", **{**QUICK, "max_agreement_drop": 0.01})
+    with pytest.raises(ConfigError, match="holds the model itself"):
+        accelerate(plain, TEXTS, plain, **QUICK)
+    with pytest.raises(ConfigError, match="has exits already"):
+        accelerate(tiny_artifact(tmp_path / "exits").directory, TEXTS, tmp_path / "fast", **QUICK)
+    assert not (tmp_path / "fast").exists()
+
+
+def test_texts_are_dealt_once(plain):
+    traffic = read_traffic([*TEXTS, *TEXTS[:50]])
+    parts = dealt(traffic, seed=3)
+    assert traffic.repeated == 50 and sum(map(len, parts.values())) == 700
+    assert len({text for rows in parts.values() for text in rows.texts}) == 700
+    assert {name: rows.texts for name, rows in dealt(traffic, 3).items()} == {k: v.texts for k, v in parts.items()}
+    assert open_checkpoint(plain).depth == 4
+
+
+def test_a_step_is_done_again_where_its_result_or_an_input_changed(tmp_path, caplog):
+    def steps(text, drop):
+        calls = []
+
+        def work(folder):
+            calls.append(folder.name)
+            tiny_artifact(folder)
+            return {"n": np.float64(1.5).item()}
+
+        both = Steps(tmp_path / "steps", 2)
+        facts = [both.run("one", "does one", {"text": text}, work), both.run("two", "does two", {"drop": drop}, work)]
+        assert facts == [{"n": 1.5}, {"n": 1.5}]
+        return calls
+
+    with caplog.at_level(logging.INFO, "itrex_sweet"):
+        assert steps("a", 1) == ["one", "two"]
+        assert steps("a", 1) == []
+        assert steps("a", 2) == ["two"] and "does two, again: drop changed since" in caplog.text
+        assert steps("b", 2) == ["one", "two"] and "does one, again: text changed since" in caplog.text
+        (tmp_path / "steps" / "one" / "model.safetensors").write_bytes(b"damaged")
+        assert steps("b", 2)[0] == "one" and "its result is not there any more" in caplog.text
+        (tmp_path / "steps" / "two.json").write_text("{")
+        assert steps("b", 2) == ["two"]
+
+
+@pytest.mark.parametrize(("drop", "least"), [(0.1, 667), (0.02, 667), (0.01, 1125), (0.001, 11280)])
+def test_how_many_texts_are_needed(drop, least):
+    assert least_rows(Budget(max_agreement_drop=drop)) == least
+    parts = dealt(read_traffic([f"text {number}" for number in range(least)]), seed=0)
+    sizes = {name: len(rows) for name, rows in parts.items()}
+    assert sizes["exits"] >= 200 and min(sizes["quantization"], sizes["report"]) >= 100
+    testing = sizes["calibration"] - round(sizes["calibration"] / 3)
+    assert (1 - drop) ** testing < 0.05, "no row lost would certify it"
