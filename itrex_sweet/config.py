@@ -22,7 +22,8 @@ CRITERIA = ("max_probability", "entropy", "margin", "patience", "patience_and_co
 
 DEFAULT_THRESHOLD = 0.9
 
-DEFAULT_EXIT_LR_MULTIPLIER = 3.0
+# Of exits with private layers (`docs/training.md` has the measurements).
+DEFAULT_EXIT_LR_MULTIPLIER, DEFAULT_DISTILLATION = 3.0, 0.5
 
 _SIXTHS = (1, 2, 4, 6)
 
@@ -83,8 +84,8 @@ class SweetConfig:
             (BERxiT, Xin et al., EACL 2021). Neither the encoder nor the exits' classifiers are moved by that.
         distillation: share in [0, 1] of each exit's loss that compares it with a teacher's probabilities instead of the
             labels (Hinton et al. 2015, arXiv 1503.02531). The teacher is a model given to the callback, else the last
-            exit, which then learns from the labels alone; in mode `"decoupled"` it always does. 0 by default, 1 where
-            the exits alone are trained.
+            exit, which then learns from the labels alone; in mode `"decoupled"` it always does. By default 0.5 in that
+            mode, 1 where the exits alone are trained, and 0 in the others.
         distillation_temperature: divides both sides' logits there, positive.
         class_weights: one positive weight per label, for the cross-entropy of every exit, the last included, as
             `torch.nn.CrossEntropyLoss(weight=...)`; `"balanced"` stands for rows / (labels x rows of the label) until
@@ -119,7 +120,7 @@ class SweetConfig:
         if not isinstance(self.train, str) or self.train not in (ALL, EXITS_ALONE):
             raise ConfigError(f"train={self.train!r}: choose {ALL!r} or {EXITS_ALONE!r}.")
         if self.distillation is None:
-            object.__setattr__(self, "distillation", float(self.train == EXITS_ALONE))
+            object.__setattr__(self, "distillation", self._default_distillation())
         if self.exit_lr_multiplier is None:
             multiplier = DEFAULT_EXIT_LR_MULTIPLIER if self.has_private_layers else 1.0
             object.__setattr__(self, "exit_lr_multiplier", multiplier)
@@ -164,6 +165,11 @@ class SweetConfig:
             if longest is None or longest < 1:
                 raise ConfigError(f"longest_row={self.longest_row!r}: a number of tokens, from 1.")
             object.__setattr__(self, "longest_row", longest)
+
+    def _default_distillation(self) -> float:
+        if self.trains_exits_alone:
+            return 1.0
+        return DEFAULT_DISTILLATION if self.has_private_layers else 0.0
 
     def _refuse_without_private_layers(self) -> None:
         if self.has_private_layers:

@@ -201,7 +201,7 @@ def test_settings_without_a_mode_are_of_the_time_when_there_was_one():
 
 def test_what_the_mode_and_what_is_trained_decide():
     both, alone, sweet = SweetConfig(), SweetConfig(train="exits"), SweetConfig(mode="sweet")
-    assert [each.distillation for each in (both, alone, sweet)] == [0.0, 1.0, 0.0]
+    assert [each.distillation for each in (both, alone, sweet)] == [0.5, 1.0, 0.0]
     assert [each.exit_lr_multiplier for each in (both, alone, sweet)] == [3.0, 3.0, 1.0]
     assert SweetConfig(train="exits", distillation=0.3).distillation == 0.3
     assert not {"train", "exit_lr_multiplier"} & sweet.to_dict().keys()

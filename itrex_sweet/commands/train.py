@@ -105,7 +105,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     method.add_argument(
         "--distillation", type=options.share, metavar="SHARE",
-        help="share of each exit's loss that comes from a teacher: the last exit, or --teacher",
+        help="share of each exit's loss that comes from a teacher: the last exit, or --teacher; 0.5 with --mode "
+        "decoupled if not given",
     )  # fmt: skip
     method.add_argument(
         "--class-weights", type=options.class_weights, metavar="W",

@@ -54,7 +54,7 @@ def make_plan(args: argparse.Namespace) -> TrainingPlan:
         usage_error(f"--gradient-scale has no meaning with --mode {args.mode}: it goes with --mode sweet or paper")
     if args.exit_lr_multiplier is not None and args.mode != DECOUPLED:
         usage_error(f"--exit-lr-multiplier goes with --mode {DECOUPLED}, not {args.mode}")
-    if args.teacher and not args.distillation:
+    if args.teacher and (args.distillation == 0.0 or (args.distillation is None and args.mode != DECOUPLED)):
         usage_error("--teacher needs --distillation: how much of the loss is its")
     if "--two-stage" in args.more:
         usage_error(

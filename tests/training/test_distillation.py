@@ -120,7 +120,7 @@ def test_through_a_trainer(tmp_path):
 
 def test_what_cannot_teach(tmp_path):
     with pytest.raises(ConfigError, match="teacher without distillation"):
-        SweetCallback(teacher=tiny_model("bert"))
+        SweetCallback(teacher=tiny_model("bert"), distillation=0.0)
     with pytest.raises(ConfigError, match=r"distillation=1\.5"):
         SweetCallback(distillation=1.5)
     with pytest.raises(ConfigError, match="distillation_temperature"):
