@@ -17,12 +17,15 @@ from record import RESULTS, RUNS
 TASKS = ("cola", "rte", "sst2", "mnli", "qnli", "ag_news")
 METHODS = (MULTI_MODEL, "sweet", "joint", "paper")
 RECIPE = "after-cut-first"
+DECOUPLED, EVERY_LAYER = "decoupled", "decoupled, every layer"  # of benchmarks/decoupled
 NAMES = {
     "sweet": "SWEET",
     "paper": "SWEET as published",
     "joint": "Early-Exit",
     MULTI_MODEL: "Multi-Model",
     RECIPE: "recipe",
+    DECOUPLED: "decoupled",
+    EVERY_LAYER: "decoupled, exits after every layer",
 }
 METRIC = {"cola": "matthews"}  # of the others: accuracy
 SEEDS = (0, 1, 2)

@@ -14,6 +14,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
+from decoupled import report as decoupled
 from record import RESULTS, ROOT, foot
 from report import write
 
@@ -70,7 +71,17 @@ def main() -> None:
             recipes.trials(),
             recipes.cost(),
         )
-        write("docs/training.md", *sections)
+        write("docs/training.md", *beside_the_recipe(found, docs), *sections)
+
+
+def beside_the_recipe(found: Found, docs: Path) -> tuple[str, ...]:
+    """Exits with private layers, once there are runs of them."""
+    together = {**found, **decoupled.runs()}
+    methods = (*decoupled.OTHERS, *decoupled.SHOWN)
+    if not complete(together, methods):
+        return ()
+    pictures.curves(together, docs / "decoupled_curves.png", methods)
+    return decoupled.on_validation(together), decoupled.in_pairs(together), decoupled.variants(), decoupled.frozen()
 
 
 def read(methods: tuple[str, ...]) -> Found:

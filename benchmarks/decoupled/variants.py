@@ -1,0 +1,77 @@
+"""Ways of training exits with private layers, and beforehand what was expected of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+EXITS = (1, 2, 4)  # besides the last, the model's own
+EVERY = (1, 2, 3, 4, 5)
+DEFAULT = "x3"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One set of exits.
+
+    Args:
+        name: of its figures.
+        says: in a table.
+        expected: written down before anything was measured.
+        exits: layers, without the last.
+        rate: times the trunk's learning rate.
+        depth: private layers of an exit.
+        query_rows: 1, the first token; 2, also the mean of all.
+        distillation: share of the loss against the last exit's probabilities of the same forward.
+        earlier: whether an exit's pooler sees the pooled state of the exit before.
+        scratch: whether private layers begin at random.
+        constant: whether the rate stays where the trunk's falls to 0.
+        verdict: kept or dropped, once it was measured.
+        verdict_every: of the exits after every layer.
+    """
+
+    name: str
+    says: str
+    expected: str
+    exits: tuple[int, ...] = EXITS
+    rate: float = 3.0
+    depth: int = 1
+    query_rows: int = 1
+    distillation: float = 0.0
+    earlier: bool = False
+    scratch: bool = False
+    constant: bool = False
+    verdict: str = ""
+    verdict_every: str = ""
+
+
+VARIANTS = {
+    variant.name: variant
+    for variant in (
+        Variant("x1", "the trunk's rate", "exits 1 and 2 learn too little: 1 to 3 points below three times", rate=1.0),
+        Variant(
+            DEFAULT, "three times the rate", "as the prototype: exits 1 and 2 as SWEET's, exit 4 near plain", EVERY
+        ),
+        Variant("x5", "five times the rate", "exits 1 and 2 +0.3 on hard tasks, exit 4 no worse", EVERY, rate=5.0),
+        Variant("x10", "ten times the rate", "unstable at 2e-4: exits at chance on some tasks", rate=10.0),
+        Variant(
+            "deep", "two private layers", "exit 4 +0.3, exits 1 and 2 within noise: they lack mixed tokens", depth=2
+        ),
+        Variant(
+            "two-rows",
+            "a second query row, the mean",
+            "exits 1 and 2 +0.5: tokens that are not mixed yet",
+            query_rows=2,
+        ),
+        Variant(
+            "teacher",
+            "half of the loss from the last exit",
+            "within 0.3; better at agreeing than at being right",
+            distillation=0.5,
+        ),
+        Variant("earlier", "exits see the pooled state before", "within noise, as with logits before", earlier=True),
+        Variant(
+            "scratch", "private layers begin at random", "2 to 5 points lower: two epochs are little", scratch=True
+        ),
+        Variant("constant", "three times, a rate that does not fall", "0.5 lower: no annealing", constant=True),
+    )
+}
