@@ -17,6 +17,7 @@ from decoupled.variants import DEFAULT, VARIANTS
 
 OTHERS = (*BASELINES, RECIPE)
 SHOWN = {DECOUPLED: DEFAULT, EVERY_LAYER: f"{DEFAULT}, every layer"}
+METHODS = (*OTHERS, *SHOWN)
 FROZEN = "-frozen"
 
 
@@ -46,15 +47,20 @@ def _as_run(result: dict[str, Any], variant: dict[str, Any]) -> dict[str, Any]:
     return {**about, "settings": {**result["settings"], "exits": exits}, "layers_run": exits, **splits}
 
 
+def beside_others(found: Found) -> list[str]:
+    """The tables on validation rows, if a task has every method."""
+    return [on_validation(found), in_pairs(found)] if complete(found, METHODS) else []
+
+
 def on_validation(found: Found) -> str:
     """Every task and method that was reported with the same seeds."""
-    pairs = complete(found, (*OTHERS, *SHOWN))
+    pairs = complete(found, METHODS)
     lines = [
         "| task | method | exit 1 | exit 2 | exit 4 | exit 6 | area | share of the layers at 99 % of plain |",
         "|---" * 8 + "|",
     ]
     for task in (*sorted({task for task, _ in pairs}, key=TASKS.index), None):
-        for method in (*OTHERS, *SHOWN):
+        for method in METHODS:
             these = [found[t, method, s] for t, s in pairs if task in (t, None)]
             plain = [found[t, "multi-model", s]["validation"]["score"][-1] for t, s in pairs if task in (t, None)]
             exits = these[0]["settings"]["exits"]
@@ -67,9 +73,10 @@ def on_validation(found: Found) -> str:
     seeds = ", ".join(map(str, sorted({seed for _, seed in pairs})))
     intro = (
         f"**Exits with private layers beside the other methods**, validation rows, mean over seeds {seeds}, in "
-        "percent. Decoupled exits are trained in one run of two epochs beside the plain fine-tuning, whose last exit is theirs "
-        "(its learning rate is Multi-Model's); private layers learn at three times that rate in every task. The share "
-        "of the layers is that of the cheapest threshold on validation; a run that has none counts as all the layers."
+        "percent. Decoupled exits are trained in one run of two epochs beside the plain fine-tuning, whose last exit "
+        "is theirs (its learning rate is Multi-Model's); private layers learn at three times that rate in every task. "
+        "The share of the layers is that of the cheapest threshold on validation; a run that has none counts as all "
+        "the layers."
     )
     latest = max(stored().values(), key=lambda result: result["date"])
     return "\n".join([intro, "", *lines, "", foot(latest)])
@@ -83,7 +90,7 @@ def _shares(shares: list[float | None]) -> str:
 
 def in_pairs(found: Found) -> str:
     """What decoupled exits gain on each other method, run by run."""
-    pairs = complete(found, (*OTHERS, *SHOWN))
+    pairs = complete(found, METHODS)
     lines = ["| over | area | p | first exit | p | last exit |", "|---" * 6 + "|"]
     for method in SHOWN:
         for other in OTHERS:
@@ -175,10 +182,10 @@ def frozen() -> str:
             )
     seeds = ", ".join(map(str, sorted({seed for _, seed in results})))
     intro = (
-        f"**Exits for a model that is fine-tuned already**, validation rows, seed {seeds}, in percent: the trunk is "
-        "frozen and asked once, exits learn the labels or, without labels, the full model's probabilities on texts "
-        "that it was not trained on (of CoLA and RTE, where too few are left, on the training rows). Minutes on one "
-        "shared core, asking included."
+        f"**Exits for a model that is fine-tuned already**, the first 2000 validation rows, seed {seeds}, in "
+        "percent: the trunk is frozen and asked once, exits learn the labels or, without labels, the full model's "
+        "probabilities on texts that it was not trained on (of CoLA and RTE, where too few are left, on the training "
+        "rows). Minutes on a share of one core, asking included."
     )
     return "\n".join([intro, "", *lines, "", foot(max(results.values(), key=lambda result: result["date"]))])
 

@@ -91,9 +91,7 @@ def one(task: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         },
         "plain": stored,
         "trunk": fingerprint(model),
-        **figures_of(
-            said, task, stored["validation"], {each.variant.name: each.variant.exits for each in beside.trained}
-        ),
+        **figures_of(said, task, {each.variant.name: each.variant.exits for each in beside.trained}),
         "seconds": {
             "training": round(seconds, 1),
             "of it exits": round(beside.seconds, 1),

@@ -17,14 +17,13 @@ DEPTH = 6
 
 
 def figures_of(
-    said: dict[str, dict[str, np.ndarray]], task: str, plain: float, exits_of: dict[str, tuple[int, ...]]
+    said: dict[str, dict[str, np.ndarray]], task: str, exits_of: dict[str, tuple[int, ...]]
 ) -> dict[str, Any]:
-    """Per variant and split: score of every exit, curve, area, and on validation the cheapest share of the layers at
-    99 % of the plain model's score. Variants with exits after every layer also count with the paper's alone.
+    """Per variant and split: score of every exit, curve, area, and the cheapest share of the layers at 99 % of the last
+    exit's score, which is the plain model's. Variants with exits after every layer also count with the paper's alone.
 
     Args:
         said: split → variant → (rows, exits, labels), and "labels".
-        plain: the plain model's score on validation.
         exits_of: variant → its exits, without the last.
     """
     variants = {}
@@ -37,27 +36,25 @@ def figures_of(
                 split: _figures(
                     ExitOutcomes(each[name][:, places], each["labels"], (*kept, DEPTH), (*kept, DEPTH)),
                     plan.METRIC.get(task, "accuracy"),
-                    plain if split == "validation" else None,
                 )
                 for split, each in said.items()
             }
     return {"metric": plan.METRIC.get(task, "accuracy"), "variants": variants}
 
 
-def _figures(outcomes: ExitOutcomes, metric: str, plain: float | None) -> dict[str, Any]:
+def _figures(outcomes: ExitOutcomes, metric: str) -> dict[str, Any]:
     points = curve(outcomes, "max_probability", metric)
     predicted = outcomes.predictions()
     score = METRICS[metric]
-    figures = {
+    scores = [score(predicted[:, place], outcomes.labels) for place in range(len(outcomes.exits))]
+    return {
         "exits": list(outcomes.exits),
-        "score": [round(score(predicted[:, place], outcomes.labels), 5) for place in range(len(outcomes.exits))],
+        "score": [round(each, 5) for each in scores],
         "agreement": [round(float(share), 5) for share in (predicted == predicted[:, -1:]).mean(0)],
         "area": round(area(points, outcomes.layers_run, outcomes.exits[-1]), 5),
+        "share at 99 %": cheapest_share(points, outcomes.layers_run, LEAST * scores[-1]),
         "curve": points,
     }
-    if plain is not None:
-        figures["share at 99 %"] = cheapest_share(points, outcomes.layers_run, LEAST * plain)
-    return figures
 
 
 def cheapest_share(points: list[list[float]], costs: tuple[int, ...], least: float) -> float | None:

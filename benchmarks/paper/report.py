@@ -44,6 +44,10 @@ def main() -> None:
     pictures.scores(paper, docs / "paper_exits.png")
     pictures.curves(paper, docs / "paper_curves.png")
     pictures.conflict(paper, docs / "paper_conflict.png")
+    together = {**found, **decoupled.runs()}
+    private_exits = [decoupled.variants(), decoupled.frozen()] if decoupled.stored() else []
+    if complete(together, decoupled.METHODS):
+        pictures.curves(together, docs / "decoupled_curves.png", decoupled.METHODS)
     path = RESULTS / "paper_clock.json"
     timed = json.loads(path.read_text()) if path.is_file() else None
     if timed:
@@ -55,6 +59,7 @@ def main() -> None:
         scores(paper),
         claims(paper),
         areas(paper),
+        *decoupled.beside_others(together),
         clock(timed) if timed else "",
         criteria(paper),
         lora(found),
@@ -71,17 +76,7 @@ def main() -> None:
             recipes.trials(),
             recipes.cost(),
         )
-        write("docs/training.md", *beside_the_recipe(found, docs), *sections)
-
-
-def beside_the_recipe(found: Found, docs: Path) -> tuple[str, ...]:
-    """Exits with private layers, once there are runs of them."""
-    together = {**found, **decoupled.runs()}
-    methods = (*decoupled.OTHERS, *decoupled.SHOWN)
-    if not complete(together, methods):
-        return ()
-    pictures.curves(together, docs / "decoupled_curves.png", methods)
-    return decoupled.on_validation(together), decoupled.in_pairs(together), decoupled.variants(), decoupled.frozen()
+        write("docs/training.md", *private_exits, *sections)
 
 
 def read(methods: tuple[str, ...]) -> Found:
