@@ -13,6 +13,7 @@ from paper.plan import CHOSEN_ON_SEED, DECOUPLED, EVERY_LAYER, NAMES, RECIPE, SE
 from paper.recipes import BASELINES, cheapest
 from record import RESULTS, foot
 
+from decoupled.scoring import PROBE
 from decoupled.variants import DEFAULT, VARIANTS
 
 OTHERS = (*BASELINES, RECIPE)
@@ -142,6 +143,27 @@ def variants() -> str:
     intro = (
         f"**Trials of private exits**, seed {CHOSEN_ON_SEED}, all beside one fine-tuning, on rows of the training "
         "pool, in percent: exits 1/2/4/6 (or 1 to 6), and the area. What was expected was written down before."
+    )
+    return "\n".join([intro, "", *lines])
+
+
+def which_exits() -> str:
+    """Choices among exits after every layer, by the mean over the tasks."""
+    results = {task: result for (task, seed), result in stored().items() if seed == CHOSEN_ON_SEED}
+    among = {task: result["exits among every layer's"][DEFAULT]["pool"] for task, result in results.items()}
+    rows = []
+    for exits in next(iter(among.values())):
+        area = 100 * np.mean([of_task[exits]["area"] for of_task in among.values()])
+        shares, times = (
+            np.mean([1.0 if (value := of_task[exits][what]) is None else value for of_task in among.values()])
+            for what in ("share at 99 %", "time at 99 %")
+        )
+        rows.append((times, f"| {exits} | {area:.2f} | {shares:.0%} | {times:.0%} |"))
+    lines = ["| exits | area | layers at 99 % | time at 99 % |", "|---" * 4 + "|", *(line for _, line in sorted(rows))]
+    intro = (
+        f"**Which exits**, chosen among those after every layer, on rows of the pool, seed {CHOSEN_ON_SEED}, mean over "
+        f"{', '.join(among)}: area, and the share of the layers, and of the full model's time with a probe counted as "
+        f"{PROBE:g} of a layer, at 99 % of plain's score. Cheapest first."
     )
     return "\n".join([intro, "", *lines])
 

@@ -77,6 +77,7 @@ def one(task: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     torch.save({each.variant.name: each.state_dict() for each in beside.trained}, folder / "exits.pt")
     for split, outcomes in said.items():
         np.savez(folder / f"{split}.npz", **outcomes)
+    print(f"{task}-{seed}: trained {seconds:.0f} s", flush=True)
     stored = {split: plain.read()[split]["score"][-1] for split in splits}
     result = {
         **provenance(),

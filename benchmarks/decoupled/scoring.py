@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from itrex_sweet.evaluation.outcomes import ExitOutcomes
 
 LEAST = 0.99  # of the plain model's score
 DEPTH = 6
+PROBE = 0.1  # of a full layer's time, for a row of some 25 tokens
 
 
 def figures_of(
@@ -39,7 +41,16 @@ def figures_of(
                 )
                 for split, each in said.items()
             }
-    return {"metric": plan.METRIC.get(task, "accuracy"), "variants": variants}
+    metric = plan.METRIC.get(task, "accuracy")
+    return {
+        "metric": metric,
+        "variants": variants,
+        "exits among every layer's": {
+            name: {split: subsets_of(each[name], each["labels"], metric) for split, each in said.items()}
+            for name, exits in exits_of.items()
+            if len(exits) == DEPTH - 1
+        },
+    }
 
 
 def _figures(outcomes: ExitOutcomes, metric: str) -> dict[str, Any]:
@@ -55,6 +66,33 @@ def _figures(outcomes: ExitOutcomes, metric: str) -> dict[str, Any]:
         "share at 99 %": cheapest_share(points, outcomes.layers_run, LEAST * scores[-1]),
         "curve": points,
     }
+
+
+def subsets_of(logits: np.ndarray, labels: np.ndarray, metric: str) -> dict[str, dict[str, float | None]]:
+    """For every choice among exits after every layer: the area by layers, and what suffices for 99 % of the last exit's
+    score, as a share of the layers and as a share of the time of the full model.
+
+    That time counts a probe as `PROBE` of a layer: a row that leaves at exit k has run k - 1 layers and every probe up
+    to there, and the full model without exits five layers and one probe.
+
+    Args:
+        logits: (rows, exits, labels), the last exit's among them.
+    """
+    found = {}
+    for count in range(1, DEPTH):
+        for exits in itertools.combinations(range(1, DEPTH), count):
+            exits = (*exits, DEPTH)
+            outcomes = ExitOutcomes(logits[:, [exit_ - 1 for exit_ in exits]], labels, exits, exits)
+            points = curve(outcomes, "max_probability", metric)
+            least = LEAST * METRICS[metric](outcomes.predictions()[:, -1], labels)
+            work = [exit_ - 1 + PROBE * probes for probes, exit_ in enumerate(exits, start=1)]
+            spent = cheapest_share(points, tuple(work), least)
+            found["/".join(map(str, exits))] = {
+                "area": round(area(points, exits, DEPTH), 5),
+                "share at 99 %": cheapest_share(points, exits, least),
+                "time at 99 %": None if spent is None else round(spent * work[-1] / (DEPTH - 1 + PROBE), 4),
+            }
+    return found
 
 
 def cheapest_share(points: list[list[float]], costs: tuple[int, ...], least: float) -> float | None:
