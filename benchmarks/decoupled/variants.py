@@ -66,7 +66,14 @@ VARIANTS = {
             "teacher",
             "half of the loss from the last exit",
             "within 0.3; better at agreeing than at being right",
+            EVERY,
             distillation=0.5,
+        ),
+        Variant(
+            "taught",
+            "all of the loss from the last exit",
+            "agreement +0.3 over half, scores level: the last exit is nearly right on its training rows",
+            distillation=1.0,
         ),
         Variant("earlier", "exits see the pooled state before", "within noise, as with logits before", earlier=True),
         Variant(
