@@ -202,7 +202,7 @@ def fine_tune(
     teacher = {"teacher": AutoModelForSequenceClassification.from_pretrained(plain)} if how.taught else {}
     model = make_model(plain if how.begins_plain else weights)
     model = with_lora(model, how.lora) if how.lora else model
-    sweet = SweetCallback(exits=settings.exits, **how.options, **teacher)
+    sweet = SweetCallback(**{"exits": settings.exits, "mode": "sweet", **how.options, **teacher})
     trainer = make_trainer(model, "all", [sweet, *callbacks])
     if how.idea:
         how.idea(trainer, plain)

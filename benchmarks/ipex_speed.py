@@ -206,8 +206,8 @@ class Monolith(torch.nn.Module):
 
     def __init__(self, encoder: Encoder):
         super().__init__()
-        self.embed = Embed(encoder, encoder.layers)
-        head = encoder.heads[-1]
+        self.embed = Embed(encoder, encoder.trunk)
+        head = encoder.probes[-1].head
         self.register_buffer("dense", head.dense.weight)
         self.register_buffer("dense_bias", head.dense.bias)
         self.register_buffer("out", head.classifier.weight)

@@ -84,7 +84,7 @@ def random_artifact(folder: Path) -> Artifact:
             for part in ("weight", "bias"):
                 tensors[f"{EXIT_HEADS}.{exit_}.{name}.{part}"] = torch.randn_like(getattr(module, part))
     config.architectures = [type(model).__name__]
-    config.sweet = SweetConfig(exits=EXITS).to_dict()
+    config.sweet = SweetConfig(exits=EXITS, mode="sweet").to_dict()
     return write_artifact(folder, config=config, tensors=tensors)
 
 

@@ -14,22 +14,25 @@ from itrex_sweet.errors import ConfigError
 
 CUT_FIRST = "cut_first"
 BALANCED = "balanced"
-MODES = ("sweet", "paper", "joint")
+DECOUPLED = "decoupled"
+MODES = ("sweet", "paper", "joint", DECOUPLED)
+ALL, EXITS_ALONE = "all", "exits"
 CRITERIA = ("max_probability", "entropy", "margin", "patience", "patience_and_confidence", "learned")
 
 DEFAULT_THRESHOLD = 0.9
 
-# The paper's exits of a 12-layer model; other depths keep the proportion.
-_PAPER_EXITS, _PAPER_DEPTH = (1, 4, 6, 12), 12
+DEFAULT_EXIT_LR_MULTIPLIER = 3.0
+
+_SIXTHS = (1, 2, 4, 6)
 
 
 def default_exits(num_layers: int) -> tuple[int, ...]:
-    """Exits in the paper's proportion (1/4/6/12 of 12 layers), rounded up to whole layers.
+    """Exits after a sixth, a third, two thirds and all of the layers, rounded up to whole layers.
 
-    >>> default_exits(12), default_exits(6), default_exits(24)
-    ((1, 4, 6, 12), (1, 2, 3, 6), (2, 8, 12, 24))
+    >>> default_exits(6), default_exits(12), default_exits(24)
+    ((1, 2, 4, 6), (2, 4, 8, 12), (4, 8, 16, 24))
     """
-    return tuple(sorted({-(-num_layers * exit_ // _PAPER_DEPTH) for exit_ in _PAPER_EXITS}))
+    return tuple(sorted({-(-num_layers * sixths // 6) for sixths in _SIXTHS}))
 
 
 def resolve_exits(exits: Iterable[int] | None, num_layers: int) -> tuple[int, ...]:
@@ -66,24 +69,30 @@ class SweetConfig:
     Args:
         exits: counts of encoder layers after which the model may answer, from 1, the last the full depth.
             `None` picks `default_exits` of the model's depth.
-        mode: `"sweet"` cuts the gradient between segments, so that each layer is updated only by the next
-            exit (SWEET, arXiv 2306.02307, section 4); `"paper"` does so as the paper's code did, with one
-            pooler and one relative-position table shared by all exits; `"joint"` is the paper's Early-Exit
-            baseline, plain summed losses.
-        gradient_scale: share in [0, 1] of the gradient that passes from a segment to the one before it; one for all
-            cuts, or one each, first to last. 0 is SWEET; 1 would be joint training, for which there is
-            `mode="joint"`. `"cut_first"` is 0 at the first cut and 1 at all others: the first segment learns from
-            its own exit alone, what lies behind it from all the others.
+        mode: `"decoupled"` gives each exit but the last a copy of the layer before it, for the first token alone, and
+            stops its gradient there: the model itself trains as it does without exits. `"sweet"` cuts the gradient
+            between segments, so that each layer is updated only by the next exit (SWEET, arXiv 2306.02307, section 4);
+            `"paper"` does so as the paper's code did, with one pooler and one relative-position table shared by all
+            exits; `"joint"` is the paper's Early-Exit baseline, plain summed losses.
+        gradient_scale: in the modes `"sweet"` and `"paper"`, share in [0, 1] of the gradient that passes from a segment
+            to the one before it; one for all cuts, or one each, first to last. 0 is SWEET; 1 would be joint training,
+            for which there is `mode="joint"`. `"cut_first"` is 0 at the first cut and 1 at all others: the first
+            segment learns from its own exit alone, what lies behind it from all the others.
         learn_to_exit: every exit but the last also learns how likely it is right, for the criterion `"learned"`
             (BERxiT, Xin et al., EACL 2021). Neither the encoder nor the exits' classifiers are moved by that.
         distillation: share in [0, 1] of each exit's loss that compares it with a teacher's probabilities instead of the
             labels (Hinton et al. 2015, arXiv 1503.02531). The teacher is a model given to the callback, else the last
-            exit, which then learns from the labels alone.
+            exit, which then learns from the labels alone; in mode `"decoupled"` it always does. 0 by default, 1 where
+            the exits alone are trained.
         distillation_temperature: divides both sides' logits there, positive.
         class_weights: one positive weight per label, for the cross-entropy of every exit, the last included, as
             `torch.nn.CrossEntropyLoss(weight=...)`; `"balanced"` stands for rows / (labels x rows of the label) until
             the training rows are known.
         loss: name of the function that took the place of the cross-entropy; the function itself is not stored.
+        train: `"all"`, or in mode `"decoupled"` `"exits"`: the model itself is frozen and without dropout, and with
+            distillation at 1 no labels are needed.
+        exit_lr_multiplier: in mode `"decoupled"`, how many times the model's learning rate the exits' own parts are
+            trained with by `SweetCallback`, positive; 3 by default.
         longest_row: tokens of the longest row trained on, padding aside; recorded by training, no part of what
             compares equal.
 
@@ -92,16 +101,27 @@ class SweetConfig:
     """
 
     exits: tuple[int, ...] | None = None
-    mode: str = "sweet"
+    mode: str = DECOUPLED
     gradient_scale: float | str | tuple[float, ...] = 0.0
     learn_to_exit: bool = False
-    distillation: float = 0.0
+    distillation: float | None = None
     distillation_temperature: float = 2.0
     class_weights: str | tuple[float, ...] | None = None
     loss: str | None = None
+    train: str = ALL
+    exit_lr_multiplier: float | None = None
     longest_row: int | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.mode, str) or self.mode not in MODES:
+            raise ConfigError(f"mode={self.mode!r}: choose one of {', '.join(MODES)}.")
+        if not isinstance(self.train, str) or self.train not in (ALL, EXITS_ALONE):
+            raise ConfigError(f"train={self.train!r}: choose {ALL!r} or {EXITS_ALONE!r}.")
+        if self.distillation is None:
+            object.__setattr__(self, "distillation", float(self.train == EXITS_ALONE))
+        if self.exit_lr_multiplier is None:
+            multiplier = DEFAULT_EXIT_LR_MULTIPLIER if self.has_private_layers else 1.0
+            object.__setattr__(self, "exit_lr_multiplier", multiplier)
         checked = {
             "exits": None if self.exits is None else _whole_numbers(self.exits),
             "gradient_scale": _gradient_scale(self.gradient_scale),
@@ -111,19 +131,26 @@ class SweetConfig:
                 "distillation_temperature", self.distillation_temperature, "a positive number"
             ),
             "class_weights": _class_weights(self.class_weights),
+            "exit_lr_multiplier": real_number("exit_lr_multiplier", self.exit_lr_multiplier, "a positive number"),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
-        if not isinstance(self.mode, str) or self.mode not in MODES:
-            raise ConfigError(f"mode={self.mode!r}: choose one of {', '.join(MODES)}.")
         if not 0.0 <= self.distillation <= 1.0:
             raise ConfigError(f"distillation={self.distillation}: a share of the loss lies in [0, 1].")
         if not 0.0 < self.distillation_temperature < math.inf:
             raise ConfigError(
                 f"distillation_temperature={self.distillation_temperature}: it is a positive, finite number."
             )
+        if not 0.0 < self.exit_lr_multiplier < math.inf:
+            raise ConfigError(f"exit_lr_multiplier={self.exit_lr_multiplier}: it is a positive, finite number.")
         if self.mode == "joint" and self.gradient_scale != 0.0:
             raise ConfigError("mode='joint' cuts no gradient, so gradient_scale has no meaning; leave it out.")
+        if self.has_private_layers and self.gradient_scale != 0.0:
+            raise ConfigError(
+                f"gradient_scale={self.gradient_scale!r}: with mode={DECOUPLED!r} no exit's gradient reaches the "
+                "model, so it has no meaning; leave it out, or pass mode='sweet'."
+            )
+        self._refuse_without_private_layers()
         if self.loss is not None and not (isinstance(self.loss, str) and self.loss):
             raise ConfigError(
                 f"loss={self.loss!r}: the settings hold the name of a loss; give the function itself to "
@@ -137,14 +164,42 @@ class SweetConfig:
                 raise ConfigError(f"longest_row={self.longest_row!r}: a number of tokens, from 1.")
             object.__setattr__(self, "longest_row", longest)
 
+    def _refuse_without_private_layers(self) -> None:
+        if self.has_private_layers:
+            return
+        needing = {"train": self.train != ALL, "exit_lr_multiplier": self.exit_lr_multiplier != 1.0}
+        for name, is_set in needing.items():
+            if is_set:
+                raise ConfigError(
+                    f"{name}={getattr(self, name)!r} with mode={self.mode!r}, whose exits share their layers with the "
+                    f"model: leave it out, or pass mode={DECOUPLED!r}."
+                )
+
     @property
     def shares_pooler(self) -> bool:
         """Whether every exit reads through the model's own pooler, as in the paper's code."""
         return self.mode == "paper"
 
+    @property
+    def has_private_layers(self) -> bool:
+        """Whether every exit but the last reads through its own copy of an encoder layer."""
+        return self.mode == DECOUPLED
+
+    @property
+    def cuts_gradient(self) -> bool:
+        """Whether what lies before an exit learns less from the exits behind it."""
+        return self.mode in ("sweet", "paper")
+
+    @property
+    def trains_exits_alone(self) -> bool:
+        """Whether the model itself is frozen."""
+        return self.train == EXITS_ALONE
+
     def resolved(self, num_layers: int) -> SweetConfig:
         """The same settings with exits checked against, or chosen for, a depth in layers."""
         exits = resolve_exits(self.exits, num_layers)
+        if self.trains_exits_alone and len(exits) == 1:
+            raise ConfigError(f"train={self.train!r} with exits={exits}: there is no exit before the last to train.")
         scale, cuts = self.gradient_scale, len(exits) - 1
         if scale == CUT_FIRST:
             scale = tuple(float(place > 0) for place in range(cuts))
@@ -161,21 +216,32 @@ class SweetConfig:
         return scale if isinstance(scale, tuple) else (scale,) * (len(self.exits) - 1)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types; `class_weights`, `loss` and `longest_row` stand there only where they are set."""
+        """Plain JSON types.
+
+        `class_weights`, `loss` and `longest_row` stand there only where they are set, and `train` and
+        `exit_lr_multiplier` only in the mode that has them.
+        """
         settings = {
             name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
         }
         optional = ("class_weights", "loss", "longest_row")
-        return {name: value for name, value in settings.items() if value is not None or name not in optional}
+        private = () if self.has_private_layers else ("train", "exit_lr_multiplier")
+        return {
+            name: value
+            for name, value in settings.items()
+            if name not in private and (value is not None or name not in optional)
+        }
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> SweetConfig:
         """Reads what `to_dict` wrote; unknown keys are dropped with a warning that names them.
 
+        Settings without a mode were written when `"sweet"` was the only one.
+
         Raises:
             ConfigError: not a mapping, or values that are wrong.
         """
-        return cls(**_known_fields(cls, settings))
+        return cls(**{"mode": "sweet", **_known_fields(cls, settings)})
 
 
 def balanced_weights(labels: Iterable[int], num_labels: int) -> tuple[float, ...]:

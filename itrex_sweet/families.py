@@ -90,6 +90,10 @@ class Family:
         own = f"{EXIT_HEADS}.{exit_}"
         return self.head_dense if shares_pooler else f"{own}.dense", f"{own}.classifier"
 
+    def private_layer_path(self, exit_: int) -> str:
+        """Path, from the model, of an exit's own copy of its last layer; below it, tensors go by `layer`."""
+        return f"{EXIT_HEADS}.{exit_}.layer"
+
     def certainty_path(self, exit_: int) -> str:
         """Path, from the model, of the linear layer that says how likely an exit before the last is right."""
         return f"{EXIT_HEADS}.{exit_}.certainty"

@@ -21,10 +21,10 @@ def _float(family: str, **options: Any) -> Callable[[Path], None]:
     return lambda directory: tiny_artifact(directory, family, EXITS, tokenizer=tiny_tokenizer(), **options)
 
 
-def _int8(family: str, recipe: str) -> Callable[[Path], None]:
+def _int8(family: str, recipe: str, **options: Any) -> Callable[[Path], None]:
     def make(directory: Path) -> None:
         with TemporaryDirectory() as folder:
-            artifact = tiny_artifact(Path(folder), family, EXITS)
+            artifact = tiny_artifact(Path(folder), family, EXITS, **options)
             tensors = quantized_tensors(artifact.directory, recipe, quantizable_layers(artifact))
         config = artifact.model_config()
         config.architectures = list(artifact.config["architectures"])
@@ -57,6 +57,9 @@ KINDS: dict[str, Callable[[Path], None]] = {
     "smooth": _int8("roberta", "smooth"),
     "dynamic": _int8("distilbert", "dynamic"),
     "deberta-static": _int8("deberta-v3", "static"),
+    "decoupled": _float("bert", mode="decoupled"),
+    "decoupled-deberta": _float("deberta-v2-conv", mode="decoupled"),
+    "decoupled-static": _int8("distilbert", "static", mode="decoupled"),
     "cascade": lambda directory: tiny_cascade(directory, "bert", EXITS, tokenizer=tiny_tokenizer()),
 }
-WITHOUT_NATIVE = ("deberta", "deberta-v3", "deberta-v2-conv", "deberta-static")
+WITHOUT_NATIVE = ("deberta", "deberta-v3", "deberta-v2-conv", "deberta-static", "decoupled-deberta")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 
-from itrex_sweet.runtime.dense.subgraphs import Embed
+from itrex_sweet.runtime.dense.subgraphs import Embed, FullLayer
 from itrex_sweet.runtime.encoder import Encoder, Linear, QuantizedLinear
 
 PROJECTIONS = ("query", "key", "value", "attention_output", "up", "down")
@@ -22,31 +23,54 @@ def quantized(encoder: Encoder, recipe: str, rows: int = 16, length: int = 12) -
         length: of these rows.
     """
     inputs = inputs_of_projections(encoder, rows, length)
-    layers = []
-    for index, layer in enumerate(encoder.layers):
+    layers = {}
+    for layer in encoder.layers:
         quantize = {
-            name: quantized_linear(getattr(layer, name), inputs[index, MODULES[name]], recipe)
+            name: quantized_linear(getattr(layer, name), inputs[id(layer), MODULES[name]], recipe)
             for name in PROJECTIONS
             if recipe != "mixed" or name not in ("key", "down")
         }
-        layers.append(dataclasses.replace(layer, **quantize))
-    return dataclasses.replace(encoder, layers=tuple(layers))
+        layers[id(layer)] = dataclasses.replace(layer, **quantize)
+    return dataclasses.replace(
+        encoder,
+        segments=tuple(tuple(layers[id(layer)] for layer in segment) for segment in encoder.segments),
+        probes=tuple(dataclasses.replace(probe, layer=layers[id(probe.layer)]) for probe in encoder.probes),
+    )
 
 
 @torch.inference_mode()
 def inputs_of_projections(encoder: Encoder, rows: int, length: int) -> dict[tuple[int, str], torch.Tensor]:
-    """What enters the linear layers, (tokens, in), by layer and module, all layers run in full."""
-    model = Embed(encoder, encoder.layers)
+    """What enters the linear layers, (tokens, in), by the layer's identity and module, all layers run in full."""
+    model = Embed(encoder, encoder.trunk)
     seen = {}
-    for index, layer in enumerate(model.layers.layers):
+
+    def watch(full: FullLayer, layer: int) -> None:
         for path in set(MODULES.values()):
-            layer.get_submodule(path).register_forward_pre_hook(
-                lambda _, inputs, where=(index, path): seen.__setitem__(where, inputs[0].clone())
+            full.get_submodule(path).register_forward_pre_hook(
+                lambda _, inputs, where=(layer, path): seen.__setitem__(where, inputs[0].clone())
             )
+
+    for full, layer in zip(model.layers.layers, encoder.trunk, strict=True):
+        watch(full, id(layer))
+    for place, probe in enumerate(encoder.probes):
+        if not any(probe.layer is layer for layer in encoder.trunk):
+            private = FullLayer(encoder, probe.layer)
+            watch(private, id(probe.layer))
+            before = sum(map(len, encoder.segments[: place + 1]))
+            model.layers.layers[before].register_forward_pre_hook(_also(private))
     ids = torch.randint(5, len(encoder.embeddings.words), (rows, length), generator=torch.Generator().manual_seed(0))
     positions = torch.arange(length).expand(rows, -1)
     model(ids, torch.zeros_like(ids), positions, torch.ones_like(ids, dtype=torch.bool))
     return seen
+
+
+def _also(private: FullLayer) -> Callable[..., None]:
+    """Runs a layer on what enters another one."""
+
+    def run(_: torch.nn.Module, inputs: tuple) -> None:
+        private(*inputs)
+
+    return run
 
 
 def quantized_linear(linear: Linear, entering: torch.Tensor, recipe: str) -> QuantizedLinear:

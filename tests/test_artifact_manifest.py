@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from itrex_sweet import SweetModelForSequenceClassification
-from itrex_sweet.artifact import copy_artifact, open_artifact, snapshot, write_artifact, write_card
+from itrex_sweet.artifact import SCHEMA_VERSION, copy_artifact, open_artifact, snapshot, write_artifact, write_card
 from itrex_sweet.artifact.fingerprints import CALIBRATION, TRAINING, Fingerprints
 from itrex_sweet.artifact.manifest import digest_of
 from itrex_sweet.artifact.tensors import TensorFile
 from itrex_sweet.errors import ArtifactError
+from tests.mutation import recompute_hashes
 from tests.tiny_artifacts import model_and_tensors, sign, tiny_cascade, tiny_tokenizer
 
 FINGERPRINTS = {TRAINING: Fingerprints.of([[1, 2], [3, 4]])}
@@ -236,7 +237,7 @@ def test_older_schemas_are_read_and_their_weights_verified(folder, version):
     artifact = open_artifact(folder)
     assert artifact.files
     copied = copy_artifact(artifact, folder.parent / "copy")
-    assert json.loads((folder.parent / "copy" / "sweet_config.json").read_text())["schema_version"] == 3
+    assert json.loads((folder.parent / "copy" / "sweet_config.json").read_text())["schema_version"] == SCHEMA_VERSION
     assert "added_tokens.json" in listed(folder.parent / "copy") and open_artifact(folder.parent / "copy") == copied
     write_card(artifact, "# Card")
     assert (folder / "README.md").read_text() == "# Card" and open_artifact(folder).policy == artifact.policy
@@ -246,6 +247,21 @@ def test_older_schemas_are_read_and_their_weights_verified(folder, version):
         open_artifact(folder)
     change(folder, files={})
     with pytest.raises(ArtifactError, match="is not listed"):
+        open_artifact(folder)
+
+
+def test_the_schema_before_private_layers_is_verified_whole_and_kept_by_a_new_card(folder):
+    change(folder, schema_version=3)
+    recompute_hashes(folder)
+    artifact = open_artifact(folder)
+    write_card(artifact, "# Card")
+    assert json.loads((folder / "sweet_config.json").read_text())["schema_version"] == 3
+    (folder / "added_tokens.json").write_text("{}")
+    with pytest.raises(ArtifactError, match=r"added_tokens.json.*listed"):
+        open_artifact(folder)
+    (folder / "added_tokens.json").unlink()
+    change(folder, precision="float32", provenance={})  # with the old digest
+    with pytest.raises(ArtifactError, match="digest"):
         open_artifact(folder)
 
 

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from itrex_sweet.config import Policy, SweetConfig, default_exits, resolve_exits
@@ -16,12 +16,14 @@ def test_default_exits_are_valid_for_every_depth(depth):
     assert resolve_exits(None, depth) == resolve_exits(default_exits(depth), depth)
 
 
-def test_default_exits_keep_the_papers_proportion():
-    assert [default_exits(depth) for depth in (3, 6, 12, 24)] == [
+def test_default_exits_keep_one_proportion():
+    assert [default_exits(depth) for depth in (1, 2, 3, 6, 12, 24)] == [
+        (1,),
+        (1, 2),
         (1, 2, 3),
-        (1, 2, 3, 6),
-        (1, 4, 6, 12),
-        (2, 8, 12, 24),
+        (1, 2, 4, 6),
+        (2, 4, 8, 12),
+        (4, 8, 16, 24),
     ]
 
 
@@ -64,6 +66,13 @@ def test_exits_that_cannot_be(exits, words):
         (dict(gradient_scale="rising"), "gradient_scale='rising'.*'cut_first'"),
         (dict(mode="joint", gradient_scale=0.1), "cuts no gradient"),
         (dict(mode="joint", gradient_scale="cut_first"), "cuts no gradient"),
+        (dict(gradient_scale=0.1), r"gradient_scale=0\.1: .*pass mode='sweet'"),
+        (dict(gradient_scale="cut_first"), "pass mode='sweet'"),
+        (dict(mode="sweet", train="exits"), r"train='exits' with mode='sweet'.*mode='decoupled'"),
+        (dict(mode="joint", exit_lr_multiplier=3.0), r"exit_lr_multiplier=3\.0 with mode='joint'"),
+        (dict(exit_lr_multiplier=0.0), r"exit_lr_multiplier=0\.0: it is a positive"),
+        (dict(train="heads"), "train='heads': choose 'all' or 'exits'"),
+        (dict(train=None), "train=None"),
         (dict(mode=None), "mode=None"),
         (dict(mode=["sweet"]), "mode="),
         (dict(mode=np.array([1, 2])), "mode="),
@@ -91,8 +100,12 @@ _NO_NUMBERS = st.one_of(
 )
 
 
-@given(st.sampled_from(["gradient_scale", "distillation", "distillation_temperature"]), _NO_NUMBERS)
+_NUMBERS = ["gradient_scale", "distillation", "distillation_temperature", "exit_lr_multiplier"]
+
+
+@given(st.sampled_from(_NUMBERS), _NO_NUMBERS)
 def test_what_is_no_number_is_refused_with_its_name(name, value):
+    assume(value is not None or name in ("gradient_scale", "distillation_temperature"))
     with pytest.raises(ConfigError, match=name):
         SweetConfig(**{name: value})
 
@@ -107,9 +120,9 @@ def test_what_is_no_truth_is_refused_with_its_name(value):
 def test_numbers_of_every_type_are_stored_as_plain_ones(share, exit_):
     for kind in (float, np.float32, np.float64, np.array):
         settings = dict(gradient_scale=(kind(share),), distillation=kind(share), exits=(np.int64(exit_), np.uint8(9)))
-        config = SweetConfig(**settings, learn_to_exit=np.True_, class_weights=np.float32([1, 2]))
+        config = SweetConfig(**settings, mode="sweet", learn_to_exit=np.True_, class_weights=np.float32([1, 2]))
         assert json.loads(json.dumps(config.to_dict())) == {
-            **SweetConfig(gradient_scale=(share,), distillation=share, exits=(exit_, 9)).to_dict(),
+            **SweetConfig((exit_, 9), "sweet", (share,), distillation=share).to_dict(),
             "learn_to_exit": True,
             "class_weights": [1.0, 2.0],
         }
@@ -159,19 +172,19 @@ def test_a_policy_survives_json(thresholds):
 
 
 def test_cutting_the_first_exit_off_alone():
-    first = SweetConfig(gradient_scale="cut_first")
+    first = SweetConfig(mode="sweet", gradient_scale="cut_first")
     scales = {count: first.resolved(count) for count in (1, 12)}
-    assert scales[1].scales == () and scales[12].exits == (1, 4, 6, 12)
+    assert scales[1].scales == () and scales[12].exits == (2, 4, 8, 12)
     assert scales[12].gradient_scale == scales[12].scales == (0.0, 1.0, 1.0)
-    assert SweetConfig(exits=(2, 4), gradient_scale="cut_first").resolved(4).scales == (0.0,)
-    assert SweetConfig(exits=(1, 2, 4), gradient_scale=0.3).resolved(4).scales == (0.3, 0.3)
+    assert SweetConfig((2, 4), "sweet", gradient_scale="cut_first").resolved(4).scales == (0.0,)
+    assert SweetConfig((1, 2, 4), "sweet", gradient_scale=0.3).resolved(4).scales == (0.3, 0.3)
     again = SweetConfig.from_dict(scales[12].to_dict())
     assert again == scales[12] and again.resolved(12) == again
 
 
 def test_a_share_for_each_cut():
     with pytest.raises(ConfigError, match=r"exits \(1, 4\) have 1, each but the last"):
-        SweetConfig(exits=(1, 4), gradient_scale=[0.1, 0.3]).resolved(4)
+        SweetConfig((1, 4), "sweet", gradient_scale=[0.1, 0.3]).resolved(4)
 
 
 def test_settings_survive_json_and_unknown_keys_are_named():
@@ -179,3 +192,20 @@ def test_settings_survive_json_and_unknown_keys_are_named():
     assert SweetConfig.from_dict(config.to_dict()) == config
     with pytest.warns(UserWarning, match="does not know, and drops: colour"):
         SweetConfig.from_dict({**config.to_dict(), "colour": "red"})
+
+
+def test_settings_without_a_mode_are_of_the_time_when_there_was_one():
+    assert SweetConfig.from_dict({"exits": [1, 4]}) == SweetConfig((1, 4), "sweet")
+    assert SweetConfig().mode == "decoupled"
+
+
+def test_what_the_mode_and_what_is_trained_decide():
+    both, alone, sweet = SweetConfig(), SweetConfig(train="exits"), SweetConfig(mode="sweet")
+    assert [each.distillation for each in (both, alone, sweet)] == [0.0, 1.0, 0.0]
+    assert [each.exit_lr_multiplier for each in (both, alone, sweet)] == [3.0, 3.0, 1.0]
+    assert SweetConfig(train="exits", distillation=0.3).distillation == 0.3
+    assert not {"train", "exit_lr_multiplier"} & sweet.to_dict().keys()
+    for config in (both, alone, sweet, SweetConfig(exit_lr_multiplier=0.5)):
+        assert SweetConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    with pytest.raises(ConfigError, match=r"exits=\(6,\): there is no exit before the last"):
+        SweetConfig((6,), train="exits").resolved(6)

@@ -123,14 +123,18 @@ def agree(artifact, folder: Path, median: float, most: float) -> None:
     assert np.median(off) < median and off.max() < most
 
 
-def int8_artifact(folder: Path, family: str, recipe: str, exits=(1, 2, 4)):
+def int8_artifact(folder: Path, family: str, recipe: str, exits=(1, 2, 4), mode: str = "sweet"):
     """A tiny artifact in 8 bits, written as the quantizer writes it."""
-    encoder = quantized(load_encoder(tiny_artifact(folder / "float32", family, exits)), recipe)
-    _, config, tensors = model_and_tensors(family, exits)
+    encoder = quantized(load_encoder(tiny_artifact(folder / "float32", family, exits, mode=mode)), recipe)
+    _, config, tensors = model_and_tensors(family, exits, mode=mode)
     row = family_of(config)
-    for index, layer in enumerate(encoder.layers):
+    layers = {f"{row.layers_path}.{index}": layer for index, layer in enumerate(encoder.trunk)}
+    if mode == "decoupled":
+        private = zip(exits[:-1], encoder.probes, strict=False)
+        layers |= {row.private_layer_path(exit_): probe.layer for exit_, probe in private}
+    for below, layer in layers.items():
         for name in PROJECTIONS:
-            linear, path = getattr(layer, name), f"{row.layers_path}.{index}.{row.layer[name]}"
+            linear, path = getattr(layer, name), f"{below}.{row.layer[name]}"
             tensors[f"{path}.weight"], tensors[f"{path}.weight_scale"] = linear.weight, linear.weight_scale
             if linear.input_scale is not None:
                 tensors[f"{path}.input_scale"] = torch.tensor(linear.input_scale)

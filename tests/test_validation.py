@@ -117,6 +117,8 @@ CONFIGS = [
     *(("bert", dict(sweet=value), "sweet") for value in (3, "x", [1], True)),
     ("bert", dict(sweet={"exits": 3}), "sweet.exits=3"),
     ("bert", dict(sweet={"exits": [1, 2], "mode": {}}), "sweet"),
+    ("bert", dict(sweet={"exits": [1, 2], "mode": "decoupled"}), r"lack 'sweet_exits\.1\.layer\.attention"),
+    ("decoupled", dict(sweet={"exits": [1, 2], "mode": "joint"}), r"holds 'sweet_exits\.1\.layer.*says is not there"),
     ("bert", dict(sweet={"exits": [1, 2], "learn_to_exit": "yes"}), "learn_to_exit='yes'"),
     ("bert", dict(sweet={"exits": [1, 2], "learn_to_exit": True}), r"lack 'sweet_exits.1.certainty.weight'"),
     ("bert", dict(sweet={"exits": [2]}), r"exits=\[1, 2\]"),
@@ -277,6 +279,7 @@ SETTINGS = [
     ("bert", dict(costs={"processor": "x", "threads": 1, "batch_sizes": [1, 1]}), "batch_sizes"),
     ("bert", dict(shares_pooler="yes"), "shares_pooler"),
     ("bert", dict(shares_pooler=3), "shares_pooler"),
+    ("decoupled", dict(shares_pooler=True), "shares_pooler=True.*decoupled"),
     *(
         ("cascade", dict(stages=value), "stages")
         for value in (
@@ -400,6 +403,7 @@ def PARTS(size):
     return (("weight", (size, 32)), ("bias", (size,)))
 
 
+OWN, OWN_STATIC = "sweet_exits.1.layer.attention.self.query", "sweet_exits.1.layer.ffn.lin1"
 WORDS, TABLE = "bert.embeddings.word_embeddings.weight", "bert.embeddings"
 TENSORS = [
     *(("bert", narrowed(size), "query.weight.*shape") for size in (16, 28, 64, 4)),
@@ -458,6 +462,14 @@ TENSORS = [
         for name in ("input_scale", "weight_scale")
         for value in (0.0, -0.0, -1.0, NAN, INFINITY, -INFINITY, 1e-45)
     ),
+    ("decoupled", resized((f"{OWN}.weight", 16, 32), (f"{OWN}.bias", 16)), r"1\.layer.*query.weight.*\(16, 32\)"),
+    ("decoupled", resized(("sweet_exits.1.layer.output.LayerNorm.bias", 31)), r"1\.layer.*LayerNorm.bias.*\(31,\)"),
+    ("decoupled", set_to(f"{OWN}.weight", NAN, 7), r"1\.layer.*query.weight.*nan"),
+    ("decoupled", replaced(f"{OWN}.weight", RawTensor.of(np.ones((32, 32)), "I8")), r"1\.layer.*int8"),
+    ("decoupled", lambda tensors: tensors.pop(f"{OWN}.bias"), r"lack 'sweet_exits\.1\.layer.*bias'"),
+    ("decoupled-static", lambda tensors: tensors.pop(f"{OWN_STATIC}.weight_scale"), r"lack.*1\.layer.*weight_scale"),
+    ("decoupled-static", set_to(f"{OWN_STATIC}.input_scale", 0.0), r"1\.layer.*input_scale"),
+    ("decoupled-static", set_to(f"{OWN_STATIC}.input_zero_point", 300), r"1\.layer.*input_zero_point"),
     *(("smooth", None, value) for value in (0.0, -1.0, NAN, INFINITY)),
     ("static", lambda tensors: tensors.pop(f"{QUERY}.input_zero_point"), "input_zero_point"),
     ("static", lambda tensors: tensors.pop(f"{QUERY}.input_scale"), "input_scale"),

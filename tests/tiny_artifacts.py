@@ -43,9 +43,14 @@ WORDS = [
 
 
 def model_and_tensors(
-    family: str, exits: tuple[int, ...], num_labels: int = 3, seed: int = 0, learn_to_exit: bool = False
+    family: str,
+    exits: tuple[int, ...],
+    num_labels: int = 3,
+    seed: int = 0,
+    learn_to_exit: bool = False,
+    mode: str = "sweet",
 ):
-    """A plain model and its state dict with random heads for every exit but the last."""
+    """A plain model and its state dict with random heads, and private layers, for every exit but the last."""
     model = tiny_model(family, num_layers=exits[-1], num_labels=num_labels, seed=seed).eval()
     row = family_of(model.config)
     generator = torch.Generator().manual_seed(seed + 1)
@@ -62,9 +67,20 @@ def model_and_tensors(
             path = row.certainty_path(exit_)
             tensors[f"{path}.weight"] = torch.randn((1, module.weight.shape[1]), generator=generator)
             tensors[f"{path}.bias"] = torch.randn(1, generator=generator)
+    settings = SweetConfig(exits=exits, mode=mode, learn_to_exit=learn_to_exit)
+    if settings.has_private_layers:
+        # Layers of another random model.
+        others = tiny_model(family, num_layers=exits[-1], num_labels=num_labels, seed=seed + 100).state_dict()
+        for exit_ in exits[:-1]:
+            shared = f"{row.layers_path}.{exit_ - 1}."
+            private = {name: value for name, value in others.items() if name.startswith(shared)}
+            tensors |= {
+                f"{row.private_layer_path(exit_)}.{name.removeprefix(shared)}": value.clone().contiguous()
+                for name, value in private.items()
+            }
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
-    config.sweet = SweetConfig(exits=exits, learn_to_exit=learn_to_exit).to_dict()
+    config.sweet = settings.to_dict()
     return model, config, tensors
 
 
@@ -75,9 +91,10 @@ def tiny_artifact(
     tokenizer=None,
     policy: Policy | None = None,
     learn_to_exit: bool = False,
+    mode: str = "sweet",
 ) -> Artifact:
     """An early-exit artifact of a tiny random model."""
-    _, config, tensors = model_and_tensors(family, exits, learn_to_exit=learn_to_exit)
+    _, config, tensors = model_and_tensors(family, exits, learn_to_exit=learn_to_exit, mode=mode)
     return write_artifact(directory, config=config, tensors=tensors, tokenizer=tokenizer, policy=policy)
 
 

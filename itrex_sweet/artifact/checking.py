@@ -40,6 +40,7 @@ def check_torch_tensors(
         Architecture(config, family_of(config)),
         artifact.exits,
         shares_pooler=artifact.shares_pooler,
+        private_exits=artifact.private_exits,
         learns_to_exit=artifact.learned_to_exit,
         may_be_quantized=files is None or artifact.precision == INT8,
         where=str(artifact.directory),

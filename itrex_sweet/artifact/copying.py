@@ -10,7 +10,7 @@ from typing import Any
 from itrex_sweet.artifact.contents import replaced
 from itrex_sweet.artifact.files import artifact_files
 from itrex_sweet.artifact.fingerprints import CALIBRATION, REPORTING, Fingerprints, write_fingerprints
-from itrex_sweet.artifact.layout import CARD_FILE, FINGERPRINTS_FILE, SCHEMA_VERSION, SETTINGS_FILE
+from itrex_sweet.artifact.layout import CARD_FILE, FINGERPRINTS_FILE, LISTS_ALL_FILES, SETTINGS_FILE
 from itrex_sweet.artifact.manifest import Recorded
 from itrex_sweet.artifact.reading import Artifact, open_artifact, open_staged
 from itrex_sweet.artifact.settings import settings_of, write_settings
@@ -107,7 +107,7 @@ def _rewrite(
         _write_small(now, staging, added)
         if card is not None:
             (staging / CARD_FILE).write_text(card, encoding="utf-8")
-        if settings is not None and settings["schema_version"] >= SCHEMA_VERSION:
+        if settings is not None and settings["schema_version"] >= LISTS_ALL_FILES:
             write_settings(staging, settings, _known(artifact))
         elif settings is not None:
             (staging / SETTINGS_FILE).write_bytes(now.contents.small[SETTINGS_FILE])

@@ -12,7 +12,7 @@ from itrex_sweet.artifact.layout import (
     FINGERPRINTS_FILE,
     INT8,
     INT8_WEIGHTS_FILE,
-    SCHEMA_VERSION,
+    LISTS_ALL_FILES,
     SETTINGS_FILE,
     WEIGHTS_FILE,
     WEIGHTS_INDEX_FILE,
@@ -53,7 +53,7 @@ def read_contents(
     listed = {} if settings is None else _listed(folder, settings, verify)
     present = _present(folder, stages)
     named = [name for prefix in _prefixes(stages) or ("",) for name in weight_names(folder, precision, prefix)]
-    lists_all = settings is not None and settings["schema_version"] >= SCHEMA_VERSION
+    lists_all = settings is not None and settings["schema_version"] >= LISTS_ALL_FILES
     if settings is not None and verify:
         check_listed(listed, [*named, *present] if lists_all else named, directory)
     small = {name: folder.read(name) for name in sorted({*listed, *present} - {*named}) if folder.has(name)}

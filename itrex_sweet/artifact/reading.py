@@ -22,6 +22,7 @@ from itrex_sweet.artifact.layout import (
     FLOAT32,
     FORMAT,
     INT8,
+    LISTS_ALL_FILES,
     SCHEMA_VERSION,
     SETTINGS_FILE,
 )
@@ -86,6 +87,17 @@ class Artifact:
     def learned_to_exit(self) -> bool:
         """Whether exits know how likely they are right, which the criterion `"learned"` reads."""
         return bool((self.config.get("sweet") or {}).get("learn_to_exit")) and not self.stages
+
+    @property
+    def mode(self) -> str | None:
+        """How its exits were trained, one of `itrex_sweet.config.MODES`; `None` of a cascade."""
+        return None if self.stages else (self.config.get("sweet") or {}).get("mode", SweetConfig.mode)
+
+    @property
+    def private_exits(self) -> tuple[int, ...]:
+        """Exits that answer through copies of their last layers that are their own: all but the last, or none."""
+        has_private = self.mode is not None and SweetConfig(mode=self.mode).has_private_layers
+        return self.exits[:-1] if has_private else ()
 
     def checked(self, policy: Policy) -> Policy:
         """The policy, if this artifact can run under it.
@@ -248,7 +260,7 @@ def _open(folder: Snapshot, verify: bool, weights: bool) -> Artifact:
         check_stages(
             config, artifact.exits, [(stage.directory / CONFIG_FILE, stage.config) for stage in artifact.stages]
         )
-    if verify and settings["schema_version"] >= SCHEMA_VERSION:
+    if verify and settings["schema_version"] >= LISTS_ALL_FILES:
         check_digest(settings, path)
     return artifact
 

@@ -98,7 +98,7 @@ def write_cascade(
     with staged(directory, artifact_files) as staging:
         for name, (config, tensors) in zip(names, stages, strict=True):
             config = copy.deepcopy(config)  # the caller's stays as it is
-            config.sweet = SweetConfig(exits=(config.num_hidden_layers,)).to_dict()
+            config.sweet = SweetConfig(exits=(config.num_hidden_layers,), mode="sweet").to_dict()
             (staging / name).mkdir()
             _write_model(staging / name, config, tensors, FLOAT32)
         shutil.copyfile(staging / names[-1] / CONFIG_FILE, staging / CONFIG_FILE)

@@ -63,14 +63,21 @@ struct sweet_embeddings {
     sweet_linear before_norm, after_norm;  // projections to the hidden size, in float; one at most
 };
 
+// An exit's probe runs one layer for the first token alone, then the head.
+struct sweet_exit {
+    sweet_head head;
+    int32_t full_layers;  // run in full before the probe; more at every exit, at the last one all of them
+    int32_t layer;        // that the probe runs: the one after these, which is shared, or one that only probes run
+};
+
 struct sweet_description {
     sweet_embeddings embeddings;
-    const sweet_layer* layers;
-    const sweet_head* heads;  // one per exit
-    const int32_t* exits;     // counts of layers, from 1, ascending, the last that of all layers
-    int32_t num_layers, num_exits, num_attention_heads, activation;
+    const sweet_layer* layers;  // those that are run in full, in order, then those that only probes run
+    const sweet_exit* exits;
+    int32_t num_layers, num_full_layers, num_exits, num_attention_heads, activation;
     float score_scale;  // the attention scores' divisor
     int32_t hidden;
+    int32_t unused;
 };
 
 // When a row may leave. An exit whose threshold is 1 or more lets nobody go, and is not probed.
@@ -86,7 +93,7 @@ struct sweet_policy {
 struct sweet_model;
 
 // Grows when a structure, a function or its meaning changes.
-constexpr int32_t kSweetInterface = 2;
+constexpr int32_t kSweetInterface = 3;
 // `kSweetInterface` of the built object, and the bytes of a structure named as above, -1 if it has none: a caller made for
 // another interface must not go on.
 SWEET_API int32_t sweet_interface();

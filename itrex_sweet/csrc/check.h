@@ -152,7 +152,8 @@ inline void check_description(const sweet_description& from) {
     const std::string where = "the model";
     check_range(where, "the hidden size", from.hidden, 1, kMostInputs);
     check_range(where, "the number of layers", from.num_layers, 1, kMostLayers);
-    check_range(where, "the number of exits", from.num_exits, 1, from.num_layers);
+    check_range(where, "the number of full layers", from.num_full_layers, 0, from.num_layers - 1);
+    check_range(where, "the number of exits", from.num_exits, 1, from.num_full_layers + 1);
     check_range(where, "the number of attention heads", from.num_attention_heads, 1, from.hidden);
     if (from.hidden % from.num_attention_heads != 0)
         refuse(where, std::to_string(from.num_attention_heads) + " attention heads do not divide the hidden size " +
@@ -160,25 +161,27 @@ inline void check_description(const sweet_description& from) {
     check_activation(where, from.activation);
     check_positive(where, "the scores' divisor", from.score_scale);
     check_pointer(where, "layers", from.layers);
-    check_pointer(where, "heads", from.heads);
     check_pointer(where, "exits", from.exits);
-    int64_t before = 0;
+    int64_t least = 0;
     for (int64_t exit = 0; exit < from.num_exits; ++exit) {
-        check_range(where, "an exit", from.exits[exit], before + 1, from.num_layers);
-        before = from.exits[exit];
+        const int64_t full = from.exits[exit].full_layers, layer = from.exits[exit].layer;
+        check_range(where, "the number of full layers before an exit", full, least, from.num_full_layers);
+        check_range(where, "the layer of a probe", layer, 0, from.num_layers - 1);
+        if (layer < from.num_full_layers) check_equal(where, "the full layer of a probe", layer, full);
+        least = full + 1;
     }
-    check_equal(where, "the last exit", before, from.num_layers);
+    check_equal(where, "the number of full layers before the last exit", least - 1, from.num_full_layers);
     check_embeddings(from.embeddings, from.hidden);
     for (int64_t index = 0; index < from.num_layers; ++index)
         check_layer("layer " + std::to_string(index), from.layers[index], from.hidden);
     for (int64_t exit = 0; exit < from.num_exits; ++exit) {
-        const sweet_head& head = from.heads[exit];
+        const sweet_head& head = from.exits[exit].head;
         const std::string name = "head " + std::to_string(exit);
         check_linear(name + ", dense", head.dense);
         check_range(name + ", dense", "its number of outputs", head.dense.out, 1, kMostInputs);
         check_plain_linear(name + ", dense", head.dense, from.hidden, head.dense.out);
         check_linear(name + ", classifier", head.classifier);
-        check_plain_linear(name + ", classifier", head.classifier, head.dense.out, from.heads[0].classifier.out);
+        check_plain_linear(name + ", classifier", head.classifier, head.dense.out, from.exits[0].head.classifier.out);
         check_activation(name, head.activation);
     }
 }

@@ -15,6 +15,13 @@ struct Head {
     explicit Head(const sweet_head& head) : dense(head.dense), classifier(head.classifier), activation(head.activation) {}
 };
 
+struct Exit {
+    Head head;
+    int32_t full_layers, layer;
+
+    explicit Exit(const sweet_exit& exit) : head(exit.head), full_layers(exit.full_layers), layer(exit.layer) {}
+};
+
 struct Embeddings {
     Buffer<float> words, positions, token_types;
     int64_t vocabulary, num_positions, num_token_types, width, position_offset;
@@ -53,7 +60,6 @@ class sweet_model {
     // Of a description that `check_description` let pass.
     sweet_model(const sweet_description& from, int32_t threads, int64_t least_work)
         : embeddings_(from.embeddings),
-          exits_(from.exits, from.exits + from.num_exits),
           heads_count_(from.num_attention_heads),
           activation_(from.activation),
           scale_(1.0f / from.score_scale),
@@ -61,17 +67,18 @@ class sweet_model {
           threads_(threads),
           least_work_(least_work < 0 ? kLeastWork : least_work),
           session_(std::make_unique<Session>(threads)) {
+        for (int32_t exit = 0; exit < from.num_exits; ++exit) exits_.emplace_back(from.exits[exit]);
         for (int32_t index = 0; index < from.num_layers; ++index) {
-            const bool is_probed = std::find(exits_.begin(), exits_.end(), index + 1) != exits_.end();
-            layers_.emplace_back(from.layers[index], heads_count_, is_probed, index + 1 < from.num_layers);
+            const bool is_probed =
+                std::any_of(exits_.begin(), exits_.end(), [=](const Exit& exit) { return exit.layer == index; });
+            layers_.emplace_back(from.layers[index], heads_count_, is_probed, index < from.num_full_layers);
         }
-        for (int32_t exit = 0; exit < from.num_exits; ++exit) heads_.emplace_back(from.heads[exit]);
     }
 
     int64_t bytes() const {
         int64_t total = embeddings_.bytes();
         for (const Layer& layer : layers_) total += layer.bytes();
-        for (const Head& head : heads_) total += head.dense.bytes() + head.classifier.bytes();
+        for (const Exit& exit : exits_) total += exit.head.dense.bytes() + exit.head.classifier.bytes();
         return total;
     }
 
@@ -126,8 +133,9 @@ class sweet_model {
     // what it takes to wake a thread; a quarter of it if all threads still spin (`benchmarks/threads.py`).
     static constexpr int64_t kLeastWork = int64_t{1} << 20, kAwakeShare = 4;
 
-    int32_t outputs() const { return heads_.back().classifier.out; }
+    int32_t outputs() const { return exits_.back().head.classifier.out; }
     int32_t last_exit() const { return static_cast<int32_t>(exits_.size()) - 1; }
+    const Exit& of_exit(int32_t exit) const { return exits_[static_cast<size_t>(exit)]; }
 
     // Calls from several threads wait for one another.
     template <class Call>
@@ -206,7 +214,7 @@ class sweet_model {
                     const int64_t* positions, float* states, const float** starts) const {
         const Texts texts = packed(session, rows, lengths);
         tell_starts(texts, states, starts);
-        const int last = exits_[0] - 1;
+        const int last = exits_.front().full_layers;
         in_parts(session, texts, 1, work_of_layers(texts, 0, last),
                  [&](Workspace& work, const Texts& part, int64_t threads) { reserve_layers(work, part, threads, 0, last, true); },
                  [&](Workspace& work, const Texts& part, const Team& team) {
@@ -221,7 +229,7 @@ class sweet_model {
                       float* states, const float** next_starts) const {
         const Texts texts = packed(session, rows, lengths);
         tell_starts(texts, states, next_starts);
-        const int first_layer = exits_[exit] - 1, last_layer = exits_[exit + 1] - 1;
+        const int first_layer = of_exit(exit).full_layers, last_layer = of_exit(exit + 1).full_layers;
         in_parts(session, texts, 1, work_of_layers(texts, first_layer, last_layer),
                  [&](Workspace& work, const Texts& part, int64_t threads) {
                      reserve_layers(work, part, threads, first_layer, last_layer, false);
@@ -240,8 +248,8 @@ class sweet_model {
     void probe_here(Session& session, int32_t exit, int32_t rows, const float* const* rows_at, const int64_t* lengths,
                     float* logits) const {
         const Texts texts = packed(session, rows, lengths);
-        const Layer& layer = layers_[static_cast<size_t>(exits_[exit] - 1)];
-        const Head& head = heads_[static_cast<size_t>(exit)];
+        const Layer& layer = layers_[static_cast<size_t>(of_exit(exit).layer)];
+        const Head& head = of_exit(exit).head;
         in_parts(session, texts, 4, work_of_probe(texts, layer, head),
                  [&](Workspace& work, const Texts& part, int64_t threads) { reserve_probe(work, part, threads, layer, head); },
                  [&](Workspace& work, const Texts& part, const Team& team) {
@@ -622,9 +630,8 @@ class sweet_model {
     }
 
     Embeddings embeddings_;
-    std::vector<Layer> layers_;
-    std::vector<Head> heads_;
-    std::vector<int32_t> exits_;
+    std::vector<Exit> exits_;
+    std::vector<Layer> layers_;  // those run in full, then those that only probes run
     int32_t heads_count_, activation_;
     float scale_;
     int64_t hidden_;

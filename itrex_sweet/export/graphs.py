@@ -91,17 +91,17 @@ def subgraphs_of(artifact: Artifact) -> Subgraphs:
 
 
 def _of_model(encoder: Encoder, exits: tuple[int, ...], suffix: str) -> Iterator[Graph]:
-    dense = dense_exits(encoder, exits)
+    dense = dense_exits(encoder)
     by_token = ("rows", "length")
     mask, positions = Port("mask", "bool", by_token), Port("positions", "int64", by_token)
     tokens = (Port("input_ids", "int64", by_token), Port("token_type_ids", "int64", by_token), positions, mask)
-    shape = (*by_token, encoder.layers[0].output_norm.weight.shape[0])
+    shape = (*by_token, encoder.hidden_size)
     next_states = Port("next_states", "float32", shape, becomes="states")
     inputs = (Port("states", "float32", shape), mask, *([positions] if dense.reads_positions else []))
     yield Graph(f"embed{suffix}", dense.embed, tokens, next_states)
     following = [*pairwise(exits), None]
     for place, (exit_, between) in enumerate(zip(exits, following, strict=True)):
-        labels = encoder.heads[place].classifier.weight.shape[0]
+        labels = encoder.probes[place].head.classifier.weight.shape[0]
         logits = Port("logits", "float32", ("rows", labels), becomes="logits")
         yield Graph(f"probe_{exit_}", dense.probe[place], inputs, logits, exit_)
         if between is not None:

@@ -15,6 +15,7 @@ import torch
 
 from itrex_sweet.errors import QuantizationError
 from itrex_sweet.families import Family
+from itrex_sweet.quantization.private_layers import is_private, run_private_layers
 from itrex_sweet.runtime.ragged import TokenBatch, groups_of_equal_length
 
 Inputs = tuple[torch.Tensor, ...]  # (tokens, in) float32 of one batch, for each linear layer of `Linears`
@@ -23,11 +24,18 @@ _SAME_INPUT = (("query_key_value",), ("query", "key", "value"), ("attention_outp
 _TOKENS_PER_BATCH = 1024  # bounds the memory for the inputs of all layers at once
 
 
-def layers_by_input(family: Family, depth: int) -> list[tuple[str, ...]]:
-    """Paths, from the classification model, of the linear layers that are quantized; those of one input together."""
+def layers_by_input(family: Family, depth: int, private: Sequence[int] = ()) -> list[tuple[str, ...]]:
+    """Paths, from the classification model, of the linear layers that are quantized; those of one input together.
+
+    Args:
+        depth: of the model.
+        private: exits that have layers of their own.
+    """
+    layers = [f"{family.layers_path}.{index}" for index in range(depth)]
+    layers += [family.private_layer_path(exit_) for exit_ in private]
     return [
-        tuple(f"{family.layers_path}.{index}.{family.layer[name]}" for name in names)
-        for index in range(depth)
+        tuple(f"{path}.{family.layer[name]}" for name in names)
+        for path in layers
         for names in _SAME_INPUT
         if names[0] in family.layer
     ]
@@ -61,7 +69,8 @@ class Linears(torch.nn.Module):
 class CalibrationInputs:
     """The inputs of the quantized layers in the float model, batch by batch; can be gone through again.
 
-    Rows of equal length run together, so there is no padding that could widen a range.
+    Rows of equal length run together, so there is no padding that could widen a range. An exit's private layer runs for
+    the first token alone, so the inputs there are those of first tokens.
 
     Args:
         model: the Hugging Face classification model, in evaluation mode.
@@ -70,6 +79,7 @@ class CalibrationInputs:
         rows: the texts to calibrate on.
         batch_size: rows at a time, at most.
         report: called with (rows done, rows).
+        private: exits that have layers of their own, in the model too.
         smoothing: (in,) by which each input is multiplied, if given.
     """
 
@@ -81,8 +91,10 @@ class CalibrationInputs:
         rows: TokenBatch,
         batch_size: int,
         report: Callable[[int, int], None],
+        private: Sequence[int] = (),
         smoothing: Sequence[torch.Tensor] | None = None,
     ):
+        self.model, self.family, self.private = model, family, private
         self.encoder = model.get_submodule(family.backbone)
         # The last of a group: DeBERTa sends its table of relative positions through query and key too.
         self.taps = [(paths[-1], model.get_submodule(paths[-1])) for paths in layers]
@@ -90,7 +102,7 @@ class CalibrationInputs:
         self.has_token_types = "token_types" in family.embeddings
 
     def __iter__(self) -> Iterator[Inputs]:
-        """(tokens, in) of every input, for each batch.
+        """(tokens, in) of every input, for each batch; (rows, in) in private layers.
 
         Raises:
             QuantizationError: an input is NaN or infinite; the message names the layer.
@@ -123,11 +135,12 @@ class CalibrationInputs:
                         f"the input of {path} holds NaN or infinite values: the float model is broken or overflows on "
                         "the calibration rows. Does it answer them (`itrex-sweet predict`)?"
                     )
-                seen[path] = states.reshape(-1, states.shape[-1])
+                seen[path] = states[:, 0] if is_private(path) else states.reshape(-1, states.shape[-1])
 
             return keep
 
         handles = [module.register_forward_pre_hook(tap(path)) for path, module in self.taps]
+        handles += run_private_layers(self.model, self.family, self.private)
         try:
             self.encoder(**batch)
         finally:

@@ -40,8 +40,8 @@ def _example(linears: Linears) -> Inputs:
 
 
 def _exported(linears: Linears) -> torch.fx.GraphModule:
-    tokens = {0: torch.export.Dim("tokens", min=1)}
-    shapes = {"inputs": tuple(tokens for _ in linears.linears)}
+    # Each by itself: a private layer of an exit gets first tokens alone.
+    shapes = {"inputs": tuple({0: torch.export.Dim(f"rows_{index}", min=1)} for index in range(len(linears.linears)))}
     return export(linears, _example(linears), dynamic_shapes=shapes)
 
 

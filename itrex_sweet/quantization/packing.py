@@ -15,9 +15,12 @@ MOST = 127  # of a weight, on either side of 0
 
 
 def quantizable_layers(artifact: Artifact) -> list[str]:
-    """Module paths of the encoder's linear layers, first to last; what else there is stays in float."""
+    """Module paths of the encoder's linear layers, first to last, then those of exits' private layers.
+
+    What else there is stays in float.
+    """
     config = artifact.model_config()
-    by_input = layers_by_input(family_of(config), config.num_hidden_layers)
+    by_input = layers_by_input(family_of(config), config.num_hidden_layers, artifact.private_exits)
     return [path for paths in by_input for path in paths]
 
 

@@ -26,6 +26,7 @@ from itrex_sweet.families import family_of
 from itrex_sweet.quantization.inc_linears import CalibrationInputs, Linears, layers_by_input
 from itrex_sweet.quantization.inc_ranges import Ranges
 from itrex_sweet.quantization.observing import DYNAMIC, IPEX, PT2E, REQUEST_FILE, RESULT_FILE, ROWS_FILE, SMOOTH
+from itrex_sweet.quantization.private_layers import add_private_layers
 from itrex_sweet.runtime.ragged import TokenBatch
 
 Tensors = dict[str, torch.Tensor]  # named by layer and field of `LinearObservation`
@@ -70,14 +71,14 @@ def observe_here(
     path = _path(path, recipe)
     model = _float_model(artifact)
     family = family_of(model.config)
-    layers = layers_by_input(family, model.config.num_hidden_layers)
+    layers = layers_by_input(family, model.config.num_hidden_layers, artifact.private_exits)
     weights = [torch.cat([model.get_submodule(name).weight.detach() for name in names]) for names in layers]
 
     def inputs(stage: str, smoothing: Sequence[torch.Tensor] | None = None) -> CalibrationInputs:
         def progress(done: int, count: int) -> None:
             report(stage=stage, done=done, rows=count)
 
-        return CalibrationInputs(model, family, layers, rows, batch_size, progress, smoothing)
+        return CalibrationInputs(model, family, layers, rows, batch_size, progress, artifact.private_exits, smoothing)
 
     smoothing = None
     if recipe == SMOOTH:
@@ -119,8 +120,10 @@ def _path(wanted: str | None, recipe: str) -> str:
 
 
 def _float_model(artifact: Artifact) -> PreTrainedModel:
-    """The Hugging Face model of an artifact, without exits, in evaluation mode."""
-    model = AutoModelForSequenceClassification.from_config(artifact.model_config(), trust_remote_code=False).float()
+    """The Hugging Face model of an artifact, of exits only their private layers, in evaluation mode."""
+    config = artifact.model_config()
+    model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False).float()
+    add_private_layers(model, family_of(config), artifact.private_exits)
     missing = model.load_state_dict(artifact.tensors(), strict=False).missing_keys
     if missing:
         raise ArtifactError(f"{artifact.directory}: the weights lack {missing[0]!r}; write the artifact anew.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 
@@ -120,11 +121,26 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Encoder:
-    """Everything a backend computes with.
+class Probe:
+    """The computation of one exit's logits from the states before its last layer.
 
     Args:
-        heads: one per exit, in order.
+        layer: run for the first token alone: a layer of the trunk itself, or the exit's private copy of one.
+        head: reads the first token's state after it.
+    """
+
+    layer: Layer
+    head: Head
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Everything a backend computes with, and the plan of it: segments and probes in turn.
+
+    Args:
+        segments: one per exit, in order: the layers of the trunk that are run in full between the probe before (at
+            first, the embeddings) and this exit's.
+        probes: one per exit, in order. The layer of the last one is the last of the trunk.
         num_labels: of every exit. A head with one output more gives, as the last, the logit of being right.
         num_attention_heads: of every layer.
         activation: of the feed-forward part.
@@ -135,8 +151,8 @@ class Encoder:
     """
 
     embeddings: Embeddings
-    layers: tuple[Layer, ...]
-    heads: tuple[Head, ...]
+    segments: tuple[tuple[Layer, ...], ...]
+    probes: tuple[Probe, ...]
     num_labels: int
     num_attention_heads: int
     activation: str
@@ -144,6 +160,22 @@ class Encoder:
     uncounted_token: int | None
     max_tokens: int | None
     relative_index: torch.Tensor | None
+
+    @property
+    def trunk(self) -> tuple[Layer, ...]:
+        """The layers of the model without its exits, first to last."""
+        return (*chain.from_iterable(self.segments), self.probes[-1].layer)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Every layer once: the trunk's, then the exits' private ones, in their order."""
+        probed = [probe.layer for probe in self.probes]
+        return tuple({id(layer): layer for layer in (*self.trunk, *probed)}.values())
+
+    @property
+    def hidden_size(self) -> int:
+        """Size of a token's state."""
+        return len(self.probes[-1].layer.output_norm.weight)
 
     def quantized_linears(self) -> list[QuantizedLinear]:
         """Those of the layers."""

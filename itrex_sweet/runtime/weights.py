@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from itrex_sweet.runtime.encoder import (
     Layer,
     Linear,
     Norm,
+    Probe,
     QuantizedLinear,
     RelativeTerms,
     float_of,
@@ -71,10 +73,11 @@ class _Reader:
         embeddings = self.embeddings()
         uncounted = config.pad_token_id if family.positions_skip_padding else None
         table = self.relative_table()
+        segments, probes = self.plan(table)
         return Encoder(
             embeddings=embeddings,
-            layers=tuple(self.layer(index, table) for index in range(model.depth)),
-            heads=tuple(self.head(exit_) for exit_ in self.artifact.exits),
+            segments=segments,
+            probes=probes,
             num_labels=config.num_labels,
             num_attention_heads=model.heads,
             activation=getattr(config, family.hidden_act),
@@ -126,8 +129,24 @@ class _Reader:
     def in_backbone(self, path: str) -> str:
         return f"{self.family.backbone}.{path}"
 
-    def in_layer(self, index: int, path: str) -> str:
-        return f"{self.family.layers_path}.{index}.{path}"
+    # ------------------------------------------------------------------ the plan
+
+    def plan(self, table: torch.Tensor | None) -> tuple[tuple[tuple[Layer, ...], ...], tuple[Probe, ...]]:
+        """Segments and probes; see `Encoder`."""
+        path, exits = self.family.layers_path, self.artifact.exits
+        trunk = [
+            self.layer(f"{path}.{index}", table, self.convolution() if index == 0 else None)
+            for index in range(self.model.depth)
+        ]
+        borders = (0, *(exit_ - 1 for exit_ in exits))
+        segments = tuple(tuple(trunk[start:stop]) for start, stop in pairwise(borders))
+        # DeBERTa-v2's convolution beside the first layer is no part of a private copy of it.
+        private = {
+            exit_: self.layer(self.family.private_layer_path(exit_), table, None)
+            for exit_ in self.artifact.private_exits
+        }
+        probes = tuple(Probe(private.get(exit_, trunk[exit_ - 1]), self.head(exit_)) for exit_ in exits)
+        return segments, probes
 
     # ------------------------------------------------------------------ parts
 
@@ -149,8 +168,8 @@ class _Reader:
             projection_after_norm=projection("projection_after_norm"),
         )
 
-    def layer(self, index: int, table: torch.Tensor | None) -> Layer:
-        paths = {name: self.in_layer(index, path) for name, path in self.family.layer.items()}
+    def layer(self, path: str, table: torch.Tensor | None, convolution: Convolution | None) -> Layer:
+        paths = {name: f"{path}.{below}" for name, below in self.family.layer.items()}
         query, key, value = self.projections(paths)
         return Layer(
             query=query,
@@ -161,8 +180,8 @@ class _Reader:
             up=self.projection(paths["up"]),
             down=self.projection(paths["down"]),
             output_norm=self.norm(paths["output_norm"]),
-            relative=None if table is None else self.relative_terms(index, table, query, key),
-            convolution=self.convolution() if index == 0 else None,
+            relative=None if table is None else self.relative_terms(path, table, query, key),
+            convolution=convolution,
         )
 
     def projections(self, paths: Mapping[str, str]) -> tuple[AnyLinear, AnyLinear, AnyLinear]:
@@ -214,9 +233,9 @@ class _Reader:
             table = torch.nn.functional.layer_norm(table, table.shape[-1:], norm.weight, norm.bias, norm.eps)
         return table
 
-    def relative_terms(self, index: int, table: torch.Tensor, query: AnyLinear, key: AnyLinear) -> RelativeTerms:
+    def relative_terms(self, layer: str, table: torch.Tensor, query: AnyLinear, key: AnyLinear) -> RelativeTerms:
         def projected(name: str, content: AnyLinear) -> torch.Tensor:
-            path = self.in_layer(index, self.family.relative[name])
+            path = f"{layer}.{self.family.relative[name]}"
             linear = float_of(content) if self.model.shares_position_weights else self.linear(path)
             rows = torch.nn.functional.linear(table, linear.weight, linear.bias)
             return rows.view(len(rows), self.model.heads, -1).transpose(0, 1).contiguous()

@@ -40,7 +40,7 @@ def attach(
 
     Create the optimizer afterwards, so that it holds the heads. The settings go to `model.config.sweet`, and
     so into every `config.json` that is saved. The last exit is the model's own head; the others start from
-    its weights, or from saved ones.
+    its weights and those of its layers, or from saved ones.
 
     Args:
         model: made by `AutoModelForSequenceClassification`, or a PEFT model around one.
@@ -75,10 +75,7 @@ def attach(
             f"{base.config.num_labels} labels."
         )
 
-    heads = {
-        exit_: head_like_the_models_own(base, family, not config.shares_pooler, config.learn_to_exit)
-        for exit_ in config.exits[:-1]
-    }
+    heads = {exit_: head_like_the_models_own(base, family, config, exit_) for exit_ in config.exits[:-1]}
     if heads and (saved or heads_from is not None):
         _restore(heads, heads_from, base)
     modules = nn.ModuleDict()
@@ -98,11 +95,14 @@ def attach(
         attachment.lose_by(loss)
     for holder in {base, model}:
         setattr(holder, ATTACHMENT, attachment)
+    if config.trains_exits_alone:
+        attachment.freeze_model()
     return attachment
 
 
 def detach(model: nn.Module) -> None:
-    """Takes the exits off: hooks, heads and `model.config.sweet`. The model is what it was; its weights stay.
+    """Takes the exits off: hooks, heads and `model.config.sweet`. The model is what it was; its weights stay, and
+    what was frozen for the exits' sake trains again.
 
     Raises:
         TrainingSetupError: the model has no exits.
@@ -172,7 +172,7 @@ def _settings(config: SweetConfig | None, saved: dict[str, Any] | None, depth: i
 
 
 def _shape_of_heads(config: SweetConfig) -> tuple:
-    return config.exits, config.shares_pooler, config.learn_to_exit
+    return config.exits, config.shares_pooler, config.has_private_layers, config.learn_to_exit
 
 
 def _restore(heads: dict[int, ExitHead], heads_from: str | os.PathLike | None, model: nn.Module) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,15 +15,20 @@ from itrex_sweet.artifact.fingerprints import Fingerprints
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import TrainingSetupError
 from itrex_sweet.families import EXIT_HEADS, Family
+from itrex_sweet.training.dropout import ExitGenerators
+from itrex_sweet.training.exit_parameters import ExitParameters
 from itrex_sweet.training.gradients import cut, spend
 from itrex_sweet.training.heads import module_at
 from itrex_sweet.training.label_loss import LabelLoss, LossFunction, name_of, share_of_items
 from itrex_sweet.training.losses import certainty_loss, checked_labels, exit_loss
-from itrex_sweet.training.model_inputs import checked_ids, longest_row, main_input, position_of_labels
-from itrex_sweet.training.peft_models import (
-    underlying_model,
-    without_wrappers,
+from itrex_sweet.training.model_inputs import (
+    checked_ids,
+    longest_row,
+    main_input,
+    mask_of_first_token,
+    position_of_labels,
 )
+from itrex_sweet.training.model_outputs import with_loss
 from itrex_sweet.training.teacher import Teacher
 
 ATTACHMENT = "_sweet_attachment"  # where a model keeps its Attachment, so that a copied model has its own
@@ -34,7 +39,7 @@ WRAPPED_LATER = (
 )
 
 
-class Attachment:
+class Attachment(ExitParameters):
     """The exits of one model: hooks that cut gradients, compute the exits' logits and sum their losses.
 
     Made by `attach`. While attached, `model(..., labels=labels)` answers as before, except that `output.loss`
@@ -42,6 +47,11 @@ class Attachment:
     evaluation too; class weights or a loss function of one's own apply at every exit alike, the last included. Where
     exits learn to exit, the errors of what they learn are added to it. In training with distillation, a share of each
     exit's loss compares it with the teacher, without class weights.
+
+    In `decoupled` mode the gradient of `output.loss` on the model's own weights is to the bit what it is without
+    exits: the last exit adds the model's own loss, and the others draw dropout from generators of their own. In
+    evaluation `output.loss` is the model's own. Where the exits alone are trained, `output.loss` in training is the sum
+    of theirs, and labels may be missing: what the model answers then takes their place.
 
     Every hook is a method of this object, so a deep copy of the model has working exits of its own. Compiled models
     (`torch.compile` after `attach`) run the hooks uncompiled.
@@ -65,9 +75,7 @@ class Attachment:
     """
 
     def __init__(self, model: nn.Module, config: SweetConfig, family: Family, loss: LossFunction | None = None):
-        self.model = model
-        self.config = config
-        self.exits: tuple[int, ...] = config.exits
+        super().__init__(model, config, family)
         self.exit_logits: dict[int, torch.Tensor] = {}
         self.exit_losses: dict[int, torch.Tensor] = {}
         self.exit_certainties: dict[int, torch.Tensor] = {}
@@ -79,13 +87,13 @@ class Attachment:
         self.selected_by: Fingerprints | None = None
         self.watcher: Callable[[dict[int, torch.Tensor]], None] | None = None
         self.teacher: Teacher | None = None
-        self._family = family
-        self._base = underlying_model(model)
-        self._layers: list[nn.Module] = list(module_at(self._base, family.layers_path))
         self._index = {layer: index for index, layer in enumerate(self._layers)}
         self._position_of_labels = position_of_labels(model, self._base)
         self._capturing = False
+        self._generators = ExitGenerators(torch.initial_seed())
+        self._mask: torch.Tensor | None = None
         self._hidden: dict[int, torch.Tensor] = {}
+        self._relative: dict[int, dict[str, torch.Tensor | None]] = {}
         self._logits: dict[int, torch.Tensor] = {}
         self._certainties: dict[int, torch.Tensor] = {}
         self._label_losses: dict[int, torch.Tensor] = {}
@@ -95,29 +103,6 @@ class Attachment:
         self._main_input: torch.Tensor | None = None
         self._num_items: torch.Tensor | int | None = None
         self._hooks = self._register()
-
-    def parameters_by_segment(self) -> dict[int, list[tuple[str, nn.Parameter]]]:
-        """Every parameter of the model, once: exit → (name, parameter) of its segment and its head.
-
-        The embeddings, and in DeBERTa the shared relative-position table, its norm and the convolution,
-        belong to the first segment; the model's own pooler and head to the last.
-        """
-        owner = {
-            id(parameter): self.exits[self._segment(index)]
-            for index, layer in enumerate(self._layers)
-            for parameter in layer.parameters()
-        }
-        for exit_, head in self._heads().items():
-            owner.update({id(parameter): exit_ for parameter in head.parameters()})
-        backbone = getattr(self._base, self._family.backbone)
-        own = [module_at(self._base, path) for path in (self._family.head_dense, self._family.head_out)]
-        last = {id(parameter) for module in own for parameter in module.parameters()}
-        first = {id(parameter) for parameter in backbone.parameters()} - last
-        segments: dict[int, list[tuple[str, nn.Parameter]]] = {exit_: [] for exit_ in self.exits}
-        for name, parameter in self.model.named_parameters():
-            default = self.exits[0] if id(parameter) in first else self.exits[-1]
-            segments[owner.get(id(parameter), default)].append((name, parameter))
-        return segments
 
     def lose_by(self, function: LossFunction) -> None:
         """Trains every exit with this loss from now on, see `LabelLoss`; its name goes into the settings."""
@@ -138,37 +123,13 @@ class Attachment:
         if length > (self.config.longest_row or 0):
             self._settle(longest_row=length)
 
-    def layer_parameters(self) -> list[list[nn.Parameter]]:
-        """The trainable parameters of each encoder layer, first to last."""
-        return [[one for one in layer.parameters() if one.requires_grad] for layer in self._layers]
-
-    def clipping_groups(self) -> list[list[nn.Parameter]]:
-        """Every parameter, once: those whose gradients are clipped to one norm stand together.
-
-        In `sweet` mode that is a segment and its head, else the whole model; what a head learns about being right is
-        always by itself, so that it shortens nothing else's steps.
-        """
-        certainties = [
-            list(without_wrappers(head).certainty.parameters())
-            for head in self._heads().values()
-            if self.config.learn_to_exit
-        ]
-        apart = {id(parameter) for group in certainties for parameter in group}
-        segments = [[parameter for _, parameter in named] for named in self.parameters_by_segment().values()]
-        if self.config.mode != "sweet":
-            segments = [[parameter for segment in segments for parameter in segment]]
-        return [[one for one in segment if id(one) not in apart] for segment in segments] + certainties
-
-    def head_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """(name, parameter) of the exit heads that were added; not of the model's own."""
-        return [
-            (f"{EXIT_HEADS}.{exit_}.{name}", parameter)
-            for exit_, head in self._heads().items()
-            for name, parameter in head.named_parameters()
-        ]
+    def seed_dropout(self, *seed: int) -> None:
+        """Draws the dropout of exits with private layers, from now on, from generators with this seed."""
+        self._generators = ExitGenerators(*seed)
 
     def remove(self) -> None:
         """Takes hooks, heads and settings off; see `detach`."""
+        self.unfreeze_model()
         for hook in self._hooks:
             hook.remove()
         delattr(self._base, EXIT_HEADS)
@@ -187,13 +148,6 @@ class Attachment:
             self.model.register_forward_hook(self._after_model),
         ]
 
-    def _heads(self) -> dict[int, nn.Module]:
-        return {int(exit_): head for exit_, head in getattr(self._base, EXIT_HEADS).items()}
-
-    def _segment(self, index: int) -> int:
-        """Which segment, from 0, the layer with this index, from 0, belongs to."""
-        return sum(index >= exit_ for exit_ in self.exits[:-1])
-
     @torch.compiler.disable
     def _before_model(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         self._forget_forward()
@@ -206,16 +160,27 @@ class Attachment:
         checked_ids(self._base, inputs)
         if labels is not None:
             self.labels = checked_labels(labels, self._base.config.num_labels)
-            if model.training and torch.is_grad_enabled():
-                self.note_longest_row(longest_row(self._base, inputs))
             self._num_items = kwargs.get("num_items_in_batch")
-            if model.training and self.config.distillation > 0.0 and self.teacher is not None:
+        if model.training:
+            if torch.is_grad_enabled():
+                self.note_longest_row(longest_row(self._base, inputs))
+            if self.config.distillation > 0.0 and self.teacher is not None:
                 self._taught = self.teacher.logits(inputs)
+            if self.config.trains_exits_alone:
+                self._switch_dropout_off()
+        if self.config.has_private_layers:
+            self._mask = mask_of_first_token(inputs)
         self._capturing = True
         self._spends = labels is not None and self._may_spend()
         if self.labels is labels:
             return None
         return self._with_labels(self.labels, args, kwargs)
+
+    def _switch_dropout_off(self) -> None:
+        """In all of the model but the exits."""
+        for name, child in self._base.named_children():
+            if name != EXIT_HEADS:
+                child.eval()
 
     def _inputs(self, args: tuple, kwargs: dict) -> dict[str, Any]:
         """The arguments of the model's forward by name, those that are set, labels aside."""
@@ -224,6 +189,13 @@ class Attachment:
         return {k: v for k, v in named.items() if v is not None and k not in ("labels", "num_items_in_batch")}
 
     def _refuse_silent_training(self, labels: torch.Tensor | None) -> None:
+        if labels is None and self.config.trains_exits_alone:
+            if self.config.distillation < 1.0:
+                raise TrainingSetupError(
+                    f"training without labels, and distillation={self.config.distillation:g} takes a share of the "
+                    "exits' loss from them: leave distillation out, so that exits learn what the model answers."
+                )
+            return
         if labels is None:
             raise TrainingSetupError(
                 "training without labels: the exits' losses are computed inside the model, so the labels "
@@ -240,16 +212,17 @@ class Attachment:
     def _before_layer(self, layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         index = self._index[layer]
         changed = False
-        if index in self.exits[:-1]:
-            # The input of the layer after exit k, not the output of layer k: DeBERTa-v2 has a convolution
-            # between the two, and older layers return tuples.
+        # The input of the layer after exit k, not the output of layer k: DeBERTa-v2 has a convolution between the two,
+        # and older layers return tuples. A private layer reads the input of the layer that it takes the place of.
+        exit_ = index + 1 if self.config.has_private_layers else index
+        if exit_ in self.exits[:-1]:
             name = next((name for name in ("hidden_states", "x") if name in kwargs), None)
             hidden = args[0] if args else kwargs[name]
             if self._capturing:
-                self._hidden[index] = hidden
+                self._capture(exit_, hidden, kwargs)
                 if not _checkpoints(layer):
-                    self._read(index)
-            if self.config.mode != "joint":
+                    self._read(exit_)
+            if self.config.cuts_gradient:
                 hidden = self._cut_before(layer, hidden, self.config.scales[self._segment(index) - 1])
                 args, kwargs = ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, name: hidden})
                 changed = True
@@ -267,6 +240,15 @@ class Attachment:
             changed = True
         return (args, kwargs) if changed else None
 
+    def _capture(self, exit_: int, hidden: torch.Tensor, kwargs: Mapping[str, Any]) -> None:
+        """Keeps what an exit reads. Private layers let no gradient through."""
+        if not self.config.has_private_layers:
+            self._hidden[exit_] = hidden
+            return
+        table, relative_pos = (kwargs.get(name) for name in ("rel_embeddings", "relative_pos"))
+        self._hidden[exit_] = hidden.detach()
+        self._relative[exit_] = {"table": None if table is None else table.detach(), "relative_pos": relative_pos}
+
     def _cut_before(self, layer: nn.Module, hidden: torch.Tensor, scale: float) -> torch.Tensor:
         hidden = cut(hidden, scale)
         if scale == 0.0 and torch.is_grad_enabled() and _checkpoints(layer):
@@ -280,15 +262,20 @@ class Attachment:
         for exit_ in self.exits[:-1]:
             if exit_ not in self._hidden:
                 raise TrainingSetupError(
-                    f"the layer after exit {exit_} was not run through its module: its input is unknown."
+                    f"the layer that exit {exit_} reads before was not run through its module: its input is unknown."
                 )
             if exit_ not in self._logits:
                 self._read(exit_)
 
     def _read(self, exit_: int) -> None:
-        """What an exit says of the hidden states before the layer after it."""
-        shared = module_at(self._base, self._family.head_dense) if self.config.shares_pooler else None
-        said = self._heads()[exit_](self._hidden[exit_][:, 0], shared)
+        """What an exit says of the hidden states that were captured for it."""
+        head, hidden = self._heads()[exit_], self._hidden[exit_]
+        if self.config.has_private_layers:
+            generator = self._generators.of(exit_, hidden.device) if head.training else None
+            said = head(hidden, generator=generator, mask=self._mask, **self._relative[exit_])
+        else:
+            shared = module_at(self._base, self._family.head_dense) if self.config.shares_pooler else None
+            said = head(hidden[:, 0], shared)
         if self.config.learn_to_exit:
             said, self._certainties[exit_] = said[:, :-1], said[:, -1]
         self._logits[exit_] = said
@@ -298,42 +285,60 @@ class Attachment:
 
     @torch.compiler.disable
     def _after_model(self, model: nn.Module, args: tuple, output: Any) -> Any:
-        has_loss = self.labels is not None
+        labelled, last = self.labels is not None, self.exits[-1]
         is_tuple = isinstance(output, tuple)
-        self._logits[self.exits[-1]] = output[int(has_loss)] if is_tuple else output.logits
+        self._logits[last] = output[int(labelled)] if is_tuple else output.logits
         if model.training and self.teacher is None:
-            self._taught = self._logits[self.exits[-1]]
-        losses = {}
-        if has_loss:
-            known = self._spent
-            losses = {exit_: known[exit_] if exit_ in known else self._loss(exit_) for exit_ in self.exits}
+            self._taught = self._logits[last]
+        own_loss = (output[0] if is_tuple else output.loss) if labelled else None
+        losses = self._losses(own_loss) if labelled or (model.training and self.config.trains_exits_alone) else {}
         logits, certainties, label_losses = self._logits, self._certainties, self._label_losses
         inputs = self._main_input
         self._forget_forward()
         self.main_input = inputs
         self.exit_logits = {exit_: logits[exit_].detach() for exit_ in self.exits}
         self.exit_certainties = {exit_: value.detach() for exit_, value in certainties.items()}
-        if not has_loss:
+        if not losses:
             return None
         if self.watcher is not None:
             self.watcher(losses)
-        self.exit_losses = {exit_: label_losses[exit_] for exit_ in self.exits}
-        loss = torch.stack(list(losses.values())).sum()
+        self.exit_losses = {exit_: label_losses[exit_] for exit_ in losses}
+        if self.config.has_private_layers and not model.training:
+            return with_loss(output, losses[last], labelled)
+        if self.config.trains_exits_alone:
+            losses.pop(last, None)
+        loss = torch.stack([each.float() for each in losses.values()]).sum()
         if model.training and loss.requires_grad and not self.loss_reached:
             loss.register_hook(self._note_backward)
-        if is_tuple:
-            return (loss, *output[1:])
-        output.loss = loss
-        return output
+        return with_loss(output, loss, labelled)
+
+    def _losses(self, own_loss: torch.Tensor | None) -> dict[int, torch.Tensor]:
+        """What each exit adds to the model's loss, with its graph.
+
+        Args:
+            own_loss: that the model worked out itself; `None` without labels.
+        """
+        known = self._spent
+        losses = {exit_: known[exit_] if exit_ in known else self._loss(exit_) for exit_ in self.exits[:-1]}
+        last = self.exits[-1]
+        if not self.config.has_private_layers:
+            losses[last] = self._loss(last)
+        elif own_loss is not None:
+            mean = self.label_loss(self._logits[last], self.labels, last)
+            self._label_losses[last] = mean.detach()
+            scaled = mean * share_of_items(self.labels.to(mean.device), self._num_items)
+            losses[last] = own_loss if self.label_loss.is_cross_entropy else scaled
+        return losses
 
     def _loss(self, exit_: int) -> torch.Tensor:
         """What an exit adds to the model's loss, with its graph."""
         logits, certainty = self._logits[exit_], self._certainties.get(exit_)
-        mean = self.label_loss(logits, self.labels, exit_)
+        labels = self._taught.argmax(dim=-1) if self.labels is None else self.labels
+        mean = self.label_loss(logits, labels, exit_)
         self._label_losses[exit_] = mean.detach()
-        scaled = mean * share_of_items(self.labels.to(mean.device), self._num_items)
-        loss = exit_loss(self.config, scaled, logits, self.labels, self._taught, self._num_items)
-        return loss if certainty is None else loss + certainty_loss(certainty, logits, self.labels, self._num_items)
+        scaled = mean * share_of_items(labels.to(mean.device), self._num_items)
+        loss = exit_loss(self.config, scaled, logits, labels, self._taught, self._num_items)
+        return loss if certainty is None else loss + certainty_loss(certainty, logits, labels, self._num_items)
 
     def _note_backward(self, gradient: torch.Tensor | None) -> None:
         # DistributedDataParallel passes all outputs through one node, which hands `None` to those that nobody used.
@@ -360,7 +365,8 @@ class Attachment:
     def _forget_forward(self) -> None:
         """Also what a forward that raised has left behind; no tensor with a graph outlives its forward."""
         self._capturing = False
-        self._hidden, self._logits, self._certainties, self._spent, self._label_losses = {}, {}, {}, {}, {}
+        self._hidden, self._relative, self._mask = {}, {}, None
+        self._logits, self._certainties, self._spent, self._label_losses = {}, {}, {}, {}
         self._taught, self._num_items, self._spends, self._main_input = None, None, False, None
         self.exit_logits, self.exit_losses, self.exit_certainties, self.main_input = {}, {}, {}, None
 

@@ -12,13 +12,14 @@ from torch import nn
 from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from itrex_sweet.config import BALANCED, SweetConfig, balanced_weights
+from itrex_sweet.config import ALL, BALANCED, DECOUPLED, SweetConfig, balanced_weights
 from itrex_sweet.errors import ConfigError, TrainingSetupError
 from itrex_sweet.training.attaching import attach, attachment_of
 from itrex_sweet.training.attachment import WRAPPED_LATER, Attachment
 from itrex_sweet.training.clipping import clip_by_group
 from itrex_sweet.training.divergence import gradient_norm, refuse_divergence
 from itrex_sweet.training.exit_metrics import ExitPredictions, RunningMeans
+from itrex_sweet.training.exit_rate import ExitRate
 from itrex_sweet.training.label_loss import LabelLoss, LossFunction, name_of, takes_exit
 from itrex_sweet.training.precision import train_in_float32
 from itrex_sweet.training.refusals import (
@@ -39,12 +40,15 @@ logger = logging.getLogger(__name__)
 class SweetCallback(TrainerCallback, ExportableState):
     """Puts exits on the Trainer's model and trains them: `Trainer(..., callbacks=[SweetCallback()])`.
 
-    The loss becomes the sum of all exits' losses, every training log gets `loss_exit_4` and so on, and every
+    The model and its own head train as they do without the callback, to the bit, given the same arguments and seed
+    (mode `"decoupled"`). The exits' own parts train beside them, with `exit_lr_multiplier` times the learning rate.
+
+    The training loss becomes the sum of all exits' losses, every training log gets `loss_exit_4` and so on, and every
     evaluation `eval_exit_4_accuracy` and `eval_exit_4_loss` for each exit, which `metric_for_best_model` may
-    name. In `sweet` mode gradients are clipped to `args.max_grad_norm` per segment, since a global norm would
-    couple the exits. A loss or gradient that is not finite ends the training before the step is taken. Training ends
-    with a warning in words where the last evaluation found exits no better than the majority class, or nobody sure
-    enough to leave early; `summarizes = False` keeps it quiet.
+    name. Gradients are clipped to `args.max_grad_norm` for the model and for each exit by itself, in `sweet` mode per
+    segment, since a global norm would couple the exits. A loss or gradient that is not finite ends the training before
+    the step is taken. Training ends with a warning in words where the last evaluation found exits no better than the
+    majority class, or nobody sure enough to leave early; `summarizes = False` keeps it quiet.
 
     Half-precision weights, as transformers 5 loads a checkpoint that was stored so, are turned to float32.
 
@@ -54,14 +58,18 @@ class SweetCallback(TrainerCallback, ExportableState):
     Args:
         exits: counts of encoder layers after which the model may answer, the last the full depth; `None`
             takes those the model was saved with, or `default_exits` of its depth.
-        mode: `"sweet"`, `"paper"` or `"joint"`, see `SweetConfig`.
-        gradient_scale: share in [0, 1] of the gradient that passes from a segment to the one before it, for all cuts
-            or one each; or `"cut_first"`, see `SweetConfig`.
+        mode: `"decoupled"`, `"sweet"`, `"paper"` or `"joint"`, see `SweetConfig`.
+        gradient_scale: with `"sweet"` and `"paper"`, share in [0, 1] of the gradient that passes from a segment to the
+            one before it, for all cuts or one each; or `"cut_first"`, see `SweetConfig`.
         learn_to_exit: every exit but the last also learns how likely it is right, for the criterion `"learned"`;
             nothing else of the training is changed by it.
         distillation: share in [0, 1] of each exit's loss that comes from a teacher, see `SweetConfig`.
         distillation_temperature: of it.
         teacher: a fine-tuned classification model with the same labels and tokenizer; the last exit if absent.
+        train: `"exits"` trains the exits of a model that is fine-tuned already: the model is frozen and stays as it is
+            to the bit, and the exits learn its answers from rows that need no labels. With labels, `distillation`
+            below 1 says how much they learn from those. When training ends, what was frozen can train again.
+        exit_lr_multiplier: how many times the Trainer's learning rate the exits' own parts have, see `SweetConfig`.
         compute_metrics: as the Trainer's, applied to every exit: a value named `matthews` is reported as
             `eval_exit_4_matthews`.
         class_weights: one positive weight per label for the cross-entropy of every exit, the last included, in training
@@ -85,16 +93,18 @@ class SweetCallback(TrainerCallback, ExportableState):
     def __init__(
         self,
         exits: Iterable[int] | None = None,
-        mode: str = "sweet",
+        mode: str = DECOUPLED,
         gradient_scale: float | str | Iterable[float] = 0.0,
         compute_metrics: Callable[[EvalPrediction], Mapping[str, Any]] | None = None,
         learn_to_exit: bool = False,
-        distillation: float = 0.0,
+        distillation: float | None = None,
         distillation_temperature: float = 2.0,
         teacher: nn.Module | None = None,
         class_weights: str | Iterable[float] | None = None,
         loss: LossFunction | None = None,
         allow_half: bool = False,
+        train: str = ALL,
+        exit_lr_multiplier: float | None = None,
     ):
         if loss is not None:
             takes_exit(loss)
@@ -113,6 +123,8 @@ class SweetCallback(TrainerCallback, ExportableState):
             distillation_temperature=distillation_temperature,
             class_weights=class_weights,
             loss=None if loss is None else name_of(loss),
+            train=train,
+            exit_lr_multiplier=exit_lr_multiplier,
         )
         if teacher is not None and self.config.distillation == 0.0:
             raise ConfigError("teacher without distillation: say with distillation=0.5 how much of the loss is its.")
@@ -134,6 +146,7 @@ class SweetCallback(TrainerCallback, ExportableState):
         self._gradient_norm: torch.Tensor | None = None
         self._step_losses = RunningMeans()
         self._checks_exits = True
+        self._exit_rate = ExitRate(self.config.exit_lr_multiplier)
         self._standings: dict[str, Standing] = {}
         self._standings_at: dict[int, dict[str, Standing]] = {}
 
@@ -204,8 +217,21 @@ class SweetCallback(TrainerCallback, ExportableState):
         self._losses.clear()
         self._step_losses.clear()
         self._forget_evaluation()
-        if self.config.mode == "sweet" or self.config.learn_to_exit:
+        if self.config.mode in ("sweet", DECOUPLED) or self.config.learn_to_exit:
             self._take_over_clipping(args)
+        if self.config.trains_exits_alone:
+            attachment.freeze_model()  # an earlier training ended with it unfrozen
+
+    def on_step_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Seeds the exits' dropout by the step, so that a training resumed draws what one in one piece draws."""
+        attachment_of(model).seed_dropout(args.seed, state.global_step, args.process_index)
 
     def on_pre_optimizer_step(
         self,
@@ -228,6 +254,14 @@ class SweetCallback(TrainerCallback, ExportableState):
             norm = self._gradient_norm = torch.linalg.vector_norm(torch.stack([norm.float() for norm in norms]))
         refuse_divergence(model, state.global_step + 1, self._step_losses.sums(), norm)
         self._step_losses.clear()
+        if self.config.has_private_layers:
+            self._exit_rate.before_step(parameter for _, parameter in attachment.head_parameters())
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Lengthens the step of the exits' own parts."""
+        self._exit_rate.after_step()
 
     def on_step_end(
         self,
@@ -325,10 +359,17 @@ class SweetCallback(TrainerCallback, ExportableState):
         self._forget_evaluation()
 
     def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **kwargs: Any,
     ) -> None:
         """Hands clipping back to the Trainer, and says what the last evaluation found wanting."""
         self._in_training = False
+        if (attachment := attachment_of(model)) is not None:
+            attachment.unfreeze_model()
         if args.max_grad_norm is self._our_zero:
             args.max_grad_norm = self._users_max_norm
         self._users_max_norm = None

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from transformers.activations import ACT2FN
 
+from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import UnsupportedModelError
 from itrex_sweet.families import Family
+from itrex_sweet.training.dropout import dropout
 from itrex_sweet.training.peft_models import without_wrappers
+from itrex_sweet.training.private_layer import PrivateLayer
 
 
 class ExitHead(nn.Module):
@@ -60,32 +65,69 @@ class ExitHead(nn.Module):
             (rows, labels), and behind the labels, from a head that learns to exit, the logit of being right.
         """
         dense = self.dense if shared_dense is None else shared_dense
-        pooled = self.activation(dense(self.dropout_before_dense(first_token)))
-        logits = self.classifier(self.dropout_before_classifier(pooled))
+        return self._answer(first_token, dense, self.dropout_before_dense, self.dropout_before_classifier)
+
+    def _answer(self, first_token: torch.Tensor, dense: nn.Module, *drop: Callable) -> torch.Tensor:
+        before_dense, before_classifier = drop
+        pooled = self.activation(dense(before_dense(first_token)))
+        logits = self.classifier(before_classifier(pooled))
         if not hasattr(self, "certainty"):
             return logits
         return torch.cat([logits, self.certainty(pooled.detach()).to(logits.dtype)], dim=-1)
 
 
-def head_like_the_models_own(
-    model: nn.Module, family: Family, owns_dense: bool, learns_to_exit: bool = False
-) -> ExitHead:
+class PrivateExit(ExitHead):
+    """An exit head behind a copy of the layer before the exit, both the exit's own.
+
+    Args:
+        layer: computes the first token's state.
+        arguments: of `ExitHead`.
+    """
+
+    def __init__(self, layer: PrivateLayer, **arguments: Any):
+        super().__init__(**arguments)
+        self.layer = layer
+
+    def forward(
+        self, states: torch.Tensor, generator: torch.Generator | None = None, **others: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Logits of one exit.
+
+        Args:
+            states: (rows, tokens, hidden), entering the exit's last layer.
+            generator: draws dropout; `None` for none.
+            others: as `PrivateLayer` takes them: `mask`, `table`, `relative_pos`.
+
+        Returns:
+            As `ExitHead`.
+        """
+        first_token = self.layer(states, generator=generator, **others)
+        rates = (self.dropout_before_dense.p, self.dropout_before_classifier.p)
+        drop = (functools.partial(dropout, rate=rate, generator=generator) for rate in rates)
+        return self._answer(first_token, self.dense, *drop)
+
+
+def head_like_the_models_own(model: nn.Module, family: Family, config: SweetConfig, exit_: int) -> ExitHead:
     """A new, trainable head that starts from the weights of the model's own, on its device, in its type.
 
     Args:
-        model: the Hugging Face classification model, its head possibly wrapped by PEFT.
+        model: the Hugging Face classification model, its layers and its head possibly wrapped by PEFT.
         family: where its head lies.
-        owns_dense: whether the head gets a pooler layer of its own.
-        learns_to_exit: whether it also says how likely it is right; at first, even odds.
+        config: says what the head owns: a layer, a pooler, what says how likely it is right, at first even odds.
+        exit_: the count of layers that it stands after.
     """
     dense, classifier = own_head(model, family)
-    return ExitHead(
-        dense=_copied(dense) if owns_dense else None,
-        classifier=_copied(classifier),
-        activation=family.activation_of_head(model.config),
-        dropouts=family.dropouts_of_head(model.config),
-        certainty=_zeros_like(classifier) if learns_to_exit else None,
-    )
+    arguments = {
+        "dense": None if config.shares_pooler else _copied(dense),
+        "classifier": _copied(classifier),
+        "activation": family.activation_of_head(model.config),
+        "dropouts": family.dropouts_of_head(model.config),
+        "certainty": _zeros_like(classifier) if config.learn_to_exit else None,
+    }
+    if not config.has_private_layers:
+        return ExitHead(**arguments)
+    layer = module_at(model, family.layers_path)[exit_ - 1]
+    return PrivateExit(PrivateLayer(layer, family, model.config), **arguments)
 
 
 def own_head(model: nn.Module, family: Family) -> tuple[nn.Linear, nn.Linear]:

@@ -53,7 +53,7 @@ def exit_loss(
     if share == 0.0 or taught is None or logits is taught:
         return label_loss
     soft = distillation_loss(logits, taught, labels, config.distillation_temperature, num_items)
-    return (1 - share) * label_loss + share * soft
+    return soft if share == 1.0 else (1 - share) * label_loss + share * soft
 
 
 def distillation_loss(

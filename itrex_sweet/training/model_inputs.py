@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from itrex_sweet.errors import UnknownTokenError, UnsupportedModelError
+from itrex_sweet.errors import InputError, UnknownTokenError, UnsupportedModelError
 
 _TOKENS, _MASK, _VECTORS = "input_ids", "attention_mask", "inputs_embeds"
 
@@ -60,6 +60,26 @@ def checked_ids(model: nn.Module, inputs: Mapping[str, Any]) -> None:
 def embeddings_of(model: nn.Module) -> int:
     """The number of token ids that a model has an embedding for."""
     return model.get_input_embeddings().weight.shape[0]
+
+
+def mask_of_first_token(inputs: Mapping[str, Any]) -> torch.Tensor | None:
+    """Which tokens the first token of each row attends to: (rows, length), 0 for those it does not; `None` for all.
+
+    Args:
+        inputs: arguments of the model's forward by name.
+
+    Raises:
+        InputError: a mask that is neither (rows, length) nor (rows, length, length).
+    """
+    mask = inputs.get(_MASK)
+    if mask is None:
+        return None
+    if not isinstance(mask, torch.Tensor) or mask.dim() not in (2, 3):
+        shape = tuple(mask.shape) if isinstance(mask, torch.Tensor) else type(mask).__name__
+        raise InputError(
+            f"attention_mask of shape {shape}: exits read masks of shape (rows, length) or (rows, length, length)."
+        )
+    return mask if mask.dim() == 2 else mask[:, 0]
 
 
 def longest_row(model: nn.Module, inputs: Mapping[str, Any]) -> int:

@@ -266,15 +266,16 @@ inline void check_activations(const Engine& engine, Checks& check) {
     }
 }
 
-// A model of random weights: 3 layers, exits after 1 and 3 of them, sizes that fill no vector. Emulated processors need
-// some 50 ns for a multiplication of floats: it is kept small.
+// A model of random weights: 3 layers, exits after 1 and 3 of them, sizes that fill no vector. The probe of the first exit
+// runs the first layer, or a private one. Emulated processors need some 50 ns for a multiplication of floats: it is kept
+// small.
 class SmallModel {
    public:
     static constexpr int kWidth = 36, kHidden = 72, kInner = 100, kHeads = 3, kLabels = 3, kLayers = 3;
     static constexpr int kVocabulary = 40, kPositions = 40;
-    static constexpr int32_t kExits[] = {1, 3};
+    static constexpr int kExits = 2, kFullLayers = 2;
 
-    explicit SmallModel(Input kind) {
+    explicit SmallModel(Input kind, bool has_private_layer = false) {
         Random random;
         sweet_embeddings& embeddings = description_.embeddings;
         embeddings.words = keep(random.reals(kVocabulary * kWidth, 1.0f));
@@ -286,7 +287,7 @@ class SmallModel {
         embeddings.width = kWidth;
         embeddings.norm = norm(random, kWidth);
         embeddings.after_norm = linear(random, kWidth, kHidden, FLOAT);
-        for (int index = 0; index < kLayers; ++index) {
+        for (int index = 0; index < kLayers + has_private_layer; ++index) {
             sweet_layer layer{};
             layer.query = linear(random, kHidden, kHidden, kind);
             layer.key = linear(random, kHidden, kHidden, kind);
@@ -298,13 +299,17 @@ class SmallModel {
             layer.output_norm = norm(random, kHidden);
             layers_.push_back(layer);
         }
-        for (size_t index = 0; index < std::size(kExits); ++index)
-            heads_.push_back({linear(random, kHidden, kHidden, FLOAT), linear(random, kHidden, kLabels, FLOAT), SWEET_TANH, 0});
+        for (int index = 0; index < kExits; ++index) {
+            const sweet_linear dense = linear(random, kHidden, kHidden, FLOAT);
+            exits_.push_back({{dense, linear(random, kHidden, kLabels, FLOAT), SWEET_TANH, 0}, 0, 0});
+        }
+        exits_[0].layer = has_private_layer ? kLayers : 0;
+        exits_[1].full_layers = exits_[1].layer = kFullLayers;
         description_.layers = layers_.data();
-        description_.heads = heads_.data();
-        description_.exits = kExits;
-        description_.num_layers = kLayers;
-        description_.num_exits = static_cast<int32_t>(std::size(kExits));
+        description_.exits = exits_.data();
+        description_.num_layers = static_cast<int32_t>(layers_.size());
+        description_.num_full_layers = kFullLayers;
+        description_.num_exits = kExits;
         description_.num_attention_heads = kHeads;
         description_.activation = SWEET_GELU;
         description_.score_scale = std::sqrt(static_cast<float>(kHidden / kHeads));
@@ -347,11 +352,10 @@ class SmallModel {
     std::pair<std::vector<float>, std::vector<int64_t>> answer_on(
         const Engine& engine, sweet_model* model, const std::vector<std::vector<int64_t>>& texts, float threshold) const {
         const Packed packed(texts);
-        const std::vector<float> temperatures(std::size(kExits), 1.0f);
+        const std::vector<float> temperatures(kExits, 1.0f);
         std::vector<float> logits(texts.size() * kLabels, NAN), confidences(texts.size(), NAN);
         std::vector<int64_t> exits(texts.size(), -1);
-        const auto exits_count = static_cast<int32_t>(std::size(kExits));
-        const sweet_policy policy{temperatures.data(), &threshold, exits_count, kLabels, exits_count - 1, 0};
+        const sweet_policy policy{temperatures.data(), &threshold, kExits, kLabels, kExits - 1, 0};
         const int32_t code = engine.answer(model, &policy, static_cast<int32_t>(texts.size()), packed.tokens(),
                                            packed.lengths.data(), packed.ids.data(), packed.types.data(),
                                            packed.positions.data(), logits.data(), exits.data(), confidences.data());
@@ -375,7 +379,7 @@ class SmallModel {
         const int32_t rows = static_cast<int32_t>(texts.size());
         const size_t size = ids.size() * kHidden + SWEET_READ_BEYOND;
         std::vector<const float*> starts(texts.size()), next_starts(texts.size());
-        std::vector<float> logits(std::size(kExits) * rows * kLabels, NAN), states(size), next(size);
+        std::vector<float> logits(size_t{kExits} * rows * kLabels, NAN), states(size), next(size);
         const auto states_size = static_cast<int64_t>(size);
         bool well = engine.embed(model, rows, static_cast<int64_t>(ids.size()), lengths.data(), ids.data(), types.data(),
                                  positions.data(), states.data(), states_size, starts.data()) == 0;
@@ -407,7 +411,7 @@ class SmallModel {
     std::vector<std::vector<float>> numbers_;
     std::vector<Linear> linears_;
     std::vector<sweet_layer> layers_;
-    std::vector<sweet_head> heads_;
+    std::vector<sweet_exit> exits_;
     sweet_description description_{};
 };
 
@@ -420,9 +424,12 @@ inline std::vector<float> check_models(const Engine& engine, Checks& check) {
         texts.emplace_back();
         for (size_t place = 0; place < length; ++place) texts.back().push_back(random() % SmallModel::kVocabulary);
     }
-    for (Input kind : {FLOAT, DYNAMIC, FIXED, SMOOTHED, BFLOAT}) {
-        const std::string what = "model, input " + std::to_string(kind);
-        const SmallModel model(kind);
+    const std::pair<Input, bool> models[] = {{FLOAT, false},    {DYNAMIC, false}, {FIXED, false}, {SMOOTHED, false},
+                                             {BFLOAT, false},   {FLOAT, true},    {FIXED, true},  {SMOOTHED, true}};
+    for (const auto& [kind, has_private_layer] : models) {
+        const std::string what =
+            "model, input " + std::to_string(kind) + (has_private_layer ? ", an exit with a private layer" : "");
+        const SmallModel model(kind, has_private_layer);
         const std::vector<float> logits = model.run(engine, texts, 1);
         check(!logits.empty(), what + ": " + engine.error());
         if (logits.empty()) continue;
@@ -433,7 +440,7 @@ inline std::vector<float> check_models(const Engine& engine, Checks& check) {
         for (size_t text = 0; text < texts.size(); ++text) {
             const std::vector<float> alone = model.run(engine, {texts[text]}, 1);
             bool same = !alone.empty();
-            for (size_t exit = 0; exit < std::size(SmallModel::kExits) && same; ++exit)
+            for (size_t exit = 0; exit < SmallModel::kExits && same; ++exit)
                 same = same_bits(alone.data() + exit * SmallModel::kLabels,
                                  logits.data() + (exit * texts.size() + text) * SmallModel::kLabels, SmallModel::kLabels);
             check(same, what + ": text " + std::to_string(text) + " alone differs");

@@ -8,17 +8,17 @@
 #include "op_floats.h"
 
 inline void check_models_refused(const Engine& engine, Checks& check) {
-    using Change = std::function<void(sweet_description&, std::vector<sweet_layer>&, std::vector<sweet_head>&)>;
-    const SmallModel small(FIXED);
-    constexpr int32_t kLayers = SmallModel::kLayers, kHidden = SmallModel::kHidden;
+    using Change = std::function<void(sweet_description&, std::vector<sweet_layer>&, std::vector<sweet_exit>&)>;
+    const SmallModel small(FIXED, true);
+    constexpr int32_t kLayers = SmallModel::kLayers + 1, kHidden = SmallModel::kHidden;
     int number = 0;
     const auto refused = [&](const Change& change) {
         sweet_description changed = small.description();
         std::vector<sweet_layer> layers(changed.layers, changed.layers + changed.num_layers);
-        std::vector<sweet_head> heads(changed.heads, changed.heads + changed.num_exits);
+        std::vector<sweet_exit> exits(changed.exits, changed.exits + changed.num_exits);
         changed.layers = layers.data();
-        changed.heads = heads.data();
-        change(changed, layers, heads);
+        changed.exits = exits.data();
+        change(changed, layers, exits);
         sweet_model* const model = engine.model_new(&changed, 1, 0);
         check(model == nullptr, "changed model " + std::to_string(number++) + " was made");
         if (model) engine.model_free(model);
@@ -39,12 +39,14 @@ inline void check_models_refused(const Engine& engine, Checks& check) {
             for (sweet_linear sweet_layer::*const part : {&sweet_layer::query, &sweet_layer::key, &sweet_layer::value,
                                                           &sweet_layer::attention_output, &sweet_layer::up,
                                                           &sweet_layer::down})
-                refused([=](auto&, auto& layers, auto&) { layers[1].*part.*side = size; });
+                for (const size_t index : {1, 3})
+                    refused([=](auto&, auto& layers, auto&) { layers[index].*part.*side = size; });
             for (sweet_linear sweet_head::*const part : {&sweet_head::dense, &sweet_head::classifier})
-                refused([=](auto&, auto&, auto& heads) { heads[1].*part.*side = size; });
+                refused([=](auto&, auto&, auto& exits) { exits[1].head.*part.*side = size; });
         }
         for (sweet_norm sweet_layer::*const norm : {&sweet_layer::attention_norm, &sweet_layer::output_norm})
-            refused([=](auto&, auto& layers, auto&) { (layers[2].*norm).size = size; });
+            for (const size_t index : {2, 3})
+                refused([=](auto&, auto& layers, auto&) { (layers[index].*norm).size = size; });
     }
     // Layers that fit one another and not the rest, arrays shorter than they must be, and none at all.
     for (sweet_linear sweet_layer::*const part : {&sweet_layer::query, &sweet_layer::key, &sweet_layer::value,
@@ -68,9 +70,9 @@ inline void check_models_refused(const Engine& engine, Checks& check) {
         refused([=](auto& model, auto&, auto&) { model.score_scale = scale; });
     }
     refused([](auto&, auto& layers, auto&) { layers[0].up.out = layers[0].down.in = 1 << 17; });
-    refused([](auto&, auto& layers, auto& heads) { heads[0].dense = layers[0].query; });
-    refused([](auto&, auto&, auto& heads) { heads[0].dense.in_bfloat16 = 1; });
-    refused([](auto&, auto&, auto& heads) { heads[1].classifier = heads[1].dense; });
+    refused([](auto&, auto& layers, auto& exits) { exits[0].head.dense = layers[0].query; });
+    refused([](auto&, auto&, auto& exits) { exits[0].head.dense.in_bfloat16 = 1; });
+    refused([](auto&, auto&, auto& exits) { exits[1].head.classifier = exits[1].head.dense; });
     refused([](auto& model, auto&, auto&) { model.embeddings.before_norm = model.embeddings.after_norm; });
     refused([](auto& model, auto&, auto&) { model.embeddings.after_norm = {}; });
     refused([](auto& model, auto&, auto&) { model.embeddings.after_norm.in_bfloat16 = 1; });
@@ -79,15 +81,20 @@ inline void check_models_refused(const Engine& engine, Checks& check) {
         refused([=](auto& model, auto&, auto&) { model.embeddings.position_offset = offset; });
     for (const int32_t activation : {-1, 5, 2147483647}) {
         refused([=](auto& model, auto&, auto&) { model.activation = activation; });
-        refused([=](auto&, auto&, auto& heads) { heads[0].activation = activation; });
+        refused([=](auto&, auto&, auto& exits) { exits[0].head.activation = activation; });
     }
-    for (const std::vector<int32_t>& exits : std::vector<std::vector<int32_t>>{
-             {0, 3}, {-1, 3}, {3, 1}, {3, 3}, {1, 2}, {1, 4}, {2147483647, 3}, {1, 2147483647}})
-        refused([&](auto& model, auto&, auto&) { model.exits = exits.data(); });
+    for (const auto& [first, second] : {std::array{-1, 2}, {2, 0}, {2, 2}, {0, 1}, {0, 3}, {2147483647, 2}, {0, 2147483647}})
+        refused([=](auto&, auto&, auto& exits) {
+            exits[0].full_layers = first;
+            exits[1].full_layers = second;
+        });
+    for (const int32_t layer : {-1, 1, 4, 2147483647, -2147483647 - 1})
+        refused([=](auto&, auto&, auto& exits) { exits[0].layer = layer; });
+    for (const int32_t count : {-1, 0, 1, 3, 4, 5, 2147483647})
+        refused([=](auto& model, auto&, auto&) { model.num_full_layers = count; });
     for (const int32_t count : {0, -1, 4, 2147483647})
         refused([=](auto& model, auto&, auto&) { model.num_exits = count; });
     refused([](auto& model, auto&, auto&) { model.layers = nullptr; });
-    refused([](auto& model, auto&, auto&) { model.heads = nullptr; });
     refused([](auto& model, auto&, auto&) { model.exits = nullptr; });
     for (const int32_t threads : {0, -1, 1025, 2147483647})
         check(engine.model_new(&small.description(), threads, 0) == nullptr, std::to_string(threads) + " threads");

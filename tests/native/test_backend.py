@@ -25,17 +25,21 @@ from tests.tiny_artifacts import random_rows, tiny_artifact
 
 USABLE = [isa for isa, reason in library.available().items() if reason is None]
 pytestmark = pytest.mark.skipif(not USABLE, reason="the native engine was not built")
-FAMILIES = ("bert", "roberta", "xlm-roberta", "electra", "distilbert")
+FAMILIES = ("bert", "roberta", "xlm-roberta", "electra", "distilbert", "bert+private")
 
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory):
-    """Loads a tiny artifact and the encoder to run: a family, and `"float32"` or a recipe."""
+    """Loads a tiny artifact and the encoder to run: a family, with private layers as `bert+private`, and `"float32"`
+    or a recipe.
+    """
     artifacts = {}
 
     def load(family: str, kind: str = "float32"):
         if family not in artifacts:
-            artifacts[family] = tiny_artifact(tmp_path_factory.mktemp(family), family, (1, 2, 4))
+            plain, _, private = family.partition("+")
+            mode = "decoupled" if private else "sweet"
+            artifacts[family] = tiny_artifact(tmp_path_factory.mktemp(plain), plain, (1, 2, 4), mode=mode)
         encoder = load_encoder(artifacts[family])
         return artifacts[family], encoder if kind == "float32" else quantized(encoder, kind)
 
@@ -96,9 +100,10 @@ def test_bfloat16_is_for_float_artifacts(loaded):
         NativeBackend(*loaded("bert"), dtype="float16")
 
 
+@pytest.mark.parametrize("family", ["bert", "bert+private"])
 @pytest.mark.parametrize("kind", ["float32", "static", "dynamic"])
-def test_threads_and_batches_change_no_bit(loaded, kind):
-    artifact, encoder = loaded("bert", kind)
+def test_threads_and_batches_change_no_bit(loaded, family, kind):
+    artifact, encoder = loaded(family, kind)
     expected = all_logits(NativeBackend(artifact, encoder, threads=1), some_rows(), 1)
     for threads in (1, 2, 3, 7):  # more than this machine may have
         for batch_size in (1, 5, 20):
@@ -233,7 +238,7 @@ def test_memory_is_reported_and_stops_growing(loaded):
 
 
 def changed(encoder, path: str, **fields):
-    """The encoder with one part, such as `layers.0.query`, changed."""
+    """The encoder with one part, such as `segments.1.0.query`, changed."""
     if not path:
         return dataclasses.replace(encoder, **fields)
     first, _, rest = path.partition(".")
@@ -247,20 +252,31 @@ def changed(encoder, path: str, **fields):
     ("path", "fields"),
     [
         *(("", dict(num_attention_heads=heads)) for heads in (0, -4, 5, 2**31, 2**32 + 4, 2**40, 4.0)),
-        *(("layers.0.query", dict(input_zero_point=point)) for point in (-1, 256, 300, 2**31 - 1, 2**32, float("nan"))),
-        *(("layers.1.down", dict(input_scale=scale)) for scale in (0.0, -1.0, float("nan"), float("inf"))),
-        *(("layers.1.key", dict(weight_scale=torch.full((32,), scale))) for scale in (0.0, -1.0, float("nan"))),
-        ("layers.2.key", dict(weight_scale=torch.ones(31))),
-        ("layers.2.value", dict(weight=torch.zeros(16, 32, dtype=torch.int8), weight_scale=torch.ones(16), bias=None)),
-        ("layers.2.key", dict(weight=torch.zeros(64, 32, dtype=torch.int8), weight_scale=torch.ones(64), bias=None)),
-        ("layers.0.attention_norm", dict(bias=torch.zeros(8))),
-        ("layers.0.up", dict(bias=torch.zeros(8))),
+        *(
+            ("segments.1.0.query", dict(input_zero_point=point))
+            for point in (-1, 256, 300, 2**31 - 1, 2**32, float("nan"))
+        ),
+        *(("segments.2.0.down", dict(input_scale=scale)) for scale in (0.0, -1.0, float("nan"), float("inf"))),
+        *(("segments.2.0.key", dict(weight_scale=torch.full((32,), scale))) for scale in (0.0, -1.0, float("nan"))),
+        ("segments.2.1.key", dict(weight_scale=torch.ones(31))),
+        (
+            "segments.2.1.value",
+            dict(weight=torch.zeros(16, 32, dtype=torch.int8), weight_scale=torch.ones(16), bias=None),
+        ),
+        (
+            "segments.2.1.key",
+            dict(weight=torch.zeros(64, 32, dtype=torch.int8), weight_scale=torch.ones(64), bias=None),
+        ),
+        ("segments.1.0.attention_norm", dict(bias=torch.zeros(8))),
+        ("segments.1.0.up", dict(bias=torch.zeros(8))),
         ("embeddings", dict(words=torch.zeros(99, 16))),
         ("embeddings", dict(words=torch.zeros(99, 64))),
         ("embeddings", dict(positions=torch.zeros(40, 16))),
         ("embeddings.norm", dict(weight=torch.ones(16), bias=torch.zeros(16))),
-        ("heads.0.classifier", dict(weight=torch.zeros(2, 32), bias=torch.zeros(2))),
-        ("heads.1.dense", dict(bias=torch.zeros(3))),
+        ("probes.0.head.classifier", dict(weight=torch.zeros(2, 32), bias=torch.zeros(2))),
+        ("probes.0.layer.key", dict(weight=torch.zeros(64, 32, dtype=torch.int8), weight_scale=torch.ones(64))),
+        ("probes.2.layer.down", dict(bias=torch.zeros(8))),
+        ("probes.1.head.dense", dict(bias=torch.zeros(3))),
         ("", dict(score_scale=float("nan"))),
         ("", dict(uncounted_token=10**6)),
         ("", dict(uncounted_token=2**31)),
@@ -272,11 +288,31 @@ def test_tensors_that_do_not_fit_one_another_are_refused(loaded, path, fields):
         NativeBackend(artifact, changed(encoder, path, **fields))
 
 
-@pytest.mark.parametrize("exits", [(1, 2), (2, 1, 4), (1, 4, 4), (0, 2, 4), (1, 2, 5), (1, 2, 2**32 + 4)])
-def test_exits_that_do_not_fit_the_layers_are_refused(loaded, exits):
-    _, encoder = loaded("bert")
-    with pytest.raises(SweetError, match="exit"):
-        new_model(library.load(), encoder, exits, 1)
+def test_plans_that_do_not_fit_are_refused(loaded):
+    _, encoder = loaded("bert+private")
+    first, second, third, _ = encoder.trunk
+    with pytest.raises(SweetError, match="full layers before an exit"):  # two exits before the same layer
+        segments = ((first,), (), (second, third))
+        new_model(library.load(), dataclasses.replace(encoder, segments=segments), 1)
+    with pytest.raises(SweetError, match="full layer of a probe"):  # a layer further on
+        new_model(library.load(), changed(encoder, "probes.0", layer=third), 1)
+
+
+@pytest.mark.parametrize("kind", ["float32", "static"])
+def test_no_form_of_a_layer_is_packed_that_is_not_run(loaded, kind):
+    """Shared layers are packed for both, a full one without its probe's keys, a private one without its full keys."""
+    artifact, encoder = loaded("bert+private", kind)
+    trunk, probes = encoder.trunk, encoder.probes
+    shared = (*(dataclasses.replace(probes[place], layer=trunk[place]) for place in (0, 1)), probes[2])
+
+    def packed(**plan) -> int:
+        return NativeBackend(artifact, dataclasses.replace(encoder, **plan)).weight_bytes
+
+    in_full = packed(segments=(trunk[:3],), probes=probes[2:])
+    of_full_layer = (in_full - packed(segments=((),), probes=probes[2:])) // 3
+    of_keys_and_heads = packed(probes=shared) - in_full
+    assert of_keys_and_heads > 0
+    assert packed() - in_full < 2 * of_full_layer + of_keys_and_heads
 
 
 @pytest.mark.parametrize("field", ["input_ids", "token_type_ids", "position_ids"])

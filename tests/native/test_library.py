@@ -353,8 +353,8 @@ def test_the_mode_is_checked(monkeypatch):
     ("changed", "message"),
     [
         (
-            ("kSweetInterface = 2", "kSweetInterface = 1"),
-            "version 1 of the engine's interface and this package needs 2",
+            ("kSweetInterface = 3", "kSweetInterface = 2"),
+            "version 2 of the engine's interface and this package needs 3",
         ),
         (("    float eps;", "    float eps, more[2];"), "sweet_norm of 48 bytes and this package has 40"),
         (("sweet_interface()", "sweet_another()"), "undefined symbol: sweet_interface"),

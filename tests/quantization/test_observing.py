@@ -21,6 +21,7 @@ from itrex_sweet.quantization.inc_linears import CalibrationInputs, layers_by_in
 from itrex_sweet.quantization.observing import observe
 from itrex_sweet.quantization.packing import quantizable_layers
 from itrex_sweet.runtime.ragged import TokenBatch
+from tests.quantization.hooked import with_private_layers
 from tests.tiny_artifacts import model_and_tensors, random_rows, tiny_artifact, tiny_cascade
 from tests.tiny_models import FAMILY_CONFIGS, POSITIONS
 
@@ -41,8 +42,8 @@ def rows():
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory):
-    """A tiny BERT with a dead layer: GELU gives 0 everywhere."""
-    _, config, tensors = model_and_tensors("bert", EXITS)
+    """A tiny BERT whose exit has a private layer, with a dead layer: GELU gives 0 everywhere."""
+    _, config, tensors = model_and_tensors("bert", EXITS, mode="decoupled")
     tensors["bert.encoder.layer.1.intermediate.dense.weight"].zero_()
     tensors["bert.encoder.layer.1.intermediate.dense.bias"].fill_(-30.0)
     return write_artifact(tmp_path_factory.mktemp("bert"), config=config, tensors=tensors)
@@ -53,13 +54,14 @@ def inputs_by_hooks(artifact, rows):
     """Linear layers of the plain model and the inputs they see, (tokens, in), rows one at a time and in order."""
     model = AutoModelForSequenceClassification.from_pretrained(artifact.directory).eval()
     family = family_of(model.config)
+    with_private_layers(model, artifact)
     layers = {path: model.get_submodule(path) for path in quantizable_layers(artifact)}
     seen = {path: [] for path in layers}
 
     def keep(path):
         def hook(_, arguments):
             if arguments[0].shape[:2] == (1, length):  # and not the table that DeBERTa's query and key see too
-                seen[path].append(arguments[0][0])
+                seen[path].append(arguments[0][0, :1] if path.startswith("sweet_exits.") else arguments[0][0])
 
         return hook
 
@@ -77,19 +79,25 @@ def inputs_by_hooks(artifact, rows):
 # ---------------------------------------------------------------------- the float model's inputs
 
 
-@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize(("mode", "batch_size"), [("sweet", 1), ("sweet", 4), ("decoupled", 4)])
 @pytest.mark.parametrize("family", FAMILY_CONFIGS)
-def test_every_family_gives_the_inputs_its_layers_see(tmp_path, rows, family, batch_size):
-    artifact = tiny_artifact(tmp_path, family, EXITS)
+def test_every_family_gives_the_inputs_its_layers_see(tmp_path, rows, family, mode, batch_size):
+    artifact = tiny_artifact(tmp_path, family, EXITS, mode=mode)
     if family not in ("bert", "electra"):
         rows = TokenBatch(rows.input_ids, np.zeros_like(rows.token_type_ids), rows.position_ids, rows.cu_seqlens)
     _, expected = inputs_by_hooks(artifact, rows)
     model = worker._float_model(artifact)
-    layers = layers_by_input(family_of(model.config), EXITS[-1])
+    layers = layers_by_input(family_of(model.config), EXITS[-1], artifact.private_exits)
     assert sorted(path for paths in layers for path in paths) == sorted(quantizable_layers(artifact))
     reports = []
     batches = CalibrationInputs(
-        model, family_of(model.config), layers, rows, batch_size, lambda *done: reports.append(done)
+        model,
+        family_of(model.config),
+        layers,
+        rows,
+        batch_size,
+        lambda *done: reports.append(done),
+        artifact.private_exits,
     )
     for _ in range(2):  # it can be gone through again
         found = [torch.cat(parts) for parts in zip(*batches, strict=True)]

@@ -97,10 +97,16 @@ def test_every_recipe_writes_integers_and_what_is_needed_to_read_them(source, ro
     }
 
 
-@pytest.mark.parametrize("family", ["roberta", "distilbert", "electra", "deberta", "deberta-v3", "deberta-v2-conv"])
-def test_families_answer_nearly_as_in_float(family, tmp_path):
+FAMILIES = ("roberta", "distilbert", "electra", "deberta", "deberta-v3", "deberta-v2-conv")
+
+
+@pytest.mark.parametrize(
+    ("family", "mode"),
+    [*((family, "sweet") for family in FAMILIES), ("roberta", "decoupled"), ("deberta", "decoupled")],
+)
+def test_families_answer_nearly_as_in_float(family, mode, tmp_path):
     source = tmp_path / "float"
-    tiny_artifact(source, family, EXITS, tokenizer=tiny_tokenizer())
+    tiny_artifact(source, family, EXITS, tokenizer=tiny_tokenizer(), mode=mode)
     quantize(source, texts(120), tmp_path / "int8", "dynamic")
     batch = None
     logits = []
@@ -108,8 +114,23 @@ def test_families_answer_nearly_as_in_float(family, tmp_path):
         model = SweetModelForSequenceClassification.from_pretrained(directory, backend="torch")
         batch = batch or model.read(texts(40, seed=1))
         logits.append(model.executor.logits_at_every_exit(batch))
+    artifact = open_artifact(tmp_path / "int8")
+    assert artifact.quantization["integer_layers"] == len(quantizable_layers(artifact))
+    integers = [name for name, tensor in artifact.tensors().items() if tensor.dtype == torch.int8]
+    assert sorted(integers) == sorted(f"{path}.weight" for path in quantizable_layers(artifact))
     error = np.abs(logits[1] - logits[0]).mean() / np.abs(logits[0]).mean()
     assert 0 < error < 0.05
+
+
+@pytest.mark.parametrize("recipe", ["static", "smooth"])
+def test_private_layers_answer_nearly_as_in_float(recipe, tmp_path):
+    source = tmp_path / "float"
+    tiny_artifact(source, "bert", EXITS, tokenizer=tiny_tokenizer(), mode="decoupled")
+    quantize(source, texts(120), tmp_path / "int8", recipe)
+    models = [SweetModelForSequenceClassification.from_pretrained(part) for part in (source, tmp_path / "int8")]
+    batch = models[0].read(texts(40, seed=1))
+    exact, rounded = (model.executor.logits_at_every_exit(batch)[:, 0] for model in models)
+    assert np.abs(rounded - exact).mean() < 0.1 * np.abs(exact).mean()
 
 
 def test_the_answers_survive_saving_and_loading(source, rows, tmp_path):

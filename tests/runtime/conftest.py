@@ -15,7 +15,8 @@ ENGINES = {"": TorchBackend, "ipex": IpexBackend, "native": NativeBackend}
 
 @pytest.fixture(scope="session")
 def backend_of(tmp_path_factory):
-    """Loads the backend of a family's tiny artifact that learned to exit; `cascade` is a cascade of tiny BERTs.
+    """Loads the backend of a family's tiny artifact that learned to exit; `cascade` is a cascade of tiny BERTs, and
+    the exits of `bert+private` have private layers.
 
     `"bert"` runs on the reference, `"bert static"` there in INT8 by that recipe, `"bert on ipex"` and
     `"bert static on ipex"` on IPEX, and so with `native`.
@@ -34,9 +35,11 @@ def backend_of(tmp_path_factory):
             reference = load(family, exits)
             encoder = quantized(reference.encoder, recipe) if recipe else reference.encoder
             return ENGINES[engine](reference.artifact, encoder=encoder)
+        family, _, private = family.partition("+")
         directory = tmp_path_factory.mktemp(family)
+        mode = "decoupled" if private else "sweet"
         if family == "cascade":
             return load_backend(tiny_cascade(directory, "bert", exits), "torch")
-        return load_backend(tiny_artifact(directory, family, exits, learn_to_exit=True), "torch")
+        return load_backend(tiny_artifact(directory, family, exits, learn_to_exit=True, mode=mode), "torch")
 
     return load

@@ -16,7 +16,7 @@ from itrex_sweet.runtime.ragged import TokenBatch
 from tests.quantized_encoders import quantized
 from tests.tiny_models import FAMILY_CONFIGS
 
-EXITS = (1, 2, 4)
+EVERY_FAMILY = [*FAMILY_CONFIGS, *(f"{family}+private" for family in FAMILY_CONFIGS)]
 CLOSE = dict(rtol=1e-4, atol=1e-5)
 
 
@@ -44,7 +44,7 @@ def padded(batch: TokenBatch, length: int, rng: np.random.Generator) -> tuple[to
 
 def traced(encoder: Encoder, batch: tuple[torch.Tensor, ...]):
     """The subgraphs, each traced with this batch."""
-    dense = dense_exits(encoder, EXITS)
+    dense = dense_exits(encoder)
     states = dense.embed(*batch)
     rest = (batch[3], batch[2]) if dense.reads_positions else (batch[3],)
     trace = lambda module, inputs: torch.jit.freeze(torch.jit.trace(module, inputs, check_trace=False))  # noqa: E731
@@ -74,16 +74,16 @@ def expected(backend, batch: TokenBatch) -> np.ndarray:
 
 
 @pytest.mark.parametrize("spare", [0, 5])
-@pytest.mark.parametrize("family", FAMILY_CONFIGS)
+@pytest.mark.parametrize("family", EVERY_FAMILY)
 def test_every_family_answers_as_the_reference(backend_of, family, spare):
     backend = backend_of(family)
     batch = a_batch(backend)
     inputs = padded(batch, batch.lengths.max() + spare, np.random.default_rng(1))
-    got = logits_of(dense_exits(backend.encoder, EXITS), inputs)
+    got = logits_of(dense_exits(backend.encoder), inputs)
     np.testing.assert_allclose(got, expected(backend, batch), **CLOSE)
 
 
-@pytest.mark.parametrize("family", FAMILY_CONFIGS)
+@pytest.mark.parametrize("family", [*FAMILY_CONFIGS, "bert+private", "deberta-v2-conv+private"])
 def test_a_trace_serves_other_shapes(backend_of, family):
     backend = backend_of(family)
     rng = np.random.default_rng(2)
@@ -97,12 +97,12 @@ def test_a_trace_serves_other_shapes(backend_of, family):
 def test_single_tokens(backend_of):
     backend = backend_of("bert")
     batch = TokenBatch.from_rows([[7], [9]])
-    got = logits_of(dense_exits(backend.encoder, EXITS), padded(batch, 1, np.random.default_rng(0)))
+    got = logits_of(dense_exits(backend.encoder), padded(batch, 1, np.random.default_rng(0)))
     np.testing.assert_allclose(got, expected(backend, batch), **CLOSE)
 
 
 @pytest.mark.parametrize("recipe", ["static", "smooth", "dynamic", "mixed"])
-@pytest.mark.parametrize("family", ["bert", "electra", "deberta-v3"])
+@pytest.mark.parametrize("family", ["bert", "electra", "deberta-v3", "bert+private", "deberta+private"])
 def test_8_bit_layers_answer_as_the_reference(backend_of, family, recipe):
     plain = backend_of(family)
     encoder = quantized(plain.encoder, recipe)
@@ -110,7 +110,7 @@ def test_8_bit_layers_answer_as_the_reference(backend_of, family, recipe):
     reference = expected(TorchBackend(plain.artifact, encoder), batch)
     inputs = padded(batch, batch.lengths.max() + 2, np.random.default_rng(1))
     for_trace = padded(a_batch(plain, seed=3, rows=3, longest=8), 9, np.random.default_rng(2))
-    for dense in (dense_exits(encoder, EXITS), traced(encoder, for_trace)):
+    for dense in (dense_exits(encoder), traced(encoder, for_trace)):
         off = np.abs(logits_of(dense, inputs) - reference)
         assert np.median(off) < 1e-4
         assert off.max() < 0.02  # where rounding puts one input on the other side of a half
@@ -119,5 +119,6 @@ def test_8_bit_layers_answer_as_the_reference(backend_of, family, recipe):
 
 def test_weights_are_shared_not_copied(backend_of):
     encoder = backend_of("bert").encoder
-    dense = dense_exits(encoder, EXITS)
-    assert dense.advance[0].layers[0].rest.up.weight.data_ptr() == encoder.layers[0].up.weight.data_ptr()
+    dense = dense_exits(encoder)
+    of_first = encoder.trunk[0].up.weight.data_ptr()
+    assert dense.advance[0].layers[0].rest.up.weight.data_ptr() == dense.probe[0].rest.up.weight.data_ptr() == of_first

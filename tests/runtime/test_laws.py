@@ -16,16 +16,29 @@ from tests.tiny_models import FAMILY_CONFIGS
 
 NUM_EXITS = 3
 NEEDS_IPEX = pytest.mark.skipif(missing_for("ipex") is not None, reason="IPEX is not usable here")
-ON_IPEX = [pytest.param(name, marks=NEEDS_IPEX) for name in ("bert on ipex", "bert static on ipex")]
+ON_IPEX = [
+    pytest.param(name, marks=NEEDS_IPEX)
+    for name in ("bert on ipex", "bert static on ipex", "bert+private static on ipex")
+]
 NEEDS_NATIVE = pytest.mark.skipif(missing_for("native") is not None, reason="the native engine was not built")
 NATIVE_FAMILIES = ("bert", "roberta", "xlm-roberta", "electra", "distilbert")
 ON_NATIVE = [
     pytest.param(f"{name} on native", marks=NEEDS_NATIVE)
-    for name in (*NATIVE_FAMILIES, "bert static", "roberta smooth", "distilbert dynamic", "electra mixed")
+    for name in (
+        *NATIVE_FAMILIES,
+        "bert static",
+        "roberta smooth",
+        "distilbert dynamic",
+        "electra mixed",
+        "bert+private",
+        "bert+private static",
+        "distilbert+private dynamic",
+    )
 ]
+PRIVATE = ["bert+private", "deberta+private", "deberta-v2-conv+private", "bert+private static"]
 INT8 = ["bert static", "bert smooth", "bert dynamic", "deberta-v3 static"]
-EVERY_BACKEND = [*FAMILY_CONFIGS, "cascade", *INT8, *ON_IPEX, *ON_NATIVE]
-ONE_OF_EACH = ["bert", "deberta", "cascade", "bert static", "bert dynamic", *ON_IPEX, *ON_NATIVE]
+EVERY_BACKEND = [*FAMILY_CONFIGS, "cascade", *INT8, *PRIVATE, *ON_IPEX, *ON_NATIVE]
+ONE_OF_EACH = ["bert", "deberta", "cascade", "bert static", "bert dynamic", "bert+private", *ON_IPEX, *ON_NATIVE]
 
 # At least one row; token ids from 5 avoid special tokens.
 rows_strategy = st.lists(st.lists(st.integers(5, 60), min_size=1, max_size=12), min_size=1, max_size=10)

@@ -1,5 +1,7 @@
 """The probe gives what the last layer in full would, and the last layer in full is never run."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -32,9 +34,10 @@ def padded_batch(config, longest: int, seed: int = 0):
 
 
 def logits_of_full_layers(model, tensors, exits, batch):
-    """Every exit's logits, each layer run in full by transformers."""
+    """Every exit's logits, each layer run in full by transformers; private layers, too, on the trunk's states."""
     row = family_of(model.config)
     activation = ACTIVATIONS[row.activation_of_head(model.config)]
+    own = states_of_private_layers(model, row, tensors, exits)
     with torch.inference_mode():
         output = model(**batch, output_hidden_states=True)
         logits = []
@@ -43,15 +46,35 @@ def logits_of_full_layers(model, tensors, exits, batch):
             dense_bias, classifier_bias = (
                 tensors[f"sweet_exits.{exit_}.{name}.bias"] for name in ("dense", "classifier")
             )
-            pooled = activation(output.hidden_states[exit_][:, 0] @ dense.T + dense_bias)
+            states = own.get(exit_, output.hidden_states[exit_])
+            pooled = activation(states[:, 0] @ dense.T + dense_bias)
             logits.append(pooled @ classifier.T + classifier_bias)
         return torch.stack([*logits, output.logits], dim=1).numpy()
 
 
+def states_of_private_layers(model, row, tensors, exits):
+    """Exit → states after its private layer, filled by the model's next forward."""
+    found = {}
+    for exit_ in exits[:-1]:
+        path, shared = f"{row.private_layer_path(exit_)}.", model.get_submodule(f"{row.layers_path}.{exit_ - 1}")
+        of_layer = {name.removeprefix(path): value for name, value in tensors.items() if name.startswith(path)}
+        if of_layer:
+            private = copy.deepcopy(shared)
+            private.load_state_dict(of_layer)
+
+            def run(_, args, kwargs, private=private, exit_=exit_):
+                states = private(*args, **kwargs)
+                found[exit_] = states[0] if isinstance(states, tuple) else states
+
+            shared.register_forward_pre_hook(run, with_kwargs=True)
+    return found
+
+
+@pytest.mark.parametrize("mode", ["sweet", "decoupled"])
 @pytest.mark.parametrize("exits", [(1, 2, 4), (3, 4), (4,)], ids=str)
 @pytest.mark.parametrize("family", FAMILY_CONFIGS)
-def test_probes_equal_full_layers(family, exits, tmp_path):
-    model, config, tensors = model_and_tensors(family, exits)
+def test_probes_equal_full_layers(family, exits, mode, tmp_path):
+    model, config, tensors = model_and_tensors(family, exits, mode=mode)
     backend = load_backend(write_artifact(tmp_path, config=config, tensors=tensors))
     batch = padded_batch(config, longest=backend.max_tokens or 48)
     packed = TokenBatch.from_padded(
@@ -65,12 +88,15 @@ def test_probes_equal_full_layers(family, exits, tmp_path):
     np.testing.assert_allclose(got, expected, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("family", ["bert", "bert+private"])
 @pytest.mark.parametrize("threshold, full_layers", [(1.0, [0, 1, 2]), (0.0, [])])
-def test_full_layers_run_only_where_a_survivor_needs_them(backend_of, monkeypatch, threshold, full_layers):
-    backend = backend_of("bert")
+def test_full_layers_run_only_where_a_survivor_needs_them(backend_of, monkeypatch, family, threshold, full_layers):
+    backend = backend_of(family)
     run = []
-    layer = backend._layer
-    monkeypatch.setattr(backend, "_layer", lambda index, *rest: run.append(index) or layer(index, *rest))
+    layer, trunk = backend._layer, [id(of_trunk) for of_trunk in backend.encoder.trunk]
+    monkeypatch.setattr(
+        backend, "_layer", lambda full, *rest: run.append(trunk.index(id(full.layer))) or layer(full, *rest)
+    )
     batch = TokenBatch.from_rows([[2, 7, 3], [2, 9, 9, 3]])
     Executor(backend, Policy.uniform(3, threshold)).run(batch)
     assert run == full_layers  # layer 3, the last of four, is never run in full
@@ -86,7 +112,7 @@ def test_only_survivors_run_the_next_segment(backend_of, monkeypatch):
     tokens_run = []
     layer = backend._layer
     monkeypatch.setattr(
-        backend, "_layer", lambda index, states, groups: tokens_run.append(len(states)) or layer(index, states, groups)
+        backend, "_layer", lambda full, states, groups: tokens_run.append(len(states)) or layer(full, states, groups)
     )
     Executor(backend, Policy((threshold, 0.0), (1.0,) * 3), batch_size=len(rows)).run(batch)
     assert tokens_run == [4 * int((confidences <= threshold).sum())]

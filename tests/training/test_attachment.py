@@ -25,7 +25,7 @@ from itrex_sweet.training import attach, attachment_of, detach, plain_state_dict
 from tests.tiny_models import FAMILY_CONFIGS, tiny_batch, tiny_config, tiny_model
 
 EXITS = (1, 3, 4)
-SWEET = SweetConfig(exits=EXITS)
+SWEET = SweetConfig(exits=EXITS, mode="sweet")
 
 
 def gradients_of(model) -> dict[str, torch.Tensor]:
@@ -62,7 +62,7 @@ def test_exits_that_do_not_fit(exits, message):
 
 
 def test_default_exits():
-    assert attach(tiny_model(num_layers=6)).exits == (1, 2, 3, 6)
+    assert attach(tiny_model(num_layers=6)).exits == (1, 2, 4, 6)
 
 
 def test_a_single_exit_is_the_plain_model():
@@ -261,7 +261,10 @@ def test_paper_heads_share_no_tensor():
 
 @pytest.mark.parametrize("family", FAMILY_CONFIGS)
 @pytest.mark.parametrize("reentrant", [True, False])
-@pytest.mark.parametrize("settings", [{}, {"gradient_scale": 0.3}, {"mode": "paper"}, {"mode": "joint"}])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"mode": "sweet"}, {"mode": "sweet", "gradient_scale": 0.3}, {"mode": "paper"}, {"mode": "joint"}],
+)
 def test_gradient_checkpointing_changes_no_gradient(family, reentrant, settings):
     model = tiny_model(family)
     attachment = attach(model, SweetConfig(exits=EXITS, **settings))
@@ -335,7 +338,11 @@ def test_the_saved_folder_is_the_plain_model(saved):
 def test_heads_come_back_from_the_folder_the_model_was_loaded_from(saved, caplog):
     model, folder = saved
     caplog.set_level(logging.INFO, logger="itrex_sweet.training.attaching")
-    for config in (None, SweetConfig(), SweetConfig(mode="joint")):  # exits left open are those of the folder
+    for config in (
+        None,
+        SweetConfig(mode="sweet"),
+        SweetConfig(mode="joint"),
+    ):  # exits left open are those of the folder
         again = load(folder)
         attachment = attach(again, config)
         assert attachment.exits == EXITS
@@ -375,7 +382,7 @@ def test_heads_that_cannot_be_found_are_not_made_anew_in_silence(saved, tmp_path
     assert torch.equal(anew.sweet_exits["1"].dense.weight, anew.bert.pooler.dense.weight)
 
 
-@pytest.mark.parametrize("config", [SweetConfig(exits=(1, 2, 4)), SweetConfig(exits=EXITS, mode="paper")])
+@pytest.mark.parametrize("config", [SweetConfig((1, 2, 4), "sweet"), SweetConfig(EXITS, "paper"), SweetConfig(EXITS)])
 def test_other_settings_than_the_saved_ones(saved, config):
     _, folder = saved
     with pytest.raises(TrainingSetupError, match=r"del model\.config\.sweet"):

@@ -57,8 +57,9 @@ def _both_ways(trainer):
 
 def test_accumulation_is_the_big_batch(tmp_path):
     settings = dict(optim="sgd", max_grad_norm=0.0, max_steps=3, logging_steps=1, lr_scheduler_type="constant")
-    big = make_trainer(tiny_model(), tmp_path / "a", per_device_train_batch_size=8, **settings)
-    small = make_trainer(tiny_model(), tmp_path / "b", gradient_accumulation_steps=2, **settings)
+    big, small = SweetCallback(EXITS, "sweet"), SweetCallback(EXITS, "sweet")
+    big = make_trainer(tiny_model(), tmp_path / "a", big, per_device_train_batch_size=8, **settings)
+    small = make_trainer(tiny_model(), tmp_path / "b", small, gradient_accumulation_steps=2, **settings)
     big.train()
     small.train()
     assert_equal(weights_of(small.model), weights_of(big.model), exactly=False)
@@ -70,7 +71,7 @@ def test_accumulation_is_the_big_batch(tmp_path):
 
 def test_num_items_in_batch_divides_every_exits_loss():
     model = tiny_model()
-    attach(model, SweetConfig(exits=EXITS))
+    attach(model, SweetConfig(exits=EXITS, mode="sweet"))
     batch = tiny_batch(rows=8)
     if "kwargs" not in type(model).forward.__code__.co_varnames:
         pytest.skip("this release of transformers passes the model no num_items_in_batch")
@@ -145,19 +146,19 @@ def test_a_frozen_backbone_trains_heads_only(tmp_path):
 
 def test_the_users_own_attachment_is_used(tmp_path):
     model = tiny_model()
-    attachment = attach(model, SweetConfig(exits=EXITS, gradient_scale=0.5))
-    make_trainer(model, tmp_path, SweetCallback(gradient_scale=0.5)).train()
+    attachment = attach(model, SweetConfig(EXITS, "sweet", gradient_scale=0.5))
+    make_trainer(model, tmp_path, SweetCallback(mode="sweet", gradient_scale=0.5)).train()
     assert attachment_of(model) is attachment
     with pytest.raises(TrainingSetupError, match="detach"):
-        make_trainer(model, tmp_path, SweetCallback(exits=(1, 2, 4), gradient_scale=0.5))
+        make_trainer(model, tmp_path, SweetCallback((1, 2, 4), "sweet", gradient_scale=0.5))
     with pytest.raises(TrainingSetupError, match=r"gradient_scale=0\.0"):
-        make_trainer(model, tmp_path, SweetCallback(exits=EXITS))
+        make_trainer(model, tmp_path, SweetCallback(EXITS, "sweet"))
 
 
 def test_a_named_scale_goes_with_an_attachment_of_the_same_shares(tmp_path):
     model = tiny_model()
-    callback = SweetCallback(gradient_scale="cut_first")
-    attach(model, SweetConfig(exits=EXITS, gradient_scale=(0.0, 1.0)))
+    callback = SweetCallback(mode="sweet", gradient_scale="cut_first")
+    attach(model, SweetConfig(EXITS, "sweet", gradient_scale=(0.0, 1.0)))
     make_trainer(model, tmp_path, callback).train()
     assert callback.config.gradient_scale == (0.0, 1.0) == tuple(model.config.sweet["gradient_scale"])
 
@@ -461,7 +462,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path):
     "callback, message",
     [
         (SweetCallback(exits=(1, 2, 4)), r"exits=\(1, 3, 4\)"),
-        (SweetCallback(exits=EXITS, mode="joint"), "mode='sweet'"),
+        (SweetCallback(exits=EXITS, exit_lr_multiplier=1.0), r"exit_lr_multiplier=3\.0"),
     ],
 )
 def test_resuming_with_other_settings(callback, message, tmp_path):

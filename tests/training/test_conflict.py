@@ -57,7 +57,9 @@ def test_joint_exits_conflict_as_much_as_their_gradients(family):
     assert all(parameter.grad is None for parameter in model.parameters()) and attachment.watcher is None
 
 
-@pytest.mark.parametrize(("settings", "apart"), [({}, True), ({"gradient_scale": 0.25}, False)])
+@pytest.mark.parametrize(
+    ("settings", "apart"), [({}, True), ({"mode": "sweet"}, True), ({"mode": "sweet", "gradient_scale": 0.25}, False)]
+)
 def test_cut_gradients_do_not_meet(settings, apart):
     model = tiny_model("bert")
     attach(model, SweetConfig(exits=EXITS, **settings))

@@ -24,7 +24,7 @@ def with_exits(family: str, **settings):
     """A model with exits whose heads differ from each other, its attachment, a batch, and the plain model."""
     plain = tiny_model(family)
     model = copy.deepcopy(plain)
-    attachment = attach(model, SweetConfig(exits=EXITS, **settings))
+    attachment = attach(model, SweetConfig(**{"exits": EXITS, "mode": "sweet", **settings}))
     with torch.no_grad():
         for _, parameter in attachment.head_parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -226,7 +226,7 @@ def test_nothing_of_the_answer_changes_but_the_loss(family):
 def test_heads_start_as_the_models_own(family):
     model = tiny_model(family)
     plain = copy.deepcopy(model)
-    attachment = attach(model, SweetConfig(exits=EXITS))
+    attachment = attach(model, SweetConfig(exits=EXITS, mode="sweet"))
     batch = tiny_batch()
     model(**batch)
     hidden = plain(**batch, output_hidden_states=True).hidden_states
@@ -238,7 +238,7 @@ def test_heads_start_as_the_models_own(family):
 @pytest.mark.parametrize("family", ["bert", "roberta", "deberta-v3"])
 def test_dropout_of_the_heads_is_the_familys(family):
     model = tiny_model(family, dropout=0.25)
-    attach(model, SweetConfig(exits=EXITS))
+    attach(model, SweetConfig(exits=EXITS, mode="sweet"))
     head = model.sweet_exits["1"]
     before_dense = 0.0 if family == "bert" else 0.25
     assert (head.dropout_before_dense.p, head.dropout_before_classifier.p) == (before_dense, 0.25)

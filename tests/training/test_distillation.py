@@ -53,7 +53,7 @@ def logits_of_exits(model, batch) -> dict[int, torch.Tensor]:
 @pytest.mark.parametrize("positional", [True, False])
 def test_each_exit_learns_from_labels_and_teacher(family, external, positional):
     model, teacher, batch = tiny_model(family), tiny_model(family, seed=7), tiny_batch(rows=5)
-    attachment = attach(model, SweetConfig(exits=EXITS, distillation=0.3, distillation_temperature=3.0))
+    attachment = attach(model, SweetConfig(EXITS, "sweet", distillation=0.3, distillation_temperature=3.0))
     with torch.no_grad():
         for _, parameter in attachment.head_parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -81,18 +81,19 @@ def test_each_exit_learns_from_labels_and_teacher(family, external, positional):
 
 def test_in_evaluation_labels_alone_count():
     model, batch = tiny_model("bert"), tiny_batch(rows=5)
-    attachment = attach(model, SweetConfig(exits=EXITS, distillation=0.5))
+    attachment = attach(model, SweetConfig(EXITS, "sweet", distillation=0.5))
     attachment.teacher = Teacher(tiny_model("bert", seed=7))
     loss = model.eval()(**batch).loss
     torch.testing.assert_close(loss, sum(attachment.exit_losses.values()))
 
 
-def test_a_deeper_exit_is_not_pulled_towards_the_early_ones():
+@pytest.mark.parametrize("mode", ["sweet", "decoupled"])
+def test_a_deeper_exit_is_not_pulled_towards_the_early_ones(mode):
     """The last exit as the teacher is a constant: gradients of segments stay apart."""
     batch, gradients = tiny_batch(rows=5), {}
     for share in (0.0, 0.5):
         model = tiny_model("bert")
-        attach(model, SweetConfig(exits=EXITS, distillation=share))
+        attach(model, SweetConfig(EXITS, mode, distillation=share))
         model(**batch).loss.backward()
         gradients[share] = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     last = [name for name in gradients[0.0] if "layer.3" in name or name.startswith(("bert.pooler", "classifier"))]
@@ -104,7 +105,7 @@ def test_a_deeper_exit_is_not_pulled_towards_the_early_ones():
 def test_through_a_trainer(tmp_path):
     teacher = tiny_model("bert", seed=7)
     before = copy.deepcopy(teacher.state_dict())
-    callback = SweetCallback(exits=EXITS, distillation=1.0, teacher=teacher)
+    callback = SweetCallback(EXITS, "sweet", distillation=1.0, teacher=teacher)
     trainer = make_trainer(tiny_model("bert"), tmp_path, callback, num_train_epochs=40, learning_rate=3e-3)
     batch = trainer.train_dataset.batch
     trainer.train()

@@ -76,7 +76,7 @@ def test_training_ends_in_the_same_weights(tmp_path, mode):
 
 def test_an_exit_learns_which_rows_it_gets_right():
     torch.manual_seed(0)
-    model = tiny_model("bert").eval()
+    model = tiny_model("bert")
     attachment = attach(model, SweetConfig(exits=EXITS, learn_to_exit=True))
     batch = tiny_batch(rows=24)
     certainties = [parameter for name, parameter in model.named_parameters() if ".certainty." in name]

@@ -18,7 +18,7 @@ from tests.training.trainers import EXITS, make_trainer
 
 peft = pytest.importorskip("peft")
 
-SWEET = SweetConfig(exits=EXITS)
+SWEET = SweetConfig(exits=EXITS, mode="sweet")
 FAMILIES = ["bert", "roberta", "distilbert", "deberta-v3"]
 
 

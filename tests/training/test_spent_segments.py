@@ -20,7 +20,7 @@ EXITS = (1, 3, 4)
 
 def attached(family: str = "bert", teacher: bool = False, **settings):
     model = tiny_model(family, dropout=0.1)
-    attachment = attach(model, SweetConfig(exits=EXITS, **settings))
+    attachment = attach(model, SweetConfig(**{"exits": EXITS, "mode": "sweet", **settings}))
     attachment.teacher = Teacher(tiny_model(family, seed=1)) if teacher else None
     return model, attachment
 

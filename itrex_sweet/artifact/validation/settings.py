@@ -29,9 +29,12 @@ def check_settings(settings: Mapping[str, Any], config: Mapping[str, Any], file:
     whole = Value(settings, "", file)
     exits = check_exits(whole["exits"], config)
     check_policy(whole["policy"], len(exits))
+    sweet = config.get("sweet") or {}
     if (shares := whole.get("shares_pooler")) is not None:
         shares.flag()
-    trained = (config.get("sweet") or {}).get("exits")
+        if shares.value and sweet.get("mode") == "decoupled":
+            shares.refuse("config.json says mode='decoupled', whose exits have poolers of their own")
+    trained = sweet.get("exits")
     if not settings.get("stages") and trained is not None and list(exits) != list(trained):
         whole["exits"].refuse(f"config.json was trained with the exits {list(trained)}")
     check_records(whole, exits)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from itrex_sweet.artifact.architecture import Architecture
@@ -26,13 +26,18 @@ class Wanted:
 
 
 def wanted_tensors(
-    model: Architecture, exits: Sequence[int], shares_pooler: bool, learns_to_exit: bool
+    model: Architecture,
+    exits: Sequence[int],
+    shares_pooler: bool,
+    private_exits: Collection[int],
+    learns_to_exit: bool,
 ) -> Iterator[Wanted]:
     """Every tensor of a model, one after the other: a reader that stops at the first one missing allocates nothing.
 
     Args:
         exits: counts of layers.
         shares_pooler: whether every exit reads through the model's own pooler.
+        private_exits: exits with a copy of their last layer.
         learns_to_exit: whether exits have a layer that says how likely they are right.
     """
     yield from _embeddings(model)
@@ -44,6 +49,8 @@ def wanted_tensors(
         dense, out = model.family.head_paths(exit_, model.depth, shares_pooler)
         yield from _linear(dense, hidden, hidden)
         yield from _linear(out, labels, hidden)
+        if exit_ in private_exits:
+            yield from _layer(model, model.family.private_layer_path(exit_))
         if learns_to_exit and exit_ != model.depth:
             yield from _linear(model.family.certainty_path(exit_), 1, hidden)
 
@@ -59,6 +66,16 @@ def unwanted_tables(model: Architecture) -> list[str]:
     if model.embedding_size == model.hidden:
         absent += [name for name in embeddings if name.startswith("projection")]
     return [_in_backbone(model, embeddings[name], "weight") for name in absent if name in embeddings]
+
+
+def unwanted_private_layers(model: Architecture, exits: Sequence[int], names: Iterable[str]) -> list[str]:
+    """Those of the names that are of private layers.
+
+    Args:
+        exits: that have none, says the config.
+    """
+    paths = tuple(f"{model.family.private_layer_path(exit_)}." for exit_ in exits)
+    return [name for name in names if name.startswith(paths)]
 
 
 def _in_backbone(model: Architecture, path: str, part: str | None = None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -10,7 +10,7 @@ from typing import NoReturn
 import numpy as np
 
 from itrex_sweet.artifact.architecture import Architecture
-from itrex_sweet.artifact.validation.shapes import Wanted, unwanted_tables, wanted_tensors
+from itrex_sweet.artifact.validation.shapes import Wanted, unwanted_private_layers, unwanted_tables, wanted_tensors
 from itrex_sweet.artifact.validation.values import ADVICE
 from itrex_sweet.errors import ArtifactError
 
@@ -53,6 +53,7 @@ def check_tensors(
     exits: Sequence[int],
     *,
     shares_pooler: bool,
+    private_exits: Collection[int],
     learns_to_exit: bool,
     may_be_quantized: bool,
     where: str,
@@ -63,17 +64,19 @@ def check_tensors(
         tensors: by name; those that the model does not know are not looked at.
         exits: counts of layers.
         shares_pooler, learns_to_exit: of the exits' heads.
+        private_exits: exits with a copy of their last layer.
         may_be_quantized: whether linear layers of the encoder may be in 8-bit integers.
         where: the folder, for errors that name no tensor's file.
 
     Raises:
-        ArtifactError: a tensor is missing, has another shape or type, or holds numbers that are not finite or out of
-            range.
+        ArtifactError: a tensor is missing or contradicts the config, has another shape or type, or holds numbers that
+            are not finite or out of range.
     """
-    for name in unwanted_tables(model):
+    shared = [exit_ for exit_ in exits if exit_ not in private_exits]
+    for name in (*unwanted_tables(model), *unwanted_private_layers(model, shared, tensors)):
         if name in tensors:
             raise ArtifactError(f"{tensors[name].file} holds {name!r}, which the config says is not there. {ADVICE}")
-    for wanted in wanted_tensors(model, exits, shares_pooler, learns_to_exit):
+    for wanted in wanted_tensors(model, exits, shares_pooler, private_exits, learns_to_exit):
         stored = tensors.get(wanted.name)
         if stored is None:
             if wanted.optional:

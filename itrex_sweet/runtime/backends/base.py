@@ -133,7 +133,7 @@ class EncoderBackend(Backend):
     def __init__(self, artifact: Artifact, encoder: Encoder):
         super().__init__(artifact)
         self._num_labels = encoder.num_labels
-        self._num_outputs = encoder.heads[-1].classifier.weight.shape[0]
+        self._num_outputs = encoder.probes[-1].head.classifier.weight.shape[0]
         self._vocabulary = len(encoder.embeddings.words)
         types = encoder.embeddings.token_types
         self._token_types = None if types is None else len(types)

@@ -114,15 +114,13 @@ class IpexBackend(EncoderBackend):
         self._lock = threading.RLock()
         with computing_with(self.asked_threads):
             self.threads = torch.get_num_threads()
-            self._compile(artifact, encoder, torch_dtype, warm_up)
+            self._compile(encoder, torch_dtype, warm_up)
 
-    def _compile(
-        self, artifact: Artifact, encoder: Encoder, torch_dtype: torch.dtype, warm_up: Sequence[tuple[int, int]]
-    ) -> None:
-        dense = dense_exits(encoder, artifact.exits)
+    def _compile(self, encoder: Encoder, torch_dtype: torch.dtype, warm_up: Sequence[tuple[int, int]]) -> None:
+        dense = dense_exits(encoder)
         self._reads_positions = dense.reads_positions
         ids, mask = torch.zeros(SHAPE_OF_TRACE, dtype=torch.int64), torch.ones(SHAPE_OF_TRACE, dtype=torch.bool)
-        states = torch.zeros(*SHAPE_OF_TRACE, len(encoder.layers[0].output_norm.weight))
+        states = torch.zeros(*SHAPE_OF_TRACE, encoder.hidden_size)
         inputs = (states, mask, ids) if self._reads_positions else (states, mask)
         self._embed = _Subgraph("embed", dense.embed, (ids, ids, ids, mask), torch_dtype)
         self._probe = [_Subgraph(f"probe {k}", module, inputs, torch_dtype) for k, module in enumerate(dense.probe)]

@@ -94,7 +94,7 @@ class NativeBackend(EncoderBackend):
         self.isa = library.isa
         self._library = library
         try:
-            self._model = new_model(library, encoder, artifact.exits, self.threads, in_bfloat16, least_work)
+            self._model = new_model(library, encoder, self.threads, in_bfloat16, least_work)
         except BackendUnavailable:
             raise
         except SweetError as error:
@@ -103,7 +103,7 @@ class NativeBackend(EncoderBackend):
                     f"There is too little memory to pack {artifact.directory} for the engine."
                 ) from error
             raise ArtifactError(f"{artifact.directory}: the native engine refuses it: {error}") from error
-        self._hidden_size = len(encoder.layers[0].output_norm.weight)
+        self._hidden_size = encoder.hidden_size
 
     @property
     def weight_bytes(self) -> int:

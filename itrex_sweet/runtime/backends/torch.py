@@ -70,6 +70,24 @@ class PackedHidden:
         ]
 
 
+@dataclass(frozen=True)
+class _FullLayer:
+    """A layer that is run for every token.
+
+    Args:
+        layer: as the encoder has it.
+        projections: to queries, keys and values, side by side; one layer unless they are quantized.
+    """
+
+    layer: Layer
+    projections: tuple[AnyLinear, ...]
+
+    @classmethod
+    def of(cls, layer: Layer) -> _FullLayer:
+        """With its projections stacked."""
+        return cls(layer, _stack(layer.query, layer.key, layer.value))
+
+
 class TorchBackend(EncoderBackend):
     """Runs an early-exit artifact with torch on the CPU.
 
@@ -92,8 +110,8 @@ class TorchBackend(EncoderBackend):
             self.encoder = encoder or load_encoder(artifact)
             super().__init__(artifact, self.encoder)
             self._activation = ACT2FN[self.encoder.activation]
-            self._fused = [_stack(layer.query, layer.key, layer.value) for layer in self.encoder.layers]
-            self._probed = {exit_ - 1: _unformed(self.encoder.layers[exit_ - 1]) for exit_ in artifact.exits}
+            self._segments = [list(map(_FullLayer.of, segment)) for segment in self.encoder.segments]
+            self._probes = [dataclasses.replace(probe, layer=_unformed(probe.layer)) for probe in self.encoder.probes]
 
     @property
     def threads(self) -> int:
@@ -105,25 +123,24 @@ class TorchBackend(EncoderBackend):
     @torch.inference_mode()
     def embed(self, batch: TokenBatch) -> PackedHidden:
         hidden = PackedHidden(self._embeddings(batch), batch.cu_seqlens, batch.position_ids)
-        return self._layers(hidden, 0, self.artifact.exits[0] - 1)
+        return self._segment(0, hidden)
 
     @on_own_threads
     @torch.inference_mode()
     def probe(self, exit_index: int, hidden: PackedHidden) -> np.ndarray:
-        layer_index = self.artifact.exits[exit_index] - 1
-        layer = self._probed[layer_index]
+        probe = self._probes[exit_index]
+        layer = probe.layer
         first = hidden.states[torch.from_numpy(hidden.cu_seqlens[:-1])]
         attended = _linear(layer.attention_output, self._first_token_context(layer, hidden))
         states = self._feed_forward(layer, _norm(layer.attention_norm, attended + first))
         if layer.convolution is not None:
             states = _convolve_first_tokens(layer.convolution, hidden, states)
-        return _answer(self.encoder.heads[exit_index], states).numpy()
+        return _answer(probe.head, states).numpy()
 
     @on_own_threads
     @torch.inference_mode()
     def advance(self, exit_index: int, hidden: PackedHidden) -> PackedHidden:
-        exits = self.artifact.exits
-        return self._layers(hidden, exits[exit_index] - 1, exits[exit_index + 1] - 1)
+        return self._segment(exit_index + 1, hidden)
 
     @on_own_threads
     @torch.inference_mode()
@@ -155,16 +172,19 @@ class TorchBackend(EncoderBackend):
 
     # ------------------------------------------------------------------ layers in full
 
-    def _layers(self, hidden: PackedHidden, start: int, stop: int) -> PackedHidden:
-        groups = hidden.groups() if stop > start else []
-        for index in range(start, stop):
-            hidden = hidden.with_states(self._layer(index, hidden.states, groups))
+    def _segment(self, index: int, hidden: PackedHidden) -> PackedHidden:
+        layers = self._segments[index]
+        groups = hidden.groups() if layers else []
+        for layer in layers:
+            hidden = hidden.with_states(self._layer(layer, hidden.states, groups))
         return hidden
 
-    def _layer(self, index: int, states: torch.Tensor, groups: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    def _layer(
+        self, full: _FullLayer, states: torch.Tensor, groups: list[tuple[torch.Tensor, torch.Tensor]]
+    ) -> torch.Tensor:
         """One layer for every token: (tokens, hidden) → the same."""
-        layer = self.encoder.layers[index]
-        projected = _side_by_side([_linear(part, states) for part in self._fused[index]])
+        layer = full.layer
+        projected = _side_by_side([_linear(part, states) for part in full.projections])
         context = states.new_empty(len(states), layer.value.weight.shape[0])
         for tokens, positions in groups:
             context[tokens.flatten()] = self._attention(layer, projected[tokens], positions).flatten(0, 1)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import nn
@@ -44,19 +43,18 @@ class DenseExits:
     reads_positions: bool
 
 
-def dense_exits(encoder: Encoder, exits: Sequence[int]) -> DenseExits:
+def dense_exits(encoder: Encoder) -> DenseExits:
     """Builds the subgraphs.
 
     Args:
         encoder: its float tensors are shared, not copied.
-        exits: counts of layers, in order, one per head of the encoder.
     """
-    last = [encoder.layers[exit_ - 1] for exit_ in exits]
+    first, *others = encoder.segments
     return DenseExits(
-        embed=Embed(encoder, encoder.layers[: exits[0] - 1]).eval(),
-        probe=tuple(Probe(encoder, layer, head).eval() for layer, head in zip(last, encoder.heads, strict=True)),
-        advance=tuple(Advance(encoder, encoder.layers[start - 1 : stop - 1]).eval() for start, stop in pairwise(exits)),
-        reads_positions=encoder.relative_index is not None or encoder.layers[0].convolution is not None,
+        embed=Embed(encoder, first).eval(),
+        probe=tuple(Probe(encoder, probe.layer, probe.head).eval() for probe in encoder.probes),
+        advance=tuple(Advance(encoder, segment).eval() for segment in others),
+        reads_positions=encoder.relative_index is not None or encoder.trunk[0].convolution is not None,
     )
 
 

@@ -6,7 +6,7 @@ from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int32, c_i
 from typing import Any
 
 # `kSweetInterface`
-INTERFACE = 2
+INTERFACE = 3
 
 # `sweet_result`: all went well, on fewer threads than wanted
 SHORT_OF_THREADS = 1
@@ -68,6 +68,12 @@ class CHead(Structure):
     _fields_ = [("dense", CLinear), ("classifier", CLinear), ("activation", c_int32), ("unused", c_int32)]
 
 
+class CExit(Structure):
+    """`sweet_exit`."""
+
+    _fields_ = [("head", CHead), ("full_layers", c_int32), ("layer", c_int32)]
+
+
 class CEmbeddings(Structure):
     """`sweet_embeddings`: tables (number, width) float32."""
 
@@ -91,14 +97,15 @@ class CDescription(Structure):
     _fields_ = [
         ("embeddings", CEmbeddings),
         ("layers", POINTER(CLayer)),
-        ("heads", POINTER(CHead)),
-        ("exits", c_void_p),
+        ("exits", POINTER(CExit)),
         ("num_layers", c_int32),
+        ("num_full_layers", c_int32),
         ("num_exits", c_int32),
         ("num_attention_heads", c_int32),
         ("activation", c_int32),
         ("score_scale", c_float),
         ("hidden", c_int32),
+        ("unused", c_int32),
     ]
 
 
@@ -122,6 +129,7 @@ STRUCTURES: dict[str, type[Structure]] = {
     "sweet_norm": CNorm,
     "sweet_layer": CLayer,
     "sweet_head": CHead,
+    "sweet_exit": CExit,
     "sweet_embeddings": CEmbeddings,
     "sweet_description": CDescription,
     "sweet_policy": CPolicy,

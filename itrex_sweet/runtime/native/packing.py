@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from itrex_sweet.runtime.native.interface import (
     ACTIVATIONS,
     CDescription,
     CEmbeddings,
+    CExit,
     CFloats,
     CHead,
     CLayer,
@@ -44,7 +46,6 @@ BY_THE_ENGINE = -1
 def new_model(
     library: Library,
     encoder: Encoder,
-    exits: tuple[int, ...],
     threads: int,
     in_bfloat16: bool = False,
     least_work: int = BY_THE_ENGINE,
@@ -52,7 +53,6 @@ def new_model(
     """Makes the engine's model of an encoder.
 
     Args:
-        exits: counts of layers, one per head of the encoder.
         threads: that a call of the model uses at most.
         in_bfloat16: whether the products of float layers are of bfloat16; heads and embeddings stay in float32.
         least_work: multiply-adds that a call must have for each thread; 0 uses all threads for every call.
@@ -63,7 +63,7 @@ def new_model(
     """
     refuse_unknown(encoder)
     description = _Description(in_bfloat16)
-    in_c = description.of(encoder, exits)
+    in_c = description.of(encoder)
     return EngineModel(library, library.call("sweet_model_new", ctypes.byref(in_c), threads, least_work))
 
 
@@ -78,7 +78,7 @@ def refuse_unknown(encoder: Encoder) -> None:
             "The native engine does not know DeBERTa's disentangled attention. Run this artifact with backend='torch', "
             "or backend='ipex' where it is installed."
         )
-    for activation in {encoder.activation, *(head.activation for head in encoder.heads)}:
+    for activation in {encoder.activation, *(probe.head.activation for probe in encoder.probes)}:
         if activation not in _ACTIVATIONS:
             raise BackendUnavailable(
                 f"The native engine does not know the activation {activation!r}, only {', '.join(_ACTIVATIONS)}. Run "
@@ -101,24 +101,31 @@ class _Description:
         self._in_bfloat16 = in_bfloat16
         self._kept: list[Any] = []
 
-    def of(self, encoder: Encoder, exits: tuple[int, ...]) -> CDescription:
-        layers = (CLayer * len(encoder.layers))(*map(self._layer, encoder.layers))
-        heads = (CHead * len(encoder.heads))(*map(self._head, encoder.heads))
-        if len(exits) != len(heads):
-            raise SweetError(f"there are {len(heads)} exit heads for the exits {exits}")
-        counts = np.array([_int32("an exit", exit_) for exit_ in exits], dtype=np.int32)
-        self._kept += [layers, heads, counts]
+    def of(self, encoder: Encoder) -> CDescription:
+        full = [layer for segment in encoder.segments for layer in segment]
+        only_probed = [probe.layer for probe in encoder.probes if not any(probe.layer is layer for layer in full)]
+        place = {id(layer): index for index, layer in enumerate((*full, *only_probed))}
+        before = accumulate(map(len, encoder.segments))
+        layers = (CLayer * len(place))(*map(self._layer, (*full, *only_probed)))
+        exits = (CExit * len(encoder.probes))(
+            *(
+                CExit(self._head(probe.head), count, place[id(probe.layer)])
+                for probe, count in zip(encoder.probes, before, strict=True)
+            )
+        )
+        self._kept += [layers, exits]
         return CDescription(
             self._embeddings(encoder.embeddings, encoder.uncounted_token),
             layers,
-            heads,
-            address(counts),
+            exits,
             len(layers),
-            len(heads),
+            len(full),
+            len(exits),
             _int32("num_attention_heads", encoder.num_attention_heads),
             _activation(encoder.activation),
             encoder.score_scale,
-            len(encoder.layers[0].output_norm.weight),
+            encoder.hidden_size,
+            0,
         )
 
     def _layer(self, layer: Layer) -> CLayer:
