@@ -48,20 +48,24 @@ class Way:
         epochs: over them.
         labelled: whether the traffic is the training rows with their labels instead.
         rate: times 1e-4.
+        temperature: at which exits learn the full model's probabilities.
     """
 
     rows: int
     epochs: int
     labelled: bool = False
     rate: float = 3.0
+    temperature: float = 1.0
 
     @property
     def name(self) -> str:
         """Of its figures."""
-        return f"{self.rows} rows, {self.epochs} epochs, {'labels' if self.labelled else 'no labels'}, x{self.rate:g}"
+        learned = "labels" if self.labelled else "no labels"
+        softened = "" if self.temperature == 1.0 else f", temperature {self.temperature:g}"
+        return f"{self.rows} rows, {self.epochs} epochs, {learned}, {self.rate * RATE:g}{softened}"
 
 
-WAYS = (Way(500, 8), Way(2000, 4), Way(6000, 2), Way(6000, 2, labelled=True))
+WAYS = (Way(500, 8), Way(2000, 4), Way(6000, 2), Way(6000, 2, temperature=2.0), Way(6000, 2, labelled=True))
 
 
 def main() -> None:
@@ -90,7 +94,7 @@ def one(task: str, seed: int, folder: Path) -> dict[str, Any]:
     sets, seconds = [], {}
     for way in WAYS:
         start = time.perf_counter()
-        exits = ExitSet(model, Variant(way.name, "", "", rate=way.rate), seed)
+        exits = ExitSet(model, Variant(way.name, "", "", rate=way.rate, temperature=way.temperature), seed)
         train(exits, kept[way.labelled], way, labels if way.labelled else None, seed)
         seconds[way.name] = round(time.perf_counter() - start, 1)
         sets.append(exits)

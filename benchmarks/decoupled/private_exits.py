@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from itrex_sweet.config import SweetConfig
 from itrex_sweet.families import family_of
 from itrex_sweet.training.dropout import dropout
 from itrex_sweet.training.heads import head_like_the_models_own, module_at
@@ -34,7 +35,7 @@ class PrivateExit(nn.Module):
         self.layers = nn.ModuleList(
             PrivateLayer(trunk[min(place, len(trunk) - 1)], family, model.config) for place in range(depth)
         )
-        self.head = head_like_the_models_own(model, family, owns_dense=True)
+        self.head = head_like_the_models_own(model, family, SweetConfig(mode="sweet"), exit_)
         self.query_rows = query_rows
         hidden = model.config.hidden_size
         more = hidden * (query_rows - 1) + sees

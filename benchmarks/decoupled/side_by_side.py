@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from transformers import TrainerCallback
 
 from decoupled.private_exits import PrivateExit
@@ -16,6 +15,7 @@ from decoupled.variants import Variant
 from itrex_sweet.families import family_of
 from itrex_sweet.training.dropout import ExitGenerators
 from itrex_sweet.training.heads import module_at
+from itrex_sweet.training.losses import classification_loss, distillation_loss
 
 
 class ExitSet(nn.Module):
@@ -60,13 +60,14 @@ class ExitSet(nn.Module):
         share = 1.0 if labels is None else self.variant.distillation
         said = self(states, mask)
         count = said.shape[1]
+        said, last = said.flatten(0, 1), last.repeat_interleave(count, dim=0)
+        labels = last.argmax(-1) if labels is None else labels.repeat_interleave(count)
         loss = said.new_zeros(())
         if share < 1.0:
-            loss = loss + (1 - share) * count * F.cross_entropy(said.flatten(0, 1), labels.repeat_interleave(count))
+            loss = loss + (1 - share) * classification_loss(said, labels)
         if share > 0.0:
-            taught = last.softmax(-1).repeat_interleave(count, dim=0)
-            loss = loss + share * count * F.cross_entropy(said.flatten(0, 1), taught)
-        return loss
+            loss = loss + share * distillation_loss(said, last, labels, self.variant.temperature)
+        return count * loss
 
 
 class ExitTrainer:

@@ -22,6 +22,7 @@ class Variant:
         depth: private layers of an exit.
         query_rows: 1, the first token; 2, also the mean of all.
         distillation: share of the loss against the last exit's probabilities of the same forward.
+        temperature: of both sides there.
         earlier: whether an exit's pooler sees the pooled state of the exit before.
         scratch: whether private layers begin at random.
         constant: whether the rate stays where the trunk's falls to 0.
@@ -37,6 +38,7 @@ class Variant:
     depth: int = 1
     query_rows: int = 1
     distillation: float = 0.0
+    temperature: float = 1.0
     earlier: bool = False
     scratch: bool = False
     constant: bool = False
@@ -68,6 +70,13 @@ VARIANTS = {
             "within 0.3; better at agreeing than at being right",
             EVERY,
             distillation=0.5,
+        ),
+        Variant(
+            "softened",
+            "half of the loss from the last exit, at temperature 2",
+            "as at temperature 1; probabilities less extreme, so that one threshold suits all exits less",
+            distillation=0.5,
+            temperature=2.0,
         ),
         Variant(
             "taught",
