@@ -2,7 +2,7 @@
 
     python benchmarks/decoupled/frozen.py --tasks rte cola --seeds 0
 
-Begins from the plain models of `benchmarks/decoupled/run.py`. Traffic is rows that the model was not trained on,
+Begins from the plain models of `benchmarks/decoupled/run.py` that are there. Traffic is rows that the model was not trained on,
 without labels, where a task has enough behind those that chose (SST-2, MNLI, QNLI, AG News); of CoLA and RTE it is the
 training rows.
 """
@@ -77,8 +77,9 @@ def main() -> None:
     for seed in options.seeds:
         for task in options.tasks:
             path = RESULTS / "decoupled" / f"{task}-{seed}-frozen.json"
-            if not path.is_file():
-                path.write_text(json.dumps(one(task, seed, options.folder / f"{task}-{seed}" / "plain")) + "\n")
+            plain = options.folder / f"{task}-{seed}" / "plain"
+            if not path.is_file() and plain.is_dir():
+                path.write_text(json.dumps(one(task, seed, plain)) + "\n")
 
 
 def one(task: str, seed: int, folder: Path) -> dict[str, Any]:
