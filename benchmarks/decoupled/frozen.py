@@ -2,9 +2,9 @@
 
     python benchmarks/decoupled/frozen.py --tasks rte cola --seeds 0
 
-Begins from the plain models of `benchmarks/decoupled/run.py` that are there. Traffic is rows that the model was not trained on,
-without labels, where a task has enough behind those that chose (SST-2, MNLI, QNLI, AG News); of CoLA and RTE it is the
-training rows.
+Begins from the plain models of `benchmarks/decoupled/run.py` that are there. Traffic is rows that the model was not
+trained on, without labels, where a task has enough behind those that chose (SST-2, MNLI, QNLI, AG News); of CoLA and
+RTE it is the training rows.
 """
 
 from __future__ import annotations
