@@ -13,7 +13,7 @@ from paper.plan import CHOSEN_ON_SEED, DECOUPLED, EVERY_LAYER, NAMES, RECIPE, SE
 from paper.recipes import BASELINES, cheapest
 from record import RESULTS, foot
 
-from decoupled.scoring import PROBE
+from decoupled.scoring import AMONG, PROBE
 from decoupled.variants import DEFAULT, VARIANTS
 
 OTHERS = (*BASELINES, RECIPE)
@@ -154,7 +154,7 @@ def variants() -> str:
 def which_exits() -> str:
     """Choices among exits after every layer, by the mean over the tasks."""
     results = {task: result for (task, seed), result in stored().items() if seed == CHOSEN_ON_SEED}
-    among = {task: result["exits among every layer's"][DEFAULT]["pool"] for task, result in results.items()}
+    among = {task: result[AMONG][DEFAULT]["pool"] for task, result in results.items()}
     rows = []
     for exits in next(iter(among.values())):
         shares, times = (

@@ -3,7 +3,7 @@
     python benchmarks/decoupled/run.py --tasks rte cola --seeds 0
 
 Rows, epochs, batches and the plain fine-tuning's learning rate are those of `benchmarks/paper/run.py`, so the trunk is
-the full-depth model of its Multi-Model. A run that is there is not run again. Models, exits and logits go to
+the full-depth model of its Multi-Model. What is there is not run again. Models, exits and logits go to
 `--folder`, figures to `benchmarks/results/decoupled`.
 """
 
@@ -35,7 +35,7 @@ from transformers import (
     set_seed,
 )
 
-from decoupled.scoring import figures_of
+from decoupled.scoring import AMONG, figures_of
 from decoupled.side_by_side import ExitSet, SideBySide, States
 from decoupled.variants import VARIANTS
 
@@ -54,19 +54,38 @@ def main() -> None:
     for seed in options.seeds:
         for task in options.tasks:
             path = RESULTS / "decoupled" / f"{task}-{seed}.json"
-            if not path.is_file():
-                result = one(task, seed, options)
+            there = json.loads(path.read_text()) if path.is_file() else None
+            missing = [name for name in options.variants if there is None or name not in there["variants"]]
+            if missing:
+                result = one(task, seed, missing, options.folder)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(result) + "\n")
+                path.write_text(json.dumps(result if there is None else joined(there, result)) + "\n")
 
 
-def one(task: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Trains and scores one run."""
+def joined(there: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """A run with the variants of another beside it.
+
+    Raises:
+        SystemExit: their trunks differ in a bit.
+    """
+    if there["trunk"] != more["trunk"]:
+        raise SystemExit(
+            f"{there['run']}: the trunk has come out otherwise than beside {', '.join(there['variants'])}."
+        )
+    return {**there, **{name: {**there[name], **more[name]} for name in ("variants", AMONG)}}
+
+
+def one(task: str, seed: int, variants: list[str], folder: Path) -> dict[str, Any]:
+    """Trains and scores one run.
+
+    Args:
+        folder: gets a folder of the run's.
+    """
     start = time.perf_counter()
     plain = plan.reported(task, plan.MULTI_MODEL, seed)
     rows, pool = training_rows(task, TRAINED)
-    folder = options.folder / f"{task}-{seed}"
-    beside = SideBySide([VARIANTS[name] for name in options.variants], seed)
+    folder /= f"{task}-{seed}"
+    beside = SideBySide([VARIANTS[name] for name in variants], seed)
     model, seconds = fine_tune(*rows, seed, plain.learning_rate, folder, beside)
     trained = time.perf_counter()
     tokenizer = AutoTokenizer.from_pretrained(pretrained(), model_max_length=MAX_LENGTH)
@@ -74,9 +93,9 @@ def one(task: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     said = {split: observe(model, beside.trained, tokenizer, *each) for split, each in splits.items()}
     model.save_pretrained(folder / "plain")
     tokenizer.save_pretrained(folder / "plain")
-    torch.save({each.variant.name: each.state_dict() for each in beside.trained}, folder / "exits.pt")
-    for split, outcomes in said.items():
-        np.savez(folder / f"{split}.npz", **outcomes)
+    for each in beside.trained:
+        torch.save(each.state_dict(), folder / f"{each.variant.name}.pt")
+        np.savez(folder / f"{each.variant.name}.npz", **{split: of[each.variant.name] for split, of in said.items()})
     print(f"{task}-{seed}: trained {seconds:.0f} s", flush=True)
     stored = {split: plain.read()[split]["score"][-1] for split in splits}
     result = {

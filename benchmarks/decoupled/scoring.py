@@ -15,6 +15,7 @@ from itrex_sweet.evaluation.outcomes import ExitOutcomes
 
 LEAST = 0.99  # of the plain model's score
 DEPTH = 6
+AMONG = "exits among every layer's"
 PROBE = 0.1  # of a full layer's time, for a row of some 25 tokens
 
 
@@ -45,7 +46,7 @@ def figures_of(
     return {
         "metric": metric,
         "variants": variants,
-        "exits among every layer's": {
+        AMONG: {
             name: {split: subsets_of(each[name], each["labels"], metric) for split, each in said.items()}
             for name, exits in exits_of.items()
             if len(exits) == DEPTH - 1
