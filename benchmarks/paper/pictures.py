@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from paper.paired import Found, complete
-from paper.plan import DECOUPLED, EVERY_LAYER, METHODS, NAMES, RECIPE, SEEDS, TASKS
+from paper.plan import DECOUPLED, LABELS_ALONE, METHODS, NAMES, RECIPE, SEEDS, TASKS
 from paper.run import at_budgets
 
 COLOURS = {
@@ -20,7 +20,7 @@ COLOURS = {
     "multi-model": "#009E73",
     RECIPE: "#000000",
     DECOUPLED: "#CC79A7",
-    EVERY_LAYER: "#882255",
+    LABELS_ALONE: "#882255",
 }
 SHARES = np.linspace(1 / 6, 1.0, 26)  # of the depth
 

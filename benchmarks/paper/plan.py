@@ -17,7 +17,7 @@ from record import RESULTS, RUNS
 TASKS = ("cola", "rte", "sst2", "mnli", "qnli", "ag_news")
 METHODS = (MULTI_MODEL, "sweet", "joint", "paper")
 RECIPE = "after-cut-first"
-DECOUPLED, EVERY_LAYER = "decoupled", "decoupled, every layer"  # of benchmarks/decoupled
+DECOUPLED, LABELS_ALONE = "decoupled", "decoupled, labels alone"  # of benchmarks/decoupled
 NAMES = {
     "sweet": "SWEET",
     "paper": "SWEET as published",
@@ -25,7 +25,7 @@ NAMES = {
     MULTI_MODEL: "Multi-Model",
     RECIPE: "recipe",
     DECOUPLED: "decoupled",
-    EVERY_LAYER: "decoupled, exits after every layer",
+    LABELS_ALONE: "decoupled, labels alone",
 }
 METRIC = {"cola": "matthews"}  # of the others: accuracy
 SEEDS = (0, 1, 2)
