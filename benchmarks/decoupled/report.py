@@ -207,10 +207,12 @@ def frozen() -> str:
             shown = each["validation"]
             seconds = result["seconds"]["training"].get(name)
             share = shown["share at 99 %"]
-            unseen = result["settings"]["unseen"] or "no labels" not in name
+            blind = "no labels" in name
+            shown_as = name.replace(name.split()[0], str(_rows(result, name)), 1) if blind else name
+            trained_on = blind and not result["settings"]["unseen"]
             minutes = "" if seconds is None else f"{(seconds + _asking(result, name)) / 60:.1f}"
             lines.append(
-                f"| {task} | {name}{'' if unseen else ' (rows trained on)'} "
+                f"| {task} | {shown_as}{' (rows trained on)' if trained_on else ''} "
                 f"| {'/'.join(f'{100 * score:.1f}' for score in shown['score'])} "
                 f"| {'/'.join(f'{100 * each:.1f}' for each in shown['agreement'][:-1])} | {100 * shown['area']:.2f} "
                 f"| {'–' if share is None else f'{share:.0%}'} | {minutes} |"
@@ -225,6 +227,9 @@ def frozen() -> str:
     return "\n".join([intro, "", *lines, "", foot(max(results.values(), key=lambda result: result["date"]))])
 
 
+def _rows(result: dict[str, Any], name: str) -> int:
+    return min(int(name.split()[0]), result["settings"]["traffic"])
+
+
 def _asking(result: dict[str, Any], name: str) -> float:
-    rows = min(int(name.split()[0]), result["settings"]["traffic"])
-    return result["seconds"]["asking the trunk"] * rows / result["settings"]["traffic"]
+    return result["seconds"]["asking the trunk"] * _rows(result, name) / result["settings"]["traffic"]
