@@ -25,7 +25,7 @@ comma := ,
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak-kills test-amx test-sanitize test-ipex soak fuzz fuzz-sanitize bench paper paper-clock training-cost lint clean
+.PHONY: help demo test soak-kills test-amx test-sanitize test-ipex soak fuzz fuzz-sanitize bench paper paper-clock decoupled training-cost lint clean
 
 # What the native engine is built from: an installed checkout holds libraries made from it.
 KERNELS := build_kernels.py $(wildcard itrex_sweet/csrc/*)
@@ -43,6 +43,7 @@ help:
 	@echo 'make bench          every engine that can be had, side by side; with the IPEX environment if it is there'
 	@echo 'make paper          what is missing of the figures of the SWEET paper, and docs/paper.md: hours'
 	@echo 'make paper-clock    the curves of those runs by the clock, float32 and INT8, on an idle machine'
+	@echo 'make decoupled      what is missing of the figures of private exits, and of those added afterwards: hours'
 	@echo 'make training-cost  what a training step with exits costs beside plain fine-tuning, on an idle machine'
 	@echo 'make lint           ruff: rules and format'
 	@echo 'make clean          remove what runs, tests and builds left behind; the environments stay'
@@ -94,6 +95,11 @@ paper: $(BENCH_VENV)/.ready
 paper-clock: $(BENCH_VENV)/.ready
 	@$(BENCH_VENV)/bin/python benchmarks/paper/clock.py --prepare $(ARGS)
 	@$(BENCH_VENV)/bin/python benchmarks/paper/clock.py $(ARGS)
+	@$(BENCH_VENV)/bin/python benchmarks/paper/report.py
+
+decoupled: $(BENCH_VENV)/.ready
+	@$(BENCH_VENV)/bin/python benchmarks/decoupled/run.py $(ARGS)
+	@$(BENCH_VENV)/bin/python benchmarks/decoupled/frozen.py
 	@$(BENCH_VENV)/bin/python benchmarks/paper/report.py
 
 training-cost: $(BENCH_VENV)/.ready

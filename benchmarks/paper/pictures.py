@@ -10,10 +10,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from paper.paired import Found, complete
-from paper.plan import METHODS, NAMES, RECIPE, SEEDS, TASKS
+from paper.plan import DECOUPLED, LABELS_ALONE, METHODS, NAMES, RECIPE, SEEDS, TASKS
 from paper.run import at_budgets
 
-COLOURS = {"sweet": "#0072B2", "paper": "#56B4E9", "joint": "#D55E00", "multi-model": "#009E73", RECIPE: "#000000"}
+COLOURS = {
+    "sweet": "#0072B2",
+    "paper": "#56B4E9",
+    "joint": "#D55E00",
+    "multi-model": "#009E73",
+    RECIPE: "#000000",
+    DECOUPLED: "#CC79A7",
+    LABELS_ALONE: "#882255",
+}
 SHARES = np.linspace(1 / 6, 1.0, 26)  # of the depth
 
 

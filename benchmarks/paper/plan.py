@@ -17,12 +17,15 @@ from record import RESULTS, RUNS
 TASKS = ("cola", "rte", "sst2", "mnli", "qnli", "ag_news")
 METHODS = (MULTI_MODEL, "sweet", "joint", "paper")
 RECIPE = "after-cut-first"
+DECOUPLED, LABELS_ALONE = "decoupled", "decoupled, labels alone"  # of benchmarks/decoupled
 NAMES = {
     "sweet": "SWEET",
     "paper": "SWEET as published",
     "joint": "Early-Exit",
     MULTI_MODEL: "Multi-Model",
     RECIPE: "recipe",
+    DECOUPLED: "decoupled",
+    LABELS_ALONE: "decoupled, labels alone",
 }
 METRIC = {"cola": "matthews"}  # of the others: accuracy
 SEEDS = (0, 1, 2)

@@ -14,6 +14,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
+from decoupled import report as decoupled
 from record import RESULTS, ROOT, foot
 from report import write
 
@@ -43,6 +44,10 @@ def main() -> None:
     pictures.scores(paper, docs / "paper_exits.png")
     pictures.curves(paper, docs / "paper_curves.png")
     pictures.conflict(paper, docs / "paper_conflict.png")
+    together = {**found, **decoupled.runs()}
+    private_exits = [decoupled.variants(), decoupled.which_exits(), decoupled.frozen()] if decoupled.stored() else []
+    if complete(together, decoupled.METHODS):
+        pictures.curves(together, docs / "decoupled_curves.png", decoupled.METHODS)
     path = RESULTS / "paper_clock.json"
     timed = json.loads(path.read_text()) if path.is_file() else None
     if timed:
@@ -54,6 +59,7 @@ def main() -> None:
         scores(paper),
         claims(paper),
         areas(paper),
+        *decoupled.beside_others(together),
         clock(timed) if timed else "",
         criteria(paper),
         lora(found),
@@ -70,7 +76,7 @@ def main() -> None:
             recipes.trials(),
             recipes.cost(),
         )
-        write("docs/training.md", *sections)
+        write("docs/training.md", *private_exits, *sections)
 
 
 def read(methods: tuple[str, ...]) -> Found:

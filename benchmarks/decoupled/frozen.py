@@ -1,0 +1,204 @@
+"""Exits for models that are fine-tuned already: the trunk is asked once, its states are kept, exits train on them.
+
+    python benchmarks/decoupled/frozen.py --tasks rte cola --seeds 0
+
+Begins from the plain models of `benchmarks/decoupled/run.py` that are there. Traffic is rows that the model was not
+trained on, without labels, where a task has enough behind those that chose (SST-2, MNLI, QNLI, AG News); of CoLA and
+RTE it is the training rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import torch
+from fine_tuning import MAX_LENGTH, columns_of
+from paper import plan
+from paper.run import POOL, TRAINED, training_rows
+from record import RESULTS, provenance, read_task
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_linear_schedule_with_warmup
+
+from decoupled.run import FOLDER, observe
+from decoupled.scoring import figures_of
+from decoupled.side_by_side import ExitSet, ExitTrainer, States
+from decoupled.variants import EXITS, Variant
+
+BATCH, ASKED_AT_ONCE = 16, 32  # rows
+WARMUP = 20  # steps
+REPORTED = 2000  # validation rows at most
+RATE = 1e-4
+
+
+@dataclass(frozen=True)
+class Way:
+    """One training of exits on a frozen trunk.
+
+    Args:
+        rows: of traffic, at most.
+        epochs: over them.
+        labelled: whether the traffic is the training rows with their labels instead.
+        rate: times 1e-4.
+        temperature: at which exits learn the full model's probabilities.
+    """
+
+    rows: int
+    epochs: int
+    labelled: bool = False
+    rate: float = 3.0
+    temperature: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """Of its figures."""
+        learned = "labels" if self.labelled else "no labels"
+        softened = "" if self.temperature == 1.0 else f", temperature {self.temperature:g}"
+        return f"{self.rows} rows, {self.epochs} epochs, {learned}, {self.rate * RATE:g}{softened}"
+
+
+WAYS = (Way(500, 8), Way(2000, 4), Way(6000, 2), Way(6000, 2, temperature=2.0), Way(6000, 2, labelled=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", choices=plan.TASKS, default=plan.TASKS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=plan.SEEDS)
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    options = parser.parse_args()
+    for seed in options.seeds:
+        for task in options.tasks:
+            path = RESULTS / "decoupled" / f"{task}-{seed}-frozen.json"
+            plain = options.folder / f"{task}-{seed}" / "plain"
+            if not path.is_file() and plain.is_dir():
+                path.write_text(json.dumps(one(task, seed, plain)) + "\n")
+
+
+def one(task: str, seed: int, folder: Path) -> dict[str, Any]:
+    """Every way, on one plain model."""
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval().requires_grad_(False)
+    tokenizer = AutoTokenizer.from_pretrained(folder, model_max_length=MAX_LENGTH)
+    (trained, labels), pool = training_rows(task, TRAINED)
+    traffic, unseen = traffic_of(task, trained)
+    start = time.perf_counter()
+    kept = {False: ask(model, tokenizer, traffic)}
+    asked = time.perf_counter() - start
+    kept[True] = ask(model, tokenizer, trained) if unseen else kept[False]
+    sets, seconds = [], {}
+    for way in WAYS:
+        start = time.perf_counter()
+        exits = ExitSet(model, Variant(way.name, "", "", rate=way.rate, temperature=way.temperature), seed)
+        train(exits, kept[way.labelled], way, labels if way.labelled else None, seed)
+        seconds[way.name] = round(time.perf_counter() - start, 1)
+        sets.append(exits)
+    del kept
+    splits = {"pool": pool, "validation": read_task(task, "validation", REPORTED)}
+    said = {split: observe(model, sets, tokenizer, *each) for split, each in splits.items()}
+    result = {
+        **provenance(),
+        "run": f"{task}-{seed}",
+        "settings": {"batch_size": BATCH, "learning_rate": RATE, "traffic": len(traffic), "unseen": unseen},
+        **figures_of(said, task, {way.name: EXITS for way in WAYS}),
+        "seconds": {"asking the trunk": round(asked, 1), "training": seconds},
+    }
+    print(f"{task}-{seed}: {result['seconds']}", flush=True)
+    for name, found in result["variants"].items():
+        shown = found["pool"]
+        print(f"  {name:38}", *(f"{100 * score:.1f}" for score in (*shown["score"], *shown["agreement"])), flush=True)
+    return result
+
+
+def traffic_of(task: str, trained: list) -> tuple[list, bool]:
+    """Texts without labels, and whether they are others than those trained on."""
+    try:
+        texts, _ = read_task(task, "train_20k", TRAINED + POOL + TRAINED)
+    except SystemExit:
+        return trained, False
+    unseen = texts[TRAINED + POOL :]
+    return (unseen, True) if len(unseen) > POOL / 2 else (trained, False)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What the trunk says of rows.
+
+    Args:
+        states: per row, exit → (tokens, hidden) in bfloat16.
+        logits: (rows, labels).
+    """
+
+    states: list[dict[int, torch.Tensor]]
+    logits: torch.Tensor
+
+    def batch(self, rows: list[int]) -> tuple[dict[int, torch.Tensor], torch.Tensor, torch.Tensor]:
+        """States (rows, tokens, hidden) per exit, mask (rows, tokens), logits (rows, labels)."""
+        of_rows = [self.states[row] for row in rows]
+        padded = {
+            exit_: torch.nn.utils.rnn.pad_sequence([each[exit_] for each in of_rows], batch_first=True).float()
+            for exit_ in of_rows[0]
+        }
+        lengths = torch.tensor([len(next(iter(each.values()))) for each in of_rows])
+        mask = torch.arange(int(lengths.max()))[None, :] < lengths[:, None]
+        return padded, mask, self.logits[rows]
+
+
+@torch.inference_mode()
+def ask(model: torch.nn.Module, tokenizer: Any, texts: list) -> Answered:
+    """The trunk's states before every exit, and its answers; batches hold rows of like length."""
+    kept = States(model)
+    encoded = tokenizer(*columns_of(texts), truncation=True)
+    lengths = np.array([len(ids) for ids in encoded["input_ids"]])
+    order = np.argsort(lengths, kind="stable")
+    states: list[Any] = [None] * len(texts)
+    logits: list[Any] = [None] * len(texts)
+    for start in range(0, len(order), ASKED_AT_ONCE):
+        rows = order[start : start + ASKED_AT_ONCE].tolist()
+        model(
+            **tokenizer.pad(
+                {name: [values[row] for row in rows] for name, values in encoded.items()}, return_tensors="pt"
+            )
+        )
+        for place, row in enumerate(rows):
+            states[row] = {exit_: kept.before[exit_][place, : lengths[row]].bfloat16().clone() for exit_ in EXITS}
+            logits[row] = kept.logits[place].clone()
+    return Answered(states, torch.stack(logits))
+
+
+def train(exits: ExitSet, answered: Answered, way: Way, labels: list[int] | None, seed: int) -> None:
+    """Exits, from the trunk's weights on."""
+    count = min(way.rows, len(answered.states))
+    trainer = ExitTrainer([exits])
+    batches = list(batches_of(answered, count, way.epochs, seed))
+    clock = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=RATE)
+    schedule = get_linear_schedule_with_warmup(clock, WARMUP, len(batches))
+    for rows in batches:
+        states, mask, logits = answered.batch(rows)
+        of_rows = None if labels is None else torch.tensor([labels[row] for row in rows])
+        trainer.step(states, mask, of_rows, logits, schedule.get_last_lr()[0], RATE)
+        clock.step()
+        schedule.step()
+
+
+def batches_of(answered: Answered, count: int, epochs: int, seed: int) -> Iterator[list[int]]:
+    """Rows in batches of like length, in an order of chance."""
+    chance = np.random.default_rng(seed)
+    lengths = np.array([len(next(iter(states.values()))) for states in answered.states[:count]])
+    for _ in range(epochs):
+        order = chance.permutation(count)
+        near = [
+            part[np.argsort(lengths[part], kind="stable")] for part in np.array_split(order, -(-count // (50 * BATCH)))
+        ]
+        batches = [part[start : start + BATCH].tolist() for part in near for start in range(0, len(part), BATCH)]
+        yield from (batches[place] for place in chance.permutation(len(batches)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""The figures of exits with private layers as Markdown, beside the paper's methods and the two-stage recipe."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+import numpy as np
+from paper.paired import Found, complete, mean_and_error, p_value
+from paper.pictures import by_layers
+from paper.plan import CHOSEN_ON_SEED, DECOUPLED, LABELS_ALONE, NAMES, RECIPE, SEEDS, TASKS
+from paper.recipes import BASELINES, cheapest
+from record import RESULTS, foot
+
+from decoupled.scoring import AMONG, PROBE
+from decoupled.variants import CHOSEN, DEFAULT, VARIANTS, VERDICTS
+
+OTHERS = (*BASELINES, RECIPE)
+SHOWN = {DECOUPLED: CHOSEN, LABELS_ALONE: DEFAULT}
+METHODS = (*OTHERS, *SHOWN)
+FROZEN = "-frozen"
+CHEAPEST = 8  # choices of exits shown
+COMPARED = ("1/2/4/6", "1/2/3/6", "1/2/3/4/5/6", "2/4/6", "3/6")
+
+
+@cache
+def stored(kind: str = "") -> dict[tuple[str, int], dict[str, Any]]:
+    """(task, seed) → its result, of those that are there."""
+    paths = {(task, seed): RESULTS / "decoupled" / f"{task}-{seed}{kind}.json" for task in TASKS for seed in SEEDS}
+    return {key: json.loads(path.read_text()) for key, path in paths.items() if path.is_file()}
+
+
+def runs() -> Found:
+    """The variants that are shown beside other methods, in the form of the paper's runs."""
+    return {
+        (task, method, seed): _as_run(result, result["variants"][variant])
+        for (task, seed), result in stored().items()
+        for method, variant in SHOWN.items()
+        if variant in result["variants"]
+    }
+
+
+def _as_run(result: dict[str, Any], variant: dict[str, Any]) -> dict[str, Any]:
+    splits = {
+        split: {**variant[split], "curves": {"max_probability": variant[split]["curve"]}}
+        for split in ("pool", "validation")
+    }
+    exits = variant["validation"]["exits"]
+    about = {name: result[name] for name in ("date", "commit", "machine", "versions")}
+    return {**about, "settings": {**result["settings"], "exits": exits}, "layers_run": exits, **splits}
+
+
+def beside_others(found: Found) -> list[str]:
+    """The tables on validation rows, if a task has every method."""
+    return [on_validation(found), in_pairs(found)] if complete(found, METHODS) else []
+
+
+def on_validation(found: Found) -> str:
+    """Every task and method that was reported with the same seeds."""
+    pairs = complete(found, METHODS)
+    lines = [
+        "| task | method | exit 1 | exit 2 | exit 4 | exit 6 | area | share of the layers at 99 % of plain |",
+        "|---" * 8 + "|",
+    ]
+    for task in (*sorted({task for task, _ in pairs}, key=TASKS.index), None):
+        for method in METHODS:
+            these = [found[t, method, s] for t, s in pairs if task in (t, None)]
+            plain = [found[t, "multi-model", s]["validation"]["score"][-1] for t, s in pairs if task in (t, None)]
+            exits = these[0]["settings"]["exits"]
+            scores = 100 * np.mean([run["validation"]["score"] for run in these], axis=0)
+            cells = [f"{scores[exits.index(exit_)]:.1f}" for exit_ in (1, 2, 4, 6)]
+            area = 100 * np.mean([by_layers(run) for run in these])
+            shares = [cheapest(run, 0.99 * score) for run, score in zip(these, plain, strict=True)]
+            name = "**mean**" if task is None else task
+            lines.append(f"| {name} | {NAMES[method]} | {' | '.join(cells)} | {area:.2f} | {_shares(shares)} |")
+    seeds = ", ".join(map(str, sorted({seed for _, seed in pairs})))
+    intro = (
+        f"**Exits with private layers beside the other methods**, validation rows, mean over these seeds: {seeds}; in "
+        "percent. Decoupled exits are trained in one run of two epochs beside the plain fine-tuning, whose last exit "
+        "is theirs (its learning rate is Multi-Model's); private layers learn at three times that rate in every task, "
+        "half from the labels and half from the last exit, or from the labels alone. "
+        "The share of the layers is that of the cheapest threshold on validation; a run that has none counts as all "
+        "the layers."
+    )
+    latest = max(stored().values(), key=lambda result: result["date"])
+    return "\n".join([intro, "", *lines, "", foot(latest)])
+
+
+def _shares(shares: list[float | None]) -> str:
+    missed = sum(share is None for share in shares)
+    mean = np.mean([1.0 if share is None else share for share in shares])
+    return f"{mean:.0%}" + (f" (none in {missed} of {len(shares)})" if missed else "")
+
+
+def in_pairs(found: Found) -> str:
+    """What decoupled exits gain on each other method, run by run."""
+    pairs = complete(found, METHODS)
+    lines = ["| over | area | p | first exit | p | last exit |", "|---" * 6 + "|"]
+    for method in SHOWN:
+        for other in OTHERS:
+            area, first, last = (
+                np.array([100 * (of(found[t, method, s]) - of(found[t, other, s])) for t, s in pairs])
+                for of in (
+                    lambda run: np.mean(by_layers(run)),
+                    lambda run: run["validation"]["score"][0],
+                    lambda run: run["validation"]["score"][-1],
+                )
+            )
+            lines.append(
+                f"| {NAMES[method]} over {NAMES[other]} | {mean_and_error(area)} | {p_value(area)} "
+                f"| {mean_and_error(first)} | {p_value(first)} | {mean_and_error(last)} |"
+            )
+    intro = (
+        f"**In pairs**: mean difference of the {len(pairs)} runs with the same task and seed, in points, ± its "
+        "standard error. p: of an exact two-sided test that flips the signs of these pairs."
+    )
+    return "\n".join([intro, "", *lines])
+
+
+def variants() -> str:
+    """What was expected of every variant, and what was seen on the pool."""
+    results = {task: result for (task, seed), result in stored().items() if seed == CHOSEN_ON_SEED}
+    tasks = [task for task in TASKS if task in results]
+    lines = [
+        f"| exits | expected | {' | '.join(tasks)} | against three times the rate | |",
+        "|---" * (len(tasks) + 4) + "|",
+    ]
+    for name, variant in VARIANTS.items():
+        for shown in (name, f"{name}, every layer"):
+            pools = {
+                task: result["variants"][shown]["pool"]
+                for task, result in results.items()
+                if shown in result["variants"]
+            }
+            if not pools:
+                continue
+            gains = [100 * (pool["area"] - _default(results[task])["area"]) for task, pool in pools.items()]
+            spared = [100 * (_needed(pool) - _needed(_default(results[task]))) for task, pool in pools.items()]
+            cells = " | ".join(_exits_and_area(pools.get(task)) for task in tasks)
+            every = shown != name
+            gain = "" if shown == DEFAULT else f"{np.mean(gains):+.2f}, {np.mean(spared):+.0f} %"
+            lines.append(
+                f"| {variant.says}{', after every layer' if every else ''} "
+                f"| {'exits do not hurt one another: +0.3' if every else variant.expected} | {cells} | {gain} "
+                f"| {VERDICTS.get(shown, '')} |"
+            )
+    intro = (
+        f"**Trials of private exits**, seed {CHOSEN_ON_SEED}, all beside one fine-tuning, on rows of the training "
+        "pool, in percent: exits 1/2/4/6 (or 1 to 6), the area, and the share of the layers at 99 % of the last exit's "
+        "score; the differences are means over the tasks that have both. What was expected was written down before."
+    )
+    return "\n".join([intro, "", *lines])
+
+
+def which_exits() -> str:
+    """Choices among exits after every layer, by the mean over the tasks."""
+    results = {task: result for (task, seed), result in stored().items() if seed == CHOSEN_ON_SEED}
+    among = {task: result[AMONG][DEFAULT]["pool"] for task, result in results.items()}
+    rows = []
+    for exits in next(iter(among.values())):
+        shares, times = (
+            np.mean([1.0 if (value := of_task[exits][what]) is None else value for of_task in among.values()])
+            for what in ("share at 99 %", "time at 99 %")
+        )
+        rows.append((times, exits, f"| {exits} | {shares:.1%} | {times:.1%} |"))
+    rows.sort()
+    shown = [line for place, (_, exits, line) in enumerate(rows) if place < CHEAPEST or exits in COMPARED]
+    lines = ["| exits | layers at 99 % | time at 99 % |", "|---" * 3 + "|", *shown]
+    intro = (
+        f"**Which exits**, chosen among those after every layer, on rows of the pool, seed {CHOSEN_ON_SEED}, mean over "
+        f"{', '.join(among)}: the share of the layers at 99 % of plain's score, and of the full model's time if a "
+        f"probe takes {PROBE:g} of a layer's. The {CHEAPEST} cheapest of {len(rows)}, and some others to compare with."
+    )
+    return "\n".join([intro, "", *lines])
+
+
+def _default(result: dict[str, Any]) -> dict[str, Any]:
+    return result["variants"][DEFAULT]["pool"]
+
+
+def _exits_and_area(pool: dict[str, Any] | None) -> str:
+    if pool is None:
+        return "–"
+    scores = "/".join(f"{100 * score:.1f}" for score in pool["score"])
+    return f"{scores}, {100 * pool['area']:.2f}, {_needed(pool):.0%}"
+
+
+def _needed(pool: dict[str, Any]) -> float:
+    """Share of the layers at 99 % of the last exit's score."""
+    return 1.0 if pool["share at 99 %"] is None else pool["share at 99 %"]
+
+
+def frozen() -> str:
+    """Exits added to the plain models afterwards."""
+    results = stored(FROZEN)
+    if not results:
+        return ""
+    lines = [
+        "| task | traffic | score at exits 1/2/4, and in full | agreement with the full model | area "
+        "| share of the layers at 99 % | minutes |",
+        "|---" * 7 + "|",
+    ]
+    for (task, seed), result in results.items():
+        beside = stored()[task, seed]["variants"][DEFAULT]
+        for name, each in {**result["variants"], "trained with the trunk": beside}.items():
+            shown = each["validation"]
+            seconds = result["seconds"]["training"].get(name)
+            share = shown["share at 99 %"]
+            blind = "no labels" in name
+            shown_as = name.replace(name.split()[0], str(_rows(result, name)), 1) if blind else name
+            trained_on = blind and not result["settings"]["unseen"]
+            minutes = "" if seconds is None else f"{(seconds + _asking(result, name)) / 60:.1f}"
+            lines.append(
+                f"| {task} | {shown_as}{' (rows trained on)' if trained_on else ''} "
+                f"| {'/'.join(f'{100 * score:.1f}' for score in shown['score'])} "
+                f"| {'/'.join(f'{100 * each:.1f}' for each in shown['agreement'][:-1])} | {100 * shown['area']:.2f} "
+                f"| {'–' if share is None else f'{share:.0%}'} | {minutes} |"
+            )
+    seeds = ", ".join(map(str, sorted({seed for _, seed in results})))
+    intro = (
+        f"**Exits for a model that is fine-tuned already**, the first 2000 validation rows, seed {seeds}, in "
+        "percent: the trunk is frozen and asked once, exits learn the labels or, without labels, the full model's "
+        "probabilities on texts that it was not trained on (of CoLA and RTE, where too few are left, on the training "
+        "rows). Minutes on a share of one core, asking included."
+    )
+    return "\n".join([intro, "", *lines, "", foot(max(results.values(), key=lambda result: result["date"]))])
+
+
+def _rows(result: dict[str, Any], name: str) -> int:
+    return min(int(name.split()[0]), result["settings"]["traffic"])
+
+
+def _asking(result: dict[str, Any], name: str) -> float:
+    return result["seconds"]["asking the trunk"] * _rows(result, name) / result["settings"]["traffic"]

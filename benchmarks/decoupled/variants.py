@@ -1,0 +1,104 @@
+"""Ways of training exits with private layers, and beforehand what was expected of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+EXITS = (1, 2, 4)  # besides the last, the model's own
+EVERY = (1, 2, 3, 4, 5)
+DEFAULT = "x3"  # that the others differ from in one thing
+CHOSEN = "softened"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One set of exits.
+
+    Args:
+        name: of its figures.
+        says: in a table.
+        expected: written down before anything was measured.
+        exits: layers, without the last.
+        rate: times the trunk's learning rate.
+        depth: private layers of an exit.
+        query_rows: 1, the first token; 2, also the mean of all.
+        distillation: share of the loss against the last exit's probabilities of the same forward.
+        temperature: of both sides there.
+        earlier: whether an exit's pooler sees the pooled state of the exit before.
+        scratch: whether private layers begin at random.
+        constant: whether the rate stays where the trunk's falls to 0.
+    """
+
+    name: str
+    says: str
+    expected: str
+    exits: tuple[int, ...] = EXITS
+    rate: float = 3.0
+    depth: int = 1
+    query_rows: int = 1
+    distillation: float = 0.0
+    temperature: float = 1.0
+    earlier: bool = False
+    scratch: bool = False
+    constant: bool = False
+
+
+VARIANTS = {
+    variant.name: variant
+    for variant in (
+        Variant("x1", "the trunk's rate", "exits 1 and 2 learn too little: 1 to 3 points below three times", rate=1.0),
+        Variant(
+            DEFAULT, "three times the rate", "as the prototype: exits 1 and 2 as SWEET's, exit 4 near plain", EVERY
+        ),
+        Variant("x5", "five times the rate", "exits 1 and 2 +0.3 on hard tasks, exit 4 no worse", EVERY, rate=5.0),
+        Variant("x10", "ten times the rate", "unstable at 2e-4: exits at chance on some tasks", rate=10.0),
+        Variant(
+            "deep", "two private layers", "exit 4 +0.3, exits 1 and 2 within noise: they lack mixed tokens", depth=2
+        ),
+        Variant(
+            "two-rows",
+            "a second query row, the mean",
+            "exits 1 and 2 +0.5: tokens that are not mixed yet",
+            query_rows=2,
+        ),
+        Variant(
+            "teacher",
+            "half of the loss from the last exit",
+            "within 0.3; better at agreeing than at being right",
+            EVERY,
+            distillation=0.5,
+        ),
+        Variant(
+            "softened",
+            "half of the loss from the last exit, at temperature 2",
+            "as at temperature 1; probabilities less extreme, so that one threshold suits all exits less",
+            distillation=0.5,
+            temperature=2.0,
+        ),
+        Variant(
+            "taught",
+            "all of the loss from the last exit",
+            "agreement +0.3 over half, scores level: the last exit is nearly right on its training rows",
+            distillation=1.0,
+        ),
+        Variant("earlier", "exits see the pooled state before", "within noise, as with logits before", earlier=True),
+        Variant(
+            "scratch", "private layers begin at random", "2 to 5 points lower: two epochs are little", scratch=True
+        ),
+        Variant("constant", "three times, a rate that does not fall", "0.5 lower: no annealing", constant=True),
+    )
+}
+
+# Once they were measured.
+VERDICTS = {
+    "x1": "level at a trunk's rate of 2e-4; a prototype at 1e-4 had exits 1 and 2 at chance on MNLI: 3 is safer",
+    "x3": "kept",
+    "x3, every layer": "no exit hurts another; one that is weak takes rows too early: choose among them at calibration",
+    "x10": "dropped: level on MNLI, worse on SST-2",
+    "deep": "dropped",
+    "two-rows": "exits 1 and 2 gain, for a second row at run time; distillation gains as much for nothing: dropped",
+    "teacher": "level with temperature 2",
+    "softened": "kept as the default",
+    "taught": "level with half; what exits without labels learn from",
+    "earlier": "dropped",
+}
