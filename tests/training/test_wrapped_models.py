@@ -64,7 +64,7 @@ def test_what_are_no_settings(config):
     "settings, says",
     [
         ({"teacher": "bert", "distillation": 0.5}, "teacher"),
-        ({"teacher": tiny_model()}, "teacher without distillation"),
+        ({"teacher": tiny_model(), "distillation": 0.0}, "teacher without distillation"),
         ({"compute_metrics": "accuracy"}, "compute_metrics"),
         ({"allow_half": "no"}, "allow_half"),
         ({"exits": 3}, r"exits=\(3,\)"),
