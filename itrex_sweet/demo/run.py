@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 EXITS = (1, 2, 3, 4, 6)
 GIVEN_UP = 0.02  # of accuracy or agreement at most, against full depth, for leaving early; with 95 % confidence
 EXAMPLES_PER_LEVEL = 2
-_SIZES = {"train": 4000, "calibration": 4200, "test": 1000, "traffic": 6000}
+_SIZES = {"train": 2400, "calibration": 4200, "test": 1000, "traffic": 4500}
 _QUICK_SIZES = {"train": 640, "calibration": 1200, "test": 200, "traffic": 2000}
 _QUANTIZED_ON = 1 / 7  # of the calibration reviews; the others calibrate
 
@@ -53,7 +53,7 @@ def run_demo(output: Path, quick: bool = False) -> None:
 
     _heading(f"1. Train with exits after {', '.join(map(str, EXITS))} of 6 layers: {len(corpus['train'])} reviews")
     _run("train", "--model", weights, "--train-file", files["train"], "--exits", ",".join(map(str, EXITS)),
-         "--learning-rate", "1e-4", "--num-train-epochs", "1" if quick else "3", "--max-length", "64",
+         "--learning-rate", "1e-4", "--num-train-epochs", "1" if quick else "2", "--max-length", "64",
          "--output", model)  # fmt: skip
 
     _heading("2. Quantize to INT8")
@@ -76,7 +76,7 @@ def run_demo(output: Path, quick: bool = False) -> None:
     _heading(f"6. The same for a model without exits, with {len(corpus['traffic'])} reviews without labels")
     print("The model of step 1 without its exits is what plain fine-tuning leaves; take it for one that is deployed.")
     _write_plain(model, plain)
-    if _run("accelerate", plain, "--traffic", files["traffic"], "--output", fast, "--epochs", "1" if quick else "3",
+    if _run("accelerate", plain, "--traffic", files["traffic"], "--output", fast, "--epochs", "1" if quick else "2",
             "--learning-rate", "1e-4", "--max-agreement-drop", str(GIVEN_UP), may_fail=True) is None:  # fmt: skip
         print("So nothing came of it; the reason stands above.")
     print(
