@@ -204,7 +204,7 @@ def _train(
     )
 
     if args.mode == MULTI_MODEL:
-        provenance = _provenance(args, plan, exits, train, SweetConfig())
+        provenance = _provenance(args, plan, exits, train, SweetConfig(mode="joint"))  # its models have no exits
         folder = plan.checkpoints
         models = train_multi_model(
             model,
@@ -241,6 +241,7 @@ def _provenance(
         "gradient_scale": config.to_dict()["gradient_scale"],
         "learn_to_exit": args.learn_to_exit,
         "distillation": config.distillation,
+        "exit_lr_multiplier": config.exit_lr_multiplier,
         "class_weights": args.class_weights,
         "teacher": Path(args.teacher).name if args.teacher else None,
         "adapters": f"LoRA, rank {args.lora}" if args.lora else "none",

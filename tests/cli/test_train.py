@@ -31,6 +31,8 @@ def test_every_mode_gives_an_artifact_that_answers(run, pretrained, corpus, tmp_
     assert artifact.exits == (1, 2, 4)
     assert artifact.architecture == ("cascade" if mode == "multi-model" else "early_exit")
     assert artifact.provenance["mode"] == mode and artifact.provenance["learning_rate"] == 2e-3
+    of_exits = tuple(artifact.provenance[name] for name in ("distillation", "exit_lr_multiplier"))
+    assert of_exits == ((0.5, 3.0) if mode == "decoupled" else (0.0, 1.0))
     assert str(pretrained.parent) not in json.dumps(dict(artifact.provenance))
     model = SweetModelForSequenceClassification.from_pretrained(output)
     assert {row["label"] for row in model.predict(["the room was good"])} <= {"negative", "positive"}
