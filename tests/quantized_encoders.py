@@ -40,7 +40,7 @@ def quantized(encoder: Encoder, recipe: str, rows: int = 16, length: int = 12) -
 
 @torch.inference_mode()
 def inputs_of_projections(encoder: Encoder, rows: int, length: int) -> dict[tuple[int, str], torch.Tensor]:
-    """What enters the linear layers, (tokens, in), by the layer's identity and module, all layers run in full."""
+    """Inputs of the linear layers, (tokens, in), by the layer's identity and module, all layers run in full."""
     model = Embed(encoder, encoder.trunk)
     seen = {}
 

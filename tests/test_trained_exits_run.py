@@ -1,4 +1,4 @@
-"""What exits say while they are trained is what the artifact's runtime says of the same rows."""
+"""Exits give the same logits in training and in the artifact's runtime."""
 
 import numpy as np
 import pytest

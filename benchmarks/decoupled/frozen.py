@@ -128,7 +128,7 @@ def traffic_of(task: str, trained: list) -> tuple[list, bool]:
 
 @dataclass(frozen=True)
 class Answered:
-    """What the trunk says of rows.
+    """The trunk's outputs for rows.
 
     Args:
         states: per row, exit → (tokens, hidden) in bfloat16.

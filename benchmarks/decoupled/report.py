@@ -94,7 +94,7 @@ def _shares(shares: list[float | None]) -> str:
 
 
 def in_pairs(found: Found) -> str:
-    """What decoupled exits gain on each other method, run by run."""
+    """Gains of decoupled exits over each other method, run by run."""
     pairs = complete(found, METHODS)
     lines = ["| over | area | p | first exit | p | last exit |", "|---" * 6 + "|"]
     for method in SHOWN:
@@ -119,7 +119,7 @@ def in_pairs(found: Found) -> str:
 
 
 def variants() -> str:
-    """What was expected of every variant, and what was seen on the pool."""
+    """The prediction for every variant, and its figures on the pool."""
     results = {task: result for (task, seed), result in stored().items() if seed == CHOSEN_ON_SEED}
     tasks = [task for task in TASKS if task in results]
     lines = [

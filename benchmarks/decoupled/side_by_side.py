@@ -110,7 +110,7 @@ class ExitTrainer:
 
 
 class States:
-    """What enters each layer in the last forward of a model, and what else exits need of it."""
+    """The inputs of each layer in the last forward of a model, and the other inputs of exits."""
 
     def __init__(self, model: nn.Module):
         family = family_of(model.config)

@@ -1130,7 +1130,7 @@ TEMPLATES: dict[str, Entries] = {
         "Granted, {hearsay_opp}; for me, though, {clause_same1}.",
     ),
     "mixed": (
-        # What the reviewer did.
+        # The reviewer's actions.
         "The {x1} {be1} {adj_same1} and the {x2} {be2} {adj_opp2}. {verdict_same}.",
         "{clause_opp1}, {clause_same2}, and {verdict_same}.",
         "{clause_opp1}, {clause_opp2}, {clause_same3}: {verdict_same}.",

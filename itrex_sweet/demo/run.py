@@ -176,7 +176,7 @@ def _measure(directories: Mapping[str, Path], reviews: Sequence[Review], output:
 
 
 def _print_outcome(evaluation: Evaluation) -> None:
-    """What the stored policy gains and loses, from the numbers of the table."""
+    """Prints the gain and the loss of the stored policy, from the numbers of the table."""
     report = evaluation.report
     full = report.exits[-1]
     print(

@@ -1,4 +1,4 @@
-"""What the exits of a model lose in one forward."""
+"""The losses of a model's exits in one forward."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class ExitLosses(ExitParameters):
         self._base.config.sweet = self.config.to_dict()
 
     def _losses(self, own_loss: torch.Tensor | None) -> dict[int, torch.Tensor]:
-        """What each exit adds to the model's loss, with its graph.
+        """Each exit's part of the model's loss, with its graph.
 
         Args:
             own_loss: that the model worked out itself; `None` without labels.
@@ -73,7 +73,7 @@ class ExitLosses(ExitParameters):
         return losses
 
     def _loss(self, exit_: int) -> torch.Tensor:
-        """What an exit adds to the model's loss, with its graph."""
+        """An exit's part of the model's loss, with its graph."""
         logits, certainty = self._logits[exit_], self._certainties.get(exit_)
         labels = self._taught.argmax(dim=-1) if self.labels is None else self.labels
         mean = self.label_loss(logits, labels, exit_)
@@ -87,7 +87,7 @@ class ExitLosses(ExitParameters):
         self.loss_reached = self.loss_reached or (gradient is not None and bool(gradient != 0))
 
     def _may_spend(self) -> bool:
-        """Whether an exit's graph can be let go as soon as its loss is known, where no other exit needs it: nobody
+        """True if an exit's graph can be let go as soon as its loss is known, where no other exit needs it: nobody
         watches, no exit learns from a later one, and no layer is run again for its gradient.
         """
         return (
@@ -100,6 +100,6 @@ class ExitLosses(ExitParameters):
         )
 
     def _stands_alone(self, exit_: int) -> bool:
-        """Whether no gradient passes the cuts before and after the exit's segment."""
+        """True if no gradient passes the cuts before and after the exit's segment."""
         place = self.exits.index(exit_)
         return not any(self.config.scales[max(place - 1, 0) : place + 1])

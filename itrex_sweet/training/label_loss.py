@@ -39,7 +39,7 @@ class LabelLoss:
 
     @property
     def is_cross_entropy(self) -> bool:
-        """Whether it is the plain cross-entropy, as Hugging Face models work it out themselves."""
+        """True if it is the plain cross-entropy, as Hugging Face models work it out themselves."""
         return self.function is None and not isinstance(self.config.class_weights, tuple)
 
     def __call__(self, logits: torch.Tensor, labels: torch.Tensor, exit_: int) -> torch.Tensor:

@@ -63,7 +63,7 @@ def embeddings_of(model: nn.Module) -> int:
 
 
 def mask_of_first_token(inputs: Mapping[str, Any]) -> torch.Tensor | None:
-    """Which tokens the first token of each row attends to: (rows, length), 0 for those it does not; `None` for all.
+    """Mask of the tokens that each row's first token attends to: (rows, length), 0 for the others; `None` for all.
 
     Args:
         inputs: arguments of the model's forward by name.

@@ -114,7 +114,7 @@ def test_lora_trains_as_without_exits(tmp_path):
     plain = trained(tmp_path / "plain", model=adapted())
     ours = trained(tmp_path / "ours", SweetCallback(exits=EXITS), model=adapted())
     assert unequal(own_weights(ours.model), own_weights(plain.model)) == []
-    # What was trained comes back from the adapter's folder.
+    # The trained weights come back from the adapter's folder.
     ours.save_model(tmp_path / "saved")
     again = peft.PeftModel.from_pretrained(tiny_model("bert", dropout=0.1), tmp_path / "saved")
     attach(again, heads_from=tmp_path / "saved", config=SweetConfig(EXITS))
