@@ -4,9 +4,11 @@ import os
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from itrex_sweet.runtime import fork_gate
+from itrex_sweet.runtime.backends.torch import PackedHidden
 from itrex_sweet.runtime.fork_gate import no_fork_meanwhile
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
@@ -108,5 +110,16 @@ def test_a_fork_does_not_wait_for_ever_for_a_thread_that_ends(monkeypatch, ended
 
 def test_threads_that_have_left_are_forgotten(monkeypatch, ended_thread):
     monkeypatch.setattr(fork_gate, "_MOST_CALLERS", 1)
+    monkeypatch.setattr(fork_gate, "_exists", lambda thread: thread != ended_thread)  # it may take a moment to leave
+    fork_gate._gate._callers = {ended_thread: threading.Thread()}
     with no_fork_meanwhile():
         assert list(fork_gate._gate._callers) == [threading.get_native_id()]
+
+
+def test_hidden_states_are_selected_while_no_other_thread_forks():
+    class States:
+        def __getitem__(self, places):
+            return fork_gate._gate._running
+
+    hidden = PackedHidden(States(), np.array([0, 2, 3]), np.arange(3))
+    assert hidden.select(np.array([1])).states == 1 and fork_gate._gate._running == 0
