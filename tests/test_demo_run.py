@@ -26,7 +26,7 @@ def tiny_weights(tmp_path):
 @pytest.mark.slow
 def test_the_demo_leaves_what_it_says(tmp_path, tiny_weights, monkeypatch, capfd):
     monkeypatch.setattr(run, "pretrained_directory", lambda: tiny_weights)
-    monkeypatch.setattr(run, "_QUICK_SIZES", {"train": 40, "calibration": 300, "test": 40, "traffic": 300})
+    monkeypatch.setattr(run, "_QUICK_SIZES", {"train": 640, "calibration": 2100, "test": 200, "traffic": 300})
     output = tmp_path / "out"
     run.run_demo(output, quick=True)
     printed = capfd.readouterr().out
