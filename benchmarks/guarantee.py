@@ -24,7 +24,7 @@ from itrex_sweet.calibration.search import policies_from_careful_to_bold
 from itrex_sweet.calibration.temperature import fit_temperature
 from itrex_sweet.config import Policy
 from itrex_sweet.evaluation.metrics import METRICS
-from itrex_sweet.evaluation.outcomes import predictions_from_logits, outputs_at_every_exit
+from itrex_sweet.evaluation.outcomes import outputs_at_every_exit, predictions_from_logits
 
 EPSILONS, DELTAS = (0.005, 0.01, 0.02), (0.05, 0.1)
 METRIC = "matthews"  # beside accuracy, for the approximate test
