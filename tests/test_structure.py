@@ -48,6 +48,7 @@ MAY_IMPORT = {
 WITHOUT_TORCH = {
     *("arguments", "config", "errors", "extras", "families", "version", "criteria", "cli", "artifact", "supervision"),
     *(f"artifact.validation.{name}" for name in ("config", "settings", "tensors")),
+    *(f"runtime.native.{name}" for name in ("cores", "handle", "interface", "library", "packing")),
 }
 
 
