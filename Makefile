@@ -129,7 +129,7 @@ $(IPEX_VENV)/.ready: setup.py pyproject.toml requirements/ipex.txt $(KERNELS)
 	$(call set_up,$(IPEX_VENV),ipex$(comma)test,$(IPEX_PINS))
 
 $(BENCH_VENV)/.ready: setup.py pyproject.toml requirements/default.txt $(KERNELS)
-	$(call set_up,$(BENCH_VENV),demo$(comma)bench$(comma)peft,$(PINS))
+	$(call set_up,$(BENCH_VENV),bench$(comma)demo,$(PINS))
 
 clean:
 	rm -rf build dist itrex_sweet.egg-info demo_output nc_workspace .pytest_cache .hypothesis .ruff_cache
