@@ -125,7 +125,7 @@ def head_logits(
     return F.linear(ACTIVATION[kind](F.linear(hidden[:, 0], *dense)), *out)
 
 
-def own_head(model: nn.Module, kind: str) -> tuple[tuple, tuple]:
+def classification_head(model: nn.Module, kind: str) -> tuple[tuple, tuple]:
     """((weight, bias) of the pooler, (weight, bias) of the classifier) of the model's own head."""
     dense, out = model.get_submodule(DENSE[kind]), model.get_submodule(OUT[kind])
     return (dense.weight, dense.bias), (out.weight, out.bias)

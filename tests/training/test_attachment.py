@@ -285,7 +285,7 @@ def test_gradient_checkpointing_changes_no_gradient(family, reentrant, settings)
     model(**batch).loss.backward()
     found = gradients_of(model)
     assert found.keys() == expected.keys() and len(calls) == 1
-    assert attachment._hidden == {}, "the recomputation was captured, and its tensors kept"
+    assert attachment._hidden_states == {}, "the recomputation was captured, and its tensors kept"
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, msg=lambda m, n=name: f"{n}: {m}")
 

@@ -54,7 +54,7 @@ def test_joint_exits_conflict_as_much_as_their_gradients(family):
     for pair, cosines in expected.items():
         assert found[pair] == pytest.approx(cosines, abs=1e-4)
         assert all(abs(value) > 1e-3 for value in cosines)
-    assert all(parameter.grad is None for parameter in model.parameters()) and attachment.watcher is None
+    assert all(parameter.grad is None for parameter in model.parameters()) and attachment.loss_observer is None
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_trainer_is_watched_and_trains_the_same(tmp_path):
     assert {pair: len(cosines) for pair, cosines in results[1].mean().items()} == PAIRS
     assert all(-1.0 <= value <= 1.0 for cosines in results[1].mean().values() for value in cosines)
     assert set(results[1].to_dict()["cosines"]) == {"1-3", "1-4", "3-4"}
-    assert attachment_of(trainer.model).watcher is None
+    assert attachment_of(trainer.model).loss_observer is None
 
 
 def test_means_are_over_measurements(tmp_path, monkeypatch):

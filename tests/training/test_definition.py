@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.training import attach
 from tests.tiny_models import FAMILY_CONFIGS, tiny_batch, tiny_model
-from tests.training.references import DENSE, OUT, TABLE, TABLE_NORM, LayerByLayer, head_logits, own_head
+from tests.training.references import DENSE, OUT, TABLE, TABLE_NORM, LayerByLayer, classification_head, head_logits
 
 EXITS = (1, 3, 4)
 RELATIVE = [family for family in FAMILY_CONFIGS if family.startswith("deberta")]
@@ -62,7 +62,7 @@ def reference(model, plain, batch, cut, shares_pooler=False, share_of_table=lamb
         for index in range(start, exit_):
             hidden = run.run(index, hidden, None if table is None else share_of_table(segment, table), embedded)
         start = exit_
-        dense, out = own_head(run.model, kind)
+        dense, out = classification_head(run.model, kind)
         if exit_ != EXITS[-1]:
             own = f"sweet_exits.{exit_}"
             out = heads[f"{own}.classifier.weight"], heads[f"{own}.classifier.bias"]
@@ -95,7 +95,7 @@ def test_each_segment_gets_the_gradients_of_being_trained_alone(family):
         for index in range(start, exit_):
             hidden = run.run(index, hidden, table, embedded)
         start = exit_
-        dense, out = own_head(run.model, run.kind)
+        dense, out = classification_head(run.model, run.kind)
         head: dict[str, torch.Tensor] = {}
         if exit_ != EXITS[-1]:
             head = {
@@ -119,7 +119,7 @@ def test_each_segment_gets_the_gradients_of_being_trained_alone(family):
 def test_an_exits_loss_reaches_its_own_segment_and_head_and_nothing_else(family):
     model, attachment, batch, _ = with_exits(family)
     losses = {}
-    attachment.watcher = losses.update  # with their graph
+    attachment.loss_observer = losses.update  # with their graph
     model(**batch)
     named = dict(model.named_parameters())
     segments = attachment.parameters_by_segment()
@@ -231,7 +231,9 @@ def test_heads_start_as_the_models_own(family):
     model(**batch)
     hidden = plain(**batch, output_hidden_states=True).hidden_states
     for exit_ in EXITS:  # hidden_states[k] is the output of layer k, DeBERTa-v2's convolution included
-        expected = head_logits(plain.config.model_type, hidden[exit_], *own_head(plain, plain.config.model_type))
+        expected = head_logits(
+            plain.config.model_type, hidden[exit_], *classification_head(plain, plain.config.model_type)
+        )
         torch.testing.assert_close(attachment.exit_logits[exit_], expected.detach())
 
 

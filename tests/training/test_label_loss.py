@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, Trainer
 from itrex_sweet.config import SweetConfig, balanced_weights
 from itrex_sweet.errors import ConfigError, TrainingSetupError
 from itrex_sweet.training import SweetCallback, attach, attachment_of, save_artifact
-from itrex_sweet.training.label_loss import LabelLoss, takes_exit, trainer_loss
+from itrex_sweet.training.label_loss import LabelLoss, accepts_exit, trainer_loss
 from tests.tiny_models import tiny_batch, tiny_model
 from tests.training.trainers import EXITS, Rows, make_trainer
 
@@ -41,7 +41,7 @@ def trained_by_hand(loss_of, mode: str, batch, **more) -> tuple[float, dict[str,
     """Loss and gradients of the exits' losses, worked out of the logits that each exit gives."""
     model = tiny_model()
     attachment = attach(model, SweetConfig(exits=EXITS, mode=mode, **more))
-    attachment.watcher = lambda losses: None  # keeps the graphs
+    attachment.loss_observer = lambda losses: None  # keeps the graphs
     logits = {}
     for exit_, head in attachment._heads().items():
         head.register_forward_hook(lambda module, args, output, exit_=exit_: logits.__setitem__(exit_, output))
@@ -316,5 +316,5 @@ def test_the_same_loss_for_a_plain_trainer(tmp_path):
 
 
 def test_which_functions_know_the_exit():
-    assert takes_exit(focal) and takes_exit(lambda *given: 0) and not takes_exit(F.cross_entropy)
-    assert not takes_exit(torch.nn.CrossEntropyLoss())
+    assert accepts_exit(focal) and accepts_exit(lambda *given: 0) and not accepts_exit(F.cross_entropy)
+    assert not accepts_exit(torch.nn.CrossEntropyLoss())

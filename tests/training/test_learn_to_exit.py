@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import TrainingSetupError
 from itrex_sweet.training import SweetCallback, attach, attachment_of, plain_state_dict
-from itrex_sweet.training.losses import certainty_loss
+from itrex_sweet.training.losses import correctness_loss
 from tests.tiny_models import tiny_batch, tiny_model
 from tests.training.trainers import EXITS, make_trainer
 
@@ -22,14 +22,14 @@ def test_certainty_loss_is_the_mean_squared_error_over_labelled_rows():
     certainty = torch.tensor([0.0, 2.0, -1.0], requires_grad=True)
     logits = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], requires_grad=True)
     labels = torch.tensor([0, 1, -100])  # right, wrong, not counted
-    loss = certainty_loss(certainty, logits, labels)
+    loss = correctness_loss(certainty, logits, labels)
     loss.backward()
     wrong = torch.sigmoid(torch.tensor(2.0))
     torch.testing.assert_close(loss.detach(), (0.5**2 + wrong**2) / 2)
     expected = torch.stack([torch.tensor(-0.5 * 0.25), wrong * wrong * (1 - wrong), torch.tensor(0.0)])
     torch.testing.assert_close(certainty.grad, expected)
     assert logits.grad is None
-    torch.testing.assert_close(certainty_loss(certainty, logits, labels, 8).detach(), loss.detach() / 4)
+    torch.testing.assert_close(correctness_loss(certainty, logits, labels, 8).detach(), loss.detach() / 4)
 
 
 @MODES
@@ -52,7 +52,7 @@ def test_nothing_else_gets_another_gradient(family, mode):
             expected = others[name].grad
             assert (expected is None) == (parameter.grad is None), name
             assert expected is None or torch.equal(parameter.grad, expected), name
-    assert set(attachment.exit_certainties) == {1, 3}
+    assert set(attachment.exit_correctness_logits) == {1, 3}
     assert all(logits.shape == (7, plain.config.num_labels) for logits in attachment.exit_logits.values())
 
 
@@ -87,7 +87,7 @@ def test_an_exit_learns_which_rows_it_gets_right():
         optimizer.step()
     for exit_ in (1, 3):
         right = attachment.exit_logits[exit_].argmax(-1) == batch["labels"]
-        said = torch.sigmoid(attachment.exit_certainties[exit_])
+        said = torch.sigmoid(attachment.exit_correctness_logits[exit_])
         assert 0 < right.sum() < len(right)
         assert said[right].mean() > said[~right].mean() + 0.1
 

@@ -53,7 +53,7 @@ def test_hooks_run_once_and_segments_are_apart(family):
     names = [name for named in segments.values() for name, _ in named]
     assert sorted(names) == sorted(weights_of(model))
     losses = {}
-    attachment.watcher = losses.update  # with their graph
+    attachment.loss_observer = losses.update  # with their graph
     model(**batch)
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     gradients = torch.autograd.grad(losses[3], list(trainable.values()), allow_unused=True)
@@ -139,7 +139,8 @@ def test_trained_biases_come_back_too(bias, mode, from_checkpoint, tmp_path):
     again.eval()(**batch)
     ours, theirs = attachment_of(again), attachment_of(trainer.model)
     assert all(torch.equal(ours.exit_logits[exit_], theirs.exit_logits[exit_]) for exit_ in EXITS)
-    assert all(torch.equal(ours.exit_certainties[exit_], theirs.exit_certainties[exit_]) for exit_ in (1, 3))
+    correctness, expected = ours.exit_correctness_logits, theirs.exit_correctness_logits
+    assert all(torch.equal(correctness[exit_], expected[exit_]) for exit_ in (1, 3))
     plain, other = plain_state_dict(again), plain_state_dict(trainer.model)
     assert plain.keys() == other.keys() and all(torch.equal(plain[name], other[name]) for name in other)
     again.train()(**batch).loss.backward()

@@ -10,7 +10,7 @@ from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import ConfigError, TrainingSetupError, UnsupportedModelError
 from itrex_sweet.training import SweetCallback, attach, train_multi_model, truncate
 from tests.tiny_models import FAMILY_CONFIGS, tiny_batch, tiny_model
-from tests.training.references import head_logits, own_head
+from tests.training.references import classification_head, head_logits
 from tests.training.trainers import EXITS, Rows, make_trainer
 
 
@@ -23,7 +23,7 @@ def test_a_truncated_model_is_the_first_layers_and_the_head(family, tmp_path):
     for num_layers in (1, 3, 4):
         short = truncate(model, num_layers)
         assert short.config.num_hidden_layers == num_layers and model.config.num_hidden_layers == 4
-        expected = head_logits(kind, hidden[num_layers], *own_head(model, kind))
+        expected = head_logits(kind, hidden[num_layers], *classification_head(model, kind))
         torch.testing.assert_close(short(**batch).logits, expected)
         own = {parameter.data_ptr() for parameter in short.parameters()}
         assert own.isdisjoint(parameter.data_ptr() for parameter in model.parameters())

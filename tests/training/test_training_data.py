@@ -5,7 +5,7 @@ from datasets import Dataset
 
 from itrex_sweet import save_artifact
 from itrex_sweet.artifact.fingerprints import Fingerprints
-from itrex_sweet.training.trained_rows import fingerprints_of
+from itrex_sweet.training.training_data import dataset_fingerprints
 from tests.tiny_models import tiny_model
 from tests.training.trainers import Rows, make_trainer
 
@@ -26,14 +26,14 @@ class Loader:
 @pytest.mark.parametrize("form", [None, "torch", "numpy"])
 def test_padding_and_format_make_no_difference(form):
     expected = Fingerprints.of(ROWS)
-    assert fingerprints_of(Loader(padded(form))).hashes.tolist() == expected.hashes.tolist()
+    assert dataset_fingerprints(Loader(padded(form))).hashes.tolist() == expected.hashes.tolist()
     without_mask = Dataset.from_dict({"input_ids": ROWS})
-    assert fingerprints_of(Loader(without_mask)).hashes.tolist() == expected.hashes.tolist()
+    assert dataset_fingerprints(Loader(without_mask)).hashes.tolist() == expected.hashes.tolist()
 
 
 def test_data_that_cannot_be_read_ahead_is_not_recorded():
     for dataset in (Rows(), padded().to_iterable_dataset(), Dataset.from_dict({"text": ["a"]}), None):
-        assert fingerprints_of(Loader(dataset)) is None
+        assert dataset_fingerprints(Loader(dataset)) is None
 
 
 def test_the_artifact_holds_them(tmp_path):

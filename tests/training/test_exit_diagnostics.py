@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from itrex_sweet.training import SweetCallback
-from itrex_sweet.training.standing import Standing
+from itrex_sweet.training.exit_diagnostics import ExitDiagnostics
 from tests.tiny_models import tiny_model
 from tests.training.trainers import EXITS, Rows, make_trainer
 
@@ -21,7 +21,7 @@ def _quiet_prints(capsys):
 
 
 def said(labels, accuracies, leaving=0.5) -> str:
-    return "\n".join(Standing.of(labels, accuracies, leaving, "a threshold of 0.9").complaints())
+    return "\n".join(ExitDiagnostics.of(labels, accuracies, leaving, "a threshold of 0.9").warnings())
 
 
 EVEN, SKEWED = [0, 1] * 200, [0] * 320 + [1] * 80
@@ -57,7 +57,7 @@ def test_exits_are_named_together():
 
 
 def test_nobody_leaves_early():
-    assert "nobody leaves early" in said(EVEN, {1: 0.8, 4: 0.9}, 0.0)
+    assert "no row leaves early" in said(EVEN, {1: 0.8, 4: 0.9}, 0.0)
     assert "a threshold of 0.9" in said(EVEN, {1: 0.8, 4: 0.9}, 0.0)
     assert said(EVEN, {4: 0.9}, None) == ""
 
@@ -73,7 +73,7 @@ def test_one_label_or_no_rows():
     st.floats(0, 1) | st.none(),
 )
 def test_any_evaluation_can_be_told(labels, accuracies, leaving):
-    sentences = Standing.of(labels, dict(enumerate(accuracies, start=1)), leaving, "t").complaints()
+    sentences = ExitDiagnostics.of(labels, dict(enumerate(accuracies, start=1)), leaving, "t").warnings()
     assert all(sentence.endswith(".") for sentence in sentences)
 
 
@@ -88,10 +88,10 @@ def test_the_callback_says_so_of_its_last_evaluation(tmp_path, caplog):
     caplog.set_level(logging.WARNING, "itrex_sweet")
     trainer = make_trainer(tiny_model(), tmp_path, eval_strategy="epoch", learning_rate=0.0)
     trainer.train()
-    assert "eval: " in caplog.text and "chance" in caplog.text and "nobody leaves early" in caplog.text
+    assert "eval: " in caplog.text and "chance" in caplog.text and "no row leaves early" in caplog.text
     caplog.clear()
     quiet = make_trainer(tiny_model(), tmp_path, callback := SweetCallback(exits=EXITS), eval_strategy="epoch")
-    callback.summarizes = False
+    callback.logs_diagnostics = False
     quiet.train()
     assert caplog.text == ""
 

@@ -11,7 +11,7 @@ import torch
 
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.training import attach
-from itrex_sweet.training.gradients import spend
+from itrex_sweet.training.gradients import early_backward
 from itrex_sweet.training.teacher import Teacher
 from tests.tiny_models import FAMILY_CONFIGS, tiny_batch, tiny_model
 
@@ -73,7 +73,7 @@ def test_gradients_are_the_same_to_the_bit(family, bf16, settings):
     batches = [tiny_batch(seed=seed) for seed in (0, 1)]
     spent = gradients_of(model, batches, bf16=bf16)
     whole, attachment = attached(family, **settings)
-    attachment.watcher = lambda losses: None  # who watches may ask for any gradient: the graph stays
+    attachment.loss_observer = lambda losses: None  # who watches may ask for any gradient: the graph stays
     expected = gradients_of(whole, batches, bf16=bf16)
     assert spent.keys() == expected.keys() and len(spent) > 40
     for name, gradient in expected.items():
@@ -84,7 +84,7 @@ def test_most_of_the_graph_is_gone_after_the_forward():
     model, attachment = attached()
     batch = tiny_batch(rows=8, length=16)
     spent = kept_after_forward(model, batch)
-    attachment.watcher = lambda losses: None
+    attachment.loss_observer = lambda losses: None
     whole = kept_after_forward(model, batch)
     assert spent < 0.4 * whole, "only the last layer of four, and the heads of none, is still needed"
 
@@ -96,7 +96,7 @@ def test_only_segments_between_whole_cuts_are_let_go(scales, least, most):
     model, attachment = attached(gradient_scale=scales)
     batch = tiny_batch(rows=8, length=16)
     spent = kept_after_forward(model, batch)
-    attachment.watcher = lambda losses: None
+    attachment.loss_observer = lambda losses: None
     assert least <= spent / kept_after_forward(model, batch) <= most
 
 
@@ -105,7 +105,7 @@ def test_the_graph_stays_where_a_later_exit_needs_it(settings):
     model, attachment = attached(**settings)
     batch = tiny_batch()
     kept = kept_after_forward(model, batch)
-    attachment.watcher = lambda losses: None
+    attachment.loss_observer = lambda losses: None
     assert kept == kept_after_forward(model, batch)
 
 
@@ -114,7 +114,7 @@ def test_the_graph_stays_in_evaluation_and_none_is_needed_without_gradients():
     batch = tiny_batch()
     model.eval()
     kept = kept_after_forward(model, batch)
-    attachment.watcher = lambda losses: None
+    attachment.loss_observer = lambda losses: None
     assert kept == kept_after_forward(model, batch)
     model, attachment = attached()
     with torch.no_grad():
@@ -141,7 +141,7 @@ def test_a_second_backward_raises():
 def test_frozen_and_unreached_parameters():
     used, unused, frozen = (torch.nn.Parameter(torch.tensor([1.0, 2.0])) for _ in range(3))
     frozen.requires_grad_(False)
-    loss = spend((used * frozen).sum(), [used, unused, frozen])
+    loss = early_backward((used * frozen).sum(), [used, unused, frozen])
     loss.backward()
     assert loss.item() == 5.0 and used.grad.tolist() == [1.0, 2.0]
     assert unused.grad is None and frozen.grad is None

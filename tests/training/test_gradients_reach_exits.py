@@ -10,7 +10,7 @@ from transformers import Trainer
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import TrainingSetupError
 from itrex_sweet.training import GradientConflictCallback, SweetCallback, attach, attachment_of
-from itrex_sweet.training.refusals import refuse_untrained_exits
+from itrex_sweet.training.validation import check_gradients_reached_exits
 from tests.tiny_models import tiny_batch, tiny_model
 from tests.training import trainers
 from tests.training.trainers import EXITS, make_trainer
@@ -138,11 +138,11 @@ def test_distributed_data_parallel(find_unused, one_process):
     batch = tiny_batch()
     F.cross_entropy(parallel(**batch).logits, batch["labels"]).backward()
     with pytest.raises(TrainingSetupError, match="trained no exit but the last"):
-        refuse_untrained_exits(attachment)
+        check_gradients_reached_exits(attachment)
     model.zero_grad()
     if find_unused:  # without it, a step that left parameters out cannot be followed by another
         parallel(**batch).loss.backward()
-        refuse_untrained_exits(attachment)
+        check_gradients_reached_exits(attachment)
 
 
 def test_labels_that_a_subclass_takes_away(monkeypatch, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from itrex_sweet.training import SweetCallback
-from itrex_sweet.training.exit_rate import ExitRate
+from itrex_sweet.training.exit_optimization import ExitLearningRate
 from tests.tiny_models import tiny_model
 from tests.training.trainers import EXITS, make_trainer
 
@@ -27,7 +27,7 @@ def test_steps_are_those_of_a_rate_so_many_times_as_high(name, multiplier):
         OPTIMIZERS[name]([*ours.parameters(), unused], 1e-2),
         OPTIMIZERS[name](theirs.parameters(), multiplier * 1e-2),
     ]
-    rate = ExitRate(multiplier)
+    rate = ExitLearningRate(multiplier)
     for _ in range(5):
         batch = torch.randn(6, 5)
         for model, optimizer in zip((ours, theirs), optimizers, strict=True):
