@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
 import json
 import logging
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ from itrex_sweet.evaluation.plain_model import run_batches, sorted_batches
 from itrex_sweet.evaluation.plot import plot_curves
 from itrex_sweet.evaluation.reference import open_reference
 from itrex_sweet.evaluation.timing import milliseconds_per_row
+from itrex_sweet.extras import install_command, is_installed
 from itrex_sweet.modeling import SweetModelForSequenceClassification
 from itrex_sweet.runtime.torch_threads import computing_with
 
@@ -155,10 +155,8 @@ def _checkpoint_milliseconds(checkpoint: Checkpoint, rows: Rows, threads: int | 
 
 
 def _write(output: Path, evaluation: Evaluation, measured: Measurements) -> None:
-    if importlib.util.find_spec("matplotlib") is None:
-        logger.warning(
-            "matplotlib is not installed, so %s is not written: pip install 'itrex-sweet[plot]'.", PICTURE_FILE
-        )
+    if not is_installed("matplotlib"):
+        logger.warning("%s needs matplotlib, which is not installed: %s.", PICTURE_FILE, install_command("plot"))
     else:
         plot_curves(
             {evaluation.name: evaluation.curve},

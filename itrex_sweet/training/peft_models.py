@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from itrex_sweet.errors import SweetError, TrainingSetupError, UnsupportedModelError
+from itrex_sweet.errors import TrainingSetupError, UnsupportedModelError
+from itrex_sweet.extras import require
 from itrex_sweet.families import family_of
 
 if TYPE_CHECKING:
@@ -36,12 +37,10 @@ def add_lora(model: PreTrainedModel, rank: int) -> Any:
     Call it before the exits are attached.
 
     Raises:
-        SweetError: peft is not installed.
+        MissingExtraError: peft is not installed.
     """
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise SweetError("LoRA needs peft, which is not installed: pip install 'itrex-sweet[peft]'.") from error
+    require("peft", "LoRA")
+    from peft import LoraConfig, get_peft_model
 
     return get_peft_model(model, LoraConfig(task_type="SEQ_CLS", r=rank, lora_alpha=2 * rank, lora_dropout=0.05))
 
