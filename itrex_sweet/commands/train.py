@@ -291,7 +291,7 @@ def _conclude(args: argparse.Namespace, artifact: Artifact, validation: Rows | N
 
 
 def _say_what_it_is_worth(evaluation: Evaluation, labels: Sequence[int]) -> None:
-    """Warns, in words, of exits at chance or below the majority class, and where nobody leaves early."""
+    """Warns, in words, of exits at chance or below the majority class, and where no row leaves early."""
     from itrex_sweet.training.exit_diagnostics import ExitDiagnostics
 
     report = evaluation.report

@@ -1,4 +1,4 @@
-"""Where gradients are cut, a segment's graph is let go as soon as its exit's loss is known; nothing else changes."""
+"""Tests of early backward: with isolated segments, an exit's graph is freed in the forward."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def gradients_of(model, batches, share: float = 1.0, bf16: bool = False) -> dict
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
-class Kept:
-    """Stands for a tensor that a graph keeps for its backward."""
+class Saved:
+    """Wraps a tensor that autograd saves for backward."""
 
     def __init__(self, tensor: torch.Tensor):
         self.tensor = tensor
 
 
-def kept_after_forward(model, batch) -> int:
-    """Elements that the loss's graph still holds."""
+def saved_after_forward(model, batch) -> int:
+    """Returns the number of elements that the graph of the loss holds after the forward."""
     alive: list[weakref.ref] = []
 
-    def pack(tensor: torch.Tensor) -> Kept:
-        kept = Kept(tensor)
+    def pack(tensor: torch.Tensor) -> Saved:
+        kept = Saved(tensor)
         alive.append(weakref.ref(kept))
         return kept
 
@@ -60,8 +60,8 @@ def kept_after_forward(model, batch) -> int:
 SETTINGS = {
     "plain": {},
     "learned": {"learn_to_exit": True},
-    "taught": {"distillation": 0.5, "teacher": True},
-    "first alone": {"gradient_scale": "cut_first"},
+    "distilled": {"distillation": 0.5, "teacher": True},
+    "first isolated": {"gradient_scale": "cut_first"},
 }
 PRECISIONS = [(family, False) for family in FAMILY_CONFIGS] + [("bert", True), ("deberta-v3", True)]
 
@@ -71,58 +71,58 @@ PRECISIONS = [(family, False) for family in FAMILY_CONFIGS] + [("bert", True), (
 def test_gradients_are_the_same_to_the_bit(family, bf16, settings):
     model, attachment = attached(family, **settings)
     batches = [tiny_batch(seed=seed) for seed in (0, 1)]
-    spent = gradients_of(model, batches, bf16=bf16)
+    early = gradients_of(model, batches, bf16=bf16)
     whole, attachment = attached(family, **settings)
-    attachment.loss_observer = lambda losses: None  # who watches may ask for any gradient: the graph stays
+    attachment.loss_observer = lambda losses: None  # an observer may compute gradients, so the graph is not freed
     expected = gradients_of(whole, batches, bf16=bf16)
-    assert spent.keys() == expected.keys() and len(spent) > 40
+    assert early.keys() == expected.keys() and len(early) > 40
     for name, gradient in expected.items():
-        assert torch.equal(spent[name], gradient), name
+        assert torch.equal(early[name], gradient), name
 
 
-def test_most_of_the_graph_is_gone_after_the_forward():
+def test_most_of_the_graph_is_freed_in_the_forward():
     model, attachment = attached()
     batch = tiny_batch(rows=8, length=16)
-    spent = kept_after_forward(model, batch)
+    early = saved_after_forward(model, batch)
     attachment.loss_observer = lambda losses: None
-    whole = kept_after_forward(model, batch)
-    assert spent < 0.4 * whole, "only the last layer of four, and the heads of none, is still needed"
+    whole = saved_after_forward(model, batch)
+    assert early < 0.4 * whole, "only the last of four layers is still needed"
 
 
 @pytest.mark.parametrize(
-    ("scales", "least", "most"), [("cut_first", 0.7, 0.85), ((1.0, 0.0), 1.0, 1.0), ((0.5, 0.5), 1.0, 1.0)]
+    ("scales", "minimum", "maximum"), [("cut_first", 0.7, 0.85), ((1.0, 0.0), 1.0, 1.0), ((0.5, 0.5), 1.0, 1.0)]
 )
-def test_only_segments_between_whole_cuts_are_let_go(scales, least, most):
+def test_only_isolated_segments_are_freed(scales, minimum, maximum):
     model, attachment = attached(gradient_scale=scales)
     batch = tiny_batch(rows=8, length=16)
-    spent = kept_after_forward(model, batch)
+    early = saved_after_forward(model, batch)
     attachment.loss_observer = lambda losses: None
-    assert least <= spent / kept_after_forward(model, batch) <= most
+    assert minimum <= early / saved_after_forward(model, batch) <= maximum
 
 
 @pytest.mark.parametrize("settings", [{"gradient_scale": 0.1}, {"mode": "joint"}, {"distillation": 0.5}])
-def test_the_graph_stays_where_a_later_exit_needs_it(settings):
+def test_the_graph_is_kept_if_a_later_exit_needs_it(settings):
     model, attachment = attached(**settings)
     batch = tiny_batch()
-    kept = kept_after_forward(model, batch)
+    kept = saved_after_forward(model, batch)
     attachment.loss_observer = lambda losses: None
-    assert kept == kept_after_forward(model, batch)
+    assert kept == saved_after_forward(model, batch)
 
 
-def test_the_graph_stays_in_evaluation_and_none_is_needed_without_gradients():
+def test_no_early_backward_in_evaluation_or_without_gradients():
     model, attachment = attached()
     batch = tiny_batch()
     model.eval()
-    kept = kept_after_forward(model, batch)
+    kept = saved_after_forward(model, batch)
     attachment.loss_observer = lambda losses: None
-    assert kept == kept_after_forward(model, batch)
+    assert kept == saved_after_forward(model, batch)
     model, attachment = attached()
     with torch.no_grad():
         loss = model(**batch).loss
     torch.testing.assert_close(loss, sum(attachment.exit_losses.values()))
 
 
-def test_accumulated_shares_of_the_loss():
+def test_accumulated_scaled_losses():
     model, _ = attached()
     batches = [tiny_batch(seed=seed) for seed in range(4)]
     shares = gradients_of(copy.deepcopy(model), batches, share=0.25)
@@ -138,7 +138,7 @@ def test_a_second_backward_raises():
         loss.backward()
 
 
-def test_frozen_and_unreached_parameters():
+def test_frozen_and_unused_parameters():
     used, unused, frozen = (torch.nn.Parameter(torch.tensor([1.0, 2.0])) for _ in range(3))
     frozen.requires_grad_(False)
     loss = early_backward((used * frozen).sum(), [used, unused, frozen])

@@ -1,4 +1,4 @@
-"""Tests of the warnings at the end of training about a model that is worth nothing."""
+"""Tests of the warnings at the end of training about exits that are not better than the majority class."""
 
 from __future__ import annotations
 
@@ -20,51 +20,51 @@ def _quiet_prints(capsys):
     capsys.readouterr()
 
 
-def said(labels, accuracies, leaving=0.5) -> str:
+def warnings_for(labels, accuracies, leaving=0.5) -> str:
     return "\n".join(ExitDiagnostics.of(labels, accuracies, leaving, "a threshold of 0.9").warnings())
 
 
-EVEN, SKEWED = [0, 1] * 200, [0] * 320 + [1] * 80
+BALANCED, IMBALANCED = [0, 1] * 200, [0] * 320 + [1] * 80
 
 
-def test_a_good_model_gets_no_complaint():
-    assert said(EVEN, {1: 0.7, 4: 0.9}) == ""
-    assert said(SKEWED, {1: 0.86, 4: 0.9}) == ""
+def test_no_warning_for_a_good_model():
+    assert warnings_for(BALANCED, {1: 0.7, 4: 0.9}) == ""
+    assert warnings_for(IMBALANCED, {1: 0.86, 4: 0.9}) == ""
 
 
 @pytest.mark.parametrize(
     "labels, accuracy, words",
     [
-        (EVEN, 0.50, "at chance, within two standard errors of the majority class"),
-        (EVEN, 0.54, "at chance"),
-        (EVEN, 0.30, "is below the majority class"),
-        (SKEWED, 0.80, "is within two standard errors of the majority class"),
-        (SKEWED, 0.83, "is within two standard errors of the majority class"),
-        (SKEWED, 0.70, "is below the majority class"),
-        (SKEWED, 0.50, "at chance, below the majority class"),
+        (BALANCED, 0.50, "at chance, within two standard errors of the majority class"),
+        (BALANCED, 0.54, "at chance"),
+        (BALANCED, 0.30, "is below the majority class"),
+        (IMBALANCED, 0.80, "is within two standard errors of the majority class"),
+        (IMBALANCED, 0.83, "is within two standard errors of the majority class"),
+        (IMBALANCED, 0.70, "is below the majority class"),
+        (IMBALANCED, 0.50, "at chance, below the majority class"),
     ],
 )
-def test_where_the_last_exit_stands(labels, accuracy, words):
-    text = said(labels, {1: 0.95, 4: accuracy})
+def test_warning_about_the_last_exit(labels, accuracy, words):
+    text = warnings_for(labels, {1: 0.95, 4: accuracy})
     assert words in text and "last exit (4 layers)" in text and f"{100 * accuracy:.1f} % of 400 rows" in text
     assert text.count("\n") == 0
 
 
 def test_exits_are_named_together():
-    text = said(EVEN, {1: 0.5, 3: 0.52, 6: 0.2, 9: 0.9, 12: 0.95})
+    text = warnings_for(BALANCED, {1: 0.5, 3: 0.52, 6: 0.2, 9: 0.9, 12: 0.95})
     assert "exits 1, 3 are at chance" in text and "exit 6 is below" in text
     assert "9" not in text.replace("9, ", "") or "exit 9" not in text
 
 
-def test_nobody_leaves_early():
-    assert "no row leaves early" in said(EVEN, {1: 0.8, 4: 0.9}, 0.0)
-    assert "a threshold of 0.9" in said(EVEN, {1: 0.8, 4: 0.9}, 0.0)
-    assert said(EVEN, {4: 0.9}, None) == ""
+def test_no_row_leaves_early():
+    assert "no row leaves early" in warnings_for(BALANCED, {1: 0.8, 4: 0.9}, 0.0)
+    assert "a threshold of 0.9" in warnings_for(BALANCED, {1: 0.8, 4: 0.9}, 0.0)
+    assert warnings_for(BALANCED, {4: 0.9}, None) == ""
 
 
 def test_one_label_or_no_rows():
-    assert "the same label" in said([1] * 30, {1: 1.0, 4: 1.0})
-    assert said([], {1: 0.0, 4: 0.0}) == ""
+    assert "the same label" in warnings_for([1] * 30, {1: 1.0, 4: 1.0})
+    assert warnings_for([], {1: 0.0, 4: 0.0}) == ""
 
 
 @given(
@@ -72,19 +72,19 @@ def test_one_label_or_no_rows():
     st.lists(st.floats(0, 1) | st.just(float("nan")), min_size=1, max_size=4),
     st.floats(0, 1) | st.none(),
 )
-def test_any_evaluation_can_be_told(labels, accuracies, leaving):
+def test_any_evaluation_gives_sentences(labels, accuracies, leaving):
     sentences = ExitDiagnostics.of(labels, dict(enumerate(accuracies, start=1)), leaving, "t").warnings()
     assert all(sentence.endswith(".") for sentence in sentences)
 
 
 @given(st.integers(1, 2000), st.floats(0, 1))
-def test_more_rows_never_make_a_better_exit_doubtful(rows, accuracy):
+def test_more_rows_give_no_new_warning_for_a_better_exit(rows, accuracy):
     few, many = ([0, 1] * rows, [0, 1] * (10 * rows))
-    if accuracy > 0.5 and said(few, {4: accuracy}, None) == "":
-        assert said(many, {4: accuracy}, None) == ""
+    if accuracy > 0.5 and warnings_for(few, {4: accuracy}, None) == "":
+        assert warnings_for(many, {4: accuracy}, None) == ""
 
 
-def test_the_callback_says_so_of_its_last_evaluation(tmp_path, caplog):
+def test_the_callback_warns_about_its_last_evaluation(tmp_path, caplog):
     caplog.set_level(logging.WARNING, "itrex_sweet")
     trainer = make_trainer(tiny_model(), tmp_path, eval_strategy="epoch", learning_rate=0.0)
     trainer.train()
@@ -96,9 +96,9 @@ def test_the_callback_says_so_of_its_last_evaluation(tmp_path, caplog):
     assert caplog.text == ""
 
 
-def test_of_the_best_checkpoint_where_that_is_loaded(tmp_path, caplog):
+def test_the_callback_warns_about_the_best_checkpoint_if_it_is_loaded(tmp_path, caplog):
     class Changing(Rows):
-        """Another label is right in every evaluation."""
+        """Changes the correct label in every evaluation."""
 
         reads = 0
 

@@ -1,4 +1,4 @@
-"""A multiple of the learning rate, by lengthening steps."""
+"""Tests of the learning-rate multiplier of the exits."""
 
 import copy
 
@@ -18,7 +18,7 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("multiplier", [3.0, 0.25, 1.0])
-def test_steps_are_those_of_a_rate_so_many_times_as_high(name, multiplier):
+def test_steps_equal_those_of_a_multiplied_learning_rate(name, multiplier):
     torch.manual_seed(0)
     ours = torch.nn.Linear(5, 4)
     theirs = copy.deepcopy(ours)
@@ -42,7 +42,7 @@ def test_steps_are_those_of_a_rate_so_many_times_as_high(name, multiplier):
     assert torch.equal(unused, torch.ones(3))
 
 
-def test_the_callback_lengthens_the_exits_steps_alone(tmp_path):
+def test_the_callback_multiplies_the_steps_of_the_exits_only(tmp_path):
     moved = {}
     for multiplier in (1.0, 4.0):
         model = tiny_model()

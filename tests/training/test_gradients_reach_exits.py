@@ -1,4 +1,4 @@
-"""Trainer subclasses that replace the loss: what trains no exit is refused after the first backward."""
+"""Tests that Trainer subclasses whose loss trains no exit raise after the first backward."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def with_a_penalty_on_all_weights(outputs, labels, model, inputs):
     return weighted(outputs, labels, model, inputs) + 1e-3 * sum(p.square().sum() for p in model.parameters())
 
 
-def with_nothing_of_the_exits(outputs, labels, model, inputs):
+def with_zero_times_the_exits(outputs, labels, model, inputs):
     return weighted(outputs, labels, model, inputs) + 0.0 * outputs.loss
 
 
@@ -64,13 +64,13 @@ def replaced(outputs, labels, model, inputs):
     return outputs.loss
 
 
-def of_the_logged_losses(outputs, labels, model, inputs):
+def with_the_detached_exit_losses(outputs, labels, model, inputs):
     return weighted(outputs, labels, model, inputs) + sum(attachment_of(model).exit_losses.values())
 
 
 @pytest.mark.parametrize("mode", ["sweet", "paper", "joint"])
 @pytest.mark.parametrize("loss", [weighted, with_a_penalty_on_all_weights])
-def test_a_loss_of_its_own_in_every_mode(loss, mode, subclass, tmp_path):
+def test_a_replaced_loss_in_every_mode(loss, mode, subclass, tmp_path):
     subclass(loss)
     trainer = make_trainer(tiny_model(), tmp_path, SweetCallback(exits=EXITS, mode=mode))
     before = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
@@ -84,30 +84,30 @@ def test_a_loss_of_its_own_in_every_mode(loss, mode, subclass, tmp_path):
     ("loss", "settings"),
     [
         (focal, {}),
-        (with_nothing_of_the_exits, {}),
+        (with_zero_times_the_exits, {}),
         (detached, {}),
         (replaced, {}),
-        (of_the_logged_losses, {}),
+        (with_the_detached_exit_losses, {}),
         (focal, {"gradient_accumulation_steps": 2}),
-        (with_nothing_of_the_exits, {"bf16": True}),
+        (with_zero_times_the_exits, {"bf16": True}),
         (detached, {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}),
         (replaced, {"max_grad_norm": 0.0}),
     ],
 )
-def test_every_way_to_lose_the_exits(loss, settings, subclass, tmp_path):
+def test_losses_without_gradient_to_the_exits(loss, settings, subclass, tmp_path):
     subclass(loss)
     with pytest.raises(TrainingSetupError, match="trained no exit but the last"):
         make_trainer(tiny_model(), tmp_path, **settings).train()
 
 
 @pytest.mark.parametrize("callback", [SweetCallback(EXITS, learn_to_exit=True), SweetCallback(EXITS, distillation=0.5)])
-def test_other_parts_of_the_loss_do_not_hide_it(callback, subclass, tmp_path):
+def test_distillation_and_learn_to_exit_are_checked_too(callback, subclass, tmp_path):
     subclass(weighted)
     with pytest.raises(TrainingSetupError, match="trained no exit but the last"):
         make_trainer(tiny_model(), tmp_path, callback).train()
 
 
-def test_watching_the_losses_does_not_hide_it(subclass, tmp_path):
+def test_checked_with_a_loss_observer_too(subclass, tmp_path):
     subclass(weighted)
     trainer = make_trainer(tiny_model(), tmp_path)
     trainer.add_callback(GradientConflictCallback(every=1))
@@ -140,12 +140,12 @@ def test_distributed_data_parallel(find_unused, one_process):
     with pytest.raises(TrainingSetupError, match="trained no exit but the last"):
         check_gradients_reached_exits(attachment)
     model.zero_grad()
-    if find_unused:  # without it, a step that left parameters out cannot be followed by another
+    if find_unused:  # without it, DDP allows no second step after one with unused parameters
         parallel(**batch).loss.backward()
         check_gradients_reached_exits(attachment)
 
 
-def test_labels_that_a_subclass_takes_away(monkeypatch, tmp_path):
+def test_labels_removed_by_a_subclass(monkeypatch, tmp_path):
     class Popping(Trainer):
         def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
             labels = inputs.pop("labels")
@@ -173,17 +173,17 @@ def scaled(outputs, labels, model, inputs):
 @pytest.mark.parametrize(
     ("loss", "mode"), [(added_to, "sweet"), (of_two_forwards, "sweet"), (of_two_forwards, "joint"), (scaled, "joint")]
 )
-def test_a_loss_with_the_exits_in_it_trains_them(loss, mode, subclass, tmp_path):
+def test_losses_with_gradient_to_the_exits(loss, mode, subclass, tmp_path):
     subclass(loss)
     trainer = make_trainer(tiny_model(dropout=0.1), tmp_path, SweetCallback(exits=EXITS, mode=mode))
     before = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
     trainer.train()
-    trainer.train()  # and once more
+    trainer.train()  # a second time
     still = [name for name, value in trainer.model.named_parameters() if torch.equal(value, before[name])]
     assert still == []
 
 
-def test_frozen_heads_are_not_missed(subclass, tmp_path):
+def test_frozen_heads_are_not_checked(subclass, tmp_path):
     subclass(weighted)
     trainer = make_trainer(tiny_model(), tmp_path)
     trainer.model.sweet_exits.requires_grad_(False)

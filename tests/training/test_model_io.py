@@ -1,4 +1,4 @@
-"""Checks of batches: token ids that the model knows, and rows of recorded length."""
+"""Tests of the checks of model inputs: token ids, and the recorded length of rows."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_longest_row_is_recorded_without_its_padding(with_mask, left, tmp_pa
     assert trainer.model.config.sweet["longest_row"] == 6
 
 
-def test_it_is_saved_grows_and_stays_in_copies(tmp_path):
+def test_the_longest_row_is_saved_updated_and_copied(tmp_path):
     short = Rows(16)
     short.batch["attention_mask"][:, 6:] = 0
     trainer = train_on(short, tmp_path, max_steps=1)
@@ -61,14 +61,14 @@ def test_it_is_saved_grows_and_stays_in_copies(tmp_path):
     assert quantized.config["sweet"]["longest_row"] == 8
 
 
-def test_evaluated_rows_do_not_count(tmp_path):
+def test_evaluation_rows_are_not_recorded(tmp_path):
     rows = Rows(16)
     rows.batch = {name: value[:, :5] if value.dim() == 2 else value for name, value in rows.batch.items()}
     trainer = train_on(rows, tmp_path, eval_strategy="epoch")
     assert trainer.model.config.sweet["longest_row"] == 5
 
 
-def test_a_resumed_run_remembers_it(tmp_path):
+def test_a_resumed_run_keeps_the_longest_row(tmp_path):
     settings = dict(num_train_epochs=2, save_strategy="steps", save_steps=4)
     train_on(Rows(16), tmp_path, **settings)
     resumed = make_trainer(tiny_model(), tmp_path, **settings)
@@ -85,9 +85,9 @@ def test_token_ids_without_an_embedding_name_their_row(ids, training, tmp_path):
     attach(model, SweetConfig(exits=EXITS))
     batch = tiny_batch()
     batch["input_ids"][2, 1] = ids
-    with pytest.raises(InputError, match=f"token id {ids} in row 2: .*0 … 95") as refused:
+    with pytest.raises(InputError, match=f"token id {ids} in row 2: .*0 … 95") as error:
         model(**batch)
-    assert refused.value.rows == (2,)
+    assert error.value.rows == (2,)
     rows = Rows(16)
     rows.batch["input_ids"][5, 3] = ids
     with pytest.raises(InputError, match="token id"):
@@ -103,7 +103,7 @@ class Tokens(PreTrainedTokenizerFast):
 def test_a_tokenizer_larger_than_the_embedding_table(tmp_path):
     args = make_trainer(tiny_model(), tmp_path).args
     callbacks = [SweetCallback(exits=EXITS)]
-    with pytest.raises(ConfigError, match=r"97 tokens .* 96: .*resize_token_embeddings"):
+    with pytest.raises(ConfigError, match=r"97 tokens .* 96 embeddings: .*resize_token_embeddings"):
         Trainer(tiny_model(), args, processing_class=Tokens(97), callbacks=callbacks)
     Trainer(tiny_model(), args, processing_class=Tokens(96), callbacks=callbacks)
     tokenizer = Tokens(96)

@@ -1,4 +1,4 @@
-"""The rows that a Trainer shows the model are recorded in the artifact, whatever collator pads them."""
+"""Tests that the fingerprints of training and selection rows are recorded in the artifact."""
 
 import pytest
 from datasets import Dataset
@@ -31,7 +31,7 @@ def test_padding_and_format_make_no_difference(form):
     assert dataset_fingerprints(Loader(without_mask)).hashes.tolist() == expected.hashes.tolist()
 
 
-def test_data_that_cannot_be_read_ahead_is_not_recorded():
+def test_data_that_cannot_be_iterated_in_advance_is_not_recorded():
     for dataset in (Rows(), padded().to_iterable_dataset(), Dataset.from_dict({"text": ["a"]}), None):
         assert dataset_fingerprints(Loader(dataset)) is None
 
@@ -45,15 +45,15 @@ def test_the_artifact_holds_them(tmp_path):
     assert recorded["training"].rows == 4
 
 
-@pytest.mark.parametrize("chooses", [True, False])
-def test_the_rows_that_a_checkpoint_was_chosen_by_are_recorded(tmp_path, chooses):
+@pytest.mark.parametrize("selects", [True, False])
+def test_rows_that_a_checkpoint_was_selected_by_are_recorded(tmp_path, selects):
     dev = [[2, 40, 3], [2, 41, 42, 3], [2, 43, 3]]
     columns = {
         "input_ids": [row + [1] * (4 - len(row)) for row in dev],
         "attention_mask": [[1] * len(row) + [0] * (4 - len(row)) for row in dev],
     }
     held_out = Dataset.from_dict({**columns, "labels": [0, 1, 2]})
-    settings = {"load_best_model_at_end": True, "save_strategy": "epoch"} if chooses else {}
+    settings = {"load_best_model_at_end": True, "save_strategy": "epoch"} if selects else {}
     trainer = make_trainer(
         tiny_model("bert"),
         tmp_path / "run",
@@ -64,8 +64,10 @@ def test_the_rows_that_a_checkpoint_was_chosen_by_are_recorded(tmp_path, chooses
     )
     trainer.train_dataset = padded()
     trainer.train()
-    trainer.evaluate(Dataset.from_dict({"input_ids": [[2, 60, 3]], "labels": [0]}))  # after training: chooses nothing
+    trainer.evaluate(
+        Dataset.from_dict({"input_ids": [[2, 60, 3]], "labels": [0]})
+    )  # after training, so it selects no checkpoint
     recorded = save_artifact(trainer.model, tmp_path / "artifact").fingerprints()
-    assert ("selection" in recorded) == chooses
-    if chooses:
+    assert ("selection" in recorded) == selects
+    if selects:
         assert recorded["selection"].rows == 3 and recorded["selection"].holds(dev).all()

@@ -1,4 +1,4 @@
-"""Exits for a model that is fine-tuned already: it stays as it is, and no labels are needed."""
+"""Tests of `train="exits"`: the model is frozen, and no labels are needed."""
 
 import copy
 
@@ -15,7 +15,7 @@ from tests.tiny_models import tiny_batch, tiny_model
 from tests.training.trainers import EXITS, Rows, make_trainer
 
 
-def alone(**settings) -> SweetCallback:
+def exits_only(**settings) -> SweetCallback:
     return SweetCallback(exits=EXITS, train="exits", **settings)
 
 
@@ -25,7 +25,7 @@ def unlabelled(trainer: Trainer) -> Trainer:
 
 
 def divergence(model, batch) -> dict[int, float]:
-    """Of each exit's probabilities from the model's."""
+    """Returns the Kullback–Leibler divergence of each exit's probabilities from the model's."""
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     with torch.no_grad():
         model.eval()(**inputs)
@@ -35,24 +35,24 @@ def divergence(model, batch) -> dict[int, float]:
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "deberta-v3"])
-def test_exits_learn_the_models_answers_and_the_model_stays(family, tmp_path):
+def test_exits_learn_the_models_predictions_and_its_weights_do_not_change(family, tmp_path):
     model = tiny_model(family, dropout=0.1)
     before = copy.deepcopy(model.state_dict())
-    trainer = unlabelled(make_trainer(model, tmp_path, alone(), num_train_epochs=5, learning_rate=3e-3))
+    trainer = unlabelled(make_trainer(model, tmp_path, exits_only(), num_train_epochs=5, learning_rate=3e-3))
     assert not any(p.requires_grad for name, p in model.named_parameters() if EXIT_HEADS not in name)
     batch = trainer.train_dataset.batch
-    away = divergence(model, batch)
+    before_training = divergence(model, batch)
     trainer.train()
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
-    closer = divergence(model, batch)
-    assert all(closer[exit_] < 0.7 * away[exit_] for exit_ in (1, 3))
+    after_training = divergence(model, batch)
+    assert all(after_training[exit_] < 0.7 * before_training[exit_] for exit_ in (1, 3))
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_the_saved_model_answers_as_the_checkpoint(tmp_path):
+def test_the_saved_model_predicts_as_the_checkpoint(tmp_path):
     tiny_model().save_pretrained(tmp_path / "checkpoint")
     load = AutoModelForSequenceClassification.from_pretrained
-    trainer = unlabelled(make_trainer(load(tmp_path / "checkpoint"), tmp_path, alone(), weight_decay=0.1))
+    trainer = unlabelled(make_trainer(load(tmp_path / "checkpoint"), tmp_path, exits_only(), weight_decay=0.1))
     trainer.train()
     trainer.save_model(tmp_path / "saved")
     batch = tiny_batch()
@@ -60,7 +60,7 @@ def test_the_saved_model_answers_as_the_checkpoint(tmp_path):
     assert torch.equal(one, other)
 
 
-def test_dropout_acts_on_the_exits_alone():
+def test_dropout_applies_to_the_exits_only():
     model = tiny_model(dropout=0.2)
     attachment = attach(model, SweetConfig(EXITS, train="exits"))
     batch = {name: value for name, value in tiny_batch().items() if name != "labels"}
@@ -94,7 +94,7 @@ def test_the_loss_is_the_divergence_from_the_model(as_tuple):
     assert model.eval()(**batch).loss is None
 
 
-def test_labels_count_where_they_are_asked_for():
+def test_labels_are_used_with_distillation_below_one():
     batch = tiny_batch()
     losses = {}
     for share in (None, 0.0):
@@ -111,15 +111,15 @@ def test_labels_count_where_they_are_asked_for():
             torch.testing.assert_close(model(**other).loss, losses[share])
 
 
-def test_exits_learn_how_sure_they_are_of_the_models_answer(tmp_path):
-    trainer = unlabelled(make_trainer(tiny_model(), tmp_path, alone(learn_to_exit=True)))
+def test_exits_learn_to_predict_agreement_with_the_model(tmp_path):
+    trainer = unlabelled(make_trainer(tiny_model(), tmp_path, exits_only(learn_to_exit=True)))
     before = trainer.model.sweet_exits["1"].certainty.weight.clone()
     trainer.train()
     assert not torch.equal(trainer.model.sweet_exits["1"].certainty.weight, before)
 
 
 def test_evaluation_without_labels_reports_agreement(tmp_path):
-    trainer = unlabelled(make_trainer(tiny_model(), tmp_path, alone(), eval_strategy="epoch"))
+    trainer = unlabelled(make_trainer(tiny_model(), tmp_path, exits_only(), eval_strategy="epoch"))
     trainer.train()
     batch = trainer.eval_dataset.batch
     with torch.no_grad():
@@ -136,9 +136,9 @@ def test_evaluation_without_labels_reports_agreement(tmp_path):
 
 def test_resuming_and_training_twice(tmp_path):
     settings = {"save_strategy": "steps", "save_steps": 2, "num_train_epochs": 2}
-    whole = unlabelled(make_trainer(tiny_model(dropout=0.1), tmp_path / "a", alone(), **settings))
+    whole = unlabelled(make_trainer(tiny_model(dropout=0.1), tmp_path / "a", exits_only(), **settings))
     whole.train()
-    resumed = unlabelled(make_trainer(tiny_model(dropout=0.1), tmp_path / "b", alone(), **settings))
+    resumed = unlabelled(make_trainer(tiny_model(dropout=0.1), tmp_path / "b", exits_only(), **settings))
     resumed.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-2"))
     expected = whole.model.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in resumed.model.state_dict().items())
@@ -148,7 +148,7 @@ def test_resuming_and_training_twice(tmp_path):
     assert all(torch.equal(value, own[name]) for name, value in whole.model.state_dict().items() if name in own)
 
 
-def test_what_was_frozen_before_stays_frozen():
+def test_parameters_frozen_by_the_user_stay_frozen():
     model = tiny_model()
     model.bert.embeddings.requires_grad_(False)
     flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
