@@ -14,14 +14,14 @@ from itrex_sweet.runtime.int8_linear import UINT8_MAX, UINT8_MIN, per_row_qparam
 _ONNX_FLOAT = 1  # TensorProto.FLOAT
 
 
-def for_onnx(module: nn.Module) -> nn.Module:
+def onnx_module(module: nn.Module) -> nn.Module:
     """The same module, tensors shared, with its 8-bit layers exchanged."""
     if isinstance(module, StaticLinear):
         return _Static(module)
     if isinstance(module, DynamicLinear):
         return _Dynamic(module)
     twin = copy.copy(module)
-    twin._modules = {name: None if child is None else for_onnx(child) for name, child in module._modules.items()}
+    twin._modules = {name: None if child is None else onnx_module(child) for name, child in module._modules.items()}
     return twin
 
 
