@@ -54,8 +54,7 @@ def of_task(task: str, options: argparse.Namespace) -> dict[str, Any]:
     batch = model.read(texts, 128)
     policies = some_policies(ExitOutcomes.observe(model, batch, labels), model.policy)
     timed = sample(model.read(read_task(task, "validation")[0], 128), options.timed_rows)
-    logits = model.executor.logits_at_every_exit(timed)
-    seen = ExitOutcomes(logits, np.zeros(len(timed), int), model.artifact.exits, model.artifact.layers_run)
+    seen = ExitOutcomes.from_executor(model.executor, timed)
     single = [timed.select(np.array([row])) for row in range(len(timed))]
 
     def run(size: int, policy: Policy) -> None:

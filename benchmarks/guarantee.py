@@ -24,7 +24,7 @@ from itrex_sweet.calibration.search import policies_from_careful_to_bold
 from itrex_sweet.calibration.temperature import fit_temperature
 from itrex_sweet.config import Policy
 from itrex_sweet.evaluation.metrics import METRICS
-from itrex_sweet.evaluation.outcomes import predictions_of, said_at_every_exit
+from itrex_sweet.evaluation.outcomes import outputs_at_every_exit, predictions_from_logits
 
 EPSILONS, DELTAS = (0.005, 0.01, 0.02), (0.05, 0.1)
 METRIC = "matthews"  # beside accuracy, for the approximate test
@@ -52,16 +52,16 @@ def measured(task: str, options: argparse.Namespace) -> dict[str, Any]:
     model = SweetModelForSequenceClassification.from_pretrained(RUNS / task / f"int8-{options.recipe}-default")
     logits, labels = population(task, model, options)
     layers = np.asarray(model.artifact.layers_run, dtype=np.float64)
-    right = predictions_of(logits) == labels[:, None]
+    right = predictions_from_logits(logits) == labels[:, None]
     losses = right[:, -1:].astype(int) - right.astype(int)
-    said, everyone = predictions_of(logits), np.arange(len(labels))
+    said, everyone = predictions_from_logits(logits), np.arange(len(labels))
     random = np.random.default_rng(0)
     outcomes: dict[tuple[float, float, str], list[tuple[float, float]]] = {}
     for _ in range(options.draws):
         drawn = random.integers(0, len(labels), options.rows)
         choosing, testing = np.split(drawn, [round(options.rows * CHOOSING_SHARE)])
         policy = with_temperatures(logits[choosing], labels[choosing])
-        confidences = criteria.confidence_at_every_exit(policy, logits)
+        confidences = criteria.confidence_at_every_exit(policy, logits, confidence_of=model.backend.confidence)
         costs = RowCosts.of_layers(layers, len(choosing))
         found = policies_from_careful_to_bold(policy, confidences[choosing], losses[choosing], costs)
         leaving = [criteria.leaving_exit(each, confidences) for each in found]
@@ -132,7 +132,7 @@ def population(task: str, model: Any, options: argparse.Namespace) -> tuple[np.n
     texts, labels = texts[FIRST_HELD_OUT_ROW:] + more_texts, labels[FIRST_HELD_OUT_ROW:] + more_labels
     places = np.random.default_rng(0).permutation(len(labels))[: options.most]
     batch = model.read([texts[place] for place in places], 128)
-    logits, truth = said_at_every_exit(model.executor, batch, task)[0], np.asarray(labels)[places]
+    logits, truth = outputs_at_every_exit(model.executor, batch, task)[0], np.asarray(labels)[places]
     np.savez(kept, logits=logits, labels=truth)
     return logits, truth
 

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "itrex_sweet"
 
 # Rooms that meet on both sides of the artifact.
-SEAM = {"arguments", "config", "errors", "families", "artifact", "version"}
+SEAM = {"arguments", "config", "errors", "extras", "families", "artifact", "version"}
 # room → rooms it may import besides itself and the seam
 MAY_IMPORT = {
     "training": set(),
@@ -46,8 +46,9 @@ MAY_IMPORT = {
     "cli": {"commands"},
 }
 WITHOUT_TORCH = {
-    *("arguments", "config", "errors", "families", "version", "criteria", "cli", "artifact", "supervision"),
+    *("arguments", "config", "errors", "extras", "families", "version", "criteria", "cli", "artifact", "supervision"),
     *(f"artifact.validation.{name}" for name in ("config", "settings", "tensors")),
+    *(f"runtime.native.{name}" for name in ("cores", "handle", "interface", "library", "packing")),
 }
 
 

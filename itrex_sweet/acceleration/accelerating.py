@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -24,6 +23,7 @@ from itrex_sweet.calibration.pruning import prune_exits, without_switched_off
 from itrex_sweet.config import resolve_exits
 from itrex_sweet.data import Rows
 from itrex_sweet.errors import ConfigError, NoGainError, QuantizationError
+from itrex_sweet.extras import install_command, is_installed
 from itrex_sweet.modeling import SweetModelForSequenceClassification
 from itrex_sweet.version import __version__
 
@@ -169,8 +169,8 @@ def _refusal_of_int8() -> str | None:
     """The reason not to quantize here, or `None`."""
     from itrex_sweet.runtime.backends import missing_for
 
-    if importlib.util.find_spec("neural_compressor") is None:
-        return "Neural Compressor is not installed (pip install neural-compressor-pt)"
+    if not is_installed("neural_compressor"):
+        return f"Neural Compressor is not installed ({install_command('quantize')})"
     if missing_for("native") is not None:
         return "the native engine, which computes it fast, cannot run here"
     return None

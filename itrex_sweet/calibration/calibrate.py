@@ -28,13 +28,12 @@ from itrex_sweet.calibration.temperature import brier_score, expected_calibratio
 from itrex_sweet.config import Policy
 from itrex_sweet.errors import ConfigError, InputError
 from itrex_sweet.evaluation.metrics import METRICS, Metric, accuracy
-from itrex_sweet.evaluation.outcomes import ExitOutcomes, said_at_every_exit
+from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.reference import Reference, open_reference
 from itrex_sweet.modeling import SweetModelForSequenceClassification
 
 LEAST_ROWS = 60
 UNITS = ("milliseconds", "layers")
-_NO_LABELS = -1
 
 
 def calibrate(
@@ -197,17 +196,15 @@ def _recorded(reference: Reference, full_depth: Said, budget: Budget) -> dict[st
 def _observed(
     model: SweetModelForSequenceClassification, batch: Any, labels: np.ndarray | None, name: str
 ) -> ExitOutcomes:
-    logits, certainties = said_at_every_exit(model.executor, batch, "calibrating")
-    broken = np.flatnonzero(~np.isfinite(logits).all(axis=(1, 2)))
+    outcomes = ExitOutcomes.from_executor(model.executor, batch, labels, "calibrating")
+    broken = np.flatnonzero(~np.isfinite(outcomes.logits).all(axis=(1, 2)))
     if len(broken):
         raise InputError(
             f"the model's logits are not finite for {len(broken)} of {len(batch)} rows of {name}, the first "
             f"{broken[0]}: its weights diverged, or the rows are broken. Nothing can be promised for such answers.",
             tuple(broken.tolist()),
         )
-    artifact = model.artifact
-    labels = np.full(len(batch), _NO_LABELS) if labels is None else labels
-    return ExitOutcomes(logits, labels, artifact.exits, artifact.layers_run, certainties)
+    return outcomes
 
 
 def _with_temperatures(

@@ -240,7 +240,7 @@ def _three_mixes(executor: Executor, batch: TokenBatch, criterion: str) -> dict[
     exits = executor.num_exits
     logits, certainties = apart(executor.outputs_at_every_exit(batch), executor.backend.num_labels)
     policy = Policy((1.0,) * (exits - 1), (1.0,) * exits, criterion)
-    confidences = confidence_at_every_exit(policy, logits, certainties)
+    confidences = confidence_at_every_exit(policy, logits, certainties, executor.backend.confidence)
     halves, here = [], np.ones(len(batch), dtype=bool)
     for column in confidences.T[:-1]:
         halves.append(float(np.clip(np.median(column[here]), 0.0, 1.0)) if here.any() else 0.0)

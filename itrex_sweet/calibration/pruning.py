@@ -18,10 +18,10 @@ from itrex_sweet.calibration.promises import losses_of
 from itrex_sweet.calibration.rows import read_held_out_rows
 from itrex_sweet.calibration.search import policies_from_careful_to_bold
 from itrex_sweet.config import Policy
-from itrex_sweet.criteria import confidence_at_every_exit, is_switched_off, leaving_exit, looks_back
+from itrex_sweet.criteria import is_switched_off, leaving_exit, looks_back
 from itrex_sweet.errors import ConfigError, InputError
 from itrex_sweet.evaluation.model_card import render_card
-from itrex_sweet.evaluation.outcomes import predictions_of, said_at_every_exit
+from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.tables import MISSING, percent, plain_table
 from itrex_sweet.hub import fetch
 from itrex_sweet.modeling import SweetModelForSequenceClassification
@@ -116,7 +116,7 @@ def exits_that_pay(
     rows = read_held_out_rows(model, source, max_length, **{"label_column": None, **columns})
     if len(rows) < LEAST_ROWS:
         raise InputError(f"{rows.name} has {len(rows)} rows: at least {LEAST_ROWS} are needed to judge exits.")
-    logits, certainties = said_at_every_exit(model.executor, rows.batch, "judging exits")
+    outcomes = ExitOutcomes.from_executor(model.executor, rows.batch, description="judging exits")
     policy = dataclasses.replace(model.policy, deepest=None)
     costs = None
     row_costs = RowCosts.of_layers(model.artifact.layers_run, len(rows))
@@ -124,8 +124,8 @@ def exits_that_pay(
         size = batch_size or model.executor.batch_size
         costs = cost_table(model, rows.batch, size, policy.criterion)
         row_costs = costs.of(rows.batch.lengths, size)
-    confidences = confidence_at_every_exit(policy, logits, certainties)
-    losses = losses_of(predictions_of(logits), None)
+    confidences = outcomes.confidences(policy)
+    losses = losses_of(outcomes.predictions(), None)
     found = policies_from_careful_to_bold(policy, confidences, losses, row_costs)
     judged = _Judged(confidences, losses, row_costs)
     within = [each for each in found if judged.loss(each) <= max_drop]

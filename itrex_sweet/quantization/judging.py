@@ -11,7 +11,7 @@ import numpy as np
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.calibration import expected_calibration_error, fit_temperature, transfer_thresholds
 from itrex_sweet.config import Policy
-from itrex_sweet.evaluation.outcomes import ExitOutcomes, said_at_every_exit
+from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.tables import percent, plain_table
 from itrex_sweet.quantization.rows import CalibrationRows
 from itrex_sweet.runtime.backends.torch import TorchBackend
@@ -19,7 +19,6 @@ from itrex_sweet.runtime.encoder import Encoder
 from itrex_sweet.runtime.executor import Executor
 
 _ROUNDING = 1e-9  # of a difference of two shares, so that five rows of 500 are one point
-_AS_ONE = -1  # label of rows whose labels are not known; no outcome is read off it
 
 
 @dataclass(frozen=True)
@@ -97,10 +96,8 @@ class Judge:
             batch = batch.select(np.arange(rows))
         backend = TorchBackend(self.artifact, encoder)
         executor = Executor(backend, self.artifact.policy, self.batch_size)
-        logits, certainties = said_at_every_exit(executor, batch, description)
-        labels = self.rows.labels
-        labels = np.full(len(logits), _AS_ONE) if labels is None else labels[: len(logits)]
-        return ExitOutcomes(logits, labels, self.artifact.exits, self.artifact.layers_run, certainties)
+        labels = None if self.rows.labels is None else self.rows.labels[: len(batch)]
+        return ExitOutcomes.from_executor(executor, batch, labels, description)
 
     def verdict(self, encoder: Encoder, recipe: str, float_layers: Sequence[str] = ()) -> Verdict:
         """Judges one quantized model."""

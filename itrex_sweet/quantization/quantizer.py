@@ -16,6 +16,7 @@ from itrex_sweet.artifact.staging import require_writable
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.evaluation.model_card import render_card
 from itrex_sweet.evaluation.progress import progress_bar
+from itrex_sweet.extras import require_installed
 from itrex_sweet.modeling import SweetModelForSequenceClassification
 from itrex_sweet.quantization.judging import Judge, Limits
 from itrex_sweet.quantization.observing import Observations, observe
@@ -111,6 +112,7 @@ class SweetQuantizer:
             the INT8 artifact; its `quantization` holds the comparison.
 
         Raises:
+            MissingExtraError: Neural Compressor is not installed.
             ConfigError: an unknown recipe, an impossible setting, or the model's own folder as the target.
             InputError: calibration rows that are too few or cannot be read.
             QuantizationError: weights or activations are not finite, or nothing is within the limits of `"auto"`.
@@ -120,6 +122,7 @@ class SweetQuantizer:
         max_drop, max_moved = _share("max_drop", max_drop), _share("max_moved", max_moved)
         smoothing_alpha = _share("smoothing_alpha", smoothing_alpha)
         self._refuse(recipe, save_directory)
+        require_installed("neural_compressor", "quantization")
         require_writable(Path(save_directory))
         source = self.model.artifact
         columns = dict(

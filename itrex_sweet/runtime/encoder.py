@@ -1,12 +1,17 @@
-"""What a backend computes with: tensors under canonical names, the same for every family."""
+"""The weights of a model under canonical names, the same for every family, and their order: segments and probes.
+
+The tensors are NumPy arrays or torch tensors; the native engine reads both, so this module imports neither.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
 from itertools import chain
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,8 @@ class QuantizedLinear:
     input_smoothing: torch.Tensor | None
 
     def dequantized(self) -> Linear:
-        """The float layer it stands for, with smoothing undone."""
-        weight = self.weight.float() * self.weight_scale[:, None]
+        """Returns the float32 layer that it approximates, with smoothing undone."""
+        weight = self.weight * self.weight_scale[:, None]
         return Linear(weight if self.input_smoothing is None else weight * self.input_smoothing, self.bias)
 
 

@@ -53,7 +53,7 @@ def answers(monkeypatch):
                 given[np.arange(len(batch)), place, said] += np.where(said == truth, sure, 0.3)
             return given, None
 
-        monkeypatch.setattr(room, "said_at_every_exit", logits)
+        monkeypatch.setattr("itrex_sweet.evaluation.outcomes.outputs_at_every_exit", logits)
 
     return give
 
@@ -189,7 +189,7 @@ def test_logits_that_are_not_finite_are_refused(model, monkeypatch):
         logits[5, 1, 0] = np.nan
         return logits, None
 
-    monkeypatch.setattr(room, "said_at_every_exit", broken)
+    monkeypatch.setattr("itrex_sweet.evaluation.outcomes.outputs_at_every_exit", broken)
     with pytest.raises(InputError, match="not finite for 1 of 300 rows"):
         calibrate(model, rows(300), Budget(max_accuracy_drop=0.1))
 

@@ -55,15 +55,13 @@ def test_keep_or_data(artifact):
 
 
 def test_an_exit_that_always_agrees_pays_and_one_that_never_does_goes(artifact, tmp_path, monkeypatch):
-    from itrex_sweet.calibration import pruning
-
     model = SweetModelForSequenceClassification.from_pretrained(artifact.directory, backend="torch")
     rng = np.random.default_rng(0)
     full = rng.integers(0, 3, len(TEXTS))
     logits = rng.normal(size=(len(TEXTS), 4, 3)).astype(np.float32)  # exits 1 and 3: noise
     for place in (1, 3):
         logits[:, place] = 9.0 * np.eye(3)[full]
-    monkeypatch.setattr(pruning, "said_at_every_exit", lambda *_: (logits, None))
+    monkeypatch.setattr("itrex_sweet.evaluation.outcomes.outputs_at_every_exit", lambda *_: (logits, None))
     worth = exits_that_pay(model, TEXTS, unit="layers")
     assert worth.kept == (2, 4) and worth.gains[2] == pytest.approx(0.5) and worth.agreements[1] == 1.0
     assert "removed" in worth.table()
