@@ -1,4 +1,4 @@
-"""Renders `results/headline.json` as the README's table: the recommended way beside plain fine-tuning and INT8 peers."""
+"""Renders `results/headline.json` as the table of the README: early exit beside plain fine-tuning and INT8 peers."""
 
 from __future__ import annotations
 
