@@ -1,20 +1,30 @@
-"""What a backend computes with: tensors under canonical names, the same for every family."""
+"""What a backend computes with: arrays under canonical names, the same for every family.
+
+`runtime.weights.load_encoder` makes one of NumPy arrays; `runtime.torch_encoder` makes one of torch tensors of it, for
+backends that compute with torch.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
 from itertools import chain
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+    Array = np.ndarray | torch.Tensor
 
 
 @dataclass(frozen=True)
 class Linear:
     """`x @ weight.T + bias`; weight (out, in), bias (out,) or none."""
 
-    weight: torch.Tensor
-    bias: torch.Tensor | None
+    weight: Array
+    bias: Array | None
 
 
 @dataclass(frozen=True)
@@ -31,16 +41,16 @@ class QuantizedLinear:
             2211.10438, equation 3; the weight holds the inverse), or none.
     """
 
-    weight: torch.Tensor
-    weight_scale: torch.Tensor
-    bias: torch.Tensor | None
+    weight: Array
+    weight_scale: Array
+    bias: Array | None
     input_scale: float | None
     input_zero_point: int | None
-    input_smoothing: torch.Tensor | None
+    input_smoothing: Array | None
 
     def dequantized(self) -> Linear:
         """The float layer it stands for, with smoothing undone."""
-        weight = self.weight.float() * self.weight_scale[:, None]
+        weight = self.weight * self.weight_scale[:, None]  # float32
         return Linear(weight if self.input_smoothing is None else weight * self.input_smoothing, self.bias)
 
 
@@ -51,8 +61,8 @@ AnyLinear = Linear | QuantizedLinear
 class Norm:
     """Layer norm over the last axis; weight and bias (hidden,)."""
 
-    weight: torch.Tensor
-    bias: torch.Tensor
+    weight: Array
+    bias: Array
     eps: float
 
 
@@ -65,16 +75,16 @@ class RelativeTerms:
         query: (heads, 2 span, head size), for position→content scores.
     """
 
-    key: torch.Tensor | None
-    query: torch.Tensor | None
+    key: Array | None
+    query: Array | None
 
 
 @dataclass(frozen=True)
 class Convolution:
     """DeBERTa-v2's convolution beside the first layer; weight (hidden, hidden / groups, width)."""
 
-    weight: torch.Tensor
-    bias: torch.Tensor
+    weight: Array
+    bias: Array
     groups: int
     activation: str
     norm: Norm
@@ -100,9 +110,9 @@ class Layer:
 class Embeddings:
     """Tables (entries, size); positions and token types may be absent, and a projection may stand around the norm."""
 
-    words: torch.Tensor
-    positions: torch.Tensor | None
-    token_types: torch.Tensor | None
+    words: Array
+    positions: Array | None
+    token_types: Array | None
     norm: Norm
     projection_before_norm: Linear | None
     projection_after_norm: Linear | None
@@ -159,7 +169,7 @@ class Encoder:
     score_scale: float
     uncounted_token: int | None
     max_tokens: int | None
-    relative_index: torch.Tensor | None
+    relative_index: Array | None
 
     @property
     def trunk(self) -> tuple[Layer, ...]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
-import torch
 
 from itrex_sweet.errors import BackendUnavailable, SweetError
 from itrex_sweet.runtime.encoder import AnyLinear, Embeddings, Encoder, Head, Layer, Norm, QuantizedLinear
@@ -151,13 +151,13 @@ class _Description:
             return CLinear()
         out, in_ = layer.weight.shape
         if not isinstance(layer, QuantizedLinear):
-            weight = self._address(layer.weight, torch.float32)
+            weight = self._address(layer.weight, np.float32)
             return CLinear(
                 weight, out * in_, CFloats(), self._floats(layer.bias), CFloats(), 0.0, 0, in_, out, in_bfloat16, 0
             )
         is_fixed = layer.input_scale is not None
         return CLinear(
-            self._address(layer.weight, torch.int8),
+            self._address(layer.weight, np.int8),
             out * in_,
             self._floats(layer.weight_scale),
             self._floats(layer.bias),
@@ -173,13 +173,14 @@ class _Description:
     def _norm(self, norm: Norm) -> CNorm:
         return CNorm(self._floats(norm.weight), self._floats(norm.bias), norm.eps, len(norm.weight))
 
-    def _floats(self, tensor: torch.Tensor | None) -> CFloats:
-        return CFloats() if tensor is None else CFloats(self._address(tensor, torch.float32), tensor.numel())
+    def _floats(self, array: np.ndarray | None) -> CFloats:
+        return CFloats() if array is None else CFloats(self._address(array, np.float32), math.prod(array.shape))
 
-    def _address(self, tensor: torch.Tensor, dtype: torch.dtype) -> int:
-        tensor = tensor.detach().to(dtype).contiguous()
-        self._kept.append(tensor)
-        return tensor.data_ptr()
+    def _address(self, array: np.ndarray, dtype: type) -> int:
+        """Address of the numbers, of a copy where they have another type or stand apart; also of torch tensors."""
+        array = np.asarray(array, dtype=dtype, order="C")
+        self._kept.append(array)
+        return array.ctypes.data
 
 
 def _int32(what: str, value: Any) -> int:
