@@ -18,7 +18,7 @@ import torch
 from record import RUNS, provenance, read_task, write_result
 
 from itrex_sweet import SweetModelForSequenceClassification
-from itrex_sweet.evaluation.outcomes import said_at_every_exit
+from itrex_sweet.evaluation.outcomes import outputs_at_every_exit
 
 ARTIFACTS = {
     "ipex": {
@@ -64,7 +64,7 @@ def compare(task: str, folder: str, backend: str, rows: int) -> dict[str, Any]:
     for name in ("torch", backend):
         model = SweetModelForSequenceClassification.from_pretrained(RUNS / task / folder, backend=name)
         batch = model.read(texts)
-        logits[name] = said_at_every_exit(model.executor, batch)[0]
+        logits[name] = outputs_at_every_exit(model.executor, batch)[0]
         answers[name] = model.executor.run(batch)
     reference, other = logits["torch"], logits[backend]
     same = reference.argmax(-1) == other.argmax(-1)

@@ -17,14 +17,14 @@ from record import FIRST_HELD_OUT_ROW, RUNS, provenance, read_task, write_result
 
 from itrex_sweet import SweetModelForSequenceClassification, criteria
 from itrex_sweet.calibration.bounds import LossCounts, certified, paired_p_value
-from itrex_sweet.calibration.calibrate import CHOOSING_SHARE
+from itrex_sweet.calibration.calibrate import TUNING_SHARE
 from itrex_sweet.calibration.costs import RowCosts
-from itrex_sweet.calibration.promises import MetricPromise, Said
-from itrex_sweet.calibration.search import policies_from_careful_to_bold
+from itrex_sweet.calibration.guarantees import MetricGuarantee, PairedPredictions
+from itrex_sweet.calibration.search import candidate_policies
 from itrex_sweet.calibration.temperature import fit_temperature
 from itrex_sweet.config import Policy
 from itrex_sweet.evaluation.metrics import METRICS
-from itrex_sweet.evaluation.outcomes import predictions_of, said_at_every_exit
+from itrex_sweet.evaluation.outcomes import outputs_at_every_exit, predictions_from_logits
 
 EPSILONS, DELTAS = (0.005, 0.01, 0.02), (0.05, 0.1)
 METRIC = "matthews"  # beside accuracy, for the approximate test
@@ -52,18 +52,18 @@ def measured(task: str, options: argparse.Namespace) -> dict[str, Any]:
     model = SweetModelForSequenceClassification.from_pretrained(RUNS / task / f"int8-{options.recipe}-default")
     logits, labels = population(task, model, options)
     layers = np.asarray(model.artifact.layers_run, dtype=np.float64)
-    right = predictions_of(logits) == labels[:, None]
+    right = predictions_from_logits(logits) == labels[:, None]
     losses = right[:, -1:].astype(int) - right.astype(int)
-    said, everyone = predictions_of(logits), np.arange(len(labels))
+    said, everyone = predictions_from_logits(logits), np.arange(len(labels))
     random = np.random.default_rng(0)
     outcomes: dict[tuple[float, float, str], list[tuple[float, float]]] = {}
     for _ in range(options.draws):
         drawn = random.integers(0, len(labels), options.rows)
-        choosing, testing = np.split(drawn, [round(options.rows * CHOOSING_SHARE)])
+        choosing, testing = np.split(drawn, [round(options.rows * TUNING_SHARE)])
         policy = with_temperatures(logits[choosing], labels[choosing])
-        confidences = criteria.confidence_at_every_exit(policy, logits)
+        confidences = criteria.confidence_at_every_exit(policy, logits, confidence_of=model.backend.confidence)
         costs = RowCosts.of_layers(layers, len(choosing))
-        found = policies_from_careful_to_bold(policy, confidences[choosing], losses[choosing], costs)
+        found = candidate_policies(policy, confidences[choosing], losses[choosing], costs)
         leaving = [criteria.leaving_exit(each, confidences) for each in found]
         true = [of_policy(losses, layers, each) for each in leaving]
         seen = [LossCounts.of(losses[testing, each[testing]]) for each in leaving]
@@ -108,9 +108,9 @@ def metric_p_values(
     epsilon: float, answers: list[np.ndarray], full: np.ndarray, labels: np.ndarray, testing: np.ndarray
 ) -> list[float]:
     """Of the policies after the full model, up to the first that no δ here certifies."""
-    promise, p_values = MetricPromise(epsilon, max(DELTAS), METRIC), []
+    promise, p_values = MetricGuarantee(epsilon, max(DELTAS), METRIC), []
     for each in answers[1:]:
-        p_values.append(promise.p_value(Said(each[testing], full[testing], labels[testing])))
+        p_values.append(promise.p_value(PairedPredictions(each[testing], full[testing], labels[testing])))
         if p_values[-1] > max(DELTAS):
             break
     return p_values
@@ -132,7 +132,7 @@ def population(task: str, model: Any, options: argparse.Namespace) -> tuple[np.n
     texts, labels = texts[FIRST_HELD_OUT_ROW:] + more_texts, labels[FIRST_HELD_OUT_ROW:] + more_labels
     places = np.random.default_rng(0).permutation(len(labels))[: options.most]
     batch = model.read([texts[place] for place in places], 128)
-    logits, truth = said_at_every_exit(model.executor, batch, task)[0], np.asarray(labels)[places]
+    logits, truth = outputs_at_every_exit(model.executor, batch, task)[0], np.asarray(labels)[places]
     np.savez(kept, logits=logits, labels=truth)
     return logits, truth
 

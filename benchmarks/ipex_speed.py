@@ -28,7 +28,7 @@ from transformers import AutoModelForSequenceClassification, BertForSequenceClas
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.artifact import Artifact, open_artifact
 from itrex_sweet.config import Policy
-from itrex_sweet.evaluation.report import only_at
+from itrex_sweet.evaluation.report import single_exit_policy
 from itrex_sweet.runtime.backends import load_backend
 from itrex_sweet.runtime.backends.ipex import import_ipex
 from itrex_sweet.runtime.dense.subgraphs import Embed
@@ -82,7 +82,7 @@ def fixed_shapes(artifact: Artifact, options: argparse.Namespace) -> dict[str, A
         own, of_artifact = monoliths(artifact, rows, length)
         contenders = {"monolith, IPEX's own": own, "monolith, the artifact's layers": of_artifact}
         for place, exit_ in enumerate(artifact.exits):
-            contenders[f"exit {exit_}"] = partial(executor.run, batch, only_at(place, executor.policy))
+            contenders[f"exit {exit_}"] = partial(executor.run, batch, single_exit_policy(place, executor.policy))
         repeats = options.repeats if rows * length > 512 else 4 * options.repeats
         times = measure(contenders, repeats, 1)
         full = times[f"exit {depth}"]["median"]

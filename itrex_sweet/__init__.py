@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from itrex_sweet.extras import naming_extras
 from itrex_sweet.version import __version__
 
 _ROOMS = {
@@ -46,7 +47,8 @@ def __getattr__(name: str) -> Any:
     """Imports a public name when it is first asked for, so that `import itrex_sweet` loads no torch."""
     if name not in _ROOMS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_ROOMS[name]), name)
+    with naming_extras(f"itrex_sweet.{name}"):
+        value = getattr(importlib.import_module(_ROOMS[name]), name)
     globals()[name] = value
     return value
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from itrex_sweet.errors import NoGainError, SweetError
+from itrex_sweet.extras import naming_extras
 from itrex_sweet.version import __version__
 
 VERBS = (
@@ -82,7 +83,8 @@ def _run(argv: Sequence[str] | None) -> int:
         args = _parse(argv)
         with _logging_to_stderr():
             try:
-                return args.run(args)
+                with naming_extras(f"itrex-sweet {args.verb}"):
+                    return args.run(args)
             except BrokenPipeError:
                 raise
             except (SweetError, OSError, MemoryError) as error:

@@ -20,6 +20,9 @@ Memory = np.ndarray | None
 # (rows,) float32, what exits learned of themselves: the logit of being right; `None` where they did not.
 Certainty = np.ndarray | None
 
+# `confidence` below, or a backend's own implementation of it.
+ConfidenceFunction = Callable[..., tuple[np.ndarray, Memory]]
+
 
 def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Softmax of `logits / temperature`.
@@ -180,12 +183,19 @@ def confidence(
     return _OF_ONE_EXIT[policy.criterion](logits, policy.temperatures[exit_index]), None
 
 
-def confidence_at_every_exit(policy: Policy, logits: np.ndarray, certainties: np.ndarray | None = None) -> np.ndarray:
+def confidence_at_every_exit(
+    policy: Policy,
+    logits: np.ndarray,
+    certainties: np.ndarray | None = None,
+    confidence_of: ConfidenceFunction = confidence,
+) -> np.ndarray:
     """Confidences of rows that go through all exits.
 
     Args:
         logits: (rows, exits, labels) float32.
         certainties: (rows, exits) float32, for the criterion that reads them.
+        confidence_of: computes the confidence at one exit; `Backend.confidence` of the backend that runs the policy
+            gives the numbers that it compares with thresholds, to the bit.
 
     Returns:
         (rows, exits) float32.
@@ -193,7 +203,7 @@ def confidence_at_every_exit(policy: Policy, logits: np.ndarray, certainties: np
     columns, memory = [], None
     for place in range(logits.shape[1]):
         certainty = None if certainties is None else certainties[:, place]
-        column, memory = confidence(policy, place, logits[:, place], memory, certainty)
+        column, memory = confidence_of(policy, place, logits[:, place], memory, certainty)
         columns.append(column)
     return np.stack(columns, axis=1)
 

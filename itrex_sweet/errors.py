@@ -33,6 +33,20 @@ class UnsupportedArtifactError(ArtifactError, UnsupportedModelError):
     """A folder holds a model of a family, head or configuration that cannot carry exits."""
 
 
+class MissingExtraError(SweetError, ImportError):
+    """An optional package is needed and not installed.
+
+    Attributes:
+        name: import name of the package.
+        extra: the extra of this package that installs it, as in `pip install 'itrex-sweet[train]'`.
+    """
+
+    def __init__(self, message: str, package: str | None = None, extra: str | None = None):
+        super().__init__(message)
+        self.name = package
+        self.extra = extra
+
+
 class BackendUnavailable(SweetError, RuntimeError):
     """A backend was asked for by name and cannot run here."""
 

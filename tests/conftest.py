@@ -8,13 +8,18 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, and for the pro
 import pytest
 
 
+def _settings_of_accelerate() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith("ACCELERATE_")}
+
+
 @pytest.fixture(autouse=True)
-def _no_settings_of_accelerate_left():
-    """TrainingArguments leaves precision and compiler in the environment, for whoever comes next."""
-    before = {name for name in os.environ if name.startswith("ACCELERATE_")}
+def _restore_settings_of_accelerate():
+    """Restores the precision and compiler settings that TrainingArguments writes into the environment."""
+    before = _settings_of_accelerate()
     yield
-    for name in {name for name in os.environ if name.startswith("ACCELERATE_")} - before:
+    for name in _settings_of_accelerate().keys() - before.keys():
         del os.environ[name]
+    os.environ.update(before)
 
 
 @pytest.fixture

@@ -257,8 +257,8 @@ def test_a_calls_own_temperatures_make_its_scores(model):
         ({"policy": Policy((0.5, 0.5), (1.0,) * 3, "learned")}, "learn-to-exit"),
         ({"max_exit": 3}, r"max_exit=3: choose one of the exits \(1, 2, 4\)"),
         ({"deadline_ms": 0.0}, "deadline_ms=0.0: a positive number"),
-        ({"quality": 0.5}, "holds no calibrated curve"),
-        ({"quality": 1.5}, r"quality=1.5: it lies in \[0, 1\]"),
+        ({"quality": 0.5}, "is not calibrated"),
+        ({"quality": 1.5}, r"quality=1.5: must lie in \[0, 1\]"),
     ],
 )
 def test_what_a_call_cannot_ask_for(model, stopping, message):
@@ -272,12 +272,13 @@ def test_quality_walks_along_the_calibrated_curve(directory, tmp_path):
         {"thresholds": [0.9, 0.8], "mean_layers": 3.0, "milliseconds": 5.0},
         {"thresholds": [0.6, 0.5], "mean_layers": 2.0, "milliseconds": 2.0},
     ]
-    from itrex_sweet.artifact import copy_artifact, open_artifact, policy_of_quality
+    from itrex_sweet.artifact import copy_artifact, open_artifact
+    from itrex_sweet.runtime.quality import policy_for_quality
 
     source = open_artifact(directory)
     calibrated = copy_artifact(source, tmp_path / "calibrated", calibration={"candidates": candidates})
     for quality, place in ((0.0, 2), (0.49, 2), (0.5, 1), (0.99, 1), (1.0, 0)):
-        policy = policy_of_quality(calibrated, quality)
+        policy = policy_for_quality(calibrated, quality)
         assert list(policy.thresholds) == candidates[place]["thresholds"], quality
         assert policy.temperatures == source.policy.temperatures
     model = SweetModelForSequenceClassification.from_pretrained(calibrated.directory)

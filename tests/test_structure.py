@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "itrex_sweet"
 
 # Rooms that meet on both sides of the artifact.
-SEAM = {"arguments", "config", "errors", "families", "artifact", "version"}
+SEAM = {"arguments", "config", "errors", "extras", "families", "artifact", "version"}
 # room → rooms it may import besides itself and the seam
 MAY_IMPORT = {
     "training": set(),
@@ -46,8 +46,9 @@ MAY_IMPORT = {
     "cli": {"commands"},
 }
 WITHOUT_TORCH = {
-    *("arguments", "config", "errors", "families", "version", "criteria", "cli", "artifact", "supervision"),
+    *("arguments", "config", "errors", "extras", "families", "version", "criteria", "cli", "artifact", "supervision"),
     *(f"artifact.validation.{name}" for name in ("config", "settings", "tensors")),
+    *(f"runtime.native.{name}" for name in ("cores", "handle", "interface", "library", "packing")),
 }
 
 
@@ -156,7 +157,7 @@ def test_importing_the_package_does_nothing():
 def test_running_needs_no_training_code():
     run(
         "import sys; from itrex_sweet import SweetModelForSequenceClassification\n"
-        "import itrex_sweet.runtime.backends.torch, itrex_sweet.runtime.cascade\n"
+        "import itrex_sweet.runtime.backends.torch, itrex_sweet.runtime.backends.cascade\n"
         "assert not [name for name in sys.modules if name.startswith('itrex_sweet.training')]\n"
         "assert 'transformers.trainer' not in sys.modules and 'datasets' not in sys.modules"
     )

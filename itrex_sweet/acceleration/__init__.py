@@ -1,5 +1,10 @@
 """From a plain fine-tuned classifier and unlabelled texts to the same classifier with exits, and to a faster one."""
 
+from itrex_sweet.extras import require_installed
+
+require_installed("torch", "accelerating a model")
+require_installed("transformers", "accelerating a model")
+
 from itrex_sweet.acceleration.accelerating import Acceleration, accelerate
 from itrex_sweet.acceleration.adding import AddedExits, add_exits
 

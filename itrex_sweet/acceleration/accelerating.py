@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -14,16 +13,17 @@ from itrex_sweet.acceleration.adding import BATCH_SIZE, EPOCHS, LEARNING_RATE, a
 from itrex_sweet.acceleration.checkpoint import open_checkpoint
 from itrex_sweet.acceleration.report import PICTURE_FILE, REPORT_FILE, Measured, measure
 from itrex_sweet.acceleration.steps import Steps
-from itrex_sweet.acceleration.traffic import dealt, least_rows, read_traffic, refuse_too_few
+from itrex_sweet.acceleration.traffic import dealt, min_rows, read_traffic, refuse_too_few
 from itrex_sweet.arguments import real_number, whole_number
 from itrex_sweet.artifact import Artifact, copy_artifact, open_artifact
 from itrex_sweet.artifact.staging import require_writable
 from itrex_sweet.calibration.budget import Budget
 from itrex_sweet.calibration.calibrate import calibrate
-from itrex_sweet.calibration.pruning import prune_exits, without_switched_off
+from itrex_sweet.calibration.pruning import prune_exits, remove_unused_exits
 from itrex_sweet.config import resolve_exits
 from itrex_sweet.data import Rows
 from itrex_sweet.errors import ConfigError, NoGainError, QuantizationError
+from itrex_sweet.extras import install_command, is_installed
 from itrex_sweet.modeling import SweetModelForSequenceClassification
 from itrex_sweet.version import __version__
 
@@ -111,7 +111,7 @@ def accelerate(
     if output.resolve() == checkpoint.folder.resolve():
         raise ConfigError(f"{output} holds the model itself: write to another folder.")
     texts = read_traffic(traffic, limit, **columns)
-    refuse_too_few(texts, least_rows(budget), f"certifying a drop of at most {100 * budget.epsilon:g} %")
+    refuse_too_few(texts, min_rows(budget), f"certifying a drop of at most {100 * budget.epsilon:g} %")
     parts = dealt(texts, seed)
     sizes = {name: len(rows) for name, rows in parts.items()}
     logger.info(
@@ -169,8 +169,8 @@ def _refusal_of_int8() -> str | None:
     """The reason not to quantize here, or `None`."""
     from itrex_sweet.runtime.backends import missing_for
 
-    if importlib.util.find_spec("neural_compressor") is None:
-        return "Neural Compressor is not installed (pip install neural-compressor-pt)"
+    if not is_installed("neural_compressor"):
+        return f"Neural Compressor is not installed ({install_command('quantize')})"
     if missing_for("native") is not None:
         return "the native engine, which computes it fast, cannot run here"
     return None
@@ -207,7 +207,7 @@ def _calibrated(
 ) -> Mapping[str, Any]:
     model = SweetModelForSequenceClassification.from_pretrained(source, threads=threads)
     calibration = calibrate(model, rows, budget, seed=seed)
-    written = without_switched_off(calibration.write(model.artifact, folder))
+    written = remove_unused_exits(calibration.write(model.artifact, folder))
     chosen = calibration.candidates[calibration.chosen]
     return {"exits": list(written.exits), "layers": chosen.mean_layers, "rows_testing": calibration.rows[1]}
 

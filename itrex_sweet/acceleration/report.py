@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
 import json
 import logging
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ from itrex_sweet.evaluation.plain_model import run_batches, sorted_batches
 from itrex_sweet.evaluation.plot import plot_curves
 from itrex_sweet.evaluation.reference import open_reference
 from itrex_sweet.evaluation.timing import milliseconds_per_row
+from itrex_sweet.extras import install_command, is_installed
 from itrex_sweet.modeling import SweetModelForSequenceClassification
 from itrex_sweet.runtime.torch_threads import computing_with
 
@@ -116,7 +116,7 @@ def measure(source: Path, checkpoint: Checkpoint, rows: Rows, output: Path, thre
         agreement=report.metric,
         agreement_at_least=_at_least(report.metric, len(rows)),
         agreement_with_full_depth=report.agreement,
-        promise_kept=None if evaluation.promise is None else evaluation.promise.kept,
+        promise_kept=None if evaluation.guarantee is None else evaluation.guarantee.kept,
         milliseconds=report.milliseconds,
         milliseconds_full_depth=report.exits[-1].milliseconds,
         milliseconds_checkpoint=_milliseconds_of(checkpoint, rows, threads),
@@ -153,8 +153,8 @@ def _milliseconds_of(checkpoint: Checkpoint, rows: Rows, threads: int | None) ->
 
 
 def _write(output: Path, evaluation: Evaluation, measured: Measured) -> None:
-    if importlib.util.find_spec("matplotlib") is None:
-        logger.warning("matplotlib is not installed, so there is no %s: pip install 'itrex-sweet[plot]'.", PICTURE_FILE)
+    if not is_installed("matplotlib"):
+        logger.warning("matplotlib is not installed, so there is no %s: %s.", PICTURE_FILE, install_command("plot"))
     else:
         plot_curves(
             {evaluation.name: evaluation.curve},

@@ -25,7 +25,6 @@ Files are read once, into memory of the process, and verified there; `commit` sa
 from itrex_sweet.artifact.copying import copy_artifact, write_card
 from itrex_sweet.artifact.layout import CASCADE, EARLY_EXIT, FLOAT32, INT8, SCHEMA_VERSION
 from itrex_sweet.artifact.pruning import keep_exits
-from itrex_sweet.artifact.quality import policy_of_quality
 from itrex_sweet.artifact.reading import Artifact, open_artifact
 from itrex_sweet.artifact.settings import library_versions
 from itrex_sweet.artifact.writing import write_artifact, write_cascade
@@ -41,7 +40,6 @@ __all__ = [
     "keep_exits",
     "library_versions",
     "open_artifact",
-    "policy_of_quality",
     "write_artifact",
     "write_card",
     "write_cascade",

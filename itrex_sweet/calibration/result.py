@@ -45,7 +45,7 @@ class Candidate:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         return {
-            "thresholds": [round(value, 6) for value in self.policy.thresholds],
+            "thresholds": list(self.policy.thresholds),
             "mean_layers": round(self.mean_layers, 4),
             "milliseconds": None if self.milliseconds is None else round(self.milliseconds, 5),
             **dataclasses.asdict(self.counts),

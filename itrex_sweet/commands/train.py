@@ -28,7 +28,7 @@ from itrex_sweet.commands.trainers import (
 from itrex_sweet.commands.training_plan import MULTI_MODEL, TrainingPlan, make_plan
 from itrex_sweet.config import DEFAULT_EXIT_LR_MULTIPLIER, MODES, SweetConfig, resolve_exits
 from itrex_sweet.data import Rows
-from itrex_sweet.errors import InputError, SweetError
+from itrex_sweet.errors import InputError, MissingExtraError, SweetError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -155,6 +155,8 @@ def _run(args: argparse.Namespace) -> int:
         # The Trainer prints its logs on standard output, which is for results.
         with contextlib.redirect_stdout(sys.stderr):
             artifact = _train(args, plan, exits, model, tokenizer, make_trainer, train)
+    except MissingExtraError:
+        raise
     except ImportError as error:  # of what an option of TrainingArguments needs
         raise SweetError(f"an option needs a package that is missing: {error}") from error
     finally:

@@ -9,14 +9,14 @@ from typing import Any
 
 from itrex_sweet.data.line import Line
 from itrex_sweet.errors import ConfigError, InputError
+from itrex_sweet.extras import require
 
 _SLICE = re.compile(r"(?P<split>\w+)\[(?P<start>\d*):(?P<stop>\d*)\]")
 
 
 def load_named_dataset(name: str, config: str | None, split: str | None) -> Any:
     """One split of a data set, or some of its rows (`train[6000:6300]`), from the hub, its cache or a folder."""
-    import datasets
-
+    datasets = require("datasets", f"{name!r}, which is no file here,")
     path = Path(name)
     try:
         if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():

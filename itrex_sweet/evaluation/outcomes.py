@@ -1,7 +1,8 @@
-"""What every exit says about every row: computed once, and any policy can be tried on it."""
+"""Outputs of every exit for every row: computed once, and reused to evaluate any policy."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,19 +21,23 @@ from itrex_sweet.runtime.ragged import TokenBatch
 if TYPE_CHECKING:
     from itrex_sweet.modeling import SweetModelForSequenceClassification
 
+NO_LABEL = -1
+
 _BATCHES_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
 class ExitOutcomes:
-    """Logits of every exit for every row, and what the rows should have been.
+    """Logits of every exit for every row, and the rows' labels.
 
     Args:
         logits: (rows, exits, labels) float32.
-        labels: (rows,) int64.
+        labels: (rows,) int64; `NO_LABEL` for rows without labels.
         exits: counts of encoder layers, from 1.
-        layers_run: layers that a row has cost when it leaves at each exit.
-        certainties: (rows, exits) float32, where exits learned to exit: what each says of being right.
+        layers_run: layers that are run for a row that leaves at each exit.
+        certainties: (rows, exits) float32, of exits that learned to exit: the logit of the exit being correct.
+        confidence_of: computes confidences; that of the backend, so that thresholds are compared with the same
+            numbers as at run time, to the bit.
     """
 
     logits: np.ndarray
@@ -40,71 +45,88 @@ class ExitOutcomes:
     exits: tuple[int, ...]
     layers_run: tuple[int, ...]
     certainties: np.ndarray | None = None
+    confidence_of: criteria.ConfidenceFunction = criteria.confidence
 
     @classmethod
     def observe(
         cls, model: SweetModelForSequenceClassification, batch: TokenBatch, labels: Sequence[int]
     ) -> ExitOutcomes:
-        """Runs a model to its last exit for every row.
+        """Runs a model to its last exit for labelled rows.
 
         Args:
             batch: texts, read with `model.read(texts)`.
             labels: (rows,) label ids from 0.
 
         Raises:
-            InputError: not one label per row, none at all, or a label that the model does not know.
+            InputError: no rows, not one label per row, or a label that the model does not have.
         """
         if not len(batch):
             raise InputError("there are no texts: evaluation needs one at least.")
         labels = checked_labels(labels, len(batch), model.config.num_labels, "the evaluated texts")
-        logits, certainties = said_at_every_exit(model.executor, batch)
-        return cls(logits, labels, model.artifact.exits, model.artifact.layers_run, certainties)
+        return cls.from_executor(model.executor, batch, labels)
+
+    @classmethod
+    def from_executor(
+        cls, executor: Executor, batch: TokenBatch, labels: np.ndarray | None = None, description: str = "every exit"
+    ) -> ExitOutcomes:
+        """Runs rows to the last exit, with a progress bar.
+
+        Args:
+            labels: (rows,) int64, if there are any.
+            description: text to the left of the bar.
+        """
+        logits, certainties = outputs_at_every_exit(executor, batch, description)
+        labels = np.full(len(batch), NO_LABEL) if labels is None else labels
+        artifact = executor.backend.artifact
+        return cls(
+            logits, labels, artifact.exits, artifact.layers_run, certainties, confidence_of=executor.backend.confidence
+        )
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def select(self, rows: np.ndarray) -> ExitOutcomes:
-        """Those of the rows named, in that order."""
+        """Returns the outcomes of some rows, in the given order."""
         certainties = None if self.certainties is None else self.certainties[rows]
-        return ExitOutcomes(self.logits[rows], self.labels[rows], self.exits, self.layers_run, certainties)
+        return dataclasses.replace(self, logits=self.logits[rows], labels=self.labels[rows], certainties=certainties)
 
     def confidences(self, policy: Policy) -> np.ndarray:
-        """(rows, exits) float32, by the policy's criterion; NaN where logits are not finite."""
-        return criteria.confidence_at_every_exit(policy, self.logits, self.certainties)
+        """Returns (rows, exits) float32, by the policy's criterion; NaN where logits are not finite."""
+        return criteria.confidence_at_every_exit(policy, self.logits, self.certainties, self.confidence_of)
 
     def leaving(self, policy: Policy) -> np.ndarray:
-        """(rows,) int64: place of the exit, from 0, at which each row leaves, as the executor decides."""
+        """Returns the index of the exit at which each row leaves, as the executor decides, (rows,) int64."""
         return criteria.leaving_exit(policy, self.confidences(policy))
 
     def predictions(self) -> np.ndarray:
-        """(rows, exits) int64: label that each exit would give; -1 where its logits are not finite."""
-        return predictions_of(self.logits)
+        """Returns the label that each exit predicts, (rows, exits) int64; -1 where its logits are not finite."""
+        return predictions_from_logits(self.logits)
 
     def answers(self, policy: Policy) -> np.ndarray:
-        """(rows,) int64: label that each row gets under a policy; -1 where there is none."""
+        """Returns the label that each row gets under a policy, (rows,) int64; -1 where logits are not finite."""
         return np.take_along_axis(self.predictions(), self.leaving(policy)[:, None], axis=1)[:, 0]
 
     def mean_layers(self, policy: Policy) -> float:
-        """Layers run per row under a policy."""
+        """Returns the mean number of layers run per row under a policy."""
         return float(np.asarray(self.layers_run, dtype=np.float64)[self.leaving(policy)].mean())
 
 
-def predictions_of(logits: np.ndarray) -> np.ndarray:
-    """(rows, exits) int64: label of logits (rows, exits, labels); -1 where they are not finite."""
+def predictions_from_logits(logits: np.ndarray) -> np.ndarray:
+    """Returns labels (rows, exits) int64 for logits (rows, exits, labels); -1 where they are not finite."""
     answered = np.isfinite(logits).all(axis=2)
     return np.where(answered, np.where(answered[..., None], logits, 0).argmax(axis=2), NO_ANSWER)
 
 
-def said_at_every_exit(
+def outputs_at_every_exit(
     executor: Executor, batch: TokenBatch, description: str = "every exit"
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """What every exit says of every row, none leaving early, with a progress bar.
+    """Runs every row to the last exit, with a progress bar.
 
     Args:
-        description: left of the bar.
+        description: text to the left of the bar.
 
     Returns:
-        logits (rows, exits, labels) float32, and certainties (rows, exits) float32 where exits learned to exit.
+        logits (rows, exits, labels) float32, and certainties (rows, exits) float32 of exits that learned to exit.
     """
     outputs = np.empty((len(batch), executor.num_exits, executor.backend.num_outputs), dtype=np.float32)
     order = np.argsort(batch.lengths, kind="stable")

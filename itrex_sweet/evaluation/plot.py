@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from itrex_sweet.errors import ArtifactError, SweetError
+from itrex_sweet.errors import ArtifactError
 from itrex_sweet.evaluation.curve import Curve, CurvePoint
 from itrex_sweet.evaluation.report import Report
+from itrex_sweet.extras import require_installed
 
 # Colours that stay apart in print and for colour-blind readers (Okabe and Ito 2008), and a mark for each.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -23,10 +23,9 @@ def require_matplotlib() -> None:
     """Makes sure that pictures can be drawn, before work is done that they are to show.
 
     Raises:
-        SweetError: matplotlib is not installed.
+        MissingExtraError: matplotlib is not installed.
     """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise SweetError("pictures need matplotlib, which is not installed: pip install 'itrex-sweet[plot]'.")
+    require_installed("matplotlib", "a picture")
 
 
 def plot_curves(
@@ -45,7 +44,7 @@ def plot_curves(
             own, and a curve has one for all.
 
     Raises:
-        SweetError: matplotlib is not installed.
+        MissingExtraError: matplotlib is not installed.
         ArtifactError: the file cannot be written.
     """
     require_matplotlib()
@@ -78,7 +77,7 @@ def plot_calibration(calibration: Mapping[str, Any], path: str | os.PathLike) ->
         path: of the PNG; its folder is made if missing.
 
     Raises:
-        SweetError: matplotlib is not installed.
+        MissingExtraError: matplotlib is not installed.
         ArtifactError: the file cannot be written.
     """
     require_matplotlib()

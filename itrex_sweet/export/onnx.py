@@ -5,7 +5,6 @@ Torch's exporter by TorchScript is taken: it stands in torch 2.8 as in 2.13, and
 
 from __future__ import annotations
 
-import importlib
 import logging
 import warnings
 from collections.abc import Callable, Mapping
@@ -14,26 +13,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from itrex_sweet.errors import BackendUnavailable, ExportError
+from itrex_sweet import extras
+from itrex_sweet.errors import ExportError
 from itrex_sweet.export.graphs import Graph
-from itrex_sweet.export.onnx_integers import for_onnx
+from itrex_sweet.export.onnx_int8 import onnx_module
 
 OPSET = 17  # the first with LayerNormalization
 
 
 def require() -> None:
-    """Finds out whether ONNX files can be written and tried here.
+    """Checks that ONNX files can be written and run here.
 
     Raises:
-        BackendUnavailable: a package is missing.
+        MissingExtraError: onnx or onnxruntime is not installed.
     """
     for package in ("onnx", "onnxruntime"):
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise BackendUnavailable(
-                f"ONNX files need the package {package} ({error}): pip install 'itrex-sweet[export]'."
-            ) from error
+        extras.require(package, "ONNX export")
 
 
 def write(graph: Graph, inputs: Mapping[str, torch.Tensor], path: Path) -> tuple[str, ...]:
@@ -61,7 +56,7 @@ def write(graph: Graph, inputs: Mapping[str, torch.Tensor], path: Path) -> tuple
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # what torch says about its own exporter
             torch.onnx.export(
-                for_onnx(graph.module),
+                onnx_module(graph.module),
                 tuple(inputs.values()),
                 str(path),
                 input_names=list(inputs),

@@ -48,7 +48,7 @@ def export_subgraphs(
 
     Raises:
         ArtifactError: the source is no artifact, or the output cannot be written; what it held before is untouched.
-        BackendUnavailable: a package that the format needs is missing.
+        MissingExtraError: a package that the format needs is not installed.
         ConfigError: an unknown format, or a criterion that other runtimes cannot be told.
         ExportError: a subgraph cannot be written in this format, or its file answers otherwise.
     """

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from itrex_sweet.arguments import real_number, whole_number
-from itrex_sweet.artifact import Artifact, policy_of_quality
+from itrex_sweet.artifact import Artifact
 from itrex_sweet.config import Policy
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.runtime.answers import Answers
+from itrex_sweet.runtime.quality import policy_for_quality
 
 Threshold = float | Sequence[float]
 
@@ -73,7 +74,7 @@ class Call:
         elif policy is not None:
             stored = checked_policy(artifact, policy)
         elif quality is not None:
-            stored = policy_of_quality(artifact, real_number("quality", quality))
+            stored = policy_for_quality(artifact, real_number("quality", quality))
         if max_exit is not None:
             max_exit = whole_number("max_exit", max_exit, least=1)
             if max_exit not in artifact.exits:

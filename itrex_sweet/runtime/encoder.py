@@ -1,7 +1,6 @@
-"""What a backend computes with: arrays under canonical names, the same for every family.
+"""The weights of a model under canonical names, the same for every family, and their order: segments and probes.
 
-`runtime.weights.load_encoder` makes one of NumPy arrays; `runtime.torch_encoder` makes one of torch tensors of it, for
-backends that compute with torch.
+The tensors are NumPy arrays or torch tensors; the native engine reads both, so this module imports neither.
 """
 
 from __future__ import annotations
@@ -11,20 +10,19 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
-    Array = np.ndarray | torch.Tensor
+    Tensor = np.ndarray | torch.Tensor
 
 
 @dataclass(frozen=True)
 class Linear:
     """`x @ weight.T + bias`; weight (out, in), bias (out,) or none."""
 
-    weight: Array
-    bias: Array | None
+    weight: Tensor
+    bias: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -41,16 +39,16 @@ class QuantizedLinear:
             2211.10438, equation 3; the weight holds the inverse), or none.
     """
 
-    weight: Array
-    weight_scale: Array
-    bias: Array | None
+    weight: Tensor
+    weight_scale: Tensor
+    bias: Tensor | None
     input_scale: float | None
     input_zero_point: int | None
-    input_smoothing: Array | None
+    input_smoothing: Tensor | None
 
     def dequantized(self) -> Linear:
-        """The float layer it stands for, with smoothing undone."""
-        weight = self.weight * self.weight_scale[:, None]  # float32
+        """Returns the float32 layer that it approximates, with smoothing undone."""
+        weight = self.weight * self.weight_scale[:, None]
         return Linear(weight if self.input_smoothing is None else weight * self.input_smoothing, self.bias)
 
 
@@ -61,8 +59,8 @@ AnyLinear = Linear | QuantizedLinear
 class Norm:
     """Layer norm over the last axis; weight and bias (hidden,)."""
 
-    weight: Array
-    bias: Array
+    weight: Tensor
+    bias: Tensor
     eps: float
 
 
@@ -75,16 +73,16 @@ class RelativeTerms:
         query: (heads, 2 span, head size), for position→content scores.
     """
 
-    key: Array | None
-    query: Array | None
+    key: Tensor | None
+    query: Tensor | None
 
 
 @dataclass(frozen=True)
 class Convolution:
     """DeBERTa-v2's convolution beside the first layer; weight (hidden, hidden / groups, width)."""
 
-    weight: Array
-    bias: Array
+    weight: Tensor
+    bias: Tensor
     groups: int
     activation: str
     norm: Norm
@@ -110,9 +108,9 @@ class Layer:
 class Embeddings:
     """Tables (entries, size); positions and token types may be absent, and a projection may stand around the norm."""
 
-    words: Array
-    positions: Array | None
-    token_types: Array | None
+    words: Tensor
+    positions: Tensor | None
+    token_types: Tensor | None
     norm: Norm
     projection_before_norm: Linear | None
     projection_after_norm: Linear | None
@@ -169,7 +167,7 @@ class Encoder:
     score_scale: float
     uncounted_token: int | None
     max_tokens: int | None
-    relative_index: Array | None
+    relative_index: Tensor | None
 
     @property
     def trunk(self) -> tuple[Layer, ...]:

@@ -13,6 +13,7 @@ from itrex_sweet.artifact.architecture import Architecture
 from itrex_sweet.artifact.checking import check_tensors_of
 from itrex_sweet.artifact.stored_tensor import StoredTensor
 from itrex_sweet.artifact.validation.tensors import QUANTIZED
+from itrex_sweet.extras import naming_extras
 from itrex_sweet.families import family_of
 from itrex_sweet.runtime.encoder import (
     AnyLinear,
@@ -235,12 +236,14 @@ class _Reader:
         table = self.tensor(f"{self.in_backbone(self.family.relative['table'])}.weight")
         if not self.model.norms_table:
             return table
-        from itrex_sweet.runtime.relative_positions import normed
+        with naming_extras("DeBERTa's disentangled attention"):
+            from itrex_sweet.runtime.relative_positions import normed
 
         return normed(table, self.norm(self.in_backbone(self.family.relative["table_norm"])))
 
     def relative_terms(self, layer: str, table: np.ndarray, query: AnyLinear, key: AnyLinear) -> RelativeTerms:
-        from itrex_sweet.runtime.relative_positions import projected_by_head
+        with naming_extras("DeBERTa's disentangled attention"):
+            from itrex_sweet.runtime.relative_positions import projected_by_head
 
         def projected(name: str, content: AnyLinear) -> np.ndarray:
             path = f"{layer}.{self.family.relative[name]}"

@@ -1,5 +1,10 @@
 """Putting exits on a Hugging Face model and training them."""
 
+from itrex_sweet.extras import require_installed
+
+require_installed("torch", "training")
+require_installed("transformers", "training")
+
 from itrex_sweet.training.attaching import attach, attachment_of, detach, plain_state_dict
 from itrex_sweet.training.attachment import Attachment
 from itrex_sweet.training.callback import SweetCallback

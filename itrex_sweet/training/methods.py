@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from itrex_sweet.errors import SweetError
+from itrex_sweet.extras import require
 from itrex_sweet.families import family_of
 
 if TYPE_CHECKING:
@@ -28,11 +28,9 @@ def with_lora(model: PreTrainedModel, rank: int) -> Any:
     """The model in PEFT's hands, with low-rank adapters of a rank (Hu et al. 2021, arXiv 2106.09685) to train.
 
     Raises:
-        SweetError: peft is not installed.
+        MissingExtraError: peft is not installed.
     """
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise SweetError("LoRA needs peft, which is not installed: pip install 'itrex-sweet[peft]'.") from error
+    require("peft", "LoRA")
+    from peft import LoraConfig, get_peft_model
 
     return get_peft_model(model, LoraConfig(task_type="SEQ_CLS", r=rank, lora_alpha=2 * rank, lora_dropout=0.05))

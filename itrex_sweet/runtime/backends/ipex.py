@@ -15,6 +15,7 @@ import torch
 
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.errors import BackendUnavailable, ConfigError
+from itrex_sweet.extras import install_command
 from itrex_sweet.runtime.backends.base import EncoderBackend, checked_dtype
 from itrex_sweet.runtime.dense import dense_exits
 from itrex_sweet.runtime.dense.blocks import ROW_COUNTS, BlockHidden, blocks_of, merged, token_counts
@@ -29,7 +30,7 @@ from itrex_sweet.runtime.torch_threads import computing_with, on_own_threads
 logger = logging.getLogger(__name__)
 
 DISTRIBUTION = "intel-extension-for-pytorch"
-INSTALL = 'pip install "itrex-sweet[ipex]" in an environment of its own: its last release needs torch 2.8'
+INSTALL = f"{install_command('ipex')} in an environment of its own: its last release needs torch 2.8"
 SHAPE_OF_TRACE = (2, 8)
 
 

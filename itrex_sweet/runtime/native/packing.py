@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +24,11 @@ from itrex_sweet.runtime.native.interface import (
     CNorm,
 )
 from itrex_sweet.runtime.native.library import Library
+
+if TYPE_CHECKING:
+    import torch
+
+    Tensor = np.ndarray | torch.Tensor
 
 # transformers' names → the engine's
 _ACTIVATIONS = {
@@ -173,14 +178,14 @@ class _Description:
     def _norm(self, norm: Norm) -> CNorm:
         return CNorm(self._floats(norm.weight), self._floats(norm.bias), norm.eps, len(norm.weight))
 
-    def _floats(self, array: np.ndarray | None) -> CFloats:
-        return CFloats() if array is None else CFloats(self._address(array, np.float32), math.prod(array.shape))
+    def _floats(self, tensor: Tensor | None) -> CFloats:
+        return CFloats() if tensor is None else CFloats(self._address(tensor, np.float32), math.prod(tensor.shape))
 
-    def _address(self, array: np.ndarray, dtype: type) -> int:
-        """Address of the numbers, of a copy where they have another type or stand apart; also of torch tensors."""
-        array = np.asarray(array, dtype=dtype, order="C")
+    def _address(self, tensor: Tensor, dtype: type[np.generic]) -> int:
+        """Returns the address of the values as a contiguous array of this dtype, copied only where necessary."""
+        array = np.ascontiguousarray(tensor if isinstance(tensor, np.ndarray) else tensor.detach().numpy(), dtype)
         self._kept.append(array)
-        return array.ctypes.data
+        return address(array)
 
 
 def _int32(what: str, value: Any) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from itrex_sweet.artifact import write_card
 from itrex_sweet.config import Policy
-from itrex_sweet.errors import ArtifactError, SweetError
+from itrex_sweet.errors import ArtifactError, MissingExtraError
 from itrex_sweet.evaluation import Curve, CurvePoint, evaluate, plot_curves, render_card
 from itrex_sweet.evaluation.report import Report
 from itrex_sweet.evaluation.tables import markdown_table, plain_table
@@ -58,7 +58,7 @@ def test_drawing_leaves_matplotlibs_global_state_alone():
 def test_a_missing_matplotlib_names_the_extra(tmp_path, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "matplotlib" else find(name, *a))
-    with pytest.raises(SweetError, match=r"pip install 'itrex-sweet\[plot\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'itrex-sweet\[plot\]'"):
         plot_curves({"a": curve()}, tmp_path / "c.png")
 
 

@@ -1,0 +1,34 @@
+"""Policies between full depth and the fastest calibrated one, chosen with one number."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from itrex_sweet.artifact import Artifact
+from itrex_sweet.config import Policy
+from itrex_sweet.errors import ConfigError
+
+
+def policy_for_quality(artifact: Artifact, quality: float) -> Policy:
+    """Returns the calibrated candidate for a quality between 0, the most aggressive candidate, and 1, the full model.
+
+    Quality is a fraction of the range of costs, in milliseconds or layers as calibrated. The result is the most
+    conservative candidate that costs no more. The calibration's guarantee covers only the stored policy.
+
+    Raises:
+        ConfigError: the artifact was not calibrated, or a quality outside [0, 1].
+    """
+    if not 0.0 <= quality <= 1.0:
+        raise ConfigError(
+            f"quality={quality}: must lie in [0, 1]; 1 is the full model, 0 the fastest calibrated policy."
+        )
+    candidates = artifact.calibration.get("candidates")
+    if not candidates:
+        raise ConfigError(
+            f"quality={quality}: {artifact.directory} is not calibrated; run `itrex-sweet calibrate` first."
+        )
+    costs = [each["mean_layers"] if each.get("milliseconds") is None else each["milliseconds"] for each in candidates]
+    limit = min(costs) + quality * (costs[0] - min(costs))  # the full model is the first candidate
+    within = [index for index, cost in enumerate(costs) if cost <= limit * (1 + 1e-9)]
+    best = max(within, key=costs.__getitem__) if quality < 1.0 else 0
+    return dataclasses.replace(artifact.policy, thresholds=tuple(candidates[best]["thresholds"]), deepest=None)

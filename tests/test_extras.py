@@ -1,0 +1,78 @@
+"""A missing optional package is an error that names the extra which installs it."""
+
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+from itrex_sweet import extras
+from itrex_sweet.errors import MissingExtraError, SweetError
+
+
+def test_a_missing_package_names_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(MissingExtraError) as caught:
+        extras.require("peft", "LoRA")
+    assert str(caught.value) == "LoRA needs peft, which is not installed: pip install 'itrex-sweet[peft]'."
+    assert (caught.value.name, caught.value.extra) == ("peft", "peft")
+    assert isinstance(caught.value, SweetError) and isinstance(caught.value, ImportError)
+    with pytest.raises(MissingExtraError, match="LoRA needs peft"):
+        extras.require_installed("peft", "LoRA")
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.name, again.extra) == (str(caught.value), "peft", "peft")
+
+
+def test_other_import_errors_pass_unchanged(monkeypatch):
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"), extras.naming_extras("a test"):
+        import no_such_package  # noqa: F401
+    with pytest.raises(ModuleNotFoundError, match=r"json\.nothing"), extras.naming_extras("a test"):
+        import json.nothing
+    # An installed package whose own submodule is missing is damaged, not absent.
+    monkeypatch.setitem(extras.EXTRAS, "json", "train")
+    with pytest.raises(ModuleNotFoundError, match=r"json\.nothing"), extras.naming_extras("a test"):
+        import json.nothing  # noqa: F401
+
+
+def test_require_returns_the_module():
+    import json
+
+    extras.EXTRAS["json"] = "train"
+    try:
+        assert extras.require("json", "a test") is json
+        extras.require_installed("json", "a test")
+    finally:
+        del extras.EXTRAS["json"]
+
+
+NEED_TORCH = (
+    "from itrex_sweet import SweetCallback",
+    "from itrex_sweet import SweetModelForSequenceClassification",
+    "from itrex_sweet import SweetQuantizer",
+    "from itrex_sweet import accelerate",
+    "from itrex_sweet.training import GradientConflictCallback",
+    "import itrex_sweet.quantization",
+)
+
+
+def test_without_torch_every_training_name_says_what_to_install():
+    """One process for all: imports that fail leave nothing behind."""
+    script = (
+        "import sys\n"
+        "for name in ('torch', 'transformers', 'accelerate', 'datasets', 'optimum'): sys.modules[name] = None\n"
+        "from itrex_sweet.errors import MissingExtraError\n"
+        f"for statement in {NEED_TORCH!r}:\n"
+        "    try: exec(statement)\n"
+        "    except MissingExtraError as error: assert \"pip install 'itrex-sweet[train]'\" in str(error), error\n"
+        "    else: raise AssertionError(statement)\n"
+        "from itrex_sweet.cli import main\n"
+        "sys.exit(main(['train', '--model', 'x', '--train-file', __file__, '--output', 'nowhere']))\n"
+    )
+    finished = run(script)
+    assert finished.returncode == 1, finished.stderr
+    assert finished.stderr.count("\n") == 1, finished.stderr
+    assert "pip install 'itrex-sweet[train]'" in finished.stderr
+
+
+def run(script):
+    return subprocess.run([sys.executable, "-c", f"__file__ = {__file__!r}\n{script}"], capture_output=True, text=True)
