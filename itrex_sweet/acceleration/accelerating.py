@@ -13,13 +13,13 @@ from itrex_sweet.acceleration.adding import BATCH_SIZE, EPOCHS, LEARNING_RATE, a
 from itrex_sweet.acceleration.checkpoint import open_checkpoint
 from itrex_sweet.acceleration.report import PICTURE_FILE, REPORT_FILE, Measured, measure
 from itrex_sweet.acceleration.steps import Steps
-from itrex_sweet.acceleration.traffic import dealt, least_rows, read_traffic, refuse_too_few
+from itrex_sweet.acceleration.traffic import dealt, min_rows, read_traffic, refuse_too_few
 from itrex_sweet.arguments import real_number, whole_number
 from itrex_sweet.artifact import Artifact, copy_artifact, open_artifact
 from itrex_sweet.artifact.staging import require_writable
 from itrex_sweet.calibration.budget import Budget
 from itrex_sweet.calibration.calibrate import calibrate
-from itrex_sweet.calibration.pruning import prune_exits, without_switched_off
+from itrex_sweet.calibration.pruning import prune_exits, remove_unused_exits
 from itrex_sweet.config import resolve_exits
 from itrex_sweet.data import Rows
 from itrex_sweet.errors import ConfigError, NoGainError, QuantizationError
@@ -111,7 +111,7 @@ def accelerate(
     if output.resolve() == checkpoint.folder.resolve():
         raise ConfigError(f"{output} holds the model itself: write to another folder.")
     texts = read_traffic(traffic, limit, **columns)
-    refuse_too_few(texts, least_rows(budget), f"certifying a drop of at most {100 * budget.epsilon:g} %")
+    refuse_too_few(texts, min_rows(budget), f"certifying a drop of at most {100 * budget.epsilon:g} %")
     parts = dealt(texts, seed)
     sizes = {name: len(rows) for name, rows in parts.items()}
     logger.info(
@@ -207,7 +207,7 @@ def _calibrated(
 ) -> Mapping[str, Any]:
     model = SweetModelForSequenceClassification.from_pretrained(source, threads=threads)
     calibration = calibrate(model, rows, budget, seed=seed)
-    written = without_switched_off(calibration.write(model.artifact, folder))
+    written = remove_unused_exits(calibration.write(model.artifact, folder))
     chosen = calibration.candidates[calibration.chosen]
     return {"exits": list(written.exits), "layers": chosen.mean_layers, "rows_testing": calibration.rows[1]}
 

@@ -116,7 +116,7 @@ def measure(source: Path, checkpoint: Checkpoint, rows: Rows, output: Path, thre
         agreement=report.metric,
         agreement_at_least=_at_least(report.metric, len(rows)),
         agreement_with_full_depth=report.agreement,
-        promise_kept=None if evaluation.promise is None else evaluation.promise.kept,
+        promise_kept=None if evaluation.guarantee is None else evaluation.guarantee.kept,
         milliseconds=report.milliseconds,
         milliseconds_full_depth=report.exits[-1].milliseconds,
         milliseconds_checkpoint=_milliseconds_of(checkpoint, rows, threads),

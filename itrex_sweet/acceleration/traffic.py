@@ -13,9 +13,9 @@ import numpy as np
 
 from itrex_sweet.arguments import integer
 from itrex_sweet.calibration.budget import Budget
-from itrex_sweet.calibration.calibrate import LEAST_ROWS
-from itrex_sweet.calibration.choice import CHOOSING_SHARE
-from itrex_sweet.calibration.promises import promise_of
+from itrex_sweet.calibration.calibrate import MIN_ROWS
+from itrex_sweet.calibration.guarantees import guarantee_for
+from itrex_sweet.calibration.selection import TUNING_SHARE
 from itrex_sweet.data import Rows, Text, read_rows
 from itrex_sweet.errors import InputError
 from itrex_sweet.tokenization.inputs import listed, plain_texts
@@ -97,9 +97,9 @@ def refuse_too_few(traffic: Traffic, least: int, what: str) -> None:
         )
 
 
-def least_rows(budget: Budget) -> int:
+def min_rows(budget: Budget) -> int:
     """Different texts without which nothing could be certified."""
-    calibration = max(promise_of(budget).least_rows() / (1 - CHOOSING_SHARE), LEAST_ROWS)
+    calibration = max(guarantee_for(budget).min_rows() / (1 - TUNING_SHARE), MIN_ROWS)
     others = LEAST_TO_LEARN + sum(_LEAST.values())
     return math.ceil(max(calibration / _SHARES["calibration"], others / (1 - _SHARES["calibration"])))
 

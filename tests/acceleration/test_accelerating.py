@@ -10,7 +10,7 @@ from itrex_sweet import Budget, SweetModelForSequenceClassification, accelerate,
 from itrex_sweet.acceleration import accelerating
 from itrex_sweet.acceleration.checkpoint import open_checkpoint
 from itrex_sweet.acceleration.steps import Steps
-from itrex_sweet.acceleration.traffic import dealt, least_rows, read_traffic
+from itrex_sweet.acceleration.traffic import dealt, min_rows, read_traffic
 from itrex_sweet.errors import ConfigError, InputError, NoGainError
 from tests.acceleration.conftest import texts_of
 from tests.tiny_artifacts import tiny_artifact
@@ -140,7 +140,7 @@ def test_a_step_is_done_again_where_its_result_or_an_input_changed(tmp_path, cap
 
 @pytest.mark.parametrize(("drop", "least"), [(0.1, 667), (0.02, 667), (0.01, 1125), (0.001, 11280)])
 def test_how_many_texts_are_needed(drop, least):
-    assert least_rows(Budget(max_agreement_drop=drop)) == least
+    assert min_rows(Budget(max_agreement_drop=drop)) == least
     parts = dealt(read_traffic([f"text {number}" for number in range(least)]), seed=0)
     sizes = {name: len(rows) for name, rows in parts.items()}
     assert sizes["exits"] >= 200 and min(sizes["quantization"], sizes["report"]) >= 100

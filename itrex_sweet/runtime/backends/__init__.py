@@ -50,7 +50,7 @@ def load_backend(
     if name not in BACKENDS:
         raise BackendUnavailable(f"backend={name!r} is not there. Backends here: {', '.join(BACKENDS)}, or 'auto'.")
     if artifact.architecture == CASCADE:
-        from itrex_sweet.runtime.cascade import CascadeBackend
+        from itrex_sweet.runtime.backends.cascade import CascadeBackend
 
         return CascadeBackend(artifact, [load_backend(stage, name, **options) for stage in artifact.stages])
     if name == "ipex":

@@ -16,8 +16,8 @@ from torch.nn.functional import layer_norm, linear
 from transformers.activations import ACT2FN
 
 from itrex_sweet.artifact import Artifact
-from itrex_sweet.runtime.backends import disentangled, integer
 from itrex_sweet.runtime.backends.base import EncoderBackend
+from itrex_sweet.runtime.disentangled_attention import first_token_relative_scores, relative_scores
 from itrex_sweet.runtime.encoder import (
     AnyLinear,
     Convolution,
@@ -29,10 +29,11 @@ from itrex_sweet.runtime.encoder import (
     QuantizedLinear,
     float_of,
 )
+from itrex_sweet.runtime.int8_linear import int8_linear
 from itrex_sweet.runtime.native.cores import checked_threads
 from itrex_sweet.runtime.ragged import TokenBatch, cumulative, groups_of_equal_length, token_index
+from itrex_sweet.runtime.torch_encoder import load_torch_encoder, with_torch_tensors
 from itrex_sweet.runtime.torch_threads import computing_with, on_own_threads, torch_call
-from itrex_sweet.runtime.weights import load_encoder
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class TorchBackend(EncoderBackend):
     def __init__(self, artifact: Artifact, encoder: Encoder | None = None, threads: int | None = None):
         self.asked_threads = None if threads is None else checked_threads(threads)
         with torch_call(self.asked_threads):
-            self.encoder = encoder or load_encoder(artifact)
+            self.encoder = load_torch_encoder(artifact) if encoder is None else with_torch_tensors(encoder)
             super().__init__(artifact, self.encoder)
             self._activation = ACT2FN[self.encoder.activation]
             self._segments = [list(map(_FullLayer.of, segment)) for segment in self.encoder.segments]
@@ -201,9 +202,7 @@ class TorchBackend(EncoderBackend):
         scores = None
         if layer.relative is not None:
             distances = positions[:, :, None] - positions[:, None, :]
-            scores = (
-                disentangled.scores(layer.relative, self._buckets(distances), query, key) / self.encoder.score_scale
-            )
+            scores = relative_scores(layer.relative, self._buckets(distances), query, key) / self.encoder.score_scale
         context = torch.nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask=scores, scale=1.0 / self.encoder.score_scale
         )
@@ -241,7 +240,7 @@ class TorchBackend(EncoderBackend):
             scores = torch.einsum("rhc,rjc->rhj", reached[rows], states)
             if layer.relative is not None:
                 buckets = self._buckets(positions[:, :1] - positions)
-                scores = scores + disentangled.first_token_scores(layer, buckets, query[rows], states)
+                scores = scores + first_token_relative_scores(layer, buckets, query[rows], states)
             weights = torch.softmax(scores / scale, dim=-1)
             summed[rows] = torch.einsum("rhj,rjc->rhc", weights, states)
         context = torch.einsum("rhc,hdc->rhd", summed, value).flatten(1)
@@ -253,7 +252,7 @@ class TorchBackend(EncoderBackend):
 
 def _linear(layer: AnyLinear, states: torch.Tensor) -> torch.Tensor:
     if isinstance(layer, QuantizedLinear):
-        return integer.linear(layer, states)
+        return int8_linear(layer, states)
     return linear(states, layer.weight, layer.bias)
 
 

@@ -13,7 +13,7 @@ from itrex_sweet.calibration import expected_calibration_error, fit_temperature,
 from itrex_sweet.config import Policy
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.tables import percent, plain_table
-from itrex_sweet.quantization.rows import CalibrationRows
+from itrex_sweet.quantization.calibration_rows import CalibrationRows
 from itrex_sweet.runtime.backends.torch import TorchBackend
 from itrex_sweet.runtime.encoder import Encoder
 from itrex_sweet.runtime.executor import Executor
@@ -35,7 +35,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ComparisonResult:
     """One quantized model on the judged rows.
 
     Args:
@@ -63,7 +63,7 @@ class Verdict:
         return max(self.drops) <= limits.drop + _ROUNDING and self.moved <= limits.moved + _ROUNDING
 
 
-class Judge:
+class ExitComparison:
     """Compares quantized models with the float one.
 
     Args:
@@ -99,7 +99,7 @@ class Judge:
         labels = None if self.rows.labels is None else self.rows.labels[: len(batch)]
         return ExitOutcomes.from_executor(executor, batch, labels, description)
 
-    def verdict(self, encoder: Encoder, recipe: str, float_layers: Sequence[str] = ()) -> Verdict:
+    def verdict(self, encoder: Encoder, recipe: str, float_layers: Sequence[str] = ()) -> ComparisonResult:
         """Judges one quantized model."""
         after = self.observe(encoder, recipe)
         old, labels = self.artifact.policy, self.rows.labels
@@ -114,7 +114,7 @@ class Judge:
         policy = transfer_thresholds(old, self.before, after, temperatures)
         scores = self._scores(after)
         left_before, left_after = self.before.leaving(old), after.leaving(policy)
-        return Verdict(
+        return ComparisonResult(
             recipe=recipe,
             float_layers=tuple(float_layers),
             scores=scores,
@@ -124,7 +124,7 @@ class Judge:
             calibration_errors=errors,
         )
 
-    def table(self, verdicts: Sequence[Verdict]) -> str:
+    def table(self, verdicts: Sequence[ComparisonResult]) -> str:
         """Scores per exit of the float model and the quantized ones, as text."""
         headings = ["recipe", *(f"exit {exit_}" for exit_ in self.artifact.exits), "other exit", "float layers"]
         lines = [["float32", *map(percent, self.scores), percent(0.0), "all"]]
@@ -134,7 +134,7 @@ class Judge:
         ]
         return plain_table(headings, lines)
 
-    def record(self, verdict: Verdict) -> dict[str, Any]:
+    def record(self, verdict: ComparisonResult) -> dict[str, Any]:
         """What the artifact says of it, in plain JSON types."""
         rounded = lambda values: [round(float(value), 4) for value in values]  # noqa: E731
         facts = {

@@ -25,7 +25,7 @@ _OF_ROLE = {
 
 
 @dataclass(frozen=True)
-class PromiseCheck:
+class GuaranteeCheck:
     """The promise of a policy, and the evidence of other rows.
 
     Args:
@@ -75,14 +75,14 @@ class PromiseCheck:
         return f"{promised}; lost {100 * self.lost:.2f} on {rows}: {verdict}."
 
 
-def check_promise(
+def check_guarantee(
     artifact: Artifact,
     outcomes: ExitOutcomes,
     seen: SeenRows,
     metric_name: str,
     reference: Reference | None = None,
     reference_answers: np.ndarray | None = None,
-) -> PromiseCheck | None:
+) -> GuaranteeCheck | None:
     """Judges the promise of an artifact's policy on the rows that the model has not seen.
 
     Args:
@@ -119,7 +119,7 @@ def check_promise(
             if metric is None
             else float(metric(full, judged.labels) - metric(answers, judged.labels))
         )
-    return PromiseCheck(
+    return GuaranteeCheck(
         what=what,
         most=most,
         confidence=budget["confidence"],

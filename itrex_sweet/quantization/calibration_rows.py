@@ -17,7 +17,7 @@ from itrex_sweet.runtime.ragged import TokenBatch
 
 logger = logging.getLogger(__name__)
 
-LEAST_ROWS = 16
+MIN_ROWS = 16
 ENOUGH_ROWS = 100  # below this, a warning
 MOST_JUDGED = 1000
 
@@ -69,14 +69,14 @@ def read_calibration_rows(
         columns: as in `read_rows`.
 
     Raises:
-        InputError: no rows, fewer than `LEAST_ROWS`, unreadable ones, or labels that the model does not have.
+        InputError: no rows, fewer than `MIN_ROWS`, unreadable ones, or labels that the model does not have.
         ConfigError: columns that are not there.
     """
     rows = read_held_out_rows(model, source, max_length, **columns)
     batch, labels, name = rows.batch, rows.labels, rows.name
-    if len(batch) < LEAST_ROWS:
+    if len(batch) < MIN_ROWS:
         raise InputError(
-            f"{name} has {len(batch)} rows; calibration needs {LEAST_ROWS} at least, and {ENOUGH_ROWS} to 300 are "
+            f"{name} has {len(batch)} rows; calibration needs {MIN_ROWS} at least, and {ENOUGH_ROWS} to 300 are "
             "advisable: ranges and temperatures taken from a handful of rows say little about the next one."
         )
     if len(batch) < ENOUGH_ROWS:
@@ -95,7 +95,7 @@ def read_calibration_rows(
     )
 
 
-def warn_of_shared_rows(model: SweetModelForSequenceClassification, rows: CalibrationRows) -> dict[str, float]:
+def warn_about_seen_rows(model: SweetModelForSequenceClassification, rows: CalibrationRows) -> dict[str, float]:
     """Compares calibration rows with those that a model was trained and reported on, and says so aloud.
 
     Returns:

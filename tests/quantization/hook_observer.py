@@ -11,7 +11,7 @@ from transformers.utils import logging
 
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.families import family_of
-from itrex_sweet.quantization.observing import LinearObservation, Observations
+from itrex_sweet.quantization.observation import LinearObservation, Observations
 from itrex_sweet.quantization.packing import quantizable_layers
 from itrex_sweet.runtime.ragged import TokenBatch
 
@@ -37,8 +37,8 @@ def _also(layer: torch.nn.Module) -> Callable[..., None]:
 
 
 @torch.inference_mode()
-def observed_by_hooks(artifact: Artifact, rows: TokenBatch, recipe: str, **_) -> Observations:
-    """As `itrex_sweet.quantization.observing.observe`."""
+def observe_with_hooks(artifact: Artifact, rows: TokenBatch, recipe: str, **_) -> Observations:
+    """As `itrex_sweet.quantization.observation.observe`."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # the exit heads are no part of the plain model, and that is all right
     model = AutoModelForSequenceClassification.from_pretrained(artifact.directory).eval()

@@ -16,12 +16,12 @@ from itrex_sweet import errors
 from itrex_sweet.artifact import write_artifact, writing
 from itrex_sweet.errors import ArtifactError, BackendUnavailable, ConfigError, InputError, QuantizationError
 from itrex_sweet.families import family_of
-from itrex_sweet.quantization import observing, worker
+from itrex_sweet.quantization import observation, worker
 from itrex_sweet.quantization.inc_linears import CalibrationInputs, layers_by_input
-from itrex_sweet.quantization.observing import observe
+from itrex_sweet.quantization.observation import observe
 from itrex_sweet.quantization.packing import quantizable_layers
 from itrex_sweet.runtime.ragged import TokenBatch
-from tests.quantization.hooked import with_private_layers
+from tests.quantization.hook_observer import with_private_layers
 from tests.tiny_artifacts import model_and_tensors, random_rows, tiny_artifact, tiny_cascade
 from tests.tiny_models import FAMILY_CONFIGS, POSITIONS
 
@@ -245,7 +245,7 @@ def worker_is(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     def put(script):
-        monkeypatch.setattr(observing, "_WORKER", (sys.executable, "-c", script))
+        monkeypatch.setattr(observation, "_WORKER", (sys.executable, "-c", script))
         return tmp_path
 
     return put

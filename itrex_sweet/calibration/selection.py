@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 from itrex_sweet.calibration.bounds import certified, mean_loss_interval
 from itrex_sweet.calibration.budget import Budget
-from itrex_sweet.calibration.promises import Promise, Said, counts_of
+from itrex_sweet.calibration.guarantees import Guarantee, PairedPredictions, loss_counts
 from itrex_sweet.calibration.result import Candidate
 from itrex_sweet.errors import CalibrationError
 
-CHOOSING_SHARE = 1 / 3  # of the rows; the others test
+TUNING_SHARE = 1 / 3  # of the rows; the others test
 
 
-def chosen_place(
+def select_candidate(
     candidates: Sequence[Candidate],
-    said: Sequence[Said],
+    said: Sequence[PairedPredictions],
     budget: Budget,
-    promise: Promise | None,
+    promise: Guarantee | None,
     against: str | None = None,
 ) -> tuple[int, int | None]:
     """Place of the policy to take, and how many are certified.
@@ -64,9 +64,9 @@ def _exceeded(candidate: Candidate, budget: Budget) -> str | None:
     return None
 
 
-def _why_not_even_full_depth(full_depth: Said, budget: Budget, promise: Promise, against: str) -> str:
+def _why_not_even_full_depth(full_depth: PairedPredictions, budget: Budget, promise: Guarantee, against: str) -> str:
     """The distance of the full model below the one that the promise is against, in words."""
-    counts = counts_of(full_depth)
+    counts = loss_counts(full_depth)
     of_what = f"agreement with {against}"
     if budget.max_agreement_drop is None:
         of_what = f"{budget.what} against {against}"
@@ -82,14 +82,16 @@ def _why_not_even_full_depth(full_depth: Said, budget: Budget, promise: Promise,
         )
     needed = promise.rows_needed(full_depth)
     advice = (
-        f"Some {needed} testing rows ({round(needed / (1 - CHOOSING_SHARE))} in all) like these would be enough."
+        f"Some {needed} testing rows ({round(needed / (1 - TUNING_SHARE))} in all) like these would be enough."
         if needed is not None
         else "Train it better, or allow a larger drop."
     )
     return f"{what} cannot be certified even for this model at full depth: {seen}. {advice}"
 
 
-def _why_nothing(candidates: Sequence[Candidate], said: Sequence[Said], budget: Budget, promise: Promise) -> str:
+def _why_nothing(
+    candidates: Sequence[Candidate], said: Sequence[PairedPredictions], budget: Budget, promise: Guarantee
+) -> str:
     what = f"a drop of at most {100 * budget.epsilon:g} % with {100 * budget.confidence:g} % confidence"
     if len(candidates) == 1:
         return (
@@ -105,5 +107,5 @@ def _why_nothing(candidates: Sequence[Candidate], said: Sequence[Said], budget: 
         return f"{what} cannot be certified by any number of rows like these: {seen}. Allow a larger drop."
     return (
         f"{what} cannot be certified on {counts.rows} testing rows: {seen}. Some {needed} testing rows "
-        f"({round(needed / (1 - CHOOSING_SHARE))} in all) like these would be enough."
+        f"({round(needed / (1 - TUNING_SHARE))} in all) like these would be enough."
     )

@@ -8,20 +8,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from itrex_sweet.runtime.backends.integer import LEAST, MOST, range_of_rows
 from itrex_sweet.runtime.dense.linear import DynamicLinear, StaticLinear
+from itrex_sweet.runtime.int8_linear import UINT8_MAX, UINT8_MIN, per_row_qparams
 
 _ONNX_FLOAT = 1  # TensorProto.FLOAT
 
 
-def for_onnx(module: nn.Module) -> nn.Module:
+def onnx_module(module: nn.Module) -> nn.Module:
     """The same module, tensors shared, with its 8-bit layers exchanged."""
     if isinstance(module, StaticLinear):
         return _Static(module)
     if isinstance(module, DynamicLinear):
         return _Dynamic(module)
     twin = copy.copy(module)
-    twin._modules = {name: None if child is None else for_onnx(child) for name, child in module._modules.items()}
+    twin._modules = {name: None if child is None else onnx_module(child) for name, child in module._modules.items()}
     return twin
 
 
@@ -57,7 +57,9 @@ class _Static(nn.Module):
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         if self.input_smoothing is not None:
             states = states * self.input_smoothing
-        states = torch.fake_quantize_per_tensor_affine(states, self.input_scale, self.input_zero_point, LEAST, MOST)
+        states = torch.fake_quantize_per_tensor_affine(
+            states, self.input_scale, self.input_zero_point, UINT8_MIN, UINT8_MAX
+        )
         output = states.unsqueeze(0) @ _Scaled.apply(self.weight, self.weight_scale)
         return (output if self.bias is None else output + self.bias).squeeze(0)
 
@@ -90,7 +92,7 @@ class _Dynamic(nn.Module):
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         if self.input_smoothing is not None:
             states = states * self.input_smoothing
-        scale, zero_point = range_of_rows(states)
-        steps = (torch.round(states * (1.0 / scale)) + zero_point).clamp(LEAST, MOST) - zero_point
+        scale, zero_point = per_row_qparams(states)
+        steps = (torch.round(states * (1.0 / scale)) + zero_point).clamp(UINT8_MIN, UINT8_MAX) - zero_point
         output = (steps @ _Float.apply(self.weight)) * (scale * self.weight_scale)
         return output if self.bias is None else output + self.bias

@@ -8,7 +8,7 @@ import torch
 
 
 @dataclass(frozen=True)
-class Ranges:
+class QuantizationParameters:
     """Scales of one linear layer.
 
     Args:

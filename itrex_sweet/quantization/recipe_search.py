@@ -15,8 +15,8 @@ import torch
 
 from itrex_sweet.errors import QuantizationError
 from itrex_sweet.evaluation.progress import progress
-from itrex_sweet.quantization.judging import Judge, Limits, Verdict
-from itrex_sweet.quantization.observing import LinearObservation, Observations
+from itrex_sweet.quantization.comparison import ComparisonResult, ExitComparison, Limits
+from itrex_sweet.quantization.observation import LinearObservation, Observations
 from itrex_sweet.quantization.packing import pack
 from itrex_sweet.runtime.weights import load_encoder
 
@@ -34,7 +34,7 @@ class Candidate:
 
     tensors: Mapping[str, torch.Tensor]
     observations: Observations
-    verdict: Verdict
+    verdict: ComparisonResult
 
 
 class Search:
@@ -45,7 +45,7 @@ class Search:
         observe: recipe → what Neural Compressor found; called once per recipe.
     """
 
-    def __init__(self, judge: Judge, observe: Callable[[str], Observations]):
+    def __init__(self, judge: ExitComparison, observe: Callable[[str], Observations]):
         self.judge = judge
         self.tensors = judge.artifact.tensors()
         self._observe = observe
@@ -64,7 +64,7 @@ class Search:
         Raises:
             QuantizationError: nothing is within the limits; the message holds the table.
         """
-        tried: list[Verdict] = []
+        tried: list[ComparisonResult] = []
         for candidate in self._candidates():
             tried.append(candidate.verdict)
             if candidate.verdict.within(limits):

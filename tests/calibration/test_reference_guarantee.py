@@ -184,15 +184,15 @@ def test_evaluate_compares_with_the_same_model_only(model, exits_right, tmp_path
     calibration.write(model.artifact, tmp_path / "calibrated")
     calibrated = SweetModelForSequenceClassification.from_pretrained(tmp_path / "calibrated", backend="torch")
     texts, truth = TEXTS[600:700], labels_of(100)
-    without = evaluate(calibrated, texts, truth, timed_rows=0).promise
+    without = evaluate(calibrated, texts, truth, timed_rows=0).guarantee
     assert without.kept is None and "--against" in without.sentence()
     compared = evaluate(calibrated, texts, truth, timed_rows=0, reference=open_reference(plain))
-    assert compared.promise.kept is not None and "against plain" in compared.promise.sentence()
+    assert compared.guarantee.kept is not None and "against plain" in compared.guarantee.sentence()
     expected = (open_reference(plain).answers(texts, 100, model.artifact.label_names) == truth).mean()
     assert compared.reference["metric"] == expected
     mine = compared.report.metric
-    assert compared.promise.lost == pytest.approx(expected - mine)
-    wrong = evaluate(calibrated, texts, truth, timed_rows=0, reference=open_reference(other)).promise
+    assert compared.guarantee.lost == pytest.approx(expected - mine)
+    wrong = evaluate(calibrated, texts, truth, timed_rows=0, reference=open_reference(other)).guarantee
     assert wrong.kept is None and "other weights" in wrong.sentence()
 
 
