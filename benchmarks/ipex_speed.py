@@ -35,7 +35,7 @@ from itrex_sweet.runtime.dense.subgraphs import Embed
 from itrex_sweet.runtime.encoder import Encoder
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
-from itrex_sweet.runtime.weights import load_encoder
+from itrex_sweet.runtime.torch_encoder import load_torch_encoder
 
 BATCHES = ((1, 32), (1, 128), (8, 128), (32, 32))
 THRESHOLDS = (0.8, 0.9, 1.0)
@@ -119,7 +119,7 @@ def real_lengths(source: Artifact, artifact: Artifact, options: argparse.Namespa
         longest = [int(batch.lengths.max()) for batch in batches]
         longest_rows = padded(rows.select(order[-32:]))
         own = ipex_quantized(plain, [longest_rows], longest_rows)
-        of_artifact = traced(Monolith(load_encoder(artifact)), dense_inputs(batches[-1]))
+        of_artifact = traced(Monolith(load_torch_encoder(artifact)), dense_inputs(batches[-1]))
         contenders: dict[str, Callable[[], Any]] = {
             "monolith, IPEX's own, sorted": partial(run_all, own, [padded(batch) for batch in batches]),
             "monolith, the artifact's layers, sorted": partial(
@@ -225,7 +225,7 @@ def monoliths(artifact: Artifact, rows: int, length: int) -> tuple[Callable[[], 
     plain = BertForSequenceClassification(artifact.model_config()).eval()
     own, of_artifact = (
         ipex_quantized(plain, [padded(batch)], padded(batch)),
-        traced(Monolith(load_encoder(artifact)), dense_inputs(batch)),
+        traced(Monolith(load_torch_encoder(artifact)), dense_inputs(batch)),
     )
     return partial(run_all, own, [padded(batch)]), partial(run_all, of_artifact, [dense_inputs(batch)])
 
