@@ -18,11 +18,11 @@ from record import RUNS, held_out_rows, measure, provenance, read_task, refuse_b
 
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.calibration.costs import RowCosts, measure_costs
-from itrex_sweet.calibration.promises import losses_of
-from itrex_sweet.calibration.search import policies_from_careful_to_bold
+from itrex_sweet.calibration.guarantees import exit_losses
+from itrex_sweet.calibration.search import candidate_policies
 from itrex_sweet.config import Policy
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
-from itrex_sweet.evaluation.timing import sample
+from itrex_sweet.evaluation.timing import sample_rows
 
 SIZES = (1, 32)
 POLICIES = 6
@@ -53,7 +53,7 @@ def of_task(task: str, options: argparse.Namespace) -> dict[str, Any]:
     texts, labels = held_out_rows(task, options.calibration_rows)
     batch = model.read(texts, 128)
     policies = some_policies(ExitOutcomes.observe(model, batch, labels), model.policy)
-    timed = sample(model.read(read_task(task, "validation")[0], 128), options.timed_rows)
+    timed = sample_rows(model.read(read_task(task, "validation")[0], 128), options.timed_rows)
     seen = ExitOutcomes.from_executor(model.executor, timed)
     single = [timed.select(np.array([row])) for row in range(len(timed))]
 
@@ -76,8 +76,8 @@ def of_task(task: str, options: argparse.Namespace) -> dict[str, Any]:
 def some_policies(outcomes: ExitOutcomes, policy: Policy) -> list[Policy]:
     """From full depth to the boldest, by layers, so that they do not depend on a table."""
     costs = RowCosts.of_layers(outcomes.layers_run, len(outcomes))
-    losses = losses_of(outcomes.predictions(), outcomes.labels)
-    found = policies_from_careful_to_bold(policy, outcomes.confidences(policy), losses, costs)
+    losses = exit_losses(outcomes.predictions(), outcomes.labels)
+    found = candidate_policies(policy, outcomes.confidences(policy), losses, costs)
     return [found[place] for place in sorted({*np.linspace(0, len(found) - 1, POLICIES).astype(int).tolist()})]
 
 

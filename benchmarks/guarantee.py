@@ -17,10 +17,10 @@ from record import FIRST_HELD_OUT_ROW, RUNS, provenance, read_task, write_result
 
 from itrex_sweet import SweetModelForSequenceClassification, criteria
 from itrex_sweet.calibration.bounds import LossCounts, certified, paired_p_value
-from itrex_sweet.calibration.calibrate import CHOOSING_SHARE
+from itrex_sweet.calibration.calibrate import TUNING_SHARE
 from itrex_sweet.calibration.costs import RowCosts
-from itrex_sweet.calibration.promises import MetricPromise, Said
-from itrex_sweet.calibration.search import policies_from_careful_to_bold
+from itrex_sweet.calibration.guarantees import MetricGuarantee, PairedPredictions
+from itrex_sweet.calibration.search import candidate_policies
 from itrex_sweet.calibration.temperature import fit_temperature
 from itrex_sweet.config import Policy
 from itrex_sweet.evaluation.metrics import METRICS
@@ -59,11 +59,11 @@ def measured(task: str, options: argparse.Namespace) -> dict[str, Any]:
     outcomes: dict[tuple[float, float, str], list[tuple[float, float]]] = {}
     for _ in range(options.draws):
         drawn = random.integers(0, len(labels), options.rows)
-        choosing, testing = np.split(drawn, [round(options.rows * CHOOSING_SHARE)])
+        choosing, testing = np.split(drawn, [round(options.rows * TUNING_SHARE)])
         policy = with_temperatures(logits[choosing], labels[choosing])
         confidences = criteria.confidence_at_every_exit(policy, logits, confidence_of=model.backend.confidence)
         costs = RowCosts.of_layers(layers, len(choosing))
-        found = policies_from_careful_to_bold(policy, confidences[choosing], losses[choosing], costs)
+        found = candidate_policies(policy, confidences[choosing], losses[choosing], costs)
         leaving = [criteria.leaving_exit(each, confidences) for each in found]
         true = [of_policy(losses, layers, each) for each in leaving]
         seen = [LossCounts.of(losses[testing, each[testing]]) for each in leaving]
@@ -108,9 +108,9 @@ def metric_p_values(
     epsilon: float, answers: list[np.ndarray], full: np.ndarray, labels: np.ndarray, testing: np.ndarray
 ) -> list[float]:
     """Of the policies after the full model, up to the first that no δ here certifies."""
-    promise, p_values = MetricPromise(epsilon, max(DELTAS), METRIC), []
+    promise, p_values = MetricGuarantee(epsilon, max(DELTAS), METRIC), []
     for each in answers[1:]:
-        p_values.append(promise.p_value(Said(each[testing], full[testing], labels[testing])))
+        p_values.append(promise.p_value(PairedPredictions(each[testing], full[testing], labels[testing])))
         if p_values[-1] > max(DELTAS):
             break
     return p_values

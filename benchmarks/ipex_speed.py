@@ -28,14 +28,14 @@ from transformers import AutoModelForSequenceClassification, BertForSequenceClas
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.artifact import Artifact, open_artifact
 from itrex_sweet.config import Policy
-from itrex_sweet.evaluation.report import only_at
+from itrex_sweet.evaluation.report import single_exit_policy
 from itrex_sweet.runtime.backends import load_backend
 from itrex_sweet.runtime.backends.ipex import import_ipex
 from itrex_sweet.runtime.dense.subgraphs import Embed
 from itrex_sweet.runtime.encoder import Encoder
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
-from itrex_sweet.runtime.weights import load_encoder
+from itrex_sweet.runtime.torch_encoder import load_torch_encoder
 
 BATCHES = ((1, 32), (1, 128), (8, 128), (32, 32))
 THRESHOLDS = (0.8, 0.9, 1.0)
@@ -82,7 +82,7 @@ def fixed_shapes(artifact: Artifact, options: argparse.Namespace) -> dict[str, A
         own, of_artifact = monoliths(artifact, rows, length)
         contenders = {"monolith, IPEX's own": own, "monolith, the artifact's layers": of_artifact}
         for place, exit_ in enumerate(artifact.exits):
-            contenders[f"exit {exit_}"] = partial(executor.run, batch, only_at(place, executor.policy))
+            contenders[f"exit {exit_}"] = partial(executor.run, batch, single_exit_policy(place, executor.policy))
         repeats = options.repeats if rows * length > 512 else 4 * options.repeats
         times = measure(contenders, repeats, 1)
         full = times[f"exit {depth}"]["median"]
@@ -119,7 +119,7 @@ def real_lengths(source: Artifact, artifact: Artifact, options: argparse.Namespa
         longest = [int(batch.lengths.max()) for batch in batches]
         longest_rows = padded(rows.select(order[-32:]))
         own = ipex_quantized(plain, [longest_rows], longest_rows)
-        of_artifact = traced(Monolith(load_encoder(artifact)), dense_inputs(batches[-1]))
+        of_artifact = traced(Monolith(load_torch_encoder(artifact)), dense_inputs(batches[-1]))
         contenders: dict[str, Callable[[], Any]] = {
             "monolith, IPEX's own, sorted": partial(run_all, own, [padded(batch) for batch in batches]),
             "monolith, the artifact's layers, sorted": partial(
@@ -225,7 +225,7 @@ def monoliths(artifact: Artifact, rows: int, length: int) -> tuple[Callable[[], 
     plain = BertForSequenceClassification(artifact.model_config()).eval()
     own, of_artifact = (
         ipex_quantized(plain, [padded(batch)], padded(batch)),
-        traced(Monolith(load_encoder(artifact)), dense_inputs(batch)),
+        traced(Monolith(load_torch_encoder(artifact)), dense_inputs(batch)),
     )
     return partial(run_all, own, [padded(batch)]), partial(run_all, of_artifact, [dense_inputs(batch)])
 

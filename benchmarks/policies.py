@@ -20,12 +20,12 @@ from record import RUNS, held_out_rows, measure, provenance, read_task, refuse_b
 
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.calibration.costs import CostTable, measure_costs
-from itrex_sweet.calibration.promises import losses_of
-from itrex_sweet.calibration.search import policies_from_careful_to_bold
+from itrex_sweet.calibration.guarantees import exit_losses
+from itrex_sweet.calibration.search import candidate_policies
 from itrex_sweet.calibration.temperature import fit_temperature
 from itrex_sweet.config import Policy
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
-from itrex_sweet.evaluation.timing import sample
+from itrex_sweet.evaluation.timing import sample_rows
 from itrex_sweet.runtime.ragged import TokenBatch
 
 BATCH = 32
@@ -81,7 +81,7 @@ def of_task(task: str, options: argparse.Namespace) -> dict[str, Any]:
     found = {way: policies_of(way, model.policy, chosen_on, batch, tables) for way in WAYS}
     exits = len(model.artifact.exits)
     ends = {FIRST: Policy((0.0,) * (exits - 1), (1.0,) * exits), FULL: Policy((1.0,) * (exits - 1), (1.0,) * exits)}
-    timed = sample(reported_batch, options.timed_rows)
+    timed = sample_rows(reported_batch, options.timed_rows)
     every = {policy: None for policies in (*found.values(), ends.values()) for policy in policies}
     contenders = {policy: partial(model.executor.run, timed, policy, BATCH) for policy in every}
     clock = {policy: times["median"] for policy, times in measure(contenders, options.repeats, len(timed)).items()}
@@ -126,9 +126,9 @@ def policies_of(
     policy = dataclasses.replace(policy, criterion=criterion, temperatures=temperatures)
     # The engine decides by these two itself; others are decided in Python.
     table = tables["max_probability" if criterion in ("max_probability", "learned") else "entropy"]
-    losses = losses_of(seen.predictions(), seen.labels)
+    losses = exit_losses(seen.predictions(), seen.labels)
     costs = table.of(batch.lengths, BATCH)
-    return policies_from_careful_to_bold(policy, seen.confidences(policy), losses, costs, per_exit)
+    return candidate_policies(policy, seen.confidences(policy), losses, costs, per_exit)
 
 
 def row_areas(

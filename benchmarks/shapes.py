@@ -10,7 +10,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from itrex_sweet import SweetConfig, attach, save_artifact
 from itrex_sweet.artifact import Artifact, open_artifact, write_artifact
 from itrex_sweet.families import EXIT_HEADS
-from itrex_sweet.quantization.observing import observe
+from itrex_sweet.quantization.observation import observe
 from itrex_sweet.quantization.packing import pack
 from itrex_sweet.runtime.ragged import TokenBatch
 

@@ -13,7 +13,7 @@ from record import OwnSeconds
 
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.config import Policy
-from itrex_sweet.evaluation.report import only_at
+from itrex_sweet.evaluation.report import single_exit_policy
 from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.ragged import TokenBatch
 
@@ -35,7 +35,9 @@ class Sweet:
 
     def leaving_at_each_exit(self) -> dict[int, Policy]:
         """Exit → a policy under which every row leaves there, the exits before it not probed."""
-        return {exit_: only_at(place, self.model.policy) for place, exit_ in enumerate(self.model.artifact.exits)}
+        return {
+            exit_: single_exit_policy(place, self.model.policy) for place, exit_ in enumerate(self.model.artifact.exits)
+        }
 
     def batch_by_batch(self, batches: Sequence[TokenBatch], policy: Policy) -> Callable[[], OwnSeconds]:
         """Each batch through to its end before the next one comes: seconds per batch."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from itrex_sweet.arguments import real_number
 from itrex_sweet.errors import ConfigError
-from itrex_sweet.evaluation.metrics import OF_CONFUSIONS, Metric
+from itrex_sweet.evaluation.metrics import CONFUSION_METRICS, Metric
 
 _DROPS = ("max_accuracy_drop", "max_agreement_drop", "max_metric_drop")
 _LIMITS = ("max_latency_ms", "max_layers")
@@ -67,10 +67,10 @@ class Budget:
             raise ConfigError("max_metric_drop and metric go together: what may be lost, and of what.")
         if self.metric is not None and not isinstance(self.metric, str) and not callable(self.metric):
             raise ConfigError(f"metric={self.metric!r}: a name, or a function of predictions and labels.")
-        if isinstance(self.metric, str) and self.metric not in OF_CONFUSIONS:
+        if isinstance(self.metric, str) and self.metric not in CONFUSION_METRICS:
             raise ConfigError(
-                f"metric={self.metric!r}: choose one of {', '.join(OF_CONFUSIONS)}, or pass a function; accuracy has a "
-                "budget of its own, max_accuracy_drop, whose bound is exact."
+                f"metric={self.metric!r}: choose one of {', '.join(CONFUSION_METRICS)}, or pass a function. For "
+                "accuracy use max_accuracy_drop, whose test is exact."
             )
 
     @property

@@ -17,13 +17,13 @@ import numpy as np
 from itrex_sweet.arguments import whole_number
 from itrex_sweet.artifact.fingerprints import Fingerprints
 from itrex_sweet.calibration.budget import Budget
-from itrex_sweet.calibration.choice import CHOOSING_SHARE, chosen_place
 from itrex_sweet.calibration.costs import CostTable, RowCosts, cost_table
-from itrex_sweet.calibration.drift import traffic_of
-from itrex_sweet.calibration.promises import Promise, Said, counts_of, losses_of, promise_of
+from itrex_sweet.calibration.drift import traffic_summary
+from itrex_sweet.calibration.guarantees import Guarantee, PairedPredictions, exit_losses, guarantee_for, loss_counts
 from itrex_sweet.calibration.result import Calibration, Candidate
-from itrex_sweet.calibration.rows import not_seen_before, read_held_out_rows, refuse_useless_labels
-from itrex_sweet.calibration.search import policies_from_careful_to_bold
+from itrex_sweet.calibration.rows import check_label_coverage, read_held_out_rows, unseen_rows
+from itrex_sweet.calibration.search import candidate_policies
+from itrex_sweet.calibration.selection import TUNING_SHARE, select_candidate
 from itrex_sweet.calibration.temperature import brier_score, expected_calibration_error, fit_temperature
 from itrex_sweet.config import Policy
 from itrex_sweet.errors import ConfigError, InputError
@@ -32,7 +32,7 @@ from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.reference import Reference, open_reference
 from itrex_sweet.modeling import SweetModelForSequenceClassification
 
-LEAST_ROWS = 60
+MIN_ROWS = 60
 UNITS = ("milliseconds", "layers")
 
 
@@ -89,17 +89,17 @@ def calibrate(
     policy = dataclasses.replace(model.policy, criterion=criterion or model.policy.criterion, deepest=None)
     model.artifact.checked(policy)
     _refuse_unit(unit, budget)
-    promise = promise_of(budget)
+    promise = guarantee_for(budget)
     reference = None if against is None else open_reference(against)
     if reference is not None and promise is None:
         raise ConfigError("against compares what may be lost: name a drop, such as max_accuracy_drop.")
     given = rows = read_held_out_rows(model, source, max_length, **columns)
     if not force:
-        kept = not_seen_before(model, rows)
+        kept = unseen_rows(model, rows)
         rows = rows.select(kept)
     batch, labels, name = rows.batch, rows.labels, rows.name
     _refuse_too_few(len(batch), name, promise)
-    refuse_useless_labels(labels, name, budget.needs_labels)
+    check_label_coverage(labels, name, budget.needs_labels)
     compared = None
     if reference is not None:
         compared = reference.answers(given.texts, len(given), model.artifact.label_names)
@@ -113,23 +113,21 @@ def calibrate(
         costs, batch_size, row_costs = None, None, RowCosts.of_layers(outcomes.layers_run, len(batch))
 
     order = np.random.default_rng(seed).permutation(len(batch))
-    choosing, testing = np.split(order, [round(len(order) * CHOOSING_SHARE)])
+    choosing, testing = np.split(order, [round(len(order) * TUNING_SHARE)])
     policy, temperatures = _with_temperatures(policy, outcomes.logits, labels, choosing, testing)
     by_labels = labels if budget.max_agreement_drop is None else None
     full = outcomes.predictions()[:, -1] if compared is None else compared
-    losses = losses_of(outcomes.predictions(), by_labels, full)
+    losses = exit_losses(outcomes.predictions(), by_labels, full)
     confidences = outcomes.confidences(policy)
-    found = policies_from_careful_to_bold(
-        policy, confidences[choosing], losses[choosing], row_costs.select(choosing), per_exit
-    )
+    found = candidate_policies(policy, confidences[choosing], losses[choosing], row_costs.select(choosing), per_exit)
     outcomes, row_costs, full = outcomes.select(testing), row_costs.select(testing), full[testing]
     truth = None if by_labels is None else by_labels[testing]
-    said = [Said(outcomes.answers(each), full, truth) for each in found]
+    said = [PairedPredictions(outcomes.answers(each), full, truth) for each in found]
     candidates = [
         _candidate(each, answered, outcomes, row_costs, costs is not None, promise, budget)
         for each, answered in zip(found, said, strict=True)
     ]
-    chosen, passed = chosen_place(candidates, said, budget, promise, None if reference is None else reference.name)
+    chosen, passed = select_candidate(candidates, said, budget, promise, None if reference is None else reference.name)
     next_needs = promise.rows_needed(said[passed]) if passed is not None and passed < len(said) else None
     return Calibration(
         policy=candidates[chosen].policy,
@@ -142,7 +140,7 @@ def calibrate(
         rows=(len(choosing), len(testing)),
         temperatures=temperatures,
         fingerprints=Fingerprints.of(batch.rows()),
-        traffic=traffic_of(outcomes, candidates[chosen].policy),
+        traffic=traffic_summary(outcomes, candidates[chosen].policy),
         costs=costs,
         against=None if reference is None else _recorded(reference, said[0], budget),
         facts={
@@ -161,11 +159,11 @@ def calibrate(
 
 def _candidate(
     policy: Policy,
-    said: Said,
+    said: PairedPredictions,
     outcomes: ExitOutcomes,
     costs: RowCosts,
     in_milliseconds: bool,
-    promise: Promise | None,
+    promise: Guarantee | None,
     budget: Budget,
 ) -> Candidate:
     """A policy with what the testing rows say of it."""
@@ -174,7 +172,7 @@ def _candidate(
         policy=policy,
         mean_layers=outcomes.mean_layers(policy),
         milliseconds=cost if in_milliseconds else None,
-        counts=counts_of(said),
+        counts=loss_counts(said),
         score=_metric_of(budget)(said.answers, said.full if said.labels is None else said.labels),
         p_value=None if promise is None else promise.p_value(said),
     )
@@ -185,7 +183,7 @@ def _metric_of(budget: Budget) -> Metric:
     return METRICS[metric] if isinstance(metric, str) else metric
 
 
-def _recorded(reference: Reference, full_depth: Said, budget: Budget) -> dict[str, Any]:
+def _recorded(reference: Reference, full_depth: PairedPredictions, budget: Budget) -> dict[str, Any]:
     """The record in an artifact of the model that the promise is against."""
     scored = {}
     if full_depth.labels is not None:
@@ -247,10 +245,10 @@ def _refuse_other_types(model: Any, budget: Any, costs: Any) -> None:
             raise ConfigError(f"{name} is of type {type(value).__name__}: a {kind.__name__} is needed.")
 
 
-def _refuse_too_few(rows: int, name: str, promise: Promise | None) -> None:
-    least = LEAST_ROWS
+def _refuse_too_few(rows: int, name: str, promise: Guarantee | None) -> None:
+    least = MIN_ROWS
     if promise is not None:
-        least = max(least, int(np.ceil(promise.least_rows() / (1 - CHOOSING_SHARE))))
+        least = max(least, int(np.ceil(promise.min_rows() / (1 - TUNING_SHARE))))
     if rows < least:
         raise InputError(
             f"{name} has {rows} rows; this budget cannot be certified on fewer than {least}, even if no row were lost."

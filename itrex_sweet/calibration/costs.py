@@ -17,7 +17,7 @@ from itrex_sweet.config import Policy
 from itrex_sweet.criteria import apart, confidence_at_every_exit, is_switched_off, leaving_exit, looks_back
 from itrex_sweet.evaluation.machine import Machine
 from itrex_sweet.evaluation.progress import progress
-from itrex_sweet.evaluation.timing import milliseconds_per_row, sample
+from itrex_sweet.evaluation.timing import milliseconds_per_row, sample_rows
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
 
@@ -174,7 +174,7 @@ def measure_costs(
     }
     none = np.tile([0.0, 1.0], (len(batch_sizes), 1))
     table = CostTable(tuple(batch_sizes), lengths, through, probe, none, facts)
-    fitted = _fitted(model.executor, sample(batch, _ROWS_COMPARED), table)
+    fitted = _fitted(model.executor, sample_rows(batch, _ROWS_COMPARED), table)
     return dataclasses.replace(table, on_real_rows=fitted)
 
 

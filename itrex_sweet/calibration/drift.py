@@ -17,7 +17,7 @@ from itrex_sweet.criteria import probabilities
 from itrex_sweet.errors import ArtifactError, InputError
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 
-LEAST_ROWS = 200
+MIN_ROWS = 200
 WATCH, RECALIBRATE = 0.1, 0.25  # population stability index, the thresholds of credit scoring (Siddiqi 2006)
 _BINS = 10
 _NOISE = 3.09  # standard normal quantile of 99.9 %: what chance alone may reach
@@ -51,7 +51,7 @@ class Drift:
         return asdict(self)
 
 
-def traffic_of(outcomes: ExitOutcomes, policy: Policy) -> dict[str, Any]:
+def traffic_summary(outcomes: ExitOutcomes, policy: Policy) -> dict[str, Any]:
     """How a policy's answers are spread, in plain JSON types: rows by label, exit, and bin of the probability.
 
     Bins hold as many of these rows each, as far as probabilities differ.
@@ -92,8 +92,8 @@ def drift(artifact: Artifact, predictions: Iterable[Mapping[str, Any]]) -> Drift
             f"{artifact.directory} holds no calibration to compare traffic with: itrex-sweet calibrate writes one."
         )
     rows = {number: row for number, row in enumerate(predictions) if not _has_error(row)}
-    if len(rows) < LEAST_ROWS:
-        raise InputError(f"{len(rows)} answers say little about traffic: gather at least {LEAST_ROWS}.")
+    if len(rows) < MIN_ROWS:
+        raise InputError(f"{len(rows)} answers say little about traffic: gather at least {MIN_ROWS}.")
     before = np.asarray(reference["rows"], dtype=np.float64)
     edges = np.asarray(reference["score_edges"], dtype=np.float64)
     labels, leaving, scores = _read(rows, artifact.label_names, reference["exits"])

@@ -14,9 +14,9 @@ import numpy as np
 from itrex_sweet.arguments import real_number
 from itrex_sweet.artifact import Artifact, copy_artifact, keep_exits, open_artifact, write_card
 from itrex_sweet.calibration.costs import CostTable, RowCosts, cost_table
-from itrex_sweet.calibration.promises import losses_of
+from itrex_sweet.calibration.guarantees import exit_losses
 from itrex_sweet.calibration.rows import read_held_out_rows
-from itrex_sweet.calibration.search import policies_from_careful_to_bold
+from itrex_sweet.calibration.search import candidate_policies
 from itrex_sweet.config import Policy
 from itrex_sweet.criteria import is_switched_off, leaving_exit, looks_back
 from itrex_sweet.errors import ConfigError, InputError
@@ -26,13 +26,13 @@ from itrex_sweet.evaluation.tables import MISSING, percent, plain_table
 from itrex_sweet.hub import fetch
 from itrex_sweet.modeling import SweetModelForSequenceClassification
 
-LEAST_ROWS = 60
+MIN_ROWS = 60
 MOST_DROP, LEAST_GAIN = 0.05, 0.01
 UNITS = ("milliseconds", "layers")
 
 
 @dataclass(frozen=True)
-class ExitsWorth:
+class ExitGains:
     """The worth of each exit of a model.
 
     Args:
@@ -70,7 +70,7 @@ class ExitsWorth:
         return plain_table(["exit", "agreement", "saves of full depth", ""], rows)
 
 
-def exits_that_pay(
+def find_useful_exits(
     model: SweetModelForSequenceClassification,
     source: Any,
     *,
@@ -80,7 +80,7 @@ def exits_that_pay(
     batch_size: int | None = None,
     max_length: int | None = None,
     **columns: Any,
-) -> ExitsWorth:
+) -> ExitGains:
     """Finds the exits without which rows would cost more.
 
     Policies are searched for as in calibration, from careful to bold. The exit without which they would be dearer by
@@ -114,8 +114,8 @@ def exits_that_pay(
             "with another criterion, or name the exits to keep."
         )
     rows = read_held_out_rows(model, source, max_length, **{"label_column": None, **columns})
-    if len(rows) < LEAST_ROWS:
-        raise InputError(f"{rows.name} has {len(rows)} rows: at least {LEAST_ROWS} are needed to judge exits.")
+    if len(rows) < MIN_ROWS:
+        raise InputError(f"{rows.name} has {len(rows)} rows: at least {MIN_ROWS} are needed to judge exits.")
     outcomes = ExitOutcomes.from_executor(model.executor, rows.batch, description="judging exits")
     policy = dataclasses.replace(model.policy, deepest=None)
     costs = None
@@ -125,13 +125,13 @@ def exits_that_pay(
         costs = cost_table(model, rows.batch, size, policy.criterion)
         row_costs = costs.of(rows.batch.lengths, size)
     confidences = outcomes.confidences(policy)
-    losses = losses_of(outcomes.predictions(), None)
-    found = policies_from_careful_to_bold(policy, confidences, losses, row_costs)
+    losses = exit_losses(outcomes.predictions(), None)
+    found = candidate_policies(policy, confidences, losses, row_costs)
     judged = _Judged(confidences, losses, row_costs)
     within = [each for each in found if judged.loss(each) <= max_drop]
     kept, gains = _without_useless(within, judged, model.artifact.exits, least_gain)
     agreements = tuple((losses == 0).mean(axis=0).tolist())
-    return ExitsWorth(model.artifact.exits, agreements, kept, gains, len(rows), max_drop, least_gain, costs)
+    return ExitGains(model.artifact.exits, agreements, kept, gains, len(rows), max_drop, least_gain, costs)
 
 
 def prune_exits(
@@ -143,7 +143,7 @@ def prune_exits(
     backend: str = "auto",
     threads: int | None = None,
     **options: Any,
-) -> tuple[Artifact, ExitsWorth | None]:
+) -> tuple[Artifact, ExitGains | None]:
     """Writes an artifact without the exits that do not pay, or with those named alone, and holds no tensor of others.
 
     Args:
@@ -153,7 +153,7 @@ def prune_exits(
         data: or rows to find out by which of them pay.
         backend: that will run it, for its costs.
         threads: to compute with at most.
-        options: as of `exits_that_pay`.
+        options: as of `find_useful_exits`.
 
     Returns:
         the artifact, and with `data`, which exits pay.
@@ -171,7 +171,7 @@ def prune_exits(
         kept = tuple(keep)
     else:
         model = SweetModelForSequenceClassification.from_pretrained(directory, backend=backend, threads=threads)
-        artifact, worth = model.artifact, exits_that_pay(model, data, **options)
+        artifact, worth = model.artifact, find_useful_exits(model, data, **options)
         kept = worth.kept
     target = artifact.directory if output is None else Path(output)
     costs = None if worth is None or worth.costs is None else worth.costs.to_dict()
@@ -182,7 +182,7 @@ def prune_exits(
     return written, worth
 
 
-def without_switched_off(artifact: Artifact) -> Artifact:
+def remove_unused_exits(artifact: Artifact) -> Artifact:
     """Removes, in place, the exits at which the stored policy lets no row leave; every row is answered as before.
 
     The calibration stays as it is. Policies that look back at earlier exits need them all.

@@ -91,7 +91,7 @@ def read_held_out_rows(
     return _texts(model, source, max_length, columns)
 
 
-def not_seen_before(model: SweetModelForSequenceClassification, rows: HeldOutRows) -> np.ndarray:
+def unseen_rows(model: SweetModelForSequenceClassification, rows: HeldOutRows) -> np.ndarray:
     """Places of the rows that the model was not trained, chosen, quantized or reported on; a few others, such as texts
     that come twice, are left out.
 
@@ -114,7 +114,7 @@ def not_seen_before(model: SweetModelForSequenceClassification, rows: HeldOutRow
     return np.flatnonzero(~known)
 
 
-def refuse_useless_labels(labels: np.ndarray | None, name: str, needed: bool) -> None:
+def check_label_coverage(labels: np.ndarray | None, name: str, needed: bool) -> None:
     """Refuses rows from whose labels nothing can be learned.
 
     Args:

@@ -14,7 +14,7 @@ _PRICES = np.geomspace(300.0, 0.3, 36)  # of a unit of mean loss, in shares of t
 _SWEEPS = 4
 
 
-def policies_from_careful_to_bold(
+def candidate_policies(
     policy: Policy, confidences: np.ndarray, losses: np.ndarray, costs: RowCosts, per_exit: bool = True
 ) -> list[Policy]:
     """Policies that are the cheapest for what a loss is said to cost, by falling price of a loss.

@@ -8,7 +8,7 @@ from itrex_sweet.arguments import real_number, whole_number
 from itrex_sweet.errors import ConfigError, InputError
 from itrex_sweet.evaluation.labels import checked_labels
 
-LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.05, 20.0
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 _BINS = 15
 _STEPS = 60  # halvings of the interval: far below float64's resolution of a temperature
 
@@ -24,19 +24,19 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
         labels: (rows,) ids from 0.
 
     Returns:
-        within `LEAST_TEMPERATURE` and `MOST_TEMPERATURE`, whose lower end stands for rows that are all answered
+        within `MIN_TEMPERATURE` and `MAX_TEMPERATURE`, whose lower end stands for rows that are all answered
         right, where no temperature is too low; 1 without any row.
     """
     logits, labels = _finite(logits, labels)
     if not len(labels):
         return 1.0
     right = logits[np.arange(len(labels)), labels]
-    low, high = 1.0 / MOST_TEMPERATURE, 1.0 / LEAST_TEMPERATURE
+    low, high = 1.0 / MAX_TEMPERATURE, 1.0 / MIN_TEMPERATURE
     for _ in range(_STEPS):
         middle = (low + high) / 2.0
         expected = (_softmax(middle * logits) * logits).sum(axis=1)
         low, high = (middle, high) if (right - expected).mean() > 0.0 else (low, middle)
-    return float(np.clip(1.0 / ((low + high) / 2.0), LEAST_TEMPERATURE, MOST_TEMPERATURE))
+    return float(np.clip(1.0 / ((low + high) / 2.0), MIN_TEMPERATURE, MAX_TEMPERATURE))
 
 
 def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> float:

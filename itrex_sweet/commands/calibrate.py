@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     """Calibrates, writes and prints."""
     from itrex_sweet.calibration.budget import Budget
     from itrex_sweet.calibration.calibrate import calibrate
-    from itrex_sweet.calibration.pruning import without_switched_off
+    from itrex_sweet.calibration.pruning import remove_unused_exits
     from itrex_sweet.evaluation.plot import require_matplotlib
     from itrex_sweet.hub import fetch
     from itrex_sweet.modeling import SweetModelForSequenceClassification
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     )
     written = calibration.write(model.artifact, args.output)
     if args.prune_exits and calibration.switched_off:
-        written = without_switched_off(written)
+        written = remove_unused_exits(written)
     if args.plot is not None:
         from itrex_sweet.evaluation.plot import plot_calibration
 

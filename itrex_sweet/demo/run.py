@@ -184,8 +184,8 @@ def _print_outcome(evaluation: Evaluation) -> None:
         f"({report.milliseconds:.2f} and {full.milliseconds:.2f} ms per text), {report.mean_layers:.2f} of "
         f"{full.layers_run} layers, accuracy {percent(report.metric)} and {percent(full.metric)}."
     )
-    if evaluation.promise is not None:
-        print(f"It was {evaluation.promise.sentence()}")
+    if evaluation.guarantee is not None:
+        print(f"It was {evaluation.guarantee.sentence()}")
     print()
 
 

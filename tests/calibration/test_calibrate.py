@@ -14,9 +14,9 @@ from itrex_sweet.artifact.fingerprints import CALIBRATION, TRAINING, Fingerprint
 from itrex_sweet.calibration import calibrate as room
 from itrex_sweet.calibration.bounds import LossCounts, paired_p_value
 from itrex_sweet.calibration.budget import Budget
-from itrex_sweet.calibration.choice import chosen_place
 from itrex_sweet.calibration.costs import CostTable
-from itrex_sweet.calibration.promises import Said, counts_of, promise_of
+from itrex_sweet.calibration.guarantees import PairedPredictions, guarantee_for, loss_counts
+from itrex_sweet.calibration.selection import select_candidate
 from itrex_sweet.config import Policy
 from itrex_sweet.data import Rows
 from itrex_sweet.errors import CalibrationError, ConfigError, InputError
@@ -139,24 +139,24 @@ def test_all_wrong_exits_cannot_be_certified(model, answers):
         calibrate(model, given, Budget(max_accuracy_drop=0.01))
 
 
-def answered(lost: int, won: int, rows: int) -> Said:
+def answered(lost: int, won: int, rows: int) -> PairedPredictions:
     """Answers to rows of which the policy loses and wins some against the full model."""
     labels, full, answers = (np.zeros(rows, int) for _ in range(3))
     answers[:lost] = 1
     full[lost : lost + won] = 1
-    return Said(answers, full, labels)
+    return PairedPredictions(answers, full, labels)
 
 
-def a_candidate(said: Said, p_value: float | None, layers: float) -> room.Candidate:
-    return room.Candidate(Policy.uniform(3), layers, None, counts_of(said), 0.9, p_value)
+def a_candidate(said: PairedPredictions, p_value: float | None, layers: float) -> room.Candidate:
+    return room.Candidate(Policy.uniform(3), layers, None, loss_counts(said), 0.9, p_value)
 
 
 def test_how_many_rows_would_be_enough_is_said_and_true():
     budget, said = Budget(max_accuracy_drop=0.02), [answered(0, 0, 300), answered(3, 1, 300)]
-    promise = promise_of(budget)
+    promise = guarantee_for(budget)
     full, careful = a_candidate(said[0], None, 4.0), a_candidate(said[1], promise.p_value(said[1]), 3.0)
     with pytest.raises(CalibrationError, match=r"lost 3 and won 1 of 300 rows. Some (\d+) testing rows") as refused:
-        chosen_place([full, careful], said, budget, promise)
+        select_candidate([full, careful], said, budget, promise)
     needed = promise.rows_needed(said[1])
     assert f"Some {needed} testing rows" in str(refused.value) and needed > 300
     scale = needed / 300
@@ -165,7 +165,7 @@ def test_how_many_rows_would_be_enough_is_said_and_true():
     hopeless = answered(9, 1, 300)
     assert promise.rows_needed(hopeless) is None, "it loses more than the budget"
     with pytest.raises(CalibrationError, match="by any number of rows"):
-        chosen_place([full, a_candidate(hopeless, 1.0, 3.0)], [said[0], hopeless], budget, promise)
+        select_candidate([full, a_candidate(hopeless, 1.0, 3.0)], [said[0], hopeless], budget, promise)
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ def test_what_exits_did_not_learn_cannot_be_the_criterion(model):
         ({"max_layers": 0}, "max_layers=0"),
         ({"max_latency_ms": -1.0}, "max_latency_ms=-1"),
         ({"max_metric_drop": 0.1}, "max_metric_drop and metric go together"),
-        ({"max_metric_drop": 0.1, "metric": "accuracy"}, "budget of its own"),
+        ({"max_metric_drop": 0.1, "metric": "accuracy"}, "use max_accuracy_drop"),
         ({"max_accuracy_drop": 0.1, "metric": "f1"}, "go together"),
     ],
 )

@@ -5,7 +5,7 @@ import pytest
 
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.artifact import copy_artifact
-from itrex_sweet.calibration.drift import drift, traffic_of
+from itrex_sweet.calibration.drift import drift, traffic_summary
 from itrex_sweet.config import Policy
 from itrex_sweet.errors import ArtifactError, InputError
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
@@ -39,7 +39,7 @@ def predictions(seen: ExitOutcomes) -> list[dict]:
 def artifact(tmp_path_factory):
     folder = tmp_path_factory.mktemp("drift")
     tiny = tiny_artifact(folder / "plain")
-    calibration = {"traffic": traffic_of(outcomes(3000, 0), POLICY)}
+    calibration = {"traffic": traffic_summary(outcomes(3000, 0), POLICY)}
     return copy_artifact(tiny, folder / "calibrated", POLICY, calibration=calibration)
 
 

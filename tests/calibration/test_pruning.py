@@ -5,7 +5,7 @@ import pytest
 
 from itrex_sweet import Policy, SweetModelForSequenceClassification, open_artifact, prune_exits
 from itrex_sweet.artifact import copy_artifact, keep_exits
-from itrex_sweet.calibration.pruning import exits_that_pay, without_switched_off
+from itrex_sweet.calibration.pruning import find_useful_exits, remove_unused_exits
 from itrex_sweet.errors import ConfigError, InputError
 from tests.tiny_artifacts import WORDS, tiny_artifact, tiny_tokenizer
 
@@ -62,10 +62,10 @@ def test_an_exit_that_always_agrees_pays_and_one_that_never_does_goes(artifact, 
     for place in (1, 3):
         logits[:, place] = 9.0 * np.eye(3)[full]
     monkeypatch.setattr("itrex_sweet.evaluation.outcomes.outputs_at_every_exit", lambda *_: (logits, None))
-    worth = exits_that_pay(model, TEXTS, unit="layers")
+    worth = find_useful_exits(model, TEXTS, unit="layers")
     assert worth.kept == (2, 4) and worth.gains[2] == pytest.approx(0.5) and worth.agreements[1] == 1.0
     assert "removed" in worth.table()
-    assert exits_that_pay(model, TEXTS, unit="layers", least_gain=0.9).kept == (4,)
+    assert find_useful_exits(model, TEXTS, unit="layers", least_gain=0.9).kept == (4,)
 
 
 def test_a_calibration_stays_where_the_policy_used_no_exit_that_goes(artifact, tmp_path):
@@ -86,7 +86,7 @@ def test_a_calibration_stays_where_the_policy_used_no_exit_that_goes(artifact, t
     answers = SweetModelForSequenceClassification.from_pretrained(calibrated.directory).predict(TEXTS)
     lost = keep_exits(calibrated, [2, 4], tmp_path / "lost")
     assert lost.calibration == {}
-    kept = without_switched_off(calibrated)
+    kept = remove_unused_exits(calibrated)
     assert kept.exits == (1, 3, 4) and kept.policy == Policy((0.7, 0.7), (1.0, 3.0, 4.0))
     found = kept.calibration
     assert [each["thresholds"] for each in found["candidates"]] == [[1.0, 1.0], [0.9, 0.9], [0.7, 0.7]]
@@ -97,7 +97,7 @@ def test_a_calibration_stays_where_the_policy_used_no_exit_that_goes(artifact, t
 
 def test_a_policy_that_looks_back_needs_every_exit(artifact, tmp_path):
     patient = copy_artifact(artifact, tmp_path / "patient", Policy((0.5, 1.0, 0.5), (1.0,) * 4, "patience"))
-    assert without_switched_off(patient).exits == (1, 2, 3, 4)
+    assert remove_unused_exits(patient).exits == (1, 2, 3, 4)
     model = SweetModelForSequenceClassification.from_pretrained(patient.directory)
     with pytest.raises(ConfigError, match="counts earlier exits"):
-        exits_that_pay(model, TEXTS)
+        find_useful_exits(model, TEXTS)

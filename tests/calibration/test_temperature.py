@@ -11,7 +11,7 @@ from itrex_sweet.calibration import (
     fit_temperature,
     negative_log_likelihood,
 )
-from itrex_sweet.calibration.temperature import LEAST_TEMPERATURE, MOST_TEMPERATURE
+from itrex_sweet.calibration.temperature import MAX_TEMPERATURE, MIN_TEMPERATURE
 
 
 def drawn(rows: int, labels: int, true_temperature: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -35,15 +35,15 @@ def test_the_temperature_that_labels_were_drawn_with_is_found(true_temperature, 
 def test_no_other_temperature_is_likelier(seed, rows, nudge):
     logits, truth = drawn(rows, 3, 1.5, seed)
     fitted = fit_temperature(logits, truth)
-    other = float(np.clip(fitted * nudge, LEAST_TEMPERATURE, MOST_TEMPERATURE))
+    other = float(np.clip(fitted * nudge, MIN_TEMPERATURE, MAX_TEMPERATURE))
     best = negative_log_likelihood(logits, truth, fitted)
     assert best <= negative_log_likelihood(logits, truth, other) + 1e-9
 
 
 def test_rows_all_right_or_all_wrong_reach_the_ends_and_no_rows_change_nothing():
     logits = np.array([[3.0, 0.0], [0.0, 2.0]])
-    assert LEAST_TEMPERATURE <= fit_temperature(logits, np.array([0, 1])) < 0.06  # flat from there on
-    assert fit_temperature(logits, np.array([1, 0])) == pytest.approx(MOST_TEMPERATURE)
+    assert MIN_TEMPERATURE <= fit_temperature(logits, np.array([0, 1])) < 0.06  # flat from there on
+    assert fit_temperature(logits, np.array([1, 0])) == pytest.approx(MAX_TEMPERATURE)
     assert fit_temperature(np.zeros((0, 2)), np.zeros(0, int)) == 1.0
 
 

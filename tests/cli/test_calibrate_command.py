@@ -9,7 +9,7 @@ from itrex_sweet import open_artifact
 from itrex_sweet.artifact import copy_artifact
 from tests.cli.conftest import sentences
 from tests.evaluation.test_reference import plain_folder
-from tests.quantization.hooked import observed_by_hooks
+from tests.quantization.hook_observer import observe_with_hooks
 from tests.tiny_artifacts import WORDS, tiny_tokenizer
 from tests.tiny_models import tiny_model
 
@@ -217,7 +217,7 @@ def test_a_promise_on_rows_that_made_it_is_no_evidence(run, copied, held_out, tm
 def test_rows_that_quantize_used_are_noticed_by_calibrate(run, copied, tmp_path, monkeypatch, part):
     from itrex_sweet.quantization import quantizer
 
-    monkeypatch.setattr(quantizer, "observe", observed_by_hooks)
+    monkeypatch.setattr(quantizer, "observe", observe_with_hooks)
     lines = [
         f"{a} {b} {c},{place % 3}" for place, (a, b, c) in enumerate(itertools.product(WORDS, WORDS[:7], WORDS[:7]))
     ]

@@ -19,7 +19,7 @@ from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.native import library
 from itrex_sweet.runtime.native.packing import new_model
 from itrex_sweet.runtime.ragged import TokenBatch
-from itrex_sweet.runtime.weights import load_encoder
+from itrex_sweet.runtime.torch_encoder import load_torch_encoder
 from tests.quantized_encoders import quantized
 from tests.tiny_artifacts import random_rows, tiny_artifact
 
@@ -40,7 +40,7 @@ def loaded(tmp_path_factory):
             plain, _, private = family.partition("+")
             mode = "decoupled" if private else "sweet"
             artifacts[family] = tiny_artifact(tmp_path_factory.mktemp(plain), plain, (1, 2, 4), mode=mode)
-        encoder = load_encoder(artifacts[family])
+        encoder = load_torch_encoder(artifacts[family])
         return artifacts[family], encoder if kind == "float32" else quantized(encoder, kind)
 
     return load

@@ -14,7 +14,7 @@ from itrex_sweet.runtime.backends import load_backend, missing_for
 from itrex_sweet.runtime.backends import native as native_room
 from itrex_sweet.runtime.native.library import ENVIRONMENT
 from itrex_sweet.runtime.ragged import TokenBatch
-from tests.quantization.hooked import observed_by_hooks
+from tests.quantization.hook_observer import observe_with_hooks
 from tests.tiny_artifacts import tiny_artifact, tiny_cascade
 
 
@@ -26,7 +26,7 @@ def artifacts(tmp_path_factory):
     rows = TokenBatch.from_rows([[7, 8, 9, 10], [11, 12]])
     found = {"float32": source}
     for recipe in ("static", "dynamic"):
-        linears = observed_by_hooks(source, rows, recipe).linears
+        linears = observe_with_hooks(source, rows, recipe).linears
         tensors = pack(source.tensors(), linears)
         facts = {"recipe": recipe}
         found[recipe] = write_artifact(

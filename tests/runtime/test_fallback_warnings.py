@@ -11,7 +11,7 @@ from itrex_sweet.runtime import backends
 from itrex_sweet.runtime.backends import load_backend
 from itrex_sweet.runtime.native import library
 from itrex_sweet.runtime.ragged import TokenBatch
-from tests.quantization.hooked import observed_by_hooks
+from tests.quantization.hook_observer import observe_with_hooks
 from tests.tiny_artifacts import tiny_artifact
 
 
@@ -66,7 +66,7 @@ def test_a_family_that_the_engine_does_not_know(tmp_path, caplog):
 
 def test_integers_on_the_reference_are_slower_than_floats(tmp_path, caplog, monkeypatch):
     source = tiny_artifact(tmp_path / "float32", "deberta-v3")
-    linears = observed_by_hooks(source, TokenBatch.from_rows([[7, 8, 9, 10], [11, 12]]), "dynamic").linears
+    linears = observe_with_hooks(source, TokenBatch.from_rows([[7, 8, 9, 10], [11, 12]]), "dynamic").linears
     artifact = write_artifact(
         tmp_path / "int8",
         config=source.model_config(),

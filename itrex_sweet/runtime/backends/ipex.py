@@ -24,8 +24,8 @@ from itrex_sweet.runtime.dense.subgraphs import Probe
 from itrex_sweet.runtime.encoder import Encoder
 from itrex_sweet.runtime.native.cores import checked_threads
 from itrex_sweet.runtime.ragged import TokenBatch
+from itrex_sweet.runtime.torch_encoder import load_torch_encoder, with_torch_tensors
 from itrex_sweet.runtime.torch_threads import computing_with, on_own_threads
-from itrex_sweet.runtime.weights import load_encoder
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class IpexBackend(EncoderBackend):
         self.asked_threads = None if threads is None else checked_threads(threads)
         self._process = os.getpid()
         import_ipex()
-        encoder = encoder or load_encoder(artifact)
+        encoder = load_torch_encoder(artifact) if encoder is None else with_torch_tensors(encoder)
         super().__init__(artifact, encoder)
         _refuse_dynamic(encoder)
         torch_dtype = getattr(torch, checked_dtype(dtype, encoder))

@@ -32,8 +32,8 @@ from itrex_sweet.runtime.encoder import (
 from itrex_sweet.runtime.int8_linear import int8_linear
 from itrex_sweet.runtime.native.cores import checked_threads
 from itrex_sweet.runtime.ragged import TokenBatch, cumulative, groups_of_equal_length, token_index
+from itrex_sweet.runtime.torch_encoder import load_torch_encoder, with_torch_tensors
 from itrex_sweet.runtime.torch_threads import computing_with, on_own_threads, torch_call
-from itrex_sweet.runtime.weights import load_encoder
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class TorchBackend(EncoderBackend):
     def __init__(self, artifact: Artifact, encoder: Encoder | None = None, threads: int | None = None):
         self.asked_threads = None if threads is None else checked_threads(threads)
         with torch_call(self.asked_threads):
-            self.encoder = encoder or load_encoder(artifact)
+            self.encoder = load_torch_encoder(artifact) if encoder is None else with_torch_tensors(encoder)
             super().__init__(artifact, self.encoder)
             self._activation = ACT2FN[self.encoder.activation]
             self._segments = [list(map(_FullLayer.of, segment)) for segment in self.encoder.segments]
