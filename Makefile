@@ -13,6 +13,7 @@ PYTHON ?= python3
 VENV ?= .venv
 IPEX_VENV ?= .venv-ipex
 BENCH_VENV ?= .venv-bench
+DOCS_VENV ?= .venv-docs
 PINS ?= -c requirements/default.txt
 IPEX_PINS ?= -c requirements/ipex.txt
 PIP_ARGS ?=
@@ -25,7 +26,7 @@ comma := ,
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak-kills test-amx test-sanitize test-ipex soak fuzz fuzz-sanitize bench paper paper-clock decoupled training-cost lint clean
+.PHONY: help demo test soak-kills test-amx test-sanitize test-ipex soak fuzz fuzz-sanitize bench paper paper-clock decoupled training-cost lint docs clean
 
 # What the native engine is built from: an installed checkout holds libraries made from it.
 KERNELS := build_kernels.py $(wildcard itrex_sweet/csrc/*)
@@ -41,14 +42,15 @@ help:
 	@echo 'make fuzz           damaged artifacts and hostile calls; ARGS="--artifacts 20000 --inputs 10000" for more'
 	@echo 'make fuzz-sanitize  the same on a native engine with address and undefined-behaviour sanitizers'
 	@echo 'make bench          every engine that can be had, side by side; with the IPEX environment if it is there'
-	@echo 'make paper          what is missing of the figures of the SWEET paper, and docs/paper.md: hours'
+	@echo 'make paper          what is missing of the figures of the SWEET paper, and docs/benchmarks/paper.md: hours'
 	@echo 'make paper-clock    the curves of those runs by the clock, float32 and INT8, on an idle machine'
 	@echo 'make decoupled      what is missing of the figures of private exits, and of those added afterwards: hours'
 	@echo 'make training-cost  what a training step with exits costs beside plain fine-tuning, on an idle machine'
 	@echo 'make lint           ruff: rules and format'
+	@echo 'make docs           the documentation, into build/site; warnings are errors'
 	@echo 'make clean          remove what runs, tests and builds left behind; the environments stay'
 	@echo
-	@echo 'Variables: PYTHON, VENV, IPEX_VENV, BENCH_VENV, ARGS, COUNT, PIP_ARGS, PINS, IPEX_PINS; the Makefile says what they do.'
+	@echo 'Variables: PYTHON, VENV, IPEX_VENV, BENCH_VENV, DOCS_VENV, ARGS, COUNT, PIP_ARGS, PINS, IPEX_PINS; the Makefile says what they do.'
 
 demo: $(VENV)/.ready
 	@$(VENV)/bin/itrex-sweet demo --output demo_output $(ARGS)
@@ -110,6 +112,9 @@ lint: $(VENV)/.ready
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 
+docs: $(DOCS_VENV)/.ready
+	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/python -m mkdocs build --strict $(ARGS)
+
 # $(call set_up,environment,extras,pins).  `.ready` is the last thing written, `.unfinished` the first:
 # an environment whose set-up broke off is built anew, never repaired and never used.
 define set_up
@@ -129,7 +134,13 @@ $(IPEX_VENV)/.ready: setup.py pyproject.toml requirements/ipex.txt $(KERNELS)
 	$(call set_up,$(IPEX_VENV),ipex$(comma)test,$(IPEX_PINS))
 
 $(BENCH_VENV)/.ready: setup.py pyproject.toml requirements/default.txt $(KERNELS)
-	$(call set_up,$(BENCH_VENV),demo$(comma)bench$(comma)peft,$(PINS))
+	$(call set_up,$(BENCH_VENV),bench$(comma)demo,$(PINS))
+
+$(DOCS_VENV)/.ready: requirements/docs.txt
+	@echo 'Setting up $(DOCS_VENV) ...'
+	@$(PYTHON) -m venv --clear $(DOCS_VENV)
+	@$(DOCS_VENV)/bin/python -m pip install -q $(PIP_ARGS) -r requirements/docs.txt
+	@touch $(DOCS_VENV)/.ready
 
 clean:
 	rm -rf build dist itrex_sweet.egg-info demo_output nc_workspace .pytest_cache .hypothesis .ruff_cache

@@ -24,7 +24,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.training import attach, clip_by_group
-from itrex_sweet.training.exit_rate import ExitRate
+from itrex_sweet.training.exit_optimization import ExitLearningRate
 from itrex_sweet.training.teacher import Teacher
 
 PLAIN, WHOLE, TAUGHT = "plain fine-tuning", "sweet, graph kept whole", "cut_first, and a teacher"
@@ -86,7 +86,7 @@ def make_step(shape: str, way: str, options: argparse.Namespace) -> Callable[[],
         exits = tuple(range(1, config.num_hidden_layers + 1)) if way == EVERY else EXITS[shape]
         attachment = attach(model, SweetConfig(exits=exits, **WAYS[way]))
         if way == WHOLE:
-            attachment.watcher = lambda losses: None
+            attachment.loss_observer = lambda losses: None
         if way == TAUGHT:
             attachment.teacher = Teacher(BertForSequenceClassification(BertConfig(num_labels=2, **SHAPES[shape])))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -110,7 +110,7 @@ def make_step(shape: str, way: str, options: argparse.Namespace) -> Callable[[],
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         else:
             clip_by_group(attachment.clipping_groups(), 1.0)
-            rate = ExitRate(attachment.config.exit_lr_multiplier)
+            rate = ExitLearningRate(attachment.config.exit_lr_multiplier)
             rate.before_step(parameter for _, parameter in attachment.head_parameters())
         optimizer.step()
         if attachment is not None:

@@ -1,4 +1,4 @@
-"""Tables and pictures of the paper's figures and of the recipe, from the runs that are there, into `docs`.
+"""Writes tables and pictures of the runs that exist into `docs/benchmarks`, and the headline table into the README.
 
 python benchmarks/paper/report.py
 """
@@ -13,6 +13,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import headline_report
 import numpy as np
 from decoupled import report as decoupled
 from record import RESULTS, ROOT, foot
@@ -39,7 +40,8 @@ def main() -> None:
     found = read(EVERY_METHOD)
     if not found:
         raise SystemExit("no run is there yet: make paper.")
-    docs = ROOT / "docs"
+    write("README.md", headline_report.table())
+    docs = ROOT / "docs" / "benchmarks"
     paper = {key: result for key, result in found.items() if key[1] in METHODS}
     pictures.scores(paper, docs / "paper_exits.png")
     pictures.curves(paper, docs / "paper_curves.png")
@@ -53,7 +55,7 @@ def main() -> None:
     if timed:
         pictures.clock(timed["tasks"], docs / "paper_clock.png")
     write(
-        "docs/paper.md",
+        "docs/benchmarks/paper.md",
         what_ran(paper),
         learning_rates(),
         scores(paper),
@@ -76,7 +78,7 @@ def main() -> None:
             recipes.trials(),
             recipes.cost(),
         )
-        write("docs/training.md", *private_exits, *sections)
+        write("docs/benchmarks/training.md", *private_exits, *sections)
 
 
 def read(methods: tuple[str, ...]) -> Found:

@@ -1,6 +1,7 @@
 """A tiny classifier that was fine-tuned without exits, and texts without labels."""
 
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -37,6 +38,11 @@ def texts_of(count: int, seed: int) -> list[str]:
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory):
     """A folder of a plain BERT of four layers that tells good words from bad ones."""
+    return write_plain(tmp_path_factory.mktemp("plain"))
+
+
+def write_plain(folder: Path) -> Path:
+    """Trains the model of `plain` and writes it into a folder."""
     torch.manual_seed(0)
     model, tokenizer = tiny_model("bert", num_layers=4, num_labels=2), tiny_tokenizer()
     model.config.id2label, model.config.label2id = {0: "bad", 1: "good"}, {"bad": 0, "good": 1}
@@ -50,7 +56,6 @@ def plain(tmp_path_factory):
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    folder = tmp_path_factory.mktemp("plain")
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -10,7 +10,7 @@ from itrex_sweet import Budget, SweetModelForSequenceClassification, accelerate,
 from itrex_sweet.acceleration import accelerating
 from itrex_sweet.acceleration.checkpoint import open_checkpoint
 from itrex_sweet.acceleration.steps import Steps
-from itrex_sweet.acceleration.traffic import dealt, min_rows, read_traffic
+from itrex_sweet.acceleration.traffic import min_rows, read_traffic, split_traffic
 from itrex_sweet.errors import ConfigError, InputError, NoGainError
 from tests.acceleration.conftest import texts_of
 from tests.tiny_artifacts import tiny_artifact
@@ -53,12 +53,12 @@ def test_all_steps_and_again(plain, tmp_path, in_layers, caplog, monkeypatch):
     monkeypatch.setattr(accelerating, "add_exits", None)  # not called again
     with caplog.at_level(logging.INFO, "itrex_sweet"):
         again = accelerate(plain, TEXTS, output, **QUICK)
-    assert again.measured == measured and caplog.text.count("done before") == 5
+    assert again.measured == measured and caplog.text.count("already done") == 5
     caplog.clear()
     with caplog.at_level(logging.INFO, "itrex_sweet"):
         other = accelerate(plain, TEXTS, output, **{**QUICK, "max_agreement_drop": 0.2})
-    assert caplog.text.count("done before") == 3 and "[4/5] calibrating" in caplog.text
-    assert "again: budget changed since" in caplog.text
+    assert caplog.text.count("already done") == 3 and "[4/5] calibrating" in caplog.text
+    assert "again: budget changed" in caplog.text
     assert other.budget.epsilon == open_artifact(output).calibration["budget"]["max_agreement_drop"] == 0.2
     answers = SweetModelForSequenceClassification.from_pretrained(output).predict(TEXTS[:20])
     assert {row["label"] for row in answers} == {"good", "bad"}
@@ -78,7 +78,7 @@ def test_it_goes_on_where_it_was_ended(plain, tmp_path, in_layers, caplog, monke
     monkeypatch.setattr(accelerating, "add_exits", None)
     with caplog.at_level(logging.INFO, "itrex_sweet"):
         accelerate(plain, TEXTS, output, **QUICK)
-    assert caplog.text.count("done before") == 3
+    assert caplog.text.count("already done") == 3
     monkeypatch.undo()
     with caplog.at_level(logging.INFO, "itrex_sweet"), pytest.raises(InputError, match=r"1 % needs"):
         accelerate(plain, TEXTS, output, **{**QUICK, "max_agreement_drop": 0.01})
@@ -89,7 +89,7 @@ def test_no_exit_pays(plain, tmp_path, in_layers, monkeypatch):
     monkeypatch.setattr(
         accelerating, "prune_exits", lambda *arguments, **options: real(*arguments, **options, least_gain=1.0)
     )
-    with pytest.raises(NoGainError, match="no exit pays"):
+    with pytest.raises(NoGainError, match="no exit saves time"):
         accelerate(plain, TEXTS, tmp_path / "fast", **QUICK)
 
 
@@ -106,10 +106,12 @@ def test_what_is_refused_before_anything_is_trained(plain, tmp_path, monkeypatch
 
 def test_texts_are_dealt_once(plain):
     traffic = read_traffic([*TEXTS, *TEXTS[:50]])
-    parts = dealt(traffic, seed=3)
+    parts = split_traffic(traffic, seed=3)
     assert traffic.repeated == 50 and sum(map(len, parts.values())) == 700
     assert len({text for rows in parts.values() for text in rows.texts}) == 700
-    assert {name: rows.texts for name, rows in dealt(traffic, 3).items()} == {k: v.texts for k, v in parts.items()}
+    assert {name: rows.texts for name, rows in split_traffic(traffic, 3).items()} == {
+        k: v.texts for k, v in parts.items()
+    }
     assert open_checkpoint(plain).depth == 4
 
 
@@ -130,10 +132,10 @@ def test_a_step_is_done_again_where_its_result_or_an_input_changed(tmp_path, cap
     with caplog.at_level(logging.INFO, "itrex_sweet"):
         assert steps("a", 1) == ["one", "two"]
         assert steps("a", 1) == []
-        assert steps("a", 2) == ["two"] and "does two, again: drop changed since" in caplog.text
-        assert steps("b", 2) == ["one", "two"] and "does one, again: text changed since" in caplog.text
+        assert steps("a", 2) == ["two"] and "does two, again: drop changed" in caplog.text
+        assert steps("b", 2) == ["one", "two"] and "does one, again: text changed" in caplog.text
         (tmp_path / "steps" / "one" / "model.safetensors").write_bytes(b"damaged")
-        assert steps("b", 2)[0] == "one" and "its result is not there any more" in caplog.text
+        assert steps("b", 2)[0] == "one" and "its artifact is missing or damaged" in caplog.text
         (tmp_path / "steps" / "two.json").write_text("{")
         assert steps("b", 2) == ["two"]
 
@@ -141,7 +143,7 @@ def test_a_step_is_done_again_where_its_result_or_an_input_changed(tmp_path, cap
 @pytest.mark.parametrize(("drop", "least"), [(0.1, 667), (0.02, 667), (0.01, 1125), (0.001, 11280)])
 def test_how_many_texts_are_needed(drop, least):
     assert min_rows(Budget(max_agreement_drop=drop)) == least
-    parts = dealt(read_traffic([f"text {number}" for number in range(least)]), seed=0)
+    parts = split_traffic(read_traffic([f"text {number}" for number in range(least)]), seed=0)
     sizes = {name: len(rows) for name, rows in parts.items()}
     assert sizes["exits"] >= 200 and min(sizes["quantization"], sizes["report"]) >= 100
     testing = sizes["calibration"] - round(sizes["calibration"] / 3)

@@ -1,5 +1,6 @@
 """Exits on a plain checkpoint: its own weights stay, exits learn without labels, and what cannot be is refused."""
 
+import dataclasses
 import json
 import shutil
 
@@ -40,8 +41,8 @@ def test_other_families(family, tmp_path, monkeypatch):
     family's own."""
     from itrex_sweet.acceleration import adding
 
-    monkeypatch.setattr(adding, "_refuse_no_gain", lambda *_: None)
-    monkeypatch.setattr(Agreements, "learned", lambda found: found.exits)
+    monkeypatch.setattr(adding, "_check_gain", lambda *_: None)
+    monkeypatch.setattr(Agreements, "useful_exits", lambda found: found.exits)
     tiny_model(family, num_layers=3, num_labels=2).save_pretrained(tmp_path / "plain")
     tiny_tokenizer().save_pretrained(tmp_path / "plain")
     texts = texts_of(440, seed=2)
@@ -103,8 +104,9 @@ def test_exits_that_learn_nothing_are_dropped_and_named(plain, tmp_path, monkeyp
     real = adding.agreements_with_full_depth
 
     def one_at_chance(*arguments):
-        found = real(*arguments)
-        return Agreements(found.exits, (found.majority, *found.shares[1:]), found.majority, found.answers, found.rows)
+        real_ones = real(*arguments)
+        shares = (real_ones.majority, *real_ones.shares[1:])
+        return dataclasses.replace(real_ones, shares=shares)
 
     monkeypatch.setattr(adding, "agreements_with_full_depth", one_at_chance)
     added = add_exits(plain, texts_of(300, seed=2), tmp_path / "out", **QUICK)
@@ -117,7 +119,7 @@ def test_exits_that_learn_nothing_are_dropped_and_named(plain, tmp_path, monkeyp
 
 def test_an_exit_is_better_than_the_majority_by_two_standard_errors():
     found = Agreements((1, 2, 3, 4), (0.80, 0.83, 0.89, 1.0), 0.8, 2, 100)
-    assert found.learned() == (3, 4)
+    assert found.useful_exits() == (3, 4)
 
 
 def test_exits_are_not_added_twice(added, tmp_path):
@@ -144,14 +146,14 @@ def test_models_that_are_refused(plain, tmp_path):
     tokenizer = tiny_tokenizer()
     tokenizer.add_tokens([f"word{number}" for number in range(200)])
     tokenizer.save_pretrained(other)
-    with pytest.raises(ConfigError, match="embeddings for 96"):
+    with pytest.raises(ConfigError, match="96 embeddings"):
         add_exits(other, texts, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_traffic_that_is_refused(plain, tmp_path):
     few = texts_of(150, seed=2)
-    with pytest.raises(InputError, match=r"150 different texts \(90 others come twice\).*needs 200 at least"):
+    with pytest.raises(InputError, match=r"150 different texts \(90 duplicates removed\).*needs 200 at least"):
         add_exits(plain, [*few, *(text.upper() for text in few[:90])], tmp_path / "out")
     with pytest.raises(InputError, match="no rows"):
         add_exits(plain, [], tmp_path / "out")
