@@ -12,11 +12,11 @@ Slots without a side: `x` an aspect, `be` its is/are/was/were (without a digit, 
 are/were, `s` the ending of its verb, `they` its pronoun, `noun` the reviewed item, `am` am/was, `month`, `person`,
 `number`.
 
-Slots with a side: `adj` an adjective for the aspect, `general` one for any aspect, `verb` and `verbed` the effect on the
-reviewer, `like` the reviewer's attitude, `content` the reviewer's mood, `fact` an effect of the item, `wish` a benefit
-or a drawback of it, `fond` the attitude to that, `verdict` the reviewer's decision, `cheer` an exclamation, `hail` an
-exclamation with an object, `advice` to buyers; and, composed of these, `clause` about an aspect, `opinion` of the item,
-`hearsay` and first impressions of it.
+Slots with a side: `adj` an adjective for the aspect, `general` one for any aspect, `verb` and `verbed` the effect on
+the reviewer, `like` the reviewer's attitude, `content` the reviewer's mood, `fact` an effect of the item, `wish` a
+benefit or a drawback of it, `fond` the attitude to that, `verdict` the reviewer's decision, `cheer` an exclamation,
+`hail` an exclamation with an object, `advice` to buyers; and, composed of these, `clause` about an aspect, `opinion` of
+the item, `hearsay` and first impressions of it.
 
 A pair holds the positive entries, then the negative ones.
 """

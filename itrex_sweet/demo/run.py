@@ -1,5 +1,5 @@
-"""Runs all steps on pretrained weights: generate a corpus, train, quantize, calibrate, predict, evaluate; and accelerate a
-model without exits."""
+"""Runs all steps on pretrained weights: generate a corpus, train, quantize, calibrate, predict, evaluate, and
+accelerate a model without exits."""
 
 from __future__ import annotations
 
