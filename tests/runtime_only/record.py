@@ -16,7 +16,9 @@ def record(folder: Path) -> None:
     found = {}
     for kind in KINDS:
         WRITERS[kind](folder / kind)
-        found[kind] = answers(SweetModelForSequenceClassification.from_pretrained(folder / kind, backend="native"), kind)
+        found[kind] = answers(
+            SweetModelForSequenceClassification.from_pretrained(folder / kind, backend="native"), kind
+        )
     (folder / ANSWERS_FILE).write_text(json.dumps(found), encoding="utf-8")
 
 
