@@ -21,20 +21,23 @@ MAY_IMPORT = {
     "tokenization": {"runtime"},
     "hub": set(),
     "supervision": set(),
-    "modeling": {"runtime", "criteria", "hub", "tokenization"},
+    "classifier": {"runtime", "criteria", "hub", "tokenization"},
+    "modeling": {"runtime", "criteria", "hub", "tokenization", "classifier"},
     "evaluation": {"runtime", "criteria", "modeling", "hub", "tokenization"},
     "data": set(),
     "calibration": {"criteria", "evaluation", "modeling", "runtime", "data", "hub", "tokenization"},
     "quantization": {"runtime", "modeling", "evaluation", "calibration", "data", "supervision"},
     "export": {"runtime"},
     "acceleration": {
-        *("training", "data", "hub", "runtime", "tokenization", "modeling", "evaluation", "calibration", "quantization")
+        *("training", "data", "hub", "runtime", "tokenization", "classifier"),
+        *("modeling", "evaluation", "calibration", "quantization"),
     },
     "demo": {"training", "modeling", "evaluation", "criteria", "supervision"},
     "commands": {
         "acceleration",
         "training",
         "modeling",
+        "classifier",
         "evaluation",
         "data",
         "runtime",
@@ -48,6 +51,7 @@ MAY_IMPORT = {
     "cli": {"commands"},
 }
 WITHOUT_TORCH = {
+    *("classifier", "data", "hub", "tokenization", "runtime.backends.native", "runtime.machine", "runtime.executor"),
     *("arguments", "config", "errors", "extras", "families", "version", "criteria", "cli", "artifact", "supervision"),
     *(f"artifact.validation.{name}" for name in ("config", "settings", "tensors")),
     *(f"runtime.native.{name}" for name in ("cores", "handle", "interface", "library", "packing")),
