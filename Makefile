@@ -134,7 +134,7 @@ $(IPEX_VENV)/.ready: setup.py pyproject.toml requirements/ipex.txt $(KERNELS)
 	$(call set_up,$(IPEX_VENV),ipex$(comma)test,$(IPEX_PINS))
 
 $(BENCH_VENV)/.ready: setup.py pyproject.toml requirements/default.txt $(KERNELS)
-	$(call set_up,$(BENCH_VENV),demo$(comma)bench$(comma)peft,$(PINS))
+	$(call set_up,$(BENCH_VENV),bench$(comma)demo,$(PINS))
 
 $(DOCS_VENV)/.ready: requirements/docs.txt
 	@echo 'Setting up $(DOCS_VENV) ...'

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from itrex_sweet.evaluation.machine import Machine
+from itrex_sweet.runtime.machine import Machine
 from itrex_sweet.runtime.ragged import TokenBatch
 from peers.base import Engine, padded
 from peers.converted import converted

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from itrex_sweet.artifact.layout import CONFIG_FILE, SETTINGS_FILE, sha256
 from itrex_sweet.artifact.snapshot import read_json
+from itrex_sweet.classifier.options import refuse_adapter
 from itrex_sweet.errors import ArtifactError, ConfigError
 from itrex_sweet.evaluation.plain_model import load_plain_model
 from itrex_sweet.evaluation.reference import open_reference
 from itrex_sweet.families import family_of
 from itrex_sweet.hub import fetch
-from itrex_sweet.modeling.loading import refuse_adapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -15,10 +15,10 @@ import numpy as np
 
 from itrex_sweet.config import Policy
 from itrex_sweet.criteria import apart, confidence_at_every_exit, is_switched_off, leaving_exit, looks_back
-from itrex_sweet.evaluation.machine import Machine
 from itrex_sweet.evaluation.progress import progress
 from itrex_sweet.evaluation.timing import milliseconds_per_row, sample_rows
 from itrex_sweet.runtime.executor import Executor
+from itrex_sweet.runtime.machine import Machine
 from itrex_sweet.runtime.ragged import TokenBatch
 
 if TYPE_CHECKING:

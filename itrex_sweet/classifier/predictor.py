@@ -1,41 +1,38 @@
-"""Answers texts and token ids by an executor: the half of the model class that runs."""
+"""Classifies texts by an executor: the half of `Classifier` that runs."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
-import torch
 
 from itrex_sweet.arguments import whole_number
 from itrex_sweet.artifact import Artifact
+from itrex_sweet.classifier.notices import warn_of_untrained_lengths
+from itrex_sweet.classifier.predictions import checked_top_k, exit_layers, predictions_of, unanswered
 from itrex_sweet.config import Policy
 from itrex_sweet.errors import ArtifactError, ConfigError, InputError, NonFiniteLogitsError
-from itrex_sweet.modeling.outputs import SweetClassifierOutput
-from itrex_sweet.modeling.predictions import calibrated_logits, checked_top_k, exit_layers, predictions_of, unanswered
 from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.backends.base import Backend
 from itrex_sweet.runtime.call import Call, Threshold, checked_policy
 from itrex_sweet.runtime.executor import Executor
-from itrex_sweet.runtime.limits import faults, reasons
+from itrex_sweet.runtime.limits import reasons
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.shutdown import ends_before_exit
 from itrex_sweet.tokenization import Reading, TextReader
-from itrex_sweet.tokenization.inputs import labels_of, listed, numbers_of
-
-logger = logging.getLogger(__name__)
+from itrex_sweet.tokenization.inputs import listed
 
 
-class AnsweringModel:
-    """Answers rows by the executor of a backend, under a policy that each call may replace.
+class Predictor:
+    """Answers texts by the executor of a backend, under a policy that each call may replace.
 
-    Whoever derives from it sets `artifact`, `config` (of transformers), `backend`, `executor` and `tokenizer`.
+    Whoever derives from it sets `artifact`, `backend`, `executor` and `tokenizer`.
     """
 
     artifact: Artifact
-    config: Any
     backend: Backend
     executor: Executor
     _tokenizer: Any = None
@@ -56,77 +53,12 @@ class AnsweringModel:
 
     @property
     def policy(self) -> Policy:
-        """When a row may leave, unless a call says otherwise; `save_pretrained` writes it."""
+        """When a row may leave, unless a call says otherwise."""
         return self.executor.policy
 
     @policy.setter
     def policy(self, policy: Policy) -> None:
         self.executor.policy = checked_policy(self.artifact, policy)
-
-    @ends_before_exit
-    def forward(
-        self,
-        input_ids: Any = None,
-        attention_mask: Any = None,
-        token_type_ids: Any = None,
-        labels: Any = None,
-        return_dict: bool | None = True,
-        threshold: Threshold | None = None,
-        policy: Policy | None = None,
-        quality: float | None = None,
-        max_exit: int | None = None,
-        deadline_ms: float | None = None,
-        raw_logits: bool = False,
-    ) -> SweetClassifierOutput | tuple:
-        """Answers a padded batch; padding is dropped first and never computed.
-
-        Args:
-            input_ids: (rows, columns) integers, as a tensor, an array or nested lists; no rows are fine.
-            attention_mask: the same shape, 1 where a column counts and 0 where not.
-            token_type_ids: the same shape, integers.
-            labels: (rows,) integers, -100 for none; with them, `loss` is the mean cross-entropy of the logits returned.
-            return_dict: a plain tuple if false.
-            threshold, policy, quality, max_exit, deadline_ms: as in `predict`, for this call.
-            raw_logits: do not divide logits by the temperature of their exit.
-
-        Returns:
-            logits (rows, labels) of the exit each row left at, `exit_layer`, `confidence` and `stopped_by`. The softmax
-            of the logits is the probability that `predict` calls `score`, unless they are raw. A row whose logits are
-            not finite keeps them so, with NaN confidence.
-
-        Raises:
-            InputError: what is no token id, mask, type or label, shapes that differ, a row without tokens, or one that
-                the model cannot take.
-            ConfigError: what the call says about stopping does not fit the model.
-        """
-        call = Call.of(self.artifact, self.policy, threshold, policy, quality, max_exit, deadline_ms)
-        if input_ids is None:
-            raise InputError("input_ids is missing: model(**tokenizer(texts, return_tensors='pt', padding=True)).")
-        ids, mask, types = (
-            numbers_of(name, values)
-            for name, values in (
-                ("input_ids", input_ids),
-                ("attention_mask", attention_mask),
-                ("token_type_ids", token_type_ids),
-            )
-        )
-        batch = TokenBatch.from_padded(ids, mask, types, self.backend.uncounted_token)
-        if labels is not None:
-            labels = torch.from_numpy(labels_of(labels, len(batch), self.config.num_labels))
-        for fault in faults(batch, self.backend):
-            raise InputError(fault.message, fault.rows)
-        self._warn_of_untrained_lengths(batch)
-        answers = self._answers(batch, call)
-        logits = torch.from_numpy(answers.logits if raw_logits else calibrated_logits(answers, call.policy))
-        output = SweetClassifierOutput(
-            loss=None if labels is None else torch.nn.functional.cross_entropy(logits, labels),
-            logits=logits,
-            exit_layer=torch.from_numpy(self.exit_layers(answers)),
-            confidence=torch.from_numpy(answers.confidence),
-            out_of_time=None if answers.out_of_time is None else torch.from_numpy(answers.out_of_time),
-            stopped_by=call.stopped_by(answers).tolist(),
-        )
-        return output if return_dict is None or return_dict else output.to_tuple()
 
     @ends_before_exit
     def predict(
@@ -179,12 +111,8 @@ class AnsweringModel:
         top_k = checked_top_k(top_k)
         if batch_size is not None:
             batch_size = whole_number("batch_size", batch_size, least=1)
-        for name, value, known in (
-            ("overlong", overlong, ("truncate", "refuse")),
-            ("errors", errors, ("raise", "mark")),
-        ):
-            if value not in known:
-                raise ConfigError(f"{name}={value!r}: choose one of {', '.join(known)}.")
+        _check_choice("overlong", overlong, _OVERLONG)
+        _check_choice("errors", errors, ("raise", "mark"))
         texts = listed(texts)
         reading = self._read(texts, max_length, overlong)
         if reading.errors and errors == "raise":
@@ -207,6 +135,78 @@ class AnsweringModel:
                 results,
             )
         return results
+
+    def answers(
+        self,
+        texts: Iterable[Any],
+        *,
+        threshold: Threshold | None = None,
+        policy: Policy | None = None,
+        quality: float | None = None,
+        max_exit: int | None = None,
+        batch_size: int | None = None,
+        max_length: int | None = None,
+        overlong: str = "truncate",
+        top_k: int | str | None = None,
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Classifies a stream of texts, and yields each answer as soon as its row leaves.
+
+        Rows that wait at an exit are computed together with those of later texts, so the memory needed does not grow
+        with the number of texts. Closing the iterator drops the texts that are not answered yet.
+
+        Args:
+            texts: any ordered iterable of what `predict` takes, also a generator without end; `batch_size` of them are
+                read at a time.
+            threshold, policy, quality, max_exit, batch_size, max_length, overlong, top_k: as of `predict`.
+
+        Returns:
+            an iterator over pairs: the place of a text, from 0, and its answer as `predict` gives it, every place once.
+            A text that cannot be read or answered has an `error`.
+
+        Raises:
+            ConfigError: as of `predict`.
+            InputError: `texts` is a lone text, a table, a mapping or a set.
+        """
+        call = Call.of(self.artifact, self.policy, threshold, policy, quality, max_exit)
+        top_k = checked_top_k(top_k)
+        size = self.executor.batch_size if batch_size is None else whole_number("batch_size", batch_size, least=1)
+        _check_choice("overlong", overlong, _OVERLONG)
+        texts = iter(texts if isinstance(texts, Iterator) else listed(texts))
+        stream = self._stream(texts, call, size, max_length, overlong, top_k)
+        return iter(lambda: self._next(stream), None)
+
+    @ends_before_exit
+    def _next(self, stream: Iterator[tuple[int, dict[str, Any]]]) -> tuple[int, dict[str, Any]] | None:
+        return next(stream, None)
+
+    def _stream(
+        self,
+        texts: Iterator[Any],
+        call: Call,
+        size: int,
+        max_length: int | None,
+        overlong: str,
+        top_k: int | str | None,
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        places: dict[int, int] = {}  # number of a row in the executor's stream -> place of its text
+        unread: deque[tuple[int, dict[str, Any]]] = deque()
+
+        def batches() -> Iterator[TokenBatch]:
+            first = rows = 0
+            while chunk := list(islice(texts, size)):
+                reading = self._read(chunk, max_length, overlong)
+                unread.extend((first + place, unanswered(reason)) for place, reason in reading.errors.items())
+                places.update((rows + row, first + place) for row, place in enumerate(reading.rows))
+                first, rows = first + len(chunk), rows + len(reading.rows)
+                yield reading.batch
+
+        for answers in self.executor.stream(batches(), call.policy, size):
+            while unread:
+                yield unread.popleft()
+            predictions = predictions_of(self.artifact, call, answers, self._label_names(), top_k)
+            for row, prediction in zip(answers.rows.tolist(), predictions, strict=True):
+                yield places.pop(row), prediction
+        yield from unread
 
     @ends_before_exit
     def read(self, texts: Iterable[Any], max_length: int | None = None) -> TokenBatch:
@@ -254,24 +254,20 @@ class AnsweringModel:
         return self.executor.run(batch, call.policy, batch_size, call.deadline)
 
     def _warn_of_untrained_lengths(self, batch: TokenBatch) -> None:
-        """Says once where rows are longer than those that the model was trained on."""
-        trained = (self.artifact.config.get("sweet") or {}).get("longest_row")
-        if self._warned_of_lengths or not isinstance(trained, int) or not len(batch):
-            return
-        if (longest := int(batch.lengths.max())) > trained:
-            self._warned_of_lengths = True
-            logger.warning(
-                "%s was trained on rows of up to %d tokens and answers one of %d: what it learned may not hold there. "
-                "max_length=%d cuts longer texts. Further rows are not warned of.",
-                self.artifact.directory,
-                trained,
-                longest,
-                trained,
-            )
+        """Warns once where rows are longer than those that the model was trained on."""
+        if not self._warned_of_lengths:
+            self._warned_of_lengths = warn_of_untrained_lengths(self.artifact, batch)
 
-    def _label_names(self) -> list[str]:
-        names = self.config.id2label
-        return [str(names.get(label, f"LABEL_{label}")) for label in range(self.backend.num_labels)]
+    def _label_names(self) -> Sequence[str]:
+        return self.artifact.label_names
+
+
+_OVERLONG = ("truncate", "refuse")
+
+
+def _check_choice(name: str, value: Any, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ConfigError(f"{name}={value!r}: choose one of {', '.join(known)}.")
 
 
 def _unreadable(errors: dict[int, str], total: int) -> InputError:

@@ -21,7 +21,7 @@ class Origin:
     Args:
         directory: its folder, absolute.
         identity: tells what the folder held from anything else.
-        settings: arguments of `from_pretrained`.
+        settings: arguments of `load`.
         tokenizer: the one that was read from the folder; `None` if none was.
     """
 
@@ -52,14 +52,13 @@ def reopen(
     """
     if not os.path.isdir(directory):
         raise ArtifactError(
-            f"a model is pickled and copied as its folder, and {directory} is not there any more; "
-            "model.save_pretrained writes it to a place that lasts."
+            f"a model is pickled and copied as its folder, and {directory} is not there any more; keep the folder in a "
+            "place that lasts."
         )
-    model = cls.from_pretrained(directory, **settings)
+    model = cls.load(directory, **settings)
     if identity_of(model.artifact) != identity:
         raise ArtifactError(
-            f"{directory} holds another artifact than the one that this pickle or copy was made of; load it with "
-            "from_pretrained."
+            f"{directory} holds another artifact than the one that this pickle or copy was made of; load that one anew."
         )
     model.policy = policy
     if own_tokenizer is not None:

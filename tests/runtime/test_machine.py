@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from itrex_sweet.evaluation import machine
-from itrex_sweet.evaluation.machine import Machine
+from itrex_sweet.runtime import machine
+from itrex_sweet.runtime.machine import Machine
 
 
 def test_this_machine():
