@@ -11,6 +11,7 @@ import numpy as np
 from paper.plan import SEEDS, TASKS
 
 Results = dict[tuple[str, str, int], dict[str, Any]]  # (task, method, seed) → result
+Found = Results
 
 
 def complete(results: Results, methods: Iterable[str]) -> list[tuple[str, int]]:
@@ -40,4 +41,3 @@ def sign_flips(differences: np.ndarray) -> float:
     patterns = np.array(list(itertools.product((1.0, -1.0), repeat=len(differences))))
     means = np.abs(patterns @ differences)
     return float((means >= abs(differences.sum()) - 1e-9).mean())
-Found = Results
