@@ -17,7 +17,8 @@ import numpy as np
 from record import RUNS, held_out_rows, measure, provenance, read_task, refuse_busy_machine, write_result
 
 from itrex_sweet import SweetModelForSequenceClassification
-from itrex_sweet.calibration.costs import RowCosts, measure_costs
+from itrex_sweet.calibration.cost_measurement import measure_costs
+from itrex_sweet.calibration.costs import RowCosts
 from itrex_sweet.calibration.guarantees import exit_losses
 from itrex_sweet.calibration.search import candidate_policies
 from itrex_sweet.config import Policy
@@ -75,7 +76,7 @@ def of_task(task: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def some_policies(outcomes: ExitOutcomes, policy: Policy) -> list[Policy]:
     """From full depth to the boldest, by layers, so that they do not depend on a table."""
-    costs = RowCosts.of_layers(outcomes.layers_run, len(outcomes))
+    costs = RowCosts.from_layers(outcomes.layers_run, len(outcomes))
     losses = exit_losses(outcomes.predictions(), outcomes.labels)
     found = candidate_policies(policy, outcomes.confidences(policy), losses, costs)
     return [found[place] for place in sorted({*np.linspace(0, len(found) - 1, POLICIES).astype(int).tolist()})]

@@ -62,8 +62,8 @@ def measured(task: str, options: argparse.Namespace) -> dict[str, Any]:
         choosing, testing = np.split(drawn, [round(options.rows * TUNING_SHARE)])
         policy = with_temperatures(logits[choosing], labels[choosing])
         confidences = criteria.confidence_at_every_exit(policy, logits, confidence_of=model.backend.confidence)
-        costs = RowCosts.of_layers(layers, len(choosing))
-        found = candidate_policies(policy, confidences[choosing], losses[choosing], costs)
+        costs = RowCosts.from_layers(layers, len(choosing))
+        found = candidate_policies(policy, confidences[choosing], losses[choosing], costs, epsilon=max(EPSILONS))
         leaving = [criteria.leaving_exit(each, confidences) for each in found]
         true = [of_policy(losses, layers, each) for each in leaving]
         seen = [LossCounts.of(losses[testing, each[testing]]) for each in leaving]
