@@ -1,4 +1,4 @@
-"""Writes the tables of `benchmarks/results` into the README and `docs/benchmarks`, between the marks of each file.
+"""Writes tables of `benchmarks/results` into the README and `docs/benchmarks`, between the markers of each file.
 
 python benchmarks/report.py
 """
@@ -15,7 +15,7 @@ import policies_plot
 import policies_report
 from record import RESULTS, ROOT, foot
 
-MARKS = re.compile(r"(<!-- results: begin -->\n).*?(<!-- results: end -->)", re.DOTALL)
+MARKERS = re.compile(r"(<!-- results: begin -->\n).*?(<!-- results: end -->)", re.DOTALL)
 
 PICTURES = ROOT / "docs" / "benchmarks"
 ENVIRONMENTS = {"default": "default environment", "ipex": "IPEX environment"}
@@ -56,18 +56,18 @@ def read(name: str) -> dict:
 
 
 def write(name: str, *sections: str) -> None:
-    """Puts sections, those that are not empty, between the marks of a file."""
+    """Replaces the text between the markers of a file by the sections that are not empty."""
     path = ROOT / name
-    text, count = MARKS.subn(
-        lambda found: found[1] + "\n\n".join(filter(None, sections)) + "\n" + found[2], path.read_text()
+    text, count = MARKERS.subn(
+        lambda match: match[1] + "\n\n".join(filter(None, sections)) + "\n" + match[2], path.read_text()
     )
     if count != 1:
-        raise SystemExit(f"{name} needs exactly one pair of result marks.")
+        raise SystemExit(f"{name} needs exactly one pair of result markers.")
     path.write_text(text)
 
 
 def quantization(result: dict, environment: str) -> str:
-    """Accuracy per exit, temperatures and calibration errors of every recipe on every task."""
+    """Renders accuracy per exit, temperatures and calibration errors of every recipe on every task."""
     settings, versions = result["settings"], result["compressors"]
     compressors = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     lines = [
@@ -78,10 +78,10 @@ def quantization(result: dict, environment: str) -> str:
     for task, figures in result["tasks"].items():
         for recipe, values in {"fp32": figures["float32"], **figures["recipes"]}.items():
             error, policy = values["calibration_error"], values["early_exit"]
-            taken = f" ({values['taken']}{_kept(values)})" if recipe == "auto" else ""
+            selected = f" ({values['taken']}{_float_layers(values)})" if recipe == "auto" else ""
             same = _slashed(values["same_label_as_float32"]) if "same_label_as_float32" in values else ""
             lines.append(
-                f"| {task} | {recipe}{taken} | {_slashed(values['accuracy'])} | {same} "
+                f"| {task} | {recipe}{selected} | {_slashed(values['accuracy'])} | {same} "
                 f"| {_slashed(values['temperatures'], 2)} "
                 f"| {_slashed(error['temperature 1'], 1, 100)} → {_slashed(error['fitted'], 1, 100)} "
                 f"| {policy['accuracy']:.1f}, {policy['mean_layers']:.2f} |"
@@ -104,7 +104,7 @@ def quantization(result: dict, environment: str) -> str:
     )
 
 
-def _kept(values: dict) -> str:
+def _float_layers(values: dict) -> str:
     return f", {len(values['float_layers'])} layers in float" if values["float_layers"] else ""
 
 
@@ -113,7 +113,7 @@ def _slashed(values: list, digits: int = 1, factor: float = 1.0) -> str:
 
 
 def ipex_shapes(result: dict) -> str:
-    """Full depth against monoliths, and what leaving early saves, on fixed shapes."""
+    """Renders full depth beside monolithic graphs, and the time of each exit, on fixed shapes."""
     lines = [
         "| shape | batch | monolith: IPEX's own | the same layers | full depth, probes included | × own "
         "| × same layers | leaving at each exit, ms | share of the layers' ratio |",
@@ -146,7 +146,7 @@ def ipex_shapes(result: dict) -> str:
 
 
 def ipex_sst2(result: dict) -> str:
-    """Real lengths, real weights."""
+    """Renders times and accuracy on SST-2 with trained weights."""
     figures = result["sst2"]
     lines = ["| | batch 1: ms | × IPEX's own | batch 32: ms | × IPEX's own | accuracy | layers |", "|---" * 7 + "|"]
     names = list(figures["batch 1"]["milliseconds_per_sentence"])
@@ -174,7 +174,7 @@ def ipex_sst2(result: dict) -> str:
 
 
 def backends(result: dict) -> str:
-    """Every backend and precision on the same sentences."""
+    """Renders the times of every backend and precision on the same sentences."""
     tables = result["backends"]
     names = list(next(iter(tables.values())))
     lines = ["| milliseconds per sentence | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
@@ -186,7 +186,7 @@ def backends(result: dict) -> str:
 
 
 def agreement(backend: str, result: dict) -> str:
-    """Labels of a fast backend beside the reference's."""
+    """Renders the agreement of a backend with the reference."""
     lines = [
         "| task | artifact | rows | same label, per exit | labels that differ | their largest margin "
         "| median margin | same exit under the policy |",

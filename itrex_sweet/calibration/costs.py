@@ -10,7 +10,7 @@ import numpy as np
 
 from itrex_sweet.config import Policy
 from itrex_sweet.criteria import is_switched_off, looks_back
-from itrex_sweet.evaluation.machine import Machine
+from itrex_sweet.runtime.machine import Machine
 
 if TYPE_CHECKING:
     from itrex_sweet.modeling import SweetModelForSequenceClassification

@@ -94,9 +94,9 @@ def threads(count: int) -> Iterator[None]:
 
 def _run(args: argparse.Namespace) -> int:
     from itrex_sweet.artifact import open_artifact
-    from itrex_sweet.evaluation.machine import Machine
     from itrex_sweet.evaluation.timing import milliseconds_per_row
     from itrex_sweet.hub import fetch
+    from itrex_sweet.runtime.machine import Machine
 
     directory = fetch(args.directory)
     artifact = open_artifact(directory, weights=False)

@@ -43,11 +43,9 @@ def run(args: argparse.Namespace) -> int:
 
 def environment() -> dict[str, Any]:
     """Versions, machine, backends and optional packages, as plain JSON types."""
-    import torch  # noqa: F401 - so that its threads are counted
-
     from itrex_sweet.artifact import library_versions
-    from itrex_sweet.evaluation.machine import INSTRUCTION_SETS, Machine
     from itrex_sweet.runtime.backends import BACKENDS, missing_for
+    from itrex_sweet.runtime.machine import INSTRUCTION_SETS, Machine
     from itrex_sweet.runtime.native import cores, library
     from itrex_sweet.version import __version__
 
@@ -108,7 +106,7 @@ def _private_layers(artifact: Artifact) -> dict[str, Any]:
     """The exits that have them, and the bytes of their weights; empty if none has."""
     if not artifact.private_exits:
         return {}
-    stored = sum(tensor.nbytes for name, tensor in artifact.tensors().items() if is_of_private_layer(name))
+    stored = sum(tensor.nbytes for name, tensor in artifact.stored_tensors().items() if is_of_private_layer(name))
     return {"exits": list(artifact.private_exits), "bytes": stored}
 
 

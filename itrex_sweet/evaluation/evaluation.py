@@ -24,13 +24,13 @@ from itrex_sweet.evaluation.curve import (
     timed_subset,
 )
 from itrex_sweet.evaluation.guarantee_check import GuaranteeCheck, check_guarantee
-from itrex_sweet.evaluation.machine import Machine
 from itrex_sweet.evaluation.metrics import Metric, accuracy
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.reference import Reference
 from itrex_sweet.evaluation.report import Report, make_report, single_exit_policy
 from itrex_sweet.evaluation.seen_rows import SPOILING, SeenRows, seen_rows
 from itrex_sweet.evaluation.timing import DEFAULT_REPEATS, DEFAULT_ROWS, milliseconds_per_row, sample_rows
+from itrex_sweet.runtime.machine import Machine
 from itrex_sweet.tokenization.inputs import listed, plain_texts
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""A tiny classifier that was fine-tuned without exits, and texts without labels."""
+"""Fixtures: a tiny classifier that was fine-tuned without exits, and unlabelled texts."""
 
 import random
 from pathlib import Path
@@ -24,20 +24,20 @@ def _one_quiet_thread():
 
 
 def texts_of(count: int, seed: int) -> list[str]:
-    """Different texts of nine words, most of them of no matter."""
+    """Returns different texts of nine words, one of which gives the label."""
     rng = random.Random(seed)
     others = [word for word in WORDS if word not in (*GOOD, *BAD)]
-    found: dict[str, None] = {}
-    while len(found) < count:
+    texts: dict[str, None] = {}
+    while len(texts) < count:
         words = [*rng.choices(others, k=8), rng.choice(rng.choice((GOOD, BAD)))]
         rng.shuffle(words)
-        found[" ".join(words)] = None
-    return list(found)
+        texts[" ".join(words)] = None
+    return list(texts)
 
 
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory):
-    """A folder of a plain BERT of four layers that tells good words from bad ones."""
+    """Returns the folder of a BERT of four layers, fine-tuned to distinguish good from bad words."""
     return write_plain(tmp_path_factory.mktemp("plain"))
 
 

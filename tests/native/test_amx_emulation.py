@@ -120,7 +120,7 @@ def python_tree(tmp_path_factory):
     """The part of the package that choosing and loading needs, and NumPy."""
     package = Path(library.__file__).resolve().parents[2]
     tree = tmp_path_factory.mktemp("tree")
-    for name in ("__init__.py", "version.py", "errors.py", "runtime/__init__.py"):
+    for name in ("__init__.py", "version.py", "errors.py", "extras.py", "runtime/__init__.py"):
         (tree / "itrex_sweet" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(package / name, tree / "itrex_sweet" / name)
     shutil.copytree(package / "runtime" / "native", tree / "itrex_sweet" / "runtime" / "native")

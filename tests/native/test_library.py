@@ -324,7 +324,7 @@ def test_flags_that_the_compiler_does_not_know(monkeypatch, tmp_path):
     monkeypatch.setitem(build_kernels.ISAS, "amx", ("-mnothing-of-the-kind",))
     detector, amx = build_kernels.build(tmp_path, ("cpu", "amx"))
     assert detector.missing is None and [path.name for path in tmp_path.iterdir()] == ["libsweet_cpu.so"]
-    assert "does not take its flags" in amx.missing and "-mnothing-of-the-kind" in amx.missing
+    assert "does not support its flags" in amx.missing and "-mnothing-of-the-kind" in amx.missing
 
 
 @needs_compiler

@@ -10,7 +10,7 @@ from itrex_sweet.errors import BackendUnavailable, ConfigError
 from itrex_sweet.quantization.packing import pack
 from itrex_sweet.runtime import backends
 from itrex_sweet.runtime.backends import ipex as room
-from itrex_sweet.runtime.backends import load_backend, missing_for
+from itrex_sweet.runtime.backends import ipex_version, load_backend, missing_for
 from itrex_sweet.runtime.backends import native as native_room
 from itrex_sweet.runtime.native.library import ENVIRONMENT
 from itrex_sweet.runtime.ragged import TokenBatch
@@ -88,7 +88,7 @@ def test_auto_does_not_pass_over_an_instruction_set_that_was_forced(monkeypatch,
 def test_a_backend_that_is_named_is_never_replaced(artifacts, monkeypatch):
     with pytest.raises(BackendUnavailable, match="backend='onnx' is not there"):
         load_backend(artifacts["float32"], "onnx")
-    monkeypatch.setattr(room, "DISTRIBUTION", "a-package-that-is-not-there")
+    monkeypatch.setattr(ipex_version, "DISTRIBUTION", "a-package-that-is-not-there")
     assert "is not installed" in missing_for("ipex")
     with pytest.raises(BackendUnavailable, match=r"itrex-sweet\[ipex\]"):
         load_backend(artifacts["static"], "ipex")

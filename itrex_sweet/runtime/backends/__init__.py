@@ -10,7 +10,9 @@ from typing import Any
 
 from itrex_sweet.artifact import CASCADE, INT8, Artifact
 from itrex_sweet.errors import BackendUnavailable, ConfigError
+from itrex_sweet.extras import EXTRAS, install_command, is_installed
 from itrex_sweet.runtime.backends.base import Backend
+from itrex_sweet.runtime.backends.ipex_version import refuse_unusable_ipex
 from itrex_sweet.runtime.native.cores import checked_threads
 from itrex_sweet.runtime.native.library import ENVIRONMENT, NOT_BUILT, available, load
 
@@ -54,6 +56,8 @@ def load_backend(
 
         return CascadeBackend(artifact, [load_backend(stage, name, **options) for stage in artifact.stages])
     if name == "ipex":
+        if not is_installed("torch"):
+            refuse_unusable_ipex()
         from itrex_sweet.runtime.backends.ipex import IpexBackend
 
         return IpexBackend(artifact, dtype or "float32", warm_up, **on_threads)
@@ -65,6 +69,7 @@ def load_backend(
         raise ConfigError(
             f"dtype={dtype!r}: the {name} backend computes in float32; 'native' and 'ipex' have bfloat16."
         )
+    _refuse_missing_torch()
     from itrex_sweet.runtime.backends.torch import TorchBackend
 
     return TorchBackend(artifact, **on_threads)
@@ -74,11 +79,11 @@ def missing_for(name: str) -> str | None:
     """What keeps a backend from running here, in words; `None` if nothing does."""
     try:
         if name == "ipex":
-            from itrex_sweet.runtime.backends.ipex import refuse_unusable_ipex
-
             refuse_unusable_ipex()
         elif name == "native":
             load()
+        else:
+            _refuse_missing_torch()
     except BackendUnavailable as error:
         return str(error)
     return None
@@ -109,9 +114,21 @@ def _fastest(artifact: Artifact, options: dict[str, Any]) -> Backend:
                 return backend
         logger.info("backend='auto' passed over %s: %s", name, reason)
         passed_over[name] = reason
-    backend = load_backend(artifact, REFERENCE, **options)
+    try:
+        backend = load_backend(artifact, REFERENCE, **options)
+    except BackendUnavailable as error:
+        passed_over[REFERENCE] = str(error)
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in passed_over.items())
+        raise BackendUnavailable(f"No backend can run {artifact.directory} here ({reasons})") from error
     _warn_of_the_reference(artifact, passed_over)
     return backend
+
+
+def _refuse_missing_torch() -> None:
+    for package in ("torch", "transformers"):
+        if not is_installed(package):
+            extra = install_command(EXTRAS[package])
+            raise BackendUnavailable(f"backend='torch' needs {package}, which is not installed: {extra}.")
 
 
 def _warn_of_the_reference(artifact: Artifact, passed_over: dict[str, str]) -> None:

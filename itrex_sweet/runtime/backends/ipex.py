@@ -7,7 +7,6 @@ import os
 import threading
 import warnings
 from collections.abc import Sequence
-from importlib import metadata
 from types import ModuleType
 
 import numpy as np
@@ -15,8 +14,8 @@ import torch
 
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.errors import BackendUnavailable, ConfigError
-from itrex_sweet.extras import install_command
 from itrex_sweet.runtime.backends.base import EncoderBackend, checked_dtype
+from itrex_sweet.runtime.backends.ipex_version import refuse_unusable_ipex
 from itrex_sweet.runtime.dense import dense_exits
 from itrex_sweet.runtime.dense.blocks import ROW_COUNTS, BlockHidden, blocks_of, merged, token_counts
 from itrex_sweet.runtime.dense.linear import StaticLinear
@@ -29,8 +28,6 @@ from itrex_sweet.runtime.torch_threads import computing_with, on_own_threads
 
 logger = logging.getLogger(__name__)
 
-DISTRIBUTION = "intel-extension-for-pytorch"
-INSTALL = f"{install_command('ipex')} in an environment of its own: its last release needs torch 2.8"
 SHAPE_OF_TRACE = (2, 8)
 
 
@@ -49,24 +46,6 @@ def import_ipex() -> ModuleType:
     import intel_extension_for_pytorch
 
     return intel_extension_for_pytorch
-
-
-def refuse_unusable_ipex() -> None:
-    """Looks at versions only.
-
-    Raises:
-        BackendUnavailable: IPEX is not installed, or made for another torch.
-    """
-    try:
-        version = metadata.version(DISTRIBUTION)
-    except metadata.PackageNotFoundError:
-        raise BackendUnavailable(f"{DISTRIBUTION} is not installed. Install it with {INSTALL}.") from None
-    torch_version = metadata.version("torch")
-    if version.split(".")[:2] != torch_version.split(".")[:2]:
-        raise BackendUnavailable(
-            f"{DISTRIBUTION} {version} does not work with torch {torch_version}; both need the same first two numbers. "
-            f"Install them with {INSTALL}."
-        )
 
 
 class IpexBackend(EncoderBackend):
