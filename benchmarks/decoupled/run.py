@@ -1,10 +1,10 @@
-"""Fine-tunes each task's plain model once a seed, with every variant's exits beside it, and writes their figures.
+"""Fine-tunes the plain model of each task and seed, trains the exits of every variant beside it, and scores them.
 
     python benchmarks/decoupled/run.py --tasks rte cola --seeds 0
 
-Rows, epochs, batches and the plain fine-tuning's learning rate are those of `benchmarks/paper/run.py`, so the trunk is
-the full-depth model of its Multi-Model. What is there is not run again. Models, exits and logits go to
-`--folder`, figures to `benchmarks/results/decoupled`.
+Rows, epochs, batches and the learning rate of the plain fine-tuning are those of `benchmarks/paper/run.py`, so that the
+trunk equals the full-depth model of its Multi-Model. Existing results are not computed again. Models, exits and logits
+are saved in `--folder`, results in `benchmarks/results/decoupled`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from decoupled.variants import VARIANTS
 
 FOLDER = RUNS / "decoupled"
 BATCH = 16
-EVALUATED_AT_ONCE = 32  # rows
+EVALUATION_BATCH = 32  # rows
 
 
 def main() -> None:
@@ -63,14 +63,14 @@ def main() -> None:
 
 
 def joined(there: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    """A run with the variants of another beside it.
+    """Adds the variants of another run to a result.
 
     Raises:
-        SystemExit: their trunks differ in a bit.
+        SystemExit: their trunks are not equal to the bit.
     """
     if there["trunk"] != more["trunk"]:
         raise SystemExit(
-            f"{there['run']}: the trunk has come out otherwise than beside {', '.join(there['variants'])}."
+            f"{there['run']}: the trunk differs from the one trained beside {', '.join(there['variants'])}."
         )
     return {**there, **{name: {**there[name], **more[name]} for name in ("variants", AMONG)}}
 
@@ -90,12 +90,12 @@ def one(task: str, seed: int, variants: list[str], folder: Path) -> dict[str, An
     trained = time.perf_counter()
     tokenizer = AutoTokenizer.from_pretrained(pretrained(), model_max_length=MAX_LENGTH)
     splits = {"pool": pool, "validation": read_task(task, "validation")}
-    said = {split: observe(model, beside.trained, tokenizer, *each) for split, each in splits.items()}
+    logits = {split: observe(model, beside.trained, tokenizer, *each) for split, each in splits.items()}
     model.save_pretrained(folder / "plain")
     tokenizer.save_pretrained(folder / "plain")
     for each in beside.trained:
         torch.save(each.state_dict(), folder / f"{each.variant.name}.pt")
-        np.savez(folder / f"{each.variant.name}.npz", **{split: of[each.variant.name] for split, of in said.items()})
+        np.savez(folder / f"{each.variant.name}.npz", **{split: of[each.variant.name] for split, of in logits.items()})
     print(f"{task}-{seed}: trained {seconds:.0f} s", flush=True)
     stored = {split: plain.read()[split]["score"][-1] for split in splits}
     result = {
@@ -111,7 +111,7 @@ def one(task: str, seed: int, variants: list[str], folder: Path) -> dict[str, An
         },
         "plain": stored,
         "trunk": fingerprint(model),
-        **figures_of(said, task, {each.variant.name: each.variant.exits for each in beside.trained}),
+        **figures_of(logits, task, {each.variant.name: each.variant.exits for each in beside.trained}),
         "seconds": {
             "training": round(seconds, 1),
             "of it exits": round(beside.seconds, 1),
@@ -120,11 +120,11 @@ def one(task: str, seed: int, variants: list[str], folder: Path) -> dict[str, An
         },
     }
     print(f"{task}-{seed}: {result['seconds']}, plain stored {stored}", flush=True)
-    for name, found in result["variants"].items():
+    for name, figures in result["variants"].items():
         print(
             f"  {name:9}",
-            *(f"{100 * score:.1f}" for score in found["pool"]["score"]),
-            f"area {100 * found['pool']['area']:.2f}",
+            *(f"{100 * score:.1f}" for score in figures["pool"]["score"]),
+            f"area {100 * figures['pool']['area']:.2f}",
             flush=True,
         )
     return result
@@ -170,30 +170,30 @@ def fine_tune(
 def observe(
     model: torch.nn.Module, sets: list[ExitSet], tokenizer: Any, texts: list, labels: list[int]
 ) -> dict[str, np.ndarray]:
-    """Labels, and logits (rows, exits, labels) of every variant, the last exit's behind them."""
+    """Returns the labels, and the logits (rows, exits, labels) of every variant, including the last exit."""
     model.eval()
-    kept = States(model)
+    states = States(model)
     columns = columns_of(texts)
     order = np.argsort([sum(map(len, row)) for row in zip(*columns, strict=True)], kind="stable")
-    said: dict[str, list] = {each.variant.name: [] for each in sets}
-    for start in range(0, len(order), EVALUATED_AT_ONCE):
-        rows = order[start : start + EVALUATED_AT_ONCE]
+    outputs: dict[str, list] = {each.variant.name: [] for each in sets}
+    for start in range(0, len(order), EVALUATION_BATCH):
+        rows = order[start : start + EVALUATION_BATCH]
         batch = tokenizer(
             *([column[row] for row in rows] for column in columns), truncation=True, padding=True, return_tensors="pt"
         )
         model(**batch)
         for each in sets:
-            logits = each.eval()(kept.before, kept.mask)
-            said[each.variant.name].append(torch.cat([logits, kept.logits[:, None]], dim=1))
+            logits = each.eval()(states.before, states.mask)
+            outputs[each.variant.name].append(torch.cat([logits, states.logits[:, None]], dim=1))
     back = np.argsort(order)
     return {
         "labels": np.array(labels),
-        **{name: torch.cat(logits).numpy()[back] for name, logits in said.items()},
+        **{name: torch.cat(logits).numpy()[back] for name, logits in outputs.items()},
     }
 
 
 def fingerprint(model: torch.nn.Module) -> str:
-    """Of every bit of a model's weights."""
+    """Returns a hash of a model's weights."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode() + tensor.detach().contiguous().numpy().tobytes())
