@@ -1,4 +1,4 @@
-"""Hooks of MkDocs: generates the command line reference from the parser of `itrex-sweet`."""
+"""Hooks of MkDocs: generates the command line reference from the parser, and pages from files of the root folder."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CLI_PAGE = "reference/cli.md"
+ROOT_PAGES = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 
 
 def on_files(files, config):
-    """Adds the generated page."""
+    """Adds the generated pages."""
     from mkdocs.structure.files import File
 
     files.append(File.generated(config, CLI_PAGE, content=cli_reference()))
+    for page, source in ROOT_PAGES.items():
+        text = (ROOT / source).read_text(encoding="utf-8")
+        files.append(File.generated(config, page, content=text.replace("](docs/", "](")))
     return files
 
 

@@ -125,7 +125,9 @@ def run_command(arguments: list[str], text: str) -> tuple[int, str]:
         sys.stdin = stdin
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))], ids=name_of)
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))], ids=name_of
+)
 def test_every_block_is_run_or_says_why_not(page):
     text = page.read_text(encoding="utf-8")
     fences = re.findall(r"^```(\w*)$", text, re.MULTILINE)

@@ -125,7 +125,6 @@ def test_quantize_and_calibrate(pretrained, capsys):
     assert "full depth: accuracy" in printed and "early exit: accuracy" in printed
 
 
-@pytest.mark.skipif("load" not in itrex_sweet.__all__, reason="itrex_sweet.load is not there")
 def test_web_service():
     tiny_artifact(Path("model"), tokenizer=tiny_tokenizer())
     with example("web_service").make_server("model", "127.0.0.1", 0) as server:
