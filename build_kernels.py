@@ -1,19 +1,22 @@
-"""Compiles the native engine: one shared object per instruction set, and one that tells which of them may run.
+"""Compiles the native engine: one shared library per instruction set, and one that detects which of them can run.
 
-They are plain libraries with a flat C interface: no Python headers, so one build serves every Python and torch.
-`setup.py` builds them on installation; `python build_kernels.py` builds them into the source tree, or elsewhere.
-Uses the standard library only, since it runs in isolated builds.
+The libraries have a plain C interface and use no Python headers, so one build serves every version of Python and torch.
+`setup.py` builds them into the wheel; `python build_kernels.py` builds them into the source tree or another directory.
+Imports the standard library only: it runs in isolated builds.
 
 Environment:
-    CXX: the compiler, with arguments if need be; else `c++`, `g++` or `clang++`, whichever is found first.
-    ITREX_SWEET_KERNELS: `required` makes a kernel that cannot be built an error; `none` builds none. Otherwise what
-        can be built is, and what cannot is named with the reason.
+    CXX: the compiler and its arguments; by default the first of `c++`, `g++` and `clang++` that is found. A cross
+        compiler builds for its own target: `CXX=aarch64-linux-gnu-g++ python build_kernels.py --output DIR`.
+    CXXFLAGS: more compiler flags, after the package's own, such as `-Werror`.
+    ITREX_SWEET_KERNELS: `required` raises an error for a library that cannot be built; `none` builds nothing. By
+        default a library that cannot be built is left out and reported.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import platform
 import shlex
 import shutil
 import subprocess
@@ -31,7 +34,7 @@ COMMON = (
     *("-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast"),
     *("-Wall", "-Wextra", "-Wno-psabi", "-pthread"),
 )
-# sanitizer → flags that stand behind `-O3` and replace it
+# Sanitizer -> flags. They follow `COMMON`, so their `-O1` replaces its `-O3`.
 SANITIZERS = {
     "address": ("-O1", "-g1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
     "thread": ("-O1", "-g1", "-fno-omit-frame-pointer", "-fsanitize=thread"),
@@ -44,7 +47,7 @@ _AVX512_VNNI = (
     *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mprefer-vector-width=512"),
 )
 _AVX512_BF16 = (*_AVX512_VNNI, "-mavx512bf16")
-# instruction set → flags
+# Instruction set -> compiler flags. All but `portable` are for x86-64.
 ISAS = {
     "portable": (),
     "avx2": _AVX2,
@@ -52,18 +55,18 @@ ISAS = {
     "avx512_bf16": _AVX512_BF16,
     "amx": (*_AVX512_BF16, "-mamx-tile", "-mamx-int8"),
 }
-CPU = "cpu"  # the library that detects; stands among the kernels' names
+CPU = "cpu"  # the library that detects what the processor supports
 
 MODE = "ITREX_SWEET_KERNELS"
 
 
 class BuildError(Exception):
-    """A library that was required could not be built."""
+    """A required library could not be built, or the environment holds an invalid setting."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one library: `missing` says why it is not there, or is `None`."""
+    """The outcome of building one library; `missing` is the reason why it was not built, or `None`."""
 
     name: str
     missing: str | None = None
@@ -71,51 +74,52 @@ class Result:
 
 
 def library(name: str) -> str:
-    """File name of the library of an instruction set, or of `CPU`."""
+    """Returns the file name of the library for an instruction set, or for `CPU`."""
     return f"libsweet_{name}.so"
 
 
 def mode() -> str:
-    """`required`, `none` or the empty string, from the environment.
+    """Returns the value of `ITREX_SWEET_KERNELS`: `required`, `none` or the empty string.
 
     Raises:
-        BuildError: it says something else.
+        BuildError: it has another value.
     """
     value = os.environ.get(MODE, "")
     if value not in ("", "required", "none"):
-        raise BuildError(f"{MODE}={value!r}: it may be 'required' or 'none', or not set.")
+        raise BuildError(f"{MODE}={value!r}: set it to 'required' or 'none', or unset it.")
     return value
 
 
 def sources() -> list[Path]:
-    """Every file that the libraries are made from."""
+    """Returns the paths of all source files."""
     return sorted(path for path in SOURCES.iterdir() if path.suffix in (".h", ".cpp"))
 
 
 def build(
     output: Path = LIBRARIES,
-    names: Iterable[str] = (CPU, *ISAS),
+    names: Iterable[str] | None = None,
     *,
     sanitizer: str | None = None,
     required: bool = False,
     force: bool = False,
 ) -> list[Result]:
-    """Compiles what is missing or older than its sources.
+    """Compiles the libraries that are missing or older than their sources.
 
-    A library that cannot be built is removed where an older one lies: it would not fit what calls it.
+    Removes the existing file of a library that cannot be built: it would not match the Python code.
 
     Args:
-        output: directory, made if need be.
-        names: instruction sets, and `CPU`.
-        sanitizer: one of `SANITIZERS`: `"address"`, with undefined behaviour, or `"thread"`.
-        required: whether all must succeed.
-        force: compile also what is up to date.
+        output: target directory; created if missing.
+        names: instruction sets, and `CPU`; by default `CPU` and all instruction sets of the compiler's target.
+        sanitizer: a key of `SANITIZERS`: `"address"` (which includes undefined behaviour) or `"thread"`.
+        required: raise an error if a library cannot be built.
+        force: also compile libraries that are up to date.
 
     Raises:
-        BuildError: one was required and could not be built.
+        BuildError: `required`, and a library could not be built.
     """
     output.mkdir(parents=True, exist_ok=True)
     command = compiler()
+    names = (CPU, *isas_of(command)) if names is None else tuple(names)
     newest = max(path.stat().st_mtime for path in (*sources(), Path(__file__)))
 
     def one(name: str) -> Result:
@@ -141,16 +145,29 @@ def build(
 
 
 def compiler() -> list[str] | None:
-    """The C++ compiler's command; `None` if there is none."""
+    """Returns the C++ compiler's command, or `None` if there is no compiler."""
     named = shlex.split(os.environ.get("CXX", ""))
     if named:
         return named if shutil.which(named[0]) else None
     return next(([name] for name in ("c++", "g++", "clang++") if shutil.which(name)), None)
 
 
+def isas_of(command: list[str] | None) -> tuple[str, ...]:
+    """Returns the instruction sets of the processors that a compiler compiles for."""
+    if command is None:
+        machine = platform.machine()
+    else:
+        machine = _run([*command, "-dumpmachine"]).stdout.partition("-")[0].strip()
+    return tuple(ISAS) if machine.lower() in ("x86_64", "amd64") else ("portable",)
+
+
 def compile_command(command: list[str], flags: Iterable[str], source: Path, target: Path) -> list[str]:
-    """What is run to make a shared object of one source."""
-    return [*command, *COMMON, *flags, *LINK, str(source), "-o", str(target)]
+    """Returns the command that compiles one source file to a shared library."""
+    return [*command, *COMMON, *flags, *_user_flags(), *LINK, str(source), "-o", str(target)]
+
+
+def _user_flags() -> list[str]:
+    return shlex.split(os.environ.get("CXXFLAGS", ""))
 
 
 def _compile(command: list[str] | None, name: str, target: Path, more: tuple[str, ...]) -> Result:
@@ -159,17 +176,17 @@ def _compile(command: list[str] | None, name: str, target: Path, more: tuple[str
     flags = (*ISAS.get(name, ()), *more)
     probe = _run([*command, *COMMON, *flags, "-Werror", "-fsyntax-only", "-x", "c++", os.devnull])
     if probe.returncode != 0:
-        return Result(name, f"{command[0]} does not take its flags: {_first_error(probe.stderr)}")
+        return Result(name, f"{command[0]} does not support its flags: {_first_error(probe.stderr)}")
     if name == CPU:
         source = SOURCES / "cpu.cpp"
     else:
         source, flags = SOURCES / "engine.cpp", (*flags, f"-DSWEET_ISA_{name.upper()}")
-    # Under another name first: a process that has the old one loaded keeps it whole.
+    # Written under a temporary name and renamed: a process that has loaded the old file keeps it intact.
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         finished = _run(compile_command(command, flags, source, unfinished))
         if finished.returncode != 0:
-            return Result(name, f"it did not compile: {_first_error(finished.stderr)}", finished.stderr)
+            return Result(name, f"compilation failed: {_first_error(finished.stderr)}", finished.stderr)
         unfinished.replace(target)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -177,37 +194,37 @@ def _compile(command: list[str] | None, name: str, target: Path, more: tuple[str
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    """Runs a compiler, with messages in English."""
+    """Runs a compiler with messages in English."""
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
 
 
 def _first_error(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return next((line for line in lines if "error" in line.lower()), lines[0] if lines else "it said nothing")
+    return next((line for line in lines if "error" in line.lower()), lines[0] if lines else "no message")
 
 
 def main() -> int:
-    """Builds by command line; 1 if something required is missing."""
+    """Runs the command line; returns 1 if a required library was not built."""
     parser = argparse.ArgumentParser(description="Compiles the native engine.")
     parser.add_argument("--output", type=Path, default=LIBRARIES, help="directory (default: in the source tree)")
-    parser.add_argument("--isas", nargs="+", choices=list(ISAS), default=list(ISAS), help="instruction sets")
+    parser.add_argument("--isas", nargs="+", choices=list(ISAS), help="instruction sets (default: all of the target)")
     parser.add_argument(
         "--sanitize",
         nargs="?",
         const="address",
         choices=list(SANITIZERS),
-        help="with a sanitizer: address and undefined-behaviour ones, or that of threads",
+        help="build with sanitizers: address and undefined behaviour (default), or thread",
     )
-    parser.add_argument("--force", action="store_true", help="compile also what is up to date")
+    parser.add_argument("--force", action="store_true", help="also compile libraries that are up to date")
     args = parser.parse_args()
     if args.sanitize and args.output == LIBRARIES:
-        parser.error("--sanitize needs an --output of its own: Python cannot load what it makes")
+        parser.error("--sanitize needs --output: Python cannot load libraries built with a sanitizer")
     try:
-        asked = mode()
-        if asked == "none":
+        requested = mode()
+        if requested == "none":
             return 0
-        names = (CPU, *args.isas)
-        required = asked == "required"
+        names = (CPU, *args.isas) if args.isas else None
+        required = requested == "required"
         results = build(args.output, names, sanitizer=args.sanitize, required=required, force=args.force)
     except BuildError as error:
         print(error, file=sys.stderr)

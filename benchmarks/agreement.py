@@ -1,10 +1,9 @@
-"""Does a fast backend answer as the reference does? Labels at every exit, in fp32 and INT8, on several tasks.
+"""Agreement of a fast backend with the reference: labels at every exit, in fp32 and INT8, on several tasks.
 
     python benchmarks/agreement.py --backend native --tasks sst2 qnli ag_news
 
-On the artifacts that `train_baselines.py` and `quantize_recipes.py` left in `benchmarks/runs`; `ipex` in the
-environment of its extra. Where labels differ, the reference's margin between its two best labels tells how near a tie
-it was.
+Uses the artifacts of `train_models.py` and `quantize_recipes.py` in `benchmarks/runs`; `ipex` in the environment of its
+extra. For labels that differ, it records the margin between the two best logits of the reference.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", choices=ARTIFACTS, required=True)
     parser.add_argument("--tasks", nargs="+", default=["sst2", "qnli", "ag_news"])
-    parser.add_argument("--artifacts", nargs="+", metavar="NAME", help="(default: all that the backend runs)")
+    parser.add_argument("--artifacts", nargs="+", metavar="NAME", help="(default: all)")
     parser.add_argument("--rows", type=int, default=1000, help="validation rows, the first ones")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -58,7 +57,7 @@ def main() -> None:
 
 
 def compare(task: str, folder: str, backend: str, rows: int) -> dict[str, Any]:
-    """Shares in percent, differences in logits."""
+    """Compares labels (in percent) and logits of a backend and the reference."""
     texts, _ = read_task(task, "validation", rows)
     logits, answers = {}, {}
     for name in ("torch", backend):
@@ -70,8 +69,8 @@ def compare(task: str, folder: str, backend: str, rows: int) -> dict[str, Any]:
     same = reference.argmax(-1) == other.argmax(-1)
     ordered = np.sort(reference, axis=-1)
     margins = (ordered[..., -1] - ordered[..., -2])[~same]
-    left = {name: given.exit_index for name, given in answers.items()}
-    said = {name: given.logits.argmax(-1) for name, given in answers.items()}
+    exits = {name: each.exit_index for name, each in answers.items()}
+    labels = {name: each.logits.argmax(-1) for name, each in answers.items()}
     return {
         "rows": len(same),
         "same_label_per_exit": np.round(100 * same.mean(0), 2).tolist(),
@@ -81,8 +80,8 @@ def compare(task: str, folder: str, backend: str, rows: int) -> dict[str, Any]:
         "median_margin": round(float(np.median(ordered[..., -1] - ordered[..., -2])), 4),
         "mean_difference_of_logits": round(float(np.abs(reference - other).mean()), 6),
         "largest_difference_of_logits": round(float(np.abs(reference - other).max()), 6),
-        "same_exit_under_the_policy": round(100 * float((left["torch"] == left[backend]).mean()), 2),
-        "same_answer_under_the_policy": round(100 * float((said["torch"] == said[backend]).mean()), 2),
+        "same_exit_under_the_policy": round(100 * float((exits["torch"] == exits[backend]).mean()), 2),
+        "same_answer_under_the_policy": round(100 * float((labels["torch"] == labels[backend]).mean()), 2),
     }
 
 

@@ -1,11 +1,11 @@
-"""Whether answers come in time: deadlines between two exits, and when the answers came.
+"""Deadlines: share of answers that come in time, for deadlines between two exits.
 
-    python benchmarks/deadlines.py --shape BERT-base   # BERT-base, random weights
-    python benchmarks/deadlines.py --task sst2         # a model that `quantize_recipes.py` left in benchmarks/runs
+    python benchmarks/deadlines.py --shape BERT-base   # random weights
+    python benchmarks/deadlines.py --task sst2         # a model of `quantize_recipes.py` in benchmarks/runs
 
-Nothing is sure enough to leave early here, so that only time ends a row's way. For each deadline, halfway between the
-typical times of two exits, every text (or batch of 32) is answered once; an answer is in time if it comes within the
-deadline and the time of one segment of that very text or batch, itself a median of runs without a deadline.
+The thresholds let no row exit early, so that only deadlines do. For each deadline, halfway between the median times of
+two exits, every text (or batch of 32) is answered once. An answer is in time if it takes no longer than the deadline
+plus one segment of the same text or batch, measured as a median of runs without a deadline.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from typing import Any
 
 import numpy as np
-from record import RUNS, pretrained, provenance, read_task, refuse_busy_machine, write_result
+from record import RUNS, check_idle_machine, pretrained, provenance, read_task, write_result
 from shapes import SHAPES, random_artifact
 from transformers import AutoTokenizer
 
@@ -29,12 +29,12 @@ NO_DEADLINE = float("inf")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", default="BERT-base", choices=SHAPES, help="of random weights")
-    parser.add_argument("--task", help="a trained model instead")
+    parser.add_argument("--shape", default="BERT-base", choices=SHAPES, help="shape of the random weights")
+    parser.add_argument("--task", help="use a model trained on this task instead")
     parser.add_argument("--rows", type=int, default=320)
-    parser.add_argument("--repeats", type=int, default=5, help="runs that make a row's own segment times")
+    parser.add_argument("--repeats", type=int, default=5, help="runs to measure segment times")
     options = parser.parse_args()
-    refuse_busy_machine()
+    check_idle_machine()
     task = RUNS / str(options.task) / "int8-static-default"
     folder = task if options.task else random_artifact(options.shape).directory
     model = SweetModelForSequenceClassification.from_pretrained(folder)
@@ -50,13 +50,13 @@ def main() -> None:
 
 
 def texts_for(model: SweetModelForSequenceClassification, task: str, count: int) -> TokenBatch:
-    """Validation texts, read with the model's tokenizer or with that of the pretrained weights."""
+    """Reads validation texts with the tokenizer of the model or of the pretrained weights."""
     model.tokenizer = model.tokenizer or AutoTokenizer.from_pretrained(pretrained(), model_max_length=128)
     return model.read(read_task(task, "validation", count)[0], 128)
 
 
 def of_parts(model: SweetModelForSequenceClassification, parts: list[TokenBatch], repeats: int) -> list[dict[str, Any]]:
-    """One entry per deadline."""
+    """Measures one entry per deadline."""
     exits = model.artifact.exits
     never = Policy((1.0,) * (len(exits) - 1), (1.0,) * len(exits))
 
@@ -71,20 +71,20 @@ def of_parts(model: SweetModelForSequenceClassification, parts: list[TokenBatch]
             for place in range(len(exits)):
                 policy = dataclasses.replace(never, deepest=place)
                 to_exit[number, place, repeat] = seconds(part, policy, NO_DEADLINE)[0]
-    own = np.median(to_exit[..., 1:], axis=2)
-    segments = np.diff(own, axis=1)
+    exit_times = np.median(to_exit[..., 1:], axis=2)
+    segments = np.diff(exit_times, axis=1)
     entries = []
     for place in range(len(exits) - 1):
-        deadline = float(own[:, place : place + 2].mean())
-        taken, reached, late = [], [], []
+        deadline = float(exit_times[:, place : place + 2].mean())
+        seconds_taken, exits_taken, late = [], [], []
         for part in parts:
             elapsed, answers = seconds(part, never, deadline)
-            taken.append(elapsed)
-            reached += [exits[exit_index] for exit_index in answers.exit_index]
+            seconds_taken.append(elapsed)
+            exits_taken += [exits[exit_index] for exit_index in answers.exit_index]
             late.append(bool(answers.out_of_time.all()))
             assert answers.out_of_time.all() or (answers.exit_index == len(exits) - 1).all()
-        over = np.array(taken) - deadline
-        # The segment that may run when time is up: of those that this text has, the longest.
+        over = np.array(seconds_taken) - deadline
+        # The segment that runs at the deadline may be the longest of this text.
         in_time = over <= segments.max(axis=1)
         entries.append(
             {
@@ -95,7 +95,7 @@ def of_parts(model: SweetModelForSequenceClassification, parts: list[TokenBatch]
                 "over_ms": {f"p{q}": round(1000 * float(np.percentile(over, q)), 4) for q in (50, 95, 99)},
                 "longest_segment_ms": round(1000 * float(np.median(segments.max(axis=1))), 4),
                 "stopped_by_deadline": round(float(np.mean(late)), 4),
-                "answered_at": {str(exit_): reached.count(exit_) for exit_ in exits},
+                "answered_at": {str(exit_): exits_taken.count(exit_) for exit_ in exits},
             }
         )
     return entries

@@ -1,4 +1,4 @@
-"""Draws the trained models of `results/engines.json`: accuracy over milliseconds per text, ours and the peers."""
+"""Draws accuracy over milliseconds per text of the trained models in `results/engines.json`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-LEFT_OUT = ("torch fp32", "torch bf16")  # many times slower: they would squeeze the others into a corner
-MARKS = {"OpenVINO INT8": "s", "ONNX Runtime INT8": "^", "CTranslate2 INT8": "D", "IPEX INT8": "v"}
+LEFT_OUT = ("torch fp32", "torch bf16")  # much slower than the others
+MARKERS = {"OpenVINO INT8": "s", "ONNX Runtime INT8": "^", "CTranslate2 INT8": "D", "IPEX INT8": "v"}
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """One panel per task, batches of 32 sorted by length; a line through our thresholds, a mark for each peer."""
+    """Draws a panel per task, batches of 32 sorted by length: a line of thresholds, and a marker for each peer."""
     tasks = result["trained"]
     figure = Figure(figsize=(4.2 * len(tasks), 3.9), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
@@ -31,9 +31,9 @@ def draw(result: dict[str, Any], path: Path) -> None:
         for name, time in times.items():
             if name in figures["mean_layers"] or name in LEFT_OUT or name == full:
                 continue
-            panel.plot(time, figures["accuracy"][name], MARKS.get(name, "X"), color="#D55E00", alpha=0.8, label=name)
+            panel.plot(time, figures["accuracy"][name], MARKERS.get(name, "X"), color="#D55E00", alpha=0.8, label=name)
         low, high = panel.get_ylim()
-        middle, span = (low + high) / 2, max(high - low, 6.0)  # a flat curve looks flat
+        middle, span = (low + high) / 2, max(high - low, 6.0)  # at least 6 points high
         panel.set_ylim(middle - span / 2, middle + span / 2)
         panel.set_xlim(left=0)
         panel.set_title(task, fontsize=10)

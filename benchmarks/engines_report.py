@@ -1,4 +1,4 @@
-"""Tables of `results/engines.json`, as Markdown."""
+"""Renders `results/engines.json` as Markdown tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def sections(result: dict[str, Any]) -> list[str]:
-    """One section per workload that was run, and what it was run on."""
+    """Renders a section per workload, and the provenance."""
     parts = []
     if "dense" in result:
         parts.append(dense(result["dense"]))
@@ -17,7 +17,7 @@ def sections(result: dict[str, Any]) -> list[str]:
 
 
 def dense(figures: dict[str, Any]) -> str:
-    """Milliseconds per batch, share of the limit, and answers."""
+    """Renders milliseconds per batch, share of the peak rate, and agreement."""
     lines = []
     for name, times in figures["milliseconds"].items():
         rate, share = figures["linear_multiply_adds_per_second"][name], figures["share_of_limit"].get(name)
@@ -45,7 +45,7 @@ def dense(figures: dict[str, Any]) -> str:
 
 
 def lengths(figures: dict[str, Any]) -> str:
-    """One at a time, as they come, and sorted by length."""
+    """Renders times one at a time, in natural order, and sorted by length."""
     single, natural, ordered = (figures[name]["milliseconds_per_text"] for name in ("one by one", "natural", "sorted"))
     lines = [
         [
@@ -66,7 +66,7 @@ def lengths(figures: dict[str, Any]) -> str:
 
 
 def trained(task: str, figures: dict[str, Any]) -> str:
-    """Early exit against the peers at full depth."""
+    """Renders early exit beside the peers at full depth."""
     single, ordered = (figures[name]["milliseconds_per_text"] for name in ("one by one", "sorted"))
     lines = []
     for name, times in single.items():
@@ -93,24 +93,24 @@ def trained(task: str, figures: dict[str, Any]) -> str:
 
 
 def _outcome(figures: dict[str, Any]) -> str:
-    """The stored policy beside the fastest peer that answers in 8 bits."""
+    """Describes the stored policy beside the fastest INT8 peer."""
     accuracy = figures["accuracy"]
     stored = next(name for name in accuracy if name.endswith("stored policy"))
-    said = []
+    comparisons = []
     for title, kind in (("one at a time", "one by one"), ("in batches", "sorted")):
         times = {name: each["median"] for name, each in figures[kind]["milliseconds_per_text"].items()}
         peer = min((name for name in times if "INT8" in name), key=times.get)
-        said.append(
+        comparisons.append(
             f"{title} {times[peer] / times[stored]:.2f} times as fast as {peer} at full depth "
             f"({accuracy[stored]:.1f} against {accuracy[peer]:.1f} %)"
         )
     rows, share = figures["rows"], accuracy[stored] / 100
     error = 100 * (share * (1 - share) / rows) ** 0.5
-    return f"The stored policy is {' and '.join(said)}; the standard error of one accuracy is {error:.1f}."
+    return f"The stored policy is {' and '.join(comparisons)}; the standard error of one accuracy is {error:.1f}."
 
 
 def mixes(result: dict[str, Any]) -> str:
-    """What rows that leave early save, beside the multiply-adds that they leave uncomputed."""
+    """Renders the time saved by early exit beside the multiply-adds saved."""
     kinds = ("one by one", f"batches of {result['batch']}")
     lines = [
         [name, f"{figures['work']:.1%}"]
@@ -136,7 +136,7 @@ PARTS = (("time", 1), ("realised", 0))
 
 
 def operations(result: dict[str, Any]) -> str:
-    """Linear layers on every instruction set of the machine."""
+    """Renders the rates of linear layers on every instruction set."""
     lines = []
     for isa, figures in result["instruction_sets"].items():
         if "missing" in figures:
@@ -159,10 +159,10 @@ def operations(result: dict[str, Any]) -> str:
 
 
 def foot(result: dict[str, Any]) -> str:
-    """Machine, versions, and who is missing."""
+    """Returns a line with machine, versions, and the engines that are missing."""
     machine, settings = result["machine"], result["settings"]
     versions = {name: version for each in result["engines"].values() for name, version in each.items()}
-    versions.update(result["versions"])  # of this process, where IPEX's environment has others
+    versions.update(result["versions"])  # of this process; the IPEX environment has others
     shown = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
     missing = "; ".join(f"{name} ({reason})" for name, reason in result["left_out"].items())
     return (
@@ -171,8 +171,8 @@ def foot(result: dict[str, Any]) -> str:
     )
 
 
-def _answers(judged: dict[str, Any], name: str) -> list[str]:
-    values = judged.get(name)
+def _answers(agreements: dict[str, Any], name: str) -> list[str]:
+    values = agreements.get(name)
     return ["", ""] if values is None else [f"{values['same_label']:.1f} %", f"{values['cosine']:.4f}"]
 
 

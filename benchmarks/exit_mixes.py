@@ -1,9 +1,10 @@
-"""What early exit saves beside what it leaves uncomputed: scripted shares of the rows leave at each exit.
+"""Time saved by early exit beside the multiply-adds saved, for given shares of the rows at each exit.
 
     python benchmarks/exit_mixes.py
 
-The shape of BERT-base in INT8 on the sentences of SST-2 validation, one at a time and in batches of 32. The thresholds
-of a mix are set so that its shares of the rows leave; work is counted in multiply-adds, by hand, for every row.
+Runs the shape of BERT-base in INT8 on the sentences of SST-2 validation, one at a time and in batches of 32. The
+thresholds of a mix are set so that its shares of the rows exit; the multiply-adds of every row are computed from the
+shape.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from peers.sweet import Sweet
-from record import DATA, measure, pretrained, provenance, read_task, refuse_busy_machine, write_result
+from record import DATA, check_idle_machine, measure, pretrained, provenance, read_task, write_result
 from shapes import random_artifact, random_batch, without_exits
 from transformers import AutoTokenizer
 
@@ -44,7 +45,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=9)
     options = parser.parse_args()
-    refuse_busy_machine(3.0)
+    check_idle_machine(3.0)
     with threads(options.threads):
         artifact = random_artifact(SHAPE)
         ours, plain = (Sweet(each.directory, options.backend) for each in (artifact, without_exits(artifact)))
@@ -65,7 +66,7 @@ def main() -> None:
 
 
 def sentences(artifact: Any, count: int) -> TokenBatch:
-    """Of SST-2 validation where the research data is, else random ones of 25 tokens."""
+    """Reads sentences of SST-2 validation, or generates random ones of 25 tokens if there is no research data."""
     if not (DATA / "sst2").is_dir():
         return random_batch(artifact, count, 25)
     tokenizer = AutoTokenizer.from_pretrained(pretrained(), model_max_length=128)
@@ -74,28 +75,28 @@ def sentences(artifact: Any, count: int) -> TokenBatch:
 
 
 def leaving(ours: Sweet, rows: TokenBatch, shares: tuple[float, ...]) -> Policy:
-    """A policy under which these shares of the rows leave at each exit, as far as confidences allow."""
+    """Returns a policy under which these shares of the rows exit, as far as the confidences allow."""
     logits = ours.model.executor.logits_at_every_exit(rows)
     policy = ours.model.policy
-    thresholds, there = [], np.arange(len(rows))
+    thresholds, remaining = [], np.arange(len(rows))
     for place, share in enumerate(shares[:-1]):
-        confidences, _ = criteria.confidence(policy, place, logits[there, place])
-        goes = round(share * len(rows))
-        thresholds.append(0.9999999 if goes == 0 else _between(np.sort(confidences)[::-1], goes))
-        there = there[~(confidences > thresholds[-1])]
+        confidences, _ = criteria.confidence(policy, place, logits[remaining, place])
+        count = round(share * len(rows))
+        thresholds.append(0.9999999 if count == 0 else _between(np.sort(confidences)[::-1], count))
+        remaining = remaining[~(confidences > thresholds[-1])]
     return policy.with_threshold(thresholds)
 
 
 def _between(ordered: np.ndarray, count: int) -> float:
-    """A threshold that the first `count` of falling confidences exceed."""
+    """Returns a threshold that exactly the first `count` of sorted confidences exceed."""
     return 0.0 if count >= len(ordered) else (float(ordered[count - 1]) + float(ordered[count])) / 2
 
 
 def work_of_rows(config: Any, exits: tuple[int, ...], lengths: np.ndarray) -> np.ndarray:
-    """Multiply-adds of each row if it leaves at each exit: (rows, exits).
+    """Computes the multiply-adds of each row for each exit: (rows, exits).
 
-    A layer in full takes 4 H² + 2 H I per token and 2 L H for attention; a probe the same linear layers and the head's
-    H² for one token, and for attention 2 A L H (A heads, whose queries are as wide as the states).
+    A full layer takes 4 H² + 2 H I per token and 2 L H for attention. A probe takes the same linear layers and the
+    head's H² for one token, and 2 A L H for attention (A heads, with queries of the width of the hidden states).
     """
     hidden, inner, heads = (config[name] for name in ("hidden_size", "intermediate_size", "num_attention_heads"))
     linear = 4.0 * hidden**2 + 2.0 * hidden * inner
@@ -113,7 +114,7 @@ def timed(
     size: int,
     repeats: int,
 ) -> dict[str, Any]:
-    """Milliseconds per text, and how they compare with the work."""
+    """Measures milliseconds per text, and the share of the possible speed-up that is realised."""
     single = [rows.select(np.array([row])) for row in range(len(rows))]
     contenders = {
         name: ours.batch_by_batch(single, policy) if size == 1 else ours.all_rows(rows, policy, size)
@@ -122,12 +123,12 @@ def timed(
     full = plain.full_depth()
     contenders["without exits"] = plain.batch_by_batch(single, full) if size == 1 else plain.all_rows(rows, full, size)
     times = measure(contenders, repeats, len(rows))
-    most = times[FULL_DEPTH]["median"]
+    full_depth = times[FULL_DEPTH]["median"]
     mixes = {}
     for name, policy in policies.items():
         exits = ours.answers(rows, policy).exit_index
         share = float(work[np.arange(len(rows)), exits].sum() / work[:, -1].sum())
-        speedup = most / times[name]["median"]
+        speedup = full_depth / times[name]["median"]
         mixes[name] = {
             "left_percent": [round(100 * float((exits == place).mean()), 1) for place in range(work.shape[1])],
             "work": round(share, 4),
@@ -136,7 +137,7 @@ def timed(
         }
     return {
         "milliseconds_per_text": times,
-        "probing_against_without_exits": round(most / times["without exits"]["median"], 4),
+        "probing_against_without_exits": round(full_depth / times["without exits"]["median"], 4),
         "mixes": mixes,
     }
 

@@ -32,7 +32,7 @@ from transformers import (
 
 from itrex_sweet import SweetCallback, save_artifact, save_cascade, train_multi_model
 from itrex_sweet.artifact import Artifact
-from itrex_sweet.training.methods import with_lora
+from itrex_sweet.training.peft_models import add_lora
 
 MAX_LENGTH = 128
 
@@ -201,7 +201,7 @@ def fine_tune(
         return FineTuned(save_cascade(models, folder, tokenizer), None, seconds)
     teacher = {"teacher": AutoModelForSequenceClassification.from_pretrained(plain)} if how.taught else {}
     model = make_model(plain if how.begins_plain else weights)
-    model = with_lora(model, how.lora) if how.lora else model
+    model = add_lora(model, how.lora) if how.lora else model
     sweet = SweetCallback(**{"exits": settings.exits, "mode": "sweet", **how.options, **teacher})
     trainer = make_trainer(model, "all", [sweet, *callbacks])
     if how.idea:

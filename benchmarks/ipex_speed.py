@@ -1,11 +1,11 @@
-"""The `ipex` backend in INT8 against one monolithic IPEX TorchScript: what probes cost, what skipped layers save.
+"""Speed of the `ipex` backend in INT8 beside a monolithic IPEX TorchScript graph of all layers.
 
     python benchmarks/ipex_speed.py --model benchmarks/runs/sst2/sweet-0 --int8 benchmarks/runs/sst2/int8-static-ipex
 
-In the environment of the [ipex] extra. Shapes of BERT-base and of MiniLM with random weights, and MiniLM trained on
-SST-2. The monoliths run every layer in full: IPEX's own quantization of the Hugging Face model, which has attention in
-INT8 too, and the artifact's own INT8 layers as one graph. All of one table in one process with equal threads,
-interleaved, warm; medians.
+Runs in the environment of the [ipex] extra: shapes of BERT-base and MiniLM with random weights, and MiniLM trained on
+SST-2. The monolithic graphs run every layer in full: IPEX's own quantization of the Hugging Face model, with attention
+in INT8 too, and the INT8 layers of the artifact. The runs of a table are interleaved in one process, warm, with equal
+threads; medians.
 """
 
 from __future__ import annotations
@@ -20,22 +20,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from ipex_monoliths import Monolith, dense_inputs, monoliths, padded, run_all, traced
 from peers.ipex_static import ipex_quantized
-from record import measure, provenance, read_task, refuse_busy_machine, write_result
+from record import check_idle_machine, measure, provenance, read_task, write_result
 from shapes import EXITS, SHAPES, random_artifact, random_batch
-from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
+from transformers import AutoModelForSequenceClassification
 
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.artifact import Artifact, open_artifact
 from itrex_sweet.config import Policy
-from itrex_sweet.evaluation.report import only_at
+from itrex_sweet.evaluation.report import single_exit_policy
 from itrex_sweet.runtime.backends import load_backend
 from itrex_sweet.runtime.backends.ipex import import_ipex
-from itrex_sweet.runtime.dense.subgraphs import Embed
-from itrex_sweet.runtime.encoder import Encoder
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
-from itrex_sweet.runtime.weights import load_encoder
+from itrex_sweet.runtime.torch_encoder import load_torch_encoder
 
 BATCHES = ((1, 32), (1, 128), (8, 128), (32, 32))
 THRESHOLDS = (0.8, 0.9, 1.0)
@@ -44,15 +43,15 @@ THRESHOLDS = (0.8, 0.9, 1.0)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="float32 artifact trained on SST-2")
-    parser.add_argument("--int8", type=Path, required=True, help="made from it by the recipe static or smooth")
+    parser.add_argument("--int8", type=Path, required=True, help="its INT8 artifact, recipe static or smooth")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--rows", type=int, default=320, help="sentences of SST-2")
-    parser.add_argument("--busy", action="store_true", help="time although the machine is busy; for trying out")
+    parser.add_argument("--busy", action="store_true", help="skip the check that the machine is idle")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if not options.busy:
-        refuse_busy_machine()  # before IPEX is imported, which starts processes of its own
+        check_idle_machine()  # before the import of IPEX, which starts processes
     import_ipex()
     shapes = {}
     for name in SHAPES:
@@ -69,11 +68,11 @@ def main() -> None:
     print(write_result("ipex_speed", result))
 
 
-# ---------------------------------------------------------------------------------- fixed shapes, random weights
+# Fixed shapes, random weights
 
 
 def fixed_shapes(artifact: Artifact, options: argparse.Namespace) -> dict[str, Any]:
-    """Milliseconds per batch of full depth and of every row leaving at each exit, beside both monoliths."""
+    """Measures milliseconds per batch with all rows leaving at each exit, beside both monolithic graphs."""
     backend = load_backend(artifact, "ipex", warm_up=BATCHES)
     depth, tables = artifact.exits[-1], {}
     for rows, length in BATCHES:
@@ -82,7 +81,7 @@ def fixed_shapes(artifact: Artifact, options: argparse.Namespace) -> dict[str, A
         own, of_artifact = monoliths(artifact, rows, length)
         contenders = {"monolith, IPEX's own": own, "monolith, the artifact's layers": of_artifact}
         for place, exit_ in enumerate(artifact.exits):
-            contenders[f"exit {exit_}"] = partial(executor.run, batch, only_at(place, executor.policy))
+            contenders[f"exit {exit_}"] = partial(executor.run, batch, single_exit_policy(place, executor.policy))
         repeats = options.repeats if rows * length > 512 else 4 * options.repeats
         times = measure(contenders, repeats, 1)
         full = times[f"exit {depth}"]["median"]
@@ -95,15 +94,15 @@ def fixed_shapes(artifact: Artifact, options: argparse.Namespace) -> dict[str, A
                 for exit_ in artifact.exits[:-1]
             },
         }
-        shown(f"{artifact.directory.name} {rows}x{length}", tables[f"{rows}x{length}"])
+        print_medians(f"{artifact.directory.name} {rows}x{length}", tables[f"{rows}x{length}"])
     return tables
 
 
-# ---------------------------------------------------------------------------------- real lengths
+# Sentences of SST-2, trained weights
 
 
 def real_lengths(source: Artifact, artifact: Artifact, options: argparse.Namespace) -> dict[str, Any]:
-    """Milliseconds per sentence of SST-2 at batch 1 and 32, at several thresholds, and the answers' accuracy."""
+    """Measures milliseconds per sentence of SST-2 at batch 1 and 32, at several thresholds, and accuracy."""
     texts, labels = read_task("sst2", "validation", options.rows)
     reader = SweetModelForSequenceClassification.from_pretrained(artifact.directory, backend="torch")
     rows = reader.read(texts)
@@ -119,7 +118,7 @@ def real_lengths(source: Artifact, artifact: Artifact, options: argparse.Namespa
         longest = [int(batch.lengths.max()) for batch in batches]
         longest_rows = padded(rows.select(order[-32:]))
         own = ipex_quantized(plain, [longest_rows], longest_rows)
-        of_artifact = traced(Monolith(load_encoder(artifact)), dense_inputs(batches[-1]))
+        of_artifact = traced(Monolith(load_torch_encoder(artifact)), dense_inputs(batches[-1]))
         contenders: dict[str, Callable[[], Any]] = {
             "monolith, IPEX's own, sorted": partial(run_all, own, [padded(batch) for batch in batches]),
             "monolith, the artifact's layers, sorted": partial(
@@ -130,7 +129,7 @@ def real_lengths(source: Artifact, artifact: Artifact, options: argparse.Namespa
             contenders[f"threshold {name}"] = partial(one_by_one, model.executor, batches, policy) if size == 1 else (
                 partial(model.executor.run, rows, policy, size)
             )  # fmt: skip
-        for run in contenders.values():  # shapes that refill makes are not those of the first pass alone
+        for run in contenders.values():  # compiles the shapes of all passes
             run()
         times = measure(contenders, max(3, options.repeats // 3), len(rows))
         best = times["monolith, IPEX's own, sorted"]["median"]
@@ -139,15 +138,15 @@ def real_lengths(source: Artifact, artifact: Artifact, options: argparse.Namespa
             "against_ipex_own": {name: round(best / value["median"], 3) for name, value in times.items()},
             "longest": max(longest),
         }
-        shown(f"SST-2, batch {size}", result[f"batch {size}"])
-    result["compilations"] = {"made": model.backend.compilations, "bound": model.backend.most_compilations}
+        print_medians(f"SST-2, batch {size}", result[f"batch {size}"])
+    result["compilations"] = {"made": model.backend.compilations, "bound": model.backend.max_compilations}
     truth = np.asarray(labels)
     result["answers"] = {str(name): answers(model, rows, truth, policy) for name, policy in policies.items()}
     return result
 
 
 def every_backend(source: Artifact, artifact: Artifact, options: argparse.Namespace) -> dict[str, Any]:
-    """Milliseconds per sentence of SST-2 by backend and precision: what `backend="auto"` goes by."""
+    """Measures milliseconds per sentence of SST-2 by backend and precision, the basis of `backend="auto"`."""
     texts, _ = read_task("sst2", "validation", options.rows)
     models = {
         "torch float32": SweetModelForSequenceClassification.from_pretrained(source.directory, backend="torch"),
@@ -178,12 +177,12 @@ def every_backend(source: Artifact, artifact: Artifact, options: argparse.Namesp
 def answers(
     model: SweetModelForSequenceClassification, rows: TokenBatch, truth: np.ndarray, policy: Policy
 ) -> dict[str, float]:
-    """Accuracy in percent and layers per row."""
-    given = model.executor.run(rows, policy)
-    correct = given.logits.argmax(-1) == truth
+    """Returns accuracy in percent and layers per row."""
+    output = model.executor.run(rows, policy)
+    correct = output.logits.argmax(-1) == truth
     return {
         "accuracy": round(100 * float(correct.mean()), 2),
-        "mean_layers": round(float(model.exit_layers(given).mean()), 3),
+        "mean_layers": round(float(model.exit_layers(output).mean()), 3),
     }
 
 
@@ -192,71 +191,8 @@ def one_by_one(executor: Executor, batches: list[TokenBatch], policy: Policy) ->
         executor.run(batch, policy)
 
 
-def run_all(module: Callable[..., Any], inputs: list[tuple[torch.Tensor, ...]]) -> None:
-    with torch.inference_mode():
-        for given in inputs:
-            module(*given)
-
-
-# ---------------------------------------------------------------------------------- monoliths
-
-
-class Monolith(torch.nn.Module):
-    """Every layer in full, then the last head."""
-
-    def __init__(self, encoder: Encoder):
-        super().__init__()
-        self.embed = Embed(encoder, encoder.trunk)
-        head = encoder.probes[-1].head
-        self.register_buffer("dense", head.dense.weight)
-        self.register_buffer("dense_bias", head.dense.bias)
-        self.register_buffer("out", head.classifier.weight)
-        self.register_buffer("out_bias", head.classifier.bias)
-
-    def forward(self, ids: torch.Tensor, types: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor):
-        first = self.embed(ids, types, positions, mask)[:, 0]
-        pooled = torch.tanh(torch.nn.functional.linear(first, self.dense, self.dense_bias))
-        return torch.nn.functional.linear(pooled, self.out, self.out_bias)
-
-
-def monoliths(artifact: Artifact, rows: int, length: int) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """Both, with their inputs bound."""
-    batch = random_batch(artifact, rows, length)
-    plain = BertForSequenceClassification(artifact.model_config()).eval()
-    own, of_artifact = (
-        ipex_quantized(plain, [padded(batch)], padded(batch)),
-        traced(Monolith(load_encoder(artifact)), dense_inputs(batch)),
-    )
-    return partial(run_all, own, [padded(batch)]), partial(run_all, of_artifact, [dense_inputs(batch)])
-
-
-def traced(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Callable[..., Any]:
-    """Traced, frozen and fused."""
-    with torch.no_grad():
-        frozen = torch.jit.freeze(torch.jit.trace(module.eval(), inputs, check_trace=False))
-        frozen(*inputs)
-        frozen(*inputs)
-    return frozen
-
-
-def padded(batch: TokenBatch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask, padded to the longest row."""
-    ids = torch.zeros(len(batch), int(batch.lengths.max()), dtype=torch.int64)
-    mask = torch.zeros_like(ids)
-    for place, row in enumerate(batch.rows()):
-        ids[place, : len(row)], mask[place, : len(row)] = torch.from_numpy(row), 1
-    return ids, mask
-
-
-def dense_inputs(batch: TokenBatch) -> tuple[torch.Tensor, ...]:
-    """The same as the dense subgraphs take them."""
-    ids, mask = padded(batch)
-    positions = torch.arange(ids.shape[1]).expand_as(ids).contiguous()
-    return ids, torch.zeros_like(ids), positions, mask.bool()
-
-
-def shown(name: str, table: dict[str, Any]) -> None:
-    """Medians and ratios, as they come."""
+def print_medians(name: str, table: dict[str, Any]) -> None:
+    """Prints medians and ratios."""
     times = table.get("milliseconds") or table["milliseconds_per_sentence"]
     print(name, {key: value["median"] for key, value in times.items()}, flush=True)
     print("   ", {key: value for key, value in table.items() if "milliseconds" not in key}, flush=True)

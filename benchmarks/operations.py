@@ -1,9 +1,9 @@
-"""How fast the engine's linear layers are, on every instruction set that this machine has: the shapes of encoders.
+"""Speed of the engine's linear layers on every instruction set of this machine, for the shapes of encoders.
 
     python benchmarks/operations.py
 
-Integers beside the limit of the same instruction set measured in the same run, floats as they are. What an instruction
-set cannot do here is said in the result, so that this is also the report of what is supported.
+INT8 rates are reported beside the peak rate of the instruction set, measured in the same run. The result also lists the
+instruction sets that are not supported here, with the reason.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import ctypes
 from typing import Any
 
 import numpy as np
-from record import provenance, refuse_busy_machine, write_result
+from record import check_idle_machine, provenance, write_result
 
 from itrex_sweet.runtime.native import library
 from itrex_sweet.runtime.native.interface import CFloats, CLinear
 
 LAYERS = {"384 → 1536": (384, 1536), "768 → 768": (768, 768), "768 → 3072": (768, 3072), "3072 → 768": (3072, 768)}
 ROWS = (1, 8, 25, 128, 512)
-INPUT_SCALE, ZERO_POINT = 0.05, 128  # any: times do not depend on them
+INPUT_SCALE, ZERO_POINT = 0.05, 128  # times do not depend on these
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args()
-    refuse_busy_machine(3.0)
+    check_idle_machine(3.0)
     result: dict[str, Any] = {
         **provenance(),
         "settings": {"threads": options.threads, "repeats": options.repeats},
@@ -41,25 +41,25 @@ def main() -> None:
 
 
 def timed(isa: str, options: argparse.Namespace) -> dict[str, Any]:
-    """G multiply-adds per second: the limit, and by kind of layer, shape and rows."""
+    """Measures G multiply-adds per second: the peak, and by kind of layer, shape and rows."""
     loaded = library.load(isa)
     limit = loaded.call("sweet_op_peak", options.threads) / 1e9
     rates: dict[str, dict[str, dict[str, float]]] = {}
     for kind in ("int8", "float32", "bfloat16"):
         rates[kind] = {}
         for name, (in_, out) in LAYERS.items():
-            layer, kept = linear(kind, in_, out)
+            layer, arrays = linear(kind, in_, out)
             rates[kind][name] = {}
             for rows in ROWS:
                 repeats = options.repeats if rows > 25 else 10 * options.repeats
                 ms = loaded.call("sweet_op_time", ctypes.byref(layer), rows, options.threads, repeats)
                 rates[kind][name][str(rows)] = round(rows * in_ * out / ms / 1e6, 1)
-            del kept
+            del arrays
     return {"limit": round(limit, 1), "rates": rates}
 
 
 def linear(kind: str, in_: int, out: int) -> tuple[CLinear, list[np.ndarray]]:
-    """A layer of random weights, and the arrays that it points at."""
+    """Creates a layer with random weights, and returns it with the arrays that it points at."""
     random = np.random.default_rng(0)
     bias = np.zeros(out, np.float32)
     if kind != "int8":

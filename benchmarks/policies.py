@@ -1,11 +1,11 @@
-"""Which way of stopping is worth its time: area under the speed–accuracy curve, in milliseconds on the clock.
+"""Exit criteria compared by the area under the speed–accuracy curve, in measured milliseconds.
 
     python benchmarks/policies.py --tasks sst2 qnli ag_news cola
 
-On the INT8 artifacts that `quantize_recipes.py` left in `benchmarks/runs`, trained with `learn_to_exit`. For each way,
-policies from careful to bold are found on rows that were neither trained on nor used to quantize, as `calibrate` finds
-them; their accuracy is that on validation rows, their time that of the executor on a sample of those, all policies of a
-task in turns.
+Uses the INT8 artifacts of `quantize_recipes.py` in `benchmarks/runs`, trained with `learn_to_exit`. For each criterion,
+policies from conservative to aggressive are searched, as `calibrate` does, on rows that were used for neither training
+nor quantization. Their accuracy is measured on validation rows, their time on a sample of those, all policies of a task
+interleaved.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from record import RUNS, held_out_rows, measure, provenance, read_task, refuse_busy_machine, write_result
+from record import RUNS, check_idle_machine, held_out_rows, measure, provenance, read_task, write_result
 
 from itrex_sweet import SweetModelForSequenceClassification
-from itrex_sweet.calibration.costs import CostTable, measure_costs
-from itrex_sweet.calibration.promises import losses_of
-from itrex_sweet.calibration.search import policies_from_careful_to_bold
+from itrex_sweet.calibration.cost_measurement import measure_costs
+from itrex_sweet.calibration.costs import CostTable
+from itrex_sweet.calibration.guarantees import exit_losses
+from itrex_sweet.calibration.search import candidate_policies
 from itrex_sweet.calibration.temperature import fit_temperature
 from itrex_sweet.config import Policy
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
-from itrex_sweet.evaluation.timing import sample
+from itrex_sweet.evaluation.timing import sample_rows
 from itrex_sweet.runtime.ragged import TokenBatch
 
 BATCH = 32
 FIRST, FULL = "everyone at the first exit", "full depth"
-# name → criterion, thresholds per exit or one, temperatures or none; the first is what the others are compared with
+# name → criterion, thresholds per exit (or one for all), temperatures (or none); the first is the baseline
 WAYS: dict[str, tuple[str, bool, bool]] = {
     "max-probability": ("max_probability", True, True),
     "max-probability, one threshold": ("max_probability", False, True),
@@ -48,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", default=["sst2", "qnli", "ag_news", "cola"])
     parser.add_argument("--calibration-rows", type=int, default=2000)
-    parser.add_argument("--reported-rows", type=int, default=3000, help="of validation at most")
+    parser.add_argument("--reported-rows", type=int, default=3000, help="maximum validation rows")
     parser.add_argument("--timed-rows", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--recipe", default="static")
@@ -57,7 +58,7 @@ def main() -> None:
     settings = {name: getattr(options, name) for name in names}
     result: dict[str, Any] = {**provenance(), "settings": settings, "tasks": {}}
     for task in options.tasks:
-        refuse_busy_machine()
+        check_idle_machine()
         result["tasks"][task] = of_task(task, options)
         for way, figures in result["tasks"][task]["ways"].items():
             print(
@@ -68,7 +69,7 @@ def main() -> None:
 
 
 def of_task(task: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Curves of every way."""
+    """Measures the curve of every criterion."""
     model = SweetModelForSequenceClassification.from_pretrained(RUNS / task / f"int8-{options.recipe}-default")
     texts, labels = held_out_rows(task, options.calibration_rows)
     batch = model.read(texts, 128)
@@ -78,20 +79,20 @@ def of_task(task: str, options: argparse.Namespace) -> dict[str, Any]:
     reported = ExitOutcomes.observe(model, reported_batch, labels)
 
     tables = {name: measure_costs(model, batch, (1, BATCH), name) for name in ("max_probability", "entropy")}
-    found = {way: policies_of(way, model.policy, chosen_on, batch, tables) for way in WAYS}
+    policies_by_way = {way: policies_of(way, model.policy, chosen_on, batch, tables) for way in WAYS}
     exits = len(model.artifact.exits)
     ends = {FIRST: Policy((0.0,) * (exits - 1), (1.0,) * exits), FULL: Policy((1.0,) * (exits - 1), (1.0,) * exits)}
-    timed = sample(reported_batch, options.timed_rows)
-    every = {policy: None for policies in (*found.values(), ends.values()) for policy in policies}
+    timed = sample_rows(reported_batch, options.timed_rows)
+    every = {policy: None for policies in (*policies_by_way.values(), ends.values()) for policy in policies}
     contenders = {policy: partial(model.executor.run, timed, policy, BATCH) for policy in every}
     clock = {policy: times["median"] for policy, times in measure(contenders, options.repeats, len(timed)).items()}
     low, high = clock[ends[FIRST]], clock[ends[FULL]]
 
-    right = {policy: reported.answers(policy) == reported.labels for policy in every}
-    per_row = {way: row_areas(policies, clock, right, low, high) for way, policies in found.items()}
+    correct = {policy: reported.answers(policy) == reported.labels for policy in every}
+    per_row = {way: row_areas(policies, clock, correct, low, high) for way, policies in policies_by_way.items()}
     base = per_row[next(iter(WAYS))]
     ways = {}
-    for way, policies in found.items():
+    for way, policies in policies_by_way.items():
         difference = per_row[way] - base
         ways[way] = {
             "area": round(float(per_row[way].mean()), 5),
@@ -101,7 +102,7 @@ def of_task(task: str, options: argparse.Namespace) -> dict[str, Any]:
                 {
                     "thresholds": [round(value, 4) for value in policy.thresholds],
                     "milliseconds": clock[policy],
-                    "accuracy": round(float(right[policy].mean()), 5),
+                    "accuracy": round(float(correct[policy].mean()), 5),
                 }
                 for policy in policies
             ],
@@ -117,32 +118,32 @@ def of_task(task: str, options: argparse.Namespace) -> dict[str, Any]:
 def policies_of(
     way: str, policy: Policy, seen: ExitOutcomes, batch: TokenBatch, tables: dict[str, CostTable]
 ) -> list[Policy]:
-    """From the full model to the boldest."""
+    """Returns the candidate policies of a criterion, from full depth to the most aggressive."""
     criterion, per_exit, with_temperatures = WAYS[way]
     exits = range(len(seen.exits))
     temperatures = tuple(
         fit_temperature(seen.logits[:, place], seen.labels) if with_temperatures else 1.0 for place in exits
     )
     policy = dataclasses.replace(policy, criterion=criterion, temperatures=temperatures)
-    # The engine decides by these two itself; others are decided in Python.
+    # The engine computes these two criteria itself; the others run in Python.
     table = tables["max_probability" if criterion in ("max_probability", "learned") else "entropy"]
-    losses = losses_of(seen.predictions(), seen.labels)
+    losses = exit_losses(seen.predictions(), seen.labels)
     costs = table.of(batch.lengths, BATCH)
-    return policies_from_careful_to_bold(policy, seen.confidences(policy), losses, costs, per_exit)
+    return candidate_policies(policy, seen.confidences(policy), losses, costs, per_exit)
 
 
 def row_areas(
-    policies: list[Policy], clock: dict[Policy, float], right: dict[Policy, np.ndarray], low: float, high: float
+    policies: list[Policy], clock: dict[Policy, float], correct: dict[Policy, np.ndarray], low: float, high: float
 ) -> np.ndarray:
-    """(rows,) each row's part in the accuracy averaged over all budgets of time from `low` to `high` milliseconds.
+    """Returns (rows,), each row's contribution to the accuracy averaged over time budgets from `low` to `high` ms.
 
-    A budget between two policies is spent on both, so accuracy is linear between them; beyond the last it is constant.
-    Of policies that take as long, or longer for less, only the better ones count.
+    Accuracy is interpolated linearly between two policies, and constant after the last. Policies that are slower and
+    not more accurate than another are left out.
     """
     points = sorted({clock[policy]: policy for policy in policies}.items())
     kept: list[tuple[float, Policy]] = []
     for milliseconds, policy in points:
-        if not kept or right[policy].mean() > right[kept[-1][1]].mean():
+        if not kept or correct[policy].mean() > correct[kept[-1][1]].mean():
             kept.append((milliseconds, policy))
     times = np.array([milliseconds for milliseconds, _ in kept])
     budgets = np.unique(np.concatenate([np.linspace(low, high, 400), times.clip(low, high)]))
@@ -151,7 +152,7 @@ def row_areas(
     for place in range(len(kept)):
         share = np.interp(budgets, times, np.eye(len(kept))[place])
         weights[place] = (share * spans).sum() / spans.sum()
-    return sum(weight * right[policy] for weight, (_, policy) in zip(weights, kept, strict=True))
+    return sum(weight * correct[policy] for weight, (_, policy) in zip(weights, kept, strict=True))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Accuracy over milliseconds of some ways of stopping, a panel per task."""
+"""Draws accuracy over milliseconds of exit criteria, a panel per task."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def draw(result: dict, path: Path) -> None:
             )
             panel.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=3.5, linewidth=1.3, label=way)
         low, high = panel.get_ylim()
-        middle, span = (low + high) / 2, max(high - low, 4.0)  # a flat curve looks flat
+        middle, span = (low + high) / 2, max(high - low, 4.0)  # at least 4 points high
         panel.set_ylim(middle - span / 2, middle + span / 2)
         panel.set_title(task, fontsize=11)
         panel.set_xlim(left=0)

@@ -1,4 +1,4 @@
-"""The figures of calibration as Markdown: promises, ways of stopping, the cost table, deadlines."""
+"""Renders calibration results as Markdown: guarantees, exit criteria, the cost table, deadlines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from record import foot
 
 
 def guarantee(result: dict) -> str:
-    """How often promises fail, and what they cost, per task."""
+    """Renders how often guarantees fail, and their cost, per task."""
     settings = result["settings"]
     lines = [
         "| task | ε | δ | exceeded (95 % interval) | plug-in exceeded | certified | layers | oracle "
@@ -15,12 +15,12 @@ def guarantee(result: dict) -> str:
     ]
     for task, figures in result["tasks"].items():
         for cell in figures["cells"]:
-            promise, low_high = cell["promise"], cell["promise"]["interval"]
-            layers, metric = f"{promise['layers']:.2f} | {cell['oracle_layers']:.2f}", cell["matthews"]
+            certified, low_high = cell["promise"], cell["promise"]["interval"]
+            layers, metric = f"{certified['layers']:.2f} | {cell['oracle_layers']:.2f}", cell["matthews"]
             lines.append(
-                f"| {task} | {100 * cell['epsilon']:g} % | {cell['delta']:g} | {100 * promise['exceeded']:.1f} % "
+                f"| {task} | {100 * cell['epsilon']:g} % | {cell['delta']:g} | {100 * certified['exceeded']:.1f} % "
                 f"({100 * low_high[0]:.1f}–{100 * low_high[1]:.1f}) | {100 * cell['plug-in']['exceeded']:.1f} % "
-                f"| {100 * promise['beyond_full_depth']:.0f} % | {layers} "
+                f"| {100 * certified['beyond_full_depth']:.0f} % | {layers} "
                 f"| {100 * metric['exceeded']:.1f} %, {100 * metric['beyond_full_depth']:.0f} % |"
             )
     populations = ", ".join(f"{task} {figures['population']}" for task, figures in result["tasks"].items())
@@ -36,7 +36,7 @@ def guarantee(result: dict) -> str:
 
 
 def ways(result: dict) -> str:
-    """Area under the curve of every way on every task, against the first way."""
+    """Renders the area under the curve of every criterion on every task, relative to the first."""
     tasks, settings = result["tasks"], result["settings"]
     names = list(next(iter(tasks.values()))["ways"])
     lines = ["| way | " + " | ".join(tasks) + " | mean |", "|---" * (len(tasks) + 2) + "|"]
@@ -60,7 +60,7 @@ def ways(result: dict) -> str:
 
 
 def cost_table(result: dict) -> str:
-    """Predicted over measured milliseconds."""
+    """Renders predicted over measured milliseconds."""
     lines = [
         "| task | batch | measured ms/row, from full depth to the first exit | predicted / measured, median (range) |",
         "|---|---|---|---|",
@@ -81,7 +81,7 @@ def cost_table(result: dict) -> str:
 
 
 def deadlines(result: dict) -> str:
-    """Answers in time, per deadline."""
+    """Renders the share of answers in time, per deadline."""
     exits = list(result["batch 1"][0]["answered_at"])
     lines = [
         "| batch | deadline, ms | between exits | in time | beyond the deadline, ms: p50 / p95 / p99 | a segment, ms "
@@ -98,13 +98,13 @@ def deadlines(result: dict) -> str:
                 f"| {answered} |"
             )
     settings = result["settings"]
-    what = (
+    model = (
         f"MiniLM trained on {settings['task']}"
         if settings["task"]
         else f"the shape of {settings['shape']}, random weights"
     )
     intro = (
-        f"**Deadlines**: {what} in INT8 on the `{result['backend']}` backend, {settings['rows']} sentences, nobody "
+        f"**Deadlines**: {model} in INT8 on the `{result['backend']}` backend, {settings['rows']} sentences, nobody "
         "confident. In time: within the deadline and one segment of that very text or batch."
     )
     return "\n".join([intro, "", *lines, "", foot(result)])

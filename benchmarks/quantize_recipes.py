@@ -1,10 +1,10 @@
-"""What INT8 costs: accuracy per exit of every recipe, temperatures and calibration errors, on several tasks.
+"""INT8 recipes: accuracy per exit, temperatures and calibration errors, on several tasks.
 
     python benchmarks/quantize_recipes.py --tasks sst2 qnli ag_news
 
-Takes the artifacts that `train_baselines.py` left in `benchmarks/runs/TASK/sweet-0`. Calibrates on rows that were not
-trained on (after the 6000th of `train_20k`), reports on validation rows by the INT8 reference of the `torch` backend.
-Figures go to `benchmarks/results/quantization_ENVIRONMENT.json`, artifacts beside the models.
+Uses the artifacts of `train_models.py` in `benchmarks/runs/TASK/sweet-0`. Calibrates on rows that were not trained on
+(after the 6000th of `train_20k`), and reports on validation rows with the INT8 reference of the `torch` backend. Writes
+`benchmarks/results/quantization_ENVIRONMENT.json`, and the artifacts beside the models.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", default=["sst2", "qnli", "ag_news"])
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=RECIPES)
-    parser.add_argument("--observed", type=int, default=200, help="rows to observe ranges on")
-    parser.add_argument("--judged", type=int, default=500, help="other rows to judge on and to fit temperatures on")
+    parser.add_argument("--observed", type=int, default=200, help="rows for the ranges")
+    parser.add_argument("--judged", type=int, default=500, help="other rows to compare recipes and fit temperatures")
     parser.add_argument("--reported", type=int, default=1000, help="validation rows, the first ones")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def measure(task: str, environment: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Every recipe on one task."""
+    """Measures every recipe on one task."""
     folder = RUNS / task
     texts, labels = read_task(task, "train_20k")
     stop = FIRST_FREE_ROW + options.observed + options.judged
@@ -58,7 +58,7 @@ def measure(task: str, environment: str, options: argparse.Namespace) -> dict[st
     calibration = Rows(texts[free], labels[free], source=f"{task}, rows {FIRST_FREE_ROW} to {stop}")
     quantizer = SweetQuantizer.from_pretrained(folder / "sweet-0")
     before = report(quantizer.model, task, options.reported)
-    shown(task, "float32", before)
+    print_figures(task, "float32", before)
     recipes = {}
     for recipe in options.recipes:
         start = time.perf_counter()
@@ -76,13 +76,13 @@ def measure(task: str, environment: str, options: argparse.Namespace) -> dict[st
             "rows_at_another_exit": artifact.quantization["rows_at_another_exit"],
             "seconds": seconds,
         }
-        shown(task, recipe, recipes[recipe])
+        print_figures(task, recipe, recipes[recipe])
     before.pop("labels")
     return {"exits": list(quantizer.model.artifact.exits), "float32": before, "recipes": recipes}
 
 
 def report(model: SweetModelForSequenceClassification, task: str, limit: int) -> dict[str, Any]:
-    """Accuracy per exit in percent, calibration errors under the temperatures stored and under none, sizes."""
+    """Returns accuracy per exit in percent, calibration errors with and without temperatures, and sizes."""
     texts, labels = read_task(task, "validation", limit)
     outcomes = ExitOutcomes.observe(model, model.read(texts), labels)
     temperatures = model.policy.temperatures
@@ -117,8 +117,8 @@ def report(model: SweetModelForSequenceClassification, task: str, limit: int) ->
     }
 
 
-def shown(task: str, recipe: str, figures: dict[str, Any]) -> None:
-    """One line per recipe, as they come."""
+def print_figures(task: str, recipe: str, figures: dict[str, Any]) -> None:
+    """Prints a line with the results of a recipe."""
     error = figures["calibration_error"]
     print(
         f"{task:<8} {recipe:<8} accuracy {figures['accuracy']}  temperatures {figures['temperatures']}  "

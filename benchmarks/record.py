@@ -1,4 +1,4 @@
-"""What every result records beside its numbers, and the two ways in which a measurement can be worthless."""
+"""Provenance of results, the research data, and interleaved timing on an idle machine."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
 RESULTS = ROOT / "benchmarks" / "results"
-RUNS = ROOT / "benchmarks" / "runs"  # trained models; not kept in the repository
+RUNS = ROOT / "benchmarks" / "runs"  # trained models, ignored by git
 
 PACKAGES = ("torch", "transformers", "numpy", "safetensors", "accelerate")
-BUSY_SHARE = 0.05  # of all cores, above which other work spoils a timing
+BUSY_SHARE = 0.05  # maximum load of other processes, of all cores
 
 
 def provenance() -> dict[str, Any]:
-    """Date, commit, machine and versions. A commit with uncommitted changes is marked `+changes`."""
+    """Returns date, commit, machine and versions. `+changes` marks a commit with uncommitted changes."""
     commit = _git("rev-parse", "HEAD")
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", "itrex_sweet", "benchmarks/*.py")
     return {
@@ -46,10 +46,10 @@ def write_result(name: str, result: dict[str, Any]) -> Path:
 
 
 def read_task(task: str, split: str, limit: int | None = None) -> tuple[list[Any], list[int]]:
-    """Texts (or pairs) and labels of a task's split, in file order.
+    """Reads the texts (or pairs of texts) and labels of a split, in file order.
 
     Raises:
-        SystemExit: the data folder is not there.
+        SystemExit: the file does not exist.
     """
     path = DATA / task / f"{split}.jsonl.gz"
     if not path.is_file():
@@ -60,19 +60,19 @@ def read_task(task: str, split: str, limit: int | None = None) -> tuple[list[Any
     return texts, [row["label"] for row in rows]
 
 
-# Before it lie the training rows, and the 700 that quantization observed and judged.
+# The rows before it were used for training and quantization.
 FIRST_HELD_OUT_ROW = 6700
 
 
 def held_out_rows(task: str, count: int) -> tuple[list[Any], list[int]]:
-    """Texts and labels of the first rows that were neither trained on nor used to quantize nor are reported on."""
+    """Reads texts and labels of rows that were used for neither training, quantization nor reporting."""
     texts, labels = read_task(task, "train_20k")
     rows = slice(FIRST_HELD_OUT_ROW, FIRST_HELD_OUT_ROW + count)
     return texts[rows], labels[rows]
 
 
 def foot(result: dict, more: str = "") -> str:
-    """Machine, versions and commit of a result, in one line; `more` comes after the versions."""
+    """Returns a line with machine, versions and commit of a result; `more` follows the versions."""
     machine, versions = result["machine"], result["versions"]
     return (
         f"{machine['cpu']}, {machine['cores']} cores, torch {versions['torch']}, transformers "
@@ -80,23 +80,23 @@ def foot(result: dict, more: str = "") -> str:
     )
 
 
-class OwnSeconds(list):
-    """What a contender returns that measures itself: seconds of each part of its work, in floats."""
+class MeasuredSeconds(list):
+    """Seconds of each part of a run, returned by a contender that measures its own time."""
 
 
 def measure(
     contenders: dict[str, Callable[[], Any]], repeats: int, count: int, pause: float = 0.0
 ) -> dict[str, dict[str, float]]:
-    """Milliseconds per row over interleaved repeats after a warm-up: median, quartiles, least and most.
+    """Measures milliseconds per row over interleaved repeats after a warm-up: median, quartiles, minimum and maximum.
 
-    A contender that returns `OwnSeconds` is timed by them, not by the clock here; with as many of them as rows, the
-    median and the 95th percentile of single rows come too (`p50`, `p95`).
+    A contender that returns `MeasuredSeconds` is timed by these. If it returns one value per row, the result also has
+    the median and the 95th percentile of single rows (`p50`, `p95`).
 
     Args:
-        contenders: name → what to time.
-        repeats: timed ones.
-        count: rows that each of them runs.
-        pause: seconds before each, in which threads of the one before it stop spinning.
+        contenders: name → function to time.
+        repeats: number of timed repeats.
+        count: rows per run.
+        pause: seconds before each run, in which threads of the previous contender stop spinning.
     """
     times: dict[str, list[float]] = {name: [] for name in contenders}
     single: dict[str, list[float]] = {name: [] for name in contenders}
@@ -104,12 +104,12 @@ def measure(
         for name, run in contenders.items():
             time.sleep(pause)
             start = time.perf_counter()
-            own = run()
+            measured = run()
             seconds = time.perf_counter() - start
             if repeat > 0:
-                if isinstance(own, OwnSeconds):
-                    seconds = sum(own)
-                    single[name] += [1000 * value for value in own] if len(own) == count > 1 else []
+                if isinstance(measured, MeasuredSeconds):
+                    seconds = sum(measured)
+                    single[name] += [1000 * value for value in measured] if len(measured) == count > 1 else []
                 times[name].append(1000 * seconds / count)
     return {name: _summary(values, single[name]) for name, values in times.items()}
 
@@ -128,21 +128,21 @@ def _summary(values: list[float], single: list[float]) -> dict[str, Any]:
 
 
 def pretrained() -> Path:
-    """The folder of the real pretrained weights.
+    """Returns the folder of the pretrained MiniLM weights.
 
     Raises:
-        SystemExit: the package that carries them is not installed.
+        SystemExit: the package that contains them is not installed.
     """
     from itrex_sweet.demo.weights import pretrained_directory
 
     return pretrained_directory()
 
 
-def refuse_busy_machine(seconds: float = 1.0) -> None:
-    """Looks at the processors for a moment; a timing beside other work means nothing.
+def check_idle_machine(seconds: float = 1.0) -> None:
+    """Measures the load of the processors for some seconds.
 
     Raises:
-        SystemExit: other processes take more than `BUSY_SHARE` of the machine.
+        SystemExit: other processes use more than `BUSY_SHARE` of the processors.
     """
     before = _busy_and_total()
     time.sleep(seconds)

@@ -1,4 +1,4 @@
-"""Writes the figures of `benchmarks/results` into the README and `docs`, between the two marks of each file.
+"""Writes tables of `benchmarks/results` into the README and `docs/benchmarks`, between the markers of each file.
 
 python benchmarks/report.py
 """
@@ -10,21 +10,22 @@ import re
 
 import engines_plot
 import engines_report
+import headline_report
 import policies_plot
 import policies_report
 from record import RESULTS, ROOT, foot
 
-MARKS = re.compile(r"(<!-- results: begin -->\n).*?(<!-- results: end -->)", re.DOTALL)
+MARKERS = re.compile(r"(<!-- results: begin -->\n).*?(<!-- results: end -->)", re.DOTALL)
 
-
+PICTURES = ROOT / "docs" / "benchmarks"
 ENVIRONMENTS = {"default": "default environment", "ipex": "IPEX environment"}
 
 
 def main() -> None:
-    write("README.md", training(read("sst2_training")), speed(read("sst2_speed")))
+    write("README.md", headline_report.table())
     quantized = [quantization(read(f"quantization_{name}"), title) for name, title in ENVIRONMENTS.items()]
     write(
-        "docs/int8.md",
+        "docs/benchmarks/int8.md",
         *quantized,
         ipex_shapes(read("ipex_speed")),
         ipex_sst2(read("ipex_speed")),
@@ -32,17 +33,17 @@ def main() -> None:
         *(agreement(name, read(f"{name}_agreement")) for name in ("native", "ipex")),
     )
     if (RESULTS / "engines.json").is_file():
-        engines_plot.draw(read("engines"), ROOT / "docs" / "engines.png")
+        engines_plot.draw(read("engines"), PICTURES / "engines.png")
         write(
-            "docs/engines.md",
+            "docs/benchmarks/engines.md",
             *engines_report.sections(read("engines")),
             engines_report.mixes(read("exit_mixes")),
             engines_report.operations(read("operations")),
         )
 
-    policies_plot.draw(read("policies"), ROOT / "docs" / "policies.png")
+    policies_plot.draw(read("policies"), PICTURES / "policies.png")
     write(
-        "docs/calibration.md",
+        "docs/benchmarks/calibration.md",
         policies_report.guarantee(read("guarantee")),
         policies_report.ways(read("policies")),
         policies_report.cost_table(read("cost_table")),
@@ -55,78 +56,18 @@ def read(name: str) -> dict:
 
 
 def write(name: str, *sections: str) -> None:
-    """Puts sections, those that are not empty, between the marks of a file."""
+    """Replaces the text between the markers of a file by the sections that are not empty."""
     path = ROOT / name
-    text, count = MARKS.subn(
-        lambda found: found[1] + "\n\n".join(filter(None, sections)) + "\n" + found[2], path.read_text()
+    text, count = MARKERS.subn(
+        lambda match: match[1] + "\n\n".join(filter(None, sections)) + "\n" + match[2], path.read_text()
     )
     if count != 1:
-        raise SystemExit(f"{name} needs exactly one pair of result marks.")
+        raise SystemExit(f"{name} needs exactly one pair of result markers.")
     path.write_text(text)
 
 
-def training(result: dict) -> str:
-    """Accuracy per exit, one line per method."""
-    settings, exits = result["settings"], result["settings"]["exits"]
-    names = {
-        "sweet": "SWEET",
-        "sweet+0.1": "SWEET, gradient scale 0.1",
-        "joint": "Early-Exit (joint)",
-        "multi-model": "Multi-Model",
-    }
-    lines = ["| | " + " | ".join(f"exit {exit_}" for exit_ in exits) + " |", "|---" * (len(exits) + 1) + "|"]
-    for method, figures in result["methods"].items():
-        spread = figures["deviation"] or [None] * len(exits)
-        cells = [
-            f"{mean:.1f}" + ("" if deviation is None else f" ± {deviation:.1f}")
-            for mean, deviation in zip(figures["mean"], spread, strict=True)
-        ]
-        lines.append(f"| {names[method]} | " + " | ".join(cells) + " |")
-    seeds = max(len(figures["runs"]) for figures in result["methods"].values())
-    rows, precision = settings["validation_rows"], "bf16" if settings["bf16"] else "fp32"
-    intro = (
-        f"**Accuracy per exit, in percent.** SST-2 validation ({rows} sentences), MiniLM of 6 layers trained on "
-        f"{settings['rows']} sentences for {settings['epochs']:g} epochs in {precision}; "
-        + (f"mean ± standard deviation of {seeds} seeds." if seeds > 1 else "one seed.")
-    )
-    sweet, joint = (result["methods"][method]["mean"] for method in ("sweet", "joint"))
-    error = 100 * (sweet[-1] / 100 * (1 - sweet[-1] / 100) / rows) ** 0.5
-    outcome = (
-        f"Against joint training SWEET is {sweet[0] - joint[0]:+.1f} points at exit {exits[0]} and "
-        f"{sweet[-1] - joint[-1]:+.1f} at the last; the standard error of one figure is {error:.1f}."
-    )
-    return "\n".join([intro, "", *lines, "", outcome])
-
-
-def speed(result: dict) -> str:
-    """Threshold, accuracy, layers and time."""
-    milliseconds, settings = result["milliseconds_per_sentence"], result["settings"]
-    padded = milliseconds["transformers, padded"]["median"]
-    ordered = milliseconds["transformers, padded, sorted by length"]["median"]
-    lines = [
-        "| threshold | accuracy | mean layers | ms | × padded | × padded, sorted | ms, each batch alone |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in result["thresholds"]:
-        ours = milliseconds[f"all rows, threshold {row['threshold']}"]["median"]
-        alone = milliseconds[f"batch by batch, threshold {row['threshold']}"]["median"]
-        lines.append(
-            f"| {row['threshold']:g} | {row['accuracy']:.1f} | {row['mean_layers']:.2f} | {ours:.2f} "
-            f"| {padded / ours:.1f} | {ordered / ours:.1f} | {alone:.2f} |"
-        )
-    intro = (
-        f"**Time against the threshold**, `torch` backend in fp32, batches of {settings['batch_size']}, "
-        f"{settings['threads']} threads; the same weights in full by transformers take {padded:.2f} ms per sentence, "
-        f"padded as a pipeline pads, and {ordered:.2f} ms sorted by length. The last column runs every batch through "
-        "by itself, in natural order; the others sort by length and top batches up with survivors. Medians of one "
-        "interleaved run."
-    )
-    last = f"{foot(result)} Results with their settings: `benchmarks/results/`."
-    return "\n".join([intro, "", *lines, "", last])
-
-
 def quantization(result: dict, environment: str) -> str:
-    """Accuracy per exit, temperatures and calibration errors of every recipe on every task."""
+    """Renders accuracy per exit, temperatures and calibration errors of every recipe on every task."""
     settings, versions = result["settings"], result["compressors"]
     compressors = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     lines = [
@@ -137,10 +78,10 @@ def quantization(result: dict, environment: str) -> str:
     for task, figures in result["tasks"].items():
         for recipe, values in {"fp32": figures["float32"], **figures["recipes"]}.items():
             error, policy = values["calibration_error"], values["early_exit"]
-            taken = f" ({values['taken']}{_kept(values)})" if recipe == "auto" else ""
+            selected = f" ({values['taken']}{_float_layers(values)})" if recipe == "auto" else ""
             same = _slashed(values["same_label_as_float32"]) if "same_label_as_float32" in values else ""
             lines.append(
-                f"| {task} | {recipe}{taken} | {_slashed(values['accuracy'])} | {same} "
+                f"| {task} | {recipe}{selected} | {_slashed(values['accuracy'])} | {same} "
                 f"| {_slashed(values['temperatures'], 2)} "
                 f"| {_slashed(error['temperature 1'], 1, 100)} → {_slashed(error['fitted'], 1, 100)} "
                 f"| {policy['accuracy']:.1f}, {policy['mean_layers']:.2f} |"
@@ -163,7 +104,7 @@ def quantization(result: dict, environment: str) -> str:
     )
 
 
-def _kept(values: dict) -> str:
+def _float_layers(values: dict) -> str:
     return f", {len(values['float_layers'])} layers in float" if values["float_layers"] else ""
 
 
@@ -172,7 +113,7 @@ def _slashed(values: list, digits: int = 1, factor: float = 1.0) -> str:
 
 
 def ipex_shapes(result: dict) -> str:
-    """Full depth against monoliths, and what leaving early saves, on fixed shapes."""
+    """Renders full depth beside monolithic graphs, and the time of each exit, on fixed shapes."""
     lines = [
         "| shape | batch | monolith: IPEX's own | the same layers | full depth, probes included | × own "
         "| × same layers | leaving at each exit, ms | share of the layers' ratio |",
@@ -205,7 +146,7 @@ def ipex_shapes(result: dict) -> str:
 
 
 def ipex_sst2(result: dict) -> str:
-    """Real lengths, real weights."""
+    """Renders times and accuracy on SST-2 with trained weights."""
     figures = result["sst2"]
     lines = ["| | batch 1: ms | × IPEX's own | batch 32: ms | × IPEX's own | accuracy | layers |", "|---" * 7 + "|"]
     names = list(figures["batch 1"]["milliseconds_per_sentence"])
@@ -233,7 +174,7 @@ def ipex_sst2(result: dict) -> str:
 
 
 def backends(result: dict) -> str:
-    """Every backend and precision on the same sentences."""
+    """Renders the times of every backend and precision on the same sentences."""
     tables = result["backends"]
     names = list(next(iter(tables.values())))
     lines = ["| milliseconds per sentence | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
@@ -245,7 +186,7 @@ def backends(result: dict) -> str:
 
 
 def agreement(backend: str, result: dict) -> str:
-    """Labels of a fast backend beside the reference's."""
+    """Renders the agreement of a backend with the reference."""
     lines = [
         "| task | artifact | rows | same label, per exit | labels that differ | their largest margin "
         "| median margin | same exit under the policy |",

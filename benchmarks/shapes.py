@@ -1,4 +1,4 @@
-"""Artifacts of well-known shapes with random weights: for speed, where weights do not matter."""
+"""Artifacts of common shapes with random weights, for measurements of speed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from itrex_sweet import SweetConfig, attach, save_artifact
 from itrex_sweet.artifact import Artifact, open_artifact, write_artifact
 from itrex_sweet.families import EXIT_HEADS
-from itrex_sweet.quantization.observing import observe
+from itrex_sweet.quantization.observation import observe
 from itrex_sweet.quantization.packing import pack
 from itrex_sweet.runtime.ragged import TokenBatch
 
@@ -22,35 +22,35 @@ EXITS = {"BERT-base": (1, 4, 6, 12), "MiniLM-6": (1, 2, 4, 6)}
 
 
 def random_artifact(name: str) -> Artifact:
-    """An INT8 artifact of a shape, observed by Neural Compressor on random rows; kept for the next run.
+    """Returns an INT8 artifact of a shape, calibrated by Neural Compressor on random rows and cached.
 
-    The float32 model that it was made from lies in `float32` beside it.
+    The float32 model is in `float32` beside it.
     """
     folder = RUNS / "shapes" / name
     if (folder / "int8" / "sweet_config.json").is_file():
         return open_artifact(folder / "int8")
     torch.manual_seed(0)
-    # CTranslate2 asks for the kind of positions, which transformers 5 does not write any more.
+    # CTranslate2 needs the kind of positions, which transformers 5 no longer writes.
     config = BertConfig(vocab_size=30522, num_labels=2, position_embedding_type="absolute", **SHAPES[name])
     model = BertForSequenceClassification(config)
     attach(model, SweetConfig(exits=EXITS[name]))
     source = save_artifact(model, folder / "float32")
     rows = random_batch(source, 16, 64)
     observed = observe(source, rows, "static")
-    facts = {"recipe": "static", "calibration": "random rows"}
+    provenance = {"recipe": "static", "calibration": "random rows"}
     return write_artifact(
-        folder / "int8", config=model.config, tensors=pack(source.tensors(), observed.linears), quantization=facts
+        folder / "int8", config=model.config, tensors=pack(source.tensors(), observed.linears), quantization=provenance
     )
 
 
 def random_batch(artifact: Artifact, rows: int, length: int) -> TokenBatch:
-    """Rows of one length."""
+    """Returns random rows of equal length."""
     ids = np.random.default_rng(0).integers(1000, artifact.config["vocab_size"], (rows, length))
     return TokenBatch.from_rows(ids.tolist())
 
 
 def without_exits(artifact: Artifact) -> Artifact:
-    """The same layers and last head with no other exit, in a folder beside; kept for the next run."""
+    """Returns the same layers with the last exit only, cached in a folder beside the artifact."""
     folder = artifact.directory.parent / f"{artifact.directory.name}-last-exit-only"
     if (folder / "sweet_config.json").is_file():
         return open_artifact(folder)

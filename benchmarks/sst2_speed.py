@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from record import measure, provenance, read_task, refuse_busy_machine, write_result
+from record import check_idle_machine, measure, provenance, read_task, write_result
 from transformers import AutoModelForSequenceClassification
 
 from itrex_sweet import SweetModelForSequenceClassification
@@ -33,7 +33,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if not options.busy:
-        refuse_busy_machine()
+        check_idle_machine()
 
     texts, labels = read_task("sst2", "validation")
     model = SweetModelForSequenceClassification.from_pretrained(options.model)

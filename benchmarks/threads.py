@@ -1,11 +1,11 @@
-"""When a second thread pays: times of the native engine on one thread and on a team, for calls of several sizes.
+"""Times of the native engine on one thread and on several, for calls of several sizes.
 
     python benchmarks/threads.py [--artifact DIR] [--threads 2] [--pause 2]
 
-Prints one line per call: rows, tokens of each, and milliseconds on one thread, on a team used for every call, and
-as the engine chooses. The engine's rule is `kLeastWork` in `csrc/model.h`; run this on an idle machine to check it, and
-beside a program that keeps a core busy to see what a team costs then. With `--pause` the caller sleeps before a call,
-as a server does that waits for a request: the team's threads sleep too, and have to wake (`csrc/placement.h`).
+Prints a line per call: rows, tokens per row, and milliseconds on one thread, on all threads, and with the number that
+the engine chooses. Run it on an idle machine to check the engine's threshold (`csrc/parallel.h`), and beside a program
+that keeps a core busy to see the cost of several threads then. With `--pause` the caller sleeps before each call, as a
+server that waits for requests; the threads then sleep too and have to wake (`csrc/placement.h`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EXITS = (2, 3)
 
 
 def main() -> None:
-    """Times and prints."""
+    """Parses the arguments and prints the times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--artifact", type=Path, help="(default: random weights of MiniLM's layers, in float32)")
     parser.add_argument("--threads", type=int, default=2)
@@ -45,10 +45,10 @@ def main() -> None:
 
 
 def compare(artifact: Artifact, threads: int, repeats: int, pause: float) -> None:
-    """One line per call, `embed` to the last layer before the first exit and its probe."""
+    """Prints a line per call: `embed` up to the last layer before the first exit, and its probe."""
     backends = {
         "one": NativeBackend(artifact, threads=1),
-        "team": NativeBackend(artifact, threads=threads, least_work=0),
+        "team": NativeBackend(artifact, threads=threads, min_macs_per_thread=0),
         "chosen": NativeBackend(artifact, threads=threads),
     }
     layers = artifact.exits[0] - 1
@@ -60,7 +60,7 @@ def compare(artifact: Artifact, threads: int, repeats: int, pause: float) -> Non
         embed, probe = ({name: [] for name in backends} for _ in range(2))
         for _ in range(repeats):
             for name, backend in backends.items():
-                for _ in range(3):  # the last alone is timed: without a pause, the first wakes the threads
+                for _ in range(3):  # only the last is timed: the first wakes the threads
                     time.sleep(pause / 1000)
                     start = time.perf_counter()
                     hidden = backend.embed(batch)
@@ -76,7 +76,7 @@ def compare(artifact: Artifact, threads: int, repeats: int, pause: float) -> Non
 
 
 def random_artifact(folder: Path) -> Artifact:
-    """Three layers of MiniLM's shape, with random weights."""
+    """Returns an artifact of three layers of MiniLM's shape, with random weights."""
     config = BertConfig(
         vocab_size=100, hidden_size=384, num_hidden_layers=EXITS[-1], num_attention_heads=12, intermediate_size=1536
     )

@@ -1,10 +1,10 @@
-"""What training exits costs beside plain fine-tuning: time of a step, and memory.
+"""Time and memory of a training step with exits, beside plain fine-tuning.
 
-    python benchmarks/training_cost.py        # on an idle machine; says first how long it takes
+    python benchmarks/training_cost.py        # on an idle machine; prints the expected duration
 
 Random weights in the shapes of BERT-base and MiniLM, batches of random tokens, bfloat16 autocast, fused AdamW,
-gradients clipped as the Trainer or the callback clips them. Steps of all ways take turns; memory is the most a process
-of its own held, over what it held before its first step.
+gradients clipped as the Trainer or the callback clips them. Steps of all methods are interleaved. Memory is the peak
+resident size of a separate process minus its size before the first step.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from record import measure, provenance, refuse_busy_machine, write_result
+from record import check_idle_machine, measure, provenance, write_result
 from shapes import EXITS, SHAPES
 from transformers import BertConfig, BertForSequenceClassification
 
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.training import attach, clip_by_group
-from itrex_sweet.training.exit_rate import ExitRate
+from itrex_sweet.training.exit_optimization import ExitLearningRate
 from itrex_sweet.training.teacher import Teacher
 
-PLAIN, WHOLE, TAUGHT = "plain fine-tuning", "sweet, graph kept whole", "cut_first, and a teacher"
-EVERY, ALONE = "decoupled, every layer", "decoupled, exits alone"
+PLAIN, FULL_GRAPH, TEACHER = "plain fine-tuning", "sweet, graph kept whole", "cut_first, and a teacher"
+EVERY_LAYER, EXITS_ONLY = "decoupled, every layer", "decoupled, exits alone"
 WAYS: dict[str, dict[str, Any] | None] = {
     PLAIN: None,
     "decoupled": dict(mode="decoupled"),
-    EVERY: dict(mode="decoupled"),
-    ALONE: dict(mode="decoupled", train="exits"),
+    EVERY_LAYER: dict(mode="decoupled"),
+    EXITS_ONLY: dict(mode="decoupled", train="exits"),
     "sweet": dict(mode="sweet"),
-    WHOLE: dict(mode="sweet"),
+    FULL_GRAPH: dict(mode="sweet"),
     "joint": dict(mode="joint"),
     "cut_first": dict(mode="sweet", gradient_scale="cut_first"),
-    TAUGHT: dict(mode="sweet", gradient_scale="cut_first", distillation=0.7),
+    TEACHER: dict(mode="sweet", gradient_scale="cut_first", distillation=0.7),
 }
-BATCHES = 4  # of different tokens, in turns
+BATCHES = 4  # different batches, used in turn
 MINUTES = {"BERT-base": 2.6, "MiniLM-6": 0.8}  # with the defaults, on two cores of AMD Zen 4
 
 
@@ -58,7 +58,7 @@ def main() -> None:
         print(json.dumps(memory_here(*options.memory_of, options)))
         return
     print(f"Some {sum(MINUTES[shape] for shape in options.shapes):.0f} minutes with the defaults.", flush=True)
-    refuse_busy_machine(3.0)
+    check_idle_machine(3.0)
     settings = {name: getattr(options, name) for name in ("rows", "tokens", "threads", "repeats")}
     result: dict[str, Any] = {**provenance(), "settings": settings, "shapes": {}}
     for shape in options.shapes:
@@ -77,17 +77,17 @@ def main() -> None:
 
 
 def make_step(shape: str, way: str, options: argparse.Namespace) -> Callable[[], None]:
-    """One step of training."""
+    """Returns a function that runs one training step."""
     torch.manual_seed(0)
     config = BertConfig(num_labels=2, **SHAPES[shape])
     model = BertForSequenceClassification(config).train()
     attachment = None
     if WAYS[way] is not None:
-        exits = tuple(range(1, config.num_hidden_layers + 1)) if way == EVERY else EXITS[shape]
+        exits = tuple(range(1, config.num_hidden_layers + 1)) if way == EVERY_LAYER else EXITS[shape]
         attachment = attach(model, SweetConfig(exits=exits, **WAYS[way]))
-        if way == WHOLE:
-            attachment.watcher = lambda losses: None
-        if way == TAUGHT:
+        if way == FULL_GRAPH:
+            attachment.loss_observer = lambda losses: None
+        if way == TEACHER:
             attachment.teacher = Teacher(BertForSequenceClassification(BertConfig(num_labels=2, **SHAPES[shape])))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
@@ -110,20 +110,20 @@ def make_step(shape: str, way: str, options: argparse.Namespace) -> Callable[[],
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         else:
             clip_by_group(attachment.clipping_groups(), 1.0)
-            rate = ExitRate(attachment.config.exit_lr_multiplier)
+            rate = ExitLearningRate(attachment.config.exit_lr_multiplier)
             rate.before_step(parameter for _, parameter in attachment.head_parameters())
         optimizer.step()
         if attachment is not None:
             rate.after_step()
         optimizer.zero_grad()
         if attachment is not None and attachment.teacher is not None:
-            attachment.teacher = Teacher(attachment.teacher.model)  # forgets: as dear as an epoch that is the first
+            attachment.teacher = Teacher(attachment.teacher.model)  # clears the cache, as in the first epoch
 
     return step
 
 
 def memory_here(shape: str, way: str, options: argparse.Namespace) -> float:
-    """Megabytes that three steps took in this process at most."""
+    """Measures the peak megabytes of three steps in this process."""
     step = make_step(shape, way, options)
     before = _resident("VmRSS")
     for _ in range(3):
@@ -131,14 +131,14 @@ def memory_here(shape: str, way: str, options: argparse.Namespace) -> float:
     return round(_resident("VmHWM") - before, 1)
 
 
-def _resident(what: str) -> float:
-    """Megabytes now (`VmRSS`) or at most (`VmHWM`) of this process; what `getrusage` says includes its parent's."""
+def _resident(field: str) -> float:
+    """Returns the current (`VmRSS`) or peak (`VmHWM`) megabytes of this process, without its parent."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(what)).split()[1]) / 1024
+    return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
 
 
 def memory_of(shape: str, way: str, options: argparse.Namespace) -> float:
-    """As `memory_here`, in a process of its own."""
+    """Runs `memory_here` in a separate process."""
     settings = [f"--{name}={getattr(options, name)}" for name in ("rows", "tokens", "threads")]
     command = [sys.executable, __file__, *settings, "--memory-of", shape, way]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])

@@ -1,38 +1,38 @@
 #!/bin/sh
-# Sets OMP_NUM_THREADS to what this container may use, and runs its arguments.
+# Sets OMP_NUM_THREADS to the number of CPUs that this container may use, and runs its arguments.
 #
-# Threads = physical cores among the CPUs that the affinity mask allows (docker run --cpuset-cpus), or the
-# CPU quota (docker run --cpus, a limit of Kubernetes) where that is less, rounded down: a thread without
-# CPU time of its own keeps all others waiting at every barrier. At least 1. OMP_NUM_THREADS, if set, stays.
+# Threads = the physical cores of the affinity mask (docker run --cpuset-cpus) or the CPU quota (docker run --cpus, a
+# Kubernetes limit), rounded down, whichever is smaller, and at least 1. With more threads than CPUs, all threads wait at
+# every barrier for the one that is not running. OMP_NUM_THREADS is not changed if it is set.
 #
-# Where Intel OpenMP is preloaded, its threads are bound to cores (KMP_AFFINITY) unless a quota is the
-# narrower limit: containers under a quota share their cores, and would all bind to the same first ones.
+# If Intel OpenMP is preloaded, its threads are bound to cores (KMP_AFFINITY), unless a quota is the smaller limit:
+# containers with a quota share cores, and all of them would bind to the same first cores.
 #
-# ITREX_SWEET_ROOT is put before /proc and /sys, for tests.
+# Tests set ITREX_SWEET_ROOT, a prefix of /proc and /sys.
 set -eu
 
 root=${ITREX_SWEET_ROOT:-}
 cgroup=$root/sys/fs/cgroup
 
-# first_line FILE: fails if there is none.
+# first_line FILE: prints the first line; fails if there is none.
 first_line() {
     [ -r "$1" ] || return 1
     IFS= read -r line <"$1" || [ -n "$line" ] || return 1
     printf '%s\n' "$line"
 }
 
-# is_number TEXT: a whole number without sign.
+# is_number TEXT: succeeds for an integer without sign.
 is_number() {
     case $1 in '' | *[!0-9]*) return 1 ;; esac
 }
 
-# allowed_cpus: the affinity mask, as in 0-3,8.
+# allowed_cpus: prints the affinity mask, as in 0-3,8.
 allowed_cpus() {
     [ -r "$root/proc/self/status" ] || return 0
     sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' "$root/proc/self/status"
 }
 
-# cores LIST: physical cores among these CPUs; a CPU whose siblings are unknown counts as one.
+# cores LIST: prints the number of physical cores of these CPUs; a CPU with unknown siblings counts as one.
 cores() {
     count=0
     seen=' '
@@ -56,7 +56,7 @@ cores() {
     echo "$count"
 }
 
-# quota: CPUs that the control group grants, rounded down, at least 1; nothing where it sets no limit.
+# quota: prints the CPU quota of the control group, rounded down, at least 1; prints nothing without a limit.
 quota() {
     if limit=$(first_line "$cgroup/cpu.max"); then # version 2: "200000 100000" or "max 100000"
         period=${limit#* }

@@ -18,6 +18,8 @@ _ROOMS = {
     "save_artifact": "itrex_sweet.training",
     "save_cascade": "itrex_sweet.training",
     "open_artifact": "itrex_sweet.artifact",
+    "load": "itrex_sweet.classifier",
+    "Classifier": "itrex_sweet.classifier",
     "SweetModelForSequenceClassification": "itrex_sweet.modeling",
     "Budget": "itrex_sweet.calibration.budget",
     "calibrate": "itrex_sweet.calibration.calibrate",
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from itrex_sweet.calibration.budget import Budget
     from itrex_sweet.calibration.calibrate import calibrate
     from itrex_sweet.calibration.pruning import prune_exits
+    from itrex_sweet.classifier import Classifier, load
     from itrex_sweet.config import Policy, SweetConfig
     from itrex_sweet.export.subgraphs import export_subgraphs
     from itrex_sweet.modeling import SweetModelForSequenceClassification

@@ -106,7 +106,8 @@ def _one_line(error: Exception) -> str:
     return said or type(error).__name__
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of all commands. The documentation is generated from it too."""
     debug = argparse.ArgumentParser(add_help=False)
     debug.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
     parser = argparse.ArgumentParser(
@@ -133,6 +134,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         command.add_arguments(of_verb)
         _refuse_empty_arguments(of_verb)
         of_verb.set_defaults(run=command.run, parser=of_verb, takes_more=getattr(command, "TAKES_MORE", False))
+    return parser
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = build_parser()
     argv = sys.argv[1:] if argv is None else list(argv)
     if any("\0" in part for part in argv):  # no path, and functions of the operating system take none such
         parser.exit(FAILURE, "error: an argument holds a NUL character.\n")

@@ -22,7 +22,7 @@ CRITERIA = ("max_probability", "entropy", "margin", "patience", "patience_and_co
 
 DEFAULT_THRESHOLD = 0.9
 
-# Of exits with private layers (`docs/training.md` has the measurements).
+# Of exits with private layers (`docs/benchmarks/training.md` has the measurements).
 DEFAULT_EXIT_LR_MULTIPLIER, DEFAULT_DISTILLATION = 3.0, 0.5
 
 _SIXTHS = (1, 2, 4, 6)

@@ -54,6 +54,8 @@ class Family:
         attention: `"absolute"`, or `"disentangled"` (DeBERTa: relative positions enter the scores).
         relative: canonical name of what disentangled attention needs → path below the backbone (the shared
             table and its norm) or below a layer.
+        defaults: value of a config field where `config.json` leaves it out, as in transformers.
+        own_names: name of a config field in this family → the generic name that transformers gives it.
     """
 
     model_type: str
@@ -72,6 +74,8 @@ class Family:
     positions_skip_padding: bool = False
     attention: str = "absolute"
     relative: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    own_names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def layers_path(self) -> str:
@@ -171,10 +175,42 @@ _BERT_EMBEDDINGS = {
 _DISTILBERT_EMBEDDINGS = {name: path for name, path in _BERT_EMBEDDINGS.items() if name != "token_types"}
 _DEBERTA_EMBEDDINGS = {**_BERT_EMBEDDINGS, "projection_before_norm": "embeddings.embed_proj"}
 
+# Fields that every family of BERT's kind has, with the values of `transformers.BertConfig`.
+_BERT_DEFAULTS: Mapping[str, Any] = {
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+    "pad_token_id": 0,
+}
+_DEBERTA_DEFAULTS: Mapping[str, Any] = {
+    **_BERT_DEFAULTS,
+    "vocab_size": 50265,
+    "type_vocab_size": 0,
+    "layer_norm_eps": 1e-7,
+    "pooler_hidden_act": "gelu",
+    "relative_attention": False,
+    "max_relative_positions": -1,
+    "position_biased_input": True,
+}
+_DEBERTA_V2_DEFAULTS: Mapping[str, Any] = {
+    **_DEBERTA_DEFAULTS,
+    "vocab_size": 128100,
+    "hidden_size": 1536,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 24,
+    "intermediate_size": 6144,
+}
+
 _CLASSIFIER_DROPOUT = ("classifier_dropout", "hidden_dropout_prob")
 
 
-def _roberta(model_type: str) -> Family:
+def _roberta(model_type: str, vocab_size: int) -> Family:
     return Family(
         model_type=model_type,
         backbone="roberta",
@@ -186,10 +222,13 @@ def _roberta(model_type: str) -> Family:
         head_activation="tanh",
         head_dropouts=(_CLASSIFIER_DROPOUT, _CLASSIFIER_DROPOUT),
         positions_skip_padding=True,
+        defaults={**_BERT_DEFAULTS, "vocab_size": vocab_size, "pad_token_id": 1},
     )
 
 
-def _deberta(model_type: str, layer: Mapping[str, str], relative: Mapping[str, str]) -> Family:
+def _deberta(
+    model_type: str, layer: Mapping[str, str], relative: Mapping[str, str], defaults: Mapping[str, Any]
+) -> Family:
     return Family(
         model_type=model_type,
         backbone="deberta",
@@ -202,6 +241,7 @@ def _deberta(model_type: str, layer: Mapping[str, str], relative: Mapping[str, s
         head_dropouts=(("pooler_dropout",), ("cls_dropout", "hidden_dropout_prob")),
         attention="disentangled",
         relative=relative,
+        defaults=defaults,
     )
 
 
@@ -218,9 +258,10 @@ FAMILIES: dict[str, Family] = {
             head_out="classifier",
             head_activation="tanh",
             head_dropouts=((), _CLASSIFIER_DROPOUT),
+            defaults=_BERT_DEFAULTS,
         ),
-        _roberta("roberta"),
-        _roberta("xlm-roberta"),
+        _roberta("roberta", 50265),
+        _roberta("xlm-roberta", 30522),
         Family(
             model_type="electra",
             backbone="electra",
@@ -231,6 +272,13 @@ FAMILIES: dict[str, Family] = {
             head_out="classifier.out_proj",
             head_activation="gelu",
             head_dropouts=(_CLASSIFIER_DROPOUT, _CLASSIFIER_DROPOUT),
+            defaults={
+                **_BERT_DEFAULTS,
+                "embedding_size": 128,
+                "hidden_size": 256,
+                "num_attention_heads": 4,
+                "intermediate_size": 1024,
+            },
         ),
         Family(
             model_type="distilbert",
@@ -246,6 +294,17 @@ FAMILIES: dict[str, Family] = {
             inner_size="hidden_dim",
             norm_eps=1e-12,
             layer_dropouts={"attention": "attention_dropout", "down": "dropout"},
+            defaults={
+                "vocab_size": 30522,
+                "hidden_size": 768,
+                "num_hidden_layers": 6,
+                "num_attention_heads": 12,
+                "hidden_dim": 3072,
+                "activation": "gelu",
+                "max_position_embeddings": 512,
+                "pad_token_id": 0,
+            },
+            own_names={"dim": "hidden_size", "n_layers": "num_hidden_layers", "n_heads": "num_attention_heads"},
         ),
         _deberta(
             "deberta",
@@ -255,6 +314,7 @@ FAMILIES: dict[str, Family] = {
                 "position_key": "attention.self.pos_proj",
                 "position_query": "attention.self.pos_q_proj",
             },
+            _DEBERTA_DEFAULTS,
         ),
         _deberta(
             "deberta-v2",
@@ -267,6 +327,7 @@ FAMILIES: dict[str, Family] = {
                 "convolution": "encoder.conv.conv",
                 "convolution_norm": "encoder.conv.LayerNorm",
             },
+            _DEBERTA_V2_DEFAULTS,
         ),
     )
 }

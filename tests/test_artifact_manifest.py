@@ -436,5 +436,6 @@ def test_tensors_are_read_as_the_library_reads_them(tmp_path, padding):
     read = TensorFile(np.frombuffer(bytearray(padded), np.uint8), tmp_path / "x").tensors()
     assert read.keys() == tensors.keys()
     for name, value in tensors.items():
-        assert read[name].dtype == value.dtype and torch.equal(read[name], value)
-        assert read[name].data_ptr() % read[name].element_size() == 0
+        tensor = read[name].as_torch()
+        assert tensor.dtype == value.dtype and torch.equal(tensor, value)
+        assert tensor.data_ptr() % tensor.element_size() == 0

@@ -23,7 +23,7 @@ from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.backends import load_backend
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
-from itrex_sweet.runtime.weights import load_encoder
+from itrex_sweet.runtime.torch_encoder import load_torch_encoder
 from tests.quantized_encoders import PROJECTIONS, quantized
 from tests.tiny_artifacts import model_and_tensors, random_rows, tiny_artifact, tiny_cascade
 from tests.tiny_models import FAMILY_CONFIGS, tiny_model
@@ -125,7 +125,7 @@ def agree(artifact, folder: Path, median: float, most: float) -> None:
 
 def int8_artifact(folder: Path, family: str, recipe: str, exits=(1, 2, 4), mode: str = "sweet"):
     """A tiny artifact in 8 bits, written as the quantizer writes it."""
-    encoder = quantized(load_encoder(tiny_artifact(folder / "float32", family, exits, mode=mode)), recipe)
+    encoder = quantized(load_torch_encoder(tiny_artifact(folder / "float32", family, exits, mode=mode)), recipe)
     _, config, tensors = model_and_tensors(family, exits, mode=mode)
     row = family_of(config)
     layers = {f"{row.layers_path}.{index}": layer for index, layer in enumerate(encoder.trunk)}

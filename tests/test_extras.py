@@ -1,8 +1,10 @@
 """A missing optional package is an error that names the extra which installs it."""
 
 import pickle
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +47,8 @@ def test_require_returns_the_module():
         del extras.EXTRAS["json"]
 
 
+PYPROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
+
 NEED_TORCH = (
     "from itrex_sweet import SweetCallback",
     "from itrex_sweet import SweetModelForSequenceClassification",
@@ -72,6 +76,20 @@ def test_without_torch_every_training_name_says_what_to_install():
     assert finished.returncode == 1, finished.stderr
     assert finished.stderr.count("\n") == 1, finished.stderr
     assert "pip install 'itrex-sweet[train]'" in finished.stderr
+
+
+def test_every_extra_named_is_declared():
+    tomllib = pytest.importorskip("tomllib", reason="tomllib is part of Python since 3.11")
+    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+    declared = project["optional-dependencies"]
+    assert set(extras.EXTRAS.values()) <= set(declared)
+    named = {extra for group in declared.values() for entry in group for extra in extras_of_this_package(entry)}
+    assert named <= set(declared)
+
+
+def extras_of_this_package(requirement):
+    found = re.fullmatch(r"itrex-sweet\[(.+)\]", requirement)
+    return found[1].split(",") if found else []
 
 
 def run(script):

@@ -1,1 +1,1 @@
-"""The paper's figures: which runs, running them, drawing them."""
+"""Reproduction of the SWEET paper's figures: plan, runs, tables and pictures."""

@@ -1,4 +1,4 @@
-"""Pictures of the paper's figures."""
+"""Draws the paper's figures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from paper.paired import Found, complete
+from paper.paired import Results, complete
 from paper.plan import DECOUPLED, LABELS_ALONE, METHODS, NAMES, RECIPE, SEEDS, TASKS
 from paper.run import at_budgets
 
@@ -25,14 +25,14 @@ COLOURS = {
 SHARES = np.linspace(1 / 6, 1.0, 26)  # of the depth
 
 
-def scores(found: Found, path: Path) -> None:
-    """A panel per task: score over exits, a line per method."""
-    tasks = [task for task in TASKS if any(key[0] == task for key in found)]
+def scores(results: Results, path: Path) -> None:
+    """Draws the score of every exit: a panel per task, a line per method."""
+    tasks = [task for task in TASKS if any(key[0] == task for key in results)]
     figure, panels = _panels(len(tasks))
     for panel, task in zip(panels, tasks, strict=True):
-        exits = next(result for key, result in found.items() if key[0] == task)["settings"]["exits"]
+        exits = next(result for key, result in results.items() if key[0] == task)["settings"]["exits"]
         for method in METHODS:
-            runs = [found[task, method, seed] for seed in SEEDS if (task, method, seed) in found]
+            runs = [results[task, method, seed] for seed in SEEDS if (task, method, seed) in results]
             table = 100 * np.array([run["validation"]["score"] for run in runs])
             if runs:
                 spread = table.std(0, ddof=1) if len(table) > 1 else None
@@ -44,13 +44,13 @@ def scores(found: Found, path: Path) -> None:
     _finish(figure, panels, path)
 
 
-def curves(found: Found, path: Path, methods: tuple[str, ...] = METHODS) -> None:
-    """Score over layers run, averaged over the tasks and seeds that every method has."""
-    drawn = [method for method in methods if any(key[1] == method for key in found)]
-    shared = complete(found, drawn)
+def curves(results: Results, path: Path, methods: tuple[str, ...] = METHODS) -> None:
+    """Draws score over layers run, averaged over the tasks and seeds that every method has."""
+    drawn = [method for method in methods if any(key[1] == method for key in results)]
+    shared = complete(results, drawn)
     figure, panels = _panels(1, width=5.2)
     for method in drawn:
-        heights = [by_layers(found[task, method, seed]) for task, seed in shared]
+        heights = [by_layers(results[task, method, seed]) for task, seed in shared]
         if heights:
             panels[0].plot(SHARES, 100 * np.mean(heights, axis=0), color=COLOURS[method], label=NAMES[method])
     panels[0].set_xlabel("layers run, share of the depth (Multi-Model: cumulative)")
@@ -59,13 +59,13 @@ def curves(found: Found, path: Path, methods: tuple[str, ...] = METHODS) -> None
 
 
 def by_layers(result: dict[str, Any]) -> np.ndarray:
-    """Score on validation rows at each of `SHARES` of the layers."""
+    """Returns the validation score at each of `SHARES` of the layers."""
     depth = result["settings"]["exits"][-1]
     return at_budgets(result["validation"]["curves"]["max_probability"], result["layers_run"], SHARES * depth)
 
 
 def clock(tasks: dict[str, Any], path: Path) -> None:
-    """Score over time as a share of the full depth's in float32, averaged over the tasks and seeds; INT8 dashed."""
+    """Draws score over time, relative to full depth in float32, averaged over tasks and seeds; INT8 dashed."""
     figure, panels = _panels(1, width=5.2)
     for precision, style in (("float32", "-"), ("int8", "--")):
         for method in dict.fromkeys(method for found in tasks.values() for method in found["curves"][precision]):
@@ -81,8 +81,10 @@ def clock(tasks: dict[str, Any], path: Path) -> None:
 def by_time(
     tasks: dict[str, Any], precision: str, method: str, shares: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Shares of the full depth's time in float32, and a method's mean score at each; by default from the least at which
-    every task has an answer to the full depth or the method's dearest.
+    """Returns shares of the time of full depth in float32, and a method's mean score at each.
+
+    By default they range from the minimum for which every task has a policy to full depth, or to the method's slowest
+    policy.
     """
     points = [
         np.array(sorted(curve)).T / [[found["full"]["float32"]], [1.0]]
@@ -90,16 +92,16 @@ def by_time(
         for curve in found["curves"][precision][method]
     ]
     if shares is None:
-        dearest = max(spent[-1] for spent, _ in points)
-        shares = np.linspace(max(spent[0] for spent, _ in points), min(dearest, 1.0), 60)
+        maximum = max(times[-1] for times, _ in points)
+        shares = np.linspace(max(times[0] for times, _ in points), min(maximum, 1.0), 60)
     return shares, np.mean([np.interp(shares, *each) for each in points], axis=0)
 
 
-def conflict(found: Found, path: Path) -> None:
-    """Heat maps: layers by pairs of exits."""
-    pairs = pairs_of(found)
+def conflict(results: Results, path: Path) -> None:
+    """Draws heat maps of gradient conflict: layers by pairs of exits."""
+    pairs = exit_pairs(results)
     measured: dict[str, list[dict[str, list[float]]]] = {}
-    for (_, method, _), result in found.items():
+    for (_, method, _), result in results.items():
         if result["gradient_conflict"]:
             measured.setdefault(method, []).append(result["gradient_conflict"]["cosines"])
     figure, panels = _panels(len(measured), width=3.2)
@@ -122,9 +124,9 @@ def conflict(found: Found, path: Path) -> None:
     figure.savefig(path, format="png")
 
 
-def pairs_of(found: Found) -> list[str]:
-    """Names of the pairs of exits that gradients were compared of."""
-    measured = [result["gradient_conflict"] for result in found.values() if result["gradient_conflict"]]
+def exit_pairs(results: Results) -> list[str]:
+    """Returns the names of the pairs of exits with measured gradients."""
+    measured = [result["gradient_conflict"] for result in results.values() if result["gradient_conflict"]]
     return list(measured[0]["cosines"]) if measured else []
 
 

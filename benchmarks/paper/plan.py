@@ -1,4 +1,4 @@
-"""Which runs the paper's figures take, which of them are there, and how long the others will."""
+"""The runs of the paper's figures: parameters, available results, and expected duration."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ CHOSEN_ON_SEED = 0
 
 @dataclass(frozen=True)
 class Model:
-    """Pretrained weights, and where the paper puts exits on them.
+    """Pretrained weights, and the paper's exits for them.
 
     Args:
-        weights: a hub id; `None` for the real weights in the package that the demo uses.
+        weights: a hub id; `None` for the MiniLM weights that the demo uses.
         exits: counts of layers.
     """
 
@@ -55,8 +55,8 @@ MODELS = {
     "deberta-large": Model("microsoft/deberta-v3-large", (1, 6, 12, 24)),
 }
 
-# Minutes of `sweet` on 6000 rows for two epochs, one core of AMD Zen 4 in bfloat16, scoring included, MiniLM; what is
-# done corrects them.
+# Minutes of `sweet` with MiniLM, 6000 rows, two epochs, on one core of AMD Zen 4 in bfloat16, scoring included. The
+# estimate is corrected by completed runs.
 _MINUTES = {"cola": 2.5, "rte": 2.5, "sst2": 2.5, "mnli": 7, "qnli": 7.5, "ag_news": 8}
 _TIMES = {MULTI_MODEL: 2.2}
 _SIZE = {"minilm": 1.0, "bert-base": 8.0, "bert-large": 28.0, "deberta-base": 14.0, "deberta-large": 50.0}
@@ -64,7 +64,7 @@ _SIZE = {"minilm": 1.0, "bert-base": 8.0, "bert-large": 28.0, "deberta-base": 14
 
 @dataclass(frozen=True)
 class Run:
-    """One training."""
+    """One training run."""
 
     task: str
     method: str
@@ -75,39 +75,39 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Of its file."""
+        """Name of its result and folders."""
         model = "" if self.model == "minilm" else f"{self.model}-"
         longer = "" if self.epochs == EPOCHS else f"-{self.epochs:g}epochs"
         return f"{model}{self.task}-{self.method}-{self.seed}-{self.learning_rate:g}{longer}"
 
     @property
     def path(self) -> Path:
-        """Of its result."""
+        """Path of its result."""
         return RESULTS / "paper" / f"{self.name}.json"
 
     @property
     def folder(self) -> Path:
-        """Of its model and logits."""
+        """Folder of its model and logits."""
         return RUNS / "paper" / self.name
 
     @property
     def full_depth_model(self) -> Path:
-        """Of Multi-Model: the plain fine-tuning's folder."""
+        """Folder of the full-depth model of Multi-Model, the plain fine-tuning."""
         return self.folder / f"exit_{MODELS[self.model].exits[-1]}"
 
     @property
     def minutes(self) -> float:
-        """Expected, on one core."""
+        """Expected minutes on one core."""
         return _MINUTES[self.task] * _TIMES.get(self.method, 1.0) * _SIZE[self.model] * self.epochs / EPOCHS
 
     def read(self) -> dict[str, Any] | None:
-        """Its result, if it was run."""
+        """Returns its result, or `None` if it has not run."""
         return json.loads(self.path.read_text()) if self.path.is_file() else None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Runs asked for: with the first seed every learning rate, with the others the one that was best there."""
+    """Requested runs: the first seed with every learning rate, the others with the best one."""
 
     tasks: tuple[str, ...] = TASKS
     methods: tuple[str, ...] = METHODS
@@ -117,8 +117,9 @@ class Plan:
     epochs: float = EPOCHS
 
     def missing(self) -> Iterable[Run]:
-        """What to run next; what it says of a later seed depends on what was run until then. Before a run that begins
-        from a plain fine-tuning comes that one, if its model is not there."""
+        """Yields the runs without a result. Those of later seeds depend on the results of the first. A run that starts
+        from a plain fine-tuning is preceded by that run if its model is missing.
+        """
         for run in self._every():
             if not run.path.is_file():
                 plain = plain_of(run)
@@ -127,11 +128,12 @@ class Plan:
                 yield run
 
     def minutes_left(self) -> tuple[int, float]:
-        """How many runs are missing, and minutes for them on one core, by the pace of those that are there."""
-        done = [(run, found) for run in self._every() if (found := run.read())]
-        pace = sum(found["seconds"] / 60 for _, found in done) / sum(run.minutes for run, _ in done) if done else 1.0
+        """Returns the number of missing runs and their expected minutes on one core, from the completed runs."""
+        completed = [(run, result) for run in self._every() if (result := run.read())]
+        minutes = sum(result["seconds"] / 60 for _, result in completed)
+        correction = minutes / sum(run.minutes for run, _ in completed) if completed else 1.0
         missing = set(self.missing())
-        return len(missing), pace * sum(run.minutes for run in missing)
+        return len(missing), correction * sum(run.minutes for run in missing)
 
     def _every(self) -> Iterable[Run]:
         for seed, task, method in itertools.product(self.seeds, self.tasks, self.methods):
@@ -147,29 +149,28 @@ class Plan:
 
 
 def by_learning_rate(like: Run, learning_rates: Iterable[float] | None = None) -> dict[float, float]:
-    """Learning rate → mean score of the exits on rows of the pool that were not trained on, with the first seed; of the
-    rates that were tried.
+    """Returns learning rate → mean score of the exits on held-out rows of the training pool, with the first seed.
 
     Args:
-        like: a run that differs from those in rate and seed alone.
-        learning_rates: to choose from; `None` for all.
+        like: a run that differs in learning rate and seed only.
+        learning_rates: candidates; `None` for all with a result.
     """
     first = replace(like, seed=CHOSEN_ON_SEED)
     if learning_rates is None:
         every = (RESULTS / "paper").glob(f"*{first.task}-{first.method}-{CHOSEN_ON_SEED}-*.json")
         learning_rates = sorted({json.loads(path.read_text())["settings"]["learning_rate"] for path in every})
-    tried = {rate: replace(first, learning_rate=rate).read() for rate in learning_rates}
-    return {rate: statistics.fmean(found["pool"]["score"]) for rate, found in tried.items() if found}
+    results = {rate: replace(first, learning_rate=rate).read() for rate in learning_rates}
+    return {rate: statistics.fmean(result["pool"]["score"]) for rate, result in results.items() if result}
 
 
 def best_learning_rate(like: Run, learning_rates: Iterable[float] | None = None) -> float | None:
-    """The best of `by_learning_rate`; `None` if none was tried."""
+    """Returns the best of `by_learning_rate`, or `None` without results."""
     scores = by_learning_rate(like, learning_rates)
     return max(scores, key=scores.get, default=None)
 
 
 def reported(task: str, method: str, seed: int, model: str = "minilm", epochs: float = EPOCHS) -> Run | None:
-    """The run that the figures show: with the best learning rate; `None` if it is not there."""
+    """Returns the reported run, with the best learning rate; `None` without a result."""
     run = Run(task, method, seed, 0.0, model, epochs)
     rate = best_learning_rate(run)
     run = None if rate is None else replace(run, learning_rate=rate)
@@ -177,10 +178,11 @@ def reported(task: str, method: str, seed: int, model: str = "minilm", epochs: f
 
 
 def plain_of(run: Run) -> Run | None:
-    """Multi-Model's run whose full-depth model is the plain fine-tuning that another begins from or is taught by, with
-    the same learning rate; `None` for a method without one."""
-    how = KNOWN[run.method]
-    return replace(run, method=MULTI_MODEL) if how is not None and how.needs_plain else None
+    """Returns the Multi-Model run whose full-depth model is the plain fine-tuning that a run starts from, with the same
+    learning rate; `None` for methods without one.
+    """
+    method = KNOWN[run.method]
+    return replace(run, method=MULTI_MODEL) if method is not None and method.needs_plain else None
 
 
 EVERY_METHOD = tuple(KNOWN)

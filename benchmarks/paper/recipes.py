@@ -1,4 +1,4 @@
-"""The figures of training recipes as Markdown: on the pool, which chose, and on the rows that are reported."""
+"""Renders the results of the two-stage recipe as Markdown: on the training pool and on validation rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from record import RESULTS, foot
 
-from paper.paired import Found, complete, mean_and_error, p_value
+from paper.paired import Results, complete, mean_and_error, p_value
 from paper.pictures import SHARES, by_layers, by_time
 from paper.plan import EPOCHS, METHODS, NAMES, RECIPE, SEEDS, TASKS, Run
 
@@ -45,26 +45,26 @@ TRIED = {
 }
 
 
-def on_the_pool(found: Found) -> str:
-    """Every method by task on pool rows: exits, area, and the last exit beside the plain fine-tuning's."""
-    exits = next(iter(found.values()))["settings"]["exits"]
+def on_the_pool(results: Results) -> str:
+    """Renders every method by task on pool rows: exits, area, and the last exit relative to plain fine-tuning."""
+    exits = next(iter(results.values()))["settings"]["exits"]
     heads = " | ".join(f"exit {exit_}" for exit_ in exits)
     lines = [f"| task | method | runs | {heads} | area | last exit against plain |", "|---" * (len(exits) + 5) + "|"]
     for task in TASKS:
-        methods = [method for method in METHODS_SHOWN if any((task, method, seed) in found for seed in SEEDS)]
+        methods = [method for method in METHODS_SHOWN if any((task, method, seed) in results for seed in SEEDS)]
         for method in methods if RECIPE in methods else ():
-            runs = {seed: found[task, method, seed] for seed in SEEDS if (task, method, seed) in found}
+            runs = {seed: results[task, method, seed] for seed in SEEDS if (task, method, seed) in results}
             scores = 100 * np.mean([run["pool"]["score"] for run in runs.values()], axis=0)
             area = 100 * np.mean([run["pool"]["area"] for run in runs.values()])
-            lost = [
-                run["pool"]["score"][-1] - found[task, "multi-model", seed]["pool"]["score"][-1]
+            differences = [
+                run["pool"]["score"][-1] - results[task, "multi-model", seed]["pool"]["score"][-1]
                 for seed, run in runs.items()
-                if (task, "multi-model", seed) in found
+                if (task, "multi-model", seed) in results
             ]
             cells = " | ".join(f"{score:.1f}" for score in scores)
             lines.append(
                 f"| {task} | {NAMES.get(method, method)} | {len(runs)} | {cells} | {area:.2f} "
-                f"| {100 * np.mean(lost):+.1f} |"
+                f"| {100 * np.mean(differences):+.1f} |"
             )
     intro = (
         "**On rows of the training pool** that nothing was trained on, in percent (CoLA: Matthews correlation). Area: "
@@ -74,19 +74,19 @@ def on_the_pool(found: Found) -> str:
     return "\n".join([intro, "", *lines])
 
 
-def on_validation(found: Found) -> str:
-    """The recipe beside the paper's methods."""
-    pairs = complete(found, (*BASELINES, RECIPE))
-    exits = next(iter(found.values()))["settings"]["exits"]
+def on_validation(results: Results) -> str:
+    """Renders the recipe beside the paper's methods."""
+    pairs = complete(results, (*BASELINES, RECIPE))
+    exits = next(iter(results.values()))["settings"]["exits"]
     heads = " | ".join(f"exit {exit_}" for exit_ in exits)
     lines = [f"| method | {heads} | area | worst against the best of the three |", "|---" * (len(exits) + 3) + "|"]
     curves = {
-        method: np.array([by_layers(found[task, method, seed]) for task, seed in pairs])
+        method: np.array([by_layers(results[task, method, seed]) for task, seed in pairs])
         for method in (*BASELINES, RECIPE)
     }
     best = 100 * np.max([curves[method].mean(0) for method in BASELINES], axis=0)
     for method, curve in curves.items():
-        scores = 100 * np.mean([found[task, method, seed]["validation"]["score"] for task, seed in pairs], axis=0)
+        scores = 100 * np.mean([results[task, method, seed]["validation"]["score"] for task, seed in pairs], axis=0)
         behind = 100 * curve.mean(0) - best
         place = int(behind.argmin())
         cells = " | ".join(f"{score:.1f}" for score in scores)
@@ -99,17 +99,17 @@ def on_validation(found: Found) -> str:
         f"**On validation rows**, mean of {len(pairs)} runs a method ({', '.join(tasks)}; seeds "
         f"{', '.join(map(str, sorted({seed for _, seed in pairs})))}), in percent."
     )
-    return "\n".join([intro, "", *lines, "", foot(max(found.values(), key=lambda result: result["date"]))])
+    return "\n".join([intro, "", *lines, "", foot(max(results.values(), key=lambda result: result["date"]))])
 
 
-def in_pairs(found: Found) -> str:
-    """What the recipe gains on each of the paper's methods, run by run."""
-    pairs = complete(found, (*BASELINES, RECIPE))
+def in_pairs(results: Results) -> str:
+    """Renders paired differences between the recipe and the paper's methods."""
+    pairs = complete(results, (*BASELINES, RECIPE))
     lines = ["| recipe over | area | p | first exit | last exit | p |", "|---" * 6 + "|"]
     for method in BASELINES:
         gains = {
-            what: np.array([100 * (of(found[t, RECIPE, s]) - of(found[t, method, s])) for t, s in pairs])
-            for what, of in (
+            name: np.array([100 * (of(results[t, RECIPE, s]) - of(results[t, method, s])) for t, s in pairs])
+            for name, of in (
                 ("area", lambda run: np.mean(by_layers(run))),
                 ("first", lambda run: run["validation"]["score"][0]),
                 ("last", lambda run: run["validation"]["score"][-1]),
@@ -127,19 +127,21 @@ def in_pairs(found: Found) -> str:
     return "\n".join([intro, "", *lines])
 
 
-def layers_for_99_percent(found: Found) -> str:
-    """What share of the layers suffices for 99 % of plain fine-tuning's score."""
-    tasks = [task for task in TASKS if any((task, RECIPE, seed) in found for seed in SEEDS)]
+def layers_for_99_percent(results: Results) -> str:
+    """Renders the share of the layers needed for 99 % of the score of plain fine-tuning."""
+    tasks = [task for task in TASKS if any((task, RECIPE, seed) in results for seed in SEEDS)]
     lines = ["| method | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
     for method in (*BASELINES, RECIPE):
         cells = []
         for task in tasks:
             shares = [
-                cheapest(found[task, method, seed], 0.99 * found[task, "multi-model", seed]["validation"]["score"][-1])
+                cheapest(
+                    results[task, method, seed], 0.99 * results[task, "multi-model", seed]["validation"]["score"][-1]
+                )
                 for seed in SEEDS
-                if (task, method, seed) in found and (task, "multi-model", seed) in found
+                if (task, method, seed) in results and (task, "multi-model", seed) in results
             ]
-            cells.append(_mean_of_reached(shares))
+            cells.append(_mean_share(shares))
         lines.append(f"| {NAMES.get(method, method)} | " + " | ".join(cells) + " |")
     intro = (
         "**Share of the layers run at 99 % of plain fine-tuning's score**, the cheapest threshold on validation that "
@@ -149,22 +151,23 @@ def layers_for_99_percent(found: Found) -> str:
     return "\n".join([intro, "", *lines])
 
 
-def _mean_of_reached(shares: list[float | None]) -> str:
-    reached = [share for share in shares if share is not None]
-    if not reached:
+def _mean_share(shares: list[float | None]) -> str:
+    available = [share for share in shares if share is not None]
+    if not available:
         return "–"
-    return f"{np.mean(reached):.0%}" + (f" ({len(reached)} of {len(shares)})" if len(reached) < len(shares) else "")
+    count = f" ({len(available)} of {len(shares)})" if len(available) < len(shares) else ""
+    return f"{np.mean(available):.0%}{count}"
 
 
-def cheapest(run: dict[str, Any], least: float) -> float | None:
-    """Share of the depth of the cheapest threshold that scores so much; `None` if none does."""
+def cheapest(run: dict[str, Any], minimum: float) -> float | None:
+    """Returns the share of the depth of the cheapest threshold with at least this score, or `None`."""
     points = run["validation"]["curves"]["max_probability"]
     costs = np.array(points)[:, :-1] @ np.array(run["layers_run"], dtype=float) / run["settings"]["exits"][-1]
-    return min((cost for cost, point in zip(costs, points, strict=True) if point[-1] >= least), default=None)
+    return min((cost for cost, point in zip(costs, points, strict=True) if point[-1] >= minimum), default=None)
 
 
 def cost() -> str:
-    """Time of a training step, and memory, beside plain fine-tuning."""
+    """Renders time and memory of a training step, relative to plain fine-tuning."""
     path = RESULTS / "training_cost.json"
     if not path.is_file():
         return ""
@@ -198,7 +201,7 @@ def cost() -> str:
 
 
 def trials() -> str:
-    """What was tried and did not become the recipe, beside it and the paper's methods, all at one learning rate."""
+    """Renders rejected trials beside the recipe and the paper's methods, all at one learning rate."""
     tables = [_trials_of(seed) for seed in SEEDS]
     intro = (
         f"**Trials**, learning rate {TRIED_AT:g} for all, on rows of the training pool, in percent: exits "
@@ -208,22 +211,22 @@ def trials() -> str:
 
 
 def _trials_of(seed: int) -> str:
-    found = {
+    results = {
         (task, method, epochs): result
         for task, method, epochs in itertools.product(TASKS, TRIED, EPOCHS_TRIED)
         if (result := Run(task, method, seed, TRIED_AT, epochs=epochs).read())
     }
-    tasks = [task for task in TASKS if any(key[0] == task and key[1] not in METHODS_SHOWN for key in found)]
+    tasks = [task for task in TASKS if any(key[0] == task and key[1] not in METHODS_SHOWN for key in results)]
     if not tasks:
         return ""
     lines = [f"| seed {seed} | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
     for method, epochs in itertools.product(TRIED, EPOCHS_TRIED):
-        results = [found.get((task, method, epochs)) for task in tasks]
-        if any(results):
+        row = [results.get((task, method, epochs)) for task in tasks]
+        if any(row):
             how_long = {EPOCHS: "", 1: ", 1 epoch"}.get(epochs, f", {epochs} epochs")
-            cells = " | ".join(_exits_and_area(result) if result else "–" for result in results)
+            cells = " | ".join(_exits_and_area(result) if result else "–" for result in row)
             lines.append(f"| {TRIED[method]}{how_long} (`{method}`) | {cells} |")
-    return "\n".join([*lines, "", foot(max(found.values(), key=lambda result: result["date"]))])
+    return "\n".join([*lines, "", foot(max(results.values(), key=lambda result: result["date"]))])
 
 
 def _exits_and_area(result: dict[str, Any]) -> str:
@@ -232,8 +235,8 @@ def _exits_and_area(result: dict[str, Any]) -> str:
 
 
 def by_the_clock(timed: dict[str, Any]) -> str:
-    """Where the recipe's curve is least above the best of the paper's methods, in measured time: of all seeds, and of
-    each alone.
+    """Renders the minimum difference in score between the recipe and the best of the paper's methods over time, for
+    all seeds and for each.
     """
     tasks = timed["tasks"]
     seeds = next(iter(tasks.values()))["seeds"]
@@ -257,18 +260,18 @@ def by_the_clock(timed: dict[str, Any]) -> str:
 
 
 def _all_have(tasks: dict[str, Any], seeds: list[int]) -> bool:
-    return len(seeds) > 1 and all(found["seeds"] == seeds for found in tasks.values())
+    return len(seeds) > 1 and all(results["seeds"] == seeds for results in tasks.values())
 
 
 def _of_seed(tasks: dict[str, Any], place: int) -> dict[str, Any]:
-    """The same with one seed's curves."""
+    """Selects the curves of one seed."""
     return {
         task: {
-            **found,
+            **results,
             "curves": {
                 precision: {method: [each[place]] for method, each in curves.items()}
-                for precision, curves in found["curves"].items()
+                for precision, curves in results["curves"].items()
             },
         }
-        for task, found in tasks.items()
+        for task, results in tasks.items()
     }

@@ -1,4 +1,4 @@
-"""Tables and pictures of the paper's figures and of the recipe, from the runs that are there, into `docs`.
+"""Writes tables and pictures of the available runs into `docs/benchmarks`, and the headline table into the README.
 
 python benchmarks/paper/report.py
 """
@@ -13,13 +13,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import headline_report
 import numpy as np
 from decoupled import report as decoupled
 from record import RESULTS, ROOT, foot
 from report import write
 
 from paper import pictures, recipes
-from paper.paired import Found, complete, mean_and_error, p_value
+from paper.paired import Results, complete, mean_and_error, p_value
 from paper.plan import (
     CHOSEN_ON_SEED,
     EVERY_METHOD,
@@ -36,15 +37,16 @@ from paper.run import at_budgets
 
 
 def main() -> None:
-    found = read(EVERY_METHOD)
-    if not found:
-        raise SystemExit("no run is there yet: make paper.")
-    docs = ROOT / "docs"
-    paper = {key: result for key, result in found.items() if key[1] in METHODS}
+    results = read(EVERY_METHOD)
+    if not results:
+        raise SystemExit("there are no results: run `make paper` first.")
+    write("README.md", headline_report.table())
+    docs = ROOT / "docs" / "benchmarks"
+    paper = {key: result for key, result in results.items() if key[1] in METHODS}
     pictures.scores(paper, docs / "paper_exits.png")
     pictures.curves(paper, docs / "paper_curves.png")
     pictures.conflict(paper, docs / "paper_conflict.png")
-    together = {**found, **decoupled.runs()}
+    together = {**results, **decoupled.runs()}
     private_exits = [decoupled.variants(), decoupled.which_exits(), decoupled.frozen()] if decoupled.stored() else []
     if complete(together, decoupled.METHODS):
         pictures.curves(together, docs / "decoupled_curves.png", decoupled.METHODS)
@@ -53,7 +55,7 @@ def main() -> None:
     if timed:
         pictures.clock(timed["tasks"], docs / "paper_clock.png")
     write(
-        "docs/paper.md",
+        "docs/benchmarks/paper.md",
         what_ran(paper),
         learning_rates(),
         scores(paper),
@@ -62,43 +64,43 @@ def main() -> None:
         *decoupled.beside_others(together),
         clock(timed) if timed else "",
         criteria(paper),
-        lora(found),
+        lora(results),
         conflict(paper),
     )
-    if any(method == RECIPE for _, method, _ in found):
-        pictures.curves(found, docs / "training_curves.png", (*recipes.BASELINES, RECIPE))
+    if any(method == RECIPE for _, method, _ in results):
+        pictures.curves(results, docs / "training_curves.png", (*recipes.BASELINES, RECIPE))
         sections = (
-            recipes.on_validation(found),
-            recipes.in_pairs(found),
+            recipes.on_validation(results),
+            recipes.in_pairs(results),
             recipes.by_the_clock(timed) if timed else "",
-            recipes.layers_for_99_percent(found),
-            recipes.on_the_pool(found),
+            recipes.layers_for_99_percent(results),
+            recipes.on_the_pool(results),
             recipes.trials(),
             recipes.cost(),
         )
-        write("docs/training.md", *private_exits, *sections)
+        write("docs/benchmarks/training.md", *private_exits, *sections)
 
 
-def read(methods: tuple[str, ...]) -> Found:
-    """(task, method, seed) → the run that is reported, of those that are there."""
+def read(methods: tuple[str, ...]) -> Results:
+    """Returns (task, method, seed) → result of the reported run, of those available."""
     runs = {key: reported(*key) for key in itertools.product(TASKS, methods, SEEDS)}
     return {key: run.read() for key, run in runs.items() if run is not None}
 
 
-def what_ran(found: Found) -> str:
-    """The runs behind every figure below, and those that are missing."""
-    wanted = len(TASKS) * len(METHODS) * len(SEEDS)
-    hours = sum(result["seconds"] for result in found.values()) / 3600
-    latest = max(found.values(), key=lambda result: result["date"])
+def what_ran(results: Results) -> str:
+    """Renders the number of runs, and provenance."""
+    planned = len(TASKS) * len(METHODS) * len(SEEDS)
+    hours = sum(result["seconds"] for result in results.values()) / 3600
+    latest = max(results.values(), key=lambda result: result["date"])
     settings = latest["settings"]
     return (
-        f"**{len(found)} of {wanted} runs are there**, {hours:.1f} hours of one core in all; {settings['epochs']:g} "
+        f"**{len(results)} of {planned} runs are there**, {hours:.1f} hours of one core in all; {settings['epochs']:g} "
         f"epochs in batches of {settings['batch_size']}. Last run: {foot(latest)}"
     )
 
 
 def learning_rates() -> str:
-    """What chose every method's learning rate."""
+    """Renders the scores that learning rates were chosen by."""
     tried = {
         (task, method): by_learning_rate(Run(task, method, CHOSEN_ON_SEED, 0.0))
         for task, method in itertools.product(TASKS, (*METHODS, RECIPE))
@@ -122,20 +124,20 @@ def _cell_of_rate(score: float | None, best: float) -> str:
     return f"**{100 * score:.1f}**" if score == best else f"{100 * score:.1f}"
 
 
-def scores(found: Found) -> str:
-    """Score of every exit, mean and deviation over seeds, per task and method, and over the tasks that all have."""
-    exits = next(iter(found.values()))["settings"]["exits"]
+def scores(results: Results) -> str:
+    """Renders the score of every exit, mean and deviation over seeds, per task and method, and over all tasks."""
+    exits = next(iter(results.values()))["settings"]["exits"]
     lines = ["| task | method | seeds | " + " | ".join(f"exit {exit_}" for exit_ in exits) + " | mean |"]
     lines.append("|---" * (len(exits) + 4) + "|")
     for task, method in itertools.product(TASKS, METHODS):
-        table = of_seeds(found, task, method)
+        table = scores_by_seed(results, task, method)
         if len(table):
             lines.append(f"| {task} | {NAMES[method]} | {len(table)} | " + " | ".join(_with_mean(table)) + " |")
-    shared = complete(found, METHODS[:3])
+    shared = complete(results, METHODS[:3])
     for method in METHODS:
-        runs = [key for key in shared if (key[0], method, key[1]) in found]
+        runs = [key for key in shared if (key[0], method, key[1]) in results]
         if len(runs) == len(shared) > 1:
-            table = np.array([found[task, method, seed]["validation"]["score"] for task, seed in runs])
+            table = np.array([results[task, method, seed]["validation"]["score"] for task, seed in runs])
             cells = [f"**{100 * mean:.1f}**" for mean in (*table.mean(0), table.mean())]
             lines.append(f"| **mean of {len(runs)} runs** | {NAMES[method]} | | " + " | ".join(cells) + " |")
     intro = "**Individual classifiers** (the paper's figure 3): accuracy, of CoLA Matthews correlation, in percent."
@@ -151,22 +153,24 @@ def _with_mean(table: np.ndarray) -> list[str]:
     ]
 
 
-def claims(found: Found) -> str:
-    """The paper's two averages beside ours."""
-    exits = next(iter(found.values()))["settings"]["exits"]
+def claims(results: Results) -> str:
+    """Renders the paper's two claims beside these runs."""
+    exits = next(iter(results.values()))["settings"]["exits"]
     lines = [
         "| | paper | here, mean over exits | p | " + " | ".join(f"exit {exit_}" for exit_ in exits) + " | pairs |",
         "|---" * (len(exits) + 5) + "|",
     ]
-    for method, told in (("multi-model", "+2.3"), ("sweet", "+1.1"), ("paper", "+1.1")):
-        pairs = complete(found, (method, "joint"))
+    for method, claimed in (("multi-model", "+2.3"), ("sweet", "+1.1"), ("paper", "+1.1")):
+        pairs = complete(results, (method, "joint"))
         if not pairs:
             continue
-        difference = 100 * np.stack([_scores(found, t, method, s) - _scores(found, t, "joint", s) for t, s in pairs])
+        difference = 100 * np.stack(
+            [_exit_scores(results, t, method, s) - _exit_scores(results, t, "joint", s) for t, s in pairs]
+        )
         means = difference.mean(axis=1)
         cells = " | ".join(f"{value:+.1f}" for value in difference.mean(0))
         lines.append(
-            f"| {NAMES[method]} over Early-Exit | {told} | {mean_and_error(means)} | {p_value(means)} "
+            f"| {NAMES[method]} over Early-Exit | {claimed} | {mean_and_error(means)} | {p_value(means)} "
             f"| {cells} | {len(means)} |"
         )
     intro = (
@@ -176,13 +180,15 @@ def claims(found: Found) -> str:
     return "\n".join([intro, "", *lines])
 
 
-def areas(found: Found) -> str:
-    """Area under the curve by layers of every task and method."""
-    tasks = [task for task in TASKS if any(key[0] == task for key in found)]
+def areas(results: Results) -> str:
+    """Renders the area under the curve by layers of every task and method."""
+    tasks = [task for task in TASKS if any(key[0] == task for key in results)]
     lines = ["| method | " + " | ".join(tasks) + " | mean |", "|---" * (len(tasks) + 2) + "|"]
     for method in METHODS:
         values = [
-            np.mean([found[t, method, s]["validation"]["area"] for s in SEEDS if (t, method, s) in found] or [np.nan])
+            np.mean(
+                [results[t, method, s]["validation"]["area"] for s in SEEDS if (t, method, s) in results] or [np.nan]
+            )
             for t in tasks
         ]
         cells = ["–" if np.isnan(value) else f"{100 * value:.1f}" for value in (*values, np.mean(values))]
@@ -195,7 +201,7 @@ def areas(found: Found) -> str:
 
 
 def clock(result: dict[str, Any]) -> str:
-    """Area under the curve by the clock, of float32 and INT8."""
+    """Renders the area under the curve by time, of float32 and INT8."""
     tasks = result["tasks"]
     lines = ["| method | " + " | ".join((*tasks, "mean")) + " |", "|---" * (len(tasks) + 2) + "|"]
     for precision in ("float32", "int8"):
@@ -219,13 +225,13 @@ def _area_by_clock(of_task: dict[str, Any], precision: str, method: str) -> floa
     return 100 * np.mean([np.interp(budgets, *np.array(sorted(curve)).T).mean() for curve in curves[method]])
 
 
-def criteria(found: Found) -> str:
-    """Area by layers of other exit strategies, beside the largest probability."""
+def criteria(results: Results) -> str:
+    """Renders the area by layers of other exit criteria, beside max-probability."""
     names = ("max_probability", "entropy", "learned")
     heads = " | ".join(name.replace("_", " ") for name in names)
     lines = [f"| method | {heads} | runs |", "|---" * (len(names) + 2) + "|"]
     for method in ("sweet", "paper", "joint"):
-        runs = [result for key, result in found.items() if key[1] == method]
+        runs = [result for key, result in results.items() if key[1] == method]
         if runs:
             cells = [f"{100 * np.mean([area_of(result, name) for result in runs]):.2f}" for name in names]
             lines.append(f"| {NAMES[method]} | " + " | ".join(cells) + f" | {len(runs)} |")
@@ -233,14 +239,14 @@ def criteria(found: Found) -> str:
     return "\n".join([intro, "", *lines])
 
 
-def lora(found: Found) -> str:
-    """Low-rank adapters beside full fine-tuning."""
-    tuned = sorted({task for task, method, _ in found if method.endswith("+lora")}, key=TASKS.index)
+def lora(results: Results) -> str:
+    """Renders LoRA beside full fine-tuning."""
+    tuned = sorted({task for task, method, _ in results if method.endswith("+lora")}, key=TASKS.index)
     if not tuned:
         return ""
     lines = ["| task | method | exit 1 | exit 2 | exit 4 | exit 6 |", "|---|---|---|---|---|---|"]
     for task, method in itertools.product(tuned, ("sweet", "sweet+lora", "joint", "joint+lora")):
-        table = of_seeds(found, task, method)
+        table = scores_by_seed(results, task, method)
         if len(table):
             name = NAMES[method.removesuffix("+lora")] + (", LoRA" if method.endswith("+lora") else "")
             lines.append(f"| {task} | {name} | " + " | ".join(f"{100 * mean:.1f}" for mean in table.mean(0)) + " |")
@@ -251,14 +257,14 @@ def lora(found: Found) -> str:
     return "\n".join([intro, "", *lines])
 
 
-def conflict(found: Found) -> str:
-    """Mean cosine per pair of exits."""
-    pairs = pictures.pairs_of(found)
+def conflict(results: Results) -> str:
+    """Renders the mean cosine of gradients per pair of exits."""
+    pairs = pictures.exit_pairs(results)
     lines = ["| method | " + " | ".join(pairs) + " | measured |", "|---" * (len(pairs) + 2) + "|"]
     for method in METHODS:
         measured = [
             result["gradient_conflict"]
-            for key, result in found.items()
+            for key, result in results.items()
             if key[1] == method and result["gradient_conflict"]
         ]
         if measured:
@@ -273,18 +279,18 @@ def conflict(found: Found) -> str:
 
 
 def area_of(result: dict[str, Any], criterion: str) -> float:
-    """Area under a run's curve by layers."""
+    """Returns the area under a run's curve by layers."""
     budgets = np.linspace(result["layers_run"][0], result["settings"]["exits"][-1], 51)
     return float(at_budgets(result["validation"]["curves"][criterion], result["layers_run"], budgets).mean())
 
 
-def of_seeds(found: Found, task: str, method: str) -> np.ndarray:
-    """(seeds, exits) scores."""
-    return np.array([_scores(found, task, method, seed) for seed in SEEDS if (task, method, seed) in found])
+def scores_by_seed(results: Results, task: str, method: str) -> np.ndarray:
+    """Returns the scores, (seeds, exits)."""
+    return np.array([_exit_scores(results, task, method, seed) for seed in SEEDS if (task, method, seed) in results])
 
 
-def _scores(found: Found, task: str, method: str, seed: int) -> np.ndarray:
-    return np.array(found[task, method, seed]["validation"]["score"])
+def _exit_scores(results: Results, task: str, method: str, seed: int) -> np.ndarray:
+    return np.array(results[task, method, seed]["validation"]["score"])
 
 
 if __name__ == "__main__":

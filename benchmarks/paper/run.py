@@ -1,15 +1,15 @@
-"""Runs what is missing of the paper's figures, and writes each run's result as it ends; `make paper` calls it.
+"""Trains and scores the missing runs of the paper's figures; `make paper` calls it.
 
-    python benchmarks/paper/run.py                                     # everything: says first how long it will take
+    python benchmarks/paper/run.py                                     # everything; prints the expected duration first
     python benchmarks/paper/run.py --tasks cola --seeds 0 --learning-rates 1e-4
     python benchmarks/paper/run.py --model bert-base --tasks sst2      # downloads the weights from the hub
     python benchmarks/paper/report.py                                  # tables and pictures into docs
 
-At most 6000 training rows, two epochs, batches of 16, as in the paper, and the paper's exits. Every run is scored on
-rows of the training pool that it was not trained on, which choose learning rates and recipes, and on validation rows,
-which are only reported. A run's model and its logits stay in `benchmarks/runs/paper`, its scores in
-`benchmarks/results/paper`. A recipe begins from, or is taught by, the full-depth model of Multi-Model's run with the
-same task, seed and learning rate, which is run first if it is not there.
+Uses at most 6000 training rows, two epochs, batches of 16 and the exits of the paper. Every run is scored on held-out
+rows of the training pool, which select learning rates, and on validation rows, which are only reported. A run's model
+and logits are stored in `benchmarks/runs/paper`, its scores in `benchmarks/results/paper`. The two-stage recipe starts
+from the full-depth model of the Multi-Model run with the same task, seed and learning rate, which runs first if it is
+missing.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    asked = plan.Plan(
+    requested = plan.Plan(
         tuple(options.tasks),
         tuple(options.methods),
         tuple(options.seeds),
@@ -68,14 +68,14 @@ def main() -> None:
         options.model,
         options.epochs,
     )
-    count, minutes = asked.minutes_left()
+    count, minutes = requested.minutes_left()
     print(f"{count} runs are missing: some {minutes:.0f} minutes of one core.", flush=True)
-    for run in asked.missing():
+    for run in requested.missing():
         result = one(run, options)
         run.path.parent.mkdir(parents=True, exist_ok=True)
         run.path.write_text(json.dumps(result) + "\n")
         shown = " ".join(f"{100 * score:.1f}" for score in result["validation"]["score"])
-        count, minutes = asked.minutes_left()
+        count, minutes = requested.minutes_left()
         print(f"{run.name}: {shown}; {count} left, {minutes:.0f} minutes", flush=True)
 
 
@@ -93,8 +93,8 @@ def one(run: plan.Run, options: argparse.Namespace) -> dict[str, Any]:
         by_length=True,
         bf16=not options.float32,
     )
-    how = METHODS[run.method]
-    conflict = None if how is None else GradientConflictCallback(CONFLICT_EVERY)
+    method = METHODS[run.method]
+    conflict = None if method is None else GradientConflictCallback(CONFLICT_EVERY)
     plain = plan.plain_of(run)
     tuned = fine_tune(
         run.method,
@@ -135,8 +135,9 @@ Rows = tuple[list[Any], list[int]]
 
 
 def training_rows(task: str, count: int) -> tuple[Rows, Rows]:
-    """Rows to train on, and those of the pool that choose: the ones behind them, or the pool's last sixth where there
-    are none."""
+    """Returns the training rows, and held-out rows of the training pool: the following ones, or the last sixth if there
+    are none.
+    """
     texts, labels = read_task(task, "train", count)
     try:
         more = read_task(task, "train_20k", count + POOL)
@@ -147,7 +148,7 @@ def training_rows(task: str, count: int) -> tuple[Rows, Rows]:
 
 
 def observe(tuned: FineTuned, splits: dict[str, Rows], settings: Settings) -> dict[str, ExitOutcomes]:
-    """What every exit says of every split's rows."""
+    """Computes the logits of every exit on every split."""
     if tuned.artifact is None:
         tokenizer = AutoTokenizer.from_pretrained(settings.weights or pretrained(), model_max_length=MAX_LENGTH)
         return {split: as_trained(tuned.model, tokenizer, *each) for split, each in splits.items()}
@@ -171,14 +172,14 @@ def as_trained(model: torch.nn.Module, tokenizer: Any, texts: list, labels: list
 
 
 def keep(outcomes: ExitOutcomes, path: Path) -> None:
-    """Writes what every exit said into a file."""
+    """Saves the logits of every exit."""
     certainties = {} if outcomes.certainties is None else {"certainties": outcomes.certainties}
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, logits=outcomes.logits, labels=outcomes.labels, **certainties)
 
 
 def figures(outcomes: ExitOutcomes, metric: str) -> dict[str, Any]:
-    """Score of every exit, the curve of every criterion, and the area under that of the largest probability."""
+    """Returns the score of every exit, the curve of every criterion, and the area under that of max-probability."""
     score = METRICS[metric]
     curves = {
         criterion: curve(outcomes, criterion, metric)
@@ -196,24 +197,23 @@ def figures(outcomes: ExitOutcomes, metric: str) -> dict[str, Any]:
 
 
 def curve(outcomes: ExitOutcomes, criterion: str, metric: str) -> list[list[float]]:
-    """One threshold for all exits, swept, as the paper's: of each, the share of rows that every exit answers, and then
-    the score."""
+    """Returns shares of rows per exit and score for a range of thresholds, one for all exits as in the paper."""
     policy = dataclasses.replace(Policy.uniform(len(outcomes.exits)), criterion=criterion)
     points = []
     for threshold in thresholds_between(outcomes.confidences(policy)[:, :-1], POINTS):
-        tried = policy.with_threshold(threshold)
-        shares = np.bincount(outcomes.leaving(tried), minlength=len(outcomes.exits)) / len(outcomes)
-        score = METRICS[metric](outcomes.answers(tried), outcomes.labels)
+        swept = policy.with_threshold(threshold)
+        shares = np.bincount(outcomes.leaving(swept), minlength=len(outcomes.exits)) / len(outcomes)
+        score = METRICS[metric](outcomes.answers(swept), outcomes.labels)
         points.append([*(round(float(share), 4) for share in shares), round(score, 5)])
     return points
 
 
 def at_budgets(points: list[list[float]], costs: Any, budgets: np.ndarray) -> np.ndarray:
-    """Score of a curve at each budget of mean cost: linear between two thresholds, beyond the dearest that of it.
+    """Returns the score of a curve at each budget of mean cost, interpolated linearly and constant beyond the ends.
 
     Args:
-        points: as `curve` gives them.
-        costs: of a row that leaves at each exit.
+        points: output of `curve`.
+        costs: cost of a row per exit.
         budgets: in the unit of the costs.
     """
     table = np.array(points)
@@ -222,9 +222,9 @@ def at_budgets(points: list[list[float]], costs: Any, budgets: np.ndarray) -> np
     return np.interp(budgets, spent[order], score[order])
 
 
-def area(points: list[list[float]], costs: Any, dearest: float) -> float:
-    """Mean score over budgets from the first exit's cost to the dearest."""
-    return float(at_budgets(points, costs, np.linspace(costs[0], dearest, 51)).mean())
+def area(points: list[list[float]], costs: Any, max_cost: float) -> float:
+    """Returns the mean score over budgets from the cost of the first exit to `max_cost`."""
+    return float(at_budgets(points, costs, np.linspace(costs[0], max_cost, 51)).mean())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The engines that early exit is measured against, one per file, each in its best legitimate configuration.
+"""The inference engines that early exit is compared with, one per file, each in its best configuration.
 
-`ENGINES` maps the name shown to `module:class`; a module imports its library when the engine is made.
+`ENGINES` maps the displayed name to `module:class`. A module imports its library when the engine is created.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REFERENCE = "torch fp32"
 
 
 def engine_class(name: str) -> type[Engine]:
-    """The class of an engine.
+    """Returns the class of an engine.
 
     Raises:
         ImportError: its library is not installed.

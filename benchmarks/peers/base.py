@@ -1,4 +1,4 @@
-"""What every engine offers the comparison: rows are loaded once, then run as often as wanted, timed by the engine."""
+"""The interface of engines: rows are loaded once, then run and timed by the engine."""
 
 from __future__ import annotations
 
@@ -9,73 +9,74 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from record import OwnSeconds
+from record import MeasuredSeconds
 
 from itrex_sweet.runtime.ragged import TokenBatch
 
 
 class Engine(ABC):
-    """One engine on one model, all layers in full.
+    """An engine with a model, which runs all layers in full.
 
     Args:
         model: folder of the Hugging Face model in float32.
-        calibration: rows to observe ranges on, for engines with fixed scales.
-        threads: that it may compute with.
+        calibration: calibration rows, for engines with static scales.
+        threads: number of threads.
     """
 
     name: str
-    packages: tuple[str, ...] = ()  # whose versions are recorded
+    packages: tuple[str, ...] = ()  # their versions are recorded
 
     def __init__(self, model: Path, calibration: TokenBatch, threads: int):
         self.model, self.calibration, self.threads = model, calibration, threads
         self._loaded: dict[str, list[Any]] = {}
 
     def load(self, key: str, batches: Sequence[TokenBatch]) -> dict[str, Any]:
-        """Prepares batches under a name, padding included, so that `run` times the engine alone.
+        """Prepares batches under a name, padding included, so that `run` times the engine only.
 
         Returns:
-            what was chosen for them, if there was a choice, and the milliseconds that decided it.
+            The configuration chosen for them and the milliseconds of all that were tried; empty without a choice.
         """
         self._loaded[key] = [self.inputs(batch) for batch in batches]
         return {}
 
-    def run(self, key: str) -> OwnSeconds:
-        """One pass over what was loaded: seconds per batch."""
-        seconds = OwnSeconds()
-        for given in self._loaded[key]:
+    def run(self, key: str) -> MeasuredSeconds:
+        """Runs the loaded batches once, and returns seconds per batch."""
+        seconds = MeasuredSeconds()
+        for inputs in self._loaded[key]:
             start = time.perf_counter()
-            self.forward(given)
+            self.forward(inputs)
             seconds.append(time.perf_counter() - start)
         return seconds
 
     def answers(self, key: str) -> np.ndarray:
-        """Logits of the rows loaded, in their order: (rows, labels) float32."""
-        return np.concatenate([np.asarray(self.forward(given), dtype=np.float32) for given in self._loaded[key]])
+        """Returns the logits of the loaded rows, in their order: (rows, labels) float32."""
+        return np.concatenate([np.asarray(self.forward(inputs), dtype=np.float32) for inputs in self._loaded[key]])
 
     def versions(self) -> dict[str, str]:
-        """Of its packages."""
+        """Returns the versions of its packages."""
         from importlib import metadata
 
         return {name: metadata.version(name) for name in self.packages}
 
     def close(self) -> None:
-        """Lets go of what it holds."""
+        """Frees the loaded batches."""
         self._loaded.clear()
 
     @abstractmethod
     def inputs(self, batch: TokenBatch) -> Any:
-        """A batch in the form that `forward` takes."""
+        """Converts a batch to the inputs of `forward`."""
 
     @abstractmethod
-    def forward(self, given: Any) -> Any:
-        """(rows, labels) logits."""
+    def forward(self, inputs: Any) -> Any:
+        """Computes logits: (rows, labels)."""
 
 
 def padded(batch: TokenBatch, multiple: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Token ids, attention mask and token types, (rows, columns) int64, padded with zeros behind the rows.
+    """Returns token ids, attention mask and token types, (rows, columns) int64, padded with zeros on the right.
 
     Args:
-        multiple: columns are the longest row's length, rounded up to a multiple of this.
+        batch: the rows.
+        multiple: the longest row's length is rounded up to a multiple of this.
     """
     columns = -(-int(batch.lengths.max()) // multiple) * multiple
     ids = np.zeros((len(batch), columns), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Converted models are kept in `benchmarks/runs/peers`, by engine, weights and calibration rows."""
+"""Caches converted models in `benchmarks/runs/peers`, by engine, weights and calibration rows."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ DIGITS = 16  # of the digest, in hexadecimal
 
 
 def converted(engine: str, model: Path, calibration: TokenBatch | None, make: Callable[[Path], None]) -> Path:
-    """The folder of a converted model; made if it is not there, and whole if it is.
+    """Returns the folder of a converted model, after converting it if it is not cached.
 
     Args:
-        engine: with its version and settings.
+        engine: name with version and settings.
         model: folder of the float32 model.
-        calibration: rows that the conversion depends on, if it does.
+        calibration: rows that the conversion depends on, or `None`.
         make: writes the converted model into a folder.
     """
     digest = hashlib.sha256(engine.encode())

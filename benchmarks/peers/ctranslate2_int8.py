@@ -1,7 +1,7 @@
 """CTranslate2, INT8: weights per output channel, inputs per row at run time.
 
-Its encoder drops padding by itself before the linear layers. It has no classification head: the head's few products
-are done with NumPy. On a CPU `int8` is its only INT8 type (what is not INT8 is float32).
+Its encoder removes padding before the linear layers. It has no classification head, which is computed with NumPy. On a
+CPU `int8` is its only INT8 type (everything else is float32).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HEAD = "head.npz"
 
 
 class CTranslate2Int8(Engine):
-    """One worker, `threads` threads within it."""
+    """CTranslate2 with one worker of `threads` threads."""
 
     name = "CTranslate2 INT8"
     packages = ("ctranslate2",)
@@ -37,17 +37,23 @@ class CTranslate2Int8(Engine):
         self._weight, self._bias = head["weight"].T.copy(), head["bias"]
 
     def inputs(self, batch: TokenBatch) -> Any:
-        """Token ids and lengths as its own arrays, and token types as lists, as its interface wants them."""
+        """Returns token ids and lengths as `StorageView`s, and token types as lists."""
         import ctranslate2
 
         ids, _, types = padded(batch)
         view = ctranslate2.StorageView.from_array
         tokens, lengths = np.ascontiguousarray(ids, np.int32), batch.lengths.astype(np.int32)
-        return view(tokens), view(lengths), types.tolist() if types.any() else None, tokens, lengths  # views borrow
+        return (
+            view(tokens),
+            view(lengths),
+            types.tolist() if types.any() else None,
+            tokens,
+            lengths,
+        )  # the views share their memory
 
-    def forward(self, given: Any) -> np.ndarray:
-        """Logits."""
-        tokens, lengths, types = given[:3]
+    def forward(self, inputs: Any) -> np.ndarray:
+        """Computes logits."""
+        tokens, lengths, types = inputs[:3]
         pooled = np.asarray(self._encoder.forward_batch(tokens, lengths, types).pooler_output)
         return pooled @ self._weight + self._bias
 

@@ -1,4 +1,4 @@
-"""The Hugging Face model that engines convert or run."""
+"""The Hugging Face model that the engines convert or run."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from transformers.utils import logging
 
 
 def plain_model(folder: Path, attention: str = "sdpa") -> torch.nn.Module:
-    """The model in full, in float32; keys of exit heads in the folder are left out without a word.
+    """Loads the model in float32, without its exit heads.
 
     Args:
-        attention: `"sdpa"`, or `"eager"`, whose products are separate operations that converters know.
+        folder: folder of the model.
+        attention: `"sdpa"`, or `"eager"` for converters, with separate matrix products.
     """
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
@@ -26,7 +27,7 @@ def plain_model(folder: Path, attention: str = "sdpa") -> torch.nn.Module:
 
 
 def example_inputs(rows: int = 2, columns: int = 16) -> dict[str, torch.Tensor]:
-    """Inputs to trace with, one row of them padded, in the order in which engines get them."""
+    """Returns inputs for tracing, with one padded row, in the order of the engines' inputs."""
     ids = torch.randint(1000, 2000, (rows, columns), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
     mask[-1, columns // 2 :] = 0

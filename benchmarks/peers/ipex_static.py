@@ -1,4 +1,4 @@
-"""IPEX's own static INT8 of a Hugging Face model, as one TorchScript: imported where IPEX is."""
+"""IPEX's own static INT8 quantization of a Hugging Face model, as one TorchScript graph."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import torch
 def ipex_quantized(
     model: torch.nn.Module, calibration: Sequence[tuple[torch.Tensor, ...]], example: tuple[torch.Tensor, ...]
 ) -> Callable[..., Any]:
-    """Every layer in full, attention in INT8 too, traced, frozen and fused: its best.
+    """Quantizes a model, attention included, and traces, freezes and fuses it.
 
     Args:
         model: in float32.
-        calibration: token ids, attention mask and, if the model is to read them, token types of batches whose ranges
-            are observed.
-        example: the same of the batch to trace with.
+        calibration: token ids, attention mask and optionally token types of calibration batches.
+        example: the same inputs for tracing.
     """
     from intel_extension_for_pytorch.quantization import convert, default_static_qconfig_mapping, prepare
 
@@ -28,7 +27,7 @@ def ipex_quantized(
         for batch in calibration:
             prepared(**dict(zip(names, batch, strict=False)))
         converted = convert(prepared)
-        # Traced by position, in the order of the model's arguments, which is that of `names`.
+        # Traced with positional arguments, in the order of `names`.
         module = torch.jit.freeze(torch.jit.trace(converted, example, strict=False, check_trace=False))
         module(*example)
         module(*example)

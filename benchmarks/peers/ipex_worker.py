@@ -1,7 +1,8 @@
-"""Runs IPEX INT8 in an environment of its own: `python -m peers.ipex_worker`, spoken to over standard input and output.
+"""Worker process for IPEX INT8 in a separate environment: `python -m peers.ipex_worker`.
 
-Messages are pickles behind their length in 8 bytes. Requests are `(verb, arguments)`; the answer is a value, or an
-exception's text in an `{"error": ...}`. Seconds are measured here, so that the pipe costs nobody anything.
+Messages on standard input and output are pickles preceded by their length in 8 bytes. A request is `(method,
+arguments)`; the answer is a value, or `{"error": ...}` with the text of an exception. Times are measured here, without
+the pipe.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ def receive(stream: BinaryIO) -> Any:
 
 
 class Worker:
-    """One model."""
+    """Holds a quantized model and its loaded batches."""
 
     def __init__(self) -> None:
         self._module: Any = None
         self._loaded: dict[str, list[Any]] = {}
 
     def versions(self) -> dict[str, str]:
-        """Of what computes here."""
+        """Returns the versions of the packages."""
         from importlib import metadata
 
         return {name: metadata.version(name) for name in ("intel-extension-for-pytorch", "torch", "transformers")}
@@ -48,12 +49,12 @@ class Worker:
         from peers.huggingface import plain_model
         from peers.ipex_static import ipex_quantized
 
-        torch.set_num_threads(threads)  # before anything is packed for a number of threads
+        torch.set_num_threads(threads)  # before packing, which depends on the number of threads
         tensors = [tuple(map(torch.from_numpy, batch)) for batch in calibration]
         self._module = ipex_quantized(plain_model(folder), tensors, tensors[-1])
 
     def load(self, key: str, batches: list[Any]) -> None:
-        """Keeps batches, and compiles their shapes: twice, as fusing wants."""
+        """Stores batches and runs them twice, which compiles and fuses their shapes."""
         import torch
 
         self._loaded[key] = [tuple(map(torch.from_numpy, batch)) for batch in batches]
@@ -61,34 +62,34 @@ class Worker:
         self.answers(key)
 
     def run(self, key: str) -> list[float]:
-        """Seconds per batch."""
+        """Runs the batches once, and returns seconds per batch."""
         import torch
 
         seconds = []
         with torch.inference_mode():
-            for given in self._loaded[key]:
+            for batch in self._loaded[key]:
                 start = time.perf_counter()
-                self._module(*given)
+                self._module(*batch)
                 seconds.append(time.perf_counter() - start)
         return seconds
 
     def answers(self, key: str) -> list[Any]:
-        """Logits per batch."""
+        """Returns logits per batch."""
         import torch
 
         with torch.inference_mode():
-            given = [self._module(*batch) for batch in self._loaded[key]]
-        return [(value["logits"] if isinstance(value, dict) else value[0]).float().numpy() for value in given]
+            outputs = [self._module(*batch) for batch in self._loaded[key]]
+        return [(value["logits"] if isinstance(value, dict) else value[0]).float().numpy() for value in outputs]
 
 
 def main() -> None:
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print goes to standard error
+    os.dup2(2, 1)  # output of libraries goes to standard error
     worker = Worker()
     while (request := receive(requests)) is not None:
-        verb, arguments = request
+        method, arguments = request
         try:
-            send(answers, getattr(worker, verb)(*arguments))
+            send(answers, getattr(worker, method)(*arguments))
         except Exception as error:
             send(answers, {"error": f"{type(error).__name__}: {error}"})
 

@@ -1,10 +1,10 @@
 """ONNX Runtime, dynamic INT8, after the transformer optimizer's fusions.
 
-The model is exported with separate attention products, so that the optimizer finds them: embeddings with their norm,
-attention, skip connection with norm and GELU with bias become one operation each, and it is checked that they did.
-Then weights become int8 per output channel and inputs uint8 with a range found at run time. Reduced range (7 bits) is
-taken only where the processor has no VNNI, whose absence makes 8 bits saturate. Graph optimization is on in full, and
-memory reuse by pattern off, which only helps where shapes stay.
+The model is exported with separate attention products, so that the optimizer recognizes them: embeddings with their
+norm, attention, skip connection with norm, and GELU with bias are fused to one operation each, which is checked.
+Weights are int8 per output channel, and inputs uint8 with a range computed at run time. Reduced range (7 bits) is used
+only on processors without VNNI, where 8 bits saturate. All graph optimizations are on, and the memory pattern, which
+needs constant shapes, is off.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from itrex_sweet.evaluation.machine import Machine
+from itrex_sweet.runtime.machine import Machine
 from itrex_sweet.runtime.ragged import TokenBatch
 from peers.base import Engine, padded
 from peers.converted import converted
@@ -25,7 +25,7 @@ VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"}
 
 
 class OnnxRuntimeInt8(Engine):
-    """One session, `threads` threads within an operation."""
+    """ONNX Runtime with one session and `threads` intra-op threads."""
 
     name = "ONNX Runtime INT8"
     packages = ("onnxruntime", "onnx")
@@ -40,18 +40,20 @@ class OnnxRuntimeInt8(Engine):
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.enable_mem_pattern = False
-        file = converted(label, model, None, self._convert) / FILE
-        self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        self.folder = converted(label, model, None, self._convert)
+        self._session = onnxruntime.InferenceSession(
+            str(self.folder / FILE), options, providers=["CPUExecutionProvider"]
+        )
 
     def inputs(self, batch: TokenBatch) -> dict[str, np.ndarray]:
-        """By name; the optimizer made them int32."""
+        """Returns the inputs by name, with the types of the session (int32 after the optimizer)."""
         types = {port.name: np.int32 if "int32" in port.type else np.int64 for port in self._session.get_inputs()}
         named = dict(zip(("input_ids", "attention_mask", "token_type_ids"), padded(batch), strict=True))
         return {name: array.astype(types[name]) for name, array in named.items()}
 
-    def forward(self, given: Any) -> np.ndarray:
-        """Logits."""
-        return self._session.run(None, given)[0]
+    def forward(self, inputs: Any) -> np.ndarray:
+        """Computes logits."""
+        return self._session.run(None, inputs)[0]
 
     def _convert(self, folder: Path) -> None:
         import onnx
@@ -79,9 +81,9 @@ class OnnxRuntimeInt8(Engine):
             opt_level=0,
         )
         counts = fused.get_fused_operator_statistics()
-        wanted = {"Attention": config.num_hidden_layers, "SkipLayerNormalization": 2 * config.num_hidden_layers}
-        if any(counts[name] != count for name, count in wanted.items()):
-            raise RuntimeError(f"the optimizer fused {counts}, not {wanted}: this would be no fair contender.")
+        expected = {"Attention": config.num_hidden_layers, "SkipLayerNormalization": 2 * config.num_hidden_layers}
+        if any(counts[name] != count for name, count in expected.items()):
+            raise RuntimeError(f"the optimizer fused {counts}, not {expected}: the comparison would not be fair.")
         fused.save_model_to_file(str(folder / "fused.onnx"))
         quantize_dynamic(
             str(folder / "fused.onnx"),

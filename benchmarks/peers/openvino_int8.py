@@ -1,10 +1,10 @@
 """OpenVINO, static INT8 by NNCF's post-training quantization for transformers.
 
-Ranges are observed on the calibration rows, `model_type=TRANSFORMER` (asymmetric inputs, SmoothQuant, the operations
-that transformers need left in float). What stays float runs in the precision that the CPU plugin prefers (bfloat16
-where there is hardware for it). Shapes are dynamic. For every workload the fastest of these is taken, by trial passes:
-the latency hint (one stream, all threads) or the throughput hint (one stream per thread, requests in flight at once, a
-lone batch cut in pieces); columns padded to the longest row, or on to a multiple.
+Ranges come from the calibration rows, with `model_type=TRANSFORMER` (asymmetric inputs, SmoothQuant, some operations in
+float). Float operations run in the precision that the CPU plugin selects (bfloat16 if the hardware has it). Shapes are
+dynamic. For every workload the fastest of these configurations is selected by trial runs: the latency hint (one stream,
+all threads) or the throughput hint (one stream per thread, concurrent requests, a single batch split); padding to the
+longest row, or to a multiple.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from record import OwnSeconds
+from record import MeasuredSeconds
 
 from itrex_sweet.runtime.ragged import TokenBatch
 from peers.base import Engine, padded
@@ -28,7 +28,7 @@ MULTIPLES = (1, 8, 16)
 
 
 class OpenVinoInt8(Engine):
-    """Both hints compiled; each workload has its own."""
+    """OpenVINO, compiled with both hints, one of which is selected per workload."""
 
     name = "OpenVINO INT8"
     packages = ("openvino", "nncf")
@@ -52,7 +52,7 @@ class OpenVinoInt8(Engine):
         self._hints: dict[str, str] = {}
 
     def load(self, key: str, batches: Sequence[TokenBatch]) -> dict[str, Any]:
-        """Tries hints and multiples, and keeps the fastest. One row at a time, only latency counts."""
+        """Tries hints and multiples, and selects the fastest; single rows use the latency hint."""
         one_by_one = all(len(batch) == 1 for batch in batches)
         one_length = len({int(length) for batch in batches for length in batch.lengths}) == 1
         tried = {}
@@ -72,26 +72,26 @@ class OpenVinoInt8(Engine):
             "tried_milliseconds": {name: round(1000 * seconds, 2) for name, (seconds, _) in named.items()},
         }
 
-    def run(self, key: str) -> OwnSeconds:
-        """Seconds per batch, or with requests in flight at once of the whole pass."""
+    def run(self, key: str) -> MeasuredSeconds:
+        """Runs the batches once, and returns seconds per batch, or of the whole run with concurrent requests."""
         if self._hints[key] == LATENCY:
             return super().run(key)
         start = time.perf_counter()
-        for given in self._loaded[key]:
-            self._queue.start_async(list(given))
+        for inputs in self._loaded[key]:
+            self._queue.start_async(list(inputs))
         self._queue.wait_all()
-        return OwnSeconds([time.perf_counter() - start])
+        return MeasuredSeconds([time.perf_counter() - start])
 
     def inputs(self, batch: TokenBatch) -> Any:
-        """Three arrays."""
+        """Returns token ids, attention mask and token types."""
         return padded(batch)
 
-    def forward(self, given: Any) -> np.ndarray:
-        """Logits."""
-        return next(iter(self._request.infer(list(given), share_inputs=True).values()))
+    def forward(self, inputs: Any) -> np.ndarray:
+        """Computes logits."""
+        return next(iter(self._request.infer(list(inputs), share_inputs=True).values()))
 
     def _pieces(self, batch: TokenBatch, hint: str, batches: int) -> list[TokenBatch]:
-        """A batch as it is; with several streams and fewer batches than streams, cut so that all have work."""
+        """Splits a batch over the streams if there are fewer batches than streams."""
         if hint == LATENCY or batches >= self.threads:
             return [batch]
         return [batch.select(rows) for rows in np.array_split(np.arange(len(batch)), self.threads) if len(rows)]

@@ -1,6 +1,6 @@
 """PyTorch compiled by Inductor to C++, weights and activations in bfloat16, weights frozen, one graph for all shapes.
 
-Left out of the defaults: compiling takes minutes. It needs a C++ compiler.
+Not in the default engines, since compilation takes minutes. It needs a C++ compiler.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from peers.torch_eager import TorchBfloat16
 
 
 class TorchCompiled(TorchBfloat16):
-    """Rows and columns are dynamic, so that a new shape does not compile anew."""
+    """Compiled with dynamic rows and columns, so that new shapes need no compilation."""
 
     name = "torch.compile bf16"
 
@@ -27,11 +27,11 @@ class TorchCompiled(TorchBfloat16):
         self._module = torch.compile(self._module, dynamic=True)
 
     def inputs(self, batch: TokenBatch) -> dict[str, torch.Tensor]:
-        """Always with a mask: one graph."""
+        """Returns the inputs, always with a mask, so that there is one graph."""
         ids, mask, types = map(torch.from_numpy, padded(batch))
         return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}
 
     @torch.no_grad()
-    def forward(self, given: Any) -> np.ndarray:
-        """Logits; under `no_grad`, which freezing wants."""
-        return self._module(**given).logits.float().numpy()
+    def forward(self, inputs: Any) -> np.ndarray:
+        """Computes logits under `no_grad`, which freezing needs."""
+        return self._module(**inputs).logits.float().numpy()

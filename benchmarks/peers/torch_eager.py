@@ -1,4 +1,4 @@
-"""PyTorch as most people run it: transformers' model, fused attention (SDPA), no compilation."""
+"""PyTorch eager mode: the transformers model with fused attention (SDPA), without compilation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from peers.huggingface import plain_model
 
 
 class TorchFloat32(Engine):
-    """float32; what the others' answers are compared with."""
+    """float32, the reference for the answers of the other engines."""
 
     name = "torch fp32"
     packages = ("torch", "transformers")
@@ -25,15 +25,15 @@ class TorchFloat32(Engine):
         self._module = plain_model(model).to(self.dtype)
 
     def inputs(self, batch: TokenBatch) -> dict[str, torch.Tensor]:
-        """Without a mask where nothing is padded, so that attention needs none."""
+        """Returns the inputs, without a mask if nothing is padded."""
         ids, mask, types = map(torch.from_numpy, padded(batch))
-        given = {"input_ids": ids, "token_type_ids": types}
-        return given if mask.all() else {**given, "attention_mask": mask}
+        inputs = {"input_ids": ids, "token_type_ids": types}
+        return inputs if mask.all() else {**inputs, "attention_mask": mask}
 
     @torch.inference_mode()
-    def forward(self, given: Any) -> np.ndarray:
-        """Logits."""
-        return self._module(**given).logits.float().numpy()
+    def forward(self, inputs: Any) -> np.ndarray:
+        """Computes logits."""
+        return self._module(**inputs).logits.float().numpy()
 
 
 class TorchBfloat16(TorchFloat32):

@@ -1,4 +1,4 @@
-"""From a plain fine-tuned classifier and unlabelled texts to the same classifier with exits, and to a faster one."""
+"""Adds exits to a fine-tuned classifier with unlabelled texts, and accelerates it."""
 
 from itrex_sweet.extras import require_installed
 

@@ -1,4 +1,4 @@
-"""Agreement of exits in training with their model at full depth."""
+"""Agreement of a model's exits with its predictions at full depth."""
 
 from __future__ import annotations
 
@@ -17,40 +17,41 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Agreements:
-    """Answers of every exit beside those at full depth, on some rows.
+    """The agreement of every exit with full depth on a number of rows.
 
     Args:
         exits: counts of layers, the last the full depth.
-        shares: per exit, share of the rows that it gives the label of full depth.
-        majority: share of the rows that get the most frequent label at full depth.
-        answers: different labels that full depth gives.
-        rows: compared.
+        shares: per exit, share of the rows with the label of full depth.
+        majority: share of the most frequent label at full depth.
+        num_labels: number of different labels at full depth.
+        rows: number of rows.
     """
 
     exits: tuple[int, ...]
     shares: tuple[float, ...]
     majority: float
-    answers: int
+    num_labels: int
     rows: int
 
-    def learned(self) -> tuple[int, ...]:
-        """The exits that agree better than always giving the most frequent label, by more than two standard errors of a
-        share, sqrt(p (1 - p) / rows); the last among them."""
+    def useful_exits(self) -> tuple[int, ...]:
+        """Returns the last exit and those that agree better than the most frequent label does, by more than two
+        standard errors of a proportion, sqrt(p (1 - p) / rows).
+        """
         margin = 2.0 * math.sqrt(self.majority * (1.0 - self.majority) / max(self.rows, 1))
         early = zip(self.exits[:-1], self.shares, strict=False)
         return (*(exit_ for exit_, share in early if share > self.majority + margin), self.exits[-1])
 
-    def figures(self, exits: Sequence[int]) -> str:
-        """The shares of some exits, in words."""
+    def describe(self, exits: Sequence[int]) -> str:
+        """Returns a sentence with the agreement of some exits."""
         by_exit = dict(zip(self.exits, self.shares, strict=True))
         shares = ", ".join(f"{100 * by_exit[exit_]:.1f}" for exit_ in exits)
         return (
-            f"{shares} % of {self.rows} texts get the label that full depth gives, and always giving its most frequent "
-            f"one has {100 * self.majority:.1f} %"
+            f"{shares} % of {self.rows} texts get the label of full depth, and always predicting its most frequent "
+            f"label has {100 * self.majority:.1f} %"
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """Returns JSON types."""
         shares = {str(exit_): round(share, 4) for exit_, share in zip(self.exits, self.shares, strict=True)}
         return {"rows": self.rows, "most_frequent_answer": round(self.majority, 4), **shares}
 
@@ -58,7 +59,7 @@ class Agreements:
 def agreements_with_full_depth(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[dict[str, Any]], batch_size: int
 ) -> Agreements:
-    """Runs a model with exits attached on tokenized examples."""
+    """Computes the agreement of a model with attached exits on tokenized examples."""
     import torch
 
     from itrex_sweet.training import attachment_of
@@ -67,15 +68,15 @@ def agreements_with_full_depth(
     device = next(model.parameters()).device
     model.eval()
     order = sorted(range(len(examples)), key=lambda row: len(examples[row]["input_ids"]))
-    said = []
+    predictions = []
     with torch.no_grad():
-        for start in progress(range(0, len(order), batch_size), "judging exits", unit="batch"):
+        for start in progress(range(0, len(order), batch_size), "evaluating exits", unit="batch"):
             rows = [examples[row] for row in order[start : start + batch_size]]
             model(**tokenizer.pad(rows, return_tensors="pt").to(device))
             logits = [attachment.exit_logits[exit_] for exit_ in attachment.exits]
-            said.append(torch.stack([each.argmax(dim=1) for each in logits], dim=1).cpu().numpy())
-    answers = np.concatenate(said)
-    full = answers[:, -1:]
+            predictions.append(torch.stack([each.argmax(dim=1) for each in logits], dim=1).cpu().numpy())
+    labels = np.concatenate(predictions)
+    full = labels[:, -1:]
     counts = np.unique(full, return_counts=True)[1]
-    shares = tuple((answers == full).mean(axis=0).tolist())
+    shares = tuple((labels == full).mean(axis=0).tolist())
     return Agreements(attachment.exits, shares, float(counts.max() / len(full)), len(counts), len(full))

@@ -1,4 +1,4 @@
-"""A plain fine-tuned classifier, as exits can be added to it."""
+"""Loads a fine-tuned classifier without exits, and checks that exits can be added to it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from itrex_sweet.artifact.layout import CONFIG_FILE, SETTINGS_FILE, sha256
 from itrex_sweet.artifact.snapshot import read_json
+from itrex_sweet.classifier.options import refuse_adapter
 from itrex_sweet.errors import ArtifactError, ConfigError
 from itrex_sweet.evaluation.plain_model import load_plain_model
 from itrex_sweet.evaluation.reference import open_reference
 from itrex_sweet.families import family_of
 from itrex_sweet.hub import fetch
-from itrex_sweet.modeling.loading import refuse_adapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder that was checked to hold a plain classifier of a family that can carry exits.
+    """A folder that holds a classifier without exits, of a supported family.
 
     Args:
-        folder: of the model.
-        name: as it was asked for, of a local path the last part.
-        depth: encoder layers.
+        folder: folder of the model.
+        name: name on the hub, or the last part of a local path.
+        depth: number of encoder layers.
     """
 
     folder: Path
@@ -36,46 +36,46 @@ class Checkpoint:
     depth: int
 
     def load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """The model in float32, and its tokenizer.
+        """Loads the model in float32, and its tokenizer.
 
         Raises:
-            ArtifactError: it cannot be loaded, or is no fine-tuned classifier.
-            ConfigError: it does not classify, or the tokenizer does not fit the model.
+            ArtifactError: it cannot be loaded, or is not a fine-tuned classifier.
+            ConfigError: it is not a classification model, or the tokenizer does not fit.
         """
-        from itrex_sweet.training.examples import refuse_unfit_tokenizer
+        from itrex_sweet.training.validation import check_tokenizer
 
         model, tokenizer = load_plain_model(self.folder)
-        refuse_unfit_tokenizer(tokenizer, model)
+        check_tokenizer(tokenizer, model)
         return model, tokenizer
 
     def identity(self) -> dict[str, str]:
-        """Hashes of what decides its answers."""
+        """Returns hashes of the files that its predictions depend on."""
         names = [CONFIG_FILE, "tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json"]
-        small = {name: sha256(self.folder / name) for name in names if (self.folder / name).is_file()}
-        return {"weights": open_reference(self.folder).sha256, **small}
+        files = {name: sha256(self.folder / name) for name in names if (self.folder / name).is_file()}
+        return {"weights": open_reference(self.folder).sha256, **files}
 
 
 def open_checkpoint(model_id: str | os.PathLike) -> Checkpoint:
-    """Finds a plain classifier; its weights are not loaded yet.
+    """Finds a classifier and checks its config. Does not load the weights.
 
     Args:
         model_id: a folder, or a name on the hub.
 
     Raises:
-        ArtifactError: not there, or an adapter.
+        ArtifactError: the folder is no model folder, or holds an adapter.
         ConfigError: it has exits already.
-        UnsupportedModelError: a family, head or configuration that cannot carry exits.
+        UnsupportedModelError: a family, head or configuration that exits do not support.
     """
     folder = fetch(model_id)
     refuse_adapter(folder)
     if not (folder / CONFIG_FILE).is_file():
-        raise ArtifactError(f"{folder} has no {CONFIG_FILE}: it is not a model folder.")
+        raise ArtifactError(f"{folder} has no {CONFIG_FILE}: pass a folder that save_pretrained wrote.")
     config: dict[str, Any] = read_json(folder / CONFIG_FILE)
     if (folder / SETTINGS_FILE).is_file() or config.get("sweet"):
-        has = (config.get("sweet") or {}).get("exits") or ()
+        exits = (config.get("sweet") or {}).get("exits") or ()
         raise ConfigError(
-            f"{model_id} has exits already{': ' if has else ''}{', '.join(map(str, has))}. Exits are added to a plain "
-            "checkpoint; take the one that this was made from, or go on with `itrex-sweet quantize` and `calibrate`."
+            f"{model_id} has exits already{': ' if exits else ''}{', '.join(map(str, exits))}. Pass the checkpoint "
+            "that it was created from, or continue with `itrex-sweet quantize` and `calibrate`."
         )
     family_of(_with_defaults(config))
     depth = config.get("num_hidden_layers", config.get("n_layers"))
@@ -88,7 +88,7 @@ def open_checkpoint(model_id: str | os.PathLike) -> Checkpoint:
 
 
 def _with_defaults(config: dict[str, Any]) -> SimpleNamespace:
-    """The config as an object; labels are counted as transformers counts them."""
+    """Returns the config as an object, with `num_labels` as transformers derives it."""
     labels = config.get("id2label")
-    named = {"num_labels": len(labels)} if isinstance(labels, dict) else {}
-    return SimpleNamespace(**{**config, **named})
+    num_labels = {"num_labels": len(labels)} if isinstance(labels, dict) else {}
+    return SimpleNamespace(**{**config, **num_labels})

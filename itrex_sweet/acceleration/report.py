@@ -1,4 +1,4 @@
-"""Figures of an accelerated classifier on texts that had no part in making it, beside the plain checkpoint."""
+"""Measures an accelerated classifier on held-out texts, and compares it with the original checkpoint."""
 
 from __future__ import annotations
 
@@ -34,26 +34,27 @@ logger = logging.getLogger(__name__)
 REPORT_FILE, PICTURE_FILE = "acceleration.json", "curve.png"
 _TIMED_ROWS, _REPEATS = 256, 3
 _DELTA = 0.05
-_HALVINGS = 40
+_BISECTIONS = 40
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Figures measured on held-out texts.
+class Measurements:
+    """Agreement and time on held-out texts.
 
     Args:
-        rows: texts.
-        precision: of the artifact.
-        exits: that the artifact has, counts of layers.
-        mean_layers: run per text under the policy.
-        agreement: share of the texts that get the label that the plain checkpoint gives.
-        agreement_at_least: that share with 95 % confidence, by the exact binomial bound.
-        agreement_with_full_depth: share that gets the label of the same artifact at full depth, of which the
-            calibration makes its promise.
-        promise_kept: whether no more than promised was lost here.
+        rows: number of texts.
+        precision: precision of the artifact.
+        exits: exits of the artifact, counts of layers.
+        mean_layers: mean number of layers per text under the policy.
+        agreement: share of the texts with the label of the original checkpoint.
+        agreement_at_least: lower bound of that share with 95 % confidence (exact binomial).
+        agreement_with_full_depth: share of the texts with the label of the artifact at full depth, which the
+            calibration guarantees.
+        promise_kept: `True` if the measured drop is within the guarantee.
         milliseconds: per text under the policy, without tokenization.
-        milliseconds_full_depth: by the same engine without leaving early.
-        milliseconds_checkpoint: by transformers with the plain checkpoint in float32, texts sorted by length.
+        milliseconds_full_depth: per text of the same engine at full depth.
+        milliseconds_checkpoint: per text of transformers with the original checkpoint in float32, texts sorted by
+            length.
     """
 
     rows: int
@@ -75,32 +76,32 @@ class Measured:
 
     @property
     def over_checkpoint(self) -> float:
-        """Speed-up over the plain checkpoint, run by transformers."""
+        """Speed-up over the original checkpoint, run by transformers."""
         return self.milliseconds_checkpoint / self.milliseconds
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """Returns JSON types."""
         return {**dataclasses.asdict(self), "exits": list(self.exits)}
 
     @classmethod
-    def from_dict(cls, facts: Mapping[str, Any]) -> Measured:
-        """Reads what `to_dict` gave."""
-        return cls(**{**facts, "exits": tuple(facts["exits"])})
+    def from_dict(cls, values: Mapping[str, Any]) -> Measurements:
+        """Creates it from the output of `to_dict`."""
+        return cls(**{**values, "exits": tuple(values["exits"])})
 
 
-def measure(source: Path, checkpoint: Checkpoint, rows: Rows, output: Path, threads: int | None) -> Measured:
-    """Copies an artifact to its last place, measures it there, and writes its card, curve and figures.
+def measure(source: Path, checkpoint: Checkpoint, rows: Rows, output: Path, threads: int | None) -> Measurements:
+    """Copies an artifact to its output folder, measures it, and writes its card, curve and measurements.
 
     Raises:
-        ArtifactError: something cannot be written.
+        ArtifactError: a file cannot be written.
     """
     artifact = copy_artifact(open_artifact(source), output)
     model = SweetModelForSequenceClassification.from_pretrained(artifact.directory, threads=threads)
-    answers = open_reference(checkpoint.folder).answers(rows.texts, len(rows), artifact.label_names)
+    labels = open_reference(checkpoint.folder).answers(rows.texts, len(rows), artifact.label_names)
     evaluation = evaluate(
         model,
         rows.texts,
-        answers.tolist(),
+        labels.tolist(),
         output.name,
         metric_name="agreement",
         timed_rows=_TIMED_ROWS,
@@ -108,20 +109,20 @@ def measure(source: Path, checkpoint: Checkpoint, rows: Rows, output: Path, thre
         source=rows.source,
     )
     report = evaluation.report
-    measured = Measured(
+    measured = Measurements(
         rows=len(rows),
         precision=artifact.precision,
         exits=artifact.exits,
         mean_layers=report.mean_layers,
         agreement=report.metric,
-        agreement_at_least=_at_least(report.metric, len(rows)),
+        agreement_at_least=_agreement_lower_bound(report.metric, len(rows)),
         agreement_with_full_depth=report.agreement,
-        promise_kept=None if evaluation.promise is None else evaluation.promise.kept,
+        promise_kept=None if evaluation.guarantee is None else evaluation.guarantee.kept,
         milliseconds=report.milliseconds,
         milliseconds_full_depth=report.exits[-1].milliseconds,
-        milliseconds_checkpoint=_milliseconds_of(checkpoint, rows, threads),
+        milliseconds_checkpoint=_checkpoint_milliseconds(checkpoint, rows, threads),
     )
-    data = f"{Path(rows.source).name} that had no part in making it, labelled by {checkpoint.name}"
+    data = f"{Path(rows.source).name} (held out), labelled by {checkpoint.name}"
     write_card(
         model.artifact,
         render_card(model.artifact, evaluation, data=data),
@@ -131,19 +132,20 @@ def measure(source: Path, checkpoint: Checkpoint, rows: Rows, output: Path, thre
     return measured
 
 
-def _at_least(agreement: float, rows: int) -> float:
-    """The share that a share of some rows shows with 95 % confidence: what a one-sided exact binomial test refuses
-    below (Clopper and Pearson 1934)."""
+def _agreement_lower_bound(agreement: float, rows: int) -> float:
+    """Returns the lower bound of the agreement with 95 % confidence, by a one-sided exact binomial test (Clopper and
+    Pearson 1934).
+    """
     counts = LossCounts(round((1.0 - agreement) * rows), 0, rows)
     low, high = counts.mean_loss, 1.0 - 1e-12
-    for _ in range(_HALVINGS):
+    for _ in range(_BISECTIONS):
         middle = (low + high) / 2.0
         low, high = (low, middle) if middle > 0.0 and binomial_p_value(counts, middle) <= _DELTA else (middle, high)
     return 1.0 - high
 
 
-def _milliseconds_of(checkpoint: Checkpoint, rows: Rows, threads: int | None) -> float:
-    """Per text, of the plain model by transformers, without tokenization."""
+def _checkpoint_milliseconds(checkpoint: Checkpoint, rows: Rows, threads: int | None) -> float:
+    """Measures the milliseconds per text of the original model with transformers, without tokenization."""
     model, tokenizer = checkpoint.load()
     chosen = np.random.default_rng(0).permutation(len(rows))[:_TIMED_ROWS]
     batches = sorted_batches(model, tokenizer, [rows.texts[place] for place in chosen])
@@ -152,9 +154,9 @@ def _milliseconds_of(checkpoint: Checkpoint, rows: Rows, threads: int | None) ->
         return milliseconds_per_row(task, len(chosen), _REPEATS)["checkpoint"]
 
 
-def _write(output: Path, evaluation: Evaluation, measured: Measured) -> None:
+def _write(output: Path, evaluation: Evaluation, measured: Measurements) -> None:
     if not is_installed("matplotlib"):
-        logger.warning("matplotlib is not installed, so there is no %s: %s.", PICTURE_FILE, install_command("plot"))
+        logger.warning("%s needs matplotlib, which is not installed: %s.", PICTURE_FILE, install_command("plot"))
     else:
         plot_curves(
             {evaluation.name: evaluation.curve},

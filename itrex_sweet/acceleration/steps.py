@@ -1,4 +1,4 @@
-"""Steps of a long run that are not repeated once they are done with the same inputs."""
+"""Resumable steps: a step that is complete for the same inputs is skipped."""
 
 from __future__ import annotations
 
@@ -16,62 +16,61 @@ logger = logging.getLogger(__name__)
 
 
 class Steps:
-    """Steps that leave an artifact each, in a folder of their own, and a record of what it was made from.
+    """Runs steps that write an artifact each, with a record of their inputs.
 
     Args:
-        folder: of the steps' folders and records.
-        count: of the steps, for what is shown.
+        folder: holds the folders and records of the steps.
+        count: number of steps, for the log.
     """
 
     def __init__(self, folder: Path, count: int):
         self.folder, self.count = folder, count
         self._number = 0
-        self._before = ""
+        self._previous = ""
 
     def run(
         self,
         name: str,
-        does: str,
+        description: str,
         inputs: Mapping[str, Any],
         work: Callable[[Path], Mapping[str, Any]],
         directory: Path | None = None,
     ) -> dict[str, Any]:
-        """Does a step, or finds that it was done.
+        """Runs a step, or skips it if its artifact and record match the inputs.
 
         Args:
-            name: of its folder and record.
-            does: what it does, for the person who waits.
-            inputs: what the result depends on besides the steps before, in plain JSON types.
-            work: writes an artifact to the folder given, and returns facts in plain JSON types.
-            directory: of the artifact; one of the step's own if absent.
+            name: name of its folder and record.
+            description: description of the step, for the log.
+            inputs: inputs of the step besides the previous steps, in JSON types.
+            work: writes an artifact to the folder, and returns facts in JSON types.
+            directory: folder of the artifact; by default one named after the step.
 
         Returns:
-            the facts, of now or of the run that did it.
+            The facts that `work` returned in this run or an earlier one.
 
         Raises:
             ArtifactError: the record cannot be written.
-            and what `work` raises.
         """
         self._number += 1
         directory = directory or self.folder / name
         record = self.folder / f"{name}.json"
-        now = json.loads(json.dumps({**inputs, "steps before": self._before}))
+        current = json.loads(json.dumps({**inputs, "steps before": self._previous}))
         done = _read(record)
         label = f"[{self._number}/{self.count}]"
-        if done is not None and done["inputs"] == now and _identity(directory) == done["artifact"]:
-            logger.info("%s %s: done before.", label, does)
+        if done is not None and done["inputs"] == current and _identity(directory) == done["artifact"]:
+            logger.info("%s %s: already done.", label, description)
         else:
-            logger.info("%s %s%s", label, does, _why_again(done, now))
+            logger.info("%s %s%s", label, description, _reason_to_repeat(done, current))
             record.unlink(missing_ok=True)
             facts = work(directory)
-            done = {"inputs": now, "artifact": _identity(directory), "facts": json.loads(json.dumps(facts))}
+            done = {"inputs": current, "artifact": _identity(directory), "facts": json.loads(json.dumps(facts))}
             _write(record, done)
-        self._before = hashlib.sha256(json.dumps([self._before, now, done["artifact"]]).encode()).hexdigest()
+        self._previous = hashlib.sha256(json.dumps([self._previous, current, done["artifact"]]).encode()).hexdigest()
         return done["facts"]
 
 
 def _identity(directory: Path) -> str | None:
-    """Hash of an artifact's settings, which list the hashes of its files; `None` where there is no whole artifact."""
+    """Returns a hash of an artifact's settings, which hold the hashes of its files; `None` without a valid artifact."""
     try:
         artifact = open_artifact(directory)
     except ArtifactError:
@@ -79,23 +78,24 @@ def _identity(directory: Path) -> str | None:
     return hashlib.sha256(artifact.read_file("sweet_config.json")).hexdigest()
 
 
-def _why_again(done: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str:
+def _reason_to_repeat(done: Mapping[str, Any] | None, current: Mapping[str, Any]) -> str:
+    """Describes why a step runs again; empty if it never ran."""
     if done is None:
         return ""
-    changed = [name for name in now if done["inputs"].get(name) != now[name]]
+    changed = [name for name in current if done["inputs"].get(name) != current[name]]
     if not changed:
-        return ", again: its result is not there any more"
-    return f", again: {', '.join(changed)} changed since"
+        return ", again: its artifact is missing or damaged"
+    return f", again: {', '.join(changed)} changed"
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """A record; one that cannot be read counts as none."""
+    """Returns a record, or `None` if it cannot be read."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    is_whole = isinstance(record, dict) and all(isinstance(record.get(name), dict) for name in ("inputs", "facts"))
-    return record if is_whole and "artifact" in record else None
+    is_complete = isinstance(record, dict) and all(isinstance(record.get(name), dict) for name in ("inputs", "facts"))
+    return record if is_complete and "artifact" in record else None
 
 
 def _write(path: Path, record: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Texts as they come to a deployed classifier, without labels: read, told apart, and dealt out for what they serve."""
+"""Unlabelled texts of a deployed classifier: reads them, removes duplicates, and splits them."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ import numpy as np
 
 from itrex_sweet.arguments import integer
 from itrex_sweet.calibration.budget import Budget
-from itrex_sweet.calibration.calibrate import LEAST_ROWS
-from itrex_sweet.calibration.choice import CHOOSING_SHARE
-from itrex_sweet.calibration.promises import promise_of
+from itrex_sweet.calibration.calibrate import MIN_ROWS
+from itrex_sweet.calibration.guarantees import guarantee_for
+from itrex_sweet.calibration.selection import TUNING_SHARE
 from itrex_sweet.data import Rows, Text, read_rows
 from itrex_sweet.errors import InputError
 from itrex_sweet.tokenization.inputs import listed, plain_texts
 
 logger = logging.getLogger(__name__)
 
-LEAST_TO_LEARN = 200  # rows that exits can learn anything from
-MANY_UNKNOWN = 0.2  # share of unknown tokens in text that a model was not made for
-_LOOKED_AT = 500
+MIN_TRAINING_TEXTS = 200
+MAX_UNKNOWN_SHARE = 0.2  # of unknown tokens; more suggest another language
+_CHECKED_TEXTS = 500
 _SHARES = {"exits": 0.40, "quantization": 0.08, "calibration": 0.40, "report": 0.12}
-_MOST = {"quantization": 1200, "calibration": 30_000, "report": 5000}
-_LEAST = {"quantization": 100, "report": 100}
+_MAX_ROWS = {"quantization": 1200, "calibration": 30_000, "report": 5000}
+_MIN_ROWS = {"quantization": 100, "report": 100}
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """Different texts, or pairs of texts.
+    """Texts, or pairs of texts, without duplicates.
 
     Args:
-        texts: in the order of their source, each once.
-        source: of them, for messages and records.
-        repeated: rows of the source left out because an equal text came before.
+        texts: in the order of their source.
+        source: name of the source, for messages and records.
+        repeated: number of duplicates that were removed.
     """
 
     texts: list[Text]
@@ -48,25 +48,25 @@ class Traffic:
         return len(self.texts)
 
     def identity(self) -> str:
-        """A hash of the texts."""
+        """Returns a hash of the texts."""
         return hashlib.sha256("\x00".join("\x01".join(_parts(text)) for text in self.texts).encode()).hexdigest()
 
     def rows(self, places: Sequence[int]) -> Rows:
-        """Some of the texts."""
+        """Returns the texts at some indices."""
         return Rows([self.texts[place] for place in places], source=self.source)
 
 
 def read_traffic(source: Any, limit: int | None = None, **columns: Any) -> Traffic:
-    """Reads texts, whatever labels stand beside them.
+    """Reads texts; labels are ignored.
 
     Args:
         source: a file or `datasets` name, a `datasets.Dataset`, or a list of texts or of pairs.
-        limit: rows read at most.
+        limit: maximum number of rows to read.
         columns: `text_column`, `pair_column`, `split` and `dataset_config` of `itrex_sweet.data.read_rows`.
 
     Raises:
-        InputError: not there, unreadable, or without rows.
-        ConfigError: columns that are not there.
+        InputError: the source does not exist, cannot be read, or has no rows.
+        ConfigError: a column does not exist.
     """
     if isinstance(source, Traffic):
         return source
@@ -78,42 +78,42 @@ def read_traffic(source: Any, limit: int | None = None, **columns: Any) -> Traff
         rows = Rows(plain_texts(listed(source)), source="the texts given")
     if not len(rows):
         raise InputError(f"{rows.source or 'the traffic'}: there are no rows.")
-    first = {_plain(text): text for text in reversed(rows.texts)}  # of equal texts, the first
+    first = {_normalized(text): text for text in reversed(rows.texts)}  # keeps the first of equal texts
     texts = list(reversed(first.values()))
     return Traffic(texts, rows.source or "the texts given", len(rows) - len(texts))
 
 
-def refuse_too_few(traffic: Traffic, least: int, what: str) -> None:
-    """Refuses traffic of fewer different texts.
+def check_enough_texts(traffic: Traffic, minimum: int, purpose: str) -> None:
+    """Checks that there are enough different texts.
 
     Raises:
-        InputError: it says how many are needed.
+        InputError: names the number that is needed.
     """
-    if len(traffic) < least:
-        repeated = f" ({traffic.repeated} others come twice)" if traffic.repeated else ""
+    if len(traffic) < minimum:
+        repeated = f" ({traffic.repeated} duplicates removed)" if traffic.repeated else ""
         raise InputError(
-            f"{traffic.source} has {len(traffic)} different texts{repeated}; {what} needs {least} at least, and "
-            "several times as many do better."
+            f"{traffic.source} has {len(traffic)} different texts{repeated}; {purpose} needs {minimum} at least, and "
+            "several times as many give better results."
         )
 
 
-def least_rows(budget: Budget) -> int:
-    """Different texts without which nothing could be certified."""
-    calibration = max(promise_of(budget).least_rows() / (1 - CHOOSING_SHARE), LEAST_ROWS)
-    others = LEAST_TO_LEARN + sum(_LEAST.values())
+def min_rows(budget: Budget) -> int:
+    """Returns the number of different texts that `accelerate` needs to certify a budget."""
+    calibration = max(guarantee_for(budget).min_rows() / (1 - TUNING_SHARE), MIN_ROWS)
+    others = MIN_TRAINING_TEXTS + sum(_MIN_ROWS.values())
     return math.ceil(max(calibration / _SHARES["calibration"], others / (1 - _SHARES["calibration"])))
 
 
-def dealt(traffic: Traffic, seed: int) -> dict[str, Rows]:
-    """The texts, dealt at random into parts that share none.
+def split_traffic(traffic: Traffic, seed: int) -> dict[str, Rows]:
+    """Splits the texts at random into disjoint parts.
 
     Returns:
-        `"exits"` learn from the first part; `"quantization"` observes ranges and judges exits, `"calibration"` chooses
-        and tests policies, and figures are reported on `"report"`.
+        `"exits"` for training them; `"quantization"` for quantization and pruning; `"calibration"` for choosing and
+        certifying a policy; `"report"` for the final measurement.
     """
     count = len(traffic)
     sizes = {
-        part: min(max(round(share * count), _LEAST.get(part, 0)), _MOST.get(part, count))
+        part: min(max(round(share * count), _MIN_ROWS.get(part, 0)), _MAX_ROWS.get(part, count))
         for part, share in _SHARES.items()
     }
     sizes["exits"] = count - sum(size for part, size in sizes.items() if part != "exits")
@@ -122,19 +122,24 @@ def dealt(traffic: Traffic, seed: int) -> dict[str, Rows]:
     return {part: traffic.rows(np.sort(places)) for part, places in zip(sizes, np.split(order, ends), strict=True)}
 
 
-def warn_of_another_language(tokenizer: Any, texts: Sequence[Text], source: str) -> None:
-    """Says aloud where a tokenizer knows few of the words, as of a language or script that it was not made for."""
+def warn_of_unknown_tokens(tokenizer: Any, texts: Sequence[Text], source: str) -> None:
+    """Warns if the tokenizer maps many words to the unknown token, as for another language or script."""
     unknown = integer(getattr(tokenizer, "unk_token_id", None))
     if unknown is None:
         return
     special = {*tokenizer.all_special_ids} - {unknown}
-    some = [parts for text in texts[:_LOOKED_AT] for parts in _parts(text)]
-    ids = [token for row in tokenizer(some, truncation=True)["input_ids"] for token in row if token not in special]
+    texts_to_check = [parts for text in texts[:_CHECKED_TEXTS] for parts in _parts(text)]
+    ids = [
+        token
+        for row in tokenizer(texts_to_check, truncation=True)["input_ids"]
+        for token in row
+        if token not in special
+    ]
     share = ids.count(unknown) / max(len(ids), 1)
-    if share > MANY_UNKNOWN:
+    if share > MAX_UNKNOWN_SHARE:
         logger.warning(
-            "%.0f %% of the words in %s are unknown to the model's tokenizer: is this the language, and the kind of "
-            "text, that the model was trained for?",
+            "%.0f %% of the words in %s are unknown to the model's tokenizer: check that the texts are in the language "
+            "that the model was trained for.",
             100 * share,
             source,
         )
@@ -144,6 +149,6 @@ def _parts(text: Text) -> tuple[str, ...]:
     return (text,) if isinstance(text, str) else tuple(text)
 
 
-def _plain(text: Text) -> tuple[str, ...]:
-    """A text with white space collapsed, in lower case: texts that differ in nothing else count as one."""
+def _normalized(text: Text) -> tuple[str, ...]:
+    """Returns a text in lower case with white space collapsed, for the comparison of texts."""
     return tuple(" ".join(part.split()).lower() for part in _parts(text))

@@ -10,7 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from itrex_sweet.artifact.checking import check_torch_tensors
+from itrex_sweet.artifact.checking import check_tensors_of
 from itrex_sweet.artifact.contents import Contents
 from itrex_sweet.artifact.files import read_contents
 from itrex_sweet.artifact.fingerprints import Fingerprints, parse_fingerprints
@@ -27,8 +27,10 @@ from itrex_sweet.artifact.layout import (
     SETTINGS_FILE,
 )
 from itrex_sweet.artifact.manifest import check_digest
+from itrex_sweet.artifact.model_config import ModelConfig, label_names_of, resolved_config
 from itrex_sweet.artifact.snapshot import COMMITTED, JSON_LIMIT, Snapshot
 from itrex_sweet.artifact.staging import resume
+from itrex_sweet.artifact.stored_tensor import StoredTensor
 from itrex_sweet.artifact.tensors import TensorFile
 from itrex_sweet.artifact.transformers_config import model_config
 from itrex_sweet.artifact.validation.config import check_config
@@ -115,8 +117,15 @@ class Artifact:
     @property
     def label_names(self) -> tuple[str, ...]:
         """Names of the labels, by id."""
-        by_id = self.config.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"}
-        return tuple(str(by_id[key]) for key in sorted(by_id, key=int))
+        return label_names_of(self.config)
+
+    def resolved_config(self) -> ModelConfig:
+        """The fields of `config.json` that decide what the model computes, with the family's defaults for absent ones.
+
+        Raises:
+            ArtifactError: a field is missing, of the wrong type, out of range, or contradicts another one.
+        """
+        return resolved_config(self.config, self.exits, self.directory / CONFIG_FILE)
 
     def model_config(self) -> PretrainedConfig:
         """`config.json` as transformers' object, its defaults standing for fields that are absent.
@@ -154,26 +163,28 @@ class Artifact:
         """Bytes of its safetensors files by name, those of all stages of a cascade."""
         return {name: file.identity.bytes for name, file in self.contents.weights.items()}
 
-    def tensors(self) -> dict[str, torch.Tensor]:
+    def stored_tensors(self) -> dict[str, StoredTensor]:
         """Every tensor of the weights, by its Hugging Face name, in memory of this process.
 
         Raises:
             ArtifactError: a file is not a whole safetensors file, or no longer what was opened; a tensor is missing,
                 has another shape or type than the config needs, or holds numbers that are not finite or out of range.
         """
-        tensors: dict[str, torch.Tensor] = {}
-        files: dict[str, Path] = {}
+        tensors: dict[str, StoredTensor] = {}
         for name in self.contents.weights:
             if name.rpartition("/")[0] != self.prefix[:-1]:
                 continue
             path = self.contents.directory / name
             found = TensorFile(self.contents.take_weights(name), path).tensors()
             for twice in found.keys() & tensors.keys():
-                raise ArtifactError(f"{path} and {files[twice]} both hold {twice!r}; write the artifact anew.")
+                raise ArtifactError(f"{path} and {tensors[twice].file} both hold {twice!r}; write the artifact anew.")
             tensors.update(found)
-            files.update(dict.fromkeys(found, path))
-        check_torch_tensors(self, tensors, files)
+        check_tensors_of(self, tensors, of_its_files=True)
         return tensors
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """`stored_tensors` as tensors of torch, with the same errors."""
+        return {name: tensor.as_torch() for name, tensor in self.stored_tensors().items()}
 
 
 _ATTEMPTS = 100

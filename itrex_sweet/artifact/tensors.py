@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from itrex_sweet.artifact.stored_tensor import BFLOAT16, StoredTensor
 from itrex_sweet.artifact.validation.json_text import parse_object
 from itrex_sweet.errors import ArtifactError
-
-if TYPE_CHECKING:
-    import torch
 
 _ITEM_BYTES = {
     "F64": 8,
@@ -25,6 +23,18 @@ _ITEM_BYTES = {
     "I8": 1,
     "U8": 1,
     "BOOL": 1,
+}
+_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": BFLOAT16,
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
 }
 _HEADER_LIMIT = 100_000_000  # bytes, as the safetensors library has it
 _MOST_AXES = 8
@@ -55,29 +65,15 @@ class TensorFile:
         """Of the tensors, in order."""
         return sorted(self._tensors)
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Every tensor by name; they share the memory of the file."""
-        import torch
+    def tensors(self) -> dict[str, StoredTensor]:
+        """Returns every tensor by name; they share the memory of the file."""
+        return {name: self._tensor(name) for name in self.names()}
 
-        dtypes = {
-            "F64": torch.float64,
-            "F32": torch.float32,
-            "F16": torch.float16,
-            "BF16": torch.bfloat16,
-            "I64": torch.int64,
-            "I32": torch.int32,
-            "I16": torch.int16,
-            "I8": torch.int8,
-            "U8": torch.uint8,
-            "BOOL": torch.bool,
-        }
-        found = {}
-        for name in self.names():
-            described = self._tensors[name]
-            data, dtype = self._bytes(name), dtypes[described["dtype"]]
-            flat = torch.frombuffer(data, dtype=dtype) if len(data) else torch.empty(0, dtype=dtype)
-            found[name] = flat.reshape(described["shape"])
-        return found
+    def _tensor(self, name: str) -> StoredTensor:
+        described = self._tensors[name]
+        dtype = _DTYPES[described["dtype"]]
+        held_as = np.uint16 if dtype == BFLOAT16 else dtype
+        return StoredTensor(dtype, self._bytes(name).view(held_as).reshape(described["shape"]), self.path)
 
     def integers(self, name: str) -> np.ndarray:
         """A tensor of 64-bit integers as unsigned ones.

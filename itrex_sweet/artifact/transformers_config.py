@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from itrex_sweet.artifact.validation.config import check_config, check_resolved
+from itrex_sweet.artifact.model_config import check_model
+from itrex_sweet.artifact.validation.config import check_config
 from itrex_sweet.artifact.validation.values import ADVICE
-from itrex_sweet.config import resolve_exits
-from itrex_sweet.errors import ArtifactError, ConfigError, UnsupportedArtifactError, UnsupportedModelError
-from itrex_sweet.families import family_of
+from itrex_sweet.errors import ArtifactError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -52,12 +51,5 @@ def model_config(fields: Mapping[str, Any], exits: Sequence[int], file: Path) ->
         raise ArtifactError(f"{file}: transformers does not accept it: {error} {ADVICE}") from error
     if config.id2label:
         config.label2id = {name: label for label, name in config.id2label.items()}
-    check_resolved(config, file)
-    try:
-        family_of(config)
-        resolve_exits(exits, config.num_hidden_layers)
-    except UnsupportedModelError as error:
-        raise UnsupportedArtifactError(f"{file}: {error}") from error
-    except ConfigError as error:
-        raise ArtifactError(f"{file}: num_hidden_layers={config.num_hidden_layers}: {error} {ADVICE}") from error
+    check_model(config, exits, file)
     return config

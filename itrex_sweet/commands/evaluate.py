@@ -109,8 +109,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("\n\n".join(shown(evaluation) for evaluation in evaluations))
         for evaluation in evaluations:
-            if args.threshold is None and evaluation.promise is not None:
-                print(f"\n{evaluation.name}: {evaluation.promise.sentence()}")
+            if args.threshold is None and evaluation.guarantee is not None:
+                print(f"\n{evaluation.name}: {evaluation.guarantee.sentence()}")
     return 0
 
 

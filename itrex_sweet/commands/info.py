@@ -43,11 +43,9 @@ def run(args: argparse.Namespace) -> int:
 
 def environment() -> dict[str, Any]:
     """Versions, machine, backends and optional packages, as plain JSON types."""
-    import torch  # noqa: F401 - so that its threads are counted
-
     from itrex_sweet.artifact import library_versions
-    from itrex_sweet.evaluation.machine import INSTRUCTION_SETS, Machine
-    from itrex_sweet.runtime.backends import BACKENDS, missing_for
+    from itrex_sweet.runtime.backends import BACKENDS, unavailable_reason
+    from itrex_sweet.runtime.machine import INSTRUCTION_SETS, Machine
     from itrex_sweet.runtime.native import cores, library
     from itrex_sweet.version import __version__
 
@@ -62,7 +60,7 @@ def environment() -> dict[str, Any]:
             **{isa: reason or "usable" for isa, reason in library.available().items()},
             "would be taken": _native_isa(),
         },
-        "backends": {name: missing_for(name) or "usable" for name in BACKENDS},
+        "backends": {name: unavailable_reason(name) or "usable" for name in BACKENDS},
         "other packages": {name: _version(name) for name in _OPTIONAL_PACKAGES},
     }
 
@@ -108,7 +106,7 @@ def _private_layers(artifact: Artifact) -> dict[str, Any]:
     """The exits that have them, and the bytes of their weights; empty if none has."""
     if not artifact.private_exits:
         return {}
-    stored = sum(tensor.nbytes for name, tensor in artifact.tensors().items() if is_of_private_layer(name))
+    stored = sum(tensor.nbytes for name, tensor in artifact.stored_tensors().items() if is_of_private_layer(name))
     return {"exits": list(artifact.private_exits), "bytes": stored}
 
 

@@ -73,9 +73,9 @@ def run(args: argparse.Namespace) -> int:
         if name != "-" and not is_readable(Path(name)):
             raise InputError(f"{name}: {'a folder, not a file' if Path(name).is_dir() else 'no such file'}.")
 
-    from itrex_sweet.modeling import SweetModelForSequenceClassification
+    from itrex_sweet.classifier import load
 
-    model = SweetModelForSequenceClassification.from_pretrained(
+    classifier = load(
         args.directory,
         backend=args.backend,
         dtype=args.dtype,
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     live = any(waits_for_texts(sys.stdin) if name == "-" else not Path(name).is_file() for name in sources)
     for batch in batches(_rows(args, sources), size, live):
         good = [row.text for row in batch if row.problem is None]
-        predictions = iter(model.predict(good, errors="mark", **settings) if good else [])
+        predictions = iter(classifier.predict(good, errors="mark", **settings) if good else [])
         for row in batch:
             answer = _answer(row, None if row.problem is not None else next(predictions))
             failed += "error" in answer

@@ -16,7 +16,7 @@ from itrex_sweet.commands import options
 
 if TYPE_CHECKING:
     from itrex_sweet.artifact import Artifact
-    from itrex_sweet.calibration.pruning import ExitsWorth
+    from itrex_sweet.calibration.pruning import ExitGains
 
 SUMMARY = "an artifact with the exits that pay alone"
 
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _facts(before: Artifact, written: Artifact, worth: ExitsWorth | None) -> dict[str, Any]:
+def _facts(before: Artifact, written: Artifact, worth: ExitGains | None) -> dict[str, Any]:
     judged = {}
     if worth is not None:
         agreements = dict(zip(worth.exits, worth.agreements, strict=True))
@@ -109,7 +109,7 @@ def _facts(before: Artifact, written: Artifact, worth: ExitsWorth | None) -> dic
     }
 
 
-def _shown(before: Artifact, written: Artifact, worth: ExitsWorth | None) -> str:
+def _shown(before: Artifact, written: Artifact, worth: ExitGains | None) -> str:
     facts = _facts(before, written, worth)
     lines = [] if worth is None else [worth.table(), ""]
     if not facts["removed"]:

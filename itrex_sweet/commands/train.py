@@ -139,16 +139,17 @@ def _run(args: argparse.Namespace) -> int:
 
     from transformers import set_seed
 
-    from itrex_sweet.training.examples import longest_allowed, refuse_unfit_tokenizer
+    from itrex_sweet.training.training_data import effective_max_length
+    from itrex_sweet.training.validation import check_tokenizer
 
     names = _names_of(train)
     tokenizer = load_pretrained("tokenizer", args.model)
     exits = resolve_exits(plan.exits, depth_of(args.model))
     set_seed(plan.arguments.seed)
     model = load_pretrained("model", args.model, names)
-    refuse_unfit_tokenizer(tokenizer, model)
+    check_tokenizer(tokenizer, model)
     if args.max_length:  # who runs the artifact cuts texts as they were cut here
-        tokenizer.model_max_length = longest_allowed(tokenizer, model, args.max_length)
+        tokenizer.model_max_length = effective_max_length(tokenizer, model, args.max_length)
     make_trainer = TrainerMaker(args, plan, model, tokenizer, train, validation)
     before = plan.checkpoints.exists()
     try:
@@ -223,7 +224,7 @@ def _train(
     }
     teacher = load_pretrained("model", args.teacher, names) if args.teacher else None
     callback = SweetCallback(exits, teacher=teacher, class_weights=make_trainer.class_weights, **settings)
-    callback.summarizes = False  # what is said at the end is said of the artifact
+    callback.logs_diagnostics = False  # what is said at the end is said of the artifact
     provenance = _provenance(args, plan, exits, train, callback.config)
     trainer = make_trainer(model, plan.checkpoints, [callback])
     trainer.train(resume_from_checkpoint=plan.resume_from)
@@ -290,12 +291,12 @@ def _conclude(args: argparse.Namespace, artifact: Artifact, validation: Rows | N
 
 
 def _say_what_it_is_worth(evaluation: Evaluation, labels: Sequence[int]) -> None:
-    """Warns, in words, of exits at chance or below the majority class, and where nobody leaves early."""
-    from itrex_sweet.training.standing import Standing
+    """Warns, in words, of exits at chance or below the majority class, and where no row leaves early."""
+    from itrex_sweet.training.exit_diagnostics import ExitDiagnostics
 
     report = evaluation.report
     early = sum(exit_.share_leaving for exit_ in report.exits[:-1]) if len(report.exits) > 1 else None
     thresholds = ", ".join(f"{value:g}" for value in report.policy.thresholds)
     accuracies = {exit_.exit: exit_.metric for exit_ in report.exits}
-    for sentence in Standing.of(labels, accuracies, early, f"the stored thresholds ({thresholds})").complaints():
+    for sentence in ExitDiagnostics.of(labels, accuracies, early, f"the stored thresholds ({thresholds})").warnings():
         logger.warning("%s", sentence)

@@ -76,11 +76,11 @@ class TrainerMaker:
         train: Rows,
         validation: Rows | None,
     ):
-        from itrex_sweet.training.examples import longest_allowed
+        from itrex_sweet.training.training_data import effective_max_length
 
         self.args, self.plan, self.tokenizer = args, plan, tokenizer
         self.class_weights = class_weights_for(args.class_weights, train)
-        length = longest_allowed(tokenizer, model, args.max_length or DEFAULT_MAX_LENGTH)
+        length = effective_max_length(tokenizer, model, args.max_length or DEFAULT_MAX_LENGTH)
         self.train = _tokenized(tokenizer, train, length)
         self.validation = None if validation is None else _tokenized(tokenizer, validation, length)
 
@@ -110,11 +110,11 @@ class TrainerMaker:
         return trainer_loss(LabelLoss(SweetConfig(class_weights=self.class_weights)))
 
     def _prepared(self, model: PreTrainedModel) -> Any:
-        from itrex_sweet.training.methods import freeze_backbone, with_lora
+        from itrex_sweet.training.peft_models import add_lora, freeze_backbone
 
         if self.args.freeze_backbone:
             return freeze_backbone(model)
-        return with_lora(model, self.args.lora) if self.args.lora else model
+        return add_lora(model, self.args.lora) if self.args.lora else model
 
 
 def class_weights_for(asked: str | tuple[float, ...] | None, train: Rows) -> tuple[float, ...] | None:
@@ -135,10 +135,10 @@ def class_weights_for(asked: str | tuple[float, ...] | None, train: Rows) -> tup
 
 def _tokenized(tokenizer: PreTrainedTokenizerBase, rows: Rows, length: int) -> list[dict[str, Any]]:
     from itrex_sweet.evaluation.progress import progress
-    from itrex_sweet.training.examples import examples_of
+    from itrex_sweet.training.training_data import tokenize_examples
 
     shown = functools.partial(progress, description="tokenizing", unit="batch")
-    return examples_of(tokenizer, rows.texts, rows.labels, length, shown)
+    return tokenize_examples(tokenizer, rows.texts, rows.labels, length, shown)
 
 
 def _accuracy(prediction: Any) -> dict[str, float]:

@@ -1,1 +1,1 @@
-"""Material for demonstrations and tests that needs no download."""
+"""The demo, and a corpus and pretrained weights for tests, without a download."""

@@ -1,23 +1,22 @@
-"""Short English reviews in five grades of difficulty, written from tables: nothing to download, the same
-reviews on every machine.
+"""Generates short English reviews in five levels of difficulty, the same on every machine, without a download.
 
-What decides the label, level by level:
+The label depends, at level:
 
 ``plain``
-    The sentiment words.
+    On the sentiment words.
 ``negated``
-    The sentiment words together with a negation, which turns them over ("far from noisy") or, less often,
-    confirms them ("there is no denying that it is noisy").
+    On the sentiment words together with a negation, which inverts them ("far from noisy") or, less often, confirms
+    them ("there is no denying that it is noisy").
 ``contrasted``
-    The main clause, wherever it stands; what is conceded (although, despite, "..., but") does not count.
+    On the main clause, at any position; a concession (although, despite, "..., but") does not count.
 ``mixed``
-    Several aspects disagree. The label follows what the reviewer did in the end, the aspect said to weigh
-    more, or the majority of the aspects.
+    On several aspects that disagree: on the reviewer's final decision, the aspect that is called more important, or the
+    majority.
 ``ironic``
-    Praise of something bad is negative, complaint about something good is positive.
+    On irony: praise of something bad is negative, a complaint about something good is positive.
 
-All splits are drawn from the same templates and the same vocabulary in the same shares, as rows of one source are that
-are dealt at random. No text comes in two of them: a hash of the text says which split it may be in.
+All splits use the same templates and vocabulary in the same shares, like a random split of one data set. No text occurs
+in two of them: a hash of the text determines its split.
 """
 
 from __future__ import annotations
@@ -54,10 +53,10 @@ LEVELS: tuple[str, ...] = ("plain", "negated", "contrasted", "mixed", "ironic")
 LABELS: tuple[str, ...] = ("negative", "positive")
 SPLITS: tuple[str, ...] = ("train", "calibration", "test", "traffic")
 
-# Percent of each split. Real reviews are mostly plain ones.
+# Percent of each split. Most real reviews are plain.
 SHARES: dict[str, int] = {"plain": 84, "negated": 6, "contrasted": 4, "mixed": 3, "ironic": 3}
 
-# Rows that the templates can fill for each split without repeating a text.
+# Number of different texts that the templates can produce for each split.
 MAX_ROWS = 20_000
 
 _CONTEXT_RATE = 0.4
@@ -77,7 +76,7 @@ class Review:
         text: one or more sentences.
         label: index into `LABELS`.
         level: one of `LEVELS`.
-        template: id of the sentence frame, stable across seeds and sizes; it names the level.
+        template: id of the template, stable across seeds and sizes; starts with the level.
     """
 
     text: str
@@ -89,20 +88,21 @@ class Review:
 def make_corpus(
     train: int = 4000, calibration: int = 3000, test: int = 800, traffic: int = 0, seed: int = 0
 ) -> dict[str, list[Review]]:
-    """Writes reviews of all levels for splits that share no text.
+    """Generates reviews of all levels for splits that share no text.
 
-    Each split has every level in its share (`SHARES`), rounded to whole rows. The labels of a level and of a split
-    differ by one row at most. The order is random. No split depends on the sizes of the others.
+    Each split has every level in its share (`SHARES`), rounded to whole rows. The numbers of positive and negative
+    reviews in a level, and in a split, differ by at most one. The order is random. The content of a split does not
+    depend on the sizes of the others.
 
     Args:
-        train: rows to learn from, at most `MAX_ROWS`, as for the others.
-        calibration: rows to choose thresholds on.
-        test: rows to report on.
-        traffic: rows whose labels nobody looks at.
-        seed: another corpus for every whole number from 0.
+        train: number of rows for training, at most `MAX_ROWS`, like the others.
+        calibration: number of rows for choosing thresholds.
+        test: number of rows for reporting.
+        traffic: number of rows that are used without their labels.
+        seed: a non-negative integer; each gives another corpus.
 
     Returns:
-        split → reviews, each split of exactly the length asked for.
+        The reviews of each split.
 
     Raises:
         ConfigError: a size is negative or above `MAX_ROWS`, or the seed is negative.
@@ -110,9 +110,9 @@ def make_corpus(
     sizes = {"train": train, "calibration": calibration, "test": test, "traffic": traffic}
     for split, size in sizes.items():
         if not 0 <= size <= MAX_ROWS:
-            raise ConfigError(f"{split}={size}: the templates can write 0 to {MAX_ROWS} different reviews.")
+            raise ConfigError(f"{split}={size}: the templates produce 0 to {MAX_ROWS} different reviews.")
     if seed < 0:
-        raise ConfigError(f"seed={seed}: seeds are whole numbers from 0.")
+        raise ConfigError(f"seed={seed}: a seed is a non-negative integer.")
     return {
         split: _make_split(index, size, random.Random(seed * len(SPLITS) + index))
         for index, (split, size) in enumerate(sizes.items())
@@ -123,12 +123,12 @@ def _make_split(index: int, size: int, rng: random.Random) -> list[Review]:
     reviews: list[Review] = []
     seen: set[str] = set()
     for level, rows in _shares(size).items():
-        frames = TEMPLATES[level]
+        templates = TEMPLATES[level]
         end = len(reviews) + rows
         while len(reviews) < end:
             label = len(reviews) % 2
-            number = rng.randrange(len(frames))
-            text = _Writer(rng, label).write(frames[number])
+            number = rng.randrange(len(templates))
+            text = _Writer(rng, label).write(templates[number])
             if text.lower() not in seen and _split_of(text) == index:
                 seen.add(text.lower())
                 reviews.append(Review(text, label, level, f"{level}-{number + 1:02d}"))
@@ -137,21 +137,21 @@ def _make_split(index: int, size: int, rng: random.Random) -> list[Review]:
 
 
 def _split_of(text: str) -> int:
-    """Place of the one split that a text may be in."""
+    """Returns the index of the split that a text belongs to."""
     return hashlib.blake2b(text.lower().encode(), digest_size=8).digest()[0] % len(SPLITS)
 
 
 def _shares(size: int) -> dict[str, int]:
-    """Rows of each level; what rounding down leaves over goes to the levels that lost most by it."""
+    """Returns the number of rows of each level: rounded down, and the rest given to the largest remainders."""
     rows = {level: size * share // 100 for level, share in SHARES.items()}
-    by_loss = sorted(LEVELS, key=lambda level: -(size * SHARES[level] % 100))
-    for level in by_loss[: size - sum(rows.values())]:
+    by_remainder = sorted(LEVELS, key=lambda level: -(size * SHARES[level] % 100))
+    for level in by_remainder[: size - sum(rows.values())]:
         rows[level] += 1
     return rows
 
 
 class _Writer:
-    """Fills one template: one domain, four of its aspects, and no phrase twice where there is a choice."""
+    """Fills one template, with one domain and four of its aspects; repeats a phrase only if no other is left."""
 
     def __init__(self, rng: random.Random, label: int):
         self.rng = rng
@@ -233,7 +233,7 @@ class _Writer:
 
 
 def _with_pronouns(text: str, noun: str) -> str:
-    """Names the thing once and calls it "it" from then on."""
+    """Replaces every mention of the item but the first with "it"."""
     this = f"this {noun}"
     before, named, after = text.replace(f"This {noun}", this).partition(this)
     return before + named + after.replace(this, "it")

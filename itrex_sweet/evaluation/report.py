@@ -94,7 +94,7 @@ class Report:
         return plain_table(*self.cells())
 
 
-def only_at(exit_index: int, policy: Policy) -> Policy:
+def single_exit_policy(exit_index: int, policy: Policy) -> Policy:
     """A policy under which every row leaves at one exit: nobody may before, everybody there.
 
     Args:

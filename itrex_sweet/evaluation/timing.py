@@ -47,7 +47,7 @@ def milliseconds_per_row(
     return {name: 1000.0 * statistics.median(values) / rows for name, values in seconds.items()}
 
 
-def sample(batch: TokenBatch, rows: int, seed: int = 0) -> TokenBatch:
+def sample_rows(batch: TokenBatch, rows: int, seed: int = 0) -> TokenBatch:
     """At most `rows` rows, drawn without replacement, so that their lengths are those of the whole."""
     if len(batch) <= rows:
         return batch

@@ -12,7 +12,7 @@ from torch import nn
 from itrex_sweet.artifact import CASCADE, Artifact
 from itrex_sweet.runtime.dense import dense_exits
 from itrex_sweet.runtime.encoder import Encoder
-from itrex_sweet.runtime.weights import load_encoder
+from itrex_sweet.runtime.torch_encoder import load_torch_encoder
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,13 @@ def subgraphs_of(artifact: Artifact) -> Subgraphs:
         ArtifactError: the weights do not fit the config.
     """
     if artifact.architecture == CASCADE:
-        encoders = [load_encoder(stage) for stage in artifact.stages]
+        encoders = [load_torch_encoder(stage) for stage in artifact.stages]
         parts = [
             _of_model(encoder, stage.exits, f"_{exit_}")
             for encoder, stage, exit_ in zip(encoders, artifact.stages, artifact.exits, strict=True)
         ]
     else:
-        encoders = [load_encoder(artifact, with_certainty=False)]
+        encoders = [load_torch_encoder(artifact, with_certainty=False)]
         parts = [_of_model(encoders[0], artifact.exits, "")]
     limits = [encoder.max_tokens for encoder in encoders if encoder.max_tokens is not None]
     return Subgraphs(

@@ -16,7 +16,7 @@ import torch
 from itrex_sweet import extras
 from itrex_sweet.errors import ExportError
 from itrex_sweet.export.graphs import Graph
-from itrex_sweet.export.onnx_integers import for_onnx
+from itrex_sweet.export.onnx_int8 import onnx_module
 
 OPSET = 17  # the first with LayerNormalization
 
@@ -56,7 +56,7 @@ def write(graph: Graph, inputs: Mapping[str, torch.Tensor], path: Path) -> tuple
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # what torch says about its own exporter
             torch.onnx.export(
-                for_onnx(graph.module),
+                onnx_module(graph.module),
                 tuple(inputs.values()),
                 str(path),
                 input_names=list(inputs),

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-from itrex_sweet.arguments import sequence, whole_number
-from itrex_sweet.errors import ArtifactError, ConfigError
+from itrex_sweet.classifier.options import checked_dtype_name
+from itrex_sweet.errors import ConfigError
 
-_DTYPES = {
-    "float32": ("float32", "fp32", "float", "f32", "torch.float32", "torch.float"),
-    "bfloat16": ("bfloat16", "bf16", "torch.bfloat16"),
-}
-_DTYPE_BY_NAME = {name: dtype for dtype, names in _DTYPES.items() for name in names}
 _OF_THE_ARTIFACT = ("config", "num_labels", "id2label", "label2id", "problem_type", "state_dict", "adapter_kwargs")
 _QUANTIZERS = ("quantization_config", "load_in_8bit", "load_in_4bit", "export", "gguf_file")
 
@@ -28,41 +22,6 @@ _HARMLESS: dict[str, tuple[tuple[Any, ...], str]] = {
     **dict.fromkeys(_OF_THE_ARTIFACT, ((None,), "it is part of the artifact; write another one to change it.")),
     **dict.fromkeys(_QUANTIZERS, ((None, False), "itrex-sweet quantize (SweetQuantizer) makes an 8-bit artifact.")),
 }
-
-
-def checked_dtype_name(dtype: Any) -> str | None:
-    """Reads a dtype given by one of its usual names or as a dtype of torch or NumPy.
-
-    Returns:
-        `"float32"`, `"bfloat16"`, or `None` for the default, also for `"auto"`.
-
-    Raises:
-        ConfigError: another one.
-    """
-    if dtype is None or (isinstance(dtype, str) and dtype == "auto"):
-        return None
-    name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", None) or str(dtype)
-    if (known := _DTYPE_BY_NAME.get(name.lower())) is None:
-        hint = " 8-bit weights come of itrex-sweet quantize." if "int" in name or "float8" in name else ""
-        raise ConfigError(f"dtype={dtype!r}: float artifacts are computed in float32 or bfloat16.{hint}")
-    return known
-
-
-def checked_warm_up(warm_up: Any) -> tuple[tuple[int, int], ...]:
-    """Pairs of rows and tokens.
-
-    Raises:
-        ConfigError: anything else.
-    """
-    shapes = []
-    given = () if warm_up is None else sequence(warm_up)
-    for shape in (warm_up,) if given is None else given:
-        parts = sequence(shape)
-        if parts is None or len(parts) != 2:
-            raise ConfigError(f"warm_up={warm_up!r}: a sequence of pairs (rows, tokens), such as [(32, 64)].")
-        rows, tokens = (whole_number("warm_up", part, least=1) for part in parts)
-        shapes.append((rows, tokens))
-    return tuple(shapes)
 
 
 def dtype_of(dtype: Any, arguments: dict[str, Any]) -> str | None:
@@ -101,15 +60,6 @@ def heed(arguments: dict[str, Any], known: Iterable[str]) -> None:
             near = difflib.get_close_matches(name, list(known), n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise TypeError(f"from_pretrained() got an unexpected keyword argument {name!r}{hint}")
-
-
-def refuse_adapter(directory: Path) -> None:
-    """Raises ArtifactError for a folder that holds a PEFT adapter without its model."""
-    if (directory / "adapter_config.json").is_file() and not (directory / "config.json").is_file():
-        raise ArtifactError(
-            f"{directory} holds a PEFT adapter alone, without the model that it adapts. Write the whole model, adapter "
-            "merged, at the end of training: save_artifact(trainer.model, DIR, tokenizer=...)."
-        )
 
 
 def refuse_other_devices(name: str, value: Any) -> None:

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
-import logging
 import os
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from optimum.modeling_base import OptimizedModel
 from transformers import AutoModelForSequenceClassification
 
-from itrex_sweet.artifact import INT8, Artifact, copy_artifact, open_artifact
-from itrex_sweet.hub import fetch
-from itrex_sweet.modeling.answering import AnsweringModel
-from itrex_sweet.modeling.loading import checked_dtype_name, checked_warm_up, dtype_of, heed, refuse_adapter
+from itrex_sweet.artifact import Artifact, copy_artifact
+from itrex_sweet.classifier import Classifier
+from itrex_sweet.classifier.predictions import calibrated_logits
+from itrex_sweet.config import Policy
+from itrex_sweet.errors import InputError
+from itrex_sweet.modeling.loading import dtype_of, heed
 from itrex_sweet.modeling.module_methods import ModuleMethods
+from itrex_sweet.modeling.outputs import SweetClassifierOutput
 from itrex_sweet.modeling.pipeline_registration import register
-from itrex_sweet.modeling.reopening import Origin, reopen
-from itrex_sweet.runtime.backends import load_backend
-from itrex_sweet.runtime.call import Threshold
-from itrex_sweet.runtime.executor import DEFAULT_BATCH_SIZE, Executor
+from itrex_sweet.runtime.call import Call, Threshold
+from itrex_sweet.runtime.executor import DEFAULT_BATCH_SIZE
+from itrex_sweet.runtime.limits import faults
+from itrex_sweet.runtime.ragged import TokenBatch
+from itrex_sweet.runtime.shutdown import ends_before_exit
+from itrex_sweet.tokenization.inputs import labels_of, numbers_of
 from itrex_sweet.tokenization.stored import tokenizer_of
 
-logger = logging.getLogger(__name__)
 
-
-class SweetModelForSequenceClassification(AnsweringModel, ModuleMethods, OptimizedModel):
+class SweetModelForSequenceClassification(Classifier, ModuleMethods, OptimizedModel):
     """Early-exit text classifier, run by an executor on the CPU.
 
     `model(**tokenizer(texts, return_tensors="pt", padding=True))` and `pipeline("text-classification",
@@ -51,62 +53,85 @@ class SweetModelForSequenceClassification(AnsweringModel, ModuleMethods, Optimiz
         warm_up: Sequence[tuple[int, int]] = (),
         threads: int | None = None,
     ):
-        super().__init__(
-            model=None, config=artifact.model_config(), preprocessors=[] if tokenizer is None else [tokenizer]
+        OptimizedModel.__init__(
+            self,
+            model=None,
+            config=artifact.model_config(),
+            preprocessors=[] if tokenizer is None else [tokenizer],
         )
-        self.artifact = artifact
-        policy = artifact.policy if threshold is None else artifact.policy.with_threshold(threshold)
-        dtype, warm_up = checked_dtype_name(dtype), checked_warm_up(warm_up)
-        self.computed_in = dtype or "float32"  # where the artifact is not quantized
-        self.backend = load_backend(artifact, backend, dtype=dtype, warm_up=warm_up, threads=threads)
-        self.executor = Executor(self.backend, policy, batch_size)
-        self.tokenizer = tokenizer
-        self._origin = Origin.of(artifact, dict(backend=backend, dtype=dtype, warm_up=warm_up, threads=threads))
+        Classifier.__init__(self, artifact, backend, threshold, batch_size, tokenizer, dtype, warm_up, threads)
         register()
-        if threshold is None:
-            self._warn_of_another_calibration()
 
-    def __repr__(self) -> str:
-        artifact, backend, policy = self.artifact, self.backend, self.policy
-        engine = [backend.name, getattr(backend, "isa", None)]
-        if (threads := getattr(backend, "threads", None)) is not None:
-            engine.append(f"{threads} thread{'' if threads == 1 else 's'}")
-        precision = artifact.precision if artifact.precision == INT8 else self.computed_in
-        facts = {
-            "family": self.config.model_type,
-            "architecture": artifact.architecture,
-            "labels": self.config.num_labels,
-            "exits": artifact.exits,
-            "precision": precision,
-            "backend": " ".join(filter(None, engine)),
-            "policy": policy,
-            "calibrated": bool(artifact.calibration),
-        }
-        shown = ", ".join(f"{name}={value}" for name, value in facts.items())
-        return f"{type(self).__name__}({str(artifact.directory)!r}, {shown})"
+    # ------------------------------------------------------------------ answers
 
-    def __reduce__(self) -> Any:
-        origin = self._origin
-        settings = {**origin.settings, "batch_size": self.executor.batch_size}
-        own_tokenizer = None if self.tokenizer is origin.tokenizer else self.tokenizer
-        return reopen, (type(self), origin.directory, origin.identity, settings, self.policy, own_tokenizer)
+    @ends_before_exit
+    def forward(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        labels: Any = None,
+        return_dict: bool | None = True,
+        threshold: Threshold | None = None,
+        policy: Policy | None = None,
+        quality: float | None = None,
+        max_exit: int | None = None,
+        deadline_ms: float | None = None,
+        raw_logits: bool = False,
+    ) -> SweetClassifierOutput | tuple:
+        """Answers a padded batch; padding is dropped first and never computed.
 
-    def _warn_of_another_calibration(self) -> None:
-        """Says so where the stored policy was calibrated on something else than what runs."""
-        calibration = self.artifact.calibration
-        running = {"backend": self.backend.name, "precision": self.artifact.precision}
-        other = {
-            name: calibration[name] for name in running if name in calibration and calibration[name] != running[name]
-        }
-        if other:
-            was = " and ".join(f"{name} {value}" for name, value in other.items())
-            logger.warning(
-                "%s was calibrated on %s, and runs on %s: what its policy promises was shown for that. Calibrate anew: "
-                "itrex-sweet calibrate.",
-                self.artifact.directory,
-                was,
-                " and ".join(running[name] for name in other),
+        Args:
+            input_ids: (rows, columns) integers, as a tensor, an array or nested lists; no rows are fine.
+            attention_mask: the same shape, 1 where a column counts and 0 where not.
+            token_type_ids: the same shape, integers.
+            labels: (rows,) integers, -100 for none; with them, `loss` is the mean cross-entropy of the logits returned.
+            return_dict: a plain tuple if false.
+            threshold, policy, quality, max_exit, deadline_ms: as in `predict`, for this call.
+            raw_logits: do not divide logits by the temperature of their exit.
+
+        Returns:
+            logits (rows, labels) of the exit each row left at, `exit_layer`, `confidence` and `stopped_by`. The softmax
+            of the logits is the probability that `predict` calls `score`, unless they are raw. A row whose logits are
+            not finite keeps them so, with NaN confidence.
+
+        Raises:
+            InputError: what is no token id, mask, type or label, shapes that differ, a row without tokens, or one that
+                the model cannot take.
+            ConfigError: what the call says about stopping does not fit the model.
+        """
+        call = Call.of(self.artifact, self.policy, threshold, policy, quality, max_exit, deadline_ms)
+        if input_ids is None:
+            raise InputError("input_ids is missing: model(**tokenizer(texts, return_tensors='pt', padding=True)).")
+        ids, mask, types = (
+            numbers_of(name, values)
+            for name, values in (
+                ("input_ids", input_ids),
+                ("attention_mask", attention_mask),
+                ("token_type_ids", token_type_ids),
             )
+        )
+        batch = TokenBatch.from_padded(ids, mask, types, self.backend.uncounted_token)
+        if labels is not None:
+            labels = torch.from_numpy(labels_of(labels, len(batch), self.config.num_labels))
+        for fault in faults(batch, self.backend):
+            raise InputError(fault.message, fault.rows)
+        self._warn_of_untrained_lengths(batch)
+        answers = self._answers(batch, call)
+        logits = torch.from_numpy(answers.logits if raw_logits else calibrated_logits(answers, call.policy))
+        output = SweetClassifierOutput(
+            loss=None if labels is None else torch.nn.functional.cross_entropy(logits, labels),
+            logits=logits,
+            exit_layer=torch.from_numpy(self.exit_layers(answers)),
+            confidence=torch.from_numpy(answers.confidence),
+            out_of_time=None if answers.out_of_time is None else torch.from_numpy(answers.out_of_time),
+            stopped_by=call.stopped_by(answers).tolist(),
+        )
+        return output if return_dict is None or return_dict else output.to_tuple()
+
+    def _label_names(self) -> list[str]:
+        names = self.config.id2label
+        return [str(names.get(label, f"LABEL_{label}")) for label in range(self.backend.num_labels)]
 
     # ------------------------------------------------------------------ load and save
 
@@ -156,15 +181,26 @@ class SweetModelForSequenceClassification(AnsweringModel, ModuleMethods, Optimiz
         """
         dtype = dtype_of(dtype, others)
         heed(others, inspect.signature(cls.from_pretrained).parameters)
-        options = dict(revision=revision, token=token, cache_dir=cache_dir, force_download=force_download)
-        directory = fetch(model_id, subfolder=subfolder, local_files_only=local_files_only, **options)
-        refuse_adapter(directory)
-        artifact = open_artifact(directory, verify=verify)
-        tokenizer = tokenizer_of(artifact)
-        model = cls(artifact, backend, threshold, batch_size, tokenizer, dtype=dtype, warm_up=warm_up, threads=threads)
-        settings = {**model._origin.settings, "verify": verify}
-        model._origin = dataclasses.replace(model._origin, settings=settings, tokenizer=tokenizer)
-        return model
+        return cls.load(
+            model_id,
+            backend=backend,
+            threshold=threshold,
+            batch_size=batch_size,
+            dtype=dtype,
+            warm_up=warm_up,
+            threads=threads,
+            verify=verify,
+            subfolder=subfolder,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+        )
+
+    @staticmethod
+    def _tokenizer_of(artifact: Artifact) -> Any:
+        return tokenizer_of(artifact)
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> Any:
         """Writes the artifact with the model's present policy, tokenizer and card included.

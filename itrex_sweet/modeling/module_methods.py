@@ -6,8 +6,9 @@ from typing import Any, NoReturn
 
 import torch
 
+from itrex_sweet.classifier.options import checked_dtype_name
 from itrex_sweet.errors import ConfigError
-from itrex_sweet.modeling.loading import checked_dtype_name, refuse_other_devices
+from itrex_sweet.modeling.loading import refuse_other_devices
 
 
 class ModuleMethods:

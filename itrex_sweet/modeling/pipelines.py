@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from transformers.pipelines import PIPELINE_REGISTRY, TextClassificationPipeline
 
+from itrex_sweet.classifier.predictions import NOT_FINITE, checked_top_k, unanswered
 from itrex_sweet.errors import ConfigError, InputError
 from itrex_sweet.modeling import SweetModelForSequenceClassification
-from itrex_sweet.modeling.predictions import NOT_FINITE, checked_top_k, unanswered
 from itrex_sweet.tokenization.inputs import listed
 
 _STOPPING = ("threshold", "policy", "quality", "max_exit", "deadline_ms")

@@ -13,10 +13,10 @@ from neural_compressor.torch.quantization import StaticQuantConfig, convert, pre
 
 from itrex_sweet.errors import QuantizationError
 from itrex_sweet.quantization.inc_linears import Inputs, Linears
-from itrex_sweet.quantization.inc_ranges import Ranges
+from itrex_sweet.quantization.inc_parameters import QuantizationParameters
 
 
-def observe_static(linears: Linears, inputs: Iterable[Inputs]) -> list[Ranges]:
+def observe_static(linears: Linears, inputs: Iterable[Inputs]) -> list[QuantizationParameters]:
     """Weight scales per output channel, and scale and zero point of every input, from its least and greatest value.
 
     Writes `nc_workspace` into the working directory, which must be the caller's alone.
@@ -33,11 +33,11 @@ def observe_static(linears: Linears, inputs: Iterable[Inputs]) -> list[Ranges]:
     return [found[path] for path in paths]
 
 
-def _read(configuration: dict[str, Any]) -> Iterator[tuple[str, Ranges]]:
+def _read(configuration: dict[str, Any]) -> Iterator[tuple[str, QuantizationParameters]]:
     """Path and ranges of every quantized layer in IPEX's summary of its quantization."""
     for module in configuration.values():
         for operation in module.get("q_op_infos", {}).values():
             states, weight = operation["input_tensor_infos"][0], operation["weight_tensor_infos"][0]
             if (states["inf_dtype"], weight["inf_dtype"]) == ("torch.quint8", "torch.qint8"):
                 scales = torch.tensor(weight["scale"], dtype=torch.float32)
-                yield operation["fqn"], Ranges(scales, states["scale"][0], states["zero_point"][0])
+                yield operation["fqn"], QuantizationParameters(scales, states["scale"][0], states["zero_point"][0])

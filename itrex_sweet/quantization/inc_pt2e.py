@@ -14,10 +14,10 @@ from neural_compressor.torch.quantization import DynamicQuantConfig, StaticQuant
 
 from itrex_sweet.errors import QuantizationError
 from itrex_sweet.quantization.inc_linears import Inputs, Linears
-from itrex_sweet.quantization.inc_ranges import Ranges
+from itrex_sweet.quantization.inc_parameters import QuantizationParameters
 
 
-def observe_static(linears: Linears, inputs: Iterable[Inputs]) -> list[Ranges]:
+def observe_static(linears: Linears, inputs: Iterable[Inputs]) -> list[QuantizationParameters]:
     """Weight scales per output channel, and scale and zero point of every input, from its least and greatest value."""
     prepared = prepare(_exported(linears), StaticQuantConfig(act_sym=False, act_algo="minmax"))
     _observe_least_and_greatest(prepared)
@@ -27,7 +27,7 @@ def observe_static(linears: Linears, inputs: Iterable[Inputs]) -> list[Ranges]:
     return _ranges(convert(prepared), linears, static=True)
 
 
-def observe_dynamic(linears: Linears) -> list[Ranges]:
+def observe_dynamic(linears: Linears) -> list[QuantizationParameters]:
     """Weight scales per output channel; inputs are measured at run time."""
     prepared = prepare(_exported(linears), DynamicQuantConfig(w_granularity="per_channel"))
     with torch.no_grad():
@@ -66,16 +66,20 @@ def _observe_least_and_greatest(prepared: torch.fx.GraphModule) -> None:
             )
 
 
-def _ranges(converted: torch.fx.GraphModule, linears: Linears, static: bool) -> list[Ranges]:
+def _ranges(converted: torch.fx.GraphModule, linears: Linears, static: bool) -> list[QuantizationParameters]:
     """Reads the graph, where a layer is `linear(dequantize(quantize(input)), dequantize(quantize(weight)))`."""
-    found: dict[str, Ranges] = {}
+    found: dict[str, QuantizationParameters] = {}
     for node in converted.graph.nodes:
         if node.target is torch.ops.aten.linear.default:
             states, weight = node.args[:2]
             try:
                 scales = converted.get_buffer(weight.args[1].target)
                 path = weight.args[0].args[0].target.removesuffix(".weight")
-                found[path] = Ranges(scales, *states.args[1:3]) if static else Ranges(scales, None, None)
+                found[path] = (
+                    QuantizationParameters(scales, *states.args[1:3])
+                    if static
+                    else QuantizationParameters(scales, None, None)
+                )
             except (AttributeError, IndexError, TypeError):
                 continue  # left in float; named below
     paths = [linears.path(index) for index in range(len(linears.linears))]

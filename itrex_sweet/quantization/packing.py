@@ -9,7 +9,7 @@ import torch
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.families import family_of
 from itrex_sweet.quantization.inc_linears import layers_by_input
-from itrex_sweet.quantization.observing import LinearObservation
+from itrex_sweet.quantization.observation import LinearObservation
 
 MOST = 127  # of a weight, on either side of 0
 

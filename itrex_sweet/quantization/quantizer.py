@@ -18,11 +18,11 @@ from itrex_sweet.evaluation.model_card import render_card
 from itrex_sweet.evaluation.progress import progress_bar
 from itrex_sweet.extras import require_installed
 from itrex_sweet.modeling import SweetModelForSequenceClassification
-from itrex_sweet.quantization.judging import Judge, Limits
-from itrex_sweet.quantization.observing import Observations, observe
+from itrex_sweet.quantization.calibration_rows import CalibrationRows, read_calibration_rows, warn_about_seen_rows
+from itrex_sweet.quantization.comparison import ExitComparison, Limits
+from itrex_sweet.quantization.observation import Observations, observe
 from itrex_sweet.quantization.packing import quantizable_layers
-from itrex_sweet.quantization.rows import CalibrationRows, read_calibration_rows, warn_of_shared_rows
-from itrex_sweet.quantization.search import RECIPES, Candidate, Search
+from itrex_sweet.quantization.recipe_search import RECIPES, Candidate, Search
 from itrex_sweet.runtime.torch_threads import on_own_threads
 
 logger = logging.getLogger(__name__)
@@ -134,9 +134,9 @@ class SweetQuantizer:
             dataset_config=dataset_config,
         )
         chosen = read_calibration_rows(self.model, calibration_dataset, rows, seed, max_length=max_length, **columns)
-        shared = warn_of_shared_rows(self.model, chosen)
+        shared = warn_about_seen_rows(self.model, chosen)
         size = self.model.executor.batch_size
-        judge = Judge(source, chosen, size)
+        judge = ExitComparison(source, chosen, size)
 
         def look(recipe: str) -> Observations:
             with progress_bar(recipe, len(chosen.observed), "row") as bar:
@@ -184,7 +184,7 @@ class SweetQuantizer:
                 f"{save_directory} holds the model that is quantized: write the INT8 artifact to another folder."
             )
 
-    def _facts(self, recipe: str, rows: CalibrationRows, judge: Judge, candidate: Candidate) -> dict[str, Any]:
+    def _facts(self, recipe: str, rows: CalibrationRows, judge: ExitComparison, candidate: Candidate) -> dict[str, Any]:
         layers = quantizable_layers(self.model.artifact)
         kept = candidate.verdict.float_layers
         return {

@@ -24,8 +24,8 @@ from itrex_sweet.artifact.contents import replaced
 from itrex_sweet.errors import ArtifactError, BackendUnavailable, SweetError
 from itrex_sweet.families import family_of
 from itrex_sweet.quantization.inc_linears import CalibrationInputs, Linears, layers_by_input
-from itrex_sweet.quantization.inc_ranges import Ranges
-from itrex_sweet.quantization.observing import DYNAMIC, IPEX, PT2E, REQUEST_FILE, RESULT_FILE, ROWS_FILE, SMOOTH
+from itrex_sweet.quantization.inc_parameters import QuantizationParameters
+from itrex_sweet.quantization.observation import DYNAMIC, IPEX, PT2E, REQUEST_FILE, RESULT_FILE, ROWS_FILE, SMOOTH
 from itrex_sweet.quantization.private_layers import add_private_layers
 from itrex_sweet.runtime.ragged import TokenBatch
 
@@ -133,7 +133,7 @@ def _float_model(artifact: Artifact) -> PreTrainedModel:
 def _by_layer(
     model: PreTrainedModel,
     layers: Sequence[tuple[str, ...]],
-    ranges: Sequence[Ranges],
+    ranges: Sequence[QuantizationParameters],
     smoothing: Sequence[torch.Tensor] | None,
 ) -> Tensors:
     """Takes apart what stood side by side."""

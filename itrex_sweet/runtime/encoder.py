@@ -11,15 +11,18 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+
+    Tensor = np.ndarray | torch.Tensor
 
 
 @dataclass(frozen=True)
 class Linear:
     """`x @ weight.T + bias`; weight (out, in), bias (out,) or none."""
 
-    weight: torch.Tensor
-    bias: torch.Tensor | None
+    weight: Tensor
+    bias: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,12 @@ class QuantizedLinear:
             2211.10438, equation 3; the weight holds the inverse), or none.
     """
 
-    weight: torch.Tensor
-    weight_scale: torch.Tensor
-    bias: torch.Tensor | None
+    weight: Tensor
+    weight_scale: Tensor
+    bias: Tensor | None
     input_scale: float | None
     input_zero_point: int | None
-    input_smoothing: torch.Tensor | None
+    input_smoothing: Tensor | None
 
     def dequantized(self) -> Linear:
         """Returns the float32 layer that it approximates, with smoothing undone."""
@@ -56,8 +59,8 @@ AnyLinear = Linear | QuantizedLinear
 class Norm:
     """Layer norm over the last axis; weight and bias (hidden,)."""
 
-    weight: torch.Tensor
-    bias: torch.Tensor
+    weight: Tensor
+    bias: Tensor
     eps: float
 
 
@@ -70,16 +73,16 @@ class RelativeTerms:
         query: (heads, 2 span, head size), for position→content scores.
     """
 
-    key: torch.Tensor | None
-    query: torch.Tensor | None
+    key: Tensor | None
+    query: Tensor | None
 
 
 @dataclass(frozen=True)
 class Convolution:
     """DeBERTa-v2's convolution beside the first layer; weight (hidden, hidden / groups, width)."""
 
-    weight: torch.Tensor
-    bias: torch.Tensor
+    weight: Tensor
+    bias: Tensor
     groups: int
     activation: str
     norm: Norm
@@ -105,9 +108,9 @@ class Layer:
 class Embeddings:
     """Tables (entries, size); positions and token types may be absent, and a projection may stand around the norm."""
 
-    words: torch.Tensor
-    positions: torch.Tensor | None
-    token_types: torch.Tensor | None
+    words: Tensor
+    positions: Tensor | None
+    token_types: Tensor | None
     norm: Norm
     projection_before_norm: Linear | None
     projection_after_norm: Linear | None
@@ -164,7 +167,7 @@ class Encoder:
     score_scale: float
     uncounted_token: int | None
     max_tokens: int | None
-    relative_index: torch.Tensor | None
+    relative_index: Tensor | None
 
     @property
     def trunk(self) -> tuple[Layer, ...]:

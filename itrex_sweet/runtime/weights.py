@@ -1,16 +1,19 @@
-"""Reading an artifact's tensors into an `Encoder`."""
+"""Reads an artifact's tensors into an `Encoder`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.artifact.architecture import Architecture
-from itrex_sweet.artifact.checking import check_torch_tensors
+from itrex_sweet.artifact.checking import check_tensors_of
+from itrex_sweet.artifact.stored_tensor import StoredTensor
+from itrex_sweet.artifact.validation.tensors import QUANTIZED
+from itrex_sweet.extras import naming_extras
 from itrex_sweet.families import family_of
 from itrex_sweet.runtime.encoder import (
     AnyLinear,
@@ -26,13 +29,15 @@ from itrex_sweet.runtime.encoder import (
     RelativeTerms,
     float_of,
 )
-from itrex_sweet.runtime.torch_threads import one_thread_in_a_child
+
+if TYPE_CHECKING:
+    import torch
 
 
 def load_encoder(
     artifact: Artifact, tensors: Mapping[str, torch.Tensor] | None = None, with_certainty: bool | None = None
 ) -> Encoder:
-    """Reads an artifact's weights: float32, and 8-bit integers where it was quantized.
+    """Reads an artifact's weights into NumPy arrays: float32, and 8-bit integers where it was quantized.
 
     Args:
         artifact: opened by `open_artifact`.
@@ -43,14 +48,14 @@ def load_encoder(
         ArtifactError: a tensor is missing, has a shape or type that does not fit, or holds numbers out of range.
         UnsupportedModelError: the config is of no family in the table.
     """
-    one_thread_in_a_child()
     if tensors is None:
-        tensors = artifact.tensors()
+        stored = artifact.stored_tensors()
     else:
-        check_torch_tensors(artifact, tensors)
-    config = artifact.model_config()
+        stored = {name: StoredTensor.of_torch(tensor, artifact.directory) for name, tensor in tensors.items()}
+        check_tensors_of(artifact, stored, of_its_files=False)
+    config = artifact.resolved_config()
     with_certainty = artifact.learned_to_exit if with_certainty is None else with_certainty
-    return _Reader(artifact, Architecture(config, family_of(config)), tensors, with_certainty).encoder()
+    return _Reader(artifact, Architecture(config, family_of(config)), stored, with_certainty).encoder()
 
 
 class _Reader:
@@ -60,7 +65,7 @@ class _Reader:
         self,
         artifact: Artifact,
         model: Architecture,
-        tensors: Mapping[str, torch.Tensor],
+        tensors: Mapping[str, StoredTensor],
         with_certainty: bool,
     ):
         self.artifact, self.model, self.tensors = artifact, model, tensors
@@ -89,11 +94,11 @@ class _Reader:
 
     # ------------------------------------------------------------------ tensors by path
 
-    def tensor(self, name: str) -> torch.Tensor:
+    def tensor(self, name: str) -> np.ndarray:
         """In float32."""
-        return self.tensors[name].float().contiguous()
+        return self.tensors[name].as_float32()
 
-    def optional(self, name: str) -> torch.Tensor | None:
+    def optional(self, name: str) -> np.ndarray | None:
         """In float32, where it is there."""
         return self.tensor(name) if name in self.tensors else None
 
@@ -105,21 +110,21 @@ class _Reader:
         if not self.is_quantized(path):
             return self.linear(path)
         return QuantizedLinear(
-            weight=self.tensors[f"{path}.weight"].contiguous(),
+            weight=self.tensors[f"{path}.weight"].values,
             weight_scale=self.tensor(f"{path}.weight_scale"),
             bias=self.optional(f"{path}.bias"),
             **self.input_range(path),
         )
 
     def is_quantized(self, path: str) -> bool:
-        return self.tensors[f"{path}.weight"].dtype == torch.int8
+        return self.tensors[f"{path}.weight"].dtype == QUANTIZED
 
     def input_range(self, path: str) -> dict[str, Any]:
         """How the input of a quantized layer becomes integers."""
         is_static = f"{path}.input_scale" in self.tensors
         return {
             "input_scale": self.tensor(f"{path}.input_scale").item() if is_static else None,
-            "input_zero_point": int(self.tensors[f"{path}.input_zero_point"]) if is_static else None,
+            "input_zero_point": int(self.tensors[f"{path}.input_zero_point"].values) if is_static else None,
             "input_smoothing": self.optional(f"{path}.input_smoothing"),
         }
 
@@ -131,7 +136,7 @@ class _Reader:
 
     # ------------------------------------------------------------------ the plan
 
-    def plan(self, table: torch.Tensor | None) -> tuple[tuple[tuple[Layer, ...], ...], tuple[Probe, ...]]:
+    def plan(self, table: np.ndarray | None) -> tuple[tuple[tuple[Layer, ...], ...], tuple[Probe, ...]]:
         """Segments and probes; see `Encoder`."""
         path, exits = self.family.layers_path, self.artifact.exits
         trunk = [
@@ -153,7 +158,7 @@ class _Reader:
     def embeddings(self) -> Embeddings:
         paths = {name: self.in_backbone(path) for name, path in self.family.embeddings.items()}
 
-        def table(name: str) -> torch.Tensor | None:
+        def table(name: str) -> np.ndarray | None:
             return self.optional(f"{paths[name]}.weight") if name in paths else None
 
         def projection(name: str) -> Linear | None:
@@ -168,7 +173,7 @@ class _Reader:
             projection_after_norm=projection("projection_after_norm"),
         )
 
-    def layer(self, path: str, table: torch.Tensor | None, convolution: Convolution | None) -> Layer:
+    def layer(self, path: str, table: np.ndarray | None, convolution: Convolution | None) -> Layer:
         paths = {name: f"{path}.{below}" for name, below in self.family.layer.items()}
         query, key, value = self.projections(paths)
         return Layer(
@@ -189,9 +194,10 @@ class _Reader:
             return tuple(self.projection(paths[name]) for name in ("query", "key", "value"))
         path = paths["query_key_value"]
         biases = (self.tensor(paths["query_bias"]), None, self.tensor(paths["value_bias"]))
-        weights = self.split_by_head(self.tensors[f"{path}.weight"])
         if not self.is_quantized(path):
-            return tuple(Linear(weight.float(), bias) for weight, bias in zip(weights, biases, strict=True))
+            weights = self.split_by_head(self.tensor(f"{path}.weight"))
+            return tuple(Linear(weight, bias) for weight, bias in zip(weights, biases, strict=True))
+        weights = self.split_by_head(self.tensors[f"{path}.weight"].values)
         scales = self.split_by_head(self.tensor(f"{path}.weight_scale"))
         inputs = self.input_range(path)
         return tuple(
@@ -199,10 +205,10 @@ class _Reader:
             for weight, scale, bias in zip(weights, scales, biases, strict=True)
         )
 
-    def split_by_head(self, fused: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Query, key and value rows of a tensor whose rows are interleaved by head."""
-        by_head = fused.contiguous().view(self.model.heads, 3, self.model.head_size, *fused.shape[1:])
-        return tuple(part.reshape(self.hidden, *fused.shape[1:]) for part in by_head.unbind(1))
+    def split_by_head(self, fused: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Query, key and value rows of an array whose rows are interleaved by head."""
+        by_head = fused.reshape(self.model.heads, 3, self.model.head_size, *fused.shape[1:])
+        return tuple(by_head[:, part].reshape(self.hidden, *fused.shape[1:]) for part in range(3))
 
     def head(self, exit_: int) -> Head:
         dense, path = self.family.head_paths(exit_, self.model.depth, self.artifact.shares_pooler)
@@ -218,27 +224,31 @@ class _Reader:
     def certainty(self, exit_: int) -> Linear:
         """What gives the logit of being right; the last exit, which answers whoever comes, has learned none."""
         if exit_ == self.model.depth:
-            return Linear(torch.zeros(1, self.hidden), torch.zeros(1))
+            return Linear(np.zeros((1, self.hidden), np.float32), np.zeros(1, np.float32))
         return self.linear(self.family.certainty_path(exit_))
 
     # ------------------------------------------------------------------ DeBERTa
 
-    def relative_table(self) -> torch.Tensor | None:
+    def relative_table(self) -> np.ndarray | None:
         """(2 buckets, hidden): the table that all layers share, normed where the model norms it."""
         if not self.model.is_relative:
             return None
         table = self.tensor(f"{self.in_backbone(self.family.relative['table'])}.weight")
-        if self.model.norms_table:
-            norm = self.norm(self.in_backbone(self.family.relative["table_norm"]))
-            table = torch.nn.functional.layer_norm(table, table.shape[-1:], norm.weight, norm.bias, norm.eps)
-        return table
+        if not self.model.norms_table:
+            return table
+        with naming_extras("DeBERTa's disentangled attention"):
+            from itrex_sweet.runtime.relative_positions import normed
 
-    def relative_terms(self, layer: str, table: torch.Tensor, query: AnyLinear, key: AnyLinear) -> RelativeTerms:
-        def projected(name: str, content: AnyLinear) -> torch.Tensor:
+        return normed(table, self.norm(self.in_backbone(self.family.relative["table_norm"])))
+
+    def relative_terms(self, layer: str, table: np.ndarray, query: AnyLinear, key: AnyLinear) -> RelativeTerms:
+        with naming_extras("DeBERTa's disentangled attention"):
+            from itrex_sweet.runtime.relative_positions import projected_by_head
+
+        def projected(name: str, content: AnyLinear) -> np.ndarray:
             path = f"{layer}.{self.family.relative[name]}"
             linear = float_of(content) if self.model.shares_position_weights else self.linear(path)
-            rows = torch.nn.functional.linear(table, linear.weight, linear.bias)
-            return rows.view(len(rows), self.model.heads, -1).transpose(0, 1).contiguous()
+            return projected_by_head(table, linear, self.model.heads)
 
         terms = self.model.position_terms
         return RelativeTerms(
@@ -246,14 +256,12 @@ class _Reader:
             query=projected("position_query", query) if "p2c" in terms else None,
         )
 
-    def relative_index(self) -> torch.Tensor:
-        """Row of the table for every distance between two positions, logarithmic beyond half the buckets in v2."""
-        model = self.model
-        reach = max(self.config.max_position_embeddings, 2 * model.max_distance)
-        distances = torch.arange(-(reach - 1), reach)
-        if model.log_buckets:
-            distances = _log_buckets(distances, model.log_buckets, model.max_distance)
-        return (distances + model.buckets).clamp(0, 2 * model.buckets - 1)
+    def relative_index(self) -> np.ndarray:
+        """Row of the table for every distance between two positions."""
+        from itrex_sweet.runtime.relative_positions import relative_index
+
+        reach = max(self.config.max_position_embeddings, 2 * self.model.max_distance)
+        return relative_index(self.model, reach)
 
     def convolution(self) -> Convolution | None:
         if not self.model.convolution_width:
@@ -270,20 +278,11 @@ class _Reader:
 
 def _with_row(classifier: Linear, row: Linear) -> Linear:
     """One layer for both: the row comes behind the classifier's."""
-    bias = torch.zeros(len(classifier.weight)) if classifier.bias is None else classifier.bias
-    return Linear(torch.cat([classifier.weight, row.weight]), torch.cat([bias, row.bias]))
+    bias = np.zeros(len(classifier.weight), np.float32) if classifier.bias is None else classifier.bias
+    return Linear(np.concatenate([classifier.weight, row.weight]), np.concatenate([bias, row.bias]))
 
 
-def _max_tokens(positions: torch.Tensor | None, uncounted_token: int | None) -> int | None:
+def _max_tokens(positions: np.ndarray | None, uncounted_token: int | None) -> int | None:
     if positions is None:
         return None
     return len(positions) if uncounted_token is None else len(positions) - uncounted_token - 1
-
-
-def _log_buckets(distances: torch.Tensor, buckets: int, max_distance: int) -> torch.Tensor:
-    """Exact up to half the buckets, logarithmic beyond (DeBERTa-v2's position buckets), in float32 as trained."""
-    half = buckets // 2
-    magnitude = distances.abs().clamp(min=half).float()
-    steps = torch.log(magnitude / half) / torch.log(torch.tensor((max_distance - 1) / half)) * (half - 1)
-    logarithmic = (torch.ceil(steps) + half) * distances.sign()
-    return torch.where(distances.abs() <= half, distances.float(), logarithmic).long()

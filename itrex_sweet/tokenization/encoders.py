@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from itrex_sweet.tokenization.file_tokenizer import FileTokenizer
 from itrex_sweet.tokenization.inputs import Text
 
 
@@ -50,7 +51,9 @@ class TextEncoder(ABC):
 
 
 def encoder_of(tokenizer: Any) -> TextEncoder:
-    """The encoder that suits a tokenizer."""
+    """Returns the encoder that suits a tokenizer."""
+    if isinstance(tokenizer, FileTokenizer):
+        return FastEncoder(tokenizer, tokenizer.backend)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None and not _calls_overridden(tokenizer):
         try:
@@ -64,7 +67,7 @@ class FastEncoder(TextEncoder):
     """Encodes by a copy of a fast tokenizer's backend that nobody else has.
 
     Args:
-        tokenizer: a `PreTrainedTokenizerFast`; only read.
+        tokenizer: a `PreTrainedTokenizerFast` or a `FileTokenizer`; only read.
         backend: a copy of its `tokenizers.Tokenizer`.
     """
 

@@ -1,4 +1,4 @@
-"""Putting exits on a Hugging Face model and training them."""
+"""Attaches exits to Hugging Face models, trains them and saves them as artifacts."""
 
 from itrex_sweet.extras import require_installed
 
@@ -8,10 +8,10 @@ require_installed("transformers", "training")
 from itrex_sweet.training.attaching import attach, attachment_of, detach, plain_state_dict
 from itrex_sweet.training.attachment import Attachment
 from itrex_sweet.training.callback import SweetCallback
-from itrex_sweet.training.clipping import clip_by_group
 from itrex_sweet.training.conflict import GradientConflict, GradientConflictCallback, gradient_conflict
 from itrex_sweet.training.divergence import DivergenceCallback
 from itrex_sweet.training.export import save_artifact, save_cascade
+from itrex_sweet.training.gradients import clip_by_group
 from itrex_sweet.training.heads import ExitHead
 from itrex_sweet.training.losses import classification_loss
 from itrex_sweet.training.multi_model import train_multi_model, truncate

@@ -1,10 +1,8 @@
-"""The exits of one Hugging Face model while they are on it: the hooks that cut, answer and lose."""
+"""The exits of one Hugging Face model while they are attached to it."""
 
 from __future__ import annotations
 
 import inspect
-import math
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,95 +12,87 @@ from itrex_sweet.artifact.fingerprints import Fingerprints
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import TrainingSetupError
 from itrex_sweet.families import EXIT_HEADS, Family
-from itrex_sweet.training.checkpointing import checkpoints, checkpoints_reentrantly
 from itrex_sweet.training.dropout import ExitGenerators
-from itrex_sweet.training.exit_losses import ExitLosses
-from itrex_sweet.training.gradients import cut, spend
-from itrex_sweet.training.heads import module_at
+from itrex_sweet.training.exit_hooks import ExitHooks
 from itrex_sweet.training.label_loss import LossFunction
-from itrex_sweet.training.losses import checked_labels
-from itrex_sweet.training.model_inputs import (
-    checked_ids,
-    longest_row,
+from itrex_sweet.training.losses import validate_labels
+from itrex_sweet.training.model_io import (
+    check_token_ids,
+    first_token_attention_mask,
+    labels_argument_index,
     main_input,
-    mask_of_first_token,
-    position_of_labels,
+    max_row_length,
+    replace_loss,
 )
-from itrex_sweet.training.model_outputs import with_loss
 
-ATTACHMENT = "_sweet_attachment"  # where a model keeps its Attachment, so that a copied model has its own
+ATTACHMENT = "_sweet_attachment"  # attribute of the model, so that a copied model has an Attachment of its own
 
-WRAPPED_LATER = (
+WRAPPED_AFTER_ATTACH = (
     "PEFT wrapped the model after the exits were attached, so the exit heads are frozen or missing from its "
     "checkpoints: call detach(model), then get_peft_model(model, ...), then attach to what it returns."
 )
 
 
-class Attachment(ExitLosses):
+class Attachment(ExitHooks):
     """The exits of one model: hooks that cut gradients, compute the exits' logits and sum their losses.
 
-    Made by `attach`. While attached, `model(..., labels=labels)` answers as before, except that `output.loss`
-    is the plain sum of all exits' cross-entropies in float32 (SWEET, arXiv 2306.02307, section 4), in
-    evaluation too; class weights or a loss function of one's own apply at every exit alike, the last included. Where
-    exits learn to exit, the errors of what they learn are added to it. In training with distillation, a share of each
+    Created by `attach`. While attached, `model(..., labels=labels)` returns the same output as before, except that
+    `output.loss` is the sum of the cross-entropies of all exits in float32 (SWEET, arXiv 2306.02307, section 4), in
+    evaluation too. Class weights or a custom loss function apply at every exit, the last included. With
+    `learn_to_exit`, the loss of the correctness predictions is added. In training with distillation, a share of each
     exit's loss compares it with the teacher, without class weights.
 
-    In `decoupled` mode the gradient of `output.loss` on the model's own weights is to the bit what it is without
-    exits: the last exit adds the model's own loss, and the others draw dropout from generators of their own. In
-    evaluation `output.loss` is the model's own. Where the exits alone are trained, `output.loss` in training is the sum
-    of theirs, and labels may be missing: what the model answers then takes their place.
+    In `decoupled` mode, the gradient of `output.loss` on the model's own weights equals the gradient without exits, to
+    the bit: the last exit contributes the model's own loss, and the others draw dropout from generators of their own.
+    In evaluation `output.loss` is the model's own. With `train="exits"`, `output.loss` in training is the sum of the
+    losses of the earlier exits, and without labels they learn the predictions of the last exit.
 
-    Every hook is a method of this object, so a deep copy of the model has working exits of its own. Compiled models
-    (`torch.compile` after `attach`) run the hooks uncompiled.
+    Every hook is a method of this object, so a deep copy of the model has exits of its own. In a compiled model
+    (`torch.compile` after `attach`) the hooks run uncompiled.
 
     Attributes:
-        model: the model that was attached to, as given (a PEFT model, if it was one).
-        config: the settings, exits resolved.
+        model: the model passed to `attach` (a PEFT model, if it was one).
+        config: the settings, with resolved exits.
         exits: counts of layers, the last the full depth.
         exit_logits: exit → (rows, labels), of the last forward, detached.
         exit_losses: exit → scalar float32, mean over labelled rows, of the last forward, detached: against the labels,
-            with class weights or the loss function, without the teacher's part.
-        exit_certainties: exit → (rows,) logits of being right, of the last forward, detached; of exits that learn it.
+            with class weights or the loss function, without distillation.
+        exit_correctness_logits: exit → (rows,) logits of the probability that the exit's prediction is correct, of the
+            last forward, detached; with `learn_to_exit` only.
         labels: (rows,) int64 of the last forward, or `None`.
-        main_input: (rows, ...) what the last forward was given first: token ids.
-        loss_reached: whether a backward in training came through `output.loss` since this was last set to `False`.
-        trained_on: the rows it was last trained on, where a Trainer's data told; written into the artifact.
-        selected_by: the rows that a checkpoint was chosen by, from `metric_for_best_model`; written into the artifact.
-        watcher: called in every labelled forward with exit → its loss, a scalar with its graph, before anything runs
-            backward; `None` for nobody. It keeps no tensor that has a graph.
-        teacher: that exits learn from under distillation; `None` for the last exit.
+        main_input: (rows, ...) main input of the last forward: token ids.
+        loss_received_gradient: `True` once a backward in training has gone through `output.loss`; may be reset.
+        trained_on: fingerprints of the training rows, if a Trainer's data set gave them; written into the artifact.
+        selected_by: fingerprints of the rows that a checkpoint was chosen by, from `metric_for_best_model`; written
+            into the artifact.
+        loss_observer: called in every labelled forward, before backward, with exit → its loss, a scalar with its graph;
+            or `None`. It must not keep the losses.
+        teacher: the model that exits learn from in distillation; `None` for the last exit.
     """
 
     def __init__(self, model: nn.Module, config: SweetConfig, family: Family, loss: LossFunction | None = None):
         super().__init__(model, config, family, loss)
         self.exit_logits: dict[int, torch.Tensor] = {}
         self.exit_losses: dict[int, torch.Tensor] = {}
-        self.exit_certainties: dict[int, torch.Tensor] = {}
+        self.exit_correctness_logits: dict[int, torch.Tensor] = {}
         self.main_input: torch.Tensor | None = None
         self.trained_on: Fingerprints | None = None
         self.selected_by: Fingerprints | None = None
-        self._index = {layer: index for index, layer in enumerate(self._layers)}
-        self._position_of_labels = position_of_labels(model, self._base)
-        self._capturing = False
-        self._generators = ExitGenerators(torch.initial_seed())
-        self._mask: torch.Tensor | None = None
-        self._hidden: dict[int, torch.Tensor] = {}
-        self._relative: dict[int, dict[str, torch.Tensor | None]] = {}
-        self._spends = False
+        self._labels_index = labels_argument_index(model, self._base)
         self._main_input: torch.Tensor | None = None
         self._hooks = self._register()
 
-    def note_longest_row(self, length: int) -> None:
-        """Records the tokens of a row that was trained on, if it is the longest so far."""
+    def update_longest_row(self, length: int) -> None:
+        """Records the number of tokens of a training row in the settings, if it is the longest so far."""
         if length > (self.config.longest_row or 0):
-            self._settle(longest_row=length)
+            self._update_config(longest_row=length)
 
     def seed_dropout(self, *seed: int) -> None:
-        """Draws the dropout of exits with private layers, from now on, from generators with this seed."""
+        """Seeds the generators that draw the dropout of exits with private layers."""
         self._generators = ExitGenerators(*seed)
 
     def remove(self) -> None:
-        """Takes hooks, heads and settings off; see `detach`."""
+        """Removes hooks, heads and settings; see `detach`."""
         self.unfreeze_model()
         for hook in self._hooks:
             hook.remove()
@@ -112,8 +102,8 @@ class Attachment(ExitLosses):
             delattr(model, ATTACHMENT)
 
     def _register(self) -> list[torch.utils.hooks.RemovableHandle]:
-        # An exit is read before the layer after it runs: inside the model's forward, so that autocast covers it. Where
-        # gradient checkpointing runs layers twice, and their hooks, all exits are read when the backbone ends.
+        # An exit is computed before the layer after it runs, inside the model's forward, so that autocast applies.
+        # Gradient checkpointing runs layers, and their hooks, twice: then all exits are computed after the backbone.
         backbone = getattr(self._base, self._family.backbone)
         return [
             self.model.register_forward_pre_hook(self._before_model, with_kwargs=True),
@@ -124,138 +114,64 @@ class Attachment(ExitLosses):
 
     @torch.compiler.disable
     def _before_model(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-        self._forget_forward()
-        labels = self._labels_in(args, kwargs)
+        self._reset_forward()
+        labels = self._get_labels(args, kwargs)
         if model.training:
-            self._refuse_silent_training(labels)
+            self._check_training(labels)
         self.labels = None
-        inputs = self._inputs(args, kwargs)
+        inputs = self._named_inputs(args, kwargs)
         self._main_input = main_input(self._base, inputs)
-        checked_ids(self._base, inputs)
+        check_token_ids(self._base, inputs)
         if labels is not None:
-            self.labels = checked_labels(labels, self._base.config.num_labels)
+            self.labels = validate_labels(labels, self._base.config.num_labels)
             self._num_items = kwargs.get("num_items_in_batch")
         if model.training:
             if torch.is_grad_enabled():
-                self.note_longest_row(longest_row(self._base, inputs))
+                self.update_longest_row(max_row_length(self._base, inputs))
             if self.config.distillation > 0.0 and self.teacher is not None:
-                self._taught = self.teacher.logits(inputs)
+                self._teacher_logits = self.teacher.logits(inputs)
             if self.config.trains_exits_alone:
-                self._switch_dropout_off()
+                self._disable_model_dropout()
         if self.config.has_private_layers:
-            self._mask = mask_of_first_token(inputs)
+            self._mask = first_token_attention_mask(inputs)
         self._capturing = True
-        self._spends = labels is not None and self._may_spend()
+        self._early_backward = labels is not None and self._allows_early_backward()
         if self.labels is labels:
             return None
-        return self._with_labels(self.labels, args, kwargs)
+        return self._set_labels(self.labels, args, kwargs)
 
-    def _switch_dropout_off(self) -> None:
-        """In all of the model but the exits."""
+    def _disable_model_dropout(self) -> None:
+        """Puts the model in evaluation mode, without the exits."""
         for name, child in self._base.named_children():
             if name != EXIT_HEADS:
                 child.eval()
 
-    def _inputs(self, args: tuple, kwargs: dict) -> dict[str, Any]:
-        """The arguments of the model's forward by name, those that are set, labels aside."""
+    def _named_inputs(self, args: tuple, kwargs: dict) -> dict[str, Any]:
+        """Returns the arguments of the model's forward by name, those that are set, without labels."""
         names = list(inspect.signature(type(self._base).forward).parameters)[1:]  # without self
         named = {**dict(zip(names, args, strict=False)), **kwargs}
         return {k: v for k, v in named.items() if v is not None and k not in ("labels", "num_items_in_batch")}
 
-    def _refuse_silent_training(self, labels: torch.Tensor | None) -> None:
+    def _check_training(self, labels: torch.Tensor | None) -> None:
+        """Raises if a forward in training would silently train something else."""
         if labels is None and self.config.trains_exits_alone:
             if self.config.distillation < 1.0:
                 raise TrainingSetupError(
                     f"training without labels, and distillation={self.config.distillation:g} takes a share of the "
-                    "exits' loss from them: leave distillation out, so that exits learn what the model answers."
+                    "exits' loss from them: leave distillation out, so that exits learn the model's predictions."
                 )
             return
         if labels is None:
             raise TrainingSetupError(
                 "training without labels: the exits' losses are computed inside the model, so the labels "
-                "must reach it. The Trainer takes them away for compute_loss_func and "
+                "must reach it. The Trainer removes them for compute_loss_func and "
                 "label_smoothing_factor, and a Trainer subclass may: leave that out, and give class weights or "
                 "another loss to SweetCallback(class_weights=..., loss=...), which apply at every exit. For "
                 "inference call model.eval() first."
             )
-        self.label_loss.refuse_training()
+        self.label_loss.check_trainable()
         if self.model is self._base and getattr(self._base, "peft_config", None) is not None:
-            raise TrainingSetupError(WRAPPED_LATER)
-
-    @torch.compiler.disable
-    def _before_layer(self, layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-        index = self._index[layer]
-        changed = False
-        # The input of the layer after exit k, not the output of layer k: DeBERTa-v2 has a convolution between the two,
-        # and older layers return tuples. A private layer reads the input of the layer that it takes the place of.
-        exit_ = index + 1 if self.config.has_private_layers else index
-        if exit_ in self.exits[:-1]:
-            name = next((name for name in ("hidden_states", "x") if name in kwargs), None)
-            hidden = args[0] if args else kwargs[name]
-            if self._capturing:
-                self._capture(exit_, hidden, kwargs)
-                if not checkpoints(layer):
-                    self._read(exit_)
-            if self.config.cuts_gradient:
-                hidden = self._cut_before(layer, hidden, self.config.scales[self._segment(index) - 1])
-                args, kwargs = ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, name: hidden})
-                changed = True
-        table = kwargs.get("rel_embeddings")
-        if table is not None and table.grad_fn is not None and checkpoints_reentrantly(layer):
-            raise TrainingSetupError(
-                "reentrant gradient checkpointing cannot train DeBERTa-v2's relative-position table, which "
-                "all layers read through one norm: pass "
-                "gradient_checkpointing_kwargs={'use_reentrant': False}."
-            )
-        if table is not None and self.config.mode == "sweet" and self._segment(index) > 0:
-            # As if the table had passed the same cuts as the hidden states; of the first segment's own, none.
-            table = cut(table, math.prod(self.config.scales[: self._segment(index)]))
-            kwargs = {**kwargs, "rel_embeddings": table}
-            changed = True
-        return (args, kwargs) if changed else None
-
-    def _capture(self, exit_: int, hidden: torch.Tensor, kwargs: Mapping[str, Any]) -> None:
-        """Keeps what an exit reads. Private layers let no gradient through."""
-        if not self.config.has_private_layers:
-            self._hidden[exit_] = hidden
-            return
-        table, relative_pos = (kwargs.get(name) for name in ("rel_embeddings", "relative_pos"))
-        self._hidden[exit_] = hidden.detach()
-        self._relative[exit_] = {"table": None if table is None else table.detach(), "relative_pos": relative_pos}
-
-    def _cut_before(self, layer: nn.Module, hidden: torch.Tensor, scale: float) -> torch.Tensor:
-        hidden = cut(hidden, scale)
-        if scale == 0.0 and torch.is_grad_enabled() and checkpoints(layer):
-            hidden.requires_grad_()  # reentrant checkpointing trains a layer only if its input asks for it
-        return hidden
-
-    @torch.compiler.disable
-    def _after_backbone(self, backbone: nn.Module, args: tuple, output: Any) -> None:
-        if not self._capturing:
-            return
-        for exit_ in self.exits[:-1]:
-            if exit_ not in self._hidden:
-                raise TrainingSetupError(
-                    f"the layer that exit {exit_} reads before was not run through its module: its input is unknown."
-                )
-            if exit_ not in self._logits:
-                self._read(exit_)
-
-    def _read(self, exit_: int) -> None:
-        """Computes an exit's logits from the hidden states that were captured for it."""
-        head, hidden = self._heads()[exit_], self._hidden[exit_]
-        if self.config.has_private_layers:
-            generator = self._generators.of(exit_, hidden.device) if head.training else None
-            said = head(hidden, generator=generator, mask=self._mask, **self._relative[exit_])
-        else:
-            shared = module_at(self._base, self._family.head_dense) if self.config.shares_pooler else None
-            said = head(hidden[:, 0], shared)
-        if self.config.learn_to_exit:
-            said, self._certainties[exit_] = said[:, :-1], said[:, -1]
-        self._logits[exit_] = said
-        if self._spends and self._stands_alone(exit_):
-            parameters = [parameter for _, parameter in self.parameters_by_segment()[exit_]]
-            self._spent[exit_] = spend(self._loss(exit_), parameters)
+            raise TrainingSetupError(WRAPPED_AFTER_ATTACH)
 
     @torch.compiler.disable
     def _after_model(self, model: nn.Module, args: tuple, output: Any) -> Any:
@@ -263,42 +179,40 @@ class Attachment(ExitLosses):
         is_tuple = isinstance(output, tuple)
         self._logits[last] = output[int(labelled)] if is_tuple else output.logits
         if model.training and self.teacher is None:
-            self._taught = self._logits[last]
+            self._teacher_logits = self._logits[last]
         own_loss = (output[0] if is_tuple else output.loss) if labelled else None
         losses = self._losses(own_loss) if labelled or (model.training and self.config.trains_exits_alone) else {}
-        logits, certainties, label_losses = self._logits, self._certainties, self._label_losses
+        logits, correctness_logits, label_losses = self._logits, self._correctness_logits, self._label_losses
         inputs = self._main_input
-        self._forget_forward()
+        self._reset_forward()
         self.main_input = inputs
         self.exit_logits = {exit_: logits[exit_].detach() for exit_ in self.exits}
-        self.exit_certainties = {exit_: value.detach() for exit_, value in certainties.items()}
+        self.exit_correctness_logits = {exit_: value.detach() for exit_, value in correctness_logits.items()}
         if not losses:
             return None
-        if self.watcher is not None:
-            self.watcher(losses)
+        if self.loss_observer is not None:
+            self.loss_observer(losses)
         self.exit_losses = {exit_: label_losses[exit_] for exit_ in losses}
         if self.config.has_private_layers and not model.training:
-            return with_loss(output, losses[last], labelled)
+            return replace_loss(output, losses[last], labelled)
         if self.config.trains_exits_alone:
             losses.pop(last, None)
         loss = torch.stack([each.float() for each in losses.values()]).sum()
-        if model.training and loss.requires_grad and not self.loss_reached:
-            loss.register_hook(self._note_backward)
-        return with_loss(output, loss, labelled)
+        if model.training and loss.requires_grad and not self.loss_received_gradient:
+            loss.register_hook(self._record_gradient)
+        return replace_loss(output, loss, labelled)
 
-    def _forget_forward(self) -> None:
-        """Also what a forward that raised has left behind; no tensor with a graph outlives its forward."""
-        self._capturing = False
-        self._hidden, self._relative, self._mask = {}, {}, None
-        self._logits, self._certainties, self._spent, self._label_losses = {}, {}, {}, {}
-        self._taught, self._num_items, self._spends, self._main_input = None, None, False, None
-        self.exit_logits, self.exit_losses, self.exit_certainties, self.main_input = {}, {}, {}, None
+    def _reset_forward(self) -> None:
+        """Clears the state of the last forward, also of one that raised, so that its graph is freed."""
+        super()._reset_forward()
+        self._main_input = None
+        self.exit_logits, self.exit_losses, self.exit_correctness_logits, self.main_input = {}, {}, {}, None
 
-    def _labels_in(self, args: tuple, kwargs: dict) -> torch.Tensor | None:
-        return args[self._position_of_labels] if self._position_of_labels < len(args) else kwargs.get("labels")
+    def _get_labels(self, args: tuple, kwargs: dict) -> torch.Tensor | None:
+        return args[self._labels_index] if self._labels_index < len(args) else kwargs.get("labels")
 
-    def _with_labels(self, labels: torch.Tensor, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        position = self._position_of_labels
-        if position < len(args):
-            return (*args[:position], labels, *args[position + 1 :]), kwargs
+    def _set_labels(self, labels: torch.Tensor, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        index = self._labels_index
+        if index < len(args):
+            return (*args[:index], labels, *args[index + 1 :]), kwargs
         return args, {**kwargs, "labels": labels}

@@ -1,4 +1,4 @@
-"""Training exits with an unmodified Hugging Face Trainer."""
+"""Trains exits with an unmodified Hugging Face Trainer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import nn
 from transformers import EvalPrediction, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
@@ -15,81 +14,77 @@ from transformers.trainer_callback import ExportableState
 from itrex_sweet.config import ALL, BALANCED, DECOUPLED, SweetConfig, balanced_weights
 from itrex_sweet.errors import ConfigError, TrainingSetupError
 from itrex_sweet.training.attaching import attach, attachment_of
-from itrex_sweet.training.attachment import WRAPPED_LATER, Attachment
-from itrex_sweet.training.clipping import clip_by_group
-from itrex_sweet.training.divergence import gradient_norm, refuse_divergence
+from itrex_sweet.training.attachment import WRAPPED_AFTER_ATTACH, Attachment
 from itrex_sweet.training.exit_evaluation import ExitEvaluation
-from itrex_sweet.training.exit_metrics import RunningMeans
-from itrex_sweet.training.exit_rate import ExitRate
-from itrex_sweet.training.label_loss import LossFunction, name_of, takes_exit
-from itrex_sweet.training.precision import train_in_float32
-from itrex_sweet.training.refusals import (
-    refuse_large_tokenizer,
-    refuse_optimizer_without_heads,
-    refuse_other_labels,
-    refuse_unfit,
-    refuse_untrained_exits,
-)
+from itrex_sweet.training.exit_optimization import ExitOptimization
+from itrex_sweet.training.label_loss import LossFunction, accepts_exit, function_name
+from itrex_sweet.training.precision import ensure_float32
 from itrex_sweet.training.teacher import Teacher
-from itrex_sweet.training.trained_rows import fingerprints_of, labels_of
-from itrex_sweet.training.wrapped_models import refuse_wrapped
+from itrex_sweet.training.training_data import dataset_fingerprints, dataset_labels
+from itrex_sweet.training.validation import (
+    check_not_wrapped,
+    check_optimizer,
+    check_teacher,
+    check_training_arguments,
+    check_vocabulary_size,
+)
 
 logger = logging.getLogger(__name__)
 
 
-class SweetCallback(ExitEvaluation, ExportableState):
-    """Puts exits on the Trainer's model and trains them: `Trainer(..., callbacks=[SweetCallback()])`.
+class SweetCallback(ExitEvaluation, ExitOptimization, ExportableState):
+    """Attaches exits to the Trainer's model and trains them: `Trainer(..., callbacks=[SweetCallback()])`.
 
-    The model and its own head train as they do without the callback, to the bit, given the same arguments and seed
-    (mode `"decoupled"`). The exits' own parts train beside them, with `exit_lr_multiplier` times the learning rate.
+    In mode `"decoupled"`, the default, the model and its own head train exactly as without the callback, to the bit,
+    given the same arguments and seed. The exits' own parameters train with `exit_lr_multiplier` times the learning
+    rate.
 
-    The training loss becomes the sum of all exits' losses, every training log gets `loss_exit_4` and so on, and every
-    evaluation `eval_exit_4_accuracy` and `eval_exit_4_loss` for each exit, which `metric_for_best_model` may
-    name. Gradients are clipped to `args.max_grad_norm` for the model and for each exit by itself, in `sweet` mode per
-    segment, since a global norm would couple the exits. A loss or gradient that is not finite ends the training before
-    the step is taken. Training ends with a warning in words where the last evaluation found exits no better than the
-    majority class, or nobody sure enough to leave early; `summarizes = False` keeps it quiet.
+    The training loss is the sum of the losses of all exits. Every training log gets `loss_exit_4` and so on, and every
+    evaluation `eval_exit_4_accuracy` and `eval_exit_4_loss` for each exit, which `metric_for_best_model` can name.
+    Gradients are clipped to `args.max_grad_norm` for the model and for each exit separately, in `sweet` mode per
+    segment, since a global norm would couple the exits. A loss or gradient that is not finite stops the training before
+    the optimizer step. When training ends, a warning is logged if the last evaluation found exits no better than the
+    majority class, or no row that leaves early; `logs_diagnostics = False` turns these warnings off.
 
-    Half-precision weights, as transformers 5 loads a checkpoint that was stored so, are turned to float32.
+    Half-precision weights, which transformers 5 loads from a half-precision checkpoint, are converted to float32.
 
-    Callbacks run in order and the Trainer puts those of `report_to` before yours, so they see a log without
-    the exits' losses: to have them there, pass `report_to="none"` and the reporting callback after this one.
+    The Trainer calls the callbacks of `report_to` before this one, so their logs lack the exits' losses: to log these,
+    pass `report_to="none"` and the reporting callback after this one.
 
     Args:
-        exits: counts of encoder layers after which the model may answer, the last the full depth; `None`
-            takes those the model was saved with, or `default_exits` of its depth.
+        exits: counts of encoder layers after which the model may answer, the last the full depth; by default those
+            that the model was saved with, or `default_exits` of its depth.
         mode: `"decoupled"`, `"sweet"`, `"paper"` or `"joint"`, see `SweetConfig`.
-        gradient_scale: with `"sweet"` and `"paper"`, share in [0, 1] of the gradient that passes from a segment to the
-            one before it, for all cuts or one each; or `"cut_first"`, see `SweetConfig`.
-        learn_to_exit: every exit but the last also learns how likely it is right, for the criterion `"learned"`;
-            nothing else of the training is changed by it.
-        distillation: share in [0, 1] of each exit's loss that comes from a teacher, see `SweetConfig`.
-        distillation_temperature: of it.
-        teacher: a fine-tuned classification model with the same labels and tokenizer; the last exit if absent.
-        train: `"exits"` trains the exits of a model that is fine-tuned already: the model is frozen and stays as it is
-            to the bit, and the exits learn its answers from rows that need no labels. With labels, `distillation`
-            below 1 says how much they learn from those. An evaluation without labels reports
-            `eval_exit_4_agreement`, with the model's answers. When training ends, what was frozen can train again.
-        exit_lr_multiplier: how many times the Trainer's learning rate the exits' own parts have, see `SweetConfig`.
+        gradient_scale: with `"sweet"` and `"paper"`, share in [0, 1] of the gradient that flows from a segment to the
+            one before it, one for all segments or one each; or `"cut_first"`, see `SweetConfig`.
         compute_metrics: as the Trainer's, applied to every exit: a value named `matthews` is reported as
             `eval_exit_4_matthews`.
+        learn_to_exit: train every exit but the last to predict the probability that its answer is correct, for the
+            criterion `"learned"`. The rest of the training does not change.
+        distillation: share in [0, 1] of each exit's loss that comes from a teacher, see `SweetConfig`.
+        distillation_temperature: temperature of the distillation loss.
+        teacher: a fine-tuned classification model with the same labels and tokenizer; by default the last exit.
         class_weights: one positive weight per label for the cross-entropy of every exit, the last included, in training
-            and in evaluation; `"balanced"` works them out of the training rows, see `SweetConfig`.
-        loss: a function that takes the place of the cross-entropy there: `(logits, labels, exit)` or
-            `(logits, labels)` → mean over the rows, a scalar; a `torch.nn.Module` such as
-            `CrossEntropyLoss(label_smoothing=0.1)` is one. With distillation it is the labels' part of the loss.
-        allow_half: leave half-precision weights as they are; small updates are then lost.
+            and in evaluation; `"balanced"` computes them from the training rows, see `SweetConfig`.
+        loss: replaces the cross-entropy at every exit: `(logits, labels, exit)` or `(logits, labels)` → mean over the
+            rows, a scalar; for instance the module `torch.nn.CrossEntropyLoss(label_smoothing=0.1)`. With distillation
+            it replaces the loss against the labels.
+        allow_half: keep half-precision weights; small updates are then lost.
+        train: `"exits"` trains the exits of a fine-tuned model: the model is frozen, its weights do not change, and the
+            exits learn its predictions from rows that need no labels. If there are labels, `distillation` below 1 makes
+            the exits learn from those too. An evaluation without labels reports `eval_exit_4_agreement` with the
+            model's predictions. The model is unfrozen when training ends.
+        exit_lr_multiplier: factor of the learning rate for the exits' own parameters, see `SweetConfig`.
 
     Raises:
-        ConfigError: settings that are wrong by themselves; when the Trainer is made, exits that do not fit
-            the model.
-        UnsupportedModelError: when the Trainer is made, a model that cannot carry exits.
-        TrainingSetupError: when the Trainer is made or training begins, what would silently train something
-            else; after the first backward, exits that it did not reach.
+        ConfigError: invalid settings; when the Trainer is created, exits that do not fit the model.
+        UnsupportedModelError: when the Trainer is created, a model that exits do not support.
+        TrainingSetupError: when the Trainer is created or training begins, a setup that would silently train something
+            else; after the first backward, exits without gradient.
         TrainingDivergedError: in training, a loss or gradient that is not finite.
     """
 
-    summarizes = True
+    logs_diagnostics = True
 
     def __init__(
         self,
@@ -108,15 +103,15 @@ class SweetCallback(ExitEvaluation, ExportableState):
         exit_lr_multiplier: float | None = None,
     ):
         if loss is not None:
-            takes_exit(loss)
+            accepts_exit(loss)
         if teacher is not None and not isinstance(teacher, nn.Module):
-            raise ConfigError(f"teacher={teacher!r}: a classification model, from_pretrained(...).")
+            raise ConfigError(f"teacher={teacher!r}: pass a classification model, from_pretrained(...).")
         if compute_metrics is not None and not callable(compute_metrics):
-            raise ConfigError(f"compute_metrics={compute_metrics!r}: a function, as the Trainer's.")
+            raise ConfigError(f"compute_metrics={compute_metrics!r}: pass a function, as for the Trainer.")
         if not isinstance(allow_half, bool):
-            raise ConfigError(f"allow_half={allow_half!r}: True or False.")
-        super().__init__(compute_metrics)
-        self.config = SweetConfig(
+            raise ConfigError(f"allow_half={allow_half!r}: pass True or False.")
+        ExitEvaluation.__init__(self, compute_metrics)
+        config = SweetConfig(
             exits=exits,
             mode=mode,
             gradient_scale=gradient_scale,
@@ -124,34 +119,28 @@ class SweetCallback(ExitEvaluation, ExportableState):
             distillation=distillation,
             distillation_temperature=distillation_temperature,
             class_weights=class_weights,
-            loss=None if loss is None else name_of(loss),
+            loss=None if loss is None else function_name(loss),
             train=train,
             exit_lr_multiplier=exit_lr_multiplier,
         )
-        if teacher is not None and self.config.distillation == 0.0:
-            raise ConfigError("teacher without distillation: say with distillation=0.5 how much of the loss is its.")
+        if teacher is not None and config.distillation == 0.0:
+            raise ConfigError("teacher without distillation: pass its share of the loss, such as distillation=0.5.")
+        ExitOptimization.__init__(self, config)
         self.loss = loss
         self.loss_name = self.config.loss
         self.longest_row: int | None = None
         self.allow_half = allow_half
-        self._balances = self.config.class_weights == BALANCED
+        self._balances_classes = self.config.class_weights == BALANCED
         self.teacher = teacher
         self.has_compute_metrics = compute_metrics is not None
-        self._losses = RunningMeans()
-        self._users_max_norm: float | None = None
-        self._our_zero = float("0")  # an object of its own, to tell our zero from one that the user set
-        self._gradient_norm: torch.Tensor | None = None
-        self._step_losses = RunningMeans()
-        self._checks_exits = True
-        self._exit_rate = ExitRate(self.config.exit_lr_multiplier)
 
     def state(self) -> dict[str, Any]:
-        """What `trainer_state.json` records of the settings, in the Trainer's own form."""
+        """Returns the settings that `trainer_state.json` records, in the Trainer's format."""
         args = self.config.to_dict()
-        for name in ("loss", "longest_row"):  # a function is not kept, and nobody sets the other
+        for name in ("loss", "longest_row"):  # a function is not saved, and the other is an attribute
             args.pop(name, None)
-        kept = ("has_compute_metrics", "loss_name", "longest_row", "allow_half")
-        return {"args": args, "attributes": {name: getattr(self, name) for name in kept}}
+        names = ("has_compute_metrics", "loss_name", "longest_row", "allow_half")
+        return {"args": args, "attributes": {name: getattr(self, name) for name in names}}
 
     def on_init_end(
         self,
@@ -162,13 +151,13 @@ class SweetCallback(ExitEvaluation, ExportableState):
         processing_class: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Attaches the exits, before there is an optimizer."""
-        refuse_unfit(args)
-        refuse_wrapped(model)
-        refuse_large_tokenizer(processing_class, model)
+        """Attaches the exits, before the optimizer is created."""
+        check_training_arguments(args)
+        check_not_wrapped(model)
+        check_vocabulary_size(processing_class, model)
         if not self.allow_half:
-            train_in_float32(model)
-        self._take_over(attachment_of(model) or attach(model, self.config, loss=self.loss), model)
+            ensure_float32(model)
+        self._use_attachment(attachment_of(model) or attach(model, self.config, loss=self.loss), model)
 
     def on_train_begin(
         self,
@@ -180,85 +169,39 @@ class SweetCallback(ExitEvaluation, ExportableState):
         train_dataloader: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Checks that what is about to be trained is what was asked for."""
-        refuse_unfit(args)
+        """Checks the setup, and prepares the exits for training."""
+        check_training_arguments(args)
         attachment = attachment_of(model)
         if attachment is None:
             raise TrainingSetupError(
-                "the model in training has no exits. The Trainer makes a new one with model_init after its "
-                "callbacks have run: call itrex_sweet.attach(model, SweetConfig(...)) inside model_init; or "
-                "add SweetCallback when the Trainer is made, not with add_callback."
+                "the model in training has no exits. With model_init, the Trainer creates a new one after "
+                "on_init_end: call itrex_sweet.attach(model, SweetConfig(...)) inside model_init; or "
+                "pass SweetCallback to the Trainer's constructor, not to add_callback."
             )
-        for name, had in (("compute_metrics", self.has_compute_metrics), ("loss", self.loss_name is not None)):
-            if had and getattr(self, name) is None:
+        for name, was_set in (("compute_metrics", self.has_compute_metrics), ("loss", self.loss_name is not None)):
+            if was_set and getattr(self, name) is None:
                 raise TrainingSetupError(
-                    f"restore_callback_states_from_checkpoint made SweetCallback anew without its {name} function. "
-                    "Leave it off: SweetCallback has no state to restore."
+                    f"restore_callback_states_from_checkpoint created SweetCallback again without its {name} "
+                    "function. Leave it off: SweetCallback has no state to restore."
                 )
-        self._take_over(attachment, model)
+        self._use_attachment(attachment, model)
         if not self.allow_half:
-            train_in_float32(model)  # an evaluation with bf16_full_eval leaves the model so
-        refuse_optimizer_without_heads(attachment, optimizer)
-        if self._balances:
-            attachment.weigh_classes(balanced_weights(labels_of(train_dataloader), model.config.num_labels))
+            ensure_float32(model)  # an evaluation with bf16_full_eval leaves bfloat16 weights
+        check_optimizer(attachment, optimizer)
+        if self._balances_classes:
+            attachment.set_class_weights(balanced_weights(dataset_labels(train_dataloader), model.config.num_labels))
             self.config = attachment.config
-        attachment.trained_on, attachment.selected_by = fingerprints_of(train_dataloader), None
+        attachment.trained_on, attachment.selected_by = dataset_fingerprints(train_dataloader), None
         self._in_training = True
         if state.global_step > 0:
-            self._refuse_other_checkpoint(state)
-            attachment.note_longest_row(self.longest_row or 0)
-        attachment.loss_reached, self._checks_exits = False, True
-        self._standings, self._standings_at = {}, {}
-        self._losses.clear()
-        self._step_losses.clear()
-        self._forget_evaluation()
-        if self.config.mode in ("sweet", DECOUPLED) or self.config.learn_to_exit:
-            self._take_over_clipping(args)
+            self._check_resumed_settings(state)
+            attachment.update_longest_row(self.longest_row or 0)
+        attachment.loss_received_gradient = False
+        self._diagnostics, self._diagnostics_at_step = {}, {}
+        self._reset_evaluation()
+        self._begin_optimization(args)
         if self.config.trains_exits_alone:
-            attachment.freeze_model()  # an earlier training ended with it unfrozen
-
-    def on_step_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """Seeds the exits' dropout by the step, so that a training resumed draws what one in one piece draws."""
-        attachment_of(model).seed_dropout(args.seed, state.global_step, args.process_index)
-
-    def on_pre_optimizer_step(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """Clips the gradients, by group, once they are known to be finite and to train the exits."""
-        attachment = attachment_of(model)
-        if self._checks_exits:
-            refuse_untrained_exits(attachment)
-            self._checks_exits = False
-        self._step_losses.add(attachment.exit_losses)
-        if self._users_max_norm is None or self._users_max_norm <= 0.0:
-            norm = gradient_norm(model.parameters())
-        else:
-            norms = clip_by_group(attachment.clipping_groups(), self._users_max_norm)
-            norm = self._gradient_norm = torch.linalg.vector_norm(torch.stack([norm.float() for norm in norms]))
-            if self._trains_model_beside_exits:
-                self._gradient_norm = norms[len(attachment.exits) - 1]  # as it is logged without exits
-        refuse_divergence(model, state.global_step + 1, self._step_losses.sums(), norm)
-        self._step_losses.clear()
-        if self.config.has_private_layers:
-            self._exit_rate.before_step(parameter for _, parameter in attachment.head_parameters())
-
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Lengthens the step of the exits' own parts."""
-        self._exit_rate.after_step()
+            attachment.freeze_model()  # an earlier training unfroze it when it ended
 
     def on_step_end(
         self,
@@ -268,23 +211,9 @@ class SweetCallback(ExitEvaluation, ExportableState):
         model: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Notes the exits' losses of the last micro-batch of a step."""
-        attachment = attachment_of(model)
-        self._losses.add(attachment.exit_losses)
-        self.longest_row = attachment.config.longest_row
-
-    def on_substep_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """Notes the exits' losses of the other micro-batches of a step."""
-        losses = attachment_of(model).exit_losses
-        self._losses.add(losses)
-        self._step_losses.add(losses)
+        """Adds the exits' losses to their running means, and records the longest row."""
+        super().on_step_end(args, state, control, model=model, **kwargs)
+        self.longest_row = attachment_of(model).config.longest_row
 
     def on_log(
         self,
@@ -294,18 +223,18 @@ class SweetCallback(ExitEvaluation, ExportableState):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Adds the exits' losses to a training log, and the exits' metrics to an evaluation's."""
+        """Adds the exits' losses to a training log, and the exits' metrics to the log of an evaluation."""
         if logs is None:
             return
         if "loss" in logs and "learning_rate" in logs:
-            added = {f"loss_exit_{exit_}": round(mean, 4) for exit_, mean in self._losses.take().items()}
+            added = {f"loss_exit_{exit_}": round(mean, 4) for exit_, mean in self._losses.pop().items()}
             if self._gradient_norm is not None and ("grad_norm" not in logs or self._trains_model_beside_exits):
                 added["grad_norm"] = self._gradient_norm.item()
         else:
-            added = self._take_metrics(logs, args, state)
+            added = self._pop_metrics(logs, args, state)
         logs.update(added)
         if state.log_history and added:
-            state.log_history[-1].update(added)  # the Trainer appended a copy before it called us
+            state.log_history[-1].update(added)  # the Trainer has appended a copy of `logs`
 
     def on_train_end(
         self,
@@ -315,45 +244,40 @@ class SweetCallback(ExitEvaluation, ExportableState):
         model: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Hands clipping back to the Trainer, and says what the last evaluation found wanting."""
+        """Restores the Trainer's clipping, unfreezes the model, and logs the warnings of the last evaluation."""
         self._in_training = False
         if (attachment := attachment_of(model)) is not None:
             attachment.unfreeze_model()
-        if args.max_grad_norm is self._our_zero:
-            args.max_grad_norm = self._users_max_norm
-        self._users_max_norm = None
-        self._gradient_norm = None
-        if self.summarizes and state.is_world_process_zero:
-            for prefix, standing in self._standings_of_the_model(args, state).items():
-                for sentence in standing.complaints():
+        self._end_optimization(args)
+        if self.logs_diagnostics and state.is_world_process_zero:
+            for prefix, diagnostics in self._final_diagnostics(args, state).items():
+                for sentence in diagnostics.warnings():
                     logger.warning("%s: %s", prefix, sentence)
 
-    @property
-    def _trains_model_beside_exits(self) -> bool:
-        return self.config.has_private_layers and not self.config.trains_exits_alone
-
-    def _take_over(self, attachment: Attachment, model: Any) -> None:
+    def _use_attachment(self, attachment: Attachment, model: Any) -> None:
+        """Takes over the resolved settings of the attached exits, after a check that they are those of the callback."""
         if attachment.model is not model:
-            raise TrainingSetupError(WRAPPED_LATER)
-        asked = self.config
-        if asked.exits is None:
-            asked = dataclasses.replace(asked, exits=attachment.exits)
-        if self._balances:
-            asked = dataclasses.replace(asked, class_weights=attachment.config.class_weights)
-        asked = asked.resolved(attachment.exits[-1])
-        if asked != attachment.config:
+            raise TrainingSetupError(WRAPPED_AFTER_ATTACH)
+        requested = self.config
+        if requested.exits is None:
+            requested = dataclasses.replace(requested, exits=attachment.exits)
+        if self._balances_classes:
+            requested = dataclasses.replace(requested, class_weights=attachment.config.class_weights)
+        requested = requested.resolved(attachment.exits[-1])
+        if requested != attachment.config:
             raise TrainingSetupError(
-                f"the model has exits attached with {attachment.config}, and the callback asks for {asked}: "
+                f"the model has exits attached with {attachment.config}, and the callback has {requested}: "
                 "give both the same settings, or call detach(model) first."
             )
         self.config = attachment.config
         if self.loss is not None:
-            attachment.lose_by(self.loss)
+            attachment.set_loss_function(self.loss)
         if self.teacher is not None:
-            refuse_other_labels(self.teacher, model)
+            check_teacher(self.teacher, model)
             attachment.teacher = Teacher(self.teacher)
 
-    def _refuse_other_checkpoint(self, state: TrainerState) -> None:
+    def _check_resumed_settings(self, state: TrainerState) -> None:
+        """Checks that the checkpoint to resume from was trained with these settings."""
         recorded = (state.stateful_callbacks or {}).get(type(self).__name__)
         recorded = recorded[0] if isinstance(recorded, list) else recorded
         if not recorded:
@@ -363,20 +287,10 @@ class SweetCallback(ExitEvaluation, ExportableState):
                 "resume_from_checkpoint."
             )
         attributes = recorded.get("attributes", {})
-        before = SweetConfig.from_dict({**recorded["args"], "loss": attributes.get("loss_name")})
+        recorded_config = SweetConfig.from_dict({**recorded["args"], "loss": attributes.get("loss_name")})
         self.longest_row = attributes.get("longest_row")
-        if before != self.config:
+        if recorded_config != self.config:
             raise TrainingSetupError(
-                f"the checkpoint to resume from was trained with {before}, and the callback asks for "
-                f"{self.config}: resume with the former, or start training anew."
+                f"the checkpoint to resume from was trained with {recorded_config}, and the callback has "
+                f"{self.config}: resume with the recorded settings, or start a new training."
             )
-
-    def _take_over_clipping(self, args: TrainingArguments) -> None:
-        """Makes the Trainer clip nothing: it clips one global norm if `args.max_grad_norm` is positive.
-
-        An earlier train() that raised has left our zero there; the user's value is then still the remembered
-        one.
-        """
-        if args.max_grad_norm is not self._our_zero:
-            self._users_max_norm = args.max_grad_norm
-            args.max_grad_norm = self._our_zero

@@ -1,9 +1,9 @@
-"""Training that diverges, found before the optimizer takes the step."""
+"""Detects divergence, a loss or gradient that is not finite, before the optimizer step."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,11 +12,12 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from itrex_sweet.artifact.finite import first_not_finite
 from itrex_sweet.errors import TrainingDivergedError
+from itrex_sweet.training.gradients import gradient_norm
 
 
 class DivergenceCallback(TrainerCallback):
-    """Ends training with an error where a gradient is not finite. `SweetCallback` does so by itself; this is for a
-    plain model, such as one of `train_multi_model`.
+    """Stops the training of a model without exits, such as one of `train_multi_model`, at a gradient that is not
+    finite. `SweetCallback` checks this itself.
 
     Raises:
         TrainingDivergedError: before the optimizer uses such a gradient.
@@ -30,32 +31,26 @@ class DivergenceCallback(TrainerCallback):
         model: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Looks at the gradients of a step."""
-        refuse_divergence(model, state.global_step + 1, {}, gradient_norm(model.parameters()))
+        """Checks the gradient norm of a step."""
+        check_finite(model, state.global_step + 1, {}, gradient_norm(model.parameters()))
 
 
-def gradient_norm(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
-    """The L2 norm of all gradients, a float32 scalar; 0 where there is none."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    return nn.utils.get_total_norm(gradients).float() if gradients else torch.zeros(())
-
-
-def refuse_divergence(model: nn.Module, step: int, losses: Mapping[int, torch.Tensor], norm: torch.Tensor) -> None:
-    """Raises where a loss or the gradient of a step is not finite.
+def check_finite(model: nn.Module, step: int, losses: Mapping[int, torch.Tensor], norm: torch.Tensor) -> None:
+    """Raises if a loss or the gradient norm of a step is not finite.
 
     Args:
-        model: in training; its weights are those before the step.
-        step: of the optimizer, from 1.
-        losses: exit → its loss, summed over the step's batches.
-        norm: of the step's gradient.
+        model: the model in training, before the step.
+        step: number of the optimizer step, from 1.
+        losses: exit → its loss, summed over the micro-batches of the step.
+        norm: gradient norm of the step.
 
     Raises:
-        TrainingDivergedError: it names the step, what is not finite, and what to do.
+        TrainingDivergedError: names the step, the values that are not finite, and a remedy.
     """
     values = {f"the loss of exit {exit_}": float(loss) for exit_, loss in losses.items()}
     values["the norm of the gradient"] = float(norm)
-    wrong = [f"{what} is {value}" for what, value in values.items() if not math.isfinite(value)]
-    if not wrong:
+    not_finite = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+    if not not_finite:
         return
     weights = first_not_finite(dict(model.named_parameters()))
     if weights is None:
@@ -66,6 +61,6 @@ def refuse_divergence(model: nn.Module, step: int, losses: Mapping[int, torch.Te
     else:
         advice = f"The weights were not finite before this step ({weights}): start from another checkpoint"
     raise TrainingDivergedError(
-        f"training diverged at step {step}: {', '.join(wrong)}. It was ended before the optimizer took the step. "
+        f"training diverged at step {step}: {', '.join(not_finite)}. It was stopped before the optimizer step. "
         f"{advice}."
     )

@@ -1,4 +1,4 @@
-"""Dropout of the exits, drawn from generators of their own, so that it changes no other random number."""
+"""Dropout of the exits, drawn from generators of their own, so that the exits change no other random number."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ def dropout(states: torch.Tensor, rate: float, generator: torch.Generator | None
     Args:
         states: any shape.
         rate: probability of an element to be zeroed, in [0, 1].
-        generator: on the device of the states; `None` drops nothing.
+        generator: on the device of the states; `None` applies no dropout.
     """
     if generator is None or rate == 0.0:
         return states
-    kept = torch.empty_like(states, requires_grad=False).bernoulli_(1.0 - rate, generator=generator)
-    return states * kept.div_((1.0 - rate) or 1.0)
+    mask = torch.empty_like(states, requires_grad=False).bernoulli_(1.0 - rate, generator=generator)
+    return states * mask.div_((1.0 - rate) or 1.0)
 
 
 class ExitGenerators:
-    """One random generator per exit and device, all derived from one seed.
+    """One random generator per exit and device, seeded with the exit and a common seed.
 
-    An exit's numbers depend on the seed and on the exit alone, not on which other exits there are.
+    The numbers of an exit do not depend on which other exits exist.
 
     Args:
-        seed: whole numbers, such as the seed of a training, its step and the rank of the process.
+        seed: integers, such as the seed of a training, the step and the rank of the process.
     """
 
     def __init__(self, *seed: int):
@@ -35,7 +35,7 @@ class ExitGenerators:
         self._generators: dict[tuple[int, torch.device], torch.Generator] = {}
 
     def of(self, exit_: int, device: torch.device) -> torch.Generator:
-        """The generator of an exit, which goes on where the last call left it."""
+        """Returns the generator of an exit, which continues its sequence from call to call."""
         key = (exit_, device)
         if key not in self._generators:
             digest = hashlib.blake2b(repr((*self._seed, exit_)).encode(), digest_size=7).digest()

@@ -11,95 +11,102 @@ from torch import nn
 
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.families import Family
-from itrex_sweet.training.checkpointing import checkpoints
 from itrex_sweet.training.exit_parameters import ExitParameters
-from itrex_sweet.training.label_loss import LabelLoss, LossFunction, name_of, share_of_items
-from itrex_sweet.training.losses import certainty_loss, exit_loss
+from itrex_sweet.training.gradients import is_checkpointed
+from itrex_sweet.training.label_loss import LabelLoss, LossFunction, function_name, micro_batch_scale
+from itrex_sweet.training.losses import correctness_loss, exit_loss
 from itrex_sweet.training.teacher import Teacher
 
 
 class ExitLosses(ExitParameters):
-    """The half of an `Attachment` that turns logits into losses.
+    """The part of an `Attachment` that computes losses from logits.
 
     Args:
         model, config, family: as for `ExitParameters`.
-        loss: takes the place of the cross-entropy, see `LabelLoss`.
+        loss: replaces the cross-entropy, see `LabelLoss`.
     """
 
     def __init__(self, model: nn.Module, config: SweetConfig, family: Family, loss: LossFunction | None = None):
         super().__init__(model, config, family)
         self.labels: torch.Tensor | None = None
         self.label_loss = LabelLoss(config, loss)
-        self.loss_reached = False
-        self.watcher: Callable[[dict[int, torch.Tensor]], None] | None = None
+        self.loss_received_gradient = False
+        self.loss_observer: Callable[[dict[int, torch.Tensor]], None] | None = None
         self.teacher: Teacher | None = None
         self._logits: dict[int, torch.Tensor] = {}
-        self._certainties: dict[int, torch.Tensor] = {}
+        self._correctness_logits: dict[int, torch.Tensor] = {}
         self._label_losses: dict[int, torch.Tensor] = {}
-        self._spent: dict[int, torch.Tensor] = {}
-        self._taught: torch.Tensor | None = None
+        self._early_losses: dict[int, torch.Tensor] = {}
+        self._teacher_logits: torch.Tensor | None = None
         self._num_items: torch.Tensor | int | None = None
 
-    def lose_by(self, function: LossFunction) -> None:
-        """Trains every exit with this loss from now on, see `LabelLoss`; its name goes into the settings."""
-        self._settle(loss=name_of(function))
+    def set_loss_function(self, function: LossFunction) -> None:
+        """Sets the loss of every exit, see `LabelLoss`; its name goes into the settings."""
+        self._update_config(loss=function_name(function))
         self.label_loss = LabelLoss(self.config, function)
 
-    def weigh_classes(self, weights: tuple[float, ...]) -> None:
-        """Trains every exit with these class weights from now on."""
-        self._settle(class_weights=weights)
+    def set_class_weights(self, weights: tuple[float, ...]) -> None:
+        """Sets the class weights of every exit's loss."""
+        self._update_config(class_weights=weights)
         self.label_loss = LabelLoss(self.config, self.label_loss.function)
 
-    def _settle(self, **changes: Any) -> None:
+    def _update_config(self, **changes: Any) -> None:
         self.config = dataclasses.replace(self.config, **changes)
         self._base.config.sweet = self.config.to_dict()
 
+    def _reset_forward(self) -> None:
+        self._logits, self._correctness_logits, self._early_losses, self._label_losses = {}, {}, {}, {}
+        self._teacher_logits, self._num_items = None, None
+
     def _losses(self, own_loss: torch.Tensor | None) -> dict[int, torch.Tensor]:
-        """Each exit's part of the model's loss, with its graph.
+        """Returns each exit's term of the model's loss, with its graph.
 
         Args:
-            own_loss: that the model worked out itself; `None` without labels.
+            own_loss: the loss that the model computed itself; `None` without labels.
         """
-        known = self._spent
-        losses = {exit_: known[exit_] if exit_ in known else self._loss(exit_) for exit_ in self.exits[:-1]}
+        early = self._early_losses
+        losses = {exit_: early[exit_] if exit_ in early else self._loss(exit_) for exit_ in self.exits[:-1]}
         last = self.exits[-1]
         if not self.config.has_private_layers:
             losses[last] = self._loss(last)
         elif own_loss is not None:
             mean = self.label_loss(self._logits[last], self.labels, last)
             self._label_losses[last] = mean.detach()
-            scaled = mean * share_of_items(self.labels.to(mean.device), self._num_items)
+            scaled = mean * micro_batch_scale(self.labels.to(mean.device), self._num_items)
             losses[last] = own_loss if self.label_loss.is_cross_entropy else scaled
         return losses
 
     def _loss(self, exit_: int) -> torch.Tensor:
-        """An exit's part of the model's loss, with its graph."""
-        logits, certainty = self._logits[exit_], self._certainties.get(exit_)
-        labels = self._taught.argmax(dim=-1) if self.labels is None else self.labels
+        """Computes one exit's term of the model's loss, with its graph."""
+        logits, correctness_logits = self._logits[exit_], self._correctness_logits.get(exit_)
+        labels = self._teacher_logits.argmax(dim=-1) if self.labels is None else self.labels
         mean = self.label_loss(logits, labels, exit_)
         self._label_losses[exit_] = mean.detach()
-        scaled = mean * share_of_items(labels.to(mean.device), self._num_items)
-        loss = exit_loss(self.config, scaled, logits, labels, self._taught, self._num_items)
-        return loss if certainty is None else loss + certainty_loss(certainty, logits, labels, self._num_items)
+        scaled = mean * micro_batch_scale(labels.to(mean.device), self._num_items)
+        loss = exit_loss(self.config, scaled, logits, labels, self._teacher_logits, self._num_items)
+        if correctness_logits is None:
+            return loss
+        return loss + correctness_loss(correctness_logits, logits, labels, self._num_items)
 
-    def _note_backward(self, gradient: torch.Tensor | None) -> None:
-        # DistributedDataParallel passes all outputs through one node, which hands `None` to those that nobody used.
-        self.loss_reached = self.loss_reached or (gradient is not None and bool(gradient != 0))
+    def _record_gradient(self, gradient: torch.Tensor | None) -> None:
+        # DistributedDataParallel passes all outputs through one node, which passes `None` to outputs that are not used.
+        received = gradient is not None and bool(gradient != 0)
+        self.loss_received_gradient = self.loss_received_gradient or received
 
-    def _may_spend(self) -> bool:
-        """True if an exit's graph can be let go as soon as its loss is known, where no other exit needs it: nobody
-        watches, no exit learns from a later one, and no layer is run again for its gradient.
+    def _allows_early_backward(self) -> bool:
+        """Returns `True` if an exit's graph may be freed before the model's backward: no loss observer is set, no exit
+        learns from a later one, and no layer is checkpointed.
         """
         return (
             self.model.training
             and torch.is_grad_enabled()
             and self.config.mode == "sweet"
-            and self.watcher is None
+            and self.loss_observer is None
             and (self.config.distillation == 0.0 or self.teacher is not None)
-            and not any(checkpoints(layer) for layer in self._layers)
+            and not any(is_checkpointed(layer) for layer in self._layers)
         )
 
-    def _stands_alone(self, exit_: int) -> bool:
-        """True if no gradient passes the cuts before and after the exit's segment."""
+    def _has_isolated_gradient(self, exit_: int) -> bool:
+        """Returns `True` if no gradient flows into or out of the exit's segment."""
         place = self.exits.index(exit_)
         return not any(self.config.scales[max(place - 1, 0) : place + 1])

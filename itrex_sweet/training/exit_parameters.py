@@ -1,4 +1,4 @@
-"""Which parameters of a model with exits belong to which exit."""
+"""The parameters of a model with exits, grouped by exit."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from torch import nn
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.families import EXIT_HEADS, Family
 from itrex_sweet.training.heads import module_at
-from itrex_sweet.training.peft_models import underlying_model, without_wrappers
+from itrex_sweet.training.peft_models import unwrap_module, unwrap_peft_model
 
 
 class ExitParameters:
-    """The half of an `Attachment` that knows parameters.
+    """The part of an `Attachment` that groups and freezes parameters.
 
     Args:
-        model: as it was given.
-        config: the settings, exits resolved.
+        model: the model passed to `attach`.
+        config: the settings, with resolved exits.
         family: of the model.
     """
 
@@ -24,16 +24,16 @@ class ExitParameters:
         self.config = config
         self.exits: tuple[int, ...] = config.exits
         self._family = family
-        self._base = underlying_model(model)
+        self._base = unwrap_peft_model(model)
         self._layers: list[nn.Module] = list(module_at(self._base, family.layers_path))
         self._frozen: list[nn.Parameter] = []
 
     def parameters_by_segment(self) -> dict[int, list[tuple[str, nn.Parameter]]]:
-        """Every parameter of the model, once: exit → (name, parameter) of its segment and its head.
+        """Returns all parameters of the model by segment: exit → (name, parameter) of its segment and its head.
 
         The embeddings, and in DeBERTa the shared relative-position table, its norm and the convolution,
-        belong to the first segment; the model's own pooler and head to the last. Where exits have private layers, all
-        of the model belongs to the last, and to each other exit what is its own.
+        belong to the first segment; the model's own pooler and head to the last. With private layers, the whole model
+        belongs to the last exit, and every other exit has its own parameters only.
         """
         private = self.config.has_private_layers
         owner = {
@@ -54,29 +54,29 @@ class ExitParameters:
         return segments
 
     def layer_parameters(self) -> list[list[nn.Parameter]]:
-        """The trainable parameters of each encoder layer, first to last."""
+        """Returns the trainable parameters of each encoder layer, first to last."""
         return [[one for one in layer.parameters() if one.requires_grad] for layer in self._layers]
 
     def clipping_groups(self) -> list[list[nn.Parameter]]:
-        """Every parameter, once: those whose gradients are clipped to one norm stand together.
+        """Returns all parameters in groups, each of which is clipped to one gradient norm.
 
-        In `sweet` mode that is a segment and its head; in `decoupled` mode what an exit owns, and for the last exit the
-        model itself; else the whole model. What a head learns about being right is always by itself, so that it
-        shortens nothing else's steps, and comes last.
+        In `sweet` mode a group is a segment and its head; in `decoupled` mode an exit's own parameters and, for the
+        last exit, the model; else there is one group. The layers that predict correctness (`learn_to_exit`) are
+        groups of their own, the last ones, so that their gradients do not scale down others.
         """
-        certainties = [
-            list(without_wrappers(head).certainty.parameters())
+        correctness = [
+            list(unwrap_module(head).certainty.parameters())
             for head in self._heads().values()
             if self.config.learn_to_exit
         ]
-        apart = {id(parameter) for group in certainties for parameter in group}
+        in_correctness = {id(parameter) for group in correctness for parameter in group}
         segments = [[parameter for _, parameter in named] for named in self.parameters_by_segment().values()]
         if self.config.mode != "sweet" and not self.config.has_private_layers:
             segments = [[parameter for segment in segments for parameter in segment]]
-        return [[one for one in segment if id(one) not in apart] for segment in segments] + certainties
+        return [[one for one in segment if id(one) not in in_correctness] for segment in segments] + correctness
 
     def head_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """(name, parameter) of what was added for the exits; not of the model's own."""
+        """Returns (name, parameter) of the parameters that the exits added to the model."""
         return [
             (f"{EXIT_HEADS}.{exit_}.{name}", parameter)
             for exit_, head in self._heads().items()
@@ -84,7 +84,7 @@ class ExitParameters:
         ]
 
     def freeze_model(self) -> None:
-        """Leaves nothing but the exits to train, until `unfreeze_model`."""
+        """Freezes all parameters but those of the exits, until `unfreeze_model`."""
         added = {id(parameter) for _, parameter in self.head_parameters()}
         for parameter in self.model.parameters():
             if parameter.requires_grad and id(parameter) not in added:
@@ -92,7 +92,7 @@ class ExitParameters:
                 self._frozen.append(parameter)
 
     def unfreeze_model(self) -> None:
-        """Lets train again what `freeze_model` froze."""
+        """Unfreezes the parameters that `freeze_model` froze."""
         while self._frozen:
             self._frozen.pop().requires_grad_(True)
 
@@ -100,5 +100,5 @@ class ExitParameters:
         return {int(exit_): head for exit_, head in getattr(self._base, EXIT_HEADS).items()}
 
     def _segment(self, index: int) -> int:
-        """Which segment, from 0, the layer with this index, from 0, belongs to."""
+        """Returns the segment, from 0, of the layer with this index, from 0."""
         return sum(index >= exit_ for exit_ in self.exits[:-1])

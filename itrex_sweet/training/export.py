@@ -1,4 +1,4 @@
-"""From a trained model in memory to an artifact on disk."""
+"""Saves a trained model as an artifact."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from itrex_sweet.artifact.fingerprints import SELECTION, TRAINING, Fingerprints
 from itrex_sweet.config import Policy
 from itrex_sweet.errors import TrainingSetupError
 from itrex_sweet.training.attaching import attachment_of, plain_state_dict
-from itrex_sweet.training.peft_models import underlying_model
-from itrex_sweet.training.precision import mark_float32
+from itrex_sweet.training.peft_models import unwrap_peft_model
+from itrex_sweet.training.precision import set_config_dtype_to_float32
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -26,15 +26,15 @@ def save_artifact(
     policy: Policy | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Artifact:
-    """Writes a model with exits as an artifact; LoRA weights are merged, the model itself is left as it is.
+    """Saves a model with exits as an artifact. LoRA weights are merged in a copy; the model does not change.
 
     The folder also loads as the plain Hugging Face model.
 
     Args:
         model: a classification model with exits attached, or a PEFT model around one.
-        directory: made if missing; an artifact there is replaced only once the new one is whole.
-        tokenizer: saved along, if given.
-        policy: when a row may leave; without one, one default threshold for all exits.
+        directory: created if missing; an existing artifact is replaced only when the new one is complete.
+        tokenizer: saved with the model, if given.
+        policy: the exit policy; by default one threshold for all exits.
         provenance: facts to record.
 
     Raises:
@@ -51,7 +51,7 @@ def save_artifact(
         policy=policy,
         tokenizer=tokenizer,
         provenance=provenance,
-        fingerprints=_trained_rows(model),
+        fingerprints=_fingerprints(model),
     )
 
 
@@ -62,10 +62,10 @@ def save_cascade(
     policy: Policy | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Artifact:
-    """Writes what `train_multi_model` returns as a cascade, which the same runtime runs.
+    """Saves the models of `train_multi_model` as a cascade, which the same runtime runs.
 
     Args:
-        models: exit → the independent model of that many layers.
+        models: exit → independent model with that many layers.
         directory, tokenizer, policy, provenance: as in `save_artifact`.
 
     Raises:
@@ -75,7 +75,7 @@ def save_cascade(
     return write_cascade(directory, stages=stages, policy=policy, tokenizer=tokenizer, provenance=provenance)
 
 
-def _trained_rows(model: PreTrainedModel) -> dict[str, Fingerprints]:
+def _fingerprints(model: PreTrainedModel) -> dict[str, Fingerprints]:
     attachment = attachment_of(model)
     if attachment is None:
         return {}
@@ -84,9 +84,9 @@ def _trained_rows(model: PreTrainedModel) -> dict[str, Fingerprints]:
 
 
 def _config_of(model: PreTrainedModel) -> Any:
-    """A copy of the config that names the class which loads it, and the type of the weights as they are written."""
-    plain = underlying_model(model)
+    """Returns a copy of the config with the class that loads the model and the dtype of the saved weights."""
+    plain = unwrap_peft_model(model)
     config = copy.deepcopy(plain.config)
-    mark_float32(config)
+    set_config_dtype_to_float32(config)
     config.architectures = [type(plain).__name__]
     return config

@@ -1,4 +1,4 @@
-"""The losses of one exit, and the labels it may be given."""
+"""Loss functions of one exit, and validation of labels."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from torch.nn import functional as F
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import InputError
 
-IGNORED_LABEL = -100  # as in torch and transformers: a row with this label is not trained on
+IGNORE_INDEX = -100  # label of rows that are left out of the loss, as in torch and transformers
 
 
 def classification_loss(
     logits: torch.Tensor, labels: torch.Tensor, num_items: torch.Tensor | int | None = None
 ) -> torch.Tensor:
-    """Cross-entropy of one exit in float32, averaged over the labelled rows.
+    """Computes the cross-entropy of one exit in float32, averaged over the labelled rows.
 
     Args:
         logits: (rows, labels), any float type.
-        labels: (rows,) int64; `IGNORED_LABEL` leaves a row out.
-        num_items: labelled rows of the whole accumulated batch. Given, the sum is divided by it, so that the
-            losses of the micro-batches add up to the loss of the big batch.
+        labels: (rows,) int64; rows with `IGNORE_INDEX` are left out.
+        num_items: number of labelled rows of the whole accumulated batch. If given, the sum is divided by it, so that
+            the losses of the micro-batches add up to the loss of the whole batch.
 
     Returns:
-        A float32 scalar; 0 where no row is labelled.
+        A float32 scalar; 0 if no row is labelled.
     """
-    total = F.cross_entropy(logits.float(), labels.to(logits.device), ignore_index=IGNORED_LABEL, reduction="sum")
+    total = F.cross_entropy(logits.float(), labels.to(logits.device), ignore_index=IGNORE_INDEX, reduction="sum")
     return _mean(total, labels, num_items)
 
 
@@ -34,97 +34,100 @@ def exit_loss(
     label_loss: torch.Tensor,
     logits: torch.Tensor,
     labels: torch.Tensor,
-    taught: torch.Tensor | None,
+    teacher_logits: torch.Tensor | None,
     num_items: torch.Tensor | int | None = None,
 ) -> torch.Tensor:
-    """The loss of one exit: from the labels, and with distillation a share of it from the teacher.
+    """Combines the loss against the labels with the distillation loss.
 
     Args:
-        config: says how much.
-        label_loss: what the labels say, a scalar; the teacher's part knows no class weights.
+        config: gives the share of distillation and its temperature.
+        label_loss: loss against the labels, a scalar.
         logits: (rows, labels).
         labels, num_items: as in `classification_loss`.
-        taught: (rows, labels) of the teacher; of an exit's own logits it learns nothing. `None` for no teacher.
+        teacher_logits: (rows, labels); `None` for no teacher. If it is `logits` itself, there is no distillation.
 
     Returns:
         A float32 scalar with its graph.
     """
     share = config.distillation
-    if share == 0.0 or taught is None or logits is taught:
+    if share == 0.0 or teacher_logits is None or logits is teacher_logits:
         return label_loss
-    soft = distillation_loss(logits, taught, labels, config.distillation_temperature, num_items)
+    soft = distillation_loss(logits, teacher_logits, labels, config.distillation_temperature, num_items)
     return soft if share == 1.0 else (1 - share) * label_loss + share * soft
 
 
 def distillation_loss(
     logits: torch.Tensor,
-    taught: torch.Tensor,
+    teacher_logits: torch.Tensor,
     labels: torch.Tensor,
     temperature: float,
     num_items: torch.Tensor | int | None = None,
 ) -> torch.Tensor:
-    """`T² KL(softmax(taught / T) ‖ softmax(logits / T))` in float32, averaged over the labelled rows (Hinton et al.
-    2015, arXiv 1503.02531, section 2).
+    """Computes `T² KL(softmax(teacher_logits / T) ‖ softmax(logits / T))` in float32, averaged over the labelled rows
+    (Hinton et al. 2015, arXiv 1503.02531, section 2).
 
     Args:
         logits: (rows, labels) of an exit.
-        taught: (rows, labels) of the teacher; no gradient reaches them.
-        temperature: T.
+        teacher_logits: (rows, labels); detached.
         labels, num_items: as in `classification_loss`.
+        temperature: T.
 
     Returns:
-        A float32 scalar; 0 where no row is labelled.
+        A float32 scalar; 0 if no row is labelled.
     """
-    ours = F.log_softmax(logits.float() / temperature, dim=-1)
-    theirs = F.log_softmax(taught.detach().float() / temperature, dim=-1)
-    divergence = F.kl_div(ours, theirs, reduction="none", log_target=True).sum(dim=-1)
-    return temperature**2 * _mean(divergence[labels.to(logits.device) != IGNORED_LABEL].sum(), labels, num_items)
+    student = F.log_softmax(logits.float() / temperature, dim=-1)
+    teacher = F.log_softmax(teacher_logits.detach().float() / temperature, dim=-1)
+    divergence = F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=-1)
+    return temperature**2 * _mean(divergence[labels.to(logits.device) != IGNORE_INDEX].sum(), labels, num_items)
 
 
-def certainty_loss(
-    certainty: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor, num_items: torch.Tensor | int | None = None
+def correctness_loss(
+    correctness_logits: torch.Tensor,
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    num_items: torch.Tensor | int | None = None,
 ) -> torch.Tensor:
-    """Squared error of how likely an exit says it is right, against whether it is (BERxiT, Xin et al., EACL 2021).
+    """Computes the squared error of an exit's predicted probability of being correct (BERxiT, Xin et al., EACL 2021).
 
     Args:
-        certainty: (rows,) logits of being right.
-        logits: (rows, labels) of the exit; no gradient reaches them.
+        correctness_logits: (rows,) logits of the probability that the exit's prediction is correct.
+        logits: (rows, labels) of the exit; detached.
         labels, num_items: as in `classification_loss`.
 
     Returns:
-        A float32 scalar; 0 where no row is labelled.
+        A float32 scalar; 0 if no row is labelled.
     """
     labels = labels.to(logits.device)
-    right = (logits.detach().argmax(dim=-1) == labels).float()
-    squares = (torch.sigmoid(certainty.float()) - right) ** 2
-    return _mean(squares[labels != IGNORED_LABEL].sum(), labels, num_items)
+    is_correct = (logits.detach().argmax(dim=-1) == labels).float()
+    squares = (torch.sigmoid(correctness_logits.float()) - is_correct) ** 2
+    return _mean(squares[labels != IGNORE_INDEX].sum(), labels, num_items)
 
 
 def _mean(total: torch.Tensor, labels: torch.Tensor, num_items: torch.Tensor | int | None) -> torch.Tensor:
-    items = (labels != IGNORED_LABEL).sum() if num_items is None else torch.as_tensor(num_items)
+    items = (labels != IGNORE_INDEX).sum() if num_items is None else torch.as_tensor(num_items)
     return total / items.to(total.device).clamp(min=1)
 
 
-def checked_labels(labels: torch.Tensor, num_labels: int) -> torch.Tensor:
-    """Class indices as int64, once each is known to be one.
+def validate_labels(labels: torch.Tensor, num_labels: int) -> torch.Tensor:
+    """Checks class indices and returns them as int64.
 
     Raises:
-        InputError: not one whole number per row, or a class that the model does not have.
+        InputError: not one integer per row, or an index out of range.
     """
     if labels.dim() != 1:
         raise InputError(
-            f"labels of shape {tuple(labels.shape)}: exits answer single-label classification, so labels are "
+            f"labels of shape {tuple(labels.shape)}: exits support single-label classification, so labels are "
             "one class index per row, of shape (rows,)."
         )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise InputError(f"labels of type {labels.dtype}: labels are class indices, whole numbers (torch.long).")
     labels = labels.long()
-    wrong = (labels != IGNORED_LABEL) & ((labels < 0) | (labels >= num_labels))
-    if wrong.any():
-        rows = tuple(wrong.nonzero().flatten().tolist())
+    out_of_range = (labels != IGNORE_INDEX) & ((labels < 0) | (labels >= num_labels))
+    if out_of_range.any():
+        rows = tuple(out_of_range.nonzero().flatten().tolist())
         raise InputError(
             f"label {labels[rows[0]].item()} in row {rows[0]}: the model has num_labels={num_labels}, so "
-            f"labels lie in 0 … {num_labels - 1} ({IGNORED_LABEL} leaves a row out).",
+            f"labels lie in 0 … {num_labels - 1} ({IGNORE_INDEX} leaves a row out).",
             rows=rows,
         )
     return labels

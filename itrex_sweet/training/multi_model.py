@@ -1,4 +1,4 @@
-"""The Multi-Model baseline of arXiv 2306.02307: an independent, truncated model per exit, as a cascade."""
+"""The Multi-Model baseline of arXiv 2306.02307: a cascade of independent, truncated models, one per exit."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from torch import nn
 from itrex_sweet.config import resolve_exits
 from itrex_sweet.errors import ConfigError, TrainingSetupError
 from itrex_sweet.families import EXIT_HEADS, family_of
-from itrex_sweet.training.heads import module_at, own_head
-from itrex_sweet.training.peft_models import is_peft_model, underlying_model
+from itrex_sweet.training.heads import classification_head, module_at
+from itrex_sweet.training.peft_models import is_peft_model, unwrap_peft_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, Trainer
 
 
 def truncate(model: PreTrainedModel, num_layers: int) -> PreTrainedModel:
-    """An independent copy of a classification model that ends after its first layers.
+    """Returns an independent copy of a classification model with its first layers only.
 
     Args:
-        model: a plain Hugging Face classification model; left as it is.
-        num_layers: layers to keep, from 1.
+        model: a plain Hugging Face classification model; not changed.
+        num_layers: number of layers to keep, from 1.
 
     Raises:
         ConfigError: the model has fewer layers.
-        TrainingSetupError: exits or PEFT adapters are on the model.
-        UnsupportedModelError: a family or head that the runtime does not know.
+        TrainingSetupError: the model has exits or PEFT adapters.
+        UnsupportedModelError: a family or head that the runtime does not support.
     """
     if is_peft_model(model) or hasattr(model, EXIT_HEADS):
-        raise TrainingSetupError("only a plain model can be truncated: take off its exits or adapters first.")
+        raise TrainingSetupError("only a plain model can be truncated: remove its exits or adapters first.")
     family = family_of(model.config)
-    own_head(model, family)
+    classification_head(model, family)
     depth = model.config.num_hidden_layers
     if not 1 <= num_layers <= depth:
-        raise ConfigError(f"{num_layers} layers: the model has {depth}.")
+        raise ConfigError(f"num_layers={num_layers}: pass a number from 1 to {depth}, the layers of the model.")
     model = copy.deepcopy(model)
     path, _, name = family.layers_path.rpartition(".")
     setattr(module_at(model, path), name, nn.ModuleList(module_at(model, family.layers_path)[:num_layers]))
@@ -52,9 +52,9 @@ def train_multi_model(
     exits: Iterable[int] | None,
     make_trainer: Callable[[PreTrainedModel, int], Trainer],
 ) -> dict[int, PreTrainedModel]:
-    """Trains an independent truncated model for every exit, from the same weights, one after the other.
+    """Trains an independent truncated model for every exit, from the same initial weights.
 
-    Give every trainer the same data, arguments and seed, and an output folder of its own:
+    Give every trainer the same data, arguments and seed, and a different output folder:
 
         def make_trainer(model, exit_):
             args = TrainingArguments(output_dir=f"out/exit-{exit_}", num_train_epochs=3)
@@ -63,26 +63,26 @@ def train_multi_model(
         models = train_multi_model(model, (1, 2, 4, 6), make_trainer)
 
     Args:
-        model: the pretrained model, plain; left as it is.
+        model: the pretrained model, without exits; not changed.
         exits: counts of layers, the last the full depth; `None` picks `default_exits`.
-        make_trainer: (truncated model, exit) → the trainer that trains it.
+        make_trainer: (truncated model, exit) → its trainer.
 
     Returns:
-        Exit → the trained model, plain unless the trainer was given a PEFT model.
+        Exit → trained model; a PEFT model if the trainer has one.
 
     Raises:
         ConfigError: exits that do not fit the model.
-        TrainingSetupError: two trainers with one output folder, or a trainer of another model.
+        TrainingSetupError: two trainers share an output folder, or a trainer has another model.
     """
     models: dict[int, PreTrainedModel] = {}
     folders: dict[Path, int] = {}
     for exit_ in resolve_exits(exits, model.config.num_hidden_layers):
         trainer = make_trainer(truncate(model, exit_), exit_)
-        layers = underlying_model(trainer.model).config.num_hidden_layers
-        if layers != exit_ or hasattr(underlying_model(trainer.model), EXIT_HEADS):
+        layers = unwrap_peft_model(trainer.model).config.num_hidden_layers
+        if layers != exit_ or hasattr(unwrap_peft_model(trainer.model), EXIT_HEADS):
             raise TrainingSetupError(
                 f"make_trainer returned, for exit {exit_}, a trainer of a model with {layers} layers or with "
-                "exits: train the model that it was given, without SweetCallback."
+                "exits: use the model passed to it, without SweetCallback."
             )
         folder = Path(trainer.args.output_dir).resolve()
         if folder in folders:

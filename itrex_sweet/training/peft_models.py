@@ -1,29 +1,63 @@
-"""Models that PEFT wrapped around a Hugging Face model. PEFT is imported only when such a model is met."""
+"""Models trained in part: PEFT adapters such as LoRA, and a frozen backbone. PEFT is imported only when it is used."""
 
 from __future__ import annotations
 
 import copy
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from itrex_sweet.errors import TrainingSetupError, UnsupportedModelError
+from itrex_sweet.extras import require
+from itrex_sweet.families import family_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def freeze_backbone(model: PreTrainedModel) -> PreTrainedModel:
+    """Freezes all of a model but its classification head, in place (second stage of DeeBERT, arXiv 2004.12993).
+
+    Call it before the exits are attached: their heads then train too.
+
+    Raises:
+        UnsupportedModelError: a family without exits.
+    """
+    family = family_of(model.config)
+    model.requires_grad_(False)
+    for path in (family.head_dense, family.head_out):
+        model.get_submodule(path).requires_grad_(True)
+    return model
+
+
+def add_lora(model: PreTrainedModel, rank: int) -> Any:
+    """Returns a PEFT model with trainable low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685).
+
+    Call it before the exits are attached.
+
+    Raises:
+        MissingExtraError: peft is not installed.
+    """
+    require("peft", "LoRA")
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(model, LoraConfig(task_type="SEQ_CLS", r=rank, lora_alpha=2 * rank, lora_dropout=0.05))
 
 
 def is_peft_model(model: nn.Module) -> bool:
-    """Whether a model is `peft.PeftModel`; without importing peft, since then it cannot be one."""
+    """Returns `True` for a `peft.PeftModel`. Does not import peft."""
     peft = sys.modules.get("peft")
     return peft is not None and isinstance(model, peft.PeftModel)
 
 
-def underlying_model(model: nn.Module) -> nn.Module:
-    """The Hugging Face classification model: what PEFT wrapped, or the model itself."""
+def unwrap_peft_model(model: nn.Module) -> nn.Module:
+    """Returns the Hugging Face classification model: the base model of a PEFT model, or the model itself."""
     return model.get_base_model() if is_peft_model(model) else model
 
 
-def without_wrappers(module: nn.Module) -> nn.Module:
-    """The module with the base weights: of a `ModulesToSaveWrapper` the copy in training.
+def unwrap_module(module: nn.Module) -> nn.Module:
+    """Returns the module with the base weights; of a `ModulesToSaveWrapper`, the copy that is trained.
 
     Source: `peft.utils.ModulesToSaveWrapper`, `peft.tuners.tuners_utils.BaseTunerLayer`.
     """
@@ -36,24 +70,35 @@ def without_wrappers(module: nn.Module) -> nn.Module:
             return module
 
 
-def merged_part(module: nn.Module) -> nn.Module:
-    """A copy of a module inside a layer, as a plain one, with what its active adapters add to its weights.
+def merged_module_copy(module: nn.Module) -> nn.Module:
+    """Returns a plain copy of a module inside a layer, with its active adapters merged into the weights.
 
     Source: `peft.tuners.tuners_utils.BaseTunerLayer.merge`.
     """
     copied = copy.deepcopy(module)
     if hasattr(copied, "get_base_layer") and hasattr(copied, "merge"):
         copied.merge()
-    return without_wrappers(copied)
+    return unwrap_module(copied)
 
 
-def refuse_unfit_adapters(model: nn.Module) -> None:
-    """Lets pass what keeps the first token first and saves what is put beside the adapters.
+def merged_model_copy(model: Any) -> nn.Module:
+    """Returns a copy of the classification model with its adapters merged into the weights.
+
+    Raises:
+        UnsupportedModelError: adapters of a kind that cannot be merged.
+    """
+    merged = copy.deepcopy(model)
+    if not hasattr(merged.base_model, "merge_and_unload"):
+        raise UnsupportedModelError(f"{type(merged.base_model).__name__} adapters cannot be merged into the weights.")
+    return merged.merge_and_unload()
+
+
+def check_adapters(model: nn.Module) -> None:
+    """Rejects adapters that move the first token, or whose checkpoints would not hold the exit heads.
 
     Raises:
         UnsupportedModelError: prompt learning, which puts virtual tokens before the first.
-        TrainingSetupError: an adapter added inside the model (`model.add_adapter`), whose checkpoints would
-            not hold the exit heads.
+        TrainingSetupError: an adapter inside the model (`model.add_adapter`): its checkpoints have no exit heads.
     """
     if is_peft_model(model):
         if model.active_peft_config.is_prompt_learning:
@@ -71,10 +116,10 @@ def refuse_unfit_adapters(model: nn.Module) -> None:
         )
 
 
-def keep_with_adapter(model: nn.Module, head: nn.Module) -> nn.Module:
-    """Wraps a head as PEFT wraps the model's own classifier, so that it is saved with the adapter.
+def wrap_as_module_to_save(model: nn.Module, head: nn.Module) -> nn.Module:
+    """Wraps a head in a `ModulesToSaveWrapper`, as PEFT wraps the model's own classifier.
 
-    PEFT writes adapter weights and `ModulesToSaveWrapper`s, nothing else.
+    PEFT saves adapter weights and the contents of `ModulesToSaveWrapper`s, and nothing else.
     """
     from peft.utils import ModulesToSaveWrapper
 
@@ -82,15 +127,3 @@ def keep_with_adapter(model: nn.Module, head: nn.Module) -> nn.Module:
     wrapper = ModulesToSaveWrapper(head, adapter)
     wrapper.set_adapter(adapter)
     return wrapper
-
-
-def merged_copy(model: Any) -> nn.Module:
-    """A copy of the classification model with its adapters merged; the model is left as it is.
-
-    Raises:
-        UnsupportedModelError: adapters of a kind that cannot be merged.
-    """
-    merged = copy.deepcopy(model)
-    if not hasattr(merged.base_model, "merge_and_unload"):
-        raise UnsupportedModelError(f"{type(merged.base_model).__name__} adapters cannot be merged into the weights.")
-    return merged.merge_and_unload()

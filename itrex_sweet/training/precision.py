@@ -1,4 +1,4 @@
-"""The type of the weights in training: float32, whatever the checkpoint was stored in."""
+"""The data type of the weights in training: float32, whatever the checkpoint was stored in."""
 
 from __future__ import annotations
 
@@ -8,41 +8,42 @@ from typing import Any
 import torch
 from torch import nn
 
-from itrex_sweet.training.peft_models import underlying_model
+from itrex_sweet.training.peft_models import unwrap_peft_model
 
 logger = logging.getLogger(__name__)
 
-_HALF = (torch.float16, torch.bfloat16)
+_HALF_PRECISION = (torch.float16, torch.bfloat16)
 
 
-def half_type_of(model: nn.Module) -> torch.dtype | None:
-    """The half-precision type among a model's weights, if there is one.
+def half_precision_dtype(model: nn.Module) -> torch.dtype | None:
+    """Returns the half-precision dtype of a model's weights, or `None` if they have none.
 
-    `None` too for a model that a library quantized, whose types are that library's affair.
+    Returns `None` for a model that a library quantized, too: that library chooses its dtypes.
     """
-    if getattr(underlying_model(model), "quantization_method", None) is not None:
+    if getattr(unwrap_peft_model(model), "quantization_method", None) is not None:
         return None
-    return next((parameter.dtype for parameter in model.parameters() if parameter.dtype in _HALF), None)
+    return next((parameter.dtype for parameter in model.parameters() if parameter.dtype in _HALF_PRECISION), None)
 
 
 def to_float32(model: nn.Module) -> None:
-    """Turns weights and buffers to float32 in place, and says so in the model's config; an optimizer that holds them
-    stays valid.
+    """Converts weights and buffers to float32 in place, and sets the dtype of the model's config.
+
+    An optimizer that holds the parameters stays valid.
     """
     model.float()
-    mark_float32(underlying_model(model).config)
+    set_config_dtype_to_float32(unwrap_peft_model(model).config)
 
 
-def mark_float32(config: Any) -> None:
-    """Writes the type into a Hugging Face config, by which transformers 5 chooses the type it loads a model in."""
+def set_config_dtype_to_float32(config: Any) -> None:
+    """Sets the dtype of a Hugging Face config, which transformers 5 loads a model in."""
     for name in ("dtype", "torch_dtype"):  # of transformers 5, and of 4
         if getattr(config, name, None) is not None:
             setattr(config, name, torch.float32)
 
 
-def train_in_float32(model: nn.Module) -> None:
-    """Turns a half-precision model to float32 in place, with a warning."""
-    half = half_type_of(model)
+def ensure_float32(model: nn.Module) -> None:
+    """Converts a half-precision model to float32 in place, with a warning."""
+    half = half_precision_dtype(model)
     if half is None:
         return
     to_float32(model)

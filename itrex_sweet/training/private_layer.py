@@ -1,4 +1,4 @@
-"""An exit's own copy of an encoder layer, which computes the first token alone."""
+"""An exit's private copy of an encoder layer, which computes the first token only."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from itrex_sweet.artifact.architecture import Architecture
 from itrex_sweet.errors import UnsupportedModelError
 from itrex_sweet.families import Family
 from itrex_sweet.training.dropout import dropout
-from itrex_sweet.training.peft_models import merged_part
+from itrex_sweet.training.peft_models import merged_module_copy
 
 _RELATIVE = ("position_key", "position_query")
 
 
 class PrivateLayer(nn.Module):
-    """A copy of one encoder layer for the first token, keys and values never formed.
+    """A copy of an encoder layer that computes the output of the first token without forming keys and values.
 
-    Query, attention, feed-forward and norms are those of the layer. The query moves through the key weights,
-    `(W_kᵀ q) · x_j = q · (W_k x_j)`, and the value weights are applied after the weighted sum of the states, so that a
-    row costs O(hidden²) + O(heads · tokens · hidden) in place of O(tokens · hidden²). The output equals that of the
-    layer up to rounding. The names in the state dict are the family's own below a layer; adapters are merged.
+    The query is projected through the key weights, `(W_kᵀ q) · x_j = q · (W_k x_j)`, and the value weights are applied
+    to the attention-weighted sum of the hidden states. This costs O(hidden²) + O(heads · tokens · hidden) per row
+    instead of O(tokens · hidden²), and equals the layer's output up to rounding. The state dict has the family's names
+    below a layer; adapters are merged.
 
     Args:
-        layer: of a Hugging Face encoder; left as it is.
-        family: where it keeps its parts.
-        config: of the model.
+        layer: layer of a Hugging Face encoder; not changed.
+        family: the model's family.
+        config: the model's config.
 
     Raises:
-        UnsupportedModelError: weights that are no floating-point numbers.
+        UnsupportedModelError: weights that are not floating-point.
     """
 
     def __init__(self, layer: nn.Module, family: Family, config: Any):
@@ -45,7 +45,7 @@ class PrivateLayer(nn.Module):
                 if _has(layer, path):
                     self._paths[name] = path
         for path in self._paths.values():
-            _graft(self, path, _copied(layer, path))
+            _set_at(self, path, _copy_at(layer, path))
         self._heads = model.heads
         self._scale = (model.head_size * model.score_terms) ** 0.5
         self._buckets = model.buckets if model.is_relative else 0
@@ -61,33 +61,32 @@ class PrivateLayer(nn.Module):
         relative_pos: torch.Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> torch.Tensor:
-        """The first token's state after the layer.
+        """Computes the hidden state of the first token after the layer.
 
         Args:
-            states: (rows, tokens, hidden), entering the layer.
+            states: (rows, tokens, hidden), input of the layer.
             mask: (rows, tokens), 0 at padding; `None` for no padding.
-            table: (2 buckets, hidden), DeBERTa's relative positions as its layers get them, normed.
-            relative_pos: (…, tokens, tokens) int64, DeBERTa's buckets of query position minus key position, as its
-                layers get them.
-            generator: draws dropout; `None` for none.
+            table: (2 * buckets, hidden), DeBERTa's normalized relative-position embeddings (`rel_embeddings`).
+            relative_pos: (…, tokens, tokens) int64, DeBERTa's buckets of query position minus key position.
+            generator: draws dropout; `None` for no dropout.
 
         Returns:
             (rows, hidden).
         """
         first = states[:, 0]
         query, key, value = self._projections()
-        asked = _apply_by_head(query, first, self._heads)
-        scores = _through_keys(asked, key, self._heads) @ states.transpose(1, 2)
+        query_heads = _project_heads(query, first, self._heads)
+        scores = _project_through_keys(query_heads, key, self._heads) @ states.transpose(1, 2)
         if key[1] is not None:
-            scores = scores + torch.einsum("rhd,hd->rh", asked, key[1].view(self._heads, -1))[..., None]
+            scores = scores + torch.einsum("rhd,hd->rh", query_heads, key[1].view(self._heads, -1))[..., None]
         if table is not None and self._terms:
             table = self._drop("table", table, generator)
-            scores = scores + self._relative_scores(asked, states, key, table, self._rows_of_table(relative_pos))
+            scores = scores + self._relative_scores(query_heads, states, key, table, self._table_indices(relative_pos))
         scores = scores / self._scale
         if mask is not None:
             scores = scores.masked_fill(mask[:, None] == 0, torch.finfo(scores.dtype).min)
         weights = self._drop("attention", torch.softmax(scores, dim=-1), generator)
-        context = _values(weights, states, value, self._heads)
+        context = _attend(weights, states, value, self._heads)
         attended = self._drop("attention_output", self._part("attention_output")(context), generator)
         attended = self._part("attention_norm")(attended + first)
         inner = self._activation(self._part("up")(attended))
@@ -110,34 +109,35 @@ class PrivateLayer(nn.Module):
             (value.flatten(0, 1), self._part("value_bias")),
         )
 
-    def _rows_of_table(self, relative_pos: torch.Tensor) -> torch.Tensor:
-        """(tokens,): where the table has the first position minus each token's."""
+    def _table_indices(self, relative_pos: torch.Tensor) -> torch.Tensor:
+        """Returns (tokens,), the row of the table for the first position minus each token's position."""
         tokens = relative_pos.shape[-1]
         from_first = relative_pos[..., 0, :].reshape(-1, tokens)[0].long()
         return (from_first + self._buckets).clamp(0, 2 * self._buckets - 1)
 
     def _relative_scores(
-        self, asked: torch.Tensor, states: torch.Tensor, key: _Projection, table: torch.Tensor, rows: torch.Tensor
+        self, query_heads: torch.Tensor, states: torch.Tensor, key: _Projection, table: torch.Tensor, rows: torch.Tensor
     ) -> torch.Tensor:
-        """DeBERTa's relative terms before scaling, (rows, heads, tokens) (He et al. 2021, arXiv 2006.03654, eq. 4).
-
-        The position query of a token moves through the key weights as the content query does.
+        """Computes DeBERTa's relative-position scores before scaling, (rows, heads, tokens) (He et al. 2021, arXiv
+        2006.03654, eq. 4). The position queries are projected through the key weights as the content query is.
         """
         table = table[rows]
         total = 0
         if "c2p" in self._terms:
-            keys = self._of_table("position_key", "key", table)
-            total = torch.einsum("rhd,jhd->rhj", asked, keys)
+            keys = self._project_table("position_key", "key", table)
+            total = torch.einsum("rhd,jhd->rhj", query_heads, keys)
         if "p2c" in self._terms:
-            queries = self._of_table("position_query", "query", table)
-            reached = _through_keys(queries, key, self._heads)
-            total = total + torch.einsum("jhc,rjc->rhj", reached, states)
+            queries = self._project_table("position_query", "query", table)
+            projected = _project_through_keys(queries, key, self._heads)
+            total = total + torch.einsum("jhc,rjc->rhj", projected, states)
             if key[1] is not None:
                 total = total + torch.einsum("jhd,hd->hj", queries, key[1].view(self._heads, -1))
         return total
 
-    def _of_table(self, name: str, content: str, table: torch.Tensor) -> torch.Tensor:
-        """(tokens, heads, head size): the table's rows through their own projection, or the content's."""
+    def _project_table(self, name: str, content: str, table: torch.Tensor) -> torch.Tensor:
+        """Projects rows of the table with the position projection, or with the content projection if it is shared:
+        (tokens, hidden) → (tokens, heads, head size).
+        """
         projected = self._part(name if name in self._paths else content)(table)
         return projected.view(len(table), self._heads, -1)
 
@@ -145,20 +145,22 @@ class PrivateLayer(nn.Module):
 _Projection = tuple[torch.Tensor, torch.Tensor | None]  # weight (size, hidden) and bias (size,)
 
 
-def _apply_by_head(linear: _Projection, states: torch.Tensor, heads: int) -> torch.Tensor:
-    """(rows, hidden) → (rows, heads, head size)."""
+def _project_heads(linear: _Projection, states: torch.Tensor, heads: int) -> torch.Tensor:
+    """Applies a projection and splits the heads: (rows, hidden) → (rows, heads, head size)."""
     return nn.functional.linear(states, *linear).view(len(states), heads, -1)
 
 
-def _through_keys(queries: torch.Tensor, key: _Projection, heads: int) -> torch.Tensor:
-    """(rows, heads, head size) → (rows, heads, hidden): what a state is multiplied with, instead of its key."""
+def _project_through_keys(queries: torch.Tensor, key: _Projection, heads: int) -> torch.Tensor:
+    """Multiplies queries by the key weights: (rows, heads, head size) → (rows, heads, hidden). Their product with a
+    hidden state is the attention score, without a key.
+    """
     return torch.einsum("rhd,hdc->rhc", queries, key[0].view(heads, -1, key[0].shape[1]))
 
 
-def _values(weights: torch.Tensor, states: torch.Tensor, value: _Projection, heads: int) -> torch.Tensor:
-    """The weighted sum of the tokens' values: (rows, heads, tokens) → (rows, size).
+def _attend(weights: torch.Tensor, states: torch.Tensor, value: _Projection, heads: int) -> torch.Tensor:
+    """Computes the weighted sum of the tokens' values: (rows, heads, tokens) → (rows, size).
 
-    Once dropout has changed the weights they no longer sum to 1, so the bias is weighed by their sum.
+    The bias is multiplied by the sum of the weights, which is not 1 after dropout.
     """
     weight, bias = value
     context = torch.einsum("rhc,hdc->rhd", weights @ states, weight.view(heads, -1, weight.shape[1]))
@@ -174,26 +176,26 @@ def _has(layer: nn.Module, path: str) -> bool:
         return False
 
 
-def _copied(layer: nn.Module, path: str) -> nn.Module | nn.Parameter:
+def _copy_at(layer: nn.Module, path: str) -> nn.Module | nn.Parameter:
     part = attrgetter(path)(layer)
     if isinstance(part, nn.Parameter):
         copied = nn.Parameter(part.detach().clone())
         parameters = [copied]
     else:
-        copied = merged_part(part)
+        copied = merged_module_copy(part)
         parameters = list(copied.parameters())
     for parameter in parameters:
         if not parameter.is_floating_point():
             raise UnsupportedModelError(
-                f"{type(layer).__name__} has weights of type {parameter.dtype} at {path!r}: an exit trains a copy of "
-                "the layer, in floating point. Load the model without quantization."
+                f"{type(layer).__name__} has weights of type {parameter.dtype} at {path!r}: an exit trains a "
+                "floating-point copy of the layer. Load the model without quantization."
             )
         parameter.requires_grad_()
     return copied
 
 
-def _graft(root: nn.Module, path: str, part: nn.Module | nn.Parameter) -> None:
-    """Puts a part at a dotted path, with bare modules on the way."""
+def _set_at(root: nn.Module, path: str, part: nn.Module | nn.Parameter) -> None:
+    """Sets a submodule or parameter at a dotted path, creating empty modules for the parents."""
     *parents, name = path.split(".")
     for parent in parents:
         if not hasattr(root, parent):

@@ -1,6 +1,7 @@
-"""A tiny classifier that was fine-tuned without exits, and texts without labels."""
+"""Fixtures: a tiny classifier that was fine-tuned without exits, and unlabelled texts."""
 
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,20 +24,25 @@ def _one_quiet_thread():
 
 
 def texts_of(count: int, seed: int) -> list[str]:
-    """Different texts of nine words, most of them of no matter."""
+    """Returns different texts of nine words, one of which gives the label."""
     rng = random.Random(seed)
     others = [word for word in WORDS if word not in (*GOOD, *BAD)]
-    found: dict[str, None] = {}
-    while len(found) < count:
+    texts: dict[str, None] = {}
+    while len(texts) < count:
         words = [*rng.choices(others, k=8), rng.choice(rng.choice((GOOD, BAD)))]
         rng.shuffle(words)
-        found[" ".join(words)] = None
-    return list(found)
+        texts[" ".join(words)] = None
+    return list(texts)
 
 
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory):
-    """A folder of a plain BERT of four layers that tells good words from bad ones."""
+    """Returns the folder of a BERT of four layers, fine-tuned to distinguish good from bad words."""
+    return write_plain(tmp_path_factory.mktemp("plain"))
+
+
+def write_plain(folder: Path) -> Path:
+    """Trains the model of `plain` and writes it into a folder."""
     torch.manual_seed(0)
     model, tokenizer = tiny_model("bert", num_layers=4, num_labels=2), tiny_tokenizer()
     model.config.id2label, model.config.label2id = {0: "bad", 1: "good"}, {"bad": 0, "good": 1}
@@ -50,7 +56,6 @@ def plain(tmp_path_factory):
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    folder = tmp_path_factory.mktemp("plain")
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

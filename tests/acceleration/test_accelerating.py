@@ -1,4 +1,4 @@
-"""From a plain checkpoint and texts to a calibrated artifact; ended in the middle and run again."""
+"""Tests of `accelerate`: all steps, resuming after an interruption, and errors."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ from itrex_sweet import Budget, SweetModelForSequenceClassification, accelerate,
 from itrex_sweet.acceleration import accelerating
 from itrex_sweet.acceleration.checkpoint import open_checkpoint
 from itrex_sweet.acceleration.steps import Steps
-from itrex_sweet.acceleration.traffic import dealt, least_rows, read_traffic
+from itrex_sweet.acceleration.traffic import min_rows, read_traffic, split_traffic
 from itrex_sweet.errors import ConfigError, InputError, NoGainError
 from tests.acceleration.conftest import texts_of
 from tests.tiny_artifacts import tiny_artifact
@@ -22,8 +22,8 @@ TEXTS = texts_of(700, seed=7)
 
 
 @pytest.fixture
-def in_layers(monkeypatch):
-    """Judges exits and policies by layers: what a tiny model takes is mostly noise."""
+def costs_in_layers(monkeypatch):
+    """Selects exits and policies by layers, since the times of a tiny model are mostly noise."""
     for name in ("calibrate", "prune_exits"):
         real = getattr(accelerating, name)
         monkeypatch.setattr(
@@ -31,7 +31,7 @@ def in_layers(monkeypatch):
         )
 
 
-def test_all_steps_and_again(plain, tmp_path, in_layers, caplog, monkeypatch):
+def test_all_steps_and_resuming(plain, tmp_path, costs_in_layers, caplog, monkeypatch):
     output = tmp_path / "fast"
     made = accelerate(plain, TEXTS, output, **QUICK)
     measured = made.measured
@@ -43,7 +43,9 @@ def test_all_steps_and_again(plain, tmp_path, in_layers, caplog, monkeypatch):
     roles = artifact.fingerprints()
     assert {"training", "selection", "calibration", "reporting"} <= roles.keys()
     for one in roles:
-        assert all(roles[one].share_in(roles[other]) == 0.0 for other in roles if other != one), "parts are disjoint"
+        assert all(roles[one].share_in(roles[other]) == 0.0 for other in roles if other != one), (
+            "the parts are disjoint"
+        )
     card = (output / "README.md").read_text()
     assert f"agreement {100 * measured.agreement:.1f} %" in card and "## Calibration" in card
     assert (output / "curve.png").read_bytes().startswith(b"\x89PNG")
@@ -53,24 +55,24 @@ def test_all_steps_and_again(plain, tmp_path, in_layers, caplog, monkeypatch):
     monkeypatch.setattr(accelerating, "add_exits", None)  # not called again
     with caplog.at_level(logging.INFO, "itrex_sweet"):
         again = accelerate(plain, TEXTS, output, **QUICK)
-    assert again.measured == measured and caplog.text.count("done before") == 5
+    assert again.measured == measured and caplog.text.count("already done") == 5
     caplog.clear()
     with caplog.at_level(logging.INFO, "itrex_sweet"):
         other = accelerate(plain, TEXTS, output, **{**QUICK, "max_agreement_drop": 0.2})
-    assert caplog.text.count("done before") == 3 and "[4/5] calibrating" in caplog.text
-    assert "again: budget changed since" in caplog.text
+    assert caplog.text.count("already done") == 3 and "[4/5] calibrating" in caplog.text
+    assert "again: budget changed" in caplog.text
     assert other.budget.epsilon == open_artifact(output).calibration["budget"]["max_agreement_drop"] == 0.2
     answers = SweetModelForSequenceClassification.from_pretrained(output).predict(TEXTS[:20])
     assert {row["label"] for row in answers} == {"good", "bad"}
 
 
-def test_it_goes_on_where_it_was_ended(plain, tmp_path, in_layers, caplog, monkeypatch):
+def test_an_interrupted_run_is_resumed(plain, tmp_path, costs_in_layers, caplog, monkeypatch):
     output, real = tmp_path / "fast", accelerating.calibrate
 
-    def killed(*_, **__):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(accelerating, "calibrate", killed)
+    monkeypatch.setattr(accelerating, "calibrate", interrupt)
     with pytest.raises(KeyboardInterrupt):
         accelerate(plain, TEXTS, output, **QUICK)
     assert not (output / "config.json").exists()
@@ -78,22 +80,22 @@ def test_it_goes_on_where_it_was_ended(plain, tmp_path, in_layers, caplog, monke
     monkeypatch.setattr(accelerating, "add_exits", None)
     with caplog.at_level(logging.INFO, "itrex_sweet"):
         accelerate(plain, TEXTS, output, **QUICK)
-    assert caplog.text.count("done before") == 3
+    assert caplog.text.count("already done") == 3
     monkeypatch.undo()
     with caplog.at_level(logging.INFO, "itrex_sweet"), pytest.raises(InputError, match=r"1 % needs"):
         accelerate(plain, TEXTS, output, **{**QUICK, "max_agreement_drop": 0.01})
 
 
-def test_no_exit_pays(plain, tmp_path, in_layers, monkeypatch):
+def test_no_exit_saves_time(plain, tmp_path, costs_in_layers, monkeypatch):
     real = accelerating.prune_exits
     monkeypatch.setattr(
         accelerating, "prune_exits", lambda *arguments, **options: real(*arguments, **options, least_gain=1.0)
     )
-    with pytest.raises(NoGainError, match="no exit pays"):
+    with pytest.raises(NoGainError, match="no exit saves time"):
         accelerate(plain, TEXTS, tmp_path / "fast", **QUICK)
 
 
-def test_what_is_refused_before_anything_is_trained(plain, tmp_path, monkeypatch):
+def test_errors_before_training(plain, tmp_path, monkeypatch):
     monkeypatch.setattr(accelerating, "add_exits", None)
     with pytest.raises(InputError, match=r"700 different texts; .* 1 % needs 1[01].. at least"):
         accelerate(plain, TEXTS, tmp_path / "fast", **{**QUICK, "max_agreement_drop": 0.01})
@@ -104,16 +106,18 @@ def test_what_is_refused_before_anything_is_trained(plain, tmp_path, monkeypatch
     assert not (tmp_path / "fast").exists()
 
 
-def test_texts_are_dealt_once(plain):
+def test_the_parts_of_the_traffic_are_disjoint(plain):
     traffic = read_traffic([*TEXTS, *TEXTS[:50]])
-    parts = dealt(traffic, seed=3)
+    parts = split_traffic(traffic, seed=3)
     assert traffic.repeated == 50 and sum(map(len, parts.values())) == 700
     assert len({text for rows in parts.values() for text in rows.texts}) == 700
-    assert {name: rows.texts for name, rows in dealt(traffic, 3).items()} == {k: v.texts for k, v in parts.items()}
+    assert {name: rows.texts for name, rows in split_traffic(traffic, 3).items()} == {
+        k: v.texts for k, v in parts.items()
+    }
     assert open_checkpoint(plain).depth == 4
 
 
-def test_a_step_is_done_again_where_its_result_or_an_input_changed(tmp_path, caplog):
+def test_a_step_runs_again_if_its_artifact_or_an_input_changed(tmp_path, caplog):
     def steps(text, drop):
         calls = []
 
@@ -123,26 +127,26 @@ def test_a_step_is_done_again_where_its_result_or_an_input_changed(tmp_path, cap
             return {"n": np.float64(1.5).item()}
 
         both = Steps(tmp_path / "steps", 2)
-        facts = [both.run("one", "does one", {"text": text}, work), both.run("two", "does two", {"drop": drop}, work)]
+        facts = [both.run("one", "makes one", {"text": text}, work), both.run("two", "makes two", {"drop": drop}, work)]
         assert facts == [{"n": 1.5}, {"n": 1.5}]
         return calls
 
     with caplog.at_level(logging.INFO, "itrex_sweet"):
         assert steps("a", 1) == ["one", "two"]
         assert steps("a", 1) == []
-        assert steps("a", 2) == ["two"] and "does two, again: drop changed since" in caplog.text
-        assert steps("b", 2) == ["one", "two"] and "does one, again: text changed since" in caplog.text
+        assert steps("a", 2) == ["two"] and "makes two, again: drop changed" in caplog.text
+        assert steps("b", 2) == ["one", "two"] and "makes one, again: text changed" in caplog.text
         (tmp_path / "steps" / "one" / "model.safetensors").write_bytes(b"damaged")
-        assert steps("b", 2)[0] == "one" and "its result is not there any more" in caplog.text
+        assert steps("b", 2)[0] == "one" and "its artifact is missing or damaged" in caplog.text
         (tmp_path / "steps" / "two.json").write_text("{")
         assert steps("b", 2) == ["two"]
 
 
-@pytest.mark.parametrize(("drop", "least"), [(0.1, 667), (0.02, 667), (0.01, 1125), (0.001, 11280)])
-def test_how_many_texts_are_needed(drop, least):
-    assert least_rows(Budget(max_agreement_drop=drop)) == least
-    parts = dealt(read_traffic([f"text {number}" for number in range(least)]), seed=0)
+@pytest.mark.parametrize(("drop", "minimum"), [(0.1, 667), (0.02, 667), (0.01, 1125), (0.001, 11280)])
+def test_min_rows(drop, minimum):
+    assert min_rows(Budget(max_agreement_drop=drop)) == minimum
+    parts = split_traffic(read_traffic([f"text {number}" for number in range(minimum)]), seed=0)
     sizes = {name: len(rows) for name, rows in parts.items()}
     assert sizes["exits"] >= 200 and min(sizes["quantization"], sizes["report"]) >= 100
     testing = sizes["calibration"] - round(sizes["calibration"] / 3)
-    assert (1 - drop) ** testing < 0.05, "no row lost would certify it"
+    assert (1 - drop) ** testing < 0.05, "the budget cannot be certified with so few rows"

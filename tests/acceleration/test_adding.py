@@ -1,5 +1,6 @@
-"""Exits on a plain checkpoint: its own weights stay, exits learn without labels, and what cannot be is refused."""
+"""Tests of `add_exits`: the model's weights do not change, exits learn without labels, invalid inputs are rejected."""
 
+import dataclasses
 import json
 import shutil
 
@@ -25,7 +26,7 @@ def added(plain, tmp_path_factory):
     return add_exits(plain, texts_of(400, seed=2), tmp_path_factory.mktemp("added") / "out", **QUICK)
 
 
-def test_the_model_itself_stays_to_the_byte(plain, added):
+def test_the_weights_of_the_model_do_not_change(plain, added):
     before, after = (load_file(folder / "model.safetensors") for folder in (plain, added.artifact.directory))
     own = {name for name in after if not name.startswith("sweet_exits.")}
     assert own == {name for name, tensor in before.items() if tensor.is_floating_point()}
@@ -36,12 +37,11 @@ def test_the_model_itself_stays_to_the_byte(plain, added):
 
 @pytest.mark.parametrize("family", ["distilbert", "roberta", "deberta-v3"])
 def test_other_families(family, tmp_path, monkeypatch):
-    """Of a random model, whose exits need not learn anything; pairs of texts, but where a pair needs a tokenizer of the
-    family's own."""
+    """Adds exits to random models, with pairs of texts if the tokenizer supports them."""
     from itrex_sweet.acceleration import adding
 
-    monkeypatch.setattr(adding, "_refuse_no_gain", lambda *_: None)
-    monkeypatch.setattr(Agreements, "learned", lambda found: found.exits)
+    monkeypatch.setattr(adding, "_check_gain", lambda *_: None)
+    monkeypatch.setattr(Agreements, "useful_exits", lambda found: found.exits)
     tiny_model(family, num_layers=3, num_labels=2).save_pretrained(tmp_path / "plain")
     tiny_tokenizer().save_pretrained(tmp_path / "plain")
     texts = texts_of(440, seed=2)
@@ -52,11 +52,11 @@ def test_other_families(family, tmp_path, monkeypatch):
     model = SweetModelForSequenceClassification.from_pretrained(tmp_path / "out", threshold=1.0)
     answers = open_reference(tmp_path / "plain").answers(pairs, len(pairs), model.artifact.label_names)
     full = [model.artifact.label_names.index(row["label"]) for row in model.predict(pairs)]
-    assert np.mean(np.array(full) == answers) > 0.99, "a random model is undecided on a few"
+    assert np.mean(np.array(full) == answers) > 0.99, "the logits of a random model may tie"
     assert added.artifact.exits == (1, 2, 3)
 
 
-def test_exits_learn_what_full_depth_says(plain, added):
+def test_exits_learn_the_labels_of_full_depth(plain, added):
     assert added.artifact.exits == (1, 2, 4) and added.dropped == ()
     assert added.agreements.shares[-1] == 1.0 and min(added.agreements.shares) > 0.85
     assert added.rows == 300 and added.agreements.rows == 100
@@ -71,7 +71,7 @@ def test_exits_learn_what_full_depth_says(plain, added):
     assert "without labels" in card and str(plain) not in card
 
 
-def test_calibration_on_the_same_texts_is_refused(added):
+def test_calibration_on_the_training_texts_is_rejected(added):
     model = SweetModelForSequenceClassification.from_pretrained(added.artifact.directory)
     budget = Budget(max_agreement_drop=0.2, confidence=0.9)
     with pytest.raises(InputError, match=r"(training|selection) rows of this model"):
@@ -80,7 +80,7 @@ def test_calibration_on_the_same_texts_is_refused(added):
     assert calibration.candidates[calibration.chosen].mean_layers < 4
 
 
-def test_drift_tells_another_language(added, tmp_path):
+def test_drift_detects_another_language(added, tmp_path):
     model = SweetModelForSequenceClassification.from_pretrained(added.artifact.directory)
     calibration = calibrate(model, texts_of(400, seed=4), Budget(max_agreement_drop=0.2), unit="layers")
     written = calibration.write(model.artifact, tmp_path / "calibrated")
@@ -89,7 +89,7 @@ def test_drift_tells_another_language(added, tmp_path):
     assert drift(written, model.predict(["das war gar nichts fürs Geld"] * 300)).verdict == "recalibrate"
 
 
-def test_texts_of_another_language_are_noticed(plain, tmp_path, caplog):
+def test_warning_about_texts_of_another_language(plain, tmp_path, caplog):
     texts = [f"das Zimmer {number} war {word}" for number in range(120) for word in ("gut", "schlecht")]
     with pytest.raises(NoGainError, match="the same label"):
         add_exits(plain, texts, tmp_path / "out", epochs=1)
@@ -97,14 +97,15 @@ def test_texts_of_another_language_are_noticed(plain, tmp_path, caplog):
     assert not (tmp_path / "out").exists()
 
 
-def test_exits_that_learn_nothing_are_dropped_and_named(plain, tmp_path, monkeypatch, caplog):
+def test_exits_that_learn_nothing_are_dropped_with_a_warning(plain, tmp_path, monkeypatch, caplog):
     from itrex_sweet.acceleration import adding
 
     real = adding.agreements_with_full_depth
 
     def one_at_chance(*arguments):
-        found = real(*arguments)
-        return Agreements(found.exits, (found.majority, *found.shares[1:]), found.majority, found.answers, found.rows)
+        real_ones = real(*arguments)
+        shares = (real_ones.majority, *real_ones.shares[1:])
+        return dataclasses.replace(real_ones, shares=shares)
 
     monkeypatch.setattr(adding, "agreements_with_full_depth", one_at_chance)
     added = add_exits(plain, texts_of(300, seed=2), tmp_path / "out", **QUICK)
@@ -115,17 +116,17 @@ def test_exits_that_learn_nothing_are_dropped_and_named(plain, tmp_path, monkeyp
         add_exits(plain, texts_of(300, seed=2), tmp_path / "other", **{**QUICK, "epochs": 0.1})
 
 
-def test_an_exit_is_better_than_the_majority_by_two_standard_errors():
+def test_useful_exits_are_better_than_the_majority_by_two_standard_errors():
     found = Agreements((1, 2, 3, 4), (0.80, 0.83, 0.89, 1.0), 0.8, 2, 100)
-    assert found.learned() == (3, 4)
+    assert found.useful_exits() == (3, 4)
 
 
-def test_exits_are_not_added_twice(added, tmp_path):
+def test_exits_cannot_be_added_twice(added, tmp_path):
     with pytest.raises(ConfigError, match="has exits already: 1, 2, 4"):
         add_exits(added.artifact.directory, texts_of(300, seed=2), tmp_path / "out")
 
 
-def test_models_that_are_refused(plain, tmp_path):
+def test_invalid_models(plain, tmp_path):
     texts = texts_of(300, seed=2)
     base = tmp_path / "base"
     tiny_model("bert", num_layers=4).bert.save_pretrained(base)
@@ -144,14 +145,14 @@ def test_models_that_are_refused(plain, tmp_path):
     tokenizer = tiny_tokenizer()
     tokenizer.add_tokens([f"word{number}" for number in range(200)])
     tokenizer.save_pretrained(other)
-    with pytest.raises(ConfigError, match="embeddings for 96"):
+    with pytest.raises(ConfigError, match="96 embeddings"):
         add_exits(other, texts, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_traffic_that_is_refused(plain, tmp_path):
+def test_invalid_traffic(plain, tmp_path):
     few = texts_of(150, seed=2)
-    with pytest.raises(InputError, match=r"150 different texts \(90 others come twice\).*needs 200 at least"):
+    with pytest.raises(InputError, match=r"150 different texts \(90 duplicates removed\).*needs 200 at least"):
         add_exits(plain, [*few, *(text.upper() for text in few[:90])], tmp_path / "out")
     with pytest.raises(InputError, match="no rows"):
         add_exits(plain, [], tmp_path / "out")

@@ -6,7 +6,7 @@ import pytest
 from itrex_sweet import Policy, SweetModelForSequenceClassification, criteria
 from itrex_sweet.calibration.budget import Budget
 from itrex_sweet.calibration.calibrate import calibrate
-from itrex_sweet.calibration.pruning import exits_that_pay
+from itrex_sweet.calibration.pruning import find_useful_exits
 from itrex_sweet.data import Rows
 from itrex_sweet.errors import SweetError
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
@@ -78,4 +78,4 @@ def test_pruning_uses_the_confidences_of_the_backend(reversed_model, monkeypatch
     labels = logits[:, 2].argmax(axis=1)
     logits[:, 1] = np.where(confident[:, None], 0.1, 9.0) * np.eye(3)[np.where(confident, labels, (labels + 1) % 3)]
     monkeypatch.setattr("itrex_sweet.evaluation.outcomes.outputs_at_every_exit", lambda *_: (logits, None))
-    assert exits_that_pay(reversed_model, TEXTS[:120], unit="layers").gains[2] > 0.2
+    assert find_useful_exits(reversed_model, TEXTS[:120], unit="layers").gains[2] > 0.2

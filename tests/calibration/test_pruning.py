@@ -1,11 +1,11 @@
-"""Artifacts without the exits that do not pay: what stays is answered as before, and nothing of the others is left."""
+"""Removal of exits: remaining exits answer as before, and no tensor of removed exits is left."""
 
 import numpy as np
 import pytest
 
 from itrex_sweet import Policy, SweetModelForSequenceClassification, open_artifact, prune_exits
 from itrex_sweet.artifact import copy_artifact, keep_exits
-from itrex_sweet.calibration.pruning import exits_that_pay, without_switched_off
+from itrex_sweet.calibration.pruning import find_useful_exits, remove_unused_exits
 from itrex_sweet.errors import ConfigError, InputError
 from tests.tiny_artifacts import WORDS, tiny_artifact, tiny_tokenizer
 
@@ -22,7 +22,7 @@ def logits_of(directory):
     return model.executor.outputs_at_every_exit(model.read(TEXTS)), model
 
 
-def test_the_exits_kept_answer_as_before(artifact, tmp_path):
+def test_kept_exits_answer_as_before(artifact, tmp_path):
     before, _ = logits_of(artifact.directory)
     pruned, worth = prune_exits(artifact.directory, tmp_path / "pruned", keep=[1, 3])
     assert worth is None and pruned.exits == (1, 3, 4)
@@ -41,20 +41,20 @@ def test_in_place(artifact):
 @pytest.mark.parametrize(
     ("keep", "says"), [([5], "4 layers"), ([1, 2, 3], "removes no exit"), ([0], "from 1")], ids=str
 )
-def test_exits_that_cannot_be_kept(artifact, keep, says):
+def test_invalid_exits_are_rejected(artifact, keep, says):
     with pytest.raises(ConfigError, match=says):
         prune_exits(artifact.directory, keep=keep)
 
 
-def test_keep_or_data(artifact):
+def test_needs_either_exits_or_data(artifact):
     for options in ({}, {"keep": [1], "data": TEXTS}):
-        with pytest.raises(ConfigError, match="one of the two"):
+        with pytest.raises(ConfigError, match="pass either the exits to keep, or data"):
             prune_exits(artifact.directory, **options)
     with pytest.raises(InputError, match="at least 60"):
         prune_exits(artifact.directory, data=TEXTS[:50])
 
 
-def test_an_exit_that_always_agrees_pays_and_one_that_never_does_goes(artifact, tmp_path, monkeypatch):
+def test_keeps_exits_that_agree_and_removes_noise(artifact, tmp_path, monkeypatch):
     model = SweetModelForSequenceClassification.from_pretrained(artifact.directory, backend="torch")
     rng = np.random.default_rng(0)
     full = rng.integers(0, 3, len(TEXTS))
@@ -62,13 +62,13 @@ def test_an_exit_that_always_agrees_pays_and_one_that_never_does_goes(artifact, 
     for place in (1, 3):
         logits[:, place] = 9.0 * np.eye(3)[full]
     monkeypatch.setattr("itrex_sweet.evaluation.outcomes.outputs_at_every_exit", lambda *_: (logits, None))
-    worth = exits_that_pay(model, TEXTS, unit="layers")
+    worth = find_useful_exits(model, TEXTS, unit="layers")
     assert worth.kept == (2, 4) and worth.gains[2] == pytest.approx(0.5) and worth.agreements[1] == 1.0
     assert "removed" in worth.table()
-    assert exits_that_pay(model, TEXTS, unit="layers", least_gain=0.9).kept == (4,)
+    assert find_useful_exits(model, TEXTS, unit="layers", least_gain=0.9).kept == (4,)
 
 
-def test_a_calibration_stays_where_the_policy_used_no_exit_that_goes(artifact, tmp_path):
+def test_calibration_is_kept_if_removed_exits_were_disabled(artifact, tmp_path):
     thresholds = [[1.0, 1.0, 1.0], [0.9, 1.0, 0.9], [0.8, 0.9, 0.8], [0.7, 1.0, 0.7]]
     record = {
         "exits": [1, 2, 3, 4],
@@ -86,7 +86,7 @@ def test_a_calibration_stays_where_the_policy_used_no_exit_that_goes(artifact, t
     answers = SweetModelForSequenceClassification.from_pretrained(calibrated.directory).predict(TEXTS)
     lost = keep_exits(calibrated, [2, 4], tmp_path / "lost")
     assert lost.calibration == {}
-    kept = without_switched_off(calibrated)
+    kept = remove_unused_exits(calibrated)
     assert kept.exits == (1, 3, 4) and kept.policy == Policy((0.7, 0.7), (1.0, 3.0, 4.0))
     found = kept.calibration
     assert [each["thresholds"] for each in found["candidates"]] == [[1.0, 1.0], [0.9, 0.9], [0.7, 0.7]]
@@ -95,9 +95,9 @@ def test_a_calibration_stays_where_the_policy_used_no_exit_that_goes(artifact, t
     assert SweetModelForSequenceClassification.from_pretrained(kept.directory).predict(TEXTS) == answers
 
 
-def test_a_policy_that_looks_back_needs_every_exit(artifact, tmp_path):
+def test_criterion_that_depends_on_earlier_exits_keeps_all(artifact, tmp_path):
     patient = copy_artifact(artifact, tmp_path / "patient", Policy((0.5, 1.0, 0.5), (1.0,) * 4, "patience"))
-    assert without_switched_off(patient).exits == (1, 2, 3, 4)
+    assert remove_unused_exits(patient).exits == (1, 2, 3, 4)
     model = SweetModelForSequenceClassification.from_pretrained(patient.directory)
-    with pytest.raises(ConfigError, match="counts earlier exits"):
-        exits_that_pay(model, TEXTS)
+    with pytest.raises(ConfigError, match="depends on earlier exits"):
+        find_useful_exits(model, TEXTS)

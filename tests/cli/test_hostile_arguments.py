@@ -14,7 +14,7 @@ import pytest
 
 from itrex_sweet.cli import main
 from itrex_sweet.quantization import quantizer
-from tests.quantization.hooked import observed_by_hooks
+from tests.quantization.hook_observer import observe_with_hooks
 from tests.tiny_artifacts import WORDS, tiny_artifact, tiny_cascade, tiny_tokenizer
 from tests.tiny_models import tiny_model
 
@@ -68,7 +68,7 @@ def place(tmp_path_factory):
 @pytest.fixture
 def attempt(place, run, monkeypatch, tmp_path):
     """Runs a verb with one thing in the place of `MODEL`, `DATA` or `OUT`; the others are as they should be."""
-    monkeypatch.setattr(quantizer, "observe", observed_by_hooks)
+    monkeypatch.setattr(quantizer, "observe", observe_with_hooks)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)  # where nothing is to be written
     data, layers = ("--data", "DATA"), ("--max-layers", 3.9, "--unit", "layers")
@@ -182,7 +182,7 @@ NUMBERS = {
     ("verb", "option"), [(verb, option) for verb, options in NUMBERS.items() for option in options]
 )
 def test_odd_numbers(place, run, monkeypatch, tmp_path, verb, option):
-    monkeypatch.setattr(quantizer, "observe", observed_by_hooks)
+    monkeypatch.setattr(quantizer, "observe", observe_with_hooks)
     monkeypatch.chdir(tmp_path)
     few = place / "one row.csv"  # what is not refused at once is refused or done soon
     rest = {

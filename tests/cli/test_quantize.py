@@ -7,13 +7,13 @@ import pytest
 from itrex_sweet import open_artifact
 from itrex_sweet.cli import main
 from itrex_sweet.quantization import quantizer
-from tests.quantization.hooked import observed_by_hooks
+from tests.quantization.hook_observer import observe_with_hooks
 from tests.tiny_artifacts import WORDS, tiny_artifact, tiny_tokenizer
 
 
 @pytest.fixture
 def source(tmp_path, monkeypatch):
-    monkeypatch.setattr(quantizer, "observe", observed_by_hooks)
+    monkeypatch.setattr(quantizer, "observe", observe_with_hooks)
     tiny_artifact(tmp_path / "float", tokenizer=tiny_tokenizer())
     lines = [f"{WORDS[row % 21]} {WORDS[row * 5 % 21]} {WORDS[row // 21]},{row % 3}" for row in range(150)]
     (tmp_path / "rows.csv").write_text("\n".join(["body,stars", *lines]))

@@ -281,7 +281,7 @@ def test_a_worthless_model_is_called_so(run, pretrained, corpus, tmp_path, mode)
     report = finished.json()["report"]
     if any(exit_["metric"] < 0.6 for exit_ in report["exits"]):
         assert "majority class" in finished.err
-    assert ("nobody leaves early" in finished.err) == (report["exits"][0]["share_leaving"] == 0.0)
+    assert ("no row leaves early" in finished.err) == (report["exits"][0]["share_leaving"] == 0.0)
 
 
 def test_a_good_model_is_not(run, pretrained, corpus, tmp_path):

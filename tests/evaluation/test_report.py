@@ -9,7 +9,7 @@ from itrex_sweet.config import Policy
 from itrex_sweet.errors import InputError
 from itrex_sweet.evaluation import ExitOutcomes, evaluate, evaluate_models, evaluation
 from itrex_sweet.evaluation.curve import threshold_grid
-from itrex_sweet.evaluation.report import make_report, only_at
+from itrex_sweet.evaluation.report import make_report, single_exit_policy
 
 # Two labels, two exits; confidences of (1, 0) is 0.731, of (2, 0) 0.881, of (4, 0) 0.982.
 BY_HAND = ExitOutcomes(
@@ -72,7 +72,7 @@ def test_the_table_says_what_the_executor_does(model, texts, labels, outcomes):
 
 def test_all_leave_at_the_exit_that_a_policy_names(model, texts):
     for place, exit_ in enumerate(model.artifact.exits):
-        policy = only_at(place, model.policy)
+        policy = single_exit_policy(place, model.policy)
         assert policy.temperatures == model.policy.temperatures
         answers = model.executor.run(model.read(texts), policy)
         assert set(answers.exit_index) == {place}
@@ -82,7 +82,7 @@ def test_all_leave_at_the_exit_that_a_policy_names(model, texts):
 def test_the_metric_of_an_exit_is_that_of_leaving_there(model, texts, labels, outcomes):
     report = make_report(outcomes, model.policy)
     for place, row in enumerate(report.exits):
-        answers = model.executor.run(model.read(texts), only_at(place, model.policy))
+        answers = model.executor.run(model.read(texts), single_exit_policy(place, model.policy))
         assert row.metric == pytest.approx(np.mean(answers.logits.argmax(axis=1) == np.array(labels)))
         assert row.mean_confidence == pytest.approx(answers.confidence.mean(), rel=1e-4)
 

@@ -16,8 +16,8 @@ from itrex_sweet.artifact.fingerprints import (
     Fingerprints,
 )
 from itrex_sweet.evaluation.evaluation import evaluate
+from itrex_sweet.evaluation.guarantee_check import check_guarantee
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
-from itrex_sweet.evaluation.promise import check_promise
 from itrex_sweet.evaluation.seen_rows import SeenRows, seen_rows
 from tests.tiny_artifacts import WORDS, tiny_artifact, tiny_tokenizer
 
@@ -136,7 +136,7 @@ class Calibrated:
 
 
 def checked(plain, budget, seen: SeenRows, right, metric="accuracy", **facts):
-    return check_promise(
+    return check_guarantee(
         Calibrated(plain.artifact.policy, budget, **facts), outcomes(np.arange(100) % 3, right), seen, metric
     )
 
@@ -196,4 +196,4 @@ def test_evaluate_says_what_it_has_seen(plain, remembering, caplog):
     assert evaluation.seen == {CALIBRATION: 0.5, REPORTING: 1.0} and evaluation.to_dict()["seen"] == evaluation.seen
     assert "50 % of the rows in dev.csv are calibration rows of tiny" in caplog.text
     assert "reporting rows" not in caplog.text
-    assert evaluation.promise is None
+    assert evaluation.guarantee is None

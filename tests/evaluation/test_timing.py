@@ -41,7 +41,7 @@ def test_nothing_cannot_be_timed(wrong):
 
 def test_a_sample_keeps_whole_rows_and_is_the_same_each_time():
     batch = TokenBatch.from_rows(random_rows(np.random.default_rng(0), list(range(1, 31))))
-    drawn = timing.sample(batch, 10)
-    assert len(drawn) == 10 and drawn.lengths.tolist() == timing.sample(batch, 10).lengths.tolist()
+    drawn = timing.sample_rows(batch, 10)
+    assert len(drawn) == 10 and drawn.lengths.tolist() == timing.sample_rows(batch, 10).lengths.tolist()
     assert len(set(drawn.lengths.tolist())) == 10, "without replacement"
-    assert timing.sample(batch, 30) is batch
+    assert timing.sample_rows(batch, 30) is batch

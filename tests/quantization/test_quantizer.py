@@ -20,8 +20,8 @@ from itrex_sweet.data import Rows
 from itrex_sweet.errors import ArtifactError, ConfigError, InputError, QuantizationError
 from itrex_sweet.quantization import quantizer as quantizer_file
 from itrex_sweet.quantization.packing import quantizable_layers
-from itrex_sweet.quantization.search import RECIPES
-from tests.quantization.hooked import observed_by_hooks
+from itrex_sweet.quantization.recipe_search import RECIPES
+from tests.quantization.hook_observer import observe_with_hooks
 from tests.tiny_artifacts import WORDS, model_and_tensors, tiny_artifact, tiny_cascade, tiny_tokenizer
 
 EXITS = (1, 2, 4)
@@ -64,7 +64,7 @@ def rows(source) -> Rows:
 
 @pytest.fixture(autouse=True)
 def _hooks_for_neural_compressor(monkeypatch):
-    monkeypatch.setattr(quantizer_file, "observe", observed_by_hooks)
+    monkeypatch.setattr(quantizer_file, "observe", observe_with_hooks)
 
 
 def quantize(source: Path, rows, output: Path, recipe: str = "static", **options):
@@ -195,7 +195,7 @@ def spoiled(recipes: dict[str, list[str]]):
     """Observations whose input ranges of some layers (by part of their path) are far too wide, by recipe."""
 
     def observe(artifact, batch, recipe, **options):
-        found = observed_by_hooks(artifact, batch, recipe, **options)
+        found = observe_with_hooks(artifact, batch, recipe, **options)
         for path, linear in found.linears.items():
             if any(part in path for part in recipes.get(recipe, ())):
                 wide = {"input_scale": 50.0 * linear.input_scale} if linear.input_scale else {}

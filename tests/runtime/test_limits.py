@@ -142,7 +142,7 @@ def test_types_that_the_model_has_not_are_a_fault_of_their_row(model_of, monkeyp
 
 
 def test_rows_without_finite_logits_keep_the_callers_numbers(tmp_path, monkeypatch):
-    monkeypatch.setattr("itrex_sweet.artifact.reading.check_torch_tensors", lambda *_: None)  # would refuse them
+    monkeypatch.setattr("itrex_sweet.artifact.reading.check_tensors_of", lambda *_, **__: None)  # would refuse them
     from safetensors.torch import load_file, save_file
 
     from itrex_sweet.errors import NonFiniteLogitsError

@@ -36,7 +36,7 @@ from itrex_sweet.calibration.budget import Budget
 from itrex_sweet.calibration.calibrate import calibrate
 from itrex_sweet.data import Rows
 from itrex_sweet.quantization import quantizer
-from tests.quantization.hooked import observed_by_hooks
+from tests.quantization.hook_observer import observe_with_hooks
 from tests.tiny_artifacts import WORDS, model_and_tensors, tiny_tokenizer
 
 NAMES = ("one", "two")
@@ -222,7 +222,7 @@ def main() -> int:
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
     if not arguments.neural_compressor:
-        quantizer.observe = observed_by_hooks
+        quantizer.observe = observe_with_hooks
     names = list(WORKS) if arguments.work == "all" else [arguments.work]
     faults = [soak(name, arguments.count, arguments.seed, arguments.longest) for name in names]
     return int(any(faults))

@@ -1,3 +1,5 @@
+"""Fixtures for all tests of training."""
+
 import pytest
 import torch
 from transformers.utils import logging

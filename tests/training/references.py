@@ -1,7 +1,7 @@
-"""What training is compared with: forwards and gradients written without the code under test.
+"""Reference forwards and gradients, written without the code under test.
 
-Models are run layer by layer here, with heads of their own written out per family, so that a mistake in the
-hooks or in the family table shows.
+Models run layer by layer, with heads written out per family, so that an error in the hooks or in the family table is
+found.
 """
 
 from __future__ import annotations
@@ -55,11 +55,10 @@ TABLE_NORM = "deberta.encoder.LayerNorm."
 
 
 class LayerByLayer:
-    """A copy of a plain model's encoder, cut open: each layer's other arguments are recorded from one plain
-    forward.
+    """Runs a copy of a plain model's encoder layer by layer.
 
-    Only hidden states and DeBERTa's relative table are passed anew, so that their gradients are the caller's
-    choice.
+    The hidden states and DeBERTa's relative-position table are passed by the caller, who chooses their gradients. The
+    other arguments of each layer are recorded from one plain forward.
     """
 
     def __init__(self, model: PreTrainedModel, batch: dict[str, torch.Tensor]):
@@ -78,7 +77,7 @@ class LayerByLayer:
         self.recorded.append((args, kwargs))
 
     def embed(self) -> torch.Tensor:
-        """Input of the first layer, with its graph."""
+        """Returns the input of the first layer, with its graph."""
         captured: list[torch.Tensor] = []
 
         def capture(layer: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -90,11 +89,11 @@ class LayerByLayer:
         return captured[0]
 
     def table(self) -> torch.Tensor | None:
-        """DeBERTa's relative-position table as the layers get it, with its graph."""
+        """Returns DeBERTa's relative-position table as its layers receive it, with its graph."""
         return self.model.deberta.encoder.get_rel_embedding() if self.kind.startswith("deberta") else None
 
     def run(self, index: int, hidden: torch.Tensor, table: torch.Tensor | None, embedded: torch.Tensor) -> torch.Tensor:
-        """The hidden states after one layer, and after what DeBERTa-v2 puts behind the first."""
+        """Returns the hidden states after one layer, and after DeBERTa-v2's convolution behind the first."""
         args, kwargs = self.recorded[index]
         kwargs = dict(kwargs)
         if args:
@@ -121,11 +120,11 @@ def head_logits(
     dense: tuple[torch.Tensor, torch.Tensor],
     out: tuple[torch.Tensor, torch.Tensor],
 ) -> torch.Tensor:
-    """A family's head without dropout. `dense` and `out`: (weight, bias)."""
+    """Computes the logits of a family's head without dropout. `dense` and `out`: (weight, bias)."""
     return F.linear(ACTIVATION[kind](F.linear(hidden[:, 0], *dense)), *out)
 
 
-def own_head(model: nn.Module, kind: str) -> tuple[tuple, tuple]:
-    """((weight, bias) of the pooler, (weight, bias) of the classifier) of the model's own head."""
+def classification_head(model: nn.Module, kind: str) -> tuple[tuple, tuple]:
+    """Returns ((weight, bias) of the pooler, (weight, bias) of the classifier) of the model's own head."""
     dense, out = model.get_submodule(DENSE[kind]), model.get_submodule(OUT[kind])
     return (dense.weight, dense.bias), (out.weight, out.bias)

@@ -1,4 +1,4 @@
-"""Attaching and detaching: what is refused, what is restored, what is copied, what is saved."""
+"""Tests of attaching and detaching exits: rejected models, restoring, copying and saving."""
 
 from __future__ import annotations
 
@@ -39,8 +39,7 @@ def hooks_of(model) -> int:
     )
 
 
-# --- what is refused
-# -------------------------------------------------------------------------------------------
+# rejected models, settings and labels
 
 
 @pytest.mark.parametrize(
@@ -54,7 +53,7 @@ def hooks_of(model) -> int:
         ((), "at least one exit"),
     ],
 )
-def test_exits_that_do_not_fit(exits, message):
+def test_invalid_exits(exits, message):
     model = tiny_model()
     with pytest.raises(ConfigError, match=message):
         attach(model, SweetConfig(exits=exits))
@@ -103,7 +102,7 @@ def test_models_without_a_classification_head(kind):
         attach(kind(tiny_config("bert")))
 
 
-def test_a_replaced_head_is_refused_by_name():
+def test_a_replaced_head_is_rejected():
     model = tiny_model()
     model.classifier = nn.Sequential(nn.Linear(32, 8), nn.Linear(8, 3))
     with pytest.raises(UnsupportedModelError, match="Sequential at 'classifier'"):
@@ -113,7 +112,7 @@ def test_a_replaced_head_is_refused_by_name():
         attach(model)
 
 
-def test_attaching_twice():
+def test_attaching_twice_is_rejected():
     model = tiny_model()
     attach(model, SWEET)
     with pytest.raises(TrainingSetupError, match="detach"):
@@ -126,7 +125,7 @@ def test_attaching_twice():
 
 @pytest.mark.parametrize("family", ["bert", "deberta-v3"])
 @pytest.mark.parametrize("mode", ["train", "eval"])
-def test_labels_that_are_no_classes(family, mode):
+def test_invalid_labels(family, mode):
     model = getattr(tiny_model(family), mode)()
     attach(model, SWEET)
     batch = tiny_batch()
@@ -138,7 +137,7 @@ def test_labels_that_are_no_classes(family, mode):
     ]:
         with pytest.raises(InputError, match=message):
             model(**{**batch, "labels": labels})
-    assert model.config.problem_type is None, "the refused labels reached the model"
+    assert model.config.problem_type is None, "the rejected labels reached the model"
     as_int32 = model(**{**batch, "labels": batch["labels"].int()}).loss
     assert torch.equal(as_int32, model(**batch).loss)
 
@@ -177,7 +176,7 @@ def test_training_without_labels():
     assert model(**batch).loss is None
 
 
-def test_a_forward_that_raised_leaves_nothing_behind():
+def test_state_is_reset_after_a_forward_that_raised():
     model = tiny_model()
     attachment = attach(model, SWEET)
     batch = tiny_batch()
@@ -191,8 +190,7 @@ def test_a_forward_that_raised_leaves_nothing_behind():
     assert len(attachment.exit_logits) == 3
 
 
-# --- detaching, copying
-# ----------------------------------------------------------------------------------------
+# detaching, copying
 
 
 @pytest.mark.parametrize("family", FAMILY_CONFIGS)
@@ -255,8 +253,7 @@ def test_paper_heads_share_no_tensor():
     assert len(pointers) == len(set(pointers))
 
 
-# --- gradient checkpointing, precision
-# -------------------------------------------------------------------------
+# gradient checkpointing, precision
 
 
 @pytest.mark.parametrize("family", FAMILY_CONFIGS)
@@ -276,7 +273,7 @@ def test_gradient_checkpointing_changes_no_gradient(family, reentrant, settings)
     if reentrant and family in (
         "deberta-v3",
         "deberta-v2-conv",
-    ):  # plain transformers fails, later and darkly
+    ):  # plain transformers fails later, with an unclear message
         with pytest.raises(TrainingSetupError, match="use_reentrant"):
             model(**batch)
         return
@@ -285,13 +282,13 @@ def test_gradient_checkpointing_changes_no_gradient(family, reentrant, settings)
     model(**batch).loss.backward()
     found = gradients_of(model)
     assert found.keys() == expected.keys() and len(calls) == 1
-    assert attachment._hidden == {}, "the recomputation was captured, and its tensors kept"
+    assert attachment._hidden_states == {}, "tensors of the recomputation were kept"
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_heads_have_the_models_type_and_the_loss_is_float32(dtype):
+def test_heads_have_the_dtype_of_the_model_and_the_loss_is_float32(dtype):
     model = tiny_model().to(dtype)
     attach(model, SWEET)
     assert {p.dtype for p in model.parameters()} == {dtype}
@@ -307,13 +304,12 @@ def test_autocast_covers_the_heads():
     assert loss.dtype == torch.float32
 
 
-# --- saving and loading
-# ----------------------------------------------------------------------------------------
+# saving and loading
 
 
 @pytest.fixture
 def saved(tmp_path):
-    """A model with exits, its heads no longer the initial ones, and the folder it was saved in."""
+    """A model with exits and changed heads, and the folder it was saved in."""
     model = tiny_model()
     attachment = attach(model, SWEET)
     with torch.no_grad():
@@ -335,14 +331,14 @@ def test_the_saved_folder_is_the_plain_model(saved):
     assert not hasattr(plain, "sweet_exits") and plain.config.sweet["exits"] == [1, 3, 4]
 
 
-def test_heads_come_back_from_the_folder_the_model_was_loaded_from(saved, caplog):
+def test_heads_are_restored_from_the_folder_the_model_was_loaded_from(saved, caplog):
     model, folder = saved
     caplog.set_level(logging.INFO, logger="itrex_sweet.training.attaching")
     for config in (
         None,
         SweetConfig(mode="sweet"),
         SweetConfig(mode="joint"),
-    ):  # exits left open are those of the folder
+    ):  # by default the exits of the folder
         again = load(folder)
         attachment = attach(again, config)
         assert attachment.exits == EXITS
@@ -352,7 +348,7 @@ def test_heads_come_back_from_the_folder_the_model_was_loaded_from(saved, caplog
     assert attachment.config.mode == "joint" and again.config.sweet["mode"] == "joint"
 
 
-def test_heads_come_back_from_shards(saved, tmp_path):
+def test_heads_are_restored_from_shards(saved, tmp_path):
     model, _ = saved
     folder = tmp_path / "shards"
     model.save_pretrained(folder, max_shard_size="20KB")
@@ -363,11 +359,11 @@ def test_heads_come_back_from_shards(saved, tmp_path):
     next(iter(sorted(folder.glob("*.safetensors")))).unlink()
     detach(again)
     again.config.sweet = SWEET.to_dict()
-    with pytest.raises(TrainingSetupError, match="does not hold"):
+    with pytest.raises(TrainingSetupError, match="does not exist"):
         attach(again)
 
 
-def test_heads_that_cannot_be_found_are_not_made_anew_in_silence(saved, tmp_path):
+def test_missing_saved_heads_raise(saved, tmp_path):
     model, folder = saved
     elsewhere = load(folder)
     elsewhere.config._name_or_path = "someone/some-model"
@@ -376,20 +372,20 @@ def test_heads_that_cannot_be_found_are_not_made_anew_in_silence(saved, tmp_path
     attach(elsewhere, heads_from=folder)
     assert torch.equal(elsewhere.sweet_exits["1"].dense.weight, model.sweet_exits["1"].dense.weight)
 
-    anew = load(folder)
-    del anew.config.sweet
-    attach(anew, SWEET)
-    assert torch.equal(anew.sweet_exits["1"].dense.weight, anew.bert.pooler.dense.weight)
+    fresh = load(folder)
+    del fresh.config.sweet
+    attach(fresh, SWEET)
+    assert torch.equal(fresh.sweet_exits["1"].dense.weight, fresh.bert.pooler.dense.weight)
 
 
 @pytest.mark.parametrize("config", [SweetConfig((1, 2, 4), "sweet"), SweetConfig(EXITS, "paper"), SweetConfig(EXITS)])
-def test_other_settings_than_the_saved_ones(saved, config):
+def test_settings_that_do_not_fit_the_saved_heads(saved, config):
     _, folder = saved
     with pytest.raises(TrainingSetupError, match=r"del model\.config\.sweet"):
         attach(load(folder), config)
 
 
-def test_a_folder_with_half_a_head(saved):
+def test_incomplete_saved_head(saved):
     _, folder = saved
     file = folder / "model.safetensors"
     tensors = load_file(file)

@@ -1,4 +1,4 @@
-"""The callback in an unmodified Trainer."""
+"""Tests of SweetCallback in an unmodified Trainer."""
 
 from __future__ import annotations
 
@@ -36,8 +36,7 @@ def assert_equal(ours, theirs, exactly: bool = True, atol: float = 1e-6) -> None
         torch.testing.assert_close(ours[name], value, **tolerance, msg=lambda m, n=name: f"{n}: {m}")
 
 
-# --- training
-# --------------------------------------------------------------------------------------------------
+# training
 
 
 @pytest.mark.parametrize("mode", ["sweet", "paper", "joint"])
@@ -47,15 +46,15 @@ def test_every_weight_learns(mode, tmp_path):
     trainer.train()
     still = [name for name, value in weights_of(trainer.model).items() if torch.equal(value, before[name])]
     assert still == []
-    first, last = (next(log for log in logs if "loss_exit_1" in log) for logs in _both_ways(trainer))
+    first, last = (next(log for log in logs if "loss_exit_1" in log) for logs in _forward_and_reversed(trainer))
     assert all(last[f"loss_exit_{exit_}"] < first[f"loss_exit_{exit_}"] for exit_ in EXITS)
 
 
-def _both_ways(trainer):
+def _forward_and_reversed(trainer):
     return trainer.state.log_history, trainer.state.log_history[::-1]
 
 
-def test_accumulation_is_the_big_batch(tmp_path):
+def test_gradient_accumulation_equals_one_large_batch(tmp_path):
     settings = dict(optim="sgd", max_grad_norm=0.0, max_steps=3, logging_steps=1, lr_scheduler_type="constant")
     big, small = SweetCallback(EXITS, "sweet"), SweetCallback(EXITS, "sweet")
     big = make_trainer(tiny_model(), tmp_path / "a", big, per_device_train_batch_size=8, **settings)
@@ -81,14 +80,14 @@ def test_num_items_in_batch_divides_every_exits_loss():
     torch.testing.assert_close(sum(parts), whole)
 
 
-def test_logs_carry_every_exits_loss(tmp_path):
+def test_training_logs_have_the_loss_of_every_exit(tmp_path):
     seen = []
 
     class Watch(TrainerCallback):
         def on_log(self, args, state, control, logs=None, **kwargs):
             seen.append(dict(logs))
 
-    # The log of an exit is its loss on the labels; without distillation they add up to the whole.
+    # The logged losses are those against the labels; without distillation they add up to the training loss.
     callback = SweetCallback(exits=EXITS, distillation=0.0)
     trainer = make_trainer(tiny_model(), tmp_path, callback, eval_strategy="epoch")
     trainer.add_callback(Watch)
@@ -127,8 +126,8 @@ def test_gradient_checkpointing_trains_the_same(reentrant, tmp_path):
     )
     again.train()
     assert again.model.bert.encoder.layer[0].gradient_checkpointing
-    # IPEX, once imported, has other kernels for the forward without gradients that comes before the recomputed one.
-    # A key's bias has no gradient but rounding, which Adam makes as large as any other.
+    # IPEX, once imported, uses other kernels for the forward without gradients that precedes the recomputed one.
+    # The gradient of a key bias is 0 up to rounding, which Adam scales up.
     ours, theirs = (
         {name: value for name, value in weights_of(trainer.model).items() if not name.endswith("key.bias")}
         for trainer in (again, plain)
@@ -165,8 +164,7 @@ def test_a_named_scale_goes_with_an_attachment_of_the_same_shares(tmp_path):
     assert callback.config.gradient_scale == (0.0, 1.0) == tuple(model.config.sweet["gradient_scale"])
 
 
-# --- what would go wrong in silence
-# ----------------------------------------------------------------------------
+# setups that would fail silently
 
 
 @pytest.mark.parametrize(
@@ -176,7 +174,7 @@ def test_a_named_scale_goes_with_an_attachment_of_the_same_shares(tmp_path):
         ({"torch_compile": True}, "torch_compile"),
     ],
 )
-def test_arguments_that_do_not_go_with_exits(settings, message, tmp_path):
+def test_unsupported_training_arguments(settings, message, tmp_path):
     with pytest.raises(TrainingSetupError, match=message):
         make_trainer(tiny_model(), tmp_path, **settings)
 
@@ -190,8 +188,8 @@ def test_arguments_that_do_not_go_with_exits(settings, message, tmp_path):
         ({"fsdp": ["full_shard"]}, "DDP"),
     ],
 )
-def test_hardware_settings_that_do_not_go_with_exits(attributes, message, tmp_path):
-    # Such arguments cannot be made on a machine without the hardware, so they are set afterwards.
+def test_unsupported_hardware_settings(attributes, message, tmp_path):
+    # TrainingArguments rejects these without the hardware, so they are set afterwards.
     args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
     for name, value in attributes.items():
         object.__setattr__(args, name, value)
@@ -201,7 +199,7 @@ def test_hardware_settings_that_do_not_go_with_exits(attributes, message, tmp_pa
     assert attachment_of(model) is None
 
 
-def test_compute_loss_func_is_refused(tmp_path):
+def test_compute_loss_func_is_rejected(tmp_path):
     def loss(outputs, labels, num_items_in_batch=None):
         return F.cross_entropy(outputs.logits, labels)
 
@@ -237,14 +235,14 @@ def test_model_init(tmp_path):
     assert "eval_exit_1_accuracy" in trainer.evaluate()
 
 
-def test_a_callback_added_too_late(tmp_path):
+def test_callback_added_with_add_callback(tmp_path):
     trainer = make_trainer(tiny_model(), tmp_path, TrainerCallback())
     trainer.add_callback(SweetCallback(exits=EXITS))
     with pytest.raises(TrainingSetupError, match="add_callback"):
         trainer.train()
 
 
-def test_wrong_settings_and_models(tmp_path):
+def test_invalid_settings_and_models(tmp_path):
     with pytest.raises(ConfigError, match="mode"):
         SweetCallback(mode="other")
     with pytest.raises(ConfigError, match="4 layers"):
@@ -259,17 +257,16 @@ def test_labels_out_of_range_in_training(tmp_path):
         trainer.train()
 
 
-# --- clipping
-# --------------------------------------------------------------------------------------------------
+# clipping
 
 
-def _updates(mode: str, steepness: float, folder) -> dict[int, torch.Tensor]:
-    """Exit → how far one step moved its segment, with the loss of exit 1 made steep."""
+def _updates(mode: str, scale_of_logits: float, folder) -> dict[int, torch.Tensor]:
+    """Returns exit → update of its segment by one step, with the logits of exit 1 multiplied by `scale_of_logits`."""
     model = tiny_model()
     trainer = make_trainer(
         model, folder, SweetCallback(exits=EXITS, mode=mode), optim="sgd", max_steps=1, max_grad_norm=0.5
     )
-    model.sweet_exits["1"].register_forward_hook(lambda module, args, logits: logits * steepness)
+    model.sweet_exits["1"].register_forward_hook(lambda module, args, logits: logits * scale_of_logits)
     segments = attachment_of(model).parameters_by_segment()
     before = {exit_: torch.cat([p.detach().flatten().clone() for _, p in named]) for exit_, named in segments.items()}
     trainer.train()
@@ -279,21 +276,21 @@ def _updates(mode: str, steepness: float, folder) -> dict[int, torch.Tensor]:
     }
 
 
-def test_a_steep_exit_shortens_no_other_exits_step(tmp_path):
-    calm, steep = _updates("sweet", 1.0, tmp_path / "a"), _updates("sweet", 1000.0, tmp_path / "b")
-    assert torch.equal(calm[3], steep[3]) and torch.equal(calm[4], steep[4])
-    for exit_ in EXITS:  # every gradient here is larger than 0.5, so a step is the learning rate times that
-        assert calm[exit_].norm().item() == pytest.approx(0.5 * 1e-2, rel=1e-3)
-        assert steep[exit_].norm().item() == pytest.approx(0.5 * 1e-2, rel=1e-3)
+def test_large_gradients_of_one_exit_do_not_scale_down_other_updates(tmp_path):
+    small, large = _updates("sweet", 1.0, tmp_path / "a"), _updates("sweet", 1000.0, tmp_path / "b")
+    assert torch.equal(small[3], large[3]) and torch.equal(small[4], large[4])
+    for exit_ in EXITS:  # every gradient norm is above 0.5, so an update is the learning rate times 0.5
+        assert small[exit_].norm().item() == pytest.approx(0.5 * 1e-2, rel=1e-3)
+        assert large[exit_].norm().item() == pytest.approx(0.5 * 1e-2, rel=1e-3)
 
 
 def test_joint_mode_clips_one_global_norm(tmp_path):
-    calm, steep = _updates("joint", 1.0, tmp_path / "a"), _updates("joint", 1000.0, tmp_path / "b")
-    assert steep[4].norm() < 0.1 * calm[4].norm()
-    assert torch.cat(list(steep.values())).norm().item() == pytest.approx(0.5 * 1e-2, rel=1e-3)
+    small, large = _updates("joint", 1.0, tmp_path / "a"), _updates("joint", 1000.0, tmp_path / "b")
+    assert large[4].norm() < 0.1 * small[4].norm()
+    assert torch.cat(list(large.values())).norm().item() == pytest.approx(0.5 * 1e-2, rel=1e-3)
 
 
-def test_max_grad_norm_of_zero_clips_nothing(tmp_path):
+def test_max_grad_norm_of_zero_disables_clipping(tmp_path):
     def weights(max_grad_norm):
         trainer = make_trainer(
             tiny_model(),
@@ -342,8 +339,7 @@ def test_clip_by_group():
     assert torch.equal(parameters[1].grad, torch.tensor([0.3, 0.4])) and parameters[2].grad is None
 
 
-# --- evaluation
-# ------------------------------------------------------------------------------------------------
+# evaluation
 
 
 def expected_metrics(trainer, rows, prefix="eval") -> dict[str, float]:
@@ -402,7 +398,7 @@ def test_prediction(tmp_path):
     assert not [key for key in unlabelled.metrics if "exit" in key]
 
 
-def test_an_interrupted_evaluation_is_forgotten(tmp_path):
+def test_an_interrupted_evaluation_is_discarded(tmp_path):
     trainer = make_trainer(tiny_model(), tmp_path)
     expected = trainer.evaluate()
     broken = Rows(rows=13, seed=2)
@@ -413,7 +409,7 @@ def test_an_interrupted_evaluation_is_forgotten(tmp_path):
     assert {k: v for k, v in again.items() if "exit" in k} == {k: v for k, v in expected.items() if "exit" in k}
 
 
-def test_the_best_exit_chooses_the_checkpoint(tmp_path):
+def test_metric_for_best_model_may_be_that_of_an_exit(tmp_path):
     values = iter([0.1, 0.9, 0.5, 0.2])
     seen = []
 
@@ -440,11 +436,10 @@ def test_the_best_exit_chooses_the_checkpoint(tmp_path):
     assert_equal(weights_of(trainer.model), weights_of(best))
 
 
-# --- saving and resuming
-# ---------------------------------------------------------------------------------------
+# saving and resuming
 
 
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     settings = dict(num_train_epochs=2, save_strategy="steps", save_steps=3)
     whole = make_trainer(tiny_model(dropout=0.1), tmp_path / "a", **settings)
     whole.train()
@@ -499,7 +494,7 @@ def test_restoring_callbacks_from_a_checkpoint(tmp_path):
         lost.train(resume_from_checkpoint=str(other / "checkpoint-2"))
 
 
-def test_save_model_loads_as_the_plain_model_and_goes_on_with_its_heads(tmp_path):
+def test_a_saved_model_loads_as_the_plain_model_and_trains_on_with_its_heads(tmp_path):
     trainer = make_trainer(tiny_model(), tmp_path)
     trainer.train()
     trainer.save_model(tmp_path / "saved")

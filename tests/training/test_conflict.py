@@ -1,4 +1,4 @@
-"""Gradient conflict: against gradients taken one by one, and what measuring must not change."""
+"""Tests of gradient conflict against separately computed gradients, and that measuring changes nothing."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tests.tiny_models import tiny_batch, tiny_model
 from tests.training.references import LAYERS
 from tests.training.trainers import EXITS, make_trainer
 
-PAIRS = {(1, 3): 1, (1, 4): 1, (3, 4): 3}  # → layers that both may reach
+PAIRS = {(1, 3): 1, (1, 4): 1, (3, 4): 3}  # → number of layers that both exits use
 
 
-def by_hand(model, family: str, batch) -> dict[tuple[int, int], list[float]]:
-    """Backward from each exit's logits, gradients read off the parameters."""
+def reference_cosines(model, family: str, batch) -> dict[tuple[int, int], list[float]]:
+    """Computes the cosines with one backward per exit."""
     gradients = {}
     for exit_ in EXITS:
         fresh = copy.deepcopy(model)
         logits = {}
         for name, head in fresh.sweet_exits.items():
-            head.register_forward_hook(lambda *call, name=name, kept=logits: kept.update({int(name): call[-1]}))
+            head.register_forward_hook(lambda *call, name=name, logits=logits: logits.update({int(name): call[-1]}))
         logits[4] = fresh(**batch).logits
         F.cross_entropy(logits[exit_], batch["labels"]).backward()
         gradients[exit_] = [
@@ -41,7 +41,7 @@ def by_hand(model, family: str, batch) -> dict[tuple[int, int], list[float]]:
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "deberta"])
-def test_joint_exits_conflict_as_much_as_their_gradients(family):
+def test_cosines_equal_those_of_separate_gradients(family):
     model = tiny_model(family)
     attachment = attach(model, SweetConfig(exits=EXITS, mode="joint"))
     with torch.no_grad():
@@ -49,30 +49,31 @@ def test_joint_exits_conflict_as_much_as_their_gradients(family):
             parameter.add_(0.3 * torch.randn_like(parameter))
     batch = tiny_batch(rows=6)
     found = gradient_conflict(model, batch)
-    expected = by_hand(model, family, batch)
+    expected = reference_cosines(model, family, batch)
     assert found.keys() == expected.keys()
     for pair, cosines in expected.items():
         assert found[pair] == pytest.approx(cosines, abs=1e-4)
         assert all(abs(value) > 1e-3 for value in cosines)
-    assert all(parameter.grad is None for parameter in model.parameters()) and attachment.watcher is None
+    assert all(parameter.grad is None for parameter in model.parameters()) and attachment.loss_observer is None
 
 
 @pytest.mark.parametrize(
-    ("settings", "apart"), [({}, True), ({"mode": "sweet"}, True), ({"mode": "sweet", "gradient_scale": 0.25}, False)]
+    ("settings", "isolated"),
+    [({}, True), ({"mode": "sweet"}, True), ({"mode": "sweet", "gradient_scale": 0.25}, False)],
 )
-def test_cut_gradients_do_not_meet(settings, apart):
+def test_conflict_is_zero_between_cut_segments(settings, isolated):
     model = tiny_model("bert")
     attach(model, SweetConfig(exits=EXITS, **settings))
     found = gradient_conflict(model, tiny_batch(rows=6))
-    assert all((value == 0.0) == apart for cosines in found.values() for value in cosines)
+    assert all((value == 0.0) == isolated for cosines in found.values() for value in cosines)
 
 
-def test_a_trainer_is_watched_and_trains_the_same(tmp_path):
+def test_measuring_does_not_change_the_training(tmp_path):
     trained, results = [], []
-    for watched in (False, True):
+    for measured_run in (False, True):
         conflict = GradientConflictCallback(every=2)
         trainer = make_trainer(tiny_model("bert"), tmp_path, SweetCallback(exits=EXITS, mode="joint"), seed=1)
-        if watched:
+        if measured_run:
             trainer.add_callback(conflict)
         trainer.train()
         trained.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
@@ -82,7 +83,7 @@ def test_a_trainer_is_watched_and_trains_the_same(tmp_path):
     assert {pair: len(cosines) for pair, cosines in results[1].mean().items()} == PAIRS
     assert all(-1.0 <= value <= 1.0 for cosines in results[1].mean().values() for value in cosines)
     assert set(results[1].to_dict()["cosines"]) == {"1-3", "1-4", "3-4"}
-    assert attachment_of(trainer.model).watcher is None
+    assert attachment_of(trainer.model).loss_observer is None
 
 
 def test_means_are_over_measurements(tmp_path, monkeypatch):
@@ -97,7 +98,7 @@ def test_means_are_over_measurements(tmp_path, monkeypatch):
     assert callback.result.mean() == {(1, 3): [0.25]}
 
 
-def test_what_cannot_be_measured(tmp_path):
+def test_invalid_measurements(tmp_path):
     with pytest.raises(TrainingSetupError, match="no exits"):
         gradient_conflict(tiny_model("bert"), tiny_batch())
     model = tiny_model("bert")

@@ -1,4 +1,4 @@
-"""Exits with private layers change nothing of the model that they are on."""
+"""Tests that exits with private layers do not change the training of the model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.training.two_processes import run_two_processes, train_with_and_witho
 
 
 def own_weights(model) -> dict[str, torch.Tensor]:
-    """Copies of the model's own, without the exits'."""
+    """Returns copies of the model's weights without those of the exits."""
     return {name: value.clone() for name, value in model.state_dict().items() if EXIT_HEADS not in name}
 
 
@@ -25,7 +25,7 @@ def exit_weights(model) -> dict[str, torch.Tensor]:
 
 
 def unequal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> list[str]:
-    """Names of tensors that are not equal to the bit."""
+    """Returns the names of tensors that are not equal to the bit."""
     assert ours.keys() == theirs.keys()
     return [name for name, value in theirs.items() if not torch.equal(value, ours[name])]
 
@@ -61,11 +61,11 @@ def test_every_family_trains_as_without_exits(family, tmp_path):
     ],
     ids=str,
 )
-def test_any_training_is_that_without_exits(settings, tmp_path):
+def test_training_arguments_train_as_without_exits(settings, tmp_path):
     assert_trains_as_plain(tmp_path, **settings)
 
 
-def test_the_best_model_is_the_one_without_exits(tmp_path):
+def test_the_best_checkpoint_is_that_of_a_training_without_exits(tmp_path):
     best = {
         "eval_strategy": "steps",
         "eval_steps": 1,
@@ -74,7 +74,7 @@ def test_the_best_model_is_the_one_without_exits(tmp_path):
         "load_best_model_at_end": True,
         "warmup_steps": 0,
         "metric_for_best_model": "loss",
-        "greater_is_better": True,  # of a training that learns, not the last
+        "greater_is_better": True,  # so that the best checkpoint is not the last
     }
     plain, ours = assert_trains_as_plain(tmp_path, **best)
     assert ours.state.best_global_step == plain.state.best_global_step < plain.state.max_steps
@@ -86,7 +86,7 @@ def test_the_best_model_is_the_one_without_exits(tmp_path):
     assert logs[0] == logs[1]
 
 
-def test_an_exit_trains_as_if_it_were_the_only_one(tmp_path):
+def test_exits_do_not_affect_one_another(tmp_path):
     several = trained(tmp_path / "a", SweetCallback(exits=(1, 2, 3, 4)))
     alone = trained(tmp_path / "b", SweetCallback(exits=(3, 4)))
     expected = exit_weights(alone.model)
@@ -94,7 +94,7 @@ def test_an_exit_trains_as_if_it_were_the_only_one(tmp_path):
     assert unequal(found, expected) == [] and len(expected) == 20
 
 
-def test_resuming_trains_model_and_exits_as_in_one_piece(tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     settings = {"num_train_epochs": 2, "save_strategy": "steps", "save_steps": 3, "rows": 8}
     _, ours = assert_trains_as_plain(tmp_path, **settings)
     callback = SweetCallback(exits=EXITS)
@@ -114,7 +114,7 @@ def test_lora_trains_as_without_exits(tmp_path):
     plain = trained(tmp_path / "plain", model=adapted())
     ours = trained(tmp_path / "ours", SweetCallback(exits=EXITS), model=adapted())
     assert unequal(own_weights(ours.model), own_weights(plain.model)) == []
-    # The trained weights come back from the adapter's folder.
+    # The trained weights can be loaded from the adapter's folder.
     ours.save_model(tmp_path / "saved")
     again = peft.PeftModel.from_pretrained(tiny_model("bert", dropout=0.1), tmp_path / "saved")
     attach(again, heads_from=tmp_path / "saved", config=SweetConfig(EXITS))
@@ -139,7 +139,7 @@ def test_an_exit_starts_from_weights_with_adapters_merged():
 
 
 def test_two_processes_train_as_without_exits(tmp_path):
-    """DistributedDataParallel with two processes; what each ends with is compared to the bit."""
+    """Compares the weights after training with DistributedDataParallel, to the bit."""
     run_two_processes(train_with_and_without_exits, tmp_path)
     plain, ours = (torch.load(tmp_path / f"{name}-0.pt") for name in ("plain", "ours"))
     others = torch.load(tmp_path / "ours-1.pt")

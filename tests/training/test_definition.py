@@ -1,4 +1,4 @@
-"""The definition of SWEET, on every family: whose loss reaches which weights."""
+"""Tests the definition of SWEET on every family: which weights each exit's loss trains."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.training import attach
 from tests.tiny_models import FAMILY_CONFIGS, tiny_batch, tiny_model
-from tests.training.references import DENSE, OUT, TABLE, TABLE_NORM, LayerByLayer, head_logits, own_head
+from tests.training.references import DENSE, OUT, TABLE, TABLE_NORM, LayerByLayer, classification_head, head_logits
 
 EXITS = (1, 3, 4)
 RELATIVE = [family for family in FAMILY_CONFIGS if family.startswith("deberta")]
@@ -21,7 +21,7 @@ families = pytest.mark.parametrize("family", FAMILY_CONFIGS)
 
 
 def with_exits(family: str, **settings):
-    """A model with exits whose heads differ from each other, its attachment, a batch, and the plain model."""
+    """Returns a model with exits with different heads, its attachment, a batch, and the plain model."""
     plain = tiny_model(family)
     model = copy.deepcopy(plain)
     attachment = attach(model, SweetConfig(**{"exits": EXITS, "mode": "sweet", **settings}))
@@ -42,11 +42,11 @@ def assert_same(gradients: dict[str, torch.Tensor], expected: dict[str, torch.Te
 
 
 def reference(model, plain, batch, cut, shares_pooler=False, share_of_table=lambda segment, table: table):
-    """Gradients by name of the summed losses of an independently written forward.
+    """Computes loss and gradients with an independent implementation of the forward.
 
     Args:
-        cut: hidden states before a segment → what the segment gets.
-        share_of_table: (segment from 0, table) → what its layers get.
+        cut: hidden states before a segment → input of the segment.
+        share_of_table: (segment from 0, table) → table that its layers receive.
     """
     run = LayerByLayer(plain, batch)
     kind = run.kind
@@ -62,7 +62,7 @@ def reference(model, plain, batch, cut, shares_pooler=False, share_of_table=lamb
         for index in range(start, exit_):
             hidden = run.run(index, hidden, None if table is None else share_of_table(segment, table), embedded)
         start = exit_
-        dense, out = own_head(run.model, kind)
+        dense, out = classification_head(run.model, kind)
         if exit_ != EXITS[-1]:
             own = f"sweet_exits.{exit_}"
             out = heads[f"{own}.classifier.weight"], heads[f"{own}.classifier.bias"]
@@ -75,7 +75,7 @@ def reference(model, plain, batch, cut, shares_pooler=False, share_of_table=lamb
 
 
 @families
-def test_each_segment_gets_the_gradients_of_being_trained_alone(family):
+def test_each_segment_has_the_gradients_of_a_separate_training(family):
     model, _, batch, plain = with_exits(family)
     model(**batch).loss.backward()
     together = gradients_of(model)
@@ -83,19 +83,19 @@ def test_each_segment_gets_the_gradients_of_being_trained_alone(family):
     alone: dict[str, torch.Tensor] = {}
     start = 0
     for segment, exit_ in enumerate(EXITS):
-        run = LayerByLayer(plain, batch)  # this segment's own model
+        run = LayerByLayer(plain, batch)  # a separate model for this segment
         with torch.set_grad_enabled(segment == 0):
             embedded = hidden = run.embed()
             table = run.table()
         if table is not None and segment > 0:
-            table = table.detach()  # a constant here: it belongs to the first segment
+            table = table.detach()  # a constant: it belongs to the first segment
         with torch.no_grad():
             for index in range(start):
                 hidden = run.run(index, hidden, table, embedded)
         for index in range(start, exit_):
             hidden = run.run(index, hidden, table, embedded)
         start = exit_
-        dense, out = own_head(run.model, run.kind)
+        dense, out = classification_head(run.model, run.kind)
         head: dict[str, torch.Tensor] = {}
         if exit_ != EXITS[-1]:
             head = {
@@ -116,10 +116,10 @@ def test_each_segment_gets_the_gradients_of_being_trained_alone(family):
 
 
 @families
-def test_an_exits_loss_reaches_its_own_segment_and_head_and_nothing_else(family):
+def test_an_exits_loss_trains_its_own_segment_and_head_only(family):
     model, attachment, batch, _ = with_exits(family)
     losses = {}
-    attachment.watcher = losses.update  # with their graph
+    attachment.loss_observer = losses.update  # with their graph
     model(**batch)
     named = dict(model.named_parameters())
     segments = attachment.parameters_by_segment()
@@ -146,7 +146,7 @@ def test_every_parameter_belongs_to_one_segment(family):
 
 
 @families
-def test_joint_is_the_plain_sum_of_the_losses(family):
+def test_joint_mode_trains_the_sum_of_the_losses(family):
     model, attachment, batch, plain = with_exits(family, mode="joint")
     loss = model(**batch).loss
     loss.backward()
@@ -157,7 +157,7 @@ def test_joint_is_the_plain_sum_of_the_losses(family):
 
 
 @families
-def test_paper_mode_shares_pooler_and_table_and_cuts_hidden_states(family):
+def test_paper_mode_shares_pooler_and_table_and_detaches_hidden_states(family):
     model, _, batch, plain = with_exits(family, mode="paper")
     model(**batch).loss.backward()
     _, gradients = reference(model, plain, batch, cut=torch.Tensor.detach, shares_pooler=True)
@@ -168,14 +168,14 @@ def test_paper_mode_shares_pooler_and_table_and_cuts_hidden_states(family):
 @families
 @pytest.mark.parametrize("mode", ["sweet", "paper"])
 @pytest.mark.parametrize("scale", [0.25, (0.5, 0.25), (0.0, 1.0)])
-def test_gradient_scale_lets_that_share_pass_each_cut(family, mode, scale):
+def test_gradient_scale_multiplies_gradients_between_segments(family, mode, scale):
     scales = scale if isinstance(scale, tuple) else (scale, scale)
     model, _, batch, plain = with_exits(family, mode=mode, gradient_scale=scale)
     model(**batch).loss.backward()
     cuts = iter(scales)
     table_of = {"sweet": lambda segment, t: scaled(t, math.prod(scales[:segment])), "paper": lambda segment, t: t}
 
-    def scaled(tensor, factor):  # value exactly as before, gradient times the factor
+    def scaled(tensor, factor):  # same value, gradient times the factor
         return tensor.detach() + factor * (tensor - tensor.detach())
 
     _, gradients = reference(
@@ -202,7 +202,7 @@ def test_the_relative_table_is_trained_by_the_first_segment_only(family):
 
 
 @families
-def test_nothing_of_the_answer_changes_but_the_loss(family):
+def test_outputs_other_than_the_loss_do_not_change(family):
     model, attachment, batch, plain = with_exits(family)
     for mode in ("train", "eval"):
         getattr(model, mode)(), getattr(plain, mode)()
@@ -215,7 +215,7 @@ def test_nothing_of_the_answer_changes_but_the_loss(family):
         as_tuple = model(**batch, return_dict=False)
         assert isinstance(as_tuple, tuple) and len(as_tuple) == len(plain(**batch, return_dict=False))
         assert torch.equal(as_tuple[0], ours.loss) and torch.equal(as_tuple[1], ours.logits)
-    with torch.no_grad():  # for both: IPEX, once imported, has other kernels where no gradient is needed
+    with torch.no_grad():  # for both: IPEX, once imported, uses other kernels without gradients
         unlabelled = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
         theirs = plain(**batch)
     assert unlabelled.loss is None and torch.equal(unlabelled.logits, theirs.logits)
@@ -223,7 +223,7 @@ def test_nothing_of_the_answer_changes_but_the_loss(family):
 
 
 @families
-def test_heads_start_as_the_models_own(family):
+def test_heads_are_initialized_from_the_models_own(family):
     model = tiny_model(family)
     plain = copy.deepcopy(model)
     attachment = attach(model, SweetConfig(exits=EXITS, mode="sweet"))
@@ -231,12 +231,14 @@ def test_heads_start_as_the_models_own(family):
     model(**batch)
     hidden = plain(**batch, output_hidden_states=True).hidden_states
     for exit_ in EXITS:  # hidden_states[k] is the output of layer k, DeBERTa-v2's convolution included
-        expected = head_logits(plain.config.model_type, hidden[exit_], *own_head(plain, plain.config.model_type))
+        expected = head_logits(
+            plain.config.model_type, hidden[exit_], *classification_head(plain, plain.config.model_type)
+        )
         torch.testing.assert_close(attachment.exit_logits[exit_], expected.detach())
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "deberta-v3"])
-def test_dropout_of_the_heads_is_the_familys(family):
+def test_heads_have_the_dropout_of_the_family(family):
     model = tiny_model(family, dropout=0.25)
     attach(model, SweetConfig(exits=EXITS, mode="sweet"))
     head = model.sweet_exits["1"]

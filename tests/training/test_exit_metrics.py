@@ -1,4 +1,4 @@
-"""Metrics per exit, given what a Trainer gives to its own."""
+"""Tests of `compute_metrics` per exit, called with the arguments of the Trainer's own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _quiet_prints(capsys):
 
 
 @pytest.mark.parametrize("batched", [True, False])
-def test_metrics_that_want_inputs_and_losses(batched, tmp_path):
+def test_metrics_receive_inputs_and_losses(batched, tmp_path):
     rows = Rows(13, seed=1)
     seen = []
 

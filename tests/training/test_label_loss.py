@@ -1,4 +1,4 @@
-"""Class weights and losses of one's own, at every exit alike."""
+"""Tests of class weights and custom losses, which apply at every exit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, Trainer
 from itrex_sweet.config import SweetConfig, balanced_weights
 from itrex_sweet.errors import ConfigError, TrainingSetupError
 from itrex_sweet.training import SweetCallback, attach, attachment_of, save_artifact
-from itrex_sweet.training.label_loss import LabelLoss, takes_exit, trainer_loss
+from itrex_sweet.training.label_loss import LabelLoss, accepts_exit, trainer_loss
 from tests.tiny_models import tiny_batch, tiny_model
 from tests.training.trainers import EXITS, Rows, make_trainer
 
@@ -37,11 +37,11 @@ def gradients(model) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def trained_by_hand(loss_of, mode: str, batch, **more) -> tuple[float, dict[str, torch.Tensor]]:
-    """Loss and gradients of the exits' losses, worked out of the logits that each exit gives."""
+def reference_loss_and_gradients(loss_of, mode: str, batch, **more) -> tuple[float, dict[str, torch.Tensor]]:
+    """Returns loss and gradients computed from the logits of each exit."""
     model = tiny_model()
     attachment = attach(model, SweetConfig(exits=EXITS, mode=mode, **more))
-    attachment.watcher = lambda losses: None  # keeps the graphs
+    attachment.loss_observer = lambda losses: None  # keeps the graphs
     logits = {}
     for exit_, head in attachment._heads().items():
         head.register_forward_hook(lambda module, args, output, exit_=exit_: logits.__setitem__(exit_, output))
@@ -65,7 +65,7 @@ def test_class_weights_are_those_of_cross_entropy_at_every_exit(mode):
     def weighted(logits, labels, exit_):
         return F.cross_entropy(logits, labels, weight=torch.tensor(WEIGHTS))
 
-    expected, theirs = trained_by_hand(weighted, mode, batch)
+    expected, theirs = reference_loss_and_gradients(weighted, mode, batch)
     model = tiny_model()
     attachment = attach(model, SweetConfig(exits=EXITS, mode=mode, class_weights=WEIGHTS))
     loss = model(**batch).loss
@@ -77,7 +77,7 @@ def test_class_weights_are_those_of_cross_entropy_at_every_exit(mode):
 
 
 @pytest.mark.parametrize("mode", ["sweet", "joint"])
-def test_a_loss_of_ones_own_at_every_exit(mode):
+def test_a_custom_loss_at_every_exit(mode):
     batch = tiny_batch(rows=7)
     seen = []
 
@@ -85,7 +85,7 @@ def test_a_loss_of_ones_own_at_every_exit(mode):
         seen.append((exit, logits.dtype, tuple(logits.shape), labels.tolist()))
         return exit * focal(logits, labels, exit)
 
-    expected, theirs = trained_by_hand(scaled_focal, mode, batch)
+    expected, theirs = reference_loss_and_gradients(scaled_focal, mode, batch)
     seen.clear()
     batch_with_ignored = {name: torch.cat([value, value[:1]]) for name, value in batch.items()}
     batch_with_ignored["labels"][-1] = -100
@@ -98,7 +98,7 @@ def test_a_loss_of_ones_own_at_every_exit(mode):
     assert seen == [(exit_, torch.float32, (7, 3), batch["labels"].tolist()) for exit_ in EXITS]  # once each
 
 
-def test_in_a_trainer_they_train_every_exit_and_are_logged(tmp_path):
+def test_a_custom_loss_in_a_trainer(tmp_path):
     callback = SweetCallback(exits=EXITS, loss=focal, distillation=0.0)
     trainer = make_trainer(tiny_model(), tmp_path, callback, eval_strategy="epoch", logging_steps=1)
     trainer.train()
@@ -114,7 +114,7 @@ def test_in_a_trainer_they_train_every_exit_and_are_logged(tmp_path):
     assert trainer.model.config.sweet["loss"] == "focal"
 
 
-def test_micro_batches_add_up_to_the_big_batch():
+def test_micro_batches_add_up_to_the_whole_batch():
     if "kwargs" not in type(tiny_model()).forward.__code__.co_varnames:
         pytest.skip("this release of transformers passes the model no num_items_in_batch")
     batch = tiny_batch(rows=8)
@@ -126,7 +126,7 @@ def test_micro_batches_add_up_to_the_big_batch():
     torch.testing.assert_close(sum(parts), whole)
 
 
-def test_distillation_replaces_a_share_of_it_without_weights():
+def test_class_weights_do_not_apply_to_distillation():
     batch = tiny_batch(rows=6)
     model = tiny_model()
     attachment = attach(model, SweetConfig(exits=EXITS, class_weights=WEIGHTS, distillation=1.0))
@@ -159,7 +159,7 @@ def test_balanced_weights_come_from_the_training_rows(tmp_path):
 
 
 @given(st.lists(st.integers(-1, 3), min_size=1, max_size=40))
-def test_balanced_weights_weigh_every_label_the_same(labels):
+def test_balanced_weights_give_every_label_the_same_total(labels):
     labels = [-100 if label < 0 else label for label in labels]
     present = {label for label in labels if label >= 0}
     if present != {0, 1, 2, 3}:
@@ -167,12 +167,12 @@ def test_balanced_weights_weigh_every_label_the_same(labels):
             balanced_weights(labels, 4)
         return
     weights = balanced_weights(labels, 4)
-    weighed = [weights[label] * labels.count(label) for label in range(4)]
-    assert weighed == pytest.approx([weighed[0]] * 4)
-    assert sum(weighed) == pytest.approx(sum(label >= 0 for label in labels))
+    totals = [weights[label] * labels.count(label) for label in range(4)]
+    assert totals == pytest.approx([totals[0]] * 4)
+    assert sum(totals) == pytest.approx(sum(label >= 0 for label in labels))
 
 
-def test_weights_that_are_not_known_yet_do_not_train():
+def test_training_with_balanced_weights_that_are_not_computed_yet():
     model = tiny_model()
     attach(model, SweetConfig(exits=EXITS, class_weights="balanced"))
     with pytest.raises(TrainingSetupError, match="balanced_weights"):
@@ -198,7 +198,7 @@ def test_weights_that_are_not_known_yet_do_not_train():
         [None] * 3,
     ],
 )
-def test_class_weights_that_cannot_be(weights, tmp_path):
+def test_invalid_class_weights(weights, tmp_path):
     with pytest.raises(ConfigError, match="class_weights"):
         attach(tiny_model(), SweetConfig(exits=EXITS, class_weights=weights))
     with pytest.raises(ConfigError, match="class_weights"):
@@ -208,7 +208,7 @@ def test_class_weights_that_cannot_be(weights, tmp_path):
 @pytest.mark.parametrize(
     "weights", [[1, 2, 3], (1.0, 2.0, 3.0), np.arange(1, 4), np.float32([1, 2, 3]), torch.tensor([1.0, 2.0, 3.0])]
 )
-def test_class_weights_as_people_write_them(weights):
+def test_accepted_types_of_class_weights(weights):
     config = SweetCallback(class_weights=weights).config
     assert config.class_weights == (1.0, 2.0, 3.0)
     assert SweetConfig.from_dict(config.to_dict()) == config
@@ -225,7 +225,7 @@ def test_class_weights_as_people_write_them(weights):
         lambda *given: given[2] * F.cross_entropy(*given[:2]),
     ],
 )
-def test_losses_as_people_have_them(loss):
+def test_accepted_loss_functions(loss):
     model = tiny_model()
     attachment = attach(model, SweetConfig(exits=EXITS), loss=loss)
     model(**tiny_batch()).loss.backward()
@@ -234,13 +234,13 @@ def test_losses_as_people_have_them(loss):
 
 
 @pytest.mark.parametrize("loss", ["focal", 3, lambda: 0, lambda logits: logits.sum(), lambda a, b, c, d: a.sum()])
-def test_losses_that_cannot_be_called(loss):
+def test_invalid_loss_functions(loss):
     with pytest.raises(ConfigError, match="loss="):
         SweetCallback(loss=loss)
 
 
 @pytest.mark.parametrize(
-    "loss, says",
+    "loss, message",
     [
         (lambda logits, labels: 1.0, "returned 1.0"),
         (lambda logits, labels: None, "returned None"),
@@ -249,10 +249,10 @@ def test_losses_that_cannot_be_called(loss):
         (lambda logits, labels: F.cross_entropy(logits, labels).detach(), "without a gradient"),
     ],
 )
-def test_losses_that_return_something_else(loss, says):
+def test_loss_functions_with_invalid_results(loss, message):
     model = tiny_model()
     attach(model, SweetConfig(exits=EXITS), loss=loss)
-    with pytest.raises(TrainingSetupError, match=says):
+    with pytest.raises(TrainingSetupError, match=message):
         model(**tiny_batch())
 
 
@@ -261,7 +261,7 @@ def test_a_loss_and_class_weights_exclude_each_other():
         SweetCallback(loss=focal, class_weights=WEIGHTS)
 
 
-def test_a_saved_model_asks_for_its_loss_again(tmp_path):
+def test_a_saved_model_needs_its_loss_function_again(tmp_path):
     trainer = make_trainer(tiny_model(), tmp_path, SweetCallback(exits=EXITS, loss=focal))
     trainer.train()
     trainer.save_model(tmp_path / "saved")
@@ -315,6 +315,6 @@ def test_the_same_loss_for_a_plain_trainer(tmp_path):
     assert trainer.state.log_history[0]["loss"] == pytest.approx(expected.item(), abs=1e-4)
 
 
-def test_which_functions_know_the_exit():
-    assert takes_exit(focal) and takes_exit(lambda *given: 0) and not takes_exit(F.cross_entropy)
-    assert not takes_exit(torch.nn.CrossEntropyLoss())
+def test_accepts_exit():
+    assert accepts_exit(focal) and accepts_exit(lambda *given: 0) and not accepts_exit(F.cross_entropy)
+    assert not accepts_exit(torch.nn.CrossEntropyLoss())

@@ -1,4 +1,4 @@
-"""Exits that learn how likely they are right, and change nothing else by it."""
+"""Tests of `learn_to_exit`: exits predict their correctness, and nothing else in the training changes."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from transformers import AutoModelForSequenceClassification
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import TrainingSetupError
 from itrex_sweet.training import SweetCallback, attach, attachment_of, plain_state_dict
-from itrex_sweet.training.losses import certainty_loss
+from itrex_sweet.training.losses import correctness_loss
 from tests.tiny_models import tiny_batch, tiny_model
 from tests.training.trainers import EXITS, make_trainer
 
 MODES = pytest.mark.parametrize("mode", ["sweet", "paper", "joint"])
 
 
-def test_certainty_loss_is_the_mean_squared_error_over_labelled_rows():
-    certainty = torch.tensor([0.0, 2.0, -1.0], requires_grad=True)
+def test_correctness_loss_is_the_mean_squared_error_over_labelled_rows():
+    correctness_logits = torch.tensor([0.0, 2.0, -1.0], requires_grad=True)
     logits = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], requires_grad=True)
-    labels = torch.tensor([0, 1, -100])  # right, wrong, not counted
-    loss = certainty_loss(certainty, logits, labels)
+    labels = torch.tensor([0, 1, -100])  # correct, wrong, ignored
+    loss = correctness_loss(correctness_logits, logits, labels)
     loss.backward()
     wrong = torch.sigmoid(torch.tensor(2.0))
     torch.testing.assert_close(loss.detach(), (0.5**2 + wrong**2) / 2)
     expected = torch.stack([torch.tensor(-0.5 * 0.25), wrong * wrong * (1 - wrong), torch.tensor(0.0)])
-    torch.testing.assert_close(certainty.grad, expected)
+    torch.testing.assert_close(correctness_logits.grad, expected)
     assert logits.grad is None
-    torch.testing.assert_close(certainty_loss(certainty, logits, labels, 8).detach(), loss.detach() / 4)
+    torch.testing.assert_close(correctness_loss(correctness_logits, logits, labels, 8).detach(), loss.detach() / 4)
 
 
 @MODES
 @pytest.mark.parametrize("family", ["bert", "roberta", "deberta-v3"])
-def test_nothing_else_gets_another_gradient(family, mode):
+def test_other_gradients_do_not_change(family, mode):
     plain, learning = tiny_model(family), tiny_model(family)
     attach(plain, SweetConfig(exits=EXITS, mode=mode))
     attachment = attach(learning, SweetConfig(exits=EXITS, mode=mode, learn_to_exit=True))
     batch = tiny_batch(rows=7)
     without, with_ = plain(**batch), learning(**batch)
     assert torch.equal(without.logits, with_.logits)
-    torch.testing.assert_close(with_.loss, without.loss + 2 * 0.25)  # even odds miss by 0.5, at two exits
+    torch.testing.assert_close(with_.loss, without.loss + 2 * 0.25)  # squared error of probability 0.5, at two exits
     without.loss.backward()
     with_.loss.backward()
     others = dict(plain.named_parameters())
@@ -52,13 +52,13 @@ def test_nothing_else_gets_another_gradient(family, mode):
             expected = others[name].grad
             assert (expected is None) == (parameter.grad is None), name
             assert expected is None or torch.equal(parameter.grad, expected), name
-    assert set(attachment.exit_certainties) == {1, 3}
+    assert set(attachment.exit_correctness_logits) == {1, 3}
     assert all(logits.shape == (7, plain.config.num_labels) for logits in attachment.exit_logits.values())
 
 
 @MODES
-def test_training_ends_in_the_same_weights(tmp_path, mode):
-    """Although clipping is tight: what is learned of being right has a norm of its own."""
+def test_other_weights_do_not_change(tmp_path, mode):
+    """With a low `max_grad_norm`, since the correctness layers are clipped separately."""
     trained = {}
     for learns in (False, True):
         callback = SweetCallback(exits=EXITS, mode=mode, learn_to_exit=learns)
@@ -70,29 +70,29 @@ def test_training_ends_in_the_same_weights(tmp_path, mode):
     assert all(trained[True][name].abs().sum() > 0 for name in learned)
     for name, weight in trained[False].items():
         if name.endswith("key.bias"):
-            continue  # it cancels in the softmax: its gradient is rounding, which Adam makes steps of
+            continue  # it cancels in the softmax: its gradient is rounding error, which Adam scales up
         torch.testing.assert_close(trained[True][name], weight, rtol=1e-5, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_an_exit_learns_which_rows_it_gets_right():
+def test_an_exit_learns_which_rows_it_predicts_correctly():
     torch.manual_seed(0)
     model = tiny_model("bert")
     attachment = attach(model, SweetConfig(exits=EXITS, learn_to_exit=True))
     batch = tiny_batch(rows=24)
-    certainties = [parameter for name, parameter in model.named_parameters() if ".certainty." in name]
-    optimizer = torch.optim.Adam(certainties, lr=0.05)
+    correctness_parameters = [parameter for name, parameter in model.named_parameters() if ".certainty." in name]
+    optimizer = torch.optim.Adam(correctness_parameters, lr=0.05)
     for _ in range(300):
         optimizer.zero_grad()
         model(**batch).loss.backward()
         optimizer.step()
     for exit_ in (1, 3):
-        right = attachment.exit_logits[exit_].argmax(-1) == batch["labels"]
-        said = torch.sigmoid(attachment.exit_certainties[exit_])
-        assert 0 < right.sum() < len(right)
-        assert said[right].mean() > said[~right].mean() + 0.1
+        is_correct = attachment.exit_logits[exit_].argmax(-1) == batch["labels"]
+        probabilities = torch.sigmoid(attachment.exit_correctness_logits[exit_])
+        assert 0 < is_correct.sum() < len(is_correct)
+        assert probabilities[is_correct].mean() > probabilities[~is_correct].mean() + 0.1
 
 
-def test_a_saved_model_goes_on_with_what_it_learned(tmp_path):
+def test_correctness_layers_are_saved_and_restored(tmp_path):
     trainer = make_trainer(tiny_model("bert"), tmp_path, SweetCallback(exits=EXITS, learn_to_exit=True))
     trainer.train()
     trainer.save_model(tmp_path / "saved")

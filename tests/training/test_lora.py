@@ -1,4 +1,4 @@
-"""Exits on models that PEFT wrapped."""
+"""Tests of exits on PEFT models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FAMILIES = ["bert", "roberta", "distilbert", "deberta-v3"]
 
 
 def lora(family: str = "bert", seed: int = 0, **settings):
-    """A tiny model in PEFT's hands; its adapters are random rather than zero at the start."""
+    """Returns a tiny PEFT model with random adapters."""
     config = peft.LoraConfig(task_type="SEQ_CLS", r=4, lora_dropout=0.0, init_lora_weights=False, **settings)
     if family == "distilbert" and not config.target_modules:
         config.target_modules = {"q_lin", "v_lin"}  # peft has no default for it
@@ -36,7 +36,7 @@ def weights_of(model) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_hooks_run_once_and_segments_are_apart(family):
+def test_hooks_run_once_and_segments_are_isolated(family):
     model = lora(family)
     plain = copy.deepcopy(model)
     attachment = attach(model, SWEET)
@@ -53,7 +53,7 @@ def test_hooks_run_once_and_segments_are_apart(family):
     names = [name for named in segments.values() for name, _ in named]
     assert sorted(names) == sorted(weights_of(model))
     losses = {}
-    attachment.watcher = losses.update  # with their graph
+    attachment.loss_observer = losses.update  # with their graph
     model(**batch)
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     gradients = torch.autograd.grad(losses[3], list(trainable.values()), allow_unused=True)
@@ -65,7 +65,7 @@ def test_hooks_run_once_and_segments_are_apart(family):
 
 @pytest.mark.parametrize("mode", ["sweet", "paper"])
 @pytest.mark.parametrize("family", ["bert", "roberta"])
-def test_training_moves_adapters_and_heads(family, mode, tmp_path):
+def test_training_changes_adapters_and_heads(family, mode, tmp_path):
     callback = SweetCallback(exits=EXITS, mode=mode)
     trainer = make_trainer(lora(family), tmp_path, callback, eval_strategy="epoch")
     before = weights_of(trainer.model)
@@ -92,7 +92,7 @@ def test_gradient_checkpointing(reentrant, tmp_path):
         torch.testing.assert_close(model.get_parameter(name).grad, value, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_checkpoints_keep_the_heads(tmp_path):
+def test_checkpoints_contain_the_heads(tmp_path):
     settings = dict(num_train_epochs=2, save_strategy="steps", save_steps=3)
     whole = make_trainer(lora(), tmp_path / "a", SweetCallback(exits=EXITS), **settings)
     whole.train()
@@ -110,7 +110,7 @@ def test_checkpoints_keep_the_heads(tmp_path):
     assert any(not torch.equal(before[name], ours[name]) for name in ours if "sweet_exits" in name)
 
 
-def test_a_saved_adapter_comes_back_with_its_heads(tmp_path):
+def test_a_saved_adapter_is_restored_with_its_heads(tmp_path):
     trainer = make_trainer(lora(), tmp_path, SweetCallback(exits=EXITS))
     trainer.train()
     trainer.save_model(tmp_path / "saved")
@@ -126,7 +126,7 @@ def test_a_saved_adapter_comes_back_with_its_heads(tmp_path):
 @pytest.mark.parametrize("bias", ["all", "lora_only"])
 @pytest.mark.parametrize("mode", ["sweet", "paper"])
 @pytest.mark.parametrize("from_checkpoint", [True, False])
-def test_trained_biases_come_back_too(bias, mode, from_checkpoint, tmp_path):
+def test_trained_biases_are_restored(bias, mode, from_checkpoint, tmp_path):
     callback = SweetCallback(exits=EXITS, mode=mode, learn_to_exit=True)
     trainer = make_trainer(lora(bias=bias), tmp_path, callback, save_strategy="epoch")
     trainer.train()
@@ -139,7 +139,8 @@ def test_trained_biases_come_back_too(bias, mode, from_checkpoint, tmp_path):
     again.eval()(**batch)
     ours, theirs = attachment_of(again), attachment_of(trainer.model)
     assert all(torch.equal(ours.exit_logits[exit_], theirs.exit_logits[exit_]) for exit_ in EXITS)
-    assert all(torch.equal(ours.exit_certainties[exit_], theirs.exit_certainties[exit_]) for exit_ in (1, 3))
+    correctness, expected = ours.exit_correctness_logits, theirs.exit_correctness_logits
+    assert all(torch.equal(correctness[exit_], expected[exit_]) for exit_ in (1, 3))
     plain, other = plain_state_dict(again), plain_state_dict(trainer.model)
     assert plain.keys() == other.keys() and all(torch.equal(plain[name], other[name]) for name in other)
     again.train()(**batch).loss.backward()
@@ -206,7 +207,7 @@ def test_copies_and_detaching():
     model(**batch)
 
 
-def test_attaching_before_peft_is_refused(tmp_path):
+def test_attaching_before_peft_is_rejected(tmp_path):
     model = tiny_model()
     attach(model, SWEET)
     wrapped = peft.get_peft_model(model, peft.LoraConfig(task_type="SEQ_CLS", r=4)).train()
@@ -216,7 +217,7 @@ def test_attaching_before_peft_is_refused(tmp_path):
         make_trainer(wrapped, tmp_path, SweetCallback(exits=EXITS))
 
 
-def test_other_ways_of_adapting_are_refused():
+def test_other_adapters_are_rejected():
     with pytest.raises(UnsupportedModelError, match="virtual tokens"):
         config = peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=3)
         attach(peft.get_peft_model(tiny_model(), config))

@@ -1,4 +1,4 @@
-"""The Multi-Model baseline."""
+"""Tests of the Multi-Model baseline."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import ConfigError, TrainingSetupError, UnsupportedModelError
 from itrex_sweet.training import SweetCallback, attach, train_multi_model, truncate
 from tests.tiny_models import FAMILY_CONFIGS, tiny_batch, tiny_model
-from tests.training.references import head_logits, own_head
+from tests.training.references import classification_head, head_logits
 from tests.training.trainers import EXITS, Rows, make_trainer
 
 
 @pytest.mark.parametrize("family", FAMILY_CONFIGS)
-def test_a_truncated_model_is_the_first_layers_and_the_head(family, tmp_path):
+def test_a_truncated_model_has_the_first_layers_and_the_head(family, tmp_path):
     model = tiny_model(family).eval()
     batch = tiny_batch()
     hidden = model(**batch, output_hidden_states=True).hidden_states
@@ -23,7 +23,7 @@ def test_a_truncated_model_is_the_first_layers_and_the_head(family, tmp_path):
     for num_layers in (1, 3, 4):
         short = truncate(model, num_layers)
         assert short.config.num_hidden_layers == num_layers and model.config.num_hidden_layers == 4
-        expected = head_logits(kind, hidden[num_layers], *own_head(model, kind))
+        expected = head_logits(kind, hidden[num_layers], *classification_head(model, kind))
         torch.testing.assert_close(short(**batch).logits, expected)
         own = {parameter.data_ptr() for parameter in short.parameters()}
         assert own.isdisjoint(parameter.data_ptr() for parameter in model.parameters())
@@ -33,13 +33,13 @@ def test_a_truncated_model_is_the_first_layers_and_the_head(family, tmp_path):
         assert torch.equal(again(**batch).logits, short(**batch).logits)
 
 
-def test_what_cannot_be_truncated():
+def test_models_that_cannot_be_truncated():
     for num_layers in (0, 5):
-        with pytest.raises(ConfigError, match="has 4"):
+        with pytest.raises(ConfigError, match="from 1 to 4"):
             truncate(tiny_model(), num_layers)
     model = tiny_model()
     attach(model, SweetConfig(exits=EXITS))
-    with pytest.raises(TrainingSetupError, match="take off"):
+    with pytest.raises(TrainingSetupError, match="remove its exits"):
         truncate(model, 2)
     headless = tiny_model()
     headless.classifier = torch.nn.Identity()
@@ -59,7 +59,7 @@ def make_plain(model, folder):
     return Trainer(model=model, args=args, train_dataset=Rows())
 
 
-def test_models_are_trained_apart(tmp_path):
+def test_models_are_trained_independently(tmp_path):
     model = tiny_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     made = {}
@@ -80,10 +80,10 @@ def test_models_are_trained_apart(tmp_path):
         assert not torch.equal(trained.classifier.weight, model.classifier.weight)
 
 
-def test_trainers_that_would_not_make_a_cascade(tmp_path):
+def test_invalid_trainers(tmp_path):
     with pytest.raises(TrainingSetupError, match=r"exits 1 and 3 have one output_dir"):
         train_multi_model(tiny_model(), EXITS, lambda model, exit_: make_plain(model, tmp_path))
-    with pytest.raises(TrainingSetupError, match="model that it was given"):
+    with pytest.raises(TrainingSetupError, match="use the model passed"):
         train_multi_model(tiny_model(), EXITS, lambda model, exit_: make_plain(tiny_model(), tmp_path))
     with pytest.raises(TrainingSetupError, match="without SweetCallback"):
         train_multi_model(tiny_model(), (4,), lambda model, exit_: make_trainer(model, tmp_path, SweetCallback()))

@@ -1,4 +1,4 @@
-"""Weights train in float32, and a training that diverges ends before it destroys or writes them."""
+"""Tests that weights train in float32, and that divergence stops the training before an optimizer step."""
 
 from __future__ import annotations
 
@@ -36,12 +36,11 @@ def _quiet_prints(capsys):
     capsys.readouterr()
 
 
-def types_of(model) -> set[torch.dtype]:
+def dtypes_of(model) -> set[torch.dtype]:
     return {value.dtype for value in model.parameters()}
 
 
-# --- float32 unless asked
-# --------------------------------------------------------------------------------------
+# float32 by default
 
 
 @pytest.mark.parametrize("dtype", HALF)
@@ -49,9 +48,9 @@ def test_a_half_precision_checkpoint_trains_in_float32(dtype, tmp_path, caplog):
     tiny_model().to(dtype).save_pretrained(tmp_path / "half")
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "half").to(dtype)
     trainer = make_trainer(model, tmp_path)
-    assert types_of(trainer.model) == {torch.float32}
-    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert len(said) == 1 and str(dtype).removeprefix("torch.") in said[0] and "float32" in said[0]
+    assert dtypes_of(trainer.model) == {torch.float32}
+    messages = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(messages) == 1 and str(dtype).removeprefix("torch.") in messages[0] and "float32" in messages[0]
     before = copy.deepcopy(trainer.model.state_dict())
     trainer.train()
     assert any(not torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
@@ -59,14 +58,14 @@ def test_a_half_precision_checkpoint_trains_in_float32(dtype, tmp_path, caplog):
     save_artifact(trainer.model, tmp_path / "artifact")
     config = open_artifact(tmp_path / "artifact").config
     assert {config.get("dtype"), config.get("torch_dtype")} <= {"float32", None}
-    assert types_of(AutoModelForSequenceClassification.from_pretrained(tmp_path / "artifact")) == {torch.float32}
+    assert dtypes_of(AutoModelForSequenceClassification.from_pretrained(tmp_path / "artifact")) == {torch.float32}
 
 
-def test_an_evaluation_in_half_precision_does_not_leave_the_training_so(tmp_path):
+def test_training_after_an_evaluation_in_half_precision(tmp_path):
     trainer = make_trainer(tiny_model(), tmp_path, bf16_full_eval=True)
     trainer.evaluate()
     trainer.train()
-    assert types_of(trainer.model) == {torch.float32}
+    assert dtypes_of(trainer.model) == {torch.float32}
 
 
 def test_lora_over_a_half_precision_model(tmp_path):
@@ -74,13 +73,13 @@ def test_lora_over_a_half_precision_model(tmp_path):
     model = peft.get_peft_model(tiny_model().bfloat16(), peft.LoraConfig(task_type="SEQ_CLS", r=4)).train()
     trainer = make_trainer(model, tmp_path)
     trainer.train()
-    assert types_of(trainer.model) == {torch.float32}
+    assert dtypes_of(trainer.model) == {torch.float32}
 
 
 def test_half_precision_on_request(tmp_path):
     trainer = make_trainer(tiny_model().bfloat16(), tmp_path, SweetCallback(exits=EXITS, allow_half=True))
     trainer.train()
-    assert types_of(trainer.model) == {torch.bfloat16}
+    assert dtypes_of(trainer.model) == {torch.bfloat16}
 
 
 def test_attaching_warns(caplog):
@@ -88,8 +87,7 @@ def test_attaching_warns(caplog):
     assert "float16" in caplog.text and "model.float()" in caplog.text
 
 
-# --- divergence
-# ------------------------------------------------------------------------------------------------
+# divergence
 
 
 def test_a_learning_rate_that_is_much_too_high(tmp_path):
@@ -100,26 +98,26 @@ def test_a_learning_rate_that_is_much_too_high(tmp_path):
 
 
 @pytest.fixture()
-def spoiled_step(monkeypatch):
-    """Makes the loss of one micro-batch, from 1, not finite, or its gradient alone."""
+def corrupted_step(monkeypatch):
+    """Multiplies the loss of one micro-batch, counted from 1, or its gradient only, by a value."""
 
-    def spoil(at, value, gradient_only=False):
-        class Spoiled(Trainer):
+    def corrupt(at, value, gradient_only=False):
+        class Corrupted(Trainer):
             seen = 0
 
             def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
                 outputs = model(**inputs)
-                Spoiled.seen += 1
-                if at == Spoiled.seen:
+                Corrupted.seen += 1
+                if at == Corrupted.seen:
                     if gradient_only:
                         outputs.loss.register_hook(lambda gradient: gradient * value)
                     else:
                         outputs.loss = outputs.loss * value
                 return (outputs.loss, outputs) if return_outputs else outputs.loss
 
-        monkeypatch.setattr(trainers, "Trainer", Spoiled)
+        monkeypatch.setattr(trainers, "Trainer", Corrupted)
 
-    return spoil
+    return corrupt
 
 
 @pytest.mark.parametrize(
@@ -132,8 +130,8 @@ def spoiled_step(monkeypatch):
         ("joint", math.inf, True, {"logging_nan_inf_filter": False}),
     ],
 )
-def test_a_step_that_is_not_finite_is_not_taken(mode, value, gradient_only, settings, spoiled_step, tmp_path):
-    spoiled_step(3, value, gradient_only)
+def test_no_step_with_a_gradient_that_is_not_finite(mode, value, gradient_only, settings, corrupted_step, tmp_path):
+    corrupted_step(3, value, gradient_only)
     trainer = make_trainer(tiny_model(), tmp_path, SweetCallback(exits=EXITS, mode=mode), **settings)
     after = []
 
@@ -150,8 +148,8 @@ def test_a_step_that_is_not_finite_is_not_taken(mode, value, gradient_only, sett
     save_artifact(trainer.model, tmp_path / "artifact")
 
 
-def test_micro_batches_are_all_looked_at(spoiled_step, tmp_path):
-    spoiled_step(3, math.nan)
+def test_every_micro_batch_is_checked(corrupted_step, tmp_path):
+    corrupted_step(3, math.nan)
     with pytest.raises(TrainingDivergedError, match="at step 2"):
         make_trainer(tiny_model(), tmp_path, gradient_accumulation_steps=2).train()
 
@@ -172,17 +170,16 @@ def test_a_checkpoint_that_is_not_finite(tmp_path):
         make_trainer(model, tmp_path).train()
 
 
-def test_a_plain_model(spoiled_step, tmp_path):
-    spoiled_step(2, math.nan)
+def test_a_plain_model(corrupted_step, tmp_path):
+    corrupted_step(2, math.nan)
     trainer = make_trainer(tiny_model(), tmp_path, DivergenceCallback())
     with pytest.raises(TrainingDivergedError, match="at step 2: the norm of the gradient is nan"):
         trainer.train()
-    spoiled_step(0, math.nan)
+    corrupted_step(0, math.nan)
     make_trainer(tiny_model(), tmp_path, DivergenceCallback()).train()
 
 
-# --- writing
-# ---------------------------------------------------------------------------------------------------
+# writing
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -208,11 +205,11 @@ def test_a_cascade_and_an_int8_artifact_are_not_written_either(tmp_path):
         model.classifier.weight[0, 0] = math.nan
     with pytest.raises(ArtifactError, match=r"classifier\.weight"):
         save_cascade({2: truncate(model, 2), 4: model}, tmp_path / "cascade")
-    sound = tiny_model()
-    attach(sound, SweetConfig(exits=EXITS))
-    tensors = {**plain_state_dict(sound), "scale": torch.tensor([1.0, math.inf])}
+    valid = tiny_model()
+    attach(valid, SweetConfig(exits=EXITS))
+    tensors = {**plain_state_dict(valid), "scale": torch.tensor([1.0, math.inf])}
     with pytest.raises(SweetError, match="'scale'"):
-        write_artifact(tmp_path / "int8", config=sound.config, tensors=tensors, quantization={"recipe": "static"})
+        write_artifact(tmp_path / "int8", config=valid.config, tensors=tensors, quantization={"recipe": "static"})
 
 
 def test_finite_extremes_are_written(tmp_path):

@@ -1,4 +1,4 @@
-"""An exit's own layer gives what the Hugging Face layer gives for the first token, and trains as that does."""
+"""Tests that a private layer equals the Hugging Face layer for the first token, in outputs and gradients."""
 
 import copy
 
@@ -14,7 +14,7 @@ from tests.tiny_models import FAMILY_CONFIGS, tiny_batch, tiny_model
 
 
 def layer_calls(model, batch):
-    """(layer, args, kwargs, output) of each layer of one forward."""
+    """Returns (layer, args, kwargs, output) of each layer of one forward."""
     layers = module_at(model, family_of(model.config).layers_path)
     calls = []
     hooks = [
@@ -31,10 +31,10 @@ def first_token(output):
     return (output if isinstance(output, torch.Tensor) else output[0])[:, 0]
 
 
-def run_privately(layer, batch, args, kwargs, **more):
+def run_private_layer(layer, batch, args, kwargs, **options):
     states = (args[0] if args else kwargs["hidden_states"]).detach()
     relative = {"table": kwargs.get("rel_embeddings"), "relative_pos": kwargs.get("relative_pos")}
-    return layer(states, batch["attention_mask"], **relative, **more)
+    return layer(states, batch["attention_mask"], **relative, **options)
 
 
 @pytest.mark.parametrize("padded", [True, False])
@@ -46,7 +46,7 @@ def test_output_and_gradients_equal_the_layers(family, padded):
         batch["attention_mask"][0, 3] = 0
     for layer, args, kwargs, output in layer_calls(model, batch):
         private = PrivateLayer(layer, family_of(model.config), model.config)
-        ours, theirs = run_privately(private, batch, args, kwargs), first_token(output)
+        ours, theirs = run_private_layer(private, batch, args, kwargs), first_token(output)
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
         direction = torch.randn(theirs.shape)
@@ -72,7 +72,7 @@ def test_names_are_the_familys_and_weights_are_copies(family):
     assert all(torch.equal(tensor, before[name]) for name, tensor in layer.state_dict().items())
 
 
-def test_weights_in_integers_are_refused():
+def test_integer_weights_are_rejected():
     model = tiny_model("bert", num_layers=1)
     layer = model.bert.encoder.layer[0]
     integers = torch.zeros(layer.output.dense.weight.shape, dtype=torch.int8)
@@ -82,25 +82,25 @@ def test_weights_in_integers_are_refused():
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "deberta-v3"])
-def test_dropout_is_drawn_from_the_generator_alone(family):
+def test_dropout_is_drawn_from_the_generator_only(family):
     model = tiny_model(family, num_layers=2, dropout=0.3)
     batch = tiny_batch(rows=5, length=12)
     layer, args, kwargs, _ = layer_calls(model, batch)[1]
     private = PrivateLayer(layer, family_of(model.config), model.config)
 
     def run(seed):
-        return run_privately(private, batch, args, kwargs, generator=torch.Generator().manual_seed(seed))
+        return run_private_layer(private, batch, args, kwargs, generator=torch.Generator().manual_seed(seed))
 
     before = torch.get_rng_state()
     torch.testing.assert_close(run(0), run(0), rtol=0, atol=0)
     assert not torch.equal(run(0), run(1))
-    assert not torch.equal(run(0), run_privately(private, batch, args, kwargs))
+    assert not torch.equal(run(0), run_private_layer(private, batch, args, kwargs))
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("place", ["attention", "attention_output", "down", "table"])
-def test_dropout_stands_where_the_layer_has_it(place):
-    """With everything dropped in one place, the output is that of the layer with the same dropout at 1."""
+def test_dropout_is_applied_in_the_places_of_the_layer(place):
+    """Compares the outputs with a dropout probability of 1 in one place."""
     model = tiny_model("deberta-v3", num_layers=1)
     batch = tiny_batch(rows=3, length=9)
     [(layer, args, kwargs, _)] = layer_calls(model, batch)
@@ -113,7 +113,7 @@ def test_dropout_stands_where_the_layer_has_it(place):
         "table": layer.attention.self.pos_dropout,
     }
     dropouts[place].p = 1.0
-    found = run_privately(private, batch, args, kwargs, generator=torch.Generator())
+    found = run_private_layer(private, batch, args, kwargs, generator=torch.Generator())
     torch.testing.assert_close(found, first_token(layer(*args, **kwargs)), rtol=1e-4, atol=1e-5)
 
 
@@ -125,7 +125,7 @@ def test_dropout_keeps_the_mean():
     assert dropout(states, 0.25, None) is states
 
 
-def test_generators_differ_by_exit_and_seed_and_go_on():
+def test_generators_differ_by_exit_and_seed_and_continue():
     cpu = torch.device("cpu")
 
     def numbers(*seed, exit_=1):

@@ -1,4 +1,4 @@
-"""Models that are compiled or wrapped, and things that are no models."""
+"""Tests of compiled and wrapped models, and of objects that are not models."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ SWEET = SweetConfig(exits=EXITS)
 
 
 @pytest.mark.parametrize(
-    "wrap, says",
+    "wrap, message",
     [
         (lambda model: torch.compile(model, backend="eager"), "compiled"),
         (lambda model: torch.nn.DataParallel(model), "model.module"),
     ],
 )
-def test_wrapped_before_attaching(wrap, says, tmp_path):
+def test_wrapped_before_attaching(wrap, message, tmp_path):
     model = tiny_model()
-    with pytest.raises(TrainingSetupError, match=says):
+    with pytest.raises(TrainingSetupError, match=message):
         attach(wrap(model), SWEET)
-    with pytest.raises(TrainingSetupError, match=says):
+    with pytest.raises(TrainingSetupError, match=message):
         make_trainer(wrap(model), tmp_path, SweetCallback(exits=EXITS))
     assert attachment_of(model) is None and not hasattr(model.config, "sweet")
 
@@ -41,7 +41,7 @@ def test_compiled_after_attaching_trains_the_same(in_place, mode):
         model.compile(backend="eager")
     compiled = model if in_place else torch.compile(model, backend="eager")
     compiled(**batch).loss.backward()
-    assert attachment.loss_reached
+    assert attachment.loss_received_gradient
     expected = dict(plain.named_parameters())
     for name, parameter in model.named_parameters():
         if expected[name].grad is not None:
@@ -49,19 +49,19 @@ def test_compiled_after_attaching_trains_the_same(in_place, mode):
 
 
 @pytest.mark.parametrize("thing", ["bert-base-uncased", None, {}, torch.nn.Linear(2, 2), tiny_model])
-def test_what_is_no_model(thing):
+def test_objects_that_are_not_models(thing):
     with pytest.raises(UnsupportedModelError, match="AutoModelForSequenceClassification"):
         attach(thing, SWEET)
 
 
 @pytest.mark.parametrize("config", [{"exits": (1, 4)}, (1, 4), "sweet"])
-def test_what_are_no_settings(config):
+def test_invalid_config_objects(config):
     with pytest.raises(ConfigError, match=r"attach\(model, SweetConfig"):
         attach(tiny_model(), config)
 
 
 @pytest.mark.parametrize(
-    "settings, says",
+    "settings, message",
     [
         ({"teacher": "bert", "distillation": 0.5}, "teacher"),
         ({"teacher": tiny_model(), "distillation": 0.0}, "teacher without distillation"),
@@ -72,6 +72,6 @@ def test_what_are_no_settings(config):
         ({"distillation": float("nan")}, "distillation"),
     ],
 )
-def test_wrong_settings_of_the_callback(settings, says):
-    with pytest.raises(ConfigError, match=says):
+def test_invalid_settings_of_the_callback(settings, message):
+    with pytest.raises(ConfigError, match=message):
         SweetCallback(**settings)

@@ -1,4 +1,4 @@
-"""Small trainers on random data, for the tests of the callback."""
+"""Small trainers on random data, for tests of the callback."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXITS = (1, 3, 4)
 
 
 class Rows(torch.utils.data.Dataset):
-    """Rows of a random batch; the label shows in the second token, so that there is something to learn."""
+    """A data set of random rows whose second token gives the label."""
 
     def __init__(self, rows: int = 16, seed: int = 0, labelled: bool = True):
         self.batch = tiny_batch(rows=rows, length=8, seed=seed, padded=False)
@@ -30,8 +30,8 @@ class Rows(torch.utils.data.Dataset):
 
 
 def make_trainer(model: Any, folder: Any, callback: Any = None, rows: int = 16, **settings: Any) -> Trainer:
-    """A Trainer with the callback, silent, on the CPU. Settings that are the Trainer's own go to it."""
-    own = {
+    """Creates a silent Trainer with the callback, on the CPU. `settings`: training arguments, or the Trainer's own."""
+    trainer_arguments = {
         name: settings.pop(name)
         for name in ("optimizers", "compute_metrics", "compute_loss_func", "eval_dataset", "model_init")
         if name in settings
@@ -53,16 +53,16 @@ def make_trainer(model: Any, folder: Any, callback: Any = None, rows: int = 16, 
             **settings,
         }
     )
-    own.setdefault("eval_dataset", Rows(rows=13, seed=1))
-    return Trainer(model=model, args=args, train_dataset=Rows(rows), callbacks=callbacks, **own)
+    trainer_arguments.setdefault("eval_dataset", Rows(rows=13, seed=1))
+    return Trainer(model=model, args=args, train_dataset=Rows(rows), callbacks=callbacks, **trainer_arguments)
 
 
 def trained(
     folder: Any, callback: Any = None, model: Any = None, resume: str | None = None, **settings: Any
 ) -> Trainer:
-    """A Trainer after a short training with dropout, decay and clipping; without a callback, of a plain model."""
+    """Runs a short training with dropout, weight decay and clipping, without exits unless there is a callback."""
     model = tiny_model(dropout=0.1) if model is None else model
-    usual = {"rows": 12, "learning_rate": 1e-3, "weight_decay": 0.1, "warmup_steps": 1, "max_grad_norm": 0.1}
-    trainer = make_trainer(model, folder, callback or TrainerCallback(), **{**usual, **settings})
+    defaults = {"rows": 12, "learning_rate": 1e-3, "weight_decay": 0.1, "warmup_steps": 1, "max_grad_norm": 0.1}
+    trainer = make_trainer(model, folder, callback or TrainerCallback(), **{**defaults, **settings})
     trainer.train(resume_from_checkpoint=resume)
     return trainer

@@ -1,4 +1,4 @@
-"""Two processes that train one model together, for tests of distributed training."""
+"""Runs distributed training in two processes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _SECONDS = 120
 
 
 def run_two_processes(work: Callable[[int, Path], None], folder: Path) -> None:
-    """Calls `work(rank, folder)` in two processes, with the environment that torchrun would give them.
+    """Calls `work(rank, folder)` in two processes, with the environment variables of torchrun.
 
-    They are forked off a server that has no threads: this process has torch's.
+    A fork server starts them, since this process has the threads of torch.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
-    processes = [context.Process(target=_work, args=(work, rank, port, folder)) for rank in range(2)]
+    processes = [context.Process(target=_run, args=(work, rank, port, folder)) for rank in range(2)]
     try:
         for process in processes:
             process.start()
@@ -39,7 +39,7 @@ def run_two_processes(work: Callable[[int, Path], None], folder: Path) -> None:
 
 
 def train_with_and_without_exits(rank: int, folder: Path) -> None:
-    """Writes what each training of this process ended with: `plain-0.pt`, `ours-0.pt`."""
+    """Saves the weights after training without and with exits: `plain-RANK.pt`, `ours-RANK.pt`."""
     for name, callback in (("plain", None), ("ours", SweetCallback(exits=EXITS))):
         settings = {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 2, "ddp_backend": "gloo"}
         trainer = trained(folder / name, callback, **settings)
@@ -48,8 +48,8 @@ def train_with_and_without_exits(rank: int, folder: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
-def _work(work: Callable[[int, Path], None], rank: int, port: int, folder: Path) -> None:
-    place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ |= {**place, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+def _run(work: Callable[[int, Path], None], rank: int, port: int, folder: Path) -> None:
+    environment = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {**environment, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     work(rank, folder)

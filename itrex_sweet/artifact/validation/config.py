@@ -78,6 +78,14 @@ _RULES: dict[str, Check] = {
     **dict.fromkeys(("tokenizer_class", "problem_type", "position_embedding_type"), Value.text),
 }
 
+# Fields that the run side reads, or that decide whether it can compute the model.
+READ_FIELDS = frozenset(
+    (
+        *(*_RULES, "model_type", "attention_head_size", "pooler_hidden_size"),
+        *("is_decoder", "add_cross_attention", "talking_head"),
+    )
+)
+
 
 def check_config(config: Mapping[str, Any], file: Path) -> None:
     """Checks the contents of `config.json`, before anything of transformers sees them.
@@ -129,6 +137,8 @@ def _family(model_type: Value) -> Family:
 def _check_labels(whole: Value) -> None:
     names = whole.given("id2label")
     if names is None:
+        if (count := whole.get("num_labels")) is not None:
+            count.whole(1, MOST_LABELS)
         return
     count = len(names.mapping())
     if not 1 <= count <= MOST_LABELS:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 
 from itrex_sweet.artifact.architecture import Architecture
+from itrex_sweet.artifact.stored_tensor import BFLOAT16, StoredTensor, float32_of
 from itrex_sweet.artifact.validation.shapes import Wanted, unwanted_private_layers, unwanted_tables, wanted_tensors
 from itrex_sweet.artifact.validation.values import ADVICE
 from itrex_sweet.errors import ArtifactError
 
-BFLOAT16 = "bfloat16"
 # float64 is refused: it would be rounded, and values beyond float32 would become infinite.
 FLOATS = ("float32", "float16", BFLOAT16)
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
@@ -27,28 +25,8 @@ COMPANIONS = ("weight_scale", "input_scale", "input_zero_point", "input_smoothin
 _AT_ONCE = 1 << 20  # numbers looked at together, which bounds the memory of a check
 
 
-@dataclass(frozen=True)
-class Stored:
-    """One tensor as it is stored.
-
-    Args:
-        dtype: NumPy's name of its type, or `BFLOAT16`.
-        values: its numbers, of its shape; of bfloat16 the 16 bits, as unsigned integers.
-        file: that holds it.
-    """
-
-    dtype: str
-    values: np.ndarray
-    file: Path
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Its shape."""
-        return self.values.shape
-
-
 def check_tensors(
-    tensors: Mapping[str, Stored],
+    tensors: Mapping[str, StoredTensor],
     model: Architecture,
     exits: Sequence[int],
     *,
@@ -89,7 +67,7 @@ def check_tensors(
             check_numbers(wanted.name, stored)
 
 
-def check_numbers(name: str, stored: Stored, least: float | None = None) -> None:
+def check_numbers(name: str, stored: StoredTensor, least: float | None = None) -> None:
     """Checks a tensor of floats: every number finite, of a magnitude up to `MOST`, and none below `least`.
 
     Raises:
@@ -99,7 +77,9 @@ def check_numbers(name: str, stored: Stored, least: float | None = None) -> None
         _refuse(name, stored, f"has the type {stored.dtype}", f"one of {', '.join(FLOATS)} is needed")
     flat = stored.values.reshape(-1)
     for start in range(0, flat.size, _AT_ONCE):
-        numbers = _as_floats(flat[start : start + _AT_ONCE], stored.dtype)
+        numbers = float32_of(flat[start : start + _AT_ONCE], stored.dtype)
+        if numbers.min() >= (-MOST if least is None else least) and numbers.max() <= MOST:  # false of NaN
+            continue
         magnitudes = np.abs(numbers) if least is None else numbers
         good = (magnitudes <= MOST) & (magnitudes >= (0.0 if least is None else least))  # false of NaN
         if not good.all():
@@ -109,21 +89,14 @@ def check_numbers(name: str, stored: Stored, least: float | None = None) -> None
             _refuse(name, stored, f"holds {numbers[place]} at {list(at)}" if at else f"is {numbers[place]}", expected)
 
 
-def _as_floats(values: np.ndarray, dtype: str) -> np.ndarray:
-    """In float32, which holds every limit."""
-    return (
-        (values.astype(np.uint32) << 16).view(np.float32)
-        if dtype == BFLOAT16
-        else values.astype(np.float32, copy=False)
-    )
-
-
-def _check_shape(name: str, stored: Stored, shape: tuple[int, ...]) -> None:
+def _check_shape(name: str, stored: StoredTensor, shape: tuple[int, ...]) -> None:
     if stored.shape != shape:
         _refuse(name, stored, f"has shape {stored.shape}", f"the config needs {shape}")
 
 
-def _check_projection(wanted: Wanted, stored: Stored, tensors: Mapping[str, Stored], may_be_quantized: bool) -> None:
+def _check_projection(
+    wanted: Wanted, stored: StoredTensor, tensors: Mapping[str, StoredTensor], may_be_quantized: bool
+) -> None:
     """A linear layer of the encoder: floats, or 8-bit integers with the ranges of weight and input."""
     path = wanted.name.removesuffix(".weight")
     beside = {name: tensors[f"{path}.{name}"] for name in COMPANIONS if f"{path}.{name}" in tensors}
@@ -149,12 +122,12 @@ def _check_projection(wanted: Wanted, stored: Stored, tensors: Mapping[str, Stor
         raise ArtifactError(f"{stored.file}: the weights lack {f'{path}.input_scale'!r}. {ADVICE}")
 
 
-def _check_zero_point(name: str, stored: Stored) -> None:
+def _check_zero_point(name: str, stored: StoredTensor) -> None:
     if stored.dtype not in INTEGERS:
         _refuse(name, stored, f"has the type {stored.dtype}", "an integer type is needed")
     if not 0 <= int(stored.values) <= 255:
         _refuse(name, stored, f"is {int(stored.values)}", "a whole number from 0 to 255 is needed")
 
 
-def _refuse(name: str, stored: Stored, found: str, expected: str) -> NoReturn:
+def _refuse(name: str, stored: StoredTensor, found: str, expected: str) -> NoReturn:
     raise ArtifactError(f"{stored.file}: {name!r} {found}, {expected}. {ADVICE}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from itrex_sweet.runtime.backends import disentangled
 from itrex_sweet.runtime.dense.linear import linear_module, stacked_module
+from itrex_sweet.runtime.disentangled_attention import relative_scores
 from itrex_sweet.runtime.encoder import Encoder, Layer, RelativeTerms, float_of
 
 
@@ -86,7 +86,7 @@ class RelativeScores(nn.Module):
     ) -> torch.Tensor:
         distances = of_queries[:, :, None] - of_keys[:, None, :]
         buckets = self.index[distances.clamp(1 - self.reach, self.reach - 1) + self.reach - 1]
-        return disentangled.scores(RelativeTerms(self.key_terms, self.query_terms), buckets, query, key)
+        return relative_scores(RelativeTerms(self.key_terms, self.query_terms), buckets, query, key)
 
 
 def _relative(encoder: Encoder, layer: Layer) -> RelativeScores | None:

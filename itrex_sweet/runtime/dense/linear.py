@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn.functional import linear
 
-from itrex_sweet.runtime.backends.integer import LEAST, MOST, range_of_rows
 from itrex_sweet.runtime.encoder import AnyLinear, Linear, Norm, QuantizedLinear
+from itrex_sweet.runtime.int8_linear import UINT8_MAX, UINT8_MIN, per_row_qparams
 
 
 def linear_module(layer: AnyLinear) -> nn.Module:
@@ -83,8 +83,8 @@ class DynamicLinear(nn.Module):
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         if self.input_smoothing is not None:
             states = states * self.input_smoothing
-        scale, zero_point = range_of_rows(states)
-        steps = (torch.round(states * (1.0 / scale)) + zero_point).clamp(LEAST, MOST) - zero_point
+        scale, zero_point = per_row_qparams(states)
+        steps = (torch.round(states * (1.0 / scale)) + zero_point).clamp(UINT8_MIN, UINT8_MAX) - zero_point
         output = linear(steps, self.weight.float()) * (scale * self.weight_scale)
         return output if self.bias is None else output + self.bias
 

@@ -1,0 +1,42 @@
+"""Warnings about a model that runs in other conditions than it was trained or calibrated in."""
+
+from __future__ import annotations
+
+import logging
+
+from itrex_sweet.artifact import Artifact
+from itrex_sweet.runtime.ragged import TokenBatch
+
+logger = logging.getLogger(__name__)
+
+
+def warn_of_another_calibration(artifact: Artifact, backend: str) -> None:
+    """Warns where the stored policy was calibrated on another backend or precision than the one that runs."""
+    calibration = artifact.calibration
+    running = {"backend": backend, "precision": artifact.precision}
+    other = {name: calibration[name] for name in running if name in calibration and calibration[name] != running[name]}
+    if other:
+        was = " and ".join(f"{name} {value}" for name, value in other.items())
+        logger.warning(
+            "%s was calibrated on %s, and runs on %s: what its policy promises was shown for that. Calibrate anew: "
+            "itrex-sweet calibrate.",
+            artifact.directory,
+            was,
+            " and ".join(running[name] for name in other),
+        )
+
+
+def warn_of_untrained_lengths(artifact: Artifact, batch: TokenBatch) -> bool:
+    """Warns where rows are longer than those that the model was trained on; returns whether it did."""
+    trained = (artifact.config.get("sweet") or {}).get("longest_row")
+    if not isinstance(trained, int) or not len(batch) or (longest := int(batch.lengths.max())) <= trained:
+        return False
+    logger.warning(
+        "%s was trained on rows of up to %d tokens and answers one of %d: what it learned may not hold there. "
+        "max_length=%d cuts longer texts. Further rows are not warned of.",
+        artifact.directory,
+        trained,
+        longest,
+        trained,
+    )
+    return True

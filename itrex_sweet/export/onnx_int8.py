@@ -1,0 +1,98 @@
+"""8-bit linear layers in the form in which ONNX says them, so that files hold 8 bits a weight."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from itrex_sweet.runtime.dense.linear import DynamicLinear, StaticLinear
+from itrex_sweet.runtime.int8_linear import UINT8_MAX, UINT8_MIN, per_row_qparams
+
+_ONNX_FLOAT = 1  # TensorProto.FLOAT
+
+
+def onnx_module(module: nn.Module) -> nn.Module:
+    """The same module, tensors shared, with its 8-bit layers exchanged."""
+    if isinstance(module, StaticLinear):
+        return _Static(module)
+    if isinstance(module, DynamicLinear):
+        return _Dynamic(module)
+    twin = copy.copy(module)
+    twin._modules = {name: None if child is None else onnx_module(child) for name, child in module._modules.items()}
+    return twin
+
+
+class _Scaled(torch.autograd.Function):
+    """An int8 weight (in, out) times its scale (out,), in float; one DequantizeLinear in ONNX."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        return weight.float() * scale
+
+    @staticmethod
+    def symbolic(g: Any, weight: Any, scale: Any) -> Any:
+        # Zeros of its own for each: where two share them, ONNX Runtime refuses `session.x64quantprecision`.
+        zeros = g.op("Constant", value_t=torch.zeros(scale.type().sizes(), dtype=torch.int8))
+        return g.op("DequantizeLinear", weight, scale, zeros, axis_i=1)
+
+
+class _Static(nn.Module):
+    """QuantizeLinear and DequantizeLinear before a MatMul: what ONNX Runtime computes in integers.
+
+    The product has a leading axis of one: of two matrices and a bias ONNX Runtime makes a Gemm, which it computes in
+    integers only with a bias in integers, and rounding that moves every input of the next layer.
+    """
+
+    def __init__(self, layer: StaticLinear):
+        super().__init__()
+        self.input_scale, self.input_zero_point = layer.input_scale, layer.input_zero_point
+        self.register_buffer("input_smoothing", layer.input_smoothing)
+        self.register_buffer("weight", layer.weight.int_repr().t().contiguous())
+        self.register_buffer("weight_scale", layer.weight.q_per_channel_scales().float())
+        self.register_buffer("bias", layer.bias)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        if self.input_smoothing is not None:
+            states = states * self.input_smoothing
+        states = torch.fake_quantize_per_tensor_affine(
+            states, self.input_scale, self.input_zero_point, UINT8_MIN, UINT8_MAX
+        )
+        output = states.unsqueeze(0) @ _Scaled.apply(self.weight, self.weight_scale)
+        return (output if self.bias is None else output + self.bias).squeeze(0)
+
+
+class _Float(torch.autograd.Function):
+    """An int8 weight in float; one Cast in ONNX, folded when the file is loaded and not when it is written."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: torch.Tensor) -> torch.Tensor:
+        return weight.float()
+
+    @staticmethod
+    def symbolic(g: Any, weight: Any) -> Any:
+        return g.op("Cast", weight, to_i=_ONNX_FLOAT)
+
+
+class _Dynamic(nn.Module):
+    """A scale per row of the input, in float32 on whole numbers; ONNX's own dynamic quantization has one per call.
+
+    The weight is cast, since ONNX Runtime would quantize the input of what DequantizeLinear gives once more.
+    """
+
+    def __init__(self, layer: DynamicLinear):
+        super().__init__()
+        self.register_buffer("weight", layer.weight.t().contiguous())
+        self.register_buffer("weight_scale", layer.weight_scale)
+        self.register_buffer("bias", layer.bias)
+        self.register_buffer("input_smoothing", layer.input_smoothing)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        if self.input_smoothing is not None:
+            states = states * self.input_smoothing
+        scale, zero_point = per_row_qparams(states)
+        steps = (torch.round(states * (1.0 / scale)) + zero_point).clamp(UINT8_MIN, UINT8_MAX) - zero_point
+        output = (steps @ _Float.apply(self.weight)) * (scale * self.weight_scale)
+        return output if self.bias is None else output + self.bias
