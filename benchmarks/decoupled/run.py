@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=plan.SEEDS)
     parser.add_argument("--variants", nargs="*", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--gpu", action="store_true", help="train on the GPU; scores are always computed on the CPU")
     options = parser.parse_args()
     for seed in options.seeds:
         for task in options.tasks:
@@ -57,7 +58,7 @@ def main() -> None:
             there = json.loads(path.read_text()) if path.is_file() else None
             missing = [name for name in options.variants if there is None or name not in there["variants"]]
             if missing:
-                result = one(task, seed, missing, options.folder)
+                result = one(task, seed, missing, options.folder, options.gpu)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(json.dumps(result if there is None else joined(there, result)) + "\n")
 
@@ -75,18 +76,22 @@ def joined(there: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     return {**there, **{name: {**there[name], **more[name]} for name in ("variants", AMONG)}}
 
 
-def one(task: str, seed: int, variants: list[str], folder: Path) -> dict[str, Any]:
+def one(task: str, seed: int, variants: list[str], folder: Path, gpu: bool) -> dict[str, Any]:
     """Trains and scores one run.
 
     Args:
-        folder: gets a folder of the run's.
+        folder: parent of the run's own folder, which is created.
+        gpu: trains on the GPU.
     """
     start = time.perf_counter()
     plain = plan.reported(task, plan.MULTI_MODEL, seed)
     rows, pool = training_rows(task, TRAINED)
     folder /= f"{task}-{seed}"
     beside = SideBySide([VARIANTS[name] for name in variants], seed)
-    model, seconds = fine_tune(*rows, seed, plain.learning_rate, folder, beside)
+    model, seconds = fine_tune(*rows, seed, plain.learning_rate, folder, beside, gpu)
+    model.cpu()
+    for each in beside.trained:
+        each.cpu()
     trained = time.perf_counter()
     tokenizer = AutoTokenizer.from_pretrained(pretrained(), model_max_length=MAX_LENGTH)
     splits = {"pool": pool, "validation": read_task(task, "validation")}
@@ -108,6 +113,7 @@ def one(task: str, seed: int, variants: list[str], folder: Path) -> dict[str, An
             "bf16": True,
             "rows": len(rows[0]),
             "plain": plain.name,
+            "device": torch.cuda.get_device_name() if gpu else "cpu",
         },
         "plain": stored,
         "trunk": fingerprint(model),
@@ -131,7 +137,7 @@ def one(task: str, seed: int, variants: list[str], folder: Path) -> dict[str, An
 
 
 def fine_tune(
-    texts: list, labels: list[int], seed: int, rate: float, folder: Path, beside: SideBySide | None
+    texts: list, labels: list[int], seed: int, rate: float, folder: Path, beside: SideBySide | None, gpu: bool = False
 ) -> tuple[torch.nn.Module, float]:
     """The plain model, as `fine_tuning.py` trains Multi-Model's deepest, and the seconds that it took."""
     weights = pretrained()
@@ -149,7 +155,7 @@ def fine_tune(
         seed=seed,
         save_strategy="no",
         report_to="none",
-        use_cpu=True,
+        use_cpu=not gpu,
         bf16=True,
         disable_tqdm=True,
     )

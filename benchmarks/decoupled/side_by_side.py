@@ -147,7 +147,7 @@ class SideBySide(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         self._states = States(model)
-        self.trained = [ExitSet(model, variant, self._seed) for variant in self._variants]
+        self.trained = [ExitSet(model, variant, self._seed).to(model.device) for variant in self._variants]
         self._trainer = ExitTrainer(self.trained, args.max_grad_norm)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
