@@ -17,7 +17,8 @@ import numpy as np
 from record import RUNS, check_idle_machine, held_out_rows, measure, provenance, read_task, write_result
 
 from itrex_sweet import SweetModelForSequenceClassification
-from itrex_sweet.calibration.costs import RowCosts, measure_costs
+from itrex_sweet.calibration.cost_measurement import measure_costs
+from itrex_sweet.calibration.costs import RowCosts
 from itrex_sweet.calibration.guarantees import exit_losses
 from itrex_sweet.calibration.search import candidate_policies
 from itrex_sweet.config import Policy
@@ -75,7 +76,7 @@ def of_task(task: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def some_policies(outcomes: ExitOutcomes, policy: Policy) -> list[Policy]:
     """Selects policies from full depth to the most aggressive, by layers, independent of a cost table."""
-    costs = RowCosts.of_layers(outcomes.layers_run, len(outcomes))
+    costs = RowCosts.from_layers(outcomes.layers_run, len(outcomes))
     losses = exit_losses(outcomes.predictions(), outcomes.labels)
     candidates = candidate_policies(policy, outcomes.confidences(policy), losses, costs)
     return [

@@ -62,8 +62,8 @@ def measured(task: str, options: argparse.Namespace) -> dict[str, Any]:
         tuning, testing = np.split(rows, [round(options.rows * TUNING_SHARE)])
         policy = with_temperatures(logits[tuning], labels[tuning])
         confidences = criteria.confidence_at_every_exit(policy, logits, confidence_of=model.backend.confidence)
-        costs = RowCosts.of_layers(layers, len(tuning))
-        candidates = candidate_policies(policy, confidences[tuning], losses[tuning], costs)
+        costs = RowCosts.from_layers(layers, len(tuning))
+        candidates = candidate_policies(policy, confidences[tuning], losses[tuning], costs, epsilon=max(EPSILONS))
         leaving = [criteria.leaving_exit(each, confidences) for each in candidates]
         true = [of_policy(losses, layers, each) for each in leaving]
         seen = [LossCounts.of(losses[testing, each[testing]]) for each in leaving]

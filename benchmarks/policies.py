@@ -19,7 +19,8 @@ import numpy as np
 from record import RUNS, check_idle_machine, held_out_rows, measure, provenance, read_task, write_result
 
 from itrex_sweet import SweetModelForSequenceClassification
-from itrex_sweet.calibration.costs import CostTable, measure_costs
+from itrex_sweet.calibration.cost_measurement import measure_costs
+from itrex_sweet.calibration.costs import CostTable
 from itrex_sweet.calibration.guarantees import exit_losses
 from itrex_sweet.calibration.search import candidate_policies
 from itrex_sweet.calibration.temperature import fit_temperature

@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from record import check_idle_machine, provenance, read_task, write_result
 
 from itrex_sweet import SweetModelForSequenceClassification, SweetQuantizer
-from itrex_sweet.calibration.costs import RowCosts, measure_costs
+from itrex_sweet.calibration.cost_measurement import measure_costs
+from itrex_sweet.calibration.costs import RowCosts
 from itrex_sweet.config import Policy
 from itrex_sweet.data import Rows
 from itrex_sweet.evaluation.curve import thresholds_between

@@ -1,4 +1,4 @@
-"""Making confidences honest, and policies fit, on the model that will run: temperatures, thresholds."""
+"""Calibration of an artifact on the backend that runs it: temperatures, thresholds and statistical guarantees."""
 
 from itrex_sweet.calibration.temperature import (
     brier_score,

@@ -1,9 +1,9 @@
-"""Finite-sample tests of a policy's loss: how surely rows that were not used to choose it show that it loses little.
+"""Finite-sample hypothesis tests and confidence intervals for the loss of a policy.
 
 Learn-then-Test (Angelopoulos et al. 2021, arXiv 2110.01052): each policy has the null hypothesis "its mean loss exceeds
-ε" and a p-value that holds for any distribution of independent rows and any number of them. Policies are tested in an
-order fixed beforehand, each at the full level δ, until the first that cannot be rejected (fixed-sequence testing): the
-chance that any policy certified so loses more than ε is at most δ.
+ε" and a p-value that is valid for any distribution of independent rows and any number of them. Policies are tested in
+an order fixed beforehand, each at the full level δ, until the first whose null hypothesis is not rejected
+(fixed-sequence testing): the probability that any certified policy loses more than ε is at most δ.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_BETS = 24  # stakes that the wealth is spread over
-_HALVINGS = 30
+_NUM_BETS = 24  # constant stakes in the mixture
+_BISECTION_STEPS = 30
 
 
 @dataclass(frozen=True)
 class LossCounts:
-    """The effect of a policy on the answers of some rows, compared with the full model or another.
+    """Rows whose answers differ in correctness between a policy and the model that it is compared with.
 
     Args:
-        lost: rows that the model compared with answers right and the policy does not.
-        won: rows that the policy answers right and the other does not.
-        rows: all of them.
+        lost: rows that the compared model answers correctly and the policy does not.
+        won: rows that the policy answers correctly and the compared model does not.
+        rows: all rows.
     """
 
     lost: int
@@ -34,19 +34,19 @@ class LossCounts:
 
     @property
     def mean_loss(self) -> float:
-        """Accuracy lost, a share of the rows; negative where leaving early gains."""
+        """Loss of accuracy, a fraction of the rows; negative where the policy is more accurate."""
         return (self.lost - self.won) / self.rows if self.rows else 0.0
 
     @classmethod
     def of(cls, losses: np.ndarray) -> LossCounts:
-        """Counts of losses (rows,), each -1, 0 or 1."""
+        """Counts losses (rows,), each -1, 0 or 1."""
         return cls(int((losses > 0).sum()), int((losses < 0).sum()), len(losses))
 
 
 def binomial_p_value(counts: LossCounts, epsilon: float) -> float:
-    """For losses of 0 and 1: the chance of no more losses than were seen if their mean were ε; exact.
+    """Returns the exact binomial p-value of "the mean loss exceeds ε", for losses of 0 and 1.
 
-    Rows that were won do not count as a compensation.
+    It is the probability of at most as many losses as observed if their mean were ε. Rows won are ignored.
     """
     n, k = counts.rows, counts.lost
     if n == 0:
@@ -59,51 +59,53 @@ def binomial_p_value(counts: LossCounts, epsilon: float) -> float:
         + (n - i) * math.log1p(-epsilon)
         for i in range(k + 1)
     ]
-    most = max(terms)
-    return min(1.0, math.exp(most) * math.fsum(math.exp(term - most) for term in terms))
+    largest = max(terms)
+    return min(1.0, math.exp(largest) * math.fsum(math.exp(term - largest) for term in terms))
 
 
 def paired_p_value(counts: LossCounts, epsilon: float) -> float:
-    """For losses of -1, 0 and 1: the reciprocal of the wealth of bets that the mean loss is below ε.
+    """Returns a p-value of "the mean loss exceeds ε", for losses of -1, 0 and 1: the reciprocal of a betting wealth.
 
-    A bet of stake λ on a row of loss l multiplies its wealth by 1 + λ (ε - l), which cannot grow on average while the
-    mean loss is ε or more; so wealth, the mean over stakes fixed beforehand, exceeds 1/δ with a chance of at most δ
-    (Waudby-Smith and Ramdas 2023, arXiv 2010.09686, section 4, with a mixture of constant stakes; Markov). What rows
-    win makes up for what others lose, which a count of losses alone would not see.
+    A bet of stake λ on a row of loss l multiplies the wealth by 1 + λ (ε - l). Its expectation does not grow while the
+    mean loss is ε or more, so the wealth, averaged over stakes fixed beforehand, exceeds 1/δ with probability at most δ
+    (Waudby-Smith and Ramdas 2023, arXiv 2010.09686, section 4, with a mixture of constant stakes; Markov's inequality).
+    Unlike a test on the count of losses, it credits the rows that the policy wins.
     """
     return math.exp(-max(_log_wealth(counts, epsilon), 0.0))
 
 
 def mean_loss_interval(counts: LossCounts, delta: float) -> tuple[float, float]:
-    """Between what the mean loss lies with a confidence of 1 - δ: every mean whose tests, one on either side at δ/2,
-    do not refuse it. It holds for any number of rows, for losses of -1, 0 and 1.
+    """Returns a confidence interval of the mean loss with coverage 1 - δ, for losses of -1, 0 and 1.
+
+    The interval holds every mean that neither of two one-sided tests at level δ/2 rejects; it is valid for any number
+    of rows.
     """
 
-    def most(counted: LossCounts) -> float:
-        low, high = counted.mean_loss, 1.0
-        for _ in range(_HALVINGS):
+    def upper_bound(observed: LossCounts) -> float:
+        low, high = observed.mean_loss, 1.0
+        for _ in range(_BISECTION_STEPS):
             middle = (low + high) / 2.0
-            low, high = (low, middle) if paired_p_value(counted, middle) <= delta / 2.0 else (middle, high)
+            low, high = (low, middle) if paired_p_value(observed, middle) <= delta / 2.0 else (middle, high)
         return high
 
-    return -most(LossCounts(counts.won, counts.lost, counts.rows)), most(counts)
+    return -upper_bound(LossCounts(counts.won, counts.lost, counts.rows)), upper_bound(counts)
 
 
 def _log_wealth(counts: LossCounts, epsilon: float) -> float:
-    """Logarithm of what an initial wealth of 1 has become."""
-    stakes = np.geomspace(0.02, 0.999, _BETS) / (1.0 - epsilon)  # below 1 / (1 - ε): wealth stays positive
+    """Returns the logarithm of the wealth after all bets, from an initial wealth of 1."""
+    stakes = np.geomspace(0.02, 0.999, _NUM_BETS) / (1.0 - epsilon)  # below 1 / (1 - ε), so that wealth stays positive
     logarithms = (
         counts.lost * np.log1p(stakes * (epsilon - 1.0))
         + counts.won * np.log1p(stakes * (epsilon + 1.0))
         + (counts.rows - counts.lost - counts.won) * np.log1p(stakes * epsilon)
     )
-    most = logarithms.max()
-    return float(most + math.log(np.exp(logarithms - most).mean()))
+    largest = logarithms.max()
+    return float(largest + math.log(np.exp(logarithms - largest).mean()))
 
 
 def certified(p_values: Sequence[float], delta: float) -> int:
-    """How many policies of a sequence are certified: all before the first whose p-value exceeds δ."""
-    for place, p_value in enumerate(p_values):
+    """Returns the number of policies certified by fixed-sequence testing: those before the first p-value above δ."""
+    for index, p_value in enumerate(p_values):
         if not p_value <= delta:
-            return place
+            return index
     return len(p_values)

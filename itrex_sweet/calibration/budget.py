@@ -1,4 +1,4 @@
-"""What leaving early may cost: a loss that is promised with statistics, time, or layers."""
+"""The budget of a calibration: the drop that early exits may cause, and limits of time and layers."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ _LIMITS = ("max_latency_ms", "max_layers")
 
 @dataclass(frozen=True)
 class Budget:
-    """What a calibrated policy may lose or spend.
+    """The drop and the cost that a calibrated policy may have.
 
-    A limit of time or layers alone asks for the most accurate policy within it, without a promise; beside a drop, the
-    certified policy has to keep to it.
+    A drop asks for the cheapest policy that is certified not to exceed it. A limit of time or layers alone asks for the
+    most accurate policy within it, without a guarantee. With both, the certified policy must also be within the limit.
 
     Args:
-        max_accuracy_drop: accuracy that may be lost against the same model at full depth, as a share; 0.01 is a point.
-            Needs labels.
-        max_agreement_drop: share of rows that may get another label than the full model gives; needs no labels, so
-            that unlabelled traffic can calibrate.
-        confidence: how surely the drop is kept to, over the draw of the calibration rows; 1 - δ.
-        max_layers: layers run per row, on average.
-        max_latency_ms: milliseconds per row, on average, without tokenization, on this machine.
-        max_metric_drop: what `metric` may lose, as a share. Needs labels; its test is approximate.
+        max_accuracy_drop: largest drop of accuracy against the same model at full depth, as a fraction: 0.01 is one
+            point. Needs labels.
+        max_agreement_drop: largest fraction of rows whose label may differ from the full model's. Needs no labels, so
+            that unlabelled traffic can be used.
+        confidence: probability, over the draw of the calibration rows, that the drop is not exceeded; 1 - δ.
+        max_layers: mean layers run per row.
+        max_latency_ms: mean milliseconds per row on this machine, without tokenization.
+        max_metric_drop: largest drop of `metric`, as a fraction. Needs labels; its test is approximate.
         metric: of `max_metric_drop`: `"f1"`, `"matthews"`, or a function of predictions and labels, both (rows,)
-            int64, that is greater where they are better.
+            int64; higher is better.
 
     Raises:
-        ConfigError: neither drop nor limit, several drops, or a value out of range.
+        ConfigError: neither a drop nor a limit, several drops, or a value out of range.
     """
 
     max_accuracy_drop: float | None = None
@@ -50,23 +50,23 @@ class Budget:
         drops = {name: getattr(self, name) for name in _DROPS if getattr(self, name) is not None}
         limits = {name: getattr(self, name) for name in _LIMITS if getattr(self, name) is not None}
         if not drops and not limits:
-            raise ConfigError(f"a budget names one of {', '.join((*_DROPS, *_LIMITS))}.")
+            raise ConfigError(f"a budget needs one of {', '.join((*_DROPS, *_LIMITS))}.")
         if len(drops) > 1:
-            raise ConfigError(f"{' and '.join(drops)} are promises of their own; name one of them.")
+            raise ConfigError(f"{' and '.join(drops)} exclude each other: pass one of them.")
         for name, given in {**drops, **limits, "confidence": self.confidence}.items():
             object.__setattr__(self, name, real_number(name, given))
         for name in (*drops, "confidence"):
             value = getattr(self, name)
             if not 0.0 < value < 1.0:
-                raise ConfigError(f"{name}={value}: it lies between 0 and 1, both excluded; 0.01 is one point.")
+                raise ConfigError(f"{name}={value}: must lie between 0 and 1, both excluded; 0.01 is one point.")
         for name in limits:
             value = getattr(self, name)
             if not 0.0 < value < math.inf:
-                raise ConfigError(f"{name}={value}: a positive number, and a finite one.")
+                raise ConfigError(f"{name}={value}: must be positive and finite.")
         if (self.metric is None) != (self.max_metric_drop is None):
-            raise ConfigError("max_metric_drop and metric go together: what may be lost, and of what.")
+            raise ConfigError("max_metric_drop and metric must be passed together.")
         if self.metric is not None and not isinstance(self.metric, str) and not callable(self.metric):
-            raise ConfigError(f"metric={self.metric!r}: a name, or a function of predictions and labels.")
+            raise ConfigError(f"metric={self.metric!r}: must be a name, or a function of predictions and labels.")
         if isinstance(self.metric, str) and self.metric not in CONFUSION_METRICS:
             raise ConfigError(
                 f"metric={self.metric!r}: choose one of {', '.join(CONFUSION_METRICS)}, or pass a function. For "
@@ -75,29 +75,29 @@ class Budget:
 
     @property
     def epsilon(self) -> float | None:
-        """The drop that is promised, a share; `None` where none is."""
+        """The largest drop allowed, a fraction; `None` if the budget names none."""
         return next((getattr(self, name) for name in _DROPS if getattr(self, name) is not None), None)
 
     @property
     def delta(self) -> float:
-        """How often, at most, the promise may fail."""
+        """The largest probability that the drop is exceeded."""
         return 1.0 - self.confidence
 
     @property
     def needs_labels(self) -> bool:
-        """Whether the drop is one that labels show."""
+        """True if the drop can only be measured with labels."""
         return self.max_accuracy_drop is not None or self.max_metric_drop is not None
 
     @property
-    def what(self) -> str:
-        """What may be lost, in words."""
+    def target(self) -> str:
+        """The quantity whose drop is limited, for messages."""
         if self.max_metric_drop is not None:
             return self.metric if isinstance(self.metric, str) else getattr(self.metric, "__name__", "the metric")
         return "accuracy" if self.needs_labels else "agreement with the full model"
 
     def to_dict(self) -> dict[str, Any]:
-        """What was named, in plain JSON types."""
+        """Returns the fields that were passed, in plain JSON types."""
         named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if callable(self.metric):
-            named["metric"] = self.what
+            named["metric"] = self.target
         return {name: value for name, value in named.items() if value is not None}

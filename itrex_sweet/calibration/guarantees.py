@@ -1,4 +1,4 @@
-"""What a budget promises of a policy, and how rows that had no part in choosing it test that."""
+"""Statistical guarantees of a budget: one hypothesis test per kind of drop, on rows that did not choose the policy."""
 
 from __future__ import annotations
 
@@ -11,32 +11,35 @@ from itrex_sweet.calibration.bounds import LossCounts, binomial_p_value, paired_
 from itrex_sweet.calibration.budget import Budget
 from itrex_sweet.evaluation.metrics import CONFUSION_METRICS, METRICS, Metric
 
-_RESAMPLES = 4000
-_RESAMPLES_OF_OWN = 400  # of a metric that is the caller's own function
-_MOST_NEEDED = 10**7
+_BOOTSTRAP_SAMPLES = 4000
+_BOOTSTRAP_SAMPLES_OF_CALLABLE = 400
+_MAX_ROWS_NEEDED = 10**7
 
 
 @dataclass(frozen=True)
 class PairedPredictions:
-    """Answers to some rows.
+    """Predictions of a policy and of the model that it is compared with, for the same rows.
 
     Args:
-        answers: (rows,) int64 of a policy.
-        full: (rows,) int64 of the model that is compared with: the same at full depth, or another.
+        policy: (rows,) int64.
+        reference: (rows,) int64 of the compared model: the same model at full depth, or another one.
         labels: (rows,) int64, or `None`.
     """
 
-    answers: np.ndarray
-    full: np.ndarray
+    policy: np.ndarray
+    reference: np.ndarray
     labels: np.ndarray | None
 
 
 class Guarantee(ABC):
-    """A drop that is not exceeded.
+    """An upper bound on the drop of a policy that holds with a given probability.
 
     Args:
-        epsilon: the drop, a share.
-        delta: how often, at most, the promise may fail.
+        epsilon: largest drop allowed, a fraction.
+        delta: largest probability that the drop exceeds it.
+
+    Attributes:
+        name: of the test, as recorded in the artifact.
     """
 
     name: str
@@ -45,114 +48,121 @@ class Guarantee(ABC):
         self.epsilon, self.delta = epsilon, delta
 
     @abstractmethod
-    def p_value(self, said: PairedPredictions) -> float:
-        """Of the hypothesis that the policy drops more than promised."""
+    def p_value(self, predictions: PairedPredictions) -> float:
+        """Returns the p-value of the null hypothesis that the policy drops more than ε."""
 
     @abstractmethod
-    def drop(self, said: PairedPredictions) -> float:
-        """What the policy dropped on these rows, a share."""
+    def drop(self, predictions: PairedPredictions) -> float:
+        """Returns the observed drop of the policy, a fraction."""
 
-    def rows_needed(self, said: PairedPredictions) -> int | None:
-        """Rows like these that would certify the policy; `None` if no number would, or it cannot be told."""
+    def rows_needed(self, predictions: PairedPredictions) -> int | None:
+        """Returns how many rows like these would certify the policy; `None` if none would, or if it is unknown."""
         return None
 
     def min_rows(self) -> int:
-        """Rows without which not even a policy that loses nothing could be certified."""
+        """Returns the number of rows below which not even a policy without losses could be certified."""
         return 1
 
 
 class MeanLossGuarantee(Guarantee):
-    """Of a mean over rows: it holds for any distribution of the rows and any number of them."""
+    """A guarantee of a mean over rows, accuracy or agreement; valid for any distribution and number of rows."""
 
     def __init__(self, epsilon: float, delta: float, of_accuracy: bool):
         super().__init__(epsilon, delta)
-        self._bound = paired_p_value if of_accuracy else binomial_p_value
+        self._p_value = paired_p_value if of_accuracy else binomial_p_value
         test = "betting on the paired loss" if of_accuracy else "exact binomial"
         self.name = f"fixed-sequence testing, {test}"
 
-    def p_value(self, said: PairedPredictions) -> float:
-        return self._bound(loss_counts(said), self.epsilon)
+    def p_value(self, predictions: PairedPredictions) -> float:
+        return self._p_value(loss_counts(predictions), self.epsilon)
 
-    def drop(self, said: PairedPredictions) -> float:
-        return loss_counts(said).mean_loss
+    def drop(self, predictions: PairedPredictions) -> float:
+        return loss_counts(predictions).mean_loss
 
-    def rows_needed(self, said: PairedPredictions) -> int | None:
-        return self._rows_for(loss_counts(said))
+    def rows_needed(self, predictions: PairedPredictions) -> int | None:
+        return self._rows_for(loss_counts(predictions))
 
     def min_rows(self) -> int:
         return self._rows_for(LossCounts(0, 0, 1)) or 1
 
     def _rows_for(self, counts: LossCounts) -> int | None:
-        def enough(rows: int) -> bool:
+        def is_enough(rows: int) -> bool:
             scale = rows / counts.rows
             scaled = LossCounts(round(counts.lost * scale), round(counts.won * scale), rows)
-            return self._bound(scaled, self.epsilon) <= self.delta
+            return self._p_value(scaled, self.epsilon) <= self.delta
 
         high = max(counts.rows, 1)
-        while not enough(high):
+        while not is_enough(high):
             high *= 2
-            if high > _MOST_NEEDED:
+            if high > _MAX_ROWS_NEEDED:
                 return None
         low = high // 2
         while high - low > max(1, high // 100):
             middle = (low + high) // 2
-            low, high = (low, middle) if enough(middle) else (middle, high)
+            low, high = (low, middle) if is_enough(middle) else (middle, high)
         return high
 
 
 class MetricGuarantee(Guarantee):
-    """Of a metric that is no mean over rows: the share of bootstrap resamples of the rows, pairs of answers kept
-    together, whose drop exceeds ε (Efron and Tibshirani 1993, chapter 16). Approximate: it tends to hold as rows grow
-    many, and is no finite-sample bound.
+    """A guarantee of a metric that is not a mean over rows, tested with a paired bootstrap.
+
+    The p-value is the fraction of bootstrap resamples whose drop exceeds ε, with both predictions of a row resampled
+    together (Efron and Tibshirani 1993, chapter 16). It is asymptotic, not a finite-sample bound.
     """
 
     def __init__(self, epsilon: float, delta: float, metric: str | Metric):
         super().__init__(epsilon, delta)
         self._metric = metric
-        named = metric if isinstance(metric, str) else getattr(metric, "__name__", "the given metric")
-        self.name = f"fixed-sequence testing, paired bootstrap of {named} (approximate)"
+        metric_name = metric if isinstance(metric, str) else getattr(metric, "__name__", "the given metric")
+        self.name = f"fixed-sequence testing, paired bootstrap of {metric_name} (approximate)"
 
-    def p_value(self, said: PairedPredictions) -> float:
+    def p_value(self, predictions: PairedPredictions) -> float:
         if isinstance(self._metric, str):
-            drops = self._resampled_confusions(said)
+            drops = self._resample_confusions(predictions)
         else:
-            drops = self._resampled_rows(said)
+            drops = self._resample_rows(predictions)
         return float((1 + np.count_nonzero(drops > self.epsilon)) / (1 + len(drops)))
 
-    def drop(self, said: PairedPredictions) -> float:
+    def drop(self, predictions: PairedPredictions) -> float:
         metric = METRICS[self._metric] if isinstance(self._metric, str) else self._metric
-        return float(metric(said.full, said.labels) - metric(said.answers, said.labels))
+        labels = predictions.labels
+        return float(metric(predictions.reference, labels) - metric(predictions.policy, labels))
 
     def min_rows(self) -> int:
-        return 200  # below that a bootstrap of F1 or Matthews says little
+        return 200  # below, a bootstrap of F1 or Matthews correlation is unreliable
 
-    def _resampled_confusions(self, said: PairedPredictions) -> np.ndarray:
-        """A resample's confusions depend on how often it draws each (label, full answer, answer) alone."""
-        cells, counts = np.unique(np.stack([said.labels, said.full, said.answers]), axis=1, return_counts=True)
+    def _resample_confusions(self, predictions: PairedPredictions) -> np.ndarray:
+        """Returns the drop of each resample, drawn as counts of (label, reference prediction, policy prediction)."""
+        triples = np.stack([predictions.labels, predictions.reference, predictions.policy])
+        cells, counts = np.unique(triples, axis=1, return_counts=True)
         random = np.random.default_rng(0)
-        drawn = random.multinomial(counts.sum(), counts / counts.sum(), size=_RESAMPLES)
+        drawn = random.multinomial(counts.sum(), counts / counts.sum(), size=_BOOTSTRAP_SAMPLES)
         size = int(cells.max()) + 1
-        of = CONFUSION_METRICS[self._metric]
+        from_confusion = CONFUSION_METRICS[self._metric]
 
         def metric(answers: np.ndarray) -> np.ndarray:
-            tables = np.zeros((_RESAMPLES, size, size + 1))
+            confusions = np.zeros((_BOOTSTRAP_SAMPLES, size, size + 1))
             for cell, (label, answer) in enumerate(zip(cells[0], answers, strict=True)):
-                tables[:, label, answer] += drawn[:, cell]  # -1, no answer, is the last column
-            return of(tables)
+                confusions[:, label, answer] += drawn[:, cell]  # -1, no answer, is the last column
+            return from_confusion(confusions)
 
         return metric(cells[1]) - metric(cells[2])
 
-    def _resampled_rows(self, said: PairedPredictions) -> np.ndarray:
-        random, count = np.random.default_rng(0), len(said.labels)
+    def _resample_rows(self, predictions: PairedPredictions) -> np.ndarray:
+        """Returns the drop of each resample of the rows."""
+        random, count = np.random.default_rng(0), len(predictions.labels)
         drops = []
-        for _ in range(_RESAMPLES_OF_OWN):
+        for _ in range(_BOOTSTRAP_SAMPLES_OF_CALLABLE):
             rows = random.integers(0, count, count)
-            drops.append(self.drop(PairedPredictions(said.answers[rows], said.full[rows], said.labels[rows])))
+            resample = PairedPredictions(
+                predictions.policy[rows], predictions.reference[rows], predictions.labels[rows]
+            )
+            drops.append(self.drop(resample))
         return np.array(drops)
 
 
 def guarantee_for(budget: Budget) -> Guarantee | None:
-    """What a budget promises; `None` where it promises nothing."""
+    """Returns the guarantee that a budget asks for; `None` if it names no drop."""
     if budget.max_metric_drop is not None:
         return MetricGuarantee(budget.max_metric_drop, budget.delta, budget.metric)
     if budget.epsilon is None:
@@ -160,20 +170,24 @@ def guarantee_for(budget: Budget) -> Guarantee | None:
     return MeanLossGuarantee(budget.epsilon, budget.delta, budget.max_accuracy_drop is not None)
 
 
-def exit_losses(said: np.ndarray, labels: np.ndarray | None, full: np.ndarray | None = None) -> np.ndarray:
-    """(rows, exits) in -1, 0, 1: what a row loses at each exit, in accuracy or, without labels, in agreement.
+def exit_losses(predictions: np.ndarray, labels: np.ndarray | None, reference: np.ndarray | None = None) -> np.ndarray:
+    """Returns what each row loses by leaving at each exit, in accuracy, or without labels in agreement.
 
     Args:
-        said: (rows, exits) labels given.
+        predictions: (rows, exits) predicted labels.
         labels: (rows,), or `None`.
-        full: (rows,) labels that the model gives that is compared with; those of the last exit if absent.
+        reference: (rows,) predictions of the compared model; those of the last exit if absent.
+
+    Returns:
+        (rows, exits) int64 in -1, 0, 1.
     """
-    full = said[:, -1] if full is None else full
+    reference = predictions[:, -1] if reference is None else reference
     if labels is None:
-        return (said != full[:, None]).astype(np.int64)
-    return (full == labels)[:, None].astype(np.int64) - (said == labels[:, None]).astype(np.int64)
+        return (predictions != reference[:, None]).astype(np.int64)
+    return (reference == labels)[:, None].astype(np.int64) - (predictions == labels[:, None]).astype(np.int64)
 
 
-def loss_counts(said: PairedPredictions) -> LossCounts:
-    """Rows that the policy lost and won against the model that it is compared with."""
-    return LossCounts.of(exit_losses(said.answers[:, None], said.labels, said.full)[:, 0])
+def loss_counts(predictions: PairedPredictions) -> LossCounts:
+    """Counts the rows that the policy loses and wins against the compared model."""
+    losses = exit_losses(predictions.policy[:, None], predictions.labels, predictions.reference)
+    return LossCounts.of(losses[:, 0])

@@ -1,4 +1,4 @@
-"""What a calibration found: candidates with what the testing rows say of them, and the one that was chosen."""
+"""The result of a calibration: the tested candidates, the selected policy, and what is recorded of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from itrex_sweet.artifact import Artifact, copy_artifact, write_card
 from itrex_sweet.artifact.fingerprints import Fingerprints
@@ -19,15 +21,15 @@ from itrex_sweet.evaluation.model_card import card_after_calibration
 
 @dataclass(frozen=True)
 class Candidate:
-    """A policy, and what the testing rows say of it.
+    """A policy with its measurements on the testing rows.
 
     Args:
         policy: with the new temperatures.
-        mean_layers: run per testing row.
-        milliseconds: per testing row, by the cost table; `None` where costs are counted in layers.
-        counts: rows that it lost and won against the full model.
-        score: of its answers: accuracy, the budget's metric, or without labels agreement with the full model, a share.
-        p_value: of the hypothesis that it loses more than the budget; `None` where nothing is promised.
+        mean_layers: layers run per row.
+        milliseconds: per row, by the cost table; `None` if costs are counted in layers.
+        counts: rows that it loses and wins against the compared model.
+        score: accuracy, the budget's metric, or without labels agreement with the compared model, a fraction.
+        p_value: of the null hypothesis that it loses more than the budget; `None` without a guarantee.
     """
 
     policy: Policy
@@ -39,11 +41,11 @@ class Candidate:
 
     @property
     def cost(self) -> float:
-        """Milliseconds per row, or layers."""
+        """Milliseconds per row, or layers if they were not measured."""
         return self.mean_layers if self.milliseconds is None else self.milliseconds
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """Returns plain JSON types."""
         return {
             "thresholds": list(self.policy.thresholds),
             "mean_layers": round(self.mean_layers, 4),
@@ -56,24 +58,24 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A policy for a budget, and all that it rests on.
+    """The selected policy for a budget, with all candidates and measurements.
 
     Args:
-        policy: the one chosen.
-        budget: that it keeps to.
-        bound: how the promise was tested; `None` where nothing is promised.
-        candidates: from careful to bold, the full model first.
-        chosen: place of the policy among them.
-        certified: how many of them, from the first, are certified; `None` where nothing is promised.
-        rows_for_the_next: testing rows that would probably certify the next bolder one; `None` if none would.
-        rows: rows that chose, and rows that tested.
-        temperatures: before and after, and the calibration errors and Brier scores under both, per exit.
-        fingerprints: of the rows.
-        traffic: how the testing rows' answers are spread, to tell later traffic from (`calibration.drift`).
-        costs: the table of milliseconds; `None` where costs are counted in layers.
-        facts: where the model ran, and what was read.
-        against: name, kind, weights' hash and score of the model that the promise is against; `None` for the same model
-            at full depth.
+        policy: the selected one.
+        budget: that it meets.
+        bound: name of the hypothesis test; `None` without a guarantee.
+        candidates: from conservative to aggressive, the full model first.
+        chosen: index of the selected candidate.
+        certified: number of certified candidates, from the first; `None` without a guarantee.
+        rows_for_the_next: testing rows that would probably certify the next candidate; `None` if no number would.
+        rows: number of tuning rows and of testing rows.
+        temperatures: before and after, with calibration errors and Brier scores under both, per exit.
+        fingerprints: of all rows.
+        traffic: distribution of the testing rows' answers, the reference for `calibration.drift`.
+        costs: the table of milliseconds; `None` if costs are counted in layers.
+        facts: backend, precision, data and settings.
+        against: name, kind, weights' hash and score of the model that the policy is compared with; `None` for the same
+            model at full depth.
     """
 
     policy: Policy
@@ -93,12 +95,26 @@ class Calibration:
 
     @property
     def switched_off(self) -> tuple[int, ...]:
-        """Exits, counts of layers, that answer nobody: they do not pay for their probes, or lose too much."""
+        """Exits, counts of layers, at which no row leaves: they cost more than they save, or lose too much."""
         pairs = zip(self.facts["exits"], self.policy.thresholds, strict=False)
         return tuple(exit_ for exit_, threshold in pairs if threshold >= 1.0)
 
+    def representative_candidates(self, count: int = 16) -> list[int]:
+        """Returns indices of candidates for a short table.
+
+        The full model, the selected candidate, the last certified one and the next are included; the others are about
+        evenly spaced in cost.
+        """
+        last = len(self.candidates) - 1
+        shown = {0, self.chosen, last}
+        if self.certified is not None:
+            shown |= {self.certified - 1, min(self.certified, last)}
+        costs = np.array([each.cost for each in self.candidates])
+        shown |= {int(np.abs(costs - cost).argmin()) for cost in np.linspace(costs.min(), costs.max(), count)}
+        return sorted(shown)
+
     def to_dict(self) -> dict[str, Any]:
-        """What an artifact records, in plain JSON types; the cost table has a place of its own."""
+        """Returns the artifact's record in plain JSON types; the cost table is recorded separately."""
         return {
             **self.facts,
             "budget": self.budget.to_dict(),
@@ -116,10 +132,10 @@ class Calibration:
         }
 
     def write(self, artifact: Artifact, directory: str | Path | None = None) -> Artifact:
-        """Writes the artifact with this policy, in place if no folder is named, and says so in its model card.
+        """Writes the artifact with this policy and updates its model card, in place if no folder is given.
 
         Raises:
-            ArtifactError: the folder cannot be written; what it held before is untouched.
+            ArtifactError: the folder cannot be written; its previous content is unchanged.
         """
         written = copy_artifact(
             artifact,

@@ -1,6 +1,9 @@
-"""Candidates for a policy: thresholds per exit that trade what rows cost for what they lose, from careful to bold."""
+"""Searches candidate policies: thresholds per exit that trade cost for loss, from conservative to aggressive."""
 
 from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -9,68 +12,147 @@ from itrex_sweet.calibration.costs import RowCosts
 from itrex_sweet.config import Policy
 from itrex_sweet.evaluation.curve import thresholds_between
 
-_CANDIDATES = 24  # thresholds tried at an exit, at quantiles of its confidences
-_PRICES = np.geomspace(300.0, 0.3, 36)  # of a unit of mean loss, in shares of the full depth's cost
-_SWEEPS = 4
+_THRESHOLDS_PER_EXIT = 24  # at quantiles of the exit's confidences
+_LOSS_WEIGHTS = np.geomspace(300.0, 0.3, 36)  # cost of a unit of mean loss, as a multiple of full depth's cost
+_MAX_SWEEPS = 4
+_COST_STEP = 0.01  # between neighbouring candidates, as a fraction of full depth's cost
 
 
 def candidate_policies(
-    policy: Policy, confidences: np.ndarray, losses: np.ndarray, costs: RowCosts, per_exit: bool = True
+    policy: Policy,
+    confidences: np.ndarray,
+    losses: np.ndarray,
+    costs: RowCosts,
+    per_exit: bool = True,
+    epsilon: float | None = None,
 ) -> list[Policy]:
-    """Policies that are the cheapest for what a loss is said to cost, by falling price of a loss.
+    """Returns candidate policies along the trade-off between cost and loss, densely spaced up to a budget.
 
-    For each price, thresholds are improved one exit after the other, the others held, until none changes
-    (coordinate descent from the next more careful policy's thresholds). An exit's threshold of 1 switches it off, and
-    saves its probe: exits that do not pay for theirs end so. What is priced is the mean loss and two of its standard
-    errors: on so few rows, thresholds are easily found whose wins happen to make up for their losses, and which no
-    other rows confirm.
+    Thresholds are interpolated between neighbouring `optimal_policies`, so that the costs of neighbouring candidates
+    differ by about a hundredth of full depth's. The last certified candidate is then close to the cheapest policy that
+    could be certified.
 
     Args:
-        policy: whose criterion and temperatures are kept.
+        policy: provides criterion and temperatures.
         confidences: (rows, exits) by that criterion.
-        losses: (rows, exits) what a row loses by leaving at each exit, against the last one.
+        losses: (rows, exits) loss of each row when it leaves at each exit, against the compared model.
         costs: of the rows, in any unit.
-        per_exit: each exit its own threshold; else one for all.
+        per_exit: one threshold per exit; otherwise one for all exits.
+        epsilon: mean loss that the budget allows; no interpolation where policies lose more than twice as much.
 
     Returns:
-        the full model first; then without repetitions, each cheaper on these rows than the one before.
+        the full model first, then policies without duplicates, each cheaper on these rows than the one before.
     """
-    full = float(costs.through[:, -1].mean())
-    columns = list(confidences.T[:-1]) if per_exit else [confidences[:, :-1]]
-    candidates = [thresholds_between(column, _CANDIDATES) for column in columns]
-    rows = np.arange(len(confidences))
+    rows = SimulatedRows(confidences, losses, costs)
+    optima = optimal_policies(policy, rows, per_exit)
+    candidates = optima[:1]
+    for conservative, aggressive in itertools.pairwise(optima):
+        # Optima that lose little on these rows need close neighbours too: they may lose more on other rows.
+        if epsilon is None or rows.mean_loss(conservative) <= 2 * epsilon:
+            last, end = rows.cost(conservative), rows.cost(aggressive)
+            for between in _interpolate(conservative, aggressive, rows, per_exit):
+                if end + 1e-9 < (cost := rows.cost(between)) < last - 1e-9:
+                    candidates.append(between)
+                    last = cost
+        candidates.append(aggressive)
+    return candidates
 
-    def outcome(thresholds: tuple[float, ...]) -> tuple[float, float]:
-        tried = policy.with_threshold(thresholds)
-        leaving = criteria.leaving_exit(tried, confidences)
-        lost = losses[rows, leaving]
-        cost = float(costs.under(tried, leaving).mean()) / full
-        return cost, float(lost.mean() + 2 * np.sqrt((lost**2).mean() / len(lost)))
 
-    thresholds = (1.0,) * len(policy.thresholds)
-    found = [(outcome(thresholds)[0], thresholds)]
-    for price in _PRICES:
-        best = _total(outcome(thresholds), price)
-        for _ in range(_SWEEPS):
-            before = thresholds
-            for place, values in enumerate(candidates):
+class SimulatedRows:
+    """Rows on which policies are simulated."""
+
+    def __init__(self, confidences: np.ndarray, losses: np.ndarray, costs: RowCosts):
+        self.confidences, self._losses, self._costs = confidences, losses, costs
+        self._rows = np.arange(len(confidences))
+        self._full_cost = float(costs.through[:, -1].mean())
+
+    def cost(self, policy: Policy) -> float:
+        """Returns the mean cost under a policy, as a fraction of full depth's."""
+        leaving = criteria.leaving_exit(policy, self.confidences)
+        return float(self._costs.under(policy, leaving).mean()) / self._full_cost
+
+    def mean_loss(self, policy: Policy) -> float:
+        """Returns the mean loss under a policy."""
+        return float(self._losses[self._rows, criteria.leaving_exit(policy, self.confidences)].mean())
+
+    def objective(self, policy: Policy, loss_weight: float) -> float:
+        """Returns the mean cost plus the weighted, pessimistic loss."""
+        leaving = criteria.leaving_exit(policy, self.confidences)
+        lost = self._losses[self._rows, leaving]
+        cost = float(self._costs.under(policy, leaving).mean()) / self._full_cost
+        loss = float(lost.mean() + 2 * np.sqrt((lost**2).mean() / len(lost)))
+        return cost + loss_weight * max(loss, 0.0)
+
+
+def optimal_policies(policy: Policy, rows: SimulatedRows, per_exit: bool = True) -> list[Policy]:
+    """Returns the policies that minimize the mean cost plus the weighted loss, for falling weights of the loss.
+
+    For each weight, thresholds are optimized one exit after the other until none changes (coordinate descent, starting
+    from the previous weight's thresholds). The loss is the mean plus two standard errors: on few rows, the wins of some
+    thresholds compensate their losses by chance. A threshold of 1 disables an exit and saves its probe, so exits that
+    cost more than they save are disabled.
+
+    Returns:
+        the full model first, then only policies that are cheaper than all before.
+    """
+    columns = list(rows.confidences.T[:-1]) if per_exit else [rows.confidences[:, :-1]]
+    grid = [thresholds_between(column, _THRESHOLDS_PER_EXIT) for column in columns]
+    current = policy.with_threshold((1.0,) * len(policy.thresholds))
+    found = [(rows.cost(current), current)]
+    for weight in _LOSS_WEIGHTS:
+        best = rows.objective(current, weight)
+        for _ in range(_MAX_SWEEPS):
+            before = current
+            for index, values in enumerate(grid):
                 for value in values:
-                    tried = (value,) * len(thresholds) if not per_exit else _replaced(thresholds, place, value)
-                    total = _total(outcome(tried), price)
-                    if total < best - 1e-12:
-                        best, thresholds = total, tried
-            if thresholds == before:
+                    tried = current.with_threshold(
+                        _replace(current.thresholds, index, value) if per_exit else (value,) * len(current.thresholds)
+                    )
+                    objective = rows.objective(tried, weight)
+                    if objective < best - 1e-12:
+                        best, current = objective, tried
+            if current == before:
                 break
-        cost = outcome(thresholds)[0]
+        cost = rows.cost(current)
         if cost < found[-1][0] - 1e-9:
-            found.append((cost, thresholds))
-    return [policy.with_threshold(thresholds) for _, thresholds in found]
+            found.append((cost, current))
+    return [each for _, each in found]
 
 
-def _total(outcome: tuple[float, float], price: float) -> float:
-    cost, loss = outcome
-    return cost + price * max(loss, 0.0)
+def _interpolate(conservative: Policy, aggressive: Policy, rows: SimulatedRows, per_exit: bool) -> Iterator[Policy]:
+    """Yields policies between two, whose thresholds move from the one's to the other's rank among the confidences."""
+    thresholds = conservative.thresholds
+    confidences = rows.confidences[:, : len(thresholds)].astype(np.float64)
+    pools = list(confidences.T) if per_exit else [confidences.ravel()] * len(thresholds)
+    pools = [np.sort(pool) for pool in pools]
+    start, end = (
+        [int(np.searchsorted(pool, value, "right")) for pool, value in zip(pools, each.thresholds, strict=True)]
+        for each in (conservative, aggressive)
+    )
+    steps = int(np.ceil((rows.cost(conservative) - rows.cost(aggressive)) / _COST_STEP))
+    for step in range(1, steps):
+        ranks = [round(low + step / steps * (high - low)) for low, high in zip(start, end, strict=True)]
+        yield conservative.with_threshold(
+            [
+                threshold if rank == unchanged else _threshold_at_rank(pool, rank)
+                for threshold, rank, unchanged, pool in zip(thresholds, ranks, start, pools, strict=True)
+            ]
+        )
 
 
-def _replaced(values: tuple[float, ...], place: int, value: float) -> tuple[float, ...]:
-    return (*values[:place], value, *values[place + 1 :])
+def _threshold_at_rank(ordered: np.ndarray, rank: int) -> float:
+    """Returns a threshold that about `rank` of the sorted confidences do not exceed.
+
+    It lies in the widest gap near that rank, so that rounding, which differs between batches on some backends, moves
+    no row across it.
+    """
+    if not 0 < rank < len(ordered):
+        return float(rank > 0)
+    first = max(rank - 1, 1)
+    gaps = np.diff(ordered[first - 1 : rank + 2])
+    low = first - 1 + int(gaps.argmax())
+    return float(np.clip((ordered[low] + ordered[low + 1]) / 2, 0.0, 1.0))
+
+
+def _replace(values: tuple[float, ...], index: int, value: float) -> tuple[float, ...]:
+    return (*values[:index], value, *values[index + 1 :])

@@ -1,4 +1,4 @@
-"""Which of the tested candidates to take, and why there is none to take."""
+"""Selects a policy from the tested candidates, or explains why none can be selected."""
 
 from __future__ import annotations
 
@@ -10,53 +10,55 @@ from itrex_sweet.calibration.guarantees import Guarantee, PairedPredictions, los
 from itrex_sweet.calibration.result import Candidate
 from itrex_sweet.errors import CalibrationError
 
-TUNING_SHARE = 1 / 3  # of the rows; the others test
+TUNING_SHARE = 1 / 3  # of the rows fit temperatures and find candidates; the others test the candidates
 
 
 def select_candidate(
     candidates: Sequence[Candidate],
-    said: Sequence[PairedPredictions],
+    predictions: Sequence[PairedPredictions],
     budget: Budget,
-    promise: Guarantee | None,
+    guarantee: Guarantee | None,
     against: str | None = None,
 ) -> tuple[int, int | None]:
-    """Place of the policy to take, and how many are certified.
+    """Returns the index of the selected policy, and the number of certified candidates.
 
     Args:
-        candidates: from careful to bold, the full model first.
-        said: what each answers to the testing rows.
-        promise: of the budget; `None` where it promises nothing.
-        against: name of the model that the promise is against; `None` for the full model.
+        candidates: from conservative to aggressive, the full model first.
+        predictions: of each candidate for the testing rows.
+        guarantee: of the budget; `None` if it names no drop.
+        against: name of the model that the policy is compared with; `None` for the same model at full depth.
 
     Raises:
-        CalibrationError: nothing can be certified, or nothing certified keeps to the budget's limits.
+        CalibrationError: no candidate can be certified, or no certified candidate is within the budget's limits.
     """
-    if promise is None:
-        within = [place for place, each in enumerate(candidates) if not _exceeded(each, budget)]
+    if guarantee is None:
+        within = [index for index, each in enumerate(candidates) if not _exceeded_limit(each, budget)]
         if not within:
             cheapest = min(candidates, key=lambda each: each.cost)
-            raise CalibrationError(f"no policy keeps to it: {_exceeded(cheapest, budget)}, by the boldest one found.")
-        return min(within, key=lambda place: (candidates[place].counts.mean_loss, candidates[place].cost)), None
+            raise CalibrationError(
+                f"no policy is within the budget: the cheapest one found takes {_exceeded_limit(cheapest, budget)}."
+            )
+        return min(within, key=lambda index: (candidates[index].counts.mean_loss, candidates[index].cost)), None
     if against is None:
-        # The full model, first of the candidates, loses nothing by definition.
-        passed = 1 + certified([each.p_value for each in candidates[1:]], budget.delta)
-        if passed == 1:
-            raise CalibrationError(_why_nothing(candidates, said, budget, promise))
+        # The full model, the first candidate, loses nothing by definition.
+        num_certified = 1 + certified([each.p_value for each in candidates[1:]], budget.delta)
+        if num_certified == 1:
+            raise CalibrationError(_explain_no_candidate(candidates, predictions, budget, guarantee))
     else:
-        passed = certified([each.p_value for each in candidates], budget.delta)
-        if passed == 0:
-            raise CalibrationError(_why_not_even_full_depth(said[0], budget, promise, against))
-    chosen = min(range(passed), key=lambda place: candidates[place].cost)
-    if exceeded := _exceeded(candidates[chosen], budget):
+        num_certified = certified([each.p_value for each in candidates], budget.delta)
+        if num_certified == 0:
+            raise CalibrationError(_explain_full_depth(predictions[0], budget, guarantee, against))
+    selected = min(range(num_certified), key=lambda index: candidates[index].cost)
+    if exceeded := _exceeded_limit(candidates[selected], budget):
         raise CalibrationError(
-            f"no policy keeps to both: {exceeded}, by the cheapest one that is certified. Allow a larger drop or more "
-            "time or layers, or calibrate on more rows."
+            f"no policy is within both limits: the cheapest certified one takes {exceeded}. Allow a larger drop or "
+            "more time or layers, or calibrate on more rows."
         )
-    return chosen, passed
+    return selected, num_certified
 
 
-def _exceeded(candidate: Candidate, budget: Budget) -> str | None:
-    """The limit that a candidate does not keep to, in words."""
+def _exceeded_limit(candidate: Candidate, budget: Budget) -> str | None:
+    """Returns a description of the limit that a candidate exceeds; `None` if it exceeds none."""
     if budget.max_layers is not None and candidate.mean_layers > budget.max_layers:
         return f"{candidate.mean_layers:.2f} layers on average, max_layers={budget.max_layers:g}"
     if budget.max_latency_ms is not None and candidate.milliseconds > budget.max_latency_ms:
@@ -64,48 +66,52 @@ def _exceeded(candidate: Candidate, budget: Budget) -> str | None:
     return None
 
 
-def _why_not_even_full_depth(full_depth: PairedPredictions, budget: Budget, promise: Guarantee, against: str) -> str:
-    """The distance of the full model below the one that the promise is against, in words."""
+def _explain_full_depth(full_depth: PairedPredictions, budget: Budget, guarantee: Guarantee, against: str) -> str:
+    """Returns how far the full model is below the model that it is compared with."""
     counts = loss_counts(full_depth)
-    of_what = f"agreement with {against}"
+    target = f"agreement with {against}"
     if budget.max_agreement_drop is None:
-        of_what = f"{budget.what} against {against}"
-    what = f"a drop of at most {100 * budget.epsilon:g} % of {of_what}"
+        target = f"{budget.target} against {against}"
+    drop = f"a drop of at most {100 * budget.epsilon:g} % of {target}"
     if budget.max_metric_drop is not None:
-        seen = f"it is {100 * promise.drop(full_depth):.2f} points below on {counts.rows} testing rows"
+        observed = f"it is {100 * guarantee.drop(full_depth):.2f} points below on {counts.rows} testing rows"
     else:
         low, high = (100 * end for end in mean_loss_interval(counts, budget.delta))
-        seen = (
+        observed = (
             f"on {counts.rows} testing rows it lost {counts.lost} and won {counts.won}: "
             f"{100 * counts.mean_loss:.2f} % lost, between {low:.2f} and {high:.2f} % with "
             f"{100 * budget.confidence:g} % confidence"
         )
-    needed = promise.rows_needed(full_depth)
-    advice = (
-        f"Some {needed} testing rows ({round(needed / (1 - TUNING_SHARE))} in all) like these would be enough."
-        if needed is not None
-        else "Train it better, or allow a larger drop."
-    )
-    return f"{what} cannot be certified even for this model at full depth: {seen}. {advice}"
+    needed = guarantee.rows_needed(full_depth)
+    advice = _advise_rows(needed) if needed is not None else "Train it longer, or allow a larger drop."
+    return f"{drop} cannot be certified even for this model at full depth: {observed}. {advice}"
 
 
-def _why_nothing(
-    candidates: Sequence[Candidate], said: Sequence[PairedPredictions], budget: Budget, promise: Guarantee
+def _explain_no_candidate(
+    candidates: Sequence[Candidate], predictions: Sequence[PairedPredictions], budget: Budget, guarantee: Guarantee
 ) -> str:
-    what = f"a drop of at most {100 * budget.epsilon:g} % with {100 * budget.confidence:g} % confidence"
+    """Returns why no candidate besides the full model is certified."""
+    drop = f"a drop of at most {100 * budget.epsilon:g} % with {100 * budget.confidence:g} % confidence"
     if len(candidates) == 1:
         return (
-            f"nothing beats running the full model: no exit saves more than its probe costs at an acceptable loss, so "
-            f"there is no policy to promise {what} for. Run it with threshold 1."
+            "no policy is faster than the full model: no exit saves more than its probe costs at an acceptable loss, "
+            f"so there is none to certify for {drop}. Use threshold=1, which always runs to full depth."
         )
     counts = candidates[1].counts
-    seen = f"the most careful policy lost {counts.lost} and won {counts.won} of {counts.rows} rows"
+    observed = f"the most conservative policy lost {counts.lost} and won {counts.won} of {counts.rows} rows"
     if budget.max_metric_drop is not None:
-        return f"{what} of {budget.what} cannot be certified on these rows: {seen}. Allow a larger drop, or give more."
-    needed = promise.rows_needed(said[1])
+        return (
+            f"{drop} of {budget.target} cannot be certified on these rows: {observed}. Allow a larger drop, or "
+            "calibrate on more rows."
+        )
+    needed = guarantee.rows_needed(predictions[1])
     if needed is None:
-        return f"{what} cannot be certified by any number of rows like these: {seen}. Allow a larger drop."
+        return f"{drop} cannot be certified by any number of rows like these: {observed}. Allow a larger drop."
+    return f"{drop} cannot be certified on {counts.rows} testing rows: {observed}. {_advise_rows(needed)}"
+
+
+def _advise_rows(testing_rows: int) -> str:
     return (
-        f"{what} cannot be certified on {counts.rows} testing rows: {seen}. Some {needed} testing rows "
-        f"({round(needed / (1 - TUNING_SHARE))} in all) like these would be enough."
+        f"About {testing_rows} testing rows ({round(testing_rows / (1 - TUNING_SHARE))} in total) like these would be "
+        "enough."
     )

@@ -1,4 +1,4 @@
-"""Carrying a policy over to a model whose confidences have moved: the same share of rows leaves at each exit."""
+"""Transfers thresholds to a model with other confidences, such as a quantized one: exit rates stay the same."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from itrex_sweet.evaluation.outcomes import ExitOutcomes
 def transfer_thresholds(
     policy: Policy, before: ExitOutcomes, after: ExitOutcomes, temperatures: tuple[float, ...] | None = None
 ) -> Policy:
-    """Thresholds under which as many rows leave at each exit of the new model as left at the old one's.
+    """Returns thresholds under which as many rows leave at each exit of the new model as of the old one.
 
-    Needs no labels. A threshold of 1, which nothing meets, and one of 0 stay what they are.
+    Needs no labels. Thresholds of 0 and 1 are kept.
 
     Args:
         policy: of the old model.
-        before: what the old model said, no row leaving early.
-        after: what the new one said of the same rows.
+        before: outcomes of the old model.
+        after: outcomes of the new model for the same rows.
         temperatures: of the new model, one per exit; the policy's if absent.
     """
     new = dataclasses.replace(policy, temperatures=temperatures or policy.temperatures)
-    sure_before = before.confidences(policy)
-    sure_after = after.confidences(new)
-    here_before = here_after = np.ones(len(before), dtype=bool)
+    confidences_before = before.confidences(policy)
+    confidences_after = after.confidences(new)
+    active_before = active_after = np.ones(len(before), dtype=bool)
     thresholds = []
-    for place, threshold in enumerate(policy.thresholds):
-        leaving = here_before & criteria.may_leave(policy, place, sure_before[:, place])
-        confidence = sure_after[:, place]
+    for index, threshold in enumerate(policy.thresholds):
+        leaving = active_before & criteria.may_leave(policy, index, confidences_before[:, index])
+        confidence = confidences_after[:, index]
         if 0.0 < threshold < 1.0:
-            threshold = _letting_go(np.nan_to_num(confidence[here_after], nan=0.0), int(leaving.sum()))
+            threshold = _threshold_for_count(np.nan_to_num(confidence[active_after], nan=0.0), int(leaving.sum()))
         thresholds.append(threshold)
-        new = new.with_threshold((*thresholds, *policy.thresholds[place + 1 :]))
-        here_before = here_before & ~leaving
-        here_after = here_after & ~criteria.may_leave(new, place, confidence)
+        new = new.with_threshold((*thresholds, *policy.thresholds[index + 1 :]))
+        active_before = active_before & ~leaving
+        active_after = active_after & ~criteria.may_leave(new, index, confidence)
     return new
 
 
-def _letting_go(confidence: np.ndarray, count: int) -> float:
-    """The threshold that `count` of the rows are above: halfway between the last to leave and the first to stay."""
+def _threshold_for_count(confidence: np.ndarray, count: int) -> float:
+    """Returns the threshold that `count` of the rows exceed, halfway between two neighbouring confidences."""
     ranked = np.concatenate([[1.0], np.sort(confidence)[::-1], [0.0]]).astype(np.float64)
     count = min(count, len(confidence))
     return float((ranked[count] + ranked[count + 1]) / 2.0)

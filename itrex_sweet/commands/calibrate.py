@@ -123,7 +123,8 @@ def _shown(calibration: Calibration) -> str:
     from itrex_sweet.evaluation.tables import MISSING, figure, percent, plain_table
 
     rows = []
-    for place, each in enumerate(calibration.candidates):
+    for place in calibration.representative_candidates():
+        each = calibration.candidates[place]
         is_certified = calibration.certified is not None and place < calibration.certified
         rows.append(
             [
@@ -139,7 +140,9 @@ def _shown(calibration: Calibration) -> str:
             ]
         )
     facts, temperatures, budget = calibration.facts, calibration.temperatures, calibration.budget
-    score = "agreement" if budget.max_agreement_drop is not None else budget.what if budget.needs_labels else "accuracy"
+    score = (
+        "agreement" if budget.max_agreement_drop is not None else budget.target if budget.needs_labels else "accuracy"
+    )
     headings = ["", "thresholds", "layers", "ms/row", score, "lost", "won", "p-value", "certified"]
     lines = [
         f"{facts['criterion']} on the {facts['backend']} backend in {facts['precision']}; {calibration.rows[0]} rows "
@@ -173,7 +176,7 @@ def _promise(calibration: Calibration) -> str:
         cost += f" and {chosen.milliseconds:.3g} of {full.milliseconds:.3g} ms"
     if budget.epsilon is None:
         return f"{cost} on average, the most accurate within the budget; no promise."
-    against, lost = calibration.against, f"{budget.what} lost"
+    against, lost = calibration.against, f"{budget.target} lost"
     if against is not None:
         agreement = budget.max_agreement_drop is not None
         lost = f"agreement with {against['name']} lost" if agreement else f"{lost} against {against['name']}"

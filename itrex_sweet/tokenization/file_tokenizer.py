@@ -21,6 +21,11 @@ TOKENIZER_FILE, SPECIAL_TOKENS_FILE, ADDED_TOKENS_FILE = (
 )
 NO_LIMIT = 10**30  # of `model_max_length`, as transformers writes it
 
+_WITH_TYPES, _WITHOUT_TYPES = ("input_ids", "token_type_ids", "attention_mask"), ("input_ids", "attention_mask")
+# Classes for any tokenizer of the library, as transformers 4 and 5 name them when they save one -> the inputs that the
+# same release makes, unless `tokenizer_config.json` says otherwise.
+GENERIC_CLASSES = {"PreTrainedTokenizerFast": _WITH_TYPES, "TokenizersBackend": _WITHOUT_TYPES}
+
 # model_type of a config → its tokenizer, where no file names one
 _TOKENIZER_OF_FAMILY = {
     "bert": "BertTokenizer",
@@ -114,7 +119,7 @@ def file_tokenizer(
         raise NotStandardError(f"tokenizer_config.json sets {', '.join(unknown)}")
     backend = Tokenizer.from_str(files[TOKENIZER_FILE].decode())
     name = settings.get("tokenizer_class") or tokenizer_class or _TOKENIZER_OF_FAMILY.get(family or "")
-    kind = _KINDS.get(str(name).removesuffix("Fast"))
+    kind = _KINDS.get(str(name)) or _KINDS.get(str(name).removesuffix("Fast"))
     if kind is None:
         raise NotStandardError(f"tokenizer_class={name!r}")
     _check_added_tokens(backend, files, settings)
@@ -258,8 +263,16 @@ def _complete_bert(backend: Tokenizer, tokens: Mapping[str, str], settings: Mapp
     )
 
 
+def _require_mask_token(backend: Tokenizer, tokens: Mapping[str, str]) -> None:
+    """Checks the flags of the mask token, which some releases take from the class and others from the file."""
+    added = backend.get_added_tokens_decoder()
+    mask = next(token for token in added.values() if token.content == tokens["mask_token"])
+    _require((mask.lstrip, mask.rstrip, mask.single_word) == (True, False, False), "mask token")
+
+
 def _complete_roberta(backend: Tokenizer, tokens: Mapping[str, str], settings: Mapping[str, Any]) -> None:
     """Byte-level BPE of RoBERTa."""
+    _require_mask_token(backend, tokens)
     model = backend.model
     _require(type(model).__name__ == "BPE", "model")
     _require(
@@ -286,8 +299,10 @@ def _complete_roberta(backend: Tokenizer, tokens: Mapping[str, str], settings: M
 
 def _complete_xlm_roberta(backend: Tokenizer, tokens: Mapping[str, str], settings: Mapping[str, Any]) -> None:
     """SentencePiece's unigram model of XLM-RoBERTa."""
+    _require_mask_token(backend, tokens)
     _require(type(backend.model).__name__ == "Unigram", "model")
-    _require(backend.token_to_id(tokens["unk_token"]) == 3, "id of the unknown token")
+    # The library does not tell the id; no vocabulary holds this character, which Unicode leaves unassigned for ever.
+    _require([token.id for token in backend.model.tokenize("\U0010ffff")] == [3], "id of the unknown token")
     _require(_state(backend.normalizer).get("type", "Precompiled") == "Precompiled", "normalizer")
     words = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": True}
     parts = _state(backend.pre_tokenizer).get("pretokenizers")
@@ -315,12 +330,11 @@ class _Kind:
     complete: Any
 
 
-_WITH_TYPES, _WITHOUT_TYPES = ("input_ids", "token_type_ids", "attention_mask"), ("input_ids", "attention_mask")
 _KINDS = {
     "BertTokenizer": _Kind(_BERT_TOKENS, _WITH_TYPES, _complete_bert),
     "ElectraTokenizer": _Kind(_BERT_TOKENS, _WITH_TYPES, _complete_bert),
     "DistilBertTokenizer": _Kind(_BERT_TOKENS, _WITHOUT_TYPES, _complete_bert),
     "RobertaTokenizer": _Kind(_ROBERTA_TOKENS, _WITHOUT_TYPES, _complete_roberta),
     "XLMRobertaTokenizer": _Kind(_ROBERTA_TOKENS, _WITHOUT_TYPES, _complete_xlm_roberta),
-    **dict.fromkeys(("PreTrainedTokenizer", "TokenizersBackend"), _Kind({}, _WITH_TYPES, _complete_generic)),
+    **{name: _Kind({}, names, _complete_generic) for name, names in GENERIC_CLASSES.items()},
 }

@@ -15,8 +15,8 @@ from itrex_sweet.artifact.layout import is_tokenizer_file
 from itrex_sweet.artifact.validation.json_text import parse_object
 from itrex_sweet.artifact.validation.values import Value
 from itrex_sweet.errors import ArtifactError
-from itrex_sweet.extras import require_installed
-from itrex_sweet.tokenization.file_tokenizer import TOKENIZER_FILE, NotStandardError, file_tokenizer
+from itrex_sweet.extras import is_installed, require_installed
+from itrex_sweet.tokenization.file_tokenizer import GENERIC_CLASSES, TOKENIZER_FILE, NotStandardError, file_tokenizer
 
 SETTINGS_FILE = "tokenizer_config.json"
 _READ_WITHOUT_TRANSFORMERS_CLASS = ("TokenizersBackend", "PreTrainedTokenizerFast", "PythonBackend")
@@ -57,6 +57,10 @@ def run_tokenizer_of(artifact: Artifact) -> Any:
     except NotStandardError as reason:
         require_installed("transformers", f"the tokenizer of {directory} ({reason})")
         return tokenizer_of(artifact)
+    except ArtifactError:
+        if is_installed("transformers"):  # which builds some tokenizers of other parts of the files
+            return tokenizer_of(artifact)
+        raise
     _check_length(tokenizer, directory)
     _check_side(tokenizer, directory)
     check_ids(tokenizer, artifact.resolved_config().vocab_size, directory)
@@ -85,13 +89,17 @@ def load_tokenizer(files: Mapping[str, bytes], config: Mapping[str, Any], direct
         contents[SETTINGS_FILE] = json.dumps(settings).encode()
     facts = {name: config[name] for name in ("model_type", "tokenizer_class") if config.get(name) is not None}
     contents["config.json"] = json.dumps(facts).encode()
-    _refuse_foreign_class(settings.get("tokenizer_class") or facts.get("tokenizer_class"), directory)
+    tokenizer_class = settings.get("tokenizer_class") or facts.get("tokenizer_class")
+    _refuse_foreign_class(tokenizer_class, directory)
     with _loading(files, directory):
         with tempfile.TemporaryDirectory(prefix="itrex-sweet-tokenizer-") as folder:
             for name, content in contents.items():
                 (Path(folder) / name).write_bytes(content)
             tokenizer = _from_folder(folder, TOKENIZER_FILE in files)
             _point_elsewhere(tokenizer, folder, directory)
+        if tokenizer_class in GENERIC_CLASSES and "model_input_names" not in settings:
+            # Of the release that saved it, with whose inputs the model was trained: that of this one may be another.
+            tokenizer.model_input_names = list(GENERIC_CLASSES[tokenizer_class])
         _try(tokenizer)
         list(tokenizer.all_special_ids)  # recurses without end for an unknown token outside the vocabulary
     _check_length(tokenizer, directory)

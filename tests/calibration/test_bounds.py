@@ -1,4 +1,4 @@
-"""The promise itself: p-values that are too small too rarely, by exact sums and by many draws."""
+"""Validity of the p-values, by exact sums and by simulation."""
 
 import itertools
 import math
@@ -17,7 +17,7 @@ epsilon_strategy = st.sampled_from([0.005, 0.01, 0.02, 0.1, 0.5])
 
 
 @given(st.integers(1, 40), st.data(), epsilon_strategy)
-def test_the_binomial_p_value_is_the_sum_of_its_terms(rows, data, epsilon):
+def test_binomial_p_value_is_the_exact_tail(rows, data, epsilon):
     lost = data.draw(st.integers(0, rows))
     expected = sum(math.comb(rows, i) * epsilon**i * (1 - epsilon) ** (rows - i) for i in range(lost + 1))
     assert binomial_p_value(LossCounts(lost, 0, rows), epsilon) == pytest.approx(min(1.0, expected), rel=1e-9)
@@ -25,7 +25,7 @@ def test_the_binomial_p_value_is_the_sum_of_its_terms(rows, data, epsilon):
 
 @pytest.mark.parametrize("p_value", [binomial_p_value, paired_p_value])
 @given(counts=counts_strategy, epsilon=epsilon_strategy)
-def test_more_losses_never_make_a_policy_surer(p_value, counts, epsilon):
+def test_p_value_grows_with_losses(p_value, counts, epsilon):
     now = p_value(counts, epsilon)
     assert 0.0 <= now <= 1.0
     if counts.lost + counts.won < counts.rows:
@@ -33,13 +33,13 @@ def test_more_losses_never_make_a_policy_surer(p_value, counts, epsilon):
 
 
 @pytest.mark.parametrize("p_value", [binomial_p_value, paired_p_value])
-def test_nothing_is_shown_by_no_rows_or_by_a_loss_above_the_budget(p_value):
+def test_no_rows_and_losses_above_the_budget_are_not_significant(p_value):
     assert p_value(LossCounts(0, 0, 0), 0.01) == 1.0
     assert p_value(LossCounts(50, 0, 500), 0.01) > 0.9
 
 
 @given(epsilon_strategy, st.floats(0.0, 0.2), st.integers(1, 3))
-def test_wealth_does_not_grow_on_average_where_the_loss_is_the_budget(epsilon, won, rows):
+def test_expected_wealth_is_one_at_the_null(epsilon, won, rows):
     lost = epsilon + won
     shares = (lost, won, 1 - lost - won)
     expected = 0.0
@@ -49,14 +49,14 @@ def test_wealth_does_not_grow_on_average_where_the_loss_is_the_budget(epsilon, w
     assert expected == pytest.approx(1.0, abs=1e-9)
 
 
-def test_wins_make_up_for_losses_only_where_they_may():
+def test_only_the_paired_test_credits_wins():
     assert (
         paired_p_value(LossCounts(30, 60, 2000), 0.01) < 0.01 < 0.9 < binomial_p_value(LossCounts(30, 60, 2000), 0.01)
     )
 
 
 def share_certified(p_value, lost: float, won: float, epsilon: float, delta: float, rows: int) -> float:
-    """How often a policy is certified whose losses and wins have these chances."""
+    """Returns how often a policy with these probabilities of losses and wins is certified."""
     random = np.random.default_rng(0)
     draws = random.multinomial(rows, [lost, won, 1 - lost - won], size=4000)
     seen = {}
@@ -66,7 +66,7 @@ def share_certified(p_value, lost: float, won: float, epsilon: float, delta: flo
 
 
 def plug_in(counts: LossCounts, epsilon: float) -> float:
-    """A broken bound: the loss seen, taken for the true one."""
+    """An invalid p-value: takes the observed loss for the true one."""
     return 0.0 if counts.mean_loss <= epsilon else 1.0
 
 
@@ -74,8 +74,8 @@ def plug_in(counts: LossCounts, epsilon: float) -> float:
 @pytest.mark.parametrize("epsilon", [0.005, 0.01, 0.02])
 @pytest.mark.parametrize("delta", [0.05, 0.1])
 @pytest.mark.parametrize("won", [0.0, 0.03])
-def test_a_policy_that_loses_more_than_the_budget_is_seldom_certified(rows, epsilon, delta, won):
-    worst = epsilon + won + 1e-4  # just above the budget, where false promises are the likeliest
+def test_type_one_error_is_at_most_delta(rows, epsilon, delta, won):
+    worst = epsilon + won + 1e-4  # just above the budget, where errors are most likely
     allowed = delta + 3 * math.sqrt(delta * (1 - delta) / 4000)
     assert share_certified(paired_p_value, worst, won, epsilon, delta, rows) <= allowed
     if won == 0.0:
@@ -83,8 +83,8 @@ def test_a_policy_that_loses_more_than_the_budget_is_seldom_certified(rows, epsi
     assert share_certified(plug_in, worst, won, epsilon, delta, rows) > allowed
 
 
-def test_a_promise_is_not_empty():
-    """With enough rows, a policy that loses nothing on average is certified nearly always."""
+def test_power_is_high_with_many_rows():
+    """With enough rows, a policy without mean loss is almost always certified."""
     assert share_certified(paired_p_value, 0.01, 0.01, 0.01, 0.05, 6000) > 0.9
     assert share_certified(binomial_p_value, 0.004, 0.0, 0.01, 0.05, 3000) > 0.9
 
@@ -93,5 +93,5 @@ def test_a_promise_is_not_empty():
     ("p_values", "expected"),
     [([], 0), ([0.04, 0.01], 2), ([0.04, 0.06, 0.001], 1), ([0.06, 0.001], 0), ([0.05], 1), ([float("nan")], 0)],
 )
-def test_the_sequence_ends_at_the_first_that_fails(p_values, expected):
+def test_fixed_sequence_stops_at_the_first_failure(p_values, expected):
     assert certified(p_values, 0.05) == expected

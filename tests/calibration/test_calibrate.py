@@ -1,4 +1,4 @@
-"""From held-out rows to a policy that is recorded with what it promises, and everything that is refused."""
+"""Calibration from held-out rows to a recorded policy with a guarantee, and its errors."""
 
 import functools
 import itertools
@@ -11,7 +11,7 @@ import pytest
 from itrex_sweet import SweetModelForSequenceClassification, open_artifact
 from itrex_sweet.artifact import copy_artifact
 from itrex_sweet.artifact.fingerprints import CALIBRATION, TRAINING, Fingerprints
-from itrex_sweet.calibration import calibrate as room
+from itrex_sweet.calibration import calibrate as calibrate_module
 from itrex_sweet.calibration.bounds import LossCounts, paired_p_value
 from itrex_sweet.calibration.budget import Budget
 from itrex_sweet.calibration.costs import CostTable
@@ -22,7 +22,7 @@ from itrex_sweet.data import Rows
 from itrex_sweet.errors import CalibrationError, ConfigError, InputError
 from tests.tiny_artifacts import WORDS, tiny_artifact, tiny_tokenizer
 
-calibrate = functools.partial(room.calibrate, unit="layers")  # time is tested in test_costs
+calibrate = functools.partial(calibrate_module.calibrate, unit="layers")  # time is tested in test_costs
 TEXTS = [" ".join(words) for words in itertools.product(WORDS[:12], WORDS[5:20], WORDS[3:15])]
 
 
@@ -39,7 +39,7 @@ def rows(count: int, labelled: bool = True) -> Rows:
 
 @pytest.fixture
 def answers(monkeypatch):
-    """Has the exits of the model answer right as often as given, and be the surer the likelier they are right."""
+    """Makes the exits of the model correct with given probabilities, and more confident where they are correct."""
 
     def give(labels: list[int] | None, right: tuple[float, ...], seed: int = 0):
         def logits(executor, batch, description=""):
@@ -49,8 +49,8 @@ def answers(monkeypatch):
             given = random.normal(0, 0.1, (len(batch), len(right), 3)).astype(np.float32)
             for place, share in enumerate(right):
                 sure = 4 * np.abs(ease - (1 - share)) + 0.2
-                said = np.where(ease >= 1 - share, truth, (truth + 1) % 3)
-                given[np.arange(len(batch)), place, said] += np.where(said == truth, sure, 0.3)
+                predicted = np.where(ease >= 1 - share, truth, (truth + 1) % 3)
+                given[np.arange(len(batch)), place, predicted] += np.where(predicted == truth, sure, 0.3)
             return given, None
 
         monkeypatch.setattr("itrex_sweet.evaluation.outcomes.outputs_at_every_exit", logits)
@@ -58,7 +58,7 @@ def answers(monkeypatch):
     return give
 
 
-def test_a_promise_is_kept_recorded_and_loaded_again(model, answers, tmp_path, caplog):
+def test_calibration_is_recorded_and_loaded(model, answers, tmp_path, caplog):
     given = rows(1500)
     answers(given.labels, (0.7, 0.8, 0.82))
     calibration = calibrate(model, given, Budget(max_accuracy_drop=0.02, confidence=0.9))
@@ -84,7 +84,7 @@ def test_a_promise_is_kept_recorded_and_loaded_again(model, answers, tmp_path, c
     assert open_artifact(written.directory).calibration == again.calibration
 
 
-def test_another_backend_than_the_calibrated_one_is_warned_of(model, answers, tmp_path, caplog):
+def test_warns_when_the_backend_differs_from_the_calibrated_one(model, answers, tmp_path, caplog):
     given = rows(900)
     answers(given.labels, (0.8, 0.8, 0.8))
     calibration = calibrate(model, given, Budget(max_accuracy_drop=0.05))
@@ -99,7 +99,7 @@ def test_another_backend_than_the_calibrated_one_is_warned_of(model, answers, tm
     assert "was calibrated on" not in caplog.text
 
 
-def test_what_was_recorded_stays_with_its_policy(model, answers, tmp_path):
+def test_record_is_dropped_with_another_policy(model, answers, tmp_path):
     given = rows(900)
     answers(given.labels, (0.8, 0.8, 0.8))
     written = calibrate(model, given, Budget(max_accuracy_drop=0.05)).write(model.artifact, tmp_path / "calibrated")
@@ -108,7 +108,7 @@ def test_what_was_recorded_stays_with_its_policy(model, answers, tmp_path):
     assert copy_artifact(written, tmp_path / "other", other).calibration == {}
 
 
-def test_unlabelled_rows_promise_agreement(model, answers):
+def test_agreement_needs_no_labels(model, answers):
     answers(None, (0.75, 0.8, 0.8))
     calibration = calibrate(model, rows(2000, labelled=False), Budget(max_agreement_drop=0.03))
     chosen = calibration.candidates[calibration.chosen]
@@ -116,7 +116,7 @@ def test_unlabelled_rows_promise_agreement(model, answers):
     assert calibration.temperatures["after"] == list(model.policy.temperatures)
 
 
-def test_layers_alone_promise_nothing(model, answers):
+def test_limit_of_layers_has_no_guarantee(model, answers):
     given = rows(600)
     answers(given.labels, (0.6, 0.7, 0.8))
     calibration = calibrate(model, given, Budget(max_layers=3.0))
@@ -132,58 +132,61 @@ def test_other_criteria(model, answers, criterion):
     assert calibration.policy.criterion == criterion
 
 
-def test_all_wrong_exits_cannot_be_certified(model, answers):
+def test_exits_that_are_always_wrong_cannot_be_certified(model, answers):
     given = rows(900)
     answers(given.labels, (0.0, 0.0, 0.9))
-    with pytest.raises(CalibrationError, match=r"nothing beats running the full model|cannot be certified"):
+    with pytest.raises(CalibrationError, match=r"no policy is faster than the full model|cannot be certified"):
         calibrate(model, given, Budget(max_accuracy_drop=0.01))
 
 
-def answered(lost: int, won: int, rows: int) -> PairedPredictions:
-    """Answers to rows of which the policy loses and wins some against the full model."""
+def paired_predictions(lost: int, won: int, rows: int) -> PairedPredictions:
+    """Returns predictions of a policy that loses and wins the given numbers of rows against the full model."""
     labels, full, answers = (np.zeros(rows, int) for _ in range(3))
     answers[:lost] = 1
     full[lost : lost + won] = 1
     return PairedPredictions(answers, full, labels)
 
 
-def a_candidate(said: PairedPredictions, p_value: float | None, layers: float) -> room.Candidate:
-    return room.Candidate(Policy.uniform(3), layers, None, loss_counts(said), 0.9, p_value)
+def candidate(predictions: PairedPredictions, p_value: float | None, layers: float) -> calibrate_module.Candidate:
+    return calibrate_module.Candidate(Policy.uniform(3), layers, None, loss_counts(predictions), 0.9, p_value)
 
 
-def test_how_many_rows_would_be_enough_is_said_and_true():
-    budget, said = Budget(max_accuracy_drop=0.02), [answered(0, 0, 300), answered(3, 1, 300)]
-    promise = guarantee_for(budget)
-    full, careful = a_candidate(said[0], None, 4.0), a_candidate(said[1], promise.p_value(said[1]), 3.0)
-    with pytest.raises(CalibrationError, match=r"lost 3 and won 1 of 300 rows. Some (\d+) testing rows") as refused:
-        select_candidate([full, careful], said, budget, promise)
-    needed = promise.rows_needed(said[1])
-    assert f"Some {needed} testing rows" in str(refused.value) and needed > 300
+def test_error_names_a_sufficient_number_of_rows():
+    budget, predictions = Budget(max_accuracy_drop=0.02), [paired_predictions(0, 0, 300), paired_predictions(3, 1, 300)]
+    guarantee = guarantee_for(budget)
+    full, conservative = (
+        candidate(predictions[0], None, 4.0),
+        candidate(predictions[1], guarantee.p_value(predictions[1]), 3.0),
+    )
+    with pytest.raises(CalibrationError, match=r"lost 3 and won 1 of 300 rows. About (\d+) testing rows") as refused:
+        select_candidate([full, conservative], predictions, budget, guarantee)
+    needed = guarantee.rows_needed(predictions[1])
+    assert f"About {needed} testing rows" in str(refused.value) and needed > 300
     scale = needed / 300
     assert paired_p_value(LossCounts(round(3 * scale), round(scale), needed), 0.02) <= 0.05
     assert paired_p_value(LossCounts(round(1.5 * scale), round(scale / 2), needed // 2), 0.02) > 0.05
-    hopeless = answered(9, 1, 300)
-    assert promise.rows_needed(hopeless) is None, "it loses more than the budget"
+    hopeless = paired_predictions(9, 1, 300)
+    assert guarantee.rows_needed(hopeless) is None, "it loses more than the budget"
     with pytest.raises(CalibrationError, match="by any number of rows"):
-        select_candidate([full, a_candidate(hopeless, 1.0, 3.0)], [said[0], hopeless], budget, promise)
+        select_candidate([full, candidate(hopeless, 1.0, 3.0)], [predictions[0], hopeless], budget, guarantee)
 
 
 @pytest.mark.parametrize(
     ("count", "labels", "budget", "message"),
     [
-        (40, None, Budget(max_agreement_drop=0.2), "40 rows; this budget cannot be certified on fewer than 60"),
-        (300, None, Budget(max_agreement_drop=0.005), "even if no row were lost"),
+        (40, None, Budget(max_agreement_drop=0.2), "40 rows; this budget needs at least 60"),
+        (300, None, Budget(max_agreement_drop=0.005), "even for a policy that loses no row"),
         (300, None, Budget(max_accuracy_drop=0.2), "max_agreement_drop compares"),
         (300, [1] * 300, Budget(max_accuracy_drop=0.2), "every row of held-out.csv has the label 1"),
         (300, [7] * 300, Budget(max_accuracy_drop=0.2), "label 7 of row 0"),
     ],
 )
-def test_rows_that_show_nothing_are_refused(model, count, labels, budget, message):
+def test_insufficient_rows_are_rejected(model, count, labels, budget, message):
     with pytest.raises(InputError, match=message):
         calibrate(model, Rows(TEXTS[:count], labels, source="held-out.csv"), budget)
 
 
-def test_logits_that_are_not_finite_are_refused(model, monkeypatch):
+def test_non_finite_logits_are_rejected(model, monkeypatch):
     def broken(executor, batch, description=""):
         logits = np.zeros((len(batch), 3, 3), np.float32)
         logits[5, 1, 0] = np.nan
@@ -194,7 +197,7 @@ def test_logits_that_are_not_finite_are_refused(model, monkeypatch):
         calibrate(model, rows(300), Budget(max_accuracy_drop=0.1))
 
 
-def test_rows_seen_in_training_are_refused_unless_forced(model, answers, monkeypatch):
+def test_training_rows_are_rejected_unless_forced(model, answers, monkeypatch):
     given = rows(900)
     answers(given.labels, (0.8, 0.8, 0.8))
     seen = {TRAINING: Fingerprints.of(model.read(given.texts).rows())}
@@ -204,72 +207,72 @@ def test_rows_seen_in_training_are_refused_unless_forced(model, answers, monkeyp
     assert calibrate(model, given, Budget(max_accuracy_drop=0.05), force=True).certified > 1
 
 
-def test_a_few_rows_seen_before_are_left_out(model, answers, monkeypatch, caplog):
+def test_a_few_seen_rows_are_skipped(model, answers, monkeypatch, caplog):
     given = rows(930)
     answers(given.labels[30:], (0.8, 0.8, 0.8))
     seen = {TRAINING: Fingerprints.of(model.read(given.texts[:30]).rows())}
     monkeypatch.setattr(type(model.artifact), "fingerprints", lambda self: seen)
     with caplog.at_level(logging.WARNING, "itrex_sweet"):
         calibration = calibrate(model, given, Budget(max_accuracy_drop=0.05))
-    assert "30 of 930 rows in held-out.csv were trained, quantized or reported on" in caplog.text
+    assert "30 of 930 rows in held-out.csv were used in training, quantization or reports" in caplog.text
     assert sum(calibration.rows) == calibration.fingerprints.rows == 900
 
 
-def test_a_budget_that_nothing_meets(model, answers):
+def test_budget_below_the_first_exit(model, answers):
     given = rows(900)
     answers(given.labels, (0.5, 0.6, 0.8))
     with pytest.raises(CalibrationError, match=r"1\.00 layers on average, max_layers=0\.5"):
         calibrate(model, given, Budget(max_layers=0.5))
 
 
-AS_SAID, FACTS = np.tile([0.0, 1.0], (2, 1)), {"threads": 1}
+IDENTITY, FACTS = np.tile([0.0, 1.0], (2, 1)), {"threads": 1}
 
 
 def some_costs(layer: float = 1.0, probe: float = 0.0) -> CostTable:
-    """Milliseconds of a layer and of a probe, whatever the length."""
+    """Returns a table with the same cost for all lengths."""
     through = layer * np.array([1.0, 2.0, 4.0])[:, None, None] * np.ones((1, 2, 2))
-    return CostTable((1, 32), (1, 64), through, np.full((2, 2), probe), AS_SAID, FACTS)
+    return CostTable((1, 32), (1, 64), through, np.full((2, 2), probe), IDENTITY, FACTS)
 
 
-def test_time_decides_where_it_is_given(model, answers):
+def test_budget_of_latency(model, answers):
     given = rows(900)
     answers(given.labels, (0.7, 0.8, 0.8))
-    calibration = room.calibrate(model, given, Budget(max_latency_ms=2.5), costs=some_costs())
+    calibration = calibrate_module.calibrate(model, given, Budget(max_latency_ms=2.5), costs=some_costs())
     chosen = calibration.candidates[calibration.chosen]
     assert chosen.milliseconds == pytest.approx(chosen.mean_layers) and chosen.milliseconds <= 2.5
     assert calibration.facts["batch_size"] == 1 and calibration.facts["unit"] == "milliseconds"
-    promised = room.calibrate(model, given, Budget(max_accuracy_drop=0.1), costs=some_costs())
-    assert promised.facts["batch_size"] == 32
-    with pytest.raises(CalibrationError, match=r"ms per row on average, max_latency_ms=0\.1, by the boldest"):
-        room.calibrate(model, given, Budget(max_latency_ms=0.1), costs=some_costs())
-    with pytest.raises(CalibrationError, match="no policy keeps to both"):
-        room.calibrate(model, given, Budget(max_accuracy_drop=0.05, max_latency_ms=0.5), costs=some_costs())
-    with pytest.raises(ConfigError, match="budget of time"):
-        room.calibrate(model, given, Budget(max_latency_ms=2.5), unit="layers")
+    certified = calibrate_module.calibrate(model, given, Budget(max_accuracy_drop=0.1), costs=some_costs())
+    assert certified.facts["batch_size"] == 32
+    with pytest.raises(CalibrationError, match=r"ms per row on average, max_latency_ms=0\.1"):
+        calibrate_module.calibrate(model, given, Budget(max_latency_ms=0.1), costs=some_costs())
+    with pytest.raises(CalibrationError, match="no policy is within both limits"):
+        calibrate_module.calibrate(model, given, Budget(max_accuracy_drop=0.05, max_latency_ms=0.5), costs=some_costs())
+    with pytest.raises(ConfigError, match="needs costs in time"):
+        calibrate_module.calibrate(model, given, Budget(max_latency_ms=2.5), unit="layers")
     with pytest.raises(ConfigError, match="choose one of milliseconds, layers"):
-        room.calibrate(model, given, Budget(max_latency_ms=2.5), unit="hours")
+        calibrate_module.calibrate(model, given, Budget(max_latency_ms=2.5), unit="hours")
 
 
-def test_probes_that_do_not_pay_are_switched_off_and_said(model, answers):
+def test_probes_that_cost_more_than_they_save_are_disabled(model, answers):
     given = rows(900)
     answers(given.labels, (0.8, 0.8, 0.8))
-    cheap = room.calibrate(model, given, Budget(max_accuracy_drop=0.1), costs=some_costs(probe=0.01))
+    cheap = calibrate_module.calibrate(model, given, Budget(max_accuracy_drop=0.1), costs=some_costs(probe=0.01))
     assert cheap.candidates[cheap.chosen].milliseconds < 2.0 and cheap.to_dict()["switched_off"] == []
-    saves_nothing = CostTable((1, 32), (1, 64), np.ones((3, 2, 2)), np.full((2, 2), 0.1), AS_SAID, FACTS)
-    with pytest.raises(CalibrationError, match="nothing beats running the full model"):
-        room.calibrate(model, given, Budget(max_accuracy_drop=0.1), costs=saves_nothing)
+    saves_nothing = CostTable((1, 32), (1, 64), np.ones((3, 2, 2)), np.full((2, 2), 0.1), IDENTITY, FACTS)
+    with pytest.raises(CalibrationError, match="no policy is faster than the full model"):
+        calibrate_module.calibrate(model, given, Budget(max_accuracy_drop=0.1), costs=saves_nothing)
 
 
-def test_a_budget_of_time_is_measured_and_kept(model, answers, tmp_path):
+def test_measured_costs_are_recorded(model, answers, tmp_path):
     given = rows(600)
     answers(given.labels, (0.7, 0.8, 0.8))
-    calibration = room.calibrate(model, given, Budget(max_latency_ms=1000.0))
+    calibration = calibrate_module.calibrate(model, given, Budget(max_latency_ms=1000.0))
     written = calibration.write(model.artifact, tmp_path / "timed")
     assert written.costs["backend"] == "torch" and written.costs["batch_sizes"] == [1, 8, 32]
     assert all(each["milliseconds"] > 0 for each in written.calibration["candidates"])
 
 
-def test_a_metric_of_ones_own(model, answers):
+def test_other_metrics(model, answers):
     given = rows(1500)
     answers(given.labels, (0.7, 0.8, 0.82))
     calibration = calibrate(model, given, Budget(max_metric_drop=0.05, metric="matthews"))
@@ -285,7 +288,7 @@ def test_a_metric_of_ones_own(model, answers):
     json.dumps(own.to_dict())
 
 
-def test_what_exits_did_not_learn_cannot_be_the_criterion(model):
+def test_learned_criterion_needs_exits_that_learned_it(model):
     with pytest.raises(ConfigError, match="--learn-to-exit"):
         calibrate(model, rows(600), Budget(max_layers=3), criterion="learned")
 
@@ -293,26 +296,35 @@ def test_what_exits_did_not_learn_cannot_be_the_criterion(model):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "a budget names"),
+        ({}, "a budget needs"),
         ({"max_accuracy_drop": 0.0}, "max_accuracy_drop=0.0"),
         ({"max_accuracy_drop": 1.0}, "max_accuracy_drop=1.0"),
         ({"max_accuracy_drop": 0.1, "confidence": 1.0}, "confidence=1.0"),
-        ({"max_accuracy_drop": 0.1, "max_agreement_drop": 0.1}, "promises of their own"),
+        ({"max_accuracy_drop": 0.1, "max_agreement_drop": 0.1}, "exclude each other"),
         ({"max_layers": 0}, "max_layers=0"),
         ({"max_latency_ms": -1.0}, "max_latency_ms=-1"),
-        ({"max_metric_drop": 0.1}, "max_metric_drop and metric go together"),
+        ({"max_metric_drop": 0.1}, "must be passed together"),
         ({"max_metric_drop": 0.1, "metric": "accuracy"}, "use max_accuracy_drop"),
-        ({"max_accuracy_drop": 0.1, "metric": "f1"}, "go together"),
+        ({"max_accuracy_drop": 0.1, "metric": "f1"}, "must be passed together"),
     ],
 )
-def test_impossible_budgets(settings, message):
+def test_invalid_budgets(settings, message):
     with pytest.raises(ConfigError, match=message):
         Budget(**settings)
 
 
-def test_a_policy_for_other_exits_is_refused(model, tmp_path):
+def test_policy_for_other_exits_is_rejected(model, tmp_path):
     with pytest.raises(ConfigError, match=r"a policy for 2 exits does not fit exits \(1, 2, 4\)"):
         copy_artifact(model.artifact, tmp_path / "copy", Policy.uniform(2))
     with pytest.raises(ConfigError, match="does not fit"):
         model.policy = Policy.uniform(4)
     assert not (tmp_path / "copy").exists()
+
+
+def test_short_table_includes_the_selected_and_the_last_certified_candidate(model, answers):
+    given = rows(1500)
+    answers(given.labels, (0.7, 0.8, 0.82))
+    calibration = calibrate(model, given, Budget(max_accuracy_drop=0.02))
+    shown = calibration.representative_candidates(5)
+    assert {0, calibration.chosen, calibration.certified - 1, len(calibration.candidates) - 1} <= set(shown)
+    assert shown == sorted(set(shown)) and len(shown) <= 10 < len(calibration.candidates)

@@ -1,4 +1,4 @@
-"""What rows cost: by layers, by a table, and how the table is measured."""
+"""Costs of rows in layers and by a table, and the measurement of the table."""
 
 import json
 import time
@@ -8,15 +8,16 @@ import pytest
 
 from itrex_sweet import SweetModelForSequenceClassification, open_artifact
 from itrex_sweet.artifact import copy_artifact
-from itrex_sweet.calibration import costs as room
-from itrex_sweet.calibration.costs import CostTable, RowCosts, cost_table, measure_costs
+from itrex_sweet.calibration import cost_measurement
+from itrex_sweet.calibration.cost_measurement import cost_table, measure_costs
+from itrex_sweet.calibration.costs import CostTable, RowCosts
 from itrex_sweet.config import Policy
 from itrex_sweet.criteria import is_switched_off
 from itrex_sweet.runtime.ragged import TokenBatch
 from tests.tiny_artifacts import random_rows, tiny_artifact, tiny_tokenizer
 
 EXITS = 3
-REAL = np.array([[0.0, 1.0], [2.0, 1.5]])  # on batches of 4, two milliseconds and half as much again
+REAL = np.array([[0.0, 1.0], [2.0, 1.5]])  # for batches of 4: 2 ms and a factor of 1.5
 
 
 @pytest.fixture
@@ -25,30 +26,30 @@ def model(tmp_path):
     return SweetModelForSequenceClassification.from_pretrained(tmp_path / "model", backend="torch")
 
 
-def a_batch(*lengths: int) -> TokenBatch:
+def make_batch(*lengths: int) -> TokenBatch:
     return TokenBatch.from_rows(random_rows(np.random.default_rng(0), list(lengths)))
 
 
-def a_table(**facts) -> CostTable:
-    """Batches of 1 and 4, lengths 8 and 16: one millisecond per token and exit for single rows, half of it for four."""
+def make_table(**facts) -> CostTable:
+    """Returns a table for batches of 1 and 4, lengths 8 and 16: 1 or 0.5 ms per token and exit."""
     through = np.array([[[8.0, 16.0], [4.0, 8.0]]]) * np.arange(1, EXITS + 1)[:, None, None]
     return CostTable((1, 4), (8, 16), through, np.array([[0.8, 1.6], [0.4, 0.8]]), REAL, facts)
 
 
-def test_rows_pay_for_the_probes_before_their_exit_that_are_not_switched_off():
+def test_costs_include_the_probes_of_enabled_earlier_exits():
     costs = RowCosts(np.tile([10.0, 20.0, 40.0], (4, 1)), np.array([1.0, 2.0, 3.0, 4.0]))
     leaving = np.array([0, 1, 2, 2])
     on, off = Policy((0.5, 0.5), (1.0,) * 3), Policy((1.0, 0.5), (1.0,) * 3)
     assert costs.under(on, leaving).tolist() == [10.0, 22.0, 46.0, 48.0]
     assert costs.under(off, leaving).tolist() == [10.0, 20.0, 43.0, 44.0]
-    backward = Policy((1.0, 0.5), (1.0,) * 3, "patience")  # looks at every exit on the way
+    backward = Policy((1.0, 0.5), (1.0,) * 3, "patience")  # needs every exit
     assert costs.under(backward, leaving).tolist() == [10.0, 22.0, 46.0, 48.0]
     assert costs.select(np.array([3])).under(off, leaving[3:]).tolist() == [44.0]
-    assert RowCosts.of_layers((1, 2, 4), 2).under(on, np.array([2, 0])).tolist() == [4.0, 1.0]
+    assert RowCosts.from_layers((1, 2, 4), 2).under(on, np.array([2, 0])).tolist() == [4.0, 1.0]
 
 
-def test_a_table_gives_its_entries_and_what_lies_between():
-    table = a_table()
+def test_table_interpolates_between_entries():
+    table = make_table()
     alone = table.of(np.array([8, 12, 16]), 1)
     np.testing.assert_allclose(alone.through[:, 0], [8.0, 12.0, 16.0])
     np.testing.assert_allclose(alone.through[:, 2], [24.0, 36.0, 48.0])
@@ -63,8 +64,8 @@ def test_a_table_gives_its_entries_and_what_lies_between():
     assert not table.covers(np.array([8]), 8)
 
 
-def test_measuring_finds_what_the_executor_takes(model, monkeypatch):
-    """On a clock that the executor itself moves; rows of several lengths take half as much again, and 2 ms more."""
+def test_measured_costs_match_a_simulated_clock(model, monkeypatch):
+    """The executor advances a simulated clock; batches of mixed lengths take 1.5 times as long, plus 2 ms per row."""
     now, answer = [0.0], model.executor.run
 
     def run(batch, policy=None, batch_size=None, deadline=None):
@@ -75,7 +76,7 @@ def test_measuring_finds_what_the_executor_takes(model, monkeypatch):
 
     monkeypatch.setattr(model.executor, "run", run)
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    batch = a_batch(5, 9, 20, 30)
+    batch = make_batch(5, 9, 20, 30)
     table = measure_costs(model, batch, (1, 8), "max_probability")
     assert table.lengths == (4, 8, 16, 30) and table.batch_sizes == (1, 8)
     np.testing.assert_allclose(table.through, np.tile(np.arange(1, 4)[:, None, None] * [4, 8, 16, 30], (1, 2, 1)))
@@ -86,8 +87,8 @@ def test_measuring_finds_what_the_executor_takes(model, monkeypatch):
     np.testing.assert_allclose(costs.through, 2.0 + 1.5 * batch.lengths[:, None] * [1.0, 2.0, 3.0])
 
 
-def test_a_table_is_kept_in_the_artifact_and_used_where_it_was_measured(model, tmp_path, monkeypatch):
-    batch = a_batch(3, 4, 7)
+def test_stored_table_is_used_only_where_it_is_valid(model, tmp_path, monkeypatch):
+    batch = make_batch(3, 4, 7)
     table = measure_costs(model, batch, (1, 8), "max_probability")
     assert (table.through > 0).all() and (table.probe >= 0).all()
     written = copy_artifact(model.artifact, tmp_path / "kept", costs=table.to_dict())
@@ -100,11 +101,11 @@ def test_a_table_is_kept_in_the_artifact_and_used_where_it_was_measured(model, t
         raise AssertionError("measured although a table is there")
 
     with monkeypatch.context() as patch:
-        patch.setattr(room, "measure_costs", unneeded)
+        patch.setattr(cost_measurement, "measure_costs", unneeded)
         used = cost_table(kept, batch, 8, "max_probability")
         np.testing.assert_allclose(used.through, table.through, atol=1e-5)
         assert used.facts == table.facts
-        for other in (a_batch(3, 40), 64, "entropy"):
+        for other in (make_batch(3, 40), 64, "entropy"):
             with pytest.raises(AssertionError, match="measured"):
                 asked = [batch, 8, "max_probability"]
                 asked[{TokenBatch: 0, int: 1, str: 2}[type(other)]] = other

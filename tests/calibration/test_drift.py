@@ -1,4 +1,4 @@
-"""Live traffic beside the calibration rows."""
+"""Drift of live traffic from the calibration rows."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def outcomes(rows: int, seed: int, shift: float = 0.0, scale: float = 2.0) -> Ex
 
 
 def predictions(seen: ExitOutcomes) -> list[dict]:
-    """As `model.predict` gives them, worked out here."""
+    """Returns predictions in the form of `model.predict`, computed independently."""
     rows = []
     for logits in seen.logits.astype(np.float64):
         for place, (exit_, temperature) in enumerate(zip(seen.exits, POLICY.temperatures, strict=True)):
@@ -45,17 +45,17 @@ def artifact(tmp_path_factory):
 
 @pytest.mark.parametrize("seed", range(1, 7))
 @pytest.mark.parametrize("rows", [200, 2000])
-def test_the_same_traffic_is_stable(artifact, seed, rows):
+def test_traffic_without_drift_is_stable(artifact, seed, rows):
     found = drift(artifact, predictions(outcomes(rows, seed)))
     assert found.verdict == "stable" and found.why == "" and found.rows == rows
     assert found.ks_p_value > 0.001
 
 
-def test_other_labels_and_other_confidences_are_told(artifact):
+def test_changed_labels_and_confidences_are_detected(artifact):
     moved = drift(artifact, predictions(outcomes(1000, 1, shift=2.5)))
-    assert moved.verdict == "recalibrate" and moved.labels > 0.25 and "labels moved" in moved.why
+    assert moved.verdict == "recalibrate" and moved.labels > 0.25 and "labels changed" in moved.why
     unsure = drift(artifact, predictions(outcomes(1000, 1, scale=0.5)))
-    assert unsure.verdict == "recalibrate" and "exits moved" in unsure.why and "scores moved" in unsure.why
+    assert unsure.verdict == "recalibrate" and "exits changed" in unsure.why and "scores changed" in unsure.why
     assert unsure.ks > 0.2 and unsure.ks_p_value < 1e-6
     slightly = drift(artifact, predictions(outcomes(6000, 1, shift=0.9)))
     assert slightly.verdict == "watch"
@@ -70,24 +70,24 @@ def test_the_reference_counts_every_row_once(artifact):
     assert per_bin.min() > 200  # tenths
 
 
-def test_answers_that_are_none(artifact):
+def test_invalid_predictions_are_rejected(artifact):
     good = predictions(outcomes(300, 1))
     marked = [*good, {"label": None, "score": None, "exit_layer": None, "error": "empty"}]
     assert drift(artifact, marked).rows == 300
-    with pytest.raises(InputError, match="150 answers say little"):
+    with pytest.raises(InputError, match="150 answers are too few"):
         drift(artifact, good[:150])
-    with pytest.raises(InputError, match="row 7 is no answer of this model"):
+    with pytest.raises(InputError, match="row 7 is not a prediction of this model"):
         drift(artifact, [*good[:7], dict(good[7], label="positive"), *good[8:]])
-    with pytest.raises(InputError, match="row 7 is no answer"):
+    with pytest.raises(InputError, match="row 7 is not a prediction"):
         drift(artifact, [*good[:7], dict(good[7], exit_layer=3), *good[8:]])
 
 
-def test_without_a_calibration_there_is_nothing_to_compare_with(tmp_path):
+def test_uncalibrated_artifact_is_rejected(tmp_path):
     with pytest.raises(ArtifactError, match="holds no calibration"):
         drift(tiny_artifact(tmp_path / "plain"), [])
 
 
-def test_predictions_of_a_model_are_what_is_compared(artifact):
+def test_accepts_the_predictions_of_a_model(artifact):
     from tests.tiny_artifacts import tiny_tokenizer
 
     model = SweetModelForSequenceClassification(artifact, backend="torch", tokenizer=tiny_tokenizer())

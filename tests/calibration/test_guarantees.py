@@ -1,4 +1,4 @@
-"""What budgets promise, and the tests behind it."""
+"""Hypothesis tests of the kinds of budgets."""
 
 import numpy as np
 import pytest
@@ -15,70 +15,72 @@ from itrex_sweet.calibration.guarantees import (
 from itrex_sweet.evaluation.metrics import METRICS
 
 
-def drawn(rows: int, seed: int, full: float = 0.85, early: float = 0.8, labels: int = 2) -> PairedPredictions:
-    """A full model that is right in a share of rows, and answers that are right in another."""
+def draw_predictions(
+    rows: int, seed: int, full: float = 0.85, early: float = 0.8, labels: int = 2
+) -> PairedPredictions:
+    """Returns predictions of a policy and a full model that are correct with the given probabilities."""
     random = np.random.default_rng(seed)
     truth = random.integers(0, labels, rows)
     answers = [np.where(random.uniform(size=rows) < share, truth, (truth + 1) % labels) for share in (early, full)]
     return PairedPredictions(*answers, truth)
 
 
-def test_each_budget_has_its_test():
-    said = drawn(500, 0)
+def test_kind_of_budget_selects_the_hypothesis_test():
+    pairs = draw_predictions(500, 0)
     accuracy = guarantee_for(Budget(max_accuracy_drop=0.1))
-    assert accuracy.p_value(said) == paired_p_value(loss_counts(said), 0.1) and "betting" in accuracy.name
-    unlabelled = PairedPredictions(said.answers, said.full, None)
+    assert accuracy.p_value(pairs) == paired_p_value(loss_counts(pairs), 0.1) and "betting" in accuracy.name
+    unlabelled = PairedPredictions(pairs.policy, pairs.reference, None)
     agreement = guarantee_for(Budget(max_agreement_drop=0.3))
     assert agreement.p_value(unlabelled) == binomial_p_value(loss_counts(unlabelled), 0.3)
-    assert loss_counts(unlabelled).lost == (said.answers != said.full).sum() and loss_counts(unlabelled).won == 0
+    assert loss_counts(unlabelled).lost == (pairs.policy != pairs.reference).sum() and loss_counts(unlabelled).won == 0
     assert guarantee_for(Budget(max_layers=3)) is None
     metric = guarantee_for(Budget(max_metric_drop=0.1, metric="f1", confidence=0.8))
     assert isinstance(metric, MetricGuarantee) and metric.delta == pytest.approx(0.2)
 
 
-def test_losses_of_labels_and_of_agreement():
-    said, labels = np.array([[0, 1, 1], [1, 1, 0], [2, 2, 2], [0, 0, 1]]), np.array([1, 1, 2, 2])
-    assert exit_losses(said, labels).tolist() == [[1, 0, 0], [-1, -1, 0], [0, 0, 0], [0, 0, 0]]
-    assert exit_losses(said, None).tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 0], [1, 1, 0]]
+def test_exit_losses_with_and_without_labels():
+    pairs, labels = np.array([[0, 1, 1], [1, 1, 0], [2, 2, 2], [0, 0, 1]]), np.array([1, 1, 2, 2])
+    assert exit_losses(pairs, labels).tolist() == [[1, 0, 0], [-1, -1, 0], [0, 0, 0], [0, 0, 0]]
+    assert exit_losses(pairs, None).tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 0], [1, 1, 0]]
 
 
 @pytest.mark.parametrize("metric", ["f1", "matthews"])
 @pytest.mark.parametrize("labels", [2, 3])
-def test_resampled_confusions_are_resampled_rows(metric, labels):
-    said = drawn(300, 1, labels=labels)
-    said.answers[:9] = -1  # rows without an answer
-    promise = MetricGuarantee(0.05, 0.1, metric)
-    by_cells, by_rows = promise._resampled_confusions(said), []
+def test_resampling_confusions_matches_resampling_rows(metric, labels):
+    pairs = draw_predictions(300, 1, labels=labels)
+    pairs.policy[:9] = -1  # rows without an answer
+    guarantee = MetricGuarantee(0.05, 0.1, metric)
+    by_cells, by_rows = guarantee._resample_confusions(pairs), []
     random, of = np.random.default_rng(5), METRICS[metric]
     for _ in range(1500):
         rows = random.integers(0, 300, 300)
-        by_rows.append(of(said.full[rows], said.labels[rows]) - of(said.answers[rows], said.labels[rows]))
+        by_rows.append(of(pairs.reference[rows], pairs.labels[rows]) - of(pairs.policy[rows], pairs.labels[rows]))
     assert by_cells.mean() == pytest.approx(np.mean(by_rows), abs=0.005)
     assert by_cells.std() == pytest.approx(np.std(by_rows), rel=0.1)
-    assert promise.drop(said) == pytest.approx(of(said.full, said.labels) - of(said.answers, said.labels))
+    assert guarantee.drop(pairs) == pytest.approx(of(pairs.reference, pairs.labels) - of(pairs.policy, pairs.labels))
 
 
-def test_a_function_of_ones_own_is_resampled_by_rows():
-    def share_right(predictions, labels):
-        return float((predictions == labels).mean())
+def test_callable_metric_is_resampled_by_rows():
+    def fraction_correct(answers, labels):
+        return float((answers == labels).mean())
 
-    said = drawn(400, 2)
-    drop = share_right(said.full, said.labels) - share_right(said.answers, said.labels)
-    own = MetricGuarantee(drop, 0.1, share_right)
-    assert 0.3 < own.p_value(said) < 0.7 and "share_right" in own.name
-    assert MetricGuarantee(drop + 0.2, 0.1, share_right).p_value(said) < 0.01
-    assert MetricGuarantee(drop - 0.2, 0.1, share_right).p_value(said) > 0.99
+    pairs = draw_predictions(400, 2)
+    drop = fraction_correct(pairs.reference, pairs.labels) - fraction_correct(pairs.policy, pairs.labels)
+    own = MetricGuarantee(drop, 0.1, fraction_correct)
+    assert 0.3 < own.p_value(pairs) < 0.7 and "fraction_correct" in own.name
+    assert MetricGuarantee(drop + 0.2, 0.1, fraction_correct).p_value(pairs) < 0.01
+    assert MetricGuarantee(drop - 0.2, 0.1, fraction_correct).p_value(pairs) > 0.99
 
 
 @pytest.mark.parametrize("metric", ["f1", "matthews"])
-def test_the_bootstrap_errs_about_as_often_as_it_says(metric):
-    """Where the true drop is just what may not be exceeded, of 300 draws about one in ten may be certified."""
-    population, of = drawn(200_000, 3), METRICS[metric]
-    epsilon = of(population.full, population.labels) - of(population.answers, population.labels)
-    promise, random, certified = MetricGuarantee(epsilon, 0.1, metric), np.random.default_rng(0), 0
+def test_bootstrap_type_one_error_is_near_delta(metric):
+    """At the boundary of the null hypothesis, about one in ten of 300 draws may be certified."""
+    population, of = draw_predictions(200_000, 3), METRICS[metric]
+    epsilon = of(population.reference, population.labels) - of(population.policy, population.labels)
+    guarantee, random, certified = MetricGuarantee(epsilon, 0.1, metric), np.random.default_rng(0), 0
     for _ in range(300):
         rows = random.integers(0, len(population.labels), 1500)
-        part = PairedPredictions(population.answers[rows], population.full[rows], population.labels[rows])
-        certified += promise.p_value(part) <= promise.delta
+        part = PairedPredictions(population.policy[rows], population.reference[rows], population.labels[rows])
+        certified += guarantee.p_value(part) <= guarantee.delta
     assert certified / 300 < 0.1 + 3 * (0.1 * 0.9 / 300) ** 0.5
     assert certified > 0

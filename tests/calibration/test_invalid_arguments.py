@@ -1,4 +1,4 @@
-"""Numbers, labels and rows of the wrong kind given to calibrate, quantize and evaluate: our own errors, by name."""
+"""Invalid numbers, labels and rows raise errors of this package that name the argument."""
 
 import numpy as np
 import pytest
@@ -24,8 +24,8 @@ LABELS = [place % 3 for place in range(COUNT)]
 BUDGET = Budget(max_layers=3.9)
 NAN, INF = float("nan"), float("inf")
 
-NO_WHOLE_NUMBERS = [-1, 2.5, NAN, INF, "3", None, True, [3], 3 + 0j]
-NO_NUMBERS = ["0.1", None, True, [0.1], np.array([0.1, 0.2]), 1j, 10**400]
+NOT_INTEGERS = [-1, 2.5, NAN, INF, "3", None, True, [3], 3 + 0j]
+NOT_NUMBERS = ["0.1", None, True, [0.1], np.array([0.1, 0.2]), 1j, 10**400]
 BAD_LABELS = {
     "names": ["good"] * COUNT,
     "none": [None] * COUNT,
@@ -59,20 +59,20 @@ def calibrated(model, rows=None, budget=BUDGET, **settings):
 
 
 @pytest.mark.parametrize("name", ["max_accuracy_drop", "max_agreement_drop", "max_metric_drop", "confidence"])
-@pytest.mark.parametrize("value", [*NO_NUMBERS, NAN, INF, -INF, 0.0, 1.0, 1.5, -0.1], ids=repr)
-def test_shares_of_a_budget(name, value):
+@pytest.mark.parametrize("value", [*NOT_NUMBERS, NAN, INF, -INF, 0.0, 1.0, 1.5, -0.1], ids=repr)
+def test_fractions_of_a_budget(name, value):
     settings = {"max_accuracy_drop": 0.1} if name == "confidence" else {}
     settings |= {"metric": "f1"} if name == "max_metric_drop" else {}
     if value is None and name != "confidence":
-        pytest.skip("none is no budget")
+        pytest.skip("no budget at all")
     with pytest.raises(ConfigError, match=name):
         Budget(**{**settings, name: value})
 
 
 @pytest.mark.parametrize("name", ["max_layers", "max_latency_ms"])
-@pytest.mark.parametrize("value", [*NO_NUMBERS, NAN, INF, 0, -1], ids=repr)
+@pytest.mark.parametrize("value", [*NOT_NUMBERS, NAN, INF, 0, -1], ids=repr)
 def test_limits_of_a_budget(name, value):
-    with pytest.raises(ConfigError, match="a budget names" if value is None else name):
+    with pytest.raises(ConfigError, match="a budget needs" if value is None else name):
         Budget(**{name: value})
 
 
@@ -82,15 +82,15 @@ def test_metrics_of_a_budget(metric):
         Budget(max_metric_drop=0.1, metric=metric)
 
 
-def test_numbers_of_numpy_and_torch_are_numbers():
+def test_numpy_and_torch_numbers_are_accepted():
     assert Budget(max_accuracy_drop=np.float32(0.5)).epsilon == 0.5
     assert Budget(max_layers=np.int64(3)).to_dict() == {"confidence": 0.95, "max_layers": 3.0}
     assert Budget(max_agreement_drop=torch.tensor(0.25)).epsilon == 0.25
 
 
 @pytest.mark.parametrize("name", ["batch_size", "max_length", "seed"])
-@pytest.mark.parametrize("value", [value for value in NO_WHOLE_NUMBERS if value is not None], ids=repr)
-def test_whole_numbers_of_calibrate(model, name, value):
+@pytest.mark.parametrize("value", [value for value in NOT_INTEGERS if value is not None], ids=repr)
+def test_integers_of_calibrate(model, name, value):
     with pytest.raises(ConfigError, match=f"{name}="):
         calibrated(model, **{name: value})
 
@@ -109,7 +109,7 @@ def test_other_settings_of_calibrate(model, settings):
         calibrated(model, **settings)
 
 
-def test_what_is_no_model():
+def test_model_of_another_type():
     for model in (None, "folder", 3):
         with pytest.raises(ConfigError, match="model is of type"):
             calibrate(model, TEXTS[:COUNT], BUDGET)
@@ -118,7 +118,7 @@ def test_what_is_no_model():
 
 
 @pytest.mark.parametrize("labels", BAD_LABELS.values(), ids=BAD_LABELS)
-def test_labels(model, tmp_path, labels):
+def test_invalid_labels(model, tmp_path, labels):
     given = Rows(TEXTS[:COUNT], labels)
     for attempt in (
         lambda: calibrated(model, given),
@@ -131,7 +131,7 @@ def test_labels(model, tmp_path, labels):
 
 
 @pytest.mark.parametrize("labels", [LABELS, np.array(LABELS, np.uint8), torch.tensor(LABELS), np.array(LABELS, float)])
-def test_labels_in_any_form_of_whole_numbers(model, labels):
+def test_labels_as_any_integer_type(model, labels):
     assert evaluate(model, TEXTS[:COUNT], labels, timed_rows=0).report.rows == COUNT
     assert calibrated(model, Rows(TEXTS[:COUNT], labels)).rows == (30, 60)
 
@@ -144,7 +144,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_texts_in_any_form_that_predict_takes(model, form):
+def test_texts_in_any_form_of_predict(model, form):
     texts, given = TEXTS[:COUNT], form(TEXTS[:COUNT])
     assert (
         calibrated(model, given).fingerprints.hashes.tolist() == calibrated(model, texts).fingerprints.hashes.tolist()
@@ -153,7 +153,7 @@ def test_texts_in_any_form_that_predict_takes(model, form):
 
 
 @pytest.mark.parametrize("rows", [[], [1] * COUNT, [""] * COUNT, [("a",)] * COUNT, [None] * COUNT, TEXTS[:5], b"text"])
-def test_texts(model, tmp_path, rows):
+def test_invalid_texts(model, tmp_path, rows):
     with pytest.raises(SweetError):
         calibrated(model, rows)
     with pytest.raises(SweetError):
@@ -180,7 +180,7 @@ TOKENS = {
 
 
 @pytest.mark.parametrize("columns", TOKENS.values(), ids=TOKENS)
-def test_token_ids(model, tmp_path, columns):
+def test_invalid_token_ids(model, tmp_path, columns):
     given = Dataset.from_dict(columns)
     with pytest.raises(InputError):
         calibrated(model, given)
@@ -190,15 +190,15 @@ def test_token_ids(model, tmp_path, columns):
 
 
 @pytest.mark.parametrize("name", ["rows", "seed", "max_length"])
-@pytest.mark.parametrize("value", [value for value in NO_WHOLE_NUMBERS if value is not None], ids=repr)
-def test_whole_numbers_of_quantize(model, tmp_path, name, value):
+@pytest.mark.parametrize("value", [value for value in NOT_INTEGERS if value is not None], ids=repr)
+def test_integers_of_quantize(model, tmp_path, name, value):
     with pytest.raises(ConfigError, match=f"{name}="):
         SweetQuantizer(model).quantize(TEXTS[:COUNT], tmp_path / "int8", "dynamic", **{name: value})
 
 
 @pytest.mark.parametrize("name", ["max_drop", "max_moved", "smoothing_alpha"])
-@pytest.mark.parametrize("value", [*NO_NUMBERS, NAN, INF, -0.1, 1.1], ids=repr)
-def test_shares_of_quantize(model, tmp_path, name, value):
+@pytest.mark.parametrize("value", [*NOT_NUMBERS, NAN, INF, -0.1, 1.1], ids=repr)
+def test_fractions_of_quantize(model, tmp_path, name, value):
     with pytest.raises(ConfigError, match=f"{name}="):
         SweetQuantizer(model).quantize(TEXTS[:COUNT], tmp_path / "int8", "dynamic", **{name: value})
 
@@ -218,7 +218,7 @@ def test_other_settings_of_quantize(model, tmp_path, settings):
     "settings",
     [
         *[{name: value} for name in ("timed_rows", "repeats", "points", "timed_points", "max_length")
-          for value in NO_WHOLE_NUMBERS if not (name == "max_length" and value is None)],
+          for value in NOT_INTEGERS if not (name == "max_length" and value is None)],
         {"repeats": 0}, {"points": 1}, {"metric": None}, {"metric": "accuracy"},
     ],
     ids=repr,
@@ -229,13 +229,13 @@ def test_settings_of_evaluate(model, settings):
 
 
 @pytest.mark.parametrize("texts", ["the room", None, 3, []])
-def test_texts_of_evaluate(model, texts):
+def test_invalid_texts_of_evaluate(model, texts):
     with pytest.raises(InputError):
         evaluate(model, texts, [], timed_rows=0)
 
 
 @pytest.mark.parametrize("score", [negative_log_likelihood, expected_calibration_error, brier_score])
-def test_scores_of_confidences(score):
+def test_invalid_arguments_of_calibration_errors(score):
     logits, labels = np.zeros((4, 3)), np.zeros(4, int)
     assert np.isfinite(score(logits, labels))
     for wrong in (np.zeros(3, int), np.full(4, 3), [NAN] * 4, ["a"] * 4):
@@ -257,7 +257,7 @@ def test_scores_of_confidences(score):
         expected_calibration_error(logits, labels, bins=0)
 
 
-def test_predictions_of_another_kind_have_not_drifted(model, tmp_path):
+def test_drift_rejects_other_types(model, tmp_path):
     written = calibrated(model).write(model.artifact, tmp_path / "calibrated")
     for wrong in (None, 3, "text", {"label": "LABEL_0"}, [None] * 300, ["text"] * 300, [["a"]] * 300, []):
         with pytest.raises(InputError):

@@ -1,4 +1,4 @@
-"""Artifacts without the exits that do not pay: what stays is answered as before, and nothing of the others is left."""
+"""Removal of exits: remaining exits answer as before, and no tensor of removed exits is left."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def logits_of(directory):
     return model.executor.outputs_at_every_exit(model.read(TEXTS)), model
 
 
-def test_the_exits_kept_answer_as_before(artifact, tmp_path):
+def test_kept_exits_answer_as_before(artifact, tmp_path):
     before, _ = logits_of(artifact.directory)
     pruned, worth = prune_exits(artifact.directory, tmp_path / "pruned", keep=[1, 3])
     assert worth is None and pruned.exits == (1, 3, 4)
@@ -41,20 +41,20 @@ def test_in_place(artifact):
 @pytest.mark.parametrize(
     ("keep", "says"), [([5], "4 layers"), ([1, 2, 3], "removes no exit"), ([0], "from 1")], ids=str
 )
-def test_exits_that_cannot_be_kept(artifact, keep, says):
+def test_invalid_exits_are_rejected(artifact, keep, says):
     with pytest.raises(ConfigError, match=says):
         prune_exits(artifact.directory, keep=keep)
 
 
-def test_keep_or_data(artifact):
+def test_needs_either_exits_or_data(artifact):
     for options in ({}, {"keep": [1], "data": TEXTS}):
-        with pytest.raises(ConfigError, match="one of the two"):
+        with pytest.raises(ConfigError, match="pass either the exits to keep, or data"):
             prune_exits(artifact.directory, **options)
     with pytest.raises(InputError, match="at least 60"):
         prune_exits(artifact.directory, data=TEXTS[:50])
 
 
-def test_an_exit_that_always_agrees_pays_and_one_that_never_does_goes(artifact, tmp_path, monkeypatch):
+def test_keeps_exits_that_agree_and_removes_noise(artifact, tmp_path, monkeypatch):
     model = SweetModelForSequenceClassification.from_pretrained(artifact.directory, backend="torch")
     rng = np.random.default_rng(0)
     full = rng.integers(0, 3, len(TEXTS))
@@ -68,7 +68,7 @@ def test_an_exit_that_always_agrees_pays_and_one_that_never_does_goes(artifact, 
     assert find_useful_exits(model, TEXTS, unit="layers", least_gain=0.9).kept == (4,)
 
 
-def test_a_calibration_stays_where_the_policy_used_no_exit_that_goes(artifact, tmp_path):
+def test_calibration_is_kept_if_removed_exits_were_disabled(artifact, tmp_path):
     thresholds = [[1.0, 1.0, 1.0], [0.9, 1.0, 0.9], [0.8, 0.9, 0.8], [0.7, 1.0, 0.7]]
     record = {
         "exits": [1, 2, 3, 4],
@@ -95,9 +95,9 @@ def test_a_calibration_stays_where_the_policy_used_no_exit_that_goes(artifact, t
     assert SweetModelForSequenceClassification.from_pretrained(kept.directory).predict(TEXTS) == answers
 
 
-def test_a_policy_that_looks_back_needs_every_exit(artifact, tmp_path):
+def test_criterion_that_depends_on_earlier_exits_keeps_all(artifact, tmp_path):
     patient = copy_artifact(artifact, tmp_path / "patient", Policy((0.5, 1.0, 0.5), (1.0,) * 4, "patience"))
     assert remove_unused_exits(patient).exits == (1, 2, 3, 4)
     model = SweetModelForSequenceClassification.from_pretrained(patient.directory)
-    with pytest.raises(ConfigError, match="counts earlier exits"):
+    with pytest.raises(ConfigError, match="depends on earlier exits"):
         find_useful_exits(model, TEXTS)

@@ -1,4 +1,4 @@
-"""A promise against another model: what is counted, recorded and said, what is refused, and that it is true."""
+"""Guarantees against another model: counts, records, messages, errors and validity."""
 
 import functools
 import json
@@ -9,7 +9,7 @@ import pytest
 
 from itrex_sweet import SweetModelForSequenceClassification, open_artifact
 from itrex_sweet.artifact.fingerprints import TRAINING, Fingerprints
-from itrex_sweet.calibration import calibrate as room
+from itrex_sweet.calibration import calibrate as calibrate_module
 from itrex_sweet.calibration.bounds import LossCounts, certified, mean_loss_interval, paired_p_value
 from itrex_sweet.calibration.budget import Budget
 from itrex_sweet.data import Rows
@@ -20,7 +20,7 @@ from tests.calibration.test_calibrate import TEXTS
 from tests.evaluation.test_reference import plain_folder
 from tests.tiny_artifacts import tiny_artifact, tiny_tokenizer
 
-calibrate = functools.partial(room.calibrate, unit="layers")
+calibrate = functools.partial(calibrate_module.calibrate, unit="layers")
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def model(tmp_path):
 
 @pytest.fixture
 def exits_right(monkeypatch):
-    """Has the exits of the model answer these rows right, the surer the earlier; (rows, exits) bool."""
+    """Makes the exits of the model correct for the given rows, (rows, exits) bool."""
 
     def give(labels, right: np.ndarray):
         def logits(executor, batch, description=""):
@@ -39,8 +39,8 @@ def exits_right(monkeypatch):
             given = np.zeros((len(batch), right.shape[1], 3), np.float32)
             sure = np.linspace(0.1, 5, len(batch))
             for place in range(right.shape[1]):
-                said = np.where(right[:, place], truth, (truth + 1) % 3)
-                given[np.arange(len(batch)), place, said] = np.where(right[:, place], sure, 0.05)
+                predicted = np.where(right[:, place], truth, (truth + 1) % 3)
+                given[np.arange(len(batch)), place, predicted] = np.where(right[:, place], sure, 0.05)
             return given, None
 
         monkeypatch.setattr("itrex_sweet.evaluation.outcomes.outputs_at_every_exit", logits)
@@ -53,18 +53,18 @@ def labels_of(count: int) -> list[int]:
 
 
 def answers_file(path, labels, right: np.ndarray):
-    said = np.where(right, labels, (np.asarray(labels) + 2) % 3)
-    path.write_text("".join(json.dumps({"label": f"LABEL_{label}"}) + "\n" for label in said))
+    predicted = np.where(right, labels, (np.asarray(labels) + 2) % 3)
+    path.write_text("".join(json.dumps({"label": f"LABEL_{label}"}) + "\n" for label in predicted))
     return path
 
 
 def shares(count: int, *shares: float, seed: int = 0) -> np.ndarray:
-    """(rows, len(shares)) bool, each row's places alike as far as the shares allow."""
+    """Returns (rows, len(shares)) bool with these fractions of true values, nested within each row."""
     ease = np.random.default_rng(seed).uniform(size=count)
     return np.stack([ease < share for share in shares], axis=1)
 
 
-def test_a_weak_model_holds_its_own_promise_and_not_one_against_a_strong_one(model, exits_right, tmp_path):
+def test_weak_model_is_certified_against_itself_but_not_against_a_strong_one(model, exits_right, tmp_path):
     labels = labels_of(1500)
     exits_right(labels, shares(1500, 0.70, 0.70, 0.70))
     rows = Rows(TEXTS[:1500], labels, source="held-out.csv")
@@ -74,13 +74,13 @@ def test_a_weak_model_holds_its_own_promise_and_not_one_against_a_strong_one(mod
     strong = answers_file(tmp_path / "plain.jsonl", labels, shares(1500, 0.95)[:, 0])
     with pytest.raises(CalibrationError, match="even for this model at full depth") as refused:
         calibrate(model, rows, budget, against=strong)
-    said = str(refused.value)
-    assert "against plain.jsonl" in said and "1000 testing rows it lost" in said and "Train it better" in said
-    low, high = (float(part) for part in said.split("between ")[1].split(" %")[0].split(" and "))
+    message = str(refused.value)
+    assert "against plain.jsonl" in message and "1000 testing rows it lost" in message and "Train it longer" in message
+    low, high = (float(part) for part in message.split("between ")[1].split(" %")[0].split(" and "))
     assert low < 25 < high and high - low < 12
 
 
-def test_a_model_as_good_as_the_other_is_certified_and_says_so(model, exits_right, tmp_path):
+def test_guarantee_against_another_model_is_recorded(model, exits_right, tmp_path):
     labels = labels_of(1500)
     exits_right(labels, shares(1500, 0.90, 0.95, 0.96))
     plain = answers_file(tmp_path / "plain.jsonl", labels, shares(1500, 0.95)[:, 0])
@@ -98,7 +98,7 @@ def test_a_model_as_good_as_the_other_is_certified_and_says_so(model, exits_righ
     assert "loses at most 2 % of accuracy against plain.jsonl" in card and recorded["sha256"][:12] in card
 
 
-def test_full_depth_may_be_all_that_is_certified(model, exits_right, tmp_path):
+def test_only_full_depth_may_be_certified(model, exits_right, tmp_path):
     labels = labels_of(1500)
     exits_right(labels, shares(1500, 0.3, 0.3, 0.95))
     plain = answers_file(tmp_path / "plain.jsonl", labels, shares(1500, 0.94)[:, 0])
@@ -122,7 +122,7 @@ def test_agreement_with_another_model_needs_no_labels(model, exits_right, tmp_pa
         calibrate(model, rows, Budget(max_agreement_drop=0.005, confidence=0.6), against=plain)
 
 
-def test_so_does_a_metric(model, exits_right, tmp_path):
+def test_metric_drop_against_another_model(model, exits_right, tmp_path):
     labels = labels_of(1500)
     exits_right(labels, shares(1500, 0.7, 0.7, 0.7))
     plain = answers_file(tmp_path / "plain.jsonl", labels, shares(1500, 0.95)[:, 0])
@@ -130,7 +130,7 @@ def test_so_does_a_metric(model, exits_right, tmp_path):
         calibrate(model, Rows(TEXTS[:1500], labels), Budget(max_metric_drop=0.05, metric="matthews"), against=plain)
 
 
-def test_a_plain_checkpoint_and_an_artifact_are_run_on_the_rows_themselves(model, tmp_path):
+def test_checkpoint_and_artifact_are_run_on_the_rows(model, tmp_path):
     plain = plain_folder(tmp_path / "plain", names=("LABEL_0", "LABEL_1", "LABEL_2"))
     labels = open_reference(plain).answers(TEXTS[:900], 900, model.artifact.label_names)
     labels[::50] = (labels[::50] + 1) % 3
@@ -141,7 +141,7 @@ def test_a_plain_checkpoint_and_an_artifact_are_run_on_the_rows_themselves(model
     assert itself.candidates[0].counts.lost == 0 and itself.against["kind"] == "artifact"
 
 
-def test_rows_left_out_are_left_out_of_the_answers_too(model, exits_right, tmp_path, monkeypatch):
+def test_skipped_rows_are_removed_from_the_reference_answers(model, exits_right, tmp_path, monkeypatch):
     labels = labels_of(1030)
     plain = answers_file(tmp_path / "plain.jsonl", labels, np.arange(1030) >= 30)  # wrong on the first thirty alone
     seen = {TRAINING: Fingerprints.of(model.read(TEXTS[:30]).rows())}
@@ -155,13 +155,13 @@ def test_rows_left_out_are_left_out_of_the_answers_too(model, exits_right, tmp_p
 @pytest.mark.parametrize(
     ("budget", "against", "error", "message"),
     [
-        (Budget(max_layers=3), "file", ConfigError, "name a drop"),
+        (Budget(max_layers=3), "file", ConfigError, "needs a budget with a drop"),
         (Budget(max_accuracy_drop=0.1), 3, ConfigError, "against=int"),
         (Budget(max_accuracy_drop=0.1), "short", InputError, "holds 10 answers, and there are 300 rows"),
         (Budget(max_accuracy_drop=0.1), "other labels", ConfigError, "label 'good' is not one of LABEL_0"),
     ],
 )
-def test_what_does_not_compare_is_refused(model, tmp_path, budget, against, error, message):
+def test_incompatible_references_are_rejected(model, tmp_path, budget, against, error, message):
     labels, path = labels_of(300), tmp_path / "plain.jsonl"
     if against == "short":
         against = answers_file(path, labels[:10], np.ones(10, bool))
@@ -174,7 +174,7 @@ def test_what_does_not_compare_is_refused(model, tmp_path, budget, against, erro
         calibrate(model, Rows(TEXTS[:300], labels), budget, against=against)
 
 
-def test_evaluate_compares_with_the_same_model_only(model, exits_right, tmp_path):
+def test_evaluate_needs_the_recorded_reference(model, exits_right, tmp_path):
     labels = labels_of(600)
     plain = plain_folder(tmp_path / "plain", names=("LABEL_0", "LABEL_1", "LABEL_2"))
     other = plain_folder(tmp_path / "other", names=("LABEL_0", "LABEL_1", "LABEL_2"), seed=4)
@@ -196,12 +196,12 @@ def test_evaluate_compares_with_the_same_model_only(model, exits_right, tmp_path
     assert wrong.kept is None and "other weights" in wrong.sentence()
 
 
-# ---------------------------------------------------------------------------------------------------- is it true
+# ---------------------------------------------------------------------------------------------------- validity
 
 
 @pytest.mark.parametrize(("lost", "won"), [(0.06, 0.03), (0.10, 0.02), (0.25, 0.0), (0.5, 0.42)])
-def test_a_model_that_loses_more_than_promised_is_certified_as_seldom_as_said(lost, won):
-    """The true loss is just above what is promised: of many draws, no more than δ certify anything at all."""
+def test_type_one_error_of_the_full_model(lost, won):
+    """At the boundary of the null hypothesis, at most a fraction δ of the draws certifies anything."""
     epsilon, delta, draws, rows = lost - won, 0.1, 2000, 600
     counts = np.random.default_rng(0).multinomial(rows, [lost, won, 1 - lost - won], size=draws)
     wrong = np.mean(
@@ -211,7 +211,7 @@ def test_a_model_that_loses_more_than_promised_is_certified_as_seldom_as_said(lo
 
 
 @pytest.mark.parametrize(("lost", "won"), [(0.06, 0.03), (0.02, 0.09), (0.3, 0.3), (0.0, 0.0), (0.25, 0.0)])
-def test_the_interval_of_what_is_lost_holds_the_truth(lost, won):
+def test_confidence_interval_covers_the_true_loss(lost, won):
     delta, draws, rows = 0.1, 150, 400
     counts = np.random.default_rng(1).multinomial(rows, [lost, won, 1 - lost - won], size=draws)
     intervals = [mean_loss_interval(LossCounts(a, b, rows), delta) for a, b, _ in counts.tolist()]

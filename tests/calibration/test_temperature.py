@@ -1,4 +1,4 @@
-"""Temperatures: the likelihood's maximum is found, and calibration errors are what their definitions say."""
+"""Temperature scaling finds the maximum likelihood; calibration errors match their definitions."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from itrex_sweet.calibration.temperature import MAX_TEMPERATURE, MIN_TEMPERATURE
 
 
 def drawn(rows: int, labels: int, true_temperature: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Logits, and labels drawn from the probabilities that they stand for at a temperature."""
+    """Returns logits, and labels drawn from their probabilities at a temperature."""
     generator = np.random.default_rng(seed)
     logits = generator.normal(0, 3, (rows, labels))
     powers = np.exp(logits / true_temperature)
@@ -25,14 +25,14 @@ def drawn(rows: int, labels: int, true_temperature: float, seed: int = 0) -> tup
 
 @pytest.mark.parametrize("true_temperature", [0.5, 1.0, 2.5])
 @pytest.mark.parametrize("labels", [2, 5])
-def test_the_temperature_that_labels_were_drawn_with_is_found(true_temperature, labels):
+def test_recovers_the_true_temperature(true_temperature, labels):
     logits, truth = drawn(20_000, labels, true_temperature)
     assert fit_temperature(logits, truth) == pytest.approx(true_temperature, rel=0.06)
 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 1000), rows=st.integers(2, 60), nudge=st.sampled_from([0.8, 0.95, 1.05, 1.25]))
-def test_no_other_temperature_is_likelier(seed, rows, nudge):
+def test_fitted_temperature_maximizes_the_likelihood(seed, rows, nudge):
     logits, truth = drawn(rows, 3, 1.5, seed)
     fitted = fit_temperature(logits, truth)
     other = float(np.clip(fitted * nudge, MIN_TEMPERATURE, MAX_TEMPERATURE))
@@ -40,14 +40,14 @@ def test_no_other_temperature_is_likelier(seed, rows, nudge):
     assert best <= negative_log_likelihood(logits, truth, other) + 1e-9
 
 
-def test_rows_all_right_or_all_wrong_reach_the_ends_and_no_rows_change_nothing():
+def test_limits_of_the_temperature():
     logits = np.array([[3.0, 0.0], [0.0, 2.0]])
-    assert MIN_TEMPERATURE <= fit_temperature(logits, np.array([0, 1])) < 0.06  # flat from there on
+    assert MIN_TEMPERATURE <= fit_temperature(logits, np.array([0, 1])) < 0.06  # the likelihood is flat below
     assert fit_temperature(logits, np.array([1, 0])) == pytest.approx(MAX_TEMPERATURE)
     assert fit_temperature(np.zeros((0, 2)), np.zeros(0, int)) == 1.0
 
 
-def test_rows_that_are_not_finite_are_left_out():
+def test_non_finite_rows_are_ignored():
     logits, truth = drawn(200, 2, 2.0)
     broken = np.vstack([logits, [[np.nan, 0.0], [np.inf, 1.0]]])
     labels = np.append(truth, [0, 1])
@@ -64,7 +64,7 @@ def test_calibration_error_and_brier_score_by_hand():
     assert negative_log_likelihood(half, labels) == pytest.approx(-np.log([0.5, 0.8, 0.8, 0.2]).mean())
 
 
-def test_fitting_lowers_the_calibration_error_of_overconfident_logits():
+def test_fitting_lowers_the_calibration_error():
     logits, truth = drawn(5000, 3, 3.0)
     fitted = fit_temperature(logits, truth)
     assert expected_calibration_error(logits, truth, fitted) < 0.3 * expected_calibration_error(logits, truth)

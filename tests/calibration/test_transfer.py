@@ -1,4 +1,4 @@
-"""Thresholds carried over to another model: the same share of rows leaves at each exit."""
+"""Transfer of thresholds to another model keeps the exit rates."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def leaving(logits: np.ndarray, policy: Policy) -> np.ndarray:
     temperatures=st.tuples(*[st.floats(0.5, 3.0)] * 3),
     criterion=st.sampled_from(["max_probability", "learned"]),
 )
-def test_as_many_rows_leave_at_each_exit_as_before(rows, seed, thresholds, temperatures, criterion):
+def test_exit_rates_are_kept(rows, seed, thresholds, temperatures, criterion):
     before, after = logits_of(rows, seed), logits_of(rows, seed + 1000, spread=1.0)
     policy = Policy(thresholds, (1.0, 1.0, 1.0), criterion)
     moved = transfer_thresholds(policy, outcomes_of(before), outcomes_of(after), temperatures)
@@ -41,7 +41,7 @@ def test_as_many_rows_leave_at_each_exit_as_before(rows, seed, thresholds, tempe
     np.testing.assert_array_equal(*counts)
 
 
-def test_the_same_model_keeps_every_row_at_its_exit():
+def test_same_model_keeps_every_exit():
     logits = logits_of(300, 7)
     policy = Policy((0.8, 0.9), (1.0, 1.0, 1.0))
     same = transfer_thresholds(policy, outcomes_of(logits), outcomes_of(logits))
@@ -49,14 +49,14 @@ def test_the_same_model_keeps_every_row_at_its_exit():
     assert same.thresholds == pytest.approx(policy.thresholds, abs=0.03)
 
 
-def test_thresholds_that_say_nobody_or_everybody_stay():
+def test_thresholds_of_0_and_1_are_kept():
     before, after = logits_of(50, 1), logits_of(50, 2)
     for thresholds in ((1.0, 1.0), (0.0, 1.0), (1.0, 0.0)):
         moved = transfer_thresholds(Policy(thresholds, (1.0,) * 3), outcomes_of(before), outcomes_of(after))
         assert moved.thresholds == thresholds
 
 
-def test_rows_without_a_finite_answer_never_leave_early():
+def test_non_finite_rows_never_leave_early():
     before, after = logits_of(40, 3), logits_of(40, 4)
     after[:5, 0] = np.nan
     policy = Policy((0.5, 0.9), (1.0,) * 3)

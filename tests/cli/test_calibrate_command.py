@@ -99,7 +99,7 @@ def test_json_is_what_the_artifact_records(run, copied, held_out):
 def test_what_cannot_be_certified_writes_nothing(run, copied, held_out):
     before = (copied / "sweet_config.json").read_bytes()
     finished = run("calibrate", copied, "--data", held_out, "--max-agreement-drop", 0.002)
-    assert finished.status == 1 and "cannot be certified" in finished.err
+    assert finished.status == 1 and "needs at least" in finished.err
     assert (copied / "sweet_config.json").read_bytes() == before
 
 
@@ -142,12 +142,12 @@ def test_the_metrics_of_evaluate_are_those_that_there_are():
 @pytest.mark.parametrize(
     ("more", "status", "message"),
     [
-        ((), 1, "a budget names"),
+        ((), 1, "a budget needs"),
         (("--max-accuracy-drop", 2), 2, "a share lies in [0, 1]"),
         (("--max-layers", 1, "--criterion", "luck"), 2, "invalid choice"),
         (("--max-layers", 1, "--criterion", "learned"), 1, "--learn-to-exit"),
-        (("--max-latency-ms", 1, "--unit", "layers"), 1, "budget of time"),
-        (("--max-metric-drop", 0.1), 1, "go together"),
+        (("--max-latency-ms", 1, "--unit", "layers"), 1, "needs costs in time"),
+        (("--max-metric-drop", 0.1), 1, "must be passed together"),
         (("--max-layers", 1, "--label-column", "points"), 1, "points"),
     ],
 )
@@ -236,7 +236,7 @@ def test_rows_that_quantize_used_are_noticed_by_calibrate(run, copied, tmp_path,
             assert "quantization rows of this model" in finished.err
             assert run(*argv, "--force", "--output", tmp_path / "again").status == 0
         else:
-            assert finished.status == 0 and "20 of 620 rows" in finished.err and "left out" in finished.err
+            assert finished.status == 0 and "20 of 620 rows" in finished.err and "are skipped" in finished.err
             assert run(*argv, "--output", tmp_path / "again").status == 0
     evaluated = run("evaluate", tmp_path / "again", "--data", quantized, "--timed-rows", 0)
     assert "no evidence" in evaluated.out and "were quantized with" in evaluated.out

@@ -101,7 +101,7 @@ def calibrated(artifact, monkeypatch):
     ("content", "problem"),
     [
         ('{"label": "LABEL_0", "score": 0.5, "exit_layer": 1}\n["x"]\n', "line 2: a JSON list"),
-        ('{"label": ["LABEL_0"], "score": 0.5, "exit_layer": 1}\n' * 300, "is no answer of this model"),
+        ('{"label": ["LABEL_0"], "score": 0.5, "exit_layer": 1}\n' * 300, "is not a prediction of this model"),
         ("\ufeff[[[[", "not JSON"),
         ("a\0b\n", "line 1: not a JSON object"),
         ("", "0 answers"),
@@ -127,4 +127,4 @@ def test_drift_names_the_line_of_a_row_that_is_no_answer(run, calibrated, tmp_pa
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     finished = run("drift", calibrated, tmp_path / "a.jsonl")
     assert finished.status == 1 and "a.jsonl, line 253: " in finished.err
-    assert "is no answer of this model" in finished.err and len(finished.err) < 1000
+    assert "is not a prediction of this model" in finished.err and len(finished.err) < 1000

@@ -1,0 +1,155 @@
+"""Measures the cost table of a model on this machine and backend."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import functools
+import itertools
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from itrex_sweet.calibration.costs import CostTable, comparable_criterion, measurement_facts
+from itrex_sweet.config import Policy
+from itrex_sweet.criteria import apart, confidence_at_every_exit, leaving_exit
+from itrex_sweet.evaluation.progress import progress
+from itrex_sweet.evaluation.timing import milliseconds_per_row, sample_rows
+from itrex_sweet.runtime.executor import Executor
+from itrex_sweet.runtime.ragged import TokenBatch
+
+if TYPE_CHECKING:
+    from itrex_sweet.modeling import SweetModelForSequenceClassification
+
+BATCH_SIZES = (1, 8, 32)
+_MIN_ROUNDS, _MAX_ROUNDS, _SECONDS_PER_ENTRY = 3, 25, 0.4
+_CORRECTION_ROWS, _REPEATS, _WARM_UPS = 384, 3, 50
+_UNREACHABLE = float(np.nextafter(np.float32(1), np.float32(0)))  # a threshold below 1, so that the exit is probed
+_FLATTENING = 1e6  # a temperature at which no row is confident
+
+
+def cost_table(
+    model: SweetModelForSequenceClassification, batch: TokenBatch, batch_size: int, criterion: str
+) -> CostTable:
+    """Returns the artifact's table if it is valid here; otherwise measures one, which takes seconds.
+
+    Args:
+        model: on the backend that will run it.
+        batch: representative rows.
+        batch_size: included in the table besides `BATCH_SIZES`.
+        criterion: of the policies; criteria that the engine does not implement cost some microseconds more.
+    """
+    stored = CostTable.stored_for(model, criterion)
+    if stored is not None and stored.covers(batch.lengths, batch_size):
+        return stored
+    return measure_costs(model, batch, sorted({*BATCH_SIZES, batch_size}), criterion)
+
+
+def measure_costs(
+    model: SweetModelForSequenceClassification, batch: TokenBatch, batch_sizes: Sequence[int], criterion: str
+) -> CostTable:
+    """Measures the executor on rows of equal length that all leave at one exit, for every batch size, length and exit.
+
+    The policies of an entry are measured in turns, each on its second call in a row, as under continuous load.
+    """
+    lengths = _length_grid(batch.lengths)
+    _warm_up(model.executor, batch)
+    entries = list(itertools.product(batch_sizes, lengths))
+    measured = [
+        _measure_entry(model.executor, *entry, comparable_criterion(criterion))
+        for entry in progress(entries, "costs", unit="entry")
+    ]
+    shape = (len(batch_sizes), len(lengths))
+    through = np.array([entry[0] for entry in measured]).T.reshape(-1, *shape)
+    probe = np.array([entry[1] for entry in measured]).reshape(shape)
+    facts = {
+        **measurement_facts(model, criterion),
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+    identity = np.tile([0.0, 1.0], (len(batch_sizes), 1))
+    table = CostTable(tuple(batch_sizes), lengths, through, probe, identity, facts)
+    correction = _fit_correction(model.executor, sample_rows(batch, _CORRECTION_ROWS), table)
+    return dataclasses.replace(table, on_real_rows=correction)
+
+
+def _warm_up(executor: Executor, batch: TokenBatch) -> None:
+    """Runs for up to `_SECONDS_PER_ENTRY`, since a new process is slower."""
+    part, start = batch.select(np.arange(min(len(batch), executor.batch_size))), time.perf_counter()
+    for _ in range(_WARM_UPS):
+        executor.run(part, Policy((1.0,) * (executor.num_exits - 1), (1.0,) * executor.num_exits))
+        if time.perf_counter() - start > _SECONDS_PER_ENTRY:
+            break
+
+
+def _measure_entry(executor: Executor, batch_size: int, length: int, criterion: str) -> tuple[np.ndarray, float]:
+    """Returns milliseconds per row to each exit, and of a probe."""
+    exits = executor.num_exits
+    ids = np.random.default_rng(0).integers(0, executor.backend.vocabulary, (batch_size, length))
+    batch = TokenBatch.from_rows(ids.tolist(), uncounted_token=executor.backend.uncounted_token)
+    policies = [Policy((1.0,) * (exits - 1), (1.0,) * exits, criterion, deepest=place) for place in range(exits)]
+    policies.append(Policy((_UNREACHABLE,) * (exits - 1), (_FLATTENING,) * exits, criterion))
+    seconds: list[list[float]] = []
+    start = time.perf_counter()
+    while len(seconds) < _MAX_ROUNDS:
+        seconds.append([_second_call(executor, batch, policy, batch_size) for policy in policies])
+        if len(seconds) > _MIN_ROUNDS and time.perf_counter() - start > _SECONDS_PER_ENTRY:
+            break
+    medians = 1000.0 * np.median(seconds[1:], axis=0) / batch_size
+    # All probes cost the same: one layer for one token, and a head.
+    return medians[:-1], max(medians[-1] - medians[-2], 0.0) / max(exits - 1, 1)
+
+
+def _second_call(executor: Executor, batch: TokenBatch, policy: Policy, batch_size: int) -> float:
+    executor.run(batch, policy, batch_size)
+    start = time.perf_counter()
+    executor.run(batch, policy, batch_size)
+    return time.perf_counter() - start
+
+
+def _fit_correction(executor: Executor, batch: TokenBatch, table: CostTable) -> np.ndarray:
+    """Fits the linear correction of each batch size to real rows, by least squares of the relative error.
+
+    Three policies are measured: all rows leave at the first exit, half of the remaining rows leave at each exit, and no
+    row leaves early.
+    """
+    policies = _correction_policies(executor, batch, str(table.facts["criterion"]))
+    single = [batch.select(np.array([row])) for row in range(len(batch))]
+
+    def run(size: int, policy: Policy) -> None:
+        for part in single if size == 1 else [batch]:
+            executor.run(part, policy, size)
+
+    pairs = list(itertools.product(table.batch_sizes, policies))
+    tasks = {pair: functools.partial(run, *pair) for pair in pairs}
+    milliseconds = milliseconds_per_row(tasks, len(batch), _REPEATS)
+    corrections = []
+    for size in table.batch_sizes:
+        costs = table.of(batch.lengths, size)
+        predicted = np.array([costs.under(policy, leaving).mean() for policy, leaving in policies.items()])
+        measured = np.array([milliseconds[size, policy] for policy in policies])
+        matrix = np.stack([np.ones(len(predicted)), predicted], axis=1) / measured[:, None]
+        corrections.append(np.linalg.lstsq(matrix, np.ones(len(predicted)), rcond=None)[0])
+    return np.array(corrections)
+
+
+def _correction_policies(executor: Executor, batch: TokenBatch, criterion: str) -> dict[Policy, np.ndarray]:
+    """Returns policies, with the index of the exit at which each row leaves under them."""
+    exits = executor.num_exits
+    logits, certainties = apart(executor.outputs_at_every_exit(batch), executor.backend.num_labels)
+    policy = Policy((1.0,) * (exits - 1), (1.0,) * exits, criterion)
+    confidences = confidence_at_every_exit(policy, logits, certainties, executor.backend.confidence)
+    medians, active = [], np.ones(len(batch), dtype=bool)
+    for column in confidences.T[:-1]:
+        medians.append(float(np.clip(np.median(column[active]), 0.0, 1.0)) if active.any() else 0.0)
+        active &= ~(column > medians[-1])
+    policies = [policy.with_threshold(0.0), policy.with_threshold(medians), policy]
+    return {each: leaving_exit(each, confidences) for each in policies}
+
+
+def _length_grid(lengths: np.ndarray) -> tuple[int, ...]:
+    """Returns powers of two that cover the rows' lengths, ending with the longest length."""
+    longest = int(max(lengths, default=1))
+    powers = [1 << power for power in range(longest.bit_length()) if 1 << power < longest]
+    return (*[length for length in powers if 2 * length > min(lengths)], longest)
