@@ -139,7 +139,7 @@ def real_lengths(source: Artifact, artifact: Artifact, options: argparse.Namespa
             "longest": max(longest),
         }
         print_medians(f"SST-2, batch {size}", result[f"batch {size}"])
-    result["compilations"] = {"made": model.backend.compilations, "bound": model.backend.most_compilations}
+    result["compilations"] = {"made": model.backend.compilations, "bound": model.backend.max_compilations}
     truth = np.asarray(labels)
     result["answers"] = {str(name): answers(model, rows, truth, policy) for name, policy in policies.items()}
     return result

@@ -3,7 +3,7 @@
     python benchmarks/threads.py [--artifact DIR] [--threads 2] [--pause 2]
 
 Prints a line per call: rows, tokens per row, and milliseconds on one thread, on all threads, and with the number that
-the engine chooses. Run it on an idle machine to check the engine's threshold (`csrc/model.h`), and beside a program
+the engine chooses. Run it on an idle machine to check the engine's threshold (`csrc/parallel.h`), and beside a program
 that keeps a core busy to see the cost of several threads then. With `--pause` the caller sleeps before each call, as a
 server that waits for requests; the threads then sleep too and have to wake (`csrc/placement.h`).
 """
@@ -48,7 +48,7 @@ def compare(artifact: Artifact, threads: int, repeats: int, pause: float) -> Non
     """Prints a line per call: `embed` up to the last layer before the first exit, and its probe."""
     backends = {
         "one": NativeBackend(artifact, threads=1),
-        "team": NativeBackend(artifact, threads=threads, least_work=0),
+        "team": NativeBackend(artifact, threads=threads, min_macs_per_thread=0),
         "chosen": NativeBackend(artifact, threads=threads),
     }
     layers = artifact.exits[0] - 1

@@ -9,13 +9,13 @@ import pytest
 import itrex_sweet
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.config import Policy
-from itrex_sweet.runtime.backends import missing_for
+from itrex_sweet.runtime.backends import unavailable_reason
 from tests.artifact_kinds import EXITS, KINDS, WITHOUT_NATIVE
 from tests.light_environment import make_environment, run_in
 from tests.test_file_tokenizer import CLASSES, written
 from tests.tiny_artifacts import sign, tiny_artifact
 
-pytestmark = pytest.mark.skipif(missing_for("native") is not None, reason="the native engine was not built")
+pytestmark = pytest.mark.skipif(unavailable_reason("native") is not None, reason="the native engine was not built")
 
 TEXTS = [
     *("the soup was good", "never again, it was awful and the phone was slow", ["a fine room", "not so warm"]),

@@ -40,8 +40,10 @@ class OnnxRuntimeInt8(Engine):
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.enable_mem_pattern = False
-        file = converted(label, model, None, self._convert) / FILE
-        self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        self.folder = converted(label, model, None, self._convert)
+        self._session = onnxruntime.InferenceSession(
+            str(self.folder / FILE), options, providers=["CPUExecutionProvider"]
+        )
 
     def inputs(self, batch: TokenBatch) -> dict[str, np.ndarray]:
         """Returns the inputs by name, with the types of the session (int32 after the optimizer)."""

@@ -169,11 +169,11 @@ def _candidate_exits(depth: int) -> tuple[int, ...]:
 
 def _reason_against_int8() -> str | None:
     """Returns the reason not to quantize on this machine, or `None`."""
-    from itrex_sweet.runtime.backends import missing_for
+    from itrex_sweet.runtime.backends import unavailable_reason
 
     if not is_installed("neural_compressor"):
         return f"Neural Compressor is not installed ({install_command('quantize')})"
-    if missing_for("native") is not None:
+    if unavailable_reason("native") is not None:
         return "the native engine, which runs INT8 fast, is not available"
     return None
 

@@ -170,11 +170,11 @@ def _models(
         BackendUnavailable: none runs, or one asked for does not.
     """
     from itrex_sweet.modeling import SweetModelForSequenceClassification
-    from itrex_sweet.runtime.backends import BACKENDS, missing_for
+    from itrex_sweet.runtime.backends import BACKENDS, unavailable_reason
 
     models, loaded, left_out = {}, {}, {}
     for name in dict.fromkeys(asked or BACKENDS):
-        reason = None if asked else missing_for(name)
+        reason = None if asked else unavailable_reason(name)
         if reason is None:
             start = time.perf_counter()
             try:

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 def environment() -> dict[str, Any]:
     """Versions, machine, backends and optional packages, as plain JSON types."""
     from itrex_sweet.artifact import library_versions
-    from itrex_sweet.runtime.backends import BACKENDS, missing_for
+    from itrex_sweet.runtime.backends import BACKENDS, unavailable_reason
     from itrex_sweet.runtime.machine import INSTRUCTION_SETS, Machine
     from itrex_sweet.runtime.native import cores, library
     from itrex_sweet.version import __version__
@@ -60,7 +60,7 @@ def environment() -> dict[str, Any]:
             **{isa: reason or "usable" for isa, reason in library.available().items()},
             "would be taken": _native_isa(),
         },
-        "backends": {name: missing_for(name) or "usable" for name in BACKENDS},
+        "backends": {name: unavailable_reason(name) or "usable" for name in BACKENDS},
         "other packages": {name: _version(name) for name in _OPTIONAL_PACKAGES},
     }
 

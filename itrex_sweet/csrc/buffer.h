@@ -1,4 +1,4 @@
-// Aligned memory that only ever grows; where it is large, in huge pages if the system has them.
+// Aligned memory that grows and never shrinks; large buffers use huge pages if the system has them.
 #pragma once
 
 #include <sys/mman.h>
@@ -9,11 +9,11 @@
 #include <new>
 #include <utility>
 
-// Readable behind what was asked for: kernels load whole vectors, and throw away what they did not need.
-constexpr int64_t kSlackBytes = 128;
+// Readable bytes after the end of a buffer: kernels load whole vectors.
+constexpr int64_t kReadPaddingBytes = 128;
 
-// Zeroed memory. Weights are read once per call, from one end to the other: in pages of 4 KB every one of them costs a
-// walk through the page table, and the processor stops fetching ahead at its border.
+// Zeroed memory. Weights are streamed once per call: with 4 KB pages, each page costs a TLB miss, and the hardware
+// prefetcher stops at its end.
 class Memory {
    public:
     Memory() = default;
@@ -25,7 +25,7 @@ class Memory {
             std::memset(data_, 0, bytes_);
             return;
         }
-        // Begins at a border of huge pages; what was mapped around it is given back.
+        // Aligned to huge pages: maps more than needed and unmaps both ends.
         bytes_ = (bytes_ + kPage - 1) / kPage * kPage;
         const size_t mapped = bytes_ + kHugePage;
         void* start = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -35,7 +35,7 @@ class Memory {
         if (before > 0) munmap(start, before);
         if (before < kHugePage) munmap(static_cast<char*>(data_) + bytes_, kHugePage - before);
 #ifdef MADV_HUGEPAGE
-        madvise(data_, bytes_, MADV_HUGEPAGE);  // a wish: where it is not granted, pages are small
+        madvise(data_, bytes_, MADV_HUGEPAGE);  // optional: on failure, pages stay small
 #endif
     }
     ~Memory() {
@@ -75,24 +75,24 @@ class Buffer {
         return *this;
     }
 
-    // Room for `count` elements; what was there is lost if it has to grow. New memory is zeroed.
+    // Ensures a capacity of `count` elements. Growing discards the contents; new memory is zeroed.
     Element* reserve(int64_t count) {
         if (count <= count_) return get();
-        if (count > kMostCount) throw std::bad_alloc();
+        if (count > kMaxCount) throw std::bad_alloc();
         count_ = 0;
         memory_ = Memory();
-        memory_ = Memory(static_cast<size_t>(count) * sizeof(Element) + kSlackBytes);
+        memory_ = Memory(static_cast<size_t>(count) * sizeof(Element) + kReadPaddingBytes);
         count_ = count;
         return get();
     }
 
     Element* get() const { return static_cast<Element*>(memory_.get()); }
-    Element& operator[](int64_t place) const { return get()[place]; }
+    Element& operator[](int64_t index) const { return get()[index]; }
     int64_t bytes() const { return count_ * static_cast<int64_t>(sizeof(Element)); }
     bool empty() const { return count_ == 0; }
 
    private:
-    static constexpr int64_t kMostCount = int64_t{1} << 48;  // elements; far more than there is memory for
+    static constexpr int64_t kMaxCount = int64_t{1} << 48;  // keeps the size in bytes from overflowing
 
     Memory memory_;
     int64_t count_ = 0;

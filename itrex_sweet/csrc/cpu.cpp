@@ -1,6 +1,6 @@
-// Which instruction sets this processor has, and the operating system lets this process use.
+// Detects the instruction sets that the processor has and the operating system enables.
 //
-// An object of its own, built without any instruction set's flags: it runs everywhere, before a kernel is chosen.
+// A separate library compiled for the baseline instruction set, so that it runs on any processor before kernels are selected.
 #include <cstdint>
 #include <cstring>
 
@@ -16,11 +16,12 @@ namespace {
 
 #if defined(__x86_64__)
 
+// Bit positions: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2A, CPUID.
 struct Registers {
     unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
 };
 
-// All zero where the processor has no such leaf.
+// Returns zeros if the processor does not support the leaf.
 Registers cpuid(unsigned leaf, unsigned subleaf = 0) {
     Registers registers;
     if (!__get_cpuid_count(leaf, subleaf, &registers.eax, &registers.ebx, &registers.ecx, &registers.edx)) return {};
@@ -31,18 +32,18 @@ bool has_bits(uint64_t value, uint64_t bits) { return (value & bits) == bits; }
 
 constexpr uint64_t bit(int position) { return uint64_t{1} << position; }
 
-// XCR0: the registers that the operating system saves when it switches threads.
+// Reads XCR0: the register states that the operating system saves at context switches.
 uint64_t saved_states() {
     unsigned low, high;
     asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     return uint64_t{high} << 32 | low;
 }
 
-constexpr uint64_t kYmm = bit(1) | bit(2);                  // the halves of ymm
-constexpr uint64_t kZmm = kYmm | bit(5) | bit(6) | bit(7);  // masks, upper halves of zmm, zmm16 to zmm31
-constexpr uint64_t kTiles = bit(17) | bit(18);              // configuration and data
+constexpr uint64_t kYmm = bit(1) | bit(2);                  // both halves of ymm
+constexpr uint64_t kZmm = kYmm | bit(5) | bit(6) | bit(7);  // opmask, upper halves of zmm, zmm16 to zmm31
+constexpr uint64_t kTiles = bit(17) | bit(18);              // XTILECFG and XTILEDATA
 
-// Linux gives the tiles' memory only to a process that asked for it; every thread may use them then.
+// Requests permission to use AMX tile data, which Linux grants per process.
 bool tiles_permitted() {
 #if defined(__linux__) && defined(SYS_arch_prctl)
     constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
@@ -60,7 +61,7 @@ struct Support {
 Support detect() {
     Support support;
     const Registers basic = cpuid(1), extended = cpuid(7);
-    if (!has_bits(basic.ecx, bit(27))) return support;  // OSXSAVE: without it, xgetbv is not there either
+    if (!has_bits(basic.ecx, bit(27))) return support;  // OSXSAVE: required by xgetbv
     const uint64_t saved = saved_states();
 
     const bool avx_fma = has_bits(basic.ecx, bit(28) | bit(12));
@@ -81,8 +82,8 @@ Support detect() {
 
 }  // namespace
 
-// 1 if kernels built for "portable", "avx2", "avx512_vnni", "avx512_bf16" or "amx" may run in this process, else 0. Asking for "amx"
-// asks the operating system to permit it.
+// Returns 1 if kernels for "portable", "avx2", "avx512_vnni", "avx512_bf16" or "amx" can run in this process, else 0. On a
+// processor with AMX, the first call requests permission for it.
 SWEET_API int32_t sweet_cpu_supports(const char* isa) {
     if (isa == nullptr) return 0;
     if (std::strcmp(isa, "portable") == 0) return 1;

@@ -1,89 +1,99 @@
-// The parts of an encoder, packed, and one layer in full for a team of threads.
+// The parts of an encoder with packed weights, and the feed-forward part of a layer for a team of threads.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
 #include <memory>
+#include <type_traits>
 #include <vector>
 
 #include "attention.h"
+#include "buffer.h"
+#include "gemm.h"
+#include "linear_input.h"
+#include "packed_linear.h"
+#include "threads.h"
+#include "vector.h"
 
-struct Norm {
+struct LayerNorm {
     Buffer<float> weight, bias;
     float eps = 0.0f;
     int size = 0;
 
-    Norm() = default;
-    explicit Norm(const sweet_norm& norm) : weight(norm.size), bias(norm.size), eps(norm.eps), size(norm.size) {
+    LayerNorm() = default;
+    explicit LayerNorm(const sweet_norm& norm) : weight(norm.size), bias(norm.size), eps(norm.eps), size(norm.size) {
         std::copy_n(norm.weight.values, norm.size, weight.get());
         std::copy_n(norm.bias.values, norm.size, bias.get());
     }
 
     int64_t bytes() const { return weight.bytes() + bias.bytes(); }
 
-    // Layer norm of one row, in place or elsewhere.
+    // Normalizes one row; `x` and `y` may be the same.
     void apply(const float* x, float* y) const {
-        const float mean = total(x, [](f32x16 v) { return v; }) / static_cast<float>(size);
-        const float variance = total(x, [&](f32x16 v) { return (v - mean) * (v - mean); }) / static_cast<float>(size);
-        const float share = 1.0f / std::sqrt(variance + eps);
+        const float mean = sum(x, [](f32x16 v) { return v; }) / static_cast<float>(size);
+        const float variance = sum(x, [&](f32x16 v) { return (v - mean) * (v - mean); }) / static_cast<float>(size);
+        const float inverse_std = 1.0f / std::sqrt(variance + eps);
         for (int column = 0; column < size; column += kLanes) {
             const int count = std::min(kLanes, size - column);
-            const f32x16 normal = (load_some(x + column, count) - mean) * share;
-            store_some(y + column, normal * load(weight.get() + column) + load(bias.get() + column), count);
+            const f32x16 normalized = (load_partial(x + column, count) - mean) * inverse_std;
+            store_partial(y + column, normalized * load(weight.get() + column) + load(bias.get() + column), count);
         }
     }
 
    private:
     template <class Term>
-    float total(const float* x, Term term) const {
+    float sum(const float* x, Term term) const {
         f32x16 sums = {};
         int column = 0;
         for (; column + kLanes <= size; column += kLanes) sums += term(load(x + column));
         if (column < size) {
             const int count = size - column;
-            sums += keep_some(term(load_some(x + column, count)), count, 0.0f);
+            sums += mask(term(load_partial(x + column, count)), count, 0.0f);
         }
-        return sum(sums);
+        return reduce_add(sums);
     }
 };
 
 SWEET_INLINE f32x16 activate(int32_t activation, f32x16 x) {
     switch (activation) {
-        case SWEET_GELU: return x * 0.5f + x * 0.5f * error_function(x * 0.70710678f);  // 0 where erf is -1
-        case SWEET_GELU_TANH: return x * 0.5f * (hyperbolic_tangent((x * x * x * 0.044715f + x) * 0.79788456f) + 1.0f);
-        case SWEET_RELU: return greatest(f32x16{}, x);
-        case SWEET_TANH: return hyperbolic_tangent(x);
-        default: return x / (exponential(-x) + 1.0f);  // SWEET_SILU
+        case SWEET_GELU: return x * 0.5f + x * 0.5f * erf(x * 0.70710678f);  // exactly 0 where erf is -1
+        case SWEET_GELU_TANH: return x * 0.5f * (tanh((x * x * x * 0.044715f + x) * 0.79788456f) + 1.0f);
+        case SWEET_RELU: return max(f32x16{}, x);
+        case SWEET_TANH: return tanh(x);
+        default: return x / (exp(-x) + 1.0f);  // SWEET_SILU
     }
 }
 
-// Key weights as a probe reads them: transposed, one layer (size of a head → hidden) per head, and what stands before it.
-struct KeysTransposed {
-    std::vector<Packed> heads;
-    Buffer<float> scale;      // per output of the key layer, or empty
-    Buffer<float> smoothing;  // per input of the key layer, or empty
+// Key weights of a layer transposed for the probe: one layer (head size → hidden) per head.
+struct TransposedKeyWeights {
+    std::vector<PackedLinear> heads;
+    Buffer<float> scale;      // (outputs of the key layer,), or empty
+    Buffer<float> smoothing;  // (inputs of the key layer,), or empty
 
-    KeysTransposed(const sweet_linear& key, int num_heads) {
+    TransposedKeyWeights(const sweet_linear& key, int num_heads) {
         const int size = key.out / num_heads;
         const bool is_integer = key.weight_scale.values != nullptr;
         if (is_integer) std::copy_n(key.weight_scale.values, key.out, scale.reserve(key.out));
         if (key.smoothing.values != nullptr) std::copy_n(key.smoothing.values, key.in, smoothing.reserve(key.in));
         const std::vector<float> ones(static_cast<size_t>(key.in), 1.0f);
         const auto pack = [&](auto* weights) {
-            std::vector<std::remove_const_t<std::remove_pointer_t<decltype(weights)>>> turned(
+            std::vector<std::remove_const_t<std::remove_pointer_t<decltype(weights)>>> transposed(
                 static_cast<size_t>(int64_t{key.in} * size));
             for (int head = 0; head < num_heads; ++head, weights += int64_t{size} * key.in) {
                 for (int64_t input = 0; input < key.in; ++input) {
-                    for (int64_t part = 0; part < size; ++part) {
-                        turned[static_cast<size_t>(input * size + part)] = weights[part * key.in + input];
+                    for (int64_t output = 0; output < size; ++output) {
+                        transposed[static_cast<size_t>(input * size + output)] = weights[output * key.in + input];
                     }
                 }
-                sweet_linear of_head{};
-                of_head.weight = turned.data();
-                of_head.weight_size = static_cast<int64_t>(turned.size());
-                if (is_integer) of_head.weight_scale = {ones.data(), key.in};
-                of_head.in = size;
-                of_head.out = key.in;
-                of_head.in_bfloat16 = key.in_bfloat16;
-                heads.emplace_back(of_head);
+                sweet_linear layer{};
+                layer.weight = transposed.data();
+                layer.weight_size = static_cast<int64_t>(transposed.size());
+                if (is_integer) layer.weight_scale = {ones.data(), key.in};
+                layer.in = size;
+                layer.out = key.in;
+                layer.is_bfloat16 = key.is_bfloat16;
+                heads.emplace_back(layer);
             }
         };
         is_integer ? pack(static_cast<const int8_t*>(key.weight)) : pack(static_cast<const float*>(key.weight));
@@ -91,148 +101,145 @@ struct KeysTransposed {
 
     int64_t bytes() const {
         int64_t total = scale.bytes() + smoothing.bytes();
-        for (const Packed& head : heads) total += head.bytes();
+        for (const PackedLinear& head : heads) total += head.bytes();
         return total;
     }
 };
 
-inline bool same_input(const sweet_linear& a, const sweet_linear& b) {
+// Returns true if two layers convert a common input to the same values.
+inline bool have_same_input_quantization(const sweet_linear& a, const sweet_linear& b) {
     if ((a.weight_scale.values == nullptr) != (b.weight_scale.values == nullptr)) return false;
-    if (a.weight_scale.values == nullptr) return a.in_bfloat16 == b.in_bfloat16;
-    if (a.input_is_fixed != b.input_is_fixed) return false;
-    if (a.input_is_fixed != 0 && (a.input_scale != b.input_scale || a.input_zero_point != b.input_zero_point)) return false;
+    if (a.weight_scale.values == nullptr) return a.is_bfloat16 == b.is_bfloat16;
+    if (a.is_static != b.is_static) return false;
+    if (a.is_static != 0 && (a.input_scale != b.input_scale || a.input_zero_point != b.input_zero_point)) return false;
     if (a.smoothing.size != b.smoothing.size) return false;
     return std::equal(a.smoothing.values, a.smoothing.values + a.smoothing.size, b.smoothing.values);
 }
 
 struct Layer {
-    // Query, key and value, as one where they quantize their input alike. Of a layer that is never run in full, no key.
-    std::vector<Packed> projections;
-    std::vector<int64_t> columns;  // where each of them begins among the projected columns
-    Packed attention_output, up, down;
-    Norm attention_norm, output_norm;
-    std::unique_ptr<KeysTransposed> keys;  // where the layer is probed
+    // Query, key and value, fused where they share the quantized input. Without the key if the layer is used by probes only.
+    std::vector<PackedLinear> projections;
+    std::vector<int64_t> column_offsets;  // first column of each projection in a row of queries, keys and values
+    PackedLinear attention_output, up, down;
+    LayerNorm attention_norm, output_norm;
+    std::unique_ptr<TransposedKeyWeights> keys;  // if the layer is used by a probe
 
-    Layer(const sweet_layer& from, int num_heads, bool is_probed, bool in_full)
+    Layer(const sweet_layer& from, int num_heads, bool is_probed, bool is_run_in_full)
         : attention_output(from.attention_output),
           up(from.up),
           down(from.down),
           attention_norm(from.attention_norm),
           output_norm(from.output_norm) {
         std::vector<sweet_linear> parts{from.query, from.key, from.value};
-        if (!in_full) parts.erase(parts.begin() + 1);
+        if (!is_run_in_full) parts.erase(parts.begin() + 1);
         int64_t column = 0;
         for (size_t first = 0; first < parts.size();) {
             size_t last = first + 1;
-            while (last < parts.size() && same_input(parts[first], parts[last])) ++last;
+            while (last < parts.size() && have_same_input_quantization(parts[first], parts[last])) ++last;
             projections.emplace_back(parts.data() + first, static_cast<int>(last - first));
-            columns.push_back(column);
+            column_offsets.push_back(column);
             column += projections.back().out;
             first = last;
         }
-        if (is_probed) keys = std::make_unique<KeysTransposed>(from.key, num_heads);
+        if (is_probed) keys = std::make_unique<TransposedKeyWeights>(from.key, num_heads);
     }
 
-    // Multiply-adds of one token, attention itself left out.
-    int64_t work() const {
-        int64_t total = attention_output.work() + up.work() + down.work();
-        for (const Packed& part : projections) total += part.work();
+    // Multiply-accumulates per token, without the attention scores and context.
+    int64_t macs() const {
+        int64_t total = attention_output.macs() + up.macs() + down.macs();
+        for (const PackedLinear& projection : projections) total += projection.macs();
         return total;
     }
 
     int64_t bytes() const {
         int64_t total = attention_output.bytes() + up.bytes() + down.bytes() + attention_norm.bytes() + output_norm.bytes() +
                         (keys ? keys->bytes() : 0);
-        for (const Packed& part : projections) total += part.bytes();
+        for (const PackedLinear& projection : projections) total += projection.bytes();
         return total;
     }
 };
 
-// What one thread needs for attention.
-struct ThreadMemory {
-    AttentionMemory attention;
-    Buffer<float> reached, queries, context;  // of a probe
-    WideInput wide;
-    Input narrow;
+// Memory of one thread.
+struct ThreadScratch {
+    AttentionScratch attention;
+    Buffer<float> projected_query, context;  // of a probe
+    Int16Input int16_input;
+    LinearInput float_input;
 
-    int64_t memory() const {
-        return attention.memory() + reached.bytes() + queries.bytes() + context.bytes() + wide.memory() + narrow.memory();
+    int64_t bytes() const {
+        return attention.bytes() + projected_query.bytes() + context.bytes() + int16_input.bytes() + float_input.bytes();
     }
 };
 
-// What a team needs to run layers, whatever their number. It grows to what the largest chunk of texts needed.
+// Memory of a team. One workspace serves all layers and grows to the largest chunk of sequences.
 struct Workspace {
-    Input projected_from[3], attention_output_from, up_from, down_from;
-    Buffer<float> projected, attended, first;
-    std::vector<ThreadMemory> threads;
+    LinearInput projection_inputs[3], attention_output_input, up_input, down_input;
+    Buffer<float> qkv;           // queries, keys and values; of a probe: queries, then pooled states
+    Buffer<float> attended;      // output of the attention part of a layer
+    Buffer<float> first_tokens;  // states of the first tokens; in `embed`: sums of embeddings before a projection
+    std::vector<ThreadScratch> threads;
 
-    int64_t memory() const {
-        int64_t total = attention_output_from.memory() + up_from.memory() + down_from.memory() + projected.bytes() +
-                        attended.bytes() + first.bytes();
-        for (const Input& input : projected_from) total += input.memory();
-        for (const ThreadMemory& thread : threads) total += thread.memory();
+    int64_t bytes() const {
+        int64_t total = attention_output_input.bytes() + up_input.bytes() + down_input.bytes() + qkv.bytes() +
+                        attended.bytes() + first_tokens.bytes();
+        for (const LinearInput& input : projection_inputs) total += input.bytes();
+        for (const ThreadScratch& thread : threads) total += thread.bytes();
         return total;
     }
 };
 
-// Several texts, packed: text t has `lengths[t]` tokens from `starts[t]`.
-struct Texts {
-    int64_t count;
-    const int64_t* lengths;
-    const int64_t* starts;
-    int64_t tokens() const { return count ? starts[count - 1] + lengths[count - 1] - starts[0] : 0; }
-};
-
-// Quantizes rows that a layer could not quantize as it wrote them; all of the team come back together.
-inline void finish_input(const Packed& layer, const Input& input, int64_t rows, const Team& team) {
-    team.meet();
-    if (!layer.is_integer || layer.takes_single_values()) return;
-    const auto [first, last] = team.part(rows);
+// Waits until the team has written the input of `layer`, and quantizes what needs whole rows.
+inline void finish_input(const PackedLinear& layer, const LinearInput& input, int64_t rows, const Team& team) {
+    team.barrier();
+    if (!layer.is_integer || layer.quantizes_elementwise()) return;
+    const auto [first, last] = team.range(rows);
     for (int64_t row = first; row < last; ++row) input.quantize_row(layer, row, input.floats() + row * layer.in);
-    team.meet();
+    team.barrier();
 }
 
-// The rest of a layer after attention: `attention_output_from` holds the context, `states` what entered and then what
-// leaves, this thread's part of the rows at return.
-inline void feed_forward(const Layer& layer, int32_t activation, float* states, int64_t rows, Workspace& work,
+// Runs a layer from after the attention. `attention_output_input` holds the context; `states` are the layer's input and are
+// replaced by its output. No barrier at the end: a thread may read only its own range of rows.
+inline void feed_forward(const Layer& layer, int32_t activation, float* states, int64_t rows, Workspace& workspace,
                          const Team& team) {
     const int hidden = layer.output_norm.size, count = static_cast<int>(rows);
-    float* attended = work.attended.get();
-    const auto [first, last] = team.part(rows);
-    // A product whose results are added to rows of `from` and written to rows of `to`.
-    const auto add_product = [&](const Packed& product, const Input& input, const float* from, float* to) {
-        multiply(product, input.rows(product), count, team,
-                 [=](int64_t row, int64_t column, f32x16 values, int lanes) __attribute__((always_inline)) {
-                     const int64_t place = row * hidden + column;
-                     store_some(to + place, values + load_some(from + place, lanes), lanes);
-                 },
-                 [=](int64_t row, int64_t column) {
-                     for (int64_t place = row * hidden + column, line = 0; line < kPanel; line += kLanes) {
-                         fetch_ahead(from + place + line);
-                         if (to != from) fetch_ahead(to + place + line);
-                     }
-                 });
-        team.meet();
+    float* attended = workspace.attended.get();
+    const auto [first, last] = team.range(rows);
+    // to = from + linear(input).
+    const auto add_linear = [&](const PackedLinear& linear, const LinearInput& input, const float* from, float* to) {
+        gemm(
+            linear, input.rows(linear), count, team,
+            [=](int64_t row, int64_t column, f32x16 values, int lanes) __attribute__((always_inline)) {
+                const int64_t offset = row * hidden + column;
+                store_partial(to + offset, values + load_partial(from + offset, lanes), lanes);
+            },
+            [=](int64_t row, int64_t column) {
+                for (int64_t offset = row * hidden + column, line = 0; line < kPanel; line += kLanes) {
+                    prefetch_line(from + offset + line);
+                    if (to != from) prefetch_line(to + offset + line);
+                }
+            });
+        team.barrier();
     };
-    finish_input(layer.attention_output, work.attention_output_from, rows, team);
-    add_product(layer.attention_output, work.attention_output_from, states, attended);
+    finish_input(layer.attention_output, workspace.attention_output_input, rows, team);
+    add_linear(layer.attention_output, workspace.attention_output_input, states, attended);
     for (int64_t row = first; row < last; ++row) {
         layer.attention_norm.apply(attended + row * hidden, attended + row * hidden);
-        work.up_from.quantize_row(layer.up, row, attended + row * hidden);
+        workspace.up_input.quantize_row(layer.up, row, attended + row * hidden);
     }
-    team.meet();
-    multiply(layer.up, work.up_from.rows(layer.up, attended), count, team,
-             [activation, put = work.down_from.writer(layer.down)](int64_t row, int64_t column, f32x16 values, int lanes)
-                 __attribute__((always_inline)) { put(row, column, activate(activation, values), lanes); });
-    finish_input(layer.down, work.down_from, rows, team);
-    add_product(layer.down, work.down_from, attended, states);
+    team.barrier();
+    gemm(
+        layer.up, workspace.up_input.rows(layer.up, attended), count, team,
+        [ activation, write = workspace.down_input.writer(layer.down) ](int64_t row, int64_t column, f32x16 values, int lanes)
+            __attribute__((always_inline)) { write(row, column, activate(activation, values), lanes); });
+    finish_input(layer.down, workspace.down_input, rows, team);
+    add_linear(layer.down, workspace.down_input, attended, states);
     for (int64_t row = first; row < last; ++row) layer.output_norm.apply(states + row * hidden, states + row * hidden);
 }
 
-// Makes room for what layers of this shape need. Called before threads run, where failing is safe.
-inline void reserve_feed_forward(const Layer& layer, int64_t rows, Workspace& work) {
-    work.attended.reserve(rows * layer.output_norm.size);
-    work.attention_output_from.reserve(layer.attention_output, rows, true);
-    work.up_from.reserve(layer.up, rows, false);
-    work.down_from.reserve(layer.down, rows, true);
+// Reserves the memory of `feed_forward`. Called before threads run, where an allocation may fail.
+inline void reserve_feed_forward(const Layer& layer, int64_t rows, Workspace& workspace) {
+    workspace.attended.reserve(rows * layer.output_norm.size);
+    workspace.attention_output_input.reserve(layer.attention_output, rows, true);
+    workspace.up_input.reserve(layer.up, rows, false);
+    workspace.down_input.reserve(layer.down, rows, true);
 }

@@ -1,4 +1,4 @@
-// State that a process does not share with the child that it forks.
+// State that a forked child does not share with its parent.
 #pragma once
 
 #include <pthread.h>
@@ -10,51 +10,51 @@
 #include <new>
 #include <stdexcept>
 
-// Counts the forks between the process that loaded this library and the present one. Constant within a process: a child
-// counts before it has a second thread.
+// Number of forks between the process that loaded this library and the current one. Constant within a process: a child
+// increments it before it has a second thread.
 class ForkCount {
    public:
-    static uint32_t now() { return count_.load(std::memory_order_relaxed); }
-    // Held while a value is made for this process.
-    static std::mutex& making() { return making_; }
-    // False where a fork would pass unnoticed.
-    static bool is_kept() { return is_kept_; }
+    static uint32_t current() { return count_.load(std::memory_order_relaxed); }
+    // Serializes the initialization of values of this process.
+    static std::mutex& init_mutex() { return init_mutex_; }
+    // False if the fork handler could not be registered, so that forks are not counted.
+    static bool is_registered() { return is_registered_; }
 
    private:
     static void in_child() {
-        new (&making_) std::mutex;  // the thread that held it may not exist here
+        new (&init_mutex_) std::mutex;  // the thread that held it may not exist in the child
         count_.fetch_add(1, std::memory_order_relaxed);
     }
 
     static inline std::atomic<uint32_t> count_{0};
-    static inline std::mutex making_;
-    static inline const bool is_kept_ = pthread_atfork(nullptr, nullptr, in_child) == 0;
+    static inline std::mutex init_mutex_;
+    static inline const bool is_registered_ = pthread_atfork(nullptr, nullptr, in_child) == 0;
 };
 
-// A value that each process makes for itself. Another thread may have been changing the parent's at the moment of the
-// fork, and the threads that it names are not in the child: the child makes a new one and leaves the other untouched.
+// A value that is initialized once per process. At a fork, another thread may have been changing the parent's value, and
+// the threads that it refers to do not exist in the child: the child creates a new value and leaks the copy of the old one.
 template <class Value>
 class PerProcess {
    public:
-    explicit PerProcess(std::unique_ptr<Value> first) : value_(first.release()), made_in_(ForkCount::now()) {
-        if (ForkCount::is_kept()) return;
+    explicit PerProcess(std::unique_ptr<Value> initial) : value_(initial.release()), fork_count_(ForkCount::current()) {
+        if (ForkCount::is_registered()) return;
         delete value_.load();
         throw std::runtime_error("pthread_atfork failed");
     }
     ~PerProcess() {
-        if (made_in_.load() == ForkCount::now()) delete value_.load();
+        if (fork_count_.load() == ForkCount::current()) delete value_.load();
     }
     PerProcess(const PerProcess&) = delete;
     PerProcess& operator=(const PerProcess&) = delete;
 
-    // This process's value; make() returns a new one as a `unique_ptr`.
+    // Returns the value of this process; make() returns a new one as a `unique_ptr`.
     template <class Make>
     Value& get(Make make) const {
-        if (made_in_.load(std::memory_order_acquire) != ForkCount::now()) {
-            const std::lock_guard<std::mutex> guard(ForkCount::making());
-            if (made_in_.load(std::memory_order_relaxed) != ForkCount::now()) {
+        if (fork_count_.load(std::memory_order_acquire) != ForkCount::current()) {
+            const std::lock_guard<std::mutex> guard(ForkCount::init_mutex());
+            if (fork_count_.load(std::memory_order_relaxed) != ForkCount::current()) {
                 value_.store(make().release(), std::memory_order_relaxed);
-                made_in_.store(ForkCount::now(), std::memory_order_release);
+                fork_count_.store(ForkCount::current(), std::memory_order_release);
             }
         }
         return *value_.load(std::memory_order_relaxed);
@@ -62,5 +62,5 @@ class PerProcess {
 
    private:
     mutable std::atomic<Value*> value_;
-    mutable std::atomic<uint32_t> made_in_;
+    mutable std::atomic<uint32_t> fork_count_;
 };

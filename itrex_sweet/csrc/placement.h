@@ -1,15 +1,15 @@
-// On which processors the workers of a team wake.
+// Processor affinity of workers while they wake.
 #pragma once
 
 #include <pthread.h>
 #include <sched.h>
 
-// Wakes workers apart from the threads of their team that run already.
+// Wakes workers on other processors than those that their team already uses.
 //
-// The scheduler of Linux may wake a worker on the processor of the thread that wakes it, although another one is idle, above
-// all if the worker ran there before. The two then take turns until the load is balanced, some milliseconds later. So a
-// sleeping worker is kept from the processors in use for as long as it wakes, and may run again wherever it might before
-// once it does. A system that refuses this leaves workers where they are.
+// The Linux scheduler may wake a worker on the processor of the waking thread although another one is idle, in particular
+// if the worker ran there before; the two then share it until the load is balanced, some milliseconds later. A sleeping
+// worker is therefore excluded from the processors in use until it has woken, and then gets its affinity back. If the system
+// refuses, the affinity stays as it is.
 class Placement {
    public:
     // For a team of the calling thread.
@@ -18,8 +18,8 @@ class Placement {
         use(sched_getcpu());
     }
 
-    // Keeps a thread that sleeps, and ran on `last_processor`, from the processors in use. True if it must be given its
-    // `affinity` again.
+    // Excludes a sleeping thread, which last ran on `last_processor`, from the processors in use. Returns true if
+    // `affinity`, the thread's affinity before, must be restored.
     bool restrict(pthread_t thread, int last_processor, cpu_set_t& affinity) {
         if (pthread_getaffinity_np(thread, sizeof affinity, &affinity) != 0) return false;
         cpu_set_t free = affinity;

@@ -1,28 +1,28 @@
-// The state that changes while a model is called: its threads, the memory they work in, and who may call.
+// The mutable state of a model: threads, workspaces, and the lock that serializes its calls.
 #pragma once
 
 #include <mutex>
 #include <vector>
 
-#include "batch.h"
+#include "active_rows.h"
 #include "layers.h"
 #include "threads.h"
 
 struct Session {
-    std::mutex calls;  // held by a caller for as long as it uses the rest
-    Pool pool;
-    std::vector<Workspace> work;  // one per thread; a team of all uses the first
+    std::mutex mutex;  // held during a call
+    ThreadPool pool;
+    std::vector<Workspace> workspaces;  // one per thread; a team of several threads shares the first
     Buffer<int64_t> starts;
-    Batch batch;
+    ActiveRows active;
 
-    explicit Session(int threads) : pool(threads), work(static_cast<size_t>(threads)) {
-        for (Workspace& one : work) one.threads.resize(1);
-        work[0].threads.resize(static_cast<size_t>(threads));
+    explicit Session(int threads) : pool(threads), workspaces(static_cast<size_t>(threads)) {
+        for (Workspace& workspace : workspaces) workspace.threads.resize(1);
+        workspaces[0].threads.resize(static_cast<size_t>(threads));
     }
 
-    int64_t memory() const {
-        int64_t total = starts.bytes() + batch.memory();
-        for (const Workspace& one : work) total += one.memory();
+    int64_t bytes() const {
+        int64_t total = starts.bytes() + active.bytes();
+        for (const Workspace& workspace : workspaces) total += workspace.bytes();
         return total;
     }
 };

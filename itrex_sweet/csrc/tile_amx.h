@@ -1,22 +1,22 @@
-// Integer tiles with AMX: `tdpbusd` multiplies 16 × 64 uint8 by 64 × 16 int8.
+// int8 kernel for AMX: `tdpbusd` multiplies 16 × 64 uint8 by 64 × 16 int8.
 //
-// 2 × 2 blocking: two tiles of rows (0, 1) and two of columns (2, 3) give four products (4 to 7), so four tile loads feed
-// four multiplications. On paper: a Sapphire Rapids core multiplies one pair of tiles in 16 cycles and loads a tile from
-// L1 in 8 (two 64-byte lines a cycle), so a step of 64 inputs takes 64 cycles of multiplying beside 32 of loading: the
-// multiplier is the limit, 1024 multiply-adds a cycle. Storing four sums costs some 64 cycles per tile; with 768 inputs
-// (12 steps, 768 cycles) that leaves 92 % of the peak, with 3072 inputs 98 %. Rows come in 32s: fewer than 8 rows are
-// faster with `vpdpbusd`, whose tile costs 2 cycles per row and group of 4 inputs on 2 ports.
+// 2 × 2 register blocking: two tiles of rows (0, 1) and two of columns (2, 3) give four products (4 to 7), so four tile loads
+// feed four multiplications. Theoretical rates: a Sapphire Rapids core multiplies a pair of tiles in 16 cycles and loads a
+// tile from L1 in 8 (two 64-byte lines per cycle), so a step of 64 inputs takes 64 cycles of multiplications and 32 of loads:
+// it is compute-bound, at 1024 multiply-accumulates per cycle. Storing four sums takes about 64 cycles; with 768 inputs (12
+// steps, 768 cycles) this leaves 92 % of the peak, with 3072 inputs 98 %. Fewer than 8 rows are faster with `vpdpbusd`, whose
+// tile takes 2 cycles per row and group of 4 inputs on 2 ports.
 //
-// The configuration is the same for every product, so it is loaded once per call and thread (`TileSession`).
+// All products use the same tile configuration, so it is loaded once per call and thread (`TileSession`).
 #pragma once
 
 #include "tile_vnni.h"
 
 constexpr char kInstructionSet[] = "amx";
 constexpr int kTileRows = 32;
-constexpr int kLeastTileRows = 8;
+constexpr int kMinAmxRows = 8;
 
-// gcc 12 does not know which memory its tile intrinsics read and write; nothing may move across them.
+// The tile intrinsics of gcc 12 do not declare the memory that they access: a compiler barrier prevents reordering.
 #define SWEET_TILE_BARRIER() asm volatile("" ::: "memory")
 
 class TileSession {
@@ -40,11 +40,11 @@ class TileSession {
     TileSession& operator=(const TileSession&) = delete;
 };
 
-// Reads whole tiles: up to 32 rows of `a`, whatever `rows` is, and inputs up to a multiple of 64, must be readable; what
-// they hold beyond is multiplied by zero weights or lands in rows of `c` that nobody reads.
+// Reads whole tiles: 32 rows of `a` and inputs up to a multiple of 64 must be readable. Padding inputs are multiplied by
+// weights of zero; padding rows write rows of `c` that are not used.
 inline void integer_tile(const uint8_t* a, int64_t stride, int rows, const int8_t* panel, int groups, int32_t* c) {
-    if (rows < kLeastTileRows) return vnni_tile(a, stride, rows, panel, groups, c);
-    const bool two = rows > 16;
+    if (rows < kMinAmxRows) return vnni_tile(a, stride, rows, panel, groups, c);
+    const bool has_two_row_tiles = rows > 16;
     SWEET_TILE_BARRIER();
     _tile_zero(4);
     _tile_zero(5);
@@ -58,7 +58,7 @@ inline void integer_tile(const uint8_t* a, int64_t stride, int rows, const int8_
         _tile_loadd(0, inputs, stride);
         _tile_dpbusd(4, 0, 2);
         _tile_dpbusd(5, 0, 3);
-        if (two) {
+        if (has_two_row_tiles) {
             _tile_loadd(1, inputs + 16 * stride, stride);
             _tile_dpbusd(6, 1, 2);
             _tile_dpbusd(7, 1, 3);
@@ -66,7 +66,7 @@ inline void integer_tile(const uint8_t* a, int64_t stride, int rows, const int8_
     }
     _tile_stored(4, c, 128);
     _tile_stored(5, c + 16, 128);
-    if (two) {
+    if (has_two_row_tiles) {
         _tile_stored(6, c + 16 * 32, 128);
         _tile_stored(7, c + 16 * 32 + 16, 128);
     }

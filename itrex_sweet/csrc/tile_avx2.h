@@ -1,5 +1,5 @@
-// Integer tiles with AVX2. `vpmaddubsw` would saturate: 255 · 127 · 2 does not fit 16 bits. So both sides are widened to
-// 16 bits first, and `vpmaddwd` adds pairs of products in 32 bits.
+// int8 kernel for AVX2. `vpmaddubsw` would saturate, since 255 · 127 · 2 exceeds int16. Therefore both operands are widened
+// to 16 bits, and `vpmaddwd` accumulates pairs of products in int32.
 #pragma once
 
 #include <immintrin.h>
@@ -11,20 +11,18 @@
 constexpr char kInstructionSet[] = "avx2";
 constexpr int kGroup = 2;
 constexpr int kTileRows = 4;
-constexpr int kRegisterLanes = 8;  // floats of a register
+constexpr int kRegisterLanes = 8;  // float32 per vector register
 constexpr int kFloatTileRows = 3;
 constexpr int kFloatTileVectors = 2;
 
 typedef int32_t i32x8 __attribute__((vector_size(32)));
 
-// Pairs of 16-bit integers in 32 bits, both products added to a sum.
-SWEET_INLINE i32x8 add_pairs(i32x8 sums, i32x8 a, i32x8 b) {
-    return sums + (i32x8)_mm256_madd_epi16((__m256i)a, (__m256i)b);
-}
+// Multiplies pairs of int16 and adds both products to an int32 sum.
+SWEET_INLINE i32x8 add_pairs(i32x8 sums, i32x8 a, i32x8 b) { return sums + (i32x8)_mm256_madd_epi16((__m256i)a, (__m256i)b); }
 
 struct TileSession {};
 
-// `Rows` rows and 16 of a panel's 32 columns: eight sums, two weights, one input are what 16 registers hold.
+// `Rows` rows by 16 of a panel's 32 columns: 8 sums, 2 weights and 1 input fit in 16 registers.
 template <int Rows>
 SWEET_INLINE void half_tile(const int16_t* a, int64_t stride, const int8_t* panel, int groups, int32_t* c) {
     __m256i sums[Rows][2];
@@ -49,7 +47,7 @@ SWEET_INLINE void half_tile(const int16_t* a, int64_t stride, const int8_t* pane
 }
 
 SWEET_INLINE void integer_tile(const uint8_t* a, int64_t stride, int rows, const int8_t* panel, int groups, int32_t* c) {
-    constexpr int kBlock = 512;  // inputs widened at a time; sums of blocks are added
+    constexpr int kBlock = 512;  // inputs widened at a time; the sums of blocks are added
     alignas(64) int16_t wide[kTileRows * kBlock];
     alignas(64) int32_t sums[kTileRows * 32];
     const int inputs = groups * 2;
@@ -74,13 +72,13 @@ SWEET_INLINE void integer_tile(const uint8_t* a, int64_t stride, int rows, const
     }
 }
 
-// Multiply-adds of `turns` turns of 12 `vpmaddwd`, each with its addition, that need nothing but registers.
-inline int64_t peak_turns(int64_t turns) {
+// Runs `turns` times 12 `vpmaddwd` with additions on registers; returns the number of multiply-accumulates.
+inline int64_t run_peak_loop(int64_t turns) {
     __m256i sums[12];
 #pragma GCC unroll 12
     for (int place = 0; place < 12; ++place) {
         sums[place] = _mm256_setzero_si256();
-        asm volatile("" : "+x"(sums[place]));  // else they are all the same, and computed once
+        asm volatile("" : "+x"(sums[place]));  // prevents merging of equal values
     }
     __m256i inputs = _mm256_set1_epi16(1), weights = _mm256_set1_epi16(1);
     for (int64_t turn = 0; turn < turns; ++turn) {

@@ -1,4 +1,4 @@
-// Integer tiles in plain C++: the reference that every other instruction set equals to the bit.
+// int8 kernel in standard C++: the reference, which all other instruction sets match bit by bit.
 #pragma once
 
 #include <cstdint>
@@ -6,15 +6,15 @@
 #include "vector.h"
 
 constexpr char kInstructionSet[] = "portable";
-constexpr int kGroup = 4;             // inputs that stand side by side in a packed panel
-constexpr int kTileRows = 4;          // rows of one integer tile
-constexpr int kRegisterLanes = 4;     // floats of a register
-constexpr int kFloatTileRows = 2;     // rows and vectors of one float tile: what the registers hold
+constexpr int kGroup = 4;          // consecutive inputs of a column in a packed panel
+constexpr int kTileRows = 4;       // rows of an int8 tile
+constexpr int kRegisterLanes = 4;  // float32 per vector register
+constexpr int kFloatTileRows = 2;  // rows and vectors of a float tile, limited by the registers
 constexpr int kFloatTileVectors = 2;
 
 typedef int32_t i32x4 __attribute__((vector_size(16)));
 
-// Pairs of 16-bit integers in 32 bits, both products added to a sum.
+// Multiplies pairs of int16 and adds both products to an int32 sum.
 SWEET_INLINE i32x4 add_pairs(i32x4 sums, i32x4 a, i32x4 b) {
     const auto low = [](i32x4 pair) { return pair << 16 >> 16; };
     return sums + low(a) * low(b) + (a >> 16) * (b >> 16);
@@ -22,7 +22,7 @@ SWEET_INLINE i32x4 add_pairs(i32x4 sums, i32x4 a, i32x4 b) {
 
 struct TileSession {};
 
-// c (rows, kPanel) = a (rows, groups · kGroup) uint8 times a packed panel.
+// c (rows, kPanel) = a (rows, groups · kGroup) · packed panel.
 SWEET_INLINE void integer_tile(const uint8_t* a, int64_t stride, int rows, const int8_t* panel, int groups, int32_t* c) {
     for (int row = 0; row < rows; ++row) {
         int32_t sums[32] = {};
@@ -37,8 +37,8 @@ SWEET_INLINE void integer_tile(const uint8_t* a, int64_t stride, int rows, const
     }
 }
 
-// Multiply-adds of `turns` tiles whose inputs and weights stay in the first cache.
-inline int64_t peak_turns(int64_t turns) {
+// Computes `turns` tiles on inputs and weights in the L1 cache; returns the number of multiply-accumulates.
+inline int64_t run_peak_loop(int64_t turns) {
     alignas(64) static const uint8_t inputs[kTileRows * 128] = {};
     alignas(64) static const int8_t weights[32 * 128] = {};
     alignas(64) int32_t sums[kTileRows * 32];

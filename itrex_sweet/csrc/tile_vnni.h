@@ -1,4 +1,4 @@
-// Integer tiles with AVX-512 VNNI: `vpdpbusd` multiplies 64 pairs and adds them to sixteen 32-bit sums, never saturating.
+// int8 kernel for AVX-512 VNNI: `vpdpbusd` multiplies 64 pairs and adds them to 16 int32 sums, without saturation.
 #pragma once
 
 #include <immintrin.h>
@@ -9,7 +9,7 @@
 
 #ifndef SWEET_ISA_AMX
 #ifdef SWEET_ISA_AVX512_BF16
-constexpr char kInstructionSet[] = "avx512_bf16";  // integers as here; `multiply.h` has `vdpbf16ps` for bfloat16
+constexpr char kInstructionSet[] = "avx512_bf16";  // the same int8 kernel; `gemm_dense.h` uses `vdpbf16ps` for bfloat16
 #else
 constexpr char kInstructionSet[] = "avx512_vnni";
 #endif
@@ -18,17 +18,17 @@ constexpr int kTileRows = 12;
 struct TileSession {};
 #endif
 constexpr int kGroup = 4;
-constexpr int kRegisterLanes = 16;  // floats of a register
+constexpr int kRegisterLanes = 16;  // float32 per vector register
 constexpr int kFloatTileRows = 6;
 constexpr int kFloatTileVectors = 4;
 
-// Pairs of 16-bit integers in 32 bits, both products added to a sum.
+// Multiplies pairs of int16 and adds both products to an int32 sum.
 SWEET_INLINE i32x16 add_pairs(i32x16 sums, i32x16 a, i32x16 b) {
     return (i32x16)_mm512_dpwssd_epi32((__m512i)sums, (__m512i)a, (__m512i)b);
 }
 
-// 12 rows by 2 vectors are 24 sums; with two vectors of weights and one of inputs they fill 27 of 32 registers. Per
-// step 14 loads feed 24 multiplications, so the multipliers and not the loads are what limits.
+// 12 rows by 2 vectors are 24 sums; with 2 vectors of weights and 1 of inputs they use 27 of 32 registers. Per step, 14 loads
+// feed 24 multiplications, so the kernel is compute-bound.
 template <int Rows>
 SWEET_INLINE void vnni_tile(const uint8_t* a, int64_t stride, const int8_t* panel, int groups, int32_t* c) {
     __m512i sums[Rows][2];
@@ -36,7 +36,7 @@ SWEET_INLINE void vnni_tile(const uint8_t* a, int64_t stride, const int8_t* pane
     for (int row = 0; row < Rows; ++row) sums[row][0] = sums[row][1] = _mm512_setzero_si512();
     for (int group = 0; group < groups; ++group) {
         const __m512i first = _mm512_loadu_si512(panel), second = _mm512_loadu_si512(panel + 64);
-        // Weights come from memory once per pass: into the second cache early, into the first when they are needed.
+        // Weights are streamed from memory: prefetches them into L2 early, and into L1 shortly before use.
         _mm_prefetch(reinterpret_cast<const char*>(panel + 8192), _MM_HINT_T1);
         _mm_prefetch(reinterpret_cast<const char*>(panel + 8256), _MM_HINT_T1);
         _mm_prefetch(reinterpret_cast<const char*>(panel + 2048), _MM_HINT_T0);
@@ -75,13 +75,13 @@ SWEET_INLINE void vnni_tile(const uint8_t* a, int64_t stride, int rows, const in
     }
 }
 
-// Multiply-adds of `turns` turns of 24 `vpdpbusd` that need nothing but registers.
-inline int64_t peak_turns(int64_t turns) {
+// Runs `turns` times 24 `vpdpbusd` on registers; returns the number of multiply-accumulates.
+inline int64_t run_peak_loop(int64_t turns) {
     __m512i sums[24];
 #pragma GCC unroll 24
     for (int place = 0; place < 24; ++place) {
         sums[place] = _mm512_setzero_si512();
-        asm volatile("" : "+v"(sums[place]));  // else they are all the same, and computed once
+        asm volatile("" : "+v"(sums[place]));  // prevents merging of equal values
     }
     __m512i inputs = _mm512_set1_epi8(1), weights = _mm512_set1_epi8(1);
     for (int64_t turn = 0; turn < turns; ++turn) {

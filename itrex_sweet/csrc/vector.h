@@ -1,10 +1,11 @@
-// Sixteen floats at a time, in the compiler's own vector types: one source for every instruction set.
+// Vectors of 16 floats, as the compiler's vector extension: one source for every instruction set.
 //
-// Every operation is per lane or in a fixed order, so a value never depends on its neighbours.
+// Every operation is elementwise or reduces in a fixed order, so results do not depend on neighbouring values.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #if defined(__AVX512F__)
 #include <immintrin.h>
@@ -33,16 +34,17 @@ SWEET_INLINE f32x16 load(const float* from) { return load_as<f32x16>(from); }
 SWEET_INLINE i32x16 load(const int32_t* from) { return load_as<i32x16>(from); }
 SWEET_INLINE void store(float* to, f32x16 vector) { std::memcpy(to, &vector, sizeof(vector)); }
 
-// The first `count` elements, 16 at most; the lanes beyond are zero.
-SWEET_INLINE f32x16 load_some(const float* from, int count) {
+// Loads the first `count` elements, at most 16; the other lanes are zero.
+SWEET_INLINE f32x16 load_partial(const float* from, int count) {
     if (count >= kLanes) return load(from);
     f32x16 vector = {};
     std::memcpy(&vector, from, sizeof(float) * static_cast<size_t>(count));
     return vector;
 }
 
+// Stores the first `count` elements, at most 16.
 template <class Element, class Vector>
-SWEET_INLINE void store_some(Element* to, Vector vector, int count) {
+SWEET_INLINE void store_partial(Element* to, Vector vector, int count) {
     if (count >= kLanes) {
         std::memcpy(to, &vector, sizeof(vector));
     } else {
@@ -50,49 +52,64 @@ SWEET_INLINE void store_some(Element* to, Vector vector, int count) {
     }
 }
 
-// Where a value is not a number, these give the second argument.
+// If either operand is NaN, min and max return the second, like `vminps` and `vmaxps`.
 #if defined(__AVX512F__)
-SWEET_INLINE f32x16 least(f32x16 a, f32x16 b) { return (f32x16)_mm512_maskz_min_ps(0xffff, (__m512)a, (__m512)b); }
-SWEET_INLINE f32x16 greatest(f32x16 a, f32x16 b) { return (f32x16)_mm512_maskz_max_ps(0xffff, (__m512)a, (__m512)b); }
+SWEET_INLINE f32x16 min(f32x16 a, f32x16 b) { return (f32x16)_mm512_maskz_min_ps(0xffff, (__m512)a, (__m512)b); }
+SWEET_INLINE f32x16 max(f32x16 a, f32x16 b) { return (f32x16)_mm512_maskz_max_ps(0xffff, (__m512)a, (__m512)b); }
 #else
-SWEET_INLINE f32x16 least(f32x16 a, f32x16 b) { return a < b ? a : b; }
-SWEET_INLINE f32x16 greatest(f32x16 a, f32x16 b) { return a > b ? a : b; }
+SWEET_INLINE f32x16 min(f32x16 a, f32x16 b) { return a < b ? a : b; }
+SWEET_INLINE f32x16 max(f32x16 a, f32x16 b) { return a > b ? a : b; }
 #endif
-SWEET_INLINE f32x16 size_of(f32x16 x) { return (f32x16)((i32x16)x & 0x7fffffff); }
-// Between two bounds; what is not a number stays so.
-SWEET_INLINE f32x16 clamp(f32x16 x, float low, float high) { return least(splat(high), greatest(splat(low), x)); }
+SWEET_INLINE f32x16 abs(f32x16 x) { return (f32x16)((i32x16)x & 0x7fffffff); }
+// Clamps to [low, high]; NaN stays NaN.
+SWEET_INLINE f32x16 clamp(f32x16 x, float low, float high) { return min(splat(high), max(splat(low), x)); }
 
-// Lanes at and beyond `count` replaced.
-SWEET_INLINE f32x16 keep_some(f32x16 vector, int count, float other) {
+// Replaces the lanes from `count` on by `other`.
+SWEET_INLINE f32x16 mask(f32x16 vector, int count, float other) {
     const i32x16 lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     return lanes < count ? vector : splat(other);
 }
 
-// All lanes combined by `join`, halves first.
-template <class Join>
-SWEET_INLINE f32x16 fold(f32x16 v, Join join) {
-    v = join(v, __builtin_shuffle(v, i32x16{8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7}));
-    v = join(v, __builtin_shuffle(v, i32x16{4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11}));
-    v = join(v, __builtin_shuffle(v, i32x16{2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13}));
-    return join(v, __builtin_shuffle(v, i32x16{1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14}));
+using Lanes = std::make_integer_sequence<int, kLanes>;
+
+// Exchanges lane i with lane i ^ Distance.
+template <int Distance, int... Lane>
+SWEET_INLINE f32x16 butterfly(f32x16 v, std::integer_sequence<int, Lane...>) {
+#if defined(__clang__)
+    return __builtin_shufflevector(v, v, (Lane ^ Distance)...);
+#else
+    return __builtin_shuffle(v, i32x16{(Lane ^ Distance)...});
+#endif
 }
 
-SWEET_INLINE float sum(f32x16 v) { return fold(v, [](f32x16 a, f32x16 b) { return a + b; })[0]; }
-SWEET_INLINE float greatest_of(f32x16 v) { return fold(v, [](f32x16 a, f32x16 b) { return greatest(a, b); })[0]; }
+// Combines all lanes by `combine`, in a tree: halves first.
+template <class Combine>
+SWEET_INLINE f32x16 reduce(f32x16 v, Combine combine) {
+    v = combine(v, butterfly<8>(v, Lanes{}));
+    v = combine(v, butterfly<4>(v, Lanes{}));
+    v = combine(v, butterfly<2>(v, Lanes{}));
+    return combine(v, butterfly<1>(v, Lanes{}));
+}
 
-SWEET_INLINE float least_of(f32x16 v) { return -greatest_of(-v); }
+SWEET_INLINE float reduce_add(f32x16 v) {
+    return reduce(v, [](f32x16 a, f32x16 b) { return a + b; })[0];
+}
+SWEET_INLINE float reduce_max(f32x16 v) {
+    return reduce(v, [](f32x16 a, f32x16 b) { return max(a, b); })[0];
+}
+SWEET_INLINE float reduce_min(f32x16 v) { return -reduce_max(-v); }
 
-// Nearest whole number, ties to even, for |x| < 2²²: adding 1.5 · 2²³ pushes the fraction out of the mantissa, which then
-// ends in the number itself. What is not a number or infinite becomes a multiple of 2¹⁶.
-constexpr float kPush = 12582912.0f;
-SWEET_INLINE f32x16 nearest(f32x16 x) { return (x + kPush) - kPush; }
-SWEET_INLINE i32x16 nearest_integer(f32x16 x) { return (i32x16)(x + kPush) - 0x4b400000; }
+// Rounds to the nearest integer, ties to even, for |x| < 2²²: adding 1.5 · 2²³ shifts the fraction out of the mantissa,
+// whose low bits are then the integer. NaN and infinity become multiples of 2¹⁶.
+constexpr float kRoundingConstant = 12582912.0f;
+SWEET_INLINE f32x16 round(f32x16 x) { return (x + kRoundingConstant) - kRoundingConstant; }
+SWEET_INLINE i32x16 round_to_int(f32x16 x) { return (i32x16)(x + kRoundingConstant) - 0x4b400000; }
 
-// eˣ, relative error below 2e-7: eˣ = 2ⁿ eʳ with |r| ≤ ln 2 / 2, eʳ by a polynomial fitted in relative error.
-SWEET_INLINE f32x16 exponential(f32x16 x) {
+// eˣ with a relative error below 2e-7: eˣ = 2ⁿ eʳ with |r| ≤ ln 2 / 2, and eʳ by a minimax polynomial (relative error).
+SWEET_INLINE f32x16 exp(f32x16 x) {
     x = clamp(x, -87.0f, 88.0f);
-    const f32x16 n = nearest(x * 1.44269504f);
-    const f32x16 r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts (Cody and Waite)
+    const f32x16 n = round(x * 1.44269504f);
+    const f32x16 r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 split in two constants (Cody and Waite)
     f32x16 p = r * 0.0013751407f + 0.0083689159f;
     p = p * r + 0.0416695327f;
     p = p * r + 0.1666651815f;
@@ -101,10 +118,10 @@ SWEET_INLINE f32x16 exponential(f32x16 x) {
     return (f32x16)((i32x16)p + (__builtin_convertvector(n, i32x16) << 23));
 }
 
-// erf x, absolute error below 1e-6: x times a polynomial in x², fitted for the least greatest error up to 3.6, behind which
-// it is exactly 1. The polynomial's variable goes from -1 to 1, where its sum loses nothing. Summed in halves of halves
-// (Estrin), since one step after the other has the processor wait for each of them.
-SWEET_INLINE f32x16 error_function(f32x16 x) {
+// erf(x) with an absolute error below 1e-6: x times a minimax polynomial in x² on [-3.6, 3.6]; beyond, the result is
+// exactly ±1. The polynomial's variable is scaled to [-1, 1] to avoid cancellation, and evaluated by Estrin's scheme,
+// which has shorter dependency chains than Horner's.
+SWEET_INLINE f32x16 erf(f32x16 x) {
     const float bound = 3.6f;
     x = clamp(x, -bound, bound);
     const f32x16 t = x * x * (2.0f / (bound * bound)) - 1.0f, t2 = t * t, t4 = t2 * t2;
@@ -114,8 +131,10 @@ SWEET_INLINE f32x16 error_function(f32x16 x) {
     return (p0 + p4 * t4 + (p8 + 0.00224673212f * t4) * (t4 * t4)) * x;
 }
 
-// Rounded to bfloat16, ties to even. The portable form rounds a NaN of few set bits to infinity.
-SWEET_INLINE u16x16 to_bfloats(f32x16 x) {
+SWEET_INLINE f32x16 tanh(f32x16 x) { return 1.0f - 2.0f / (exp(x + x) + 1.0f); }
+
+// Rounds to bfloat16, ties to even. The portable form rounds a NaN with few set bits to infinity.
+SWEET_INLINE u16x16 to_bfloat16(f32x16 x) {
 #if defined(__AVX512BF16__)
     return (u16x16)_mm512_cvtneps_pbh((__m512)x);
 #else
@@ -124,38 +143,36 @@ SWEET_INLINE u16x16 to_bfloats(f32x16 x) {
 #endif
 }
 
-SWEET_INLINE f32x16 hyperbolic_tangent(f32x16 x) { return 1.0f - 2.0f / (exponential(x + x) + 1.0f); }
-
 #if defined(__AVX512F__)
-// One of four steps of a transposition: rows `Distance` apart exchange the lanes that are `Distance` apart.
-template <int Distance>
-SWEET_INLINE void exchange_lanes(f32x16* rows) {
-    i32x16 low, high;
-#pragma GCC unroll 16
-    for (int lane = 0; lane < kLanes; ++lane) {
-        low[lane] = lane & Distance ? kLanes + lane - Distance : lane;
-        high[lane] = lane & Distance ? kLanes + lane : lane + Distance;
-    }
+// Exchanges blocks of `Distance` lanes between rows that are `Distance` apart: one step of a transposition.
+template <int Distance, int... Lane>
+SWEET_INLINE void transpose_step(f32x16* rows, std::integer_sequence<int, Lane...>) {
 #pragma GCC unroll 16
     for (int row = 0; row < kLanes; ++row) {
         if (row & Distance) continue;
         const f32x16 upper = rows[row], lower = rows[row + Distance];
-        rows[row] = __builtin_shuffle(upper, lower, low);
-        rows[row + Distance] = __builtin_shuffle(upper, lower, high);
+#if defined(__clang__)
+        rows[row] = __builtin_shufflevector(upper, lower, (Lane & Distance ? kLanes + Lane - Distance : Lane)...);
+        rows[row + Distance] = __builtin_shufflevector(upper, lower, (Lane & Distance ? kLanes + Lane : Lane + Distance)...);
+#else
+        rows[row] = __builtin_shuffle(upper, lower, i32x16{(Lane & Distance ? kLanes + Lane - Distance : Lane)...});
+        rows[row + Distance] =
+            __builtin_shuffle(upper, lower, i32x16{(Lane & Distance ? kLanes + Lane : Lane + Distance)...});
+#endif
     }
 }
 #endif
 
-// to (16, 16) = from (16, 16) transposed, the last of `count` rows again where there are fewer than 16.
+// Transposes a block of 16 × 16; if it has only `count` rows, the last one is repeated.
 SWEET_INLINE void transpose(const float* from, int64_t from_stride, int count, float* to, int64_t to_stride) {
 #if defined(__AVX512F__)
     f32x16 rows[kLanes];
 #pragma GCC unroll 16
     for (int row = 0; row < kLanes; ++row) rows[row] = load(from + (row < count ? row : count - 1) * from_stride);
-    exchange_lanes<8>(rows);
-    exchange_lanes<4>(rows);
-    exchange_lanes<2>(rows);
-    exchange_lanes<1>(rows);
+    transpose_step<8>(rows, Lanes{});
+    transpose_step<4>(rows, Lanes{});
+    transpose_step<2>(rows, Lanes{});
+    transpose_step<1>(rows, Lanes{});
 #pragma GCC unroll 16
     for (int row = 0; row < kLanes; ++row) store(to + row * to_stride, rows[row]);
 #else

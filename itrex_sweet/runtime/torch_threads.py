@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 
 from itrex_sweet.runtime.fork_gate import no_fork_meanwhile
-from itrex_sweet.runtime.native.cores import checked_threads
+from itrex_sweet.runtime.native.cores import validate_threads
 from itrex_sweet.runtime.shutdown import pause_at_exit
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def computing_with(threads: int | None) -> Iterator[None]:
     Raises:
         ConfigError: a number of threads that is none.
     """
-    threads = None if threads is None else checked_threads(threads)
+    threads = None if threads is None else validate_threads(threads)
     one_thread_in_a_child()
     before = torch.get_num_threads()
     if threads is None or threads == before or _is_child:

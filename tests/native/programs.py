@@ -1,4 +1,4 @@
-"""What the tests of the engine share: the table of cases, the C++ test program, and which libraries there are."""
+"""Shared by the tests of the engine: the table of cases, the compilation of test programs, and the built libraries."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ needs_compiler = pytest.mark.skipif(build_kernels.compiler() is None, reason="no
 
 
 def op_cases() -> list[tuple[int, int, int, str]]:
-    """(m, n, k, values) of `op_cases.h`."""
+    """Returns (m, n, k, values) of the cases in `op_cases.h`."""
     text = (HERE / "op_cases.h").read_text(encoding="utf-8")
     text = re.search(r"kCases\[\] = \{(.*?)\n\};", text, re.DOTALL).group(1)
     found = re.findall(r"^ *\{(\d+), (\d+), (\d+), ([A-Z]+)\},$", text, re.MULTILINE)
-    assert len(found) == text.count("{"), "a case that this does not read"
+    assert len(found) == text.count("{"), "a case that the pattern does not match"
     return [(int(m), int(n), int(k), values) for m, n, k, values in found]
 
 
 def compile_program(source: str | Path, target: Path, flags: Iterable[str] = ()) -> Path:
-    """Compiles a C++ program of this folder, or one given by its path."""
+    """Compiles a C++ program of this folder, or one with an absolute path."""
     command = [*build_kernels.compiler(), "-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", *flags]
     command += [
         "-I",
@@ -53,7 +53,7 @@ def compile_program(source: str | Path, target: Path, flags: Iterable[str] = ())
 
 
 def run(*command: str | Path, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs a program, in an environment of `PATH` and what is named."""
-    kept = {"PATH": "/usr/local/bin:/usr/bin:/bin", **environment}
+    """Runs a program with `PATH` and the given variables as its only environment."""
+    variables = {"PATH": "/usr/local/bin:/usr/bin:/bin", **environment}
     assert shutil.which(str(command[0])), command[0]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=timeout, env=kept)
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=timeout, env=variables)

@@ -1,7 +1,6 @@
-"""The choice of instruction set, and every kernel, on emulated processors: `make test-amx`.
+"""Selection of the instruction set and all kernels on emulated processors: `make test-amx`.
 
-Runs where a script that emulates processors lies beside the checkout; preparing it for the first time takes a minute or
-two. All runs together take about two minutes.
+Needs the emulator script beside the checkout. Its first preparation takes one or two minutes, the tests about two.
 """
 
 import re
@@ -19,7 +18,7 @@ from tests.native.programs import BUILT, HERE, KERNELS, compile_program, needs_c
 
 EMULATOR = HERE.parents[2] / "shared" / "amx" / "run-under-amx"
 
-# processor → the best instruction set that it supports
+# processor → best supported instruction set
 PROCESSORS = {
     "sapphire_rapids": "amx",
     "corei7_icelake_u": "avx512_vnni",
@@ -56,7 +55,7 @@ def emulate(processor, *arguments):
 
 @pytest.fixture(scope="module")
 def outputs(op_table):
-    """Processor → what `op_table` printed there; each is run once."""
+    """Returns a function: processor → the finished `op_table` process; runs each processor once."""
     found = {}
 
     def output(processor):
@@ -70,19 +69,19 @@ def outputs(op_table):
 
 @needs_compiler
 @pytest.mark.parametrize("processor", PROCESSORS)
-def test_every_operation_on(processor, outputs):
+def test_operations_on(processor, outputs):
     finished = outputs(processor)
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    run = re.findall(r"^(\w+): (\d+) of \2 cases right", finished.stdout, re.MULTILINE)
+    run = re.findall(r"^(\w+): (\d+) of \2 int8 products exact", finished.stdout, re.MULTILINE)
     best = library.ISAS.index(PROCESSORS[processor])
     assert [isa for isa, _ in run] == list(library.ISAS[best:])
-    floats = re.findall(r"^(\w+): (\d+) of \2 checks of floating point hold", finished.stdout, re.MULTILINE)
+    floats = re.findall(r"^(\w+): (\d+) of \2 floating-point checks passed", finished.stdout, re.MULTILINE)
     assert [isa for isa, _ in floats] == list(library.ISAS[best:])
     assert re.findall(r"^(\w+): not supported$", finished.stdout, re.MULTILINE) == list(library.ISAS[:best])
 
 
 @needs_compiler
-def test_all_processors_agree(outputs):
+def test_checksums_agree_on_all_processors(outputs):
     checksums = {
         processor: re.search(r"^checksum (\w{16})$", outputs(processor).stdout, re.MULTILINE).group(1)
         for processor in PROCESSORS
@@ -117,7 +116,7 @@ print("chosen", loaded.isa)
 
 @pytest.fixture(scope="module")
 def python_tree(tmp_path_factory):
-    """The part of the package that choosing and loading needs, and NumPy."""
+    """The part of the package that selects and loads a library, and NumPy."""
     package = Path(library.__file__).resolve().parents[2]
     tree = tmp_path_factory.mktemp("tree")
     for name in ("__init__.py", "version.py", "errors.py", "extras.py", "runtime/__init__.py"):
@@ -134,7 +133,7 @@ def python_tree(tmp_path_factory):
 
 
 @pytest.mark.parametrize("processor", ["sapphire_rapids", "corei7_haswell_4770"])
-def test_python_loads_the_best(processor, python_tree):
+def test_python_loads_the_best_library(processor, python_tree):
     standard_library = sysconfig.get_path("stdlib")
     options = ["--root", f"{python_tree}:/tree", "--root", standard_library, "--env", "PYTHONPATH=/tree"]
     for pattern in ("site-packages", "dist-packages", "test", "tests", "idlelib", "ensurepip", "lib2to3", "tkinter"):

@@ -1,4 +1,4 @@
-"""The native backend: agreement with the reference on every instruction set, and what goes wrong without harm."""
+"""The native backend: agreement with the reference on every instruction set, determinism, and error handling."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from itrex_sweet.runtime.backends.native import NativeBackend
 from itrex_sweet.runtime.backends.torch import TorchBackend
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.native import library
-from itrex_sweet.runtime.native.packing import new_model
+from itrex_sweet.runtime.native.packing import create_model
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.torch_encoder import load_torch_encoder
 from tests.quantized_encoders import quantized
 from tests.tiny_artifacts import random_rows, tiny_artifact
 
-USABLE = [isa for isa, reason in library.available().items() if reason is None]
-pytestmark = pytest.mark.skipif(not USABLE, reason="the native engine was not built")
+AVAILABLE = [isa for isa, reason in library.available().items() if reason is None]
+pytestmark = pytest.mark.skipif(not AVAILABLE, reason="the native engine was not built")
 FAMILIES = ("bert", "roberta", "xlm-roberta", "electra", "distilbert", "bert+private")
 
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory):
-    """Loads a tiny artifact and the encoder to run: a family, with private layers as `bert+private`, and `"float32"`
-    or a recipe.
+    """Returns a function that loads a tiny artifact and its encoder.
+
+    It takes a family, `bert+private` with private layers, and `"float32"` or a quantization recipe.
     """
     artifacts = {}
 
@@ -46,7 +47,7 @@ def loaded(tmp_path_factory):
     return load
 
 
-def some_rows(seed: int = 0) -> TokenBatch:
+def random_batch(seed: int = 0) -> TokenBatch:
     rng = np.random.default_rng(seed)
     return TokenBatch.from_rows(random_rows(rng, [1, 2, 33, *rng.integers(1, 30, 17).tolist()], first=5))
 
@@ -55,45 +56,45 @@ def all_logits(backend, batch: TokenBatch, batch_size: int = 8) -> np.ndarray:
     return Executor(backend, None).logits_at_every_exit(batch, batch_size)
 
 
-@pytest.mark.parametrize("isa", USABLE)
+@pytest.mark.parametrize("isa", AVAILABLE)
 @pytest.mark.parametrize("kind", ["float32", "static", "smooth", "dynamic", "mixed"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_answers_as_the_reference(loaded, family, kind, isa):
+def test_logits_match_the_reference(loaded, family, kind, isa):
     artifact, encoder = loaded(family, kind)
-    got = all_logits(NativeBackend(artifact, encoder, isa=isa), some_rows())
-    expected = all_logits(TorchBackend(artifact, encoder), some_rows())
-    off = np.abs(got - expected)
-    assert np.median(off) < 1e-5
-    # In 8 bits another rounding of a float (exponentials, erf, the order of a sum) moves an input by one step.
-    assert off.max() < (1e-4 if kind == "float32" else 0.1)
-    sure = np.diff(np.sort(expected, axis=-1)[..., -2:], axis=-1)[..., 0] > 0.1
-    assert sure.mean() > 0.5 and (got.argmax(-1) == expected.argmax(-1))[sure].all()
+    got = all_logits(NativeBackend(artifact, encoder, isa=isa), random_batch())
+    expected = all_logits(TorchBackend(artifact, encoder), random_batch())
+    error = np.abs(got - expected)
+    assert np.median(error) < 1e-5
+    # With INT8, a rounding difference (exp, erf, summation order) can change a quantized input by one step.
+    assert error.max() < (1e-4 if kind == "float32" else 0.1)
+    has_margin = np.diff(np.sort(expected, axis=-1)[..., -2:], axis=-1)[..., 0] > 0.1
+    assert has_margin.mean() > 0.5 and (got.argmax(-1) == expected.argmax(-1))[has_margin].all()
 
 
-@pytest.mark.parametrize("isa", USABLE)
+@pytest.mark.parametrize("isa", AVAILABLE)
 @pytest.mark.parametrize("kind", ["static", "dynamic", "float32"])
-def test_long_texts_whose_attention_is_in_16_bits(loaded, kind, isa):
+def test_int16_attention_of_long_rows_matches_the_reference(loaded, kind, isa):
     artifact, encoder = loaded("bert", kind)
     rows = TokenBatch.from_rows(random_rows(np.random.default_rng(1), [64, 63, 64, 5, 64], first=5))
-    backend = NativeBackend(artifact, encoder, isa=isa, threads=2, least_work=0)
+    backend = NativeBackend(artifact, encoder, isa=isa, threads=2, min_macs_per_thread=0)
     got = all_logits(backend, rows)
-    off = np.abs(got - all_logits(TorchBackend(artifact, encoder), rows))
-    assert np.median(off) < 1e-3 and off.max() < (1e-4 if kind == "float32" else 0.1)
+    error = np.abs(got - all_logits(TorchBackend(artifact, encoder), rows))
+    assert np.median(error) < 1e-3 and error.max() < (1e-4 if kind == "float32" else 0.1)
     np.testing.assert_array_equal(all_logits(backend, rows, 1), got)
 
 
-@pytest.mark.parametrize("isa", USABLE)
+@pytest.mark.parametrize("isa", AVAILABLE)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_bfloat16_is_close(loaded, family, isa):
+def test_bfloat16_logits_are_close_to_the_reference(loaded, family, isa):
     artifact, encoder = loaded(family)
     backend = NativeBackend(artifact, encoder, isa=isa, dtype="bfloat16")
-    off = np.abs(all_logits(backend, some_rows()) - all_logits(TorchBackend(artifact, encoder), some_rows()))
-    assert 1e-5 < off.max() < 0.1  # further than float32 would be: it did run in bfloat16
-    np.testing.assert_array_equal(all_logits(backend, some_rows(), 1), all_logits(backend, some_rows()))
+    error = np.abs(all_logits(backend, random_batch()) - all_logits(TorchBackend(artifact, encoder), random_batch()))
+    assert 1e-5 < error.max() < 0.1  # larger than in float32: bfloat16 was used
+    np.testing.assert_array_equal(all_logits(backend, random_batch(), 1), all_logits(backend, random_batch()))
     assert backend.weight_bytes < NativeBackend(artifact, encoder, isa=isa).weight_bytes
 
 
-def test_bfloat16_is_for_float_artifacts(loaded):
+def test_bfloat16_requires_a_float_artifact(loaded):
     with pytest.raises(ConfigError, match="dtype='bfloat16'"):
         NativeBackend(*loaded("bert", "static"), dtype="bfloat16")
     with pytest.raises(ConfigError, match="dtype='float16' is unknown"):
@@ -102,24 +103,26 @@ def test_bfloat16_is_for_float_artifacts(loaded):
 
 @pytest.mark.parametrize("family", ["bert", "bert+private"])
 @pytest.mark.parametrize("kind", ["float32", "static", "dynamic"])
-def test_threads_and_batches_change_no_bit(loaded, family, kind):
+def test_logits_are_bit_identical_for_all_threads_and_batch_sizes(loaded, family, kind):
     artifact, encoder = loaded(family, kind)
-    expected = all_logits(NativeBackend(artifact, encoder, threads=1), some_rows(), 1)
+    expected = all_logits(NativeBackend(artifact, encoder, threads=1), random_batch(), 1)
     for threads in (1, 2, 3, 7):  # more than this machine may have
         for batch_size in (1, 5, 20):
-            got = all_logits(NativeBackend(artifact, encoder, threads=threads, least_work=0), some_rows(), batch_size)
+            got = all_logits(
+                NativeBackend(artifact, encoder, threads=threads, min_macs_per_thread=0), random_batch(), batch_size
+            )
             np.testing.assert_array_equal(got, expected)
 
 
-def test_a_child_after_a_fork_goes_on(loaded):
-    backend = NativeBackend(*loaded("bert", "static"), threads=2, least_work=0)
-    expected = all_logits(backend, some_rows())
+def test_forked_child_can_use_the_backend(loaded):
+    backend = NativeBackend(*loaded("bert", "static"), threads=2, min_macs_per_thread=0)
+    expected = all_logits(backend, random_batch())
     reads, writes = os.pipe()
     child = os.fork()
     if child == 0:
         same = b"n"
         try:
-            same = b"y" if np.array_equal(all_logits(backend, some_rows()), expected) else b"n"
+            same = b"y" if np.array_equal(all_logits(backend, random_batch()), expected) else b"n"
         finally:
             os.write(writes, same)
             os._exit(0)
@@ -127,38 +130,38 @@ def test_a_child_after_a_fork_goes_on(loaded):
     assert os.read(reads, 1) == b"y"
     os.waitpid(child, 0)
     os.close(reads)
-    np.testing.assert_array_equal(all_logits(backend, some_rows()), expected)
+    np.testing.assert_array_equal(all_logits(backend, random_batch()), expected)
 
 
 @pytest.mark.parametrize("kind", ["float32", "static"])
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 0.55, 0.7, 1.0])
-def test_the_engine_s_loop_is_the_executor_s(loaded, monkeypatch, kind, threshold):
-    backend = NativeBackend(*loaded("bert", kind), threads=2, least_work=0)
+def test_answer_equals_the_executor_s_loop(loaded, monkeypatch, kind, threshold):
+    backend = NativeBackend(*loaded("bert", kind), threads=2, min_macs_per_thread=0)
     executor = Executor(backend, Policy((threshold, 0.45), (1.0, 1.5, 0.7)))
-    in_one_call = executor.run(some_rows())
+    answer = executor.run(random_batch())
     monkeypatch.setattr(backend, "answer", lambda batch, policy: None)
-    step_by_step = executor.run(some_rows())
+    loop = executor.run(random_batch())
     for name in ("rows", "logits", "exit_index", "confidence"):
-        got, expected = getattr(in_one_call, name), getattr(step_by_step, name)
+        got, expected = getattr(answer, name), getattr(loop, name)
         assert got.dtype == expected.dtype
         np.testing.assert_array_equal(got, expected)
 
 
-def test_confidences_are_those_of_the_criteria(loaded):
+def test_confidence_equals_criteria(loaded):
     backend = NativeBackend(*loaded("bert"))
     logits = np.random.default_rng(0).normal(0, 8, (300, backend.num_labels)).astype(np.float32)
     logits[:3, 0] = np.nan, np.inf, -np.inf
     logits[3] = -np.inf
     policy = Policy((0.5, 0.5), (1.0, 1.7, 0.2))
-    for place in range(3):
-        got, _ = backend.confidence(policy, place, logits)
-        np.testing.assert_allclose(got, criteria.confidence(policy, place, logits)[0], rtol=1e-6)
+    for exit_index in range(3):
+        got, _ = backend.confidence(policy, exit_index, logits)
+        np.testing.assert_allclose(got, criteria.confidence(policy, exit_index, logits)[0], rtol=1e-6)
         assert np.isnan(got[[0, 1, 3]]).all()
 
 
-def test_an_interrupt_loses_nothing_but_its_call(loaded):
-    backend = NativeBackend(*loaded("bert", "static"), threads=2, least_work=0)
-    expected = all_logits(backend, some_rows())
+def test_backend_works_after_an_interrupted_call(loaded):
+    backend = NativeBackend(*loaded("bert", "static"), threads=2, min_macs_per_thread=0)
+    expected = all_logits(backend, random_batch())
 
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -169,34 +172,34 @@ def test_an_interrupt_loses_nothing_but_its_call(loaded):
             signal.setitimer(signal.ITIMER_REAL, microseconds / 1e6)
             with pytest.raises(KeyboardInterrupt):
                 while True:
-                    all_logits(backend, some_rows())
-            np.testing.assert_array_equal(all_logits(backend, some_rows()), expected)
+                    all_logits(backend, random_batch())
+            np.testing.assert_array_equal(all_logits(backend, random_batch()), expected)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
 
-def test_rows_dropped_and_merged_stay_as_they_are(loaded):
-    backend = NativeBackend(*loaded("bert"), threads=2, least_work=0)
-    hidden = backend.embed(some_rows())
+def test_select_and_merge_keep_the_states(loaded):
+    backend = NativeBackend(*loaded("bert"), threads=2, min_macs_per_thread=0)
+    hidden = backend.embed(random_batch())
     logits = backend.probe(0, hidden)
     odd, even = (hidden.select(np.arange(start, len(hidden), 2)) for start in (1, 0))
-    del hidden  # its memory lives on in the parts
+    del hidden  # the parts own its memory
     merged = backend.merge([odd, even])
     order = np.concatenate([np.arange(1, len(logits), 2), np.arange(0, len(logits), 2)])
     np.testing.assert_array_equal(backend.probe(0, merged), logits[order])
 
 
-def test_no_rows(loaded):
+def test_empty_batch(loaded):
     backend = NativeBackend(*loaded("bert", "static"))
     answers = Executor(backend, Policy.uniform(3)).run(TokenBatch.from_rows([]))
     assert answers.logits.shape == (0, backend.num_labels)
 
 
 @pytest.mark.parametrize("field, value", [("input_ids", -1), ("input_ids", 10**6), ("position_ids", 10**6)])
-def test_ids_beyond_the_tables_are_refused_and_nothing_is_lost(loaded, field, value):
+def test_ids_out_of_range_raise_and_the_backend_stays_usable(loaded, field, value):
     backend = NativeBackend(*loaded("bert"))
-    batch = some_rows()
+    batch = random_batch()
     before = all_logits(backend, batch)
     bad = getattr(batch, field).copy()
     bad[3] = value
@@ -205,15 +208,15 @@ def test_ids_beyond_the_tables_are_refused_and_nothing_is_lost(loaded, field, va
     np.testing.assert_array_equal(all_logits(backend, batch), before)
 
 
-def test_arrays_of_another_kind_are_read_right(loaded):
+def test_input_arrays_may_have_another_dtype_and_stride(loaded):
     backend = NativeBackend(*loaded("bert"))
-    batch = some_rows()
+    batch = random_batch()
     doubled = np.repeat(batch.input_ids, 2).astype(np.int32)[::2]  # neither contiguous nor int64
     other = TokenBatch(doubled, batch.token_type_ids, batch.position_ids, batch.cu_seqlens)
     np.testing.assert_array_equal(all_logits(backend, other), all_logits(backend, batch))
 
 
-def test_weights_that_are_no_numbers_give_logits_that_are_none(loaded):
+def test_nan_weights_give_nan_logits_only_for_rows_that_use_them(loaded):
     artifact, encoder = loaded("bert", "static")
     encoder.embeddings.words[7] = torch.nan
     logits = all_logits(NativeBackend(artifact, encoder), TokenBatch.from_rows([[5, 6], [7, 5], [8, 9]]))
@@ -221,31 +224,31 @@ def test_weights_that_are_no_numbers_give_logits_that_are_none(loaded):
 
 
 @pytest.mark.parametrize("family", ["deberta", "deberta-v3", "deberta-v2-conv"])
-def test_families_it_does_not_know_are_refused_with_a_way_out(loaded, family):
+def test_unsupported_families_raise(loaded, family):
     with pytest.raises(BackendUnavailable, match="backend='torch'"):
         NativeBackend(*loaded(family))
 
 
-def test_memory_is_reported_and_stops_growing(loaded):
+def test_workspace_does_not_grow_for_equal_calls(loaded):
     artifact, encoder = loaded("bert", "static")
-    backend = NativeBackend(artifact, encoder, threads=2, least_work=0)
-    all_logits(backend, some_rows())
+    backend = NativeBackend(artifact, encoder, threads=2, min_macs_per_thread=0)
+    all_logits(backend, random_batch())
     size = backend.workspace_bytes
     for _ in range(5):
-        all_logits(backend, some_rows())
+        all_logits(backend, random_batch())
     assert backend.workspace_bytes == size > 0
     assert backend.weight_bytes > 0
 
 
-def changed(encoder, path: str, **fields):
-    """The encoder with one part, such as `segments.1.0.query`, changed."""
+def replace_at(encoder, path: str, **fields):
+    """Returns a copy of the encoder with fields of the part at `path`, such as `segments.1.0.query`, replaced."""
     if not path:
         return dataclasses.replace(encoder, **fields)
     first, _, rest = path.partition(".")
     if isinstance(encoder, tuple):
-        place = int(first)
-        return (*encoder[:place], changed(encoder[place], rest, **fields), *encoder[place + 1 :])
-    return dataclasses.replace(encoder, **{first: changed(getattr(encoder, first), rest, **fields)})
+        index = int(first)
+        return (*encoder[:index], replace_at(encoder[index], rest, **fields), *encoder[index + 1 :])
+    return dataclasses.replace(encoder, **{first: replace_at(getattr(encoder, first), rest, **fields)})
 
 
 @pytest.mark.parametrize(
@@ -282,44 +285,44 @@ def changed(encoder, path: str, **fields):
         ("", dict(uncounted_token=2**31)),
     ],
 )
-def test_tensors_that_do_not_fit_one_another_are_refused(loaded, path, fields):
+def test_inconsistent_tensors_raise(loaded, path, fields):
     artifact, encoder = loaded("bert", "static")
-    with pytest.raises(ArtifactError, match="the native engine refuses it"):
-        NativeBackend(artifact, changed(encoder, path, **fields))
+    with pytest.raises(ArtifactError, match="the native engine rejects it"):
+        NativeBackend(artifact, replace_at(encoder, path, **fields))
 
 
-def test_plans_that_do_not_fit_are_refused(loaded):
+def test_inconsistent_segments_and_probes_raise(loaded):
     _, encoder = loaded("bert+private")
     first, second, third, _ = encoder.trunk
     with pytest.raises(SweetError, match="full layers before an exit"):  # two exits before the same layer
         segments = ((first,), (), (second, third))
-        new_model(library.load(), dataclasses.replace(encoder, segments=segments), 1)
-    with pytest.raises(SweetError, match="full layer of a probe"):  # a layer further on
-        new_model(library.load(), changed(encoder, "probes.0", layer=third), 1)
+        create_model(library.load(), dataclasses.replace(encoder, segments=segments), 1)
+    with pytest.raises(SweetError, match="full layer of a probe"):  # a later layer
+        create_model(library.load(), replace_at(encoder, "probes.0", layer=third), 1)
 
 
 @pytest.mark.parametrize("kind", ["float32", "static"])
-def test_no_form_of_a_layer_is_packed_that_is_not_run(loaded, kind):
-    """Shared layers are packed for both, a full one without its probe's keys, a private one without its full keys."""
+def test_layers_are_packed_only_in_the_forms_that_run(loaded, kind):
+    """Only layers shared by a segment and a probe need both forms of the key weights."""
     artifact, encoder = loaded("bert+private", kind)
     trunk, probes = encoder.trunk, encoder.probes
-    shared = (*(dataclasses.replace(probes[place], layer=trunk[place]) for place in (0, 1)), probes[2])
+    shared = (*(dataclasses.replace(probes[exit_index], layer=trunk[exit_index]) for exit_index in (0, 1)), probes[2])
 
-    def packed(**plan) -> int:
+    def weight_bytes(**plan) -> int:
         return NativeBackend(artifact, dataclasses.replace(encoder, **plan)).weight_bytes
 
-    in_full = packed(segments=(trunk[:3],), probes=probes[2:])
-    of_full_layer = (in_full - packed(segments=((),), probes=probes[2:])) // 3
+    full_model = weight_bytes(segments=(trunk[:3],), probes=probes[2:])
+    of_full_layer = (full_model - weight_bytes(segments=((),), probes=probes[2:])) // 3
     one_for_both = (probes[0], dataclasses.replace(probes[1], layer=probes[0].layer), probes[2])
-    of_private_layer = packed() - packed(probes=one_for_both)
-    of_head = (packed() - in_full) // 2 - of_private_layer
-    of_keys = (packed(probes=shared) - in_full) // 2 - of_head
+    of_private_layer = weight_bytes() - weight_bytes(probes=one_for_both)
+    of_head = (weight_bytes() - full_model) // 2 - of_private_layer
+    of_keys = (weight_bytes(probes=shared) - full_model) // 2 - of_head
     assert 0 < of_keys < of_private_layer < of_full_layer + of_keys
 
 
 @pytest.mark.parametrize("field", ["input_ids", "token_type_ids", "position_ids"])
-def test_arrays_that_are_too_short_are_refused(loaded, field):
-    backend, batch = NativeBackend(*loaded("bert")), some_rows()
+def test_too_short_arrays_raise(loaded, field):
+    backend, batch = NativeBackend(*loaded("bert")), random_batch()
     short = dataclasses.replace(batch, **{field: getattr(batch, field)[:-1]})
     with pytest.raises(InputError, match="tokens"):
         backend.embed(short)
@@ -327,20 +330,20 @@ def test_arrays_that_are_too_short_are_refused(loaded, field):
         backend.answer(short, Policy.uniform(3))
 
 
-def test_short_calls_run_on_one_thread_and_long_ones_on_all(loaded):
+def test_number_of_threads_depends_on_the_size_of_the_call(loaded):
     artifact, encoder = loaded("bert")
 
-    def grown(rows: int) -> int:
+    def started_threads(rows: int) -> int:
         before = len(os.listdir("/proc/self/task"))
         backend = NativeBackend(artifact, encoder, threads=3)
         backend.answer(TokenBatch.from_rows([[5, 6, 7]] * rows), Policy.uniform(3, 1.0))
         return len(os.listdir("/proc/self/task")) - before
 
-    assert grown(1) == 0
-    assert grown(2000) == 2
+    assert started_threads(1) == 0
+    assert started_threads(2000) == 2
 
 
-def test_what_exits_did_not_learn_is_read_off_nothing_else(loaded):
+def test_learned_criterion_requires_a_learned_artifact(loaded):
     artifact, encoder = loaded("bert")
     learned = Policy((0.5, 0.5), (1.0,) * 3, "learned")
     with pytest.raises(ConfigError, match="learned"):

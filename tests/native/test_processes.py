@@ -1,4 +1,4 @@
-"""Forks, interpreter exits and threads under load; `make soak` runs many more of each."""
+"""Forks, interpreter exits and threads under load; `make soak` runs many more iterations."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = [
 
 COUNTS = {("exits", "native"): 30, ("exits", "torch"): 5, ("forks", "native"): 40, ("forks", "torch"): 5}
 
-# Exits first: their children come from a process that has computed nothing. Then torch gets threads that no child has.
+# Exits first, from a process that has computed nothing. Before the forks, torch starts threads, which children lack.
 SCRIPT = """
 import json, logging, sys, torch
 from pathlib import Path
@@ -55,7 +55,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(folder):
-    """(task, backend) → how its processes ended; all in one interpreter, which takes seconds to begin."""
+    """(task, backend) → counts of outcomes; all in one interpreter, whose start takes seconds."""
     tasks = [[*key, count] for key, count in COUNTS.items()]
     finished = subprocess.run(
         [sys.executable, "-c", SCRIPT, folder, json.dumps(tasks)],
@@ -69,18 +69,18 @@ def results(folder):
 
 
 @pytest.mark.parametrize(("task", "backend"), COUNTS)
-def test_nothing_crashes_hangs_or_answers_otherwise(results, task, backend):
+def test_processes_end_without_crash_hang_or_wrong_answer(results, task, backend):
     assert results[task, backend] == {"well": COUNTS[task, backend]}
 
 
-def test_threads_with_settings_of_their_own_answer_as_one_alone(folder):
+def test_threads_with_different_settings_answer_like_one_thread(folder):
     assert set(processes.mixing(1.0, folder, "native")) == {"well"}
 
 
 # ---------------------------------------------------------------------------------------------------- lifetime
 
 
-def test_the_packed_model_lives_as_long_as_what_calls_it(folder):
+def test_packed_model_is_freed_after_its_last_user(folder):
     model = SweetModelForSequenceClassification.from_pretrained(folder, backend="native")
     batch, policy = model.read(["good phone"]), model.policy
     answer, packed = model.backend.answer, model.backend._model
@@ -95,7 +95,7 @@ def test_the_packed_model_lives_as_long_as_what_calls_it(folder):
         assert copies.pop().call("sweet_model_bytes") > 0
 
 
-def test_the_packed_model_is_not_pickled(folder):
+def test_packed_model_cannot_be_pickled(folder):
     backend = SweetModelForSequenceClassification.from_pretrained(folder, backend="native").backend
     with pytest.raises(BackendUnavailable, match="cannot be pickled"):
         pickle.dumps(backend._model)
@@ -104,14 +104,14 @@ def test_the_packed_model_is_not_pickled(folder):
 # ---------------------------------------------------------------------------------------------------- thread starts
 
 
-def status_of(name: str) -> int:
-    """A number of `/proc/self/status`."""
+def process_status(name: str) -> int:
+    """Returns a number from `/proc/self/status`."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(name)).split()[1])
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits are those of Linux")
-def test_threads_that_cannot_be_started_are_done_without(folder, tmp_path):
+@pytest.mark.skipif(sys.platform != "linux", reason="uses the limits of Linux")
+def test_calls_succeed_if_threads_cannot_be_started(folder, tmp_path):
     model = processes.model_in(folder, "native")
     batch, policy = model.read(["good phone", "bad soup"]), model.policy
     expected = model.backend.answer(batch, policy)[0]
@@ -119,32 +119,34 @@ def test_threads_that_cannot_be_started_are_done_without(folder, tmp_path):
 
     def job() -> bool:
         logging.getLogger("itrex_sweet").addHandler(logging.FileHandler(log))
-        backend = NativeBackend(model.artifact, threads=2, least_work=0)
-        for _ in range(16):  # take the stacks that the C library keeps of threads that were
+        backend = NativeBackend(model.artifact, threads=2, min_macs_per_thread=0)
+        for _ in range(16):  # use up the thread stacks that the C library caches
             threading.Thread(target=threading.Event().wait, daemon=True).start()
-        alone, before = status_of("Threads"), resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (status_of("VmSize") * 1024 + 2**20, before[1]))  # less than a stack
+        initial, before = process_status("Threads"), resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(
+            resource.RLIMIT_AS, (process_status("VmSize") * 1024 + 2**20, before[1])
+        )  # less than a thread's stack
         same = all((backend.answer(batch, policy)[0] == expected).all() for _ in range(3))
-        same &= status_of("Threads") == alone
+        same &= process_status("Threads") == initial
         resource.setrlimit(resource.RLIMIT_AS, before)
         same &= all((backend.answer(batch, policy)[0] == expected).all() for _ in range(200))
-        return same and status_of("Threads") == alone + 1  # started as soon as it can be
+        return same and process_status("Threads") == initial + 1  # started once the limit is lifted
 
     assert processes.in_child(job) == "well"
-    assert log.read_text().count("did not start as many threads") == 1
+    assert log.read_text().count("refused to start a thread") == 1
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="affinities are those of Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="uses the affinities of Linux")
 @pytest.mark.parametrize("pinned", [False, True])
-def test_workers_that_wake_may_run_where_they_might_before(folder, pinned):
+def test_worker_affinity_is_restored_after_waking(folder, pinned):
     def threads() -> set[int]:
         return {int(path.name) for path in Path("/proc/self/task").iterdir()}
 
     def job() -> bool:
-        model, alone = processes.model_in(folder, "native"), threads()
+        model, initial = processes.model_in(folder, "native"), threads()
         batch = model.read(["good phone", "bad soup"])
         model.backend.answer(batch, model.policy)
-        (worker,) = threads() - alone
+        (worker,) = threads() - initial
         allowed = os.sched_getaffinity(worker)
         if pinned:
             allowed = {max(allowed)}
@@ -161,6 +163,6 @@ def test_workers_that_wake_may_run_where_they_might_before(folder, pinned):
 
 @pytest.mark.parametrize("threads", [0, -1, True, 2.5, "2", 100_000])
 @pytest.mark.parametrize("backend", ["native", "torch", "auto"])
-def test_numbers_of_threads_are_checked_by_every_backend(folder, backend, threads):
+def test_invalid_number_of_threads_raises_on_every_backend(folder, backend, threads):
     with pytest.raises(ConfigError, match=f"threads={threads!r}"):
         SweetModelForSequenceClassification.from_pretrained(folder, backend=backend, threads=threads)

@@ -10,9 +10,9 @@ from itrex_sweet.errors import BackendUnavailable, ConfigError
 from itrex_sweet.quantization.packing import pack
 from itrex_sweet.runtime import backends
 from itrex_sweet.runtime.backends import ipex as room
-from itrex_sweet.runtime.backends import ipex_version, load_backend, missing_for
+from itrex_sweet.runtime.backends import ipex_version, load_backend, unavailable_reason
 from itrex_sweet.runtime.backends import native as native_room
-from itrex_sweet.runtime.native.library import ENVIRONMENT
+from itrex_sweet.runtime.native.library import ISA_VARIABLE
 from itrex_sweet.runtime.ragged import TokenBatch
 from tests.quantization.hook_observer import observe_with_hooks
 from tests.tiny_artifacts import tiny_artifact, tiny_cascade
@@ -57,11 +57,11 @@ class Made:
 def test_auto_takes_what_measured_fastest_and_says_so(monkeypatch, caplog, artifacts, kind, dtype, usable, taken):
     monkeypatch.setattr(room, "IpexBackend", functools.partial(Made, "ipex"))
     monkeypatch.setattr(native_room, "NativeBackend", functools.partial(Made, "native"))
-    monkeypatch.setattr(backends, "missing_for", lambda name: None if name in usable else "not installed")
+    monkeypatch.setattr(backends, "unavailable_reason", lambda name: None if name in usable else "not installed")
     with caplog.at_level(logging.INFO, "itrex_sweet"):
         backend = load_backend(artifacts[kind], "auto", dtype=dtype, warm_up=[(1, 8)])
     assert backend.name == taken
-    assert (f"took {taken}" in caplog.text) == (taken != "torch")
+    assert (f"selected {taken}" in caplog.text) == (taken != "torch")
     if taken == "ipex":
         assert backend.options == (dtype or "float32", [(1, 8)])
     if taken == "native":
@@ -73,23 +73,23 @@ def test_auto_passes_over_what_cannot_run_the_artifact(monkeypatch, caplog, arti
         raise BackendUnavailable("an unknown layer")
 
     monkeypatch.setattr(native_room, "NativeBackend", refuse)
-    monkeypatch.setattr(backends, "missing_for", lambda name: None if name == "native" else "not installed")
+    monkeypatch.setattr(backends, "unavailable_reason", lambda name: None if name == "native" else "not installed")
     with caplog.at_level(logging.INFO, "itrex_sweet"):
         assert load_backend(artifacts["float32"], "auto").name == "torch"
-    assert "passed over native: an unknown layer" in caplog.text
+    assert "skipped native: an unknown layer" in caplog.text
 
 
 def test_auto_does_not_pass_over_an_instruction_set_that_was_forced(monkeypatch, artifacts):
-    monkeypatch.setenv(ENVIRONMENT, "abacus")
+    monkeypatch.setenv(ISA_VARIABLE, "abacus")
     with pytest.raises(BackendUnavailable, match="abacus"):
         load_backend(artifacts["float32"], "auto")
 
 
 def test_a_backend_that_is_named_is_never_replaced(artifacts, monkeypatch):
-    with pytest.raises(BackendUnavailable, match="backend='onnx' is not there"):
+    with pytest.raises(BackendUnavailable, match="backend='onnx' is unknown"):
         load_backend(artifacts["float32"], "onnx")
     monkeypatch.setattr(ipex_version, "DISTRIBUTION", "a-package-that-is-not-there")
-    assert "is not installed" in missing_for("ipex")
+    assert "is not installed" in unavailable_reason("ipex")
     with pytest.raises(BackendUnavailable, match=r"itrex-sweet\[ipex\]"):
         load_backend(artifacts["static"], "ipex")
 
@@ -100,7 +100,7 @@ def test_the_reference_computes_in_float32_only(artifacts):
         load_backend(artifacts["float32"], "torch", dtype="bfloat16")
 
 
-@pytest.mark.skipif(missing_for("ipex") is not None, reason="IPEX is not usable here")
+@pytest.mark.skipif(unavailable_reason("ipex") is not None, reason="IPEX is not usable here")
 def test_a_cascade_runs_on_ipex(tmp_path):
     backend = load_backend(open_artifact(tiny_cascade(tmp_path).directory), "ipex")
     assert {stage.name for stage in backend.stages} == {"ipex"}

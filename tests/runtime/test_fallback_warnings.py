@@ -17,7 +17,7 @@ from tests.tiny_artifacts import tiny_artifact
 
 @pytest.fixture(autouse=True)
 def _warnings_anew(monkeypatch):
-    monkeypatch.delenv(library.ENVIRONMENT, raising=False)
+    monkeypatch.delenv(library.ISA_VARIABLE, raising=False)
     backends._warn_once.cache_clear()
 
 
@@ -73,10 +73,12 @@ def test_integers_on_the_reference_are_slower_than_floats(tmp_path, caplog, monk
         tensors=pack(source.tensors(), linears),
         quantization={"recipe": "dynamic"},
     )
-    monkeypatch.setattr(backends, "missing_for", lambda name: None if name == "native" else "it is not installed")
+    monkeypatch.setattr(
+        backends, "unavailable_reason", lambda name: None if name == "native" else "it is not installed"
+    )
     assert load_backend(artifact).name == "torch"
     (message,) = warnings(caplog)
-    assert "slower than the float32 artifact" in message and "run the float32 artifact" in message
+    assert "slower than with the float32 artifact" in message and "run the float32 artifact" in message
 
 
 def test_portable_kernels(tmp_path, monkeypatch, caplog):
@@ -87,12 +89,12 @@ def test_portable_kernels(tmp_path, monkeypatch, caplog):
     for _ in range(2):
         assert load_backend(artifact).isa == "portable"
     (message,) = warnings(caplog)
-    for part in ("portable kernels", "avx2: not built", "Remedy: install", "g++"):
+    for part in ("portable kernels", "avx2: not built", "Remedy: reinstall", "g++"):
         assert part in message
     caplog.clear()
     load_backend(artifact, "native")
     backends._warn_once.cache_clear()
-    monkeypatch.setenv(library.ENVIRONMENT, "portable")
+    monkeypatch.setenv(library.ISA_VARIABLE, "portable")
     load_backend(artifact)
     assert not warnings(caplog)
 
@@ -100,8 +102,10 @@ def test_portable_kernels(tmp_path, monkeypatch, caplog):
 def test_a_processor_that_is_too_old_needs_another_remedy(tmp_path, monkeypatch, caplog):
     if library.available()["portable"] is not None:
         pytest.skip("the engine is not built")
-    found = library._missing
-    monkeypatch.setattr(library, "_missing", lambda isa: found(isa) if isa == "portable" else library.NOT_SUPPORTED)
+    reason = library._unavailable_reason
+    monkeypatch.setattr(
+        library, "_unavailable_reason", lambda isa: reason(isa) if isa == "portable" else library.NOT_SUPPORTED
+    )
     load_backend(tiny_artifact(tmp_path))
     (message,) = warnings(caplog)
     assert "not supported by this processor" in message and "a processor with AVX2" in message
@@ -116,6 +120,6 @@ def test_the_fast_engine_is_silent(tmp_path, caplog):
 
 def test_a_forced_instruction_set_still_raises(tmp_path, monkeypatch):
     without(monkeypatch, *library.ISAS)
-    monkeypatch.setenv(library.ENVIRONMENT, "avx2")
+    monkeypatch.setenv(library.ISA_VARIABLE, "avx2")
     with pytest.raises(BackendUnavailable, match="avx2"):
         load_backend(tiny_artifact(tmp_path))

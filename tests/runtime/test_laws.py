@@ -8,19 +8,19 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from itrex_sweet.config import CRITERIA, Policy
-from itrex_sweet.runtime.backends import missing_for
+from itrex_sweet.runtime.backends import unavailable_reason
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
 from tests.tiny_artifacts import random_rows
 from tests.tiny_models import FAMILY_CONFIGS
 
 NUM_EXITS = 3
-NEEDS_IPEX = pytest.mark.skipif(missing_for("ipex") is not None, reason="IPEX is not usable here")
+NEEDS_IPEX = pytest.mark.skipif(unavailable_reason("ipex") is not None, reason="IPEX is not usable here")
 ON_IPEX = [
     pytest.param(name, marks=NEEDS_IPEX)
     for name in ("bert on ipex", "bert static on ipex", "bert+private static on ipex")
 ]
-NEEDS_NATIVE = pytest.mark.skipif(missing_for("native") is not None, reason="the native engine was not built")
+NEEDS_NATIVE = pytest.mark.skipif(unavailable_reason("native") is not None, reason="the native engine was not built")
 NATIVE_FAMILIES = ("bert", "roberta", "xlm-roberta", "electra", "distilbert")
 ON_NATIVE = [
     pytest.param(f"{name} on native", marks=NEEDS_NATIVE)

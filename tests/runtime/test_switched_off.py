@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from itrex_sweet.config import Policy
-from itrex_sweet.runtime.backends import missing_for
+from itrex_sweet.runtime.backends import unavailable_reason
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
 from tests.tiny_artifacts import random_rows
 
-NEEDS_NATIVE = pytest.mark.skipif(missing_for("native") is not None, reason="the native engine was not built")
+NEEDS_NATIVE = pytest.mark.skipif(unavailable_reason("native") is not None, reason="the native engine was not built")
 BACKENDS = pytest.mark.parametrize(
     "name", ["bert", "cascade", pytest.param("bert static on native", marks=NEEDS_NATIVE)]
 )

@@ -41,7 +41,7 @@ def model_in(folder: Path, backend: str) -> SweetModelForSequenceClassification:
     """The artifact in a folder; its native backend uses two threads for every call, however short."""
     model = SweetModelForSequenceClassification.from_pretrained(folder, backend=backend, threads=2)
     if backend == "native":
-        model.backend = NativeBackend(model.artifact, threads=2, least_work=0)
+        model.backend = NativeBackend(model.artifact, threads=2, min_macs_per_thread=0)
         model.executor = Executor(model.backend, model.policy)
     return model
 

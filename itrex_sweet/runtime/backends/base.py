@@ -1,8 +1,10 @@
-"""What every backend offers the executor, and the laws it keeps.
+"""The interface of backends.
 
-1. A row's logits do not depend on the other rows, their order, or how rows are cut into batches.
-2. `probe` gives the logits of the exit's last layer run in full, up to rounding.
-3. Nothing is computed for padding: rows are packed.
+Every backend guarantees:
+
+1. The logits of a row do not depend on the other rows, their order, or the batch size.
+2. `probe` returns the logits of the exit with its last layer run in full, up to rounding.
+3. Padding is not computed: rows are packed.
 """
 
 from __future__ import annotations
@@ -22,85 +24,84 @@ from itrex_sweet.runtime.ragged import TokenBatch
 if TYPE_CHECKING:
     from itrex_sweet.runtime.encoder import Encoder
 
-
-# What float artifacts may be computed in; a backend may know fewer.
+# Precisions for float artifacts; a backend may support fewer.
 DTYPES = ("float32", "bfloat16")
 
 
 class Hidden(Protocol):
-    """Rows on their way through the model, in whatever form a backend keeps them."""
+    """Hidden states of rows, in the form that a backend uses."""
 
     def __len__(self) -> int:
-        """Number of rows."""
+        """Returns the number of rows."""
 
     def select(self, rows: np.ndarray) -> Hidden:
-        """The rows named, in that order (compaction)."""
+        """Returns the given rows, in that order (compaction)."""
 
 
 class Backend(ABC):
-    """Executes one artifact. Exits are named by their place among the exits, from 0."""
+    """Runs one artifact. Exits are identified by their index, from 0."""
 
     name: str
-    threads: int  # that a call computes with at most
+    threads: int  # maximum number of threads per call
 
     def __init__(self, artifact: Artifact):
         self.artifact = artifact
 
     def __reduce__(self) -> NoReturn:
         raise ConfigError(
-            f"a {type(self).__name__} is neither pickled nor copied: it holds memory of its engine. Pickle or copy the "
-            "model (SweetModelForSequenceClassification), which opens its folder again, or load_backend(artifact, ...)."
+            f"a {type(self).__name__} can be neither pickled nor copied, because it owns memory of its engine. Pickle "
+            "or copy the classifier or the SweetModelForSequenceClassification, or call load_backend again."
         )
 
     @property
     @abstractmethod
     def num_labels(self) -> int:
-        """Labels of every exit."""
+        """Number of labels."""
 
     @property
     def num_outputs(self) -> int:
-        """Numbers that `probe` gives of a row: the labels, and one more where exits learned to exit."""
+        """Number of outputs of `probe` per row: the labels, and a correctness logit if the exits have learned one."""
         return self.num_labels
 
     @property
     @abstractmethod
     def vocabulary(self) -> int:
-        """Number of token ids; every id is below it."""
+        """Size of the vocabulary; token ids must be smaller."""
 
     @property
     @abstractmethod
     def token_types(self) -> int | None:
-        """Number of token types; every type is below it. `None` where types are not read."""
+        """Number of token types, or `None` if the model does not use them."""
 
     @property
     @abstractmethod
     def max_tokens(self) -> int | None:
-        """Longest row in tokens, or `None` where positions are not bounded."""
+        """Maximum number of tokens per row, or `None` if it is not limited."""
 
     @property
     @abstractmethod
     def uncounted_token(self) -> int | None:
-        """Token id that does not advance the position (see `TokenBatch`)."""
+        """Token id that does not advance the position, see `TokenBatch`; `None` if all tokens do."""
 
     @abstractmethod
     def embed(self, batch: TokenBatch) -> Hidden:
-        """Rows before the last layer of the first exit: embeddings and the layers up to there."""
+        """Computes the states before the last layer of the first exit."""
 
     @abstractmethod
     def probe(self, exit_index: int, hidden: Hidden) -> np.ndarray:
-        """What an exit says from the states before its last layer: (rows, outputs) float32.
+        """Computes the outputs of an exit from the states before its last layer: (rows, num_outputs) float32.
 
-        Outputs are the logits of the labels; where exits learned to exit, the logit of being right comes behind them.
+        The outputs are the logits of the labels, followed by the correctness logit if the exits have learned one.
         """
 
     def read_exit(self, exit_index: int, hidden: Hidden) -> tuple[np.ndarray, criteria.Certainty]:
-        """What an exit says, apart: logits (rows, labels) and the learned certainty (rows,), both float32."""
+        """Returns the logits (rows, labels) and the correctness logits (rows,) or `None` of an exit, float32."""
         outputs = self.probe(exit_index, hidden)
         return criteria.apart(outputs, self.num_labels)
 
     @abstractmethod
     def advance(self, exit_index: int, hidden: Hidden) -> Hidden:
-        """From before the last layer of an exit to before the last layer of the next one."""
+        """Runs the layers from before the last layer of an exit to before the last layer of the next one."""
 
     def confidence(
         self,
@@ -110,25 +111,25 @@ class Backend(ABC):
         memory: criteria.Memory = None,
         certainty: criteria.Certainty = None,
     ) -> tuple[np.ndarray, criteria.Memory]:
-        """As `criteria.confidence`, up to rounding."""
+        """Computes the same as `criteria.confidence`, up to rounding."""
         return criteria.confidence(policy, exit_index, logits, memory, certainty)
 
     def answer(self, batch: TokenBatch, policy: Policy) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """One batch through all exits, if the backend has a faster way than the executor's loop; else `None`.
+        """Runs a batch through all exits, if the backend implements this faster than the executor's loop.
 
         Returns:
-            of each row the logits (rows, labels) float32 that answered, the place of that exit (rows,) int64, and its
-            confidence (rows,) float32; the same as the loop's.
+            the logits (rows, labels) float32, exit index (rows,) int64 and confidence (rows,) float32 of the exit that
+            answered each row, equal to those of the loop; `None` if not implemented.
         """
         return None
 
     @abstractmethod
     def merge(self, parts: Sequence[Hidden]) -> Hidden:
-        """Rows waiting at the same exit, as one."""
+        """Concatenates rows that are before the same exit."""
 
 
 class EncoderBackend(Backend):
-    """A backend of one encoder, of which it remembers what callers ask for and not the weights."""
+    """A backend of one encoder. Stores the encoder's dimensions but not its weights."""
 
     def __init__(self, artifact: Artifact, encoder: Encoder):
         super().__init__(artifact)
@@ -165,14 +166,14 @@ class EncoderBackend(Backend):
         return self._uncounted_token
 
 
-def checked_dtype(dtype: str, encoder: Encoder) -> str:
-    """The dtype, if the encoder can be computed in it.
+def validate_dtype(dtype: str, encoder: Encoder) -> str:
+    """Returns the dtype if the encoder supports it.
 
     Raises:
-        ConfigError: an unknown one, or bfloat16 for an 8-bit encoder.
+        ConfigError: it is unknown, or bfloat16 for a quantized encoder.
     """
     if dtype not in DTYPES:
-        raise ConfigError(f"dtype={dtype!r} is unknown; there are {', '.join(DTYPES)}.")
+        raise ConfigError(f"dtype={dtype!r} is unknown; expected one of {', '.join(DTYPES)}.")
     if dtype == "bfloat16" and encoder.quantized_linears():
-        raise ConfigError("dtype='bfloat16' is for float artifacts; this one is quantized and says itself what it is.")
+        raise ConfigError("dtype='bfloat16' requires a float artifact; this one is quantized. Leave dtype out.")
     return dtype

@@ -1,4 +1,4 @@
-"""The Multi-Model baseline at run time: independent models behind one another, each starting from the tokens."""
+"""The Multi-Model baseline at run time: a cascade of independent models, each of which starts from the tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from itrex_sweet.runtime.ragged import TokenBatch
 
 @dataclass(frozen=True)
 class CascadeHidden:
-    """Rows in one stage of a cascade, and their tokens, which the next stage starts from."""
+    """Rows in one stage of a cascade, with their tokens as the input of the next stage."""
 
     batch: TokenBatch
     hidden: Hidden
@@ -27,7 +27,7 @@ class CascadeHidden:
 
 
 class CascadeBackend(Backend):
-    """Runs a cascade on any backend: exit `i` is the only exit of stage `i`."""
+    """Runs a cascade of models: exit `i` is the only exit of stage `i`."""
 
     def __init__(self, artifact: Artifact, stages: Sequence[Backend]):
         super().__init__(artifact)
@@ -36,7 +36,7 @@ class CascadeBackend(Backend):
 
     @property
     def threads(self) -> int:
-        """That a stage computes with at most."""
+        """Maximum number of threads of a stage."""
         return max(stage.threads for stage in self.stages)
 
     @property
@@ -72,18 +72,20 @@ class CascadeBackend(Backend):
     def merge(self, parts: Sequence[CascadeHidden]) -> CascadeHidden:
         if len(parts) == 1:
             return parts[0]
-        # Rows merge only where they wait for the next stage, which starts from their tokens.
-        return CascadeHidden(TokenBatch.concatenate([part.batch for part in parts]), _Spent(sum(map(len, parts))))
+        # Rows are merged only before the next stage, which starts from the tokens.
+        return CascadeHidden(
+            TokenBatch.concatenate([part.batch for part in parts]), _UnusedHidden(sum(map(len, parts)))
+        )
 
 
 @dataclass(frozen=True)
-class _Spent:
-    """States of a stage that its survivors leave behind."""
+class _UnusedHidden:
+    """Placeholder for the states of a finished stage."""
 
     rows: int
 
     def __len__(self) -> int:
         return self.rows
 
-    def select(self, rows: np.ndarray) -> _Spent:
-        return _Spent(len(rows))
+    def select(self, rows: np.ndarray) -> _UnusedHidden:
+        return _UnusedHidden(len(rows))

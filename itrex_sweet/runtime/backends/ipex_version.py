@@ -1,4 +1,4 @@
-"""Compares the versions of torch and of Intel Extension for PyTorch, and imports neither."""
+"""Version check of Intel Extension for PyTorch, without importing it or torch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ DISTRIBUTION = "intel-extension-for-pytorch"
 INSTALL = f"{install_command('ipex')} in an environment of its own: its last release needs torch 2.8"
 
 
-def refuse_unusable_ipex() -> None:
-    """Looks at versions only.
+def check_ipex_version() -> None:
+    """Checks that the installed IPEX was built for the installed torch.
 
     Raises:
-        BackendUnavailable: IPEX is not installed, or made for another torch.
+        BackendUnavailable: IPEX or torch is not installed, or IPEX was built for another torch.
     """
     try:
         version = metadata.version(DISTRIBUTION)
@@ -27,6 +27,6 @@ def refuse_unusable_ipex() -> None:
         raise BackendUnavailable(f"{DISTRIBUTION} needs torch. Install both with {INSTALL}.") from None
     if version.split(".")[:2] != torch_version.split(".")[:2]:
         raise BackendUnavailable(
-            f"{DISTRIBUTION} {version} does not work with torch {torch_version}; both need the same first two numbers. "
+            f"{DISTRIBUTION} {version} does not work with torch {torch_version}; the first two components must match. "
             f"Install them with {INSTALL}."
         )

@@ -1,4 +1,4 @@
-"""Runs an artifact with the package's own engine: packed rows, 8-bit or float weights, a kernel per instruction set."""
+"""The native backend: the package's C++ engine, for float32, bfloat16 and INT8 artifacts on packed rows."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from itrex_sweet.artifact import Artifact
 from itrex_sweet.config import Policy
 from itrex_sweet.criteria import Certainty, Memory
 from itrex_sweet.errors import ArtifactError, BackendUnavailable, InputError, SweetError
-from itrex_sweet.runtime.backends.base import EncoderBackend, checked_dtype
+from itrex_sweet.runtime.backends.base import EncoderBackend, validate_dtype
 from itrex_sweet.runtime.encoder import Encoder
-from itrex_sweet.runtime.native.cores import checked_threads, default_threads
-from itrex_sweet.runtime.native.interface import READ_BEYOND, CPolicy
+from itrex_sweet.runtime.native.cores import default_threads, validate_threads
+from itrex_sweet.runtime.native.interface import READ_PADDING, CPolicy
 from itrex_sweet.runtime.native.library import load
-from itrex_sweet.runtime.native.packing import BY_THE_ENGINE, address, new_model
+from itrex_sweet.runtime.native.packing import DEFAULT_MIN_MACS, create_model, data_pointer
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.weights import load_encoder
 
-OUT_OF_MEMORY = "out of memory"  # what the engine says
-_CRITERIA = {"max_probability": 0, "learned": 1}  # that the engine knows, as `sweet_policy` names them
+OUT_OF_MEMORY = "out of memory"  # the engine's message
+_CRITERIA = {"max_probability": 0, "learned": 1}  # supported by `sweet_answer` → `sweet_policy.learned`
 
 
 class NativeHidden:
-    """Rows of states in memory that they share. Rows are dropped and merged by their addresses; no state is moved.
+    """Hidden states of rows in shared arrays. Selecting and merging rows copies addresses only, not states.
 
     Args:
-        addresses: (rows,) uint64, where each row's states begin, (tokens of the row, hidden) float32.
+        addresses: (rows,) uint64, address of each row's states, (tokens of the row, hidden) float32.
         lengths: (rows,) int64, tokens of each row.
-        owners: the arrays that the addresses lie in.
+        owners: the arrays that contain the states.
     """
 
-    __slots__ = ("addresses", "in_c", "lengths", "owners")
+    __slots__ = ("addresses", "c_arguments", "lengths", "owners")
 
     def __init__(self, addresses: np.ndarray, lengths: np.ndarray, owners: tuple[np.ndarray, ...]):
         self.addresses = addresses
         self.lengths = lengths
         self.owners = owners
-        # Number of rows, and where their addresses and lengths are.
-        self.in_c = len(addresses), address(addresses), address(lengths)
+        # Number of rows, and pointers to their addresses and lengths.
+        self.c_arguments = len(addresses), data_pointer(addresses), data_pointer(lengths)
 
     def __len__(self) -> int:
         return len(self.addresses)
@@ -53,26 +53,26 @@ class NativeHidden:
 class NativeBackend(EncoderBackend):
     """Runs an early-exit artifact with the native engine.
 
-    A row's logits are the same to the bit whatever other rows come with it, and whatever the number of threads. Calls
-    from several Python threads wait for one another; the interpreter's lock is free meanwhile. After a fork the child
-    goes on with threads of its own, whatever the parent's threads were doing. Where the system starts fewer threads
-    than a call wants, it runs on those that there are, and warns once.
+    The logits of a row are bit-identical for every batch composition and every number of threads. Concurrent calls are
+    serialized and release the GIL. A forked child continues with threads of its own. If the system starts fewer threads
+    than requested, calls run on those that exist, with one warning.
 
     Args:
         artifact: opened by `open_artifact`.
-        encoder: to run instead of the artifact's own weights.
-        threads: that a call uses at most; `runtime.native.cores` says how many if absent. Short calls use fewer.
-        isa: instruction set, one of `runtime.native.library.ISAS`; the best one here if absent.
-        dtype: `"float32"` or `"bfloat16"`, of matrix products in layers of a float artifact. bfloat16 halves the memory
-            of weights, and the time where the processor has AVX-512 BF16.
-        least_work: multiply-adds that a call must have for each thread that it uses, for tests and measurements; as
-            the engine decides if absent.
+        encoder: replaces the artifact's own weights.
+        threads: maximum number of threads per call, by default `runtime.native.cores.default_threads()`. Short calls
+            use fewer.
+        isa: instruction set, one of `runtime.native.library.ISAS`; by default the best one available.
+        dtype: `"float32"` or `"bfloat16"`, for matrix products in the layers of a float artifact. bfloat16 halves the
+            memory of the weights, and the time on processors with AVX-512 BF16.
+        min_macs_per_thread: multiply-accumulates per thread below which a call uses fewer threads, for tests and
+            benchmarks; by default the engine's.
 
     Raises:
-        ConfigError: an unknown dtype, bfloat16 for an 8-bit artifact, or a number of threads that is none.
-        BackendUnavailable: nothing was built, the instruction set cannot be used, the artifact has layers that the
-            engine does not know, or there is too little memory.
-        ArtifactError: tensors whose shapes or numbers do not fit one another.
+        ConfigError: an unknown dtype, bfloat16 for an INT8 artifact, or an invalid number of threads.
+        BackendUnavailable: the engine was not built, the instruction set is not available, the engine does not support
+            a layer, or out of memory.
+        ArtifactError: tensors with inconsistent shapes or values out of range.
     """
 
     name = "native"
@@ -84,35 +84,35 @@ class NativeBackend(EncoderBackend):
         threads: int | None = None,
         isa: str | None = None,
         dtype: str | None = None,
-        least_work: int = BY_THE_ENGINE,
+        min_macs_per_thread: int = DEFAULT_MIN_MACS,
     ):
-        self.threads = default_threads() if threads is None else checked_threads(threads)
+        self.threads = default_threads() if threads is None else validate_threads(threads)
         library = load(isa)
         encoder = encoder or load_encoder(artifact)
-        in_bfloat16 = checked_dtype(dtype or "float32", encoder) == "bfloat16"
+        use_bfloat16 = validate_dtype(dtype or "float32", encoder) == "bfloat16"
         super().__init__(artifact, encoder)
         self.isa = library.isa
         self._library = library
         try:
-            self._model = new_model(library, encoder, self.threads, in_bfloat16, least_work)
+            self._model = create_model(library, encoder, self.threads, use_bfloat16, min_macs_per_thread)
         except BackendUnavailable:
             raise
         except SweetError as error:
             if str(error).endswith(OUT_OF_MEMORY):
                 raise BackendUnavailable(
-                    f"There is too little memory to pack {artifact.directory} for the engine."
+                    f"Out of memory while packing the weights of {artifact.directory} for the native engine."
                 ) from error
-            raise ArtifactError(f"{artifact.directory}: the native engine refuses it: {error}") from error
+            raise ArtifactError(f"{artifact.directory}: the native engine rejects it: {error}") from error
         self._hidden_size = encoder.hidden_size
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of the packed weights and tables."""
+        """Bytes of the packed weights and embedding tables."""
         return self._model.call("sweet_model_bytes")
 
     @property
     def workspace_bytes(self) -> int:
-        """Bytes of the memory that calls work in; it grows to what the largest call needed."""
+        """Bytes of the memory for intermediate results, which grows to the largest call."""
         return self._model.call("sweet_workspace_bytes")
 
     def confidence(
@@ -123,7 +123,7 @@ class NativeBackend(EncoderBackend):
         memory: Memory = None,
         certainty: Certainty = None,
     ) -> tuple[np.ndarray, Memory]:
-        # By the engine's own functions, so that `answer` gives the same to the bit.
+        # Computed by the engine, so that the result is bit-identical to that of `answer`.
         if policy.criterion not in _CRITERIA:
             return super().confidence(policy, exit_index, logits, memory, certainty)
         if policy.criterion == "learned" and exit_index < len(policy.thresholds):
@@ -132,17 +132,19 @@ class NativeBackend(EncoderBackend):
         logits = np.ascontiguousarray(logits, dtype=np.float32)
         confidences = np.empty(rows, dtype=np.float32)
         temperature = policy.temperatures[exit_index]
-        self._library.call("sweet_confidence", rows, labels, address(logits), temperature, address(confidences))
+        self._library.call(
+            "sweet_confidence", rows, labels, data_pointer(logits), temperature, data_pointer(confidences)
+        )
         return confidences, None
 
     def _logistic(self, values: np.ndarray) -> np.ndarray:
         values = np.ascontiguousarray(values, dtype=np.float32)
-        shares = np.empty_like(values)
-        self._library.call("sweet_logistic", len(values), address(values), address(shares))
-        return shares
+        probabilities = np.empty_like(values)
+        self._library.call("sweet_logistic", len(values), data_pointer(values), data_pointer(probabilities))
+        return probabilities
 
     def answer(self, batch: TokenBatch, policy: Policy) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """The executor's loop inside the engine: between two exits Python costs more than a probe of a small model."""
+        """Runs the loop over exits inside the engine; in Python, it costs more than a probe of a small model."""
         if policy.criterion not in _CRITERIA or (policy.criterion == "learned" and self.num_outputs == self.num_labels):
             return None
         lengths, *arrays = _inputs(batch)
@@ -151,9 +153,9 @@ class NativeBackend(EncoderBackend):
             np.array(part, dtype=np.float32) for part in (policy.temperatures, policy.thresholds)
         )
         criterion = _CRITERIA[policy.criterion]
-        in_c = CPolicy(
-            address(temperatures),
-            address(thresholds),
+        c_policy = CPolicy(
+            data_pointer(temperatures),
+            data_pointer(thresholds),
             min(len(temperatures), len(thresholds) + 1),
             self.num_labels,
             policy.answers_all,
@@ -161,29 +163,29 @@ class NativeBackend(EncoderBackend):
         )
         logits = np.empty((rows, self.num_labels), dtype=np.float32)
         exits, confidences = np.empty(rows, dtype=np.int64), np.empty(rows, dtype=np.float32)
-        everything = (lengths, *arrays, logits, exits, confidences)
-        self._model.call("sweet_answer", byref(in_c), rows, len(arrays[0]), *map(address, everything))
+        c_arrays = (lengths, *arrays, logits, exits, confidences)
+        self._model.call("sweet_answer", byref(c_policy), rows, len(arrays[0]), *map(data_pointer, c_arrays))
         return logits, exits, confidences
 
     def embed(self, batch: TokenBatch) -> NativeHidden:
         lengths, *arrays = _inputs(batch)
         states, hidden = self._new_states(lengths, len(arrays[0]))
-        rows, starts_at, lengths_at = hidden.in_c
-        inputs = map(address, arrays)
+        rows, starts, c_lengths = hidden.c_arguments
+        inputs = map(data_pointer, arrays)
         self._model.call(
-            "sweet_embed", rows, len(arrays[0]), lengths_at, *inputs, address(states), states.size, starts_at
+            "sweet_embed", rows, len(arrays[0]), c_lengths, *inputs, data_pointer(states), states.size, starts
         )
         return hidden
 
     def probe(self, exit_index: int, hidden: NativeHidden) -> np.ndarray:
         logits = np.empty((len(hidden), self.num_outputs), dtype=np.float32)
-        self._model.call("sweet_probe", exit_index, *hidden.in_c, address(logits), logits.size)
+        self._model.call("sweet_probe", exit_index, *hidden.c_arguments, data_pointer(logits), logits.size)
         return logits
 
     def advance(self, exit_index: int, hidden: NativeHidden) -> NativeHidden:
         states, advanced = self._new_states(hidden.lengths, int(hidden.lengths.sum()))
-        starts_at = advanced.in_c[1]
-        self._model.call("sweet_advance", exit_index, *hidden.in_c, address(states), states.size, starts_at)
+        starts = advanced.c_arguments[1]
+        self._model.call("sweet_advance", exit_index, *hidden.c_arguments, data_pointer(states), states.size, starts)
         return advanced
 
     def merge(self, parts: Sequence[NativeHidden]) -> NativeHidden:
@@ -196,19 +198,20 @@ class NativeBackend(EncoderBackend):
         )
 
     def _new_states(self, lengths: np.ndarray, tokens: int) -> tuple[np.ndarray, NativeHidden]:
-        """Memory for packed rows, and the rows in it: neither states nor addresses are written yet."""
-        states = np.empty(tokens * self._hidden_size + READ_BEYOND, dtype=np.float32)
+        """Allocates states and addresses for packed rows; the engine initializes both."""
+        states = np.empty(tokens * self._hidden_size + READ_PADDING, dtype=np.float32)
         return states, NativeHidden(np.empty(len(lengths), dtype=np.uint64), lengths, (states,))
 
 
 def _inputs(batch: TokenBatch) -> list[np.ndarray]:
-    """Lengths, token ids, types and positions as the engine reads them, as many as `cu_seqlens` says.
+    """Returns lengths, token ids, token types and positions as contiguous int64 arrays.
 
     Raises:
-        InputError: one has another number of tokens.
+        InputError: an array does not have the number of tokens in `cu_seqlens`.
     """
     inputs = (batch.input_ids, batch.token_type_ids, batch.position_ids)
     tokens = int(batch.cu_seqlens[-1])
     if any(part.shape != (tokens,) for part in inputs):
-        raise InputError(f"{[part.shape for part in inputs]} token ids, types and positions for {tokens} tokens.")
+        shapes = [part.shape for part in inputs]
+        raise InputError(f"token ids, types and positions have shapes {shapes}; expected {tokens} tokens each.")
     return [np.ascontiguousarray(part, dtype=np.int64) for part in (batch.lengths, *inputs)]

@@ -1,7 +1,7 @@
-"""The reference backend: plain torch, always there, the oracle for the fast ones.
+"""The reference backend in plain torch, which defines the results of the other backends.
 
-Linear layers run over all packed tokens at once, quantized ones in exact integers (`integer`), the rest in float32;
-attention runs once per group of rows of equal length, so that no padding and no mask is ever computed.
+Linear layers run over all packed tokens at once, quantized ones in exact integers (`runtime.int8_linear`), the rest in
+float32. Attention runs once per group of rows of equal length, without padding or attention mask.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from itrex_sweet.runtime.encoder import (
     float_of,
 )
 from itrex_sweet.runtime.int8_linear import int8_linear
-from itrex_sweet.runtime.native.cores import checked_threads
+from itrex_sweet.runtime.native.cores import validate_threads
 from itrex_sweet.runtime.ragged import TokenBatch, cumulative, groups_of_equal_length, token_index
 from itrex_sweet.runtime.torch_encoder import load_torch_encoder, with_torch_tensors
 from itrex_sweet.runtime.torch_threads import computing_with, on_own_threads, torch_call
@@ -38,7 +38,7 @@ from itrex_sweet.runtime.torch_threads import computing_with, on_own_threads, to
 
 @dataclass(frozen=True)
 class PackedHidden:
-    """Hidden states of several rows, end to end.
+    """Hidden states of several rows, concatenated without padding.
 
     Args:
         states: (tokens, hidden) float32.
@@ -60,11 +60,11 @@ class PackedHidden:
         return PackedHidden(states, cu_seqlens, self.position_ids[tokens])
 
     def with_states(self, states: torch.Tensor) -> PackedHidden:
-        """The same rows further on."""
+        """Returns the same rows with other states."""
         return PackedHidden(states, self.cu_seqlens, self.position_ids)
 
     def groups(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Token indices and position ids of the rows, both (rows of one length, length), by length."""
+        """Returns token indices and position ids (rows, length) for each group of rows of equal length."""
         return [
             (torch.from_numpy(index), torch.from_numpy(self.position_ids[index]))
             for index in groups_of_equal_length(self.cu_seqlens)
@@ -76,47 +76,49 @@ class _FullLayer:
     """A layer that is run for every token.
 
     Args:
-        layer: as the encoder has it.
-        projections: to queries, keys and values, side by side; one layer unless they are quantized.
+        layer: the encoder's layer.
+        projections: query, key and value; concatenated to one layer unless they are quantized.
     """
 
     layer: Layer
     projections: tuple[AnyLinear, ...]
 
     @classmethod
-    def of(cls, layer: Layer) -> _FullLayer:
-        """With its projections stacked."""
+    def from_layer(cls, layer: Layer) -> _FullLayer:
+        """Creates one from a layer."""
         return cls(layer, _stack(layer.query, layer.key, layer.value))
 
 
 class TorchBackend(EncoderBackend):
     """Runs an early-exit artifact with torch on the CPU.
 
-    In a child after a fork it computes with one thread (`runtime.torch_threads`).
+    In a forked child it uses one thread (`runtime.torch_threads`).
 
     Args:
         artifact: opened by `open_artifact`.
-        encoder: to run instead of the artifact's own weights.
-        threads: that its calls compute with; as many as torch is set to at each call if absent.
+        encoder: replaces the artifact's own weights.
+        threads: number of threads of its calls; by default `torch.get_num_threads()` at each call.
 
     Raises:
-        ConfigError: a number of threads that is none.
+        ConfigError: an invalid number of threads.
     """
 
     name = "torch"
 
     def __init__(self, artifact: Artifact, encoder: Encoder | None = None, threads: int | None = None):
-        self.asked_threads = None if threads is None else checked_threads(threads)
+        self.asked_threads = None if threads is None else validate_threads(threads)
         with torch_call(self.asked_threads):
             self.encoder = load_torch_encoder(artifact) if encoder is None else with_torch_tensors(encoder)
             super().__init__(artifact, self.encoder)
             self._activation = ACT2FN[self.encoder.activation]
-            self._segments = [list(map(_FullLayer.of, segment)) for segment in self.encoder.segments]
-            self._probes = [dataclasses.replace(probe, layer=_unformed(probe.layer)) for probe in self.encoder.probes]
+            self._segments = [list(map(_FullLayer.from_layer, segment)) for segment in self.encoder.segments]
+            self._probes = [
+                dataclasses.replace(probe, layer=_with_float_kv(probe.layer)) for probe in self.encoder.probes
+            ]
 
     @property
     def threads(self) -> int:
-        """That a call would compute with now."""
+        """Number of threads that a call would use now."""
         with computing_with(self.asked_threads):
             return torch.get_num_threads()
 
@@ -136,7 +138,7 @@ class TorchBackend(EncoderBackend):
         states = self._feed_forward(layer, _norm(layer.attention_norm, attended + first))
         if layer.convolution is not None:
             states = _convolve_first_tokens(layer.convolution, hidden, states)
-        return _answer(probe.head, states).numpy()
+        return _run_head(probe.head, states).numpy()
 
     @on_own_threads
     @torch.inference_mode()
@@ -183,9 +185,9 @@ class TorchBackend(EncoderBackend):
     def _layer(
         self, full: _FullLayer, states: torch.Tensor, groups: list[tuple[torch.Tensor, torch.Tensor]]
     ) -> torch.Tensor:
-        """One layer for every token: (tokens, hidden) → the same."""
+        """Runs a layer for every token: (tokens, hidden) → (tokens, hidden)."""
         layer = full.layer
-        projected = _side_by_side([_linear(part, states) for part in full.projections])
+        projected = _concatenate([_linear(part, states) for part in full.projections])
         context = states.new_empty(len(states), layer.value.weight.shape[0])
         for tokens, positions in groups:
             context[tokens.flatten()] = self._attention(layer, projected[tokens], positions).flatten(0, 1)
@@ -196,7 +198,7 @@ class TorchBackend(EncoderBackend):
         return output
 
     def _attention(self, layer: Layer, projected: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Context of rows of one length: (rows, length, 3 · size) → (rows, length, size)."""
+        """Computes self-attention of rows of equal length: (rows, length, 3 · size) → (rows, length, size)."""
         rows, length, _ = projected.shape
         query, key, value = projected.view(rows, length, 3, self.encoder.num_attention_heads, -1).permute(2, 0, 3, 1, 4)
         scores = None
@@ -213,7 +215,7 @@ class TorchBackend(EncoderBackend):
         return _norm(layer.output_norm, _linear(layer.down, inner) + states)
 
     def _buckets(self, distances: torch.Tensor) -> torch.Tensor:
-        """Rows of the relative-position table for distances between positions."""
+        """Returns the relative-position buckets of distances between positions."""
         index = self.encoder.relative_index
         reach = (len(index) + 1) // 2
         return index[distances.clamp(1 - reach, reach - 1) + reach - 1]
@@ -221,23 +223,23 @@ class TorchBackend(EncoderBackend):
     # ------------------------------------------------------------------ the probe
 
     def _first_token_context(self, layer: Layer, hidden: PackedHidden) -> torch.Tensor:
-        """Attention of the first token only, keys and values never formed: (rows, size).
+        """Computes attention for the first token only, without computing keys and values: (rows, size).
 
-        The query moves through the key weights, `(W_kᵀ q) · x_j = q · (W_k x_j)`; the key bias adds the same to
-        every score and cancels in the softmax. The values' weights are applied after the weighted sum of states,
-        and since the weights sum to 1 their bias is added once.
+        The query is projected through the key weights, `(W_kᵀ q) · x_j = q · (W_k x_j)`; the key bias adds the same
+        to every score and cancels in the softmax. The value weights are applied to the weighted sum of the states;
+        since the attention weights sum to 1, the value bias is added once.
         """
         heads, scale = self.encoder.num_attention_heads, self.encoder.score_scale
         key = layer.key.weight.view(heads, -1, layer.key.weight.shape[1])
         value = layer.value.weight.view(heads, -1, layer.value.weight.shape[1])
         first = hidden.states[torch.from_numpy(hidden.cu_seqlens[:-1])]
         query = _linear(layer.query, first).view(len(first), heads, -1)
-        reached = torch.einsum("rhd,hdc->rhc", query, key)
-        summed = torch.empty_like(reached)
+        projected_query = torch.einsum("rhd,hdc->rhc", query, key)
+        summed = torch.empty_like(projected_query)
         row_of = torch.from_numpy(np.repeat(np.arange(len(hidden)), np.diff(hidden.cu_seqlens)))
         for tokens, positions in hidden.groups():
             rows, states = row_of[tokens[:, 0]], hidden.states[tokens]
-            scores = torch.einsum("rhc,rjc->rhj", reached[rows], states)
+            scores = torch.einsum("rhc,rjc->rhj", projected_query[rows], states)
             if layer.relative is not None:
                 buckets = self._buckets(positions[:, :1] - positions)
                 scores = scores + first_token_relative_scores(layer, buckets, query[rows], states)
@@ -260,24 +262,24 @@ def _norm(norm: Norm, states: torch.Tensor) -> torch.Tensor:
     return layer_norm(states, states.shape[-1:], norm.weight, norm.bias, norm.eps)
 
 
-def _unformed(layer: Layer) -> Layer:
-    """The layer with key and value in float, where the probe takes them apart instead of running them."""
+def _with_float_kv(layer: Layer) -> Layer:
+    """Returns the layer with dequantized key and value weights, which the probe multiplies in another order."""
     return dataclasses.replace(layer, key=float_of(layer.key), value=float_of(layer.value))
 
 
 def _stack(*layers: AnyLinear) -> tuple[AnyLinear, ...]:
-    """Linear layers of the same input as one, unless they are quantized."""
+    """Concatenates linear layers with the same input to one, unless they are quantized."""
     if any(isinstance(layer, QuantizedLinear) for layer in layers):
         return layers
     biases = [layer.weight.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias for layer in layers]
     return (Linear(torch.cat([layer.weight for layer in layers]), torch.cat(biases)),)
 
 
-def _side_by_side(parts: list[torch.Tensor]) -> torch.Tensor:
+def _concatenate(parts: list[torch.Tensor]) -> torch.Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
-def _answer(head: Head, states: torch.Tensor) -> torch.Tensor:
+def _run_head(head: Head, states: torch.Tensor) -> torch.Tensor:
     return _linear(head.classifier, ACT2FN[head.activation](_linear(head.dense, states)))
 
 
@@ -287,22 +289,22 @@ def _convolve(
     after: torch.Tensor,
     groups: list[tuple[torch.Tensor, torch.Tensor]],
 ) -> torch.Tensor:
-    """Adds the convolution of the states before a layer to those after it; neighbours go by position."""
+    """Adds the convolution of a layer's input, over positions, to its output."""
     added = torch.empty_like(after)
     half = convolution.weight.shape[2] // 2
     for tokens, positions in groups:
         rows = torch.arange(len(tokens))[:, None].expand_as(tokens)
-        laid_out = before.new_zeros(len(tokens), int(positions.max()) + 1, before.shape[1])
-        laid_out[rows, positions] = before[tokens]
+        padded = before.new_zeros(len(tokens), int(positions.max()) + 1, before.shape[1])
+        padded[rows, positions] = before[tokens]
         convolved = torch.nn.functional.conv1d(
-            laid_out.transpose(1, 2), convolution.weight, convolution.bias, padding=half, groups=convolution.groups
+            padded.transpose(1, 2), convolution.weight, convolution.bias, padding=half, groups=convolution.groups
         )
         added[tokens] = convolved.transpose(1, 2)[rows, positions]
     return _norm(convolution.norm, after + ACT2FN[convolution.activation](added))
 
 
 def _convolve_first_tokens(convolution: Convolution, hidden: PackedHidden, after: torch.Tensor) -> torch.Tensor:
-    """The same for each row's first token alone, which reads its right neighbours and zeros on its left."""
+    """Does the same for the first token of each row only, whose left neighbours are zeros."""
     half = convolution.weight.shape[2] // 2
     near = hidden.position_ids <= half
     rows = np.repeat(np.arange(len(hidden)), np.diff(hidden.cu_seqlens))[near]

@@ -1,1 +1,1 @@
-"""The native engine's libraries: which may run here, and how they are called. Imports no torch."""
+"""Python binding of the native engine. Imports neither torch nor transformers."""

@@ -1,12 +1,9 @@
-"""The number of threads to compute with: from the request, affinity, physical cores, and the control group's quota.
+"""The number of threads of the native engine.
 
-In this order:
-
-1. `threads=` of a call that loads a model, or `--threads` of a command, is taken as it is.
-2. Else the physical cores that affinity allows (`taskset`, `--cpuset-cpus`), or less where something says less: the
-   control group's CPU quota (`docker run --cpus`, Kubernetes), rounded down, and what torch computes with:
-   `torch.set_num_threads`, or `OMP_NUM_THREADS`, which torch takes when it is imported. Where torch is not loaded,
-   `OMP_NUM_THREADS` itself.
+1. An explicit `threads=` or `--threads` has precedence.
+2. Otherwise it is the minimum of: the physical cores in the process's affinity (`taskset`, `--cpuset-cpus`); the CPU
+   quota of the control group (`docker run --cpus`, Kubernetes), rounded down; and `torch.get_num_threads()` if torch is
+   imported, else `OMP_NUM_THREADS`.
 """
 
 from __future__ import annotations
@@ -22,59 +19,59 @@ from itrex_sweet.errors import ConfigError
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _CPUS = Path("/sys/devices/system/cpu")
-_MOST_OF_THE_ENGINE = 1024  # kMostThreads
+_MAX_ENGINE_THREADS = 1024  # kMaxThreads in csrc/check.h
 
 
 def default_threads() -> int:
-    """Threads to compute with where nobody says how many, at least 1; this module says how it is found."""
+    """Returns the default number of threads, at least 1; see the module's docstring."""
     return max(1, min(thread_limits().values()))
 
 
 def thread_limits() -> dict[str, int]:
-    """Each thing that limits `default_threads` → the number of threads it allows."""
+    """Returns the limits of `default_threads`: name → number of threads."""
     limits = {"physical cores": physical_cores()}
     quota = cpu_quota()
     if quota is not None:
-        # A thread that only has a part of a core would keep the others waiting.
+        # Rounded down: a thread with a fraction of a core would delay the whole team.
         limits["CPU quota"] = max(1, math.floor(quota))
     torch_threads = getattr(sys.modules.get("torch"), "get_num_threads", None)
     if torch_threads is not None:
         limits["torch.get_num_threads()"] = torch_threads()
-    elif (asked := _openmp_threads()) is not None:
-        limits["OMP_NUM_THREADS"] = asked
+    elif (openmp_threads := _openmp_threads()) is not None:
+        limits["OMP_NUM_THREADS"] = openmp_threads
     return limits
 
 
-def checked_threads(threads: Any) -> int:
-    """The number of threads that somebody asked for, if it is one.
+def validate_threads(threads: Any) -> int:
+    """Returns the number of threads as an int.
 
-    More than the cores are allowed, up to four for each processor of the machine, and 64 anywhere.
+    The maximum is four per processor of the machine, and at least 64.
 
     Raises:
-        ConfigError: no whole number, below 1, or more than that.
+        ConfigError: it is not an integer, below 1 or above the maximum.
     """
-    most = min(max(64, 4 * (os.cpu_count() or 1)), _MOST_OF_THE_ENGINE)
+    maximum = min(max(64, 4 * (os.cpu_count() or 1)), _MAX_ENGINE_THREADS)
     try:
         number = 0 if isinstance(threads, bool) else operator.index(threads)
     except TypeError:
         number = 0
-    if not 1 <= number <= most:
-        raise ConfigError(f"threads={threads!r}: a whole number from 1 to {most} on this machine.")
+    if not 1 <= number <= maximum:
+        raise ConfigError(f"threads={threads!r}: expected an integer from 1 to {maximum} on this machine.")
     return number
 
 
 def _openmp_threads() -> int | None:
-    """The first number of `OMP_NUM_THREADS`; `None` where OpenMP would not take it either."""
+    """Returns the first number of `OMP_NUM_THREADS`, or `None` if it is not valid."""
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     is_number = first.isascii() and first.isdigit() and len(first) < 10
     return int(first) or None if is_number else None
 
 
 def physical_cores(root: Path = _CPUS) -> int:
-    """Cores among the processors that affinity allows; one whose siblings are unknown counts as a core of its own."""
+    """Returns the number of cores in the affinity mask; a processor with unknown siblings counts as a core."""
     affinity = getattr(os, "sched_getaffinity", None)
     allowed = affinity(0) if affinity else range(os.cpu_count() or 1)
-    return len({_siblings(root / f"cpu{cpu}") or f"alone {cpu}" for cpu in allowed}) or 1
+    return len({_siblings(root / f"cpu{cpu}") or f"cpu{cpu}" for cpu in allowed}) or 1
 
 
 def _siblings(cpu: Path) -> str:
@@ -85,13 +82,13 @@ def _siblings(cpu: Path) -> str:
 
 
 def cpu_quota(root: Path = _CGROUPS) -> float | None:
-    """Cores' worth of time granted by the control group (version 2, then 1)."""
+    """Returns the CPU quota of the control group (cgroup v2 or v1) in cores, or `None` if it is unlimited."""
     quotas = [quota for directory in _own_groups(root) if (quota := _quota_of(directory)) is not None]
     return min(quotas, default=None)
 
 
 def _own_groups(root: Path) -> list[Path]:
-    """This process's control groups, from the innermost to the root."""
+    """Returns the directories of this process's control groups and their ancestors."""
     try:
         own = Path("/proc/self/cgroup").read_text(encoding="utf-8").strip().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""A model that the engine packed, for as long as somebody uses it."""
+"""Ownership of a model in the native engine."""
 
 from __future__ import annotations
 
@@ -7,44 +7,41 @@ import weakref
 from typing import Any, NoReturn
 
 from itrex_sweet.errors import BackendUnavailable
-from itrex_sweet.runtime.native.interface import SHORT_OF_THREADS
+from itrex_sweet.runtime.native.interface import FEWER_THREADS
 from itrex_sweet.runtime.native.library import Library
 
 logger = logging.getLogger(__name__)
 
 
 class EngineModel:
-    """Owns one `sweet_model`. Copies are the same object, so that it is freed once.
+    """Owns one `sweet_model`. Copies return the same object, so that the model is freed once.
 
-    It is freed when the last reference goes, and a call holds one, so never under a call. At the interpreter's exit it
-    is not freed: a daemon thread may be inside the engine then and until the process ends.
+    The model is freed with the last reference; a running call holds one. It is not freed at the interpreter's exit,
+    because a daemon thread may still be running the engine.
 
     Args:
-        library: that made it.
-        address: what `sweet_model_new` returned.
+        library: the library that created the model.
+        address: the result of `sweet_model_new`.
     """
 
     def __init__(self, library: Library, address: int):
         self._library = library
         self._address = address
-        self._is_short_of_threads = False
+        self._has_warned_about_threads = False
         weakref.finalize(self, library.sweet_model_free, address).atexit = False
 
     def call(self, function: str, *arguments: Any) -> Any:
-        """Calls a function of `csrc/api.h` that takes the model first.
-
-        Returns:
-            as `Library.call`.
+        """Calls a function of `csrc/api.h` whose first argument is the model; see `Library.call`.
 
         Raises:
-            SweetError: it failed; the message is the engine's.
+            SweetError: the call failed; contains the engine's message.
         """
         result = self._library.call(function, self._address, *arguments)
-        if result == SHORT_OF_THREADS and function in _CALLS and not self._is_short_of_threads:
-            self._is_short_of_threads = True
+        if result == FEWER_THREADS and function in _MODEL_CALLS and not self._has_warned_about_threads:
+            self._has_warned_about_threads = True
             logger.warning(
-                "The system did not start as many threads as the native engine asked for: it goes on with fewer, and "
-                "slower. Look at the limits on processes and address space (ulimit -u, ulimit -v, the container's "
+                "The system refused to start a thread for the native engine, which continues with fewer threads and "
+                "runs slower. Check the limits on processes and address space (ulimit -u, ulimit -v, the container's "
                 "pids limit), or load the model with fewer threads."
             )
         return result
@@ -57,9 +54,10 @@ class EngineModel:
 
     def __reduce__(self) -> NoReturn:
         raise BackendUnavailable(
-            "A model that the native engine packed cannot be pickled. Pickle the name of its folder, and load it there."
+            "A packed model of the native engine cannot be pickled. Pickle the artifact's path instead, and load it in "
+            "the other process."
         )
 
 
-# The functions whose result may be `SHORT_OF_THREADS`.
-_CALLS = frozenset({"sweet_embed", "sweet_probe", "sweet_advance", "sweet_answer"})
+# Functions that may return `FEWER_THREADS`.
+_MODEL_CALLS = frozenset({"sweet_embed", "sweet_probe", "sweet_advance", "sweet_answer"})

@@ -1,37 +1,37 @@
-"""The C interface of `csrc/api.h` in ctypes: structures, functions, and what a library must have been built for."""
+"""ctypes declarations of the C interface in `csrc/api.h`."""
 
 from __future__ import annotations
 
 from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int32, c_int64, c_void_p
 from typing import Any
 
-# `kSweetInterface`
+# `kSweetInterface`: the version that a library must have
 INTERFACE = 3
 
-# `sweet_result`: all went well, on fewer threads than wanted
-SHORT_OF_THREADS = 1
+# `sweet_result`: the call succeeded on fewer threads than wanted
+FEWER_THREADS = 1
 
-# `SWEET_READ_BEYOND`: floats behind the last row of states that kernels may read
-READ_BEYOND = 16
+# `SWEET_READ_PADDING`: floats after the last row of states that kernels may read
+READ_PADDING = 16
 
 # `sweet_activation`
 ACTIVATIONS = {"gelu": 0, "gelu_tanh": 1, "relu": 2, "tanh": 3, "silu": 4}
 
-# Pointers to numbers are addresses: of NumPy's `array.ctypes.data`, of torch's `tensor.data_ptr()`; `None` is null.
-# The code that fills a structure keeps the arrays that it points at alive until the call has returned.
+# Pointers to arrays are integer addresses (`array.ctypes.data`); `None` is null. The caller keeps the arrays alive
+# until the call has returned.
 
 
 class CFloats(Structure):
-    """`sweet_floats`: an array of float32, `size` of them; null with size 0: no such array."""
+    """`sweet_floats`: a float32 array of `size` elements; null with size 0 if absent."""
 
     _fields_ = [("values", c_void_p), ("size", c_int64)]
 
 
 class CLinear(Structure):
-    """`sweet_linear`: int8 weights (out, in) with scales (out,), or float32 ones without; all 0: no such layer.
+    """`sweet_linear`: int8 weights (out, in) with scales (out,), or float32 weights; all zero if absent.
 
-    `in_bfloat16`: a float layer whose weights and input are rounded to bfloat16. `input_is_fixed`: the input's scale
-    and zero point hold for every row; else each row gets its own.
+    `is_bfloat16`: weights and input of a float layer are rounded to bfloat16. `is_static`: static input quantization;
+    otherwise each row gets its own scale and zero point.
     """
 
     _fields_ = [
@@ -42,8 +42,8 @@ class CLinear(Structure):
         ("input_zero_point", c_int32),
         ("in_", c_int32),
         ("out", c_int32),
-        ("in_bfloat16", c_int32),
-        ("input_is_fixed", c_int32),
+        ("is_bfloat16", c_int32),
+        ("is_static", c_int32),
     ]
 
 
@@ -117,12 +117,12 @@ class CPolicy(Structure):
         ("thresholds", c_void_p),
         ("num_exits", c_int32),
         ("labels", c_int32),
-        ("deepest", c_int32),
+        ("max_exit_index", c_int32),
         ("learned", c_int32),
     ]
 
 
-# name of a structure in `csrc/api.h` → the same in ctypes
+# name in `csrc/api.h` → ctypes structure
 STRUCTURES: dict[str, type[Structure]] = {
     "sweet_floats": CFloats,
     "sweet_linear": CLinear,
@@ -135,7 +135,7 @@ STRUCTURES: dict[str, type[Structure]] = {
     "sweet_policy": CPolicy,
 }
 
-# function → type of the result, types of the arguments, as in csrc/api.h
+# function in `csrc/api.h` → (result type, argument types)
 FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "sweet_interface": (c_int32, ()),
     "sweet_size_of": (c_int64, (c_char_p,)),

@@ -1,4 +1,4 @@
-"""Choosing and loading the engine's library for this processor."""
+"""Selection and loading of the engine's library for this processor."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from itrex_sweet.runtime.native.interface import FUNCTIONS, INTERFACE, STRUCTURE
 
 # Instruction sets, best first.
 ISAS = ("amx", "avx512_bf16", "avx512_vnni", "avx2", "portable")
-# The environment variable that forces one of them.
-ENVIRONMENT = "ITREX_SWEET_ISA"
+# The environment variable that selects one of them.
+ISA_VARIABLE = "ITREX_SWEET_ISA"
 
 NOT_BUILT, NOT_SUPPORTED = "not built", "not supported by this processor"
 
 REBUILD = (
-    "It does not belong to this version of itrex-sweet: install the package again, or in a checkout run "
-    "`python build_kernels.py --force`."
+    "The library does not match this version of itrex-sweet. Reinstall the package, or run "
+    "`python build_kernels.py --force` in a source checkout."
 )
 
 _DIRECTORY = Path(__file__).resolve().parent / "lib"
 
 
 class Library:
-    """The engine built for one instruction set.
+    """The engine compiled for one instruction set.
 
-    The functions of `csrc/api.h` are its attributes, with types declared: `library.sweet_embed(...)`. They return what
-    C returns; `call` turns codes of failure into exceptions. Other threads of Python run while one is called.
+    The functions of `csrc/api.h` are attributes with declared types: `library.sweet_embed(...)`. They return the C
+    result; `call` converts error codes to exceptions. Calls release the GIL.
 
     Args:
         isa: one of `ISAS`.
-        path: the library's file.
+        path: file of the library.
 
     Raises:
-        BackendUnavailable: the file is no library, was built from other sources than this file's, or for another
+        BackendUnavailable: the file is not a library, has another interface version, or was built for another
             instruction set.
     """
 
@@ -53,7 +53,7 @@ class Library:
                 setattr(self, name, function)
         except (OSError, AttributeError) as error:
             raise BackendUnavailable(f"{path.name} cannot be loaded: {error}. {REBUILD}") from error
-        self._refuse_another_interface()
+        self._check_interface()
         built_for = self.sweet_isa().decode()
         if built_for != isa:
             raise BackendUnavailable(f"{path.name} was built for {built_for}.")
@@ -62,13 +62,13 @@ class Library:
         return f"Library({self.isa!r}, {str(self.path)!r})"
 
     def call(self, function: str, *arguments: Any) -> Any:
-        """Calls a function, and checks what it returns.
+        """Calls a function and checks its result.
 
         Returns:
-            Its result: an address, a size or a duration; 0 where it only reports success.
+            the C result.
 
         Raises:
-            SweetError: it failed: a negative code or a null pointer; the message is the engine's.
+            SweetError: the result is negative or a null pointer; contains the engine's message.
         """
         result = getattr(self, function)(*arguments)
         kind = FUNCTIONS[function][0]
@@ -82,8 +82,8 @@ class Library:
     def __reduce__(self) -> tuple[Any, ...]:
         return load, (self.isa,)
 
-    def _refuse_another_interface(self) -> None:
-        """A library that is older or newer than the package would read other structures than it is given."""
+    def _check_interface(self) -> None:
+        """Checks the interface version and the sizes of the structures, which another build may lay out differently."""
         if self.sweet_interface() != INTERFACE:
             raise BackendUnavailable(
                 f"{self.path.name} has version {self.sweet_interface()} of the engine's interface and this package "
@@ -97,42 +97,42 @@ class Library:
                 )
 
     def error(self) -> str:
-        """What went wrong in the last call of this thread that failed."""
-        return (self.sweet_error() or b"").decode(errors="replace") or "the engine gave no reason"
+        """Returns the message of this thread's last failed call."""
+        return (self.sweet_error() or b"").decode(errors="replace") or "no message from the engine"
 
 
 def available() -> dict[str, str | None]:
-    """Instruction set, best first → why it cannot be used here, or `None` if it can."""
-    return {isa: _missing(isa) for isa in ISAS}
+    """Returns all instruction sets, best first → the reason why each is unavailable, or `None` if it is available."""
+    return {isa: _unavailable_reason(isa) for isa in ISAS}
 
 
 def load(isa: str | None = None) -> Library:
-    """Loads the engine, once per instruction set.
+    """Loads the engine; cached per instruction set.
 
     Args:
-        isa: one of `ISAS`; `None` for the one that the environment variable `ITREX_SWEET_ISA` names, or where that is
-            not set or empty, the best that is built and that this processor supports.
+        isa: one of `ISAS`; `None` for the value of the environment variable `ITREX_SWEET_ISA`, or if that is not set,
+            the best one that is built and supported by this processor.
 
     Raises:
-        BackendUnavailable: the one named is unknown, not built or not supported here, or none is usable; no other is
-            put in its place.
+        BackendUnavailable: the selected instruction set is unknown, not built or not supported, or none is available.
+            There is no fallback from an explicit selection.
     """
-    asked = f"isa={isa!r}"
-    if isa is None and os.environ.get(ENVIRONMENT):
-        isa = os.environ[ENVIRONMENT]
-        asked = f"{ENVIRONMENT}={isa}"
+    requested = f"isa={isa!r}"
+    if isa is None and os.environ.get(ISA_VARIABLE):
+        isa = os.environ[ISA_VARIABLE]
+        requested = f"{ISA_VARIABLE}={isa}"
     reasons = available()
     usable = [name for name, reason in reasons.items() if reason is None]
     if isa is None:
         if not usable:
-            told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-            raise BackendUnavailable(f"The native engine has no instruction set to run on. {told}.")
+            details = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+            raise BackendUnavailable(f"The native engine is not available for any instruction set. {details}.")
         return _open(usable[0])
-    choice = f"Usable here: {', '.join(usable) or 'none'}."
+    choice = f"Available: {', '.join(usable) or 'none'}."
     if isa not in ISAS:
-        raise BackendUnavailable(f"{asked} is unknown; there are {', '.join(ISAS)}. {choice}")
+        raise BackendUnavailable(f"{requested} is unknown; expected one of {', '.join(ISAS)}. {choice}")
     if reasons[isa] is not None:
-        raise BackendUnavailable(f"{asked} is {reasons[isa]}. {choice}")
+        raise BackendUnavailable(f"{requested} is {reasons[isa]}. {choice}")
     return _open(isa)
 
 
@@ -140,7 +140,7 @@ def _path(name: str) -> Path:
     return _DIRECTORY / f"libsweet_{name}.so"
 
 
-def _missing(isa: str) -> str | None:
+def _unavailable_reason(isa: str) -> str | None:
     if not _path(isa).is_file() or not _path("cpu").is_file():
         return NOT_BUILT
     return None if _cpu(_path("cpu")).sweet_cpu_supports(isa.encode()) else NOT_SUPPORTED

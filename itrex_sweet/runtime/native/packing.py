@@ -1,4 +1,4 @@
-"""Hands an encoder's tensors to the engine, which packs copies of them."""
+"""Creation of an engine model from the tensors of an encoder, which the engine copies and packs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     Tensor = np.ndarray | torch.Tensor
 
-# transformers' names → the engine's
+# activation in transformers → activation in the engine
 _ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_python": "gelu",
@@ -43,86 +43,88 @@ _ACTIVATIONS = {
 }
 _LAYER_LINEARS = ("query", "key", "value", "attention_output", "up", "down")
 
+# Selects the engine's default, `kMinMacsPerThread` in csrc/parallel.h.
+DEFAULT_MIN_MACS = -1
 
-# Multiply-adds that a thread gets at least, as the engine decides it (`kLeastWork`).
-BY_THE_ENGINE = -1
 
-
-def new_model(
+def create_model(
     library: Library,
     encoder: Encoder,
     threads: int,
-    in_bfloat16: bool = False,
-    least_work: int = BY_THE_ENGINE,
+    use_bfloat16: bool = False,
+    min_macs_per_thread: int = DEFAULT_MIN_MACS,
 ) -> EngineModel:
-    """Makes the engine's model of an encoder.
+    """Creates the engine's model of an encoder.
 
     Args:
-        threads: that a call of the model uses at most.
-        in_bfloat16: whether the products of float layers are of bfloat16; heads and embeddings stay in float32.
-        least_work: multiply-adds that a call must have for each thread; 0 uses all threads for every call.
+        threads: maximum number of threads per call.
+        use_bfloat16: compute the products of float layers in bfloat16; heads and embeddings stay in float32.
+        min_macs_per_thread: multiply-accumulates per thread below which a call uses fewer threads; 0 uses all threads
+            for every call.
 
     Raises:
-        BackendUnavailable: the engine does not know such layers.
-        SweetError: tensors whose shapes or numbers do not fit one another, or too little memory.
+        BackendUnavailable: the engine does not support a layer.
+        SweetError: inconsistent shapes, values out of range, or out of memory.
     """
-    refuse_unknown(encoder)
-    description = _Description(in_bfloat16)
-    in_c = description.of(encoder)
-    return EngineModel(library, library.call("sweet_model_new", ctypes.byref(in_c), threads, least_work))
+    check_supported(encoder)
+    builder = _DescriptionBuilder(use_bfloat16)
+    description = builder.build(encoder)
+    return EngineModel(
+        library, library.call("sweet_model_new", ctypes.byref(description), threads, min_macs_per_thread)
+    )
 
 
-def refuse_unknown(encoder: Encoder) -> None:
-    """Names what the engine cannot compute.
+def check_supported(encoder: Encoder) -> None:
+    """Checks that the engine supports all layers of an encoder.
 
     Raises:
-        BackendUnavailable: disentangled attention, a convolution, or an activation it does not know.
+        BackendUnavailable: it has disentangled attention, a convolution, or an unsupported activation.
     """
     if any(layer.relative is not None or layer.convolution is not None for layer in encoder.layers):
         raise BackendUnavailable(
-            "The native engine does not know DeBERTa's disentangled attention. Run this artifact with backend='torch', "
-            "or backend='ipex' where it is installed."
+            "The native engine does not support DeBERTa's disentangled attention. Run this artifact with "
+            "backend='torch', or with backend='ipex' if it is installed."
         )
     for activation in {encoder.activation, *(probe.head.activation for probe in encoder.probes)}:
         if activation not in _ACTIVATIONS:
             raise BackendUnavailable(
-                f"The native engine does not know the activation {activation!r}, only {', '.join(_ACTIVATIONS)}. Run "
-                "this artifact with backend='torch'."
+                f"The native engine does not support the activation {activation!r}; expected one of "
+                f"{', '.join(_ACTIVATIONS)}. Run this artifact with backend='torch'."
             )
 
 
-_Anything = ctypes.c_char * 0
+_EmptyBuffer = ctypes.c_char * 0
 
 
-def address(array: np.ndarray) -> int:
-    """Where an array's numbers are: `array.ctypes.data`, in a fifth of the time."""
-    return ctypes.addressof(_Anything.from_buffer(array)) if array.flags.writeable else array.ctypes.data
+def data_pointer(array: np.ndarray) -> int:
+    """Returns `array.ctypes.data`, in a fifth of the time for writeable arrays."""
+    return ctypes.addressof(_EmptyBuffer.from_buffer(array)) if array.flags.writeable else array.ctypes.data
 
 
-class _Description:
-    """Builds the C structures, and keeps alive what they point at."""
+class _DescriptionBuilder:
+    """Builds the C structures and keeps alive the arrays that they point to."""
 
-    def __init__(self, in_bfloat16: bool) -> None:
-        self._in_bfloat16 = in_bfloat16
-        self._kept: list[Any] = []
+    def __init__(self, use_bfloat16: bool) -> None:
+        self._use_bfloat16 = use_bfloat16
+        self._arrays: list[Any] = []
 
-    def of(self, encoder: Encoder) -> CDescription:
-        place = {id(layer): index for index, layer in enumerate(encoder.layers)}
-        before = list(accumulate(map(len, encoder.segments)))
-        layers = (CLayer * len(place))(*map(self._layer, encoder.layers))
+    def build(self, encoder: Encoder) -> CDescription:
+        layer_index = {id(layer): index for index, layer in enumerate(encoder.layers)}
+        full_layers = list(accumulate(map(len, encoder.segments)))
+        layers = (CLayer * len(layer_index))(*map(self._layer, encoder.layers))
         exits = (CExit * len(encoder.probes))(
             *(
-                CExit(self._head(probe.head), count, place[id(probe.layer)])
-                for probe, count in zip(encoder.probes, before, strict=True)
+                CExit(self._head(probe.head), count, layer_index[id(probe.layer)])
+                for probe, count in zip(encoder.probes, full_layers, strict=True)
             )
         )
-        self._kept += [layers, exits]
+        self._arrays += [layers, exits]
         return CDescription(
             self._embeddings(encoder.embeddings, encoder.uncounted_token),
             layers,
             exits,
             len(layers),
-            before[-1],
+            full_layers[-1],
             len(exits),
             _int32("num_attention_heads", encoder.num_attention_heads),
             _activation(encoder.activation),
@@ -132,7 +134,7 @@ class _Description:
         )
 
     def _layer(self, layer: Layer) -> CLayer:
-        linears = (self._linear(getattr(layer, name), self._in_bfloat16) for name in _LAYER_LINEARS)
+        linears = (self._linear(getattr(layer, name), self._use_bfloat16) for name in _LAYER_LINEARS)
         return CLayer(*linears, self._norm(layer.attention_norm), self._norm(layer.output_norm))
 
     def _head(self, head: Head) -> CHead:
@@ -144,55 +146,55 @@ class _Description:
             *(self._floats(part) for part in parts),
             *(0 if part is None else len(part) for part in (tables.words, tables.positions, tables.token_types)),
             tables.words.shape[1],
-            0 if uncounted_token is None else _int32("the padding token", uncounted_token + 1),
+            0 if uncounted_token is None else _int32("the padding index", uncounted_token + 1),
             0,
             self._norm(tables.norm),
             self._linear(tables.projection_before_norm),
             self._linear(tables.projection_after_norm),
         )
 
-    def _linear(self, layer: AnyLinear | None, in_bfloat16: bool = False) -> CLinear:
+    def _linear(self, layer: AnyLinear | None, use_bfloat16: bool = False) -> CLinear:
         if layer is None:
             return CLinear()
         out, in_ = layer.weight.shape
         if not isinstance(layer, QuantizedLinear):
-            weight = self._address(layer.weight, np.float32)
+            weight = self._data_pointer(layer.weight, np.float32)
             return CLinear(
-                weight, out * in_, CFloats(), self._floats(layer.bias), CFloats(), 0.0, 0, in_, out, in_bfloat16, 0
+                weight, out * in_, CFloats(), self._floats(layer.bias), CFloats(), 0.0, 0, in_, out, use_bfloat16, 0
             )
-        is_fixed = layer.input_scale is not None
+        is_static = layer.input_scale is not None
         return CLinear(
-            self._address(layer.weight, np.int8),
+            self._data_pointer(layer.weight, np.int8),
             out * in_,
             self._floats(layer.weight_scale),
             self._floats(layer.bias),
             self._floats(layer.input_smoothing),
-            layer.input_scale if is_fixed else 0.0,
-            _int32("input_zero_point", layer.input_zero_point) if is_fixed else 0,
+            layer.input_scale if is_static else 0.0,
+            _int32("input_zero_point", layer.input_zero_point) if is_static else 0,
             in_,
             out,
             0,
-            is_fixed,
+            is_static,
         )
 
     def _norm(self, norm: Norm) -> CNorm:
         return CNorm(self._floats(norm.weight), self._floats(norm.bias), norm.eps, len(norm.weight))
 
     def _floats(self, tensor: Tensor | None) -> CFloats:
-        return CFloats() if tensor is None else CFloats(self._address(tensor, np.float32), math.prod(tensor.shape))
+        return CFloats() if tensor is None else CFloats(self._data_pointer(tensor, np.float32), math.prod(tensor.shape))
 
-    def _address(self, tensor: Tensor, dtype: type[np.generic]) -> int:
+    def _data_pointer(self, tensor: Tensor, dtype: type[np.generic]) -> int:
         """Returns the address of the values as a contiguous array of this dtype, copied only where necessary."""
         array = np.ascontiguousarray(tensor if isinstance(tensor, np.ndarray) else tensor.detach().numpy(), dtype)
-        self._kept.append(array)
-        return address(array)
+        self._arrays.append(array)
+        return data_pointer(array)
 
 
-def _int32(what: str, value: Any) -> int:
-    """A number that 32 bits hold; ctypes would cut off the rest without a word."""
+def _int32(name: str, value: Any) -> int:
+    """Returns the value if it fits in int32; ctypes would truncate it without an error."""
     if isinstance(value, int) and -(2**31) <= value < 2**31:
         return value
-    raise SweetError(f"{what} is {value!r}, no whole number of 32 bits")
+    raise SweetError(f"{name} is {value!r}; expected an integer of 32 bits")
 
 
 def _activation(name: str) -> int:

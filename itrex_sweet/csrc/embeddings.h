@@ -1,0 +1,95 @@
+// Token, position and token-type embeddings, normalized and projected to the hidden size.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "buffer.h"
+#include "gemm.h"
+#include "layers.h"
+#include "packed_linear.h"
+#include "threads.h"
+
+struct Embeddings {
+    Buffer<float> words, positions, token_types;
+    int64_t vocabulary, num_positions, num_token_types, width, position_offset;
+    LayerNorm norm;
+    PackedLinear before_norm, after_norm;
+
+    explicit Embeddings(const sweet_embeddings& from)
+        : vocabulary(from.vocabulary),
+          num_positions(from.num_positions),
+          num_token_types(from.num_token_types),
+          width(from.width),
+          position_offset(from.position_offset),
+          norm(from.norm),
+          before_norm(from.before_norm),
+          after_norm(from.after_norm) {
+        copy(from.words, words);
+        copy(from.positions, positions);
+        copy(from.token_types, token_types);
+    }
+
+    bool is_projected() const { return before_norm.is_present() || after_norm.is_present(); }
+
+    int64_t bytes() const {
+        return words.bytes() + positions.bytes() + token_types.bytes() + norm.bytes() + before_norm.bytes() +
+               after_norm.bytes();
+    }
+
+    void reserve(int64_t tokens, Workspace& workspace) const {
+        if (is_projected()) workspace.first_tokens.reserve(tokens * width);
+    }
+
+    // Writes states (tokens, hidden); all threads of the team have finished at return.
+    void lookup(int64_t tokens, const int64_t* ids, const int64_t* types, const int64_t* position_ids, float* states,
+                Workspace& workspace, const Team& team) const {
+        float* sums = is_projected() ? workspace.first_tokens.get() : states;
+        const std::pair<int64_t, int64_t> range = team.range(tokens);
+        const auto normalize = [&](float* rows) {
+            for (int64_t token = range.first; token < range.second; ++token) {
+                float* row = rows + token * norm.size;
+                norm.apply(row, row);
+            }
+            team.barrier();
+        };
+        const auto project = [&](const PackedLinear& layer, const float* from, float* to) {
+            InputRows rows;
+            rows.floats = from;
+            rows.float_stride = layer.in;
+            gemm(
+                layer, rows, static_cast<int>(tokens),
+                team, [&](int64_t row, int64_t column, f32x16 values, int lanes) __attribute__((always_inline)) {
+                    store_partial(to + row * layer.out + column, values, lanes);
+                });
+            team.barrier();
+        };
+        for (int64_t token = range.first; token < range.second; ++token) {
+            const float* word = words.get() + ids[token] * width;
+            const float* type = token_types.empty() ? nullptr : token_types.get() + types[token] * width;
+            const float* position =
+                positions.empty() ? nullptr : positions.get() + (position_ids[token] + position_offset) * width;
+            for (int64_t column = 0; column < width; ++column) {
+                float total = word[column];
+                if (type != nullptr) total += type[column];
+                if (position != nullptr) total += position[column];
+                sums[token * width + column] = total;
+            }
+        }
+        team.barrier();
+        if (before_norm.is_present()) {
+            project(before_norm, sums, states);
+            normalize(states);
+        } else if (after_norm.is_present()) {
+            normalize(sums);
+            project(after_norm, sums, states);
+        } else {
+            normalize(states);
+        }
+    }
+
+   private:
+    static void copy(const sweet_floats& from, Buffer<float>& to) {
+        if (from.size > 0) std::copy_n(from.values, from.size, to.reserve(from.size));
+    }
+};

@@ -1,0 +1,211 @@
+// The probe of an exit: one layer for the first token only, then pooler and classifier.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+
+#include "attention.h"
+#include "encoder.h"
+#include "gemm.h"
+#include "layers.h"
+#include "sequences.h"
+#include "threads.h"
+
+struct Head {
+    PackedLinear dense, classifier;
+    int32_t activation;
+
+    explicit Head(const sweet_head& head) : dense(head.dense), classifier(head.classifier), activation(head.activation) {}
+
+    int64_t bytes() const { return dense.bytes() + classifier.bytes(); }
+};
+
+class Probe {
+   public:
+    Probe(const EncoderConfig& config, const Layer& layer, const Head& head) : config_(config), layer_(layer), head_(head) {}
+
+    // Sequences per team, at least.
+    static constexpr int64_t kMinSequences = 4;
+
+    // Multiply-accumulates of the probe.
+    int64_t macs(const Sequences& sequences) const {
+        const int64_t per_sequence = layer_.macs() + head_.dense.macs() + head_.classifier.macs();
+        return sequences.count * per_sequence + 2 * sequences.tokens() * config_.hidden * config_.num_heads;
+    }
+
+    // Reserves the memory of `run`. Called before threads run, where an allocation may fail.
+    void reserve(const Sequences& sequences, int64_t threads, Workspace& workspace) const {
+        const int64_t rows = sequences.count, max_length = sequences.max_length(), hidden = config_.hidden;
+        const int64_t size = config_.head_size(), block = std::min(rows, kBlock);
+        workspace.first_tokens.reserve(rows * hidden);
+        workspace.qkv.reserve(rows * std::max<int64_t>(round_up(hidden, kMaxPanel), head_.dense.out));
+        workspace.projection_inputs[0].reserve(layer_.projections[0], rows, false);
+        reserve_feed_forward(layer_, rows, workspace);
+        for (int64_t index = 0; index < threads; ++index) {
+            ThreadScratch& scratch = workspace.threads[static_cast<size_t>(index)];
+            scratch.attention.scores.reserve(config_.num_heads * round_up(max_length, kLanes));
+            scratch.projected_query.reserve(block * config_.num_heads * round_up(hidden, kLanes));
+            scratch.context.reserve(block * (size + 2 * kMaxPanel));
+            scratch.int16_input.reserve(hidden, block);
+            scratch.float_input.reserve(layer_.keys->heads.front(), block, false);
+            scratch.float_input.reserve(layer_.projections.back(), block, false);
+        }
+    }
+
+    // Writes the outputs of the head (sequences, outputs). `starts`: the states of each sequence before the layer.
+    void run(const float* const* starts, const Sequences& sequences, float* outputs, Workspace& workspace,
+             const Team& team) const {
+        const int64_t rows = sequences.count, hidden = config_.hidden;
+        const int count = static_cast<int>(rows);
+        float *states = workspace.first_tokens.get(), *queries = workspace.qkv.get();
+        const auto [first, last] = team.range(rows);
+        for (int64_t row = first; row < last; ++row) {
+            std::copy_n(starts[row], hidden, states + row * hidden);
+            workspace.projection_inputs[0].quantize_row(layer_.projections[0], row, starts[row]);
+        }
+        team.barrier();
+        const PackedLinear& projection = layer_.projections[0];
+        const int64_t panel = projection.panel_columns(), panels = round_up(hidden, panel) / panel, stride = panels * panel;
+        const auto [first_panel, last_panel] = team.range(panels);
+        gemm(
+            projection, workspace.projection_inputs[0].rows(projection, states), count, Panels{first_panel, last_panel},
+            [&](int64_t row, int64_t column, f32x16 values, int)
+                __attribute__((always_inline)) { store(queries + row * stride + column, values); });
+        team.barrier();
+        for (int64_t start = 0; start < rows; start += kBlock) {
+            const Sequences block = sequences.slice(start, std::min(kBlock, rows - start));
+            first_token_attention(queries + start * stride, stride, start, starts + start, block, workspace, team);
+        }
+        feed_forward(layer_, config_.activation, states, rows, workspace, team);
+        team.barrier();
+        float* pooled = workspace.qkv.get();
+        InputRows input;
+        input.floats = states;
+        input.float_stride = hidden;
+        gemm(
+            head_.dense, input, count,
+            team, [&](int64_t row, int64_t column, f32x16 values, int lanes) __attribute__((always_inline)) {
+                store_partial(pooled + row * head_.dense.out + column, activate(head_.activation, values), lanes);
+            });
+        team.barrier();
+        input.floats = pooled;
+        input.float_stride = head_.dense.out;
+        gemm(
+            head_.classifier, input, count,
+            team, [&](int64_t row, int64_t column, f32x16 values, int lanes) __attribute__((always_inline)) {
+                store_partial(outputs + row * head_.classifier.out + column, values, lanes);
+            });
+    }
+
+   private:
+    static constexpr int64_t kBlock = 16;  // sequences whose projected queries and weighted sums are in memory at a time
+
+    // Attention of the first token of each sequence, for this thread's heads, without computing keys and values: the query is
+    // projected through the key weights, (W_kᵀ q) · x_j = q · (W_k x_j), and the value weights are applied to the weighted
+    // sum of the states. The key bias adds the same to all scores and cancels in the softmax; the attention weights sum to
+    // one, so the value bias is added once.
+    void first_token_attention(const float* queries, int64_t query_stride, int64_t first_row, const float* const* starts,
+                               const Sequences& sequences, Workspace& workspace, const Team& team) const {
+        const int size = static_cast<int>(config_.head_size()), hidden = static_cast<int>(config_.hidden);
+        const int count = static_cast<int>(sequences.count);
+        const int64_t wide = round_up(hidden, kLanes);
+        const ThreadScratch& scratch = workspace.threads[static_cast<size_t>(team.index)];
+        const auto [first_head, last_head] = team.range(config_.num_heads);
+        const int heads = static_cast<int>(last_head - first_head);
+        const int64_t sequence_stride = heads * wide;
+        float* scores = scratch.attention.scores.get();
+        for (int head = 0; head < heads; ++head) {
+            project_queries(first_head + head, queries, query_stride, count, scratch.projected_query.get() + head * wide,
+                            sequence_stride, scratch);
+        }
+        for (int64_t i = 0; i < count; ++i) {
+            const int length = static_cast<int>(sequences.lengths[i]);
+            const int64_t padded = round_up(length, kLanes);
+            float* projected_query = scratch.projected_query.get() + i * sequence_stride;
+            gemm_transposed(projected_query, wide, heads, starts[i], hidden, length, hidden, scores, padded);
+            for (int head = 0; head < heads; ++head) {
+                const float inverse_total = 1.0f / softmax_numerators(scores + head * padded, length, config_.scale);
+                for (int64_t token = 0; token < length; ++token) scores[head * padded + token] *= inverse_total;
+            }
+            // The weighted sums of states replace the projected queries.
+            gemm_dense<Float32>(scores, padded, heads, starts[i], hidden, hidden, length, projected_query, wide);
+        }
+        const LinearInput::Writer write = workspace.attention_output_input.writer(layer_.attention_output);
+        for (int head = 0; head < heads; ++head) {
+            const int64_t column = (first_head + head) * size;
+            const auto [context, stride] =
+                project_values(column, scratch.projected_query.get() + head * wide, sequence_stride, count, scratch);
+            for (int row = 0; row < count; ++row) {
+                for (int part = 0; part < size; part += kLanes) {
+                    write(first_row + row, column + part, load(context + row * stride + part), std::min(kLanes, size - part));
+                }
+            }
+        }
+    }
+
+    // Projects one head's queries (sequences, size) through its key weights: `projected` (sequences, hidden).
+    void project_queries(int64_t head, const float* queries, int64_t query_stride, int count, float* projected,
+                         int64_t stride, const ThreadScratch& scratch) const {
+        const TransposedKeyWeights& keys = *layer_.keys;
+        const PackedLinear& weights = keys.heads[static_cast<size_t>(head)];
+        const int64_t offset = head * weights.in;
+        const auto write = [&](int64_t row, int64_t column, f32x16 values, int lanes) __attribute__((always_inline)) {
+            if (!keys.smoothing.empty()) values *= load(keys.smoothing.get() + column);
+            store_partial(projected + row * stride + column, values, lanes);
+        };
+        if (!weights.is_integer) {
+            const InputRows rows = float_rows(weights, queries + offset, query_stride, count, scratch);
+            return gemm_float(weights, rows, count, {0, weights.panels()}, write);
+        }
+        for (int64_t row = 0; row < count; ++row) {
+            const float* query = queries + row * query_stride + offset;
+            scratch.int16_input.quantize_row(
+                weights, row, [&](int column) __attribute__((always_inline)) {
+                    return load(query + column) * load(keys.scale.get() + offset + column);
+                });
+        }
+        gemm_int16(weights, scratch.int16_input.rows(weights), count, {0, weights.panels()}, write);
+    }
+
+    // Returns rows as a float32 or bfloat16 layer reads them.
+    static InputRows float_rows(const PackedLinear& layer, const float* from, int64_t stride, int count,
+                                const ThreadScratch& scratch) {
+        for (int64_t row = 0; row < count; ++row) scratch.float_input.quantize_row(layer, row, from + row * stride);
+        InputRows rows = scratch.float_input.rows(layer, from);
+        rows.float_stride = stride;
+        return rows;
+    }
+
+    // Projects one head's weighted sums of states (sequences, hidden) through its value weights, whose outputs begin at
+    // `column`. Returns the address of the result (sequences, size) and its stride.
+    std::pair<const float*, int64_t> project_values(int64_t column, const float* sums, int64_t sums_stride, int count,
+                                                    const ThreadScratch& scratch) const {
+        const PackedLinear& values = layer_.projections.back();
+        const int64_t size = config_.head_size(), panel = values.panel_columns();
+        column += values.out - config_.hidden;  // the values follow the queries and keys
+        const Panels panels{column / panel, (column + size + panel - 1) / panel};
+        const int64_t stride = (panels.last - panels.first) * panel;
+        float* context = scratch.context.get();
+        const auto write = [&](int64_t row, int64_t place, f32x16 result, int) __attribute__((always_inline)) {
+            store(context + row * stride + place - panels.first * panel, result);
+        };
+        if (values.is_integer) {
+            for (int64_t row = 0; row < count; ++row) {
+                scratch.int16_input.quantize_row(
+                    values, row, [&](int input) __attribute__((always_inline)) {
+                        const f32x16 loaded = load(sums + row * sums_stride + input);
+                        return values.smoothing.empty() ? loaded : loaded * load(values.smoothing.get() + input);
+                    });
+            }
+            gemm_int16(values, scratch.int16_input.rows(values), count, panels, write);
+        } else {
+            gemm_float(values, float_rows(values, sums, sums_stride, count, scratch), count, panels, write);
+        }
+        return {context + column - panels.first * panel, stride};
+    }
+
+    const EncoderConfig& config_;
+    const Layer& layer_;
+    const Head& head_;
+};

@@ -1,0 +1,202 @@
+// Linear layers and a small encoder model with random weights.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine_under_test.h"
+#include "op_cases.h"
+
+// A linear layer that owns its arrays.
+struct Linear {
+    std::vector<int8_t> integers;
+    std::vector<float> floats, scale, bias, smoothing;
+    sweet_linear layer{};
+
+    Linear() = default;
+    Linear(Random& random, int in, int out, InputType kind) {
+        const size_t count = static_cast<size_t>(in) * out;
+        bias = random.reals(out, 1.0f);
+        const bool is_float = kind == FLOAT || kind == BFLOAT16;
+        if (is_float) {
+            floats = random.reals(count, 2.0f / std::sqrt(static_cast<float>(in)));
+        } else {
+            for (size_t i = 0; i < count; ++i) integers.push_back(static_cast<int8_t>(random() >> 11));
+            scale = random.reals(out, 0.004f / std::sqrt(static_cast<float>(in)), 0.02f / std::sqrt(static_cast<float>(in)));
+        }
+        if (kind == SMOOTH) smoothing = random.reals(in, 0.5f, 1.0f);
+        layer.is_bfloat16 = kind == BFLOAT16;
+        layer.weight = is_float ? static_cast<const void*>(floats.data()) : integers.data();
+        layer.weight_size = static_cast<int64_t>(count);
+        layer.weight_scale = array(scale);
+        layer.bias = array(bias);
+        layer.smoothing = array(smoothing);
+        layer.is_static = kind == STATIC;
+        layer.input_scale = kind == STATIC ? 8.0f / 255.0f : 0.0f;
+        layer.input_zero_point = kind == STATIC ? 128 : 0;
+        layer.in = in;
+        layer.out = out;
+    }
+    Linear(const Linear&) = delete;
+    Linear(Linear&&) = default;  // moving a vector keeps its data pointer valid
+    Linear& operator=(Linear&&) = default;
+
+    double weight(size_t row, size_t column) const {
+        const size_t index = row * layer.in + column;
+        return integers.empty() ? floats[index] : static_cast<double>(integers[index]) * scale[row];
+    }
+};
+
+// A model with random weights: 3 layers, exits after layers 1 and 3, sizes that are no multiples of the vector size. The
+// probe of the first exit runs the first layer or a private one. The model is small because an emulated processor takes about
+// 50 ns per floating-point multiplication.
+class SmallModel {
+   public:
+    static constexpr int kWidth = 36, kHidden = 72, kInner = 100, kHeads = 3, kLabels = 3, kLayers = 3;
+    static constexpr int kVocabulary = 40, kPositions = 40;
+    static constexpr int kExits = 2, kFullLayers = 2;
+
+    explicit SmallModel(InputType kind, bool has_private_layer = false) {
+        Random random;
+        sweet_embeddings& embeddings = description_.embeddings;
+        embeddings.words = store(random.reals(kVocabulary * kWidth, 1.0f));
+        embeddings.positions = store(random.reals(kPositions * kWidth, 1.0f));
+        embeddings.token_types = store(random.reals(2 * kWidth, 1.0f));
+        embeddings.vocabulary = kVocabulary;
+        embeddings.num_positions = kPositions;
+        embeddings.num_token_types = 2;
+        embeddings.width = kWidth;
+        embeddings.norm = norm(random, kWidth);
+        embeddings.after_norm = linear(random, kWidth, kHidden, FLOAT);
+        for (int index = 0; index < kLayers + has_private_layer; ++index) {
+            sweet_layer layer{};
+            layer.query = linear(random, kHidden, kHidden, kind);
+            layer.key = linear(random, kHidden, kHidden, kind);
+            layer.value = linear(random, kHidden, kHidden, kind);
+            layer.attention_output = linear(random, kHidden, kHidden, kind);
+            layer.up = linear(random, kHidden, kInner, kind);
+            layer.down = linear(random, kInner, kHidden, kind);
+            layer.attention_norm = norm(random, kHidden);
+            layer.output_norm = norm(random, kHidden);
+            layers_.push_back(layer);
+        }
+        for (int index = 0; index < kExits; ++index) {
+            const sweet_linear dense = linear(random, kHidden, kHidden, FLOAT);
+            exits_.push_back({{dense, linear(random, kHidden, kLabels, FLOAT), SWEET_TANH, 0}, 0, 0});
+        }
+        exits_[0].layer = has_private_layer ? kLayers : 0;
+        exits_[1].full_layers = exits_[1].layer = kFullLayers;
+        description_.layers = layers_.data();
+        description_.exits = exits_.data();
+        description_.num_layers = static_cast<int32_t>(layers_.size());
+        description_.num_full_layers = kFullLayers;
+        description_.num_exits = kExits;
+        description_.num_attention_heads = kHeads;
+        description_.activation = SWEET_GELU;
+        description_.score_scale = std::sqrt(static_cast<float>(kHidden / kHeads));
+        description_.hidden = kHidden;
+    }
+
+    // Every call uses all threads, regardless of its size.
+    sweet_model* make(const Engine& engine, int threads) const { return engine.model_new(&description_, threads, 0); }
+    const sweet_description& description() const { return description_; }
+
+    // Texts packed without padding, as the engine reads them.
+    struct PackedTexts {
+        std::vector<int64_t> lengths, ids, types, positions;
+
+        int64_t tokens() const { return static_cast<int64_t>(ids.size()); }
+
+        explicit PackedTexts(const std::vector<std::vector<int64_t>>& texts) {
+            for (const std::vector<int64_t>& text : texts) {
+                lengths.push_back(static_cast<int64_t>(text.size()));
+                for (size_t position = 0; position < text.size(); ++position) {
+                    ids.push_back(text[position]);
+                    types.push_back(position > text.size() / 2);
+                    positions.push_back(static_cast<int64_t>(position));
+                }
+            }
+        }
+    };
+
+    // Returns the logits (texts, labels) with early exit and the exit of each text; `threshold` applies to the first exit.
+    std::pair<std::vector<float>, std::vector<int64_t>> answer(const Engine& engine,
+                                                               const std::vector<std::vector<int64_t>>& texts,
+                                                               float threshold) const {
+        sweet_model* const model = make(engine, 2);
+        if (!model) return {};
+        const auto answers = answer_on(engine, model, texts, threshold);
+        engine.model_free(model);
+        return answers;
+    }
+
+    // The same for an existing model.
+    std::pair<std::vector<float>, std::vector<int64_t>> answer_on(const Engine& engine, sweet_model* model,
+                                                                  const std::vector<std::vector<int64_t>>& texts,
+                                                                  float threshold) const {
+        const PackedTexts packed(texts);
+        const std::vector<float> temperatures(kExits, 1.0f);
+        std::vector<float> logits(texts.size() * kLabels, NAN), confidences(texts.size(), NAN);
+        std::vector<int64_t> exits(texts.size(), -1);
+        const sweet_policy policy{temperatures.data(), &threshold, kExits, kLabels, kExits - 1, 0};
+        const int32_t code = engine.answer(model, &policy, static_cast<int32_t>(texts.size()), packed.tokens(),
+                                           packed.lengths.data(), packed.ids.data(), packed.types.data(),
+                                           packed.positions.data(), logits.data(), exits.data(), confidences.data());
+        if (code != 0) return {};
+        return {logits, exits};
+    }
+
+    // Returns the logits of all exits (exits, texts, labels), or an empty vector if a call fails.
+    std::vector<float> run(const Engine& engine, const std::vector<std::vector<int64_t>>& texts, int threads) const {
+        sweet_model* const model = make(engine, threads);
+        if (!model) return {};
+        const std::vector<float> logits = run_on(engine, model, texts);
+        engine.model_free(model);
+        return logits;
+    }
+
+    // The same for an existing model.
+    std::vector<float> run_on(const Engine& engine, sweet_model* model,
+                              const std::vector<std::vector<int64_t>>& texts) const {
+        const auto [lengths, ids, types, positions] = PackedTexts(texts);
+        const int32_t rows = static_cast<int32_t>(texts.size());
+        const size_t size = ids.size() * kHidden + SWEET_READ_PADDING;
+        std::vector<const float*> starts(texts.size()), next_starts(texts.size());
+        std::vector<float> logits(size_t{kExits} * rows * kLabels, NAN), states(size), next(size);
+        const auto states_size = static_cast<int64_t>(size);
+        bool succeeded = engine.embed(model, rows, static_cast<int64_t>(ids.size()), lengths.data(), ids.data(), types.data(),
+                                      positions.data(), states.data(), states_size, starts.data()) == 0;
+        for (int32_t exit = 0; exit < description_.num_exits && succeeded; ++exit) {
+            float* const answers = logits.data() + static_cast<size_t>(exit) * rows * kLabels;
+            succeeded = engine.probe(model, exit, rows, starts.data(), lengths.data(), answers, int64_t{rows} * kLabels) == 0;
+            if (exit + 1 == description_.num_exits) break;
+            succeeded = succeeded && engine.advance(model, exit, rows, starts.data(), lengths.data(), next.data(),
+                                                    states_size, next_starts.data()) == 0;
+            states.swap(next);
+            starts.swap(next_starts);
+        }
+        return succeeded ? logits : std::vector<float>{};
+    }
+
+   private:
+    sweet_floats store(std::vector<float> values) {
+        arrays_.push_back(std::move(values));
+        return array(arrays_.back());
+    }
+    sweet_norm norm(Random& random, int size) {
+        return {store(random.reals(size, 0.3f, 1.0f)), store(random.reals(size, 0.1f)), 1e-12f, size};
+    }
+    sweet_linear linear(Random& random, int in, int out, InputType kind) {
+        linears_.emplace_back(random, in, out, kind);
+        return linears_.back().layer;
+    }
+
+    std::vector<std::vector<float>> arrays_;
+    std::vector<Linear> linears_;
+    std::vector<sweet_layer> layers_;
+    std::vector<sweet_exit> exits_;
+    sweet_description description_{};
+};

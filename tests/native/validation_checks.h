@@ -1,0 +1,230 @@
+// Invalid descriptions and calls, which the engine must reject because they would access memory out of bounds: a valid model
+// with one change at a time, and calls with one invalid argument.
+#pragma once
+
+#include <array>
+#include <functional>
+
+#include "small_model.h"
+
+inline void check_invalid_models(const Engine& engine, Checks& check) {
+    using Change = std::function<void(sweet_description&, std::vector<sweet_layer>&, std::vector<sweet_exit>&)>;
+    const SmallModel small(STATIC, true);
+    constexpr int32_t kLayers = SmallModel::kLayers + 1, kHidden = SmallModel::kHidden;
+    int number = 0;
+    const auto expect_rejected = [&](const Change& change) {
+        sweet_description changed = small.description();
+        std::vector<sweet_layer> layers(changed.layers, changed.layers + changed.num_layers);
+        std::vector<sweet_exit> exits(changed.exits, changed.exits + changed.num_exits);
+        changed.layers = layers.data();
+        changed.exits = exits.data();
+        change(changed, layers, exits);
+        sweet_model* const model = engine.model_new(&changed, 1, 0);
+        check(model == nullptr, "invalid model " + std::to_string(number++) + " was accepted");
+        if (model) engine.model_free(model);
+    };
+    const int32_t sizes[] = {0, -1, -4, 1, 5, 48, kHidden - 1, kHidden + 1, 1 << 20, 2147483647, -2147483647 - 1};
+    for (const int32_t size : sizes) {
+        expect_rejected([=](auto& model, auto&, auto&) { model.hidden = size; });
+        if (kHidden % std::max(size, 1) != 0 || size < 1)
+            expect_rejected([=](auto& model, auto&, auto&) { model.num_attention_heads = size; });
+        if (size != kLayers)
+            expect_rejected([=](auto& model, auto&, auto&) { model.num_layers = size < kLayers ? size : -size; });
+        expect_rejected([=](auto& model, auto&, auto&) { model.embeddings.width = size; });
+        expect_rejected([=](auto& model, auto&, auto&) { model.embeddings.vocabulary = size; });
+        expect_rejected([=](auto& model, auto&, auto&) { model.embeddings.num_positions = size; });
+        expect_rejected([=](auto& model, auto&, auto&) { model.embeddings.num_token_types = size; });
+        expect_rejected([=](auto& model, auto&, auto&) { model.embeddings.norm.size = size; });
+        for (int32_t sweet_linear::*const side : {&sweet_linear::in, &sweet_linear::out}) {
+            expect_rejected([=](auto& model, auto&, auto&) { model.embeddings.after_norm.*side = size; });
+            for (sweet_linear sweet_layer::*const part :
+                 {&sweet_layer::query, &sweet_layer::key, &sweet_layer::value, &sweet_layer::attention_output,
+                  &sweet_layer::up, &sweet_layer::down})
+                for (const size_t index : {1, 3})
+                    expect_rejected([=](auto&, auto& layers, auto&) { layers[index].*part.*side = size; });
+            for (sweet_linear sweet_head::*const part : {&sweet_head::dense, &sweet_head::classifier})
+                expect_rejected([=](auto&, auto&, auto& exits) { exits[1].head.*part.*side = size; });
+        }
+        for (sweet_norm sweet_layer::*const norm : {&sweet_layer::attention_norm, &sweet_layer::output_norm})
+            for (const size_t index : {2, 3})
+                expect_rejected([=](auto&, auto& layers, auto&) { (layers[index].*norm).size = size; });
+    }
+    // Layers that do not fit the hidden size, arrays that are too short, and missing arrays.
+    for (sweet_linear sweet_layer::*const part : {&sweet_layer::query, &sweet_layer::key, &sweet_layer::value,
+                                                  &sweet_layer::attention_output, &sweet_layer::up, &sweet_layer::down}) {
+        expect_rejected([=](auto&, auto& layers, auto&) { layers[0].*part = {}; });
+        expect_rejected([=](auto&, auto& layers, auto&) { (layers[0].*part).weight = nullptr; });
+        expect_rejected([=](auto&, auto& layers, auto&) { --(layers[0].*part).weight_size; });
+        expect_rejected([=](auto&, auto& layers, auto&) { --(layers[0].*part).bias.size; });
+        expect_rejected([=](auto&, auto& layers, auto&) { --(layers[0].*part).weight_scale.size; });
+        expect_rejected([=](auto&, auto& layers, auto&) { (layers[0].*part).smoothing = {layers[0].query.bias.values, 1}; });
+        expect_rejected([=](auto&, auto& layers, auto&) { (layers[0].*part).is_bfloat16 = 1; });
+        for (const int32_t zero_point : {-1, 256, 300, 2147483647, -2147483647 - 1})
+            expect_rejected([=](auto&, auto& layers, auto&) { (layers[0].*part).input_zero_point = zero_point; });
+        for (const float scale : {0.0f, -1.0f, NAN, INFINITY, -INFINITY})
+            expect_rejected([=](auto&, auto& layers, auto&) { (layers[0].*part).input_scale = scale; });
+    }
+    for (const float scale : {0.0f, -1.0f, NAN, INFINITY}) {
+        std::vector<float> scales(kHidden, 0.01f);
+        scales.back() = scale;
+        expect_rejected([&](auto&, auto& layers, auto&) { layers[0].key.weight_scale.values = scales.data(); });
+        expect_rejected([=](auto& model, auto&, auto&) { model.score_scale = scale; });
+    }
+    expect_rejected([](auto&, auto& layers, auto&) { layers[0].up.out = layers[0].down.in = 1 << 17; });
+    expect_rejected([](auto&, auto& layers, auto& exits) { exits[0].head.dense = layers[0].query; });
+    expect_rejected([](auto&, auto&, auto& exits) { exits[0].head.dense.is_bfloat16 = 1; });
+    expect_rejected([](auto&, auto&, auto& exits) { exits[1].head.classifier = exits[1].head.dense; });
+    expect_rejected([](auto& model, auto&, auto&) { model.embeddings.before_norm = model.embeddings.after_norm; });
+    expect_rejected([](auto& model, auto&, auto&) { model.embeddings.after_norm = {}; });
+    expect_rejected([](auto& model, auto&, auto&) { model.embeddings.after_norm.is_bfloat16 = 1; });
+    expect_rejected([](auto& model, auto&, auto&) { model.embeddings.words = {}; });
+    for (const int32_t offset : {-1, SmallModel::kPositions + 1, 2147483647})
+        expect_rejected([=](auto& model, auto&, auto&) { model.embeddings.position_offset = offset; });
+    for (const int32_t activation : {-1, 5, 2147483647}) {
+        expect_rejected([=](auto& model, auto&, auto&) { model.activation = activation; });
+        expect_rejected([=](auto&, auto&, auto& exits) { exits[0].head.activation = activation; });
+    }
+    for (const auto& [first, second] : {std::array{-1, 2}, {2, 0}, {2, 2}, {0, 1}, {0, 3}, {2147483647, 2}, {0, 2147483647}})
+        expect_rejected([=](auto&, auto&, auto& exits) {
+            exits[0].full_layers = first;
+            exits[1].full_layers = second;
+        });
+    for (const int32_t layer : {-1, 1, 4, 2147483647, -2147483647 - 1})
+        expect_rejected([=](auto&, auto&, auto& exits) { exits[0].layer = layer; });
+    for (const int32_t count : {-1, 0, 1, 3, 4, 5, 2147483647})
+        expect_rejected([=](auto& model, auto&, auto&) { model.num_full_layers = count; });
+    for (const int32_t count : {0, -1, 4, 2147483647})
+        expect_rejected([=](auto& model, auto&, auto&) { model.num_exits = count; });
+    expect_rejected([](auto& model, auto&, auto&) { model.layers = nullptr; });
+    expect_rejected([](auto& model, auto&, auto&) { model.exits = nullptr; });
+    for (const int32_t threads : {0, -1, 1025, 2147483647})
+        check(engine.model_new(&small.description(), threads, 0) == nullptr, std::to_string(threads) + " threads");
+    check(engine.model_new(nullptr, 1, 0) == nullptr, "no description");
+    check(engine.model_new(&small.description(), 1, -2) == nullptr, "min_macs_per_thread below -1");
+}
+
+inline void check_invalid_calls(const Engine& engine, Checks& check) {
+    const SmallModel small(FLOAT);
+    sweet_model* const model = small.make(engine, 2);
+    if (!model) return check(false, engine.error());
+    constexpr int64_t kTokens = 5, kSize = kTokens * SmallModel::kHidden + SWEET_READ_PADDING;
+    const std::vector<int64_t> good_lengths{2, 3}, zeros(kTokens, 0), positions{0, 1, 0, 1, 2};
+    std::vector<float> states(kSize), next(kSize), logits(2 * SmallModel::kLabels), confidences(2);
+    std::vector<const float*> starts(2), next_starts(2);
+    std::vector<int64_t> exits(2);
+    const auto embed = [&](int32_t rows, int64_t tokens, const int64_t* lengths, const int64_t* ids, const int64_t* types,
+                           const int64_t* position_ids, int64_t size) {
+        return engine.embed(model, rows, tokens, lengths, ids, types, position_ids, states.data(), size, starts.data());
+    };
+    const int64_t *lengths = good_lengths.data(), *zero_ids = zeros.data(), *position_ids = positions.data();
+    check(embed(2, kTokens, lengths, zero_ids, zero_ids, position_ids, kSize) == 0, engine.error());
+    check(embed(0, 0, nullptr, nullptr, nullptr, nullptr, 0) == 0, engine.error());
+    for (const int64_t length : {int64_t{0}, int64_t{-1}, int64_t{1} << 40, INT64_MAX, INT64_MIN, INT64_MAX - 1}) {
+        const std::vector<int64_t> invalid{2, length};
+        check(embed(2, kTokens, invalid.data(), zero_ids, zero_ids, position_ids, kSize) < 0, "embed: a length");
+        check(embed(2, 2 + static_cast<int64_t>(static_cast<uint64_t>(length) % (1u << 30)), invalid.data(), zero_ids,
+                    zero_ids, position_ids, kSize) < 0,
+              "embed: a length and tokens");
+        check(engine.probe(model, 0, 2, starts.data(), invalid.data(), logits.data(), 6) < 0, "probe: a length");
+        check(engine.advance(model, 0, 2, starts.data(), invalid.data(), next.data(), kSize, next_starts.data()) < 0,
+              "advance: a length");
+    }
+    check(embed(-1, kTokens, lengths, zero_ids, zero_ids, position_ids, kSize) < 0, "embed: rows");
+    check(embed(2, kTokens - 1, lengths, zero_ids, zero_ids, position_ids, kSize) < 0, "embed: tokens");
+    check(embed(2, kTokens, lengths, zero_ids, zero_ids, position_ids, kSize - 1) < 0, "embed: states_size");
+    check(embed(2, kTokens, lengths, nullptr, zero_ids, position_ids, kSize) < 0, "embed: no ids");
+    check(embed(2, kTokens, lengths, zero_ids, nullptr, position_ids, kSize) < 0, "embed: no types");
+    check(embed(2, kTokens, lengths, zero_ids, zero_ids, nullptr, kSize) < 0, "embed: no positions");
+    check(embed(2, kTokens, nullptr, zero_ids, zero_ids, position_ids, kSize) < 0, "embed: no lengths");
+    for (const int64_t id : {int64_t{-1}, int64_t{40}, INT64_MAX, INT64_MIN}) {
+        std::vector<int64_t> invalid(kTokens, 0);
+        invalid[3] = id;
+        check(embed(2, kTokens, lengths, invalid.data(), zero_ids, position_ids, kSize) < 0, "embed: an id");
+        check(embed(2, kTokens, lengths, zero_ids, invalid.data(), position_ids, kSize) < 0, "embed: a type");
+        check(embed(2, kTokens, lengths, zero_ids, zero_ids, invalid.data(), kSize) < 0, "embed: a position");
+    }
+    for (const int32_t exit : {-1, 2, 2147483647, -2147483647 - 1})
+        check(engine.probe(model, exit, 2, starts.data(), lengths, logits.data(), 6) < 0, "probe: an exit");
+    for (const int32_t exit : {-1, 1, 2, 2147483647})
+        check(engine.advance(model, exit, 2, starts.data(), lengths, next.data(), kSize, next_starts.data()) < 0,
+              "advance: an exit");
+    check(engine.probe(model, 0, 2, starts.data(), lengths, logits.data(), 5) < 0, "probe: logits_size");
+    check(engine.probe(model, 0, 2, nullptr, lengths, logits.data(), 6) < 0, "probe: no starts");
+    check(engine.advance(model, 0, 2, starts.data(), lengths, next.data(), kSize - 1, next_starts.data()) < 0,
+          "advance: states_size");
+    starts[1] = nullptr;
+    check(engine.probe(model, 0, 2, starts.data(), lengths, logits.data(), 6) < 0, "probe: no start");
+
+    const std::vector<float> temperatures{1.0f, 1.0f}, thresholds{0.5f};
+    const sweet_policy good{temperatures.data(), thresholds.data(), 2, SmallModel::kLabels, 1, 0};
+    const auto answer = [&](const sweet_policy* policy) {
+        return engine.answer(model, policy, 2, kTokens, lengths, zero_ids, zero_ids, position_ids, logits.data(),
+                             exits.data(), confidences.data());
+    };
+    check(answer(&good) == 0, engine.error());
+    check(answer(nullptr) < 0, "no policy");
+    for (const int32_t number : {-1, 0, 3, 4, 2147483647}) {
+        sweet_policy policy = good;
+        policy.num_exits = number;
+        check(answer(&policy) < 0, "policy: exits");
+        policy = good;
+        policy.labels = number == 3 ? -3 : number;
+        check(answer(&policy) < 0, "policy: labels");
+        policy = good;
+        policy.max_exit_index = number == 0 ? -2 : number;
+        check(answer(&policy) < 0, "policy: max_exit_index");
+        policy = good;
+        policy.learned = number == 0 ? 2 : number;
+        check(answer(&policy) < 0, "policy: learned");
+    }
+    for (const float temperature : {0.0f, -1.0f, NAN, INFINITY}) {
+        const std::vector<float> invalid{1.0f, temperature};
+        sweet_policy policy = good;
+        policy.temperatures = invalid.data();
+        check(answer(&policy) < 0, "policy: a temperature");
+    }
+    engine.model_free(model);
+}
+
+inline void check_invalid_operations(const Engine& engine, Checks& check) {
+    Random random;
+    const Linear linear(random, 8, 4, STATIC);
+    const std::vector<float> x(8, 1.0f);
+    std::vector<float> y(8);
+    check(engine.linear(nullptr, 1, x.data(), y.data(), 1) < 0, "no layer");
+    for (const int32_t number : {-1, 0, 1025, 2147483647}) {
+        if (number != 0) check(engine.linear(&linear.layer, number == 1025 ? -5 : number, nullptr, nullptr, 1) < 0, "rows");
+        check(engine.linear(&linear.layer, 1, x.data(), y.data(), number) < 0, "threads");
+    }
+    sweet_linear invalid = linear.layer;
+    invalid.weight_size = 31;
+    check(engine.linear(&invalid, 1, x.data(), y.data(), 1) < 0, "a short weight");
+    uint8_t a[4] = {};
+    int8_t w[4] = {};
+    int32_t c[4];
+    for (const auto& [m, n, k] : {std::array{-1, 1, 1},
+                                  {1, 0, 1},
+                                  {1, 1, 0},
+                                  {1, -1, 1},
+                                  {2147483647, 1, 1},
+                                  {1, 2147483647, 1},
+                                  {1, 1, 2147483647},
+                                  {1, 1, 65537}})
+        check(engine.gemm(m, n, k, a, w, c) < 0, "a shape");
+    check(engine.gemm(1, 1, 1, nullptr, w, c) < 0, "no operand");
+    const int64_t lengths[] = {1};
+    for (const auto& [heads, size] : {std::array{0, 1}, {1, 0}, {-1, 1}, {2147483647, 2}, {65536, 65536}})
+        check(engine.attention(1, lengths, heads, size, 1.0f, 0, x.data(), y.data()) < 0, "heads");
+    check(engine.attention(1, nullptr, 1, 1, 1.0f, 0, x.data(), y.data()) < 0, "no lengths");
+    for (const int32_t activation : {-1, 5}) check(engine.activation(activation, 1, x.data(), y.data()) < 0, "an activation");
+    check(engine.activation(0, -1, x.data(), y.data()) < 0, "a count");
+    check(engine.activation(0, 2147483647, x.data(), y.data()) < 0, "a large count");
+}
+
+inline Checks check_validation(const Engine& engine) {
+    Checks check(engine.isa());
+    check_invalid_models(engine, check);
+    check_invalid_calls(engine, check);
+    check_invalid_operations(engine, check);
+    return check;
+}
