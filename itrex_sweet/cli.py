@@ -1,4 +1,4 @@
-"""`itrex-sweet VERB ...`: hands over to one file per verb in `itrex_sweet.commands`."""
+"""The command line `itrex-sweet VERB ...`; each verb is a module of `itrex_sweet.commands`."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ VERBS = (
 )
 
 SUCCESS, FAILURE, USAGE_ERROR, NO_GAIN = 0, 1, 2, 3
-_BY_SIGNAL = 128  # and the signal's number, as shells report it
+_BY_SIGNAL = 128  # plus the number of the signal, as shells report it
 
 
-class _Ended(BaseException):
-    """This process was told to end: raised where it stands, so that files and processes are cleaned up on the way."""
+class _Terminated(BaseException):
+    """Raised by a signal handler, so that files and processes are cleaned up while the stack unwinds."""
 
     def __init__(self, number: int):
         super().__init__(number)
@@ -52,29 +52,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line.
 
     Args:
-        argv: without the program's name; that of the process if absent.
+        argv: the arguments; by default those of the process.
 
     Returns:
-        exit status: 0 for success, 1 for a failure (one line on standard error names it), 2 for wrong usage, 3 where
-        exits would gain nothing, 128 and a signal's number where that ended it.
+        The exit status: 0 for success, 1 for an error (reported in one line on standard error), 2 for wrong usage, 3 if
+        exits give no speed-up, 128 plus the signal's number if a signal ended the command.
     """
     try:
-        with _orderly_end(), _any_text_printable():
+        with _signals_raise(), _escape_unprintable():
             status = _run(argv)
-            _flush()  # here, where a closed pipe can still be told from a failure
+            _flush()  # raises BrokenPipeError for a closed pipe
         return status
     except KeyboardInterrupt:
-        _say("interrupted")
+        _print_error("interrupted")
         return _BY_SIGNAL + signal.SIGINT
-    except _Ended as ended:
-        _say("ended by a signal")
-        return _BY_SIGNAL + ended.number
+    except _Terminated as termination:
+        _print_error("terminated by a signal")
+        return _BY_SIGNAL + termination.number
     except BrokenPipeError:
-        _forget_stdout()
+        _discard_stdout()
         return _BY_SIGNAL + signal.SIGPIPE
     except OSError as error:  # standard output on a full disk
-        _forget_stdout()
-        _say(f"error: standard output cannot be written ({error}).")
+        _discard_stdout()
+        _print_error(f"error: cannot write to standard output ({error}).")
         return FAILURE
 
 
@@ -91,19 +91,19 @@ def _run(argv: Sequence[str] | None) -> int:
                 if args.debug:
                     traceback.print_exc()
                 if isinstance(error, NoGainError):
-                    _say(f"no gain: {_one_line(error)}")
+                    _print_error(f"no gain: {_one_line(error)}")
                     return NO_GAIN
-                _say(f"error: {_one_line(error)}")
+                _print_error(f"error: {_one_line(error)}")
                 return FAILURE
-    except SystemExit as stop:  # argparse has printed help, or what is wrong with the arguments
+    except SystemExit as stop:  # argparse has printed the help or a usage error
         return stop.code if isinstance(stop.code, int) else SUCCESS
 
 
 def _one_line(error: Exception) -> str:
-    said = " ".join(str(error).split())
+    message = " ".join(str(error).split())
     if isinstance(error, MemoryError):
-        return f"out of memory{': ' if said else ''}{said}"
-    return said or type(error).__name__
+        return f"out of memory{': ' if message else ''}{message}"
+    return message or type(error).__name__
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -112,15 +112,15 @@ def build_parser() -> argparse.ArgumentParser:
     debug.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
     parser = argparse.ArgumentParser(
         prog="itrex-sweet",
-        description="Early-exit text classification on the CPU: train a model, run it, measure it.",
-        epilog="itrex-sweet VERB --help says more. Results go to standard output, logs to standard error.",
+        description="Early-exit text classification on the CPU: train, run and measure models.",
+        epilog="Options of a verb: itrex-sweet VERB --help. Results go to standard output, logs to standard error.",
         parents=[debug],
         allow_abbrev=False,
     )
     parser.add_argument("-V", "--version", action="version", version=f"itrex-sweet {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb in VERBS:
-        # These files import no torch before they are run, so that help comes at once.
+        # These modules import torch only when they run, so that help is printed quickly.
         command = importlib.import_module(f"itrex_sweet.commands.{verb.replace('-', '_')}")
         of_verb = verbs.add_parser(
             verb,
@@ -140,8 +140,8 @@ def build_parser() -> argparse.ArgumentParser:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = build_parser()
     argv = sys.argv[1:] if argv is None else list(argv)
-    if any("\0" in part for part in argv):  # no path, and functions of the operating system take none such
-        parser.exit(FAILURE, "error: an argument holds a NUL character.\n")
+    if any("\0" in part for part in argv):  # the operating system accepts it in no path
+        parser.exit(FAILURE, "error: an argument contains a NUL character.\n")
     args, more = parser.parse_known_args(argv)
     if more and not args.takes_more:
         args.parser.error(f"unknown arguments: {' '.join(more)}")
@@ -151,21 +151,21 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _refuse_empty_arguments(parser: argparse.ArgumentParser) -> None:
-    """Has names and paths refused that are empty, as from a variable that is not set: a path would be the working
+    """Rejects empty names and paths, for instance from a shell variable that is not set: an empty path is the working
     directory."""
 
-    def filled(text: str, kind: Callable[[str], Any]) -> Any:
+    def non_empty(text: str, kind: Callable[[str], Any]) -> Any:
         if not text:
-            raise argparse.ArgumentTypeError("it is empty (a variable that is not set?)")
+            raise argparse.ArgumentTypeError("it is empty (is a variable not set?)")
         return kind(text)
 
     for action in parser._actions:
         if action.type in (None, Path) and action.choices is None and action.nargs != 0:
-            action.type = functools.partial(filled, kind=action.type or str)
+            action.type = functools.partial(non_empty, kind=action.type or str)
 
 
-class _Lines(logging.Formatter):
-    """`warning: ...`, and plain text for what merely informs."""
+class _Formatter(logging.Formatter):
+    """Formats warnings and errors as `warning: ...`, other messages as plain text."""
 
     def format(self, record: logging.LogRecord) -> str:
         message = super().format(record)
@@ -173,17 +173,17 @@ class _Lines(logging.Formatter):
 
 
 @contextmanager
-def _orderly_end() -> Iterator[None]:
-    """Has SIGTERM and SIGHUP raise, once; the second ends the process at once, in case the first is not heeded."""
+def _signals_raise() -> Iterator[None]:
+    """Makes the first SIGTERM or SIGHUP raise `_Terminated`; a second one ends the process immediately."""
     numbers = [signal.SIGTERM, signal.SIGHUP] if hasattr(signal, "SIGHUP") else [signal.SIGTERM]
     if threading.current_thread() is not threading.main_thread():
-        numbers = []  # handlers are the main thread's
-    # A handler of the embedding program stays, and so does SIG_IGN, which nohup sets.
+        numbers = []  # only the main thread may set handlers
+    # Handlers of an embedding program are kept, and so is SIG_IGN, which nohup sets.
     ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
 
     def end(number: int, frame: object) -> None:
         signal.signal(number, signal.SIG_DFL)
-        raise _Ended(number)
+        raise _Terminated(number)
 
     for number in ours:
         signal.signal(number, end)
@@ -195,8 +195,8 @@ def _orderly_end() -> Iterator[None]:
 
 
 @contextmanager
-def _any_text_printable() -> Iterator[None]:
-    """Prints what standard output's encoding lacks as escapes: names of files and labels may hold any character."""
+def _escape_unprintable() -> Iterator[None]:
+    """Prints characters that the encoding of standard output lacks as escapes, for instance in names of files."""
     stream = sys.stdout
     before = getattr(stream, "errors", None)
     if before != "strict" or not hasattr(stream, "reconfigure"):
@@ -206,17 +206,17 @@ def _any_text_printable() -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError, ValueError):  # the pipe is closed, or the stream is
+        with suppress(OSError, ValueError):  # the pipe or the stream is closed
             stream.reconfigure(errors=before)
 
 
 def _flush() -> None:
-    if sys.stdout is not None:  # as it is where the shell has closed it
+    if sys.stdout is not None:  # None if the shell has closed it
         sys.stdout.flush()
 
 
-def _say(line: str) -> None:
-    """Writes to standard error, if there is one; `print` would turn to standard output."""
+def _print_error(line: str) -> None:
+    """Prints a line on standard error, if it is open; `print` would write to standard output instead of `None`."""
     if sys.stderr is not None:
         encoding = sys.stderr.encoding or "utf-8"
         with suppress(OSError, ValueError):
@@ -225,10 +225,10 @@ def _say(line: str) -> None:
 
 @contextmanager
 def _logging_to_stderr() -> Iterator[None]:
-    """Our own log on standard error while a command runs; other loggers are left alone."""
+    """Writes the log of this package to standard error; does not change other loggers."""
     ours = logging.getLogger("itrex_sweet")
     handler = logging.NullHandler() if sys.stderr is None else logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines("%(message)s"))
+    handler.setFormatter(_Formatter("%(message)s"))
     level = ours.level
     ours.addHandler(handler)
     ours.setLevel(logging.INFO)
@@ -239,9 +239,9 @@ def _logging_to_stderr() -> Iterator[None]:
         ours.setLevel(level)
 
 
-def _forget_stdout() -> None:
-    """Nobody reads any more (`| head`): keeps the interpreter from complaining when it flushes at its end."""
-    with suppress(OSError, ValueError, AttributeError):  # what is no file is not flushed to one either
+def _discard_stdout() -> None:
+    """Redirects a closed standard output (`| head`), so that the interpreter reports no error when it flushes it."""
+    with suppress(OSError, ValueError, AttributeError):  # not a file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -1,4 +1,4 @@
-"""One file per verb of the command line: `SUMMARY`, `add_arguments(parser)` and `run(args) -> exit status`.
+"""The verbs of the command line, one module each: `SUMMARY`, `add_arguments(parser)` and `run(args) -> exit status`.
 
-At import, a file here loads nothing heavy; torch and transformers are imported when the verb runs.
+A module imports torch, transformers and other large packages only when the verb runs.
 """

@@ -1,9 +1,10 @@
-"""Make a plain fine-tuned classifier faster, with a file of unlabelled traffic and nothing else.
+"""Accelerate a plain fine-tuned classifier, with unlabelled texts only.
 
-Adds exits (the model's own weights stay as they are), quantizes to INT8 where Neural Compressor is installed, removes
-exits that do not pay, certifies a policy that gives almost every text the label of full depth, and measures it on texts
-that had no part in all that. The texts are dealt into four parts that share none. A run that was ended goes on where it
-was; steps whose inputs have changed are done again."""
+Adds exits (the weights of the model do not change), quantizes to INT8 if Neural Compressor is installed, removes exits
+without a benefit, certifies a policy that gives almost every text the label of full depth, and evaluates it on texts
+that no other step used. The texts are split into four disjoint parts. An interrupted run resumes at the step it was
+in; steps whose inputs have changed are repeated.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +21,11 @@ from itrex_sweet.commands.add_exits import add_traffic, add_training, training_o
 if TYPE_CHECKING:
     from itrex_sweet.acceleration import Acceleration
 
-SUMMARY = "a fine-tuned model and unlabelled texts in, a faster model out"
-DOES_NOT_PAY = 3
+SUMMARY = "make a fine-tuned model faster, with unlabelled texts"
+NO_SPEEDUP = 3
 EPILOG = """\
-exit status: 0 done, 1 failed (too few texts to certify, for instance), 2 wrong usage, 3 exits do not pay: DIR holds
-the model if it was calibrated, and the last line says how much it gains
+exit status: 0 done, 1 failed (too few texts to certify, for instance), 2 wrong usage, 3 no sufficient
+speed-up: DIR contains the model if it was calibrated, and the last line reports the speed-up
 
 example:
   itrex-sweet accelerate my-deployed-classifier --traffic traffic.jsonl --output my-fast-classifier
@@ -32,23 +33,25 @@ example:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `itrex-sweet accelerate`."""
-    parser.add_argument("model", metavar="MODEL", help="a fine-tuned Hugging Face classifier, a folder or on the hub")
+    """Adds the arguments of `itrex-sweet accelerate`."""
+    parser.add_argument(
+        "model", metavar="MODEL", help="fine-tuned Hugging Face classifier, a folder or a name on the Hub"
+    )
     parser.add_argument(
         "--traffic",
         required=True,
         metavar="FILE",
-        help="texts as they come: .txt, .csv, .tsv, .jsonl (.gz), or a datasets name; labels are ignored",
+        help="texts from production: .txt, .csv, .tsv, .jsonl (.gz), or a datasets name; labels are ignored",
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the artifact")
     add_traffic(parser)
-    group = parser.add_argument_group("promise")
+    group = parser.add_argument_group("guarantee")
     group.add_argument(
         "--max-agreement-drop",
         type=options.share,
         default=0.01,
         metavar="SHARE",
-        help="of texts that may get another label than at full depth (default: 0.01)",
+        help="maximum share of texts that get another label than at full depth (default: 0.01)",
     )
     group.add_argument("--confidence", type=options.share, default=0.95, metavar="SHARE", help="(default: 0.95)")
     group.add_argument(
@@ -56,20 +59,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=1.2,
         metavar="TIMES",
-        help="of leaving early over full depth, below which it does not pay (default: 1.2)",
+        help="minimum speed-up of early exit over full depth (default: 1.2)",
     )
-    add_training(parser, "every layer, or every second one of more than 12; those that do not pay are removed")
-    parser.add_argument("--no-int8", action="store_true", help="stay in float32")
+    add_training(parser, "every layer, or every second one of more than 12; exits without a benefit are removed")
+    parser.add_argument("--no-int8", action="store_true", help="keep the model in float32")
     options.add_threads(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs all steps, and prints what came of them."""
+    """Runs all steps and prints the result."""
     from itrex_sweet.acceleration import accelerate
     from itrex_sweet.runtime.torch_threads import computing_with
 
-    # The Trainer prints its logs on standard output, which is for results.
+    # The Trainer prints its logs to standard output, which is reserved for results.
     with computing_with(args.threads), contextlib.redirect_stdout(sys.stderr):
         made = accelerate(
             args.model,
@@ -87,11 +90,11 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(facts, indent=2))
     else:
         print(shown(made))
-    return 0 if made.pays else DOES_NOT_PAY
+    return 0 if made.pays else NO_SPEEDUP
 
 
 def shown(made: Acceleration) -> str:
-    """The outcome in five lines."""
+    """Returns the result as text of five lines."""
     measured, budget = made.measured, made.budget
     pays = (
         f"{measured.over_full_depth:.1f} times faster than the same engine at full depth, "
@@ -99,8 +102,8 @@ def shown(made: Acceleration) -> str:
     )
     if not made.pays:
         pays = (
-            f"Leaving early does not pay: {measured.over_full_depth:.2f} times the speed of full depth, and "
-            f"{made.least_speedup:g} were asked for (--least-speedup); {measured.over_checkpoint:.1f} times that of "
+            f"Early exit does not pay: {measured.over_full_depth:.2f} times the speed of full depth, and "
+            f"{made.least_speedup:g} are required (--least-speedup); {measured.over_checkpoint:.1f} times that of "
             "the checkpoint by transformers in float32"
         )
     kept = {True: "held", False: "not held on these texts", None: "not judged"}[measured.promise_kept]

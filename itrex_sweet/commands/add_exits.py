@@ -1,9 +1,10 @@
 """Add exits to a plain fine-tuned classifier, with unlabelled texts.
 
-The model is frozen, and every byte of its own weights stays. Each exit learns the probabilities that the model gives at
-full depth; labels in FILE are ignored. Exits that agree with the full model no better than its most frequent answer are
-dropped, and named. Calibrate afterwards, on other texts: itrex-sweet calibrate DIR --max-agreement-drop 0.01.
-itrex-sweet accelerate does it all."""
+The model is frozen: its weights do not change. Each exit learns the probabilities of the model at full depth; labels
+in FILE are ignored. Exits that agree with full depth no more often than its most frequent label does are removed and
+reported. Calibrate afterwards, on other texts: itrex-sweet calibrate DIR --max-agreement-drop 0.01. itrex-sweet
+accelerate runs all steps.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +20,9 @@ from itrex_sweet.commands import options
 if TYPE_CHECKING:
     from itrex_sweet.acceleration import AddedExits
 
-SUMMARY = "exits for a model that is fine-tuned already, without labels"
+SUMMARY = "add exits to a fine-tuned model, without labels"
 EPILOG = """\
-exit status: 0 done, 1 failed, 2 wrong usage, 3 no exit learned anything
+exit status: 0 done, 1 failed, 2 wrong usage, 3 no exit is better than the most frequent label
 
 example:
   itrex-sweet add-exits my-deployed-classifier --data traffic.jsonl --output my-classifier
@@ -29,13 +30,18 @@ example:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `itrex-sweet add-exits`."""
-    parser.add_argument("model", metavar="MODEL", help="a fine-tuned Hugging Face classifier, a folder or on the hub")
+    """Adds the arguments of `itrex-sweet add-exits`."""
+    parser.add_argument(
+        "model", metavar="MODEL", help="fine-tuned Hugging Face classifier, a folder or a name on the Hub"
+    )
     parser.add_argument(
         "--data", required=True, metavar="FILE", help="texts: .txt, .csv, .tsv, .jsonl (.gz), or a datasets name"
     )
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="folder of the artifact (default: MODEL's name and -exits)"
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder of the artifact (default: the model's name followed by -exits)",
     )
     add_traffic(parser)
     add_training(parser, "in the proportion 1 2 4 6 of 6 layers")
@@ -44,21 +50,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_traffic(parser: argparse.ArgumentParser) -> None:
-    """Options of the texts: how many are read, and the columns they stand in."""
+    """Adds the options of the texts: number of rows and columns."""
     options.add_named_dataset(parser)
     parser.add_argument("--limit", type=options.positive, metavar="N", help="read only the first N texts")
     options.add_columns(parser, labels=False)
 
 
 def add_training(parser: argparse.ArgumentParser, default_exits: str) -> None:
-    """Options of the training of exits."""
+    """Adds the options for the training of exits."""
     group = parser.add_argument_group("training of the exits")
     group.add_argument(
         "--exits",
         type=options.whole_numbers,
         nargs="+",
         metavar="LAYERS",
-        help=f"counts of layers, the last the full depth (default: {default_exits})",
+        help=f"numbers of layers, the last the full depth (default: {default_exits})",
     )
     group.add_argument(
         "--epochs", type=options.positive_number, default=3.0, metavar="N", help="passes over the texts (default: 3)"
@@ -71,13 +77,13 @@ def add_training(parser: argparse.ArgumentParser, default_exits: str) -> None:
         "--max-length",
         type=options.positive,
         metavar="N",
-        help="tokens per text to learn from; longer ones are cut (default: as the tokenizer and the model allow)",
+        help="maximum number of tokens per training text; longer texts are truncated (default: the limit of the model)",
     )
     group.add_argument("--seed", type=options.count, default=42, help="(default: 42)")
 
 
 def training_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Values of the options of `add_traffic` and `add_training`, as arguments of the Python functions."""
+    """Returns the options of `add_traffic` and `add_training` as arguments of the Python functions."""
     return dict(
         exits=None if args.exits is None else tuple(exit_ for part in args.exits for exit_ in part),
         epochs=args.epochs,
@@ -94,12 +100,12 @@ def training_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains, writes and prints."""
+    """Trains exits, writes the artifact and prints the agreement of each exit."""
     from itrex_sweet.acceleration import add_exits
     from itrex_sweet.runtime.torch_threads import computing_with
 
     output = args.output or Path(f"{Path(args.model).name}-exits")
-    # The Trainer prints its logs on standard output, which is for results.
+    # The Trainer prints its logs to standard output, which is reserved for results.
     with computing_with(args.threads), contextlib.redirect_stdout(sys.stderr):
         added = add_exits(args.model, args.data, output, **training_options(args))
     if args.json:
@@ -132,8 +138,8 @@ def _shown(added: AddedExits) -> str:
         [
             plain_table(["exit", "agreement", ""], rows),
             "",
-            f"Agreement with full depth on {agreements.rows} texts; the most frequent answer alone has "
-            f"{percent(agreements.majority)}. Learned from {added.rows} others.",
+            f"Agreement with full depth on {agreements.rows} texts; its most frequent label agrees with "
+            f"{percent(agreements.majority)}. Trained on {added.rows} other texts.",
             f"{directory}: calibrate it on texts that are not among these, itrex-sweet calibrate {directory} --data "
             "OTHER --max-agreement-drop 0.01",
         ]

@@ -31,8 +31,8 @@ FULL, STORED = "full depth", "stored policy"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `itrex-sweet bench`."""
-    parser.add_argument("directory", metavar="DIR", help="an artifact, or its name on the hub")
+    """Adds the arguments of `itrex-sweet bench`."""
+    parser.add_argument("directory", metavar="DIR", help="an artifact, or its name on the Hub")
     parser.add_argument("--data", metavar="FILE", help="texts (default: random tokens)")
     options.add_columns(parser, labels=False)
     parser.add_argument("--rows", type=options.positive, default=256, metavar="N", help="rows to time (default: 256)")
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="of every random row (default: 8 to 64, as sentences have)",
     )
-    parser.add_argument("--max-length", type=options.positive, metavar="N", help="tokens per text at most")
+    parser.add_argument("--max-length", type=options.positive, metavar="N", help="maximum number of tokens per text")
     group = parser.add_argument_group("running")
     group.add_argument("--engines", nargs="+", metavar="NAME", help="backends (default: those that run it here)")
     group.add_argument(

@@ -1,8 +1,9 @@
-"""Fit temperatures and thresholds on held-out rows: the cheapest policy that keeps a promise, in measured time.
+"""Fit temperatures and thresholds on held-out rows: the fastest policy, in measured time, that meets a guarantee.
 
-The promise is about the draw of the calibration rows: with the confidence asked for, leaving early loses at most so
-much against the same model at full depth, or with --against, against another model. Give rows that were neither
-trained on nor are reported on; without labels, promise agreement with the full model instead of accuracy."""
+The guarantee holds with the given confidence over the draw of the calibration rows: early exit loses at most the given
+share against the same model at full depth, or with --against, against another model. Use rows that are used neither
+for training nor for reporting. Without labels, bound the agreement with full depth instead of the accuracy.
+"""
 
 from __future__ import annotations
 
@@ -17,54 +18,69 @@ from itrex_sweet.config import CRITERIA
 if TYPE_CHECKING:
     from itrex_sweet.calibration.calibrate import Calibration
 
-SUMMARY = "temperatures and thresholds for a promise or a budget"
+SUMMARY = "fit temperatures and thresholds to a guarantee or a budget"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `itrex-sweet calibrate`."""
-    parser.add_argument("directory", metavar="DIR", help="an artifact, or its name on the hub")
-    parser.add_argument("--data", required=True, metavar="FILE", help="held-out texts: a file, or a datasets name")
+    """Adds the arguments of `itrex-sweet calibrate`."""
+    parser.add_argument("directory", metavar="DIR", help="an artifact, or its name on the Hub")
+    parser.add_argument("--data", required=True, metavar="FILE", help="held-out texts: a file or a datasets name")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write to (default: DIR itself)")
     group = parser.add_argument_group("budget")
-    group.add_argument("--max-accuracy-drop", type=options.share, metavar="SHARE", help="0.01 is a point; needs labels")
-    group.add_argument("--max-agreement-drop", type=options.share, metavar="SHARE", help="of rows with another label")
-    group.add_argument("--max-metric-drop", type=options.share, metavar="SHARE", help="of --metric; approximate")
-    group.add_argument("--metric", choices=("f1", "matthews"), help="of --max-metric-drop")
+    group.add_argument(
+        "--max-accuracy-drop",
+        type=options.share,
+        metavar="SHARE",
+        help="maximum loss of accuracy; 0.01 is one point; needs labels",
+    )
+    group.add_argument(
+        "--max-agreement-drop", type=options.share, metavar="SHARE", help="maximum share of rows that get another label"
+    )
+    group.add_argument(
+        "--max-metric-drop", type=options.share, metavar="SHARE", help="maximum loss of --metric; approximate"
+    )
+    group.add_argument("--metric", choices=("f1", "matthews"), help="metric of --max-metric-drop")
     group.add_argument("--confidence", type=options.share, default=0.95, metavar="SHARE", help="(default: 0.95)")
     options.add_against(group)
-    group.add_argument("--max-latency-ms", type=float, metavar="MS", help="per text, on average, on this machine")
-    group.add_argument("--max-layers", type=float, metavar="N", help="run per text, on average")
+    group.add_argument("--max-latency-ms", type=float, metavar="MS", help="maximum mean time per text on this machine")
+    group.add_argument("--max-layers", type=float, metavar="N", help="maximum mean number of layers per text")
     costs = parser.add_argument_group("costs")
     costs.add_argument(
         "--unit",
         choices=("milliseconds", "layers"),
         default="milliseconds",
-        help="milliseconds measured here, or layers, the same on every machine (default: milliseconds)",
+        help="milliseconds measured on this machine, or layers (default: milliseconds)",
     )
     costs.add_argument(
         "--batch-size",
         type=options.positive,
         metavar="N",
-        help="texts that will be served together (default: 32; with --max-latency-ms 1)",
+        help="texts per batch in deployment (default: 32; with --max-latency-ms: 1)",
     )
     options.add_named_dataset(parser)
     options.add_columns(parser)
-    parser.add_argument("--criterion", choices=CRITERIA, help="what confidence is (default: as stored)")
-    parser.add_argument("--one-threshold", action="store_true", help="for all exits, instead of one for each")
-    parser.add_argument("--backend", default="auto", metavar="NAME", help="that will run it (default: the best here)")
-    options.add_threads(parser)
-    parser.add_argument("--max-length", type=options.positive, metavar="N", help="tokens per text at most")
-    parser.add_argument("--seed", type=options.count, default=0, help="of the dealing of rows (default: 0)")
-    parser.add_argument("--force", action="store_true", help="although rows were trained or reported on")
+    parser.add_argument("--criterion", choices=CRITERIA, help="confidence criterion (default: the stored one)")
     parser.add_argument(
-        "--prune-exits", action="store_true", help="remove the exits that the policy switches off, with their weights"
+        "--one-threshold", action="store_true", help="use one threshold for all exits instead of one per exit"
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the calibrated curve, as a PNG")
+    parser.add_argument(
+        "--backend", default="auto", metavar="NAME", help="backend of the deployment (default: the fastest available)"
+    )
+    options.add_threads(parser)
+    parser.add_argument("--max-length", type=options.positive, metavar="N", help="maximum number of tokens per text")
+    parser.add_argument("--seed", type=options.count, default=0, help="seed of the random split of rows (default: 0)")
+    parser.add_argument(
+        "--force", action="store_true", help="calibrate although rows were used for training or reporting"
+    )
+    parser.add_argument(
+        "--prune-exits", action="store_true", help="remove the exits that the policy does not use, with their weights"
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write the calibrated curve to a PNG file")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Calibrates, writes and prints."""
+    """Calibrates an artifact, writes the policy and prints it."""
     from itrex_sweet.calibration.budget import Budget
     from itrex_sweet.calibration.calibrate import calibrate
     from itrex_sweet.calibration.pruning import remove_unused_exits

@@ -1,4 +1,4 @@
-"""Train, save, load and measure a small early-exit model on reviews that the package writes itself."""
+"""Train, quantize, calibrate and evaluate a small early-exit model on generated reviews."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from pathlib import Path
 
 from itrex_sweet.commands import options
 
-SUMMARY = "the whole path on real pretrained weights, in a few minutes"
+SUMMARY = "run all steps on pretrained weights, in a few minutes"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `itrex-sweet demo`."""
+    """Adds the arguments of `itrex-sweet demo`."""
     parser.add_argument(
         "--output",
         type=Path,
         default=Path("demo_output"),
         metavar="DIR",
-        help="what it makes (default: demo_output)",
+        help="output folder (default: demo_output)",
     )
     parser.add_argument(
-        "--quick", action="store_true", help="fewer texts and one epoch: to see it run, not to judge it"
+        "--quick", action="store_true", help="use fewer texts and one epoch; results are not representative"
     )
     options.add_threads(parser)
 

@@ -1,7 +1,9 @@
 """Compare live traffic with the rows that an artifact was calibrated on.
 
-Reads what `itrex-sweet predict` wrote, one JSON object per text, and says whether exits, labels or probabilities have
-moved: then what calibration promised need not hold any more. The exit status is 0 for stable, 3 for anything else."""
+Reads the output of `itrex-sweet predict`, one JSON object per text, and reports whether the distributions of exits,
+labels and probabilities have changed. If so, the guarantee of the calibration may not hold any more. The exit status
+is 0 if they are stable, otherwise 3.
+"""
 
 from __future__ import annotations
 
@@ -18,22 +20,22 @@ if TYPE_CHECKING:
     from itrex_sweet.artifact import Artifact
     from itrex_sweet.calibration.drift import Drift
 
-SUMMARY = "whether live traffic still looks like the calibration rows"
+SUMMARY = "compare traffic with the calibration rows"
 
-MOVED = 3  # exit status
+DRIFTED = 3  # exit status
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `itrex-sweet drift`."""
-    parser.add_argument("directory", metavar="DIR", help="a calibrated artifact, or its name on the hub")
+    """Adds the arguments of `itrex-sweet drift`."""
+    parser.add_argument("directory", metavar="DIR", help="a calibrated artifact, or its name on the Hub")
     parser.add_argument(
-        "predictions", nargs="?", default="-", metavar="FILE", help="of predict (default: standard input)"
+        "predictions", nargs="?", default="-", metavar="FILE", help="output of predict (default: standard input)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compares and prints; 3 where something moved."""
+    """Compares predictions with the calibration and prints the result; returns 3 if they differ."""
     from itrex_sweet.artifact import open_artifact
     from itrex_sweet.hub import fetch
 
@@ -42,21 +44,21 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(found.to_dict(), indent=2))
     else:
         print(
-            f"{found.verdict}: {found.rows} answers; stability index of exits {found.exits:.3f}, labels "
+            f"{found.verdict}: {found.rows} predictions; stability index of exits {found.exits:.3f}, labels "
             f"{found.labels:.3f}, probabilities {found.scores:.3f}; Kolmogorov–Smirnov {found.ks:.3f} "
             f"(p {found.ks_p_value:.2g})"
         )
         if found.why:
-            advice = " Calibrate on rows of today: itrex-sweet calibrate." if found.verdict == "recalibrate" else ""
+            advice = " Calibrate on recent rows: itrex-sweet calibrate." if found.verdict == "recalibrate" else ""
             print(f"{found.why}.{advice}")
-    return 0 if found.verdict == "stable" else MOVED
+    return 0 if found.verdict == "stable" else DRIFTED
 
 
 def _compared(artifact: Artifact, source: str) -> Drift:
-    """Compares the answers in a file; one that is none is named by its line.
+    """Compares the predictions in a file with the calibration; errors name the line.
 
     Raises:
-        InputError: the file cannot be read, or does not hold answers of this model.
+        InputError: the file cannot be read, or does not contain predictions of this model.
         ArtifactError: the artifact was not calibrated.
     """
     from itrex_sweet.calibration.drift import drift
@@ -71,10 +73,10 @@ def _compared(artifact: Artifact, source: str) -> Drift:
 
 
 def _answers(source: str, places: list[str]) -> Iterator[Mapping[str, Any]]:
-    """Answers as `itrex-sweet predict` writes them; notes the place of each."""
+    """Yields the predictions that `itrex-sweet predict` wrote; appends the place of each to `places`."""
     lines = stream_lines(standard_input(), STDIN, "jsonl") if source == "-" else file_lines(Path(source), "jsonl")
     for line in lines:
         if line.problem is not None:
-            raise InputError(f"{line.place}: {line.problem}, as itrex-sweet predict writes one per line")
+            raise InputError(f"{line.place}: {line.problem}; itrex-sweet predict writes one per line")
         places.append(line.place)
         yield line.record

@@ -1,7 +1,8 @@
-"""Measure artifacts on labelled texts: the per-exit table and the speed–accuracy curve.
+"""Evaluate artifacts on labelled texts: a table per exit and the speed–accuracy curve.
 
-Several artifacts are timed in turns and drawn in one picture. Milliseconds are wall-clock per text in the
-executor, tokenization left out."""
+Several artifacts are timed alternately and drawn in one picture. Milliseconds are wall-clock time per text, without
+tokenization.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +19,15 @@ if TYPE_CHECKING:
     from itrex_sweet.artifact import Artifact
     from itrex_sweet.evaluation import Evaluation
 
-SUMMARY = "per-exit table and speed–accuracy curve of artifacts"
+SUMMARY = "print tables per exit and speed–accuracy curves of artifacts"
 
-METRIC_NAMES = ("accuracy", "f1", "matthews")  # here, so that help loads no NumPy
+METRIC_NAMES = ("accuracy", "f1", "matthews")  # repeated here, so that help does not import NumPy
 EVALUATION_FILE, PICTURE_FILE = "evaluation.json", "curve.png"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `itrex-sweet evaluate`."""
-    parser.add_argument("directories", nargs="+", metavar="DIR", help="artifacts, or their names on the hub")
+    """Adds the arguments of `itrex-sweet evaluate`."""
+    parser.add_argument("directories", nargs="+", metavar="DIR", help="artifacts, or their names on the Hub")
     parser.add_argument(
         "--data",
         required=True,
@@ -37,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=options.positive, metavar="N", help="read only the first N rows")
     options.add_columns(parser)
     options.add_running(parser)
-    parser.add_argument("--max-length", type=options.positive, metavar="N", help="tokens per text at most")
-    parser.add_argument("--metric", choices=METRIC_NAMES, default="accuracy", help="more is better (default: accuracy)")
+    parser.add_argument("--max-length", type=options.positive, metavar="N", help="maximum number of tokens per text")
+    parser.add_argument("--metric", choices=METRIC_NAMES, default="accuracy", help="(default: accuracy)")
     options.add_against(parser)
     group = parser.add_argument_group("timing")
     group.add_argument(
@@ -46,20 +47,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=options.count,
         default=256,
         metavar="N",
-        help="rows to time; 0 for none (default: 256)",
+        help="number of rows to time, 0 for no timing (default: 256)",
     )
-    group.add_argument("--repeats", type=options.positive, default=3, metavar="N", help="of which the median counts")
+    group.add_argument(
+        "--repeats",
+        type=options.positive,
+        default=3,
+        metavar="N",
+        help="runs, of which the median is reported (default: 3)",
+    )
     parser.add_argument(
         "--output",
         type=Path,
         metavar="DIR",
-        help=f"write {EVALUATION_FILE} and {PICTURE_FILE} into this folder",
+        help=f"write {EVALUATION_FILE} and {PICTURE_FILE} to this folder",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluates, prints and writes."""
+    """Evaluates artifacts, prints the results and writes them."""
     from itrex_sweet.artifact import open_artifact
     from itrex_sweet.evaluation.evaluation import evaluate_models
     from itrex_sweet.evaluation.metrics import METRICS
@@ -115,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def shown(evaluation: Evaluation) -> str:
-    """Both tables of an evaluation as text, with what is needed to read them."""
+    """Returns both tables of an evaluation as text."""
     from itrex_sweet.evaluation.tables import percent
 
     report, curve = evaluation.report, evaluation.curve
@@ -133,7 +140,7 @@ def shown(evaluation: Evaluation) -> str:
         compared = percent(evaluation.reference["metric"])
         lines += ["", f"{evaluation.reference['name']} has {report.metric_name} {compared} on the same rows."]
     if report.unanswered:
-        lines += ["", f"{report.unanswered} rows got no finite answer and count as wrong."]
+        lines += ["", f"{report.unanswered} rows have logits that are not finite and count as wrong."]
     if evaluation.timing:
         timing = evaluation.timing
         lines += [
@@ -145,12 +152,12 @@ def shown(evaluation: Evaluation) -> str:
 
 
 def labelled_rows(args: argparse.Namespace, source: str, split: str | None, names: tuple[str, ...] | None) -> Rows:
-    """Reads labelled texts as the options say.
+    """Reads labelled texts with the options of the command line.
 
     Args:
-        source: a file or a `datasets` name.
-        split: of a `datasets` name.
-        names: label names by id; `None` where the data itself says what labels a new model learns.
+        source: a file or a name for `datasets.load_dataset`.
+        split: split of such a data set.
+        names: label names by id; `None` to take the labels of a new model from the data.
     """
     return read_rows(
         source,
@@ -168,10 +175,10 @@ def labelled_rows(args: argparse.Namespace, source: str, split: str | None, name
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder that can be written to, before work is done for it.
+    """Creates a folder and checks that it is writable.
 
     Raises:
-        ArtifactError: it cannot be made or written.
+        ArtifactError: it cannot be created or written.
     """
     probe = path / ".writable"
     try:
@@ -195,20 +202,20 @@ def write_json(path: Path, contents: Any) -> None:
 
 
 def _short_names(directories: list[str]) -> dict[str, str]:
-    """Last parts of the folders' names, or the whole where those are the same → folder."""
+    """Returns folders by a short name: the last part of the path, or the whole path if the last parts are equal."""
     last = {name: Path(name).resolve().name for name in directories}
     unique = len(set(last.values())) == len(last)
     return {last[name] if unique else name: name for name in last}
 
 
 def _same_labels(artifacts: dict[str, Artifact]) -> tuple[str, ...]:
-    """Names of the labels, by id, that all artifacts share.
+    """Returns the label names, by id, of all artifacts.
 
     Raises:
-        ConfigError: they do not share them.
+        ConfigError: artifacts have different labels.
     """
     labels = {name: artifact.label_names for name, artifact in artifacts.items()}
     if len(set(labels.values())) > 1:
         listed = "; ".join(f"{name}: {', '.join(found)}" for name, found in labels.items())
-        raise ConfigError(f"the artifacts have different labels, so they do not compare. {listed}")
+        raise ConfigError(f"the artifacts have different labels and cannot be compared. {listed}")
     return next(iter(labels.values()))

@@ -1,7 +1,8 @@
 """Write an artifact's per-exit subgraphs as files for other runtimes.
 
-One file per subgraph (embed, probe_1, advance_1_4, ...), each tried against the model before it is kept, and
-subgraphs.json, which says how they chain: inputs and outputs of every file, exits, policy, labels."""
+Writes one file per subgraph (embed, probe_1, advance_1_4, ...), each compared with the model, and subgraphs.json,
+which describes how to run them: inputs and outputs of every file, exits, policy, labels.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +13,20 @@ from pathlib import Path
 from itrex_sweet.commands import options
 from itrex_sweet.export.layout import DESCRIPTION_FILE, FORMATS
 
-SUMMARY = "an artifact's subgraphs as ONNX or TorchScript"
+SUMMARY = "write an artifact's subgraphs as ONNX or TorchScript"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `itrex-sweet export`."""
-    parser.add_argument("directory", metavar="DIR", help="an artifact, or its name on the hub")
+    """Adds the arguments of `itrex-sweet export`."""
+    parser.add_argument("directory", metavar="DIR", help="an artifact, or its name on the Hub")
     parser.add_argument("--format", choices=FORMATS, default="onnx", help="(default: onnx)")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the files")
     options.add_threads(parser)
-    parser.add_argument("--json", action="store_true", help=f"print what {DESCRIPTION_FILE} holds")
+    parser.add_argument("--json", action="store_true", help=f"print the content of {DESCRIPTION_FILE}")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exports, and prints what was written."""
+    """Exports the subgraphs and prints the paths of the files."""
     from itrex_sweet.export.subgraphs import export_subgraphs
     from itrex_sweet.hub import fetch
     from itrex_sweet.runtime.torch_threads import computing_with

@@ -29,8 +29,8 @@ _OPTIONAL_PACKAGES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `itrex-sweet info`."""
-    parser.add_argument("directory", nargs="?", metavar="DIR", help="an artifact, or its name on the hub")
+    """Adds the arguments of `itrex-sweet info`."""
+    parser.add_argument("directory", nargs="?", metavar="DIR", help="an artifact, or its name on the Hub")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

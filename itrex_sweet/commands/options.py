@@ -1,4 +1,4 @@
-"""Options that several verbs have, and the types of their values."""
+"""Options of several verbs, and the types of their values."""
 
 from __future__ import annotations
 
@@ -7,48 +7,48 @@ import math
 
 from itrex_sweet.config import BALANCED, CUT_FIRST
 
-_MOST = 2**31 - 1  # of rows, tokens and the like; what goes through C counts no further everywhere
+_MAX = 2**31 - 1  # for numbers of rows and tokens; a larger one does not fit a C int
 
 
 def positive(text: str) -> int:
-    """A whole number from 1."""
+    """Parses a positive integer."""
     return _at_least(1, text)
 
 
 def count(text: str) -> int:
-    """A whole number from 0."""
+    """Parses a non-negative integer."""
     return _at_least(0, text)
 
 
 def positive_or_all(text: str) -> int | str:
-    """A whole number from 1, or `all`."""
+    """Parses a positive integer or `all`."""
     return text if text == "all" else positive(text)
 
 
 def share(text: str) -> float:
-    """A number in [0, 1]."""
+    """Parses a number in [0, 1]."""
     try:
         value = float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
     if not 0.0 <= value <= 1.0:
-        raise argparse.ArgumentTypeError(f"{text}: a share lies in [0, 1]")
+        raise argparse.ArgumentTypeError(f"{text}: it must be in [0, 1]")
     return value
 
 
 def positive_number(text: str) -> float:
-    """A finite number above 0."""
+    """Parses a positive finite number."""
     try:
         value = float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
     if not 0.0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text}: a positive, finite number")
+        raise argparse.ArgumentTypeError(f"{text}: it must be positive and finite")
     return value
 
 
 def gradient_scale(text: str) -> float | str | tuple[float, ...]:
-    """`cut_first`, one share for all cuts, or `0.1,0.3,1`: one for each."""
+    """Parses `cut_first`, a number in [0, 1], or one number per cut, such as `0.1,0.3,1`."""
     if text == CUT_FIRST:
         return text
     values = tuple(share(part) for part in text.split(","))
@@ -56,7 +56,7 @@ def gradient_scale(text: str) -> float | str | tuple[float, ...]:
 
 
 def class_weights(text: str) -> str | tuple[float, ...]:
-    """`balanced`, or `1,2.5,1`: one positive number for each label."""
+    """Parses `balanced`, or one positive number per label, such as `1,2.5,1`."""
     if text == BALANCED:
         return text
     try:
@@ -64,38 +64,40 @@ def class_weights(text: str) -> str | tuple[float, ...]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither {BALANCED!r} nor numbers separated by commas") from None
     if not all(0.0 < value < math.inf for value in values):
-        raise argparse.ArgumentTypeError(f"{text}: weights are positive and finite")
+        raise argparse.ArgumentTypeError(f"{text}: weights must be positive and finite")
     return values
 
 
 def threshold(text: str) -> float | tuple[float, ...]:
-    """One threshold for all exits, or `0.9,0.8,0.95`: one for each but the last."""
+    """Parses one threshold for all exits, or one per exit but the last, such as `0.9,0.8,0.95`."""
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number, nor numbers separated by commas") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number or several numbers separated by commas") from None
     if not all(0.0 <= value <= 1.0 for value in values):
-        raise argparse.ArgumentTypeError(f"{text}: a threshold lies in [0, 1]; 1 lets no row leave early")
+        raise argparse.ArgumentTypeError(f"{text}: a threshold must be in [0, 1]; with 1 no text exits early")
     return values[0] if len(values) == 1 else values
 
 
 def whole_numbers(text: str) -> list[int]:
-    """`6`, or `1,4,6,12`."""
+    """Parses integers separated by commas, such as `6` or `1,4,6,12`."""
     try:
         return [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, nor several separated by commas") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not an integer or several integers separated by commas"
+        ) from None
 
 
 def label_names(text: str) -> tuple[str, ...] | dict[str, str]:
-    """`negative,positive`, the names of 0 and 1, or `1=negative,2=positive`: one for each value."""
+    """Parses names in the order of ids, `negative,positive`, or one name per value, `1=negative,2=positive`."""
     parts = [part.strip() for part in text.split(",")]
     pairs = [tuple(map(str.strip, part.split("=", 1))) for part in parts if "=" in part]
     if len(parts) < 2 or not all(parts) or (pairs and len(pairs) < len(parts)) or not all(map(all, pairs)):
-        raise argparse.ArgumentTypeError(f"{text!r}: give NAME,NAME,... or VALUE=NAME,VALUE=NAME,...")
+        raise argparse.ArgumentTypeError(f"{text!r}: write NAME,NAME,... or VALUE=NAME,VALUE=NAME,...")
     keys = [value for value, _ in pairs] or parts
     if len(set(keys)) < len(keys):
-        raise argparse.ArgumentTypeError(f"{text!r}: {next(key for key in keys if keys.count(key) > 1)} comes twice")
+        raise argparse.ArgumentTypeError(f"{text!r}: {next(key for key in keys if keys.count(key) > 1)} is repeated")
     return dict(pairs) if pairs else tuple(parts)
 
 
@@ -106,62 +108,75 @@ def add_running(parser: argparse.ArgumentParser) -> None:
         "--threshold",
         type=threshold,
         metavar="T",
-        help="leave at the first exit whose confidence is above it, in [0, 1]; one for all, or "
-        "one for each exit but the last, separated by commas (default: as stored)",
+        help="exit at the first exit with a confidence above it, in [0, 1]; one for all exits, or "
+        "one for each exit but the last, separated by commas (default: the stored thresholds)",
     )
-    group.add_argument("--batch-size", type=positive, default=32, metavar="N", help="rows together (default: 32)")
-    group.add_argument("--backend", default="auto", metavar="NAME", help="name of a backend (default: the best here)")
+    group.add_argument("--batch-size", type=positive, default=32, metavar="N", help="texts per batch (default: 32)")
+    group.add_argument(
+        "--backend", default="auto", metavar="NAME", help="name of a backend (default: the fastest available)"
+    )
     group.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
-        help="what a float artifact is computed in (bfloat16: native and ipex)",
+        help="data type for float artifacts (bfloat16: native and ipex only)",
     )
     add_threads(group)
 
 
 def add_threads(group: argparse._ActionsContainer) -> None:
-    """`--threads`."""
+    """Adds `--threads`."""
     group.add_argument(
         "--threads",
         type=positive,
         metavar="N",
-        help="to compute with at most (default: the cores that may be used, or fewer; itrex-sweet info says why)",
+        help="maximum number of threads (default: the available cores or fewer; see itrex-sweet info)",
     )
 
 
 def add_stopping(parser: argparse.ArgumentParser) -> None:
-    """When a call stops, besides `--threshold`: `--quality`, `--max-exit`, `--deadline-ms`."""
+    """Adds options that limit the computation of a call: `--quality`, `--max-exit`, `--deadline-ms`."""
     group = parser.add_argument_group("stopping")
     group.add_argument(
-        "--quality", type=share, metavar="Q", help="step of the calibrated curve, from 0, the fastest, to 1, full depth"
+        "--quality",
+        type=share,
+        metavar="Q",
+        help="point of the calibrated curve, from 0, the fastest, to 1, full depth",
     )
-    group.add_argument("--max-exit", type=positive, metavar="LAYERS", help="exit that answers whoever reaches it")
     group.add_argument(
-        "--deadline-ms", type=float, metavar="MS", help="per batch; then texts get the best exit reached so far"
+        "--max-exit",
+        type=positive,
+        metavar="LAYERS",
+        help="last exit to compute; every text that reaches it exits there",
+    )
+    group.add_argument(
+        "--deadline-ms",
+        type=float,
+        metavar="MS",
+        help="time limit per batch; after it, texts get the prediction of the last exit computed",
     )
 
 
 def add_named_dataset(parser: argparse.ArgumentParser) -> None:
-    """Which part of a `datasets` name: `--dataset-config`, `--split`."""
-    parser.add_argument(
-        "--dataset-config", metavar="NAME", help="configuration of a datasets name, such as sst2 of glue"
-    )
-    parser.add_argument("--split", help="of a datasets name that has several; train[6000:6300] takes some of its rows")
+    """Adds the options that select a part of a data set: `--dataset-config`, `--split`."""
+    parser.add_argument("--dataset-config", metavar="NAME", help="configuration of a data set, such as sst2 of glue")
+    parser.add_argument("--split", help="split of a data set; train[6000:6300] selects rows of it")
 
 
 def add_against(parser: argparse._ActionsContainer) -> None:
-    """The model to compare with: `--against`."""
+    """Adds `--against`, the model to compare with."""
     parser.add_argument(
         "--against",
         metavar="MODEL",
-        help="compare with this model instead of full depth: a plain Hugging Face classifier, an artifact (its full "
-        "depth), or a file that predict wrote of the same rows; labels are matched by name",
+        help="compare with this model instead of full depth: a plain Hugging Face classifier, an artifact (at full "
+        "depth), or the output of predict for the same rows; labels are matched by name",
     )
 
 
 def add_columns(parser: argparse.ArgumentParser, labels: bool = True) -> None:
-    """Where texts and labels are: `--text-column`, `--pair-column`, `--label-column`."""
-    group = parser.add_argument_group("columns", "guessed from the common names (text, sentence1 + sentence2, ...)")
+    """Adds the options that name columns: `--text-column`, `--pair-column`, `--label-column`."""
+    group = parser.add_argument_group(
+        "columns", "by default those with common names (text, sentence1 + sentence2, ...)"
+    )
     group.add_argument("--text-column", metavar="NAME", help="of the text, or of the first text of a pair")
     group.add_argument("--pair-column", metavar="NAME", help="of the second text of a pair")
     if labels:
@@ -181,6 +196,6 @@ def _at_least(least: int, text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number") from None
     if number < least:
         raise argparse.ArgumentTypeError(f"{number} is below {least}")
-    if number > _MOST:
-        raise argparse.ArgumentTypeError(f"{text[:40]} is above {_MOST}")
+    if number > _MAX:
+        raise argparse.ArgumentTypeError(f"{text[:40]} is above {_MAX}")
     return number

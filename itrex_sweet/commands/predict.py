@@ -35,8 +35,8 @@ _LINE_ENDS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `itrex-sweet predict`."""
-    parser.add_argument("directory", metavar="DIR", help="an artifact, or its name on the hub")
+    """Adds the arguments of `itrex-sweet predict`."""
+    parser.add_argument("directory", metavar="DIR", help="an artifact, or its name on the Hub")
     parser.add_argument("files", nargs="*", metavar="FILE", help="texts; standard input if absent, or for -")
     parser.add_argument(
         "--format",
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_columns(parser, labels=False)
     options.add_running(parser)
     options.add_stopping(parser)
-    parser.add_argument("--max-length", type=options.positive, metavar="N", help="tokens per text at most")
+    parser.add_argument("--max-length", type=options.positive, metavar="N", help="maximum number of tokens per text")
     parser.add_argument(
         "--overlong",
         choices=("truncate", "refuse"),

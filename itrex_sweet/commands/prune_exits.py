@@ -1,9 +1,10 @@
-"""Remove exits from an artifact: all but those named, or those that do not pay on texts given.
+"""Remove exits from an artifact: all except the given ones, or those without a benefit on the given texts.
 
-The exits kept answer exactly as before, and the artifact holds no tensor of the others. An exit pays if without it the
-policies that calibration would look for cost at least --least-gain of full depth's time more. Give texts that the exits
-did not learn from; labels are ignored. Calibrate afterwards: a policy stays calibrated only if it let no text leave at
-an exit that went."""
+The remaining exits give the same predictions, and the artifact contains no tensors of the removed ones. An exit has a
+benefit if the best policies without it cost at least --least-gain of full depth's time more. Use texts that the exits
+were not trained on; labels are ignored. Calibrate afterwards: a policy stays calibrated only if no text exits at a
+removed exit.
+"""
 
 from __future__ import annotations
 
@@ -18,47 +19,51 @@ if TYPE_CHECKING:
     from itrex_sweet.artifact import Artifact
     from itrex_sweet.calibration.pruning import ExitGains
 
-SUMMARY = "an artifact with the exits that pay alone"
+SUMMARY = "remove exits from an artifact"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `itrex-sweet prune-exits`."""
-    parser.add_argument("directory", metavar="DIR", help="an artifact, or its name on the hub")
+    """Adds the arguments of `itrex-sweet prune-exits`."""
+    parser.add_argument("directory", metavar="DIR", help="an artifact, or its name on the Hub")
     by = parser.add_mutually_exclusive_group(required=True)
     by.add_argument(
         "--keep", type=options.whole_numbers, nargs="+", metavar="LAYERS", help="exits to keep, such as 1,4,6"
     )
-    by.add_argument("--data", metavar="FILE", help="texts to judge exits by: a file, or a datasets name")
+    by.add_argument("--data", metavar="FILE", help="texts to evaluate the exits on: a file or a datasets name")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write to (default: DIR itself)")
     options.add_named_dataset(parser)
     options.add_columns(parser, labels=False)
-    group = parser.add_argument_group("judging, with --data")
+    group = parser.add_argument_group("evaluation, with --data")
     group.add_argument(
         "--max-drop",
         type=options.share,
         default=0.05,
         metavar="SHARE",
-        help="policies that change more labels than this do not count (default: 0.05)",
+        help="ignore policies that change a larger share of labels (default: 0.05)",
     )
     group.add_argument(
         "--least-gain",
         type=options.share,
         default=0.01,
         metavar="SHARE",
-        help="of full depth's cost that an exit has to save (default: 0.01)",
+        help="share of full depth's cost that an exit has to save (default: 0.01)",
     )
     group.add_argument(
         "--unit", choices=("milliseconds", "layers"), default="milliseconds", help="(default: milliseconds)"
     )
-    group.add_argument("--batch-size", type=options.positive, metavar="N", help="served together (default: 32)")
-    group.add_argument("--max-length", type=options.positive, metavar="N", help="tokens per text at most")
-    group.add_argument("--backend", default="auto", metavar="NAME", help="that will run it (default: the best here)")
+    group.add_argument(
+        "--batch-size", type=options.positive, metavar="N", help="texts per batch in deployment (default: 32)"
+    )
+    group.add_argument("--max-length", type=options.positive, metavar="N", help="maximum number of tokens per text")
+    group.add_argument(
+        "--backend", default="auto", metavar="NAME", help="backend of the deployment (default: the fastest available)"
+    )
     options.add_threads(group)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Judges, writes and prints."""
+    """Evaluates exits, writes the artifact and prints the result."""
     from itrex_sweet.artifact import open_artifact
     from itrex_sweet.calibration.pruning import prune_exits
     from itrex_sweet.hub import fetch
@@ -113,12 +118,12 @@ def _shown(before: Artifact, written: Artifact, worth: ExitGains | None) -> str:
     facts = _facts(before, written, worth)
     lines = [] if worth is None else [worth.table(), ""]
     if not facts["removed"]:
-        return "\n".join([*lines, f"Every exit pays: {written.directory} stays as it is."])
+        return "\n".join([*lines, f"Every exit has a benefit: {written.directory} is unchanged."])
     removed, kept = (", ".join(map(str, facts[name])) for name in ("removed", "exits"))
     lines.append(
         f"{written.directory}: exits {kept}; without {removed}. {facts['bytes_before'] / 1e6:.1f} MB → "
         f"{facts['bytes'] / 1e6:.1f} MB"
     )
     if before.calibration and not written.calibration:
-        lines.append("Its policy let texts leave at exits that are gone, so it promises nothing now: calibrate anew.")
+        lines.append("Its policy used removed exits, so its guarantee does not hold any more: calibrate again.")
     return "\n".join(lines)

@@ -1,7 +1,8 @@
-"""Quantize an artifact to INT8 with Neural Compressor, judged on every exit.
+"""Quantize an artifact to INT8 with Neural Compressor and compare every exit with the float model.
 
-Of the calibration rows, some are taken at random to observe activation ranges on, the others to compare with the float
-model, and to fit temperatures where they have labels. Take rows that were neither trained on nor are reported on."""
+A random part of the calibration rows is used to observe activation ranges, the rest to compare with the float model
+and, if they have labels, to fit temperatures. Use rows that are used neither for training nor for reporting.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +16,19 @@ from itrex_sweet.commands import options
 if TYPE_CHECKING:
     from itrex_sweet.artifact import Artifact
 
-SUMMARY = "an INT8 artifact from a float32 one"
+SUMMARY = "quantize an artifact to INT8"
 
 _RECIPES = ("auto", "static", "smooth", "dynamic")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `itrex-sweet quantize`."""
-    parser.add_argument("directory", metavar="DIR", help="float32 artifact, or its name on the hub")
+    """Adds the arguments of `itrex-sweet quantize`."""
+    parser.add_argument("directory", metavar="DIR", help="float32 artifact, or its name on the Hub")
     parser.add_argument(
         "--calibration",
         required=True,
         metavar="FILE",
-        help="texts, with labels if there are any: .csv, .tsv, .jsonl (.gz), .txt, or a datasets name",
+        help="texts, optionally with labels: .csv, .tsv, .jsonl (.gz), .txt, or a datasets name",
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the INT8 artifact")
     options.add_named_dataset(parser)
@@ -37,11 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=_RECIPES,
         default="auto",
         help="static: fixed activation scales; smooth: SmoothQuant, then static; dynamic: a scale per row; "
-        "auto: the cheapest of these within the limits (default)",
+        "auto: the fastest of these within the limits (default)",
     )
-    parser.add_argument("--rows", type=options.positive, default=200, metavar="N", help="to observe (default: 200)")
-    parser.add_argument("--max-length", type=options.positive, metavar="N", help="tokens per text at most")
-    parser.add_argument("--seed", type=options.count, default=0, help="of the choice of rows (default: 0)")
+    parser.add_argument(
+        "--rows", type=options.positive, default=200, metavar="N", help="number of rows to observe (default: 200)"
+    )
+    parser.add_argument("--max-length", type=options.positive, metavar="N", help="maximum number of tokens per text")
+    parser.add_argument("--seed", type=options.count, default=0, help="seed of the random choice of rows (default: 0)")
     options.add_threads(parser)
     group = parser.add_argument_group("limits of auto")
     group.add_argument(
@@ -49,20 +52,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=options.share,
         default=0.01,
         metavar="SHARE",
-        help="of the score at any exit; 0.01, the default, is one point",
+        help="maximum loss of the score at any exit; 0.01, the default, is one point",
     )
     group.add_argument(
         "--max-moved",
         type=options.share,
         default=0.1,
         metavar="SHARE",
-        help="of the rows leaving at another exit than before (default: 0.1)",
+        help="maximum share of rows that exit at another exit (default: 0.1)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Quantizes, writes and prints the comparison."""
+    """Quantizes an artifact, writes the result and prints the comparison."""
     from itrex_sweet.hub import fetch
     from itrex_sweet.quantization import SweetQuantizer
 
@@ -99,12 +102,12 @@ def _shown(artifact: Artifact, bytes_before: int) -> str:
     kept = ", ".join(facts["float_layers"]) or "none"
     return "\n".join(
         [
-            f"{artifact.directory}: recipe {facts['recipe']}, {facts['integer_layers']} linear layers in INT8; kept in "
+            f"{artifact.directory}: recipe {facts['recipe']}, {facts['integer_layers']} linear layers in INT8; in "
             f"float: {kept}",
             "",
             plain_table(*quantization_cells(facts)),
             "",
-            f"{facts['rows_at_another_exit']:.1%} of {rows['rows_judged']} rows leave at another exit; thresholds "
+            f"{facts['rows_at_another_exit']:.1%} of {rows['rows_judged']} rows exit at another exit; thresholds "
             f"{', '.join(f'{value:.3f}' for value in artifact.policy.thresholds) or 'none'}",
             f"{bytes_before / 1e6:.1f} MB → {_size(artifact) / 1e6:.1f} MB",
         ]
@@ -112,5 +115,5 @@ def _shown(artifact: Artifact, bytes_before: int) -> str:
 
 
 def _size(artifact: Artifact) -> int:
-    """Bytes of the weights."""
+    """Returns the size of the weights in bytes."""
     return sum(artifact.weight_files().values())

@@ -1,9 +1,10 @@
 """Fine-tune a pretrained model with exits and write the artifact.
 
-Every field of transformers' TrainingArguments is an option too, spelled --learning-rate or --learning_rate.
-The defaults here are --num-train-epochs 3, --per-device-train-batch-size 32, --learning-rate 5e-5 (2e-4 with
---lora) and --seed 42; nothing is reported to outside services. The Trainer's own files go to DIR/checkpoints
-and stay only if --save-strategy is given."""
+Every field of transformers' TrainingArguments is also an option, spelled --learning-rate or --learning_rate. The
+defaults are --num-train-epochs 3, --per-device-train-batch-size 32, --learning-rate 5e-5 (2e-4 with --lora), --seed 42
+and --report-to none. The Trainer writes its files to DIR/checkpoints; they are removed unless --save-strategy is
+given.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from itrex_sweet.commands import options
 from itrex_sweet.commands.evaluate import labelled_rows, make_folder, shown
 from itrex_sweet.commands.trainers import (
     DEFAULT_MAX_LENGTH,
-    TrainerMaker,
+    TrainerFactory,
     depth_of,
     load_pretrained,
 )
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from itrex_sweet.artifact import Artifact
     from itrex_sweet.evaluation import Evaluation
 
-SUMMARY = "fine-tune a model with exits"
+SUMMARY = "fine-tune a pretrained model with exits"
 TAKES_MORE = True  # the fields of TrainingArguments
 EPILOG = """\
 examples:
@@ -51,30 +52,36 @@ logger = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `itrex-sweet train`, those of TrainingArguments aside."""
-    parser.add_argument("--model", required=True, metavar="PATH_OR_ID", help="pretrained model, a folder or on the hub")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="where the artifact goes")
+    """Adds the arguments of `itrex-sweet train`, except those of TrainingArguments."""
+    parser.add_argument(
+        "--model", required=True, metavar="PATH_OR_ID", help="pretrained model, a folder or a name on the Hub"
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the artifact")
     options.add_threads(parser)
     data = parser.add_argument_group("data", ".csv, .tsv or .jsonl (also .gz), or a datasets name")
     source = data.add_mutually_exclusive_group(required=True)
     source.add_argument("--train-file", metavar="FILE")
-    source.add_argument("--dataset", metavar="NAME", help="name on the hub, or a folder, that datasets can load")
-    data.add_argument("--validation-file", metavar="FILE", help="to evaluate on after every epoch and at the end")
+    source.add_argument(
+        "--dataset", metavar="NAME", help="data set for datasets.load_dataset, a name on the Hub or a folder"
+    )
+    data.add_argument(
+        "--validation-file", metavar="FILE", help="data for the evaluation after every epoch and at the end"
+    )
     data.add_argument("--dataset-config", metavar="NAME", help="configuration of the data set, such as sst2 of glue")
-    data.add_argument("--train-split", default="train", metavar="NAME", help="of --dataset (default: train)")
+    data.add_argument("--train-split", default="train", metavar="NAME", help="split of --dataset (default: train)")
     data.add_argument(
         "--validation-split",
         default="validation",
         metavar="NAME",
-        help="of --dataset; '' for none (default: validation)",
+        help="split of --dataset; '' for none (default: validation)",
     )
     data.add_argument("--limit", type=options.positive, metavar="N", help="read only the first N rows of each")
     data.add_argument(
         "--max-length",
         type=options.positive,
         metavar="N",
-        help=f"tokens per text; longer ones are cut (default: {DEFAULT_MAX_LENGTH}). If given, the saved tokenizer "
-        "cuts there too",
+        help=f"maximum number of tokens per text; longer texts are truncated (default: {DEFAULT_MAX_LENGTH}). If "
+        "given, the saved tokenizer has the same limit",
     )
     options.add_columns(parser)
     method = parser.add_argument_group("method")
@@ -83,49 +90,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=options.whole_numbers,
         nargs="+",
         metavar="LAYERS",
-        help="counts of layers, the last the full depth: 1 4 6 12 or 1,4,6,12 (default: that fit the depth)",
+        help="numbers of layers, the last the full depth: 1 4 6 12 or 1,4,6,12",
     )
     method.add_argument(
         "--mode",
         choices=(*MODES, MULTI_MODEL),
         default=SweetConfig().mode,
-        help="decoupled: exits have a copy of their last layer, and the model trains as without exits; sweet: each "
-        "layer is updated by the next exit only; paper: as its code did; joint: plain summed losses; multi-model: "
-        "independent models, run as a cascade (default: %(default)s)",
+        help="decoupled: each exit has a private copy of its last layer, and the model trains as without exits; sweet: "
+        "each layer is updated by the next exit only; paper: as the paper's code; joint: sum of the losses; "
+        "multi-model: independent models, run as a cascade (default: %(default)s)",
     )
     method.add_argument(
         "--exit-lr-multiplier", type=options.positive_number, metavar="TIMES",
-        help="learning rate of the exits' own parts with --mode decoupled, as a multiple of --learning-rate (default: "
+        help="learning rate of the exits with --mode decoupled, as a multiple of --learning-rate (default: "
         f"{DEFAULT_EXIT_LR_MULTIPLIER:g})",
     )  # fmt: skip
     method.add_argument(
         "--gradient-scale", type=options.gradient_scale, metavar="S",
-        help="with --mode sweet or paper, share in [0, 1] of the gradient that passes between segments, for all or one "
-        "each, such as 0.1,0.3,1; or cut_first: 0 behind the first exit, 1 behind the others",
+        help="with --mode sweet or paper: factor in [0, 1] of the gradient between segments, one for all or "
+        "one each, such as 0.1,0.3,1; or cut_first: 0 after the first exit, 1 after the others",
     )  # fmt: skip
     method.add_argument(
         "--distillation", type=options.share, metavar="SHARE",
-        help="share of each exit's loss that comes from a teacher: the last exit, or --teacher; 0.5 with --mode "
-        "decoupled if not given",
+        help="weight in [0, 1] of the distillation loss, from the last exit or --teacher (default: 0.5 with --mode "
+        "decoupled, otherwise 0)",
     )  # fmt: skip
     method.add_argument(
         "--class-weights", type=options.class_weights, metavar="W",
-        help="weight of each label in every exit's loss, such as 1,2.5; or balanced: the rarer the heavier",
+        help="weight of each label in the loss of every exit, such as 1,2.5; or balanced: inverse to its frequency",
     )  # fmt: skip
-    method.add_argument("--teacher", metavar="PATH_OR_ID", help="a fine-tuned model that the exits learn from")
+    method.add_argument("--teacher", metavar="PATH_OR_ID", help="fine-tuned model for the distillation of the exits")
     method.add_argument(
-        "--learn-to-exit", action="store_true", help="exits also learn how likely they are right (criterion learned)"
+        "--learn-to-exit",
+        action="store_true",
+        help="also train the criterion learned: each exit predicts whether it is correct",
     )
     method.add_argument(
         "--lora", type=options.positive, nargs="?", const=_LORA_RANK, metavar="RANK",
-        help=f"train low-rank adapters, merged at the end, not all weights (rank {_LORA_RANK} if not given)",
+        help=f"train low-rank adapters, merged at the end, instead of all weights (default rank: {_LORA_RANK})",
     )  # fmt: skip
-    method.add_argument("--freeze-backbone", action="store_true", help="train the exit heads alone")
+    method.add_argument("--freeze-backbone", action="store_true", help="train the exit heads only")
     parser.add_argument("--json", action="store_true", help="print the final evaluation as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains, writes the artifact and its card, and prints what the exits are worth."""
+    """Trains, writes the artifact and its card, and prints the evaluation of the exits."""
     from itrex_sweet.runtime.torch_threads import computing_with
 
     with computing_with(args.threads):
@@ -148,18 +157,18 @@ def _run(args: argparse.Namespace) -> int:
     set_seed(plan.arguments.seed)
     model = load_pretrained("model", args.model, names)
     check_tokenizer(tokenizer, model)
-    if args.max_length:  # who runs the artifact cuts texts as they were cut here
+    if args.max_length:  # texts are truncated in the same way at run time
         tokenizer.model_max_length = effective_max_length(tokenizer, model, args.max_length)
-    make_trainer = TrainerMaker(args, plan, model, tokenizer, train, validation)
+    make_trainer = TrainerFactory(args, plan, model, tokenizer, train, validation)
     before = plan.checkpoints.exists()
     try:
-        # The Trainer prints its logs on standard output, which is for results.
+        # The Trainer prints its logs to standard output, which is reserved for results.
         with contextlib.redirect_stdout(sys.stderr):
             artifact = _train(args, plan, exits, model, tokenizer, make_trainer, train)
     except MissingExtraError:
         raise
-    except ImportError as error:  # of what an option of TrainingArguments needs
-        raise SweetError(f"an option needs a package that is missing: {error}") from error
+    except ImportError as error:  # of a package that an option of TrainingArguments needs
+        raise SweetError(f"an option needs a package that is not installed: {error}") from error
     finally:
         if not plan.keeps_checkpoints and not before:
             shutil.rmtree(plan.checkpoints, ignore_errors=True)
@@ -171,10 +180,10 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _read_data(args: argparse.Namespace) -> tuple[Rows, Rows | None]:
-    """Training and validation rows, whose labels are the same."""
+    """Reads training and validation rows with the same labels."""
     train = labelled_rows(args, args.train_file or args.dataset, args.train_split if args.dataset else None, None)
     if len(set(train.labels or [])) < 2:
-        raise InputError(f"{train.source}: only one label, so there is nothing to tell apart.")
+        raise InputError(f"{train.source}: all rows have the same label.")
     source = args.validation_file or (args.dataset if args.validation_split else None)
     if source is None:
         return train, None
@@ -182,7 +191,7 @@ def _read_data(args: argparse.Namespace) -> tuple[Rows, Rows | None]:
 
 
 def _names_of(rows: Rows) -> tuple[str, ...]:
-    """Names of the labels, by id, as the model's config will hold them."""
+    """Returns the label names by id, as in the model's config."""
     return rows.label_names or tuple(f"LABEL_{label}" for label in range(rows.num_labels))
 
 
@@ -195,7 +204,7 @@ def _train(
     exits: tuple[int, ...],
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    make_trainer: TrainerMaker,
+    make_trainer: TrainerFactory,
     train: Rows,
 ) -> Artifact:
     from itrex_sweet.training import (
@@ -207,7 +216,9 @@ def _train(
     )
 
     if args.mode == MULTI_MODEL:
-        provenance = _provenance(args, plan, exits, train, SweetConfig(mode="joint"))  # its models have no exits
+        provenance = _provenance(
+            args, plan, exits, train, SweetConfig(mode="joint")
+        )  # the models of a cascade have no exits
         folder = plan.checkpoints
         models = train_multi_model(
             model,
@@ -224,7 +235,7 @@ def _train(
     }
     teacher = load_pretrained("model", args.teacher, names) if args.teacher else None
     callback = SweetCallback(exits, teacher=teacher, class_weights=make_trainer.class_weights, **settings)
-    callback.logs_diagnostics = False  # what is said at the end is said of the artifact
+    callback.logs_diagnostics = False  # `_conclude` reports on the artifact
     provenance = _provenance(args, plan, exits, train, callback.config)
     trainer = make_trainer(model, plan.checkpoints, [callback])
     trainer.train(resume_from_checkpoint=plan.resume_from)
@@ -234,7 +245,7 @@ def _train(
 def _provenance(
     args: argparse.Namespace, plan: TrainingPlan, exits: tuple[int, ...], train: Rows, config: SweetConfig
 ) -> dict[str, Any]:
-    """Settings that make the run repeatable; of local paths only the last part."""
+    """Returns the settings of the run; of local paths only the last part."""
     arguments = plan.arguments
     return {
         "base_model": Path(args.model).resolve().name if Path(args.model).exists() else args.model,
@@ -259,7 +270,7 @@ def _provenance(
 
 
 def _conclude(args: argparse.Namespace, artifact: Artifact, validation: Rows | None) -> None:
-    """The artifact as it will be used, measured; its card; and the tables on standard output."""
+    """Evaluates the artifact, writes its card and prints the tables."""
     from itrex_sweet.artifact import write_card
     from itrex_sweet.artifact.fingerprints import Fingerprints
     from itrex_sweet.evaluation.evaluation import evaluate
@@ -287,11 +298,11 @@ def _conclude(args: argparse.Namespace, artifact: Artifact, validation: Rows | N
     logger.info("Wrote %s.", artifact.directory)
     if evaluation is not None:
         print(json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False) if args.json else shown(evaluation))
-        _say_what_it_is_worth(evaluation, validation.labels or [])
+        _warn_of_useless_exits(evaluation, validation.labels or [])
 
 
-def _say_what_it_is_worth(evaluation: Evaluation, labels: Sequence[int]) -> None:
-    """Warns, in words, of exits at chance or below the majority class, and where no row leaves early."""
+def _warn_of_useless_exits(evaluation: Evaluation, labels: Sequence[int]) -> None:
+    """Warns of exits at chance level or below the majority class, and of a policy with which no row exits early."""
     from itrex_sweet.training.exit_diagnostics import ExitDiagnostics
 
     report = evaluation.report

@@ -1,4 +1,4 @@
-"""Pretrained models and Trainers for `itrex-sweet train`."""
+"""Creates pretrained models and Trainers for `itrex-sweet train`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEFAULT_MAX_LENGTH = 256  # tokens, as in the paper
 
 
 def depth_of(name: str) -> int:
-    """Encoder layers of a pretrained model.
+    """Returns the number of encoder layers of a pretrained model.
 
     Raises:
         SweetError: its config cannot be loaded.
@@ -34,14 +34,18 @@ def depth_of(name: str) -> int:
 
 
 def load_pretrained(what: str, name: str, label_names: tuple[str, ...] | None = None) -> Any:
-    """The config, tokenizer or model of a name, or one line on why not. Models come in float32, however stored."""
+    """Loads the config, the tokenizer or the model of a name; converts the model to float32.
+
+    Raises:
+        SweetError: it cannot be loaded.
+    """
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
     from itrex_sweet.training.precision import to_float32
 
     if (Path(name) / "adapter_config.json").is_file():
         raise SweetError(
-            f"{name} holds a PEFT adapter, not a model: merge it first, peft.AutoPeftModelForSequenceClassification"
+            f"{name} contains a PEFT adapter, not a model: merge it first, peft.AutoPeftModelForSequenceClassification"
             ".from_pretrained(FOLDER).merge_and_unload().save_pretrained(OTHER), and save the tokenizer there too."
         )
     try:
@@ -64,8 +68,8 @@ def load_pretrained(what: str, name: str, label_names: tuple[str, ...] | None = 
         raise SweetError(f"the {what} of {name} cannot be loaded: {reason[:300]}") from error
 
 
-class TrainerMaker:
-    """Makes a Trainer for a model; every model gets the same data and arguments."""
+class TrainerFactory:
+    """Creates Trainers with the same data and arguments for one or several models."""
 
     def __init__(
         self,
@@ -85,7 +89,7 @@ class TrainerMaker:
         self.validation = None if validation is None else _tokenized(tokenizer, validation, length)
 
     def __call__(self, model: PreTrainedModel, folder: Path, callbacks: list[Any], plain: bool = False) -> Trainer:
-        """A Trainer; of a `plain` model, without exits, it works class weights into the loss itself."""
+        """Returns a Trainer; for a `plain` model, without exits, its loss function applies the class weights."""
         import dataclasses
 
         from transformers import DataCollatorWithPadding, Trainer
@@ -117,20 +121,20 @@ class TrainerMaker:
         return add_lora(model, self.args.lora) if self.args.lora else model
 
 
-def class_weights_for(asked: str | tuple[float, ...] | None, train: Rows) -> tuple[float, ...] | None:
-    """`--class-weights` as one number for each label.
+def class_weights_for(requested: str | tuple[float, ...] | None, train: Rows) -> tuple[float, ...] | None:
+    """Returns the weights of `--class-weights`, one per label.
 
     Raises:
-        ConfigError: another number of weights, or `balanced` where a label has no rows.
+        ConfigError: wrong number of weights, or `balanced` and a label without rows.
     """
-    if asked is None:
+    if requested is None:
         return None
-    if asked == BALANCED:
+    if requested == BALANCED:
         return balanced_weights(train.labels or [], train.num_labels)
-    if len(asked) != train.num_labels:
+    if len(requested) != train.num_labels:
         names = f" ({', '.join(train.label_names)})" if train.label_names else ""
-        raise ConfigError(f"--class-weights: {len(asked)} weights, and there are {train.num_labels} labels{names}.")
-    return asked
+        raise ConfigError(f"--class-weights: {len(requested)} weights for {train.num_labels} labels{names}.")
+    return requested
 
 
 def _tokenized(tokenizer: PreTrainedTokenizerBase, rows: Rows, length: int) -> list[dict[str, Any]]:

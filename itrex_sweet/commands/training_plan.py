@@ -1,4 +1,4 @@
-"""What `itrex-sweet train` was asked for, checked before anything is loaded."""
+"""Checks the options of `itrex-sweet train` before data and models are loaded."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ CHECKPOINTS = "checkpoints"
 
 @dataclass
 class TrainingPlan:
-    """What was asked for, checked.
+    """The checked options.
 
     Args:
-        arguments: for the Trainer.
-        exits: as given, or `None`.
-        checkpoints: folder of the Trainer's own files.
-        keeps_checkpoints: whether they stay when training is done.
-        resume_from: a checkpoint to go on from, if any.
+        arguments: arguments of the Trainer.
+        exits: exits from the command line, or `None`.
+        checkpoints: folder of the Trainer's files.
+        keeps_checkpoints: keep that folder after training.
+        resume_from: checkpoint to resume from, or `None`.
     """
 
     arguments: TrainingArguments
@@ -40,26 +40,26 @@ class TrainingPlan:
 
 
 def make_plan(args: argparse.Namespace) -> TrainingPlan:
-    """Checks the options of `train` that depend on one another; what cannot be is a usage error.
+    """Checks options that depend on each other; exits with a usage error if they contradict.
 
     Raises:
-        ConfigError: a checkpoint to resume from that is not there.
+        ConfigError: the checkpoint to resume from does not exist.
     """
     usage_error: Callable[[str], Any] = args.parser.error
     if args.validation_file and args.dataset:
         usage_error("--validation-file goes with --train-file; --dataset has --validation-split")
     if args.lora and args.freeze_backbone:
-        usage_error("--lora and --freeze-backbone exclude each other: adapters lie in the backbone")
+        usage_error("--lora and --freeze-backbone exclude each other: adapters are in the backbone")
     if args.gradient_scale is not None and args.mode not in ("sweet", "paper"):
-        usage_error(f"--gradient-scale has no meaning with --mode {args.mode}: it goes with --mode sweet or paper")
+        usage_error(f"--gradient-scale has no effect with --mode {args.mode}: use it with --mode sweet or paper")
     if args.exit_lr_multiplier is not None and args.mode != DECOUPLED:
-        usage_error(f"--exit-lr-multiplier goes with --mode {DECOUPLED}, not {args.mode}")
+        usage_error(f"--exit-lr-multiplier has no effect with --mode {args.mode}: use it with --mode {DECOUPLED}")
     if args.teacher and (args.distillation == 0.0 or (args.distillation is None and args.mode != DECOUPLED)):
-        usage_error("--teacher needs --distillation: how much of the loss is its")
+        usage_error("--teacher needs --distillation, the weight of its loss")
     if "--two-stage" in args.more:
         usage_error(
-            f"--two-stage is gone: --mode {DECOUPLED}, the default, trains model and exits in one run, and the model "
-            "as well as without exits; for a model that is fine-tuned already there is itrex-sweet add-exits"
+            f"--two-stage was removed: --mode {DECOUPLED}, the default, trains model and exits in one run, and the "
+            "model as without exits; for a fine-tuned model use itrex-sweet add-exits"
         )
     if args.mode == MULTI_MODEL and (args.distillation or args.learn_to_exit):
         usage_error("--distillation and --learn-to-exit are for exits of one model, not for --mode multi-model")
@@ -75,10 +75,10 @@ def make_plan(args: argparse.Namespace) -> TrainingPlan:
 
 
 def _training_arguments(args: argparse.Namespace) -> tuple[TrainingArguments, set[str]]:
-    """TrainingArguments from what is left of the command line, and the names of the fields given there."""
+    """Parses TrainingArguments from the remaining arguments; returns them and the names of the given fields."""
     given = {re.split("=", part)[0].lstrip("-").replace("-", "_") for part in args.more if part.startswith("--")}
     if given & {"output_dir", "do_train", "do_eval", "do_predict"}:
-        args.parser.error("--output says where everything goes; --output-dir and --do-... are not used")
+        args.parser.error("use --output; --output-dir and --do-... are not supported")
 
     from transformers import HfArgumentParser, TrainingArguments
 
@@ -101,38 +101,40 @@ def _training_arguments(args: argparse.Namespace) -> tuple[TrainingArguments, se
         parser.set_defaults(save_strategy="epoch")
     try:
         parsed, unknown = parser.parse_args_into_dataclasses(args.more, return_remaining_strings=True)
-    except (ValueError, ImportError) as error:  # TrainingArguments' own checks
+    except (ValueError, ImportError) as error:  # from the checks of TrainingArguments
         args.parser.error(str(error))
     if unknown:
         _refuse_unknown(args, parser, unknown)
     for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
         if getattr(parsed, name) < 1:
-            args.parser.error(f"--{name.replace('_', '-')} {getattr(parsed, name)}: a whole number from 1")
+            args.parser.error(f"--{name.replace('_', '-')} {getattr(parsed, name)}: it must be a positive integer")
     return parsed, given
 
 
 def _refuse_unknown(args: argparse.Namespace, parser: argparse.ArgumentParser, unknown: list[str]) -> None:
-    """Ends with a usage error that names the option most alike."""
+    """Exits with a usage error that suggests the most similar option."""
     name = next((part for part in unknown if part.startswith("-")), unknown[0]).split("=")[0]
     known = {option for each in (args.parser, parser) for action in each._actions for option in action.option_strings}
-    alike = difflib.get_close_matches(name.replace("_", "-"), [option for option in known if "_" not in option], n=1)
-    hint = f"; did you mean {alike[0]}?" if alike else ""
+    similar = difflib.get_close_matches(name.replace("_", "-"), [option for option in known if "_" not in option], n=1)
+    hint = f"; did you mean {similar[0]}?" if similar else ""
     args.parser.error(f"{name} is neither an option of train nor a field of TrainingArguments{hint}")
 
 
-def _checkpoint(asked: str | None, checkpoints: Path, mode: str) -> str | None:
-    """The checkpoint to resume from: a folder, or for `true` or `last` the latest there is."""
-    if asked is None or asked.lower() in ("false", ""):
+def _checkpoint(requested: str | None, checkpoints: Path, mode: str) -> str | None:
+    """Returns the checkpoint to resume from: the given folder, or the latest one for `true` and `last`."""
+    if requested is None or requested.lower() in ("false", ""):
         return None
     if mode == MULTI_MODEL:
-        raise ConfigError("--resume-from-checkpoint: several models have several checkpoints; multi-model starts anew.")
-    if asked.lower() in ("true", "last"):
+        raise ConfigError(
+            "--resume-from-checkpoint: --mode multi-model cannot resume; each of its models has its own checkpoints."
+        )
+    if requested.lower() in ("true", "last"):
         from transformers.trainer_utils import get_last_checkpoint
 
         found = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
         if found is None:
-            raise ConfigError(f"--resume-from-checkpoint {asked}: there is none in {checkpoints}.")
+            raise ConfigError(f"--resume-from-checkpoint {requested}: there is none in {checkpoints}.")
         return found
-    if not Path(asked).is_dir():
-        raise ConfigError(f"--resume-from-checkpoint {asked}: no such folder.")
-    return asked
+    if not Path(requested).is_dir():
+        raise ConfigError(f"--resume-from-checkpoint {requested}: no such folder.")
+    return requested
