@@ -57,13 +57,13 @@ class Subgraphs:
         graphs: in the order in which a row meets them.
         vocabulary: number of token ids.
         max_tokens: longest row, or `None` where positions are not bounded.
-        uncounted_token: see `TokenBatch`.
+        padding_idx: see `TokenBatch`.
     """
 
     graphs: tuple[Graph, ...]
     vocabulary: int
     max_tokens: int | None
-    uncounted_token: int | None
+    padding_idx: int | None
 
 
 def subgraphs_of(artifact: Artifact) -> Subgraphs:
@@ -86,7 +86,7 @@ def subgraphs_of(artifact: Artifact) -> Subgraphs:
         graphs=tuple(graph for part in parts for graph in part),
         vocabulary=min(len(encoder.embeddings.words) for encoder in encoders),
         max_tokens=min(limits, default=None),
-        uncounted_token=encoders[-1].uncounted_token,
+        padding_idx=encoders[-1].padding_idx,
     )
 
 

@@ -74,7 +74,7 @@ def test_rounded_lengths_are_few_and_waste_little():
 
 @given(rows_strategy)
 def test_tokens_positions_and_mask_are_laid_out(rows):
-    batch = TokenBatch.from_rows(rows, [[token % 2 for token in row] for row in rows], uncounted_token=1)
+    batch = TokenBatch.from_rows(rows, [[token % 2 for token in row] for row in rows], padding_idx=1)
     tokens, hidden = blocks_of(batch)
     assert rows_of(with_ids_as_states(rows)) == rows
     for ids, block in zip(tokens, hidden.blocks, strict=True):

@@ -29,7 +29,7 @@ def a_batch(backend, seed: int = 0, rows: int = 6, longest: int = 11) -> TokenBa
     mask[0, [2, 3, 7]] = False
     tables = backend.encoder.embeddings.token_types
     types = rng.integers(0, 1 if tables is None else len(tables), ids.shape)
-    return TokenBatch.from_padded(ids, mask, types, backend.uncounted_token)
+    return TokenBatch.from_padded(ids, mask, types, backend.padding_idx)
 
 
 def padded(batch: TokenBatch, length: int, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:

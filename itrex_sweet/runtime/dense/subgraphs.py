@@ -63,7 +63,7 @@ class Embed(nn.Module):
 
     def __init__(self, encoder: Encoder, layers: Sequence[Layer]):
         super().__init__()
-        self.tables = Tables(encoder.embeddings, encoder.uncounted_token)
+        self.tables = Tables(encoder.embeddings, encoder.padding_idx)
         self.layers = Advance(encoder, layers)
 
     def forward(
@@ -145,9 +145,9 @@ class AfterAttention(nn.Module):
 class Tables(nn.Module):
     """Sums the embedding tables, norms and projects: (rows, length) ids → (rows, length, hidden)."""
 
-    def __init__(self, embeddings: Embeddings, uncounted_token: int | None):
+    def __init__(self, embeddings: Embeddings, padding_idx: int | None):
         super().__init__()
-        self.offset = 0 if uncounted_token is None else uncounted_token + 1
+        self.offset = 0 if padding_idx is None else padding_idx + 1
         self.words = _table(embeddings.words)
         self.token_types = _table(embeddings.token_types)
         self.positions = _table(embeddings.positions)
