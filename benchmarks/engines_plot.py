@@ -15,7 +15,7 @@ MARKERS = {"OpenVINO INT8": "s", "ONNX Runtime INT8": "^", "CTranslate2 INT8": "
 def draw(result: dict[str, Any], path: Path) -> None:
     """Draws a panel per task, batches of 32 sorted by length: a line of thresholds, and a marker for each peer."""
     tasks = result["trained"]
-    figure = Figure(figsize=(4.2 * len(tasks), 3.9), dpi=130, layout="constrained")
+    figure = Figure(figsize=(3.1 * len(tasks), 3.9), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(tasks), squeeze=False)[0]
     for panel, (task, figures) in zip(panels, tasks.items(), strict=True):

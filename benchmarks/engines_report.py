@@ -13,7 +13,7 @@ def sections(result: dict[str, Any]) -> list[str]:
     if "lengths" in result:
         parts.append(lengths(result["lengths"]))
     parts += [trained(task, figures) for task, figures in result.get("trained", {}).items()]
-    return [*parts, foot(result)]
+    return [*parts, footer(result)]
 
 
 def dense(figures: dict[str, Any]) -> str:
@@ -158,7 +158,7 @@ def operations(result: dict[str, Any]) -> str:
     )
 
 
-def foot(result: dict[str, Any]) -> str:
+def footer(result: dict[str, Any]) -> str:
     """Returns a line with machine, versions, and the engines that are missing."""
     machine, settings = result["machine"], result["settings"]
     versions = {name: version for each in result["engines"].values() for name, version in each.items()}

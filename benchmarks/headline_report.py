@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import Any
 
-from record import RESULTS, foot
+from record import RESULTS, footer
 
 RESULT = RESULTS / "headline.json"
 
@@ -37,7 +37,7 @@ def table() -> str:
         + f"texts per second end to end, tokenization included, batches of {settings['batch']}, "
         f"{settings['threads']} threads. {settings['budget']}"
     )
-    return "\n".join([*lines, "", foreword, "", foot(result)])
+    return "\n".join([*lines, "", foreword, "", footer(result)])
 
 
 def _cells(figures: dict[str, Any] | None, strong: bool) -> str:

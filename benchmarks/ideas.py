@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, Trainer, TrainerCal
 
 from itrex_sweet.families import EXIT_HEADS, family_of
 from itrex_sweet.training.attaching import attachment_of
-from itrex_sweet.training.heads import module_at
+from itrex_sweet.training.heads import get_module
 
 # Of a Trainer whose model has its exits, and of the folder of the plain fine-tuning that it began from.
 Idea = Callable[[Trainer, "Path | None"], None]
@@ -116,7 +116,7 @@ def earlier_logits() -> Idea:
     def change(trainer: Trainer, plain: Path | None) -> None:
         model = trainer.model
         labels = model.config.num_labels
-        heads = [*getattr(model, EXIT_HEADS).values(), module_at(model, family_of(model.config).head_out)]
+        heads = [*getattr(model, EXIT_HEADS).values(), get_module(model, family_of(model.config).head_out)]
         said: dict[nn.Module, torch.Tensor] = {}
         for before, head in itertools.pairwise(heads):
             head.of_earlier = nn.Linear(labels, labels, bias=False)

@@ -19,10 +19,13 @@ SHOWN = {
 def draw(result: dict, path: Path) -> None:
     """Writes a PNG."""
     tasks = result["tasks"]
-    figure = Figure(figsize=(3.6 * len(tasks), 3.9), dpi=150, layout="constrained")
+    rows = -(-len(tasks) // 2)
+    figure = Figure(figsize=(8.4, 3.4 * rows + 0.5), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(tasks), squeeze=False)[0]
-    for panel, (task, figures) in zip(panels, tasks.items(), strict=True):
+    panels = figure.subplots(rows, 2, squeeze=False).ravel()
+    for panel in panels[len(tasks) :]:
+        panel.set_visible(False)
+    for panel, (task, figures) in zip(panels, tasks.items(), strict=False):
         for way, colour in SHOWN.items():
             points = sorted(
                 (point["milliseconds"], 100 * point["accuracy"]) for point in figures["ways"][way]["points"]
@@ -39,5 +42,5 @@ def draw(result: dict, path: Path) -> None:
         for side in ("top", "right"):
             panel.spines[side].set_visible(False)
     panels[0].set_ylabel("accuracy, %")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(SHOWN), frameon=False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path, format="png")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from record import foot
+from record import footer
 
 
 def guarantee(result: dict) -> str:
@@ -32,7 +32,7 @@ def guarantee(result: dict) -> str:
         f"{next(iter(result['tasks'].values()))['full_layers']:g} at full depth. Last, the same ε of Matthews "
         "correlation by the paired bootstrap, which is approximate."
     )
-    return "\n".join([intro, "", *lines, "", foot(result)])
+    return "\n".join([intro, "", *lines, "", footer(result)])
 
 
 def ways(result: dict) -> str:
@@ -56,7 +56,7 @@ def ways(result: dict) -> str:
         "Others than the first as differences to it, with their paired standard errors over rows. A threshold per exit "
         f"and temperatures unless said otherwise, found on up to {settings['calibration_rows']} other rows."
     )
-    return "\n".join([intro, "", *lines, "", foot(result)])
+    return "\n".join([intro, "", *lines, "", footer(result)])
 
 
 def cost_table(result: dict) -> str:
@@ -77,7 +77,7 @@ def cost_table(result: dict) -> str:
         "**The cost table beside the clock**: a table made on calibration rows, then other rows timed under policies "
         f"from full depth to the boldest, {result['settings']['alternations']} times in alternation."
     )
-    return "\n".join([intro, "", *lines, "", foot(result)])
+    return "\n".join([intro, "", *lines, "", footer(result)])
 
 
 def deadlines(result: dict) -> str:
@@ -107,4 +107,4 @@ def deadlines(result: dict) -> str:
         f"**Deadlines**: {model} in INT8 on the `{result['backend']}` backend, {settings['rows']} sentences, nobody "
         "confident. In time: within the deadline and one segment of that very text or batch."
     )
-    return "\n".join([intro, "", *lines, "", foot(result)])
+    return "\n".join([intro, "", *lines, "", footer(result)])

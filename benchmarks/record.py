@@ -71,7 +71,7 @@ def held_out_rows(task: str, count: int) -> tuple[list[Any], list[int]]:
     return texts[rows], labels[rows]
 
 
-def foot(result: dict, more: str = "") -> str:
+def footer(result: dict, more: str = "") -> str:
     """Returns a line with machine, versions and commit of a result; `more` follows the versions."""
     machine, versions = result["machine"], result["versions"]
     return (

@@ -13,7 +13,7 @@ import engines_report
 import headline_report
 import policies_plot
 import policies_report
-from record import RESULTS, ROOT, foot
+from record import RESULTS, ROOT, footer
 
 MARKERS = re.compile(r"(<!-- results: begin -->\n).*?(<!-- results: end -->)", re.DOTALL)
 
@@ -58,9 +58,9 @@ def read(name: str) -> dict:
 def write(name: str, *sections: str) -> None:
     """Replaces the text between the markers of a file by the sections that are not empty."""
     path = ROOT / name
-    text, count = MARKERS.subn(
-        lambda match: match[1] + "\n\n".join(filter(None, sections)) + "\n" + match[2], path.read_text()
-    )
+    tables = "\n\n".join(filter(None, sections))
+    tables += "\n" if tables else ""
+    text, count = MARKERS.subn(lambda match: match[1] + tables + match[2], path.read_text())
     if count != 1:
         raise SystemExit(f"{name} needs exactly one pair of result markers.")
     path.write_text(text)
@@ -99,7 +99,7 @@ def quantization(result: dict, environment: str) -> str:
             "",
             *lines,
             "",
-            foot(result),
+            footer(result),
         ]
     )
 
@@ -140,7 +140,7 @@ def ipex_shapes(result: dict) -> str:
             "",
             *lines,
             "",
-            foot(result, f", IPEX {result['ipex']}"),
+            footer(result, f", IPEX {result['ipex']}"),
         ]
     )
 
@@ -208,7 +208,7 @@ def agreement(backend: str, result: dict) -> str:
             "",
             *lines,
             "",
-            foot(result, f", IPEX {result['ipex']}" if "ipex" in result else ""),
+            footer(result, f", IPEX {result['ipex']}" if "ipex" in result else ""),
         ]
     )
 

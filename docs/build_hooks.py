@@ -45,7 +45,7 @@ def cli_reference() -> str:
 
 def _command(name: str, parser: argparse.ArgumentParser) -> str:
     parts = [f"## {name}", _escape(parser.description or "")]
-    formatter = argparse.HelpFormatter(parser.prog, width=96)
+    formatter = argparse.HelpFormatter(parser.prog, width=80)
     formatter.add_usage(parser.usage, parser._actions, parser._mutually_exclusive_groups)
     parts.append(f"```text\n{formatter.format_help().strip()}\n```")
     for group in parser._action_groups:

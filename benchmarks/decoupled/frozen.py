@@ -1,10 +1,9 @@
-"""Exits for models that are fine-tuned already: the trunk is asked once, its states are kept, exits train on them.
+"""Exits for fine-tuned models: the hidden states of the frozen trunk are computed once, and exits train on them.
 
     python benchmarks/decoupled/frozen.py --tasks rte cola --seeds 0
 
-Begins from the plain models of `benchmarks/decoupled/run.py` that are there. Traffic is rows that the model was not
-trained on, without labels, where a task has enough behind those that chose (SST-2, MNLI, QNLI, AG News); of CoLA and
-RTE it is the training rows.
+Uses the plain models of `benchmarks/decoupled/run.py`. The traffic is unlabelled rows that the model was not trained on
+(SST-2, MNLI, QNLI, AG News), or the training rows for tasks with too few rows (CoLA, RTE).
 """
 
 from __future__ import annotations
@@ -33,22 +32,22 @@ from decoupled.scoring import figures_of
 from decoupled.side_by_side import ExitSet, ExitTrainer, States
 from decoupled.variants import EXITS, Variant
 
-BATCH, ASKED_AT_ONCE = 16, 32  # rows
+BATCH, TRUNK_BATCH = 16, 32  # rows
 WARMUP = 20  # steps
-REPORTED = 2000  # validation rows at most
+REPORTED = 2000  # maximum validation rows
 RATE = 1e-4
 
 
 @dataclass(frozen=True)
-class Way:
-    """One training of exits on a frozen trunk.
+class Setup:
+    """Settings of a training of exits on a frozen trunk.
 
     Args:
-        rows: of traffic, at most.
-        epochs: over them.
-        labelled: whether the traffic is the training rows with their labels instead.
-        rate: times 1e-4.
-        temperature: at which exits learn the full model's probabilities.
+        rows: maximum rows of traffic.
+        epochs: passes over them.
+        labelled: train on the labelled training rows instead.
+        rate: multiple of 1e-4.
+        temperature: temperature of the distillation.
     """
 
     rows: int
@@ -59,13 +58,13 @@ class Way:
 
     @property
     def name(self) -> str:
-        """Of its figures."""
+        """Key of its results."""
         learned = "labels" if self.labelled else "no labels"
         softened = "" if self.temperature == 1.0 else f", temperature {self.temperature:g}"
         return f"{self.rows} rows, {self.epochs} epochs, {learned}, {self.rate * RATE:g}{softened}"
 
 
-WAYS = (Way(500, 8), Way(2000, 4), Way(6000, 2), Way(6000, 2, temperature=2.0), Way(6000, 2, labelled=True))
+SETUPS = (Setup(500, 8), Setup(2000, 4), Setup(6000, 2), Setup(6000, 2, temperature=2.0), Setup(6000, 2, labelled=True))
 
 
 def main() -> None:
@@ -83,41 +82,41 @@ def main() -> None:
 
 
 def one(task: str, seed: int, folder: Path) -> dict[str, Any]:
-    """Every way, on one plain model."""
+    """Trains and scores every setup on one plain model."""
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval().requires_grad_(False)
     tokenizer = AutoTokenizer.from_pretrained(folder, model_max_length=MAX_LENGTH)
     (trained, labels), pool = training_rows(task, TRAINED)
     traffic, unseen = traffic_of(task, trained)
     start = time.perf_counter()
-    kept = {False: ask(model, tokenizer, traffic)}
-    asked = time.perf_counter() - start
-    kept[True] = ask(model, tokenizer, trained) if unseen else kept[False]
+    outputs = {False: run_trunk(model, tokenizer, traffic)}
+    trunk_seconds = time.perf_counter() - start
+    outputs[True] = run_trunk(model, tokenizer, trained) if unseen else outputs[False]
     sets, seconds = [], {}
-    for way in WAYS:
+    for setup in SETUPS:
         start = time.perf_counter()
-        exits = ExitSet(model, Variant(way.name, "", "", rate=way.rate, temperature=way.temperature), seed)
-        train(exits, kept[way.labelled], way, labels if way.labelled else None, seed)
-        seconds[way.name] = round(time.perf_counter() - start, 1)
+        exits = ExitSet(model, Variant(setup.name, "", "", rate=setup.rate, temperature=setup.temperature), seed)
+        train(exits, outputs[setup.labelled], setup, labels if setup.labelled else None, seed)
+        seconds[setup.name] = round(time.perf_counter() - start, 1)
         sets.append(exits)
-    del kept
+    del outputs
     splits = {"pool": pool, "validation": read_task(task, "validation", REPORTED)}
-    said = {split: observe(model, sets, tokenizer, *each) for split, each in splits.items()}
+    logits = {split: observe(model, sets, tokenizer, *each) for split, each in splits.items()}
     result = {
         **provenance(),
         "run": f"{task}-{seed}",
         "settings": {"batch_size": BATCH, "learning_rate": RATE, "traffic": len(traffic), "unseen": unseen},
-        **figures_of(said, task, {way.name: EXITS for way in WAYS}),
-        "seconds": {"asking the trunk": round(asked, 1), "training": seconds},
+        **figures_of(logits, task, {setup.name: EXITS for setup in SETUPS}),
+        "seconds": {"asking the trunk": round(trunk_seconds, 1), "training": seconds},
     }
     print(f"{task}-{seed}: {result['seconds']}", flush=True)
-    for name, found in result["variants"].items():
-        shown = found["pool"]
+    for name, figures in result["variants"].items():
+        shown = figures["pool"]
         print(f"  {name:38}", *(f"{100 * score:.1f}" for score in (*shown["score"], *shown["agreement"])), flush=True)
     return result
 
 
 def traffic_of(task: str, trained: list) -> tuple[list, bool]:
-    """Texts without labels, and whether they are others than those trained on."""
+    """Returns unlabelled texts, and `True` if the model was not trained on them."""
     try:
         texts, _ = read_task(task, "train_20k", TRAINED + POOL + TRAINED)
     except SystemExit:
@@ -127,8 +126,8 @@ def traffic_of(task: str, trained: list) -> tuple[list, bool]:
 
 
 @dataclass(frozen=True)
-class Answered:
-    """The trunk's outputs for rows.
+class TrunkOutputs:
+    """The hidden states and logits of the trunk.
 
     Args:
         states: per row, exit → (tokens, hidden) in bfloat16.
@@ -139,7 +138,7 @@ class Answered:
     logits: torch.Tensor
 
     def batch(self, rows: list[int]) -> tuple[dict[int, torch.Tensor], torch.Tensor, torch.Tensor]:
-        """States (rows, tokens, hidden) per exit, mask (rows, tokens), logits (rows, labels)."""
+        """Returns states (rows, tokens, hidden) per exit, mask (rows, tokens) and logits (rows, labels)."""
         of_rows = [self.states[row] for row in rows]
         padded = {
             exit_: torch.nn.utils.rnn.pad_sequence([each[exit_] for each in of_rows], batch_first=True).float()
@@ -151,53 +150,53 @@ class Answered:
 
 
 @torch.inference_mode()
-def ask(model: torch.nn.Module, tokenizer: Any, texts: list) -> Answered:
-    """The trunk's states before every exit, and its answers; batches hold rows of like length."""
-    kept = States(model)
+def run_trunk(model: torch.nn.Module, tokenizer: Any, texts: list) -> TrunkOutputs:
+    """Computes the hidden states before every exit, and the logits, in batches of rows of similar length."""
+    captured = States(model)
     encoded = tokenizer(*columns_of(texts), truncation=True)
     lengths = np.array([len(ids) for ids in encoded["input_ids"]])
     order = np.argsort(lengths, kind="stable")
     states: list[Any] = [None] * len(texts)
     logits: list[Any] = [None] * len(texts)
-    for start in range(0, len(order), ASKED_AT_ONCE):
-        rows = order[start : start + ASKED_AT_ONCE].tolist()
+    for start in range(0, len(order), TRUNK_BATCH):
+        rows = order[start : start + TRUNK_BATCH].tolist()
         model(
             **tokenizer.pad(
                 {name: [values[row] for row in rows] for name, values in encoded.items()}, return_tensors="pt"
             )
         )
         for place, row in enumerate(rows):
-            states[row] = {exit_: kept.before[exit_][place, : lengths[row]].bfloat16().clone() for exit_ in EXITS}
-            logits[row] = kept.logits[place].clone()
-    return Answered(states, torch.stack(logits))
+            states[row] = {exit_: captured.before[exit_][place, : lengths[row]].bfloat16().clone() for exit_ in EXITS}
+            logits[row] = captured.logits[place].clone()
+    return TrunkOutputs(states, torch.stack(logits))
 
 
-def train(exits: ExitSet, answered: Answered, way: Way, labels: list[int] | None, seed: int) -> None:
-    """Exits, from the trunk's weights on."""
-    count = min(way.rows, len(answered.states))
+def train(exits: ExitSet, outputs: TrunkOutputs, setup: Setup, labels: list[int] | None, seed: int) -> None:
+    """Trains exits on the outputs of the trunk."""
+    count = min(setup.rows, len(outputs.states))
     trainer = ExitTrainer([exits])
-    batches = list(batches_of(answered, count, way.epochs, seed))
+    batches = list(batches_of(outputs, count, setup.epochs, seed))
     clock = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=RATE)
     schedule = get_linear_schedule_with_warmup(clock, WARMUP, len(batches))
     for rows in batches:
-        states, mask, logits = answered.batch(rows)
+        states, mask, logits = outputs.batch(rows)
         of_rows = None if labels is None else torch.tensor([labels[row] for row in rows])
         trainer.step(states, mask, of_rows, logits, schedule.get_last_lr()[0], RATE)
         clock.step()
         schedule.step()
 
 
-def batches_of(answered: Answered, count: int, epochs: int, seed: int) -> Iterator[list[int]]:
-    """Rows in batches of like length, in an order of chance."""
-    chance = np.random.default_rng(seed)
-    lengths = np.array([len(next(iter(states.values()))) for states in answered.states[:count]])
+def batches_of(outputs: TrunkOutputs, count: int, epochs: int, seed: int) -> Iterator[list[int]]:
+    """Yields batches of rows of similar length in random order."""
+    random = np.random.default_rng(seed)
+    lengths = np.array([len(next(iter(states.values()))) for states in outputs.states[:count]])
     for _ in range(epochs):
-        order = chance.permutation(count)
+        order = random.permutation(count)
         near = [
             part[np.argsort(lengths[part], kind="stable")] for part in np.array_split(order, -(-count // (50 * BATCH)))
         ]
         batches = [part[start : start + BATCH].tolist() for part in near for start in range(0, len(part), BATCH)]
-        yield from (batches[place] for place in chance.permutation(len(batches)))
+        yield from (batches[place] for place in random.permutation(len(batches)))
 
 
 if __name__ == "__main__":

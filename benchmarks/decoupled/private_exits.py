@@ -1,4 +1,4 @@
-"""Exits with one private layer or more, for one query row or two, on the trunk's states."""
+"""Exits with one or more private layers, for one or two query rows, on the trunk's hidden states."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from torch.nn import functional as F
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.families import family_of
 from itrex_sweet.training.dropout import dropout
-from itrex_sweet.training.heads import head_like_the_models_own, module_at
+from itrex_sweet.training.heads import create_exit_head, get_module
 from itrex_sweet.training.private_layer import PrivateLayer
 
 
 class PrivateExit(nn.Module):
-    """One exit: private layers, pooler, classifier.
+    """An exit: private layers, pooler, classifier.
 
     Args:
-        model: the trunk, whose weights it begins with.
-        exit_: layers.
-        depth: private layers, all over the states before layer `exit_`; the second begins as the trunk's next one.
-        query_rows: 1, the first token; 2, also the mean of all tokens, joined before the pooler.
-        sees: inputs that the pooler gets of the exit before, its pooled state; 0 for none.
-        scratch: whether the private layers begin at random instead.
+        model: the trunk, whose weights initialize the exit.
+        exit_: count of layers.
+        depth: number of private layers, all on the states before layer `exit_`; the second is a copy of the trunk's
+            next layer.
+        query_rows: 1 for the first token; 2 for the first token and the mean of all, concatenated before the pooler.
+        sees: size of the pooled state of the exit before, which the pooler also reads; 0 for none.
+        scratch: initialize the private layers at random.
     """
 
     def __init__(
@@ -30,12 +31,12 @@ class PrivateExit(nn.Module):
     ):
         super().__init__()
         family = family_of(model.config)
-        trunk = module_at(model, family.layers_path)[exit_ - 1 :]
+        trunk = get_module(model, family.layers_path)[exit_ - 1 :]
         self.exit = exit_
         self.layers = nn.ModuleList(
             PrivateLayer(trunk[min(place, len(trunk) - 1)], family, model.config) for place in range(depth)
         )
-        self.head = head_like_the_models_own(model, family, SweetConfig(mode="sweet"), exit_)
+        self.head = create_exit_head(model, family, SweetConfig(mode="sweet"), exit_)
         self.query_rows = query_rows
         hidden = model.config.hidden_size
         more = hidden * (query_rows - 1) + sees
@@ -57,24 +58,24 @@ class PrivateExit(nn.Module):
         generator: torch.Generator | None,
         before: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (rows, labels) and the pooled state (rows, hidden).
+        """Returns logits (rows, labels) and the pooled state (rows, hidden).
 
         Args:
             states: (rows, tokens, hidden) before the exit's last layer.
             mask: (rows, tokens), 0 at padding.
-            generator: of dropout, in training.
-            before: (rows, hidden) pooled state of the exit before, for one that sees it.
+            generator: draws dropout in training.
+            before: (rows, hidden) pooled state of the exit before, or `None`.
         """
         generator = generator if self.training else None
-        read = [self._through_layers(None, states, mask, generator)]
+        inputs = [self._through_layers(None, states, mask, generator)]
         if self.query_rows == 2:
             real = mask[..., None].to(states.dtype)
-            read.append(self._through_layers((states * real).sum(1) / real.sum(1), states, mask, generator))
+            inputs.append(self._through_layers((states * real).sum(1) / real.sum(1), states, mask, generator))
         if before is not None:
-            read.append(before)
-        dense = self.head.dense(read[0])
+            inputs.append(before)
+        dense = self.head.dense(inputs[0])
         if self.widened is not None:
-            dense = dense + F.linear(torch.cat(read[1:], dim=-1), self.widened)
+            dense = dense + F.linear(torch.cat(inputs[1:], dim=-1), self.widened)
         pooled = self.head.activation(dense)
         return self.head.classifier(dropout(pooled, self.head.dropout_before_classifier.p, generator)), pooled
 
@@ -85,11 +86,11 @@ class PrivateExit(nn.Module):
         mask: torch.Tensor,
         generator: torch.Generator | None,
     ) -> torch.Tensor:
-        """A query (rows, hidden) through every private layer over the same states; `None` is the first token."""
+        """Applies every private layer to a query (rows, hidden) on the same states; `None` is the first token."""
         for layer in self.layers:
             if query is None:
                 query = layer(states, mask, generator=generator)
-            else:  # stands before the states, and nobody attends to it
+            else:  # prepended to the states, and masked so that no token attends to it
                 ahead = torch.cat([query[:, None], states], dim=1)
                 query = layer(ahead, F.pad(mask, (1, 0), value=0), generator=generator)
         return query

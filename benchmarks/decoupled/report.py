@@ -1,4 +1,4 @@
-"""The figures of exits with private layers as Markdown, beside the paper's methods and the two-stage recipe."""
+"""Renders results of exits with private layers as Markdown, beside the paper's methods and the two-stage recipe."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from paper.paired import Found, complete, mean_and_error, p_value
+from paper.paired import Results, complete, mean_and_error, p_value
 from paper.pictures import by_layers
 from paper.plan import CHOSEN_ON_SEED, DECOUPLED, LABELS_ALONE, NAMES, RECIPE, SEEDS, TASKS
 from paper.recipes import BASELINES, cheapest
-from record import RESULTS, foot
+from record import RESULTS, footer
 
 from decoupled.scoring import AMONG, PROBE
 from decoupled.variants import CHOSEN, DEFAULT, VARIANTS, VERDICTS
@@ -20,19 +20,19 @@ OTHERS = (*BASELINES, RECIPE)
 SHOWN = {DECOUPLED: CHOSEN, LABELS_ALONE: DEFAULT}
 METHODS = (*OTHERS, *SHOWN)
 FROZEN = "-frozen"
-CHEAPEST = 8  # choices of exits shown
+CHEAPEST = 8  # subsets of exits in the table
 COMPARED = ("1/2/4/6", "1/2/3/6", "1/2/3/4/5/6", "2/4/6", "3/6")
 
 
 @cache
 def stored(kind: str = "") -> dict[tuple[str, int], dict[str, Any]]:
-    """(task, seed) → its result, of those that are there."""
+    """Returns (task, seed) → result, of those available."""
     paths = {(task, seed): RESULTS / "decoupled" / f"{task}-{seed}{kind}.json" for task in TASKS for seed in SEEDS}
     return {key: json.loads(path.read_text()) for key, path in paths.items() if path.is_file()}
 
 
-def runs() -> Found:
-    """The variants that are shown beside other methods, in the form of the paper's runs."""
+def runs() -> Results:
+    """Returns the variants that are compared with other methods, in the form of the paper's runs."""
     return {
         (task, method, seed): _as_run(result, result["variants"][variant])
         for (task, seed), result in stored().items()
@@ -47,26 +47,26 @@ def _as_run(result: dict[str, Any], variant: dict[str, Any]) -> dict[str, Any]:
         for split in ("pool", "validation")
     }
     exits = variant["validation"]["exits"]
-    about = {name: result[name] for name in ("date", "commit", "machine", "versions")}
-    return {**about, "settings": {**result["settings"], "exits": exits}, "layers_run": exits, **splits}
+    provenance = {name: result[name] for name in ("date", "commit", "machine", "versions")}
+    return {**provenance, "settings": {**result["settings"], "exits": exits}, "layers_run": exits, **splits}
 
 
-def beside_others(found: Found) -> list[str]:
-    """The tables on validation rows, if a task has every method."""
-    return [on_validation(found), in_pairs(found)] if complete(found, METHODS) else []
+def beside_others(results: Results) -> list[str]:
+    """Renders the tables on validation rows, if a task has every method."""
+    return [on_validation(results), in_pairs(results)] if complete(results, METHODS) else []
 
 
-def on_validation(found: Found) -> str:
-    """Every task and method that was reported with the same seeds."""
-    pairs = complete(found, METHODS)
+def on_validation(results: Results) -> str:
+    """Renders every task and method with the same seeds."""
+    pairs = complete(results, METHODS)
     lines = [
         "| task | method | exit 1 | exit 2 | exit 4 | exit 6 | area | share of the layers at 99 % of plain |",
         "|---" * 8 + "|",
     ]
     for task in (*sorted({task for task, _ in pairs}, key=TASKS.index), None):
         for method in METHODS:
-            these = [found[t, method, s] for t, s in pairs if task in (t, None)]
-            plain = [found[t, "multi-model", s]["validation"]["score"][-1] for t, s in pairs if task in (t, None)]
+            these = [results[t, method, s] for t, s in pairs if task in (t, None)]
+            plain = [results[t, "multi-model", s]["validation"]["score"][-1] for t, s in pairs if task in (t, None)]
             exits = these[0]["settings"]["exits"]
             scores = 100 * np.mean([run["validation"]["score"] for run in these], axis=0)
             cells = [f"{scores[exits.index(exit_)]:.1f}" for exit_ in (1, 2, 4, 6)]
@@ -84,7 +84,7 @@ def on_validation(found: Found) -> str:
         "the layers."
     )
     latest = max(stored().values(), key=lambda result: result["date"])
-    return "\n".join([intro, "", *lines, "", foot(latest)])
+    return "\n".join([intro, "", *lines, "", footer(latest)])
 
 
 def _shares(shares: list[float | None]) -> str:
@@ -93,14 +93,14 @@ def _shares(shares: list[float | None]) -> str:
     return f"{mean:.0%}" + (f" (none in {missed} of {len(shares)})" if missed else "")
 
 
-def in_pairs(found: Found) -> str:
-    """Gains of decoupled exits over each other method, run by run."""
-    pairs = complete(found, METHODS)
+def in_pairs(results: Results) -> str:
+    """Renders paired differences between decoupled exits and each other method."""
+    pairs = complete(results, METHODS)
     lines = ["| over | area | p | first exit | p | last exit |", "|---" * 6 + "|"]
     for method in SHOWN:
         for other in OTHERS:
             area, first, last = (
-                np.array([100 * (of(found[t, method, s]) - of(found[t, other, s])) for t, s in pairs])
+                np.array([100 * (of(results[t, method, s]) - of(results[t, other, s])) for t, s in pairs])
                 for of in (
                     lambda run: np.mean(by_layers(run)),
                     lambda run: run["validation"]["score"][0],
@@ -119,7 +119,7 @@ def in_pairs(found: Found) -> str:
 
 
 def variants() -> str:
-    """The prediction for every variant, and its figures on the pool."""
+    """Renders the hypothesis of every variant, and its results on the pool."""
     results = {task: result for (task, seed), result in stored().items() if seed == CHOSEN_ON_SEED}
     tasks = [task for task in TASKS if task in results]
     lines = [
@@ -154,14 +154,14 @@ def variants() -> str:
 
 
 def which_exits() -> str:
-    """Choices among exits after every layer, by the mean over the tasks."""
+    """Renders subsets of exits after every layer, by the mean over the tasks."""
     results = {task: result for (task, seed), result in stored().items() if seed == CHOSEN_ON_SEED}
     among = {task: result[AMONG][DEFAULT]["pool"] for task, result in results.items()}
     rows = []
     for exits in next(iter(among.values())):
         shares, times = (
-            np.mean([1.0 if (value := of_task[exits][what]) is None else value for of_task in among.values()])
-            for what in ("share at 99 %", "time at 99 %")
+            np.mean([1.0 if (value := of_task[exits][key]) is None else value for of_task in among.values()])
+            for key in ("share at 99 %", "time at 99 %")
         )
         rows.append((times, exits, f"| {exits} | {shares:.1%} | {times:.1%} |"))
     rows.sort()
@@ -187,12 +187,12 @@ def _exits_and_area(pool: dict[str, Any] | None) -> str:
 
 
 def _needed(pool: dict[str, Any]) -> float:
-    """Share of the layers at 99 % of the last exit's score."""
+    """Returns the share of the layers at 99 % of the last exit's score."""
     return 1.0 if pool["share at 99 %"] is None else pool["share at 99 %"]
 
 
 def frozen() -> str:
-    """Exits added to the plain models afterwards."""
+    """Renders exits added to fine-tuned models."""
     results = stored(FROZEN)
     if not results:
         return ""
@@ -224,7 +224,7 @@ def frozen() -> str:
         "probabilities on texts that it was not trained on (of CoLA and RTE, where too few are left, on the training "
         "rows). Minutes on a share of one core, asking included."
     )
-    return "\n".join([intro, "", *lines, "", foot(max(results.values(), key=lambda result: result["date"]))])
+    return "\n".join([intro, "", *lines, "", footer(max(results.values(), key=lambda result: result["date"]))])
 
 
 def _rows(result: dict[str, Any], name: str) -> int:

@@ -1,10 +1,10 @@
-"""Fine-tunes each task's plain model once a seed, with every variant's exits beside it, and writes their figures.
+"""Fine-tunes the plain model of each task and seed, trains the exits of every variant beside it, and scores them.
 
     python benchmarks/decoupled/run.py --tasks rte cola --seeds 0
 
-Rows, epochs, batches and the plain fine-tuning's learning rate are those of `benchmarks/paper/run.py`, so the trunk is
-the full-depth model of its Multi-Model. What is there is not run again. Models, exits and logits go to
-`--folder`, figures to `benchmarks/results/decoupled`.
+Rows, epochs, batches and the learning rate of the plain fine-tuning are those of `benchmarks/paper/run.py`, so that the
+trunk equals the full-depth model of its Multi-Model. Existing results are not computed again. Models, exits and logits
+are saved in `--folder`, results in `benchmarks/results/decoupled`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from decoupled.variants import VARIANTS
 
 FOLDER = RUNS / "decoupled"
 BATCH = 16
-EVALUATED_AT_ONCE = 32  # rows
+EVALUATION_BATCH = 32  # rows
 
 
 def main() -> None:
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=plan.SEEDS)
     parser.add_argument("--variants", nargs="*", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--gpu", action="store_true", help="train on the GPU; scores are always computed on the CPU")
     options = parser.parse_args()
     for seed in options.seeds:
         for task in options.tasks:
@@ -57,45 +58,49 @@ def main() -> None:
             there = json.loads(path.read_text()) if path.is_file() else None
             missing = [name for name in options.variants if there is None or name not in there["variants"]]
             if missing:
-                result = one(task, seed, missing, options.folder)
+                result = one(task, seed, missing, options.folder, options.gpu)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(json.dumps(result if there is None else joined(there, result)) + "\n")
 
 
 def joined(there: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    """A run with the variants of another beside it.
+    """Adds the variants of another run to a result.
 
     Raises:
-        SystemExit: their trunks differ in a bit.
+        SystemExit: their trunks are not equal to the bit.
     """
     if there["trunk"] != more["trunk"]:
         raise SystemExit(
-            f"{there['run']}: the trunk has come out otherwise than beside {', '.join(there['variants'])}."
+            f"{there['run']}: the trunk differs from the one trained beside {', '.join(there['variants'])}."
         )
     return {**there, **{name: {**there[name], **more[name]} for name in ("variants", AMONG)}}
 
 
-def one(task: str, seed: int, variants: list[str], folder: Path) -> dict[str, Any]:
+def one(task: str, seed: int, variants: list[str], folder: Path, gpu: bool) -> dict[str, Any]:
     """Trains and scores one run.
 
     Args:
-        folder: gets a folder of the run's.
+        folder: parent of the run's own folder, which is created.
+        gpu: trains on the GPU.
     """
     start = time.perf_counter()
     plain = plan.reported(task, plan.MULTI_MODEL, seed)
     rows, pool = training_rows(task, TRAINED)
     folder /= f"{task}-{seed}"
     beside = SideBySide([VARIANTS[name] for name in variants], seed)
-    model, seconds = fine_tune(*rows, seed, plain.learning_rate, folder, beside)
+    model, seconds = fine_tune(*rows, seed, plain.learning_rate, folder, beside, gpu)
+    model.cpu()
+    for each in beside.trained:
+        each.cpu()
     trained = time.perf_counter()
     tokenizer = AutoTokenizer.from_pretrained(pretrained(), model_max_length=MAX_LENGTH)
     splits = {"pool": pool, "validation": read_task(task, "validation")}
-    said = {split: observe(model, beside.trained, tokenizer, *each) for split, each in splits.items()}
+    logits = {split: observe(model, beside.trained, tokenizer, *each) for split, each in splits.items()}
     model.save_pretrained(folder / "plain")
     tokenizer.save_pretrained(folder / "plain")
     for each in beside.trained:
         torch.save(each.state_dict(), folder / f"{each.variant.name}.pt")
-        np.savez(folder / f"{each.variant.name}.npz", **{split: of[each.variant.name] for split, of in said.items()})
+        np.savez(folder / f"{each.variant.name}.npz", **{split: of[each.variant.name] for split, of in logits.items()})
     print(f"{task}-{seed}: trained {seconds:.0f} s", flush=True)
     stored = {split: plain.read()[split]["score"][-1] for split in splits}
     result = {
@@ -108,10 +113,11 @@ def one(task: str, seed: int, variants: list[str], folder: Path) -> dict[str, An
             "bf16": True,
             "rows": len(rows[0]),
             "plain": plain.name,
+            "device": torch.cuda.get_device_name() if gpu else "cpu",
         },
         "plain": stored,
         "trunk": fingerprint(model),
-        **figures_of(said, task, {each.variant.name: each.variant.exits for each in beside.trained}),
+        **figures_of(logits, task, {each.variant.name: each.variant.exits for each in beside.trained}),
         "seconds": {
             "training": round(seconds, 1),
             "of it exits": round(beside.seconds, 1),
@@ -120,18 +126,18 @@ def one(task: str, seed: int, variants: list[str], folder: Path) -> dict[str, An
         },
     }
     print(f"{task}-{seed}: {result['seconds']}, plain stored {stored}", flush=True)
-    for name, found in result["variants"].items():
+    for name, figures in result["variants"].items():
         print(
             f"  {name:9}",
-            *(f"{100 * score:.1f}" for score in found["pool"]["score"]),
-            f"area {100 * found['pool']['area']:.2f}",
+            *(f"{100 * score:.1f}" for score in figures["pool"]["score"]),
+            f"area {100 * figures['pool']['area']:.2f}",
             flush=True,
         )
     return result
 
 
 def fine_tune(
-    texts: list, labels: list[int], seed: int, rate: float, folder: Path, beside: SideBySide | None
+    texts: list, labels: list[int], seed: int, rate: float, folder: Path, beside: SideBySide | None, gpu: bool = False
 ) -> tuple[torch.nn.Module, float]:
     """The plain model, as `fine_tuning.py` trains Multi-Model's deepest, and the seconds that it took."""
     weights = pretrained()
@@ -149,7 +155,7 @@ def fine_tune(
         seed=seed,
         save_strategy="no",
         report_to="none",
-        use_cpu=True,
+        use_cpu=not gpu,
         bf16=True,
         disable_tqdm=True,
     )
@@ -170,30 +176,30 @@ def fine_tune(
 def observe(
     model: torch.nn.Module, sets: list[ExitSet], tokenizer: Any, texts: list, labels: list[int]
 ) -> dict[str, np.ndarray]:
-    """Labels, and logits (rows, exits, labels) of every variant, the last exit's behind them."""
+    """Returns the labels, and the logits (rows, exits, labels) of every variant, including the last exit."""
     model.eval()
-    kept = States(model)
+    states = States(model)
     columns = columns_of(texts)
     order = np.argsort([sum(map(len, row)) for row in zip(*columns, strict=True)], kind="stable")
-    said: dict[str, list] = {each.variant.name: [] for each in sets}
-    for start in range(0, len(order), EVALUATED_AT_ONCE):
-        rows = order[start : start + EVALUATED_AT_ONCE]
+    outputs: dict[str, list] = {each.variant.name: [] for each in sets}
+    for start in range(0, len(order), EVALUATION_BATCH):
+        rows = order[start : start + EVALUATION_BATCH]
         batch = tokenizer(
             *([column[row] for row in rows] for column in columns), truncation=True, padding=True, return_tensors="pt"
         )
         model(**batch)
         for each in sets:
-            logits = each.eval()(kept.before, kept.mask)
-            said[each.variant.name].append(torch.cat([logits, kept.logits[:, None]], dim=1))
+            logits = each.eval()(states.before, states.mask)
+            outputs[each.variant.name].append(torch.cat([logits, states.logits[:, None]], dim=1))
     back = np.argsort(order)
     return {
         "labels": np.array(labels),
-        **{name: torch.cat(logits).numpy()[back] for name, logits in said.items()},
+        **{name: torch.cat(logits).numpy()[back] for name, logits in outputs.items()},
     }
 
 
 def fingerprint(model: torch.nn.Module) -> str:
-    """Of every bit of a model's weights."""
+    """Returns a hash of a model's weights."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode() + tensor.detach().contiguous().numpy().tobytes())

@@ -1,4 +1,4 @@
-"""Many sets of exits trained beside one fine-tuning, with which they share no gradient, random number or norm."""
+"""Trains many sets of exits beside one fine-tuning, without shared gradients, random numbers or clipping norms."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from decoupled.private_exits import PrivateExit
 from decoupled.variants import Variant
 from itrex_sweet.families import family_of
 from itrex_sweet.training.dropout import ExitGenerators
-from itrex_sweet.training.heads import module_at
+from itrex_sweet.training.heads import get_module
 from itrex_sweet.training.losses import classification_loss, distillation_loss
 
 
@@ -39,42 +39,45 @@ class ExitSet(nn.Module):
         self.generators = ExitGenerators(seed)
 
     def forward(self, states: dict[int, torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
-        """(rows, exits, labels)."""
+        """Returns logits: (rows, exits, labels)."""
         logits, pooled = [], None
         for exit_ in self.exits:
             before = pooled.detach() if pooled is not None and self.variant.earlier else None
             generator = self.generators.of(exit_.exit, mask.device)
-            said, pooled = exit_(states[exit_.exit], mask, generator, before)
-            logits.append(said)
+            exit_logits, pooled = exit_(states[exit_.exit], mask, generator, before)
+            logits.append(exit_logits)
         return torch.stack(logits, dim=1)
 
     def loss(
         self, states: dict[int, torch.Tensor], mask: torch.Tensor, labels: torch.Tensor | None, last: torch.Tensor
     ) -> torch.Tensor:
-        """Sum over the exits.
+        """Returns the sum of the losses of the exits.
 
         Args:
-            labels: (rows,); `None` learns from the last exit alone.
+            states: exit → (rows, tokens, hidden).
+            mask: (rows, tokens).
+            labels: (rows,); `None` to learn from the last exit only.
             last: (rows, labels), logits of the last exit.
         """
         share = 1.0 if labels is None else self.variant.distillation
-        said = self(states, mask)
-        count = said.shape[1]
-        said, last = said.flatten(0, 1), last.repeat_interleave(count, dim=0)
+        logits = self(states, mask)
+        count = logits.shape[1]
+        logits, last = logits.flatten(0, 1), last.repeat_interleave(count, dim=0)
         labels = last.argmax(-1) if labels is None else labels.repeat_interleave(count)
-        loss = said.new_zeros(())
+        loss = logits.new_zeros(())
         if share < 1.0:
-            loss = loss + (1 - share) * classification_loss(said, labels)
+            loss = loss + (1 - share) * classification_loss(logits, labels)
         if share > 0.0:
-            loss = loss + share * distillation_loss(said, last, labels, self.variant.temperature)
+            loss = loss + share * distillation_loss(logits, last, labels, self.variant.temperature)
         return count * loss
 
 
 class ExitTrainer:
-    """Sets of exits with one optimizer.
+    """Trains sets of exits with one optimizer.
 
     Args:
-        max_norm: that each exit's gradient is clipped to.
+        sets: the sets of exits.
+        max_norm: maximum gradient norm of each exit.
     """
 
     def __init__(self, sets: Iterable[ExitSet], max_norm: float = 1.0):
@@ -93,11 +96,12 @@ class ExitTrainer:
         rate: float,
         peak: float,
     ) -> None:
-        """One batch.
+        """Trains on one batch.
 
         Args:
-            rate: the trunk's learning rate now.
-            peak: the trunk's highest.
+            states, mask, labels, last: as for `ExitSet.loss`.
+            rate: current learning rate of the trunk.
+            peak: peak learning rate of the trunk.
         """
         for each, group in zip(self.sets, self._optimizer.param_groups, strict=True):
             each.train()
@@ -110,30 +114,30 @@ class ExitTrainer:
 
 
 class States:
-    """The inputs of each layer in the last forward of a model, and the other inputs of exits."""
+    """Captures the inputs of each layer, the mask, the labels and the logits of a model's last forward."""
 
     def __init__(self, model: nn.Module):
         family = family_of(model.config)
         self.before: dict[int, torch.Tensor] = {}  # exit → (rows, tokens, hidden)
-        for place, layer in enumerate(module_at(model, family.layers_path), start=1):
-            layer.register_forward_pre_hook(lambda layer, args, place=place: self._keep(place, args[0]))
-        model.register_forward_hook(self._keep_batch, with_kwargs=True)
+        for place, layer in enumerate(get_module(model, family.layers_path), start=1):
+            layer.register_forward_pre_hook(lambda layer, args, place=place: self._store(place, args[0]))
+        model.register_forward_hook(self._store_batch, with_kwargs=True)
 
-    def _keep(self, place: int, states: torch.Tensor) -> None:
+    def _store(self, place: int, states: torch.Tensor) -> None:
         self.before[place] = states.detach().float()
 
-    def _keep_batch(self, model: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+    def _store_batch(self, model: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
         self.mask = kwargs["attention_mask"]
         self.labels = kwargs.get("labels")
         self.logits = output.logits.detach().float()
 
 
 class SideBySide(TrainerCallback):
-    """Trains sets of exits on what the trunk's forward leaves behind.
+    """Trains sets of exits on the hidden states of the trunk's forward.
 
     Attributes:
-        seconds: that the exits took.
-        trained: the sets, from the beginning of training on.
+        seconds: time spent on the exits.
+        trained: the sets of exits, once training has begun.
     """
 
     def __init__(self, variants: Iterable[Variant], seed: int):
@@ -143,11 +147,11 @@ class SideBySide(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         self._states = States(model)
-        self.trained = [ExitSet(model, variant, self._seed) for variant in self._variants]
+        self.trained = [ExitSet(model, variant, self._seed).to(model.device) for variant in self._variants]
         self._trainer = ExitTrainer(self.trained, args.max_grad_norm)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
-        start, kept = time.perf_counter(), self._states
+        start, states = time.perf_counter(), self._states
         rate = optimizer.param_groups[0]["lr"]
-        self._trainer.step(kept.before, kept.mask, kept.labels, kept.logits, rate, args.learning_rate)
+        self._trainer.step(states.before, states.mask, states.labels, states.logits, rate, args.learning_rate)
         self.seconds += time.perf_counter() - start

@@ -1,32 +1,32 @@
-"""Ways of training exits with private layers, and beforehand what was expected of each."""
+"""Variants of exits with private layers, with the hypothesis for each, written before the measurements."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-EXITS = (1, 2, 4)  # besides the last, the model's own
-EVERY = (1, 2, 3, 4, 5)
-DEFAULT = "x3"  # that the others differ from in one thing
+EXITS = (1, 2, 4)  # without the last, the model's own head
+ALL = (1, 2, 3, 4, 5)
+DEFAULT = "x3"  # the others differ from it in one setting
 CHOSEN = "softened"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One set of exits.
+    """A set of exits with its training settings.
 
     Args:
-        name: of its figures.
-        says: in a table.
-        expected: written down before anything was measured.
-        exits: layers, without the last.
-        rate: times the trunk's learning rate.
-        depth: private layers of an exit.
-        query_rows: 1, the first token; 2, also the mean of all.
-        distillation: share of the loss against the last exit's probabilities of the same forward.
-        temperature: of both sides there.
-        earlier: whether an exit's pooler sees the pooled state of the exit before.
-        scratch: whether private layers begin at random.
-        constant: whether the rate stays where the trunk's falls to 0.
+        name: key of its results.
+        says: description in tables.
+        expected: hypothesis, written before the measurement.
+        exits: counts of layers, without the last.
+        rate: multiple of the trunk's learning rate.
+        depth: number of private layers of an exit.
+        query_rows: 1 for the first token; 2 for the first token and the mean of all.
+        distillation: share of the loss against the last exit's probabilities.
+        temperature: temperature of the distillation.
+        earlier: the pooler of an exit also reads the pooled state of the exit before.
+        scratch: private layers are initialized at random.
+        constant: the learning rate is constant, where the trunk's falls to 0.
     """
 
     name: str
@@ -48,9 +48,12 @@ VARIANTS = {
     for variant in (
         Variant("x1", "the trunk's rate", "exits 1 and 2 learn too little: 1 to 3 points below three times", rate=1.0),
         Variant(
-            DEFAULT, "three times the rate", "as the prototype: exits 1 and 2 as SWEET's, exit 4 near plain", EVERY
+            DEFAULT,
+            "three times the rate",
+            "as the prototype: exits 1 and 2 as SWEET's, exit 4 near plain",
+            ALL,
         ),
-        Variant("x5", "five times the rate", "exits 1 and 2 +0.3 on hard tasks, exit 4 no worse", EVERY, rate=5.0),
+        Variant("x5", "five times the rate", "exits 1 and 2 +0.3 on hard tasks, exit 4 no worse", ALL, rate=5.0),
         Variant("x10", "ten times the rate", "unstable at 2e-4: exits at chance on some tasks", rate=10.0),
         Variant(
             "deep", "two private layers", "exit 4 +0.3, exits 1 and 2 within noise: they lack mixed tokens", depth=2
@@ -65,7 +68,7 @@ VARIANTS = {
             "teacher",
             "half of the loss from the last exit",
             "within 0.3; better at agreeing than at being right",
-            EVERY,
+            ALL,
             distillation=0.5,
         ),
         Variant(
@@ -89,7 +92,7 @@ VARIANTS = {
     )
 }
 
-# Once they were measured.
+# Conclusions after the measurements.
 VERDICTS = {
     "x1": "level at a trunk's rate of 2e-4; a prototype at 1e-4 had exits 1 and 2 at chance on MNLI: 3 is safer",
     "x3": "kept",

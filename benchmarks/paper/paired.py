@@ -11,7 +11,6 @@ import numpy as np
 from paper.plan import SEEDS, TASKS
 
 Results = dict[tuple[str, str, int], dict[str, Any]]  # (task, method, seed) → result
-Found = Results
 
 
 def complete(results: Results, methods: Iterable[str]) -> list[tuple[str, int]]:

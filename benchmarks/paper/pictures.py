@@ -48,7 +48,7 @@ def curves(results: Results, path: Path, methods: tuple[str, ...] = METHODS) -> 
     """Draws score over layers run, averaged over the tasks and seeds that every method has."""
     drawn = [method for method in methods if any(key[1] == method for key in results)]
     shared = complete(results, drawn)
-    figure, panels = _panels(1, width=5.2)
+    figure, panels = _panels(1, width=6.4)
     for method in drawn:
         heights = [by_layers(results[task, method, seed]) for task, seed in shared]
         if heights:
@@ -66,7 +66,7 @@ def by_layers(result: dict[str, Any]) -> np.ndarray:
 
 def clock(tasks: dict[str, Any], path: Path) -> None:
     """Draws score over time, relative to full depth in float32, averaged over tasks and seeds; INT8 dashed."""
-    figure, panels = _panels(1, width=5.2)
+    figure, panels = _panels(1, width=6.4)
     for precision, style in (("float32", "-"), ("int8", "--")):
         for method in dict.fromkeys(method for found in tasks.values() for method in found["curves"][precision]):
             shares, height = by_time(tasks, precision, method)
@@ -130,10 +130,16 @@ def exit_pairs(results: Results) -> list[str]:
     return list(measured[0]["cosines"]) if measured else []
 
 
-def _panels(count: int, width: float = 3.4) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(width * count, 3.7), dpi=150, layout="constrained")
+def _panels(count: int, width: float = 3.0) -> tuple[Figure, Any]:
+    """Returns a figure and its panels, at most three side by side."""
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(width * columns, 3.2 * rows + 0.5), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, count, squeeze=False)[0]
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel in panels[count:]:
+        panel.set_visible(False)
+    return figure, panels[:count]
 
 
 def _finish(figure: Figure, panels: Any, path: Path, columns: int = 4) -> None:

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import numpy as np
-from record import RESULTS, foot
+from record import RESULTS, footer
 
 from paper.paired import Results, complete, mean_and_error, p_value
 from paper.pictures import SHARES, by_layers, by_time
@@ -99,7 +99,7 @@ def on_validation(results: Results) -> str:
         f"**On validation rows**, mean of {len(pairs)} runs a method ({', '.join(tasks)}; seeds "
         f"{', '.join(map(str, sorted({seed for _, seed in pairs})))}), in percent."
     )
-    return "\n".join([intro, "", *lines, "", foot(max(results.values(), key=lambda result: result["date"]))])
+    return "\n".join([intro, "", *lines, "", footer(max(results.values(), key=lambda result: result["date"]))])
 
 
 def in_pairs(results: Results) -> str:
@@ -197,7 +197,7 @@ def cost() -> str:
         f"of their own; medians of {settings['repeats']} rounds, of which a tenth is noise. A teacher is asked about "
         "every row once; the figure is that of the first epoch."
     )
-    return "\n".join([intro, "", *lines, "", foot(result)])
+    return "\n".join([intro, "", *lines, "", footer(result)])
 
 
 def trials() -> str:
@@ -226,7 +226,7 @@ def _trials_of(seed: int) -> str:
             how_long = {EPOCHS: "", 1: ", 1 epoch"}.get(epochs, f", {epochs} epochs")
             cells = " | ".join(_exits_and_area(result) if result else "–" for result in row)
             lines.append(f"| {TRIED[method]}{how_long} (`{method}`) | {cells} |")
-    return "\n".join([*lines, "", foot(max(results.values(), key=lambda result: result["date"]))])
+    return "\n".join([*lines, "", footer(max(results.values(), key=lambda result: result["date"]))])
 
 
 def _exits_and_area(result: dict[str, Any]) -> str:
@@ -256,7 +256,7 @@ def by_the_clock(timed: dict[str, Any]) -> str:
         "time that float32 takes to full depth, native engine, mean over the tasks and seeds of "
         "[`paper.md`](paper.md)'s table. Cascades are not quantized."
     )
-    return "\n".join([intro, "", *lines, "", foot(timed)])
+    return "\n".join([intro, "", *lines, "", footer(timed)])
 
 
 def _all_have(tasks: dict[str, Any], seeds: list[int]) -> bool:

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import headline_report
 import numpy as np
 from decoupled import report as decoupled
-from record import RESULTS, ROOT, foot
+from record import RESULTS, ROOT, footer
 from report import write
 
 from paper import pictures, recipes
@@ -95,7 +95,7 @@ def what_ran(results: Results) -> str:
     settings = latest["settings"]
     return (
         f"**{len(results)} of {planned} runs are there**, {hours:.1f} hours of one core in all; {settings['epochs']:g} "
-        f"epochs in batches of {settings['batch_size']}. Last run: {foot(latest)}"
+        f"epochs in batches of {settings['batch_size']}. Last run: {footer(latest)}"
     )
 
 
@@ -216,7 +216,7 @@ def clock(result: dict[str, Any]) -> str:
         f"full depth without exits (ms a row in float32 and INT8: {full}), native engine, batches of "
         f"{result['settings']['batch']}, mean over seeds {', '.join(map(str, seeds))}. Cascades are not quantized."
     )
-    return "\n".join([intro, "", *lines, "", foot(result)])
+    return "\n".join([intro, "", *lines, "", footer(result)])
 
 
 def _area_by_clock(of_task: dict[str, Any], precision: str, method: str) -> float:

@@ -14,7 +14,7 @@ from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import ConfigError, TrainingSetupError, UnsupportedModelError
 from itrex_sweet.families import EXIT_HEADS, Family, family_of
 from itrex_sweet.training.attachment import ATTACHMENT, Attachment
-from itrex_sweet.training.heads import ExitHead, classification_head, head_like_the_models_own, module_at
+from itrex_sweet.training.heads import ExitHead, classification_head, create_exit_head, get_module
 from itrex_sweet.training.label_loss import LossFunction
 from itrex_sweet.training.peft_models import (
     check_adapters,
@@ -77,7 +77,7 @@ def attach(
             f"{base.config.num_labels} labels."
         )
 
-    heads = {exit_: head_like_the_models_own(base, family, config, exit_) for exit_ in config.exits[:-1]}
+    heads = {exit_: create_exit_head(base, family, config, exit_) for exit_ in config.exits[:-1]}
     if heads and (saved or heads_from is not None):
         _load_heads(heads, heads_from, base)
     modules = nn.ModuleDict()
@@ -143,7 +143,7 @@ def plain_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _num_layers(model: nn.Module, family: Family) -> int:
-    layers = module_at(model, family.layers_path)
+    layers = get_module(model, family.layers_path)
     depth = model.config.num_hidden_layers
     if not isinstance(layers, nn.ModuleList) or len(layers) != depth:
         raise UnsupportedModelError(

@@ -20,7 +20,7 @@ from itrex_sweet.training.gradients import (
     is_checkpointed_reentrantly,
     scale_gradient,
 )
-from itrex_sweet.training.heads import module_at
+from itrex_sweet.training.heads import get_module
 from itrex_sweet.training.label_loss import LossFunction
 
 
@@ -115,7 +115,7 @@ class ExitHooks(ExitLosses):
             generator = self._generators.of(exit_, hidden_states.device) if head.training else None
             logits = head(hidden_states, generator=generator, mask=self._mask, **self._relative_positions[exit_])
         else:
-            shared = module_at(self._base, self._family.head_dense) if self.config.shares_pooler else None
+            shared = get_module(self._base, self._family.head_dense) if self.config.shares_pooler else None
             logits = head(hidden_states[:, 0], shared)
         if self.config.learn_to_exit:
             logits, self._correctness_logits[exit_] = logits[:, :-1], logits[:, -1]

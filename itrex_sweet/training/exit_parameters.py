@@ -6,7 +6,7 @@ from torch import nn
 
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.families import EXIT_HEADS, Family
-from itrex_sweet.training.heads import module_at
+from itrex_sweet.training.heads import get_module
 from itrex_sweet.training.peft_models import unwrap_module, unwrap_peft_model
 
 
@@ -25,7 +25,7 @@ class ExitParameters:
         self.exits: tuple[int, ...] = config.exits
         self._family = family
         self._base = unwrap_peft_model(model)
-        self._layers: list[nn.Module] = list(module_at(self._base, family.layers_path))
+        self._layers: list[nn.Module] = list(get_module(self._base, family.layers_path))
         self._frozen: list[nn.Parameter] = []
 
     def parameters_by_segment(self) -> dict[int, list[tuple[str, nn.Parameter]]]:
@@ -44,7 +44,7 @@ class ExitParameters:
         for exit_, head in self._heads().items():
             owner.update({id(parameter): exit_ for parameter in head.parameters()})
         backbone = getattr(self._base, self._family.backbone)
-        own = [module_at(self._base, path) for path in (self._family.head_dense, self._family.head_out)]
+        own = [get_module(self._base, path) for path in (self._family.head_dense, self._family.head_out)]
         last = {id(parameter) for module in own for parameter in module.parameters()}
         first = set() if private else {id(parameter) for parameter in backbone.parameters()} - last
         segments: dict[int, list[tuple[str, nn.Parameter]]] = {exit_: [] for exit_ in self.exits}

@@ -109,7 +109,7 @@ class PrivateExitHead(ExitHead):
         return self._classify(first_token, self.dense, *dropouts)
 
 
-def head_like_the_models_own(model: nn.Module, family: Family, config: SweetConfig, exit_: int) -> ExitHead:
+def create_exit_head(model: nn.Module, family: Family, config: SweetConfig, exit_: int) -> ExitHead:
     """Creates a trainable exit head, initialized from the model's own head, with its device and dtype.
 
     The layer that predicts correctness (`learn_to_exit`) starts from zeros, a probability of one half.
@@ -130,7 +130,7 @@ def head_like_the_models_own(model: nn.Module, family: Family, config: SweetConf
     }
     if not config.has_private_layers:
         return ExitHead(**arguments)
-    layer = module_at(model, family.layers_path)[exit_ - 1]
+    layer = get_module(model, family.layers_path)[exit_ - 1]
     return PrivateExitHead(PrivateLayer(layer, family, model.config), **arguments)
 
 
@@ -147,7 +147,7 @@ def classification_head(model: nn.Module, family: Family) -> tuple[nn.Linear, nn
     )
 
 
-def module_at(model: nn.Module, path: str) -> nn.Module | None:
+def get_module(model: nn.Module, path: str) -> nn.Module | None:
     """Returns the module at a dotted path, or `None`. PEFT wrappers forward attributes to the wrapped module."""
     module: Any = model
     for name in path.split("."):
@@ -156,7 +156,7 @@ def module_at(model: nn.Module, path: str) -> nn.Module | None:
 
 
 def _linear_at(model: nn.Module, path: str, shape: tuple[int, int]) -> nn.Linear:
-    module = module_at(model, path)
+    module = get_module(model, path)
     expected = f"a linear layer from {shape[1]} to {shape[0]} features at {path!r}"
     advice = "Load the model with AutoModelForSequenceClassification, and leave its head as it is."
     if module is None:

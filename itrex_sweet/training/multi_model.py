@@ -12,7 +12,7 @@ from torch import nn
 from itrex_sweet.config import resolve_exits
 from itrex_sweet.errors import ConfigError, TrainingSetupError
 from itrex_sweet.families import EXIT_HEADS, family_of
-from itrex_sweet.training.heads import classification_head, module_at
+from itrex_sweet.training.heads import classification_head, get_module
 from itrex_sweet.training.peft_models import is_peft_model, unwrap_peft_model
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def truncate(model: PreTrainedModel, num_layers: int) -> PreTrainedModel:
         raise ConfigError(f"num_layers={num_layers}: pass a number from 1 to {depth}, the layers of the model.")
     model = copy.deepcopy(model)
     path, _, name = family.layers_path.rpartition(".")
-    setattr(module_at(model, path), name, nn.ModuleList(module_at(model, family.layers_path)[:num_layers]))
+    setattr(get_module(model, path), name, nn.ModuleList(get_module(model, family.layers_path)[:num_layers]))
     model.config.num_hidden_layers = num_layers
     if hasattr(model.config, "sweet"):
         del model.config.sweet

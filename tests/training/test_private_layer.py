@@ -8,14 +8,14 @@ import torch
 from itrex_sweet.errors import UnsupportedModelError
 from itrex_sweet.families import family_of
 from itrex_sweet.training.dropout import ExitGenerators, dropout
-from itrex_sweet.training.heads import module_at
+from itrex_sweet.training.heads import get_module
 from itrex_sweet.training.private_layer import PrivateLayer
 from tests.tiny_models import FAMILY_CONFIGS, tiny_batch, tiny_model
 
 
 def layer_calls(model, batch):
     """Returns (layer, args, kwargs, output) of each layer of one forward."""
-    layers = module_at(model, family_of(model.config).layers_path)
+    layers = get_module(model, family_of(model.config).layers_path)
     calls = []
     hooks = [
         layer.register_forward_hook(lambda *call: calls.append(call), with_kwargs=True, always_call=True)
@@ -62,7 +62,7 @@ def test_output_and_gradients_equal_the_layers(family, padded):
 @pytest.mark.parametrize("family", FAMILY_CONFIGS)
 def test_names_are_the_familys_and_weights_are_copies(family):
     model = tiny_model(family, num_layers=2)
-    layer = module_at(model, family_of(model.config).layers_path)[1]
+    layer = get_module(model, family_of(model.config).layers_path)[1]
     before = copy.deepcopy(layer.state_dict())
     private = PrivateLayer(layer, family_of(model.config), model.config)
     assert private.state_dict().keys() == before.keys()
