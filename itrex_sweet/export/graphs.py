@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from itrex_sweet.artifact import CASCADE, Artifact
-from itrex_sweet.runtime.dense import dense_exits
+from itrex_sweet.runtime.dense import build_subgraphs
 from itrex_sweet.runtime.encoder import Encoder
 from itrex_sweet.runtime.torch_encoder import load_torch_encoder
 
@@ -91,7 +91,7 @@ def subgraphs_of(artifact: Artifact) -> Subgraphs:
 
 
 def _of_model(encoder: Encoder, exits: tuple[int, ...], suffix: str) -> Iterator[Graph]:
-    dense = dense_exits(encoder)
+    dense = build_subgraphs(encoder)
     by_token = ("rows", "length")
     mask, positions = Port("mask", "bool", by_token), Port("positions", "int64", by_token)
     tokens = (Port("input_ids", "int64", by_token), Port("token_type_ids", "int64", by_token), positions, mask)
