@@ -58,9 +58,8 @@ def read(name: str) -> dict:
 def write(name: str, *sections: str) -> None:
     """Replaces the text between the markers of a file by the sections that are not empty."""
     path = ROOT / name
-    text, count = MARKERS.subn(
-        lambda match: match[1] + "\n\n".join(filter(None, sections)) + "\n" + match[2], path.read_text()
-    )
+    body = "\n\n".join(filter(None, sections))
+    text, count = MARKERS.subn(lambda match: match[1] + (body and body + "\n") + match[2], path.read_text())
     if count != 1:
         raise SystemExit(f"{name} needs exactly one pair of result markers.")
     path.write_text(text)
