@@ -95,6 +95,8 @@ class SweetConfig:
             distillation at 1 no labels are needed.
         exit_lr_multiplier: in mode `"decoupled"`, how many times the model's learning rate the exits' own parts are
             trained with by `SweetCallback`, positive; 3 by default.
+        threshold: of the default policy, in [0, 1]; recorded by training, where the earlier exits agree with the last,
+            and no part of what compares equal. 0.9 if absent.
         longest_row: tokens of the longest row trained on, padding aside; recorded by training, no part of what
             compares equal.
 
@@ -112,6 +114,7 @@ class SweetConfig:
     loss: str | None = None
     train: str = ALL
     exit_lr_multiplier: float | None = None
+    threshold: float | None = field(default=None, compare=False)
     longest_row: int | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -160,6 +163,11 @@ class SweetConfig:
             )
         if self.loss is not None and self.class_weights is not None:
             raise ConfigError("class_weights go into the cross-entropy, which loss replaces: leave one of them out.")
+        if self.threshold is not None:
+            meaning = "a confidence in [0, 1]"
+            object.__setattr__(self, "threshold", real_number("threshold", self.threshold, meaning))
+            if not 0.0 <= self.threshold <= 1.0:
+                raise ConfigError(f"threshold={self.threshold}: {meaning}.")
         if self.longest_row is not None:
             longest = integer(self.longest_row)
             if longest is None or longest < 1:
@@ -216,6 +224,10 @@ class SweetConfig:
             )
         return dataclasses.replace(self, exits=exits, gradient_scale=scale)
 
+    def default_policy(self) -> Policy:
+        """Returns the policy of an uncalibrated model with resolved exits: one threshold for all of them."""
+        return Policy.uniform(len(self.exits), DEFAULT_THRESHOLD if self.threshold is None else self.threshold)
+
     @property
     def scales(self) -> tuple[float, ...]:
         """The share that passes each cut, first to last, once exits are resolved."""
@@ -225,13 +237,13 @@ class SweetConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types.
 
-        `class_weights`, `loss` and `longest_row` stand there only where they are set, and `train` and
+        `class_weights`, `loss`, `threshold` and `longest_row` stand there only where they are set, and `train` and
         `exit_lr_multiplier` only in the mode that has them.
         """
         settings = {
             name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
         }
-        optional = ("class_weights", "loss", "longest_row")
+        optional = ("class_weights", "loss", "threshold", "longest_row")
         private = () if self.has_private_layers else ("train", "exit_lr_multiplier")
         return {
             name: value
