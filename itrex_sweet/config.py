@@ -96,6 +96,7 @@ class SweetConfig:
             `distillation=1` no labels are needed.
         exit_lr_multiplier: in mode `"decoupled"`, learning rate of the exits' parameters relative to the model's,
             positive; 3 by default.
+        threshold: threshold of the default policy, in [0, 1]; recorded by training, and ignored by `==`. 0.9 if absent.
         longest_row: tokens of the longest training row without padding; recorded by training, and ignored by `==`.
 
     Raises:
@@ -113,6 +114,7 @@ class SweetConfig:
     loss: str | None = None
     train: str = ALL
     exit_lr_multiplier: float | None = None
+    threshold: float | None = field(default=None, compare=False)
     longest_row: int | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -161,6 +163,11 @@ class SweetConfig:
             )
         if self.loss is not None and self.class_weights is not None:
             raise ConfigError("class_weights go into the cross-entropy, which loss replaces: leave one of them out.")
+        if self.threshold is not None:
+            meaning = "a confidence in [0, 1]"
+            object.__setattr__(self, "threshold", real_number("threshold", self.threshold, meaning))
+            if not 0.0 <= self.threshold <= 1.0:
+                raise ConfigError(f"threshold={self.threshold}: {meaning}.")
         if self.longest_row is not None:
             longest = integer(self.longest_row)
             if longest is None or longest < 1:
@@ -217,6 +224,10 @@ class SweetConfig:
             )
         return dataclasses.replace(self, exits=exits, gradient_scale=scale)
 
+    def default_policy(self) -> Policy:
+        """Returns the policy of an uncalibrated model with resolved exits: one threshold for all of them."""
+        return Policy.uniform(len(self.exits), DEFAULT_THRESHOLD if self.threshold is None else self.threshold)
+
     @property
     def scales(self) -> tuple[float, ...]:
         """The gradient scale of each boundary, first to last, for resolved settings."""
@@ -226,13 +237,13 @@ class SweetConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings in plain JSON types.
 
-        `class_weights`, `loss` and `longest_row` are included if they are set, `train` and `exit_lr_multiplier` in mode
-        `"decoupled"`.
+        `class_weights`, `loss`, `threshold` and `longest_row` are included if they are set, `train` and
+        `exit_lr_multiplier` in mode `"decoupled"`.
         """
         settings = {
             name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
         }
-        optional = ("class_weights", "loss", "longest_row")
+        optional = ("class_weights", "loss", "threshold", "longest_row")
         private = () if self.has_private_layers else ("train", "exit_lr_multiplier")
         return {
             name: value
