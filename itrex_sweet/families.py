@@ -99,7 +99,7 @@ class Family:
         """Path, from the model, of an exit's own copy of its last layer; below it, tensors go by `layer`."""
         return f"{EXIT_HEADS}.{exit_}.{PRIVATE_LAYER}"
 
-    def certainty_path(self, exit_: int) -> str:
+    def correctness_path(self, exit_: int) -> str:
         """Path, from the model, of the linear layer that says how likely an exit before the last is right."""
         return f"{EXIT_HEADS}.{exit_}.certainty"
 

@@ -154,9 +154,9 @@ def observe(artifact: Artifact, splits: dict[str, Rows]) -> dict[str, ExitOutcom
 
 def keep(outcomes: ExitOutcomes, path: Path) -> None:
     """Saves the logits of every exit."""
-    certainties = {} if outcomes.certainties is None else {"certainties": outcomes.certainties}
+    correctness_logits = {} if outcomes.correctness_logits is None else {"certainties": outcomes.correctness_logits}
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, logits=outcomes.logits, labels=outcomes.labels, **certainties)
+    np.savez(path, logits=outcomes.logits, labels=outcomes.labels, **correctness_logits)
 
 
 def figures(outcomes: ExitOutcomes, metric: str) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def figures(outcomes: ExitOutcomes, metric: str) -> dict[str, Any]:
     curves = {
         criterion: curve(outcomes, criterion, metric)
         for criterion in CRITERIA
-        if criterion != "learned" or outcomes.certainties is not None
+        if criterion != "learned" or outcomes.correctness_logits is not None
     }
     areas = {name: area(points, outcomes.layers_run, outcomes.exits[-1]) for name, points in curves.items()}
     return {

@@ -40,7 +40,7 @@ def checked_top_k(top_k: Any) -> int | str | None:
         return top_k
     if isinstance(top_k, str):
         raise ConfigError(f"top_k={top_k!r}: a number of labels, or {ALL!r}.")
-    return whole_number("top_k", top_k, least=1)
+    return whole_number("top_k", top_k, minimum=1)
 
 
 def most_probable(scores: np.ndarray, names: Sequence[str], top_k: int | str | None) -> list[dict[str, Any]]:

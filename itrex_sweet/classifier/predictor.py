@@ -21,7 +21,7 @@ from itrex_sweet.runtime.call import Call, Threshold, checked_policy
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.limits import reasons
 from itrex_sweet.runtime.ragged import TokenBatch
-from itrex_sweet.runtime.shutdown import ends_before_exit
+from itrex_sweet.runtime.shutdown import finish_before_exit
 from itrex_sweet.tokenization import Reading, TextReader
 from itrex_sweet.tokenization.inputs import listed
 
@@ -60,7 +60,7 @@ class Predictor:
     def policy(self, policy: Policy) -> None:
         self.executor.policy = checked_policy(self.artifact, policy)
 
-    @ends_before_exit
+    @finish_before_exit
     def predict(
         self,
         texts: Iterable[Any],
@@ -110,7 +110,7 @@ class Predictor:
         call = Call.of(self.artifact, self.policy, threshold, policy, quality, max_exit, deadline_ms)
         top_k = checked_top_k(top_k)
         if batch_size is not None:
-            batch_size = whole_number("batch_size", batch_size, least=1)
+            batch_size = whole_number("batch_size", batch_size, minimum=1)
         _check_choice("overlong", overlong, _OVERLONG)
         _check_choice("errors", errors, ("raise", "mark"))
         texts = listed(texts)
@@ -169,13 +169,13 @@ class Predictor:
         """
         call = Call.of(self.artifact, self.policy, threshold, policy, quality, max_exit)
         top_k = checked_top_k(top_k)
-        size = self.executor.batch_size if batch_size is None else whole_number("batch_size", batch_size, least=1)
+        size = self.executor.batch_size if batch_size is None else whole_number("batch_size", batch_size, minimum=1)
         _check_choice("overlong", overlong, _OVERLONG)
         texts = iter(texts if isinstance(texts, Iterator) else listed(texts))
         stream = self._stream(texts, call, size, max_length, overlong, top_k)
         return iter(lambda: self._next(stream), None)
 
-    @ends_before_exit
+    @finish_before_exit
     def _next(self, stream: Iterator[tuple[int, dict[str, Any]]]) -> tuple[int, dict[str, Any]] | None:
         return next(stream, None)
 
@@ -208,7 +208,7 @@ class Predictor:
                 yield places.pop(row), prediction
         yield from unread
 
-    @ends_before_exit
+    @finish_before_exit
     def read(self, texts: Iterable[Any], max_length: int | None = None) -> TokenBatch:
         """Texts as packed rows, all of them, for the executor.
 

@@ -24,7 +24,7 @@ from itrex_sweet.runtime.call import Call, Threshold
 from itrex_sweet.runtime.executor import DEFAULT_BATCH_SIZE
 from itrex_sweet.runtime.limits import faults
 from itrex_sweet.runtime.ragged import TokenBatch
-from itrex_sweet.runtime.shutdown import ends_before_exit
+from itrex_sweet.runtime.shutdown import finish_before_exit
 from itrex_sweet.tokenization.inputs import labels_of, numbers_of
 from itrex_sweet.tokenization.stored import tokenizer_of
 
@@ -64,7 +64,7 @@ class SweetModelForSequenceClassification(Classifier, ModuleMethods, OptimizedMo
 
     # ------------------------------------------------------------------ answers
 
-    @ends_before_exit
+    @finish_before_exit
     def forward(
         self,
         input_ids: Any = None,

@@ -81,7 +81,7 @@ class TokenBatch:
         positions = np.arange(len(ids), dtype=np.int64) - np.repeat(cu_seqlens[:-1], lengths)
         if padding_idx is not None and (ids == padding_idx).any():
             rows = np.split(ids, cu_seqlens[1:-1])
-            positions = np.concatenate([_counted_positions(row, padding_idx) for row in rows])
+            positions = np.concatenate([_positions_without_padding(row, padding_idx) for row in rows])
         return cls(ids, types, positions, cu_seqlens)
 
     @classmethod
@@ -122,7 +122,7 @@ class TokenBatch:
         if padding_idx is None:
             positions = np.arange(ids.shape[1], dtype=np.int64)[None, :] - first
         else:
-            counted = np.stack([_counted_positions(row, padding_idx) for row in ids])
+            counted = np.stack([_positions_without_padding(row, padding_idx) for row in ids])
             before = np.take_along_axis(counted, first, axis=1).clip(min=0)
             positions = np.where(counted < 0, -1, counted - before)
         return cls(ids[mask], types[mask], positions[mask], cumulative(lengths))
@@ -192,7 +192,7 @@ def _flat(name: str, rows: Sequence[Sequence[int]]) -> np.ndarray:
     return integers(name, np.concatenate([np.asarray(row) for row in rows]))
 
 
-def _counted_positions(ids: np.ndarray, padding_idx: int) -> np.ndarray:
+def _positions_without_padding(ids: np.ndarray, padding_idx: int) -> np.ndarray:
     counted = ids != padding_idx
     return np.where(counted, np.cumsum(counted) - 1, -1)
 

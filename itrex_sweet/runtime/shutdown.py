@@ -80,7 +80,7 @@ class _Calls:
         self._never.acquire()
 
 
-def _forget_the_parent_s() -> None:
+def _reset_in_child() -> None:
     """The parent's threads are not in a child, and one of them may have held the lock."""
     global _calls
     _calls = _Calls()
@@ -88,10 +88,10 @@ def _forget_the_parent_s() -> None:
 
 _calls = _Calls()
 atexit.register(lambda: _calls.wait())
-os.register_at_fork(after_in_child=_forget_the_parent_s)
+os.register_at_fork(after_in_child=_reset_in_child)
 
 
-def ends_before_exit(function: Function) -> Function:
+def finish_before_exit(function: Function) -> Function:
     """Makes the interpreter wait at its end for a call that a daemon thread is in, up to its next `pause_at_exit`."""
 
     @functools.wraps(function)

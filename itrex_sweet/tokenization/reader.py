@@ -80,7 +80,7 @@ class TextReader:
             ConfigError: `max_length` is no whole number, or leaves no token beside the special ones.
         """
         if max_length is not None:
-            max_length = whole_number("max_length", max_length, least=1)
+            max_length = whole_number("max_length", max_length, minimum=1)
         limit = min((value for value in (self.limit, max_length) if value is not None), default=None)
         errors: dict[int, str] = {}
         rows: list[int] = []
