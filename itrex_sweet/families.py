@@ -31,7 +31,7 @@ _LAYER_DROPOUTS = {
 
 @dataclass(frozen=True)
 class Family:
-    """Where one family keeps its parts. Paths are attribute paths, dots between names.
+    """The attribute paths of a family's modules, with dots between names.
 
     Args:
         model_type: `config.model_type` of the family.

@@ -51,7 +51,7 @@ class Classifier(Predictor):
         self.artifact = artifact
         policy = artifact.policy if threshold is None else artifact.policy.with_threshold(threshold)
         dtype, warm_up = checked_dtype_name(dtype), checked_warm_up(warm_up)
-        self.computed_in = dtype or "float32"  # where the artifact is not quantized
+        self.computed_in = dtype or "float32"  # for an artifact that is not quantized
         self.backend = load_backend(artifact, backend, dtype=dtype, warm_up=warm_up, threads=threads)
         self.executor = Executor(self.backend, policy, batch_size)
         self.tokenizer = tokenizer

@@ -1,4 +1,4 @@
-"""What stands in `subgraphs.json`: everything that another runtime needs to chain the files."""
+"""Contents of `subgraphs.json`: everything that another runtime needs to chain the files."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def description(
 
 
 def formula_of(artifact: Artifact) -> str:
-    """How confidence is read off an exit's logits.
+    """Returns the formula of the confidence, computed from an exit's logits.
 
     Raises:
         ConfigError: it takes more than these logits.
@@ -80,7 +80,7 @@ def formula_of(artifact: Artifact) -> str:
 
 
 def _notes(artifact: Artifact, format_: str) -> list[str]:
-    """What to know about 8 bits."""
+    """Returns notes on INT8."""
     if artifact.precision != INT8:
         return []
     notes = []

@@ -54,7 +54,7 @@ def write(graph: Graph, inputs: Mapping[str, torch.Tensor], path: Path) -> tuple
     noisy.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # what torch says about its own exporter
+            warnings.simplefilter("ignore")  # warnings of torch about its exporter
             torch.onnx.export(
                 onnx_module(graph.module),
                 tuple(inputs.values()),

@@ -26,7 +26,7 @@ def write(graph: Graph, inputs: Mapping[str, torch.Tensor], path: Path) -> tuple
         names of the inputs of the file, which go by place.
     """
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # what torch says about its own tracer
+        warnings.simplefilter("ignore")  # warnings of torch about its tracer
         torch.jit.save(torch.jit.trace(graph.module, tuple(inputs.values()), check_trace=False), str(path))
     return tuple(inputs)
 

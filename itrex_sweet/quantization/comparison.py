@@ -1,4 +1,4 @@
-"""What quantization costs: every exit's score, and the rows that change their exit, against the float model."""
+"""Compares a quantized model with the float model: the score of every exit, and rows that change their exit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ROUNDING = 1e-9  # of a difference of two shares, so that five rows of 500 are 
 
 @dataclass(frozen=True)
 class Limits:
-    """What quantization may cost.
+    """Limits of the loss by quantization.
 
     Args:
         drop: of the score at any exit, as a share: 0.01 is one point.
@@ -59,7 +59,7 @@ class ComparisonResult:
     calibration_errors: tuple[tuple[float, ...], tuple[float, ...]] | None
 
     def within(self, limits: Limits) -> bool:
-        """Whether no exit lost more, and no more rows moved, than allowed."""
+        """Returns `True` if the drop of every exit and the share of rows at another exit are within the limits."""
         return max(self.drops) <= limits.drop + _ROUNDING and self.moved <= limits.moved + _ROUNDING
 
 
@@ -85,7 +85,7 @@ class ExitComparison:
         return "agreement with float32" if self.rows.labels is None else "accuracy"
 
     def observe(self, encoder: Encoder | None, description: str, rows: int | None = None) -> ExitOutcomes:
-        """What every exit says of the first rows, or all.
+        """Computes the logits of every exit for the first rows, or all.
 
         Args:
             encoder: the weights; the artifact's own if absent.
@@ -135,7 +135,7 @@ class ExitComparison:
         return plain_table(headings, lines)
 
     def record(self, verdict: ComparisonResult) -> dict[str, Any]:
-        """What the artifact says of it, in plain JSON types."""
+        """Returns the record for the artifact, in JSON types."""
         rounded = lambda values: [round(float(value), 4) for value in values]  # noqa: E731
         facts = {
             "metric": self.metric_name,

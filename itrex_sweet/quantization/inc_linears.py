@@ -1,4 +1,4 @@
-"""What Neural Compressor is given: the encoder's linear layers, and the inputs they have in the float model.
+"""The input of Neural Compressor: the encoder's linear layers, and their inputs in the float model.
 
 Layers that read the same tensor (query, key and value of an encoder layer) stand in one linear layer, their outputs
 side by side: so they share the range of that input and its smoothing, and nothing has to be reconciled afterwards.
@@ -62,7 +62,7 @@ class Linears(torch.nn.Module):
         return tuple(linear(states) for linear, states in zip(self.linears, inputs, strict=True))
 
     def path(self, index: int) -> str:
-        """Where a layer stands in this module."""
+        """Returns the path of a layer in this module."""
         return f"linears.{index}"
 
 

@@ -1,4 +1,4 @@
-"""What both of Neural Compressor's paths give for a linear layer."""
+"""The quantization parameters of a linear layer, from either path of Neural Compressor."""
 
 from __future__ import annotations
 

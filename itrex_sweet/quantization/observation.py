@@ -39,7 +39,7 @@ Progress = Callable[[str, int, int], None]  # stage, rows done, rows
 
 @dataclass(frozen=True)
 class LinearObservation:
-    """How to quantize one linear layer.
+    """The quantization parameters of one linear layer.
 
     Args:
         weight_scale: (out,) float32. The integers are `round(weight / input_smoothing / weight_scale)`, limited to
@@ -57,7 +57,7 @@ class LinearObservation:
 
 @dataclass(frozen=True)
 class Observations:
-    """What Neural Compressor found.
+    """The results of Neural Compressor.
 
     Args:
         linears: by module path in the Hugging Face model.

@@ -223,7 +223,7 @@ def _show(bar: Any, stage: str, done: int, rows: int) -> None:
 
 
 def _of_training(source: Artifact) -> dict[str, Any]:
-    """What the artifact says of its training, whose date and versions make room for those of quantizing."""
+    """Returns the provenance of the training, with its date and versions under keys of their own."""
     facts = dict(source.provenance)
     trained = {key: facts.pop(key) for key in ("created", "versions") if key in facts}
     return {**facts, **({"trained": trained} if trained else {})}

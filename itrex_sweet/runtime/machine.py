@@ -26,7 +26,7 @@ INSTRUCTION_SETS = (
 
 @dataclass(frozen=True)
 class Machine:
-    """Where something ran.
+    """The machine that a measurement ran on.
 
     Args:
         processor: its model name.

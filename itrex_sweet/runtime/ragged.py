@@ -134,7 +134,7 @@ def cumulative(lengths: np.ndarray) -> np.ndarray:
 
 
 def token_index(cu_seqlens: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the tokens of some rows lie in a packed batch: compaction is one gather by this index.
+    """Returns the indices of the tokens of some rows in a packed batch, for compaction by one gather.
 
     Args:
         cu_seqlens: (rows of the batch + 1,) of the batch.

@@ -120,7 +120,7 @@ class _Reader:
         return self.tensors[f"{path}.weight"].dtype == QUANTIZED
 
     def input_range(self, path: str) -> dict[str, Any]:
-        """How the input of a quantized layer becomes integers."""
+        """Returns the quantization parameters of a layer's input."""
         is_static = f"{path}.input_scale" in self.tensors
         return {
             "input_scale": self.tensor(f"{path}.input_scale").item() if is_static else None,
@@ -222,7 +222,7 @@ class _Reader:
         )
 
     def correctness_logit(self, exit_: int) -> Linear:
-        """What gives the logit of being right; the last exit, which answers whoever comes, has learned none."""
+        """Returns the layer that computes the correctness logit; zeros for the last exit, which has none."""
         if exit_ == self.model.depth:
             return Linear(np.zeros((1, self.hidden), np.float32), np.zeros(1, np.float32))
         return self.linear(self.family.correctness_path(exit_))

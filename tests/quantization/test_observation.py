@@ -1,4 +1,4 @@
-"""What is observed is what the float model computes, whatever runs beside it; failures are told and leave nothing."""
+"""Tests that observed ranges are those of the float model, and that failures are reported and leave no files."""
 
 import os
 import sys
@@ -295,7 +295,7 @@ time.sleep(600)
 
 
 def ended(pid: int) -> bool:
-    """Whether a process is gone, or dead and not yet fetched by its new parent, within five seconds."""
+    """Returns `True` if a process has ended, or is a zombie, within five seconds."""
     for _ in range(50):
         try:
             with open(f"/proc/{pid}/stat") as stream:
