@@ -42,7 +42,7 @@ def load_encoder(
     Args:
         artifact: opened by `open_artifact`.
         tensors: instead of those of its weights file, under the same names; in 8-bit integers, if need be.
-        with_correctness_logit: whether heads also give what they learned of being right; by default, if they did.
+        with_correctness_logit: whether heads also compute correctness logits; by default, if they were trained to.
 
     Raises:
         ArtifactError: a tensor is missing, has a shape or type that does not fit, or holds numbers out of range.
@@ -59,7 +59,7 @@ def load_encoder(
 
 
 class _Reader:
-    """Takes tensors by canonical name out of one artifact; they were checked (`artifact.validation`)."""
+    """Reads the parts of an encoder from checked tensors of one artifact."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class _Reader:
         return self.tensors[f"{path}.weight"].dtype == QUANTIZED
 
     def input_range(self, path: str) -> dict[str, Any]:
-        """Returns the quantization parameters of a layer's input."""
+        """Returns the quantization parameters of the input of a quantized layer."""
         is_static = f"{path}.input_scale" in self.tensors
         return {
             "input_scale": self.tensor(f"{path}.input_scale").item() if is_static else None,
