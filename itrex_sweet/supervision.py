@@ -1,9 +1,8 @@
-"""Child processes that do not outlive this one, and folders that are removed even if this process is killed.
+"""Child processes that end with this process, and temporary folders that are removed even if it is killed.
 
-A supervised command runs below a small process that watches both sides. It ends the command, with everything that the
-command started, when it is told to (SIGTERM, SIGINT, SIGHUP) or when its own parent is gone: a parent that SIGKILL
-ended can run no cleanup of its own. This file is also the script of that process, so it imports the standard library
-only.
+A command runs as the child of a small supervising process. That process terminates the command's process group when it
+receives SIGTERM, SIGINT or SIGHUP, or when its own parent has ended: a parent that was ended by SIGKILL cannot clean up
+itself. This file is also the script of the supervising process, so it imports the standard library only.
 """
 
 from __future__ import annotations
@@ -26,27 +25,27 @@ from typing import Any
 _NO_FOLDER = "-"
 _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 1.0  # between SIGTERM and SIGKILL
-_PATIENCE_SECONDS = 10.0  # for the supervising process itself
+_TERMINATION_SECONDS = 10.0  # allowed for the supervising process before it is killed
 _LOCK_FILE = ".in-use"
-_UNLOCKED_SECONDS = 3600.0  # age of a folder without a lock from which it counts as abandoned
+_UNLOCKED_SECONDS = 3600.0  # a folder without a lock that is older counts as abandoned
 _PR_SET_PDEATHSIG = 1
 
 
 @contextmanager
 def supervised(command: Sequence[str], folder: Path | None = None, **options: Any) -> Iterator[subprocess.Popen[Any]]:
-    """Runs a command beside the block, waits for it at the block's end, and ends it if the block raises.
+    """Runs a command while the block runs, waits for it at the end of the block, and terminates it if the block raises.
 
     Args:
         command: program and arguments.
-        folder: removed if this process dies; otherwise left to the caller.
-        options: as of `subprocess.Popen`.
+        folder: removed if this process dies; otherwise the caller removes it.
+        options: those of `subprocess.Popen`.
 
     Yields:
-        the process; its `returncode` is the command's, negative for a signal.
+        The process; its `returncode` is that of the command, negative for a signal.
     """
     process = subprocess.Popen(
         [sys.executable, "-I", __file__, str(os.getpid()), str(folder or _NO_FOLDER), *command],
-        start_new_session=True,  # Ctrl-C in a terminal reaches this side alone, which then ends the command
+        start_new_session=True,  # Ctrl-C in a terminal reaches this process only, which then terminates the command
         **options,
     )
     with process:
@@ -61,16 +60,16 @@ def supervised(command: Sequence[str], folder: Path | None = None, **options: An
 def output_lines(process: subprocess.Popen[bytes]) -> Iterator[str]:
     """Yields the lines that a process writes to its standard output, a pipe, until the process ends.
 
-    Does not wait for the end of the pipe: something that the process started may outlive it and hold the pipe open.
+    Does not wait for the end of the pipe, which a surviving child of the process may keep open.
 
     Args:
-        process: its standard output is read by nobody else.
+        process: no other code reads its standard output.
     """
     descriptor, rest = process.stdout.fileno(), b""
     with selectors.DefaultSelector() as selector:
         selector.register(descriptor, selectors.EVENT_READ)
         while True:
-            has_ended = process.poll() is not None  # asked before the last look, so that nothing it wrote is missed
+            has_ended = process.poll() is not None  # before the last read, so that no output is missed
             if selector.select(0.0 if has_ended else _POLL_SECONDS):
                 if not (chunk := os.read(descriptor, 1 << 16)):
                     break
@@ -84,17 +83,19 @@ def output_lines(process: subprocess.Popen[bytes]) -> Iterator[str]:
 
 @contextmanager
 def working_folder(prefix: str) -> Iterator[Path]:
-    """A temporary folder, removed at the block's end; those of the same prefix that killed processes left go too.
+    """Creates a temporary folder and removes it at the end of the block.
+
+    Also removes the folders with the same prefix that killed processes left behind.
 
     Args:
-        prefix: of the folder's name, below the system's folder for temporary files.
+        prefix: prefix of the folder's name, in the system's folder for temporary files.
     """
     _remove_abandoned(prefix)
     folder = Path(tempfile.mkdtemp(prefix=prefix))
     lock = None
     try:
         lock = _locked(new := folder / f"{_LOCK_FILE}-new", os.O_CREAT)
-        new.rename(folder / _LOCK_FILE)  # so that nobody finds it unlocked
+        new.rename(folder / _LOCK_FILE)  # the file never exists without its lock
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -103,21 +104,21 @@ def working_folder(prefix: str) -> Iterator[Path]:
 
 
 def _remove_abandoned(prefix: str) -> None:
-    """Removes folders of this user whose lock nobody holds."""
+    """Removes the folders of this user whose lock no process holds."""
     for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
-        with suppress(OSError):  # in use, or removed by somebody else meanwhile
-            facts = folder.lstat()
-            if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.geteuid():
+        with suppress(OSError):  # in use, or removed by another process in the meantime
+            status = folder.lstat()
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
                 continue
             if (folder / _LOCK_FILE).exists():
                 os.close(_locked(folder / _LOCK_FILE))
-            elif time.time() - facts.st_mtime < _UNLOCKED_SECONDS:
+            elif time.time() - status.st_mtime < _UNLOCKED_SECONDS:
                 continue  # its owner may be about to lock it
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _locked(file: Path, flags: int = 0) -> int:
-    """Descriptor of a lock that this process holds; the kernel lets go of it when the process ends.
+    """Locks a file and returns its descriptor; the kernel releases the lock when this process ends.
 
     Raises:
         OSError: another process holds it.
@@ -134,10 +135,10 @@ def _locked(file: Path, flags: int = 0) -> int:
 
 
 def _end(process: subprocess.Popen[Any]) -> None:
-    """Ends a supervised command, and waits until it is gone."""
+    """Terminates a supervised command and waits for its end."""
     process.terminate()
     try:
-        process.wait(_PATIENCE_SECONDS)
+        process.wait(_TERMINATION_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
 
@@ -146,25 +147,25 @@ def _end(process: subprocess.Popen[Any]) -> None:
 
 
 def main(parent: int, folder: str, command: Sequence[str]) -> int:
-    """Runs a command until it ends, or ends it once it is told to or `parent` is gone; returns the exit status."""
-    told: list[int] = []
+    """Runs a command; terminates it on a signal or when the process `parent` ends. Returns the exit status."""
+    received: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda received, frame: told.append(received))
-    mine = os.getpid()
-    if told or os.getppid() != parent:
+        signal.signal(number, lambda number, frame: received.append(number))
+    own_id = os.getpid()
+    if received or os.getppid() != parent:
         return _abandoned(folder)
     child = subprocess.Popen(
         command,
         start_new_session=True,
-        preexec_fn=lambda: _die_with(mine),  # safe: there is one thread here
+        preexec_fn=lambda: _die_with(own_id),  # safe in a process with a single thread
     )
     while child.poll() is None:
-        if told or os.getppid() != parent:
+        if received or os.getppid() != parent:
             _end_group(child)
             return _abandoned(folder if os.getppid() != parent else _NO_FOLDER)
         with suppress(subprocess.TimeoutExpired):
             child.wait(_POLL_SECONDS)
-    _signal_group(child, signal.SIGKILL)  # what the command left behind
+    _signal_group(child, signal.SIGKILL)  # processes that the command left behind
     if child.returncode < 0:
         return _die_of(-child.returncode)
     return child.returncode
@@ -177,7 +178,7 @@ def _abandoned(folder: str) -> int:
 
 
 def _end_group(child: subprocess.Popen[Any]) -> None:
-    """Ends a command and what it started: politely, then surely."""
+    """Terminates the process group of a command: SIGTERM, then SIGKILL."""
     _signal_group(child, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         child.wait(_GRACE_SECONDS)
@@ -191,7 +192,7 @@ def _signal_group(child: subprocess.Popen[Any], number: int) -> None:
 
 
 def _die_of(number: int) -> int:
-    """Ends this process by the signal that ended the command."""
+    """Ends this process with the signal that ended the command."""
     with suppress(OSError, ValueError):  # SIGKILL takes no handler
         signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
@@ -199,10 +200,10 @@ def _die_of(number: int) -> int:
 
 
 def _die_with(parent: int) -> None:
-    """Has the kernel end this process when its parent ends, where it can (Linux)."""
+    """Asks the kernel to kill this process when its parent ends (Linux)."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it ended before the call
+    if os.getppid() != parent:  # the parent ended before the call
         os._exit(128 + signal.SIGKILL)
 
 

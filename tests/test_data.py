@@ -146,7 +146,7 @@ def test_labels_that_are_not_allowed_are_named(tmp_path):
         read_rows(path, label_names=("neg", "pos"))
     assert caught.value.rows == (1,)
     path = write(tmp_path / "e.jsonl", jsonl({"text": "a", "label": 2}))
-    with pytest.raises(InputError, match=r"line 1: label 2; labels go from 0 to 1"):
+    with pytest.raises(InputError, match=r"line 1: label 2; labels range from 0 to 1"):
         read_rows(path, label_names=("neg", "pos"))
 
 
@@ -208,7 +208,7 @@ def test_a_name_that_is_nothing_is_said_to_be_so(monkeypatch):
         raise FileNotFoundError("not on the hub\nand much more")
 
     monkeypatch.setattr(datasets, "load_dataset", absent)
-    with pytest.raises(InputError, match=r"nobody/nothing is neither a file here .*: not on the hub$"):
+    with pytest.raises(InputError, match=r"nobody/nothing is not a file .*: not on the hub$"):
         read_rows("nobody/nothing", "train")
 
 

@@ -54,4 +54,4 @@ def test_a_full_shape_trains_saves_and_answers(shape, tmp_path):
 def _packed(early, ids):
     from itrex_sweet.runtime.ragged import TokenBatch
 
-    return TokenBatch.from_padded(ids.numpy(), uncounted_token=early.backend.uncounted_token)
+    return TokenBatch.from_padded(ids.numpy(), padding_idx=early.backend.padding_idx)

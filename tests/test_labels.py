@@ -50,7 +50,7 @@ MISSING = ["", " ", None, float("nan"), "NaN", "nan", "NA", "N/A", "#N/A", "None
 def test_a_missing_label_is_no_class(missing, names):
     values = ["pos", missing, "neg", missing] if names != unnamed(2) else [0, missing, 1, missing]
     with pytest.raises(
-        InputError, match=r"line 3: no label.*2 of 4 rows have none: d.csv, line 3, d.csv, line 5"
+        InputError, match=r"line 3: no label.*2 of 4 rows have no label: d.csv, line 3, d.csv, line 5"
     ) as caught:
         ids(values, names)
     assert caught.value.rows == (1, 3)
@@ -71,10 +71,10 @@ def test_a_class_may_be_called_so_if_it_is_named():
         (["LABEL_0", "LABEL_2147483648"], "label 2147483648, but no row has", (1,)),
         (["0", "9" * 400], "label", None),
         ([0, 1, 3], "line 4: label 3, but no row has 2", (2,)),
-        ([1, 2, 3], r"the labels go from 1 to 3, and ids count from 0\. .*1=NAME,2=NAME,3=NAME", (2,)),
-        (["LABEL_1", "LABEL_2"], "the labels go from 1 to 2", None),
-        ([-1, 1], r"line 2: label -1; labels count from 0 .*--label-names=-1=NAME,1=NAME", (0,)),
-        (["0.5", "1.0"], "line 2: label 0.5 is no whole number: .*regression", (0,)),
+        ([1, 2, 3], r"labels range from 1 to 3, but ids start at 0\. .*1=NAME,2=NAME,3=NAME", (2,)),
+        (["LABEL_1", "LABEL_2"], "labels range from 1 to 2", None),
+        ([-1, 1], r"line 2: label -1; labels start at 0 .*--label-names=-1=NAME,1=NAME", (0,)),
+        (["0.5", "1.0"], "line 2: label 0.5 is not an integer: .*regression", (0,)),
         ([3.25, 1.0, 2.75], "regression", (0,)),
         (["1e-3", "2"], "regression", (0,)),
         (list(range(100)), "100 different labels in 100 rows", ()),
@@ -91,8 +91,8 @@ def test_a_class_may_be_called_so_if_it_is_named():
             (30, 31, 32),
         ),
         (["very  good"] * 3 + ["very good"] * 30, "case or spaces", (0, 1, 2)),
-        ([[0, 1]], "neither a number nor a name .*multi-label", (0,)),
-        ([{"a": 1}], "neither a number nor a name", (0,)),
+        ([[0, 1]], "not a number or a string .*multi-label", (0,)),
+        ([{"a": 1}], "not a number or a string", (0,)),
     ],
 )
 def test_what_cannot_be_the_classes_of_a_new_model(values, problem, rows):
@@ -105,20 +105,20 @@ def test_what_cannot_be_the_classes_of_a_new_model(values, problem, rows):
 def test_a_class_of_a_single_row_is_said(values, caplog):
     with caplog.at_level(logging.WARNING, "itrex_sweet"):
         ids(values)
-    assert values[-1] in caplog.text and "line 32" in caplog.text and "single row" in caplog.text
+    assert values[-1] in caplog.text and "line 32" in caplog.text and "one row only" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("values", "names", "problem"),
     [
         (["good", "bad"], ("neg", "pos"), "label 'good' is not one of neg, pos; the labels here are bad, good"),
-        (["Neg", "pos"], ("neg", "pos"), r"the labels here are Neg, pos\. Is it 'neg'\?"),
-        (["not_ok", "ok"], ("not ok", "ok"), "Is it 'not ok'"),
-        (["neg", "pos"], unnamed(2), "Which name has which id is not known: say it with --label-names"),
-        ([0, 2], unnamed(2), r"label 2; labels go from 0 to 1 \(LABEL_0, LABEL_1\)"),
-        ([1, 2], ("neg", "pos"), r"labels go from 0 to 1 .*begin at 1: .*--label-names 1=NAME"),
-        (["LABEL_2"], unnamed(2), "label 2; labels go from 0 to 1"),
-        (["LABEL_0", "LABEL_2"], ("a", "b"), "label 2; labels go from 0 to 1"),
+        (["Neg", "pos"], ("neg", "pos"), r"the labels here are Neg, pos\. Did you mean 'neg'\?"),
+        (["not_ok", "ok"], ("not ok", "ok"), "Did you mean 'not ok'"),
+        (["neg", "pos"], unnamed(2), "The model has no names for its labels: pass them with --label-names"),
+        ([0, 2], unnamed(2), r"label 2; labels range from 0 to 1 \(LABEL_0, LABEL_1\)"),
+        ([1, 2], ("neg", "pos"), r"labels range from 0 to 1 .*start at 1: .*--label-names 1=NAME"),
+        (["LABEL_2"], unnamed(2), "label 2; labels range from 0 to 1"),
+        (["LABEL_0", "LABEL_2"], ("a", "b"), "label 2; labels range from 0 to 1"),
         (["1", "4"], ("1", "2", "3"), "label '4' is not one of 1, 2, 3"),
         ([0.5], ("neg", "pos"), "label '0.5' is not one of neg, pos"),
         (["x" * 5000], ("neg", "pos"), r"label 'x{60}\.\.\.' is"),
@@ -133,20 +133,20 @@ def test_labels_that_a_model_does_not_have(values, names, problem):
 def test_names_of_the_source_that_a_model_does_not_have():
     with pytest.raises(InputError, match="label 'positive' is not one of neg, pos"):
         ids([0, 1], ("neg", "pos"), ("neg", "positive"))
-    with pytest.raises(InputError, match="label 2; labels go from 0 to 1"):
+    with pytest.raises(InputError, match="label 2; labels range from 0 to 1"):
         ids([0, 2], unnamed(2), ("a", "b", "c"))
 
 
 def test_label_k_in_a_file_is_said_to_be_an_id_where_the_model_has_names(caplog):
     with caplog.at_level(logging.WARNING, "itrex_sweet"):
         assert ids(["LABEL_1", "LABEL_0"], ("neg", "pos"))[0] == [1, 0]
-    assert "taken for the ids of neg, pos" in caplog.text
+    assert "used as the ids of neg, pos" in caplog.text
 
 
 def test_labels_that_may_begin_at_one_are_said(caplog):
     with caplog.at_level(logging.WARNING, "itrex_sweet"):
         assert ids([1, 2, 1], unnamed(3))[0] == [1, 2, 1]
-    assert "if labels begin at 1" in caplog.text
+    assert "if the labels start at 1" in caplog.text
 
 
 @pytest.mark.parametrize(

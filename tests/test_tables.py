@@ -66,7 +66,7 @@ def test_pandas_own_files(tmp_path):
         frame.to_json(tmp_path / "d.json", orient="records", lines=lines)
         assert read_rows(tmp_path / "d.json").texts == texts
     frame.to_json(tmp_path / "d.json")  # by columns
-    with pytest.raises(InputError, match="column 'text' holds dict, not a text; give one object per text"):
+    with pytest.raises(InputError, match="column 'text' holds dict, not a text; write one object per text"):
         read_rows(tmp_path / "d.json")
 
 
@@ -159,7 +159,7 @@ def test_a_stray_mark_costs_its_own_line_alone(before, end):
 def test_a_stray_mark_in_texts_alone_is_named_by_its_line():
     content = 'text\nfirst\n"stray\n' + "word\n" * 300
     assert texts_of(content, "csv") == ["first", None]
-    assert "line 3: unexpected end of data: a quotation mark opens here" in problems_of(content, "csv")[0]
+    assert "line 3: unexpected end of data: the quotation mark that opens here" in problems_of(content, "csv")[0]
 
 
 @pytest.mark.parametrize(
@@ -200,15 +200,19 @@ def test_what_is_read(content, format, expected):
         ('text,"label\na,1\n', "d.csv", "line 1: .*in the header"),
         ("text\na\n".encode("utf-16"), "d.csv", "is UTF-16; save it as UTF-8"),
         ("text\na\n".encode("utf-16-le"), "d.csv", "line 1: a NUL character in the header"),
-        (b"\x1f\x8b\x08", "d.csv", "is compressed by gzip"),
+        (b"\x1f\x8b\x08", "d.csv", "is compressed with gzip"),
         (b"PK\x03\x04...", "d.csv", "a spreadsheet"),
-        ('[{"text": "a"}, {"text": "b"}, ', "d.json", "breaks off"),
-        ('{"text": ["a", "b"]}', "d.json", "holds list, not a text; give one object per text"),
+        ('[{"text": "a"}, {"text": "b"}, ', "d.json", "is incomplete"),
+        ('{"text": ["a", "b"]}', "d.json", "holds list, not a text; write one object per text"),
         ('{"text": "a", "label": ' + "9" * 5000 + "}", "d.json", "line 1: not a JSON object"),
         ("[" * 50_000, "d.json", "line 1: not JSON .nested too deeply"),
         ('{"a":' * 50_000, "d.jsonl", "line 1: not a JSON object .nested too deeply"),
         ('{"text": "a"}\n{"text": "b", "label": 1}\n', "d.jsonl", "line 1: no label"),
-        ('{"text": "a"}\n{"text": "b", "text_pair": "c"}\n', "d.jsonl", "line 2: a pair of texts among single ones"),
+        (
+            '{"text": "a"}\n{"text": "b", "text_pair": "c"}\n',
+            "d.jsonl",
+            "line 2: pairs of texts and single texts are mixed",
+        ),
         ('text,label\na,1\n"b\nc,1\n', "d.csv", "line 3: unexpected end of data"),
     ],
 )
@@ -233,7 +237,7 @@ def test_a_column_in_lower_case_wins_over_another_spelling(tmp_path):
 def test_a_line_without_end_is_refused_before_it_fills_memory(monkeypatch):
     from itrex_sweet.data import lines
 
-    monkeypatch.setattr(lines, "LONGEST_LINE", 100)
+    monkeypatch.setattr(lines, "MAX_LINE", 100)
     rows = read_texts(as_text(io.BytesIO(b"a\n" + b"x" * 1000), "d"), "text")
     assert next(rows) == ("a", None)
     with pytest.raises(InputError, match="line 2: longer than 100 characters"):

@@ -102,7 +102,7 @@ def test_parts_in_python_that_cannot_be_copied_are_called_in_place():
 def test_what_others_do_with_the_tokenizer_changes_no_row(make):
     """Eight threads read by one reader while another calls the tokenizer with truncation and padding."""
     tokenizer = make()
-    reader = TextReader(tokenizer, max_tokens=32, uncounted_token=None)
+    reader = TextReader(tokenizer, max_tokens=32, padding_idx=None)
     rows = [" ".join(WORDS[:count]) for count in (3, 20, 1, 12, 7)] + [
         ("a good room", "bad"),
         (WORDS[0], "the soup " * 9),

@@ -33,7 +33,7 @@ def test_exits_say_the_same_in_training_and_at_run_time(family, mode, tmp_path):
     trained = attachment_of(model).exit_logits
     backend = load_backend(save_artifact(model, tmp_path), "torch")
     rows = TokenBatch.from_padded(
-        *(batch[name].numpy() for name in ("input_ids", "attention_mask")), None, backend.uncounted_token
+        *(batch[name].numpy() for name in ("input_ids", "attention_mask")), None, backend.padding_idx
     )
     run = Executor(backend, None).logits_at_every_exit(rows)
     np.testing.assert_allclose(run, torch.stack([trained[exit_] for exit_ in EXITS], 1).numpy(), rtol=1e-4, atol=1e-4)

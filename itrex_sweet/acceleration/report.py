@@ -117,7 +117,7 @@ def measure(source: Path, checkpoint: Checkpoint, rows: Rows, output: Path, thre
         agreement=report.metric,
         agreement_at_least=_agreement_lower_bound(report.metric, len(rows)),
         agreement_with_full_depth=report.agreement,
-        promise_kept=None if evaluation.guarantee is None else evaluation.guarantee.kept,
+        promise_kept=None if evaluation.guarantee is None else evaluation.guarantee.holds,
         milliseconds=report.milliseconds,
         milliseconds_full_depth=report.exits[-1].milliseconds,
         milliseconds_checkpoint=_checkpoint_milliseconds(checkpoint, rows, threads),

@@ -87,7 +87,7 @@ def _measure_entry(executor: Executor, batch_size: int, length: int, criterion: 
     """Returns milliseconds per row to each exit, and of a probe."""
     exits = executor.num_exits
     ids = np.random.default_rng(0).integers(0, executor.backend.vocabulary, (batch_size, length))
-    batch = TokenBatch.from_rows(ids.tolist(), uncounted_token=executor.backend.uncounted_token)
+    batch = TokenBatch.from_rows(ids.tolist(), padding_idx=executor.backend.padding_idx)
     policies = [Policy((1.0,) * (exits - 1), (1.0,) * exits, criterion, deepest=place) for place in range(exits)]
     policies.append(Policy((_UNREACHABLE,) * (exits - 1), (_FLATTENING,) * exits, criterion))
     seconds: list[list[float]] = []

@@ -183,7 +183,7 @@ def _read_tokenized(model: SweetModelForSequenceClassification, dataset: Any) ->
             ]
             for column, rows in kept.items()
         }
-    batch = TokenBatch.from_rows(kept[_TOKEN_IDS], kept.get("token_type_ids"), model.backend.uncounted_token)
+    batch = TokenBatch.from_rows(kept[_TOKEN_IDS], kept.get("token_type_ids"), model.backend.padding_idx)
     for fault in faults(batch, model.backend):
         raise InputError(fault.message, fault.rows)
     label_column = next((column for column in ("label", "labels") if column in dataset.column_names), None)

@@ -237,7 +237,7 @@ class Predictor:
             )
         reader = self._reader
         if reader is None or reader.tokenizer is not tokenizer:
-            reader = TextReader(tokenizer, self.backend.max_tokens, self.backend.uncounted_token)
+            reader = TextReader(tokenizer, self.backend.max_tokens, self.backend.padding_idx)
             if tokenizer is self.tokenizer:
                 self._reader = reader
         return reader

@@ -214,7 +214,7 @@ def _rows(
     lengths = random.integers(min(least, longest), min(most, longest), args.rows, endpoint=True)
     first = min(1000, model.backend.vocabulary // 2)  # behind special tokens
     ids = [random.integers(first, model.backend.vocabulary, length).tolist() for length in lengths]
-    return TokenBatch.from_rows(ids, None, model.backend.uncounted_token), "random tokens"
+    return TokenBatch.from_rows(ids, None, model.backend.padding_idx), "random tokens"
 
 
 def _timing(key: tuple[str, int, str], task: _Task, medians: dict[Any, float]) -> dict[str, Any]:

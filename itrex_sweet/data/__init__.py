@@ -1,6 +1,6 @@
-"""Texts and labels from CSV, JSON and text files, or from a `datasets` name. Imports no torch."""
+"""Reads texts and labels from CSV, TSV, JSON and text files, and from data sets of `datasets`. Imports no torch."""
 
-from itrex_sweet.data.arrivals import batches
+from itrex_sweet.data.batching import batches
 from itrex_sweet.data.columns import Text
 from itrex_sweet.data.files import FORMATS, file_lines, stream_lines
 from itrex_sweet.data.labels import label_ids

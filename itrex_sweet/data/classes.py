@@ -1,4 +1,4 @@
-"""Checks that labels can be the classes of a new model, before one is trained on a typo, a date or a price."""
+"""Checks that labels can be the classes of a new model, to refuse typing errors, dates and prices before training."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from itrex_sweet.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-_RARE = 20  # rows of the commonest class, from which on a class of a single row is worth a word
-_LEAST_LETTERS = 5  # of names that may be one another's typing error
+_MIN_COMMON = 20  # rows of the most frequent class from which a class with a single row is suspicious
+_MIN_LETTERS = 5  # of two names that are compared for typing errors
 _SHOWN = 10
-_MOST_CHARACTERS = 60  # of a label in a message
-_MOST_WITHOUT_A_WORD = 50
-_RENAME = "--label-names VALUE=NAME,... says which values there are and what they mean"
+_MAX_CHARACTERS = 60  # of a label in a message
+_MAX_UNCHECKED = 50  # number of labels up to which it is not compared with the number of rows
+_RENAME = "name the values with --label-names VALUE=NAME,..."
 
 
 def by_number(name: str) -> list[tuple[int, int, str]]:
-    """Key that sorts names in their natural order: `class2` before `class10`."""
+    """Returns a sort key for the natural order of names: `class2` before `class10`."""
     key = []
     for place, part in enumerate(re.split(r"([0-9]+)", name)):
         if place % 2:
@@ -32,21 +32,21 @@ def by_number(name: str) -> list[tuple[int, int, str]]:
 
 
 def refuse_unlikely_classes(labels: Sequence[int] | Sequence[str], places: Sequence[str]) -> None:
-    """Refuses labels that cannot be meant as classes, and warns of those that may not be.
+    """Raises an error for labels that are probably not classes, and warns of classes with a single row.
 
     Args:
         labels: ids, or names.
         places: file and line of each.
 
     Raises:
-        InputError: ids leave gaps or begin at 1; there are about as many labels as rows; or a name differs from another
-            in case, spaces or a typing error.
+        InputError: ids have gaps or start at 1; there are nearly as many labels as rows; or two names differ only in
+            case, spaces or a typing error.
     """
     counts = Counter(labels)
-    if len(counts) > _MOST_WITHOUT_A_WORD and len(counts) > len(labels) / 2:
+    if len(counts) > _MAX_UNCHECKED and len(counts) > len(labels) / 2:
         raise InputError(
-            f"{len(counts)} different labels in {len(labels)} rows, such as {_listed(list(counts)[:3])}: that is a "
-            f"column of something else, or the targets of a regression. If they are classes, {_RENAME}."
+            f"{len(counts)} different labels in {len(labels)} rows, such as {_listed(list(counts)[:3])}: this is not a "
+            f"column of classes, or holds the targets of a regression. If they are classes, {_RENAME}."
         )
     if isinstance(labels[0], int):
         _refuse_gaps(labels, places)
@@ -62,8 +62,8 @@ def _refuse_gaps(labels: Sequence[int], places: Sequence[str]) -> None:
     rows = tuple(row for row, label in enumerate(labels) if label >= len(found))
     if found == list(range(1, len(found) + 1)):
         raise InputError(
-            f"{places[0]}: label {labels[0]}; the labels go from 1 to {len(found)}, and ids count from 0. {_RENAME}, "
-            f"such as --label-names {','.join(f'{label}=NAME' for label in found[:3])}.",
+            f"{places[0]}: label {labels[0]}; labels range from 1 to {len(found)}, but ids start at 0. To keep them, "
+            f"{_RENAME}, such as --label-names {','.join(f'{label}=NAME' for label in found[:3])}.",
             rows,
         )
     absent = []
@@ -71,26 +71,26 @@ def _refuse_gaps(labels: Sequence[int], places: Sequence[str]) -> None:
         if after - before > 1:
             absent.append(str(before + 1) if after - before == 2 else f"{before + 1} to {cut(str(after - 1))}")
     raise InputError(
-        f"{places[rows[0]]}: label {cut(str(labels[rows[0]]))}, but no row has {', '.join(absent[:_SHOWN])}: ids go "
-        "from 0 without gaps. If all are right, name every class: --label-names NAME,... in the order of ids; or "
-        f"{_RENAME}.",
+        f"{places[rows[0]]}: label {cut(str(labels[rows[0]]))}, but no row has {', '.join(absent[:_SHOWN])}: ids start "
+        "at 0 and have no gaps. If all are correct, name every class in the order of ids with --label-names NAME,...; "
+        f"or {_RENAME}.",
         rows,
     )
 
 
 def _refuse_variants(counts: Counter[str], labels: Sequence[str], places: Sequence[str]) -> None:
-    """Refuses names that are one name spelled in two ways."""
+    """Raises an error for names that are two spellings of one name."""
     by_folded: dict[str, str] = {}
     for name in counts:
         folded = " ".join(name.casefold().split())
         if other := by_folded.get(folded):
-            rarer, commoner = sorted((name, other), key=counts.__getitem__)
-            _refuse_variant(rarer, commoner, "case or spaces", counts, labels, places)
+            rare, common_name = sorted((name, other), key=counts.__getitem__)
+            _refuse_variant(rare, common_name, "case or spaces", counts, labels, places)
         by_folded[folded] = name
-    common = [name for name, count in counts.items() if count >= _RARE]
+    common = [name for name, count in counts.items() if count >= _MIN_COMMON]
     for name in (name for name, count in counts.items() if count == 1):
-        if other := next((other for other in common if _is_typed_for(other, name)), None):
-            _refuse_variant(name, other, "what may be a typing error", counts, labels, places)
+        if other := next((other for other in common if _is_typing_error(other, name)), None):
+            _refuse_variant(name, other, "one character, probably a typing error", counts, labels, places)
 
 
 def _refuse_variant(
@@ -99,14 +99,14 @@ def _refuse_variant(
     rows = tuple(row for row, label in enumerate(labels) if label == name)
     raise InputError(
         f"{places[rows[0]]}: label {name!r} ({counts[name]} rows) differs from {other!r} ({counts[other]} rows) in "
-        f"{what}. Spell both alike; if they are two classes, name all: --label-names NAME,...",
+        f"{what}. Use one spelling; if they are two classes, name all classes with --label-names NAME,...",
         rows,
     )
 
 
-def _is_typed_for(word: str, name: str) -> bool:
-    """True if a name is a longer word with one letter, no digit, left out, put in, changed or swapped with the next."""
-    if min(len(word), len(name)) < _LEAST_LETTERS:
+def _is_typing_error(word: str, name: str) -> bool:
+    """Returns whether a name differs from a word by one letter (no digit) left out, added, changed or swapped."""
+    if min(len(word), len(name)) < _MIN_LETTERS:
         return False
     start = next((place for place, (one, two) in enumerate(zip(word, name, strict=False)) if one != two), None)
     start = min(len(word), len(name)) if start is None else start
@@ -124,11 +124,11 @@ def _warn_of_single_rows(
     counts: Counter[str] | Counter[int], labels: Sequence[str] | Sequence[int], places: Sequence[str]
 ) -> None:
     single = [name for name, count in counts.items() if count == 1]
-    if not single or max(counts.values()) < _RARE:
+    if not single or max(counts.values()) < _MIN_COMMON:
         return
     shown = ", ".join(f"{name!r} ({places[labels.index(name)]})" for name in single[:_SHOWN])
     logger.warning(
-        "%d of %d labels occur in a single row each: %s%s. Are they meant?",
+        "%d of %d labels occur in one row only: %s%s. Check that they are classes.",
         len(single),
         len(counts),
         shown,
@@ -141,5 +141,5 @@ def _listed(values: Sequence[str] | Sequence[int]) -> str:
 
 
 def cut(label: str) -> str:
-    """A label for a message, where a whole text may have been taken for one."""
-    return label if len(label) <= _MOST_CHARACTERS else f"{label[:_MOST_CHARACTERS]}..."
+    """Shortens a label for a message: a whole text may have been read as a label."""
+    return label if len(label) <= _MAX_CHARACTERS else f"{label[:_MAX_CHARACTERS]}..."

@@ -1,4 +1,4 @@
-"""Which columns hold the text, or the two of a pair, and the label."""
+"""Finds the columns that hold the text, or the two texts of a pair, and the label."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from itrex_sweet.errors import ConfigError
 
 Text = str | tuple[str, str]
 
-# Column names in common use, likeliest first; a pair is taken only where both columns are there.
+# Common column names, the most likely first. A pair is used only if both columns exist.
 PAIR_COLUMNS = (
     ("sentence1", "sentence2"),
     ("premise", "hypothesis"),
@@ -25,17 +25,17 @@ TEXT_COLUMNS = ("text", "sentence", "content", "review", "comment", "document", 
 LABEL_COLUMN = "label"
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_MOST_KINDS = 256  # of records with other columns each, that are remembered
+_MAX_CACHED = 256  # sets of columns whose choice is cached
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns hold what.
+    """The columns of a source.
 
     Args:
-        text: the text, or the first of a pair.
-        pair: the second of a pair.
-        label: the label.
+        text: column of the text, or of the first text of a pair.
+        pair: column of the second text of a pair.
+        label: column of the label.
     """
 
     text: str
@@ -51,10 +51,10 @@ class Columns:
         pair_column: str | None,
         label_column: str | None,
     ) -> Columns:
-        """Finds the columns by the names given, else by the common ones, upper or lower case.
+        """Finds the columns by the given names, otherwise by the common names in upper or lower case.
 
         Raises:
-            ConfigError: a column named is not there, or none is called as texts usually are.
+            ConfigError: a given column does not exist, or no column has a common name.
         """
         for name, what, option in (
             (text_column, "texts", "--text-column"),
@@ -79,36 +79,36 @@ class Columns:
             if name in by_lower_case:
                 return cls(by_lower_case[name], None, label)
         raise ConfigError(
-            f"{source}: no column is called as texts usually are ({', '.join(TEXT_COLUMNS[:3])}, "
+            f"{source}: no column has a common name for texts ({', '.join(TEXT_COLUMNS[:3])}, "
             f"{'+'.join(PAIR_COLUMNS[0])}, ...). It has: {', '.join(columns) or 'none'}. "
-            "Name the one to read with text_column (--text-column); the first line of a table is its header."
+            "Name the column with text_column (--text-column). The first line of a table is its header."
         )
 
     def text_of(self, record: Mapping[str, Any]) -> tuple[Text | None, str | None]:
-        """The text or pair of one record, or what is wrong with it."""
+        """Returns the text or the pair of a record, or `None` and the reason why it has none."""
         parts = []
         for name in (self.text,) if self.pair is None else (self.text, self.pair):
             value = record.get(name)
             if value is None:
                 return None, f"no value in column {name!r}"
             if not isinstance(value, str):
-                advice = "; give one object per text" if isinstance(value, (list, dict)) else ""
+                advice = "; write one object per text" if isinstance(value, (list, dict)) else ""
                 return None, f"column {name!r} holds {type(value).__name__}, not a text{advice}"
             if not value.strip():
                 return None, f"the text in column {name!r} is empty" if len(record) > 1 else "the text is empty"
             if _SURROGATE.search(value):
                 where = f"column {name!r} is " if len(record) > 1 else ""
-                return None, f"{where}not valid UTF-8, or holds half of a surrogate pair"
+                return None, f"{where}not valid UTF-8, or contains half of a surrogate pair"
             parts.append(value)
         return (parts[0] if self.pair is None else (parts[0], parts[1])), None
 
 
 class ColumnChoice:
-    """Chooses the columns of each record, once for all that have the same.
+    """Chooses the columns of records; caches the choice for records with the same columns.
 
     Args:
-        source: for messages.
-        text_column, pair_column, label_column: as in `Columns.choose`.
+        source: name of the source, for messages.
+        text_column, pair_column, label_column: see `Columns.choose`.
     """
 
     def __init__(self, source: str, text_column: str | None, pair_column: str | None, label_column: str | None):
@@ -116,10 +116,10 @@ class ColumnChoice:
         self._of_names: dict[tuple[str, ...], Columns] = {}
 
     def of(self, record: Mapping[str, Any]) -> Columns:
-        """The columns of a record; those of the first where none are called as texts usually are.
+        """Returns the columns of a record, or those of the first record if none has a common name.
 
         Raises:
-            ConfigError: it is the first, and has no column that could be meant.
+            ConfigError: the first record has no matching column.
         """
         names = tuple(record)
         columns = self._of_names.get(names)
@@ -130,16 +130,17 @@ class ColumnChoice:
                 if not self._of_names:
                     raise
                 return next(iter(self._of_names.values()))
-            if len(self._of_names) < _MOST_KINDS:
+            if len(self._of_names) < _MAX_CACHED:
                 self._of_names[names] = columns
         return columns
 
 
 def _by_lower_case(names: Sequence[str]) -> dict[str, str]:
-    """Lower case → the first name so spelled; one that is in lower case itself wins."""
+    """Returns names by their lower-case form: the name that is lower case itself, otherwise the first."""
     return {**{name.lower(): name for name in reversed(names)}, **{name: name for name in names if name.islower()}}
 
 
 def no_such_column(source: str, name: str, columns: Sequence[str], what: str, option: str) -> str:
+    """Returns the error message for a column that does not exist."""
     listed = ", ".join(columns) or "none"
-    return f"{source} has no column {name!r}; it has: {listed}. Name that of the {what} with {option}."
+    return f"{source} has no column {name!r}; it has: {listed}. Name the column of the {what} with {option}."

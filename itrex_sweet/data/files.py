@@ -1,4 +1,4 @@
-"""Rows of CSV, TSV, JSON and text files, one at a time; a bad line is named, not raised."""
+"""Reads the rows of CSV, TSV, JSON and text files one by one; reports a malformed row without raising an error."""
 
 from __future__ import annotations
 
@@ -20,34 +20,37 @@ FORMAT_OF_SUFFIX = {
     ".text": "text",
 }
 FORMATS = tuple(dict.fromkeys(FORMAT_OF_SUFFIX.values()))
-TABLES = ("csv", "tsv")  # every row has the columns of the header
+TABLES = ("csv", "tsv")  # formats in which every row has the columns of the header
 
 
 def format_of(path: Path, format: str | None = None) -> str:
-    """The format given, else that of the suffix, else text."""
+    """Returns the given format, otherwise that of the suffix, otherwise `"text"`."""
     return format or FORMAT_OF_SUFFIX.get(suffix_of(path), "text")
 
 
 def suffix_of(path: Path) -> str:
-    """Lower-case suffix of a file, that of compression aside."""
+    """Returns the lower-case suffix of a file, without `.gz`."""
     return Path(path.name.removesuffix(".gz")).suffix.lower()
 
 
 def file_lines(path: Path, format: str | None = None) -> Iterator[Line]:
-    """The rows of a file, read as its suffix or `format` says.
+    """Yields the rows of a file.
+
+    Args:
+        format: one of `FORMATS`; by default that of the suffix.
 
     Raises:
-        InputError: the file cannot be opened or is not what its suffix says.
+        InputError: the file cannot be opened, or is not a text file.
     """
     with opened(path) as stream:
         yield from stream_lines(stream, str(path), format_of(path, format))
 
 
 def stream_lines(stream: Iterable[str], source: str, format: str) -> Iterator[Line]:
-    """The rows of an open text stream, or of anything else that gives pieces of text.
+    """Yields the rows of an open text stream, or of another iterable of strings.
 
     Raises:
-        InputError: it breaks off, or its header cannot be one.
+        InputError: reading fails, or the header is not valid.
     """
     yield from _READERS[format](physical_lines(stream, source), source)
 

@@ -1,4 +1,4 @@
-"""JSON: one object per line, or one document that holds them all."""
+"""Reads JSON records: one object per line, or one document with all records."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ DATA_KEY = "data"  # of an object that holds the records of a document
 
 
 def json_records(lines: Iterable[str], source: str) -> Iterator[Line]:
-    """Records of JSON lines, or of a document: an array of objects or of texts, also under the key `data`.
+    """Yields the records of JSON lines, or of a document: an array of objects or of texts, also under the key `data`.
 
-    A first line that is not a whole value and cannot be the beginning of a record on one line begins a document.
+    The input is a document if its first line is an incomplete array or object.
     """
     numbered = ((number, line) for number, line in enumerate(lines, start=1) if not _is_blank(line))
     first = next(numbered, None)
@@ -40,7 +40,7 @@ def json_records(lines: Iterable[str], source: str) -> Iterator[Line]:
 
 
 def _record(numbered: tuple[int, str], source: str) -> Line:
-    """One line as a record."""
+    """Returns one line as a record."""
     number, line = numbered
     value, problem = _parsed(line)
     place = f"{source}, line {number}"
@@ -54,76 +54,80 @@ def _as_line(place: str, value: Any) -> Line:
 
 
 def _document(numbered: list[tuple[int, str]], source: str) -> Iterator[Line]:
-    """Records of a document that was read whole, each placed by the line on which it begins."""
+    """Yields the records of a document, each with the line on which it starts."""
     numbers, lines = zip(*numbered, strict=True)
     starts = list(accumulate(map(len, lines), initial=0))
     text = "".join(lines)
 
-    def here(place: int) -> str:
-        return f"{source}, line {numbers[min(bisect_right(starts, place), len(numbers)) - 1]}"
+    def line_of(position: int) -> str:
+        return f"{source}, line {numbers[min(bisect_right(starts, position), len(numbers)) - 1]}"
 
-    begin = _behind_space(text, 0)
+    begin = _skip_space(text, 0)
     if text[begin : begin + 1] == "[":
-        yield from _array(text, begin + 1, here)
+        yield from _array(text, begin + 1, line_of)
         return
     try:
         value, end = _DECODER.raw_decode(text, begin)
     except (ValueError, RecursionError):
-        # One object per line after all, the first of them broken.
+        # One object per line, of which the first is malformed.
         yield from (_record(each, source) for each in numbered)
         return
     items = _items(value)
     if items is not None and not text[end:].strip():
         yield from (_element(f"{source}, {DATA_KEY}[{row}]", item) for row, item in enumerate(items))
     else:
-        yield from _objects(text, begin, here)
+        yield from _objects(text, begin, line_of)
 
 
-def _array(text: str, place: int, here: Callable[[int], str]) -> Iterator[Line]:
-    """The elements of an array, from behind its opening bracket."""
+def _array(text: str, place: int, line_of: Callable[[int], str]) -> Iterator[Line]:
+    """Yields the elements of an array, from the position after its opening bracket."""
     is_first = True
     while True:
-        place = _behind_space(text, place)
+        place = _skip_space(text, place)
         if text[place : place + 1] == "]":
             if text[place + 1 :].strip():
-                yield Line(here(place), {}, "something follows the JSON array; a file holds one array, or JSON lines")
+                yield Line(line_of(place), {}, "text after the JSON array; a file holds one array, or JSON lines")
             return
         if not is_first and text[place : place + 1] == ",":
-            place = _behind_space(text, place + 1)
+            place = _skip_space(text, place + 1)
         elif not is_first and place < len(text):
-            yield Line(here(place), {}, "not JSON: a comma is missing between two elements; the rest is not read")
+            yield Line(
+                line_of(place),
+                {},
+                "not JSON: a comma is missing between two elements; the rest of the file is not read",
+            )
             return
         if place == len(text):
-            yield Line(here(place), {}, "the JSON array breaks off: its closing bracket is missing")
+            yield Line(line_of(place), {}, "the JSON array is incomplete: its closing bracket is missing")
             return
         try:
             value, end = _DECODER.raw_decode(text, place)
         except (ValueError, RecursionError) as error:
-            yield Line(here(place), {}, f"not JSON ({_reason(error)}); the rest is not read")
+            yield Line(line_of(place), {}, f"not JSON ({_reason(error)}); the rest is not read")
             return
-        yield _element(here(place), value)
+        yield _element(line_of(place), value)
         place, is_first = end, False
 
 
-def _objects(text: str, place: int, here: Callable[[int], str]) -> Iterator[Line]:
-    """Objects that follow one another with space between, each over several lines."""
-    while (place := _behind_space(text, place)) < len(text):
+def _objects(text: str, place: int, line_of: Callable[[int], str]) -> Iterator[Line]:
+    """Yields objects that are separated by white space, each over several lines."""
+    while (place := _skip_space(text, place)) < len(text):
         try:
             value, end = _DECODER.raw_decode(text, place)
         except (ValueError, RecursionError) as error:
-            yield Line(here(place), {}, f"not JSON ({_reason(error)}); the rest is not read")
+            yield Line(line_of(place), {}, f"not JSON ({_reason(error)}); the rest is not read")
             return
-        yield _as_line(here(place), value)
+        yield _as_line(line_of(place), value)
         place = end
 
 
 def _element(place: str, value: Any) -> Line:
-    """An element of an array: an object, or a text alone."""
+    """Returns an element of an array, an object or a text, as a record."""
     return Line(place, {"text": value}) if isinstance(value, str) else _as_line(place, value)
 
 
 def _items(value: Any) -> list[Any] | None:
-    """The records that a whole document holds, if it is one that holds several."""
+    """Returns the records of a document, or `None` if it is not a document of several records."""
     if isinstance(value, list):
         return value
     if isinstance(value, dict) and isinstance(value.get(DATA_KEY), list) and "text" not in value:
@@ -132,13 +136,13 @@ def _items(value: Any) -> list[Any] | None:
 
 
 def _begins_document(line: str, problem: str | None) -> bool:
-    """True if a first line begins an array, or an object that is spread over several lines."""
+    """Returns whether a first line starts an array, or an object over several lines."""
     stripped = line.strip()
     return problem is not None and (stripped[0] == "[" or (stripped[0] == "{" and stripped[-1] in "{[,"))
 
 
 def _parsed(line: str) -> tuple[Any, str | None]:
-    """A line's value, or why it has none."""
+    """Returns the value of a line, or `None` and the reason why it cannot be parsed."""
     try:
         return _DECODER.decode(line), None
     except (ValueError, RecursionError) as error:
@@ -149,22 +153,22 @@ def _reason(error: Exception) -> str:
     return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys differ, as a record's must: of two values one would be lost without a word."""
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns an object; raises `ValueError` for a repeated key, of which one value would be lost."""
     value = dict(pairs)
     if len(value) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} comes twice")
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is repeated")
     return value
 
 
 _SPACE = re.compile(r"\s*")
-_DECODER = json.JSONDecoder(object_pairs_hook=_once)
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys)
 
 
 def _is_blank(line: str) -> bool:
     return not line.strip()
 
 
-def _behind_space(text: str, place: int) -> int:
+def _skip_space(text: str, place: int) -> int:
     return _SPACE.match(text, place).end()  # type: ignore[union-attr]

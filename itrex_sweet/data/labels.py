@@ -1,7 +1,8 @@
-"""Labels as sources spell them → ids. The one place that says which label has which id.
+"""Maps the labels of a source to ids.
 
-A label is a whole number, which is an id or the number of a name; `LABEL_k`, which transformers writes for want of a
-name, and which is id `k`; or a name. Names are compared exactly: case and spaces are no spelling variants here."""
+A label is an integer, which is an id or the number of a name; `LABEL_k`, the default name in transformers, which is id
+`k`; or a name. Names are compared exactly, including case and spaces.
+"""
 
 from __future__ import annotations
 
@@ -31,22 +32,22 @@ def label_ids(
     *,
     new_classes: bool = False,
 ) -> tuple[list[int], tuple[str, ...] | None]:
-    """Ids and names of raw labels.
+    """Returns the ids and names of labels.
 
     Args:
-        values: as the source has them: numbers, texts or booleans.
+        values: the values in the source: numbers, texts or booleans.
         places: file and line of each, for messages.
-        names: of the labels there are, by id; `LABEL_0`, `LABEL_1`, ... where they have none; `None` where the source
-            itself says what labels there are.
-        meanings: the names that the source's numbers stand for: by number, or by value as spelled.
-        new_classes: a model is to learn these labels: those that cannot be classes are refused (`classes`).
+        names: names of the known labels by id, `LABEL_0`, `LABEL_1`, ... for labels without names; `None` to take the
+            labels from the source.
+        meanings: names for the numbers in the source, by number; or names for its values, by value.
+        new_classes: the labels are those of a new model; raise an error if they are probably not classes (`classes`).
 
     Returns:
-        ids, and the names by id, or `None` where there are none.
+        The id of each value, and the names by id, or `None` if there are no names.
 
     Raises:
-        InputError: labels are missing, are not among the names, or cannot be classes; the message names the first
-            place, and `rows` all of them.
+        InputError: labels are missing, unknown, or not classes; the message names the first place, and `rows` holds
+            all rows.
     """
     known = {*(names or ()), *_all_names(meanings)}
     spelled = spelled_labels(values, places, known)
@@ -67,7 +68,7 @@ def label_ids(
 
 
 def names_beside(path: Path) -> Sequence[str] | None:
-    """`labels` of an `info.json` beside a data file, where there is one."""
+    """Returns the list `labels` of an `info.json` in the folder of a data file, or `None`."""
     try:
         info = json.loads((path.parent / "info.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -85,7 +86,7 @@ def _all_names(meanings: Meanings | None) -> Iterable[str]:
 
 
 def _looked_up(spelled: list[str], places: Sequence[str], meanings: Mapping[str, str]) -> list[str]:
-    """The names that values stand for; a name that some value stands for may also be there itself."""
+    """Returns the names for values; the names themselves are also accepted as values."""
     by_value = {**{name: name for name in meanings.values()}, **meanings}
     _refuse_unknown(spelled, places, by_value, tuple(meanings))
     return [by_value[label] for label in spelled]
@@ -95,19 +96,19 @@ def _looked_up(spelled: list[str], places: Sequence[str], meanings: Mapping[str,
 
 
 def _ids_among(spelled: Sequence[str], places: Sequence[str], names: tuple[str, ...]) -> list[int]:
-    """Ids among known names: by name, and where no label is one of them, by number."""
+    """Returns ids among known names: by name, or by number if no label is a known name."""
     by_name = {name: place for place, name in enumerate(names)}
     numbers = [number_of(label) for label in spelled]
     if None not in numbers and (_are_unnamed(names) or not any(label in by_name for label in spelled)):
         _refuse_above(numbers, places, names)
         if len(names) > 2 and set(numbers) == set(range(1, len(names))):
             logger.warning(
-                "Label 0 (%s) does not occur, and all others do: if labels begin at 1, say so with "
+                "Label 0 (%s) does not occur, and all others do: if the labels start at 1, pass "
                 "--label-names 1=NAME,2=NAME.",
                 names[0],
             )
         if not _are_unnamed(names) and any(map(is_unnamed, spelled)):
-            logger.warning("Labels LABEL_0, LABEL_1, ... are taken for the ids of %s.", _listed(names))
+            logger.warning("Labels LABEL_0, LABEL_1, ... are used as the ids of %s.", _listed(names))
         return numbers
     _refuse_unknown(spelled, places, by_name, names)
     return [by_name[label] for label in spelled]
@@ -118,14 +119,14 @@ def _are_unnamed(names: Sequence[str]) -> bool:
 
 
 def _refuse_above(ids: Sequence[int], places: Sequence[str], names: tuple[str, ...]) -> None:
-    """Refuses ids that no name has."""
+    """Raises an error for ids without a name."""
     _refuse_negative(ids, places)
     rows = tuple(row for row, label in enumerate(ids) if label >= len(names))
     if rows:
         from_one = min(ids) == 1 and max(ids) == len(names)
         raise InputError(
-            f"{places[rows[0]]}: label {ids[rows[0]]}; labels go from 0 to {len(names) - 1} ({_listed(names)})"
-            + ("; those here begin at 1: say what each means with --label-names 1=NAME,2=NAME" if from_one else ""),
+            f"{places[rows[0]]}: label {ids[rows[0]]}; labels range from 0 to {len(names) - 1} ({_listed(names)})"
+            + ("; the labels here start at 1: name them with --label-names 1=NAME,2=NAME" if from_one else ""),
             rows,
         )
 
@@ -134,8 +135,8 @@ def _refuse_negative(ids: Sequence[int], places: Sequence[str]) -> None:
     rows = tuple(row for row, label in enumerate(ids) if label < 0)
     if rows:
         raise InputError(
-            f"{places[rows[0]]}: label {ids[rows[0]]}; labels count from 0 (a test set without labels?). If it is "
-            "a class, say what each label means: --label-names=-1=NAME,1=NAME",
+            f"{places[rows[0]]}: label {ids[rows[0]]}; labels start at 0 (a test set without labels?). If it is "
+            "a class, name every label: --label-names=-1=NAME,1=NAME",
             rows,
         )
 
@@ -148,9 +149,9 @@ def _refuse_unknown(
         return
     label = spelled[rows[0]]
     near = [name for name in names if _folded(name) == _folded(label)]
-    hint = f" Is it {near[0]!r}? Spell it so." if near else ""
+    hint = f" Did you mean {near[0]!r}?" if near else ""
     if _are_unnamed(names) and number_of(label) is None:
-        hint = " Which name has which id is not known: say it with --label-names, names in the order of the ids."
+        hint = " The model has no names for its labels: pass them with --label-names, in the order of the ids."
     raise InputError(
         f"{places[rows[0]]}: label {cut(label)!r} is not one of {_listed(names)}; the labels here are "
         f"{_listed(sorted(set(spelled), key=by_number))}.{hint}",
@@ -159,7 +160,7 @@ def _refuse_unknown(
 
 
 def _folded(name: str) -> str:
-    """A name without case, spaces and punctuation."""
+    """Returns a name without case, spaces and punctuation."""
     return "".join(filter(str.isalnum, name.casefold()))
 
 
@@ -174,12 +175,12 @@ def _listed(names: Sequence[str]) -> str:
 def _ids_of_new_classes(
     spelled: list[str], places: Sequence[str], new_classes: bool
 ) -> tuple[list[int], tuple[str, ...] | None]:
-    """Ids of labels that nothing is known of: numbers stay, names are numbered in their natural order."""
+    """Returns ids of labels without known names: numbers are kept, names are numbered in their natural order."""
     fraction = next((row for row, label in enumerate(spelled) if is_fraction(label)), None)
     if fraction is not None and all(is_number(label) for label in spelled):
         raise InputError(
-            f"{places[fraction]}: label {spelled[fraction]} is no whole number: these look like the targets of a "
-            "regression, and only classes can be learned here. If they are classes, name them: --label-names "
+            f"{places[fraction]}: label {spelled[fraction]} is not an integer: these look like the targets of a "
+            "regression, which is not supported. If they are classes, name them with --label-names "
             "VALUE=NAME,...",
             (fraction,),
         )

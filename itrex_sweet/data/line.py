@@ -1,4 +1,4 @@
-"""One row of a source, as every reader gives it."""
+"""A row of a source, as the readers of all formats return it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Line:
-    """One row of a source, or what is wrong with it.
+    """A row of a source, or the reason why it cannot be read.
 
     Args:
-        place: file and line number, or a data set's row, for messages.
+        place: file and line number, or the row of a data set, for messages.
         record: the row's values by column; empty if it could not be read.
-        problem: why it could not, if so.
+        problem: the reason why it could not be read.
     """
 
     place: str

@@ -1,4 +1,4 @@
-"""Lines of files and streams: one rule for encodings, byte-order marks and line ends, whatever the format."""
+"""Reads the lines of files and streams: encoding, byte-order mark and line ends, the same for every format."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from typing import Any, BinaryIO, TextIO
 from itrex_sweet.errors import InputError
 
 STDIN = "<stdin>"
-LONGEST_LINE = 1 << 24  # characters; a bound on memory, far above what a text holds
+MAX_LINE = 1 << 24  # characters; bounds the memory, and is far longer than any text
 
-# First bytes of files that are no UTF-8 text → what they are, and what to do.
+# First bytes of files in other encodings and formats -> their description, and what to do.
 _FOREIGN = {
     b"\xff\xfe\x00\x00": "UTF-32; save it as UTF-8",
     b"\xff\xfe": "UTF-16; save it as UTF-8",
     b"\xfe\xff": "UTF-16; save it as UTF-8",
     b"\x00\x00\xfe\xff": "UTF-32; save it as UTF-8",
-    b"\x1f\x8b": "compressed by gzip; name it .gz, or unpack it first",
+    b"\x1f\x8b": "compressed with gzip; rename it to .gz, or decompress it",
     b"PK\x03\x04": "a ZIP archive or a spreadsheet; save it as CSV",
     b"PAR1": "a Parquet file; save it as CSV or JSON lines",
 }
@@ -35,21 +35,21 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 def is_readable(path: Path) -> bool:
-    """True if a path can be opened as a source of texts: a file, or a pipe that has a name."""
+    """Returns whether a path can be opened as a source of texts: a file or a named pipe."""
     return path.exists() and not path.is_dir()
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[TextIO]:
-    """A file as text, unpacked where it is named `.gz`.
+    """Opens a file as text, and decompresses it if its name ends in `.gz`.
 
     Raises:
-        InputError: it cannot be opened, or does not hold UTF-8 text.
+        InputError: it cannot be opened, or does not contain UTF-8 text.
     """
     try:
         stream = gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb")  # noqa: SIM115
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file, so it cannot be read.") from error
+        raise InputError(f"{path}: no such file.") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
         raise InputError(f"{path} cannot be read ({error}).") from error
     with stream:
@@ -57,16 +57,16 @@ def opened(path: Path) -> Iterator[TextIO]:
 
 
 def standard_input() -> TextIO:
-    """Standard input as UTF-8, whatever the locale; bytes that are not UTF-8 spoil only their own line.
+    """Returns standard input as UTF-8 text, for every locale; invalid bytes affect only their own line.
 
     Raises:
-        InputError: it is closed, or does not hold UTF-8 text.
+        InputError: it is closed, or does not contain UTF-8 text.
     """
     if sys.stdin is None:
-        raise InputError(f"{STDIN} is closed: name a file, or pipe texts in.")
+        raise InputError(f"{STDIN} is closed: name a file, or pipe texts to it.")
     try:
-        # A reader of its own: the interpreter ends badly while a thread waits in that of `sys.stdin`.
-        stream = _Patient(sys.stdin.fileno(), "rb", closefd=False)
+        # A separate reader: the interpreter cannot shut down while a thread waits in the reader of `sys.stdin`.
+        stream = _BlockingReader(sys.stdin.fileno(), "rb", closefd=False)
     except (OSError, ValueError, AttributeError):  # replaced by something in memory
         stream = getattr(sys.stdin, "buffer", None)
         if stream is None:
@@ -74,8 +74,8 @@ def standard_input() -> TextIO:
     return as_text(stream, STDIN)
 
 
-class _Patient(io.FileIO):
-    """Waits for bytes also where whoever opened the file said that reading shall not wait."""
+class _BlockingReader(io.FileIO):
+    """Waits for bytes also if the file is in non-blocking mode."""
 
     def readinto(self, buffer: Any) -> int:
         while (count := super().readinto(buffer)) is None:
@@ -84,7 +84,7 @@ class _Patient(io.FileIO):
 
 
 def waits_for_texts(stream: TextIO | None) -> bool:
-    """True if reading may wait for whoever writes, as with a pipe or a terminal and unlike a file."""
+    """Returns whether reading may wait for a writer: true for a pipe or a terminal, false for a file."""
     try:
         return not stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
     except (OSError, ValueError, AttributeError):
@@ -92,10 +92,10 @@ def waits_for_texts(stream: TextIO | None) -> bool:
 
 
 def as_text(stream: BinaryIO, name: str) -> TextIO:
-    """Bytes as text with its line ends; those that are not UTF-8 become surrogates, for `text_of` to name.
+    """Returns bytes as text with its line ends; invalid bytes become surrogates, which `text_of` reports.
 
     Raises:
-        InputError: the first bytes are those of something else than UTF-8.
+        InputError: the first bytes are those of another encoding or format.
     """
     peek = getattr(stream, "peek", None)
     if peek is None:
@@ -105,20 +105,20 @@ def as_text(stream: BinaryIO, name: str) -> TextIO:
         head = peek(4)[:4]
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{name} cannot be read ({error}).") from error
-    for magic, is_what in _FOREIGN.items():
+    for magic, description in _FOREIGN.items():
         if head.startswith(magic):
-            raise InputError(f"{name} is {is_what}.")
+            raise InputError(f"{name} is {description}.")
     return io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def physical_lines(stream: Iterable[str], name: str) -> Iterator[str]:
-    r"""Lines with their ends: `\n`, `\r\n` or `\r`, and nothing else, in files and streams alike.
+    r"""Yields lines with their ends, which are `\n`, `\r\n` or `\r`, in files and streams.
 
     Raises:
-        InputError: the stream breaks off, or a line is too long to be one.
+        InputError: reading fails, or a line is too long.
     """
     readline = getattr(stream, "readline", None)
-    pieces = iter(stream) if readline is None else iter(lambda: readline(LONGEST_LINE + 1), "")
+    pieces = iter(stream) if readline is None else iter(lambda: readline(MAX_LINE + 1), "")
     number = 0
     while True:
         try:
@@ -127,8 +127,8 @@ def physical_lines(stream: Iterable[str], name: str) -> Iterator[str]:
             raise InputError(f"{name} cannot be read ({error}).") from error
         if piece is None:
             return
-        if len(piece) > LONGEST_LINE:
-            raise InputError(f"{name}, line {number + 1}: longer than {LONGEST_LINE} characters.")
+        if len(piece) > MAX_LINE:
+            raise InputError(f"{name}, line {number + 1}: longer than {MAX_LINE} characters.")
         if number == 0:
             piece = piece.removeprefix("\ufeff")
         for line in _split(piece):
@@ -149,5 +149,5 @@ def _split(piece: str) -> Iterator[str]:
 
 
 def without_end(line: str) -> str:
-    """A line without its end."""
+    """Returns a line without its end."""
     return line.rstrip("\r\n")

@@ -1,4 +1,4 @@
-"""Data sets that the `datasets` library finds by name."""
+"""Loads data sets with the `datasets` library."""
 
 from __future__ import annotations
 
@@ -15,18 +15,24 @@ _SLICE = re.compile(r"(?P<split>\w+)\[(?P<start>\d*):(?P<stop>\d*)\]")
 
 
 def load_named_dataset(name: str, config: str | None, split: str | None) -> Any:
-    """One split of a data set, or some of its rows (`train[6000:6300]`), from the hub, its cache or a folder."""
-    datasets = require("datasets", f"{name!r}, which is no file here,")
+    """Loads a split of a data set, or a slice of it (`train[6000:6300]`), from the Hub, its cache or a folder.
+
+    Raises:
+        MissingExtraError: `datasets` is not installed.
+        InputError: the data set cannot be loaded.
+        ConfigError: no such split, or several splits and none is given.
+    """
+    datasets = require("datasets", f"{name!r}, which is not a file,")
     path = Path(name)
     try:
         if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
             loaded = datasets.load_from_disk(name)
         else:
             loaded = datasets.load_dataset(name, config)
-    # `datasets` raises what its readers raise: beside its own errors those of files, networks and parsers.
+    # `datasets` passes on the exceptions of its readers: those of files, networks and parsers.
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, NotImplementedError) as error:
         first_line = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"{name} is neither a file here nor a data set that could be loaded: {first_line}") from error
+        raise InputError(f"{name} is not a file and cannot be loaded as a data set: {first_line}") from error
     part = _SLICE.fullmatch(split or "")
     rows = _split_of(loaded, name, part["split"] if part else split)
     if part is None:
@@ -36,18 +42,18 @@ def load_named_dataset(name: str, config: str | None, split: str | None) -> Any:
 
 
 def _split_of(loaded: Any, name: str, split: str | None) -> Any:
-    """One split of what `datasets` loaded; all of it where it has none."""
+    """Returns one split of a loaded data set, or all of it if it has no splits."""
     if not isinstance(loaded, Mapping):
         return loaded
     if split is None and len(loaded) == 1:
         return next(iter(loaded.values()))
     if split not in loaded:
-        asked = "has several splits" if split is None else f"has no split {split!r}"
-        raise ConfigError(f"{name} {asked}; choose one of {', '.join(loaded)}.")
+        problem = "has several splits" if split is None else f"has no split {split!r}"
+        raise ConfigError(f"{name} {problem}; choose one of {', '.join(loaded)}.")
     return loaded[split]
 
 
 def dataset_lines(dataset: Iterable[Mapping[str, Any]], name: str) -> Iterator[Line]:
-    """The rows of a data set, placed by its name and their number."""
+    """Yields the rows of a data set."""
     for number, record in enumerate(dataset):
         yield Line(f"{name}, row {number}", record)

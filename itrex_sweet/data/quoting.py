@@ -1,24 +1,24 @@
-"""Records as quotation marks divide lines, whether or not the marks are in their places."""
+"""Parses quoted records of CSV and TSV files, also with misplaced quotation marks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from itrex_sweet.data.lines import LONGEST_LINE, without_end
+from itrex_sweet.data.lines import MAX_LINE, without_end
 
 QUOTE = '"'
-_NEVER_CLOSED = "unexpected end of data: a quotation mark opens here and is never closed"
+_NEVER_CLOSED = "unexpected end of data: the quotation mark that opens here is never closed"
 
 
-class Ahead:
-    """Lines, some of which have been looked at before they are taken."""
+class Lookahead:
+    """An iterator over lines that can be read before they are consumed."""
 
     def __init__(self, lines: Iterable[str]):
         self._lines = iter(lines)
         self._seen: list[str] = []
-        self._start = 0  # of those not taken
-        self.number = 1  # of the next line
+        self._start = 0  # index of the next line to consume
+        self.number = 1  # line number of the next line to consume
 
     def __getitem__(self, offset: int) -> str | None:
         while len(self._seen) <= self._start + offset:
@@ -29,7 +29,7 @@ class Ahead:
         return self._seen[self._start + offset]
 
     def take(self, count: int) -> list[str]:
-        """The next lines, which are then gone."""
+        """Consumes the next lines and returns them."""
         taken = self.seen(count)
         self.number += len(taken)
         self._start += len(taken)
@@ -39,20 +39,20 @@ class Ahead:
         return taken
 
     def seen(self, count: int) -> list[str]:
-        """The next lines, of those that were looked at."""
+        """Returns the next lines, as far as they have been read, without consuming them."""
         return self._seen[self._start : self._start + count]
 
 
 @dataclass
 class Record:
-    """One record as quotation marks divide it.
+    """A record as its quotation marks define it.
 
     Args:
         cells: its fields.
-        count: physical lines that it covers.
-        opened: line, from the record's first, on which the field with a fault is opened.
+        count: number of physical lines.
+        opened: line, counted from the first of the record, on which the faulty field opens.
         fault: what is wrong with the quotation marks, if anything.
-        needed: whether a quoted field holds what must be quoted: a separator, a line end, a mark, or nothing.
+        needed: a quoted field is empty, or contains a separator, a line end or a quotation mark.
     """
 
     cells: list[str] = field(default_factory=list)
@@ -62,12 +62,12 @@ class Record:
     needed: bool = False
 
 
-def scanned(ahead: Ahead, separator: str) -> Record:
-    """The next record as its quotation marks divide it, to where a faulty field probably ends.
+def scan_record(ahead: Lookahead, separator: str) -> Record:
+    """Parses the next record, up to the probable end of a faulty field; consumes no line.
 
     Args:
-        ahead: lines, of which none are taken.
-        separator: between fields.
+        ahead: the lines.
+        separator: separator of fields.
     """
     record, offset, place = Record(), 0, 0
     line = ahead[0] or ""
@@ -91,8 +91,8 @@ def scanned(ahead: Ahead, separator: str) -> Record:
         place = end + 1
 
 
-def _quoted(ahead: Ahead, separator: str, offset: int, place: int) -> tuple[str, int, int, str | None]:
-    """A quoted field from behind its opening mark: its text, the line and place behind it, and what is wrong."""
+def _quoted(ahead: Lookahead, separator: str, offset: int, place: int) -> tuple[str, int, int, str | None]:
+    """Parses a quoted field after its opening mark; returns its text, the line and position after it, and its fault."""
     parts: list[str] = []
     fault, length = None, 0
     line = ahead[offset] or ""
@@ -102,7 +102,7 @@ def _quoted(ahead: Ahead, separator: str, offset: int, place: int) -> tuple[str,
         if mark < 0:
             parts.append(line[start:])
             length += len(line)
-            following = ahead[offset + 1] if length <= LONGEST_LINE else None
+            following = ahead[offset + 1] if length <= MAX_LINE else None
             if following is None:
                 return "", offset, len(line), fault or _NEVER_CLOSED
             line, offset, start, place = following, offset + 1, 0, 0

@@ -1,4 +1,4 @@
-"""Whole sources: labelled rows for training and evaluation, a stream of texts for answering."""
+"""Reads sources: all labelled rows for training and evaluation, or a stream of texts for prediction."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Rows:
     """Texts in the order of their source.
 
     Args:
-        texts: one text each, or a pair of texts for sentence-pair tasks.
-        labels: label ids from 0, or `None` where the source has no label column.
-        label_names: name of each id, or `None` where only numbers are known.
-        source: what was read, for messages.
-        columns: column names of the source; none for a text file.
+        texts: a text, or a pair of texts, per row.
+        labels: label ids from 0, or `None` if the source has no label column.
+        label_names: name of each id, or `None` if the labels are numbers.
+        source: name of the source, for messages.
+        columns: column names of the source; empty for a text file.
     """
 
     texts: list[Text]
@@ -44,7 +44,7 @@ class Rows:
 
     @property
     def num_labels(self) -> int:
-        """Labels there can be: as many as there are names, or the highest id and one."""
+        """Number of labels: of the names, or the highest id plus one."""
         if self.label_names is not None:
             return len(self.label_names)
         return max(self.labels, default=-1) + 1 if self.labels is not None else 0
@@ -64,32 +64,33 @@ def read_rows(
     new_classes: bool = False,
     dataset_config: str | None = None,
 ) -> Rows:
-    """Reads texts, and labels where there are any.
+    """Reads texts, and their labels if the source has any.
 
     Args:
-        source: a CSV, TSV, JSON (lines or one array; `.gz` too) or text file, told by its suffix, a `datasets` name,
-            or a `datasets.Dataset`.
-        split: of a data set that has several.
-        text_column: guessed from the common names if absent.
-        pair_column: of the second text of a sentence pair; guessed with the first.
-        label_column: label ids, `LABEL_k` or names; `None` leaves labels out. Labels meet `label_names` by name;
-            without them, names become ids in their natural order (`class2` before `class10`).
-        limit: rows read at most, from the beginning.
-        label_names: the names that are allowed, by id; `LABEL_0`, `LABEL_1`, ... for a model without names.
-        label_meanings: names of the source's integer labels, by number, or of its labels, by value. If absent, those
-            of a `datasets.ClassLabel`, or the list `labels` of a file `info.json` beside the source.
-        require_labels: refuse a source without labels.
-        new_classes: the labels are to be those of a new model: refuse gaps, variants of one name, and columns that
-            hold no classes.
-        dataset_config: configuration of a `datasets` name that has several, such as `sst2` of `glue`.
+        source: a CSV, TSV, JSON (lines or one array) or text file, by its suffix, also with `.gz`; a name for
+            `datasets.load_dataset`; or a `datasets.Dataset`.
+        split: split of a data set that has several.
+        text_column: column of the texts; by default the first with a common name.
+        pair_column: column of the second text of a pair; by default found together with the first.
+        label_column: column of label ids, `LABEL_k` or names; `None` ignores labels. Labels are looked up in
+            `label_names` by name; without `label_names`, names get ids in their natural order (`class2` before
+            `class10`).
+        limit: read at most this number of rows, from the start.
+        label_names: allowed names, by id; `LABEL_0`, `LABEL_1`, ... for a model without names.
+        label_meanings: names of the source's integer labels, by number, or of its labels, by value. By default those
+            of a `datasets.ClassLabel`, or the list `labels` of a file `info.json` in the folder of the source.
+        require_labels: raise an error for a source without labels.
+        new_classes: the labels are those of a new model: raise an error for gaps, variants of one name, and columns
+            that do not hold classes.
+        dataset_config: configuration of a data set that has several, such as `sst2` of `glue`.
 
     Raises:
-        InputError: not there, unreadable, or a row is malformed, empty, without label, or has a label that is not
-            allowed; the message names file and line.
-        ConfigError: columns cannot be guessed, or those named are not there; the message says what is.
+        InputError: the source does not exist or cannot be read, or a row is malformed, empty, has no label or a label
+            that is not allowed; the message names file and line.
+        ConfigError: no column has a common name, or a given column does not exist; the message lists the columns.
     """
     if limit is not None and limit < 1:
-        raise ConfigError(f"limit={limit}: read at least one row.")
+        raise ConfigError(f"limit={limit}: it must be at least 1.")
     names = _distinct(label_names, "label_names")
     lines, described, features = _lines_of(source, split, dataset_config)
     choice = ColumnChoice(described, text_column, pair_column, label_column)
@@ -107,7 +108,7 @@ def read_rows(
         if problem is not None or text is None:
             raise InputError(f"{line.place}: {problem}")
         if texts and isinstance(text, str) != isinstance(texts[0], str):
-            raise InputError(f"{line.place}: a pair of texts among single ones, or the other way round", (len(texts),))
+            raise InputError(f"{line.place}: pairs of texts and single texts are mixed", (len(texts),))
         texts.append(text)
         places.append(line.place)
         named_column = named_column or columns.label
@@ -129,7 +130,7 @@ def read_rows(
 def _lines_of(
     source: str | os.PathLike | Dataset, split: str | None, dataset_config: str | None
 ) -> tuple[Iterator[Line], str, Mapping[str, Any] | None]:
-    """The rows of a file or data set, its name, and for a data set what its columns hold."""
+    """Returns the rows of a file or data set, its name, and the features of a data set."""
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         if is_readable(path):
@@ -146,19 +147,19 @@ def _distinct(names: Sequence[str] | None, what: str) -> tuple[str, ...] | None:
     if names is None:
         return None
     if isinstance(names, str) or len(set(names)) < len(names):
-        raise ConfigError(f"{what}={names!r}: give every label one name, and each another.")
+        raise ConfigError(f"{what}={names!r}: give a list of different names.")
     return tuple(names)
 
 
 @dataclass(frozen=True)
 class TextRow:
-    """One text, or what is wrong with it.
+    """A text, or the reason why it cannot be read.
 
     Args:
-        place: file and line, or the like.
-        text: one text or a pair; `None` with a problem.
-        problem: why there is no text.
-        record: the row's values by column, as far as they were read.
+        place: file and line, or row of a data set.
+        text: a text or a pair; `None` if there is a problem.
+        problem: the reason why there is no text.
+        record: the row's values by column, as far as they could be read.
     """
 
     place: str
@@ -175,17 +176,18 @@ def read_text_rows(
     *,
     name: str | None = None,
 ) -> Iterator[TextRow]:
-    """Yields texts one by one, as they come, and in place of a bad row what is wrong with it.
+    """Yields texts one by one as they arrive, and the problem of a row that cannot be read.
 
     Args:
         source: a file, or an open text stream such as standard input.
-        format: `"text"` (one text per line), `"jsonl"`, `"csv"` or `"tsv"`; by the file's suffix, else text.
-        text_column, pair_column: as in `read_rows`; of JSON, each record may have others.
-        name: of a stream, for messages; its own if absent.
+        format: `"text"` (one text per line), `"jsonl"`, `"csv"` or `"tsv"`; by default that of the file's suffix,
+            otherwise `"text"`.
+        text_column, pair_column: see `read_rows`; in JSON, records may have different columns.
+        name: name of a stream, for messages.
 
     Raises:
-        InputError: the file is not there or cannot be read at all.
-        ConfigError: an unknown format, or columns that are not there.
+        InputError: the file does not exist or cannot be read.
+        ConfigError: an unknown format, or columns that do not exist.
     """
     if format is not None and format not in FORMATS:
         raise ConfigError(f"format={format!r}: choose one of {', '.join(FORMATS)}.")
@@ -214,6 +216,6 @@ def read_texts(
     text_column: str | None = None,
     pair_column: str | None = None,
 ) -> Iterator[tuple[Text | None, str | None]]:
-    """The texts and problems of `read_text_rows`, as (text, None) or (None, problem), once per row."""
+    """Yields (text, None) or (None, problem) for each row of `read_text_rows`."""
     for row in read_text_rows(source, format, text_column, pair_column):
         yield row.text, row.problem

@@ -1,4 +1,4 @@
-"""Spellings of labels in sources: numbers, names and missing values."""
+"""Normalizes the labels of a source: numbers, names and missing values."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from itrex_sweet.errors import InputError
 _UNNAMED = re.compile(r"LABEL_(0|[1-9][0-9]{0,17})")
 _WHOLE = re.compile(r"([+-]?[0-9]{1,300})(\.0*)?")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf(inity)?", re.IGNORECASE)
-# Spellings of a missing value by spreadsheets, pandas and databases, in lower case.
+# Missing values as spreadsheets, pandas and databases write them, in lower case.
 _MISSING = {"", "nan", "na", "n/a", "#n/a", "<na>", "none", "null", "nat"}
 
 
 def spelled_labels(values: Sequence[Any], places: Sequence[str], known: set[str]) -> list[str]:
-    """Labels as texts: whole numbers without point and sign, all others as they are.
+    """Returns labels as strings: integers without decimal point and sign, other values unchanged.
 
     Args:
-        known: names, which are taken as they are even if they look like numbers or like nothing.
+        known: known names, which are kept unchanged even if they look like numbers or missing values.
     """
     missing = [row for row, value in enumerate(values) if _is_missing(value, known)]
     if missing:
         first = values[missing[0]]
         shown = "" if first is None or not str(first).strip() else f" ({first})"
         lines = ", ".join(places[row] for row in missing[:5]) + (", ..." if len(missing) > 5 else "")
-        more = f" {len(missing)} of {len(values)} rows have none: {lines}." if len(missing) > 1 else ""
+        more = f" {len(missing)} of {len(values)} rows have no label: {lines}." if len(missing) > 1 else ""
         raise InputError(
-            f"{places[missing[0]]}: no label{shown}.{more} Remove such rows, or name the class with label_names "
-            "(--label-names) if it is one.",
+            f"{places[missing[0]]}: no label{shown}.{more} Remove these rows, or if it is a class, name it with "
+            "label_names (--label-names).",
             tuple(missing),
         )
     spelled = []
@@ -39,7 +39,7 @@ def spelled_labels(values: Sequence[Any], places: Sequence[str], known: set[str]
             value = value.item()  # of NumPy
         if not isinstance(value, (str, int, float)):
             many = " (one label per row: multi-label data is not supported)" if isinstance(value, (list, tuple)) else ""
-            raise InputError(f"{place}: label {value!r} is neither a number nor a name{many}", (row,))
+            raise InputError(f"{place}: label {value!r} is not a number or a string{many}", (row,))
         spelled.append(_spelling(value, known))
     return spelled
 
@@ -60,7 +60,7 @@ def _spelling(value: str | int | float, known: set[str]) -> str:
 
 
 def number_of(label: str) -> int | None:
-    """The id that a label is: a whole number, or `LABEL_k`."""
+    """Returns the id of a label that is an integer or `LABEL_k`, otherwise `None`."""
     unnamed = _UNNAMED.fullmatch(label)
     if unnamed:
         return int(unnamed[1])
@@ -68,12 +68,12 @@ def number_of(label: str) -> int | None:
 
 
 def is_unnamed(label: str) -> bool:
-    """True if it is `LABEL_k`, which transformers writes for want of a name."""
+    """Returns whether a label is `LABEL_k`, the default name in transformers."""
     return _UNNAMED.fullmatch(label) is not None
 
 
 def is_number(label: str) -> bool:
-    """True if it is a number, whole or not."""
+    """Returns whether a label is a number."""
     return _NUMBER.fullmatch(label) is not None
 
 

@@ -1,56 +1,58 @@
-"""CSV and TSV: records, with a quotation mark that is out of place named by the line on which it stands."""
+"""Reads CSV and TSV files, and reports the line of a misplaced quotation mark."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
 from itrex_sweet.data.line import Line
-from itrex_sweet.data.lines import LONGEST_LINE, without_end
-from itrex_sweet.data.quoting import QUOTE, Ahead, Record, scanned
-from itrex_sweet.data.resemblance import Resemblance
+from itrex_sweet.data.lines import MAX_LINE, without_end
+from itrex_sweet.data.quoting import QUOTE, Lookahead, Record, scan_record
+from itrex_sweet.data.row_comparison import RowComparison
 from itrex_sweet.errors import InputError
 
 _SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
-_ENCLOSED = 4  # lines that look like rows, from which on a text in proper quotes is doubted
-_LOOKED_AT = 200  # of those lines
-_MOSTLY = 0.8  # share of the lines behind a quotation mark that must look like rows for the mark to be a stray one
+_MIN_ENCLOSED = 4  # quoted lines that look like rows from which the quotation mark is treated as misplaced
+_MAX_ENCLOSED = 200  # of these lines that are compared
+_ROW_SHARE = 0.8  # of the lines after a quotation mark that look like rows, from which the mark is misplaced
 
 
 def csv_records(lines: Iterable[str], source: str) -> Iterator[Line]:
-    """Records of a comma-separated file, quoted as in RFC 4180."""
+    """Yields the records of a comma-separated file, quoted as in RFC 4180."""
     return _Table(lines, source, ",", may_be_bare=False).records()
 
 
 def tsv_records(lines: Iterable[str], source: str) -> Iterator[Line]:
-    """Records of a tab-separated file, whose quotation marks quote (as pandas writes them) or stand for themselves
-    (as in GLUE): `_Table._is_quoted` says which.
+    """Yields the records of a tab-separated file.
+
+    Its quotation marks quote fields (as pandas writes them) or are part of the text (as in GLUE): see
+    `_Table._is_quoted`.
     """
     return _Table(lines, source, "\t", may_be_bare=True).records()
 
 
 class _Table:
-    """A reader of one file.
+    """Reads one file.
 
     Args:
         lines: physical lines.
-        source: for messages.
-        separator: between fields.
-        may_be_bare: quotation marks may stand for themselves.
+        source: name of the source, for messages.
+        separator: separator of fields.
+        may_be_bare: quotation marks may be part of the text.
     """
 
     def __init__(self, lines: Iterable[str], source: str, separator: str, may_be_bare: bool):
         self.source, self.separator, self.may_be_bare = source, separator, may_be_bare
-        self.ahead = Ahead(lines)
+        self.ahead = Lookahead(lines)
         self.header: list[str] = []
-        self.rows = Resemblance()
-        self.quotes: bool | None = None if may_be_bare else True  # `None` until a record has shown it
-        self.quotes_all = False  # also fields that need no quotes
+        self.rows = RowComparison()
+        self.quotes: bool | None = None if may_be_bare else True  # `None` until a record decides it
+        self.quotes_all = False  # fields that need no quotes are quoted too
 
     def records(self) -> Iterator[Line]:
-        """Records below the header.
+        """Yields the records after the header.
 
         Raises:
-            InputError: the header cannot be one.
+            InputError: the header is not valid.
         """
         while (line := self.ahead[0]) is not None:
             if not without_end(line):
@@ -66,7 +68,7 @@ class _Table:
     # ------------------------------------------------------------------ the header
 
     def _read_header(self) -> None:
-        here, record = self._here(), scanned(self.ahead, self.separator)
+        here, record = self._here(), scan_record(self.ahead, self.separator)
         bare = without_end(self.ahead[0] or "").split(self.separator)
         if self.may_be_bare and (record.fault is not None or record.count > 1):
             record = Record(bare)
@@ -104,13 +106,13 @@ class _Table:
         bare = self._cells_alone(line)
         if self.quotes is False or QUOTE not in line or not any(cell.startswith(QUOTE) for cell in bare):
             return self._line(Record(bare))
-        record = scanned(self.ahead, self.separator)
+        record = scan_record(self.ahead, self.separator)
         if self.may_be_bare and not self._is_quoted(record, bare):
             return self._line(Record(bare))
         return self._line(self._confined(record))
 
     def _line(self, record: Record) -> Line:
-        """Takes a record's lines, and gives it or what is wrong with it."""
+        """Consumes the lines of a record and returns it, or its problem."""
         place = self._here(record.opened if record.fault is not None else 0)
         text = "".join(self.ahead.take(record.count))
         if record.fault is not None:
@@ -123,12 +125,12 @@ class _Table:
         return Line(place, dict(zip(self.header, record.cells, strict=True)))
 
     def _is_quoted(self, record: Record, bare: list[str]) -> bool:
-        """True if a TSV's record with a field that begins with a quotation mark is a quoted one.
+        """Returns whether quotation marks quote fields in a TSV record with a field that starts with one.
 
-        It is not where the marks do not pair up. It is where only so it has the header's number of fields, or where a
-        mark inside is doubled. Where both readings are possible, a field in marks that nothing in it needs is a text
-        in quotation marks, unless the header is quoted too; one over several lines is quoted, unless each line alone
-        looks like a row. What one record has shown, holds for those behind it.
+        They do not if the marks are not paired. They do if only then the record has the header's number of fields, or
+        if a mark inside a field is doubled. If both are possible, marks around a field that does not need them are
+        part of the text, unless the header is quoted too; a field over several lines is quoted, unless each line looks
+        like a row. The decision for one record holds for the records after it.
         """
         fits, fits_bare = len(record.cells) == len(self.header), len(bare) == len(self.header)
         if record.fault is not None or not fits:
@@ -144,10 +146,10 @@ class _Table:
         return bool(self.quotes) or self.quotes_all
 
     def _confined(self, record: Record) -> Record:
-        """A record whose faulty quotation mark spoils as few lines as can be, and no part of a text becomes a row.
+        """Limits the lines that a faulty quotation mark affects, without turning a part of a text into a row.
 
-        A mark that is never closed, or closed lines later, covers lines that are rows of their own where the mark is a
-        stray one, and parts of one text where it is not. They are taken for rows where they look like the others.
+        A mark that is never closed, or closed several lines later, encloses rows if it is misplaced, and the lines of
+        one text if it is not. The lines are treated as rows if they look like the other rows.
         """
         if record.fault is None and (record.count == 1 or len(record.cells) == len(self.header) == 1):
             return record
@@ -155,26 +157,26 @@ class _Table:
         lines = self.ahead.seen(count)[record.opened :]
         first, *behind = [self._cells_alone(line) for line in lines if without_end(line)]
         if record.fault is None and len(record.cells) == len(self.header):
-            is_stray = len(behind) + 1 >= _ENCLOSED and self._encloses_rows(record, [first, *behind])
+            is_stray = len(behind) + 1 >= _MIN_ENCLOSED and self._encloses_rows(record, [first, *behind])
         else:
             is_stray = len(self.header) > 1 and self._mostly_rows(behind)
         if record.fault is not None and lines[0].count(QUOTE) % 2 == 0:
-            is_stray = True  # the marks pair up on the line itself
+            is_stray = True  # the marks on the line itself are paired
         if is_stray:
-            fault = record.fault or "a quotation mark opens here, and what it encloses looks like rows of their own"
+            fault = record.fault or "the quotation mark that opens here encloses lines that look like rows"
             return Record(count=record.opened + 1, opened=record.opened, fault=fault)
         if record.fault is not None and count > 1:
-            record.fault += f"; {count} lines are left out"
+            record.fault += f"; {count} lines are skipped"
         record.count = count
         return record
 
     def _count_to_closing(self, record: Record) -> int:
-        """Lines of a faulty record up to the one with the mark that its own, not paired, wait for, if there is one."""
+        """Returns the number of lines of a faulty record up to the one with the closing mark, if there is one."""
         lines = self.ahead.seen(record.count)[record.opened :]
         if sum(line.count(QUOTE) for line in lines) % 2 == 0:
             return record.count
         count, length = record.count, 0
-        while (line := self.ahead[count]) is not None and length <= LONGEST_LINE:
+        while (line := self.ahead[count]) is not None and length <= MAX_LINE:
             count += 1
             length += len(line)
             if line.count(QUOTE) % 2:
@@ -183,14 +185,14 @@ class _Table:
         return record.count
 
     def _encloses_rows(self, record: Record, alone: list[list[str]]) -> bool:
-        """True if each line of a quoted record looks like a row; a doubled mark inside shows that it is meant as is."""
-        is_meant = any(QUOTE in cell for cell in record.cells)
-        return not is_meant and self.rows.all_alike(alone, len(self.header), record.cells)
+        """Returns whether each line of a quoted record looks like a row; a doubled mark inside rules that out."""
+        is_intended = any(QUOTE in cell for cell in record.cells)
+        return not is_intended and self.rows.all_alike(alone, len(self.header), record.cells)
 
     def _mostly_rows(self, rows: list[list[str]]) -> bool:
-        rows = rows[:_LOOKED_AT]
-        return sum(self.rows.is_alike(cells, len(self.header)) for cells in rows) >= _MOSTLY * len(rows)
+        rows = rows[:_MAX_ENCLOSED]
+        return sum(self.rows.is_alike(cells, len(self.header)) for cells in rows) >= _ROW_SHARE * len(rows)
 
     def _cells_alone(self, line: str) -> list[str]:
-        """Fields of a physical line, as if no quotation mark before it were open."""
+        """Returns the fields of a physical line, ignoring quotation marks."""
         return without_end(line).split(self.separator)

@@ -1,4 +1,4 @@
-"""What an early-exit model is worth: per-exit tables, speed–accuracy curves, plots and model cards."""
+"""Evaluation of early-exit models: per-exit tables, speed–accuracy curves, plots and model cards."""
 
 from itrex_sweet.evaluation.curve import Curve, CurvePoint
 from itrex_sweet.evaluation.evaluation import Evaluation, evaluate, evaluate_models

@@ -1,4 +1,4 @@
-"""The speed–accuracy curve: one threshold for all exits, from all leaving at once to nobody leaving early."""
+"""The speed–accuracy curve of a model, over one threshold for all exits."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ DEFAULT_POINTS, DEFAULT_TIMED_POINTS = 20, 8
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One threshold.
+    """A point of the curve.
 
     Args:
         threshold: of every exit but the last, in [0, 1].
-        metric: of the answers.
+        metric: of the predictions.
         mean_layers: layers run per row.
-        milliseconds: per row, measured, without tokenization; `None` if not measured at this threshold.
-        speedup: how many times faster on the clock than at threshold 1; `None` if not measured.
+        milliseconds: measured per row, without tokenization; `None` if not measured at this threshold.
+        speedup: measured, relative to threshold 1; `None` if not measured.
     """
 
     threshold: float
@@ -37,14 +37,14 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Curve:
-    """A model's points, by rising threshold.
+    """The points of a model, by increasing threshold.
 
     Args:
         points: from threshold 0 to threshold 1.
-        cheapest: layers that a row has cost when it leaves at the first exit.
+        cheapest: layers run for a row that leaves at the first exit.
         depth: layers of the full model.
-        rows: evaluated.
-        metric_name: of what `metric` is.
+        rows: number of rows evaluated.
+        metric_name: name of the metric.
     """
 
     points: tuple[CurvePoint, ...]
@@ -55,11 +55,11 @@ class Curve:
 
     @property
     def area(self) -> float:
-        """The metric, averaged over all budgets of mean layers from the first exit's to the full depth.
+        """The area under the curve: the metric averaged over budgets of mean layers, from the first exit to full depth.
 
-        Between two points the metric is taken as linear, which sending a share of the rows by either
-        threshold attains; beyond the last, as constant. What a cascade spends above the full depth is left
-        out, so that models of the same exits compare.
+        Between two points the metric is interpolated linearly, which is attained by randomizing between the two
+        thresholds; beyond the last point it is constant. Costs of a cascade above full depth are ignored, so that
+        models with the same exits are comparable.
         """
         by_layers: dict[float, list[float]] = {}
         for point in self.points:
@@ -74,11 +74,11 @@ class Curve:
         return float((np.diff(budgets) * (heights[1:] + heights[:-1]) / 2).sum() / (self.depth - self.cheapest))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """Returns plain JSON types."""
         return {**asdict(self), "points": [asdict(point) for point in self.points], "area": self.area}
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
-        """Headings and rows of the table."""
+        """Returns headings and rows of the table."""
         headings = ["threshold", self.metric_name, "mean layers", "of depth", "ms/row", "speed-up"]
         return headings, [
             [
@@ -93,54 +93,54 @@ class Curve:
         ]
 
     def table(self) -> str:
-        """The table as aligned text."""
+        """Returns the table as aligned text."""
         return plain_table(*self.cells())
 
 
 def threshold_grid(outcomes: ExitOutcomes, policy: Policy, points: int = DEFAULT_POINTS) -> tuple[float, ...]:
-    """Thresholds worth trying: 0, 1 and quantiles of the confidences seen before the last exit.
+    """Returns 0, 1 and quantiles of the confidences at the early exits.
 
-    Each lies in the widest gap between neighbouring confidences near its quantile, so that rounding in the
-    last bit, which differs between backends and batches, moves no row across it.
+    Each threshold lies in the widest gap between neighbouring confidences near its quantile, so that rounding errors,
+    which differ between backends and batches, move no row across it.
 
     Args:
-        points: thresholds at most, 0 and 1 included.
+        points: maximum number of thresholds, 0 and 1 included.
 
     Returns:
-        strictly rising, from 0 to 1.
+        strictly increasing thresholds, from 0 to 1.
     """
     return thresholds_between(outcomes.confidences(policy)[:, :-1], points)
 
 
 def thresholds_between(confidences: np.ndarray, points: int) -> tuple[float, ...]:
-    """As `threshold_grid`, of confidences of any shape; those that are not finite are left out."""
-    seen = np.unique(confidences[np.isfinite(confidences)].astype(np.float64))
-    gaps = np.diff(seen)
+    """Like `threshold_grid`, for confidences of any shape; non-finite ones are ignored."""
+    values = np.unique(confidences[np.isfinite(confidences)].astype(np.float64))
+    gaps = np.diff(values)
     if len(gaps) == 0 or points <= 2:
         return (0.0, 1.0)
     between = set()
     for part in np.array_split(np.arange(len(gaps)), min(points - 2, len(gaps))):
         widest = part[np.argmax(gaps[part])]
-        between.add(float(seen[widest] + gaps[widest] / 2))
+        between.add(float(values[widest] + gaps[widest] / 2))
     return (0.0, *sorted(value for value in between if 0.0 < value < 1.0), 1.0)
 
 
 def timed_subset(thresholds: Sequence[float], mean_layers: Sequence[float], count: int) -> tuple[float, ...]:
-    """Thresholds to put on the clock: the ends, and between them those whose mean layers lie evenly apart.
+    """Returns thresholds to measure: both ends, and others whose mean layers are about evenly spaced.
 
     Args:
-        thresholds: rising.
+        thresholds: increasing.
         mean_layers: of each.
-        count: thresholds at most; 0 for none.
+        count: maximum number of thresholds; 0 for none.
     """
     if count <= 0:
         return ()
     if count >= len(thresholds):
         return tuple(thresholds)
     layers = np.asarray(mean_layers)
-    wanted = np.linspace(layers.min(), layers.max(), max(count, 2))
-    nearest = {int(np.abs(layers - value).argmin()) for value in wanted[1:-1]}
-    return tuple(thresholds[place] for place in sorted(nearest | {0, len(thresholds) - 1}))
+    targets = np.linspace(layers.min(), layers.max(), max(count, 2))
+    nearest = {int(np.abs(layers - value).argmin()) for value in targets[1:-1]}
+    return tuple(thresholds[index] for index in sorted(nearest | {0, len(thresholds) - 1}))
 
 
 def make_curve(
@@ -152,15 +152,15 @@ def make_curve(
     metric_name: str = "accuracy",
     milliseconds: Mapping[float, float] | None = None,
 ) -> Curve:
-    """Works out metric and mean layers at each threshold from what every exit said.
+    """Computes metric and mean layers at each threshold from the outputs of all exits.
 
     Args:
         outcomes: logits of every exit, and labels.
-        policy: whose temperatures and criterion are kept.
-        thresholds: each for all exits at once.
-        metric: of predictions and labels; more is better.
+        policy: provides temperatures and criterion.
+        thresholds: each for all exits.
+        metric: of predictions and labels; higher is better.
         metric_name: for tables and plots.
-        milliseconds: threshold → measured milliseconds per row; speed-ups are relative to that at 1.
+        milliseconds: threshold → measured milliseconds per row; speed-ups are relative to threshold 1.
     """
     measured = milliseconds or {}
     full = measured.get(1.0)

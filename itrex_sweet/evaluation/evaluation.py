@@ -1,4 +1,4 @@
-"""Evaluating models on labelled texts: one pass to every exit, all else worked out or timed from it."""
+"""Evaluates models on labelled texts: one pass through all exits, simulated policies, and timing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from itrex_sweet.evaluation.metrics import Metric, accuracy
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.reference import Reference
 from itrex_sweet.evaluation.report import Report, make_report, single_exit_policy
-from itrex_sweet.evaluation.seen_rows import SPOILING, SeenRows, seen_rows
+from itrex_sweet.evaluation.seen_rows import NOT_HELD_OUT, SeenRows, seen_rows
 from itrex_sweet.evaluation.timing import DEFAULT_REPEATS, DEFAULT_ROWS, milliseconds_per_row, sample_rows
 from itrex_sweet.runtime.machine import Machine
 from itrex_sweet.tokenization.inputs import listed, plain_texts
@@ -43,21 +43,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One model on one set of labelled texts.
+    """The evaluation of a model on labelled texts.
 
     Args:
         name: of the model, for tables and plots.
         report: per exit, and under the model's policy.
         curve: over thresholds.
-        timing: rows timed, repeats, rows per batch; empty if nothing was timed.
-        machine: where.
-        versions: of what decides the numbers.
-        created: when, ISO 8601.
-        seen: role → share of the rows that the model has seen in it, such as training; figures on them are better than
-            on others.
-        guarantee: result of testing the guarantee of the stored policy; `None` where it has none, or where
-            another policy was evaluated.
-        reference: name and metric of the model compared with; `None` without one.
+        timing: timed rows, repeats and batch size; empty if nothing was timed.
+        machine: that was measured.
+        versions: of this package and the libraries it uses.
+        created: time in ISO 8601.
+        seen: role, such as training → fraction of the rows that the model has seen in it. Scores on them are not
+            held-out scores.
+        guarantee: check of the stored policy's guarantee; `None` without one, or if another policy was evaluated.
+        reference: name and metric of the reference model; `None` without one.
     """
 
     name: str
@@ -72,7 +71,7 @@ class Evaluation:
     reference: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """Returns plain JSON types."""
         return {
             "name": self.name,
             "report": self.report.to_dict(),
@@ -94,7 +93,7 @@ def evaluate(
     name: str = "model",
     **options: Any,
 ) -> Evaluation:
-    """Evaluates one model; arguments and errors as of `evaluate_models`."""
+    """Evaluates one model; see `evaluate_models` for arguments and errors."""
     return evaluate_models({name: model}, texts, labels, **options)[0]
 
 
@@ -113,36 +112,36 @@ def evaluate_models(
     reference: Reference | None = None,
     source: str = "the evaluation data",
 ) -> list[Evaluation]:
-    """Evaluates models on the same texts, timed in turns, so that they compare.
+    """Evaluates models on the same texts, with interleaved timing.
 
     Args:
-        models: by name, early-exit models and cascades alike.
+        models: early-exit models and cascades, by name.
         texts: texts or pairs of texts.
         labels: one label id from 0 per text.
-        metric: of predictions and labels, both (rows,) int64; more is better; a prediction of -1 is none.
+        metric: of predictions and labels, both (rows,) int64; higher is better; a prediction of -1 means no answer.
         metric_name: for tables and plots.
-        points: thresholds of the curve at most.
-        timed_points: of those, how many are timed.
-        timed_rows: rows that timings are made on, drawn at random; 0 times nothing.
-        repeats: timed runs per point, of which the median counts.
-        max_length: tokens per row at most.
-        reference: another model, for promises that were made against it (`evaluation.reference.open_reference`).
-        source: of the texts, for messages.
+        points: maximum number of thresholds of the curve.
+        timed_points: maximum number of these that are timed.
+        timed_rows: number of random rows for timing; 0 disables timing.
+        repeats: timed runs per point; their median is reported.
+        max_length: maximum number of tokens per row.
+        reference: model that the guarantee compares with (`evaluation.reference.open_reference`).
+        source: name of the data, for messages.
 
     Returns:
-        one evaluation per model, in order. Milliseconds are wall-clock per row in the executor, tokenization
-        left out, for texts in batches of the model's batch size.
+        one evaluation per model, in order. Milliseconds are wall-clock time per row in the executor, without
+        tokenization, in batches of the model's batch size.
 
     Raises:
-        InputError: unreadable texts, or labels that do not fit.
-        ConfigError: rows, repeats or points out of range, or a reference with other labels.
+        InputError: invalid texts or labels.
+        ConfigError: an argument out of range, or a reference with other labels.
     """
     timed_rows, repeats = whole_number("timed_rows", timed_rows, 0), whole_number("repeats", repeats, 1)
     points, timed_points = whole_number("points", points, 2), whole_number("timed_points", timed_points, 1)
     if max_length is not None:
         max_length = whole_number("max_length", max_length, 1)
     if not callable(metric):
-        raise ConfigError(f"metric={metric!r}: a function of predictions and labels.")
+        raise ConfigError(f"metric={metric!r}: must be a function of predictions and labels.")
     texts = listed(texts)
     outcomes: dict[str, ExitOutcomes] = {}
     seen_before: dict[str, SeenRows] = {}
@@ -151,23 +150,23 @@ def evaluate_models(
     for name, model in models.items():
         batch = model.read(texts, max_length)
         seen = outcomes[name] = ExitOutcomes.observe(model, batch, labels)
-        seen_before[name] = _noticed(name, model, batch, texts, source)
+        seen_before[name] = _find_seen_rows(name, model, batch, texts, source)
         grid = grids[name] = threshold_grid(seen, model.policy, points)
         if timed_rows > 0:
             timed = sample_rows(batch, timed_rows)
-            # Policies that say the same, such as threshold 1 and the last exit alone, are timed once.
+            # Equivalent policies, such as threshold 1 and the last exit alone, are timed once.
             for policy in _timed_policies(seen, model.policy, grid, timed_points):
                 tasks[name, policy] = functools.partial(model.executor.run, timed, policy)
-    compared = _reference_answers(models, texts, reference)
+    reference_answers = _reference_answers(models, texts, reference)
     rows = min(timed_rows, len(texts))
-    taken = milliseconds_per_row(tasks, rows, repeats) if tasks else {}
+    measured = milliseconds_per_row(tasks, rows, repeats) if tasks else {}
 
     created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     machine, versions = Machine.here(), library_versions()
     evaluations = []
     for name, model in models.items():
         described = dict(metric=metric, metric_name=metric_name)
-        of_model = {policy: milliseconds for (named, policy), milliseconds in taken.items() if named == name}
+        of_model = {policy: milliseconds for (key, policy), milliseconds in measured.items() if key == name}
         at_exits = {
             place: of_model.get(single_exit_policy(place, model.policy)) for place in range(len(outcomes[name].exits))
         }
@@ -181,29 +180,31 @@ def evaluate_models(
         at_thresholds = {value: of_model.get(model.policy.with_threshold(value)) for value in grids[name]}
         timings = {threshold: value for threshold, value in at_thresholds.items() if value is not None}
         curve = make_curve(outcomes[name], model.policy, grids[name], milliseconds=timings, **described)
-        timing = dict(rows=rows, repeats=repeats, batch_size=model.executor.batch_size) if taken else {}
-        seen, answers = seen_before[name], compared.get(model.artifact.label_names)
+        timing = dict(rows=rows, repeats=repeats, batch_size=model.executor.batch_size) if measured else {}
+        seen, answers = seen_before[name], reference_answers.get(model.artifact.label_names)
         guarantee = None
         if model.policy == model.artifact.policy:
             guarantee = check_guarantee(model.artifact, outcomes[name], seen, metric_name, reference, answers)
-        beside = None
+        reference_record = None
         if reference is not None and answers is not None:
-            beside = {**reference.to_dict(), "metric": float(metric(answers, outcomes[name].labels))}
+            reference_record = {**reference.to_dict(), "metric": float(metric(answers, outcomes[name].labels))}
         evaluations.append(
-            Evaluation(name, report, curve, timing, machine, versions, created, dict(seen.shares), guarantee, beside)
+            Evaluation(
+                name, report, curve, timing, machine, versions, created, dict(seen.shares), guarantee, reference_record
+            )
         )
     return evaluations
 
 
-def _noticed(
+def _find_seen_rows(
     name: str, model: SweetModelForSequenceClassification, batch: TokenBatch, texts: Sequence[Text], source: str
 ) -> SeenRows:
-    """The rows that a model has seen, said aloud where figures on them are no held-out ones."""
+    """Returns the rows that a model has seen, and warns if scores on them are not held-out scores."""
     seen = seen_rows(model, batch, plain_texts(texts))
     for role, share in seen.shares.items():
-        if role in SPOILING:
+        if role in NOT_HELD_OUT:
             logger.warning(
-                "%.3g %% of the rows in %s are %s rows of %s: figures on them are not held-out ones.",
+                "%.3g %% of the rows in %s are %s rows of %s: scores on them are not held-out scores.",
                 100 * share,
                 source,
                 role,
@@ -215,7 +216,7 @@ def _noticed(
 def _reference_answers(
     models: Mapping[str, SweetModelForSequenceClassification], texts: Sequence[Text], reference: Reference | None
 ) -> dict[tuple[str, ...], np.ndarray]:
-    """Answers of the reference model, as ids of this model's labels, matched by name."""
+    """Returns the predictions of the reference model per tuple of label names, as ids of these labels."""
     if reference is None:
         return {}
     names = dict.fromkeys(model.artifact.label_names for model in models.values())
@@ -225,7 +226,7 @@ def _reference_answers(
 def _timed_policies(
     outcomes: ExitOutcomes, policy: Policy, grid: Sequence[float], timed_points: int
 ) -> dict[Policy, None]:
-    """The policy itself, each exit alone, and the timed points of the curve, each once, in that order."""
+    """Returns the policy itself, each exit alone, and the timed points of the curve, without duplicates."""
     layers = [outcomes.mean_layers(policy.with_threshold(threshold)) for threshold in grid]
     thresholds = timed_subset(grid, layers, timed_points)
     exits = [single_exit_policy(place, policy) for place in range(len(outcomes.exits))]

@@ -1,9 +1,9 @@
-"""Tests the drop that a calibrated policy promises, on rows that had no part in making it."""
+"""Checks the guarantee of a calibrated policy on rows that were not used to train, select or calibrate the model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,66 +13,77 @@ from itrex_sweet.artifact.fingerprints import CALIBRATION, QUANTIZATION, SELECTI
 from itrex_sweet.evaluation.metrics import METRICS, Metric, accuracy
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.reference import ANSWERS, Reference
-from itrex_sweet.evaluation.seen_rows import SPOILING, SeenRows
+from itrex_sweet.evaluation.seen_rows import NOT_HELD_OUT, SeenRows
 
-_MOST_UNKNOWN = 0.01  # share of the rows that may have been seen without being known one by one
-_OF_ROLE = {
-    TRAINING: "trained on",
-    SELECTION: "chosen by",
-    QUANTIZATION: "quantized with",
-    CALIBRATION: "calibrated on",
+_MAX_UNRECORDED_SHARE = 0.01  # of rows that were probably seen, but whose fingerprints were not recorded
+_USE_OF_ROLE = {
+    TRAINING: "training",
+    SELECTION: "selection",
+    QUANTIZATION: "quantization",
+    CALIBRATION: "calibration",
 }
 
 
 @dataclass(frozen=True)
 class GuaranteeCheck:
-    """The promise of a policy, and the evidence of other rows.
+    """The guaranteed drop of a policy, and the drop on other rows.
 
     Args:
-        what: may be lost, in words.
-        most: that may be lost, a share.
-        confidence: with which that was promised.
-        against: name of the model that it was promised against; `None` for the same model at full depth.
-        rows: evaluated.
-        judged: of these, rows that had no part in making the model or the policy; the others are left out.
-        seen: role → share of the rows that the model has seen in it, where it is not 0.
-        lost: on the rows judged, a share; `None` where nothing can be said.
-        reason: why nothing can be said.
+        target: quantity whose drop is limited, for messages.
+        max_drop: guaranteed, a fraction.
+        confidence: of the guarantee.
+        against: name of the model that the policy is compared with; `None` for the same model at full depth.
+        rows: number of rows evaluated.
+        held_out_rows: number of these that were not used to make the model or the policy; only they are compared.
+        seen: role → fraction of the rows that the model has seen in it, if not 0.
+        drop: on the held-out rows, a fraction; `None` if it cannot be measured.
+        reason: why it cannot be measured.
     """
 
-    what: str
-    most: float
+    target: str
+    max_drop: float
     confidence: float
     against: str | None
     rows: int
-    judged: int
+    held_out_rows: int
     seen: Mapping[str, float]
-    lost: float | None
+    drop: float | None
     reason: str | None = None
 
     @property
-    def kept(self) -> bool | None:
-        """True if no more was lost; `None` where these rows are no evidence."""
-        return None if self.lost is None else self.lost <= self.most
+    def holds(self) -> bool | None:
+        """True if the drop is within the guarantee; `None` if it cannot be measured."""
+        return None if self.drop is None else self.drop <= self.max_drop
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return {**asdict(self), "seen": dict(self.seen), "kept": self.kept}
+        """Returns plain JSON types."""
+        return {
+            "what": self.target,
+            "most": self.max_drop,
+            "confidence": self.confidence,
+            "against": self.against,
+            "rows": self.rows,
+            "judged": self.held_out_rows,
+            "seen": dict(self.seen),
+            "lost": self.drop,
+            "reason": self.reason,
+            "kept": self.holds,
+        }
 
     def sentence(self) -> str:
-        """The same in words."""
-        against = f" against {self.against}" if self.against and self.against not in self.what else ""
-        promised = (
-            f"promised to lose at most {100 * self.most:g} {self.what}{against} with {100 * self.confidence:g} % "
-            "confidence"
+        """Returns a summary in one sentence."""
+        against = f" against {self.against}" if self.against and self.against not in self.target else ""
+        guaranteed = (
+            f"certified to lose at most {100 * self.max_drop:g} {self.target}{against} with "
+            f"{100 * self.confidence:g} % confidence"
         )
-        if self.lost is None:
-            return f"{promised}; no evidence here for or against that: {self.reason}."
+        if self.drop is None:
+            return f"{guaranteed}; not checked on these rows: {self.reason}."
         rows = f"these {self.rows} rows"
-        if self.judged < self.rows:
-            rows = f"the {self.judged} of {rows} that the model has not seen ({_listed(self.seen)})"
-        verdict = "held" if self.kept else "not held on these rows"
-        return f"{promised}; lost {100 * self.lost:.2f} on {rows}: {verdict}."
+        if self.held_out_rows < self.rows:
+            rows = f"the {self.held_out_rows} held-out rows of {rows} ({_describe_seen(self.seen)})"
+        verdict = "held" if self.holds else "not held on these rows"
+        return f"{guaranteed}; lost {100 * self.drop:.2f} on {rows}: {verdict}."
 
 
 def check_guarantee(
@@ -83,59 +94,59 @@ def check_guarantee(
     reference: Reference | None = None,
     reference_answers: np.ndarray | None = None,
 ) -> GuaranteeCheck | None:
-    """Judges the promise of an artifact's policy on the rows that the model has not seen.
+    """Measures the drop of an artifact's policy on the rows that the model has not seen.
 
     Args:
         outcomes: of all rows.
-        seen: which of them the model has seen.
-        metric_name: what is evaluated; a promise of another metric is not judged.
-        reference: the model that was compared with, if one was.
-        reference_answers: (rows,) int64 of it.
+        seen: rows that the model has seen.
+        metric_name: evaluated metric; a guarantee of another metric is not checked.
+        reference: model to compare with, if any.
+        reference_answers: (rows,) int64, its predictions.
 
     Returns:
-        `None` where nothing was promised, or of another metric.
+        `None` without a guarantee, or if it is of another metric.
     """
     budget = artifact.calibration.get("budget") or {}
     against = (artifact.calibration.get("against") or {}).get("name")
-    promised = _promised(budget, metric_name, against)
-    if promised is None or "confidence" not in budget:
+    guaranteed = _guaranteed_drop(budget, metric_name, against)
+    if guaranteed is None or "confidence" not in budget:
         return None
-    most, what, metric = promised
-    unseen = np.flatnonzero(~seen.any_of(SPOILING))
-    shares = {role: share for role, share in seen.shares.items() if role in SPOILING}
-    reason = lost = None
-    if not len(unseen) or seen.unknown_share(SPOILING) > _MOST_UNKNOWN:
-        reason = _listed(shares)
+    max_drop, target, metric = guaranteed
+    unseen = np.flatnonzero(~seen.any_of(NOT_HELD_OUT))
+    shares = {role: share for role, share in seen.shares.items() if role in NOT_HELD_OUT}
+    reason = drop = None
+    if not len(unseen) or seen.unknown_share(NOT_HELD_OUT) > _MAX_UNRECORDED_SHARE:
+        reason = _describe_seen(shares)
     elif against is not None and reference_answers is None:
-        reason = f"how {against} answers these rows is not known (--against)"
-    elif against is not None and (other := _other_model(artifact.calibration["against"], reference)):
-        reason = other
+        reason = f"the predictions of {against} for these rows are needed (--against)"
+    elif against is not None and (mismatch := _reference_mismatch(artifact.calibration["against"], reference)):
+        reason = mismatch
     else:
-        judged = outcomes.select(unseen)
-        full = judged.predictions()[:, -1] if against is None else reference_answers[unseen]
-        answers = judged.answers(artifact.policy)
-        lost = (
+        held_out = outcomes.select(unseen)
+        full = held_out.predictions()[:, -1] if against is None else reference_answers[unseen]
+        answers = held_out.answers(artifact.policy)
+        drop = (
             float((answers != full).mean())
             if metric is None
-            else float(metric(full, judged.labels) - metric(answers, judged.labels))
+            else float(metric(full, held_out.labels) - metric(answers, held_out.labels))
         )
     return GuaranteeCheck(
-        what=what,
-        most=most,
+        target=target,
+        max_drop=max_drop,
         confidence=budget["confidence"],
         against=against,
         rows=len(outcomes),
-        judged=len(unseen) if lost is not None else 0,
+        held_out_rows=len(unseen) if drop is not None else 0,
         seen=shares,
-        lost=lost,
+        drop=drop,
         reason=reason,
     )
 
 
-def _promised(
+def _guaranteed_drop(
     budget: Mapping[str, Any], metric_name: str, against: str | None
 ) -> tuple[float, str, Metric | None] | None:
-    """The drop, what is lost in words, and the metric; no metric for agreement."""
+    """Returns the drop, its description, and the metric; no metric for agreement."""
     if "max_accuracy_drop" in budget and metric_name == "accuracy":
         return budget["max_accuracy_drop"], "points of accuracy", accuracy
     if "max_agreement_drop" in budget:
@@ -145,16 +156,15 @@ def _promised(
     return None
 
 
-def _other_model(recorded: Mapping[str, Any], reference: Reference | None) -> str | None:
-    """Why a reference is not the model that was promised against."""
+def _reference_mismatch(recorded: Mapping[str, Any], reference: Reference | None) -> str | None:
+    """Returns why a reference is not the recorded model; `None` if it is, or if answers were given as a file."""
     if reference is None or ANSWERS in (recorded.get("kind"), reference.kind):
-        return None  # answers to other rows are another file
+        return None
     if reference.sha256 == recorded.get("sha256"):
         return None
-    return f"{reference.name} has other weights than the {recorded.get('name')} that the promise is against"
+    return f"{reference.name} has other weights than the {recorded.get('name')} that was compared with"
 
 
-def _listed(shares: Mapping[str, float]) -> str:
-    """`100 % of the rows were calibrated on`."""
-    said = [f"{100 * share:.3g} % of the rows were {_OF_ROLE[role]}" for role, share in shares.items()]
-    return ", ".join(said)
+def _describe_seen(shares: Mapping[str, float]) -> str:
+    parts = [f"{100 * share:.3g} % of the rows were used for {_USE_OF_ROLE[role]}" for role, share in shares.items()]
+    return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""The README.md of an artifact: what it is, how to load it, what its exits are worth and where measured."""
+"""Renders the model card (README.md) of an artifact: usage, results, quantization, calibration and training."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from itrex_sweet.artifact import CASCADE, INT8, Artifact
 from itrex_sweet.artifact.layout import CARD_FILE
 from itrex_sweet.config import Policy
 from itrex_sweet.evaluation.evaluation import Evaluation
+from itrex_sweet.evaluation.front_matter import front_matter
 from itrex_sweet.evaluation.tables import figure, markdown_table, percent
 
 _CALIBRATION = "## Calibration"
 _CALIBRATION_SECTION = re.compile(r"^## Calibration\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
 _STORED = re.compile(r"It is stored with the thresholds .*?, by exit\.", re.DOTALL)
-_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def render_card(
@@ -28,24 +28,25 @@ def render_card(
     base_model: str | None = None,
     dataset: str | None = None,
 ) -> str:
-    """Writes the text of a model card, with Hugging Face's front matter.
+    """Returns the text of a model card, with Hugging Face's front matter.
 
     Args:
-        artifact: what the card is of.
-        evaluation: the numbers; without one, the card has none.
+        artifact: to describe.
+        evaluation: results; without it, the card has none.
         title: heading; the folder's name if absent.
-        data: what the numbers were measured on, in words.
+        data: description of the evaluation data.
         base_model: name on the hub of the model that was fine-tuned.
-        dataset: name on the hub of the data.
+        dataset: name on the hub of the training data.
     """
     kind = "Cascade of independent models" if artifact.architecture == CASCADE else "Early-exit text classifier"
     labels = artifact.label_names
+    metric = None if evaluation is None else evaluation.report.metric_name
     parts = [
-        _front_matter(artifact, evaluation, base_model, dataset),
+        front_matter(artifact, metric, base_model, dataset),
         f"# {title or artifact.directory.name}",
         f"{kind} ({artifact.config.get('model_type', 'unknown')}, {artifact.exits[-1]} layers) that "
-        f"may answer after {_listed(artifact.exits)} layers: each text leaves at the first exit that is "
-        f"confident enough.{_private(artifact)} {len(labels)} labels: {', '.join(labels)}.",
+        f"may answer after {_join(artifact.exits)} layers: each text leaves at the first exit that is "
+        f"confident enough.{_describe_private_exits(artifact)} {len(labels)} labels: {', '.join(labels)}.",
         "## Use",
         _usage(artifact),
     ]
@@ -59,64 +60,29 @@ def render_card(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _private(artifact: Artifact) -> str:
+def _describe_private_exits(artifact: Artifact) -> str:
     if not artifact.private_exits:
         return ""
     return (
-        f" Exits {_listed(artifact.private_exits)} answer through copies of their last layers that are their own; the "
-        "model's own layers belong to its last exit alone."
+        f" Exits {_join(artifact.private_exits)} have private copies of their last layers; the model's own layers are "
+        "trained only for its last exit."
     )
 
 
 def card_after_calibration(artifact: Artifact) -> str:
-    """The card that lies in an artifact's folder, with what its calibration says; a new one where there is none."""
+    """Returns the card in an artifact's folder with its calibration section updated; a new card if there is none."""
     if CARD_FILE not in artifact.files:
         return render_card(artifact)
     card = artifact.read_file(CARD_FILE).decode("utf-8", errors="replace")
     card = _STORED.sub(lambda _: _stored(artifact.policy), card, count=1)
     section = f"{_CALIBRATION}\n\n{_calibration(artifact)}"
     if "## Results" in card:
-        section += "\n\nResults of the stored policy above are of before this calibration, if they are older."
+        section += "\n\nResults of the stored policy above may be from before this calibration."
     section += "\n\n"
     if _CALIBRATION_SECTION.search(card):
         return _CALIBRATION_SECTION.sub(lambda _: section, card, count=1)
     before, training, after = card.partition("## Training\n")
     return f"{before.rstrip()}\n\n{section}{training}{after}".rstrip() + "\n"
-
-
-def _front_matter(
-    artifact: Artifact, evaluation: Evaluation | None, base_model: str | None, dataset: str | None
-) -> str:
-    lines = ["---", "library_name: itrex-sweet", "pipeline_tag: text-classification", "tags:"]
-    tags = [
-        "text-classification",
-        "early-exit",
-        "adaptive-inference",
-        "cpu",
-        artifact.config.get("model_type"),
-    ]
-    lines += [f"- {_scalar(tag)}" for tag in tags if tag]
-    if base_model and _HUB_NAME.fullmatch(base_model):
-        lines.append(f"base_model: {_scalar(base_model)}")
-    if dataset and _HUB_NAME.fullmatch(dataset):
-        lines += ["datasets:", f"- {_scalar(dataset)}"]
-    if evaluation is not None:
-        lines += ["metrics:", f"- {_scalar(evaluation.report.metric_name)}"]
-    return "\n".join([*lines, "---"])
-
-
-def _scalar(text: str) -> str:
-    """A YAML scalar; JSON's strings are YAML's."""
-    plain = re.fullmatch(r"[A-Za-z][\w./-]*", text) and text.lower() not in (
-        "true",
-        "false",
-        "null",
-        "yes",
-        "no",
-        "on",
-        "off",
-    )
-    return text if plain else json.dumps(text, ensure_ascii=False)
 
 
 def _usage(artifact: Artifact) -> str:
@@ -130,7 +96,7 @@ def _usage(artifact: Artifact) -> str:
         "from itrex_sweet import SweetModelForSequenceClassification\n\n"
         f'model = SweetModelForSequenceClassification.from_pretrained("{name}")\n'
         'model.predict(["..."])  # label, score and exit_layer of each text\n'
-        'model.predict(["..."], threshold=0.95)  # more careful; 1.0 never leaves early\n'
+        'model.predict(["..."], threshold=0.95)  # more conservative; 1.0 never leaves early\n'
         "```\n\n"
         f"{_stored(policy)}" + also
     )
@@ -138,34 +104,35 @@ def _usage(artifact: Artifact) -> str:
 
 def _stored(policy: Policy) -> str:
     return (
-        f"It is stored with the thresholds {_listed(f'{value:g}' for value in policy.thresholds)} "
+        f"It is stored with the thresholds {_join(f'{value:g}' for value in policy.thresholds)} "
         f"({policy.criterion.replace('_', ' ')}) and the temperatures "
-        f"{_listed(f'{value:g}' for value in policy.temperatures)}, by exit."
+        f"{_join(f'{value:g}' for value in policy.temperatures)}, by exit."
     )
 
 
 def _calibration(artifact: Artifact) -> str:
-    """The promise of the stored policy, and what it rests on."""
+    """Describes the guarantee of the stored policy and the calibration rows."""
     facts = artifact.calibration
     budget, against = facts.get("budget") or {}, facts.get("against")
     rows = (
-        f"{facts.get('rows_choosing')} rows of {facts.get('source')} fitted temperatures and chose candidates, "
-        f"{facts.get('rows_testing')} others tested them ({facts.get('bound') or 'no test'}), on the "
+        f"{facts.get('rows_choosing')} rows of {facts.get('source')} were used to fit temperatures and find candidates,"
+        f" {facts.get('rows_testing')} others to test them ({facts.get('bound') or 'no test'}), on the "
         f"{facts.get('backend')} backend, {facts.get('created')}."
     )
     drop = next((budget[name] for name in budget if name.endswith("_drop")), None)
     if drop is None:
-        return f"The stored policy is the most accurate one within {_cell(dict(budget))}; nothing is promised. {rows}"
+        limits = _cell(dict(budget))
+        return f"The stored policy is the most accurate one within {limits}, without a statistical guarantee. {rows}"
     full_depth = "the same model at full depth"
-    of_what = "accuracy" if "max_accuracy_drop" in budget else budget.get("metric", "agreement")
-    promised = (
+    target = "accuracy" if "max_accuracy_drop" in budget else budget.get("metric", "agreement")
+    guarantee = (
         f"With {100 * budget['confidence']:g} % confidence the stored policy loses at most {100 * drop:g} % of "
-        f"{of_what} against {full_depth if against is None else against['name']}."
+        f"{target} against {full_depth if against is None else against['name']}."
     )
     if against is not None:
-        scored = f", {of_what} {percent(against['score'])} on the testing rows" if "score" in against else ""
-        promised += f" That is another model ({against['kind']}, SHA-256 {against['sha256'][:12]}{scored})."
-    return f"{promised} {rows}"
+        scored = f", {target} {percent(against['score'])} on the testing rows" if "score" in against else ""
+        guarantee += f" That is another model ({against['kind']}, SHA-256 {against['sha256'][:12]}{scored})."
+    return f"{guarantee} {rows}"
 
 
 def _results(artifact: Artifact, evaluation: Evaluation, data: str | None) -> list[str]:
@@ -177,12 +144,12 @@ def _results(artifact: Artifact, evaluation: Evaluation, data: str | None) -> li
         f"{percent(report.exits[-1].metric)} with {report.exits[-1].layers_run}."
     )
     if report.unanswered:
-        summary += f" {report.unanswered} rows got no finite answer and count as wrong."
+        summary += f" {report.unanswered} rows have non-finite logits and count as incorrect."
     parts = [
         "## Results",
         summary,
-        "Per exit: the metric if every text answered there, who leaves there under the policy and how well, "
-        "and the time if all left there:",
+        "Per exit: the metric if all texts leave there, the share of texts that leave there under the policy with "
+        "their metric, and the time if all texts leave there:",
         markdown_table(*report.cells()),
         f"Over one threshold for all exits (area under the curve {curve.area:.4f}):",
         markdown_table(*curve.cells()),
@@ -191,14 +158,14 @@ def _results(artifact: Artifact, evaluation: Evaluation, data: str | None) -> li
     measured = f"Measured {evaluation.created} with {versions} on {evaluation.machine.describe()}."
     if timing:
         measured += (
-            " Milliseconds are wall-clock per text, tokenization left out, medians of "
+            " Milliseconds are wall-clock time per text without tokenization, medians of "
             f"{timing['repeats']} runs over {timing['rows']} texts in batches of {timing['batch_size']}."
         )
     return [*parts, measured]
 
 
 def quantization_cells(facts: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows of the table that compares every exit before and after quantization."""
+    """Returns headings and rows of the table that compares exits before and after quantization."""
     temperatures, errors = facts["temperatures"], facts.get("expected_calibration_error")
     headings = ["exit", "float32", "INT8", "temperature before", "after"]
     columns = [
@@ -217,7 +184,7 @@ def quantization_cells(facts: Mapping[str, Any]) -> tuple[list[str], list[list[s
 def _quantization(artifact: Artifact) -> list[str]:
     facts = artifact.quantization
     rows, compressor = facts["calibration"], facts["neural_compressor"]
-    kept = f"; {_listed(facts['float_layers'])} stay in float too" if facts["float_layers"] else ""
+    kept = f"; also {_join(facts['float_layers'])}" if facts["float_layers"] else ""
     versions = ", ".join(f"{package} {version}" for package, version in compressor["versions"].items())
     return [
         "## Quantization",
@@ -226,7 +193,7 @@ def _quantization(artifact: Artifact) -> list[str]:
         f"{facts['in_float']}{kept}.",
         f"Ranges were observed by Neural Compressor ({versions}) on {rows['rows_observed']} rows; {facts['metric']} "
         f"per exit and temperatures come from {rows['rows_judged']} "
-        f"{'others' if rows['judged_on_other_rows'] else 'of the same'}, of which "
+        f"{'other rows' if rows['judged_on_other_rows'] else 'of the same rows'}, of which "
         f"{percent(facts['rows_at_another_exit'])} leave at another exit than before:",
         markdown_table(*quantization_cells(facts)),
     ]
@@ -247,7 +214,7 @@ def _cell(value: Any) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _listed(items: Any) -> str:
+def _join(items: Any) -> str:
     shown: Sequence[str] = [str(item) for item in items]
     if len(shown) < 2:
         return "".join(shown) or "none"

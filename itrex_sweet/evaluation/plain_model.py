@@ -1,4 +1,4 @@
-"""A plain Hugging Face classifier, run by transformers on the CPU: to compare with."""
+"""Runs a plain Hugging Face classifier with transformers on the CPU, as a reference."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from itrex_sweet.evaluation.progress import progress
 from itrex_sweet.families import family_of
 
 _BATCH_SIZE = 32
-_UNLIMITED = 1_000_000  # tokens; what tokenizers without a limit say is far above
-_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+_UNLIMITED = 1_000_000  # tokens; tokenizers without a limit report a much larger number
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 
 
 def load_plain_model(folder: Path) -> tuple[Any, Any]:
-    """The classifier in a folder, in float32 and evaluation mode, and its tokenizer; no code of the folder is run.
+    """Loads the classifier in a folder, in float32 and evaluation mode, and its tokenizer, without remote code.
 
     Raises:
-        ArtifactError: it cannot be loaded, or is no fine-tuned classifier.
-        ConfigError: it does not classify.
+        ArtifactError: it cannot be loaded, or is not a fine-tuned classifier.
+        ConfigError: it is not a classification model.
     """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    if not any(path.is_file() for pattern in _VOCABULARIES for path in folder.glob(pattern)):
-        # transformers would make an empty tokenizer, which knows no word.
-        raise ArtifactError(f"{folder} has no tokenizer: save the one it was fine-tuned with there.")
+    if not any(path.is_file() for pattern in _TOKENIZER_FILES for path in folder.glob(pattern)):
+        # transformers would create a tokenizer with an empty vocabulary.
+        raise ArtifactError(f"{folder} has no tokenizer: save the tokenizer of the fine-tuning there.")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         model, info = AutoModelForSequenceClassification.from_pretrained(
@@ -38,54 +38,52 @@ def load_plain_model(folder: Path) -> tuple[Any, Any]:
             use_safetensors=True,
             output_loading_info=True,
         )
-    # Files that are damaged, or made for another library, let transformers raise whatever its readers do.
+    # For corrupt files, transformers raises errors of any type.
     except Exception as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ArtifactError(f"{folder} cannot be loaded as a classifier: {reason}") from error
     if missing := sorted(info["missing_keys"]):
-        raise ArtifactError(
-            f"{folder} is no fine-tuned classifier: {missing[0]} is missing from its weights, and would be random."
-        )
+        raise ArtifactError(f"{folder} is not a fine-tuned classifier: {missing[0]} is missing from its weights.")
     if model.config.num_labels < 2 or getattr(model.config, "problem_type", None) == "regression":
-        raise ConfigError(f"{folder} does not classify: it has {model.config.num_labels} output.")
+        raise ConfigError(f"{folder} is not a classification model: it has {model.config.num_labels} output.")
     return model.float().eval(), tokenizer
 
 
 def logits_of(model: Any, tokenizer: Any, texts: Sequence[Any]) -> np.ndarray:
-    """(rows, labels) float32 of a plain model for texts or pairs of texts, rows of like lengths together.
+    """Returns logits (rows, labels) float32 of a plain model for texts or pairs of texts.
 
     Raises:
-        ConfigError: a tokenizer that cannot pad.
-        InputError: a tokenizer of another model.
+        ConfigError: the tokenizer has no padding token.
+        InputError: the tokenizer belongs to another model.
     """
     batches = sorted_batches(model, tokenizer, texts)
     logits = np.empty((len(texts), model.config.num_labels), dtype=np.float32)
-    said = run_batches(model, progress(batches, "compared with", unit="batch"))
-    for (rows, _), of_batch in zip(batches, said, strict=True):
-        logits[rows] = of_batch.float().numpy()
+    outputs = run_batches(model, progress(batches, "reference model", unit="batch"))
+    for (rows, _), batch_logits in zip(batches, outputs, strict=True):
+        logits[rows] = batch_logits.float().numpy()
     return logits
 
 
 def sorted_batches(model: Any, tokenizer: Any, texts: Sequence[Any]) -> list[tuple[list[int], Any]]:
-    """Texts or pairs of texts as padded batches of rows of like lengths: places of the rows, and the model's inputs.
+    """Tokenizes texts or pairs of texts into padded batches sorted by length: row indices, and the model's inputs.
 
     Raises:
-        ConfigError: a tokenizer that cannot pad.
-        InputError: a tokenizer of another model.
+        ConfigError: the tokenizer has no padding token.
+        InputError: the tokenizer belongs to another model.
     """
     limits = [tokenizer.model_max_length, _positions(model.config)]
     limit = min((value for value in limits if value is not None and value < _UNLIMITED), default=None)
     options = dict(truncation=limit is not None, max_length=limit, verbose=False)
-    taken = input_names(model)
+    accepted = input_names(model)
     encoded: list[dict[str, list[int]]] = []
     for text in texts:
         parts = (text,) if isinstance(text, str) else tuple(text)
-        encoded.append({name: ids for name, ids in tokenizer(*parts, **options).items() if name in taken})
-    greatest = max(max(row["input_ids"], default=0) for row in encoded)
-    if greatest >= (known := model.get_input_embeddings().num_embeddings):
+        encoded.append({name: ids for name, ids in tokenizer(*parts, **options).items() if name in accepted})
+    largest_id = max(max(row["input_ids"], default=0) for row in encoded)
+    if largest_id >= (vocabulary := model.get_input_embeddings().num_embeddings):
         raise InputError(
-            f"token id {greatest} of the tokenizer beside {model.name_or_path}: its model knows {known}. Is the "
-            "tokenizer this model's own?"
+            f"the tokenizer of {model.name_or_path} gives token id {largest_id}, but the model's vocabulary has "
+            f"{vocabulary} tokens. Does the tokenizer belong to this model?"
         )
     if tokenizer.pad_token is None:
         raise ConfigError(f"the tokenizer of {model.name_or_path} has no padding token.")
@@ -95,7 +93,7 @@ def sorted_batches(model: Any, tokenizer: Any, texts: Sequence[Any]) -> list[tup
 
 
 def run_batches(model: Any, batches: Iterable[tuple[list[int], Any]]) -> list[Any]:
-    """Logits of each batch that `sorted_batches` made."""
+    """Returns the logits of each batch of `sorted_batches`."""
     import torch
 
     with torch.inference_mode():
@@ -103,7 +101,7 @@ def run_batches(model: Any, batches: Iterable[tuple[list[int], Any]]) -> list[An
 
 
 def input_names(model: Any) -> set[str]:
-    """Of what tokenizers give, the part that a model takes; a tokenizer without a class of its own gives all."""
+    """Returns the names of tokenizer outputs that a model accepts."""
     names = {"input_ids", "attention_mask"}
     if getattr(model.config, "type_vocab_size", 0) > 1:
         names.add("token_type_ids")
@@ -111,10 +109,10 @@ def input_names(model: Any) -> set[str]:
 
 
 def _positions(config: Any) -> int | None:
-    """Tokens that a model's positions allow."""
+    """Returns the maximum number of tokens by the model's position embeddings; `None` without a limit."""
     positions = getattr(config, "max_position_embeddings", None)
     try:
         skipped = (config.pad_token_id or 0) + 1 if family_of(config).positions_skip_padding else 0
-    except SweetError:  # a family that carries no exits may be compared with all the same
+    except SweetError:  # an unsupported family can be a reference, too
         skipped = 0
     return None if not positions or positions < 0 else positions - skipped

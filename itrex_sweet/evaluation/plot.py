@@ -1,4 +1,4 @@
-"""Pictures of speed–accuracy curves; the one file that imports matplotlib, and never its global state."""
+"""Plots of speed–accuracy curves and calibrations, with matplotlib but without its global state."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from itrex_sweet.evaluation.curve import Curve, CurvePoint
 from itrex_sweet.evaluation.report import Report
 from itrex_sweet.extras import require_installed
 
-# Colours that stay apart in print and for colour-blind readers (Okabe and Ito 2008), and a mark for each.
+# Colour-blind safe colours (Okabe and Ito 2008), and a marker for each.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKS = ("o", "s", "^", "D", "v", "P", "X")
-_INK, _FAINT = "#333333", "#D9D9D9"
-_LEAST_SPAN = 4.0  # percent
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_TEXT_COLOUR, _GRID_COLOUR = "#333333", "#D9D9D9"
+_MIN_SPAN = 4.0  # percent, of the vertical axis
 
 
 def require_matplotlib() -> None:
-    """Makes sure that pictures can be drawn, before work is done that they are to show.
+    """Checks that plots can be drawn.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -34,14 +34,14 @@ def plot_curves(
     title: str | None = None,
     reports: Mapping[str, Report] | None = None,
 ) -> Path:
-    """Draws the metric over mean layers, and over milliseconds where they were measured, as a PNG.
+    """Plots the metric over mean layers, and over milliseconds if they were measured, as a PNG.
 
     Args:
-        curves: by name, all in one picture.
-        path: of the PNG; its folder is made if missing.
-        title: above the picture.
-        reports: by the same names; their policies are marked with rings, since each exit may have a threshold of its
-            own, and a curve has one for all.
+        curves: by name.
+        path: of the PNG; its folder is created if missing.
+        title: of the plot.
+        reports: by the same names; their policies are marked with rings. They may have a threshold per exit, and so
+            need not lie on the curve.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -56,7 +56,7 @@ def plot_curves(
     _draw(panels[0], curves, lambda point: point.mean_layers, reports)
     _mark_full_depth(panels[0], curves)
     shown = [point.metric for curve in curves.values() for point in curve.points]
-    _zoom(panels[0], [100 * metric for metric in (*shown, *(report.metric for report in reports.values()))])
+    _set_y_limits(panels[0], [100 * metric for metric in (*shown, *(report.metric for report in reports.values()))])
     panels[0].set_xlabel("layers run per text, mean")
     panels[0].set_ylabel(f"{metric}, %")
     if timed:
@@ -65,16 +65,16 @@ def plot_curves(
     if len(curves) > 1 or reports:
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     if title:
-        figure.suptitle(title, fontsize=12, color=_INK)
-    return _written(figure, path)
+        figure.suptitle(title, fontsize=12, color=_TEXT_COLOUR)
+    return _save(figure, path)
 
 
 def plot_calibration(calibration: Mapping[str, Any], path: str | os.PathLike) -> Path:
-    """Draws the candidates of a calibration by what they cost and how well they answer, and the one that was chosen.
+    """Plots the candidates of a calibration by cost and score, with the selected one marked.
 
     Args:
-        calibration: as the artifact records it.
-        path: of the PNG; its folder is made if missing.
+        calibration: as recorded in the artifact.
+        path: of the PNG; its folder is created if missing.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -90,7 +90,7 @@ def plot_calibration(calibration: Mapping[str, Any], path: str | os.PathLike) ->
     chosen = calibration["candidates"].index(calibration["chosen"])
     figure = _new_figure(6.4)
     panel = figure.subplots()
-    panel.plot(*zip(*found, strict=True), color=_FAINT, linewidth=1.6, zorder=1)
+    panel.plot(*zip(*found, strict=True), color=_GRID_COLOUR, linewidth=1.6, zorder=1)
     first = 1 if certified is None else certified
     others = "candidates" if certified is None else "not certified"
     groups = {"full model": found[:1], "certified": found[1:first], others: found[first:]}
@@ -114,16 +114,16 @@ def plot_calibration(calibration: Mapping[str, Any], path: str | os.PathLike) ->
             fontsize=8,
             color="#666666",
         )
-    _zoom(panel, [score for _, score in found])
+    _set_y_limits(panel, [score for _, score in found])
     _style(panel)
     batch = f", batches of {calibration['batch_size']}" if in_time else ""
     panel.set_xlabel(f"milliseconds per text{batch}" if in_time else "layers run per text, mean")
     panel.set_ylabel(f"{budget.get('metric', 'accuracy' if 'max_agreement_drop' not in budget else 'agreement')}, %")
     panel.legend(frameon=False, fontsize=9)
     figure.suptitle(
-        f"calibrated on {calibration['source']}, {calibration['rows_testing']} rows", fontsize=11, color=_INK
+        f"calibrated on {calibration['source']}, {calibration['rows_testing']} rows", fontsize=11, color=_TEXT_COLOUR
     )
-    return _written(figure, path)
+    return _save(figure, path)
 
 
 def _new_figure(width: float) -> Any:
@@ -135,7 +135,7 @@ def _new_figure(width: float) -> Any:
     return figure
 
 
-def _written(figure: Any, path: str | os.PathLike) -> Path:
+def _save(figure: Any, path: str | os.PathLike) -> Path:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,19 +148,19 @@ def _written(figure: Any, path: str | os.PathLike) -> Path:
 def _draw(
     panel: Any,
     curves: Mapping[str, Curve],
-    across: Callable[[CurvePoint | Report], float | None],
+    x_value: Callable[[CurvePoint | Report], float | None],
     reports: Mapping[str, Report],
 ) -> None:
-    """One line per curve, its points in the order of their thresholds, and rings for policies."""
-    for place, (name, curve) in enumerate(curves.items()):
-        shown = [(value, 100 * point.metric) for point in curve.points if (value := across(point)) is not None]
+    """Draws a line per curve, with points in the order of thresholds, and rings for policies."""
+    for index, (name, curve) in enumerate(curves.items()):
+        shown = [(value, 100 * point.metric) for point in curve.points if (value := x_value(point)) is not None]
         if not shown:
             continue
         panel.plot(
             *zip(*shown, strict=True),
             label=name,
-            color=_COLOURS[place % len(_COLOURS)],
-            marker=_MARKS[place % len(_MARKS)],
+            color=_COLOURS[index % len(_COLOURS)],
+            marker=_MARKERS[index % len(_MARKERS)],
             markersize=5,
             markeredgecolor="white",
             markeredgewidth=0.6,
@@ -168,14 +168,14 @@ def _draw(
             clip_on=False,
         )
         report = reports.get(name)
-        if report is not None and (value := across(report)) is not None:
+        if report is not None and (value := x_value(report)) is not None:
             panel.scatter(
                 value,
                 100 * report.metric,
                 label="stored policy" if len(curves) == 1 else f"{name}, stored policy",
                 s=150,
                 facecolors="none",
-                edgecolors=_COLOURS[place % len(_COLOURS)],
+                edgecolors=_COLOURS[index % len(_COLOURS)],
                 linewidths=2,
                 zorder=3,
                 clip_on=False,
@@ -185,20 +185,20 @@ def _draw(
 
 def _style(panel: Any) -> None:
     panel.set_xlim(left=0)
-    panel.grid(True, color=_FAINT, linewidth=0.6)
+    panel.grid(True, color=_GRID_COLOUR, linewidth=0.6)
     panel.set_axisbelow(True)
     for side in ("top", "right"):
         panel.spines[side].set_visible(False)
     for side in ("left", "bottom"):
-        panel.spines[side].set_color(_INK)
-    panel.tick_params(colors=_INK, labelsize=9)
+        panel.spines[side].set_color(_TEXT_COLOUR)
+    panel.tick_params(colors=_TEXT_COLOUR, labelsize=9)
 
 
-def _zoom(panel: Any, values: Sequence[float]) -> None:
-    """Shows at least `_LEAST_SPAN` percent, so that a flat curve looks flat, and nothing far beyond 100."""
+def _set_y_limits(panel: Any, values: Sequence[float]) -> None:
+    """Limits the vertical axis to the values, but to no less than `_MIN_SPAN` percent."""
     low, high = min(values, default=0.0), max(values, default=100.0)
-    margin = max(0.06 * (high - low), (_LEAST_SPAN - (high - low)) / 2)
-    panel.set_ylim(low - margin, min(high + margin, max(high, 100.0) + 0.06 * (high - low + _LEAST_SPAN)))
+    margin = max(0.06 * (high - low), (_MIN_SPAN - (high - low)) / 2)
+    panel.set_ylim(low - margin, min(high + margin, max(high, 100.0) + 0.06 * (high - low + _MIN_SPAN)))
 
 
 def _mark_full_depth(panel: Any, curves: Mapping[str, Curve]) -> None:

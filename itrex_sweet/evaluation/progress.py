@@ -1,4 +1,4 @@
-"""One place that decides whether a progress bar is shown."""
+"""Progress bars that respect the verbosity of transformers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Item = TypeVar("Item")
 
 
 def progress(items: Iterable[Item], description: str, total: int | None = None, unit: str = "it") -> Iterator[Item]:
-    """Iterates, with a bar where one is wanted.
+    """Iterates over items with a progress bar.
 
     Args:
-        description: left of the bar.
+        description: text to the left of the bar.
         total: number of items, if `items` has no length.
-        unit: what an item is.
+        unit: name of an item.
     """
     yield from progress_bar(description, total, unit, items)
 
@@ -26,22 +26,21 @@ def progress(items: Iterable[Item], description: str, total: int | None = None, 
 def progress_bar(
     description: str, total: int | None = None, unit: str = "it", items: Iterable[Item] | None = None
 ) -> tqdm[Item]:
-    """A bar on standard error, to be moved by hand or to iterate over.
+    """Returns a progress bar on standard error, to be updated manually or iterated over.
 
-    None is shown where standard error is no terminal, or where transformers' progress bars, or everything
-    below its errors, were switched off.
+    No bar is shown if standard error is not a terminal, or if progress bars or warnings of transformers are disabled.
 
     Args:
-        description: left of the bar.
+        description: text to the left of the bar.
         total: number of items, if `items` has no length.
-        unit: what an item is.
+        unit: name of an item.
         items: to iterate over.
     """
     from tqdm import tqdm
     from transformers.utils import logging
 
     quiet = not logging.is_progress_bar_enabled() or logging.get_verbosity() >= logging.ERROR
-    # `None` leaves it to tqdm, which shows a bar on terminals only.
+    # With `None`, tqdm shows a bar only on terminals.
     return tqdm(
         items,
         desc=description,

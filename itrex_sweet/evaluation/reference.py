@@ -1,5 +1,5 @@
-"""Another model's answers to the same texts, to compare with: a plain Hugging Face checkpoint, an artifact at full
-depth, or a file of answers. Labels are matched by name."""
+"""Reference models that a model is compared with: a plain Hugging Face checkpoint, an artifact at full depth, or a file
+of predictions. Labels are matched by name."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ CHECKPOINT, ARTIFACT, ANSWERS = "checkpoint", "artifact", "answers"
 
 
 class Reference(ABC):
-    """A model to compare with.
+    """A reference model.
 
     Attributes:
-        name: last part of its folder's or file's name.
+        name: of its folder or file.
         kind: `"checkpoint"`, `"artifact"` or `"answers"`.
         sha256: of its weights, or of the file.
     """
@@ -41,38 +41,41 @@ class Reference(ABC):
 
     @abstractmethod
     def answers(self, texts: Sequence[Any] | None, rows: int, label_names: Sequence[str]) -> np.ndarray:
-        """(rows,) int64: what it answers, as places among `label_names`.
+        """Returns its predictions (rows,) int64, as indices of `label_names`.
 
         Args:
-            texts: texts or pairs; `None` where there are only token ids, of another model's tokenizer.
-            rows: how many.
-            label_names: of the model that is compared with it, by id.
+            texts: texts or pairs; `None` if only token ids are available.
+            rows: number of rows.
+            label_names: of the compared model, by id.
 
         Raises:
             ConfigError: it has other labels.
-            InputError: there are no texts, or not one finite answer per row.
+            InputError: texts are needed and missing, or there is not one finite answer per row.
         """
 
     def to_dict(self) -> dict[str, Any]:
-        """The record of it in an artifact."""
+        """Returns the artifact's record of the reference."""
         return {"name": self.name, "kind": self.kind, "sha256": self.sha256}
 
 
 def open_reference(source: str | os.PathLike | Reference) -> Reference:
-    """Opens a model to compare with.
+    """Opens a reference model.
 
     Args:
-        source: a folder or a name on the hub, of a plain Hugging Face classifier or of an artifact (whose full depth is
-            meant); or a JSON-lines file as `itrex-sweet predict` writes it, one answer per row.
+        source: a folder or a repository on the hub, of a plain Hugging Face classifier or of an artifact, which is run
+            at full depth; or a JSON Lines file of predictions as `itrex-sweet predict` writes it, one per row.
 
     Raises:
-        ArtifactError: neither, or it cannot be loaded.
-        InputError: the file's lines are no answers.
+        ArtifactError: the source is neither, or cannot be loaded.
+        InputError: a line of the file is not a prediction.
     """
     if isinstance(source, Reference):
         return source
     if not isinstance(source, (str, os.PathLike)):
-        raise ConfigError(f"against={type(source).__name__}: a folder, a name on the hub, or a file of answers.")
+        raise ConfigError(
+            f"against is of type {type(source).__name__}: pass a folder, a repository on the hub, or a file of "
+            "predictions."
+        )
     if Path(source).is_file():
         return _Answers(Path(source))
     folder = fetch(source)
@@ -83,7 +86,7 @@ def open_reference(source: str | os.PathLike | Reference) -> Reference:
 
 
 class _FullDepth(Reference):
-    """An artifact that no row leaves early."""
+    """An artifact, run at full depth."""
 
     kind = ARTIFACT
 
@@ -93,13 +96,13 @@ class _FullDepth(Reference):
 
     def answers(self, texts: Sequence[Any] | None, rows: int, label_names: Sequence[str]) -> np.ndarray:
         model = SweetModelForSequenceClassification.from_pretrained(self._folder, threshold=1.0)
-        to_ours = _matched(model.artifact.label_names, label_names, self.name)
-        logits = model.executor.run(model.read(_needed(texts, self.name)), model.policy).logits
-        return to_ours[_finite(logits, self.name).argmax(axis=1)]
+        label_map = _match_labels(model.artifact.label_names, label_names, self.name)
+        logits = model.executor.run(model.read(_require_texts(texts, self.name)), model.policy).logits
+        return label_map[_require_finite(logits, self.name).argmax(axis=1)]
 
 
 class _Checkpoint(Reference):
-    """A plain classifier, run by transformers; no code of its folder is run."""
+    """A plain classifier, run by transformers without remote code."""
 
     kind = CHECKPOINT
 
@@ -110,15 +113,17 @@ class _Checkpoint(Reference):
         self._folder = folder
 
     def answers(self, texts: Sequence[Any] | None, rows: int, label_names: Sequence[str]) -> np.ndarray:
-        texts = _needed(texts, self.name)
+        texts = _require_texts(texts, self.name)
         model, tokenizer = load_plain_model(self._folder)
-        named = model.config.id2label
-        to_ours = _matched([str(named.get(place)) for place in range(model.config.num_labels)], label_names, self.name)
-        return to_ours[_finite(logits_of(model, tokenizer, texts), self.name).argmax(axis=1)]
+        id2label = model.config.id2label
+        label_map = _match_labels(
+            [str(id2label.get(index)) for index in range(model.config.num_labels)], label_names, self.name
+        )
+        return label_map[_require_finite(logits_of(model, tokenizer, texts), self.name).argmax(axis=1)]
 
 
 class _Answers(Reference):
-    """A file of answers, in the order of the rows."""
+    """A file of predictions, in the order of the rows."""
 
     kind = ANSWERS
 
@@ -129,14 +134,14 @@ class _Answers(Reference):
 
     def answers(self, texts: Sequence[Any] | None, rows: int, label_names: Sequence[str]) -> np.ndarray:
         if len(self._labels) != rows:
-            raise InputError(f"{self._path} holds {len(self._labels)} answers, and there are {rows} rows to compare.")
-        to_ours = _places(label_names)
+            raise InputError(f"{self._path} holds {len(self._labels)} predictions for {rows} rows.")
+        label_map = _label_indices(label_names)
         for number, label in enumerate(self._labels, start=1):
-            if _plain(label) not in to_ours:
+            if _normalize(label) not in label_map:
                 raise ConfigError(
                     f"line {number} of {self._path}: label {label!r} is not one of {', '.join(label_names)}."
                 )
-        return np.array([to_ours[_plain(label)] for label in self._labels], dtype=np.int64)
+        return np.array([label_map[_normalize(label)] for label in self._labels], dtype=np.int64)
 
     def _read(self) -> list[str]:
         try:
@@ -154,59 +159,59 @@ class _Answers(Reference):
             label = row.get("label") if isinstance(row, dict) else None
             if not isinstance(label, str):
                 raise InputError(
-                    f"line {number} of {self._path} is no answer, such as itrex-sweet predict writes: a JSON object "
-                    "with a label.",
+                    f"line {number} of {self._path} is not a prediction as `itrex-sweet predict` writes it: a JSON "
+                    "object with a label.",
                     (number - 1,),
                 )
             labels.append(label)
         return labels
 
 
-def _needed(texts: Sequence[Any] | None, name: str) -> list[Any]:
+def _require_texts(texts: Sequence[Any] | None, name: str) -> list[Any]:
     if texts is None:
-        raise InputError(f"{name} reads texts with its own tokenizer: give texts, not token ids.")
+        raise InputError(f"{name} has a tokenizer of its own: pass texts, not token ids.")
     return list(texts)
 
 
-def _finite(logits: np.ndarray, name: str) -> np.ndarray:
+def _require_finite(logits: np.ndarray, name: str) -> np.ndarray:
     broken = np.flatnonzero(~np.isfinite(logits).all(axis=1))
     if len(broken):
         raise InputError(
-            f"the logits of {name} are not finite for {len(broken)} of {len(logits)} rows, the first {broken[0]}: "
-            "nothing can be compared with such answers.",
+            f"the logits of {name} are not finite for {len(broken)} of {len(logits)} rows, the first is row "
+            f"{broken[0]}.",
             tuple(broken.tolist()),
         )
     return logits
 
 
-def _matched(theirs: Sequence[str], ours: Sequence[str], name: str) -> np.ndarray:
-    """(their labels,) int64: the place of each among ours.
+def _match_labels(theirs: Sequence[str], ours: Sequence[str], name: str) -> np.ndarray:
+    """Returns the index (their labels,) int64 of each of their labels among ours.
 
     Raises:
         ConfigError: they are not the same labels.
     """
-    places = _places(ours)
-    if len(theirs) != len(ours) or {_plain(label) for label in theirs} != set(places):
+    indices = _label_indices(ours)
+    if len(theirs) != len(ours) or {_normalize(label) for label in theirs} != set(indices):
         raise ConfigError(
-            f"{name} has the labels {', '.join(theirs)}, and this model {', '.join(ours)}: to be compared they need "
-            "the same ones. Labels without names are given them as id2label in config.json."
+            f"{name} has the labels {', '.join(theirs)}, and this model {', '.join(ours)}: they must be the same to be "
+            "compared. Labels are named in id2label of config.json."
         )
-    return np.array([places[_plain(label)] for label in theirs], dtype=np.int64)
+    return np.array([indices[_normalize(label)] for label in theirs], dtype=np.int64)
 
 
-def _places(label_names: Sequence[str]) -> dict[str, int]:
-    """Plain name → place; names that differ in case alone stay as they are."""
-    plain = {_plain(label): place for place, label in enumerate(label_names)}
-    if len(plain) < len(label_names):
-        raise ConfigError(f"the labels {', '.join(label_names)} differ in case alone, so they cannot be matched.")
-    return plain
+def _label_indices(label_names: Sequence[str]) -> dict[str, int]:
+    """Returns normalized name → index."""
+    indices = {_normalize(label): index for index, label in enumerate(label_names)}
+    if len(indices) < len(label_names):
+        raise ConfigError(f"the labels {', '.join(label_names)} differ only in case, so they cannot be matched.")
+    return indices
 
 
-def _plain(label: str) -> str:
+def _normalize(label: str) -> str:
     return label.strip().casefold()
 
 
 def _hash(folder: Path, names: Iterable[str]) -> str:
-    """Of one file, its hash; of several, one over theirs."""
+    """Returns the hash of a file, or the hash of several files' hashes."""
     digests = [sha256(folder / name) for name in sorted(names)]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

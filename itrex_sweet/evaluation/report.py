@@ -1,4 +1,4 @@
-"""The per-exit table: how good each exit is, who leaves there, and what that costs."""
+"""The per-exit table: metric, exit rate and cost of each exit."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from itrex_sweet.evaluation.tables import figure, percent, plain_table
 
 @dataclass(frozen=True)
 class ExitReport:
-    """One exit.
+    """Measurements of one exit.
 
     Args:
         exit: count of encoder layers, from 1.
-        layers_run: layers that a row has cost when it leaves here.
-        metric: the metric if every row answered here.
-        share_leaving: share of rows that leave here under the policy.
-        metric_of_leaving: the metric of those alone; `None` if there are none.
-        mean_confidence: over all rows whose logits here are finite; `None` if there are none.
-        milliseconds: per row, measured with every row leaving here; `None` if not measured.
+        layers_run: layers run for a row that leaves here.
+        metric: if all rows leave here.
+        share_leaving: fraction of rows that leave here under the policy.
+        metric_of_leaving: metric of these rows; `None` if there are none.
+        mean_confidence: over rows with finite logits; `None` if there are none.
+        milliseconds: measured per row if all rows leave here; `None` if not measured.
     """
 
     exit: int
@@ -39,17 +39,17 @@ class ExitReport:
 
 @dataclass(frozen=True)
 class Report:
-    """All exits, and the whole under one policy.
+    """Measurements of all exits and of a policy.
 
     Args:
         exits: one report per exit.
-        policy: decides who leaves where.
-        rows: evaluated.
-        metric: of the answers under the policy.
+        policy: that was evaluated.
+        rows: number of rows.
+        metric: under the policy.
         mean_layers: layers run per row under the policy.
-        unanswered: rows whose answer is not finite; they count as wrong.
-        agreement: share of rows that get the label of the last exit.
-        metric_name: of what `metric` is.
+        unanswered: rows with non-finite logits; they count as incorrect.
+        agreement: fraction of rows with the same label as at the last exit.
+        metric_name: name of the metric.
         milliseconds: per row under the policy, without tokenization; `None` if not measured.
     """
 
@@ -64,7 +64,7 @@ class Report:
     milliseconds: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """Returns plain JSON types."""
         return {
             **asdict(self),
             "policy": self.policy.to_dict(),
@@ -72,7 +72,7 @@ class Report:
         }
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
-        """Headings and rows of the table; the last row is the whole under the policy."""
+        """Returns headings and rows of the table; the last row is the policy."""
         headings = ["exit", "layers", self.metric_name, "leave here", "of those", "confidence", "ms/row"]
         rows = [
             [
@@ -86,22 +86,22 @@ class Report:
             ]
             for exit_ in self.exits
         ]
-        whole = ["policy", figure(self.mean_layers), percent(self.metric), percent(1.0), percent(self.metric)]
-        return headings, [*rows, [*whole, "", figure(self.milliseconds)]]
+        total = ["policy", figure(self.mean_layers), percent(self.metric), percent(1.0), percent(self.metric)]
+        return headings, [*rows, [*total, "", figure(self.milliseconds)]]
 
     def table(self) -> str:
-        """The table as aligned text."""
+        """Returns the table as aligned text."""
         return plain_table(*self.cells())
 
 
 def single_exit_policy(exit_index: int, policy: Policy) -> Policy:
-    """A policy under which every row leaves at one exit: nobody may before, everybody there.
+    """Returns a policy under which every row leaves at the same exit.
 
     Args:
-        exit_index: place of the exit among the exits, from 0.
-        policy: whose temperatures and criterion are kept.
+        exit_index: index of the exit.
+        policy: provides temperatures and criterion.
     """
-    return policy.with_threshold([1.0 if place < exit_index else 0.0 for place in range(len(policy.thresholds))])
+    return policy.with_threshold([1.0 if index < exit_index else 0.0 for index in range(len(policy.thresholds))])
 
 
 def make_report(
@@ -113,30 +113,30 @@ def make_report(
     exit_milliseconds: Mapping[int, float] | None = None,
     milliseconds: float | None = None,
 ) -> Report:
-    """Works out the table from what every exit said.
+    """Computes the table from the outputs of all exits.
 
     Args:
         outcomes: logits of every exit, and labels.
-        policy: decides who leaves where.
-        metric: of predictions and labels; more is better.
+        policy: to evaluate.
+        metric: of predictions and labels; higher is better.
         metric_name: for tables.
-        exit_milliseconds: place of the exit, from 0 → measured milliseconds per row, everyone leaving there.
-        milliseconds: per row, measured under the policy.
+        exit_milliseconds: index of the exit → measured milliseconds per row if all rows leave there.
+        milliseconds: measured per row under the policy.
     """
     leaving, predictions, answers = outcomes.leaving(policy), outcomes.predictions(), outcomes.answers(policy)
     confidences = outcomes.confidences(policy)
     exits = []
-    for place, exit_ in enumerate(outcomes.exits):
-        here, finite = leaving == place, np.isfinite(confidences[:, place])
+    for index, exit_ in enumerate(outcomes.exits):
+        here, finite = leaving == index, np.isfinite(confidences[:, index])
         exits.append(
             ExitReport(
                 exit=exit_,
-                layers_run=outcomes.layers_run[place],
-                metric=float(metric(predictions[:, place], outcomes.labels)),
+                layers_run=outcomes.layers_run[index],
+                metric=float(metric(predictions[:, index], outcomes.labels)),
                 share_leaving=float(here.mean()),
                 metric_of_leaving=float(metric(answers[here], outcomes.labels[here])) if here.any() else None,
-                mean_confidence=float(confidences[finite, place].mean(dtype=np.float64)) if finite.any() else None,
-                milliseconds=(exit_milliseconds or {}).get(place),
+                mean_confidence=float(confidences[finite, index].mean(dtype=np.float64)) if finite.any() else None,
+                milliseconds=(exit_milliseconds or {}).get(index),
             )
         )
     return Report(

@@ -1,4 +1,4 @@
-"""Which rows a model has seen before: in training, in choosing among its versions, in calibration or in a report."""
+"""Detects data leakage: rows that a model has seen in training, selection, quantization, calibration or reports."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from itrex_sweet.modeling import SweetModelForSequenceClassification
     from itrex_sweet.runtime.ragged import TokenBatch
 
-# Roles in which rows had a part in what the model became; figures on them are better than on others.
-SPOILING = (TRAINING, SELECTION, QUANTIZATION, CALIBRATION)
+# Roles of rows that influenced the model or its policy; scores on them are not held-out scores.
+NOT_HELD_OUT = (TRAINING, SELECTION, QUANTIZATION, CALIBRATION)
 _UNLIMITED = 1_000_000  # tokens
 
 
 @dataclass(frozen=True)
 class SeenRows:
-    """Some rows, and the roles in which a model has seen them.
+    """The roles in which a model has seen some rows.
 
     Args:
-        known: role → (rows,) bool, whether each is known to be one of that role's rows.
-        shares: role → share of the rows that are; above the mean of `known` where the role's rows were too many to
-            record them all, so that the share is an estimate.
-        rows: compared.
+        known: role → (rows,) bool, true for rows recorded in that role.
+        shares: role → fraction of the rows seen in that role. It is an estimate above the mean of `known` if the
+            role had too many rows to record all of them.
+        rows: number of rows.
     """
 
     known: Mapping[str, np.ndarray]
@@ -36,12 +36,12 @@ class SeenRows:
     rows: int
 
     def any_of(self, roles: Sequence[str]) -> np.ndarray:
-        """(rows,) bool: whether each is known to be of any of some roles."""
+        """Returns (rows,) bool, true for rows recorded in any of the roles."""
         masks = [mask for role, mask in self.known.items() if role in roles]
         return np.logical_or.reduce([np.zeros(self.rows, dtype=bool), *masks])
 
     def unknown_share(self, roles: Sequence[str]) -> float:
-        """Share of the rows that are of one of some roles without being known one by one; an estimate."""
+        """Returns the estimated fraction of rows that were seen in one of the roles but are not recorded."""
         gaps = [share - float(self.known[role].mean()) for role, share in self.shares.items() if role in roles]
         return max(gaps, default=0.0)
 
@@ -49,17 +49,17 @@ class SeenRows:
 def seen_rows(
     model: SweetModelForSequenceClassification, batch: TokenBatch, texts: Sequence[Any] | None = None
 ) -> SeenRows:
-    """Compares rows with those that a model's artifact records.
+    """Compares rows with the fingerprints that a model's artifact records.
 
-    With their texts, rows are recognized where the record was made with another `max_length`, where the order of a
-    pair is reversed, and where they differ from the recorded ones in white space or in upper case alone.
+    With texts, rows are also recognized if they were recorded with another `max_length`, if the order of a pair is
+    reversed, or if they differ only in white space or case.
 
     Args:
-        batch: the rows, as the model reads them.
-        texts: of the rows; without, only equal token ids are recognized.
+        batch: tokenized rows.
+        texts: of the rows; without them, only rows with equal token ids are recognized.
     """
     found = {
-        role: _looked_up(model, batch, texts, recorded)
+        role: _lookup(model, batch, texts, recorded)
         for role, recorded in model.artifact.fingerprints().items()
         if recorded.rows and len(batch)
     }
@@ -70,36 +70,40 @@ def seen_rows(
     )
 
 
-def _looked_up(
+def _lookup(
     model: SweetModelForSequenceClassification,
     batch: TokenBatch,
     texts: Sequence[Any] | None,
     recorded: Fingerprints,
 ) -> tuple[np.ndarray, float]:
-    """(rows,) bool and the estimated share."""
+    """Returns the rows recorded, (rows,) bool, and the estimated fraction of rows seen."""
     rows = batch.rows()
     known, share = recorded.holds(rows), recorded.share_held(rows)
     if texts is None or model.tokenizer is None:
         return known, share
     encoder = encoder_of(model.tokenizer)
     longest = recorded.longest if encoder.special_tokens(pair=True) < recorded.longest < _UNLIMITED else None
-    turned = [_reversed(text) for text in texts]
+    reversed_texts = [_reverse_pair(text) for text in texts]
     texts = [text if isinstance(text, str) else tuple(text) for text in texts]
-    forms = [[_lower(text) for text in texts], turned, [None if text is None else _lower(text) for text in turned]]
+    forms = [
+        [_normalize(text) for text in texts],
+        reversed_texts,
+        [None if text is None else _normalize(text) for text in reversed_texts],
+    ]
     if longest is not None and longest != int(batch.lengths.max()):
         forms.append(list(texts))
     for form in forms:
-        places = [place for place, text in enumerate(form) if not known[place] and text is not None]
-        if not places:
+        unknown = [index for index, text in enumerate(form) if not known[index] and text is not None]
+        if not unknown:
             continue
-        again = [row.ids for row in encoder.encode([form[place] for place in places], longest)]
-        known[places] |= recorded.holds(again)
-        share = max(share, len(places) / len(rows) * recorded.share_held(again))
+        token_ids = [row.ids for row in encoder.encode([form[index] for index in unknown], longest)]
+        known[unknown] |= recorded.holds(token_ids)
+        share = max(share, len(unknown) / len(rows) * recorded.share_held(token_ids))
     return known, max(share, float(known.mean()))
 
 
-def _lower(text: Any) -> Any:
-    """A text or pair in lower case, white space collapsed; `None` where it is written so."""
+def _normalize(text: Any) -> Any:
+    """Returns a text or pair in lower case with collapsed white space; `None` if that changes nothing."""
     parts = (text,) if isinstance(text, str) else tuple(text)
     plain = tuple(" ".join(part.split()).lower() for part in parts)
     if plain == parts:
@@ -107,6 +111,6 @@ def _lower(text: Any) -> Any:
     return plain[0] if isinstance(text, str) else plain
 
 
-def _reversed(text: Any) -> Any:
-    """A pair in the other order; `None` for a single text."""
+def _reverse_pair(text: Any) -> Any:
+    """Returns a pair in reversed order; `None` for a single text."""
     return None if isinstance(text, str) else tuple(text)[::-1]

@@ -1,4 +1,4 @@
-"""Tables as text: aligned for a terminal, or Markdown."""
+"""Tables as aligned text or Markdown."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MISSING = "–"
 
 
 def plain_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns aligned with spaces: the first to the left, the others, taken for figures, to the right."""
+    """Returns columns aligned with spaces: the first to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     lines = [headings, ["-" * width for width in widths], *rows]
     return "\n".join(
@@ -21,16 +21,16 @@ def plain_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], words: bool = False) -> str:
-    """A Markdown table, the first column to the left, the others, unless they hold words, to the right."""
+    """Returns a Markdown table: the first column aligned left, the others right unless `words`."""
     rule = ["---" if place == 0 or words else "---:" for place in range(len(headings))]
     return "\n".join("| " + " | ".join(line) + " |" for line in (headings, rule, *rows))
 
 
 def figure(value: float | None, digits: int = 2, unit: str = "") -> str:
-    """A number as a cell; a dash where there is none."""
+    """Formats a number; a dash for `None`."""
     return MISSING if value is None else f"{value:.{digits}f}{unit}"
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """A share in [0, 1] as a cell, in percent; a dash where there is none."""
+    """Formats a fraction in [0, 1] as percent; a dash for `None`."""
     return MISSING if share is None else f"{100 * share:.{digits}f} %"

@@ -1,4 +1,4 @@
-"""A small honest timer: warm-up, rounds in which every task takes its turn, medians."""
+"""Wall-clock timing of tasks: warm-up, interleaved rounds, medians."""
 
 from __future__ import annotations
 
@@ -21,21 +21,20 @@ Name = TypeVar("Name", bound=Hashable)
 def milliseconds_per_row(
     tasks: Mapping[Name, Callable[[], Any]], rows: int, repeats: int = DEFAULT_REPEATS, warm_ups: int = 1
 ) -> dict[Name, float]:
-    """Median wall-clock time of each task, divided by the rows that it answers.
+    """Returns the median wall-clock time of each task in milliseconds per row.
 
-    Tasks take turns, round by round, so that a machine that slows down meanwhile does so for all of them.
+    Tasks are interleaved round by round, so that a change of the machine's speed affects all of them.
 
     Args:
-        tasks: what to time, by name.
-        rows: answered by one call of a task.
-        repeats: rounds that count.
-        warm_ups: rounds before them that do not.
-
-    Returns:
-        milliseconds per row, by name.
+        tasks: to time, by name.
+        rows: processed by one call of a task.
+        repeats: measured rounds.
+        warm_ups: rounds before them that are not measured.
     """
     if rows < 1 or repeats < 1 or warm_ups < 0:
-        raise ConfigError(f"rows={rows}, repeats={repeats}, warm_ups={warm_ups}: time at least one row, once.")
+        raise ConfigError(
+            f"rows={rows}, repeats={repeats}, warm_ups={warm_ups}: at least one row and one repeat are needed."
+        )
     seconds: dict[Name, list[float]] = {name: [] for name in tasks}
     turns = [(round_, name) for round_ in range(-warm_ups, repeats) for name in tasks]
     for round_, name in progress(turns, "timing", unit="run"):
@@ -48,7 +47,7 @@ def milliseconds_per_row(
 
 
 def sample_rows(batch: TokenBatch, rows: int, seed: int = 0) -> TokenBatch:
-    """At most `rows` rows, drawn without replacement, so that their lengths are those of the whole."""
+    """Returns at most `rows` rows, drawn at random without replacement."""
     if len(batch) <= rows:
         return batch
     return batch.select(np.sort(np.random.default_rng(seed).choice(len(batch), size=rows, replace=False)))

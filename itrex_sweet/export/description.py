@@ -98,10 +98,10 @@ def _notes(artifact: Artifact, format_: str) -> list[str]:
 
 
 def _positions(subgraphs: Subgraphs) -> dict[str, str]:
-    if subgraphs.uncounted_token is None:
+    if subgraphs.padding_idx is None:
         return {}
     return {
-        "positions": f"0, 1, 2, ... along each row, where a token of id {subgraphs.uncounted_token} is not counted and "
+        "positions": f"0, 1, 2, ... along each row, where a token of id {subgraphs.padding_idx} is not counted and "
         "has -1; any position in the padding"
     }
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from itrex_sweet.artifact import CASCADE, Artifact
-from itrex_sweet.runtime.dense import dense_exits
+from itrex_sweet.runtime.dense import build_subgraphs
 from itrex_sweet.runtime.encoder import Encoder
 from itrex_sweet.runtime.torch_encoder import load_torch_encoder
 
@@ -57,13 +57,13 @@ class Subgraphs:
         graphs: in the order in which a row meets them.
         vocabulary: number of token ids.
         max_tokens: longest row, or `None` where positions are not bounded.
-        uncounted_token: see `TokenBatch`.
+        padding_idx: see `TokenBatch`.
     """
 
     graphs: tuple[Graph, ...]
     vocabulary: int
     max_tokens: int | None
-    uncounted_token: int | None
+    padding_idx: int | None
 
 
 def subgraphs_of(artifact: Artifact) -> Subgraphs:
@@ -86,12 +86,12 @@ def subgraphs_of(artifact: Artifact) -> Subgraphs:
         graphs=tuple(graph for part in parts for graph in part),
         vocabulary=min(len(encoder.embeddings.words) for encoder in encoders),
         max_tokens=min(limits, default=None),
-        uncounted_token=encoders[-1].uncounted_token,
+        padding_idx=encoders[-1].padding_idx,
     )
 
 
 def _of_model(encoder: Encoder, exits: tuple[int, ...], suffix: str) -> Iterator[Graph]:
-    dense = dense_exits(encoder)
+    dense = build_subgraphs(encoder)
     by_token = ("rows", "length")
     mask, positions = Port("mask", "bool", by_token), Port("positions", "int64", by_token)
     tokens = (Port("input_ids", "int64", by_token), Port("token_type_ids", "int64", by_token), positions, mask)

@@ -111,7 +111,7 @@ class SweetModelForSequenceClassification(Classifier, ModuleMethods, OptimizedMo
                 ("token_type_ids", token_type_ids),
             )
         )
-        batch = TokenBatch.from_padded(ids, mask, types, self.backend.uncounted_token)
+        batch = TokenBatch.from_padded(ids, mask, types, self.backend.padding_idx)
         if labels is not None:
             labels = torch.from_numpy(labels_of(labels, len(batch), self.config.num_labels))
         for fault in faults(batch, self.backend):

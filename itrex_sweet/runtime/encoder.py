@@ -153,7 +153,7 @@ class Encoder:
         num_attention_heads: of every layer.
         activation: of the feed-forward part.
         score_scale: the attention scores' divisor.
-        uncounted_token: see `TokenBatch`; position embeddings then start at this id + 1.
+        padding_idx: see `TokenBatch`; position embeddings then start at this id + 1.
         relative_index: (2 positions - 1,) int64: bucket of relative position `i - (positions - 1)`, where attention
             is disentangled.
     """
@@ -165,7 +165,7 @@ class Encoder:
     num_attention_heads: int
     activation: str
     score_scale: float
-    uncounted_token: int | None
+    padding_idx: int | None
     max_tokens: int | None
     relative_index: Tensor | None
 

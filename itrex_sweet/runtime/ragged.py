@@ -59,14 +59,14 @@ class TokenBatch:
         cls,
         input_ids: Sequence[Sequence[int]],
         token_type_ids: Sequence[Sequence[int]] | None = None,
-        uncounted_token: int | None = None,
+        padding_idx: int | None = None,
     ) -> TokenBatch:
         """Packs rows given one by one, as a tokenizer returns them without padding.
 
         Args:
             input_ids: one sequence of ids per row.
             token_type_ids: the same shape; zeros if absent.
-            uncounted_token: id that does not advance the position (see `position_ids`).
+            padding_idx: id that does not advance the position (see `position_ids`).
 
         Raises:
             InputError: a row without tokens, rows of other lengths in `token_type_ids`, or what is no integer.
@@ -79,9 +79,9 @@ class TokenBatch:
         if token_type_ids is not None and [len(row) for row in token_type_ids] != lengths.tolist():
             raise InputError("token_type_ids and input_ids have rows of different lengths; they must be the same.")
         positions = np.arange(len(ids), dtype=np.int64) - np.repeat(cu_seqlens[:-1], lengths)
-        if uncounted_token is not None and (ids == uncounted_token).any():
+        if padding_idx is not None and (ids == padding_idx).any():
             rows = np.split(ids, cu_seqlens[1:-1])
-            positions = np.concatenate([_counted_positions(row, uncounted_token) for row in rows])
+            positions = np.concatenate([_counted_positions(row, padding_idx) for row in rows])
         return cls(ids, types, positions, cu_seqlens)
 
     @classmethod
@@ -90,7 +90,7 @@ class TokenBatch:
         input_ids: np.ndarray,
         attention_mask: np.ndarray | None = None,
         token_type_ids: np.ndarray | None = None,
-        uncounted_token: int | None = None,
+        padding_idx: int | None = None,
     ) -> TokenBatch:
         """Packs a padded batch, padded on either side; a masked column inside a row keeps its position.
 
@@ -98,7 +98,7 @@ class TokenBatch:
             input_ids: (rows, columns) integers.
             attention_mask: the same shape, 1 where a token counts and 0 where not; all do if absent.
             token_type_ids: the same shape; zeros if absent.
-            uncounted_token: id that does not advance the position (see `position_ids`).
+            padding_idx: id that does not advance the position (see `position_ids`).
 
         Raises:
             InputError: shapes that differ, a row without tokens, ids or types that are no integers, or a mask of
@@ -119,10 +119,10 @@ class TokenBatch:
         if not len(ids):
             return cls.from_rows([])
         first = mask.argmax(axis=1)[:, None]
-        if uncounted_token is None:
+        if padding_idx is None:
             positions = np.arange(ids.shape[1], dtype=np.int64)[None, :] - first
         else:
-            counted = np.stack([_counted_positions(row, uncounted_token) for row in ids])
+            counted = np.stack([_counted_positions(row, padding_idx) for row in ids])
             before = np.take_along_axis(counted, first, axis=1).clip(min=0)
             positions = np.where(counted < 0, -1, counted - before)
         return cls(ids[mask], types[mask], positions[mask], cumulative(lengths))
@@ -192,8 +192,8 @@ def _flat(name: str, rows: Sequence[Sequence[int]]) -> np.ndarray:
     return integers(name, np.concatenate([np.asarray(row) for row in rows]))
 
 
-def _counted_positions(ids: np.ndarray, uncounted_token: int) -> np.ndarray:
-    counted = ids != uncounted_token
+def _counted_positions(ids: np.ndarray, padding_idx: int) -> np.ndarray:
+    counted = ids != padding_idx
     return np.where(counted, np.cumsum(counted) - 1, -1)
 
 

@@ -76,7 +76,7 @@ class _Reader:
     def encoder(self) -> Encoder:
         config, family, model = self.config, self.family, self.model
         embeddings = self.embeddings()
-        uncounted = config.pad_token_id if family.positions_skip_padding else None
+        padding_idx = config.pad_token_id if family.positions_skip_padding else None
         table = self.relative_table()
         segments, probes = self.plan(table)
         return Encoder(
@@ -87,8 +87,8 @@ class _Reader:
             num_attention_heads=model.heads,
             activation=getattr(config, family.hidden_act),
             score_scale=(model.head_size * model.score_terms) ** 0.5,
-            uncounted_token=uncounted,
-            max_tokens=_max_tokens(embeddings.positions, uncounted),
+            padding_idx=padding_idx,
+            max_tokens=_max_tokens(embeddings.positions, padding_idx),
             relative_index=None if table is None else self.relative_index(),
         )
 
@@ -282,7 +282,7 @@ def _with_row(classifier: Linear, row: Linear) -> Linear:
     return Linear(np.concatenate([classifier.weight, row.weight]), np.concatenate([bias, row.bias]))
 
 
-def _max_tokens(positions: np.ndarray | None, uncounted_token: int | None) -> int | None:
+def _max_tokens(positions: np.ndarray | None, padding_idx: int | None) -> int | None:
     if positions is None:
         return None
-    return len(positions) if uncounted_token is None else len(positions) - uncounted_token - 1
+    return len(positions) if padding_idx is None else len(positions) - padding_idx - 1

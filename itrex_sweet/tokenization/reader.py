@@ -53,13 +53,13 @@ class TextReader:
     Args:
         tokenizer: a Hugging Face tokenizer.
         max_tokens: the model's limit, or `None`.
-        uncounted_token: see `TokenBatch`.
+        padding_idx: see `TokenBatch`.
     """
 
-    def __init__(self, tokenizer: Any, max_tokens: int | None, uncounted_token: int | None):
+    def __init__(self, tokenizer: Any, max_tokens: int | None, padding_idx: int | None):
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
-        self.uncounted_token = uncounted_token
+        self.padding_idx = padding_idx
         self._encoder = encoder_of(tokenizer)
 
     @property
@@ -110,7 +110,7 @@ class TextReader:
         if cut:
             logger.warning("%d texts have more than %d tokens and were cut.", cut, limit)
         types = [row.types or [0] * len(row.ids) for _, row in kept] if any(row.types for _, row in kept) else None
-        batch = TokenBatch.from_rows([row.ids for _, row in kept], types, self.uncounted_token)
+        batch = TokenBatch.from_rows([row.ids for _, row in kept], types, self.padding_idx)
         return Reading(batch, [place for place, _ in kept], dict(sorted(errors.items())))
 
     def _refuse_too_short(self, limit: int, texts: list[Text]) -> None:

@@ -131,7 +131,7 @@ def test_invalid_models(plain, tmp_path):
     base = tmp_path / "base"
     tiny_model("bert", num_layers=4).bert.save_pretrained(base)
     tiny_tokenizer().save_pretrained(base)
-    with pytest.raises(ArtifactError, match="no fine-tuned classifier"):
+    with pytest.raises(ArtifactError, match="not a fine-tuned classifier"):
         add_exits(base, texts, tmp_path / "out")
     with pytest.raises(ArtifactError, match="neither a folder here"):
         add_exits(tmp_path / "nowhere", texts, tmp_path / "out")

@@ -156,8 +156,8 @@ def test_skipped_rows_are_removed_from_the_reference_answers(model, exits_right,
     ("budget", "against", "error", "message"),
     [
         (Budget(max_layers=3), "file", ConfigError, "needs a budget with a drop"),
-        (Budget(max_accuracy_drop=0.1), 3, ConfigError, "against=int"),
-        (Budget(max_accuracy_drop=0.1), "short", InputError, "holds 10 answers, and there are 300 rows"),
+        (Budget(max_accuracy_drop=0.1), 3, ConfigError, "against is of type int"),
+        (Budget(max_accuracy_drop=0.1), "short", InputError, "holds 10 predictions for 300 rows"),
         (Budget(max_accuracy_drop=0.1), "other labels", ConfigError, "label 'good' is not one of LABEL_0"),
     ],
 )
@@ -185,15 +185,15 @@ def test_evaluate_needs_the_recorded_reference(model, exits_right, tmp_path):
     calibrated = SweetModelForSequenceClassification.from_pretrained(tmp_path / "calibrated", backend="torch")
     texts, truth = TEXTS[600:700], labels_of(100)
     without = evaluate(calibrated, texts, truth, timed_rows=0).guarantee
-    assert without.kept is None and "--against" in without.sentence()
+    assert without.holds is None and "--against" in without.sentence()
     compared = evaluate(calibrated, texts, truth, timed_rows=0, reference=open_reference(plain))
-    assert compared.guarantee.kept is not None and "against plain" in compared.guarantee.sentence()
+    assert compared.guarantee.holds is not None and "against plain" in compared.guarantee.sentence()
     expected = (open_reference(plain).answers(texts, 100, model.artifact.label_names) == truth).mean()
     assert compared.reference["metric"] == expected
     mine = compared.report.metric
-    assert compared.guarantee.lost == pytest.approx(expected - mine)
+    assert compared.guarantee.drop == pytest.approx(expected - mine)
     wrong = evaluate(calibrated, texts, truth, timed_rows=0, reference=open_reference(other)).guarantee
-    assert wrong.kept is None and "other weights" in wrong.sentence()
+    assert wrong.holds is None and "other weights" in wrong.sentence()
 
 
 # ---------------------------------------------------------------------------------------------------- validity

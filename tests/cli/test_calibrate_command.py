@@ -199,18 +199,16 @@ def test_a_promise_on_rows_that_made_it_is_no_evidence(run, copied, held_out, tm
     assert run("calibrate", copied, "--data", held_out, *promise).status == 0
     argv = ("evaluate", copied, "--timed-rows", 0, "--data")
     finished = run(*argv, held_out)
-    assert "no evidence here for or against that: 100 % of the rows were calibrated on" in finished.out
+    assert "not checked on these rows: 100 % of the rows were used for calibration" in finished.out
     assert "held" not in finished.out and "100 % of the rows in" in finished.err
     upper = tmp_path / "upper.csv"
     upper.write_text(held_out.read_text().upper().replace("TEXT,LABEL", "text,label"))
-    assert "no evidence" in run(*argv, upper).out
+    assert "not checked on these rows" in run(*argv, upper).out
     mixed = tmp_path / "mixed.csv"
     lines = [f"{WORDS[place % 21]} again {WORDS[place // 21]} never,{place % 3}" for place in range(60)]
     mixed.write_text("\n".join([*held_out.read_text().splitlines()[:41], *lines]))
     finished = run(*argv, mixed)
-    assert (
-        "on the 60 of these 100 rows that the model has not seen (40 % of the rows were calibrated on)" in finished.out
-    )
+    assert "on the 60 held-out rows of these 100 rows (40 % of the rows were used for calibration)" in finished.out
 
 
 @pytest.mark.parametrize("part", ["all", "few"])
@@ -239,4 +237,4 @@ def test_rows_that_quantize_used_are_noticed_by_calibrate(run, copied, tmp_path,
             assert finished.status == 0 and "20 of 620 rows" in finished.err and "are skipped" in finished.err
             assert run(*argv, "--output", tmp_path / "again").status == 0
     evaluated = run("evaluate", tmp_path / "again", "--data", quantized, "--timed-rows", 0)
-    assert "no evidence" in evaluated.out and "were quantized with" in evaluated.out
+    assert "not checked on these rows" in evaluated.out and "were used for quantization" in evaluated.out

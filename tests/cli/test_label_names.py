@@ -39,9 +39,9 @@ def test_evaluate_reads_names_in_the_order_that_is_said(run, artifact, corpus, t
     ("labels", "problem"),
     [
         (["neg", "pos"] * 20, "label 'neg' is not one of LABEL_0, LABEL_1, LABEL_2; the labels here are neg, pos"),
-        ([1, 2, 3] * 13, "labels go from 0 to 2"),
-        (["LABEL_1", "LABEL_3"] * 20, "labels go from 0 to 2"),
-        ([0, 1, None] * 13, "no label. 13 of 39 rows have none"),
+        ([1, 2, 3] * 13, "labels range from 0 to 2"),
+        (["LABEL_1", "LABEL_3"] * 20, "labels range from 0 to 2"),
+        ([0, 1, None] * 13, "no label. 13 of 39 rows have no label"),
         ([0.5, 1.5] * 20, "label '0.5' is not one of"),
     ],
 )
@@ -67,7 +67,7 @@ def test_labels_that_the_model_does_not_have(run, artifact, tmp_path, monkeypatc
         (["pos", "neg", "NaN"] * 13, "no label (NaN)"),
         (["positive"] * 20 + ["negative"] * 19 + ["postive"], "line 40: label 'postive'"),
         ([0, 1, 20231105] * 13, "label 20231105, but no row has 2 to 20231104"),
-        ([1, 2] * 20, "the labels go from 1 to 2"),
+        ([1, 2] * 20, "labels range from 1 to 2"),
         ([0.1 * place for place in range(40)], "regression"),
         (["LABEL_0", "LABEL_2"] * 20, "label 2, but no row has 1"),
         (["one"] * 40, "only one label"),

@@ -1,4 +1,4 @@
-"""The curve: what is simulated is what the executor does, and its ends are where they must be."""
+"""The simulated curve matches the executor; its ends are the first and the last exit."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def random_outcomes(rows, exits, labels, seed):
     return ExitOutcomes(logits, rng.integers(0, labels, rows), depths, depths)
 
 
-def test_every_simulated_point_is_what_the_executor_does(model, texts, labels, outcomes):
+def test_simulated_points_match_the_executor(model, texts, labels, outcomes):
     grid = threshold_grid(outcomes, model.policy)
     assert len(grid) == 20
     curve = make_curve(outcomes, model.policy, grid)
@@ -28,7 +28,7 @@ def test_every_simulated_point_is_what_the_executor_does(model, texts, labels, o
         assert point.mean_layers == pytest.approx(layers_run[answers.exit_index].mean())
 
 
-def test_the_ends_are_the_first_and_the_last_exit(model, outcomes):
+def test_ends_are_the_first_and_the_last_exit(model, outcomes):
     curve = make_curve(outcomes, model.policy, threshold_grid(outcomes, model.policy))
     first, last = curve.points[0], curve.points[-1]
     right = outcomes.logits.argmax(axis=2) == outcomes.labels[:, None]
@@ -45,7 +45,7 @@ def test_the_ends_are_the_first_and_the_last_exit(model, outcomes):
     points=st.integers(2, 30),
     seed=st.integers(0, 1000),
 )
-def test_the_grid_rises_and_layers_rise_with_it(rows, exits, labels, points, seed):
+def test_thresholds_and_layers_increase(rows, exits, labels, points, seed):
     outcomes = random_outcomes(rows, exits, labels, seed)
     policy = Policy.uniform(exits)
     grid = threshold_grid(outcomes, policy, points)
@@ -59,13 +59,13 @@ def test_the_grid_rises_and_layers_rise_with_it(rows, exits, labels, points, see
     assert min(metrics) - 1e-9 <= curve.area <= max(metrics) + 1e-9
 
 
-def test_no_threshold_lies_on_a_confidence(outcomes, model):
+def test_thresholds_lie_between_confidences(outcomes, model):
     confidences = outcomes.confidences(model.policy)[:, :-1]
     for threshold in threshold_grid(outcomes, model.policy)[1:-1]:
         assert np.abs(confidences - threshold).min() > 1e-6
 
 
-def test_rows_without_finite_logits_are_simulated_as_the_executor_treats_them():
+def test_rows_with_non_finite_logits_do_not_leave_early():
     outcomes = random_outcomes(20, 3, 2, 0)
     outcomes.logits[:5, 0] = np.nan
     curve = make_curve(outcomes, Policy.uniform(3), [0.0, 1.0])
@@ -77,28 +77,28 @@ def curve_of(*points: tuple[float, float], cheapest: int = 1, depth: int = 4) ->
     return Curve(tuple(made), cheapest, depth, 100)
 
 
-def test_the_area_by_hand():
+def test_area_under_the_curve():
     assert curve_of((1, 0.8), (4, 0.8)).area == pytest.approx(0.8)
     assert curve_of((1, 0.5), (4, 1.0)).area == pytest.approx(0.75)
     # A trapezium of width 1 and heights 0.6, 0.9, then 2 at 0.9.
     assert curve_of((1, 0.6), (2, 0.9), (4, 0.9)).area == pytest.approx((0.75 + 2 * 0.9) / 3)
-    # What a cascade spends above the depth does not count: at 4 layers it stands at 0.8.
+    # Costs of a cascade above the depth are ignored: at 4 layers its metric is 0.8.
     assert curve_of((1, 0.5), (7, 1.1)).area == pytest.approx((0.5 + 0.8) / 2)
     assert curve_of((1, 0.5), (3, 0.7), (5, 0.7), (7, 0.1)).area == pytest.approx((2 * 0.6 + 0.7) / 3)
     assert curve_of((4, 0.9), (4, 0.9), cheapest=4).area == pytest.approx(0.9)
 
 
-def test_timed_points_hold_both_ends_and_lie_apart():
+def test_timed_points_include_both_ends_and_are_spaced():
     thresholds = [place / 19 for place in range(20)]
     layers = [1.0] * 10 + [1 + 5 * place / 9 for place in range(10)]
     timed = timed_subset(thresholds, layers, 5)
     assert timed[0] == 0.0 and timed[-1] == 1.0 and len(timed) == 5
-    assert sum(layers[thresholds.index(value)] == 1.0 for value in timed) == 1, "one is enough of the same cost"
+    assert sum(layers[thresholds.index(value)] == 1.0 for value in timed) == 1, "points of the same cost are timed once"
     assert timed_subset(thresholds, layers, 0) == ()
     assert timed_subset(thresholds, layers, 50) == tuple(thresholds)
 
 
-def test_speedups_are_relative_to_the_full_depth():
+def test_speedups_are_relative_to_full_depth():
     curve = make_curve(
         random_outcomes(9, 2, 2, 0), Policy.uniform(2), [0.0, 0.7, 1.0], milliseconds={0.0: 2.0, 1.0: 8.0}
     )

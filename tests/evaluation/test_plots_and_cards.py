@@ -1,4 +1,4 @@
-"""What people look at: PNG, model card, tables."""
+"""Plots, model cards and tables."""
 
 import builtins
 import importlib.util
@@ -22,7 +22,7 @@ def curve(timed: bool = True) -> Curve:
 
 
 @pytest.mark.parametrize("timed", [True, False])
-def test_a_picture_of_several_curves(tmp_path, timed):
+def test_plot_of_several_curves(tmp_path, timed):
     pytest.importorskip("matplotlib")
     path = plot_curves({"sweet": curve(timed), "joint": curve(timed)}, tmp_path / "new" / "c.png", title="both")
     content = path.read_bytes()
@@ -31,7 +31,7 @@ def test_a_picture_of_several_curves(tmp_path, timed):
     assert (width > 2 * height) == timed, "a second panel for milliseconds"
 
 
-def test_the_stored_policy_is_marked_in_the_colour_of_its_curve(tmp_path):
+def test_stored_policy_is_marked(tmp_path):
     pytest.importorskip("matplotlib")
     report = Report((), Policy((0.5,), (1.0, 1.0)), 100, 0.72, 2.5, 0, 0.9, milliseconds=1.2)
     pictures = [
@@ -42,7 +42,7 @@ def test_the_stored_policy_is_marked_in_the_colour_of_its_curve(tmp_path):
     assert len(set(pictures)) == 4
 
 
-def test_drawing_leaves_matplotlibs_global_state_alone():
+def test_plots_do_not_import_pyplot():
     pytest.importorskip("matplotlib")
     script = (
         "import sys, tempfile\n"
@@ -55,21 +55,21 @@ def test_drawing_leaves_matplotlibs_global_state_alone():
     assert finished.returncode == 0, finished.stderr
 
 
-def test_a_missing_matplotlib_names_the_extra(tmp_path, monkeypatch):
+def test_missing_matplotlib_names_the_extra(tmp_path, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "matplotlib" else find(name, *a))
     with pytest.raises(MissingExtraError, match=r"pip install 'itrex-sweet\[plot\]'"):
         plot_curves({"a": curve()}, tmp_path / "c.png")
 
 
-def test_a_place_that_cannot_be_written_is_an_error_of_ours(tmp_path):
+def test_unwritable_path_is_an_artifact_error(tmp_path):
     pytest.importorskip("matplotlib")
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError, match="cannot write"):
         plot_curves({"a": curve()}, tmp_path / "file" / "c.png")
 
 
-def test_the_evaluation_needs_no_matplotlib(model, texts, labels, monkeypatch):
+def test_evaluation_needs_no_matplotlib(model, texts, labels, monkeypatch):
     real = builtins.__import__
 
     def without(name, *arguments, **options):
@@ -80,7 +80,7 @@ def test_the_evaluation_needs_no_matplotlib(model, texts, labels, monkeypatch):
     assert evaluate(model, texts, labels, timed_rows=0).report.rows == len(texts)
 
 
-def test_the_card_holds_the_numbers_and_valid_front_matter(model, texts, labels):
+def test_card_holds_results_and_valid_front_matter(model, texts, labels):
     yaml = pytest.importorskip("yaml")
     evaluation = evaluate(model, texts, labels, points=5, timed_rows=10, repeats=1)
     card = render_card(model.artifact, evaluation, data="some texts", base_model="org/base-1.0", dataset="glue")
@@ -96,7 +96,7 @@ def test_the_card_holds_the_numbers_and_valid_front_matter(model, texts, labels)
     assert "SweetModelForSequenceClassification.from_pretrained" in body
 
 
-def test_front_matter_survives_odd_names(model):
+def test_front_matter_quotes_unusual_names(model):
     yaml = pytest.importorskip("yaml")
     card = render_card(model.artifact, dataset="no", base_model="1234")
     matter = yaml.safe_load(card.split("---\n")[1])
@@ -104,13 +104,13 @@ def test_front_matter_survives_odd_names(model):
     assert "base_model" not in render_card(model.artifact, base_model="/home/someone/model").split("---\n")[1]
 
 
-def test_the_card_names_exits_with_private_layers(model, tmp_path):
+def test_card_names_exits_with_private_layers(model, tmp_path):
     card = render_card(tiny_artifact(tmp_path, mode="decoupled"))
-    assert "Exits 1 and 2 answer through copies of their last layers" in card
-    assert "copies of their last layers" not in render_card(model.artifact)
+    assert "Exits 1 and 2 have private copies of their last layers" in card
+    assert "private copies" not in render_card(model.artifact)
 
 
-def test_a_card_lies_beside_the_weights(model):
+def test_card_is_written_beside_the_weights(model):
     write_card(model.artifact, render_card(model.artifact))
     assert (model.artifact.directory / "README.md").read_text(encoding="utf-8").startswith("---\nlibrary_name")
 

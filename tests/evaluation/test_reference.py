@@ -1,4 +1,4 @@
-"""Another model's answers: what transformers gives, labels matched by name, and clear refusals of anything else."""
+"""Reference models answer as with transformers, with labels matched by name; invalid sources are rejected."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ def given():
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "deberta-v3"])
-def test_a_plain_checkpoint_answers_as_with_transformers(tmp_path, given, family):
+def test_checkpoint_answers_as_with_transformers(tmp_path, given, family):
     folder = plain_folder(tmp_path / "plain", family=family)
     reference = open_reference(folder)
     answers = reference.answers(given, len(given), NAMES)
@@ -56,20 +56,20 @@ def test_a_plain_checkpoint_answers_as_with_transformers(tmp_path, given, family
 @pytest.mark.parametrize("ours", [("good", "fair", "bad"), (" Good", "FAIR", "bad ")])
 def test_labels_are_matched_by_name(tmp_path, given, ours):
     reference = open_reference(plain_folder(tmp_path / "plain"))
-    same, turned = (reference.answers(given, len(given), names) for names in (NAMES, ours))
-    np.testing.assert_array_equal(turned, 2 - same)
+    same, reordered = (reference.answers(given, len(given), names) for names in (NAMES, ours))
+    np.testing.assert_array_equal(reordered, 2 - same)
     assert len(set(same.tolist())) > 1
 
 
 @pytest.mark.parametrize(
     "ours", [("bad", "good"), ("bad", "fair", "best"), ("LABEL_0", "LABEL_1", "LABEL_2"), ("bad", "BAD", "good")]
 )
-def test_other_labels_are_refused_by_name(tmp_path, given, ours):
+def test_other_labels_are_rejected(tmp_path, given, ours):
     with pytest.raises(ConfigError, match="label"):
         open_reference(plain_folder(tmp_path / "plain")).answers(given, len(given), ours)
 
 
-def test_an_artifact_answers_at_full_depth(tmp_path, given):
+def test_artifact_answers_at_full_depth(tmp_path, given):
     tiny_artifact(tmp_path / "model", tokenizer=tiny_tokenizer())
     model = SweetModelForSequenceClassification.from_pretrained(tmp_path / "model", threshold=1.0)
     reference = open_reference(tmp_path / "model")
@@ -78,13 +78,13 @@ def test_an_artifact_answers_at_full_depth(tmp_path, given):
     assert reference.kind == "artifact" and reference.to_dict()["sha256"] == reference.sha256
 
 
-def test_a_file_of_answers(tmp_path):
+def test_file_of_predictions(tmp_path):
     path = tmp_path / "answers.jsonl"
     path.write_text('{"label": "good", "score": 0.5}\n\n{"label": "bad"}\n')
     reference = open_reference(path)
     np.testing.assert_array_equal(reference.answers(None, 2, NAMES), [2, 0])
     assert (reference.name, reference.kind) == ("answers.jsonl", "answers")
-    with pytest.raises(InputError, match="holds 2 answers, and there are 3 rows"):
+    with pytest.raises(InputError, match="holds 2 predictions for 3 rows"):
         reference.answers(None, 3, NAMES)
     with pytest.raises(ConfigError, match="label 'good' is not one of a, b"):
         reference.answers(None, 2, ("a", "b"))
@@ -93,14 +93,14 @@ def test_a_file_of_answers(tmp_path):
 @pytest.mark.parametrize(
     "line", ["no json", "[]", "{}", '{"label": null, "error": "empty"}', '{"label": 1}', "\ud83d", "[" * 100_000, "3"]
 )
-def test_lines_that_are_no_answers_are_named(tmp_path, line):
+def test_invalid_lines_are_named(tmp_path, line):
     path = tmp_path / "answers.jsonl"
     path.write_bytes(b'{"label": "good"}\n' + line.encode("utf-8", "surrogatepass") + b"\n")
     with pytest.raises(InputError, match=r"line 2 of|cannot be read"):
         open_reference(path)
 
 
-def test_no_code_of_the_folder_runs_and_nothing_is_asked(tmp_path, given, monkeypatch):
+def test_remote_code_is_neither_run_nor_prompted_for(tmp_path, given, monkeypatch):
     folder = plain_folder(tmp_path / "plain")
     marker = tmp_path / "ran"
     (folder / "evil.py").write_text(f"open({str(marker)!r}, 'w')\nclass Evil: pass\n")
@@ -165,18 +165,18 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_what_cannot_be_compared_with_is_refused_as_our_own_error(tmp_path, given, damage):
+def test_invalid_folders_are_rejected(tmp_path, given, damage):
     damage(folder := plain_folder(tmp_path / "plain"))
     with pytest.raises(SweetError, match=r"plain|config"):
         open_reference(folder).answers(given, len(given), NAMES)
 
 
 @pytest.mark.parametrize("source", [3, None, 2.5, ["a"], {"a": 1}])
-def test_so_is_what_names_no_model(source):
-    with pytest.raises(ConfigError, match="against="):
+def test_other_types_are_rejected(source):
+    with pytest.raises(ConfigError, match="against is of type"):
         open_reference(source)
 
 
-def test_token_ids_are_not_enough_for_another_model(tmp_path):
-    with pytest.raises(InputError, match="give texts"):
+def test_token_ids_are_rejected(tmp_path):
+    with pytest.raises(InputError, match="pass texts"):
         open_reference(plain_folder(tmp_path / "plain")).answers(None, 3, NAMES)

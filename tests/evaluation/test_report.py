@@ -1,4 +1,4 @@
-"""The per-exit table, against what the executor does and against figures worked out by hand."""
+"""The per-exit table matches the executor, and figures computed by hand."""
 
 import json
 
@@ -11,15 +11,15 @@ from itrex_sweet.evaluation import ExitOutcomes, evaluate, evaluate_models, eval
 from itrex_sweet.evaluation.curve import threshold_grid
 from itrex_sweet.evaluation.report import make_report, single_exit_policy
 
-# Two labels, two exits; confidences of (1, 0) is 0.731, of (2, 0) 0.881, of (4, 0) 0.982.
+# Two labels, two exits. The confidence of (1, 0) is 0.731, of (2, 0) 0.881, of (4, 0) 0.982.
 BY_HAND = ExitOutcomes(
     logits=np.array(
         [
-            [[4.0, 0.0], [0.0, 1.0]],  # sure at exit 2: says 0
-            [[1.0, 0.0], [0.0, 2.0]],  # unsure there; the end says 1
-            [[0.0, 4.0], [0.0, 4.0]],  # sure: says 1
-            [[np.nan, 0.0], [4.0, 0.0]],  # broken at exit 2; the end says 0
-            [[1.0, 0.0], [np.inf, 0.0]],  # unsure, and no answer in the end
+            [[4.0, 0.0], [0.0, 1.0]],  # confident at exit 2: label 0
+            [[1.0, 0.0], [0.0, 2.0]],  # not confident; label 1 at exit 6
+            [[0.0, 4.0], [0.0, 4.0]],  # confident: label 1
+            [[np.nan, 0.0], [4.0, 0.0]],  # not finite at exit 2; label 0 at exit 6
+            [[1.0, 0.0], [np.inf, 0.0]],  # not confident, and not finite at exit 6
         ],
         dtype=np.float32,
     ),
@@ -29,15 +29,15 @@ BY_HAND = ExitOutcomes(
 )
 
 
-def test_the_table_by_hand():
+def test_report_by_hand():
     report = make_report(BY_HAND, Policy.uniform(2, 0.9))
     first, last = report.exits
     assert (first.exit, last.exit) == (2, 6)
-    # Everybody at exit 2: rows 0, 4 right; 1 and 2 wrong; 3 has no answer, so it is wrong.
+    # All rows at exit 2: 0 and 4 are correct; 1, 2 and 3, which has no answer, are not.
     assert first.metric == pytest.approx(2 / 5)
-    # Everybody at exit 6: rows 1 and 3 right.
+    # All rows at exit 6: 1 and 3 are correct.
     assert last.metric == pytest.approx(2 / 5)
-    # Rows 0 and 2 leave at exit 2, and 0 is right; 1, 3 and 4 at the end, where 1 and 3 are.
+    # Rows 0 and 2 leave at exit 2, where 0 is correct; 1, 3 and 4 at exit 6, where 1 and 3 are.
     assert first.share_leaving == pytest.approx(2 / 5) and first.metric_of_leaving == pytest.approx(1 / 2)
     assert last.share_leaving == pytest.approx(3 / 5) and last.metric_of_leaving == pytest.approx(2 / 3)
     assert first.mean_confidence == pytest.approx((0.98201 + 0.73106 + 0.98201 + 0.73106) / 4, abs=1e-4)
@@ -46,13 +46,13 @@ def test_the_table_by_hand():
     assert report.unanswered == 1 and report.rows == 5
 
 
-def test_an_exit_where_nobody_leaves_has_no_figure_of_its_own():
+def test_exit_without_leaving_rows_has_no_metric():
     report = make_report(BY_HAND, Policy.uniform(2, 1.0))
     assert report.exits[0].share_leaving == 0.0 and report.exits[0].metric_of_leaving is None
     assert "–" in report.table()
 
 
-def test_the_table_says_what_the_executor_does(model, texts, labels, outcomes):
+def test_report_matches_the_executor(model, texts, labels, outcomes):
     half = threshold_grid(outcomes, model.policy)[10]
     report = make_report(outcomes, model.policy.with_threshold(half))
     predictions = model.predict(texts, threshold=half)
@@ -70,7 +70,7 @@ def test_the_table_says_what_the_executor_does(model, texts, labels, outcomes):
             assert row.metric_of_leaving == pytest.approx(right[here].mean())
 
 
-def test_all_leave_at_the_exit_that_a_policy_names(model, texts):
+def test_single_exit_policy(model, texts):
     for place, exit_ in enumerate(model.artifact.exits):
         policy = single_exit_policy(place, model.policy)
         assert policy.temperatures == model.policy.temperatures
@@ -79,7 +79,7 @@ def test_all_leave_at_the_exit_that_a_policy_names(model, texts):
         assert set(model.exit_layers(answers)) == {exit_}
 
 
-def test_the_metric_of_an_exit_is_that_of_leaving_there(model, texts, labels, outcomes):
+def test_metric_of_an_exit_matches_the_executor(model, texts, labels, outcomes):
     report = make_report(outcomes, model.policy)
     for place, row in enumerate(report.exits):
         answers = model.executor.run(model.read(texts), single_exit_policy(place, model.policy))
@@ -87,7 +87,7 @@ def test_the_metric_of_an_exit_is_that_of_leaving_there(model, texts, labels, ou
         assert row.mean_confidence == pytest.approx(answers.confidence.mean(), rel=1e-4)
 
 
-def test_another_metric_takes_the_place_of_accuracy():
+def test_other_metrics():
     def share_of_zeros(predictions, labels):
         return float((predictions == 0).mean())
 
@@ -96,7 +96,7 @@ def test_another_metric_takes_the_place_of_accuracy():
     assert "zeros" in report.table() and "accuracy" not in report.table()
 
 
-def test_an_evaluation_is_whole_and_plain_json(model, texts, labels):
+def test_evaluation_is_serializable(model, texts, labels):
     evaluation = evaluate(model, texts, labels, "tiny", points=6, timed_points=3, timed_rows=20, repeats=1)
     written = json.loads(json.dumps(evaluation.to_dict(), allow_nan=False))
     assert written["name"] == "tiny" and written["report"]["rows"] == len(texts)
@@ -108,19 +108,19 @@ def test_an_evaluation_is_whole_and_plain_json(model, texts, labels):
     assert timed[0] and timed[-1] and sum(timed) <= 3
 
 
-def test_no_time_is_taken_where_none_is_asked_for(model, texts, labels):
+def test_timing_can_be_disabled(model, texts, labels):
     evaluation = evaluate(model, texts, labels, timed_rows=0)
     assert evaluation.report.milliseconds is None and not evaluation.timing
     assert all(point.milliseconds is None and point.speedup is None for point in evaluation.curve.points)
 
 
 @pytest.mark.parametrize("bad", [[0], [], [0] * 89 + [3], [0] * 89 + [-1]])
-def test_labels_that_do_not_fit_are_refused(model, texts, bad):
-    with pytest.raises(InputError, match="labels"):
+def test_invalid_labels_are_rejected(model, texts, bad):
+    with pytest.raises(InputError, match="label"):
         ExitOutcomes.observe(model, model.read(texts), bad)
 
 
-def test_the_same_policy_has_one_time(model, texts, labels):
+def test_equivalent_policies_are_timed_once(model, texts, labels):
     evaluation = evaluate(model, texts, labels, points=5, timed_points=3, timed_rows=10, repeats=1)
     exits, points = evaluation.report.exits, evaluation.curve.points
     assert exits[0].milliseconds == points[0].milliseconds, "threshold 0 is the first exit alone"
@@ -128,7 +128,7 @@ def test_the_same_policy_has_one_time(model, texts, labels):
     assert points[-1].speedup == 1.0
 
 
-def test_every_model_has_its_own_times(model, texts, labels, monkeypatch):
+def test_models_are_timed_separately(model, texts, labels, monkeypatch):
     def counted(tasks, rows, repeats):
         assert rows == 10
         return {task: 100.0 * (task[0] == "b") + place for place, task in enumerate(tasks)}

@@ -1,4 +1,4 @@
-"""Rows that a model has seen are found again however they are given, and others are not."""
+"""Seen rows are recognized in other spellings and lengths; guarantees are checked on the other rows."""
 
 import logging
 
@@ -30,8 +30,8 @@ def plain(tmp_path_factory):
 
 
 @pytest.fixture
-def remembering(plain, monkeypatch):
-    """The model, made to remember rows by role."""
+def with_record(plain, monkeypatch):
+    """Returns a function that makes the model record rows by role."""
 
     def remember(**roles: Fingerprints):
         monkeypatch.setattr(type(plain.artifact), "fingerprints", lambda self: roles)
@@ -68,9 +68,9 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
 @pytest.mark.parametrize("limit", [None, 6], ids=["whole", "cut at 6"])
 @pytest.mark.parametrize("now", [None, 8], ids=["read whole", "read to 8"])
-def test_a_row_is_known_again_in_other_spelling_and_length(plain, remembering, form, limit, now):
+def test_rows_are_recognized_in_other_spellings_and_lengths(plain, with_record, form, limit, now):
     texts = some_texts(60)
-    model = remembering(training=recorded(plain, texts[:20], limit))
+    model = with_record(training=recorded(plain, texts[:20], limit))
     given = [form(text) for text in texts]
     seen = seen_rows(model, model.read(given, now), given)
     assert seen.known[TRAINING][:20].all()
@@ -79,32 +79,32 @@ def test_a_row_is_known_again_in_other_spelling_and_length(plain, remembering, f
 
 
 @pytest.mark.parametrize("limit", [None, 9])
-def test_so_is_a_pair_in_the_other_order(plain, remembering, limit):
+def test_reversed_pairs_are_recognized(plain, with_record, limit):
     given = pairs(30)
-    model = remembering(quantization=recorded(plain, given[:10], limit))
+    model = with_record(quantization=recorded(plain, given[:10], limit))
     turned = [pair[::-1] for pair in given]
     for now in (turned, [(first.upper(), f" {second} ") for first, second in turned]):
         seen = seen_rows(model, model.read(now), now)
         assert seen.known[QUANTIZATION][:10].all() and not seen.known[QUANTIZATION][10:].any()
 
 
-def test_token_ids_alone_are_compared_as_they_are(plain, remembering):
+def test_without_texts_token_ids_are_compared(plain, with_record):
     texts = some_texts(30)
-    model = remembering(calibration=recorded(plain, texts[:15]))
+    model = with_record(calibration=recorded(plain, texts[:15]))
     seen = seen_rows(model, model.read(texts))
     assert seen.shares == {CALIBRATION: 0.5} and not seen.any_of([TRAINING]).any()
 
 
-def test_the_share_in_a_set_too_large_to_keep_is_estimated(plain, remembering, monkeypatch):
+def test_share_of_partially_recorded_rows_is_estimated(plain, with_record, monkeypatch):
     monkeypatch.setattr(fingerprints_file, "MOST_KEPT", 100)
     texts = some_texts(2000)
-    model = remembering(training=recorded(plain, texts[:1000]))
+    model = with_record(training=recorded(plain, texts[:1000]))
     seen = seen_rows(model, model.read(texts[500:1500]), texts[500:1500])
     assert seen.shares[TRAINING] == pytest.approx(0.5, abs=0.2)
     assert seen.known[TRAINING].mean() < 0.1 and seen.unknown_share([TRAINING]) > 0.2
 
 
-def test_the_union_of_two_sets_holds_both(monkeypatch):
+def test_union_of_fingerprints(monkeypatch):
     rows = [[2, *divmod(row, 97), 3] for row in range(9000)]
     first, second = Fingerprints.of(rows[:50]), Fingerprints.of([*rows[30:70], [1] * 7])
     both = first.union(second)
@@ -115,16 +115,16 @@ def test_the_union_of_two_sets_holds_both(monkeypatch):
     assert Fingerprints.of(rows[8000:]).share_in(large) == 1.0
 
 
-# ---------------------------------------------------------------------------------------------------- the promise
+# ---------------------------------------------------------------------------------------------------- guarantees
 
 
 def outcomes(labels, right: np.ndarray) -> ExitOutcomes:
-    """Exit 1 answers right where said, the last always; everyone leaves at exit 1."""
+    """Returns outcomes in which early exits are correct where `right`, and the last exit always."""
     labels = np.asarray(labels)
     logits = np.zeros((len(labels), 3, 3), np.float32)
     for place in range(3):
-        said = labels if place == 2 else np.where(right, labels, (labels + 1) % 3)
-        logits[np.arange(len(labels)), place, said] = 9.0
+        predicted = labels if place == 2 else np.where(right, labels, (labels + 1) % 3)
+        logits[np.arange(len(labels)), place, predicted] = 9.0
     return ExitOutcomes(logits, labels, (1, 2, 4), (1, 2, 4))
 
 
@@ -155,42 +155,42 @@ def seen_as(role, count, share=None) -> SeenRows:
 
 @pytest.mark.parametrize(("budget", "metric"), BUDGETS.values(), ids=BUDGETS)
 @pytest.mark.parametrize("role", [TRAINING, SELECTION, QUANTIZATION, CALIBRATION])
-def test_rows_that_made_the_policy_are_no_evidence(plain, budget, metric, role):
+def test_seen_rows_do_not_check_the_guarantee(plain, budget, metric, role):
     right = np.arange(100) >= 2
     for seen in (seen_as(role, 100), seen_as(role, 10, share=0.9)):
         check = checked(plain, budget, seen, right, metric)
-        assert check.kept is None and "held" not in check.sentence()
-        assert "no evidence" in check.sentence() and f"{100 * seen.shares[role]:g} %" in check.sentence()
+        assert check.holds is None and "held" not in check.sentence()
+        assert "not checked on these rows" in check.sentence() and f"{100 * seen.shares[role]:g} %" in check.sentence()
     fresh = checked(plain, budget, NOTHING, right, metric)
-    assert fresh.kept and fresh.sentence().endswith("on these 100 rows: held.")
+    assert fresh.holds and fresh.sentence().endswith("on these 100 rows: held.")
 
 
-def test_of_rows_seen_in_part_the_others_judge(plain):
+def test_unseen_rows_check_the_guarantee(plain):
     right = np.arange(100) >= 10  # wrong on ten rows, all of which it was calibrated on
-    assert not checked(plain, {"max_accuracy_drop": 0.05}, NOTHING, right).kept
+    assert not checked(plain, {"max_accuracy_drop": 0.05}, NOTHING, right).holds
     check = checked(plain, {"max_accuracy_drop": 0.05}, seen_as(CALIBRATION, 40), right)
-    assert check.kept and check.judged == 60 and check.lost == 0.0
-    assert "60 of these 100 rows that the model has not seen (40 % of the rows were calibrated on)" in check.sentence()
+    assert check.holds and check.held_out_rows == 60 and check.drop == 0.0
+    assert "the 60 held-out rows of these 100 rows (40 % of the rows were used for calibration)" in check.sentence()
     wrong = checked(plain, {"max_accuracy_drop": 0.05}, seen_as(CALIBRATION, 40), np.arange(100) < 90)
-    assert wrong.kept is False and wrong.lost == pytest.approx(10 / 60)
+    assert wrong.holds is False and wrong.drop == pytest.approx(10 / 60)
     assert "not held on these rows" in wrong.sentence()
 
 
-def test_rows_of_a_report_judge_as_others_do(plain):
+def test_reported_rows_check_the_guarantee(plain):
     check = checked(plain, {"max_accuracy_drop": 0.05}, seen_as(REPORTING, 100), np.ones(100, bool))
-    assert check.kept and check.judged == 100
+    assert check.holds and check.held_out_rows == 100
 
 
-def test_what_was_promised_against_another_model_needs_that_model(plain):
+def test_guarantee_against_another_model_needs_its_answers(plain):
     against = {"name": "plain", "kind": "checkpoint", "sha256": "1"}
     check = checked(plain, {"max_accuracy_drop": 0.05}, NOTHING, np.ones(100, bool), against=against)
-    assert check.kept is None and "against plain" in check.sentence() and "--against" in check.sentence()
+    assert check.holds is None and "against plain" in check.sentence() and "--against" in check.sentence()
     assert "held" not in check.sentence()
 
 
-def test_evaluate_says_what_it_has_seen(plain, remembering, caplog):
+def test_evaluate_warns_of_seen_rows(plain, with_record, caplog):
     texts = some_texts(60)
-    model = remembering(calibration=recorded(plain, texts[:30]), reporting=recorded(plain, texts))
+    model = with_record(calibration=recorded(plain, texts[:30]), reporting=recorded(plain, texts))
     with caplog.at_level(logging.WARNING, "itrex_sweet"):
         evaluation = evaluate(model, texts, [row % 3 for row in range(60)], "tiny", timed_rows=0, source="dev.csv")
     assert evaluation.seen == {CALIBRATION: 0.5, REPORTING: 1.0} and evaluation.to_dict()["seen"] == evaluation.seen

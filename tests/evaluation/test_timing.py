@@ -1,4 +1,4 @@
-"""The timer: turns, warm-up, medians, per row."""
+"""Timing: interleaving, warm-up, medians, milliseconds per row."""
 
 import time
 
@@ -11,7 +11,7 @@ from itrex_sweet.runtime.ragged import TokenBatch
 from tests.tiny_artifacts import random_rows
 
 
-def test_tasks_take_turns_and_the_median_counts(monkeypatch):
+def test_tasks_are_interleaved_and_medians_reported(monkeypatch):
     now, calls = [0.0], []
     monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
     costs = {"a": iter([99.0, 0.3, 0.1, 0.2]), "b": iter([99.0, 1.0, 5.0, 2.0])}
@@ -28,18 +28,18 @@ def test_tasks_take_turns_and_the_median_counts(monkeypatch):
     assert taken == pytest.approx({"a": 20.0, "b": 200.0})
 
 
-def test_a_real_clock_is_read():
+def test_measures_wall_clock_time():
     taken = timing.milliseconds_per_row({"nap": lambda: time.sleep(0.02)}, rows=2, repeats=1, warm_ups=0)
     assert 9.0 < taken["nap"] < 200.0
 
 
 @pytest.mark.parametrize("wrong", [{"rows": 0}, {"rows": 1, "repeats": 0}, {"rows": 1, "warm_ups": -1}])
-def test_nothing_cannot_be_timed(wrong):
-    with pytest.raises(ConfigError, match="at least one row"):
+def test_invalid_arguments_are_rejected(wrong):
+    with pytest.raises(ConfigError, match="at least one row and one repeat"):
         timing.milliseconds_per_row({}, **wrong)
 
 
-def test_a_sample_keeps_whole_rows_and_is_the_same_each_time():
+def test_samples_are_reproducible_and_without_replacement():
     batch = TokenBatch.from_rows(random_rows(np.random.default_rng(0), list(range(1, 31))))
     drawn = timing.sample_rows(batch, 10)
     assert len(drawn) == 10 and drawn.lengths.tolist() == timing.sample_rows(batch, 10).lengths.tolist()

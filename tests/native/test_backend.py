@@ -281,8 +281,8 @@ def replace_at(encoder, path: str, **fields):
         ("probes.2.layer.down", dict(bias=torch.zeros(8))),
         ("probes.1.head.dense", dict(bias=torch.zeros(3))),
         ("", dict(score_scale=float("nan"))),
-        ("", dict(uncounted_token=10**6)),
-        ("", dict(uncounted_token=2**31)),
+        ("", dict(padding_idx=10**6)),
+        ("", dict(padding_idx=2**31)),
     ],
 )
 def test_inconsistent_tensors_raise(loaded, path, fields):

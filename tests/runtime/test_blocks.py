@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from itrex_sweet.runtime.dense.blocks import (
     CALL_COST,
-    MOST_TOKENS,
+    MAX_BLOCK_TOKENS,
     ROW_COUNTS,
     BlockHidden,
-    blocks_of,
-    cut,
-    merged,
-    rounded_length,
-    token_counts,
+    merge_blocks,
+    pad_to_blocks,
+    padded_length,
+    plan_blocks,
+    possible_token_counts,
 )
 from itrex_sweet.runtime.ragged import TokenBatch
 
@@ -27,14 +27,14 @@ rows_strategy = st.lists(st.lists(st.integers(1, 90), min_size=1, max_size=20), 
 
 def with_ids_as_states(rows: list[list[int]]) -> BlockHidden:
     """Blocks whose states are their token ids, so that a row can be told from another."""
-    tokens, hidden = blocks_of(TokenBatch.from_rows(rows))
+    tokens, hidden = pad_to_blocks(TokenBatch.from_rows(rows))
     return hidden.with_states([ids["input_ids"][:, :, None].float() for ids in tokens])
 
 
 def rows_of(hidden: BlockHidden) -> list[list[int]]:
     """Back to ids, through mask and places."""
     rows = []
-    for block, row in hidden.places:
+    for block, row in hidden.locations:
         held = hidden.blocks[block]
         rows.append(held.states[row, held.mask[row], 0].int().tolist())
     return rows
@@ -42,40 +42,42 @@ def rows_of(hidden: BlockHidden) -> list[list[int]]:
 
 @given(lengths_strategy)
 def test_every_row_is_in_one_block_that_is_long_enough(lengths):
-    cuts = cut(lengths)
-    assert sorted(row for one in cuts for row in one.rows) == list(range(len(lengths)))
-    for one in cuts:
-        assert 0 < len(one.rows) <= one.height and one.height in ROW_COUNTS
-        assert lengths[one.rows].max() <= one.width
-        assert one.height == 1 or one.height * one.width <= MOST_TOKENS
-        assert one.height * one.width in token_counts(512)
+    shapes = plan_blocks(lengths)
+    assert sorted(row for shape in shapes for row in shape.rows) == list(range(len(lengths)))
+    for shape in shapes:
+        assert 0 < len(shape.rows) <= shape.height and shape.height in ROW_COUNTS
+        assert lengths[shape.rows].max() <= shape.width
+        assert shape.height == 1 or shape.height * shape.width <= MAX_BLOCK_TOKENS
+        assert shape.height * shape.width in possible_token_counts(512)
 
 
 @given(lengths_strategy)
-def test_cutting_costs_no_more_than_one_row_a_block_or_one_length_for_all(lengths):
+def test_plan_costs_no_more_than_single_rows_or_one_padded_length(lengths):
     def cost(shapes):
         return sum(height * width + CALL_COST for height, width in shapes)
 
-    chosen = cost((one.height, one.width) for one in cut(lengths))
-    assert chosen <= cost((1, rounded_length(int(length))) for length in lengths)
+    chosen = cost((shape.height, shape.width) for shape in plan_blocks(lengths))
+    assert chosen <= cost((1, padded_length(int(length))) for length in lengths)
     for start in range(0, len(lengths), 8):
         group = lengths[start : start + 8]
-        assert cost((one.height, one.width) for one in cut(group)) <= cost([(8, rounded_length(int(group.max())))])
+        assert cost((shape.height, shape.width) for shape in plan_blocks(group)) <= cost(
+            [(8, padded_length(int(group.max())))]
+        )
 
 
 def test_rounded_lengths_are_few_and_waste_little():
     lengths = np.arange(1, 513)
-    rounded = np.array([rounded_length(int(length)) for length in lengths])
+    rounded = np.array([padded_length(int(length)) for length in lengths])
     assert (rounded >= lengths).all()
     assert len(set(rounded)) == 24
     assert ((rounded - lengths) / np.maximum(lengths, 16) <= 0.25).all()
-    assert len(token_counts(512)) < 40
+    assert len(possible_token_counts(512)) < 40
 
 
 @given(rows_strategy)
 def test_tokens_positions_and_mask_are_laid_out(rows):
-    batch = TokenBatch.from_rows(rows, [[token % 2 for token in row] for row in rows], uncounted_token=1)
-    tokens, hidden = blocks_of(batch)
+    batch = TokenBatch.from_rows(rows, [[token % 2 for token in row] for row in rows], padding_idx=1)
+    tokens, hidden = pad_to_blocks(batch)
     assert rows_of(with_ids_as_states(rows)) == rows
     for ids, block in zip(tokens, hidden.blocks, strict=True):
         assert block.mask[:, 0].all()  # no row of padding alone: its softmax would have nothing to weigh
@@ -83,7 +85,7 @@ def test_tokens_positions_and_mask_are_laid_out(rows):
         held[len(block.lengths) :] = False
         assert torch.equal(ids["token_type_ids"][held], ids["input_ids"][held] % 2)
         assert (ids["input_ids"][~held] == 0).all() and (block.positions[~held] == 0).all()
-    for row, (block, at) in enumerate(hidden.places):
+    for row, (block, at) in enumerate(hidden.locations):
         start, stop = batch.cu_seqlens[row : row + 2]
         assert hidden.blocks[block].positions[at, : stop - start].tolist() == batch.position_ids[start:stop].tolist()
 
@@ -94,7 +96,7 @@ def test_dropped_and_regrouped_rows_are_unharmed(rows, data):
     chosen = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=10))
     selected = hidden.select(np.array(chosen, dtype=np.int64))
     assert rows_of(selected) == rows_of(selected.compacted()) == [rows[row] for row in chosen]
-    both = merged([selected, hidden, selected])
+    both = merge_blocks([selected, hidden, selected])
     assert rows_of(both) == rows_of(both.compacted()) == [*rows_of(selected), *rows, *rows_of(selected)]
     assert rows_of(hidden) == rows
     assert both.lengths.tolist() == [len(row) for row in rows_of(both)]
@@ -102,7 +104,7 @@ def test_dropped_and_regrouped_rows_are_unharmed(rows, data):
 
 def test_survivors_come_together_again():
     parts = [with_ids_as_states([[7] * 9] * 32).select(np.arange(8)) for _ in range(4)]
-    (block,) = merged(parts).blocks
+    (block,) = merge_blocks(parts).blocks
     assert block.states.shape[:2] == (32, 12)
 
 
@@ -121,5 +123,5 @@ def test_few_survivors_do_not_keep_their_block_alive():
 def test_no_rows_and_one_token(rows):
     hidden = with_ids_as_states([[3]] * rows)
     assert len(hidden) == rows == len(hidden.blocks)
-    assert len(merged([hidden, hidden]).compacted()) == 2 * rows
+    assert len(merge_blocks([hidden, hidden]).compacted()) == 2 * rows
     assert len(hidden.select(np.zeros(0, np.int64))) == 0

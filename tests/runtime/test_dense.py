@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from itrex_sweet.runtime.backends.torch import TorchBackend
-from itrex_sweet.runtime.dense import dense_exits
+from itrex_sweet.runtime.dense import build_subgraphs
 from itrex_sweet.runtime.encoder import Encoder
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
@@ -29,7 +29,7 @@ def a_batch(backend, seed: int = 0, rows: int = 6, longest: int = 11) -> TokenBa
     mask[0, [2, 3, 7]] = False
     tables = backend.encoder.embeddings.token_types
     types = rng.integers(0, 1 if tables is None else len(tables), ids.shape)
-    return TokenBatch.from_padded(ids, mask, types, backend.uncounted_token)
+    return TokenBatch.from_padded(ids, mask, types, backend.padding_idx)
 
 
 def padded(batch: TokenBatch, length: int, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
@@ -44,7 +44,7 @@ def padded(batch: TokenBatch, length: int, rng: np.random.Generator) -> tuple[to
 
 def traced(encoder: Encoder, batch: tuple[torch.Tensor, ...]):
     """The subgraphs, each traced with this batch."""
-    dense = dense_exits(encoder)
+    dense = build_subgraphs(encoder)
     states = dense.embed(*batch)
     rest = (batch[3], batch[2]) if dense.reads_positions else (batch[3],)
     trace = lambda module, inputs: torch.jit.freeze(torch.jit.trace(module, inputs, check_trace=False))  # noqa: E731
@@ -79,7 +79,7 @@ def test_every_family_answers_as_the_reference(backend_of, family, spare):
     backend = backend_of(family)
     batch = a_batch(backend)
     inputs = padded(batch, batch.lengths.max() + spare, np.random.default_rng(1))
-    got = logits_of(dense_exits(backend.encoder), inputs)
+    got = logits_of(build_subgraphs(backend.encoder), inputs)
     np.testing.assert_allclose(got, expected(backend, batch), **CLOSE)
 
 
@@ -97,7 +97,7 @@ def test_a_trace_serves_other_shapes(backend_of, family):
 def test_single_tokens(backend_of):
     backend = backend_of("bert")
     batch = TokenBatch.from_rows([[7], [9]])
-    got = logits_of(dense_exits(backend.encoder), padded(batch, 1, np.random.default_rng(0)))
+    got = logits_of(build_subgraphs(backend.encoder), padded(batch, 1, np.random.default_rng(0)))
     np.testing.assert_allclose(got, expected(backend, batch), **CLOSE)
 
 
@@ -110,7 +110,7 @@ def test_8_bit_layers_answer_as_the_reference(backend_of, family, recipe):
     reference = expected(TorchBackend(plain.artifact, encoder), batch)
     inputs = padded(batch, batch.lengths.max() + 2, np.random.default_rng(1))
     for_trace = padded(a_batch(plain, seed=3, rows=3, longest=8), 9, np.random.default_rng(2))
-    for dense in (dense_exits(encoder), traced(encoder, for_trace)):
+    for dense in (build_subgraphs(encoder), traced(encoder, for_trace)):
         off = np.abs(logits_of(dense, inputs) - reference)
         assert np.median(off) < 1e-4
         assert off.max() < 0.02  # where rounding puts one input on the other side of a half
@@ -119,6 +119,6 @@ def test_8_bit_layers_answer_as_the_reference(backend_of, family, recipe):
 
 def test_weights_are_shared_not_copied(backend_of):
     encoder = backend_of("bert").encoder
-    dense = dense_exits(encoder)
+    dense = build_subgraphs(encoder)
     of_first = encoder.trunk[0].up.weight.data_ptr()
     assert dense.advance[0].layers[0].rest.up.weight.data_ptr() == dense.probe[0].rest.up.weight.data_ptr() == of_first

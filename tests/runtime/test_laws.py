@@ -103,13 +103,13 @@ def test_a_row_is_answered_as_it_would_be_alone(backend_of, family, rows, thresh
 def test_padding_changes_nothing(backend_of, family, rows, left, spare):
     backend = backend_of(family)
     executor = Executor(backend, Policy.uniform(NUM_EXITS, 0.45))
-    pad = backend.uncounted_token or 0
+    pad = backend.padding_idx or 0
     width = max(map(len, rows)) + spare
     ids, mask = np.full((len(rows), width), pad), np.zeros((len(rows), width), int)
     for place, row in enumerate(rows):
         columns = slice(width - len(row), width) if left else slice(0, len(row))
         ids[place, columns], mask[place, columns] = row, 1
-    padded = executor.run(TokenBatch.from_padded(ids, mask, uncounted_token=backend.uncounted_token))
+    padded = executor.run(TokenBatch.from_padded(ids, mask, padding_idx=backend.padding_idx))
     packed = executor.run(TokenBatch.from_rows(rows))
     np.testing.assert_array_equal(padded.exit_index, packed.exit_index)
     np.testing.assert_array_equal(padded.logits, packed.logits)

@@ -80,7 +80,7 @@ def test_probes_equal_full_layers(family, exits, mode, tmp_path):
     packed = TokenBatch.from_padded(
         *(batch[name].numpy() for name in ("input_ids", "attention_mask")),
         batch["token_type_ids"].numpy() if "token_type_ids" in batch else None,
-        backend.uncounted_token,
+        backend.padding_idx,
     )
     got = Executor(backend, Policy.uniform(len(exits))).logits_at_every_exit(packed, batch_size=3)
     expected = logits_of_full_layers(model, tensors, exits, batch)

@@ -58,15 +58,15 @@ def test_a_masked_column_inside_a_row_keeps_its_position():
 
 
 def test_positions_that_skip_the_padding_token():
-    padded = TokenBatch.from_padded(np.array([[1, 5, 6, 1, 7]]), np.array([[0, 1, 1, 1, 1]]), uncounted_token=1)
-    packed = TokenBatch.from_rows([[5, 6, 1, 7]], uncounted_token=1)
+    padded = TokenBatch.from_padded(np.array([[1, 5, 6, 1, 7]]), np.array([[0, 1, 1, 1, 1]]), padding_idx=1)
+    packed = TokenBatch.from_rows([[5, 6, 1, 7]], padding_idx=1)
     assert padded.position_ids.tolist() == packed.position_ids.tolist() == [0, 1, -1, 2]
 
 
 def test_positions_start_at_the_first_token_that_counts():
     """Also where what was masked before it is no padding token."""
     ids, mask = np.array([[8, 9, 5, 6]]), np.array([[0, 0, 1, 1]])
-    assert TokenBatch.from_padded(ids, mask, uncounted_token=1).position_ids.tolist() == [0, 1]
+    assert TokenBatch.from_padded(ids, mask, padding_idx=1).position_ids.tolist() == [0, 1]
     assert TokenBatch.from_padded(ids, mask).position_ids.tolist() == [0, 1]
 
 

@@ -80,7 +80,7 @@ class Backend(ABC):
 
     @property
     @abstractmethod
-    def uncounted_token(self) -> int | None:
+    def padding_idx(self) -> int | None:
         """Token id that does not advance the position, see `TokenBatch`; `None` if all tokens do."""
 
     @abstractmethod
@@ -139,7 +139,7 @@ class EncoderBackend(Backend):
         types = encoder.embeddings.token_types
         self._token_types = None if types is None else len(types)
         self._max_tokens = encoder.max_tokens
-        self._uncounted_token = encoder.uncounted_token
+        self._padding_idx = encoder.padding_idx
 
     @property
     def num_labels(self) -> int:
@@ -162,8 +162,8 @@ class EncoderBackend(Backend):
         return self._max_tokens
 
     @property
-    def uncounted_token(self) -> int | None:
-        return self._uncounted_token
+    def padding_idx(self) -> int | None:
+        return self._padding_idx
 
 
 def validate_dtype(dtype: str, encoder: Encoder) -> str:

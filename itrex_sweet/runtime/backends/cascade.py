@@ -57,8 +57,8 @@ class CascadeBackend(Backend):
         return min(limits, default=None)
 
     @property
-    def uncounted_token(self) -> int | None:
-        return self.stages[-1].uncounted_token
+    def padding_idx(self) -> int | None:
+        return self.stages[-1].padding_idx
 
     def embed(self, batch: TokenBatch) -> CascadeHidden:
         return CascadeHidden(batch, self.stages[0].embed(batch))

@@ -16,8 +16,8 @@ from itrex_sweet.artifact import Artifact
 from itrex_sweet.errors import BackendUnavailable, ConfigError
 from itrex_sweet.runtime.backends.base import EncoderBackend, validate_dtype
 from itrex_sweet.runtime.backends.ipex_version import check_ipex_version
-from itrex_sweet.runtime.dense import dense_exits
-from itrex_sweet.runtime.dense.blocks import ROW_COUNTS, BlockHidden, blocks_of, merged, token_counts
+from itrex_sweet.runtime.dense import build_subgraphs
+from itrex_sweet.runtime.dense.blocks import ROW_COUNTS, BlockHidden, merge_blocks, pad_to_blocks, possible_token_counts
 from itrex_sweet.runtime.dense.linear import StaticLinear
 from itrex_sweet.runtime.dense.subgraphs import Probe
 from itrex_sweet.runtime.encoder import Encoder
@@ -97,7 +97,7 @@ class IpexBackend(EncoderBackend):
             self._compile(encoder, torch_dtype, warm_up)
 
     def _compile(self, encoder: Encoder, torch_dtype: torch.dtype, warm_up: Sequence[tuple[int, int]]) -> None:
-        dense = dense_exits(encoder)
+        dense = build_subgraphs(encoder)
         self._reads_positions = dense.reads_positions
         ids, mask = torch.zeros(TRACE_SHAPE, dtype=torch.int64), torch.ones(TRACE_SHAPE, dtype=torch.bool)
         states = torch.zeros(*TRACE_SHAPE, encoder.hidden_size)
@@ -120,7 +120,7 @@ class IpexBackend(EncoderBackend):
     @property
     def max_compilations(self) -> int:
         """Upper bound of `compilations` for rows of at most 512 tokens."""
-        num_token_counts = len(token_counts(self.max_tokens or 512))
+        num_token_counts = len(possible_token_counts(self.max_tokens or 512))
         return sum(
             len(ROW_COUNTS) if subgraph in self._probe else num_token_counts
             for subgraph in self._subgraphs
@@ -131,7 +131,7 @@ class IpexBackend(EncoderBackend):
     @torch.no_grad()
     def embed(self, batch: TokenBatch) -> BlockHidden:
         self._check_process()
-        tokens, hidden = blocks_of(batch)
+        tokens, hidden = pad_to_blocks(batch)
         with self._lock:
             self._check_num_threads()
             states = [
@@ -147,8 +147,8 @@ class IpexBackend(EncoderBackend):
         hidden = hidden.compacted()
         logits = np.empty((len(hidden), self.num_outputs), dtype=np.float32)
         for block, of_block in enumerate(self._each_block(self._probe[exit_index], hidden)):
-            rows = np.flatnonzero(hidden.places[:, 0] == block)
-            logits[rows] = of_block.float().numpy()[hidden.places[rows, 1]]
+            rows = np.flatnonzero(hidden.locations[:, 0] == block)
+            logits[rows] = of_block.float().numpy()[hidden.locations[rows, 1]]
         return logits
 
     @on_own_threads
@@ -160,7 +160,7 @@ class IpexBackend(EncoderBackend):
 
     @torch.no_grad()
     def merge(self, parts: Sequence[BlockHidden]) -> BlockHidden:
-        return merged(parts)
+        return merge_blocks(parts)
 
     # ------------------------------------------------------------------ subgraphs
 

@@ -164,7 +164,7 @@ class TorchBackend(EncoderBackend):
         if tables.token_types is not None:
             states = states + tables.token_types[torch.from_numpy(batch.token_type_ids)]
         if tables.positions is not None:
-            offset = 0 if self.uncounted_token is None else self.uncounted_token + 1
+            offset = 0 if self.padding_idx is None else self.padding_idx + 1
             states = states + tables.positions[torch.from_numpy(batch.position_ids + offset)]
         if tables.projection_before_norm is not None:
             states = _linear(tables.projection_before_norm, states)

@@ -1,7 +1,7 @@
-"""Rows in padded, dense form: the per-exit subgraphs as torch modules that can be traced, fused and exported."""
+"""Per-exit subgraphs on padded rows, as torch modules that can be traced, fused and exported."""
 
 from __future__ import annotations
 
-from itrex_sweet.runtime.dense.subgraphs import DenseExits, dense_exits
+from itrex_sweet.runtime.dense.subgraphs import DenseSubgraphs, build_subgraphs
 
-__all__ = ["DenseExits", "dense_exits"]
+__all__ = ["DenseSubgraphs", "build_subgraphs"]

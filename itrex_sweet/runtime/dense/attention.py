@@ -1,29 +1,29 @@
-"""Attention over padded rows: of every token in a layer run in full, of the first token alone in a probe."""
+"""Attention on padded rows: for every token in full layers, for the first token in probes."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-from itrex_sweet.runtime.dense.linear import linear_module, stacked_module
+from itrex_sweet.runtime.dense.linear import concatenated_module, linear_module
 from itrex_sweet.runtime.disentangled_attention import relative_scores
 from itrex_sweet.runtime.encoder import Encoder, Layer, RelativeTerms, float_of
 
 
 class Attention(nn.Module):
-    """Every token attends: states (rows, length, hidden) → context (rows · length, size).
+    """Self-attention: states (rows, length, hidden) → context (rows · length, size).
 
-    Args of a call:
-        mask: (rows, 1, 1, length), added to the scores: 0 for tokens, very low for padding.
-        positions: (rows, length) int64, read where attention is disentangled.
+    Args of `forward`:
+        mask: (rows, 1, 1, length), additive attention mask: 0 for tokens, a large negative number for padding.
+        positions: (rows, length) int64, used by disentangled attention only.
     """
 
     def __init__(self, encoder: Encoder, layer: Layer):
         super().__init__()
         self.heads = encoder.num_attention_heads
         self.scale = 1.0 / encoder.score_scale
-        self.projections = stacked_module(layer.query, layer.key, layer.value)
-        self.relative = _relative(encoder, layer)
+        self.projections = concatenated_module(layer.query, layer.key, layer.value)
+        self.relative = _relative_module(encoder, layer)
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor | None) -> torch.Tensor:
         rows, length = states.shape[0], states.shape[1]
@@ -36,12 +36,12 @@ class Attention(nn.Module):
 
 
 class FirstTokenAttention(nn.Module):
-    """The first token attends: states (rows, length, hidden) → context (rows, size); values are never formed.
+    """Attention of the first token: states (rows, length, hidden) → context (rows, size), without computing values.
 
-    The query moves through the key weights, `(W_kᵀ q) · x_j = q · (W_k x_j)`; the key bias adds the same to every score
-    and cancels in the softmax. The values' weights are applied after the weighted sum of states, and since the weights
-    sum to 1 their bias is added once. Keys are formed for disentangled attention alone, whose position→content term
-    meets each of them with another vector.
+    The query is projected through the key weights, `(W_kᵀ q) · x_j = q · (W_k x_j)`; the key bias adds the same to
+    every score and cancels in the softmax. The value weights are applied to the weighted sum of the states; since the
+    attention weights sum to 1, the value bias is added once. Keys are computed for disentangled attention only, whose
+    position-to-content term multiplies each key by a different vector.
     """
 
     def __init__(self, encoder: Encoder, layer: Layer):
@@ -50,21 +50,21 @@ class FirstTokenAttention(nn.Module):
         self.query = linear_module(layer.query)
         key, value = float_of(layer.key), float_of(layer.value)
         self.scale = 1.0 / encoder.score_scale
-        self.register_buffer("key_weight", _by_head(key.weight, self.heads))
-        self.register_buffer("value_weight", _by_head(value.weight, self.heads).transpose(1, 2).contiguous())
+        self.register_buffer("key_weight", _split_heads(key.weight, self.heads))
+        self.register_buffer("value_weight", _split_heads(value.weight, self.heads).transpose(1, 2).contiguous())
         self.register_buffer("value_bias", value.bias)
-        self.relative = _relative(encoder, layer)
+        self.relative = _relative_module(encoder, layer)
         self.key = linear_module(key) if self.relative is not None else None
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor | None) -> torch.Tensor:
         rows, length = states.shape[0], states.shape[1]
         query = self.query(states[:, 0]).view(rows, self.heads, -1).transpose(0, 1)
-        reached = torch.bmm(query, self.key_weight).transpose(0, 1)
-        scores = torch.bmm(reached, states.transpose(1, 2))
+        projected_query = torch.bmm(query, self.key_weight).transpose(0, 1)
+        scores = torch.bmm(projected_query, states.transpose(1, 2))
         if self.relative is not None:
             key = self.key(states.flatten(0, 1)).view(rows, length, self.heads, -1).transpose(1, 2)
-            by_position = self.relative(positions[:, :1], positions, query.transpose(0, 1)[:, :, None], key)
-            scores = scores + by_position[:, :, 0]
+            position_scores = self.relative(positions[:, :1], positions, query.transpose(0, 1)[:, :, None], key)
+            scores = scores + position_scores[:, :, 0]
         weights = torch.softmax(scores * self.scale + mask[:, 0], dim=-1)
         summed = torch.bmm(weights, states).transpose(0, 1)
         context = torch.bmm(summed, self.value_weight).transpose(0, 1).flatten(1)
@@ -72,27 +72,27 @@ class FirstTokenAttention(nn.Module):
 
 
 class RelativeScores(nn.Module):
-    """DeBERTa's relative-position terms of the scores, before scaling: (rows, heads, queries, length)."""
+    """Relative-position scores of DeBERTa, before scaling: (rows, heads, queries, length)."""
 
     def __init__(self, terms: RelativeTerms, index: torch.Tensor):
         super().__init__()
         self.register_buffer("key_terms", terms.key)
         self.register_buffer("query_terms", terms.query)
         self.register_buffer("index", index)
-        self.reach = (len(index) + 1) // 2
+        self.max_distance = (len(index) + 1) // 2
 
     def forward(
-        self, of_queries: torch.Tensor, of_keys: torch.Tensor, query: torch.Tensor, key: torch.Tensor
+        self, query_positions: torch.Tensor, key_positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor
     ) -> torch.Tensor:
-        distances = of_queries[:, :, None] - of_keys[:, None, :]
-        buckets = self.index[distances.clamp(1 - self.reach, self.reach - 1) + self.reach - 1]
+        distances = query_positions[:, :, None] - key_positions[:, None, :]
+        buckets = self.index[distances.clamp(1 - self.max_distance, self.max_distance - 1) + self.max_distance - 1]
         return relative_scores(RelativeTerms(self.key_terms, self.query_terms), buckets, query, key)
 
 
-def _relative(encoder: Encoder, layer: Layer) -> RelativeScores | None:
+def _relative_module(encoder: Encoder, layer: Layer) -> RelativeScores | None:
     return None if layer.relative is None else RelativeScores(layer.relative, encoder.relative_index)
 
 
-def _by_head(weight: torch.Tensor, heads: int) -> torch.Tensor:
-    """(out, in) → (heads, head size, in)."""
+def _split_heads(weight: torch.Tensor, heads: int) -> torch.Tensor:
+    """Reshapes (out, in) to (heads, head size, in)."""
     return weight.view(heads, -1, weight.shape[1])

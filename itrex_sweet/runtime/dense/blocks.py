@@ -1,7 +1,7 @@
-"""Rows cut into padded blocks of few different shapes, for engines that compile once per shape.
+"""Padded blocks of few different shapes, for engines that compile once per shape.
 
-Row counts are powers of two up to 32. Lengths are multiples of 4 up to 32 tokens, and above in four steps per
-octave (40, 48, 56, 64, 80, …), so that products of the two, which are what fused layers see, coincide often.
+Numbers of rows are powers of two up to 32. Lengths are multiples of 4 up to 32 tokens, then four steps per octave (40,
+48, 56, 64, 80, …). Fused layers see only the product of both, and many of these products coincide.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import torch
 
 from itrex_sweet.runtime.ragged import TokenBatch
 
-MOST_TOKENS = 4096  # of one block: beyond, a block no longer gains speed, and its states leave the cache
+MAX_BLOCK_TOKENS = 4096  # larger blocks are not faster, and their states exceed the cache
 ROW_COUNTS = (32, 16, 8, 4, 2, 1)
-CALL_COST = 32  # what one more block costs, in tokens: 23 with BERT-base, 50 with MiniLM, both in 8 bits
+CALL_COST = 32  # overhead per block in tokens, measured: 23 with BERT-base, 50 with MiniLM, both INT8
 
 
 @dataclass(frozen=True)
-class Cut:
-    """One block to be: which rows it holds, and its shape.
+class BlockShape:
+    """The rows and the shape of a block.
 
     Args:
-        rows: (rows held,) int64, indices of rows, at most `height`.
-        height: rows of the block; those beyond the rows held are empty.
-        width: tokens of its rows.
+        rows: (rows,) int64, indices of rows, at most `height`.
+        height: number of rows of the block; the others are padding.
+        width: length of the rows.
     """
 
     rows: np.ndarray
@@ -36,13 +36,13 @@ class Cut:
 
 @dataclass(frozen=True)
 class Block:
-    """Rows of one shape.
+    """Padded rows.
 
     Args:
-        states: (height, width, hidden), zeros in empty rows.
-        mask: (height, width) bool, true where a token stands, and in the first column of empty rows.
-        positions: (height, width) int64, 0 in the padding.
-        lengths: (rows held,) int64, tokens of each row; the rows held are the first ones.
+        states: (height, width, hidden), zeros in padding rows.
+        mask: (height, width) bool attention mask: true for tokens, and for the first column of padding rows.
+        positions: (height, width) int64, 0 for padding.
+        lengths: (rows,) int64, number of tokens of each row; padding rows follow.
     """
 
     states: torch.Tensor
@@ -53,152 +53,152 @@ class Block:
 
 @dataclass(frozen=True)
 class BlockHidden:
-    """Hidden states of several rows, each at a place in a block. Rows are dropped by forgetting their places.
+    """Hidden states of rows in padded blocks. Dropping rows changes `locations` only.
 
     Args:
-        blocks: shared, never written to.
-        places: (rows, 2) int64: block and row in the block.
+        blocks: shared and immutable.
+        locations: (rows, 2) int64: block, and row in the block.
     """
 
     blocks: tuple[Block, ...]
-    places: np.ndarray
+    locations: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.locations)
 
     @property
     def lengths(self) -> np.ndarray:
-        """(rows,) tokens of each row."""
-        return np.array([self.blocks[block].lengths[row] for block, row in self.places], dtype=np.int64)
+        """Number of tokens of each row: (rows,)."""
+        return np.array([self.blocks[block].lengths[row] for block, row in self.locations], dtype=np.int64)
 
     @property
-    def rows_held(self) -> int:
-        """Rows in the blocks, whether they have a place or not."""
+    def stored_rows(self) -> int:
+        """Number of rows in the blocks, including dropped ones."""
         return sum(len(block.lengths) for block in self.blocks)
 
     def select(self, rows: np.ndarray) -> BlockHidden:
-        places = self.places[rows]
-        used, places[:, 0] = np.unique(places[:, 0], return_inverse=True)
-        selected = BlockHidden(tuple(self.blocks[block] for block in used), places)
-        # What few rows are left does not keep the states of many alive.
-        return selected.compacted() if 2 * len(selected) < selected.rows_held else selected
+        locations = self.locations[rows]
+        used, locations[:, 0] = np.unique(locations[:, 0], return_inverse=True)
+        selected = BlockHidden(tuple(self.blocks[block] for block in used), locations)
+        # Frees the states of dropped rows once they are the majority.
+        return selected.compacted() if 2 * len(selected) < selected.stored_rows else selected
 
     def with_states(self, states: Sequence[torch.Tensor]) -> BlockHidden:
-        """The same rows further on, one tensor per block."""
+        """Returns the same rows with other states, one tensor per block."""
         blocks = (
             Block(new, old.mask, old.positions, old.lengths) for new, old in zip(states, self.blocks, strict=True)
         )
-        return BlockHidden(tuple(blocks), self.places)
+        return BlockHidden(tuple(blocks), self.locations)
 
     def compacted(self) -> BlockHidden:
-        """The same rows in blocks that hold no others: itself where that is so already."""
-        if len(self) == self.rows_held:
+        """Returns the same rows in blocks without dropped rows."""
+        if len(self) == self.stored_rows:
             return self
-        cuts = cut(self.lengths)
-        return BlockHidden(tuple(_gathered(self, one) for one in cuts), _places(cuts, len(self)))
+        shapes = plan_blocks(self.lengths)
+        return BlockHidden(tuple(_gather(self, shape) for shape in shapes), _locations(shapes, len(self)))
 
 
-def merged(parts: Sequence[BlockHidden]) -> BlockHidden:
-    """The rows of all parts, in order, in as few blocks as is cheap."""
+def merge_blocks(parts: Sequence[BlockHidden]) -> BlockHidden:
+    """Concatenates the rows of all parts; copies them to new blocks if that makes fewer."""
     if len(parts) == 1:
         return parts[0]
     first_block = np.cumsum([0, *(len(part.blocks) for part in parts[:-1])])
-    places = [part.places + np.array([first, 0]) for part, first in zip(parts, first_block, strict=True)]
-    together = BlockHidden(tuple(block for part in parts for block in part.blocks), np.concatenate(places))
-    cuts = cut(together.lengths)
-    if len(cuts) >= len(together.blocks):
-        return together
-    return BlockHidden(tuple(_gathered(together, one) for one in cuts), _places(cuts, len(together)))
+    locations = [part.locations + np.array([first, 0]) for part, first in zip(parts, first_block, strict=True)]
+    combined = BlockHidden(tuple(block for part in parts for block in part.blocks), np.concatenate(locations))
+    shapes = plan_blocks(combined.lengths)
+    if len(shapes) >= len(combined.blocks):
+        return combined
+    return BlockHidden(tuple(_gather(combined, shape) for shape in shapes), _locations(shapes, len(combined)))
 
 
-def blocks_of(batch: TokenBatch) -> tuple[list[dict[str, torch.Tensor]], BlockHidden]:
-    """Lays tokens out in blocks.
+def pad_to_blocks(batch: TokenBatch) -> tuple[list[dict[str, torch.Tensor]], BlockHidden]:
+    """Pads the rows of a batch to blocks.
 
     Returns:
-        input_ids and token_type_ids of each block, (height, width) int64 with zeros in the padding, and the blocks,
-        still without states.
+        input_ids and token_type_ids of each block, (height, width) int64, zero-padded; and the blocks without states.
     """
     tokens, blocks = [], []
-    cuts = cut(batch.lengths)
-    for one in cuts:
-        lengths = batch.lengths[one.rows]
-        held = np.arange(one.width)[None, :] < lengths[:, None]
-        index = (batch.cu_seqlens[one.rows][:, None] + np.arange(one.width)[None, :])[held]
-        laid_out = np.zeros((3, one.height, one.width), dtype=np.int64)
-        laid_out[:, : len(held)][:, held] = (
+    shapes = plan_blocks(batch.lengths)
+    for shape in shapes:
+        lengths = batch.lengths[shape.rows]
+        is_token = np.arange(shape.width)[None, :] < lengths[:, None]
+        index = (batch.cu_seqlens[shape.rows][:, None] + np.arange(shape.width)[None, :])[is_token]
+        padded = np.zeros((3, shape.height, shape.width), dtype=np.int64)
+        padded[:, : len(is_token)][:, is_token] = (
             batch.input_ids[index],
             batch.token_type_ids[index],
             batch.position_ids[index],
         )
-        input_ids, token_type_ids, positions = torch.from_numpy(laid_out)
+        input_ids, token_type_ids, positions = torch.from_numpy(padded)
         tokens.append({"input_ids": input_ids, "token_type_ids": token_type_ids})
-        blocks.append(Block(torch.empty(0), _mask(one, lengths), positions, lengths))
-    return tokens, BlockHidden(tuple(blocks), _places(cuts, len(batch)))
+        blocks.append(Block(torch.empty(0), _mask(shape, lengths), positions, lengths))
+    return tokens, BlockHidden(tuple(blocks), _locations(shapes, len(batch)))
 
 
-def cut(lengths: np.ndarray) -> list[Cut]:
-    """Cuts rows into blocks so that padded tokens plus the cost of calls are least.
+def plan_blocks(lengths: np.ndarray) -> list[BlockShape]:
+    """Plans blocks with minimum cost: the number of tokens including padding, plus `CALL_COST` per block.
 
-    Rows of like length come together; each block takes the longest rows that are left.
+    Rows are sorted by length, longest first, and divided into consecutive blocks by dynamic programming.
 
     Args:
         lengths: (rows,) int64.
     """
     order = np.argsort(-lengths, kind="stable")
-    widths = [rounded_length(int(length)) for length in lengths[order]]
-    least: list[float] = [0.0] * (len(order) + 1)
+    widths = [padded_length(int(length)) for length in lengths[order]]
+    min_cost: list[float] = [0.0] * (len(order) + 1)
     height_at = [0] * len(order)
     for start in reversed(range(len(order))):
         costs = {
-            height: height * widths[start] + CALL_COST + least[min(start + height, len(order))]
+            height: height * widths[start] + CALL_COST + min_cost[min(start + height, len(order))]
             for height in ROW_COUNTS
-            if height == 1 or height * widths[start] <= MOST_TOKENS
+            if height == 1 or height * widths[start] <= MAX_BLOCK_TOKENS
         }
         height_at[start] = min(costs, key=costs.get)
-        least[start] = costs[height_at[start]]
-    cuts, start = [], 0
+        min_cost[start] = costs[height_at[start]]
+    shapes, start = [], 0
     while start < len(order):
         height = height_at[start]
-        cuts.append(Cut(order[start : start + height], height, widths[start]))
+        shapes.append(BlockShape(order[start : start + height], height, widths[start]))
         start += height
-    return cuts
+    return shapes
 
 
-def rounded_length(length: int) -> int:
-    """The least length of the grid that is no shorter."""
+def padded_length(length: int) -> int:
+    """Returns the smallest length of the grid that is not shorter."""
     step = max(4, 2 ** ((length - 1).bit_length() - 3)) if length > 1 else 4
     return -(-length // step) * step
 
 
-def token_counts(longest: int) -> set[int]:
-    """Tokens that a block can have, padding included, if no row is longer than `longest`."""
-    widths = {rounded_length(length) for length in range(1, longest + 1)}
-    return {height * width for height in ROW_COUNTS for width in widths if height == 1 or height * width <= MOST_TOKENS}
+def possible_token_counts(max_length: int) -> set[int]:
+    """Returns the possible numbers of tokens of a block, padding included, for rows of at most `max_length` tokens."""
+    widths = {padded_length(length) for length in range(1, max_length + 1)}
+    counts = {(height, height * width) for height in ROW_COUNTS for width in widths}
+    return {count for height, count in counts if height == 1 or count <= MAX_BLOCK_TOKENS}
 
 
-def _places(cuts: Sequence[Cut], rows: int) -> np.ndarray:
-    places = np.empty((rows, 2), dtype=np.int64)
-    for block, one in enumerate(cuts):
-        places[one.rows, 0], places[one.rows, 1] = block, np.arange(len(one.rows))
-    return places
+def _locations(shapes: Sequence[BlockShape], rows: int) -> np.ndarray:
+    locations = np.empty((rows, 2), dtype=np.int64)
+    for block, shape in enumerate(shapes):
+        locations[shape.rows, 0], locations[shape.rows, 1] = block, np.arange(len(shape.rows))
+    return locations
 
 
-def _mask(one: Cut, lengths: np.ndarray) -> torch.Tensor:
-    tokens = np.ones(one.height, dtype=np.int64)
+def _mask(shape: BlockShape, lengths: np.ndarray) -> torch.Tensor:
+    tokens = np.ones(shape.height, dtype=np.int64)
     tokens[: len(lengths)] = lengths
-    return torch.from_numpy(np.arange(one.width)[None, :] < tokens[:, None])
+    return torch.from_numpy(np.arange(shape.width)[None, :] < tokens[:, None])
 
 
-def _gathered(hidden: BlockHidden, one: Cut) -> Block:
-    """Copies rows out of their blocks into one."""
-    places, lengths = hidden.places[one.rows], hidden.lengths[one.rows]
+def _gather(hidden: BlockHidden, shape: BlockShape) -> Block:
+    """Copies rows from their blocks to one block."""
+    locations, lengths = hidden.locations[shape.rows], hidden.lengths[shape.rows]
     like = hidden.blocks[0]
-    states = like.states.new_zeros(one.height, one.width, like.states.shape[2])
-    positions = like.positions.new_zeros(one.height, one.width)
-    for block in np.unique(places[:, 0]):
-        source, to = hidden.blocks[block], np.flatnonzero(places[:, 0] == block)
-        width = min(one.width, source.states.shape[1])
-        rows = torch.from_numpy(places[to, 1])
+    states = like.states.new_zeros(shape.height, shape.width, like.states.shape[2])
+    positions = like.positions.new_zeros(shape.height, shape.width)
+    for block in np.unique(locations[:, 0]):
+        source, to = hidden.blocks[block], np.flatnonzero(locations[:, 0] == block)
+        width = min(shape.width, source.states.shape[1])
+        rows = torch.from_numpy(locations[to, 1])
         states[torch.from_numpy(to), :width] = source.states[rows, :width]
         positions[torch.from_numpy(to), :width] = source.positions[rows, :width]
-    return Block(states, _mask(one, lengths), positions, lengths)
+    return Block(states, _mask(shape, lengths), positions, lengths)

@@ -1,4 +1,4 @@
-"""DeBERTa-v2's convolution beside the first layer, over padded rows."""
+"""The convolution of DeBERTa-v2's first layer, on padded rows."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from itrex_sweet.runtime.dense.linear import norm_module
 from itrex_sweet.runtime.encoder import Convolution
 
 
-class NeighbourConvolution(nn.Module):
-    """Adds the convolution of the states before a layer to those after it, and norms.
+class PositionConvolution(nn.Module):
+    """Adds the convolution of a layer's input to its output, and normalizes.
 
-    Neighbours go by position, not by column: a hole between two tokens counts as zeros.
+    The convolution runs over positions, not columns: a position without a token counts as zeros.
 
-    Args of a call:
-        before: (rows, length, hidden), entering the layer.
+    Args of `forward`:
+        before: (rows, length, hidden), input of the layer.
         mask: (rows, length) bool.
         positions: (rows, length) int64.
-        of_after: (rows, tokens) int64, positions of the tokens in `after`.
-        after: (rows, tokens, hidden), leaving the layer.
+        output_positions: (rows, tokens) int64, positions of the tokens in `after`.
+        after: (rows, tokens, hidden), output of the layer.
 
     Returns:
         the shape of `after`.
@@ -39,14 +39,14 @@ class NeighbourConvolution(nn.Module):
         before: torch.Tensor,
         mask: torch.Tensor,
         positions: torch.Tensor,
-        of_after: torch.Tensor,
+        output_positions: torch.Tensor,
         after: torch.Tensor,
     ) -> torch.Tensor:
         half = self.width // 2
         neighbours = []
         for offset in range(-half, self.width - half):
-            stands_there = (positions[:, None, :] == of_after[:, :, None] + offset) & mask[:, None, :]
-            neighbours.append(torch.bmm(stands_there.to(before.dtype), before))
+            is_neighbour = (positions[:, None, :] == output_positions[:, :, None] + offset) & mask[:, None, :]
+            neighbours.append(torch.bmm(is_neighbour.to(before.dtype), before))
         window = torch.stack(neighbours, dim=-1).flatten(0, 1)
         convolved = nn.functional.conv1d(window, self.weight, self.bias, groups=self.groups).view_as(after)
         return self.norm(after + self.activation(convolved))

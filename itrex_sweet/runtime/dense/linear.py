@@ -1,4 +1,4 @@
-"""Linear layers, float or 8-bit, and norms as modules, in the form that compilers recognise and fuse."""
+"""Modules for float and INT8 linear layers and layer norms, in the form that compilers recognize and fuse."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from itrex_sweet.runtime.int8_linear import UINT8_MAX, UINT8_MIN, per_row_qparam
 
 
 def linear_module(layer: AnyLinear) -> nn.Module:
-    """A linear layer as a module: (rows, in) → (rows, out)."""
+    """Creates the module of a linear layer: (rows, in) → (rows, out)."""
     if isinstance(layer, QuantizedLinear):
         return DynamicLinear(layer) if layer.input_scale is None else StaticLinear(layer)
     module = nn.utils.skip_init(nn.Linear, *reversed(layer.weight.shape), bias=layer.bias is not None)
@@ -23,32 +23,32 @@ def linear_module(layer: AnyLinear) -> nn.Module:
     return module
 
 
-def stacked_module(*layers: AnyLinear) -> nn.Module:
-    """Linear layers of one input as one module, the outputs side by side: (rows, in) → (rows, sum of out).
+def concatenated_module(*layers: AnyLinear) -> nn.Module:
+    """Creates one module for linear layers with a common input: (rows, in) → (rows, sum of out).
 
-    Layers of one kind become one layer; quantized ones have to share how their input is quantized.
+    Float layers are concatenated to one layer; so are quantized layers with the same input quantization.
     """
     if all(isinstance(layer, Linear) for layer in layers):
-        return linear_module(Linear(torch.cat([layer.weight for layer in layers]), _stacked_bias(layers)))
-    if all(_same_input(layer, layers[0]) for layer in layers):
+        return linear_module(Linear(torch.cat([layer.weight for layer in layers]), _concatenated_bias(layers)))
+    if all(_have_same_input_quantization(layer, layers[0]) for layer in layers):
         return linear_module(
             QuantizedLinear(
                 weight=torch.cat([layer.weight for layer in layers]),
                 weight_scale=torch.cat([layer.weight_scale for layer in layers]),
-                bias=_stacked_bias(layers),
+                bias=_concatenated_bias(layers),
                 input_scale=layers[0].input_scale,
                 input_zero_point=layers[0].input_zero_point,
                 input_smoothing=layers[0].input_smoothing,
             )
         )
-    return SideBySide(layers)
+    return ConcatenatedOutputs(layers)
 
 
 class StaticLinear(nn.Module):
-    """An 8-bit layer whose input scale is fixed: quantize, dequantize, multiply by the dequantized weight.
+    """An INT8 layer with static input quantization: quantize, dequantize, multiply by the dequantized weight.
 
-    So oneDNN Graph recognises it (IPEX's own conversion writes the same), and computes it in integers. The weight stays
-    a quantized constant: freezing a TorchScript module folds constants but leaves `dequantize` alone.
+    oneDNN Graph recognizes this pattern, which IPEX's own conversion also creates, and computes it in integers. The
+    weight stays a quantized constant, because freezing a TorchScript module does not fold `dequantize`.
     """
 
     def __init__(self, layer: QuantizedLinear):
@@ -56,7 +56,8 @@ class StaticLinear(nn.Module):
         self.input_scale, self.input_zero_point = float(layer.input_scale), int(layer.input_zero_point)
         zeros = torch.zeros(len(layer.weight), dtype=torch.int64)
         weight = layer.weight.float() * layer.weight_scale[:, None]
-        with warnings.catch_warnings():  # torch 2.13 deprecates them; compilers and exporters recognise nothing newer
+        # Deprecated in torch 2.13, but the only form that compilers and exporters recognize.
+        with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r"torch\.quantize_per_tensor.*deprecated")
             quantized = torch.quantize_per_channel(weight, layer.weight_scale, zeros, axis=0, dtype=torch.qint8)
         self.register_buffer("weight", quantized)
@@ -71,7 +72,7 @@ class StaticLinear(nn.Module):
 
 
 class DynamicLinear(nn.Module):
-    """An 8-bit layer whose input is quantized row by row, computed in float32 on whole numbers."""
+    """An INT8 layer with dynamic input quantization per row, emulated in float32."""
 
     def __init__(self, layer: QuantizedLinear):
         super().__init__()
@@ -84,13 +85,13 @@ class DynamicLinear(nn.Module):
         if self.input_smoothing is not None:
             states = states * self.input_smoothing
         scale, zero_point = per_row_qparams(states)
-        steps = (torch.round(states * (1.0 / scale)) + zero_point).clamp(UINT8_MIN, UINT8_MAX) - zero_point
-        output = linear(steps, self.weight.float()) * (scale * self.weight_scale)
+        quantized = (torch.round(states * (1.0 / scale)) + zero_point).clamp(UINT8_MIN, UINT8_MAX) - zero_point
+        output = linear(quantized, self.weight.float()) * (scale * self.weight_scale)
         return output if self.bias is None else output + self.bias
 
 
-class SideBySide(nn.Module):
-    """Layers of different kinds over one input."""
+class ConcatenatedOutputs(nn.Module):
+    """Concatenates the outputs of layers of different kinds with a common input."""
 
     def __init__(self, layers: tuple[AnyLinear, ...]):
         super().__init__()
@@ -101,7 +102,7 @@ class SideBySide(nn.Module):
 
 
 def norm_module(norm: Norm) -> nn.LayerNorm:
-    """A layer norm as a module."""
+    """Creates the module of a layer norm."""
     module = nn.LayerNorm(len(norm.weight), eps=norm.eps)
     module.weight, module.bias = _constant(norm.weight), _constant(norm.bias)
     return module
@@ -111,14 +112,14 @@ def _constant(tensor: torch.Tensor) -> nn.Parameter:
     return nn.Parameter(tensor, requires_grad=False)
 
 
-def _stacked_bias(layers: tuple[AnyLinear, ...]) -> torch.Tensor | None:
+def _concatenated_bias(layers: tuple[AnyLinear, ...]) -> torch.Tensor | None:
     if all(layer.bias is None for layer in layers):
         return None
     return torch.cat([torch.zeros(len(layer.weight)) if layer.bias is None else layer.bias for layer in layers])
 
 
-def _same_input(layer: AnyLinear, other: AnyLinear) -> bool:
-    """Whether two layers are quantized and quantize their input alike."""
+def _have_same_input_quantization(layer: AnyLinear, other: AnyLinear) -> bool:
+    """Returns True if both layers are quantized and have the same input quantization."""
     if not (isinstance(layer, QuantizedLinear) and isinstance(other, QuantizedLinear)):
         return False
     if (layer.input_scale, layer.input_zero_point) != (other.input_scale, other.input_zero_point):

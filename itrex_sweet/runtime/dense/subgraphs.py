@@ -1,8 +1,8 @@
-"""The per-exit subgraphs: embed, then a probe per exit, and between two exits an advance.
+"""The per-exit subgraphs: embed, one probe per exit, and one advance between two exits.
 
-Rows are padded on the right to one length. Whatever stands in the padding, and in whole rows of padding, changes no
-other row. All modules keep batch and length dynamic when they are traced or exported. They copy what enters their first
-residual: a compiler that fuses sums in place would write into the caller's states.
+Rows are right-padded to a common length. The contents of padding and of padding rows do not affect other rows. Batch
+size and length stay dynamic when the modules are traced or exported. The modules copy the input of their first
+residual, because a compiler that fuses additions in place would overwrite the caller's states.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from itrex_sweet.runtime.dense.attention import Attention, FirstTokenAttention
-from itrex_sweet.runtime.dense.convolution import NeighbourConvolution
+from itrex_sweet.runtime.dense.convolution import PositionConvolution
 from itrex_sweet.runtime.dense.linear import linear_module, norm_module
 from itrex_sweet.runtime.encoder import Embeddings, Encoder, Head, Layer, Linear
 
-MASKED = -1e30  # far below any score; finite, also in bfloat16, so that a row of padding stays finite
+MASKED = -1e30  # below all scores, but finite in bfloat16 too, so that padding rows stay finite
 
 
 @dataclass(frozen=True)
-class DenseExits:
-    """The subgraphs of one model; a call computes without gradient bookkeeping if the caller asks torch for it.
+class DenseSubgraphs:
+    """The subgraphs of one model. Callers disable gradients themselves.
 
     Args:
         embed: (input_ids, token_type_ids, positions, mask) → states before the last layer of the first exit.
         probe: one per exit: (states, mask[, positions]) → logits of the exit, (rows, labels).
         advance: one per exit but the last: (states, mask[, positions]) → states before the next exit's last layer.
-        reads_positions: whether probe and advance take positions (disentangled attention, a convolution).
+        reads_positions: probe and advance take positions (disentangled attention or a convolution).
 
-    Input ids, token types and positions are (rows, length) int64; positions are those of `TokenBatch`, anything from 0
-    in the padding. The mask is (rows, length) bool, true where a token stands, the first column always. States are
+    Input ids, token types and positions are (rows, length) int64; positions are those of `TokenBatch`, and any valid
+    position for padding. The mask is (rows, length) bool, true for tokens and for the first column. States are
     (rows, length, hidden) float.
     """
 
@@ -43,14 +43,14 @@ class DenseExits:
     reads_positions: bool
 
 
-def dense_exits(encoder: Encoder) -> DenseExits:
+def build_subgraphs(encoder: Encoder) -> DenseSubgraphs:
     """Builds the subgraphs.
 
     Args:
         encoder: its float tensors are shared, not copied.
     """
     first, *others = encoder.segments
-    return DenseExits(
+    return DenseSubgraphs(
         embed=Embed(encoder, first).eval(),
         probe=tuple(Probe(encoder, probe.layer, probe.head).eval() for probe in encoder.probes),
         advance=tuple(Advance(encoder, segment).eval() for segment in others),
@@ -59,33 +59,33 @@ def dense_exits(encoder: Encoder) -> DenseExits:
 
 
 class Embed(nn.Module):
-    """Tokens → states before the last layer of the first exit."""
+    """Computes the states before the last layer of the first exit."""
 
     def __init__(self, encoder: Encoder, layers: Sequence[Layer]):
         super().__init__()
-        self.tables = Tables(encoder.embeddings, encoder.uncounted_token)
+        self.embeddings = EmbeddingSum(encoder.embeddings, encoder.padding_idx)
         self.layers = Advance(encoder, layers)
 
     def forward(
         self, input_ids: torch.Tensor, token_type_ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
-        return self.layers(self.tables(input_ids, token_type_ids, positions), mask, positions)
+        return self.layers(self.embeddings(input_ids, token_type_ids, positions), mask, positions)
 
 
 class Probe(nn.Module):
-    """States before an exit's last layer → the exit's logits, the layer computed for the first token only."""
+    """Computes the logits of an exit from the states before its last layer, for the first token only."""
 
     def __init__(self, encoder: Encoder, layer: Layer, head: Head):
         super().__init__()
         self.attention = FirstTokenAttention(encoder, layer)
-        self.rest = AfterAttention(encoder, layer)
-        self.convolution = None if layer.convolution is None else NeighbourConvolution(layer.convolution)
+        self.rest = PostAttention(encoder, layer)
+        self.convolution = None if layer.convolution is None else PositionConvolution(layer.convolution)
         self.dense = linear_module(head.dense)
         self.activation = ACT2FN[head.activation]
         self.classifier = linear_module(head.classifier)
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
-        context = self.attention(states, _added_to_scores(mask), positions)
+        context = self.attention(states, _additive_mask(mask), positions)
         first = self.rest(context, states[:, 0].clone())
         if self.convolution is not None:
             first = self.convolution(states, mask, positions, positions[:, :1], first[:, None])[:, 0]
@@ -93,14 +93,14 @@ class Probe(nn.Module):
 
 
 class Advance(nn.Module):
-    """Layers in full, one after the other; none gives back the states."""
+    """Runs layers in full; without layers, returns the states unchanged."""
 
     def __init__(self, encoder: Encoder, layers: Sequence[Layer]):
         super().__init__()
         self.layers = nn.ModuleList(FullLayer(encoder, layer) for layer in layers)
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
-        added = _added_to_scores(mask)
+        added = _additive_mask(mask)
         states = states.clone() if len(self.layers) else states
         for layer in self.layers:
             states = layer(states, mask, added, positions)
@@ -108,13 +108,13 @@ class Advance(nn.Module):
 
 
 class FullLayer(nn.Module):
-    """One layer for every token."""
+    """Runs one layer for every token."""
 
     def __init__(self, encoder: Encoder, layer: Layer):
         super().__init__()
         self.attention = Attention(encoder, layer)
-        self.rest = AfterAttention(encoder, layer)
-        self.convolution = None if layer.convolution is None else NeighbourConvolution(layer.convolution)
+        self.rest = PostAttention(encoder, layer)
+        self.convolution = None if layer.convolution is None else PositionConvolution(layer.convolution)
 
     def forward(
         self, states: torch.Tensor, mask: torch.Tensor, added: torch.Tensor, positions: torch.Tensor | None
@@ -125,8 +125,8 @@ class FullLayer(nn.Module):
         return after
 
 
-class AfterAttention(nn.Module):
-    """The rest of a layer, token by token: context and the states that entered, (tokens, hidden) → (tokens, hidden)."""
+class PostAttention(nn.Module):
+    """Runs a layer from after the attention: context and layer input, (tokens, hidden) → (tokens, hidden)."""
 
     def __init__(self, encoder: Encoder, layer: Layer):
         super().__init__()
@@ -142,12 +142,12 @@ class AfterAttention(nn.Module):
         return self.output_norm(self.down(self.activation(self.up(attended))) + attended)
 
 
-class Tables(nn.Module):
-    """Sums the embedding tables, norms and projects: (rows, length) ids → (rows, length, hidden)."""
+class EmbeddingSum(nn.Module):
+    """Sums the embeddings, normalizes and projects: (rows, length) ids → (rows, length, hidden)."""
 
-    def __init__(self, embeddings: Embeddings, uncounted_token: int | None):
+    def __init__(self, embeddings: Embeddings, padding_idx: int | None):
         super().__init__()
-        self.offset = 0 if uncounted_token is None else uncounted_token + 1
+        self.offset = 0 if padding_idx is None else padding_idx + 1
         self.words = _table(embeddings.words)
         self.token_types = _table(embeddings.token_types)
         self.positions = _table(embeddings.positions)
@@ -172,6 +172,6 @@ def _projection(layer: Linear | None) -> nn.Module:
     return nn.Identity() if layer is None else linear_module(layer)
 
 
-def _added_to_scores(mask: torch.Tensor) -> torch.Tensor:
-    """(rows, length) bool → (rows, 1, 1, length) float: 0 for tokens, `MASKED` for padding."""
+def _additive_mask(mask: torch.Tensor) -> torch.Tensor:
+    """Converts a (rows, length) bool mask to (rows, 1, 1, length) float: 0 for tokens, `MASKED` for padding."""
     return torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, MASKED)[:, None, None, :]

@@ -120,7 +120,7 @@ class _DescriptionBuilder:
         )
         self._arrays += [layers, exits]
         return CDescription(
-            self._embeddings(encoder.embeddings, encoder.uncounted_token),
+            self._embeddings(encoder.embeddings, encoder.padding_idx),
             layers,
             exits,
             len(layers),
@@ -140,13 +140,13 @@ class _DescriptionBuilder:
     def _head(self, head: Head) -> CHead:
         return CHead(self._linear(head.dense), self._linear(head.classifier), _activation(head.activation), 0)
 
-    def _embeddings(self, tables: Embeddings, uncounted_token: int | None) -> CEmbeddings:
+    def _embeddings(self, tables: Embeddings, padding_idx: int | None) -> CEmbeddings:
         parts = [tables.words, tables.positions, tables.token_types]
         return CEmbeddings(
             *(self._floats(part) for part in parts),
             *(0 if part is None else len(part) for part in (tables.words, tables.positions, tables.token_types)),
             tables.words.shape[1],
-            0 if uncounted_token is None else _int32("the padding index", uncounted_token + 1),
+            0 if padding_idx is None else _int32("the padding index", padding_idx + 1),
             0,
             self._norm(tables.norm),
             self._linear(tables.projection_before_norm),
