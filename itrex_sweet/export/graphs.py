@@ -79,7 +79,7 @@ def subgraphs_of(artifact: Artifact) -> Subgraphs:
             for encoder, stage, exit_ in zip(encoders, artifact.stages, artifact.exits, strict=True)
         ]
     else:
-        encoders = [load_torch_encoder(artifact, with_certainty=False)]
+        encoders = [load_torch_encoder(artifact, with_correctness_logit=False)]
         parts = [_of_model(encoders[0], artifact.exits, "")]
     limits = [encoder.max_tokens for encoder in encoders if encoder.max_tokens is not None]
     return Subgraphs(
