@@ -42,10 +42,7 @@ def runs() -> Results:
 
 
 def _as_run(result: dict[str, Any], variant: dict[str, Any]) -> dict[str, Any]:
-    splits = {
-        split: {**variant[split], "curves": {"max_probability": variant[split]["curve"]}}
-        for split in ("pool", "validation")
-    }
+    splits = {split: variant[split] for split in ("pool", "validation")}
     exits = variant["validation"]["exits"]
     provenance = {name: result[name] for name in ("date", "commit", "machine", "versions")}
     return {**provenance, "settings": {**result["settings"], "exits": exits}, "layers_run": exits, **splits}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from record import RESULTS, footer
 
+from paper import store
 from paper.paired import Results, complete, mean_and_error, p_value
 from paper.pictures import SHARES, by_layers, by_time
 from paper.plan import EPOCHS, METHODS, NAMES, RECIPE, SEEDS, TASKS, Run
@@ -161,7 +162,7 @@ def _mean_share(shares: list[float | None]) -> str:
 
 def cheapest(run: dict[str, Any], minimum: float) -> float | None:
     """Returns the share of the depth of the cheapest threshold with at least this score, or `None`."""
-    points = run["validation"]["curves"]["max_probability"]
+    points = run["validation"]["curve"]
     costs = np.array(points)[:, :-1] @ np.array(run["layers_run"], dtype=float) / run["settings"]["exits"][-1]
     return min((cost for cost, point in zip(costs, points, strict=True) if point[-1] >= minimum), default=None)
 
@@ -211,10 +212,11 @@ def trials() -> str:
 
 
 def _trials_of(seed: int) -> str:
+    stored = {**store.read(store.TRIALS), **store.read()}
     results = {
         (task, method, epochs): result
         for task, method, epochs in itertools.product(TASKS, TRIED, EPOCHS_TRIED)
-        if (result := Run(task, method, seed, TRIED_AT, epochs=epochs).read())
+        if (result := stored.get(Run(task, method, seed, TRIED_AT, epochs=epochs).name))
     }
     tasks = [task for task in TASKS if any(key[0] == task and key[1] not in METHODS_SHOWN for key in results)]
     if not tasks:

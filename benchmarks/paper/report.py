@@ -33,7 +33,6 @@ from paper.plan import (
     by_learning_rate,
     reported,
 )
-from paper.run import at_budgets
 
 
 def main() -> None:
@@ -233,7 +232,7 @@ def criteria(results: Results) -> str:
     for method in ("sweet", "paper", "joint"):
         runs = [result for key, result in results.items() if key[1] == method]
         if runs:
-            cells = [f"{100 * np.mean([area_of(result, name) for result in runs]):.2f}" for name in names]
+            cells = [f"{100 * np.mean([result['validation']['areas'][name] for result in runs]):.2f}" for name in names]
             lines.append(f"| {NAMES[method]} | " + " | ".join(cells) + f" | {len(runs)} |")
     intro = "**Other exit strategies** (the blog's third takeaway): the same area, mean over runs."
     return "\n".join([intro, "", *lines])
@@ -276,12 +275,6 @@ def conflict(results: Results) -> str:
         "the layers that both may reach, training steps and tasks. 0.000 is exact where gradients are cut."
     )
     return "\n".join([intro, "", *lines])
-
-
-def area_of(result: dict[str, Any], criterion: str) -> float:
-    """Returns the area under a run's curve by layers."""
-    budgets = np.linspace(result["layers_run"][0], result["settings"]["exits"][-1], 51)
-    return float(at_budgets(result["validation"]["curves"][criterion], result["layers_run"], budgets).mean())
 
 
 def scores_by_seed(results: Results, task: str, method: str) -> np.ndarray:

@@ -90,21 +90,21 @@ def _settings(config: SweetConfig, places: Sequence[int]) -> SweetConfig:
 
 
 def _policy(policy: Policy, places: Sequence[int]) -> Policy:
-    """The policy of the exits kept; where the deepest one that may answer goes, the next deeper takes its place."""
-    deepest = policy.deepest
-    if deepest is not None:
-        deepest = next(new for new, old in enumerate(places) if old >= deepest)
+    """The policy of the exits kept; if the exit at `max_exit_index` is removed, the next one takes its place."""
+    max_exit_index = policy.max_exit_index
+    if max_exit_index is not None:
+        max_exit_index = next(new for new, old in enumerate(places) if old >= max_exit_index)
     return dataclasses.replace(
         policy,
         thresholds=tuple(policy.thresholds[place] for place in places[:-1]),
         temperatures=tuple(policy.temperatures[place] for place in places),
-        deepest=deepest,
+        max_exit_index=max_exit_index,
     )
 
 
 def _answer_nobody(policy: Policy, places: Sequence[int]) -> bool:
     """True if no row's answer depends on the exits that are not at these places."""
-    if policy.criterion in _LOOK_BACK or policy.deepest is not None:
+    if policy.criterion in _LOOK_BACK or policy.max_exit_index is not None:
         return False
     return all(value >= 1.0 for place, value in enumerate(policy.thresholds) if place not in places)
 

@@ -293,7 +293,7 @@ def _checkpoint(contents: Contents, prefix: str) -> Artifact:
         directory=directory,
         config=config,
         exits=settings.exits,
-        policy=Policy.uniform(len(settings.exits)),
+        policy=settings.default_policy(),
         shares_pooler=settings.shares_pooler,
         contents=contents,
         prefix=prefix,

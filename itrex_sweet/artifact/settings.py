@@ -21,7 +21,7 @@ _SOURCES = ("torch", "transformers", "numpy", "safetensors")
 
 def settings_of(
     exits: Sequence[int],
-    policy: Policy | None,
+    policy: Policy,
     provenance: Mapping[str, Any] | None,
     precision: str,
     architecture: str,
@@ -35,7 +35,7 @@ def settings_of(
         "architecture": architecture,
         "exits": list(exits),
         "precision": precision,
-        "policy": (policy or Policy.uniform(len(exits))).to_dict(),
+        "policy": policy.to_dict(),
         "provenance": {"created": created, "versions": library_versions(), **(provenance or {})},
         **facts,
     }

@@ -56,7 +56,7 @@ def write_artifact(
         directory: made if missing; files of an earlier artifact are replaced, others are left alone.
         config: a `PretrainedConfig` whose `sweet` holds a resolved `SweetConfig` as a dict.
         tensors: float tensors by Hugging Face name, exit heads included; with `quantization`, integers too.
-        policy: when a row may leave; without one, one default threshold for all exits.
+        policy: when a row may leave; without one, one threshold for all exits, the one that training recorded.
         tokenizer: saved along, if given; if not, one that the folder holds becomes the artifact's.
         provenance: facts to record (training settings, metrics); versions and date are added.
         quantization: how the tensors were quantized; makes it an INT8 artifact.
@@ -73,6 +73,7 @@ def write_artifact(
     precision = FLOAT32 if quantization is None else INT8
     records = {"quantization": quantization, "calibration": calibration, "costs": costs}
     facts = {name: dict(record) for name, record in records.items() if record is not None}
+    policy = policy or sweet.default_policy()
     settings = settings_of(
         sweet.exits, policy, provenance, precision, EARLY_EXIT, shares_pooler=sweet.shares_pooler, **facts
     )
@@ -109,6 +110,7 @@ def write_cascade(
     if list(exits) != sorted(set(exits)) or not exits:
         raise ConfigError(f"a cascade of depths {exits}: stages must deepen strictly.")
     names = [f"exit_{exit_}" for exit_ in exits]
+    policy = policy or Policy.uniform(len(exits))
     settings = settings_of(exits, policy, provenance, FLOAT32, CASCADE, stages=names)
     with staged(directory, artifact_files) as staging:
         for name, (config, tensors) in zip(names, stages, strict=True):

@@ -52,7 +52,7 @@ def wanted_tensors(
         if exit_ in private_exits:
             yield from _layer(model, model.family.private_layer_path(exit_))
         if learns_to_exit and exit_ != model.depth:
-            yield from _linear(model.family.certainty_path(exit_), 1, hidden)
+            yield from _linear(model.family.correctness_path(exit_), 1, hidden)
 
 
 def unwanted_tables(model: Architecture) -> list[str]:
