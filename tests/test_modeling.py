@@ -196,7 +196,7 @@ def test_a_forced_backend_that_is_not_there_raises(directory):
 
 def test_names_that_lead_nowhere(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(ArtifactError, match="is not a folder here, and the hub did not give it"):
+    with pytest.raises(ArtifactError, match="is not a folder here, and the download from the hub failed"):
         SweetModelForSequenceClassification.from_pretrained("nobody/nothing", local_files_only=True)
     with pytest.raises(ArtifactError, match="neither a folder here nor a repository name"):
         SweetModelForSequenceClassification.from_pretrained("no/such/folder/at/all")

@@ -42,7 +42,7 @@ def load_encoder(
     Args:
         artifact: opened by `open_artifact`.
         tensors: instead of those of its weights file, under the same names; in 8-bit integers, if need be.
-        with_correctness_logit: whether heads also give what they learned of being right; by default, if they did.
+        with_correctness_logit: whether heads also compute correctness logits; by default, if they were trained to.
 
     Raises:
         ArtifactError: a tensor is missing, has a shape or type that does not fit, or holds numbers out of range.
@@ -59,7 +59,7 @@ def load_encoder(
 
 
 class _Reader:
-    """Takes tensors by canonical name out of one artifact; they were checked (`artifact.validation`)."""
+    """Reads the parts of an encoder from checked tensors of one artifact."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class _Reader:
         return self.tensors[f"{path}.weight"].dtype == QUANTIZED
 
     def input_range(self, path: str) -> dict[str, Any]:
-        """How the input of a quantized layer becomes integers."""
+        """Returns the quantization parameters of the input of a quantized layer."""
         is_static = f"{path}.input_scale" in self.tensors
         return {
             "input_scale": self.tensor(f"{path}.input_scale").item() if is_static else None,
@@ -222,7 +222,7 @@ class _Reader:
         )
 
     def correctness_logit(self, exit_: int) -> Linear:
-        """What gives the logit of being right; the last exit, which answers whoever comes, has learned none."""
+        """Returns the layer that computes the correctness logit; zeros for the last exit, which has none."""
         if exit_ == self.model.depth:
             return Linear(np.zeros((1, self.hidden), np.float32), np.zeros(1, np.float32))
         return self.linear(self.family.correctness_path(exit_))
