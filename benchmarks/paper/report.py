@@ -45,7 +45,11 @@ def main() -> None:
     pictures.curves(paper, docs / "paper_curves.png")
     pictures.conflict(paper, docs / "paper_conflict.png")
     together = {**results, **decoupled.runs()}
-    private_exits = [decoupled.variants(), decoupled.which_exits(), decoupled.frozen()] if decoupled.stored() else []
+    private_exits = (
+        [decoupled.variants(), decoupled.which_exits(), decoupled.frozen(), decoupled.bare()]
+        if decoupled.stored()
+        else []
+    )
     if complete(together, decoupled.METHODS):
         pictures.curves(together, docs / "decoupled_curves.png", decoupled.METHODS)
     path = RESULTS / "paper_clock.json"
