@@ -87,7 +87,7 @@ class Artifact:
 
     @property
     def learned_to_exit(self) -> bool:
-        """True if exits predict their correctness, as the criterion `"learned"` needs."""
+        """`True` if the exits were trained to predict their correctness, for the criterion `"learned"`."""
         return bool((self.config.get("sweet") or {}).get("learn_to_exit")) and not self.stages
 
     @property
