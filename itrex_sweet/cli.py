@@ -241,7 +241,7 @@ def _logging_to_stderr() -> Iterator[None]:
 
 def _forget_stdout() -> None:
     """Nobody reads any more (`| head`): keeps the interpreter from complaining when it flushes at its end."""
-    with suppress(OSError, ValueError, AttributeError):  # what is no file is not flushed to one either
+    with suppress(OSError, ValueError, AttributeError):  # a stream without a file descriptor needs no replacement
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -149,7 +149,7 @@ def test_the_first_seed_selects_the_learning_rate(paper):
 
 def test_curves_by_time_are_averaged_at_equal_shares_of_the_time(paper):
     from paper.pictures import by_time
-    from paper.recipes import by_the_clock
+    from paper.time_report import minimum_gains
 
     def task(full, **curves):
         return {"seeds": [5], "full": {"float32": full}, "curves": {"float32": curves}}
@@ -163,13 +163,13 @@ def test_curves_by_time_are_averaged_at_equal_shares_of_the_time(paper):
     assert (shares[0], shares[-1]) == (0.5, 1.0), "cola has no policy before"
     assert (heights[0], heights[-1]) == pytest.approx((0.5, 0.8))
     foot = {"machine": {"cpu": "", "cores": 1}, "versions": {"torch": "", "transformers": ""}, "commit": ""}
-    assert "| float32 | -10.0 | 50% |" in by_the_clock({"tasks": tasks, **foot})
+    assert "| float32 | -10.0 | 50% |" in minimum_gains({"tasks": tasks, **foot})
     for found in tasks.values():  # a second seed with a recipe 20 points better
         found["seeds"] = [5, 6]
         curves = found["curves"]["float32"]
         curves[joint] *= 2
         curves[recipe].append([[cost, score + 0.2] for cost, score in curves[recipe][0]])
-    lines = by_the_clock({"tasks": tasks, **foot}).splitlines()
+    lines = minimum_gains({"tasks": tasks, **foot}).splitlines()
     assert {
         "| float32 | +0.0 | 50% |",
         "| float32, seed 5 alone | -10.0 | 50% |",

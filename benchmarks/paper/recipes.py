@@ -11,7 +11,7 @@ from record import RESULTS, footer
 
 from paper import store
 from paper.paired import Results, complete, mean_and_error, p_value
-from paper.pictures import SHARES, by_layers, by_time
+from paper.pictures import SHARES, by_layers
 from paper.plan import EPOCHS, METHODS, NAMES, RECIPE, SEEDS, TASKS, Run
 
 BASELINES = ("multi-model", "joint", "sweet")
@@ -234,46 +234,3 @@ def _trials_of(seed: int) -> str:
 def _exits_and_area(result: dict[str, Any]) -> str:
     pool = result["pool"]
     return "/".join(f"{100 * score:.1f}" for score in pool["score"]) + f", {100 * pool['area']:.2f}"
-
-
-def by_the_clock(timed: dict[str, Any]) -> str:
-    """Renders the minimum difference in score between the recipe and the best of the paper's methods over time, for
-    all seeds and for each.
-    """
-    tasks = timed["tasks"]
-    seeds = next(iter(tasks.values()))["seeds"]
-    lines = ["| | worst against the best of the others | at this share of the time |", "|---|---|---|"]
-    for precision, curves in next(iter(tasks.values()))["curves"].items():
-        methods = [method for method in BASELINES if method in curves]
-        for seed in (None, *(seeds if _all_have(tasks, seeds) else ())):
-            these = tasks if seed is None else _of_seed(tasks, seeds.index(seed))
-            shares, height = by_time(these, precision, RECIPE)
-            others = [by_time(these, precision, method, shares)[1] for method in methods]
-            behind = 100 * (height - np.max(others, axis=0))
-            place = int(behind.argmin())
-            shown = ("INT8" if precision == "int8" else precision) + ("" if seed is None else f", seed {seed} alone")
-            lines.append(f"| {shown} | {behind[place]:+.1f} | {shares[place]:.0%} |")
-    intro = (
-        "**By the clock**, validation rows: the recipe against the best of the paper's methods at every share of the "
-        "time that float32 takes to full depth, native engine, mean over the tasks and seeds of "
-        "[`paper.md`](paper.md)'s table. Cascades are not quantized."
-    )
-    return "\n".join([intro, "", *lines, "", footer(timed)])
-
-
-def _all_have(tasks: dict[str, Any], seeds: list[int]) -> bool:
-    return len(seeds) > 1 and all(results["seeds"] == seeds for results in tasks.values())
-
-
-def _of_seed(tasks: dict[str, Any], place: int) -> dict[str, Any]:
-    """Selects the curves of one seed."""
-    return {
-        task: {
-            **results,
-            "curves": {
-                precision: {method: [each[place]] for method, each in curves.items()}
-                for precision, curves in results["curves"].items()
-            },
-        }
-        for task, results in tasks.items()
-    }

@@ -87,7 +87,7 @@ class Artifact:
 
     @property
     def learned_to_exit(self) -> bool:
-        """Whether exits know how likely they are right, which the criterion `"learned"` reads."""
+        """`True` if the exits were trained to predict their correctness, for the criterion `"learned"`."""
         return bool((self.config.get("sweet") or {}).get("learn_to_exit")) and not self.stages
 
     @property

@@ -89,7 +89,7 @@ class _Staging:
     def __init__(self, target: Path, folder: Path, made: list[Path]):
         self.target, self.folder, self.made = target, folder, made
         self.is_inside = folder.parent == target
-        self._is_old = False  # whether the folder is by now what the target was, and nothing in it is needed
+        self._is_old = False  # True once the folder holds the former target, which is not needed
         self._lock = try_lock(folder)
 
     @classmethod
@@ -228,7 +228,7 @@ def _clear(target: Path) -> None:
 
 def _remove(folder: Path, target: Path) -> None:
     """Removes a staging folder; one without a marker was the target, and may hold what is not of an artifact."""
-    with suppress(OSError):  # what cannot be given back stays where it is
+    with suppress(OSError):  # files that cannot be moved back stay in the folder
         if folder.parent != target and not (folder / MARKER).exists():
             give_back(folder, target, artifact_files(folder))
         shutil.rmtree(folder)

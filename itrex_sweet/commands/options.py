@@ -160,7 +160,7 @@ def add_against(parser: argparse._ActionsContainer) -> None:
 
 
 def add_columns(parser: argparse.ArgumentParser, labels: bool = True) -> None:
-    """Where texts and labels are: `--text-column`, `--pair-column`, `--label-column`."""
+    """Adds the options `--text-column`, `--pair-column` and `--label-column`."""
     group = parser.add_argument_group("columns", "guessed from the common names (text, sentence1 + sentence2, ...)")
     group.add_argument("--text-column", metavar="NAME", help="of the text, or of the first text of a pair")
     group.add_argument("--pair-column", metavar="NAME", help="of the second text of a pair")

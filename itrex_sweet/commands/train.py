@@ -148,7 +148,7 @@ def _run(args: argparse.Namespace) -> int:
     set_seed(plan.arguments.seed)
     model = load_pretrained("model", args.model, names)
     check_tokenizer(tokenizer, model)
-    if args.max_length:  # who runs the artifact cuts texts as they were cut here
+    if args.max_length:  # the runtime truncates texts to the same length
         tokenizer.model_max_length = effective_max_length(tokenizer, model, args.max_length)
     make_trainer = TrainerMaker(args, plan, model, tokenizer, train, validation)
     before = plan.checkpoints.exists()
@@ -224,7 +224,7 @@ def _train(
     }
     teacher = load_pretrained("model", args.teacher, names) if args.teacher else None
     callback = SweetCallback(exits, teacher=teacher, class_weights=make_trainer.class_weights, **settings)
-    callback.logs_diagnostics = False  # what is said at the end is said of the artifact
+    callback.logs_diagnostics = False  # the warnings are logged for the artifact instead
     provenance = _provenance(args, plan, exits, train, callback.config)
     trainer = make_trainer(model, plan.checkpoints, [callback])
     trainer.train(resume_from_checkpoint=plan.resume_from)

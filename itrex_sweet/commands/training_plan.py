@@ -1,4 +1,4 @@
-"""What `itrex-sweet train` was asked for, checked before anything is loaded."""
+"""Checks the arguments of `itrex-sweet train` before anything is loaded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHECKPOINTS = "checkpoints"
 
 @dataclass
 class TrainingPlan:
-    """What was asked for, checked.
+    """The checked arguments.
 
     Args:
         arguments: for the Trainer.

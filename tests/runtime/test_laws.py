@@ -55,7 +55,7 @@ few = settings(max_examples=15, deadline=None)
 
 
 def rounding(name: str) -> dict[str, float]:
-    """How far logits may differ for the libraries' choice of blocking; in INT8 it can move a value by one step.
+    """Returns the tolerance for logits that depend on the blocking of libraries; INT8 values may move by one step.
 
     Not at all on the native engine.
     """
