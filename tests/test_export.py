@@ -264,7 +264,7 @@ def test_onnx_inputs_and_dynamic_sizes_match_the_description(tmp_path, bert):
         "input_ids",
         "token_type_ids",
         "positions",
-    ], "no layer stands before exit 1, so nothing reads the mask"
+    ], "no layer precedes exit 1, so the mask is not used"
 
 
 def test_description_of_positions_with_padding_idx(tmp_path, bert):

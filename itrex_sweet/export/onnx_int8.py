@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from itrex_sweet.runtime.dense.linear import DynamicLinear, StaticLinear
-from itrex_sweet.runtime.int8_linear import UINT8_MAX, UINT8_MIN, per_row_qparams
+from itrex_sweet.runtime.int8_linear import UINT8_MAX, UINT8_MIN
 
 _ONNX_FLOAT = 1  # TensorProto.FLOAT
 
@@ -76,23 +76,15 @@ class _CastWeight(torch.autograd.Function):
         return g.op("Cast", weight, to_i=_ONNX_FLOAT)
 
 
-class _OnnxDynamicLinear(nn.Module):
+class _OnnxDynamicLinear(DynamicLinear):
     """Dynamic quantization with a scale per row, emulated in float32; that of ONNX has one scale per tensor.
 
     The weight is cast: after a DequantizeLinear, ONNX Runtime would quantize the input again.
     """
 
     def __init__(self, layer: DynamicLinear):
-        super().__init__()
-        self.register_buffer("weight", layer.weight.t().contiguous())
-        self.register_buffer("weight_scale", layer.weight_scale)
-        self.register_buffer("bias", layer.bias)
-        self.register_buffer("input_smoothing", layer.input_smoothing)
+        super().__init__(layer)
+        self.weight = layer.weight.t().contiguous()
 
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        if self.input_smoothing is not None:
-            states = states * self.input_smoothing
-        scale, zero_point = per_row_qparams(states)
-        steps = (torch.round(states * (1.0 / scale)) + zero_point).clamp(UINT8_MIN, UINT8_MAX) - zero_point
-        output = (steps @ _CastWeight.apply(self.weight)) * (scale * self.weight_scale)
-        return output if self.bias is None else output + self.bias
+    def product(self, quantized: torch.Tensor) -> torch.Tensor:
+        return quantized @ _CastWeight.apply(self.weight)

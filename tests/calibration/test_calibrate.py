@@ -48,9 +48,9 @@ def answers(monkeypatch):
             ease = random.uniform(size=len(batch))
             given = random.normal(0, 0.1, (len(batch), len(right), 3)).astype(np.float32)
             for place, share in enumerate(right):
-                sure = 4 * np.abs(ease - (1 - share)) + 0.2
+                confident = 4 * np.abs(ease - (1 - share)) + 0.2
                 predicted = np.where(ease >= 1 - share, truth, (truth + 1) % 3)
-                given[np.arange(len(batch)), place, predicted] += np.where(predicted == truth, sure, 0.3)
+                given[np.arange(len(batch)), place, predicted] += np.where(predicted == truth, confident, 0.3)
             return given, None
 
         monkeypatch.setattr("itrex_sweet.evaluation.outcomes.outputs_at_every_exit", logits)

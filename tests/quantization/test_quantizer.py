@@ -337,8 +337,8 @@ def test_warns_of_seen_rows(source, rows, tmp_path, caplog, role, count):
         artifact = quantize(tmp_path / "float", rows, tmp_path / "int8")
     share = artifact.quantization["shared_rows"][role]
     assert share == pytest.approx(count / len(rows.texts), rel=0.1)
-    said = re.search(rf"([\d.]+) % of the rows in made.jsonl are {role} rows of this model", caplog.text)
-    assert float(said[1]) == pytest.approx(100 * share, rel=0.02)
+    warning = re.search(rf"([\d.]+) % of the rows in made.jsonl are {role} rows of this model", caplog.text)
+    assert float(warning[1]) == pytest.approx(100 * share, rel=0.02)
     assert artifact.fingerprints().keys() == {role, "quantization"}
 
 
