@@ -32,7 +32,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 from datasets import Dataset
-from record import RESULTS, pretrained, provenance, read_task
+from paper import store
+from record import pretrained, provenance, read_task
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -113,9 +114,9 @@ def main() -> None:
     options = parser.parse_args()
     for seed in options.seeds:
         for task in options.tasks:
-            path = RESULTS / "decoupled" / f"bare-{task}-{seed}.json"
-            if not path.is_file():
-                path.write_text(json.dumps(one(task, seed, options.gpu)) + "\n")
+            name = f"bare-{task}-{seed}"
+            if name not in store.read(store.DECOUPLED):
+                store.add(name, one(task, seed, options.gpu), store.DECOUPLED)
 
 
 def one(task: str, seed: int, gpu: bool) -> dict[str, Any]:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from typing import Any
 
 import numpy as np
+from paper import store
 from paper.paired import Results, complete, mean_and_error, p_value
 from paper.pictures import by_layers
 from paper.plan import CHOSEN_ON_SEED, DECOUPLED, LABELS_ALONE, NAMES, RECIPE, SEEDS, TASKS
 from paper.recipes import BASELINES, cheapest
-from record import RESULTS, footer
+from record import footer
 
 from decoupled.scoring import AMONG, PROBE
-from decoupled.variants import CHOSEN, DEFAULT, VARIANTS, VERDICTS
+from decoupled.variants import DEFAULT, REPORTED, VARIANTS, VERDICTS
 
 OTHERS = (*BASELINES, RECIPE)
-SHOWN = {DECOUPLED: CHOSEN, LABELS_ALONE: DEFAULT}
+SHOWN = dict(zip((DECOUPLED, LABELS_ALONE), REPORTED, strict=True))
 METHODS = (*OTHERS, *SHOWN)
 FROZEN = "-frozen"
 TOGETHER = "trained with the trunk, from labels"
@@ -28,8 +28,9 @@ COMPARED = ("1/2/4/6", "1/2/3/6", "1/2/3/4/5/6", "2/4/6", "3/6")
 @cache
 def stored(kind: str = "") -> dict[tuple[str, int], dict[str, Any]]:
     """Returns (task, seed) → result, of those available."""
-    paths = {(task, seed): RESULTS / "decoupled" / f"{task}-{seed}{kind}.json" for task in TASKS for seed in SEEDS}
-    return {key: json.loads(path.read_text()) for key, path in paths.items() if path.is_file()}
+    results = store.read(store.DECOUPLED)
+    names = {(task, seed): f"{task}-{seed}{kind}" for task in TASKS for seed in SEEDS}
+    return {key: results[name] for key, name in names.items() if name in results}
 
 
 def runs() -> Results:
@@ -259,7 +260,8 @@ def _shown_as(name: str, result: dict[str, Any]) -> str:
 
 def bare() -> str:
     """Renders a bare `SweetCallback` beside plain fine-tuning, on the tasks of `bare.py`."""
-    results = [json.loads(path.read_text()) for path in sorted((RESULTS / "decoupled").glob("bare-*.json"))]
+    stored = store.read(store.DECOUPLED)
+    results = [stored[name] for name in sorted(stored) if name.startswith("bare-")]
     if not results:
         return ""
     lines = [

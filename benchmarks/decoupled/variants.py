@@ -8,6 +8,7 @@ EXITS = (1, 2, 4)  # without the last, the model's own head
 ALL = (1, 2, 3, 4, 5)
 DEFAULT = "x3"  # the others differ from it in one setting
 CHOSEN = "softened"
+REPORTED = (CHOSEN, DEFAULT)  # with their curves on validation rows
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Stores the results of all runs in one file, a line per run, which several processes may extend at once."""
+"""Stores results of many runs in one file, a line per run, which several processes may extend at once."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from record import RESULTS, RUNS
 
 PAPER = RESULTS / "paper.json"
+DECOUPLED = RESULTS / "decoupled.json"
 TRIALS = RESULTS / "paper_trials.json"  # rejected variants of the recipe, whose code is not kept
 
 Result = dict[str, Any]
@@ -29,11 +30,12 @@ def read(path: Path | None = None) -> dict[str, Result]:
     return _read[path][1]
 
 
-def add(name: str, result: Result) -> None:
-    """Adds a result to `PAPER`, or replaces it."""
+def add(name: str, result: Result, path: Path | None = None) -> None:
+    """Adds a result to a file, `PAPER` by default, or replaces it."""
+    path = path or PAPER
     with _locked():
-        _read.pop(PAPER, None)  # another process may have written it within the resolution of its modification time
-        write(PAPER, {**read(), name: result})
+        _read.pop(path, None)  # another process may have written it within the resolution of its modification time
+        write(path, {**read(path), name: result})
 
 
 def write(path: Path, results: dict[str, Result]) -> None:
