@@ -69,7 +69,7 @@ def of_parts(model: SweetModelForSequenceClassification, parts: list[TokenBatch]
     for repeat in range(repeats + 1):
         for number, part in enumerate(parts):
             for place in range(len(exits)):
-                policy = dataclasses.replace(never, deepest=place)
+                policy = dataclasses.replace(never, max_exit_index=place)
                 to_exit[number, place, repeat] = seconds(part, policy, NO_DEADLINE)[0]
     exit_times = np.median(to_exit[..., 1:], axis=2)
     segments = np.diff(exit_times, axis=1)

@@ -1,4 +1,4 @@
-"""Fine-tuning the pretrained weights by one method, with one seed: SWEET, its baselines, and what else was tried."""
+"""Fine-tunes the pretrained weights with one method and one seed: SWEET, its baselines, and the two-stage recipe."""
 
 from __future__ import annotations
 
@@ -10,15 +10,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from ideas import (
-    Idea,
-    adapters,
-    earlier_logits,
-    first_layer_held_to_plain,
-    opening_cuts,
-    rate_of_heads,
-    rate_of_segments,
-)
 from record import pretrained
 from transformers import (
     AutoModelForSequenceClassification,
@@ -39,43 +30,23 @@ MAX_LENGTH = 128
 
 @dataclass(frozen=True)
 class Method:
-    """How exits are trained.
+    """A method to train exits.
 
     Args:
-        options: of `SweetCallback`.
-        taught: whether every exit learns from the plain fine-tuning of the same rows with the same seed.
-        begins_plain: whether training begins with its weights, instead of the pretrained ones.
+        options: arguments of `SweetCallback`.
+        starts_from_plain: start from the plain fine-tuning of the same rows with the same seed, instead of the
+            pretrained weights.
         lora: rank of low-rank adapters to train instead of the whole model; 0 for none.
-        idea: what else changes the Trainer before it trains.
-        exportable: whether an artifact can be made of what comes out.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
-    taught: bool = False
-    begins_plain: bool = False
+    starts_from_plain: bool = False
     lora: int = 0
-    idea: Idea | None = None
-    exportable: bool = True
-
-    @property
-    def needs_plain(self) -> bool:
-        """Whether a plain fine-tuning comes first."""
-        return self.taught or self.begins_plain
-
-
-def _after_plain(scale: Any, idea: Idea | None = None, **more: Any) -> Method:
-    """Exits trained after the plain fine-tuning, with a share of the gradient through each cut."""
-    return Method(dict(gradient_scale=scale, learn_to_exit=True), begins_plain=True, idea=idea, **more)
-
-
-def _taught_too(scale: Any) -> Method:
-    return Method(dict(gradient_scale=scale, distillation=0.7), taught=True, begins_plain=True)
 
 
 MULTI_MODEL = "multi-model"
-GRADED = (0.1, 0.3162, 1.0)  # for four exits: rises evenly in its logarithm
-LOW = (0.01, 0.0316, 0.1)
-# `None`: independent models. What exits learn of being right moves no other weight.
+RECIPE = "after-cut-first"
+# `None`: independent models. `learn_to_exit` does not change other weights.
 METHODS: dict[str, Method | None] = {
     MULTI_MODEL: None,
     "sweet": Method(dict(learn_to_exit=True)),
@@ -83,43 +54,18 @@ METHODS: dict[str, Method | None] = {
     "paper": Method(dict(mode="paper", learn_to_exit=True)),
     "sweet+lora": Method(dict(learn_to_exit=True), lora=16),
     "joint+lora": Method(dict(mode="joint", learn_to_exit=True), lora=16),
-    "after-cut-first": _after_plain("cut_first"),  # the recipe
-    # What else was tried.
-    "sweet+0.1": Method(dict(gradient_scale=0.1, learn_to_exit=True)),
-    "sweet+0.1+teacher": Method(dict(gradient_scale=0.1, distillation=0.7), taught=True),
-    "graded": Method(dict(gradient_scale=GRADED, learn_to_exit=True)),
-    "opening": Method(dict(gradient_scale=LOW, learn_to_exit=True), idea=opening_cuts(LOW, GRADED)),
-    "cut-first": Method(dict(gradient_scale="cut_first", learn_to_exit=True)),
-    "after-joint": Method(dict(mode="joint", learn_to_exit=True), begins_plain=True),
-    "after-0": _after_plain(0.0),
-    "after-0.1": _after_plain(0.1),
-    "after-0.1+teacher": _taught_too(0.1),
-    "after-0.3": _after_plain(0.3),
-    "after-0.3+teacher": _taught_too(0.3),
-    "after-graded": _after_plain(GRADED),
-    "after-cut-graded": _after_plain((0.0, *GRADED[1:])),
-    "after-0.01-first": _after_plain((0.01, 1.0, 1.0)),
-    "after-cut-first+teacher": _taught_too("cut_first"),
-    "after-cut-first+agreement": Method(dict(gradient_scale="cut_first", distillation=0.7), begins_plain=True),
-    "after-cut-first+first-x2": _after_plain("cut_first", rate_of_segments(2.0, 1.0, 1.0, 1.0)),
-    "after-cut-first+first-x2-others-half": _after_plain("cut_first", rate_of_segments(2.0, 0.5, 0.5, 0.5)),
-    "after-cut-first+heads-x10": _after_plain("cut_first", rate_of_heads(10.0)),
-    "after-cut-first+held": _after_plain("cut_first", first_layer_held_to_plain(1.0)),
-    "after-cut-first+adapters": _after_plain("cut_first", adapters(64), exportable=False),
-    "after-cut-first+earlier": Method(
-        dict(gradient_scale="cut_first"), begins_plain=True, idea=earlier_logits(), exportable=False
-    ),
+    RECIPE: Method(dict(gradient_scale="cut_first", learn_to_exit=True), starts_from_plain=True),
 }
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The same for all methods.
+    """Training settings, the same for all methods.
 
     Args:
         exits: counts of layers.
-        weights: a folder or hub id; `None` for the real weights of MiniLM-6.
-        by_length: whether a batch holds texts of like length, which saves most of the padding.
+        weights: a folder or hub id; `None` for the MiniLM weights that the demo uses.
+        by_length: group texts of similar length in batches, which avoids most of the padding.
     """
 
     exits: tuple[int, ...] = (1, 2, 4, 6)
@@ -133,16 +79,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class FineTuned:
-    """What came out.
+    """The result of `fine_tune`.
 
     Args:
-        artifact: written into the folder; `None` of what cannot be exported.
-        model: with its exits on it; `None` of a cascade.
-        seconds: of training, all of a cascade's models together.
+        artifact: saved in the folder.
+        seconds: duration of training, of all models for a cascade.
     """
 
-    artifact: Artifact | None
-    model: torch.nn.Module | None
+    artifact: Artifact
     seconds: float
 
 
@@ -156,11 +100,17 @@ def fine_tune(
     callbacks: Sequence[TrainerCallback] = (),
     plain: Path | None = None,
 ) -> FineTuned:
-    """Trains and writes the artifact into a folder.
+    """Trains a model and saves the artifact in a folder.
 
     Args:
-        callbacks: more of them, after `SweetCallback`; not for Multi-Model.
-        plain: a plain fine-tuning, for methods that need one: the folder of Multi-Model's full-depth model.
+        method: a key of `METHODS`.
+        texts: texts or pairs of texts.
+        labels: one per text.
+        seed: seed of the training.
+        settings: the same for all methods.
+        folder: of the artifact and the checkpoints.
+        callbacks: more callbacks, after `SweetCallback`; not for Multi-Model.
+        plain: folder of a plain fine-tuning, for methods that start from one.
     """
     weights = settings.weights or pretrained()
     tokenizer = AutoTokenizer.from_pretrained(weights, model_max_length=MAX_LENGTH)
@@ -171,7 +121,7 @@ def fine_tune(
         set_seed(seed)
         model = AutoModelForSequenceClassification.from_pretrained(start, num_labels=len(set(labels)))
         if hasattr(model.config, "sweet"):
-            del model.config.sweet  # a cascade's stage says of itself that it has one exit
+            del model.config.sweet  # the stage of a cascade has settings with one exit
         return model
 
     def make_trainer(model: torch.nn.Module, name: str, callbacks: list[TrainerCallback]) -> Trainer:
@@ -192,27 +142,22 @@ def fine_tune(
         return Trainer(model=model, args=arguments, train_dataset=dataset, data_collator=collator, callbacks=callbacks)
 
     start = time.perf_counter()
-    how = METHODS[method]
-    if how is None:
+    chosen = METHODS[method]
+    if chosen is None:
         models = train_multi_model(
             make_model(weights), settings.exits, lambda model, exit_: make_trainer(model, f"exit-{exit_}", [])
         )
         seconds = time.perf_counter() - start
-        return FineTuned(save_cascade(models, folder, tokenizer), None, seconds)
-    teacher = {"teacher": AutoModelForSequenceClassification.from_pretrained(plain)} if how.taught else {}
-    model = make_model(plain if how.begins_plain else weights)
-    model = add_lora(model, how.lora) if how.lora else model
-    sweet = SweetCallback(**{"exits": settings.exits, "mode": "sweet", **how.options, **teacher})
+        return FineTuned(save_cascade(models, folder, tokenizer), seconds)
+    model = make_model(plain if chosen.starts_from_plain else weights)
+    model = add_lora(model, chosen.lora) if chosen.lora else model
+    sweet = SweetCallback(**{"exits": settings.exits, "mode": "sweet", **chosen.options})
     trainer = make_trainer(model, "all", [sweet, *callbacks])
-    if how.idea:
-        how.idea(trainer, plain)
     trainer.train()
     seconds = time.perf_counter() - start
-    artifact = save_artifact(trainer.model, folder, tokenizer) if how.exportable else None
-    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # without autocast
-    return FineTuned(artifact, model, seconds)
+    return FineTuned(save_artifact(trainer.model, folder, tokenizer), seconds)
 
 
 def columns_of(texts: Sequence[Any]) -> list[list[str]]:
-    """What a tokenizer takes: all first sentences, and of pairs all second ones."""
+    """Returns the positional arguments of a tokenizer: the texts, or the first and the second texts of pairs."""
     return [list(texts)] if isinstance(texts[0], str) else [list(column) for column in zip(*texts, strict=True)]

@@ -39,6 +39,7 @@ def main() -> None:
             *engines_report.sections(read("engines")),
             engines_report.mixes(read("exit_mixes")),
             engines_report.operations(read("operations")),
+            engines_report.instruction_sets(read("instruction_sets")),
         )
 
     policies_plot.draw(read("policies"), PICTURES / "policies.png")

@@ -1,4 +1,4 @@
-"""Early-exit text classification that is faster on a CPU: train, save, and answer rows at different depths."""
+"""Early-exit text classification on the CPU: training, INT8 quantization, calibration and inference."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from itrex_sweet.extras import naming_extras
 from itrex_sweet.version import __version__
 
-_ROOMS = {
+_MODULES = {
     "Policy": "itrex_sweet.config",
     "SweetConfig": "itrex_sweet.config",
     "SweetCallback": "itrex_sweet.training",
@@ -30,7 +30,7 @@ _ROOMS = {
     "export_subgraphs": "itrex_sweet.export.subgraphs",
 }
 
-__all__ = ["__version__", *_ROOMS]
+__all__ = ["__version__", *_MODULES]
 
 if TYPE_CHECKING:
     from itrex_sweet.acceleration import accelerate, add_exits
@@ -47,11 +47,11 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first asked for, so that `import itrex_sweet` loads no torch."""
-    if name not in _ROOMS:
+    """Imports a public name at its first use, so that `import itrex_sweet` imports no torch."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     with naming_extras(f"itrex_sweet.{name}"):
-        value = getattr(importlib.import_module(_ROOMS[name]), name)
+        value = getattr(importlib.import_module(_MODULES[name]), name)
     globals()[name] = value
     return value
 

@@ -1,4 +1,4 @@
-"""Reads numbers given as settings: of Python, NumPy or torch. Imports neither."""
+"""Checks numbers and sequences given as settings: of Python, NumPy or torch, without importing either."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any
 from itrex_sweet.errors import ConfigError
 
 
-def whole_number(name: str, value: Any, least: int) -> int:
-    """An integer of any type as an `int`.
+def whole_number(name: str, value: Any, minimum: int) -> int:
+    """Converts an integer of any type to `int`.
 
     Raises:
-        ConfigError: another type, booleans and floats included, below `least`, or beyond 64 bits.
+        ConfigError: another type, booleans and floats included, a number below `minimum`, or beyond 64 bits.
     """
     number = integer(value)
-    if number is None or not least <= number < 2**63:
-        raise ConfigError(f"{name}={_shown(value)}: it is a whole number, {least} or more.")
+    if number is None or not minimum <= number < 2**63:
+        raise ConfigError(f"{name}={_shown(value)}: an integer of at least {minimum} is needed.")
     return number
 
 
 def integer(value: Any) -> int | None:
-    """An integer of any type as an `int`; `None` for anything else, booleans included."""
+    """Converts an integer of any type to `int`; returns `None` for anything else, booleans included."""
     number = scalar(value)
     return number if isinstance(number, int) and not isinstance(number, bool) else None
 
 
 def real_number(name: str, value: Any, meaning: str = "a number") -> float:
-    """A real number of any type as a `float`, infinity and NaN included: whoever has a range refuses them.
+    """Converts a real number of any type to `float`; infinity and NaN pass.
 
     Raises:
         ConfigError: another type, booleans and strings included.
@@ -43,10 +43,10 @@ def real_number(name: str, value: Any, meaning: str = "a number") -> float:
 
 
 def real_numbers(name: str, value: Any) -> tuple[float, ...]:
-    """A sequence, array or tensor of one dimension, as floats.
+    """Converts a sequence, or an array or tensor of one dimension, to floats.
 
     Raises:
-        ConfigError: anything else, or a part that is no real number.
+        ConfigError: anything else, or an element that is not a real number.
     """
     parts = sequence(value)
     if parts is None:
@@ -55,7 +55,7 @@ def real_numbers(name: str, value: Any) -> tuple[float, ...]:
 
 
 def sequence(value: Any) -> tuple[Any, ...] | None:
-    """The parts of an ordered iterable; `None` for anything else, strings included."""
+    """Returns the elements of an ordered iterable; `None` for anything else, strings included."""
     if isinstance(value, (str, bytes, Mapping, set, frozenset)) or not isinstance(value, Iterable):
         return None
     try:

@@ -1,4 +1,4 @@
-"""What a person may set: training settings and exit policies. Imports no torch."""
+"""Training settings and exit policies. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CUT_FIRST = "cut_first"
 BALANCED = "balanced"
 DECOUPLED = "decoupled"
 MODES = ("sweet", "paper", "joint", DECOUPLED)
-UNNAMED_MODE = "sweet"  # of settings without one, written when there was no other
+UNNAMED_MODE = "sweet"  # of settings without a mode, written by releases that had no other
 ALL, EXITS_ALONE = "all", "exits"
 CRITERIA = ("max_probability", "entropy", "margin", "patience", "patience_and_confidence", "learned")
 
@@ -25,11 +25,13 @@ DEFAULT_THRESHOLD = 0.9
 # Of exits with private layers (`docs/benchmarks/training.md` has the measurements).
 DEFAULT_EXIT_LR_MULTIPLIER, DEFAULT_DISTILLATION = 3.0, 0.5
 
+_MAX_EXIT_INDEX_KEY = "deepest"  # of `Policy.max_exit_index` in files
+
 _SIXTHS = (1, 2, 4, 6)
 
 
 def default_exits(num_layers: int) -> tuple[int, ...]:
-    """Exits after a sixth, a third, two thirds and all of the layers, rounded up to whole layers.
+    """Returns exits after a sixth, a third, two thirds and all of the layers, rounded up to whole layers.
 
     >>> default_exits(6), default_exits(12), default_exits(24)
     ((1, 2, 4, 6), (2, 4, 8, 12), (4, 8, 16, 24))
@@ -66,40 +68,40 @@ def resolve_exits(exits: Iterable[int] | None, num_layers: int) -> tuple[int, ..
 
 @dataclass(frozen=True)
 class SweetConfig:
-    """How exits are trained; stored as `config.sweet` inside the model's `config.json`.
+    """Training settings of exits; stored as `config.sweet` in the model's `config.json`.
 
     Args:
         exits: counts of encoder layers after which the model may answer, from 1, the last the full depth.
             `None` picks `default_exits` of the model's depth.
-        mode: `"decoupled"` gives each exit but the last a copy of the layer before it, for the first token alone, and
-            stops its gradient there: the model itself trains as it does without exits. `"sweet"` cuts the gradient
-            between segments, so that each layer is updated only by the next exit (SWEET, arXiv 2306.02307, section 4);
-            `"paper"` does so as the paper's code did, with one pooler and one relative-position table shared by all
-            exits; `"joint"` is the paper's Early-Exit baseline, plain summed losses.
-        gradient_scale: in the modes `"sweet"` and `"paper"`, share in [0, 1] of the gradient that passes from a segment
-            to the one before it; one for all cuts, or one each, first to last. 0 is SWEET; 1 would be joint training,
-            for which there is `mode="joint"`. `"cut_first"` is 0 at the first cut and 1 at all others: the first
-            segment learns from its own exit alone, what lies behind it from all the others.
-        learn_to_exit: every exit but the last also learns how likely it is right, for the criterion `"learned"`
-            (BERxiT, Xin et al., EACL 2021). Neither the encoder nor the exits' classifiers are moved by that.
-        distillation: share in [0, 1] of each exit's loss that compares it with a teacher's probabilities instead of the
-            labels (Hinton et al. 2015, arXiv 1503.02531). The teacher is a model given to the callback, else the last
-            exit, which then learns from the labels alone; in mode `"decoupled"` it always does. By default 0.5 in that
-            mode, 1 where the exits alone are trained, and 0 in the others.
-        distillation_temperature: divides both sides' logits there, positive.
+        mode: `"decoupled"` gives each exit but the last a private copy of the layer before it, computed for the first
+            token only, and stops the exit's gradient there: the model itself is trained as without exits. `"sweet"`
+            stops the gradient between segments, so that each layer is updated by the next exit only (SWEET, arXiv
+            2306.02307, section 4); `"paper"` is the same with one pooler and one relative-position table shared by all
+            exits, as in the paper's code; `"joint"` sums the losses of all exits, the paper's Early-Exit baseline.
+        gradient_scale: in the modes `"sweet"` and `"paper"`, factor in [0, 1] of the gradient that flows from a segment
+            to the one before it; one for all boundaries, or one for each, first to last. 0 is SWEET; use
+            `mode="joint"` instead of 1. `"cut_first"` is 0 at the first boundary and 1 at all others.
+        learn_to_exit: trains every exit but the last to predict whether it is correct, for the criterion `"learned"`
+            (BERxiT, Xin et al., EACL 2021). This loss updates neither the encoder nor the exits' classifiers.
+        distillation: weight in [0, 1] of the distillation loss, which compares an exit with a teacher's probabilities;
+            the label loss has the rest (Hinton et al. 2015, arXiv 1503.02531). The teacher is a model given to the
+            callback, or else the last exit, which then has the label loss only; in mode `"decoupled"` it always has.
+            0.5 by default in that mode, 1 if only the exits are trained, and 0 in the other modes.
+        distillation_temperature: divides the logits of exit and teacher in the distillation loss, positive.
         class_weights: one positive weight per label, for the cross-entropy of every exit, the last included, as
             `torch.nn.CrossEntropyLoss(weight=...)`; `"balanced"` stands for rows / (labels x rows of the label) until
             the training rows are known.
-        loss: name of the function that took the place of the cross-entropy; the function itself is not stored.
-        train: `"all"`, or in mode `"decoupled"` `"exits"`: the model itself is frozen and without dropout, and with
-            distillation at 1 no labels are needed.
-        exit_lr_multiplier: in mode `"decoupled"`, how many times the model's learning rate the exits' own parts are
-            trained with by `SweetCallback`, positive; 3 by default.
-        longest_row: tokens of the longest row trained on, padding aside; recorded by training, no part of what
-            compares equal.
+        loss: name of the function that replaces the cross-entropy; the function itself is not stored.
+        train: `"all"`; or `"exits"`, in mode `"decoupled"`: the model itself is frozen and has no dropout, and with
+            `distillation=1` no labels are needed.
+        exit_lr_multiplier: in mode `"decoupled"`, learning rate of the exits' parameters relative to the model's,
+            positive; 3 by default.
+        threshold: threshold of the default policy, in [0, 1]; recorded by training, and ignored by `==`. 0.9 if absent.
+        longest_row: tokens of the longest training row without padding; recorded by training, and ignored by `==`.
 
     Raises:
-        ConfigError: a value of another type, an unknown mode, or a number out of range or set where it has no meaning.
+        ConfigError: a value of another type, an unknown mode, a number out of range, or a setting that the mode does
+            not have.
     """
 
     exits: tuple[int, ...] | None = None
@@ -112,6 +114,7 @@ class SweetConfig:
     loss: str | None = None
     train: str = ALL
     exit_lr_multiplier: float | None = None
+    threshold: float | None = field(default=None, compare=False)
     longest_row: int | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -160,6 +163,11 @@ class SweetConfig:
             )
         if self.loss is not None and self.class_weights is not None:
             raise ConfigError("class_weights go into the cross-entropy, which loss replaces: leave one of them out.")
+        if self.threshold is not None:
+            meaning = "a confidence in [0, 1]"
+            object.__setattr__(self, "threshold", real_number("threshold", self.threshold, meaning))
+            if not 0.0 <= self.threshold <= 1.0:
+                raise ConfigError(f"threshold={self.threshold}: {meaning}.")
         if self.longest_row is not None:
             longest = integer(self.longest_row)
             if longest is None or longest < 1:
@@ -184,17 +192,17 @@ class SweetConfig:
 
     @property
     def shares_pooler(self) -> bool:
-        """Whether every exit reads through the model's own pooler, as in the paper's code."""
+        """True if all exits share the model's pooler, as in the paper's code."""
         return self.mode == "paper"
 
     @property
     def has_private_layers(self) -> bool:
-        """True if every exit but the last reads through its own copy of an encoder layer."""
+        """True if every exit but the last has a private copy of an encoder layer."""
         return self.mode == DECOUPLED
 
     @property
     def cuts_gradient(self) -> bool:
-        """True if what lies before an exit learns less from the exits behind it."""
+        """True if the gradient of later exits is scaled down or stopped before earlier segments."""
         return self.mode in ("sweet", "paper")
 
     @property
@@ -203,7 +211,7 @@ class SweetConfig:
         return self.train == EXITS_ALONE
 
     def resolved(self, num_layers: int) -> SweetConfig:
-        """The same settings with exits checked against, or chosen for, a depth in layers."""
+        """Returns the settings with exits checked against, or chosen for, a number of layers."""
         exits = resolve_exits(self.exits, num_layers)
         if self.trains_exits_alone and len(exits) == 1:
             raise ConfigError(f"train={self.train!r} with exits={exits}: there is no exit before the last to train.")
@@ -216,22 +224,26 @@ class SweetConfig:
             )
         return dataclasses.replace(self, exits=exits, gradient_scale=scale)
 
+    def default_policy(self) -> Policy:
+        """Returns the policy of an uncalibrated model with resolved exits: one threshold for all of them."""
+        return Policy.uniform(len(self.exits), DEFAULT_THRESHOLD if self.threshold is None else self.threshold)
+
     @property
     def scales(self) -> tuple[float, ...]:
-        """The share that passes each cut, first to last, once exits are resolved."""
+        """The gradient scale of each boundary, first to last, for resolved settings."""
         scale = self.gradient_scale
         return scale if isinstance(scale, tuple) else (scale,) * (len(self.exits) - 1)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types.
+        """Returns the settings in plain JSON types.
 
-        `class_weights`, `loss` and `longest_row` stand there only where they are set, and `train` and
-        `exit_lr_multiplier` only in the mode that has them.
+        `class_weights`, `loss`, `threshold` and `longest_row` are included if they are set, `train` and
+        `exit_lr_multiplier` in mode `"decoupled"`.
         """
         settings = {
             name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
         }
-        optional = ("class_weights", "loss", "longest_row")
+        optional = ("class_weights", "loss", "threshold", "longest_row")
         private = () if self.has_private_layers else ("train", "exit_lr_multiplier")
         return {
             name: value
@@ -243,7 +255,7 @@ class SweetConfig:
     def from_dict(cls, settings: Mapping[str, Any]) -> SweetConfig:
         """Reads what `to_dict` wrote; unknown keys are dropped with a warning that names them.
 
-        Settings without a mode are of `UNNAMED_MODE`.
+        The mode is `UNNAMED_MODE` if none is given.
 
         Raises:
             ConfigError: not a mapping, or values that are wrong.
@@ -252,7 +264,7 @@ class SweetConfig:
 
 
 def balanced_weights(labels: Iterable[int], num_labels: int) -> tuple[float, ...]:
-    """The weights of `class_weights="balanced"`: rows / (labels x rows of the label), for each label.
+    """Computes the weights of `class_weights="balanced"`: rows / (labels x rows of the label), for each label.
 
     Args:
         labels: class of each row; -100 leaves a row out.
@@ -323,18 +335,19 @@ def _class_weights(weights: Any) -> str | tuple[float, ...] | None:
 
 @dataclass(frozen=True)
 class Policy:
-    """When a row may leave: a criterion, and a temperature and a threshold per exit.
+    """Decides at which exit a row leaves: a criterion, and a temperature and a threshold per exit.
 
-    A row leaves at an exit when its confidence there is *greater* than the exit's threshold, so that a
-    threshold of 1 is met by no probability. The last exit answers whoever reaches it; it has a temperature,
-    and no threshold.
+    A row leaves at an exit if its confidence there is *greater* than the exit's threshold, so no row leaves at a
+    threshold of 1. All remaining rows leave at the last exit, which has a temperature and no threshold.
 
     Args:
         thresholds: one per exit but the last, each in [0, 1].
         temperatures: one per exit, positive; logits are divided by them.
-        criterion: how confidence is read off the logits, one of `CRITERIA`; `itrex_sweet.criteria` has the formulas.
-        patience: exits in a row that have to be sure, from 1, for `"patience_and_confidence"`; others ignore it.
-        deepest: place of the exit, from 0, that answers whoever reaches it; the last of all if absent.
+        criterion: how confidence is computed from logits, one of `CRITERIA`; `itrex_sweet.criteria` has the formulas.
+        patience: number of consecutive confident exits, from 1, for `"patience_and_confidence"`; other criteria ignore
+            it.
+        max_exit_index: index of the deepest exit that is used, from 0, where all remaining rows leave; by default the
+            last one.
 
     Raises:
         ConfigError: lengths that do not fit, values out of range, an unknown criterion.
@@ -344,23 +357,25 @@ class Policy:
     temperatures: tuple[float, ...]
     criterion: str = "max_probability"
     patience: int = 2
-    deepest: int | None = None
+    max_exit_index: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "thresholds", real_numbers("thresholds", self.thresholds))
         object.__setattr__(self, "temperatures", real_numbers("temperatures", self.temperatures))
         if not isinstance(self.criterion, str) or self.criterion not in CRITERIA:
             raise ConfigError(f"criterion={self.criterion!r}: choose one of {', '.join(CRITERIA)}.")
-        object.__setattr__(self, "patience", whole_number("patience", self.patience, least=1))
+        object.__setattr__(self, "patience", whole_number("patience", self.patience, minimum=1))
         if len(self.thresholds) != len(self.temperatures) - 1:
             raise ConfigError(
                 f"{len(self.thresholds)} thresholds for {len(self.temperatures)} exits: every exit but the last "
                 f"has one, so {len(self.temperatures) - 1} are needed."
             )
-        if self.deepest is not None:
-            object.__setattr__(self, "deepest", whole_number("deepest", self.deepest, least=0))
-        if self.deepest is not None and self.deepest >= len(self.temperatures):
-            raise ConfigError(f"deepest={self.deepest}: places of {len(self.temperatures)} exits count from 0.")
+        if self.max_exit_index is not None:
+            object.__setattr__(self, "max_exit_index", whole_number("max_exit_index", self.max_exit_index, minimum=0))
+        if self.max_exit_index is not None and self.max_exit_index >= len(self.temperatures):
+            raise ConfigError(
+                f"max_exit_index={self.max_exit_index}: exits have the indices 0 to {len(self.temperatures) - 1}."
+            )
         for value in self.thresholds:
             if not 0.0 <= value <= 1.0:
                 raise ConfigError(f"threshold {value}: a threshold lies in [0, 1]; 1 lets no row leave early.")
@@ -369,17 +384,17 @@ class Policy:
                 raise ConfigError(f"temperature {value}: a temperature is positive and finite.")
 
     @property
-    def answers_all(self) -> int:
-        """Place of the exit, from 0, that answers whoever reaches it."""
-        return len(self.thresholds) if self.deepest is None else self.deepest
+    def last_exit_index(self) -> int:
+        """Index of the exit, from 0, where all remaining rows leave."""
+        return len(self.thresholds) if self.max_exit_index is None else self.max_exit_index
 
     @classmethod
     def uniform(cls, num_exits: int, threshold: float = DEFAULT_THRESHOLD) -> Policy:
-        """One threshold for every exit and no temperature scaling."""
+        """Returns a policy with one threshold for every exit and no temperature scaling."""
         return cls(thresholds=(threshold,) * (num_exits - 1), temperatures=(1.0,) * num_exits)
 
     def with_threshold(self, threshold: float | Sequence[float]) -> Policy:
-        """The same policy with one threshold for all exits, or one for each but the last.
+        """Returns the policy with another threshold for all exits, or one for each but the last.
 
         Raises:
             ConfigError: neither a number in [0, 1] nor a sequence of them that fits.
@@ -389,7 +404,7 @@ class Policy:
         return dataclasses.replace(self, thresholds=real_numbers("threshold", threshold))
 
     def checked_for(self, exits: Sequence[int]) -> Policy:
-        """The policy, if it is one for so many exits.
+        """Returns the policy after checking that it is for this number of exits.
 
         Raises:
             ConfigError: it is not.
@@ -408,12 +423,15 @@ class Policy:
             "thresholds": list(self.thresholds),
             "temperatures": list(self.temperatures),
             "patience": self.patience,
-            **({} if self.deepest is None else {"deepest": self.deepest}),
+            **({} if self.max_exit_index is None else {_MAX_EXIT_INDEX_KEY: self.max_exit_index}),
         }
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Policy:
         """Reads what `to_dict` wrote; unknown keys are dropped with a warning that names them."""
+        if isinstance(settings, Mapping) and _MAX_EXIT_INDEX_KEY in settings:
+            settings = {**settings, "max_exit_index": settings[_MAX_EXIT_INDEX_KEY]}
+            del settings[_MAX_EXIT_INDEX_KEY]
         return cls(**_known_fields(cls, settings))
 
 

@@ -1,7 +1,7 @@
-"""How sure an exit is, and who may leave: pure functions on NumPy arrays, the same for every backend.
+"""Early-exit criteria: computes the confidence of an exit, and which rows leave there.
 
-Confidence lies in [0, 1], and greater is surer. A criterion that looks back at earlier exits remembers something of
-each row; the caller keeps it beside the row and drops it with the row.
+Pure functions on NumPy arrays, the same for every backend. Confidence lies in [0, 1]; a greater value means more
+confident. Some criteria have a state per row that depends on earlier exits; the caller stores it with the row.
 """
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ import numpy as np
 from itrex_sweet.config import Policy
 from itrex_sweet.errors import ConfigError
 
-# What a row's earlier exits said, (rows, something) float32; `None` before the first exit, and for criteria that look
-# at one exit alone.
-Memory = np.ndarray | None
+# State of a criterion, (rows, numbers) float32; `None` before the first exit, and for criteria without state.
+State = np.ndarray | None
 
-# (rows,) float32, what exits learned of themselves: the logit of being right; `None` where they did not.
-Certainty = np.ndarray | None
+# (rows,) float32, logit of the probability that the exit's prediction is correct; `None` if exits do not predict it.
+CorrectnessLogit = np.ndarray | None
 
 # `confidence` below, or a backend's own implementation of it.
-ConfidenceFunction = Callable[..., tuple[np.ndarray, Memory]]
+ConfidenceFunction = Callable[..., tuple[np.ndarray, State]]
 
 
 def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Softmax of `logits / temperature`.
+    """Returns the softmax of `logits / temperature`.
 
     Args:
         logits: (..., labels) float32.
@@ -41,7 +40,7 @@ def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 
 def max_probability(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Confidence as the largest softmax probability (SWEET, arXiv 2306.02307, section 3.1).
+    """Returns the largest softmax probability (SWEET, arXiv 2306.02307, section 3.1).
 
     Args:
         logits: (rows, labels) float32.
@@ -55,7 +54,7 @@ def max_probability(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 
 def entropy(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Confidence as 1 minus the entropy of the softmax over its greatest, `log(labels)` (DeeBERT, arXiv 2004.12993).
+    """Returns 1 minus the entropy of the softmax, divided by its maximum `log(labels)` (DeeBERT, arXiv 2004.12993).
 
     Args:
         logits: (rows, labels) float32.
@@ -70,7 +69,7 @@ def entropy(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 
 def margin(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Confidence as the largest softmax probability minus the second largest.
+    """Returns the largest softmax probability minus the second largest.
 
     Args:
         logits: (rows, labels) float32.
@@ -82,7 +81,7 @@ def margin(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     return two[..., 1] - two[..., 0]
 
 
-_OF_ONE_EXIT: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
+_STATELESS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "max_probability": max_probability,
     "entropy": entropy,
     "margin": margin,
@@ -90,7 +89,7 @@ _OF_ONE_EXIT: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
 
 
 def logistic(values: np.ndarray) -> np.ndarray:
-    """`1 / (1 + exp(-value))`, float32."""
+    """Computes `1 / (1 + exp(-value))` in float32."""
     with np.errstate(over="ignore"):
         return 1 / (1 + np.exp(-np.asarray(values, dtype=np.float32)))
 
@@ -99,135 +98,141 @@ def learned(
     policy: Policy,
     exit_index: int,
     logits: np.ndarray,
-    certainty: Certainty,
+    correctness_logit: CorrectnessLogit,
     logistic: Callable[[np.ndarray], np.ndarray] = logistic,
 ) -> np.ndarray:
-    """Confidence as an exit's own estimate that it is right (BERxiT, Xin et al., EACL 2021).
+    """Returns the exit's estimate of the probability that its prediction is correct (BERxiT, Xin et al., EACL 2021).
 
-    The last exit answers whoever comes and has learned none: the largest probability stands there.
+    The last exit has no such estimate; for it the confidence is the largest softmax probability.
 
     Args:
         logits: (rows, labels) float32.
-        certainty: (rows,) float32, the logit of being right.
-        logistic: that makes a share of it.
+        correctness_logit: (rows,) float32.
+        logistic: maps it to a probability.
 
     Returns:
         (rows,) float32 in [0, 1]; NaN where the logits are not finite.
 
     Raises:
-        ConfigError: the exits did not learn it.
+        ConfigError: the exits do not predict correctness.
     """
     if exit_index == len(policy.thresholds):
         return max_probability(logits, policy.temperatures[exit_index])
-    if certainty is None:
-        raise ConfigError("criterion='learned' needs exits that learned how likely they are right.")
-    return np.where(np.isfinite(logits).all(axis=-1), logistic(certainty), np.float32("nan"))
+    if correctness_logit is None:
+        raise ConfigError("criterion='learned' needs exits that predict their correctness.")
+    return np.where(np.isfinite(logits).all(axis=-1), logistic(correctness_logit), np.float32("nan"))
 
 
-def apart(outputs: np.ndarray, num_labels: int) -> tuple[np.ndarray, Certainty]:
-    """Logits (..., labels) and certainty (...) of what exits say, (..., labels) or (..., labels + 1)."""
+def split_outputs(outputs: np.ndarray, num_labels: int) -> tuple[np.ndarray, CorrectnessLogit]:
+    """Splits the outputs of exits, (..., labels) or (..., labels + 1), into logits (..., labels) and correctness logits
+    (...)."""
     if outputs.shape[-1] == num_labels:
         return outputs, None
     return outputs[..., :num_labels], outputs[..., num_labels]
 
 
-def _agreeing_exits(policy: Policy, exit_index: int, logits: np.ndarray, memory: Memory) -> tuple[np.ndarray, Memory]:
-    """Exits in a row, this one included, that gave this label, as a share of all exits (PABEE, arXiv 2006.04152).
+def _consecutive_agreement(
+    policy: Policy, exit_index: int, logits: np.ndarray, state: State
+) -> tuple[np.ndarray, State]:
+    """Returns the number of consecutive exits, this one included, with the same label, divided by the number of exits
+    (PABEE, arXiv 2006.04152).
 
-    A row whose logits are not finite starts anew, with NaN.
+    Logits that are not finite give NaN and reset the count.
     """
     finite = np.isfinite(logits).all(axis=-1)
     labels = np.where(finite, np.where(finite[:, None], logits, 0).argmax(axis=-1), -1).astype(np.float32)
     counts = np.ones(len(logits), dtype=np.float32)
-    if memory is not None:
-        counts += np.where(labels == memory[:, 0], memory[:, 1], 0).astype(np.float32)
+    if state is not None:
+        counts += np.where(labels == state[:, 0], state[:, 1], 0).astype(np.float32)
     shares = np.where(finite, counts / np.float32(len(policy.temperatures)), np.float32("nan"))
     return shares, np.stack([labels, np.where(finite, counts, 0)], axis=1).astype(np.float32)
 
 
-def _sure_exits(policy: Policy, exit_index: int, logits: np.ndarray, memory: Memory) -> tuple[np.ndarray, Memory]:
-    """The least of the largest probabilities at the last `policy.patience` exits, 0 before there were so many: a row
-    leaves when so many exits in a row were sure of what they said (PCEE-BERT, Findings of NAACL 2022)."""
+def _consecutive_confidence(
+    policy: Policy, exit_index: int, logits: np.ndarray, state: State
+) -> tuple[np.ndarray, State]:
+    """Returns the minimum of the largest probability over the last `policy.patience` exits, and 0 before that many: a
+    row leaves after `patience` consecutive confident exits (PCEE-BERT, Findings of NAACL 2022)."""
     here = max_probability(logits, policy.temperatures[exit_index])[:, None]
-    seen = here if memory is None else np.concatenate([memory, here], axis=1)[:, -policy.patience :]
-    least = seen.min(axis=1) if seen.shape[1] == policy.patience else np.where(np.isfinite(here[:, 0]), 0, here[:, 0])
-    return least.astype(np.float32), seen
+    seen = here if state is None else np.concatenate([state, here], axis=1)[:, -policy.patience :]
+    minimum = seen.min(axis=1) if seen.shape[1] == policy.patience else np.where(np.isfinite(here[:, 0]), 0, here[:, 0])
+    return minimum.astype(np.float32), seen
 
 
-_OF_SEVERAL_EXITS = {"patience": _agreeing_exits, "patience_and_confidence": _sure_exits}
+_STATEFUL = {"patience": _consecutive_agreement, "patience_and_confidence": _consecutive_confidence}
 
 
-def looks_back(policy: Policy) -> bool:
-    """Whether a row's confidence depends on what its earlier exits said."""
-    return policy.criterion in _OF_SEVERAL_EXITS
+def is_stateful(policy: Policy) -> bool:
+    """Returns whether the confidence of a row depends on the outputs of earlier exits."""
+    return policy.criterion in _STATEFUL
 
 
 def confidence(
-    policy: Policy, exit_index: int, logits: np.ndarray, memory: Memory = None, certainty: Certainty = None
-) -> tuple[np.ndarray, Memory]:
-    """Confidence of each row at an exit under a policy.
+    policy: Policy, exit_index: int, logits: np.ndarray, state: State = None, correctness_logit: CorrectnessLogit = None
+) -> tuple[np.ndarray, State]:
+    """Computes the confidence of each row at an exit under a policy.
 
     Args:
-        exit_index: place of the exit among the exits, from 0.
+        exit_index: index of the exit, from 0.
         logits: (rows, labels) float32.
-        memory: what this returned for the same rows at the exit before.
-        certainty: (rows,) float32, for the criterion that reads it.
+        state: state returned for the same rows at the previous exit.
+        correctness_logit: (rows,) float32, needed by the criterion `"learned"`.
 
     Returns:
-        (rows,) float32, NaN where the logits are not finite; and what to remember of the rows.
+        (rows,) float32, NaN where the logits are not finite; and the new state.
     """
     if policy.criterion == "learned":
-        return learned(policy, exit_index, logits, certainty), None
-    if looks_back(policy):
-        return _OF_SEVERAL_EXITS[policy.criterion](policy, exit_index, logits, memory)
-    return _OF_ONE_EXIT[policy.criterion](logits, policy.temperatures[exit_index]), None
+        return learned(policy, exit_index, logits, correctness_logit), None
+    if is_stateful(policy):
+        return _STATEFUL[policy.criterion](policy, exit_index, logits, state)
+    return _STATELESS[policy.criterion](logits, policy.temperatures[exit_index]), None
 
 
 def confidence_at_every_exit(
     policy: Policy,
     logits: np.ndarray,
-    certainties: np.ndarray | None = None,
+    correctness_logits: np.ndarray | None = None,
     confidence_of: ConfidenceFunction = confidence,
 ) -> np.ndarray:
-    """Confidences of rows that go through all exits.
+    """Computes the confidence of every row at every exit.
 
     Args:
         logits: (rows, exits, labels) float32.
-        certainties: (rows, exits) float32, for the criterion that reads them.
+        correctness_logits: (rows, exits) float32, needed by the criterion `"learned"`.
         confidence_of: computes the confidence at one exit; `Backend.confidence` of the backend that runs the policy
             gives the numbers that it compares with thresholds, to the bit.
 
     Returns:
         (rows, exits) float32.
     """
-    columns, memory = [], None
+    columns, state = [], None
     for place in range(logits.shape[1]):
-        certainty = None if certainties is None else certainties[:, place]
-        column, memory = confidence_of(policy, place, logits[:, place], memory, certainty)
+        correctness_logit = None if correctness_logits is None else correctness_logits[:, place]
+        column, state = confidence_of(policy, place, logits[:, place], state, correctness_logit)
         columns.append(column)
     return np.stack(columns, axis=1)
 
 
 def is_switched_off(policy: Policy, exit_index: int) -> bool:
-    """Whether an exit answers no row, whatever it says, and says nothing that a later one looks back at: its probe need
-    not be computed. A threshold of 1 is met by no confidence."""
-    return exit_index < policy.answers_all and policy.thresholds[exit_index] >= 1.0 and not looks_back(policy)
+    """Returns whether the probe of an exit can be skipped: no row leaves there, because no confidence exceeds a
+    threshold of 1, and no state of the criterion depends on its outputs."""
+    return exit_index < policy.last_exit_index and policy.thresholds[exit_index] >= 1.0 and not is_stateful(policy)
 
 
 def may_leave(policy: Policy, exit_index: int, confidences: np.ndarray) -> np.ndarray:
-    """Which rows are answered at an exit; at the policy's deepest one, all.
+    """Returns which rows leave at an exit; all do at the policy's last exit.
 
-    NaN confidence never leaves early, so that a row whose logits broke is not answered before the end.
+    A row with NaN confidence does not leave early.
 
     Returns:
         (rows,) bool.
     """
-    if exit_index >= policy.answers_all:
+    if exit_index >= policy.last_exit_index:
         return np.ones(len(confidences), dtype=bool)
     return confidences > policy.thresholds[exit_index]
 
 
 def leaving_exit(policy: Policy, confidences: np.ndarray) -> np.ndarray:
-    """Where rows leave: (rows,) int64, places of exits from 0, of confidences (rows, exits)."""
+    """Returns the index of the exit where each row leaves, (rows,) int64, for confidences (rows, exits)."""
     may = [may_leave(policy, place, confidences[:, place]) for place in range(confidences.shape[1])]
     return np.argmax(np.stack(may, axis=1), axis=1)

@@ -1,4 +1,4 @@
-"""Every exception the package raises on purpose, in one tree."""
+"""The exceptions of this package; all derive from `SweetError`."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from typing import Any
 
 
 class SweetError(Exception):
-    """Root of the package's own exceptions."""
+    """Base class of all exceptions of this package."""
 
 
 class ConfigError(SweetError, ValueError):
-    """A setting is wrong; the message names the value and what would be right."""
+    """A setting has a wrong value; the message names it and says what is accepted."""
 
 
 class UnsupportedModelError(SweetError, ValueError):
-    """The model's family, head or configuration cannot carry exits."""
+    """The model's family, head or configuration does not support exits."""
 
 
 class TrainingSetupError(SweetError, RuntimeError):
-    """Training would silently do something else than asked, so it is refused."""
+    """The training setup would silently do something else than requested."""
 
 
 class TrainingDivergedError(SweetError, ArithmeticError):
@@ -26,11 +26,11 @@ class TrainingDivergedError(SweetError, ArithmeticError):
 
 
 class ArtifactError(SweetError, OSError):
-    """A folder is not a whole, readable artifact of this package, or could not be written."""
+    """A folder is not a complete, readable artifact of this package, or could not be written."""
 
 
 class UnsupportedArtifactError(ArtifactError, UnsupportedModelError):
-    """A folder holds a model of a family, head or configuration that cannot carry exits."""
+    """A folder contains a model of a family, head or configuration that does not support exits."""
 
 
 class MissingExtraError(SweetError, ImportError):
@@ -48,30 +48,30 @@ class MissingExtraError(SweetError, ImportError):
 
 
 class BackendUnavailable(SweetError, RuntimeError):
-    """A backend was asked for by name and cannot run here."""
+    """A backend cannot run here, or cannot run the artifact."""
 
 
 class QuantizationError(SweetError, RuntimeError):
-    """A model could not be quantized: its weights or activations are not finite, or nothing passed the limits set."""
+    """A model could not be quantized: weights or activations are not finite, or no recipe met the limits."""
 
 
 class CalibrationError(SweetError, RuntimeError):
-    """No policy keeps to the budget asked for, or the rows do not suffice to show that one does."""
+    """No policy meets the budget, or there are too few rows to show that one does."""
 
 
 class NoGainError(SweetError, RuntimeError):
-    """Exits would make a model no faster: none of them learned anything, or none pays."""
+    """Exits would not make the model faster: none learned anything, or none saves time."""
 
 
 class ExportError(SweetError, RuntimeError):
-    """A subgraph cannot be written in the format asked for, or its file answers otherwise than the model."""
+    """A subgraph cannot be exported, or the exported file computes something else than the model."""
 
 
 class InputError(SweetError, ValueError):
     """Texts, token ids or labels that cannot be processed.
 
     Attributes:
-        rows: indices, in the caller's order, of the rows at fault.
+        rows: indices of the wrong rows, in the caller's order.
     """
 
     def __init__(self, message: str, rows: tuple[int, ...] = ()):
@@ -80,15 +80,15 @@ class InputError(SweetError, ValueError):
 
 
 class UnknownTokenError(InputError, IndexError):
-    """A token id that the model in training has no embedding for."""
+    """A token id without an embedding in the model that is trained."""
 
 
 class NonFiniteLogitsError(SweetError, ArithmeticError):
-    """The last exit answered NaN or infinity for some rows.
+    """The logits of some rows are NaN or infinite.
 
     Attributes:
-        rows: indices, in the caller's order, of the rows without an answer.
-        answers: what the other rows got, so that nothing is lost.
+        rows: indices of these rows, in the caller's order.
+        answers: the result of the call, with an `error` for these rows.
     """
 
     def __init__(self, message: str, rows: tuple[int, ...], answers: Any = None):

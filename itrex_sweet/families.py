@@ -1,7 +1,7 @@
-"""One table: where each Hugging Face family keeps what an early exit needs. Imports no torch.
+"""Table of the supported Hugging Face families: paths of layers, projections and heads. Imports no torch.
 
-The training side finds modules by these paths, the run side finds tensors by the same paths plus `.weight` and
-`.bias`. To add a family, add a row to `FAMILIES` and its tiny configuration to `tests/tiny_models.py`.
+Training finds modules by these paths, the runtime finds tensors by the same paths plus `.weight` and `.bias`. To add a
+family, add a row to `FAMILIES` and its tiny configuration to `tests/tiny_models.py`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ EXIT_HEADS = "sweet_exits"  # the submodule of the classification model that hol
 PRIVATE_LAYER = "layer"  # below an exit there
 
 ALBERT_REASON = (
-    "ALBERT uses the same weights in every layer, so there is nothing for SWEET to separate: a layer cannot belong "
-    "to one exit only"
+    "ALBERT uses the same weights in every layer, so SWEET cannot separate them: a layer cannot belong to one exit only"
 )
 
 
@@ -31,29 +30,30 @@ _LAYER_DROPOUTS = {
 
 @dataclass(frozen=True)
 class Family:
-    """Where one family keeps its parts. Paths are attribute paths, dots between names.
+    """Paths and config fields of one family. Paths are attribute paths, separated by dots.
 
     Args:
         model_type: `config.model_type` of the family.
         backbone: attribute of the classification model that holds the encoder.
         layers: path of the list of layers, below the backbone.
         layer: canonical name of each projection and norm → path below a layer.
-        embeddings: canonical name of each embedding table and norm → path below the backbone. Whether an optional
-            one is there shows in the checkpoint.
+        embeddings: canonical name of each embedding table and norm → path below the backbone. Optional ones may be
+            absent from the checkpoint.
         head_dense: path of the linear layer of the pooler, from the model.
         head_out: path of the linear layer that gives the logits, from the model.
         head_activation: its activation between the two; `config.NAME` reads it from the config.
         head_dropouts: config keys, first one set wins, of the dropout before `head_dense` and before `head_out`.
         hidden_act: config key of the feed-forward activation.
         inner_size: config key of the size between the feed-forward layers.
-        layer_dropouts: where a layer drops → config key of how much: `"attention"` (its weights),
-            `"attention_output"` and `"down"` (what those linear layers give), `"table"` (relative positions).
+        layer_dropouts: place of a dropout in a layer → config key of its probability: `"attention"` (the attention
+            weights), `"attention_output"` and `"down"` (the outputs of these linear layers), `"table"` (relative
+            positions).
         norm_eps: config key of the epsilon of the layer norms, or the epsilon itself.
         positions_skip_padding: position ids count the tokens that are not the padding token, from
             `pad_token_id + 1` (fairseq's convention), and not the columns, from 0.
         attention: `"absolute"`, or `"disentangled"` (DeBERTa: relative positions enter the scores).
-        relative: canonical name of what disentangled attention needs → path below the backbone (the shared
-            table and its norm) or below a layer.
+        relative: canonical name of each part of disentangled attention → path below the backbone (the shared table
+            and its norm) or below a layer.
         defaults: value of a config field where `config.json` leaves it out, as in transformers.
         own_names: name of a config field in this family → the generic name that transformers gives it.
     """
@@ -96,11 +96,11 @@ class Family:
         return self.head_dense if shares_pooler else f"{own}.dense", f"{own}.classifier"
 
     def private_layer_path(self, exit_: int) -> str:
-        """Path, from the model, of an exit's own copy of its last layer; below it, tensors go by `layer`."""
+        """Path, from the model, of an exit's private layer; the paths below it are those of `layer`."""
         return f"{EXIT_HEADS}.{exit_}.{PRIVATE_LAYER}"
 
-    def certainty_path(self, exit_: int) -> str:
-        """Path, from the model, of the linear layer that says how likely an exit before the last is right."""
+    def correctness_path(self, exit_: int) -> str:
+        """Path, from the model, of the linear layer that computes the correctness logit of an exit before the last."""
         return f"{EXIT_HEADS}.{exit_}.certainty"
 
     def activation_of_head(self, config: Any) -> str:
@@ -128,7 +128,7 @@ def _first_set(config: Any, keys: tuple[str, ...]) -> float:
 
 
 def is_of_private_layer(path: str) -> bool:
-    """True of a tensor or module in an exit's private layer."""
+    """Returns whether a tensor or module belongs to the private layer of an exit."""
     parts = path.split(".")
     return len(parts) > 3 and parts[0] == EXIT_HEADS and parts[2] == PRIVATE_LAYER
 
@@ -336,7 +336,7 @@ _REFUSED = {"albert": ALBERT_REASON}
 
 
 def family_of(config: Any) -> Family:
-    """The family of a Hugging Face config, once it is known that exits can be put on such a model.
+    """Returns the family of a Hugging Face config, after checking that such a model can have exits.
 
     Raises:
         UnsupportedModelError: family unknown or refused, a multi-label or regression head, or a variant of a
@@ -349,10 +349,10 @@ def family_of(config: Any) -> Family:
 
 
 def known_family(model_type: str | None) -> Family:
-    """The family of that name.
+    """Returns the family of a `model_type`.
 
     Raises:
-        UnsupportedModelError: it is unknown or refused.
+        UnsupportedModelError: unknown or unsupported.
     """
     if model_type in _REFUSED:
         raise UnsupportedModelError(f"{_REFUSED[model_type]}. Families with exits: {', '.join(FAMILIES)}.")
@@ -377,11 +377,11 @@ def _refuse_other_tasks(config: Any) -> None:
     problem_type = getattr(config, "problem_type", None)
     if problem_type not in (None, "single_label_classification"):
         raise UnsupportedModelError(
-            f"problem_type={problem_type!r}: exits answer single-label classification only, because confidence is "
-            "read off a softmax. Train the plain model for multi-label or regression tasks."
+            f"problem_type={problem_type!r}: exits support single-label classification only, because confidence is "
+            "computed from a softmax. Train the plain model for multi-label or regression tasks."
         )
     if getattr(config, "num_labels", 2) < 2:
         raise UnsupportedModelError(
-            "num_labels=1 is a regression head: exits answer single-label classification with two or more labels. "
+            "num_labels=1 is a regression head: exits support single-label classification with two or more labels. "
             "For a binary task load the model with num_labels=2."
         )

@@ -1,4 +1,4 @@
-"""From a name to a folder: a local path as it is, anything else through the Hugging Face hub's cache."""
+"""Resolves the name of a model to a folder: a local path, or a repository on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Any
 
 from itrex_sweet.errors import ArtifactError
 
-# An artifact has no pickle and no code, so neither is fetched.
+# An artifact contains no pickle and no code, so neither is downloaded.
 _PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.codes", "*.jinja", "*.md")
 
 
 def fetch(model_id: str | os.PathLike, *, subfolder: str = "", local_files_only: bool = False, **options: Any) -> Path:
-    """The folder of a model, downloaded if it is not local.
+    """Returns the folder of a model, after downloading it if it is not local.
 
     Args:
         model_id: a folder, or a repository on the hub.
         subfolder: of the folder or repository.
-        local_files_only: use the cache alone; `HF_HUB_OFFLINE=1` does the same.
+        local_files_only: use only the cache; `HF_HUB_OFFLINE=1` does the same.
         options: `revision`, `token`, `cache_dir`, `force_download`, as `huggingface_hub.snapshot_download` has them.
 
     Raises:
-        ArtifactError: neither a folder nor to be had from the hub or its cache.
+        ArtifactError: neither a folder nor available on the hub or in its cache.
     """
     if not isinstance(model_id, (str, os.PathLike)) or not os.fspath(model_id):
-        raise ArtifactError(f"{model_id!r} is no folder and no name on the hub.")
+        raise ArtifactError(f"{model_id!r} is neither a folder nor a name on the hub.")
     path = Path(model_id)
     if not os.path.isdir(path):
         path = _download(str(model_id), subfolder, local_files_only, options)
@@ -52,4 +52,6 @@ def _download(model_id: str, subfolder: str, local_files_only: bool, options: di
     except HFValidationError as error:
         raise ArtifactError(f"{model_id} is neither a folder here nor a repository name.") from error
     except (HfHubHTTPError, OSError) as error:
-        raise ArtifactError(f"{model_id} is not a folder here, and the hub did not give it: {error}") from error
+        raise ArtifactError(
+            f"{model_id} is not a folder here, and the download from the hub failed: {error}"
+        ) from error

@@ -113,7 +113,8 @@ def test_unknown_arguments_are_named(model):
 
 @pytest.mark.parametrize("settings_", [{"thresholds": "0.9"}, {"thresholds": 0.9}, {"temperatures": ["1", 1.0, 1.0]},
                                        {"thresholds": [None, 0.5]}, {"patience": 1.5}, {"patience": True},
-                                       {"deepest": 1.0}, {"deepest": -1}, {"criterion": ["entropy"]}])  # fmt: skip
+                                       {"max_exit_index": 1.0}, {"max_exit_index": -1},
+                                       {"criterion": ["entropy"]}])  # fmt: skip
 def test_policies_of_other_types(settings_):
     with pytest.raises(ConfigError):
         Policy(**{"thresholds": (0.5, 0.5), "temperatures": (1.0,) * 3, **settings_})

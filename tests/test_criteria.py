@@ -68,11 +68,11 @@ def test_confidences_lie_between_0_and_1(criterion, logits):
 def test_a_broken_exit_is_never_sure_and_harms_no_other_row(criterion):
     policy = Policy((0.0,) * 3, (1.0,) * 4, criterion)
     logits = np.random.default_rng(0).normal(0, 3, (5, 4, 2)).astype(np.float32)
-    certainties = np.random.default_rng(1).normal(0, 3, (5, 4)).astype(np.float32)
-    expected = criteria.confidence_at_every_exit(policy, logits, certainties)
+    correctness_logits = np.random.default_rng(1).normal(0, 3, (5, 4)).astype(np.float32)
+    expected = criteria.confidence_at_every_exit(policy, logits, correctness_logits)
     broken = logits.copy()
     broken[2, 1, 0] = np.nan
-    confidences = criteria.confidence_at_every_exit(policy, broken, certainties)
+    confidences = criteria.confidence_at_every_exit(policy, broken, correctness_logits)
     assert np.isnan(confidences[2, 1]) and not criteria.may_leave(policy, 1, confidences[:, 1])[2]
     np.testing.assert_array_equal(np.delete(confidences, 2, axis=0), np.delete(expected, 2, axis=0))
 
@@ -106,8 +106,8 @@ def test_patience_and_confidence_wants_several_sure_exits_in_a_row(patience):
 def test_learned_confidence_is_the_logistic_of_what_an_exit_learned_and_no_temperature_moves_it():
     policy = Policy((0.5, 0.5), (0.2, 3.0, 2.0), "learned")
     logits = np.array([[[4.0, 0.0], [0.0, 1.0], [2.0, 0.0]]], np.float32)
-    certainties = np.array([[np.log(3.0), -100.0, 7.0]], np.float32)
-    confidences = criteria.confidence_at_every_exit(policy, logits, certainties)
+    correctness_logits = np.array([[np.log(3.0), -100.0, 7.0]], np.float32)
+    confidences = criteria.confidence_at_every_exit(policy, logits, correctness_logits)
     np.testing.assert_allclose(confidences[0, :2], [0.75, 0.0], atol=1e-6)
     np.testing.assert_allclose(confidences[0, 2], 1 / (1 + np.exp(-1.0)), atol=1e-6)  # the last has learned none
     with pytest.raises(ConfigError, match="learned"):
@@ -118,7 +118,7 @@ def test_learned_confidence_is_the_logistic_of_what_an_exit_learned_and_no_tempe
     ("policy", "off"),
     [
         (Policy((1.0, 0.9), (1.0,) * 3), [True, False, False]),
-        (Policy((1.0, 1.0), (1.0,) * 3, deepest=1), [True, False, False]),  # whoever comes is answered there
+        (Policy((1.0, 1.0), (1.0,) * 3, max_exit_index=1), [True, False, False]),  # whoever comes is answered there
         (Policy((1.0, 0.9), (1.0,) * 3, "patience"), [False, False, False]),  # later exits look back
     ],
 )
@@ -127,6 +127,6 @@ def test_exits_that_let_nobody_go_are_off_unless_later_ones_look_back(policy, of
 
 
 def test_the_deepest_exit_answers_whoever_comes():
-    policy = Policy((0.9, 0.9, 0.9), (1.0,) * 4, deepest=1)
+    policy = Policy((0.9, 0.9, 0.9), (1.0,) * 4, max_exit_index=1)
     confidences = np.array([[0.95, 0.1, 0.1, 0.1], [0.1, np.nan, 0.1, 0.1]], np.float32)
     assert criteria.leaving_exit(policy, confidences).tolist() == [0, 1]

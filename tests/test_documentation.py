@@ -4,6 +4,7 @@ Every Python and shell block of a page is run, in order, in one namespace and on
 run here has a comment above it, `<!-- not run: reason -->`.
 """
 
+import ast
 import csv
 import importlib.util
 import io
@@ -134,6 +135,23 @@ def test_every_block_is_run_or_says_why_not(page):
     assert len([name for name in fences if name in ("python", "bash")]) == len(BLOCK.findall(text))
     assert len(NOT_RUN.findall(text)) == sum(bool(not_run) for not_run, _, _ in BLOCK.findall(text))
     assert set(fences) <= {"", "python", "bash", "text", "json"}, "other languages would not be run"
+
+
+def test_the_messages_of_troubleshooting_are_those_of_the_package():
+    """Messages and exceptions in the first column of its tables occur in the sources."""
+    texts = []
+    for path in (ROOT / "itrex_sweet").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+            elif isinstance(node, ast.ClassDef):
+                texts.append(node.name)
+    page = (DOCS / "guides" / "troubleshooting.md").read_text(encoding="utf-8")
+    messages = [
+        found for row in re.findall(r"^\| ([^|]+) \|", page, re.MULTILINE) for found in re.findall("`([^`]+)`", row)
+    ]
+    missing = [message for message in messages if "=" not in message and not any(message in text for text in texts)]
+    assert len(messages) > 10 and not missing
 
 
 def test_the_links_of_the_readme_lead_to_files():

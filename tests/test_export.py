@@ -1,4 +1,4 @@
-"""Exported subgraphs, chained by nothing but their description, answer as the package's own executor does."""
+"""Exported subgraphs, run only by their description, match the executor."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ onnxruntime = pytest.importorskip("onnxruntime")
 FORMATS = ("onnx", "torchscript")
 LENGTHS = [3, 9, 1, 14, 6, 6, 11, 2, 20, 5, 8, 4]
 
-# ---------------------------------------------------------------------------------------------------- a stranger
+# ---------------------------------------------------------------------------------------------------- another runtime
 
 
 class Chain:
-    """What someone writes who has the folder and its description, and not this package."""
+    """Runs an export without this package, by its description."""
 
     def __init__(self, folder: Path):
         self.facts = json.loads((folder / "subgraphs.json").read_text(encoding="utf-8"))
@@ -88,15 +88,15 @@ class Chain:
         return logits, left_at
 
 
-# ---------------------------------------------------------------------------------------------------- what to expect
+# ---------------------------------------------------------------------------------------------------- expected results
 
 
 def rows() -> list[list[int]]:
     return random_rows(np.random.default_rng(0), LENGTHS)
 
 
-def parting(artifact):
-    """The artifact with thresholds in the widest gap of its confidences at each exit, and temperatures that matter."""
+def with_early_exits(artifact):
+    """Returns the artifact with thresholds in the widest gap of confidences, and different temperatures."""
     backend = load_backend(artifact)
     temperatures = [0.5 + 0.5 * place for place in range(len(artifact.exits))]
     logits = Executor(backend, None).logits_at_every_exit(TokenBatch.from_rows(rows()))
@@ -113,10 +113,10 @@ def expected(artifact) -> Answers:
     return Executor(load_backend(artifact), artifact.policy).run(TokenBatch.from_rows(rows()))
 
 
-def agree(artifact, folder: Path, median: float, most: float) -> None:
+def assert_equal_answers(artifact, folder: Path, median: float, most: float) -> None:
     answers = expected(artifact)
     logits, left_at = Chain(folder)(rows())
-    assert len(set(left_at)) > 1, "rows have to leave at different exits, or this proves little"
+    assert len(set(left_at)) > 1, "rows must leave at different exits"
     assert left_at.tolist() == [artifact.exits[place] for place in answers.exit_index]
     assert logits.argmax(axis=1).tolist() == answers.logits.argmax(axis=1).tolist()
     off = np.abs(logits - answers.logits)
@@ -124,7 +124,7 @@ def agree(artifact, folder: Path, median: float, most: float) -> None:
 
 
 def int8_artifact(folder: Path, family: str, recipe: str, exits=(1, 2, 4), mode: str = "sweet"):
-    """A tiny artifact in 8 bits, written as the quantizer writes it."""
+    """Writes a tiny INT8 artifact as the quantizer does."""
     encoder = quantized(load_torch_encoder(tiny_artifact(folder / "float32", family, exits, mode=mode)), recipe)
     _, config, tensors = model_and_tensors(family, exits, mode=mode)
     row = family_of(config)
@@ -157,7 +157,7 @@ def bert(tmp_path_factory):
     return tiny_artifact(tmp_path_factory.mktemp("bert"))
 
 
-# ---------------------------------------------------------------------------------------------------- same answers
+# ---------------------------------------------------------------------------------------------------- equal answers
 
 
 PRIVATE = ("bert", "distilbert", "deberta-v2-conv")  # with private layers
@@ -167,37 +167,37 @@ PRIVATE = ("bert", "distilbert", "deberta-v2-conv")  # with private layers
 @pytest.mark.parametrize(
     ("family", "mode"), [*((name, "sweet") for name in FAMILY_CONFIGS), *((name, "decoupled") for name in PRIVATE)]
 )
-def test_a_chain_of_files_answers_as_the_executor(tmp_path, family, mode, format_):
-    artifact = parting(tiny_artifact(tmp_path / "artifact", family, mode=mode))
+def test_export_matches_the_executor(tmp_path, family, mode, format_):
+    artifact = with_early_exits(tiny_artifact(tmp_path / "artifact", family, mode=mode))
     export_subgraphs(artifact, tmp_path / "out", format=format_)
-    agree(artifact, tmp_path / "out", median=1e-5, most=1e-4)
+    assert_equal_answers(artifact, tmp_path / "out", median=1e-5, most=1e-4)
 
 
 @pytest.mark.parametrize("format_", FORMATS)
 @pytest.mark.parametrize(
     ("recipe", "mode"), [("static", "sweet"), ("smooth", "sweet"), ("dynamic", "sweet"), ("static", "decoupled")]
 )
-def test_so_it_does_in_8_bits(tmp_path, recipe, mode, format_):
-    artifact = parting(int8_artifact(tmp_path, "bert", recipe, mode=mode))
+def test_int8_export_matches_the_executor(tmp_path, recipe, mode, format_):
+    artifact = with_early_exits(int8_artifact(tmp_path, "bert", recipe, mode=mode))
     facts = export_subgraphs(artifact, tmp_path / "out", format=format_)
     notes = " ".join(facts["how"])
     assert facts["precision"] == "int8"
     assert ("x64quantprecision" in notes, "no faster than float32" in notes) == (format_ == "onnx", recipe == "dynamic")
-    agree(artifact, tmp_path / "out", median=1e-3, most=0.05)  # where rounding puts an input beyond a half
+    assert_equal_answers(artifact, tmp_path / "out", median=1e-3, most=0.05)  # inputs near a rounding boundary
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-def test_so_does_a_cascade(tmp_path, format_):
-    artifact = parting(tiny_cascade(tmp_path / "artifact"))
+def test_cascade_export_matches_the_executor(tmp_path, format_):
+    artifact = with_early_exits(tiny_cascade(tmp_path / "artifact"))
     facts = export_subgraphs(artifact, tmp_path / "out", format=format_)
     assert [step["run"] for step in facts["chain"]] == [
         f"{part}_{exit_}" for exit_ in (1, 2, 4) for part in ("embed", "probe")
     ]
-    agree(artifact, tmp_path / "out", median=1e-5, most=1e-4)
+    assert_equal_answers(artifact, tmp_path / "out", median=1e-5, most=1e-4)
 
 
 @pytest.mark.parametrize("recipe", ["static", "smooth", "dynamic"])
-def test_onnx_files_hold_8_bits_a_weight(tmp_path, recipe):
+def test_onnx_files_store_int8_weights(tmp_path, recipe):
     import onnx as library
 
     export_subgraphs(int8_artifact(tmp_path, "bert", recipe), tmp_path / "out", format="onnx")
@@ -206,7 +206,7 @@ def test_onnx_files_hold_8_bits_a_weight(tmp_path, recipe):
     assert weights == [library.TensorProto.INT8] * 8
 
 
-def test_onnx_runtime_computes_static_layers_in_integers(tmp_path):
+def test_onnx_runtime_fuses_static_layers_to_integer_arithmetic(tmp_path):
     import onnx as library
 
     export_subgraphs(int8_artifact(tmp_path, "bert", "static"), tmp_path / "out", format="onnx")
@@ -222,7 +222,7 @@ def test_onnx_runtime_computes_static_layers_in_integers(tmp_path):
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-def test_the_description_says_what_the_files_are(tmp_path, bert, format_):
+def test_description_matches_the_files(tmp_path, bert, format_):
     facts = export_subgraphs(bert.directory, tmp_path / "out", format=format_)
     assert facts == json.loads((tmp_path / "out" / "subgraphs.json").read_text(encoding="utf-8"))
     assert [step["run"] for step in facts["chain"]] == [
@@ -251,7 +251,7 @@ def test_the_description_says_what_the_files_are(tmp_path, bert, format_):
     assert {path.name for path in (tmp_path / "out").iterdir()} == written
 
 
-def test_onnx_files_have_the_inputs_and_open_sizes_that_are_described(tmp_path, bert):
+def test_onnx_inputs_and_dynamic_sizes_match_the_description(tmp_path, bert):
     facts = export_subgraphs(bert, tmp_path / "out", format="onnx")
     dtypes = {"tensor(int64)": "int64", "tensor(bool)": "bool", "tensor(float)": "float32"}
     for part in facts["subgraphs"].values():
@@ -264,17 +264,17 @@ def test_onnx_files_have_the_inputs_and_open_sizes_that_are_described(tmp_path, 
         "input_ids",
         "token_type_ids",
         "positions",
-    ], "no layer stands before exit 1, so nothing reads the mask"
+    ], "no layer precedes exit 1, so the mask is not used"
 
 
-def test_families_that_count_positions_otherwise_say_so(tmp_path, bert):
+def test_description_of_positions_with_padding_idx(tmp_path, bert):
     facts = export_subgraphs(tiny_artifact(tmp_path / "artifact", "roberta"), tmp_path / "out", format="torchscript")
     assert "a token of id 1 is not counted" in facts["tokens"]["positions"]
     assert facts["max_tokens"] == 62
     assert "not counted" not in export_subgraphs(bert, tmp_path / "out", format="torchscript")["tokens"]["positions"]
 
 
-# ---------------------------------------------------------------------------------------------------- whole or not
+# ---------------------------------------------------------------------------------------------------- atomic export
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -282,7 +282,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-def test_an_export_that_breaks_off_leaves_the_earlier_one(tmp_path, bert, monkeypatch, format_):
+def test_failed_export_leaves_the_earlier_one(tmp_path, bert, monkeypatch, format_):
     export_subgraphs(bert, tmp_path / "out", format=format_)
     before = contents(tmp_path / "out")
     writer = {"onnx": onnx, "torchscript": torchscript}[format_]
@@ -301,7 +301,7 @@ def test_an_export_that_breaks_off_leaves_the_earlier_one(tmp_path, bert, monkey
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-def test_a_file_that_answers_otherwise_is_not_kept(tmp_path, bert, monkeypatch, format_):
+def test_inaccurate_file_is_an_error(tmp_path, bert, monkeypatch, format_):
     writer = {"onnx": onnx, "torchscript": torchscript}[format_]
     load = writer.load
 
@@ -310,12 +310,12 @@ def test_a_file_that_answers_otherwise_is_not_kept(tmp_path, bert, monkeypatch, 
         return lambda inputs: run(inputs) + (0.01 if path.stem == "advance_1_2" else 0)
 
     monkeypatch.setattr(writer, "load", load_wrongly)
-    with pytest.raises(ExportError, match=r"the file of advance_1_2 is off by .* of its values"):
+    with pytest.raises(ExportError, match=r"the file of advance_1_2 has a relative error of"):
         export_subgraphs(bert, tmp_path / "out", format=format_)
     assert not (tmp_path / "out").exists()
 
 
-def test_nor_is_one_that_does_not_run(tmp_path, bert, monkeypatch):
+def test_file_that_does_not_run_is_an_error(tmp_path, bert, monkeypatch):
     def break_off(path):
         raise RuntimeError("unknown operator")
 
@@ -325,7 +325,7 @@ def test_nor_is_one_that_does_not_run(tmp_path, bert, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_new_export_leaves_no_file_of_the_earlier_one_and_no_other_is_touched(tmp_path, bert):
+def test_new_export_replaces_only_files_of_the_earlier_one(tmp_path, bert):
     export_subgraphs(bert, tmp_path / "out", format="onnx")
     (tmp_path / "out" / "notes.txt").write_text("mine")
     export_subgraphs(tiny_artifact(tmp_path / "other", exits=(2, 4)), tmp_path / "out", format="torchscript")
@@ -333,22 +333,22 @@ def test_a_new_export_leaves_no_file_of_the_earlier_one_and_no_other_is_touched(
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
 
 
-# ---------------------------------------------------------------------------------------------------- refusals
+# ---------------------------------------------------------------------------------------------------- errors
 
 
-def test_an_unknown_format_is_named(tmp_path, bert):
+def test_unknown_format(tmp_path, bert):
     with pytest.raises(ConfigError, match="format='tflite': choose one of onnx, torchscript"):
         export_subgraphs(bert, tmp_path / "out", format="tflite")
 
 
-def test_an_output_that_cannot_be_written_is_found_before_the_work(tmp_path, bert, monkeypatch):
+def test_unwritable_output_fails_early(tmp_path, bert, monkeypatch):
     monkeypatch.setattr("itrex_sweet.export.subgraphs.subgraphs_of", lambda _: pytest.fail("work began"))
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError, match="cannot write"):
         export_subgraphs(bert, tmp_path / "file" / "out", format="torchscript")
 
 
-def test_a_plain_checkpoint_is_refused(tmp_path):
+def test_plain_checkpoint_is_rejected(tmp_path):
     tiny_model("bert").save_pretrained(tmp_path / "plain")
     with pytest.raises(ArtifactError, match="plain checkpoint"):
         export_subgraphs(tmp_path / "plain", tmp_path / "out")
@@ -356,7 +356,7 @@ def test_a_plain_checkpoint_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
-def test_a_missing_package_names_the_extra_and_torchscript_does_without(tmp_path, bert, monkeypatch, package):
+def test_missing_package_names_the_extra(tmp_path, bert, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=rf"needs {package}, .*itrex-sweet\[onnx\]"):
         export_subgraphs(bert, tmp_path / "out", format="onnx")
@@ -364,13 +364,13 @@ def test_a_missing_package_names_the_extra_and_torchscript_does_without(tmp_path
     export_subgraphs(bert, tmp_path / "out", format="torchscript")
 
 
-def test_a_criterion_without_a_formula_is_refused(tmp_path, bert, monkeypatch):
+def test_criterion_without_a_formula_is_rejected(tmp_path, bert, monkeypatch):
     monkeypatch.setattr(description, "_FORMULAS", {})
-    with pytest.raises(ConfigError, match="criterion='max_probability' cannot be described"):
+    with pytest.raises(ConfigError, match="criterion='max_probability' cannot be exported"):
         export_subgraphs(bert, tmp_path / "out", format="torchscript")
 
 
-def test_what_the_exporter_cannot_say_is_named(tmp_path, bert, monkeypatch):
+def test_unsupported_operator(tmp_path, bert, monkeypatch):
     def refuse(*args, **kwargs):
         raise torch.onnx.OnnxExporterError("no symbol for it")
 
@@ -379,7 +379,7 @@ def test_what_the_exporter_cannot_say_is_named(tmp_path, bert, monkeypatch):
         export_subgraphs(bert, tmp_path / "out", format="onnx")
 
 
-def test_the_artifact_itself_is_left_alone(tmp_path, bert):
+def test_artifact_is_unchanged(tmp_path, bert):
     before = contents(bert.directory)
     export_subgraphs(bert.directory, tmp_path / "out", format="torchscript")
     assert contents(bert.directory) == before

@@ -196,7 +196,7 @@ def test_a_forced_backend_that_is_not_there_raises(directory):
 
 def test_names_that_lead_nowhere(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(ArtifactError, match="is not a folder here, and the hub did not give it"):
+    with pytest.raises(ArtifactError, match="is not a folder here, and the download from the hub failed"):
         SweetModelForSequenceClassification.from_pretrained("nobody/nothing", local_files_only=True)
     with pytest.raises(ArtifactError, match="neither a folder here nor a repository name"):
         SweetModelForSequenceClassification.from_pretrained("no/such/folder/at/all")
@@ -228,7 +228,7 @@ def test_a_call_may_say_when_to_stop(model):
 
     assert layers(policy=Policy((1.0, 0.0), (1.0,) * 3)) == {2}
     assert layers(threshold=1.0, max_exit=2) == {2} and layers(max_exit=1) == {1}
-    shallow = Policy((1.0, 1.0), (1.0,) * 3, deepest=0)
+    shallow = Policy((1.0, 1.0), (1.0,) * 3, max_exit_index=0)
     assert layers(policy=shallow) == {1} and layers(policy=shallow, max_exit=4) == {1}  # it never goes deeper
     why = {row["stopped_by"] for row in model.predict(TEXTS, threshold=1.0, max_exit=2)}
     assert why == {"max_exit"}
@@ -252,7 +252,7 @@ def test_a_calls_own_temperatures_make_its_scores(model):
 @pytest.mark.parametrize(
     ("stopping", "message"),
     [
-        ({"threshold": 0.5, "policy": Policy.uniform(3)}, "threshold and policy each say when to stop"),
+        ({"threshold": 0.5, "policy": Policy.uniform(3)}, "threshold and policy exclude one another"),
         ({"policy": Policy.uniform(4)}, "a policy for 4 exits does not fit"),
         ({"policy": Policy((0.5, 0.5), (1.0,) * 3, "learned")}, "learn-to-exit"),
         ({"max_exit": 3}, r"max_exit=3: choose one of the exits \(1, 2, 4\)"),

@@ -64,7 +64,7 @@ def model_and_tensors(
                 shape = getattr(module, part).shape
                 tensors[f"{EXIT_HEADS}.{exit_}.{name}.{part}"] = 0.4 * torch.randn(shape, generator=generator)
         if learn_to_exit:
-            path = row.certainty_path(exit_)
+            path = row.correctness_path(exit_)
             tensors[f"{path}.weight"] = torch.randn((1, module.weight.shape[1]), generator=generator)
             tensors[f"{path}.bias"] = torch.randn(1, generator=generator)
     settings = SweetConfig(exits=exits, mode=mode, learn_to_exit=learn_to_exit)

@@ -2,7 +2,7 @@
 
     python benchmarks/decoupled/bare.py --seeds 0 1
 
-The tasks are built from text that is at hand: the domain of a sentence (six labels, one for each research data set),
+The tasks are built from available text: the domain of a sentence (six labels, one for each research data set),
 the module that a docstring belongs to (40 labels: modules of the standard library), and reviews of a dozen sentences
 (long text). Each is trained twice with equal arguments and seed: by a plain `Trainer`, and with
 `callbacks=[SweetCallback]`. The figures are the score of the plain model, whether the trunk is equal to it to the bit,
@@ -32,7 +32,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 from datasets import Dataset
-from record import RESULTS, pretrained, provenance, read_task
+from paper import store
+from record import pretrained, provenance, read_task
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -55,7 +56,7 @@ Rows = list[tuple[str, int]]
 
 
 def domains() -> Rows:
-    """Sentences, labelled by the data set that they come from."""
+    """Returns sentences, labelled with their data set."""
     rows = []
     for label, (task, field) in enumerate(
         [("ag_news", 0), ("cola", 0), ("sst2", 0), ("mnli", 0), ("qnli", 1), ("rte", 0)]
@@ -66,8 +67,8 @@ def domains() -> Rows:
 
 
 def modules() -> Rows:
-    """Docstrings of the standard library without the module's name, labelled by their module."""
-    found: dict[str, list[str]] = defaultdict(list)
+    """Returns docstrings of the standard library, without the module's name, labelled with their module."""
+    docstrings: dict[str, list[str]] = defaultdict(list)
     library = Path(sysconfig.get_path("stdlib"))
     for path in sorted(library.rglob("*.py")):
         module = path.relative_to(library).parts[0].removesuffix(".py")
@@ -82,22 +83,22 @@ def modules() -> Rows:
                 paragraph = inspect.cleandoc(ast.get_docstring(node) or "").split("\n\n")[0]
                 text = re.sub(rf"\b{re.escape(module)}\b", "", " ".join(paragraph.split()), flags=re.IGNORECASE)
                 if len(text.split()) >= 4:
-                    found[module].append(text)
-    largest = sorted(found, key=lambda name: (-len(set(found[name])), name))[:40]
-    return [(text, label) for label, module in enumerate(largest) for text in sorted(set(found[module]))[:250]]
+                    docstrings[module].append(text)
+    largest = sorted(docstrings, key=lambda name: (-len(set(docstrings[name])), name))[:40]
+    return [(text, label) for label, module in enumerate(largest) for text in sorted(set(docstrings[module]))[:250]]
 
 
 def reviews() -> Rows:
-    """A dozen sentences on films, two thirds or more of one sentiment, which is the label."""
+    """Returns texts of a dozen film-review sentences, labelled with the sentiment of two thirds or more of them."""
     texts, labels = read_task("sst2", "train_20k")
     of_label = {label: [text for text, each in zip(texts, labels, strict=True) if each == label] for label in (0, 1)}
-    chance = random.Random(0)
+    rng = random.Random(0)
     rows = []
     for place in range(TRAINED + TESTED):
         label = place % 2
-        mostly = chance.randint(SENTENCES * 2 // 3, SENTENCES)
-        sentences = chance.sample(of_label[label], mostly) + chance.sample(of_label[1 - label], SENTENCES - mostly)
-        chance.shuffle(sentences)
+        mostly = rng.randint(SENTENCES * 2 // 3, SENTENCES)
+        sentences = rng.sample(of_label[label], mostly) + rng.sample(of_label[1 - label], SENTENCES - mostly)
+        rng.shuffle(sentences)
         rows.append((" . ".join(sentences), label))
     return rows
 
@@ -113,9 +114,9 @@ def main() -> None:
     options = parser.parse_args()
     for seed in options.seeds:
         for task in options.tasks:
-            path = RESULTS / "decoupled" / f"bare-{task}-{seed}.json"
-            if not path.is_file():
-                path.write_text(json.dumps(one(task, seed, options.gpu)) + "\n")
+            name = f"bare-{task}-{seed}"
+            if name not in store.read(store.DECOUPLED):
+                store.add(name, one(task, seed, options.gpu), store.DECOUPLED)
 
 
 def one(task: str, seed: int, gpu: bool) -> dict[str, Any]:
@@ -160,7 +161,7 @@ def one(task: str, seed: int, gpu: bool) -> dict[str, Any]:
 def trained(
     tokenizer: Any, rows: Rows, labels: int, seed: int, callbacks: list, gpu: bool
 ) -> tuple[torch.nn.Module, float]:
-    """A model after fine-tuning, and the seconds that it took."""
+    """Fine-tunes a model, and returns it with the duration in seconds."""
     texts, classes = zip(*rows, strict=True)
     dataset = Dataset.from_dict({**tokenizer(list(texts), truncation=True), "labels": list(classes)})
     set_seed(seed)
@@ -193,17 +194,17 @@ def trained(
 
 @torch.inference_mode()
 def accuracies(model: torch.nn.Module, tokenizer: Any, texts: list[str], labels: np.ndarray) -> dict[str, float]:
-    """Accuracy of every exit that a model has, and of its own head as "last"."""
+    """Returns the accuracy of every exit, and that of the model's own head as "last"."""
     model.eval()
-    right: dict[str, int] = defaultdict(int)
+    correct: dict[str, int] = defaultdict(int)
     for start in range(0, len(texts), 32):
         batch = tokenizer(texts[start : start + 32], truncation=True, padding=True, return_tensors="pt")
         logits = {"last": model(**batch).logits}
         if hasattr(model.config, "sweet"):
-            logits |= {str(exit_): of for exit_, of in attachment_of(model).exit_logits.items()}
-        for name, of in logits.items():
-            right[name] += int((of.argmax(-1).numpy() == labels[start : start + 32]).sum())
-    return {name: round(count / len(texts), 5) for name, count in right.items()}
+            logits |= {str(exit_): each for exit_, each in attachment_of(model).exit_logits.items()}
+        for name, each in logits.items():
+            correct[name] += int((each.argmax(-1).numpy() == labels[start : start + 32]).sum())
+    return {name: round(count / len(texts), 5) for name, count in correct.items()}
 
 
 if __name__ == "__main__":

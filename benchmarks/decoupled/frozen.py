@@ -9,7 +9,6 @@ Uses the plain models of `benchmarks/decoupled/run.py`. The traffic is unlabelle
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -22,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 from fine_tuning import MAX_LENGTH, columns_of
-from paper import plan
+from paper import plan, store
 from paper.run import POOL, TRAINED, training_rows
-from record import RESULTS, provenance, read_task
+from record import provenance, read_task
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_linear_schedule_with_warmup
 
 from decoupled.run import FOLDER, observe
@@ -75,10 +74,10 @@ def main() -> None:
     options = parser.parse_args()
     for seed in options.seeds:
         for task in options.tasks:
-            path = RESULTS / "decoupled" / f"{task}-{seed}-frozen.json"
+            name = f"{task}-{seed}-frozen"
             plain = options.folder / f"{task}-{seed}" / "plain"
-            if not path.is_file() and plain.is_dir():
-                path.write_text(json.dumps(one(task, seed, plain)) + "\n")
+            if name not in store.read(store.DECOUPLED) and plain.is_dir():
+                store.add(name, one(task, seed, plain), store.DECOUPLED)
 
 
 def one(task: str, seed: int, folder: Path) -> dict[str, Any]:

@@ -4,14 +4,13 @@
 
 Rows, epochs, batches and the learning rate of the plain fine-tuning are those of `benchmarks/paper/run.py`, so that the
 trunk equals the full-depth model of its Multi-Model. Existing results are not computed again. Models, exits and logits
-are saved in `--folder`, results in `benchmarks/results/decoupled`.
+are saved in `--folder`, results in `benchmarks/results/decoupled.json`.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import sys
 import time
 from pathlib import Path
@@ -23,9 +22,9 @@ import numpy as np
 import torch
 from datasets import Dataset
 from fine_tuning import MAX_LENGTH, columns_of
-from paper import plan
+from paper import plan, store
 from paper.run import TRAINED, training_rows
-from record import RESULTS, RUNS, pretrained, provenance, read_task
+from record import RUNS, pretrained, provenance, read_task
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -54,13 +53,12 @@ def main() -> None:
     options = parser.parse_args()
     for seed in options.seeds:
         for task in options.tasks:
-            path = RESULTS / "decoupled" / f"{task}-{seed}.json"
-            there = json.loads(path.read_text()) if path.is_file() else None
+            there = store.read(store.DECOUPLED).get(f"{task}-{seed}")
             missing = [name for name in options.variants if there is None or name not in there["variants"]]
             if missing:
                 result = one(task, seed, missing, options.folder, options.gpu)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(result if there is None else joined(there, result)) + "\n")
+                result = result if there is None else joined(there, result)
+                store.add(f"{task}-{seed}", result, store.DECOUPLED)
 
 
 def joined(there: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from paper import plan
 from paper.run import area, curve
 
-from decoupled.variants import EXITS
+from decoupled.variants import EXITS, REPORTED
 from itrex_sweet.evaluation.metrics import METRICS
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 
@@ -44,12 +44,15 @@ def figures_of(
                 )
                 for split, each in logits.items()
             }
+    for name, figures in variants.items():
+        for split in figures.keys() - ({"validation"} if name in REPORTED else ()):
+            del figures[split]["curve"]  # the reports do not use it
     metric = plan.METRIC.get(task, "accuracy")
     return {
         "metric": metric,
         "variants": variants,
         AMONG: {
-            name: {split: subsets_of(each[name], each["labels"], metric) for split, each in logits.items()}
+            name: {"pool": subsets_of(logits["pool"][name], logits["pool"]["labels"], metric)}
             for name, exits in exits_of.items()
             if len(exits) == DEPTH - 1
         },

@@ -61,7 +61,7 @@ def curves(results: Results, path: Path, methods: tuple[str, ...] = METHODS) -> 
 def by_layers(result: dict[str, Any]) -> np.ndarray:
     """Returns the validation score at each of `SHARES` of the layers."""
     depth = result["settings"]["exits"][-1]
-    return at_budgets(result["validation"]["curves"]["max_probability"], result["layers_run"], SHARES * depth)
+    return at_budgets(result["validation"]["curve"], result["layers_run"], SHARES * depth)
 
 
 def clock(tasks: dict[str, Any], path: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
-import json
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from fine_tuning import METHODS as KNOWN
-from fine_tuning import MULTI_MODEL
-from record import RESULTS, RUNS
+from fine_tuning import MULTI_MODEL, RECIPE
+from record import RUNS
+
+from paper import store
 
 TASKS = ("cola", "rte", "sst2", "mnli", "qnli", "ag_news")
 METHODS = (MULTI_MODEL, "sweet", "joint", "paper")
-RECIPE = "after-cut-first"
 DECOUPLED, LABELS_ALONE = "decoupled", "decoupled, labels alone"  # of benchmarks/decoupled
 NAMES = {
     "sweet": "SWEET",
@@ -81,11 +82,6 @@ class Run:
         return f"{model}{self.task}-{self.method}-{self.seed}-{self.learning_rate:g}{longer}"
 
     @property
-    def path(self) -> Path:
-        """Path of its result."""
-        return RESULTS / "paper" / f"{self.name}.json"
-
-    @property
     def folder(self) -> Path:
         """Folder of its model and logits."""
         return RUNS / "paper" / self.name
@@ -102,7 +98,7 @@ class Run:
 
     def read(self) -> dict[str, Any] | None:
         """Returns its result, or `None` if it has not run."""
-        return json.loads(self.path.read_text()) if self.path.is_file() else None
+        return store.read().get(self.name)
 
 
 @dataclass(frozen=True)
@@ -121,7 +117,7 @@ class Plan:
         from a plain fine-tuning is preceded by that run if its model is missing.
         """
         for run in self._every():
-            if not run.path.is_file():
+            if run.read() is None:
                 plain = plain_of(run)
                 if plain is not None and not plain.full_depth_model.is_dir():
                     yield plain
@@ -157,8 +153,9 @@ def by_learning_rate(like: Run, learning_rates: Iterable[float] | None = None) -
     """
     first = replace(like, seed=CHOSEN_ON_SEED)
     if learning_rates is None:
-        every = (RESULTS / "paper").glob(f"*{first.task}-{first.method}-{CHOSEN_ON_SEED}-*.json")
-        learning_rates = sorted({json.loads(path.read_text())["settings"]["learning_rate"] for path in every})
+        pattern = f"*{first.task}-{first.method}-{CHOSEN_ON_SEED}-*"
+        stored = [result for name, result in store.read().items() if fnmatch.fnmatchcase(name, pattern)]
+        learning_rates = sorted({result["settings"]["learning_rate"] for result in stored})
     results = {rate: replace(first, learning_rate=rate).read() for rate in learning_rates}
     return {rate: statistics.fmean(result["pool"]["score"]) for rate, result in results.items() if result}
 
@@ -174,7 +171,7 @@ def reported(task: str, method: str, seed: int, model: str = "minilm", epochs: f
     run = Run(task, method, seed, 0.0, model, epochs)
     rate = best_learning_rate(run)
     run = None if rate is None else replace(run, learning_rate=rate)
-    return run if run is not None and run.path.is_file() else None
+    return run if run is not None and run.read() else None
 
 
 def plain_of(run: Run) -> Run | None:
@@ -182,7 +179,7 @@ def plain_of(run: Run) -> Run | None:
     learning rate; `None` for methods without one.
     """
     method = KNOWN[run.method]
-    return replace(run, method=MULTI_MODEL) if method is not None and method.needs_plain else None
+    return replace(run, method=MULTI_MODEL) if method is not None and method.starts_from_plain else None
 
 
 EVERY_METHOD = tuple(KNOWN)

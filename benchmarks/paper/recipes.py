@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from record import RESULTS, footer
 
+from paper import store
 from paper.paired import Results, complete, mean_and_error, p_value
-from paper.pictures import SHARES, by_layers, by_time
+from paper.pictures import SHARES, by_layers
 from paper.plan import EPOCHS, METHODS, NAMES, RECIPE, SEEDS, TASKS, Run
 
 BASELINES = ("multi-model", "joint", "sweet")
@@ -161,7 +162,7 @@ def _mean_share(shares: list[float | None]) -> str:
 
 def cheapest(run: dict[str, Any], minimum: float) -> float | None:
     """Returns the share of the depth of the cheapest threshold with at least this score, or `None`."""
-    points = run["validation"]["curves"]["max_probability"]
+    points = run["validation"]["curve"]
     costs = np.array(points)[:, :-1] @ np.array(run["layers_run"], dtype=float) / run["settings"]["exits"][-1]
     return min((cost for cost, point in zip(costs, points, strict=True) if point[-1] >= minimum), default=None)
 
@@ -211,10 +212,11 @@ def trials() -> str:
 
 
 def _trials_of(seed: int) -> str:
+    stored = {**store.read(store.TRIALS), **store.read()}
     results = {
         (task, method, epochs): result
         for task, method, epochs in itertools.product(TASKS, TRIED, EPOCHS_TRIED)
-        if (result := Run(task, method, seed, TRIED_AT, epochs=epochs).read())
+        if (result := stored.get(Run(task, method, seed, TRIED_AT, epochs=epochs).name))
     }
     tasks = [task for task in TASKS if any(key[0] == task and key[1] not in METHODS_SHOWN for key in results)]
     if not tasks:
@@ -232,46 +234,3 @@ def _trials_of(seed: int) -> str:
 def _exits_and_area(result: dict[str, Any]) -> str:
     pool = result["pool"]
     return "/".join(f"{100 * score:.1f}" for score in pool["score"]) + f", {100 * pool['area']:.2f}"
-
-
-def by_the_clock(timed: dict[str, Any]) -> str:
-    """Renders the minimum difference in score between the recipe and the best of the paper's methods over time, for
-    all seeds and for each.
-    """
-    tasks = timed["tasks"]
-    seeds = next(iter(tasks.values()))["seeds"]
-    lines = ["| | worst against the best of the others | at this share of the time |", "|---|---|---|"]
-    for precision, curves in next(iter(tasks.values()))["curves"].items():
-        methods = [method for method in BASELINES if method in curves]
-        for seed in (None, *(seeds if _all_have(tasks, seeds) else ())):
-            these = tasks if seed is None else _of_seed(tasks, seeds.index(seed))
-            shares, height = by_time(these, precision, RECIPE)
-            others = [by_time(these, precision, method, shares)[1] for method in methods]
-            behind = 100 * (height - np.max(others, axis=0))
-            place = int(behind.argmin())
-            shown = ("INT8" if precision == "int8" else precision) + ("" if seed is None else f", seed {seed} alone")
-            lines.append(f"| {shown} | {behind[place]:+.1f} | {shares[place]:.0%} |")
-    intro = (
-        "**By the clock**, validation rows: the recipe against the best of the paper's methods at every share of the "
-        "time that float32 takes to full depth, native engine, mean over the tasks and seeds of "
-        "[`paper.md`](paper.md)'s table. Cascades are not quantized."
-    )
-    return "\n".join([intro, "", *lines, "", footer(timed)])
-
-
-def _all_have(tasks: dict[str, Any], seeds: list[int]) -> bool:
-    return len(seeds) > 1 and all(results["seeds"] == seeds for results in tasks.values())
-
-
-def _of_seed(tasks: dict[str, Any], place: int) -> dict[str, Any]:
-    """Selects the curves of one seed."""
-    return {
-        task: {
-            **results,
-            "curves": {
-                precision: {method: [each[place]] for method, each in curves.items()}
-                for precision, curves in results["curves"].items()
-            },
-        }
-        for task, results in tasks.items()
-    }

@@ -9,7 +9,6 @@ import itertools
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -19,7 +18,7 @@ from decoupled import report as decoupled
 from record import RESULTS, ROOT, footer
 from report import write
 
-from paper import pictures, recipes
+from paper import pictures, recipes, time_report
 from paper.paired import Results, complete, mean_and_error, p_value
 from paper.plan import (
     CHOSEN_ON_SEED,
@@ -33,7 +32,6 @@ from paper.plan import (
     by_learning_rate,
     reported,
 )
-from paper.run import at_budgets
 
 
 def main() -> None:
@@ -47,7 +45,11 @@ def main() -> None:
     pictures.curves(paper, docs / "paper_curves.png")
     pictures.conflict(paper, docs / "paper_conflict.png")
     together = {**results, **decoupled.runs()}
-    private_exits = [decoupled.variants(), decoupled.which_exits(), decoupled.frozen()] if decoupled.stored() else []
+    private_exits = (
+        [decoupled.variants(), decoupled.which_exits(), decoupled.frozen(), decoupled.bare()]
+        if decoupled.stored()
+        else []
+    )
     if complete(together, decoupled.METHODS):
         pictures.curves(together, docs / "decoupled_curves.png", decoupled.METHODS)
     path = RESULTS / "paper_clock.json"
@@ -62,7 +64,7 @@ def main() -> None:
         claims(paper),
         areas(paper),
         *decoupled.beside_others(together),
-        clock(timed) if timed else "",
+        time_report.areas(timed) if timed else "",
         criteria(paper),
         lora(results),
         conflict(paper),
@@ -72,7 +74,7 @@ def main() -> None:
         sections = (
             recipes.on_validation(results),
             recipes.in_pairs(results),
-            recipes.by_the_clock(timed) if timed else "",
+            time_report.minimum_gains(timed) if timed else "",
             recipes.layers_for_99_percent(results),
             recipes.on_the_pool(results),
             recipes.trials(),
@@ -200,31 +202,6 @@ def areas(results: Results) -> str:
     return "\n".join([intro, "", *lines])
 
 
-def clock(result: dict[str, Any]) -> str:
-    """Renders the area under the curve by time, of float32 and INT8."""
-    tasks = result["tasks"]
-    lines = ["| method | " + " | ".join((*tasks, "mean")) + " |", "|---" * (len(tasks) + 2) + "|"]
-    for precision in ("float32", "int8"):
-        for method in dict.fromkeys(method for task in tasks.values() for method in task["curves"][precision]):
-            areas = [_area_by_clock(of_task, precision, method) for of_task in tasks.values()]
-            cells = " | ".join(f"{value:.1f}" for value in (*areas, np.mean(areas)))
-            lines.append(f"| {NAMES[method]}, {'INT8' if precision == 'int8' else precision} | {cells} |")
-    seeds = sorted({seed for of_task in tasks.values() for seed in of_task["seeds"]})
-    full = "; ".join(f"{task} {', '.join(f'{ms:.2f}' for ms in tasks[task]['full'].values())}" for task in tasks)
-    intro = (
-        "**By the clock**: the score averaged over budgets of milliseconds from everyone leaving at the first exit to "
-        f"full depth without exits (ms a row in float32 and INT8: {full}), native engine, batches of "
-        f"{result['settings']['batch']}, mean over seeds {', '.join(map(str, seeds))}. Cascades are not quantized."
-    )
-    return "\n".join([intro, "", *lines, "", footer(result)])
-
-
-def _area_by_clock(of_task: dict[str, Any], precision: str, method: str) -> float:
-    curves, full = of_task["curves"][precision], of_task["full"][precision]
-    budgets = np.linspace(min(cost for curve in curves["sweet"] for cost, _ in curve), full, 51)
-    return 100 * np.mean([np.interp(budgets, *np.array(sorted(curve)).T).mean() for curve in curves[method]])
-
-
 def criteria(results: Results) -> str:
     """Renders the area by layers of other exit criteria, beside max-probability."""
     names = ("max_probability", "entropy", "learned")
@@ -233,7 +210,7 @@ def criteria(results: Results) -> str:
     for method in ("sweet", "paper", "joint"):
         runs = [result for key, result in results.items() if key[1] == method]
         if runs:
-            cells = [f"{100 * np.mean([area_of(result, name) for result in runs]):.2f}" for name in names]
+            cells = [f"{100 * np.mean([result['validation']['areas'][name] for result in runs]):.2f}" for name in names]
             lines.append(f"| {NAMES[method]} | " + " | ".join(cells) + f" | {len(runs)} |")
     intro = "**Other exit strategies** (the blog's third takeaway): the same area, mean over runs."
     return "\n".join([intro, "", *lines])
@@ -276,12 +253,6 @@ def conflict(results: Results) -> str:
         "the layers that both may reach, training steps and tasks. 0.000 is exact where gradients are cut."
     )
     return "\n".join([intro, "", *lines])
-
-
-def area_of(result: dict[str, Any], criterion: str) -> float:
-    """Returns the area under a run's curve by layers."""
-    budgets = np.linspace(result["layers_run"][0], result["settings"]["exits"][-1], 51)
-    return float(at_budgets(result["validation"]["curves"][criterion], result["layers_run"], budgets).mean())
 
 
 def scores_by_seed(results: Results, task: str, method: str) -> np.ndarray:

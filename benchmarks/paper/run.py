@@ -7,16 +7,15 @@
 
 Uses at most 6000 training rows, two epochs, batches of 16 and the exits of the paper. Every run is scored on held-out
 rows of the training pool, which select learning rates, and on validation rows, which are only reported. A run's model
-and logits are stored in `benchmarks/runs/paper`, its scores in `benchmarks/results/paper`. The two-stage recipe starts
-from the full-depth model of the Multi-Model run with the same task, seed and learning rate, which runs first if it is
-missing.
+and logits are stored in `benchmarks/runs/paper`, its scores in `benchmarks/results/paper.json`. The two-stage recipe
+starts from the full-depth model of the Multi-Model run with the same task, seed and learning rate, which runs first if
+it is missing.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 import time
 from pathlib import Path
@@ -26,23 +25,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import torch
-from fine_tuning import MAX_LENGTH, METHODS, FineTuned, Settings, columns_of, fine_tune
-from record import pretrained, provenance, read_task
-from transformers import AutoTokenizer
+from fine_tuning import MAX_LENGTH, METHODS, Settings, fine_tune
+from record import provenance, read_task
 
 from itrex_sweet import SweetModelForSequenceClassification
+from itrex_sweet.artifact import Artifact
 from itrex_sweet.config import Policy
 from itrex_sweet.evaluation.curve import thresholds_between
 from itrex_sweet.evaluation.metrics import METRICS
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.training import GradientConflictCallback
-from itrex_sweet.training.attaching import attachment_of
-from paper import plan
+from paper import plan, store
 
 TRAINED, POOL = 6000, 2000  # rows
 CONFLICT_EVERY = 50  # forwards
 POINTS = 40  # thresholds of a curve
-EVALUATED_AT_ONCE = 32  # rows, where there is no artifact
 CRITERIA = ("max_probability", "entropy", "learned")
 
 
@@ -72,8 +69,7 @@ def main() -> None:
     print(f"{count} runs are missing: some {minutes:.0f} minutes of one core.", flush=True)
     for run in requested.missing():
         result = one(run, options)
-        run.path.parent.mkdir(parents=True, exist_ok=True)
-        run.path.write_text(json.dumps(result) + "\n")
+        store.add(run.name, result)
         shown = " ".join(f"{100 * score:.1f}" for score in result["validation"]["score"])
         count, minutes = requested.minutes_left()
         print(f"{run.name}: {shown}; {count} left, {minutes:.0f} minutes", flush=True)
@@ -107,9 +103,9 @@ def one(run: plan.Run, options: argparse.Namespace) -> dict[str, Any]:
     )
     metric = plan.METRIC.get(run.task, "accuracy")
     splits = {"pool": pool, "validation": read_task(run.task, "validation")}
-    found = observe(tuned, splits, settings)
-    for split, outcomes in found.items():
-        keep(outcomes, run.folder / f"{split}.npz")
+    outcomes = observe(tuned.artifact, splits)
+    for split, of_split in outcomes.items():
+        keep(of_split, run.folder / f"{split}.npz")
     return {
         **provenance(),
         "run": run.name,
@@ -122,9 +118,9 @@ def one(run: plan.Run, options: argparse.Namespace) -> dict[str, Any]:
             "rows": len(rows[0]),
             "plain": None if plain is None else plain.name,
         },
-        "layers_run": list(found["pool"].layers_run),
+        "layers_run": list(outcomes["pool"].layers_run),
         "metric": metric,
-        **{split: figures(outcomes, metric) for split, outcomes in found.items()},
+        **{split: figures(of_split, metric) for split, of_split in outcomes.items()},
         "training_seconds": round(tuned.seconds, 1),
         "seconds": round(time.perf_counter() - start, 1),
         "gradient_conflict": None if conflict is None else conflict.result.to_dict(),
@@ -147,52 +143,39 @@ def training_rows(task: str, count: int) -> tuple[Rows, Rows]:
     return (texts, labels), (more[0][count:], more[1][count:])
 
 
-def observe(tuned: FineTuned, splits: dict[str, Rows], settings: Settings) -> dict[str, ExitOutcomes]:
+def observe(artifact: Artifact, splits: dict[str, Rows]) -> dict[str, ExitOutcomes]:
     """Computes the logits of every exit on every split."""
-    if tuned.artifact is None:
-        tokenizer = AutoTokenizer.from_pretrained(settings.weights or pretrained(), model_max_length=MAX_LENGTH)
-        return {split: as_trained(tuned.model, tokenizer, *each) for split, each in splits.items()}
-    model = SweetModelForSequenceClassification.from_pretrained(tuned.artifact.directory)
+    model = SweetModelForSequenceClassification.from_pretrained(artifact.directory)
     return {
         split: ExitOutcomes.observe(model, model.read(texts, MAX_LENGTH), labels)
         for split, (texts, labels) in splits.items()
     }
 
 
-@torch.inference_mode()
-def as_trained(model: torch.nn.Module, tokenizer: Any, texts: list, labels: list[int]) -> ExitOutcomes:
-    """What the exits of a model of `transformers` say, of which there is no artifact."""
-    attachment = attachment_of(model.eval())
-    logits = []
-    for start in range(0, len(texts), EVALUATED_AT_ONCE):
-        columns = columns_of(texts[start : start + EVALUATED_AT_ONCE])
-        model(**tokenizer(*columns, truncation=True, padding=True, return_tensors="pt"))
-        logits.append(torch.stack([attachment.exit_logits[exit_].float() for exit_ in attachment.exits], dim=1))
-    return ExitOutcomes(torch.cat(logits).numpy(), np.array(labels), attachment.exits, attachment.exits)
-
-
 def keep(outcomes: ExitOutcomes, path: Path) -> None:
     """Saves the logits of every exit."""
-    certainties = {} if outcomes.certainties is None else {"certainties": outcomes.certainties}
+    correctness_logits = {} if outcomes.correctness_logits is None else {"certainties": outcomes.correctness_logits}
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, logits=outcomes.logits, labels=outcomes.labels, **certainties)
+    np.savez(path, logits=outcomes.logits, labels=outcomes.labels, **correctness_logits)
 
 
 def figures(outcomes: ExitOutcomes, metric: str) -> dict[str, Any]:
-    """Returns the score of every exit, the curve of every criterion, and the area under that of max-probability."""
+    """Returns the score of every exit, the max-probability curve, and the area under the curve of every criterion."""
     score = METRICS[metric]
     curves = {
         criterion: curve(outcomes, criterion, metric)
         for criterion in CRITERIA
-        if criterion != "learned" or outcomes.certainties is not None
+        if criterion != "learned" or outcomes.correctness_logits is not None
     }
+    areas = {name: area(points, outcomes.layers_run, outcomes.exits[-1]) for name, points in curves.items()}
     return {
         "rows": len(outcomes),
         "score": [
             round(score(outcomes.predictions()[:, place], outcomes.labels), 5) for place in range(len(outcomes.exits))
         ],
-        "curves": curves,
-        "area": round(area(curves["max_probability"], outcomes.layers_run, outcomes.exits[-1]), 5),
+        "area": round(areas["max_probability"], 5),
+        "areas": {name: round(value, 7) for name, value in areas.items()},
+        "curve": curves["max_probability"],
     }
 
 

@@ -137,19 +137,19 @@ def accelerate(
         "int8",
         "quantizing to INT8" if reason is None else f"no INT8, {reason}: continuing in float32",
         quantizing,
-        lambda folder: _quantized(steps_folder / "exits", parts["quantization"], folder, reason, seed, threads),
+        lambda folder: _quantize(steps_folder / "exits", parts["quantization"], folder, reason, seed, threads),
     )
     steps.run(
         "pruned",
         "pruning exits that save no time",
         {"threads": threads},
-        lambda folder: _pruned(steps_folder / "int8", parts["quantization"], folder, threads),
+        lambda folder: _prune(steps_folder / "int8", parts["quantization"], folder, threads),
     )
     steps.run(
         "calibrated",
         f"calibrating: at most {100 * budget.epsilon:g} % of the labels change",
         {"budget": budget.to_dict(), "threads": threads},
-        lambda folder: _calibrated(steps_folder / "pruned", parts["calibration"], budget, folder, seed, threads),
+        lambda folder: _calibrate(steps_folder / "pruned", parts["calibration"], budget, folder, seed, threads),
     )
     measured = steps.run(
         "report",
@@ -178,7 +178,7 @@ def _reason_against_int8() -> str | None:
     return None
 
 
-def _quantized(
+def _quantize(
     source: Path, rows: Rows, folder: Path, reason: str | None, seed: int, threads: int | None
 ) -> Mapping[str, Any]:
     from itrex_sweet.quantization import SweetQuantizer
@@ -192,19 +192,19 @@ def _quantized(
     return {"precision": copy_artifact(open_artifact(source), folder).precision}
 
 
-def _pruned(source: Path, rows: Rows, folder: Path, threads: int | None) -> Mapping[str, Any]:
-    artifact, worth = prune_exits(source, folder, data=rows, threads=threads)
-    logger.info("%s", worth.table())
+def _prune(source: Path, rows: Rows, folder: Path, threads: int | None) -> Mapping[str, Any]:
+    artifact, gains = prune_exits(source, folder, data=rows, threads=threads)
+    logger.info("%s", gains.table())
     if len(artifact.exits) == 1:
         raise NoGainError(
-            f"no exit saves time: none saves {100 * worth.least_gain:g} % of what full depth costs under a policy that "
-            f"changes at most {100 * worth.max_drop:g} % of the labels. {source} is no faster with exits than at "
+            f"no exit saves time: none saves {100 * gains.least_gain:g} % of what full depth costs under a policy that "
+            f"changes at most {100 * gains.max_drop:g} % of the labels. {source} is no faster with exits than at "
             "full depth. More texts, or more epochs, may give better exits."
         )
     return {"exits": list(artifact.exits)}
 
 
-def _calibrated(
+def _calibrate(
     source: Path, rows: Rows, budget: Budget, folder: Path, seed: int, threads: int | None
 ) -> Mapping[str, Any]:
     model = SweetModelForSequenceClassification.from_pretrained(source, threads=threads)

@@ -77,7 +77,7 @@ def label_names_of(fields: Mapping[str, Any]) -> tuple[str, ...]:
 def _with_defaults(fields: Mapping[str, Any], family: Family) -> dict[str, Any]:
     given = {name: value for name, value in fields.items() if name in READ_FIELDS}
     for own, generic in family.own_names.items():
-        if own in given:  # where both are given, transformers takes the generic one
+        if own in given:  # transformers prefers the generic name if both are given
             given = {generic: given.pop(own), **given}
     resolved = {**family.defaults, **given}
     terms = resolved.get("pos_att_type")

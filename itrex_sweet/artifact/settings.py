@@ -1,4 +1,4 @@
-"""Parses `sweet_config.json` and the list of files in it."""
+"""Writes `sweet_config.json` and the manifest in it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _SOURCES = ("torch", "transformers", "numpy", "safetensors")
 
 def settings_of(
     exits: Sequence[int],
-    policy: Policy | None,
+    policy: Policy,
     provenance: Mapping[str, Any] | None,
     precision: str,
     architecture: str,
     **facts: Any,
 ) -> dict[str, Any]:
-    """The settings of an artifact, without its list of files."""
+    """Returns the settings of an artifact, without its manifest."""
     created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     return {
         "format": FORMAT,
@@ -35,14 +35,14 @@ def settings_of(
         "architecture": architecture,
         "exits": list(exits),
         "precision": precision,
-        "policy": (policy or Policy.uniform(len(exits))).to_dict(),
+        "policy": policy.to_dict(),
         "provenance": {"created": created, "versions": library_versions(), **(provenance or {})},
         **facts,
     }
 
 
 def write_settings(folder: Path, settings: Mapping[str, Any], known: Mapping[str, Recorded] | None = None) -> None:
-    """Writes settings with the list of all files in the folder, the model card apart, and their digest.
+    """Writes settings with the manifest of all files in the folder, except the model card, and a digest.
 
     Args:
         known: sizes and hashes of files that are known already.
@@ -65,7 +65,7 @@ def write_settings(folder: Path, settings: Mapping[str, Any], known: Mapping[str
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of what decides the numbers, and of the interpreter."""
+    """Returns versions of the packages that affect numeric results, and of Python."""
     versions = {"python": platform.python_version(), "itrex-sweet": __version__}
     for package in _SOURCES:
         try:

@@ -1,4 +1,4 @@
-"""Writing artifacts and cascades."""
+"""Writes artifacts and cascades."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def write_artifact(
     costs: Mapping[str, Any] | None = None,
     tokenizer_of: Artifact | None = None,
 ) -> Artifact:
-    """Writes an early-exit artifact. The folder is changed only after everything was written beside it.
+    """Writes an early-exit artifact atomically: files are written to a staging folder, which then replaces the target.
 
     Args:
         directory: made if missing; files of an earlier artifact are replaced, others are left alone.
         config: a `PretrainedConfig` whose `sweet` holds a resolved `SweetConfig` as a dict.
         tensors: float tensors by Hugging Face name, exit heads included; with `quantization`, integers too.
-        policy: when a row may leave; without one, one default threshold for all exits.
+        policy: when a row may leave; without one, one threshold for all exits, the one that training recorded.
         tokenizer: saved along, if given; if not, one that the folder holds becomes the artifact's.
         provenance: facts to record (training settings, metrics); versions and date are added.
         quantization: how the tensors were quantized; makes it an INT8 artifact.
@@ -73,6 +73,7 @@ def write_artifact(
     precision = FLOAT32 if quantization is None else INT8
     records = {"quantization": quantization, "calibration": calibration, "costs": costs}
     facts = {name: dict(record) for name, record in records.items() if record is not None}
+    policy = policy or sweet.default_policy()
     settings = settings_of(
         sweet.exits, policy, provenance, precision, EARLY_EXIT, shares_pooler=sweet.shares_pooler, **facts
     )
@@ -99,7 +100,7 @@ def write_cascade(
     tokenizer: Any = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Artifact:
-    """Writes independent models, shallow to deep, as one cascade; as `write_artifact` otherwise.
+    """Writes independent models, shallow to deep, as one cascade, otherwise as `write_artifact`.
 
     Args:
         stages: config and tensors of each model; `config.num_hidden_layers` is its exit.
@@ -109,6 +110,7 @@ def write_cascade(
     if list(exits) != sorted(set(exits)) or not exits:
         raise ConfigError(f"a cascade of depths {exits}: stages must deepen strictly.")
     names = [f"exit_{exit_}" for exit_ in exits]
+    policy = policy or Policy.uniform(len(exits))
     settings = settings_of(exits, policy, provenance, FLOAT32, CASCADE, stages=names)
     with staged(directory, artifact_files) as staging:
         for name, (config, tensors) in zip(names, stages, strict=True):
@@ -136,7 +138,7 @@ def _write_model(directory: Path, config: Any, tensors: Mapping[str, torch.Tenso
 
 
 def _write_tokenizer(staging: Path, tokenizer: Any, directory: Path) -> None:
-    """Saves a tokenizer; without one, the tokenizer that the folder holds stays in it."""
+    """Saves a tokenizer, or copies the one in the folder if none is given."""
     if tokenizer is not None:
         with _saving("tokenizer"):
             tokenizer.save_pretrained(staging)
@@ -147,7 +149,7 @@ def _write_tokenizer(staging: Path, tokenizer: Any, directory: Path) -> None:
 
 @contextmanager
 def _saving(part: str) -> Iterator[None]:
-    """The tokenizers library raises plain `Exception` where the disk is full, and others what they like."""
+    """Converts any exception to OSError: the tokenizers library raises a plain `Exception` if the disk is full."""
     try:
         yield
     except SweetError:

@@ -87,7 +87,7 @@ def calibrate(
     seed = whole_number("seed", seed, 0)
     if batch_size is not None:
         batch_size = whole_number("batch_size", batch_size, 1)
-    policy = dataclasses.replace(model.policy, criterion=criterion or model.policy.criterion, deepest=None)
+    policy = dataclasses.replace(model.policy, criterion=criterion or model.policy.criterion, max_exit_index=None)
     model.artifact.checked(policy)
     _check_unit(unit, budget)
     guarantee = guarantee_for(budget)

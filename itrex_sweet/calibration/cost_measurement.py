@@ -14,7 +14,7 @@ import numpy as np
 
 from itrex_sweet.calibration.costs import CostTable, comparable_criterion, measurement_facts
 from itrex_sweet.config import Policy
-from itrex_sweet.criteria import apart, confidence_at_every_exit, leaving_exit
+from itrex_sweet.criteria import confidence_at_every_exit, leaving_exit, split_outputs
 from itrex_sweet.evaluation.progress import progress
 from itrex_sweet.evaluation.timing import milliseconds_per_row, sample_rows
 from itrex_sweet.runtime.executor import Executor
@@ -88,7 +88,7 @@ def _measure_entry(executor: Executor, batch_size: int, length: int, criterion: 
     exits = executor.num_exits
     ids = np.random.default_rng(0).integers(0, executor.backend.vocabulary, (batch_size, length))
     batch = TokenBatch.from_rows(ids.tolist(), padding_idx=executor.backend.padding_idx)
-    policies = [Policy((1.0,) * (exits - 1), (1.0,) * exits, criterion, deepest=place) for place in range(exits)]
+    policies = [Policy((1.0,) * (exits - 1), (1.0,) * exits, criterion, max_exit_index=place) for place in range(exits)]
     policies.append(Policy((_UNREACHABLE,) * (exits - 1), (_FLATTENING,) * exits, criterion))
     seconds: list[list[float]] = []
     start = time.perf_counter()
@@ -137,9 +137,9 @@ def _fit_correction(executor: Executor, batch: TokenBatch, table: CostTable) -> 
 def _correction_policies(executor: Executor, batch: TokenBatch, criterion: str) -> dict[Policy, np.ndarray]:
     """Returns policies, with the index of the exit at which each row leaves under them."""
     exits = executor.num_exits
-    logits, certainties = apart(executor.outputs_at_every_exit(batch), executor.backend.num_labels)
+    logits, correctness_logits = split_outputs(executor.outputs_at_every_exit(batch), executor.backend.num_labels)
     policy = Policy((1.0,) * (exits - 1), (1.0,) * exits, criterion)
-    confidences = confidence_at_every_exit(policy, logits, certainties, executor.backend.confidence)
+    confidences = confidence_at_every_exit(policy, logits, correctness_logits, executor.backend.confidence)
     medians, active = [], np.ones(len(batch), dtype=bool)
     for column in confidences.T[:-1]:
         medians.append(float(np.clip(np.median(column[active]), 0.0, 1.0)) if active.any() else 0.0)

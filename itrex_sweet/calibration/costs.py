@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from itrex_sweet.config import Policy
-from itrex_sweet.criteria import is_switched_off, looks_back
+from itrex_sweet.criteria import is_stateful, is_switched_off
 from itrex_sweet.runtime.machine import Machine
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class CostTable:
 
 def comparable_criterion(criterion: str) -> str:
     """Returns a criterion of the same cost that allows single exits to be disabled."""
-    return "entropy" if looks_back(Policy((), (1.0,), criterion)) else criterion
+    return "entropy" if is_stateful(Policy((), (1.0,), criterion)) else criterion
 
 
 def measurement_facts(model: SweetModelForSequenceClassification, criterion: str) -> dict[str, Any]:

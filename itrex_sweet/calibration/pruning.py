@@ -17,7 +17,7 @@ from itrex_sweet.calibration.guarantees import exit_losses
 from itrex_sweet.calibration.rows import read_held_out_rows
 from itrex_sweet.calibration.search import SimulatedRows, optimal_policies
 from itrex_sweet.config import Policy
-from itrex_sweet.criteria import is_switched_off, looks_back
+from itrex_sweet.criteria import is_stateful, is_switched_off
 from itrex_sweet.errors import ConfigError, InputError
 from itrex_sweet.evaluation.model_card import render_card
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
@@ -107,7 +107,7 @@ def find_useful_exits(
             raise ConfigError(f"{name}={value}: must lie in [0, 1].")
     if unit not in UNITS:
         raise ConfigError(f"unit={unit!r}: choose one of {', '.join(UNITS)}.")
-    if looks_back(model.policy):
+    if is_stateful(model.policy):
         raise ConfigError(
             f"criterion={model.policy.criterion!r} depends on earlier exits, so exits cannot be evaluated one by one: "
             "calibrate with another criterion, or pass the exits to keep."
@@ -116,7 +116,7 @@ def find_useful_exits(
     if len(rows) < MIN_ROWS:
         raise InputError(f"{rows.name} has {len(rows)} rows; at least {MIN_ROWS} are needed to evaluate exits.")
     outcomes = ExitOutcomes.from_executor(model.executor, rows.batch, description="evaluating exits")
-    policy = dataclasses.replace(model.policy, deepest=None)
+    policy = dataclasses.replace(model.policy, max_exit_index=None)
     costs = None
     row_costs = RowCosts.from_layers(model.artifact.layers_run, len(rows))
     if unit == "milliseconds":
@@ -187,7 +187,7 @@ def remove_unused_exits(artifact: Artifact) -> Artifact:
     """
     policy = artifact.policy
     used = [index for index in range(len(artifact.exits)) if not is_switched_off(policy, index)]
-    if len(used) == len(artifact.exits) or policy.deepest is not None:
+    if len(used) == len(artifact.exits) or policy.max_exit_index is not None:
         return artifact
     written = keep_exits(artifact, [artifact.exits[index] for index in used], artifact.directory)
     write_card(written, render_card(written))

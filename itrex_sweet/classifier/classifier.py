@@ -20,21 +20,21 @@ from itrex_sweet.tokenization.stored import run_tokenizer_of
 
 
 class Classifier(Predictor):
-    """An early-exit text classifier, run on the CPU by an executor, under a policy that each call may replace.
+    """Early-exit text classifier on the CPU.
 
-    `itrex_sweet.load(DIR)` makes one. On the native engine it needs NumPy and `tokenizers`, and imports neither torch
-    nor transformers. Threads may share one. Pickled or copied, it is its folder and its settings, and is opened there
-    again. A child after a fork may go on with its parent's.
+    `itrex_sweet.load(DIR)` creates it. With the native engine it needs only NumPy and `tokenizers`, and imports neither
+    torch nor transformers. It is thread-safe, and can be used in a child process after a fork. A pickle or copy stores
+    folder and settings, and loads the artifact again.
 
     Args:
         artifact: opened by `open_artifact`.
         backend, threshold, batch_size, dtype, warm_up, threads: as of `load`.
-        tokenizer: makes token ids of texts; without one, `predict` refuses to read any.
+        tokenizer: tokenizes texts; without one, `predict` raises an error.
 
     Attributes:
-        artifact: what it was made of.
-        backend: does the arithmetic.
-        executor: runs packed rows, `read(texts)`, through the backend, and returns arrays instead of dictionaries.
+        artifact: the opened artifact.
+        backend: runs the model.
+        executor: runs packed rows, as `read(texts)` returns them, through the backend, and returns arrays.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Classifier(Predictor):
         self.artifact = artifact
         policy = artifact.policy if threshold is None else artifact.policy.with_threshold(threshold)
         dtype, warm_up = checked_dtype_name(dtype), checked_warm_up(warm_up)
-        self.computed_in = dtype or "float32"  # where the artifact is not quantized
+        self.computed_in = dtype or "float32"  # unless the artifact is quantized
         self.backend = load_backend(artifact, backend, dtype=dtype, warm_up=warm_up, threads=threads)
         self.executor = Executor(self.backend, policy, batch_size)
         self.tokenizer = tokenizer
@@ -82,23 +82,24 @@ class Classifier(Predictor):
 
         Args:
             model_id: a folder, or a repository on the hub.
-            backend: name of a backend, or `"auto"` for the one that measured fastest for such an artifact here.
-            threshold: instead of the stored one; one for all exits, or one for each but the last, in [0, 1].
+            backend: name of a backend, or `"auto"` for the fastest one here for this kind of artifact.
+            threshold: replaces the stored thresholds; one for all exits, or one for each but the last, in [0, 1].
             batch_size: rows computed together.
             dtype: what a float artifact is computed in: `"float32"`, or on `native` and `ipex` `"bfloat16"`; also
                 `"fp32"`, `"bf16"`, dtypes of torch, and `"auto"` for the default.
-            warm_up: (rows, tokens) of batches to be expected, for backends that compile by shape.
-            threads: to compute with at most; else the cores that this process may use, or less where
+            warm_up: (rows, tokens) of expected batches, for backends that compile by shape.
+            threads: maximum number of threads; by default the cores that this process may use, or fewer if
                 `OMP_NUM_THREADS` or `torch.set_num_threads` says so. Short calls of the native engine use fewer.
-            verify: compare the recorded sizes and hashes before use.
-            subfolder, revision, token, cache_dir, force_download, local_files_only: as everywhere on the hub.
+            verify: compare files with the recorded sizes and hashes before use.
+            subfolder, revision, token, cache_dir, force_download, local_files_only: as of
+                `huggingface_hub.snapshot_download`.
 
         Raises:
             ConfigError: a setting is wrong.
-            ArtifactError: not there, a plain checkpoint without exits, an adapter alone, corrupt, or newer than this
-                release; a number, shape or name in it breaks the format's rules; or its tokenizer cannot be loaded, or
-                gives ids that the embedding table lacks. Nothing in the folder is ever run.
-            BackendUnavailable: the backend named cannot run here.
+            ArtifactError: the folder does not exist, or is a plain checkpoint without exits, an adapter without its
+                model, corrupt, or newer than this release; its contents are invalid; or its tokenizer cannot be loaded,
+                or has ids outside the embedding table. Code in the folder is never run.
+            BackendUnavailable: the backend cannot run here.
             MissingExtraError: the artifact needs a package that is not installed.
         """
         options = dict(revision=revision, token=token, cache_dir=cache_dir, force_download=force_download)
@@ -141,10 +142,10 @@ class Classifier(Predictor):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the labels, by id."""
+        """Label names, by id."""
         return self.artifact.label_names
 
     @property
     def exits(self) -> tuple[int, ...]:
-        """Exits of the model, counts of layers from 1; the last is its full depth."""
+        """Exits of the model as numbers of layers; the last is its full depth."""
         return self.artifact.exits

@@ -45,7 +45,7 @@ def checked_warm_up(warm_up: Any) -> tuple[tuple[int, int], ...]:
         parts = sequence(shape)
         if parts is None or len(parts) != 2:
             raise ConfigError(f"warm_up={warm_up!r}: a sequence of pairs (rows, tokens), such as [(32, 64)].")
-        rows, tokens = (whole_number("warm_up", part, least=1) for part in parts)
+        rows, tokens = (whole_number("warm_up", part, minimum=1) for part in parts)
         shapes.append((rows, tokens))
     return tuple(shapes)
 

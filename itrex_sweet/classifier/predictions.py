@@ -1,4 +1,4 @@
-"""Answers as the dictionaries that `predict` and the pipeline return."""
+"""Converts answers to the dictionaries that `predict` and the pipeline return."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ NOT_FINITE = "the model's logits are not finite"
 
 
 def calibrated_logits(answers: Answers, policy: Policy) -> np.ndarray:
-    """(rows, labels) float32: logits divided by the temperature of the exit that answered."""
+    """Divides logits by the temperature of the exit that answered: (rows, labels) float32."""
     temperatures = np.asarray(policy.temperatures, dtype=np.float32)[answers.exit_index]
     return answers.logits / temperatures[:, None]
 
 
 def exit_layers(artifact: Artifact, answers: Answers) -> np.ndarray:
-    """(rows,) int64: the exit of each answer, a count of layers from 1."""
+    """Returns the exit of each answer, (rows,) int64, as a number of layers."""
     return np.asarray(artifact.exits, dtype=np.int64)[answers.exit_index]
 
 
@@ -40,16 +40,16 @@ def checked_top_k(top_k: Any) -> int | str | None:
         return top_k
     if isinstance(top_k, str):
         raise ConfigError(f"top_k={top_k!r}: a number of labels, or {ALL!r}.")
-    return whole_number("top_k", top_k, least=1)
+    return whole_number("top_k", top_k, minimum=1)
 
 
 def most_probable(scores: np.ndarray, names: Sequence[str], top_k: int | str | None) -> list[dict[str, Any]]:
-    """Labels of one row by falling probability, as `{"label", "score"}`.
+    """Returns labels of one row by descending probability, as `{"label", "score"}`.
 
     Args:
         scores: (labels,) probabilities.
         names: of the labels.
-        top_k: how many; all of them for `None` and `"all"`, and where there are no more.
+        top_k: maximum number of labels; `None` and `"all"` for all.
     """
     order = np.argsort(-scores, kind="stable")[: None if top_k in (None, ALL) else top_k]
     return [{"label": names[place], "score": float(scores[place])} for place in order.tolist()]
@@ -58,7 +58,7 @@ def most_probable(scores: np.ndarray, names: Sequence[str], top_k: int | str | N
 def predictions_of(
     artifact: Artifact, call: Call, answers: Answers, names: Sequence[str], top_k: int | str | None = None
 ) -> list[dict[str, Any]]:
-    """One dictionary per answer, in order, as `model.predict` documents it."""
+    """Returns one dictionary per answer, in order, as documented in `Classifier.predict`."""
     scores = criteria.probabilities(calibrated_logits(answers, call.policy))
     finite = np.isfinite(scores).all(axis=1)
     predictions = []
@@ -82,5 +82,5 @@ def predictions_of(
 
 
 def unanswered(reason: str) -> dict[str, Any]:
-    """The entry in place of an answer."""
+    """Returns the dictionary of a row without an answer."""
     return {"label": None, "score": None, "exit_layer": None, "stopped_by": None, "error": reason}

@@ -21,15 +21,15 @@ from itrex_sweet.runtime.call import Call, Threshold, checked_policy
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.limits import reasons
 from itrex_sweet.runtime.ragged import TokenBatch
-from itrex_sweet.runtime.shutdown import ends_before_exit
+from itrex_sweet.runtime.shutdown import finish_before_exit
 from itrex_sweet.tokenization import Reading, TextReader
 from itrex_sweet.tokenization.inputs import listed
 
 
 class Predictor:
-    """Answers texts by the executor of a backend, under a policy that each call may replace.
+    """Classifies texts with the executor of a backend and a policy.
 
-    Whoever derives from it sets `artifact`, `backend`, `executor` and `tokenizer`.
+    Subclasses set `artifact`, `backend`, `executor` and `tokenizer`.
     """
 
     artifact: Artifact
@@ -41,7 +41,7 @@ class Predictor:
 
     @property
     def tokenizer(self) -> Any:
-        """Makes token ids of the texts that `predict` gets; `None` where the artifact has none."""
+        """Tokenizes the texts of `predict`; `None` if the artifact has no tokenizer."""
         return self._tokenizer
 
     @tokenizer.setter
@@ -53,14 +53,14 @@ class Predictor:
 
     @property
     def policy(self) -> Policy:
-        """When a row may leave, unless a call says otherwise."""
+        """Default policy of calls, which decides at which exit a row leaves."""
         return self.executor.policy
 
     @policy.setter
     def policy(self, policy: Policy) -> None:
         self.executor.policy = checked_policy(self.artifact, policy)
 
-    @ends_before_exit
+    @finish_before_exit
     def predict(
         self,
         texts: Iterable[Any],
@@ -76,41 +76,41 @@ class Predictor:
         errors: str = "raise",
         top_k: int | str | None = None,
     ) -> list[dict[str, Any]]:
-        """Classifies texts, each leaving at the first exit that is confident enough.
+        """Classifies texts. Each text leaves at the first exit whose confidence exceeds its threshold.
 
         Args:
-            texts: a list, any other ordered iterable, or a column of pandas, datasets, pyarrow, polars or NumPy. Each
-                of them is a string, or for sentence-pair tasks two: a tuple, a list or
-                `{"text": ..., "text_pair": ...}`; (rows, 2) arrays are pairs. None is fine.
+            texts: a list, any other ordered iterable, or a column of pandas, datasets, pyarrow, polars or NumPy; may be
+                empty. Each element is a string, or for sentence-pair tasks a tuple or list of two strings or
+                `{"text": ..., "text_pair": ...}`; (rows, 2) arrays are pairs.
             threshold: for this call; one for all exits, or one for each but the last, in [0, 1].
-            policy: for this call, instead of the stored one.
-            quality: for this call, in [0, 1]: a step of the calibrated curve, from the fastest policy found, 0, to the
-                full model, 1; a share of the way in cost. What was promised, was promised of the stored policy alone.
-            max_exit: for this call: the exit, a count of layers, that answers whoever reaches it.
-            deadline_ms: for this call, from its beginning: when so many milliseconds are over, rows are answered by
-                the best exit that they have reached. The segment that is running is finished, and every row gets the
-                first exit's answer at least.
-            batch_size: rows computed together, for this call.
-            max_length: tokens per row at most; the model's and tokenizer's limit if absent.
+            policy: for this call, replaces the stored policy.
+            quality: for this call, in [0, 1]: selects a policy of the calibrated curve by its cost, from the fastest,
+                0, to the full model, 1. The calibration guarantee holds for the stored policy only.
+            max_exit: for this call: the deepest exit used, a number of layers.
+            deadline_ms: for this call, from its start: after so many milliseconds, rows are answered by the deepest
+                exit that they have reached. A running segment is finished, and the first exit is computed for every
+                row.
+            batch_size: for this call, rows computed together.
+            max_length: maximum number of tokens per row; by default the limit of model and tokenizer.
             overlong: `"truncate"` cuts longer texts with a warning, `"refuse"` treats them as errors.
-            errors: `"raise"`, or `"mark"` to answer the good rows and give the bad ones an `error`.
-            top_k: also give the most probable labels, so many of them, or `"all"`.
+            errors: `"raise"`, or `"mark"` to classify the valid texts and return an `error` for the others.
+            top_k: number of most probable labels to return in `labels`, or `"all"`.
 
         Returns:
-            per text, in order: `label`, `score` (its probability), `exit_layer`, and `stopped_by`: `"confidence"`,
-            `"deadline"`, `"max_exit"` or `"full_depth"`; `error` in place of an answer. With `top_k` also `labels`:
-            `{"label", "score"}` by falling score, which sum to 1 over all of them.
+            One dictionary per text, in order: `label`, `score` (its probability), `exit_layer`, and `stopped_by`:
+            `"confidence"`, `"deadline"`, `"max_exit"` or `"full_depth"`; for a text without an answer, `error`. With
+            `top_k` also `labels`: `{"label", "score"}` by descending score.
 
         Raises:
-            InputError: what is given is no list of texts, or a text is empty, not a text, too long and refused, or
-                such that the model cannot take its tokens (before anything is computed).
-            NonFiniteLogitsError: the model answered NaN; the other rows' answers are in its `answers`.
-            ConfigError: a setting of the call is wrong or does not fit the model.
+            InputError: not a list of texts, or a text is empty, not a string, too long with `overlong="refuse"`, or has
+                tokens outside the model's limits. Raised before anything is computed.
+            NonFiniteLogitsError: logits are NaN or infinite; the other rows' answers are in its `answers`.
+            ConfigError: an option is wrong or does not fit the model.
         """
         call = Call.of(self.artifact, self.policy, threshold, policy, quality, max_exit, deadline_ms)
         top_k = checked_top_k(top_k)
         if batch_size is not None:
-            batch_size = whole_number("batch_size", batch_size, least=1)
+            batch_size = whole_number("batch_size", batch_size, minimum=1)
         _check_choice("overlong", overlong, _OVERLONG)
         _check_choice("errors", errors, ("raise", "mark"))
         texts = listed(texts)
@@ -151,17 +151,17 @@ class Predictor:
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         """Classifies a stream of texts, and yields each answer as soon as its row leaves.
 
-        Rows that wait at an exit are computed together with those of later texts, so the memory needed does not grow
-        with the number of texts. Closing the iterator drops the texts that are not answered yet.
+        Rows that wait at an exit are batched with rows of later texts. Memory use does not grow with the number of
+        texts. Closing the iterator cancels the texts that have no answer yet.
 
         Args:
-            texts: any ordered iterable of what `predict` takes, also a generator without end; `batch_size` of them are
+            texts: an ordered iterable of elements as of `predict`, also an endless generator; `batch_size` elements are
                 read at a time.
             threshold, policy, quality, max_exit, batch_size, max_length, overlong, top_k: as of `predict`.
 
         Returns:
-            an iterator over pairs: the place of a text, from 0, and its answer as `predict` gives it, every place once.
-            A text that cannot be read or answered has an `error`.
+            An iterator over pairs of the index of a text, from 0, and its answer as in `predict`. Each index occurs
+            once. A text that cannot be tokenized or answered has an `error`.
 
         Raises:
             ConfigError: as of `predict`.
@@ -169,13 +169,13 @@ class Predictor:
         """
         call = Call.of(self.artifact, self.policy, threshold, policy, quality, max_exit)
         top_k = checked_top_k(top_k)
-        size = self.executor.batch_size if batch_size is None else whole_number("batch_size", batch_size, least=1)
+        size = self.executor.batch_size if batch_size is None else whole_number("batch_size", batch_size, minimum=1)
         _check_choice("overlong", overlong, _OVERLONG)
         texts = iter(texts if isinstance(texts, Iterator) else listed(texts))
         stream = self._stream(texts, call, size, max_length, overlong, top_k)
         return iter(lambda: self._next(stream), None)
 
-    @ends_before_exit
+    @finish_before_exit
     def _next(self, stream: Iterator[tuple[int, dict[str, Any]]]) -> tuple[int, dict[str, Any]] | None:
         return next(stream, None)
 
@@ -208,15 +208,15 @@ class Predictor:
                 yield places.pop(row), prediction
         yield from unread
 
-    @ends_before_exit
+    @finish_before_exit
     def read(self, texts: Iterable[Any], max_length: int | None = None) -> TokenBatch:
-        """Texts as packed rows, all of them, for the executor.
+        """Tokenizes texts and packs them for the executor.
 
         Args:
-            texts, max_length: as in `predict`.
+            texts, max_length: as of `predict`.
 
         Raises:
-            InputError, ConfigError: as in `predict`.
+            InputError, ConfigError: as of `predict`, for any text.
         """
         texts = listed(texts)
         reading = self._read(texts, max_length, "truncate")
@@ -225,11 +225,11 @@ class Predictor:
         return reading.batch
 
     def exit_layers(self, answers: Answers) -> np.ndarray:
-        """(rows,) int64: the exit of each answer, a count of layers from 1."""
+        """Returns the exit of each answer, (rows,) int64, as a number of layers."""
         return exit_layers(self.artifact, answers)
 
     def reader_of(self, tokenizer: Any) -> TextReader:
-        """Reads texts by a tokenizer, within the model's limits; the one of the model's own is kept."""
+        """Returns a reader of texts for a tokenizer and the model's limits; that of the own tokenizer is cached."""
         if tokenizer is None:
             raise ArtifactError(
                 f"{self.artifact.directory} has no tokenizer: write the artifact with one (save_artifact(model, DIR, "

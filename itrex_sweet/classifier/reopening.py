@@ -1,4 +1,4 @@
-"""A model in a pickle or a copy: its folder and its settings, by which it is opened again."""
+"""Pickles and copies a classifier as its folder and settings, from which it is loaded again."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from itrex_sweet.errors import ArtifactError
 
 @dataclass(frozen=True)
 class Origin:
-    """The folder and the settings that a model was opened with.
+    """Folder and settings that a classifier was loaded with.
 
     Args:
-        directory: its folder, absolute.
-        identity: tells what the folder held from anything else.
+        directory: absolute path of the folder.
+        identity: hash of the artifact in the folder.
         settings: arguments of `load`.
-        tokenizer: the one that was read from the folder; `None` if none was.
+        tokenizer: tokenizer that was loaded from the folder, or `None`.
     """
 
     directory: str
@@ -32,23 +32,23 @@ class Origin:
 
     @classmethod
     def of(cls, artifact: Artifact, settings: Mapping[str, Any], tokenizer: Any = None) -> Origin:
-        """Notes what was opened."""
+        """Makes the record of an opened artifact."""
         return cls(os.path.abspath(artifact.directory), identity_of(artifact), dict(settings), tokenizer)
 
 
 def reopen(
     cls: type, directory: str, identity: str, settings: Mapping[str, Any], policy: Policy, own_tokenizer: Any
 ) -> Any:
-    """Opens a model again, as `pickle` and `copy` do.
+    """Loads a pickled or copied classifier again.
 
     Args:
         cls: its class.
         directory, identity, settings: see `Origin`.
-        policy: the model's when it was pickled.
-        own_tokenizer: that took the place of the folder's; `None` for the folder's.
+        policy: its policy when it was pickled.
+        own_tokenizer: tokenizer that replaced the folder's, or `None`.
 
     Raises:
-        ArtifactError: the folder is not there, or holds something else by now.
+        ArtifactError: the folder does not exist any more, or contains another artifact.
     """
     if not os.path.isdir(directory):
         raise ArtifactError(
@@ -67,9 +67,9 @@ def reopen(
 
 
 def identity_of(artifact: Artifact) -> str:
-    """SHA-256 of what was opened: settings, configs, tokenizer and weights.
+    """Computes the SHA-256 of an opened artifact: settings, configs, tokenizer and weights.
 
-    The weights count by the hashes in the manifest; where nothing recorded them, by size and date.
+    Weights enter by their hash in the manifest, or by size and modification time without one.
     """
     weights = {
         name: file.recorded.sha256 if file.recorded else [file.identity.bytes, file.identity.modified_ns]

@@ -197,7 +197,7 @@ def _models(
 def _rows(
     args: argparse.Namespace, model: SweetModelForSequenceClassification, artifact: Artifact
 ) -> tuple[TokenBatch, str]:
-    """What to time, and where it is from."""
+    """Returns the rows to time, and a description of their source."""
     import numpy as np
 
     from itrex_sweet.data import read_rows

@@ -111,7 +111,7 @@ def _private_layers(artifact: Artifact) -> dict[str, Any]:
 
 
 def _calibration(artifact: Artifact) -> dict[str, Any]:
-    """What the policy rests on, and where milliseconds were measured, in short."""
+    """Returns a summary of the calibration, with the machine that milliseconds were measured on."""
     names = ("created", "source", "backend", "precision", "budget", "bound", "rows_testing", "switched_off")
     facts = {name: artifact.calibration[name] for name in names if artifact.calibration.get(name)}
     if against := artifact.calibration.get("against"):

@@ -35,7 +35,7 @@ class ExitOutcomes:
         labels: (rows,) int64; `NO_LABEL` for rows without labels.
         exits: counts of encoder layers, from 1.
         layers_run: layers that are run for a row that leaves at each exit.
-        certainties: (rows, exits) float32, of exits that learned to exit: the logit of the exit being correct.
+        correctness_logits: (rows, exits) float32, of exits that learned to exit: the logit of the exit being correct.
         confidence_of: computes confidences; that of the backend, so that thresholds are compared with the same
             numbers as at run time, to the bit.
     """
@@ -44,7 +44,7 @@ class ExitOutcomes:
     labels: np.ndarray
     exits: tuple[int, ...]
     layers_run: tuple[int, ...]
-    certainties: np.ndarray | None = None
+    correctness_logits: np.ndarray | None = None
     confidence_of: criteria.ConfidenceFunction = criteria.confidence
 
     @classmethod
@@ -75,11 +75,16 @@ class ExitOutcomes:
             labels: (rows,) int64, if there are any.
             description: text to the left of the bar.
         """
-        logits, certainties = outputs_at_every_exit(executor, batch, description)
+        logits, correctness_logits = outputs_at_every_exit(executor, batch, description)
         labels = np.full(len(batch), NO_LABEL) if labels is None else labels
         artifact = executor.backend.artifact
         return cls(
-            logits, labels, artifact.exits, artifact.layers_run, certainties, confidence_of=executor.backend.confidence
+            logits,
+            labels,
+            artifact.exits,
+            artifact.layers_run,
+            correctness_logits,
+            confidence_of=executor.backend.confidence,
         )
 
     def __len__(self) -> int:
@@ -87,12 +92,14 @@ class ExitOutcomes:
 
     def select(self, rows: np.ndarray) -> ExitOutcomes:
         """Returns the outcomes of some rows, in the given order."""
-        certainties = None if self.certainties is None else self.certainties[rows]
-        return dataclasses.replace(self, logits=self.logits[rows], labels=self.labels[rows], certainties=certainties)
+        correctness_logits = None if self.correctness_logits is None else self.correctness_logits[rows]
+        return dataclasses.replace(
+            self, logits=self.logits[rows], labels=self.labels[rows], correctness_logits=correctness_logits
+        )
 
     def confidences(self, policy: Policy) -> np.ndarray:
         """Returns (rows, exits) float32, by the policy's criterion; NaN where logits are not finite."""
-        return criteria.confidence_at_every_exit(policy, self.logits, self.certainties, self.confidence_of)
+        return criteria.confidence_at_every_exit(policy, self.logits, self.correctness_logits, self.confidence_of)
 
     def leaving(self, policy: Policy) -> np.ndarray:
         """Returns the index of the exit at which each row leaves, as the executor decides, (rows,) int64."""
@@ -126,7 +133,8 @@ def outputs_at_every_exit(
         description: text to the left of the bar.
 
     Returns:
-        logits (rows, exits, labels) float32, and certainties (rows, exits) float32 of exits that learned to exit.
+        logits (rows, exits, labels) float32, and correctness logits (rows, exits) float32 of exits that learned to
+        exit.
     """
     outputs = np.empty((len(batch), executor.num_exits, executor.backend.num_outputs), dtype=np.float32)
     order = np.argsort(batch.lengths, kind="stable")
@@ -134,4 +142,4 @@ def outputs_at_every_exit(
     for start in progress(range(0, len(order), size), description, unit="batch"):
         rows = order[start : start + size]
         outputs[rows] = executor.outputs_at_every_exit(batch.select(rows))
-    return criteria.apart(outputs, executor.backend.num_labels)
+    return criteria.split_outputs(outputs, executor.backend.num_labels)

@@ -1,1 +1,1 @@
-"""The per-exit subgraphs as files for other runtimes, with a description of how they chain."""
+"""Exports the per-exit subgraphs to ONNX or TorchScript, with a description of how to run them."""

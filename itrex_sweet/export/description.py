@@ -1,4 +1,4 @@
-"""What stands in `subgraphs.json`: everything that another runtime needs to chain the files."""
+"""The content of `subgraphs.json`: the information that another runtime needs to run the files."""
 
 from __future__ import annotations
 
@@ -9,39 +9,40 @@ from typing import Any
 from itrex_sweet.artifact import INT8, Artifact, library_versions
 from itrex_sweet.artifact.layout import sha256
 from itrex_sweet.errors import ConfigError
-from itrex_sweet.export.graphs import Graph, Port, Subgraphs
+from itrex_sweet.export.graphs import Graph, Subgraphs, TensorSpec
 from itrex_sweet.export.layout import DESCRIPTION_FORMAT, SCHEMA_VERSION
 
 _FORMULAS = {"max_probability": "max(softmax(logits / temperature))"}
 
-_HOW = (
-    "Keep the arrays by name: the tokens to begin with, then what each subgraph gives, under the name in `becomes`.",
-    "Run the subgraphs in the order of `chain`. Each takes the arrays named in its `inputs`; files of ONNX take them "
-    "by name, those of TorchScript by place.",
-    "After a probe, with the exit's temperature and threshold in `policy` (both by place among `exits`): a row whose "
-    "confidence is greater than the threshold is answered by these logits. Drop it from every array, so that nothing "
-    "more is computed for it. The last exit has no threshold and answers every row left; so does the exit whose place "
-    "is `deepest` in `policy`, if it is there. An exit whose threshold is 1 lets nobody go: its probe need not run.",
+_INSTRUCTIONS = (
+    "Store arrays by name: first the tokens, then the output of each subgraph under the name in `becomes`.",
+    "Run the subgraphs in the order of `chain`. Each takes the arrays named in its `inputs`: ONNX files by name, "
+    "TorchScript files by position.",
+    "After a probe, compute confidences with the exit's temperature in `policy` (temperatures and thresholds are in "
+    "the order of `exits`). A row whose confidence is greater than the exit's threshold leaves with these logits: "
+    "remove it from all arrays, so that nothing more is computed for it. At the last exit, which has no threshold, and "
+    "at the exit with the index `deepest` in `policy`, if present, all remaining rows leave. No row leaves at an exit "
+    "with threshold 1: its probe need not be run.",
 )
 
 _TOKENS = {
     "input_ids": "ids of the tokenizer, padded on the right with any id",
-    "token_type_ids": "as the tokenizer gives them, else zeros",
+    "token_type_ids": "of the tokenizer, or zeros",
     "positions": "0, 1, 2, ... along each row; any position in the padding",
-    "mask": "true where a token stands; the first column always",
+    "mask": "true for tokens, false for padding; always true in the first column",
 }
 
 
 def description(
     artifact: Artifact, subgraphs: Subgraphs, format_: str, files: Mapping[str, tuple[Path, tuple[str, ...]]]
 ) -> dict[str, Any]:
-    """The description, in plain JSON types.
+    """Returns the description in plain JSON types.
 
     Args:
-        files: name of each subgraph → its file and the names of the inputs that it takes.
+        files: name of each subgraph → its file and the names of its inputs.
 
     Raises:
-        ConfigError: the policy's criterion is more than a formula over one exit's logits.
+        ConfigError: the policy's criterion is not a formula of one exit's logits.
     """
     return {
         "format": DESCRIPTION_FORMAT,
@@ -54,45 +55,44 @@ def description(
         "labels": list(artifact.label_names),
         "max_tokens": subgraphs.max_tokens,
         "policy": {**artifact.policy.to_dict(), "confidence": formula_of(artifact)},
-        "how": [*_HOW, *_notes(artifact, format_)],
+        "how": [*_INSTRUCTIONS, *_notes(artifact, format_)],
         "tokens": {**_TOKENS, **_positions(subgraphs)},
         "chain": [
             {"run": graph.name, **({} if graph.exit_ is None else {"exit": graph.exit_})} for graph in subgraphs.graphs
         ],
-        "subgraphs": {graph.name: _of_file(graph, *files[graph.name]) for graph in subgraphs.graphs},
+        "subgraphs": {graph.name: _describe_file(graph, *files[graph.name]) for graph in subgraphs.graphs},
         "versions": library_versions(),
     }
 
 
 def formula_of(artifact: Artifact) -> str:
-    """How confidence is read off an exit's logits.
+    """Returns the formula of the confidence.
 
     Raises:
-        ConfigError: it takes more than these logits.
+        ConfigError: the criterion is not a formula of one exit's logits.
     """
     criterion = artifact.policy.criterion
     if criterion not in _FORMULAS:
         raise ConfigError(
-            f"criterion={criterion!r} cannot be described for other runtimes yet; write the artifact with one of "
-            f"{', '.join(_FORMULAS)}."
+            f"criterion={criterion!r} cannot be exported; write the artifact with one of {', '.join(_FORMULAS)}."
         )
     return _FORMULAS[criterion]
 
 
 def _notes(artifact: Artifact, format_: str) -> list[str]:
-    """What to know about 8 bits."""
+    """Returns notes on INT8 files."""
     if artifact.precision != INT8:
         return []
     notes = []
     if format_ == "onnx":
         notes.append(
-            "On x86-64 without VNNI, ONNX Runtime lets products of 8-bit numbers overflow, unless its session option "
-            '`session.x64quantprecision` is "1", which makes it slower.'
+            "On x86-64 without VNNI, 8-bit products of ONNX Runtime saturate, unless its session option "
+            '`session.x64quantprecision` is "1", which is slower.'
         )
     if artifact.quantization.get("recipe") == "dynamic":
         notes.append(
-            "Inputs have a scale per row, and these files compute in float32 on whole numbers: the right answers, and "
-            "no faster than float32. The recipes `static` and `smooth` are."
+            "Inputs are quantized dynamically per row, which these files compute in float32: results are exact, but "
+            "no faster than float32. Use the recipes `static` or `smooth` for speed."
         )
     return notes
 
@@ -106,16 +106,16 @@ def _positions(subgraphs: Subgraphs) -> dict[str, str]:
     }
 
 
-def _of_file(graph: Graph, path: Path, taken: tuple[str, ...]) -> dict[str, Any]:
+def _describe_file(graph: Graph, path: Path, taken: tuple[str, ...]) -> dict[str, Any]:
     return {
         "file": path.name,
         "bytes": path.stat().st_size,
         "sha256": sha256(path),
-        "inputs": [_of_port(port) for port in graph.inputs if port.name in taken],
-        "outputs": [_of_port(graph.output)],
+        "inputs": [_describe_tensor(spec) for spec in graph.inputs if spec.name in taken],
+        "outputs": [_describe_tensor(graph.output)],
     }
 
 
-def _of_port(port: Port) -> dict[str, Any]:
-    becomes = {} if port.becomes is None else {"becomes": port.becomes}
-    return {"name": port.name, "dtype": port.dtype, "shape": list(port.shape), **becomes}
+def _describe_tensor(spec: TensorSpec) -> dict[str, Any]:
+    becomes = {} if spec.becomes is None else {"becomes": spec.becomes}
+    return {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape), **becomes}

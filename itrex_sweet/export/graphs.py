@@ -1,4 +1,4 @@
-"""An artifact's subgraphs with names, inputs and outputs, in the order in which a row meets them."""
+"""The subgraphs of an artifact with names, inputs and outputs, in execution order."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from itrex_sweet.runtime.torch_encoder import load_torch_encoder
 
 
 @dataclass(frozen=True)
-class Port:
-    """An input or output.
+class TensorSpec:
+    """Specification of an input or output tensor.
 
     Args:
-        name: in the file; an output's differs from that of every input.
+        name: in the file; unique among inputs and outputs.
         dtype: `"int64"`, `"bool"` or `"float32"`.
-        shape: numbers, and names of sizes that vary from call to call.
-        becomes: the input of later subgraphs that an output is.
+        shape: sizes, and names of dynamic sizes.
+        becomes: name of the input of later subgraphs, for an output.
     """
 
     name: str
@@ -34,18 +34,18 @@ class Port:
 
 @dataclass(frozen=True)
 class Graph:
-    """One subgraph.
+    """A subgraph.
 
     Args:
-        name: `embed`, `probe_4`, `advance_4_6`; in a cascade `embed_4` and `probe_4`, one model each.
-        module: takes the inputs in order, gives the output.
-        exit_: the exit that it answers, a count of layers from 1, if it is a probe.
+        name: `embed`, `probe_4`, `advance_4_6`; in a cascade `embed_4` and `probe_4` for each model.
+        module: takes the inputs in order, returns the output.
+        exit_: exit of a probe, a count of layers from 1; otherwise `None`.
     """
 
     name: str
     module: nn.Module
-    inputs: tuple[Port, ...]
-    output: Port
+    inputs: tuple[TensorSpec, ...]
+    output: TensorSpec
     exit_: int | None = None
 
 
@@ -54,9 +54,9 @@ class Subgraphs:
     """All subgraphs of an artifact.
 
     Args:
-        graphs: in the order in which a row meets them.
+        graphs: in execution order.
         vocabulary: number of token ids.
-        max_tokens: longest row, or `None` where positions are not bounded.
+        max_tokens: maximum length of a row; `None` without a limit.
         padding_idx: see `TokenBatch`.
     """
 
@@ -79,7 +79,7 @@ def subgraphs_of(artifact: Artifact) -> Subgraphs:
             for encoder, stage, exit_ in zip(encoders, artifact.stages, artifact.exits, strict=True)
         ]
     else:
-        encoders = [load_torch_encoder(artifact, with_certainty=False)]
+        encoders = [load_torch_encoder(artifact, with_correctness_logit=False)]
         parts = [_of_model(encoders[0], artifact.exits, "")]
     limits = [encoder.max_tokens for encoder in encoders if encoder.max_tokens is not None]
     return Subgraphs(
@@ -92,24 +92,29 @@ def subgraphs_of(artifact: Artifact) -> Subgraphs:
 
 def _of_model(encoder: Encoder, exits: tuple[int, ...], suffix: str) -> Iterator[Graph]:
     dense = build_subgraphs(encoder)
-    by_token = ("rows", "length")
-    mask, positions = Port("mask", "bool", by_token), Port("positions", "int64", by_token)
-    tokens = (Port("input_ids", "int64", by_token), Port("token_type_ids", "int64", by_token), positions, mask)
-    shape = (*by_token, encoder.hidden_size)
-    next_states = Port("next_states", "float32", shape, becomes="states")
-    inputs = (Port("states", "float32", shape), mask, *([positions] if dense.reads_positions else []))
+    token_shape = ("rows", "length")
+    mask, positions = TensorSpec("mask", "bool", token_shape), TensorSpec("positions", "int64", token_shape)
+    tokens = (
+        TensorSpec("input_ids", "int64", token_shape),
+        TensorSpec("token_type_ids", "int64", token_shape),
+        positions,
+        mask,
+    )
+    shape = (*token_shape, encoder.hidden_size)
+    next_states = TensorSpec("next_states", "float32", shape, becomes="states")
+    inputs = (TensorSpec("states", "float32", shape), mask, *([positions] if dense.reads_positions else []))
     yield Graph(f"embed{suffix}", dense.embed, tokens, next_states)
-    following = [*pairwise(exits), None]
-    for place, (exit_, between) in enumerate(zip(exits, following, strict=True)):
-        labels = encoder.probes[place].head.classifier.weight.shape[0]
-        logits = Port("logits", "float32", ("rows", labels), becomes="logits")
-        yield Graph(f"probe_{exit_}", dense.probe[place], inputs, logits, exit_)
-        if between is not None:
-            yield Graph(f"advance_{between[0]}_{between[1]}", dense.advance[place], inputs, next_states)
+    next_pairs = [*pairwise(exits), None]
+    for index, (exit_, pair) in enumerate(zip(exits, next_pairs, strict=True)):
+        labels = encoder.probes[index].head.classifier.weight.shape[0]
+        logits = TensorSpec("logits", "float32", ("rows", labels), becomes="logits")
+        yield Graph(f"probe_{exit_}", dense.probe[index], inputs, logits, exit_)
+        if pair is not None:
+            yield Graph(f"advance_{pair[0]}_{pair[1]}", dense.advance[index], inputs, next_states)
 
 
-def tokens_like(subgraphs: Subgraphs, lengths: tuple[int, ...]) -> dict[str, torch.Tensor]:
-    """Inputs of rows with these lengths, cut to what the model takes, by name; ids run through the vocabulary."""
+def example_tokens(subgraphs: Subgraphs, lengths: tuple[int, ...]) -> dict[str, torch.Tensor]:
+    """Returns example inputs by name, for rows with these lengths, truncated to the model's maximum."""
     lengths = torch.tensor(lengths).clamp(max=subgraphs.max_tokens or max(lengths))
     rows, columns = len(lengths), int(lengths.max())
     ids = (torch.arange(rows * columns) * 7919 + 11) % subgraphs.vocabulary
@@ -122,13 +127,13 @@ def tokens_like(subgraphs: Subgraphs, lengths: tuple[int, ...]) -> dict[str, tor
     }
 
 
-def walk(
+def run_subgraphs(
     subgraphs: Subgraphs, tokens: dict[str, torch.Tensor]
 ) -> Iterator[tuple[Graph, dict[str, torch.Tensor], torch.Tensor]]:
-    """Runs the subgraphs one after the other on some rows, none leaving: each with its inputs and its output."""
+    """Runs the subgraphs in order without early exits; yields each with its inputs and its output."""
     values = dict(tokens)
     for graph in subgraphs.graphs:
-        inputs = {port.name: values[port.name] for port in graph.inputs}
+        inputs = {spec.name: values[spec.name] for spec in graph.inputs}
         with torch.no_grad():
             output = graph.module(*inputs.values())
         yield graph, inputs, output

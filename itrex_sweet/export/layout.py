@@ -1,4 +1,4 @@
-"""Names of what an export is made of. Imports no torch."""
+"""File names and formats of an export. Imports no torch."""
 
 from __future__ import annotations
 

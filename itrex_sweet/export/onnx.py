@@ -1,6 +1,6 @@
-"""Subgraphs as ONNX, for ONNX Runtime and whatever else reads it.
+"""Writes subgraphs as ONNX.
 
-Torch's exporter by TorchScript is taken: it stands in torch 2.8 as in 2.13, and needs no package besides `onnx`.
+Uses the TorchScript-based exporter of torch, which exists in torch 2.8 and 2.13 and needs only the package `onnx`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from itrex_sweet.errors import ExportError
 from itrex_sweet.export.graphs import Graph
 from itrex_sweet.export.onnx_int8 import onnx_module
 
-OPSET = 17  # the first with LayerNormalization
+OPSET = 17  # first version with LayerNormalization
 
 
-def require() -> None:
+def require_packages() -> None:
     """Checks that ONNX files can be written and run here.
 
     Raises:
@@ -32,29 +32,29 @@ def require() -> None:
 
 
 def write(graph: Graph, inputs: Mapping[str, torch.Tensor], path: Path) -> tuple[str, ...]:
-    """Traces a subgraph, batch and length left open, and writes it.
+    """Traces a subgraph with dynamic batch size and length, and writes it.
 
     Args:
-        inputs: by name, in order, to trace with.
+        inputs: example inputs by name, in order.
 
     Returns:
-        names of the inputs of the file; one that the subgraph does not read is left out.
+        names of the inputs of the file, without those that the subgraph does not use.
 
     Raises:
-        ExportError: the exporter has no ONNX for something in it.
+        ExportError: the exporter does not support an operator.
     """
     import onnx
 
     axes = {
-        port.name: {axis: size for axis, size in enumerate(port.shape) if isinstance(size, str)}
-        for port in (*graph.inputs, graph.output)
+        spec.name: {axis: size for axis, size in enumerate(spec.shape) if isinstance(size, str)}
+        for spec in (*graph.inputs, graph.output)
     }
-    noisy = logging.getLogger("torch.onnx")
-    level = noisy.level
-    noisy.setLevel(logging.ERROR)
+    exporter_logger = logging.getLogger("torch.onnx")
+    level = exporter_logger.level
+    exporter_logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # what torch says about its own exporter
+            warnings.simplefilter("ignore")  # the exporter is deprecated
             torch.onnx.export(
                 onnx_module(graph.module),
                 tuple(inputs.values()),
@@ -63,25 +63,25 @@ def write(graph: Graph, inputs: Mapping[str, torch.Tensor], path: Path) -> tuple
                 output_names=[graph.output.name],
                 dynamic_axes=axes,
                 opset_version=OPSET,
-                do_constant_folding=False,  # whoever loads the file folds; here it would make floats of 8-bit weights
+                do_constant_folding=False,  # folding would convert 8-bit weights to float
                 dynamo=False,
             )
     except (RuntimeError, torch.onnx.OnnxExporterError) as error:
         raise ExportError(
-            f"{graph.name} cannot be written as ONNX: {error}. TorchScript (--format torchscript) may do."
+            f"{graph.name} cannot be written as ONNX: {error}. Try TorchScript (--format torchscript)."
         ) from error
     finally:
-        noisy.setLevel(level)
+        exporter_logger.setLevel(level)
     return tuple(value.name for value in onnx.load(str(path), load_external_data=False).graph.input)
 
 
 def load(path: Path) -> Callable[[Mapping[str, torch.Tensor]], np.ndarray]:
-    """A written subgraph as a function of its inputs, by name."""
+    """Loads a file as a function of its inputs by name."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    # Without VNNI, products of 8-bit numbers would overflow.
+    # Without VNNI, 8-bit products would saturate.
     options.add_session_config_entry("session.x64quantprecision", "1")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda inputs: session.run(None, {name: value.numpy() for name, value in inputs.items()})[0]

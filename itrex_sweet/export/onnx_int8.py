@@ -1,4 +1,4 @@
-"""8-bit linear layers in the form in which ONNX says them, so that files hold 8 bits a weight."""
+"""INT8 linear layers as ONNX operators, so that files store 8 bits per weight."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import torch
 from torch import nn
 
 from itrex_sweet.runtime.dense.linear import DynamicLinear, StaticLinear
-from itrex_sweet.runtime.int8_linear import UINT8_MAX, UINT8_MIN, per_row_qparams
+from itrex_sweet.runtime.int8_linear import UINT8_MAX, UINT8_MIN
 
 _ONNX_FLOAT = 1  # TensorProto.FLOAT
 
 
 def onnx_module(module: nn.Module) -> nn.Module:
-    """The same module, tensors shared, with its 8-bit layers exchanged."""
+    """Returns a copy of a module that shares its tensors, with INT8 layers replaced."""
     if isinstance(module, StaticLinear):
-        return _Static(module)
+        return _OnnxStaticLinear(module)
     if isinstance(module, DynamicLinear):
-        return _Dynamic(module)
-    twin = copy.copy(module)
-    twin._modules = {name: None if child is None else onnx_module(child) for name, child in module._modules.items()}
-    return twin
+        return _OnnxDynamicLinear(module)
+    clone = copy.copy(module)
+    clone._modules = {name: None if child is None else onnx_module(child) for name, child in module._modules.items()}
+    return clone
 
 
-class _Scaled(torch.autograd.Function):
-    """An int8 weight (in, out) times its scale (out,), in float; one DequantizeLinear in ONNX."""
+class _DequantizedWeight(torch.autograd.Function):
+    """An int8 weight (in, out) times its scale (out,) in float; a DequantizeLinear in ONNX."""
 
     @staticmethod
     def forward(ctx: Any, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -34,16 +34,16 @@ class _Scaled(torch.autograd.Function):
 
     @staticmethod
     def symbolic(g: Any, weight: Any, scale: Any) -> Any:
-        # Zeros of its own for each: where two share them, ONNX Runtime refuses `session.x64quantprecision`.
+        # A constant per layer: with a shared one, ONNX Runtime fails with `session.x64quantprecision`.
         zeros = g.op("Constant", value_t=torch.zeros(scale.type().sizes(), dtype=torch.int8))
         return g.op("DequantizeLinear", weight, scale, zeros, axis_i=1)
 
 
-class _Static(nn.Module):
-    """QuantizeLinear and DequantizeLinear before a MatMul: what ONNX Runtime computes in integers.
+class _OnnxStaticLinear(nn.Module):
+    """QuantizeLinear and DequantizeLinear before a MatMul, which ONNX Runtime fuses to integer arithmetic.
 
-    The product has a leading axis of one: of two matrices and a bias ONNX Runtime makes a Gemm, which it computes in
-    integers only with a bias in integers, and rounding that moves every input of the next layer.
+    The product has a leading axis of size one. Otherwise ONNX Runtime fuses MatMul and bias to a Gemm, whose integer
+    version needs an integer bias, and rounding the bias changes all inputs of the next layer.
     """
 
     def __init__(self, layer: StaticLinear):
@@ -60,12 +60,12 @@ class _Static(nn.Module):
         states = torch.fake_quantize_per_tensor_affine(
             states, self.input_scale, self.input_zero_point, UINT8_MIN, UINT8_MAX
         )
-        output = states.unsqueeze(0) @ _Scaled.apply(self.weight, self.weight_scale)
+        output = states.unsqueeze(0) @ _DequantizedWeight.apply(self.weight, self.weight_scale)
         return (output if self.bias is None else output + self.bias).squeeze(0)
 
 
-class _Float(torch.autograd.Function):
-    """An int8 weight in float; one Cast in ONNX, folded when the file is loaded and not when it is written."""
+class _CastWeight(torch.autograd.Function):
+    """An int8 weight in float; a Cast in ONNX, which is folded when the file is loaded, not when it is written."""
 
     @staticmethod
     def forward(ctx: Any, weight: torch.Tensor) -> torch.Tensor:
@@ -76,23 +76,15 @@ class _Float(torch.autograd.Function):
         return g.op("Cast", weight, to_i=_ONNX_FLOAT)
 
 
-class _Dynamic(nn.Module):
-    """A scale per row of the input, in float32 on whole numbers; ONNX's own dynamic quantization has one per call.
+class _OnnxDynamicLinear(DynamicLinear):
+    """Dynamic quantization with a scale per row, emulated in float32; that of ONNX has one scale per tensor.
 
-    The weight is cast, since ONNX Runtime would quantize the input of what DequantizeLinear gives once more.
+    The weight is cast: after a DequantizeLinear, ONNX Runtime would quantize the input again.
     """
 
     def __init__(self, layer: DynamicLinear):
-        super().__init__()
-        self.register_buffer("weight", layer.weight.t().contiguous())
-        self.register_buffer("weight_scale", layer.weight_scale)
-        self.register_buffer("bias", layer.bias)
-        self.register_buffer("input_smoothing", layer.input_smoothing)
+        super().__init__(layer)
+        self.weight = layer.weight.t().contiguous()
 
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        if self.input_smoothing is not None:
-            states = states * self.input_smoothing
-        scale, zero_point = per_row_qparams(states)
-        steps = (torch.round(states * (1.0 / scale)) + zero_point).clamp(UINT8_MIN, UINT8_MAX) - zero_point
-        output = (steps @ _Float.apply(self.weight)) * (scale * self.weight_scale)
-        return output if self.bias is None else output + self.bias
+    def product(self, quantized: torch.Tensor) -> torch.Tensor:
+        return quantized @ _CastWeight.apply(self.weight)

@@ -1,4 +1,4 @@
-"""Subgraphs as TorchScript, for torch without Python."""
+"""Writes subgraphs as TorchScript, for libtorch."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ import torch
 from itrex_sweet.export.graphs import Graph
 
 
-def require() -> None:
-    """Torch is always there."""
+def require_packages() -> None:
+    """Does nothing: torch is always installed."""
 
 
 def write(graph: Graph, inputs: Mapping[str, torch.Tensor], path: Path) -> tuple[str, ...]:
-    """Traces a subgraph, batch and length left open.
+    """Traces a subgraph with dynamic batch size and length, and writes it.
 
     Args:
-        inputs: by name, in order, to trace with.
+        inputs: example inputs by name, in order.
 
     Returns:
-        names of the inputs of the file, which go by place.
+        names of the inputs of the file, in order.
     """
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # what torch says about its own tracer
+        warnings.simplefilter("ignore")  # the tracer warns of data-dependent control flow
         torch.jit.save(torch.jit.trace(graph.module, tuple(inputs.values()), check_trace=False), str(path))
     return tuple(inputs)
 
 
 def load(path: Path) -> Callable[[Mapping[str, torch.Tensor]], np.ndarray]:
-    """A written subgraph as a function of its inputs."""
+    """Loads a file as a function of its inputs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         module = torch.jit.load(str(path))

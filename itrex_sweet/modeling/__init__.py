@@ -1,4 +1,4 @@
-"""The class that users meet: an artifact used as people use a model of optimum."""
+"""`SweetModelForSequenceClassification`, the interface of artifacts to transformers."""
 
 from itrex_sweet.extras import require_installed
 

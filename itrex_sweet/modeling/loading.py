@@ -1,4 +1,4 @@
-"""Arguments of `from_pretrained` as people write them for transformers: heeded, harmless or refused."""
+"""Checks arguments of `from_pretrained` that are common with transformers and optimum."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from itrex_sweet.errors import ConfigError
 _OF_THE_ARTIFACT = ("config", "num_labels", "id2label", "label2id", "problem_type", "state_dict", "adapter_kwargs")
 _QUANTIZERS = ("quantization_config", "load_in_8bit", "load_in_4bit", "export", "gguf_file")
 
-# argument of transformers or optimum → values that ask for what happens anyway, and why no other is taken
-_HARMLESS: dict[str, tuple[tuple[Any, ...], str]] = {
+# argument of transformers or optimum → accepted values, which change nothing here, and why others are refused
+_ACCEPTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "trust_remote_code": ((None, False), "no code in a model's folder is ever run; leave it out."),
     "use_safetensors": ((None, True), "weights are safetensors files, and nothing else is read."),
     "attn_implementation": ((None, "eager", "sdpa"), "each backend has its own attention; leave it out."),
@@ -25,10 +25,10 @@ _HARMLESS: dict[str, tuple[tuple[Any, ...], str]] = {
 
 
 def dtype_of(dtype: Any, arguments: dict[str, Any]) -> str | None:
-    """`dtype`, or `torch_dtype` among the other arguments, from which it is taken.
+    """Returns `dtype`, or `torch_dtype`, which it removes from the other arguments.
 
     Raises:
-        ConfigError: an unknown one, or two that differ.
+        ConfigError: an unknown dtype, or two different ones.
     """
     old = checked_dtype_name(arguments.pop("torch_dtype", None))
     new = checked_dtype_name(dtype)
@@ -37,22 +37,22 @@ def dtype_of(dtype: Any, arguments: dict[str, Any]) -> str | None:
     return new or old
 
 
-def heed(arguments: dict[str, Any], known: Iterable[str]) -> None:
-    """Passes arguments of transformers that ask for what happens anyway.
+def check_further_arguments(arguments: dict[str, Any], known: Iterable[str]) -> None:
+    """Checks that further arguments have values that change nothing here.
 
     Args:
-        arguments: by name, those that the caller does not know.
-        known: names that the caller knows, for a hint.
+        arguments: further arguments by name.
+        known: known names, for a hint.
 
     Raises:
-        ConfigError: it asks for something that this package does not do.
-        TypeError: no such argument.
+        ConfigError: an argument asks for something that is not supported.
+        TypeError: an unknown argument.
     """
     for name, value in arguments.items():
         if name in ("device_map", "device"):
             refuse_other_devices(name, value)
-        elif name in _HARMLESS:
-            accepted, reason = _HARMLESS[name]
+        elif name in _ACCEPTED:
+            accepted, reason = _ACCEPTED[name]
             if not any(value is each or (isinstance(each, str) and value == each) for each in accepted):
                 shown = repr(value) if isinstance(value, (str, bool)) else type(value).__name__
                 raise ConfigError(f"{name}={shown}: {reason}")
@@ -63,7 +63,7 @@ def heed(arguments: dict[str, Any], known: Iterable[str]) -> None:
 
 
 def refuse_other_devices(name: str, value: Any) -> None:
-    """Accepts every way to say CPU, and `"auto"`.
+    """Checks that a device is the CPU or `"auto"`.
 
     Raises:
         ConfigError: another device.

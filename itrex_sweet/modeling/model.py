@@ -1,4 +1,4 @@
-"""`SweetModelForSequenceClassification`: an artifact used as people use a model of optimum."""
+"""`SweetModelForSequenceClassification`: an artifact with the interface of transformers and optimum models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from itrex_sweet.classifier import Classifier
 from itrex_sweet.classifier.predictions import calibrated_logits
 from itrex_sweet.config import Policy
 from itrex_sweet.errors import InputError
-from itrex_sweet.modeling.loading import dtype_of, heed
+from itrex_sweet.modeling.loading import check_further_arguments, dtype_of
 from itrex_sweet.modeling.module_methods import ModuleMethods
 from itrex_sweet.modeling.outputs import SweetClassifierOutput
 from itrex_sweet.modeling.pipeline_registration import register
@@ -24,18 +24,16 @@ from itrex_sweet.runtime.call import Call, Threshold
 from itrex_sweet.runtime.executor import DEFAULT_BATCH_SIZE
 from itrex_sweet.runtime.limits import faults
 from itrex_sweet.runtime.ragged import TokenBatch
-from itrex_sweet.runtime.shutdown import ends_before_exit
+from itrex_sweet.runtime.shutdown import finish_before_exit
 from itrex_sweet.tokenization.inputs import labels_of, numbers_of
 from itrex_sweet.tokenization.stored import tokenizer_of
 
 
 class SweetModelForSequenceClassification(Classifier, ModuleMethods, OptimizedModel):
-    """Early-exit text classifier, run by an executor on the CPU.
+    """`Classifier` with the interface of a transformers model.
 
     `model(**tokenizer(texts, return_tensors="pt", padding=True))` and `pipeline("text-classification",
-    model=model, tokenizer=tokenizer)` work as with any model; `model.predict(texts)` is the fast way.
-
-    Threads may share one. Pickled or copied, it is its folder and its settings, and is opened there again.
+    model=model, tokenizer=tokenizer)` work as with any model; `model.predict(texts)` is faster.
     """
 
     auto_model_class = AutoModelForSequenceClassification
@@ -64,7 +62,7 @@ class SweetModelForSequenceClassification(Classifier, ModuleMethods, OptimizedMo
 
     # ------------------------------------------------------------------ answers
 
-    @ends_before_exit
+    @finish_before_exit
     def forward(
         self,
         input_ids: Any = None,
@@ -79,16 +77,16 @@ class SweetModelForSequenceClassification(Classifier, ModuleMethods, OptimizedMo
         deadline_ms: float | None = None,
         raw_logits: bool = False,
     ) -> SweetClassifierOutput | tuple:
-        """Answers a padded batch; padding is dropped first and never computed.
+        """Classifies a padded batch. Padding is removed first and not computed.
 
         Args:
             input_ids: (rows, columns) integers, as a tensor, an array or nested lists; no rows are fine.
-            attention_mask: the same shape, 1 where a column counts and 0 where not.
+            attention_mask: the same shape, 1 for tokens and 0 for padding.
             token_type_ids: the same shape, integers.
-            labels: (rows,) integers, -100 for none; with them, `loss` is the mean cross-entropy of the logits returned.
-            return_dict: a plain tuple if false.
-            threshold, policy, quality, max_exit, deadline_ms: as in `predict`, for this call.
-            raw_logits: do not divide logits by the temperature of their exit.
+            labels: (rows,) integers, -100 for rows to ignore; if given, `loss` is the mean cross-entropy of the logits.
+            return_dict: whether to return an output object instead of a tuple.
+            threshold, policy, quality, max_exit, deadline_ms: as of `predict`.
+            raw_logits: whether to return logits that are not divided by the temperature of their exit.
 
         Returns:
             logits (rows, labels) of the exit each row left at, `exit_layer`, `confidence` and `stopped_by`. The softmax
@@ -96,9 +94,9 @@ class SweetModelForSequenceClassification(Classifier, ModuleMethods, OptimizedMo
             not finite keeps them so, with NaN confidence.
 
         Raises:
-            InputError: what is no token id, mask, type or label, shapes that differ, a row without tokens, or one that
-                the model cannot take.
-            ConfigError: what the call says about stopping does not fit the model.
+            InputError: invalid token ids, mask, types or labels, different shapes, a row without tokens, or a row
+                outside the model's limits.
+            ConfigError: an option does not fit the model.
         """
         call = Call.of(self.artifact, self.policy, threshold, policy, quality, max_exit, deadline_ms)
         if input_ids is None:
@@ -155,32 +153,30 @@ class SweetModelForSequenceClassification(Classifier, ModuleMethods, OptimizedMo
         local_files_only: bool = False,
         **others: Any,
     ) -> SweetModelForSequenceClassification:
-        """Loads an artifact from a folder or from the Hugging Face hub.
+        """Loads an artifact from a folder or from the Hugging Face hub, as `itrex_sweet.load` does.
 
         Args:
             model_id: a folder, or a repository on the hub.
-            backend: name of a backend, or `"auto"` for the one that measured fastest for such an artifact here.
-            threshold: instead of the stored one; one for all exits, or one for each but the last, in [0, 1].
+            backend: name of a backend, or `"auto"` for the fastest one here for this kind of artifact.
+            threshold: replaces the stored thresholds; one for all exits, or one for each but the last, in [0, 1].
             batch_size: rows computed together.
             dtype: what a float artifact is computed in: `"float32"`, or on `native` and `ipex` `"bfloat16"`; also
                 `"fp32"`, `"bf16"`, dtypes of torch, and `"auto"` for the default. `torch_dtype` means the same.
-            warm_up: (rows, tokens) of batches to be expected, for backends that compile by shape.
-            threads: to compute with at most; else the cores that this process may use, or less where
+            warm_up: (rows, tokens) of expected batches, for backends that compile by shape.
+            threads: maximum number of threads; by default the cores that this process may use, or fewer if
                 `OMP_NUM_THREADS` or `torch.set_num_threads` says so. Short calls of the native engine use fewer.
-            verify: compare the recorded sizes and hashes before use.
-            subfolder, revision, token, cache_dir, force_download, local_files_only: as everywhere on the hub.
-            others: arguments of transformers that ask for what happens anyway, such as `device_map="cpu"`.
+            verify: compare files with the recorded sizes and hashes before use.
+            subfolder, revision, token, cache_dir, force_download, local_files_only: as of
+                `huggingface_hub.snapshot_download`.
+            others: arguments of transformers with the values that apply here anyway, such as `device_map="cpu"`.
 
         Raises:
-            ConfigError: a setting is wrong, or asks for what this package does not do.
+            ConfigError: a setting is wrong or not supported.
             TypeError: an unknown argument.
-            ArtifactError: not there, a plain checkpoint without exits, an adapter alone, corrupt, or newer than this
-                release; a number, shape or name in it breaks the format's rules; or its tokenizer cannot be loaded, or
-                gives ids that the embedding table lacks. Nothing in the folder is ever run.
-            BackendUnavailable: the backend named cannot run here.
+            ArtifactError, BackendUnavailable: as of `itrex_sweet.load`.
         """
         dtype = dtype_of(dtype, others)
-        heed(others, inspect.signature(cls.from_pretrained).parameters)
+        check_further_arguments(others, inspect.signature(cls.from_pretrained).parameters)
         return cls.load(
             model_id,
             backend=backend,
@@ -203,14 +199,14 @@ class SweetModelForSequenceClassification(Classifier, ModuleMethods, OptimizedMo
         return tokenizer_of(artifact)
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> Any:
-        """Writes the artifact with the model's present policy, tokenizer and card included.
+        """Writes the artifact with the present policy, tokenizer and model card included.
 
         Args:
-            save_directory: made if missing; an artifact there is replaced only once the new one is whole.
-            push_to_hub: upload it then; `repository_id` and the other arguments of `push_to_hub` follow.
+            save_directory: created if missing; an existing artifact is replaced after the new one is complete.
+            push_to_hub: whether to upload it; `kwargs` are arguments of `push_to_hub`.
 
         Raises:
-            ArtifactError: the folder cannot be written; what it held before is untouched.
+            ArtifactError: the folder cannot be written; its contents are unchanged.
         """
         self._save_pretrained(save_directory)
         return self.push_to_hub(save_directory, **kwargs) if push_to_hub else None
@@ -229,7 +225,7 @@ class SweetModelForSequenceClassification(Classifier, ModuleMethods, OptimizedMo
         """Uploads a saved folder, sub-folders included, in one commit.
 
         Returns:
-            address of the commit.
+            URL of the commit.
         """
         from huggingface_hub import HfApi
 
@@ -238,7 +234,7 @@ class SweetModelForSequenceClassification(Classifier, ModuleMethods, OptimizedMo
         return str(api.upload_folder(repo_id=repository_id, folder_path=save_directory, commit_message=commit_message))
 
     def pipeline(self, **options: Any) -> Any:
-        """Makes transformers' text-classification pipeline of this model and its tokenizer.
+        """Creates transformers' text-classification pipeline with this model and its tokenizer.
 
         Args:
             options: as of `itrex_sweet.modeling.pipelines.SweetTextClassificationPipeline`.

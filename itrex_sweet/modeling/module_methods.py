@@ -1,4 +1,4 @@
-"""Methods of torch modules that people call out of habit: harmless ones do nothing, the others say what to do."""
+"""Methods of torch modules: some do nothing, the others raise an error that says what to do instead."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from itrex_sweet.modeling.loading import refuse_other_devices
 
 
 class ModuleMethods:
-    """Methods that pipelines of transformers and users of torch call on a model, which runs on the CPU."""
+    """Methods of torch modules that transformers' pipelines and users call."""
 
     computed_in: str
     input_modalities = ("text",)
@@ -24,15 +24,15 @@ class ModuleMethods:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the logits."""
+        """Type of the logits."""
         return torch.float32
 
     def can_generate(self) -> bool:
-        """No."""
+        """Returns False."""
         return False
 
     def to(self, *args: Any, device: Any = None, dtype: Any = None, non_blocking: bool = False, copy: bool = False):
-        """Returns the model, as it is: accepts the CPU, and the dtype that it computes in.
+        """Returns the model unchanged; accepts the CPU, and the dtype that it computes in.
 
         Raises:
             ConfigError: another device or dtype.
@@ -50,20 +50,20 @@ class ModuleMethods:
         return self
 
     def cpu(self):
-        """Returns the model, as it is."""
+        """Returns the model unchanged."""
         return self
 
     def cuda(self, device: Any = None) -> NoReturn:
-        """Raises ConfigError: there is no other device."""
+        """Raises ConfigError: only the CPU is supported."""
         refuse_other_devices("device", "cuda")
         raise AssertionError  # it was refused
 
     def float(self):
-        """The model, where it computes in float32."""
+        """Returns the model if it computes in float32."""
         return self.to(dtype=torch.float32)
 
     def bfloat16(self):
-        """The model, where it computes in bfloat16."""
+        """Returns the model if it computes in bfloat16."""
         return self.to(dtype=torch.bfloat16)
 
     def half(self) -> NoReturn:
@@ -75,7 +75,7 @@ class ModuleMethods:
         self._refuse_dtype(torch.float64)
 
     def eval(self):
-        """Returns the model, as it is: there is no training mode."""
+        """Returns the model unchanged: there is no training mode."""
         return self
 
     def train(self, mode: bool = True):
@@ -86,7 +86,7 @@ class ModuleMethods:
         """
         if mode:
             raise ConfigError(
-                "this model answers and is not trained: train the transformers model, with "
+                "this model is for inference only: train the transformers model, with "
                 "Trainer(..., callbacks=[SweetCallback()]) or itrex-sweet train, and load the result."
             )
         return self

@@ -10,15 +10,15 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 @dataclass
 class SweetClassifierOutput(SequenceClassifierOutput):
-    """`SequenceClassifierOutput` and where each row left.
+    """`SequenceClassifierOutput` with the exit of each row.
 
     Args:
         logits: (rows, labels) float32 of the exit that answered, divided by its temperature unless asked for raw, so
             that their softmax is the `score` of `predict`.
-        loss: mean cross-entropy of these logits, where labels were given.
-        exit_layer: (rows,) int64, the exit that answered, a count of layers from 1.
+        loss: mean cross-entropy of these logits, if labels are given.
+        exit_layer: (rows,) int64, the exit that answered, as a number of layers.
         confidence: (rows,) float32, by the policy's criterion.
-        out_of_time: (rows,) bool, whether a deadline ended the row's way; `None` where there was none.
+        out_of_time: (rows,) bool, true if the deadline passed before the row could leave; `None` without a deadline.
         stopped_by: (rows,) of str, as in `predict`.
     """
 

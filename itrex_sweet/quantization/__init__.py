@@ -1,4 +1,4 @@
-"""From a float32 artifact to an INT8 one, with Neural Compressor; the only room that imports it."""
+"""INT8 quantization of float32 artifacts with Neural Compressor; the only package that imports it."""
 
 from itrex_sweet.extras import require_installed
 

@@ -1,4 +1,4 @@
-"""The rows a quantization is given: some to observe ranges on, some to judge the result by."""
+"""Reads and splits calibration rows: some to observe activation ranges, some to compare with the float model."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from itrex_sweet.runtime.ragged import TokenBatch
 logger = logging.getLogger(__name__)
 
 MIN_ROWS = 16
-ENOUGH_ROWS = 100  # below this, a warning
-MOST_JUDGED = 1000
+RECOMMENDED_ROWS = 100
+MAX_EVALUATED = 1000
 
 
 @dataclass(frozen=True)
 class CalibrationRows:
-    """Rows as token ids.
+    """Tokenized calibration rows.
 
     Args:
-        observed: on which activation ranges are observed.
-        judged: on which outcomes are compared and temperatures fitted; other rows than `observed` where there were
-            enough.
-        labels: (rows,) int64 of `judged`, or `None`.
-        source: what was read, for records.
-        apart: whether `judged` holds none of `observed`.
-        used: all of them.
+        observed: rows on which activation ranges are observed.
+        evaluated: rows on which models are compared and temperatures fitted; disjoint from `observed` if there are
+            enough rows.
+        labels: (rows,) int64 of `evaluated`, or `None`.
+        source: name of the data, for records.
+        disjoint: true if `evaluated` and `observed` have no row in common.
+        used: all rows used.
     """
 
     observed: TokenBatch
-    judged: TokenBatch
+    evaluated: TokenBatch
     labels: np.ndarray | None
     source: str
-    apart: bool
+    disjoint: bool
     used: HeldOutRows
 
     def fingerprints(self) -> Fingerprints:
-        """Of all of them."""
+        """Returns the fingerprints of all rows used."""
         return Fingerprints.of(self.used.batch.rows())
 
 
@@ -57,49 +57,51 @@ def read_calibration_rows(
     max_length: int | None = None,
     **columns: Any,
 ) -> CalibrationRows:
-    """Reads rows and deals them out at random.
+    """Reads rows and splits them at random.
 
     Args:
-        model: whose tokenizer reads the texts.
+        model: provides the tokenizer.
         source: a file or `datasets` name, a `datasets.Dataset` with texts or with `input_ids`, a list of texts or of
             pairs, or `Rows`.
-        count: rows to observe ranges on.
-        seed: of the dealing.
-        max_length: tokens per row at most.
+        count: number of rows to observe ranges on.
+        seed: of the random split.
+        max_length: maximum number of tokens per row.
         columns: as in `read_rows`.
 
     Raises:
-        InputError: no rows, fewer than `MIN_ROWS`, unreadable ones, or labels that the model does not have.
-        ConfigError: columns that are not there.
+        InputError: fewer than `MIN_ROWS` rows, unreadable rows, or labels that the model does not have.
+        ConfigError: missing columns.
     """
     rows = read_held_out_rows(model, source, max_length, **columns)
     batch, labels, name = rows.batch, rows.labels, rows.name
     if len(batch) < MIN_ROWS:
         raise InputError(
-            f"{name} has {len(batch)} rows; calibration needs {MIN_ROWS} at least, and {ENOUGH_ROWS} to 300 are "
-            "advisable: ranges and temperatures taken from a handful of rows say little about the next one."
+            f"{name} has {len(batch)} rows; at least {MIN_ROWS} are needed, and {RECOMMENDED_ROWS} to 300 are "
+            "recommended for reliable ranges and temperatures."
         )
-    if len(batch) < ENOUGH_ROWS:
-        logger.warning("%s has only %d rows to calibrate on; %d to 300 are advisable.", name, len(batch), ENOUGH_ROWS)
+    if len(batch) < RECOMMENDED_ROWS:
+        logger.warning(
+            "%s has only %d rows to calibrate on; %d to 300 are recommended.", name, len(batch), RECOMMENDED_ROWS
+        )
     order = np.random.default_rng(seed).permutation(len(batch))
-    observed, rest = order[:count], order[count : count + MOST_JUDGED]
-    apart = len(rest) >= ENOUGH_ROWS
-    judged = rest if apart else order[:MOST_JUDGED]
+    observed, rest = order[:count], order[count : count + MAX_EVALUATED]
+    disjoint = len(rest) >= RECOMMENDED_ROWS
+    evaluated = rest if disjoint else order[:MAX_EVALUATED]
     return CalibrationRows(
         observed=batch.select(observed),
-        judged=batch.select(judged),
-        labels=None if labels is None else labels[judged],
+        evaluated=batch.select(evaluated),
+        labels=None if labels is None else labels[evaluated],
         source=name,
-        apart=apart,
-        used=rows.select(np.union1d(observed, judged)),
+        disjoint=disjoint,
+        used=rows.select(np.union1d(observed, evaluated)),
     )
 
 
 def warn_about_seen_rows(model: SweetModelForSequenceClassification, rows: CalibrationRows) -> dict[str, float]:
-    """Compares calibration rows with those that a model was trained and reported on, and says so aloud.
+    """Warns if calibration rows were used for training, selection or reports.
 
     Returns:
-        role → share of the calibration rows that are among them, where it is not 0.
+        role → fraction of the calibration rows used in it, if not 0.
     """
     shares = seen_rows(model, rows.used.batch, rows.used.texts).shares
     shares = {role: share for role, share in shares.items() if role in CONSEQUENCES}

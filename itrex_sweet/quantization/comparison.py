@@ -1,4 +1,4 @@
-"""What quantization costs: every exit's score, and the rows that change their exit, against the float model."""
+"""Compares quantized models with the float model: scores per exit, and rows that leave at another exit."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from itrex_sweet.runtime.backends.torch import TorchBackend
 from itrex_sweet.runtime.encoder import Encoder
 from itrex_sweet.runtime.executor import Executor
 
-_ROUNDING = 1e-9  # of a difference of two shares, so that five rows of 500 are one point
+_ROUNDING = 1e-9  # tolerance of a difference of two fractions
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What quantization may cost.
+    """Limits of the loss by quantization.
 
     Args:
-        drop: of the score at any exit, as a share: 0.01 is one point.
-        moved: share of rows that leave at another exit than before.
+        drop: of the score at any exit, a fraction: 0.01 is one point.
+        moved: fraction of rows that leave at another exit than before.
     """
 
     drop: float = 0.01
@@ -36,17 +36,17 @@ class Limits:
 
 @dataclass(frozen=True)
 class ComparisonResult:
-    """One quantized model on the judged rows.
+    """A quantized model compared with the float model.
 
     Args:
-        recipe: how it was quantized.
-        float_layers: module paths kept in float.
-        scores: per exit: accuracy, or without labels, agreement with the float model.
-        drops: per exit, what is missing to the float model's score.
-        moved: share of rows that leave at another exit.
-        policy: for the quantized model: temperatures fitted anew where there are labels, thresholds moved so that the
-            same share of rows leaves at each exit.
-        calibration_errors: per exit (expected calibration error), under the old temperatures and the new; `None`
+        recipe: of its quantization.
+        float_layers: module paths left in float.
+        scores: per exit, accuracy, or without labels agreement with the float model.
+        drops: per exit, score of the float model minus its own.
+        moved: fraction of rows that leave at another exit.
+        policy: for the quantized model, with temperatures fitted again if there are labels, and thresholds at which the
+            exit rates stay the same.
+        calibration_errors: expected calibration error per exit, with the old and with the new temperatures; `None`
             without labels.
     """
 
@@ -59,7 +59,7 @@ class ComparisonResult:
     calibration_errors: tuple[tuple[float, ...], tuple[float, ...]] | None
 
     def within(self, limits: Limits) -> bool:
-        """Whether no exit lost more, and no more rows moved, than allowed."""
+        """Returns true if no limit is exceeded."""
         return max(self.drops) <= limits.drop + _ROUNDING and self.moved <= limits.moved + _ROUNDING
 
 
@@ -68,30 +68,30 @@ class ExitComparison:
 
     Args:
         artifact: float32.
-        rows: on which; the judged part is used.
-        batch_size: rows computed together.
+        rows: their evaluation part is used.
+        batch_size: rows per batch.
     """
 
     def __init__(self, artifact: Artifact, rows: CalibrationRows, batch_size: int):
         self.artifact, self.rows, self.batch_size = artifact, rows, batch_size
         self.before = self.observe(None, "float32")
         predictions = self.before.predictions()
-        self._truth = predictions if rows.labels is None else rows.labels[:, None]
+        self._targets = predictions if rows.labels is None else rows.labels[:, None]
         self.scores = self._scores(self.before)
 
     @property
     def metric_name(self) -> str:
-        """Of what the scores are."""
+        """Name of the score."""
         return "agreement with float32" if self.rows.labels is None else "accuracy"
 
     def observe(self, encoder: Encoder | None, description: str, rows: int | None = None) -> ExitOutcomes:
-        """What every exit says of the first rows, or all.
+        """Runs the first rows, or all rows, through all exits.
 
         Args:
-            encoder: the weights; the artifact's own if absent.
+            encoder: weights; the artifact's own if absent.
             description: of the progress bar.
         """
-        batch = self.rows.judged
+        batch = self.rows.evaluated
         if rows is not None and rows < len(batch):
             batch = batch.select(np.arange(rows))
         backend = TorchBackend(self.artifact, encoder)
@@ -99,59 +99,59 @@ class ExitComparison:
         labels = None if self.rows.labels is None else self.rows.labels[: len(batch)]
         return ExitOutcomes.from_executor(executor, batch, labels, description)
 
-    def verdict(self, encoder: Encoder, recipe: str, float_layers: Sequence[str] = ()) -> ComparisonResult:
-        """Judges one quantized model."""
+    def compare(self, encoder: Encoder, recipe: str, float_layers: Sequence[str] = ()) -> ComparisonResult:
+        """Compares one quantized model with the float model."""
         after = self.observe(encoder, recipe)
-        old, labels = self.artifact.policy, self.rows.labels
-        temperatures, errors = old.temperatures, None
+        old_policy, labels = self.artifact.policy, self.rows.labels
+        temperatures, errors = old_policy.temperatures, None
         if labels is not None:
             exits = range(len(self.artifact.exits))
-            temperatures = tuple(fit_temperature(after.logits[:, place], labels) for place in exits)
+            temperatures = tuple(fit_temperature(after.logits[:, index], labels) for index in exits)
             errors = tuple(
-                tuple(expected_calibration_error(after.logits[:, place], labels, fitted[place]) for place in exits)
-                for fitted in (old.temperatures, temperatures)
+                tuple(expected_calibration_error(after.logits[:, index], labels, fitted[index]) for index in exits)
+                for fitted in (old_policy.temperatures, temperatures)
             )
-        policy = transfer_thresholds(old, self.before, after, temperatures)
+        policy = transfer_thresholds(old_policy, self.before, after, temperatures)
         scores = self._scores(after)
-        left_before, left_after = self.before.leaving(old), after.leaving(policy)
+        exits_before, exits_after = self.before.leaving(old_policy), after.leaving(policy)
         return ComparisonResult(
             recipe=recipe,
             float_layers=tuple(float_layers),
             scores=scores,
-            drops=tuple(float(was - is_) for was, is_ in zip(self.scores, scores, strict=True)),
-            moved=float((left_before != left_after).mean()),
+            drops=tuple(float(old - new) for old, new in zip(self.scores, scores, strict=True)),
+            moved=float((exits_before != exits_after).mean()),
             policy=policy,
             calibration_errors=errors,
         )
 
-    def table(self, verdicts: Sequence[ComparisonResult]) -> str:
-        """Scores per exit of the float model and the quantized ones, as text."""
+    def table(self, results: Sequence[ComparisonResult]) -> str:
+        """Returns the scores per exit of the float model and the quantized models, as text."""
         headings = ["recipe", *(f"exit {exit_}" for exit_ in self.artifact.exits), "other exit", "float layers"]
         lines = [["float32", *map(percent, self.scores), percent(0.0), "all"]]
         lines += [
-            [verdict.recipe, *map(percent, verdict.scores), percent(verdict.moved), str(len(verdict.float_layers))]
-            for verdict in verdicts
+            [result.recipe, *map(percent, result.scores), percent(result.moved), str(len(result.float_layers))]
+            for result in results
         ]
         return plain_table(headings, lines)
 
-    def record(self, verdict: ComparisonResult) -> dict[str, Any]:
-        """What the artifact says of it, in plain JSON types."""
+    def record(self, result: ComparisonResult) -> dict[str, Any]:
+        """Returns the artifact's record, in plain JSON types."""
         rounded = lambda values: [round(float(value), 4) for value in values]  # noqa: E731
         facts = {
             "metric": self.metric_name,
             "exits": list(self.artifact.exits),
             "before": rounded(self.scores),
-            "after": rounded(verdict.scores),
-            "rows_at_another_exit": round(verdict.moved, 4),
+            "after": rounded(result.scores),
+            "rows_at_another_exit": round(result.moved, 4),
             "temperatures": {
                 "before": rounded(self.artifact.policy.temperatures),
-                "after": rounded(verdict.policy.temperatures),
+                "after": rounded(result.policy.temperatures),
             },
         }
-        if verdict.calibration_errors is not None:
-            before, after = verdict.calibration_errors
+        if result.calibration_errors is not None:
+            before, after = result.calibration_errors
             facts["expected_calibration_error"] = {"old temperatures": rounded(before), "fitted": rounded(after)}
         return facts
 
     def _scores(self, outcomes: ExitOutcomes) -> tuple[float, ...]:
-        return tuple((outcomes.predictions() == self._truth).mean(axis=0).tolist())
+        return tuple((outcomes.predictions() == self._targets).mean(axis=0).tolist())

@@ -1,6 +1,6 @@
-"""Neural Compressor's path through IPEX: its observers, scales read off the converted model's configuration.
+"""Neural Compressor with IPEX: scales are read from the configuration of the converted model.
 
-Import it only after IPEX was imported: Neural Compressor chooses its path by that.
+Import this module only after IPEX: Neural Compressor selects its implementation by it.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from itrex_sweet.quantization.inc_parameters import QuantizationParameters
 
 
 def observe_static(linears: Linears, inputs: Iterable[Inputs]) -> list[QuantizationParameters]:
-    """Weight scales per output channel, and scale and zero point of every input, from its least and greatest value.
+    """Returns weight scales per output channel, and scale and zero point of each input by its minimum and maximum.
 
-    Writes `nc_workspace` into the working directory, which must be the caller's alone.
+    Writes `nc_workspace` into the working directory, which must not be shared.
     """
     example = tuple(torch.zeros(2, linear.in_features) for linear in linears.linears)
     prepared = prepare(linears, StaticQuantConfig(act_sym=False, act_algo="minmax"), example_inputs=example)
     with torch.no_grad():
         for batch in inputs:
             prepared(*batch)
-    found = dict(_read(convert(prepared).tune_cfg))
+    found = dict(_parse_configuration(convert(prepared).tune_cfg))
     paths = [linears.path(index) for index in range(len(linears.linears))]
     if missing := [path for path in paths if path not in found]:
         raise QuantizationError(f"Neural Compressor left {len(missing)} of {len(paths)} linear layers in float.")
     return [found[path] for path in paths]
 
 
-def _read(configuration: dict[str, Any]) -> Iterator[tuple[str, QuantizationParameters]]:
-    """Path and ranges of every quantized layer in IPEX's summary of its quantization."""
+def _parse_configuration(configuration: dict[str, Any]) -> Iterator[tuple[str, QuantizationParameters]]:
+    """Yields path and parameters of each quantized layer in IPEX's configuration."""
     for module in configuration.values():
         for operation in module.get("q_op_infos", {}).values():
             states, weight = operation["input_tensor_infos"][0], operation["weight_tensor_infos"][0]

@@ -1,9 +1,8 @@
-"""What Neural Compressor is given: the encoder's linear layers, and the inputs they have in the float model.
+"""The model that Neural Compressor observes: the encoder's linear layers, with their inputs in the float model.
 
-Layers that read the same tensor (query, key and value of an encoder layer) stand in one linear layer, their outputs
-side by side: so they share the range of that input and its smoothing, and nothing has to be reconciled afterwards.
-The rest of the model (embeddings, softmax, norms, heads) stays in float and is not shown, so no family's code has to be
-exported or traced.
+Layers with the same input (query, key and value of an encoder layer) are concatenated to one linear layer, so that they
+share the range and the smoothing factors of the input. The rest of the model (embeddings, softmax, norms, heads) stays
+in float and is not part of it, so that no model code has to be exported or traced.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ from itrex_sweet.runtime.ragged import TokenBatch, groups_of_equal_length
 Inputs = tuple[torch.Tensor, ...]  # (tokens, in) float32 of one batch, for each linear layer of `Linears`
 
 _SAME_INPUT = (("query_key_value",), ("query", "key", "value"), ("attention_output",), ("up",), ("down",))
-_TOKENS_PER_BATCH = 1024  # bounds the memory for the inputs of all layers at once
+_TOKENS_PER_BATCH = 1024  # limits the memory of the inputs of all layers
 
 
 def layers_by_input(family: Family, depth: int, private: Sequence[int] = ()) -> list[tuple[str, ...]]:
-    """Paths, from the classification model, of the linear layers that are quantized; those of one input together.
+    """Returns the module paths of the linear layers to quantize, grouped by their input.
 
     Args:
-        depth: of the model.
-        private: exits that have layers of their own.
+        depth: number of encoder layers.
+        private: exits with private layers.
     """
     layers = [f"{family.layers_path}.{index}" for index in range(depth)]
     layers += [family.private_layer_path(exit_) for exit_ in private]
@@ -42,7 +41,7 @@ def layers_by_input(family: Family, depth: int, private: Sequence[int] = ()) -> 
 
 
 class Linears(torch.nn.Module):
-    """Linear layers side by side, each with an input of its own; biases do not matter here.
+    """A module of independent linear layers, without biases.
 
     Args:
         weights: (out, in) of each.
@@ -58,29 +57,29 @@ class Linears(torch.nn.Module):
         self.eval()
 
     def forward(self, *inputs: torch.Tensor) -> Inputs:
-        """Every layer's output, (tokens, out), from its input."""
+        """Returns each layer's output (tokens, out) for its input."""
         return tuple(linear(states) for linear, states in zip(self.linears, inputs, strict=True))
 
     def path(self, index: int) -> str:
-        """Where a layer stands in this module."""
+        """Returns the path of a layer in this module."""
         return f"linears.{index}"
 
 
 class CalibrationInputs:
-    """The inputs of the quantized layers in the float model, batch by batch; can be gone through again.
+    """A re-iterable of the inputs of the quantized layers in the float model, batch by batch.
 
-    Rows of equal length run together, so there is no padding that could widen a range. An exit's private layer runs for
-    the first token alone, so the inputs there are those of first tokens.
+    Batches contain rows of equal length, so that padding does not widen a range. A private layer of an exit runs only
+    for the first token, so only the first tokens' inputs are observed there.
 
     Args:
         model: the Hugging Face classification model, in evaluation mode.
-        family: its row in the table.
-        layers: what `layers_by_input` gave.
-        rows: the texts to calibrate on.
-        batch_size: rows at a time, at most.
+        family: of the model.
+        layers: from `layers_by_input`.
+        rows: calibration rows.
+        batch_size: maximum number of rows per batch.
         report: called with (rows done, rows).
-        private: exits that have layers of their own, in the model too.
-        smoothing: (in,) by which each input is multiplied, if given.
+        private: exits with private layers.
+        smoothing: factors (in,) by which each input is multiplied, if given.
     """
 
     def __init__(
@@ -96,13 +95,13 @@ class CalibrationInputs:
     ):
         self.model, self.family, self.private = model, family, private
         self.encoder = model.get_submodule(family.backbone)
-        # The last of a group: DeBERTa sends its table of relative positions through query and key too.
-        self.taps = [(paths[-1], model.get_submodule(paths[-1])) for paths in layers]
+        # The last of a group: in DeBERTa, the relative position embeddings also go through query and key.
+        self.hooked = [(paths[-1], model.get_submodule(paths[-1])) for paths in layers]
         self.rows, self.batch_size, self.report, self.smoothing = rows, batch_size, report, smoothing
         self.has_token_types = "token_types" in family.embeddings
 
     def __iter__(self) -> Iterator[Inputs]:
-        """(tokens, in) of every input, for each batch; (rows, in) in private layers.
+        """Yields the inputs of each batch, (tokens, in), or (rows, in) for private layers.
 
         Raises:
             QuantizationError: an input is NaN or infinite; the message names the layer.
@@ -125,28 +124,28 @@ class CalibrationInputs:
 
     @torch.no_grad()
     def _inputs(self, batch: dict[str, torch.Tensor]) -> Inputs:
-        seen: dict[str, torch.Tensor] = {}
+        captured: dict[str, torch.Tensor] = {}
 
-        def tap(path: str) -> Callable[[torch.nn.Module, tuple[torch.Tensor, ...]], None]:
-            def keep(module: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
+        def capture(path: str) -> Callable[[torch.nn.Module, tuple[torch.Tensor, ...]], None]:
+            def hook(module: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
                 states = arguments[0]
                 if not torch.isfinite(states).all():
                     raise QuantizationError(
-                        f"the input of {path} holds NaN or infinite values: the float model is broken or overflows on "
-                        "the calibration rows. Does it answer them (`itrex-sweet predict`)?"
+                        f"the input of {path} holds NaN or infinite values: the weights are corrupt, or activations "
+                        "overflow on the calibration rows. Check them with `itrex-sweet predict`."
                     )
-                seen[path] = states[:, 0] if is_of_private_layer(path) else states.reshape(-1, states.shape[-1])
+                captured[path] = states[:, 0] if is_of_private_layer(path) else states.reshape(-1, states.shape[-1])
 
-            return keep
+            return hook
 
-        handles = [module.register_forward_pre_hook(tap(path)) for path, module in self.taps]
+        handles = [module.register_forward_pre_hook(capture(path)) for path, module in self.hooked]
         handles += run_private_layers(self.model, self.family, self.private)
         try:
             self.encoder(**batch)
         finally:
             for handle in handles:
                 handle.remove()
-        inputs = [seen[path] for path, _ in self.taps]
+        inputs = [captured[path] for path, _ in self.hooked]
         if self.smoothing is not None:
             inputs = [states * factors for states, factors in zip(inputs, self.smoothing, strict=True)]
         return tuple(inputs)

@@ -1,6 +1,6 @@
-"""Neural Compressor's path without IPEX: `torch.export`, observers of torchao, scales read off the converted graph.
+"""Neural Compressor without IPEX: `torch.export` and observers of torchao; scales are read from the converted graph.
 
-Import it only where IPEX was not imported: Neural Compressor chooses its path by that.
+Import this module only if IPEX is not imported: Neural Compressor selects its implementation by it.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from itrex_sweet.quantization.inc_parameters import QuantizationParameters
 
 
 def observe_static(linears: Linears, inputs: Iterable[Inputs]) -> list[QuantizationParameters]:
-    """Weight scales per output channel, and scale and zero point of every input, from its least and greatest value."""
+    """Returns weight scales per output channel, and scale and zero point of each input by its minimum and maximum."""
     prepared = prepare(_exported(linears), StaticQuantConfig(act_sym=False, act_algo="minmax"))
-    _observe_least_and_greatest(prepared)
+    _use_min_max_observers(prepared)
     with torch.no_grad():
         for batch in inputs:
             prepared(*batch)
-    return _ranges(convert(prepared), linears, static=True)
+    return _parse_graph(convert(prepared), linears, static=True)
 
 
 def observe_dynamic(linears: Linears) -> list[QuantizationParameters]:
-    """Weight scales per output channel; inputs are measured at run time."""
+    """Returns weight scales per output channel; inputs are quantized dynamically."""
     prepared = prepare(_exported(linears), DynamicQuantConfig(w_granularity="per_channel"))
     with torch.no_grad():
         prepared(*_example(linears))
-    return _ranges(convert(prepared), linears, static=False)
+    return _parse_graph(convert(prepared), linears, static=False)
 
 
 def _example(linears: Linears) -> Inputs:
@@ -40,24 +40,24 @@ def _example(linears: Linears) -> Inputs:
 
 
 def _exported(linears: Linears) -> torch.fx.GraphModule:
-    # Each by itself: a private layer of an exit gets first tokens alone.
+    # One dimension per layer: private layers of exits get only first tokens.
     shapes = {"inputs": tuple({0: torch.export.Dim(f"rows_{index}", min=1)} for index in range(len(linears.linears)))}
     return export(linears, _example(linears), dynamic_shapes=shapes)
 
 
-def _observe_least_and_greatest(prepared: torch.fx.GraphModule) -> None:
-    """Makes "minmax" mean what it says.
+def _use_min_max_observers(prepared: torch.fx.GraphModule) -> None:
+    """Replaces moving-average observers with min-max observers.
 
-    From 3.8 on, Neural Compressor's "minmax" is a moving average that moves by a hundredth per batch: the first batch
-    decides, and later extremes are cut off.
+    Since version 3.8, "minmax" of Neural Compressor is a moving average with a factor of 0.01 per batch, which is
+    dominated by the first batch and clips later extremes.
     """
     for name, observer in list(prepared.named_children()):
         if type(observer).__name__ == "MovingAverageMinMaxObserver":
-            plain = sys.modules[type(observer).__module__].MinMaxObserver
+            observer_class = sys.modules[type(observer).__module__].MinMaxObserver
             setattr(
                 prepared,
                 name,
-                plain(
+                observer_class(
                     dtype=observer.dtype,
                     qscheme=observer.qscheme,
                     quant_min=observer.quant_min,
@@ -66,8 +66,8 @@ def _observe_least_and_greatest(prepared: torch.fx.GraphModule) -> None:
             )
 
 
-def _ranges(converted: torch.fx.GraphModule, linears: Linears, static: bool) -> list[QuantizationParameters]:
-    """Reads the graph, where a layer is `linear(dequantize(quantize(input)), dequantize(quantize(weight)))`."""
+def _parse_graph(converted: torch.fx.GraphModule, linears: Linears, static: bool) -> list[QuantizationParameters]:
+    """Reads parameters from the graph; a layer is `linear(dequantize(quantize(x)), dequantize(quantize(w)))`."""
     found: dict[str, QuantizationParameters] = {}
     for node in converted.graph.nodes:
         if node.target is torch.ops.aten.linear.default:
@@ -81,11 +81,11 @@ def _ranges(converted: torch.fx.GraphModule, linears: Linears, static: bool) -> 
                     else QuantizationParameters(scales, None, None)
                 )
             except (AttributeError, IndexError, TypeError):
-                continue  # left in float; named below
+                continue  # left in float, reported below
     paths = [linears.path(index) for index in range(len(linears.linears))]
     if missing := [path for path in paths if path not in found]:
         raise QuantizationError(
-            f"Neural Compressor left {len(missing)} of {len(paths)} linear layers in float, or wrote a graph that this "
-            "package cannot read. Is it a version that they were tried together with (see requirements/)?"
+            f"Neural Compressor left {len(missing)} of {len(paths)} linear layers in float, or wrote an unknown "
+            "graph. Install the versions in requirements/."
         )
     return [found[path] for path in paths]

@@ -1,8 +1,8 @@
-"""Neural Compressor's observations of a model, made in a process of its own.
+"""Observes a model with Neural Compressor in a separate process.
 
-Neural Compressor chooses its path by what else is imported, writes temporary files below the working directory under
-names that runs of the same second share, and logs a lot. So it gets a process and a folder for itself, and this side
-hears of its progress, its result or its failure.
+Neural Compressor selects its implementation by the imported packages, writes temporary files into the working
+directory under names with a resolution of one second, and logs verbosely. It therefore runs in a process and a folder
+of its own, which reports progress, the result or an error.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ IPEX, PT2E = "ipex", "pt2e"
 
 REQUEST_FILE, ROWS_FILE, RESULT_FILE, LOG_FILE = "request.json", "rows.npz", "result.safetensors", "worker.log"
 _WORKER = (sys.executable, "-m", "itrex_sweet.quantization.worker")
-_LAST_LINES = 15
+_NUM_LOG_LINES = 15
 
 Progress = Callable[[str, int, int], None]  # stage, rows done, rows
 
 
 @dataclass(frozen=True)
 class LinearObservation:
-    """How to quantize one linear layer.
+    """Quantization parameters of one linear layer.
 
     Args:
-        weight_scale: (out,) float32. The integers are `round(weight / input_smoothing / weight_scale)`, limited to
-            [-127, 127]: the greatest weight of a channel is 127.5 scales, as Neural Compressor counts.
-        input_scale: of the uint8 input; `None` if it is found at run time.
-        input_zero_point: what stands for 0 in it, 0 to 255; `None` with `input_scale`.
-        input_smoothing: (in,) float32 by which the input is multiplied before it is quantized, or `None`.
+        weight_scale: (out,) float32. Weights are quantized as `round(weight / input_smoothing / weight_scale)`, clipped
+            to [-127, 127]; the largest weight of a channel is 127.5 scales, as in Neural Compressor.
+        input_scale: of the uint8 input; `None` if the input is quantized dynamically.
+        input_zero_point: 0 to 255; `None` if `input_scale` is.
+        input_smoothing: (in,) float32, factors of the input before quantization, or `None`.
     """
 
     weight_scale: torch.Tensor
@@ -57,12 +57,12 @@ class LinearObservation:
 
 @dataclass(frozen=True)
 class Observations:
-    """What Neural Compressor found.
+    """The result of an observation.
 
     Args:
-        linears: by module path in the Hugging Face model.
-        path: `"ipex"` or `"pt2e"`, of Neural Compressor's two ways of observing.
-        versions: of Neural Compressor and what it used.
+        linears: quantization parameters by module path in the Hugging Face model.
+        path: `"ipex"` or `"pt2e"`, the implementation of Neural Compressor.
+        versions: of Neural Compressor and the packages it used.
     """
 
     linears: dict[str, LinearObservation]
@@ -80,30 +80,30 @@ def observe(
     path: str | None = None,
     progress: Progress | None = None,
 ) -> Observations:
-    """Runs the float model on rows and lets Neural Compressor observe the inputs of its linear layers.
+    """Runs the float model on rows while Neural Compressor observes the inputs of its linear layers.
 
     Args:
         artifact: an early-exit model in float32.
-        rows: to calibrate on; `"dynamic"` does not look at them.
+        rows: calibration rows; not used by `"dynamic"`.
         recipe: `"static"` (a scale and zero point per input), `"smooth"` (the same after SmoothQuant) or `"dynamic"`
             (weights only).
-        alpha: of SmoothQuant: 0 leaves the work to the inputs, 1 to the weights.
-        batch_size: rows at a time, at most.
-        path: `"ipex"`, `"pt2e"`, or `None` for IPEX where it is usable. `"dynamic"` exists as `"pt2e"` only.
+        alpha: migration strength of SmoothQuant, in [0, 1].
+        batch_size: maximum number of rows per batch.
+        path: `"ipex"`, `"pt2e"`, or `None` for IPEX if it is available. `"dynamic"` needs `"pt2e"`.
         progress: called with (stage, rows done, rows).
 
     Returns:
-        one observation per linear layer of the encoder. Query, key and value of a layer share that of their input. An
-        input that was 0 throughout has scale 1.
+        parameters of each linear layer of the encoder. Query, key and value of a layer share those of their input. An
+        input that was always 0 has scale 1.
 
     Raises:
-        ConfigError: an unknown recipe or path, an impossible setting, or a model that is no float32 early-exit model.
+        ConfigError: an unknown recipe or path, an invalid setting, or not a float32 early-exit model.
         InputError: no rows.
-        BackendUnavailable: `path="ipex"`, and IPEX is not usable here.
-        QuantizationError: weights or activations are not finite, or Neural Compressor failed; the message says where.
+        BackendUnavailable: `path="ipex"`, and IPEX is not available.
+        QuantizationError: non-finite weights or activations, or a failure of Neural Compressor; the message says where.
         ArtifactError: weights are missing.
     """
-    _refuse(artifact, rows, recipe, alpha, batch_size, path)
+    _check_arguments(artifact, rows, recipe, alpha, batch_size, path)
     with working_folder("itrex-sweet-observing-") as folder:
         request = dict(
             artifact=str(artifact.directory.resolve()),
@@ -120,7 +120,9 @@ def observe(
         return _read_result(folder / RESULT_FILE)
 
 
-def _refuse(artifact: Artifact, rows: TokenBatch, recipe: str, alpha: float, batch_size: int, path: str | None) -> None:
+def _check_arguments(
+    artifact: Artifact, rows: TokenBatch, recipe: str, alpha: float, batch_size: int, path: str | None
+) -> None:
     for name, value, choices in (
         ("recipe", recipe, (STATIC, SMOOTH, DYNAMIC)),
         ("path", path, (None, IPEX, PT2E)),
@@ -128,22 +130,22 @@ def _refuse(artifact: Artifact, rows: TokenBatch, recipe: str, alpha: float, bat
         if value not in choices:
             raise ConfigError(f"{name}={value!r}: choose one of {', '.join(map(repr, choices))}.")
     if recipe == DYNAMIC and path == IPEX:
-        raise ConfigError("recipe='dynamic' with path='ipex': Neural Compressor has it as path='pt2e' only.")
+        raise ConfigError("recipe='dynamic' with path='ipex': it needs path='pt2e'.")
     if not 0.0 <= alpha <= 1.0:
-        raise ConfigError(f"alpha={alpha}: SmoothQuant's alpha lies in [0, 1].")
+        raise ConfigError(f"alpha={alpha}: must lie in [0, 1].")
     if batch_size < 1:
-        raise ConfigError(f"batch_size={batch_size}: at least one row at a time.")
+        raise ConfigError(f"batch_size={batch_size}: must be at least 1.")
     if artifact.precision != FLOAT32 or artifact.architecture != EARLY_EXIT:
         raise ConfigError(
-            f"{artifact.directory} ({artifact.architecture}, {artifact.precision}): only early-exit models in float32 "
-            "are observed."
+            f"{artifact.directory} ({artifact.architecture}, {artifact.precision}): only early-exit models in "
+            "float32 can be quantized."
         )
     if not len(rows) and recipe != DYNAMIC:
-        raise InputError("no rows to calibrate on: ranges of activations can only be observed on texts.")
+        raise InputError("no rows to calibrate on: activation ranges need rows.")
 
 
 def _run_worker(folder: Path, progress: Progress | None) -> None:
-    """Runs the worker to its end; ends it, with everything it started, if this side is interrupted or killed."""
+    """Runs the worker process; it and its children are terminated if this process is interrupted or killed."""
     failure: SweetError | None = None
     with (
         (folder / LOG_FILE).open("wb") as log,
@@ -159,7 +161,7 @@ def _run_worker(folder: Path, progress: Progress | None) -> None:
     ):
         for line in output_lines(worker):
             if not line.startswith("{"):
-                continue  # printed by a library while it was imported
+                continue  # output of an imported library
             message = json.loads(line)
             if "error" in message:
                 failure = getattr(errors, message["error"])(message["message"])
@@ -168,15 +170,15 @@ def _run_worker(folder: Path, progress: Progress | None) -> None:
     if failure is not None:
         raise failure
     if worker.returncode != 0:
-        raise QuantizationError(_epitaph(worker.returncode, folder / LOG_FILE))
+        raise QuantizationError(_describe_failure(worker.returncode, folder / LOG_FILE))
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """The parent's, so that the same packages are found, but with caches and temporary files in `folder`."""
+    """Returns this process's environment with caches and temporary files in `folder`."""
     root = str(Path(itrex_sweet.__file__).resolve().parent.parent)
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
-        "OMP_WAIT_POLICY": "passive",  # threads that spin while they wait take minutes where cores are busy
+        "OMP_WAIT_POLICY": "passive",  # active waiting is very slow on busy cores
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),
         "TMPDIR": str(folder),
@@ -187,17 +189,17 @@ def _environment(folder: Path) -> dict[str, str]:
     }
 
 
-def _epitaph(status: int, log: Path) -> str:
+def _describe_failure(status: int, log: Path) -> str:
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     cause = f"was killed by signal {-status} (out of memory?)" if status < 0 else f"failed with status {status}"
-    return "\n    ".join([f"Neural Compressor's process {cause}. Its last lines:", *lines[-_LAST_LINES:]])
+    return "\n    ".join([f"Neural Compressor's process {cause}. Last lines of its log:", *lines[-_NUM_LOG_LINES:]])
 
 
 def _read_result(path: Path) -> Observations:
     with safe_open(path, framework="pt") as result:
         facts: Mapping[str, str] = result.metadata()
         parts: dict[str, dict[str, Any]] = {}
-        for name in result.keys():  # noqa: SIM118 -- it is no mapping
+        for name in result.keys():  # noqa: SIM118 -- not a mapping
             layer, part = name.rsplit(".", 1)
             tensor = result.get_tensor(name)
             parts.setdefault(layer, {})[part] = tensor if tensor.dim() else tensor.item()

@@ -1,4 +1,4 @@
-"""From what Neural Compressor observed to the tensors of an INT8 artifact."""
+"""Converts float weights to the tensors of an INT8 artifact, with the observed quantization parameters."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from itrex_sweet.families import family_of
 from itrex_sweet.quantization.inc_linears import layers_by_input
 from itrex_sweet.quantization.observation import LinearObservation
 
-MOST = 127  # of a weight, on either side of 0
+WEIGHT_MAX = 127  # weights are in [-127, 127]
 
 
 def quantizable_layers(artifact: Artifact) -> list[str]:
-    """Module paths of the encoder's linear layers, first to last, then those of exits' private layers.
+    """Returns the module paths of the encoder's linear layers in order, then those of the exits' private layers.
 
-    What else there is stays in float.
+    All other layers stay in float.
     """
     config = artifact.model_config()
     by_input = layers_by_input(family_of(config), config.num_hidden_layers, artifact.private_exits)
@@ -27,12 +27,12 @@ def quantizable_layers(artifact: Artifact) -> list[str]:
 def pack(
     tensors: Mapping[str, torch.Tensor], observed: Mapping[str, LinearObservation], float_layers: Collection[str] = ()
 ) -> dict[str, torch.Tensor]:
-    """Replaces the weights of linear layers by integers and what is needed to read them.
+    """Replaces the weights of linear layers with int8 weights, scales, zero points and smoothing factors.
 
     Args:
         tensors: of a float32 artifact, by name.
         observed: scales, zero points and smoothing by module path.
-        float_layers: paths left as they are.
+        float_layers: module paths to leave in float.
 
     Returns:
         all tensors of the INT8 artifact (`itrex_sweet.artifact` names them).
@@ -40,16 +40,18 @@ def pack(
     packed = dict(tensors)
     for path, found in observed.items():
         if path not in float_layers:
-            packed.update({f"{path}.{name}": tensor for name, tensor in _integers(tensors[f"{path}.weight"], found)})
+            packed.update(
+                {f"{path}.{name}": tensor for name, tensor in _quantize_weight(tensors[f"{path}.weight"], found)}
+            )
     return packed
 
 
-def _integers(weight: torch.Tensor, found: LinearObservation) -> list[tuple[str, torch.Tensor]]:
+def _quantize_weight(weight: torch.Tensor, found: LinearObservation) -> list[tuple[str, torch.Tensor]]:
     weight = weight.float()
     if found.input_smoothing is not None:
         weight = weight / found.input_smoothing
     scale = torch.as_tensor(found.weight_scale, dtype=torch.float32)
-    integers = torch.round(weight / scale[:, None]).clamp(-MOST, MOST).to(torch.int8)
+    integers = torch.round(weight / scale[:, None]).clamp(-WEIGHT_MAX, WEIGHT_MAX).to(torch.int8)
     parts = [("weight", integers), ("weight_scale", scale)]
     if found.input_scale is not None:
         parts.append(("input_scale", torch.tensor(found.input_scale, dtype=torch.float32)))

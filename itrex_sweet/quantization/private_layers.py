@@ -1,4 +1,4 @@
-"""Exits' private layers beside the float model that is observed, on the states that enter the trunk's layers."""
+"""Private layers of exits in the observed float model, which read the inputs of the trunk's layers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from itrex_sweet.families import EXIT_HEADS, PRIVATE_LAYER, Family
 
 
 def add_private_layers(model: Any, family: Family, exits: Sequence[int]) -> None:
-    """Adds copies of the exits' last layers at the paths of their private layers, for weights to be loaded into.
+    """Adds copies of the exits' last layers at the paths of their private layers, to load weights into.
 
     Args:
         model: the Hugging Face classification model.
-        exits: that have private layers.
+        exits: with private layers.
     """
     if exits:
         layers = model.get_submodule(family.layers_path)
@@ -25,17 +25,17 @@ def add_private_layers(model: Any, family: Family, exits: Sequence[int]) -> None
 
 
 def run_private_layers(model: Any, family: Family, exits: Sequence[int]) -> list[torch.utils.hooks.RemovableHandle]:
-    """Makes every forward of the trunk compute the private layers, too, until the handles are removed."""
+    """Registers hooks that run the private layers in each forward pass of the trunk; returns their handles."""
     layers = model.get_submodule(family.layers_path)
     return [
         layers[exit_ - 1].register_forward_pre_hook(
-            _also(model.get_submodule(family.private_layer_path(exit_))), with_kwargs=True
+            _run_layer(model.get_submodule(family.private_layer_path(exit_))), with_kwargs=True
         )
         for exit_ in exits
     ]
 
 
-def _also(layer: torch.nn.Module) -> Callable[..., None]:
+def _run_layer(layer: torch.nn.Module) -> Callable[..., None]:
     def run(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         layer(*args, **kwargs)
 

@@ -1,4 +1,4 @@
-"""`SweetQuantizer`: a float32 artifact in, an INT8 artifact out."""
+"""`SweetQuantizer`: quantizes a float32 artifact to an INT8 artifact."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from itrex_sweet.quantization.calibration_rows import CalibrationRows, read_cali
 from itrex_sweet.quantization.comparison import ExitComparison, Limits
 from itrex_sweet.quantization.observation import Observations, observe
 from itrex_sweet.quantization.packing import quantizable_layers
-from itrex_sweet.quantization.recipe_search import RECIPES, Candidate, Search
+from itrex_sweet.quantization.recipe_search import RECIPES, Candidate, RecipeSearch
 from itrex_sweet.runtime.torch_threads import on_own_threads
 
 logger = logging.getLogger(__name__)
@@ -41,10 +41,8 @@ class SweetQuantizer:
 
     def __init__(self, model: SweetModelForSequenceClassification, threads: int | None = None):
         if not isinstance(model, SweetModelForSequenceClassification):
-            raise ConfigError(
-                f"model is of type {type(model).__name__}: a SweetModelForSequenceClassification is needed."
-            )
-        _refuse_what_cannot_be_quantized(model.artifact)
+            raise ConfigError(f"model is of type {type(model).__name__}, expected SweetModelForSequenceClassification.")
+        _check_quantizable(model.artifact)
         self.model = model
         self.asked_threads = threads
 
@@ -56,12 +54,12 @@ class SweetQuantizer:
 
         Args:
             model_id: a folder, or a repository on the hub.
-            threads: to observe, quantize and compare with; as many as torch is set to if absent.
-            options: as of `SweetModelForSequenceClassification.from_pretrained`.
+            threads: number of threads; torch's setting if absent.
+            options: of `SweetModelForSequenceClassification.from_pretrained`.
 
         Raises:
-            ArtifactError: not there, not an artifact, or corrupt.
-            ConfigError: it is quantized already, a cascade, or a number of threads that is none.
+            ArtifactError: the artifact is missing or corrupt.
+            ConfigError: the artifact is already quantized or a cascade, or an invalid number of threads.
         """
         options = {"backend": "torch", "threads": threads, **options}
         return cls(SweetModelForSequenceClassification.from_pretrained(model_id, **options), threads)
@@ -86,42 +84,41 @@ class SweetQuantizer:
         split: str | None = None,
         dataset_config: str | None = None,
     ) -> Artifact:
-        """Observes ranges, quantizes, judges every exit, fits temperatures and thresholds anew, and writes.
+        """Observes ranges, quantizes, compares each exit, refits temperatures and thresholds, and writes the artifact.
 
-        Of the rows given, `rows` are taken at random to observe activation ranges on, and up to 1000 of the others to
-        compare with the float model and to fit temperatures on; where fewer than 100 others are left, the same rows
-        serve both.
+        `rows` random rows are used to observe activation ranges, and up to 1000 others to compare with the float model
+        and to fit temperatures. If fewer than 100 others remain, the same rows are used for both.
 
         Args:
             calibration_dataset: a file or `datasets` name, a `datasets.Dataset` with texts or with `input_ids`, or a
-                list of texts or pairs. Neither trained on nor reported on. With labels, exits are judged by accuracy
-                and temperatures fitted; without, by agreement with the float model.
-            save_directory: of the INT8 artifact; replaced only once the new one is whole.
+                list of texts or pairs; not used for training or reports. With labels, exits are compared by accuracy
+                and temperatures are fitted; without, exits are compared by agreement with the float model.
+            save_directory: of the INT8 artifact; an existing artifact is replaced atomically.
             recipe: `"static"` (one scale per tensor), `"smooth"` (SmoothQuant, then static), `"dynamic"` (one scale
-                per row, at run time), or `"auto"` for the cheapest of these within the limits.
-            rows: to observe ranges on.
-            max_drop: what `"auto"` may lose of the score at any exit, as a share; 0.01 is one point.
-            max_moved: what share of the rows `"auto"` may let leave at another exit than before.
-            smoothing_alpha: how much of the difficulty moves from activations to weights (SmoothQuant's alpha).
-            seed: of the choice of rows.
-            max_length: tokens per row at most.
-            text_column, pair_column, label_column, label_meanings, split, dataset_config: where texts and labels are,
-                and what labels mean, as in `itrex_sweet.data.read_rows`.
+                per row, at run time), or `"auto"` for the fastest of these within the limits.
+            rows: number of rows to observe ranges on.
+            max_drop: largest drop of the score at any exit that `"auto"` accepts, a fraction; 0.01 is one point.
+            max_moved: largest fraction of rows leaving at another exit than before that `"auto"` accepts.
+            smoothing_alpha: migration strength of SmoothQuant, from activations to weights.
+            seed: of the random split of rows.
+            max_length: maximum number of tokens per row.
+            text_column, pair_column, label_column, label_meanings, split, dataset_config: as in
+                `itrex_sweet.data.read_rows`.
 
         Returns:
             the INT8 artifact; its `quantization` holds the comparison.
 
         Raises:
             MissingExtraError: Neural Compressor is not installed.
-            ConfigError: an unknown recipe, an impossible setting, or the model's own folder as the target.
-            InputError: calibration rows that are too few or cannot be read.
-            QuantizationError: weights or activations are not finite, or nothing is within the limits of `"auto"`.
-            ArtifactError: the folder cannot be written; what it held before is untouched.
+            ConfigError: an unknown recipe, an invalid setting, or the model's own folder as the target.
+            InputError: too few or unreadable calibration rows.
+            QuantizationError: weights or activations are not finite, or no candidate is within the limits of `"auto"`.
+            ArtifactError: the folder cannot be written; its previous content is unchanged.
         """
         rows, seed = whole_number("rows", rows, 1), whole_number("seed", seed, 0)
-        max_drop, max_moved = _share("max_drop", max_drop), _share("max_moved", max_moved)
-        smoothing_alpha = _share("smoothing_alpha", smoothing_alpha)
-        self._refuse(recipe, save_directory)
+        max_drop, max_moved = _fraction("max_drop", max_drop), _fraction("max_moved", max_moved)
+        smoothing_alpha = _fraction("smoothing_alpha", smoothing_alpha)
+        self._check_arguments(recipe, save_directory)
         require_installed("neural_compressor", "quantization")
         require_writable(Path(save_directory))
         source = self.model.artifact
@@ -133,30 +130,30 @@ class SweetQuantizer:
             label_meanings=label_meanings,
             dataset_config=dataset_config,
         )
-        chosen = read_calibration_rows(self.model, calibration_dataset, rows, seed, max_length=max_length, **columns)
-        shared = warn_about_seen_rows(self.model, chosen)
+        calibration_rows = read_calibration_rows(
+            self.model, calibration_dataset, rows, seed, max_length=max_length, **columns
+        )
+        shared = warn_about_seen_rows(self.model, calibration_rows)
         size = self.model.executor.batch_size
-        judge = ExitComparison(source, chosen, size)
+        comparison = ExitComparison(source, calibration_rows, size)
 
-        def look(recipe: str) -> Observations:
-            with progress_bar(recipe, len(chosen.observed), "row") as bar:
+        def observe_with_progress(recipe: str) -> Observations:
+            with progress_bar(recipe, len(calibration_rows.observed), "row") as bar:
                 return observe(
                     source,
-                    chosen.observed,
+                    calibration_rows.observed,
                     recipe,
                     alpha=smoothing_alpha,
                     batch_size=size,
-                    progress=functools.partial(_show, bar),
+                    progress=functools.partial(_update_bar, bar),
                 )
 
-        search = Search(judge, look)
+        search = RecipeSearch(comparison, observe_with_progress)
         limits = Limits(max_drop, max_moved)
         candidate = search.cheapest_within(limits) if recipe == AUTO else search.candidate(recipe)
-        if not candidate.verdict.within(limits):
-            logger.warning(
-                "%s costs more than recipe='auto' would allow:\n%s", recipe, judge.table([candidate.verdict])
-            )
-        facts = self._facts(recipe, chosen, judge, candidate)
+        if not candidate.result.within(limits):
+            logger.warning("%s exceeds the limits of recipe='auto':\n%s", recipe, comparison.table([candidate.result]))
+        facts = self._facts(recipe, calibration_rows, comparison, candidate)
         if shared:
             facts["shared_rows"] = {role: round(share, 4) for role, share in shared.items()}
         config = source.model_config()
@@ -165,42 +162,44 @@ class SweetQuantizer:
             save_directory,
             config=config,
             tensors=candidate.tensors,
-            policy=candidate.verdict.policy,
+            policy=candidate.result.policy,
             tokenizer=self.model.tokenizer,
-            provenance=_of_training(source),
+            provenance=_training_provenance(source),
             quantization=facts,
-            fingerprints={**source.fingerprints(), QUANTIZATION: chosen.fingerprints()},
+            fingerprints={**source.fingerprints(), QUANTIZATION: calibration_rows.fingerprints()},
         )
         write_card(artifact, render_card(artifact))
         return artifact
 
-    def _refuse(self, recipe: str, save_directory: str | os.PathLike) -> None:
+    def _check_arguments(self, recipe: str, save_directory: str | os.PathLike) -> None:
         if recipe not in (*RECIPES, AUTO):
             raise ConfigError(f"recipe={recipe!r}: choose one of {', '.join((*RECIPES, AUTO))}.")
         if not isinstance(save_directory, (str, os.PathLike)) or "\0" in str(save_directory):
-            raise ConfigError(f"save_directory={save_directory!r}: the path of a folder.")
+            raise ConfigError(f"save_directory={save_directory!r}: must be the path of a folder.")
         if Path(save_directory).resolve() == self.model.artifact.directory.resolve():
             raise ConfigError(
-                f"{save_directory} holds the model that is quantized: write the INT8 artifact to another folder."
+                f"{save_directory} is the folder of the float model: write the INT8 artifact to another folder."
             )
 
-    def _facts(self, recipe: str, rows: CalibrationRows, judge: ExitComparison, candidate: Candidate) -> dict[str, Any]:
+    def _facts(
+        self, recipe: str, rows: CalibrationRows, comparison: ExitComparison, candidate: Candidate
+    ) -> dict[str, Any]:
         layers = quantizable_layers(self.model.artifact)
-        kept = candidate.verdict.float_layers
+        kept = candidate.result.float_layers
         return {
-            "recipe": candidate.verdict.recipe,
+            "recipe": candidate.result.recipe,
             "asked": recipe,
-            "activations": "per row" if candidate.verdict.recipe == "dynamic" else "per tensor",
+            "activations": "per row" if candidate.result.recipe == "dynamic" else "per tensor",
             "integer_layers": len(layers) - len(kept),
             "float_layers": list(kept),
             "in_float": _IN_FLOAT,
             "calibration": {
                 "source": Path(rows.source).name,
                 "rows_observed": len(rows.observed),
-                "rows_judged": len(rows.judged),
-                "judged_on_other_rows": rows.apart,
+                "rows_judged": len(rows.evaluated),
+                "judged_on_other_rows": rows.disjoint,
             },
-            **judge.record(candidate.verdict),
+            **comparison.record(candidate.result),
             "neural_compressor": {
                 "path": candidate.observations.path,
                 "versions": dict(candidate.observations.versions),
@@ -208,34 +207,34 @@ class SweetQuantizer:
         }
 
 
-def _share(name: str, value: Any) -> float:
-    share = real_number(name, value)
-    if not 0.0 <= share <= 1.0:
-        raise ConfigError(f"{name}={value}: a share lies in [0, 1].")
-    return share
+def _fraction(name: str, value: Any) -> float:
+    fraction = real_number(name, value)
+    if not 0.0 <= fraction <= 1.0:
+        raise ConfigError(f"{name}={value}: must lie in [0, 1].")
+    return fraction
 
 
-def _show(bar: Any, stage: str, done: int, rows: int) -> None:
-    """Moves a progress bar to where Neural Compressor is."""
+def _update_bar(bar: Any, stage: str, done: int, rows: int) -> None:
+    """Updates a progress bar with the progress of Neural Compressor."""
     bar.set_description(stage, refresh=False)
     bar.total, bar.n = rows, done
     bar.refresh()
 
 
-def _of_training(source: Artifact) -> dict[str, Any]:
-    """What the artifact says of its training, whose date and versions make room for those of quantizing."""
+def _training_provenance(source: Artifact) -> dict[str, Any]:
+    """Returns the provenance of the float artifact, with date and versions moved to `trained`."""
     facts = dict(source.provenance)
     trained = {key: facts.pop(key) for key in ("created", "versions") if key in facts}
     return {**facts, **({"trained": trained} if trained else {})}
 
 
-def _refuse_what_cannot_be_quantized(artifact: Artifact) -> None:
+def _check_quantizable(artifact: Artifact) -> None:
     if artifact.precision == INT8:
         raise ConfigError(
-            f"{artifact.directory} is quantized already ({artifact.quantization.get('recipe')}): quantize the float32 "
-            "artifact that it was made from."
+            f"{artifact.directory} is already quantized ({artifact.quantization.get('recipe')}): quantize its float32 "
+            "artifact instead."
         )
     if artifact.architecture == CASCADE:
         raise ConfigError(
-            f"{artifact.directory} is a cascade of independent models; only early-exit artifacts are quantized."
+            f"{artifact.directory} is a cascade of independent models; only early-exit artifacts can be quantized."
         )

@@ -1,7 +1,7 @@
-"""Neural Compressor's process: reads a request from its folder, observes, and writes the result beside it.
+"""The process that runs Neural Compressor: reads a request from a folder, observes, and writes the result there.
 
-`python -m itrex_sweet.quantization.worker FOLDER` is started by `observing` and by nothing else. Standard output
-carries one JSON object per line: progress, or an error of this package. What libraries print goes to standard error.
+`python -m itrex_sweet.quantization.worker FOLDER` is started by `observation`. It writes one JSON object per line to
+standard output: progress, or an error of this package. Output of libraries goes to standard error.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from itrex_sweet.runtime.ragged import TokenBatch
 
 Tensors = dict[str, torch.Tensor]  # named by layer and field of `LinearObservation`
 
-_USED_BY = {PT2E: ("torchao",), IPEX: ("intel-extension-for-pytorch",)}
+_PACKAGES = {PT2E: ("torchao",), IPEX: ("intel-extension-for-pytorch",)}
 
 
 def main(folder: Path) -> int:
-    """Serves the request in `folder`; returns the exit status."""
+    """Handles the request in `folder`; returns the exit status."""
     send = _reserve_standard_output()
     try:
         request = json.loads((folder / REQUEST_FILE).read_text(encoding="utf-8"))
@@ -62,13 +62,13 @@ def observe_here(
     path: str | None,
     report: Callable[..., None],
 ) -> tuple[Tensors, dict[str, str]]:
-    """Observes in this process; arguments and errors as those of `observing.observe`.
+    """Observes in this process; see `observation.observe` for arguments and errors.
 
     Returns:
-        tensors, and facts: the path taken, versions, and the layers in order.
+        tensors, and facts: the implementation used, versions, and the layers in order.
     """
     report(stage="starting", done=0, rows=len(rows))
-    path = _path(path, recipe)
+    path = _select_path(path, recipe)
     model = _float_model(artifact)
     family = family_of(model.config)
     layers = layers_by_input(family, model.config.num_hidden_layers, artifact.private_exits)
@@ -86,7 +86,7 @@ def observe_here(
 
         smoothing = smoothing_factors(Linears(weights), inputs("smoothing"), alpha)
         weights = [weight / factors for weight, factors in zip(weights, smoothing, strict=True)]
-    # Only one of the two may be imported: Neural Compressor looks at what is.
+    # Only one of the two may be imported: Neural Compressor selects its implementation by it.
     if path == IPEX:
         from itrex_sweet.quantization.inc_ipex import observe_static
 
@@ -98,47 +98,49 @@ def observe_here(
         ranges = (
             observe_dynamic(linears) if recipe == DYNAMIC else observe_static(linears, inputs("calibrating", smoothing))
         )
-    tensors = _by_layer(model, layers, ranges, smoothing)
+    tensors = _split_by_layer(model, layers, ranges, smoothing)
     return tensors, dict(
         path=path, versions=json.dumps(_versions(path)), layers=json.dumps([name for names in layers for name in names])
     )
 
 
-def _path(wanted: str | None, recipe: str) -> str:
-    """The path to take; where it is IPEX's, IPEX is imported then, before Neural Compressor."""
-    if wanted == PT2E or recipe == DYNAMIC:
+def _select_path(requested: str | None, recipe: str) -> str:
+    """Returns the implementation to use; imports IPEX for its own, which must precede Neural Compressor."""
+    if requested == PT2E or recipe == DYNAMIC:
         return PT2E
     from itrex_sweet.runtime.backends.ipex import import_ipex
 
     try:
         import_ipex()
     except BackendUnavailable:
-        if wanted == IPEX:
+        if requested == IPEX:
             raise
         return PT2E
     return IPEX
 
 
 def _float_model(artifact: Artifact) -> PreTrainedModel:
-    """The Hugging Face model of an artifact, of exits only their private layers, in evaluation mode."""
+    """Loads the Hugging Face model of an artifact in evaluation mode, with private layers, without exit heads."""
     config = artifact.model_config()
     model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False).float()
     add_private_layers(model, family_of(config), artifact.private_exits)
     missing = model.load_state_dict(artifact.tensors(), strict=False).missing_keys
     if missing:
-        raise ArtifactError(f"{artifact.directory}: the weights lack {missing[0]!r}; write the artifact anew.")
+        raise ArtifactError(
+            f"{artifact.directory}: {missing[0]!r} is missing from the weights; write the artifact again."
+        )
     return model.eval()
 
 
-def _by_layer(
+def _split_by_layer(
     model: PreTrainedModel,
     layers: Sequence[tuple[str, ...]],
     ranges: Sequence[QuantizationParameters],
     smoothing: Sequence[torch.Tensor] | None,
 ) -> Tensors:
-    """Takes apart what stood side by side."""
+    """Splits the parameters of concatenated layers."""
     tensors: Tensors = {}
-    for place, (names, found) in enumerate(zip(layers, ranges, strict=True)):
+    for index, (names, found) in enumerate(zip(layers, ranges, strict=True)):
         outputs = [model.get_submodule(name).out_features for name in names]
         for name, scales in zip(names, found.weight_scale.split(outputs), strict=True):
             tensors[f"{name}.weight_scale"] = scales.float().clone()
@@ -146,21 +148,21 @@ def _by_layer(
                 tensors[f"{name}.input_scale"] = torch.tensor(found.input_scale, dtype=torch.float32)
                 tensors[f"{name}.input_zero_point"] = torch.tensor(found.input_zero_point, dtype=torch.int32)
             if smoothing is not None:
-                tensors[f"{name}.input_smoothing"] = smoothing[place].clone()
+                tensors[f"{name}.input_smoothing"] = smoothing[index].clone()
     return tensors
 
 
 def _versions(path: str) -> dict[str, str]:
-    """Of the packages that took part; Neural Compressor goes by two names."""
+    """Returns the versions of the packages used; Neural Compressor has two distribution names."""
     versions = {}
-    for package in ("neural-compressor-pt", "neural-compressor", "torch", *_USED_BY[path]):
+    for package in ("neural-compressor-pt", "neural-compressor", "torch", *_PACKAGES[path]):
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
     return versions
 
 
 def _reserve_standard_output() -> Callable[..., None]:
-    """Keeps standard output for messages, and sends there what is given by name; all else goes to standard error."""
+    """Redirects standard output to standard error; returns a function that writes messages to the original one."""
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 

@@ -1,4 +1,4 @@
-"""What the executor gives back: rows answered, each at one exit."""
+"""The result of the executor."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Answers:
-    """Rows answered, each at one exit.
+    """Answers of rows, each by one exit.
 
     Args:
-        rows: (rows,) int64, the caller's numbering.
+        rows: (rows,) int64, indices in the caller's order.
         logits: (rows, labels) float32, of the exit that answered.
-        exit_index: (rows,) int64, place of that exit among the exits, from 0.
+        exit_index: (rows,) int64, index of that exit, from 0.
         confidence: (rows,) float32, by the policy's criterion.
-        out_of_time: (rows,) bool, whether a deadline ended the row's way; `None` where there was none.
+        out_of_time: (rows,) bool, true if the deadline passed before the row could leave; `None` without a deadline.
     """
 
     rows: np.ndarray
@@ -30,23 +30,23 @@ class Answers:
         return len(self.rows)
 
     def select(self, places: np.ndarray) -> Answers:
-        """The answers at these places, or under this mask, in that order."""
+        """Returns the answers at these indices, in that order, or under a mask."""
         late = None if self.out_of_time is None else self.out_of_time[places]
         return Answers(self.rows[places], self.logits[places], self.exit_index[places], self.confidence[places], late)
 
     def in_order(self) -> Answers:
-        """Sorted by the caller's numbering."""
+        """Returns the answers sorted by row index."""
         return self.select(np.argsort(self.rows, kind="stable"))
 
     @classmethod
     def none(cls, labels: int) -> Answers:
-        """No rows."""
+        """Returns answers of no rows."""
         no_rows = np.zeros(0, dtype=np.int64)
         return cls(no_rows, np.zeros((0, labels), np.float32), no_rows, np.zeros(0, np.float32))
 
     @classmethod
     def joined(cls, parts: Sequence[Answers]) -> Answers:
-        """The answers of all parts, in order."""
+        """Concatenates answers."""
         if len(parts) == 1:
             return parts[0]
         late = None

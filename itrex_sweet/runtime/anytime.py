@@ -1,4 +1,4 @@
-"""Answering before a deadline: every row with the best exit that was reached when time is up."""
+"""Anytime inference: answers each row by the deepest exit that it has reached when the deadline passes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from itrex_sweet import criteria
 from itrex_sweet.config import Policy
 from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.backends.base import Backend
-from itrex_sweet.runtime.on_the_way import OnTheWay, WaitingRows, said_at
+from itrex_sweet.runtime.in_flight import InFlightRows, WaitingRows, outputs_at
 from itrex_sweet.runtime.ragged import TokenBatch
 
 
@@ -23,22 +23,22 @@ def answer_until(
     num_rows: int,
     batch_size: int,
 ) -> Answers:
-    """Answers every row once: all of them at the first exit, then exit by exit while there is time.
+    """Computes the first exit for every row, then the next segments, exit by exit, until the deadline.
 
-    A segment that has begun is finished, so the last answers come at most one segment of one batch, and its probe,
-    after the deadline. The first exit is computed for every row even if time is up before: without it there is no
-    answer. Every exit on the way is probed, also one that the policy has switched off, since time may end there.
+    A running segment is finished, so the call ends at most one segment of one batch and its probe after the deadline.
+    The first exit is computed for every row even after the deadline. Every exit is probed, also one that the policy has
+    switched off, because its outputs are the answer if the deadline passes there.
 
     Args:
-        deadline: as `time.perf_counter` counts, in seconds.
-        backend: does the arithmetic.
-        policy: lets rows leave before the deadline, exactly as without one.
-        batches: numbers of the rows, from 0, (rows,) int64, and the rows.
-        num_rows: in all batches.
-        batch_size: rows that a segment runs for together.
+        deadline: time of `time.perf_counter`, in seconds.
+        backend: runs the model.
+        policy: decides which rows leave before the deadline.
+        batches: (rows,) int64 row indices, and the rows.
+        num_rows: number of rows in all batches.
+        batch_size: rows per run of a segment.
 
     Returns:
-        by the rows' numbers, `out_of_time` set.
+        Answers in order of the row indices, with `out_of_time`.
     """
     best = Answers(
         rows=np.arange(num_rows, dtype=np.int64),
@@ -48,22 +48,22 @@ def answer_until(
         out_of_time=np.zeros(num_rows, dtype=bool),
     )
 
-    def at_exit(exit_index: int, on_way: OnTheWay, following: WaitingRows) -> None:
-        """Notes what the exit says of the rows; who may not leave waits for the next segment."""
-        said, on_way = said_at(backend, policy, exit_index, on_way)
-        best.logits[said.rows], best.confidence[said.rows] = said.logits, said.confidence
-        best.exit_index[said.rows] = exit_index
-        staying = np.flatnonzero(~criteria.may_leave(policy, exit_index, said.confidence))
+    def at_exit(exit_index: int, in_flight: InFlightRows, following: WaitingRows) -> None:
+        """Stores the exit's outputs as answers, and queues the rows that do not leave."""
+        outputs, in_flight = outputs_at(backend, policy, exit_index, in_flight)
+        best.logits[outputs.rows], best.confidence[outputs.rows] = outputs.logits, outputs.confidence
+        best.exit_index[outputs.rows] = exit_index
+        staying = np.flatnonzero(~criteria.may_leave(policy, exit_index, outputs.confidence))
         if len(staying):
-            following.put(on_way.select(staying))
+            following.put(in_flight.select(staying))
 
-    waiting = [WaitingRows(backend) for _ in range(policy.answers_all + 1)]
+    waiting = [WaitingRows(backend) for _ in range(policy.last_exit_index + 1)]
     for rows, batch in batches:
-        at_exit(0, OnTheWay(rows, backend.embed(batch)), waiting[0])
+        at_exit(0, InFlightRows(rows, backend.embed(batch)), waiting[0])
     for exit_index, queue in enumerate(waiting):
         while len(queue) and time.perf_counter() < deadline:
-            on_way = queue.take(batch_size).advance(backend, exit_index)
-            at_exit(exit_index + 1, on_way, waiting[exit_index + 1])
+            in_flight = queue.take(batch_size).advance(backend, exit_index)
+            at_exit(exit_index + 1, in_flight, waiting[exit_index + 1])
     for queue in waiting:
         best.out_of_time[queue.rows()] = True
     return best

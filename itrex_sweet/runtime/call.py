@@ -1,4 +1,4 @@
-"""What one call may say about when to stop, and what its answers then say of why they did."""
+"""The stopping options of one call, and the reason why each row stopped."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ CONFIDENCE, DEADLINE, MAX_EXIT, FULL_DEPTH = "confidence", "deadline", "max_exit
 
 
 def checked_policy(artifact: Artifact, policy: Policy) -> Policy:
-    """The policy, if it is one and the artifact can run under it.
+    """Returns the policy after checking that the artifact can run under it.
 
     Raises:
-        ConfigError: it is none, or does not fit.
+        ConfigError: not a policy, or one that does not fit the artifact.
     """
     if not isinstance(policy, Policy):
         raise ConfigError(f"policy is a {type(policy).__name__}; itrex_sweet.Policy(...) makes one.")
@@ -35,11 +35,11 @@ def checked_policy(artifact: Artifact, policy: Policy) -> Policy:
 
 @dataclass(frozen=True)
 class Call:
-    """When to stop, for one call.
+    """Stopping options of one call.
 
     Args:
-        policy: that decides.
-        deadline: as `time.perf_counter` counts, in seconds; `None` for none.
+        policy: decides where rows leave.
+        deadline: time of `time.perf_counter`, in seconds; `None` for none.
     """
 
     policy: Policy
@@ -56,19 +56,19 @@ class Call:
         max_exit: int | None = None,
         deadline_ms: float | None = None,
     ) -> Call:
-        """Takes what a caller named; `model.predict` documents it.
+        """Combines the options of a call; `Classifier.predict` documents them.
 
         Args:
-            stored: the policy if nothing is named.
+            stored: policy that the options change.
 
         Raises:
-            ConfigError: two policies for one call, one that does not fit the artifact, an exit that is none, or a
-                deadline that is not positive.
+            ConfigError: more than one of `threshold`, `policy` and `quality`, a policy that does not fit the artifact,
+                an unknown exit, or a deadline that is not positive.
         """
         named = {"threshold": threshold, "policy": policy, "quality": quality}
         given = [name for name, value in named.items() if value is not None]
         if len(given) > 1:
-            raise ConfigError(f"{' and '.join(given)} each say when to stop; name one of them.")
+            raise ConfigError(f"{' and '.join(given)} exclude one another; give one of them.")
         if threshold is not None:
             stored = stored.with_threshold(threshold)
         elif policy is not None:
@@ -76,11 +76,11 @@ class Call:
         elif quality is not None:
             stored = policy_for_quality(artifact, real_number("quality", quality))
         if max_exit is not None:
-            max_exit = whole_number("max_exit", max_exit, least=1)
+            max_exit = whole_number("max_exit", max_exit, minimum=1)
             if max_exit not in artifact.exits:
-                raise ConfigError(f"max_exit={max_exit}: choose one of the exits {artifact.exits}, counts of layers.")
-            deepest = min(artifact.exits.index(max_exit), stored.answers_all)
-            stored = dataclasses.replace(stored, deepest=deepest)
+                raise ConfigError(f"max_exit={max_exit}: choose one of the exits {artifact.exits}, which count layers.")
+            max_exit_index = min(artifact.exits.index(max_exit), stored.last_exit_index)
+            stored = dataclasses.replace(stored, max_exit_index=max_exit_index)
         if deadline_ms is None:
             return cls(stored)
         deadline_ms = real_number("deadline_ms", deadline_ms)
@@ -91,11 +91,11 @@ class Call:
         return cls(stored, time.perf_counter() + deadline_ms / 1000.0)
 
     def stopped_by(self, answers: Answers) -> np.ndarray:
-        """(rows,) of str: why each row went no further.
+        """Returns why each row stopped, (rows,) of str.
 
-        `"confidence"`: it was sure enough; `"deadline"`: time was up; `"max_exit"`: no further exit was allowed;
-        `"full_depth"`: there is none.
+        `"confidence"`: the confidence exceeded the threshold; `"deadline"`: the deadline passed; `"max_exit"`: the call
+        or policy allows no deeper exit; `"full_depth"`: the last exit of the model.
         """
-        last = FULL_DEPTH if self.policy.answers_all == len(self.policy.thresholds) else MAX_EXIT
-        why = np.where(answers.exit_index >= self.policy.answers_all, last, CONFIDENCE)
+        last = FULL_DEPTH if self.policy.last_exit_index == len(self.policy.thresholds) else MAX_EXIT
+        why = np.where(answers.exit_index >= self.policy.last_exit_index, last, CONFIDENCE)
         return why if answers.out_of_time is None else np.where(answers.out_of_time, DEADLINE, why)

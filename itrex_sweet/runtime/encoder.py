@@ -118,7 +118,7 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class Head:
-    """What an exit answers with: linear, activation, linear on the first token's state.
+    """A classification head: linear, activation, linear on the first token's hidden state.
 
     Behind the labels, `classifier` may have one more output, see `Encoder.num_labels`.
     """

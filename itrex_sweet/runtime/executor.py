@@ -1,4 +1,4 @@
-"""The early-exit loop, the same for every backend: probe, decide, answer, drop the answered, go on with the rest."""
+"""The early-exit loop, the same for every backend: probe an exit, drop the rows that leave, run the next segment."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 from itrex_sweet.arguments import whole_number
 from itrex_sweet.config import Policy
-from itrex_sweet.criteria import apart
+from itrex_sweet.criteria import split_outputs
 from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.anytime import answer_until
 from itrex_sweet.runtime.backends.base import Backend
-from itrex_sweet.runtime.on_the_way import OnTheWay, WaitingRows, at_exit
+from itrex_sweet.runtime.in_flight import InFlightRows, WaitingRows, at_exit
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.shutdown import pause_at_exit
 
@@ -21,23 +21,22 @@ DEFAULT_BATCH_SIZE = 32
 
 
 class Executor:
-    """Runs packed rows through a backend, letting each leave at the first exit that is confident enough.
+    """Runs packed rows through a backend; each row leaves at the first exit whose confidence exceeds its threshold.
 
     Args:
-        backend: does the arithmetic.
-        policy: decides, unless a call brings its own.
-        batch_size: rows per batch, and how many survivors of earlier batches are gathered at an exit before
-            the next segment runs for them (refill).
+        backend: runs the model.
+        policy: default policy of calls.
+        batch_size: rows per batch, and rows that are collected at an exit before the next segment runs (refill).
     """
 
     def __init__(self, backend: Backend, policy: Policy, batch_size: int = DEFAULT_BATCH_SIZE):
         self.backend = backend
         self.policy = policy
-        self.batch_size = whole_number("batch_size", batch_size, least=1)
+        self.batch_size = whole_number("batch_size", batch_size, minimum=1)
 
     @property
     def num_exits(self) -> int:
-        """Exits of the artifact."""
+        """Number of exits."""
         return len(self.backend.artifact.exits)
 
     def run(
@@ -47,16 +46,16 @@ class Executor:
         batch_size: int | None = None,
         deadline: float | None = None,
     ) -> Answers:
-        """Answers every row once, in the caller's order.
+        """Answers every row, in the given order.
 
-        Rows are taken in order of length, so that those computed together are alike; no answer depends on it.
+        Rows are batched by length; the answers do not depend on it.
 
         Args:
-            batch: any number of rows; none is fine.
-            policy: instead of the executor's.
-            batch_size: instead of the executor's, in rows.
-            deadline: as `time.perf_counter` counts, in seconds: when it is passed, rows are answered with the best
-                exit they have reached (`runtime.anytime`).
+            batch: any number of rows, also none.
+            policy: replaces the executor's policy.
+            batch_size: replaces the executor's batch size.
+            deadline: time of `time.perf_counter`, in seconds, after which rows are answered by the deepest exit that
+                they have reached (`runtime.anytime`).
         """
         policy, size = policy or self.policy, self._size(batch_size)
         if 0 < len(batch) <= size and deadline is None:
@@ -71,32 +70,32 @@ class Executor:
         return dataclasses.replace(answers, rows=order[answers.rows]).in_order()
 
     def _run_one(self, batch: TokenBatch, policy: Policy) -> Answers:
-        """One batch through all exits: nobody has to wait for other rows."""
+        """Runs one batch through all exits, without queues."""
         if (answered := self.backend.answer(batch, policy)) is not None:
             return Answers(np.arange(len(batch)), *answered)
         parts = []
-        on_way = OnTheWay(np.arange(len(batch)), self.backend.embed(batch))
+        in_flight = InFlightRows(np.arange(len(batch)), self.backend.embed(batch))
         for exit_index in range(self.num_exits):
-            answers, on_way = at_exit(self.backend, policy, exit_index, on_way)
+            answers, in_flight = at_exit(self.backend, policy, exit_index, in_flight)
             if answers is not None:
                 parts.append(answers)
-            if not len(on_way):
+            if not len(in_flight):
                 break
-            on_way = on_way.advance(self.backend, exit_index)
+            in_flight = in_flight.advance(self.backend, exit_index)
         return parts[0] if len(parts) == 1 else Answers.joined(parts).in_order()
 
     def stream(
         self, batches: Iterable[TokenBatch], policy: Policy | None = None, refill: int | None = None
     ) -> Iterator[Answers]:
-        """Answers rows as they leave, numbered over all batches from 0; every row comes exactly once.
+        """Yields answers as rows leave. Row indices count over all batches from 0, and each occurs once.
 
-        Closing the iterator early cancels the rows not yet answered; nothing of them stays behind.
+        Closing the iterator cancels the rows that have no answer yet.
 
         Args:
-            batches: taken one at a time.
-            policy: instead of the executor's.
-            refill: survivors gathered at an exit before the next segment runs; 1 runs each batch through at
-                once. The executor's batch size if absent.
+            batches: read one at a time.
+            policy: replaces the executor's policy.
+            refill: rows that are collected at an exit before the next segment runs; 1 runs every batch through at
+                once. By default the executor's batch size.
         """
         policy = policy or self.policy
         refill = self._size(refill)
@@ -107,16 +106,17 @@ class Executor:
             rows = np.arange(taken, taken + len(batch), dtype=np.int64)
             taken += len(batch)
             if len(batch):
-                yield from self._pass_exit(0, OnTheWay(rows, self.backend.embed(batch)), policy, waiting)
+                yield from self._pass_exit(0, InFlightRows(rows, self.backend.embed(batch)), policy, waiting)
             yield from self._drain(waiting, refill, refill, policy)
         yield from self._drain(waiting, 1, refill, policy)
 
     def logits_at_every_exit(self, batch: TokenBatch, batch_size: int | None = None) -> np.ndarray:
-        """Logits of every exit for every row, none leaving early: (rows, exits, labels) float32."""
-        return apart(self.outputs_at_every_exit(batch, batch_size), self.backend.num_labels)[0]
+        """Computes the logits of every exit for every row, without early exit: (rows, exits, labels) float32."""
+        return split_outputs(self.outputs_at_every_exit(batch, batch_size), self.backend.num_labels)[0]
 
     def outputs_at_every_exit(self, batch: TokenBatch, batch_size: int | None = None) -> np.ndarray:
-        """All that every exit says of every row, as `Backend.probe` gives it: (rows, exits, outputs) float32."""
+        """Computes the outputs of every exit for every row, as `Backend.probe` returns them: (rows, exits, outputs)
+        float32."""
         size = self._size(batch_size)
         outputs = np.empty((len(batch), self.num_exits, self.backend.num_outputs), dtype=np.float32)
         order = np.argsort(batch.lengths, kind="stable")
@@ -131,21 +131,21 @@ class Executor:
         return outputs
 
     def _size(self, batch_size: int | None) -> int:
-        return self.batch_size if batch_size is None else whole_number("batch_size", batch_size, least=1)
+        return self.batch_size if batch_size is None else whole_number("batch_size", batch_size, minimum=1)
 
-    def _drain(self, waiting: list[WaitingRows], least: int, count: int, policy: Policy) -> Iterator[Answers]:
-        """Runs segments, `count` rows at a time, while at least `least` rows wait before one; shallow ones first."""
+    def _drain(self, waiting: list[WaitingRows], minimum: int, count: int, policy: Policy) -> Iterator[Answers]:
+        """Runs segments, shallow ones first, for `count` rows at a time while at least `minimum` rows wait."""
         for exit_index, queue in enumerate(waiting):
-            while len(queue) >= least:
-                on_way = queue.take(count).advance(self.backend, exit_index)
-                yield from self._pass_exit(exit_index + 1, on_way, policy, waiting)
+            while len(queue) >= minimum:
+                in_flight = queue.take(count).advance(self.backend, exit_index)
+                yield from self._pass_exit(exit_index + 1, in_flight, policy, waiting)
 
     def _pass_exit(
-        self, exit_index: int, on_way: OnTheWay, policy: Policy, waiting: list[WaitingRows]
+        self, exit_index: int, in_flight: InFlightRows, policy: Policy, waiting: list[WaitingRows]
     ) -> Iterator[Answers]:
-        """Who is confident is answered, the others wait for the next segment."""
-        answers, on_way = at_exit(self.backend, policy, exit_index, on_way)
-        if len(on_way):
-            waiting[exit_index].put(on_way)
+        """Yields the answers of the rows that leave, and queues the others for the next segment."""
+        answers, in_flight = at_exit(self.backend, policy, exit_index, in_flight)
+        if len(in_flight):
+            waiting[exit_index].put(in_flight)
         if answers is not None:
             yield answers

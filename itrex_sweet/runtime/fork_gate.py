@@ -1,8 +1,8 @@
-"""Lets a fork wait until no other thread computes with torch.
+"""Delays a fork until no other thread computes with torch.
 
-Torch, oneDNN and MKL hold locks while they compute, and MKL while a thread that has computed ends. One that another
-thread holds at the moment of a fork stays locked in the child, which has no such thread, and the next call of the child
-would wait for ever.
+Torch, oneDNN and MKL hold locks while they compute, and MKL also while a thread that has computed exits. A lock that
+another thread holds during a fork stays locked in the child, where that thread does not exist, so the child's next call
+would deadlock.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Seconds, for calls and for threads that end; longer ones are not waited for, so that a fork never hangs.
+# Maximum seconds to wait for calls, and for exiting threads, so that a fork never hangs.
 _LONGEST_CALL, _LONGEST_END = 10.0, 1.0
-_MOST_CALLERS = 1000  # threads that are remembered before those that have ended are forgotten
+_MOST_CALLERS = 1000  # recorded threads, above which those that have exited are removed
 
 
 class _ForkGate:
-    """Counts the calls of each thread; a fork takes place between the calls of the others."""
+    """Counts the running calls of each thread; a fork waits until other threads run none."""
 
     def __init__(self, own: threading.local, running: int = 0):
         self._idle = threading.Condition()
@@ -29,7 +29,7 @@ class _ForkGate:
 
     @property
     def own_calls(self) -> int:
-        """Calls, one inside the other, of this thread."""
+        """Number of nested calls of this thread."""
         return getattr(self._own, "calls", 0)
 
     def enter(self) -> None:
@@ -47,13 +47,13 @@ class _ForkGate:
             self._idle.notify_all()
 
     def close(self) -> None:
-        """Waits for the calls of other threads and for the end of those that are ending, and lets no call begin."""
+        """Blocks new calls, and waits for the running calls of other threads and for threads that are exiting."""
         self._idle.acquire()
         self._idle.wait_for(lambda: self._running <= self.own_calls, _LONGEST_CALL)
         self._wait_for_the_ending()
 
     def _wait_for_the_ending(self) -> None:
-        """Returns when the threads that Python has forgotten have left the process too, a little later."""
+        """Waits until threads that have ended in Python have also exited in the operating system."""
         until = time.monotonic() + _LONGEST_END
         while True:
             time.sleep(0)  # the interpreter does not switch to another thread soon after it
@@ -65,16 +65,16 @@ class _ForkGate:
             time.sleep(0.0005)
 
     def open(self) -> None:
-        """Lets calls begin again."""
+        """Allows calls again."""
         self._idle.release()
 
     def renewed(self) -> _ForkGate:
-        """A gate for the child, in which this thread is the only one."""
+        """Returns the gate for a child process, in which this thread is the only one."""
         return _ForkGate(self._own, self.own_calls)
 
 
 def _exists(thread: int) -> bool:
-    """True if the process has a thread with this native id, on Linux."""
+    """Returns whether the process has a thread with this native id, on Linux."""
     return os.path.exists(f"/proc/self/task/{thread}")
 
 
@@ -91,7 +91,7 @@ os.register_at_fork(before=lambda: _gate.close(), after_in_parent=lambda: _gate.
 
 @contextmanager
 def no_fork_meanwhile() -> Iterator[None]:
-    """Keeps other threads from forking while the block computes with torch."""
+    """Blocks forks of other threads while the block computes with torch."""
     _gate.enter()
     try:
         yield

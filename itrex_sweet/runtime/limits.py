@@ -1,4 +1,4 @@
-"""Rows that a model cannot compute: told before any backend sees them, by one rule for all backends."""
+"""Checks rows against the limits of a model, token ids, token types and length, the same for all backends."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from itrex_sweet.runtime.ragged import TokenBatch
 
 @dataclass(frozen=True)
 class Fault:
-    """Rows of a batch with the same fault.
+    """Rows of a batch that are wrong for the same reason.
 
     Args:
-        rows: their places in the batch.
-        reasons: of each row alone.
-        message: of all of them.
+        rows: indices in the batch.
+        reasons: message for each row.
+        message: message for all of them.
     """
 
     rows: tuple[int, ...]
@@ -27,7 +27,7 @@ class Fault:
 
 
 def faults(batch: TokenBatch, backend: Backend) -> Iterator[Fault]:
-    """Rows with token ids or types that the model has no embedding of, or with more positions than it has."""
+    """Yields rows with token ids or types outside the embedding tables, and rows that are too long."""
     rule = f"ids go from 0 to {backend.vocabulary - 1}. Is the tokenizer this model's own?"
     yield from _outside("token id", batch.input_ids, backend.vocabulary, rule, batch)
     types = backend.token_types
@@ -38,7 +38,7 @@ def faults(batch: TokenBatch, backend: Backend) -> Iterator[Fault]:
 
 
 def reasons(batch: TokenBatch, backend: Backend) -> dict[int, str]:
-    """Place of each row that the model cannot compute → why."""
+    """Returns the index of each row that the model cannot compute, and the reason."""
     found: dict[int, str] = {}
     for fault in faults(batch, backend):
         for row, reason in zip(fault.rows, fault.reasons, strict=True):
@@ -54,11 +54,11 @@ def _outside(what: str, values: np.ndarray, count: int | None, rule: str, batch:
         return
     tokens = np.flatnonzero(bad)
     rows, first = np.unique(np.searchsorted(batch.cu_seqlens, tokens, side="right") - 1, return_index=True)
-    told = values[tokens[first]].tolist()
+    found = values[tokens[first]].tolist()
     yield Fault(
         tuple(rows.tolist()),
-        tuple(f"{what} {value}: {rule}" for value in told),
-        f"{what} {told[0]} in rows {rows.tolist()}: {rule}",
+        tuple(f"{what} {value}: {rule}" for value in found),
+        f"{what} {found[0]} in rows {rows.tolist()}: {rule}",
     )
 
 
@@ -75,10 +75,10 @@ def _too_long(batch: TokenBatch, limit: int) -> Iterator[Fault]:
     beyond = np.flatnonzero(batch.position_ids >= limit)
     if beyond.size:
         rows, first = np.unique(np.searchsorted(batch.cu_seqlens, beyond, side="right") - 1, return_index=True)
-        told = batch.position_ids[beyond[first]].tolist()
+        found = batch.position_ids[beyond[first]].tolist()
         yield Fault(
             tuple(rows.tolist()),
-            tuple(f"position {position}, and the model has {limit} positions" for position in told),
-            f"rows {rows.tolist()} have a token at position {told[0]} behind masked ones; the model has {limit} "
+            tuple(f"position {position}, and the model has {limit} positions" for position in found),
+            f"rows {rows.tolist()} have a token at position {found[0]} behind masked ones; the model has {limit} "
             "positions, from 0.",
         )

@@ -1,4 +1,4 @@
-"""The machine that was measured on: processor, instruction sets, cores and threads. Imports no torch."""
+"""Describes the machine of a measurement: processor, instruction sets, cores and threads. Imports no torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ INSTRUCTION_SETS = (
 
 @dataclass(frozen=True)
 class Machine:
-    """Where something ran.
+    """Hardware and thread settings of a measurement.
 
     Args:
         processor: its model name.
@@ -34,7 +34,7 @@ class Machine:
         cores: that the operating system has.
         usable_cores: that this process may use, by affinity.
         cpu_quota: cores' worth of time that the control group grants; `None` without a limit.
-        threads: that torch computes with; `None` where torch was not loaded.
+        threads: number of torch's threads; `None` if torch is not imported.
         system: operating system and architecture.
     """
 
@@ -48,7 +48,7 @@ class Machine:
 
     @classmethod
     def here(cls) -> Machine:
-        """This machine, for this process."""
+        """Describes this machine for this process."""
         processor, flags = _processor()
         torch = sys.modules.get("torch")
         cores = os.cpu_count() or 1
@@ -64,18 +64,18 @@ class Machine:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """Returns the facts in plain JSON types."""
         return {**asdict(self), "instruction_sets": list(self.instruction_sets)}
 
     def describe(self) -> str:
-        """One line for people."""
+        """Describes the machine in one line."""
         threads = "" if self.threads is None else f", {self.threads} torch thread{'s' if self.threads != 1 else ''}"
         sets = ", ".join(self.instruction_sets) or "no vector extension known here"
         return f"{self.processor}, {self.usable_cores} of {self.cores} cores{threads} ({sets})"
 
 
 def _processor() -> tuple[str, frozenset[str]]:
-    """Model name and instruction-set flags, as far as the system tells."""
+    """Reads the processor's model name and instruction-set flags."""
     facts: dict[str, str] = {}
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():

@@ -31,4 +31,4 @@ def policy_for_quality(artifact: Artifact, quality: float) -> Policy:
     limit = min(costs) + quality * (costs[0] - min(costs))  # the full model is the first candidate
     within = [index for index, cost in enumerate(costs) if cost <= limit * (1 + 1e-9)]
     best = max(within, key=costs.__getitem__) if quality < 1.0 else 0
-    return dataclasses.replace(artifact.policy, thresholds=tuple(candidates[best]["thresholds"]), deepest=None)
+    return dataclasses.replace(artifact.policy, thresholds=tuple(candidates[best]["thresholds"]), max_exit_index=None)

@@ -1,4 +1,4 @@
-"""Rows of different lengths packed without padding, and the index arithmetic to drop and regroup them."""
+"""Ragged batches: rows of different lengths packed without padding, and index arithmetic to select and merge them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from itrex_sweet.errors import InputError
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Token ids of several rows, end to end.
+    """Token ids of several rows, concatenated.
 
     Args:
         input_ids: (tokens,) int64.
         token_type_ids: (tokens,) int64.
-        position_ids: (tokens,) int64, from 0 at a row's first token. -1 marks a token that a family which counts
-            positions over non-padding tokens does not count.
+        position_ids: (tokens,) int64, from 0 at a row's first token; -1 for a padding token in families whose position
+            ids skip padding tokens.
         cu_seqlens: (rows + 1,) int64; row `r` holds tokens `cu_seqlens[r]` to `cu_seqlens[r + 1]`.
     """
 
@@ -32,21 +32,21 @@ class TokenBatch:
 
     @property
     def lengths(self) -> np.ndarray:
-        """(rows,) tokens of each row."""
+        """Number of tokens of each row, (rows,)."""
         return np.diff(self.cu_seqlens)
 
     def select(self, rows: np.ndarray) -> TokenBatch:
-        """The rows named, in that order."""
+        """Returns the rows with these indices, in that order."""
         tokens, cu_seqlens = token_index(self.cu_seqlens, rows)
         return TokenBatch(self.input_ids[tokens], self.token_type_ids[tokens], self.position_ids[tokens], cu_seqlens)
 
     def rows(self) -> list[np.ndarray]:
-        """Token ids of each row."""
+        """Returns the token ids of each row."""
         return np.split(self.input_ids, self.cu_seqlens[1:-1]) if len(self) else []
 
     @classmethod
     def concatenate(cls, batches: Sequence[TokenBatch]) -> TokenBatch:
-        """The rows of all batches, in order."""
+        """Concatenates the rows of batches."""
         return cls(
             np.concatenate([batch.input_ids for batch in batches]),
             np.concatenate([batch.token_type_ids for batch in batches]),
@@ -61,15 +61,15 @@ class TokenBatch:
         token_type_ids: Sequence[Sequence[int]] | None = None,
         padding_idx: int | None = None,
     ) -> TokenBatch:
-        """Packs rows given one by one, as a tokenizer returns them without padding.
+        """Packs rows as a tokenizer returns them without padding.
 
         Args:
             input_ids: one sequence of ids per row.
             token_type_ids: the same shape; zeros if absent.
-            padding_idx: id that does not advance the position (see `position_ids`).
+            padding_idx: id of tokens without a position (see `position_ids`).
 
         Raises:
-            InputError: a row without tokens, rows of other lengths in `token_type_ids`, or what is no integer.
+            InputError: a row without tokens, rows of other lengths in `token_type_ids`, or values other than integers.
         """
         lengths = np.array([len(row) for row in input_ids], dtype=np.int64)
         _refuse_empty(lengths)
@@ -81,7 +81,7 @@ class TokenBatch:
         positions = np.arange(len(ids), dtype=np.int64) - np.repeat(cu_seqlens[:-1], lengths)
         if padding_idx is not None and (ids == padding_idx).any():
             rows = np.split(ids, cu_seqlens[1:-1])
-            positions = np.concatenate([_counted_positions(row, padding_idx) for row in rows])
+            positions = np.concatenate([_positions_without_padding(row, padding_idx) for row in rows])
         return cls(ids, types, positions, cu_seqlens)
 
     @classmethod
@@ -92,17 +92,17 @@ class TokenBatch:
         token_type_ids: np.ndarray | None = None,
         padding_idx: int | None = None,
     ) -> TokenBatch:
-        """Packs a padded batch, padded on either side; a masked column inside a row keeps its position.
+        """Packs a batch that is padded on either side; masked tokens inside a row still advance the position.
 
         Args:
             input_ids: (rows, columns) integers.
-            attention_mask: the same shape, 1 where a token counts and 0 where not; all do if absent.
+            attention_mask: the same shape, 1 for tokens and 0 for padding; all ones if absent.
             token_type_ids: the same shape; zeros if absent.
-            padding_idx: id that does not advance the position (see `position_ids`).
+            padding_idx: id of tokens without a position (see `position_ids`).
 
         Raises:
-            InputError: shapes that differ, a row without tokens, ids or types that are no integers, or a mask of
-                other numbers than 0 and 1.
+            InputError: different shapes, a row without tokens, ids or types that are not integers, or a mask with
+                values other than 0 and 1.
         """
         ids = np.asarray(input_ids)
         if ids.ndim != 2:
@@ -122,26 +122,26 @@ class TokenBatch:
         if padding_idx is None:
             positions = np.arange(ids.shape[1], dtype=np.int64)[None, :] - first
         else:
-            counted = np.stack([_counted_positions(row, padding_idx) for row in ids])
+            counted = np.stack([_positions_without_padding(row, padding_idx) for row in ids])
             before = np.take_along_axis(counted, first, axis=1).clip(min=0)
             positions = np.where(counted < 0, -1, counted - before)
         return cls(ids[mask], types[mask], positions[mask], cumulative(lengths))
 
 
 def cumulative(lengths: np.ndarray) -> np.ndarray:
-    """(rows + 1,) starts and end of rows of these lengths, packed."""
+    """Returns the cumulative lengths from 0, (rows + 1,): the starts of packed rows and the end."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
 def token_index(cu_seqlens: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the tokens of some rows lie in a packed batch: compaction is one gather by this index.
+    """Returns the indices of the tokens of some rows in a packed batch, for compaction by one gather.
 
     Args:
-        cu_seqlens: (rows of the batch + 1,) of the batch.
-        rows: (rows kept,) indices, in the order wanted.
+        cu_seqlens: (rows + 1,) of the batch.
+        rows: (selected rows,) indices.
 
     Returns:
-        (tokens kept,) indices into the batch, and the `cu_seqlens` of what is kept.
+        (tokens of the selected rows,) indices into the batch, and `cu_seqlens` of the selected rows.
     """
     lengths = cu_seqlens[rows + 1] - cu_seqlens[rows]
     kept = cumulative(lengths)
@@ -149,10 +149,10 @@ def token_index(cu_seqlens: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, n
 
 
 def groups_of_equal_length(cu_seqlens: np.ndarray) -> list[np.ndarray]:
-    """Token indices of the rows, grouped so that rows of one length can be computed as a dense block.
+    """Groups rows of equal length, which can be computed as a dense block.
 
     Returns:
-        one (rows of that length, length) int64 array per length.
+        token indices, one (rows of that length, length) int64 array per length.
     """
     lengths = np.diff(cu_seqlens)
     return [
@@ -162,10 +162,10 @@ def groups_of_equal_length(cu_seqlens: np.ndarray) -> list[np.ndarray]:
 
 
 def integers(name: str, values: np.ndarray) -> np.ndarray:
-    """A copy of the numbers as int64, whatever the byte order and the strides of theirs, which torch may not read.
+    """Copies integers to a contiguous int64 array in native byte order.
 
     Raises:
-        InputError: floats, booleans or anything else that is no integer, or one beyond 64 bits.
+        InputError: floats, booleans or other types, or an integer beyond 64 bits.
     """
     if values.dtype.kind == "u" and values.size and values.max() > np.iinfo(np.int64).max:
         raise InputError(f"{name} holds {values.max()}, more than 64 bits with a sign.")
@@ -175,7 +175,7 @@ def integers(name: str, values: np.ndarray) -> np.ndarray:
 
 
 def _mask(values: np.ndarray) -> np.ndarray:
-    """The places where a mask of any numbers is 1, as booleans."""
+    """Converts an attention mask of zeros and ones of any type to booleans."""
     if values.dtype.kind not in "biuf":
         raise InputError(f"attention_mask holds {values.dtype}; it is 1 where a token counts and 0 where not.")
     counts = values == 1
@@ -192,7 +192,7 @@ def _flat(name: str, rows: Sequence[Sequence[int]]) -> np.ndarray:
     return integers(name, np.concatenate([np.asarray(row) for row in rows]))
 
 
-def _counted_positions(ids: np.ndarray, padding_idx: int) -> np.ndarray:
+def _positions_without_padding(ids: np.ndarray, padding_idx: int) -> np.ndarray:
     counted = ids != padding_idx
     return np.where(counted, np.cumsum(counted) - 1, -1)
 

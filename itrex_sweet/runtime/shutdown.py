@@ -1,8 +1,8 @@
-"""Lets daemon threads finish what they compute before the interpreter ends.
+"""Makes the interpreter wait at exit for daemon threads that compute.
 
-A daemon thread that is inside torch when the interpreter ends is unwound through C++ that does not allow it, and the
-process aborts. So at exit, threads other than the main one stop at the next call or batch, and the interpreter waits
-for that.
+If the interpreter exits while a daemon thread is inside torch, the thread is unwound through C++ code that does not
+allow it, and the process aborts. At exit, threads other than the main thread therefore block at their next call or
+batch, and the interpreter waits until they do.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from typing import Any, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-# Seconds that the interpreter waits at most: for calls to come to an end, some batches of a large model; and then for
-# threads to come to rest, which those that wait for something else do not.
-_FOR_CALLS, _FOR_REST = 30.0, 0.1
+# Maximum seconds that the interpreter waits: for running calls, and then for their threads to block. A thread that
+# waits for something else does not block here.
+_FOR_CALLS, _FOR_BLOCKING = 30.0, 0.1
 
 
 class _Calls:
-    """Counts the threads that are inside a call; the main thread, which ends the interpreter, is not one of them."""
+    """Counts the threads inside a call, except the main thread, which runs the exit handlers."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.Lock())
         self._own = threading.local()
         self._running = 0
-        self._callers: weakref.WeakSet[threading.Thread] = weakref.WeakSet()  # that are not at rest
-        self._is_ending = False
+        self._callers: weakref.WeakSet[threading.Thread] = weakref.WeakSet()  # that are not blocked
+        self._is_exiting = False
         self._never = threading.Lock()
         self._never.acquire()
 
@@ -44,55 +44,55 @@ class _Calls:
             self._leave()
 
     def pause(self) -> None:
-        """Stops a thread for ever, once the interpreter is ending."""
-        if self._is_ending and getattr(self._own, "is_inside", False):
+        """Blocks the thread forever if the interpreter is exiting."""
+        if self._is_exiting and getattr(self._own, "is_inside", False):
             self._leave()
-            self._rest()
+            self._block()
 
     def wait(self) -> None:
-        """Returns when no thread is inside a call any more, and none enters one."""
+        """Waits until no thread is inside a call, and lets none enter one."""
         with self._changed:
-            self._is_ending = True
+            self._is_exiting = True
             self._changed.wait_for(lambda: self._running == 0, _FOR_CALLS)
-            self._changed.wait_for(lambda: not any(caller.is_alive() for caller in self._callers), _FOR_REST)
+            self._changed.wait_for(lambda: not any(caller.is_alive() for caller in self._callers), _FOR_BLOCKING)
 
     def _enter(self) -> None:
         with self._changed:
-            if not self._is_ending:
+            if not self._is_exiting:
                 self._running += 1
                 self._own.is_inside = True
                 self._callers.add(threading.current_thread())
                 return
-        self._rest()
+        self._block()
 
     def _leave(self) -> None:
         with self._changed:
             self._running -= 1
             self._own.is_inside = False
-            if self._is_ending:
+            if self._is_exiting:
                 self._changed.notify_all()
 
-    def _rest(self) -> None:
-        """Never returns: a thread that waits for a lock leaves the interpreter alone."""
+    def _block(self) -> None:
+        """Blocks on a lock forever, which is safe while the interpreter exits."""
         with self._changed:
             self._callers.discard(threading.current_thread())
             self._changed.notify_all()
         self._never.acquire()
 
 
-def _forget_the_parent_s() -> None:
-    """The parent's threads are not in a child, and one of them may have held the lock."""
+def _reset_in_child() -> None:
+    """Resets the counts: a child has none of its parent's threads, and one of them may have held the lock."""
     global _calls
     _calls = _Calls()
 
 
 _calls = _Calls()
 atexit.register(lambda: _calls.wait())
-os.register_at_fork(after_in_child=_forget_the_parent_s)
+os.register_at_fork(after_in_child=_reset_in_child)
 
 
-def ends_before_exit(function: Function) -> Function:
-    """Makes the interpreter wait at its end for a call that a daemon thread is in, up to its next `pause_at_exit`."""
+def finish_before_exit(function: Function) -> Function:
+    """Decorates a function so that the interpreter waits at exit for a call of it, up to its next `pause_at_exit`."""
 
     @functools.wraps(function)
     def run(*arguments: Any, **named: Any) -> Any:
@@ -102,5 +102,5 @@ def ends_before_exit(function: Function) -> Function:
 
 
 def pause_at_exit() -> None:
-    """Stops a daemon thread here if the interpreter is ending. No lock may be held."""
+    """Blocks a daemon thread here if the interpreter is exiting. The caller must hold no lock."""
     _calls.pause()

@@ -15,10 +15,10 @@ from itrex_sweet.runtime.weights import load_encoder
 
 
 def load_torch_encoder(
-    artifact: Artifact, tensors: Mapping[str, torch.Tensor] | None = None, with_certainty: bool | None = None
+    artifact: Artifact, tensors: Mapping[str, torch.Tensor] | None = None, with_correctness_logit: bool | None = None
 ) -> Encoder:
     """Reads an artifact's weights as torch tensors; arguments and errors as of `load_encoder`."""
-    return with_torch_tensors(load_encoder(artifact, tensors, with_certainty))
+    return with_torch_tensors(load_encoder(artifact, tensors, with_correctness_logit))
 
 
 def with_torch_tensors(encoder: Encoder) -> Encoder:

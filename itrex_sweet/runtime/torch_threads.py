@@ -1,7 +1,7 @@
-"""Torch's threads: as many as were asked for, and one in a child after a fork.
+"""Sets the number of torch's threads: as requested, and one in a child after a fork.
 
-Torch keeps the threads of its last computation for the next one. A forked child has none of them and would wait for
-them for ever, so it computes with one thread from its first call on, as the workers of a `DataLoader` do.
+Torch keeps its worker threads between computations. A forked child does not have them and would wait for them forever,
+so it computes with one thread, as the workers of a `DataLoader` do.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ os.register_at_fork(after_in_child=_note_fork)
 
 
 def is_forked_child() -> bool:
-    """True if this process was forked from one that had loaded this module."""
+    """Returns whether this process was forked from one that had imported this module."""
     return _is_child
 
 
 def one_thread_in_a_child() -> None:
-    """Sets torch to one thread where the process is a forked child."""
+    """Sets torch to one thread if the process is a forked child."""
     if _is_child and torch.get_num_threads() != 1:
         logger.info("Torch computes with one thread in a forked child; processes that are spawned use all.")
         torch.set_num_threads(1)
@@ -48,13 +48,13 @@ def one_thread_in_a_child() -> None:
 
 @contextmanager
 def computing_with(threads: int | None) -> Iterator[None]:
-    """Lets torch compute with a number of threads, then with as many as before; one in a forked child.
+    """Sets the number of torch's threads within the block; one in a forked child.
 
     Args:
-        threads: `None` for as many as torch is set to.
+        threads: `None` for torch's present number.
 
     Raises:
-        ConfigError: a number of threads that is none.
+        ConfigError: an invalid number of threads.
     """
     threads = None if threads is None else validate_threads(threads)
     one_thread_in_a_child()
@@ -71,14 +71,14 @@ def computing_with(threads: int | None) -> Iterator[None]:
 
 @contextmanager
 def torch_call(threads: int | None = None) -> Iterator[None]:
-    """Lets the block compute as `computing_with` does, while no other thread forks and the interpreter does not end."""
+    """Runs the block as `computing_with` does, while forks of other threads and the interpreter's exit wait."""
     pause_at_exit()
     with no_fork_meanwhile(), computing_with(threads):
         yield
 
 
 def on_own_threads(method: Method) -> Method:
-    """Makes a method a `torch_call` with the threads in the `asked_threads` of its object."""
+    """Decorates a method to run as `torch_call` with the `asked_threads` of its object."""
 
     @functools.wraps(method)
     def run(self: Any, *arguments: Any, **named: Any) -> Any:

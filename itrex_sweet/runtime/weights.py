@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
 
 def load_encoder(
-    artifact: Artifact, tensors: Mapping[str, torch.Tensor] | None = None, with_certainty: bool | None = None
+    artifact: Artifact, tensors: Mapping[str, torch.Tensor] | None = None, with_correctness_logit: bool | None = None
 ) -> Encoder:
     """Reads an artifact's weights into NumPy arrays: float32, and 8-bit integers where it was quantized.
 
     Args:
         artifact: opened by `open_artifact`.
         tensors: instead of those of its weights file, under the same names; in 8-bit integers, if need be.
-        with_certainty: whether heads also give what they learned of being right; by default, if they did.
+        with_correctness_logit: whether heads also compute correctness logits; by default, if they were trained to.
 
     Raises:
         ArtifactError: a tensor is missing, has a shape or type that does not fit, or holds numbers out of range.
@@ -54,22 +54,22 @@ def load_encoder(
         stored = {name: StoredTensor.of_torch(tensor, artifact.directory) for name, tensor in tensors.items()}
         check_tensors_of(artifact, stored, of_its_files=False)
     config = artifact.resolved_config()
-    with_certainty = artifact.learned_to_exit if with_certainty is None else with_certainty
-    return _Reader(artifact, Architecture(config, family_of(config)), stored, with_certainty).encoder()
+    with_correctness_logit = artifact.learned_to_exit if with_correctness_logit is None else with_correctness_logit
+    return _Reader(artifact, Architecture(config, family_of(config)), stored, with_correctness_logit).encoder()
 
 
 class _Reader:
-    """Takes tensors by canonical name out of one artifact; they were checked (`artifact.validation`)."""
+    """Reads the parts of an encoder from checked tensors of one artifact."""
 
     def __init__(
         self,
         artifact: Artifact,
         model: Architecture,
         tensors: Mapping[str, StoredTensor],
-        with_certainty: bool,
+        with_correctness_logit: bool,
     ):
         self.artifact, self.model, self.tensors = artifact, model, tensors
-        self.with_certainty = with_certainty
+        self.with_correctness_logit = with_correctness_logit
         self.config, self.family, self.hidden = model.config, model.family, model.hidden
         self.eps = model.family.eps_of_norms(model.config)
 
@@ -120,7 +120,7 @@ class _Reader:
         return self.tensors[f"{path}.weight"].dtype == QUANTIZED
 
     def input_range(self, path: str) -> dict[str, Any]:
-        """How the input of a quantized layer becomes integers."""
+        """Returns the quantization parameters of the input of a quantized layer."""
         is_static = f"{path}.input_scale" in self.tensors
         return {
             "input_scale": self.tensor(f"{path}.input_scale").item() if is_static else None,
@@ -213,19 +213,19 @@ class _Reader:
     def head(self, exit_: int) -> Head:
         dense, path = self.family.head_paths(exit_, self.model.depth, self.artifact.shares_pooler)
         classifier = self.linear(path)
-        if self.with_certainty:
-            classifier = _with_row(classifier, self.certainty(exit_))
+        if self.with_correctness_logit:
+            classifier = _with_row(classifier, self.correctness_logit(exit_))
         return Head(
             dense=self.linear(dense),
             activation=self.family.activation_of_head(self.config),
             classifier=classifier,
         )
 
-    def certainty(self, exit_: int) -> Linear:
-        """What gives the logit of being right; the last exit, which answers whoever comes, has learned none."""
+    def correctness_logit(self, exit_: int) -> Linear:
+        """Returns the layer that computes the correctness logit; zeros for the last exit, which has none."""
         if exit_ == self.model.depth:
             return Linear(np.zeros((1, self.hidden), np.float32), np.zeros(1, np.float32))
-        return self.linear(self.family.certainty_path(exit_))
+        return self.linear(self.family.correctness_path(exit_))
 
     # ------------------------------------------------------------------ DeBERTa
 

@@ -1,7 +1,8 @@
-"""Texts to token ids by a Hugging Face tokenizer, from several threads, without a change to the tokenizer.
+"""Thread-safe tokenization with a Hugging Face tokenizer.
 
-A fast tokenizer keeps its settings of truncation and padding in itself, and each call writes them: two threads that
-share one read each other's. So a fast tokenizer is copied, the copy never truncates, and rows are cut here.
+A fast tokenizer stores truncation and padding settings, and each call changes them, so that threads that share a
+tokenizer would affect each other. A fast tokenizer is therefore copied, the copy never truncates, and rows are
+truncated here.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ class Row:
     """Tokens of one text.
 
     Args:
-        ids: of the tokens kept.
-        types: of the same tokens; `None` where the tokenizer gives none.
-        length: tokens before the cut.
+        ids: token ids after truncation.
+        types: token types; `None` if the tokenizer returns none.
+        length: number of tokens before truncation.
     """
 
     ids: list[int]
@@ -34,7 +35,7 @@ class Row:
 
 
 class TextEncoder(ABC):
-    """Makes token ids of texts. Threads may share one."""
+    """Encodes texts to token ids. Thread-safe."""
 
     @abstractmethod
     def encode(self, texts: Sequence[Text], limit: int | None) -> list[Row]:
@@ -42,12 +43,12 @@ class TextEncoder(ABC):
 
         Args:
             texts: strings, or pairs of strings.
-            limit: tokens per row at most; longer texts are cut as `truncation="longest_first"` does.
+            limit: maximum tokens per row; longer texts are truncated as by `truncation="longest_first"`.
         """
 
     @abstractmethod
     def special_tokens(self, pair: bool) -> int:
-        """Number of special tokens that a text, or a pair, gets."""
+        """Returns the number of special tokens that are added to a text or a pair."""
 
 
 def encoder_of(tokenizer: Any) -> TextEncoder:
@@ -64,11 +65,11 @@ def encoder_of(tokenizer: Any) -> TextEncoder:
 
 
 class FastEncoder(TextEncoder):
-    """Encodes by a copy of a fast tokenizer's backend that nobody else has.
+    """Encodes with a private copy of a fast tokenizer's backend.
 
     Args:
-        tokenizer: a `PreTrainedTokenizerFast` or a `FileTokenizer`; only read.
-        backend: a copy of its `tokenizers.Tokenizer`.
+        tokenizer: a `PreTrainedTokenizerFast` or a `FileTokenizer`, whose settings are read.
+        backend: a private copy of its `tokenizers.Tokenizer`.
     """
 
     def __init__(self, tokenizer: Any, backend: Any):
@@ -96,7 +97,8 @@ class FastEncoder(TextEncoder):
 
     @staticmethod
     def _kept(sequences: list[int | None], limit: int, from_left: bool) -> list[int]:
-        """Places that remain of a row, whose tokens belong to the first text (0), the second (1) or neither."""
+        """Returns the indices of the tokens that remain; `sequences` tells the text of each token, `None` for special
+        tokens."""
         places = [[place for place, sequence in enumerate(sequences) if sequence == which] for which in (0, 1)]
         room = limit - sequences.count(None)
         dropped: set[int] = set()
@@ -106,7 +108,7 @@ class FastEncoder(TextEncoder):
 
 
 class LockedEncoder(TextEncoder):
-    """Encodes by the tokenizer itself, one call at a time: for tokenizers in Python, and for unusual ones."""
+    """Encodes with the tokenizer itself under a lock: for slow tokenizers, and fast ones that cannot be copied."""
 
     def __init__(self, tokenizer: Any):
         self._tokenizer = tokenizer
@@ -133,7 +135,8 @@ class LockedEncoder(TextEncoder):
 
 
 def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
-    """The tokens of each text that remain where a pair is cut to `room` tokens, by the rule of fast tokenizers."""
+    """Returns the number of tokens of each text after a pair is truncated to `room` tokens, by the rule of fast
+    tokenizers."""
     if first + second <= room:
         return first, second
     if not second:
@@ -147,7 +150,7 @@ def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
 
 
 def _calls_overridden(tokenizer: Any) -> bool:
-    """True if a class outside transformers has its own way from texts to ids."""
+    """Returns whether a class outside transformers overrides the encoding of texts."""
     names = {"__call__", "_encode_plus", "_batch_encode_plus", "encode_plus", "batch_encode_plus"}
     return any(
         names & vars(each).keys()
@@ -156,12 +159,12 @@ def _calls_overridden(tokenizer: Any) -> bool:
     )
 
 
-# Tokenizers in Python hold the interpreter's lock while they work, so one lock for all of them costs nothing.
+# Slow tokenizers hold the GIL, so one lock for all of them costs nothing.
 _lock = threading.Lock()
 
 
 def _new_lock() -> None:
-    """In the child of a fork nobody holds the lock, though another thread of the parent may have."""
+    """Replaces the lock in a forked child: another thread of the parent may have held it."""
     global _lock
     _lock = threading.Lock()
 

@@ -323,7 +323,7 @@ def _complete_generic(backend: Tokenizer, tokens: Mapping[str, str], settings: M
 
 @dataclass(frozen=True)
 class _Kind:
-    """What a class of transformers makes of its files: default special tokens, inputs, and the rest of the checks."""
+    """Properties of a tokenizer class of transformers: default special tokens, inputs, and further checks."""
 
     special_tokens: Mapping[str, str]
     model_input_names: tuple[str, ...]

@@ -1,6 +1,6 @@
-"""Reads texts, token ids and labels in the forms that people pass them in.
+"""Converts texts, token ids and labels from the types that users pass.
 
-Columns and arrays of other libraries are told by what they can do, and no library is imported for it.
+Columns and arrays of other libraries are recognized by their methods, without importing the libraries.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _TOKENS = "input_ids"
 
 
 def listed(texts: Any) -> list[Any]:
-    """The rows of what was given as texts, each still to be read by `text_or_reason`.
+    """Converts a collection of texts to a list, whose elements `text_or_reason` checks.
 
     Takes a list, a tuple or any other ordered iterable, a column of pandas, datasets, pyarrow or polars, and a NumPy
     array of (rows,) strings or (rows, 2) pairs of them.
 
     Raises:
-        InputError: a lone text, or a table, a mapping, a set or an array, of which the message names the column that
-            may be meant.
+        InputError: a single text, a table, a mapping, a set or another array; for a table the message names the column
+            that may be meant.
     """
     if isinstance(texts, str):
         raise InputError("predict takes a list of texts: predict([text]) for one.")
@@ -55,7 +55,7 @@ def listed(texts: Any) -> list[Any]:
 
 
 def text_or_reason(given: Any) -> tuple[Text | None, str | None]:
-    """One row as a text or a pair of texts, or else what is wrong with it.
+    """Checks one element; returns the text or pair of texts, or the reason why it is invalid.
 
     A pair is a tuple, a list or an array of two strings, or a mapping `{"text": ..., "text_pair": ...}`.
     """
@@ -85,10 +85,10 @@ def text_or_reason(given: Any) -> tuple[Text | None, str | None]:
 
 
 def plain_texts(texts: Iterable[Any]) -> list[Text]:
-    """Rows that a model has read, as strings and tuples of two.
+    """Converts valid elements to strings and tuples of two strings.
 
     Raises:
-        InputError: a row is none.
+        InputError: an element is invalid.
     """
     read = [text_or_reason(text) for text in texts]
     for row, (_, reason) in enumerate(read):
@@ -98,10 +98,10 @@ def plain_texts(texts: Iterable[Any]) -> list[Text]:
 
 
 def numbers_of(name: str, values: Any) -> np.ndarray | None:
-    """Token ids, a mask or labels as an array: of a tensor on any device, an array, or nested lists.
+    """Converts token ids, a mask or labels to an array, from a tensor on any device, an array, or nested lists.
 
     Raises:
-        InputError: texts, rows of different lengths, or no numbers at all.
+        InputError: texts, rows of different lengths, or values that are not numbers.
     """
     if values is None:
         return None
@@ -126,10 +126,10 @@ def numbers_of(name: str, values: Any) -> np.ndarray | None:
 
 
 def labels_of(labels: Any, num_rows: int, num_labels: int) -> np.ndarray:
-    """Labels as (rows,) int64, -100 where a row has none.
+    """Converts labels to (rows,) int64; -100 stands for no label.
 
     Raises:
-        InputError: another number of labels than rows, no integers, or one out of range.
+        InputError: the number of labels differs from that of rows, or a label is not an integer or out of range.
     """
     array = numbers_of("labels", labels)
     if array.shape != (num_rows,):
@@ -165,7 +165,7 @@ def _of_mapping(texts: Mapping) -> str:
 
 
 def _names(columns: Any) -> list[str]:
-    """Names of the columns; none where a table does not know them, or gives their values instead."""
+    """Returns the column names; none if the attribute does not contain names."""
     names = list(() if columns is None else columns)
     return list(map(str, names)) if all(isinstance(name, (str, int, tuple)) for name in names) else []
 
@@ -188,7 +188,7 @@ def _not_a_text(given: Any) -> str:
 
 
 def _surrogate(text: str) -> int | None:
-    """Place of the first character that UTF-8 cannot hold."""
+    """Returns the index of the first character that UTF-8 cannot encode."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -201,7 +201,7 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _held(array: np.ndarray) -> str:
-    """Names the contents of an array that is no array of numbers."""
+    """Describes the contents of an array that is not numeric."""
     if array.dtype.kind != "O":
         return "holds texts, and integers are needed; texts go to model.predict([text, ...])"
     others = [type(value).__name__ for value in array.flat if not isinstance(value, int)]

@@ -1,4 +1,4 @@
-"""From texts to packed rows: what can be read is packed, what cannot is named."""
+"""Tokenizes texts and packs the rows; texts that cannot be tokenized are reported with a reason."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _NO_LIMIT = 1_000_000  # tokens; transformers writes 1e30 into `model_max_length
 
 @dataclass
 class Reading:
-    """Texts read.
+    """Tokenized texts.
 
     Args:
-        batch: the readable ones, packed, in order.
-        rows: their places among the caller's texts.
-        errors: place → what is wrong, for the others.
+        batch: the valid texts, packed, in order.
+        rows: their indices among the given texts.
+        errors: index of each other text → the reason.
     """
 
     batch: TokenBatch
@@ -35,7 +35,7 @@ class Reading:
     errors: dict[int, str] = field(default_factory=dict)
 
     def without(self, bad: dict[int, str]) -> Reading:
-        """The same without some rows of the batch, named by their place in it, and why."""
+        """Moves rows of the batch to the errors; `bad` has their indices in the batch and the reasons."""
         if not bad:
             return self
         kept = [place for place in range(len(self.rows)) if place not in bad]
@@ -45,14 +45,14 @@ class Reading:
 
 
 class TextReader:
-    """Tokenizes without padding. Threads may share one.
+    """Tokenizes texts without padding. Thread-safe.
 
-    It keeps a copy of what the tokenizer does, so that nobody who calls the tokenizer itself, with truncation or
-    padding, changes what is read here. Its `truncation_side` and `model_max_length` are looked up at each call.
+    It uses a copy of a fast tokenizer, so that calls of the tokenizer elsewhere, with truncation or padding, have no
+    effect here. `truncation_side` and `model_max_length` are read from the tokenizer at each call.
 
     Args:
-        tokenizer: a Hugging Face tokenizer.
-        max_tokens: the model's limit, or `None`.
+        tokenizer: a tokenizer of transformers, or a `FileTokenizer`.
+        max_tokens: maximum tokens per row of the model, or `None`.
         padding_idx: see `TokenBatch`.
     """
 
@@ -64,23 +64,23 @@ class TextReader:
 
     @property
     def limit(self) -> int | None:
-        """Tokens per row at most: the lower of what the model and its tokenizer take; `None` for no limit."""
+        """Maximum tokens per row: the lower limit of model and tokenizer; `None` for no limit."""
         limits = (self.max_tokens, getattr(self.tokenizer, "model_max_length", None))
         return min((int(limit) for limit in limits if limit is not None and limit < _NO_LIMIT), default=None)
 
     def read(self, texts: Sequence[Any], max_length: int | None, overlong: str) -> Reading:
-        """Reads texts and pairs of texts.
+        """Tokenizes texts and pairs of texts.
 
         Args:
-            texts: a list of what `inputs.text_or_reason` takes.
-            max_length: tokens per row at most, special ones included, if below the model's limit.
+            texts: elements as of `inputs.text_or_reason`.
+            max_length: maximum tokens per row, special tokens included, if below the model's limit.
             overlong: `"truncate"` with a warning, or `"refuse"` as an error of that row.
 
         Raises:
-            ConfigError: `max_length` is no whole number, or leaves no token beside the special ones.
+            ConfigError: `max_length` is not a positive integer, or leaves no room beside the special tokens.
         """
         if max_length is not None:
-            max_length = whole_number("max_length", max_length, least=1)
+            max_length = whole_number("max_length", max_length, minimum=1)
         limit = min((value for value in (self.limit, max_length) if value is not None), default=None)
         errors: dict[int, str] = {}
         rows: list[int] = []
@@ -122,7 +122,7 @@ class TextReader:
             )
 
     def _encoded(self, texts: list[Text], limit: int | None) -> list[Row | str]:
-        """Each text as a row, or why the tokenizer fails at it."""
+        """Returns a row for each text, or the reason why the tokenizer fails."""
         if not texts:
             return []
         try:

@@ -12,6 +12,7 @@ from itrex_sweet.artifact.fingerprints import Fingerprints
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import TrainingSetupError
 from itrex_sweet.families import EXIT_HEADS, Family
+from itrex_sweet.training.default_threshold import ThresholdEstimator
 from itrex_sweet.training.dropout import ExitGenerators
 from itrex_sweet.training.exit_hooks import ExitHooks
 from itrex_sweet.training.label_loss import LossFunction
@@ -78,6 +79,7 @@ class Attachment(ExitHooks):
         self.main_input: torch.Tensor | None = None
         self.trained_on: Fingerprints | None = None
         self.selected_by: Fingerprints | None = None
+        self._threshold_estimator = ThresholdEstimator()
         self._labels_index = labels_argument_index(model, self._base)
         self._main_input: torch.Tensor | None = None
         self._hooks = self._register()
@@ -188,6 +190,8 @@ class Attachment(ExitHooks):
         self.main_input = inputs
         self.exit_logits = {exit_: logits[exit_].detach() for exit_ in self.exits}
         self.exit_correctness_logits = {exit_: value.detach() for exit_, value in correctness_logits.items()}
+        if model.training and torch.is_grad_enabled() and self._threshold_estimator.update(self.exit_logits):
+            self._update_config(threshold=self._threshold_estimator.threshold)
         if not losses:
             return None
         if self.loss_observer is not None:

@@ -137,7 +137,7 @@ class SweetCallback(ExitEvaluation, ExitOptimization, ExportableState):
     def state(self) -> dict[str, Any]:
         """Returns the settings that `trainer_state.json` records, in the Trainer's format."""
         args = self.config.to_dict()
-        for name in ("loss", "longest_row"):  # a function is not saved, and the other is an attribute
+        for name in ("loss", "threshold", "longest_row"):  # a function, and what training records
             args.pop(name, None)
         names = ("has_compute_metrics", "loss_name", "longest_row", "allow_half")
         return {"args": args, "attributes": {name: getattr(self, name) for name in names}}

@@ -54,6 +54,7 @@ class ExitEvaluation(TrainerCallback):
                 labels = attachment.exit_logits[attachment.exits[-1]].argmax(dim=-1)
             self._predictions.add(attachment.exit_logits, labels, inputs)
             self._label_loss = attachment.label_loss
+            self._thresholds = attachment.config.default_policy().thresholds
 
     def on_evaluate(
         self,
@@ -104,7 +105,7 @@ class ExitEvaluation(TrainerCallback):
             self._reset_evaluation()
             return {name.replace("_accuracy", "_agreement"): value for name, value in metrics.items()}
         metrics = self._predictions.metrics(prefix, self._label_loss, self.compute_metrics, args)
-        self._diagnostics[prefix] = self._predictions.diagnostics()
+        self._diagnostics[prefix] = self._predictions.diagnostics(self._thresholds)
         self._diagnostics_at_step.setdefault(state.global_step, {})[prefix] = self._diagnostics[prefix]
         self._reset_evaluation()
         return metrics

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,6 @@ from accelerate.utils import gather, pad_across_processes
 from transformers import EvalPrediction, TrainingArguments
 from transformers.trainer_utils import denumpify_detensorize
 
-from itrex_sweet.config import DEFAULT_THRESHOLD
 from itrex_sweet.training.exit_diagnostics import ExitDiagnostics
 from itrex_sweet.training.label_loss import LabelLoss
 from itrex_sweet.training.losses import IGNORE_INDEX
@@ -89,20 +88,24 @@ class ExitPredictions:
             metrics.update({f"{prefix}_exit_{exit_}_{name}": value for name, value in values.items()})
         return metrics
 
-    def diagnostics(self) -> ExitDiagnostics:
-        """Compares the exits with the most frequent label, and computes the share of rows that leave early."""
+    def diagnostics(self, thresholds: Sequence[float]) -> ExitDiagnostics:
+        """Compares the exits with the most frequent label, and computes the share of rows that leave early.
+
+        Args:
+            thresholds: of the default policy, one per exit but the last.
+        """
         labels = torch.cat(self._labels)
         labelled = labels != IGNORE_INDEX
         labels = labels[labelled]
         logits = {exit_: torch.cat(batches)[labelled] for exit_, batches in self._logits.items()}
         leaves_early = torch.zeros(len(labels), dtype=torch.bool)
-        for each in list(logits.values())[:-1]:
-            leaves_early |= each.softmax(-1).amax(-1) > DEFAULT_THRESHOLD
+        for each, threshold in zip(list(logits.values())[:-1], thresholds, strict=True):
+            leaves_early |= each.softmax(-1).amax(-1) > threshold
         return ExitDiagnostics.of(
             labels.tolist(),
             {exit_: (each.argmax(-1) == labels).float().mean().item() for exit_, each in logits.items()},
             leaves_early.float().mean().item() if len(logits) > 1 else None,
-            f"the default threshold of {DEFAULT_THRESHOLD:g}",
+            f"the default threshold of {thresholds[0]:g}" if thresholds else "",
         )
 
     def _compute_user_metrics(

@@ -72,7 +72,7 @@ def test_calibrate_tests_policies_with_the_confidences_of_the_backend(reversed_m
 
 
 def test_pruning_uses_the_confidences_of_the_backend(reversed_model, monkeypatch):
-    """Exit 2 agrees with full depth exactly where the backend says that it is confident."""
+    """Exit 2 agrees with full depth exactly where it is confident by the backend."""
     logits = np.random.default_rng(0).normal(size=(120, 3, 3)).astype(np.float32)
     confident = np.arange(120) < 60
     labels = logits[:, 2].argmax(axis=1)

@@ -48,9 +48,9 @@ def answers(monkeypatch):
             ease = random.uniform(size=len(batch))
             given = random.normal(0, 0.1, (len(batch), len(right), 3)).astype(np.float32)
             for place, share in enumerate(right):
-                sure = 4 * np.abs(ease - (1 - share)) + 0.2
+                confident = 4 * np.abs(ease - (1 - share)) + 0.2
                 predicted = np.where(ease >= 1 - share, truth, (truth + 1) % 3)
-                given[np.arange(len(batch)), place, predicted] += np.where(predicted == truth, sure, 0.3)
+                given[np.arange(len(batch)), place, predicted] += np.where(predicted == truth, confident, 0.3)
             return given, None
 
         monkeypatch.setattr("itrex_sweet.evaluation.outcomes.outputs_at_every_exit", logits)
@@ -67,7 +67,7 @@ def test_calibration_is_recorded_and_loaded(model, answers, tmp_path, caplog):
     assert chosen.p_value <= 0.1 and chosen.mean_layers < 4
     assert sum(calibration.rows) == 1500 and chosen.counts.rows == calibration.rows[1]
     assert all(after > 0 for after in calibration.temperatures["after"])
-    spread = np.array(calibration.traffic["rows"]).sum(axis=(0, 2))  # where the testing rows left under that policy
+    spread = np.array(calibration.traffic["rows"]).sum(axis=(0, 2))  # testing rows per exit under that policy
     assert spread.sum() == calibration.rows[1]
     assert (spread * [1, 2, 4]).sum() / spread.sum() == pytest.approx(chosen.mean_layers)
     written = calibration.write(model.artifact, tmp_path / "calibrated")

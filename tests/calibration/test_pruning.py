@@ -39,10 +39,10 @@ def test_in_place(artifact):
 
 
 @pytest.mark.parametrize(
-    ("keep", "says"), [([5], "4 layers"), ([1, 2, 3], "removes no exit"), ([0], "from 1")], ids=str
+    ("keep", "message"), [([5], "4 layers"), ([1, 2, 3], "removes no exit"), ([0], "from 1")], ids=str
 )
-def test_invalid_exits_are_rejected(artifact, keep, says):
-    with pytest.raises(ConfigError, match=says):
+def test_invalid_exits_are_rejected(artifact, keep, message):
+    with pytest.raises(ConfigError, match=message):
         prune_exits(artifact.directory, keep=keep)
 
 

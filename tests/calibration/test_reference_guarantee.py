@@ -37,10 +37,10 @@ def exits_right(monkeypatch):
         def logits(executor, batch, description=""):
             truth = np.asarray(labels)
             given = np.zeros((len(batch), right.shape[1], 3), np.float32)
-            sure = np.linspace(0.1, 5, len(batch))
+            confident = np.linspace(0.1, 5, len(batch))
             for place in range(right.shape[1]):
                 predicted = np.where(right[:, place], truth, (truth + 1) % 3)
-                given[np.arange(len(batch)), place, predicted] = np.where(right[:, place], sure, 0.05)
+                given[np.arange(len(batch)), place, predicted] = np.where(right[:, place], confident, 0.05)
             return given, None
 
         monkeypatch.setattr("itrex_sweet.evaluation.outcomes.outputs_at_every_exit", logits)

@@ -22,7 +22,7 @@ THINGS, GOOD, BAD = (
 
 @dataclass
 class Finished:
-    """What a command line gave."""
+    """The output and status of a command."""
 
     status: int
     out: str

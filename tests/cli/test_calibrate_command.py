@@ -85,7 +85,7 @@ def test_drift_of_what_predict_wrote(run, copied, held_out, tmp_path):
     assert moved.status == 3 and moved.json()["verdict"] == "recalibrate"
     assert "Calibrate on rows of today" in run("drift", copied, other).out
     same.write_text("no json\n")
-    assert "line 1" in run("drift", copied, same).err and "cannot be read" in run("drift", copied, tmp_path / "no").err
+    assert "line 1" in run("drift", copied, same).err and "no such file" in run("drift", copied, tmp_path / "no").err
 
 
 def test_json_is_what_the_artifact_records(run, copied, held_out):

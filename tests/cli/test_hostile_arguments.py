@@ -70,7 +70,7 @@ def attempt(place, run, monkeypatch, tmp_path):
     """Runs a verb with one thing in the place of `MODEL`, `DATA` or `OUT`; the others are as they should be."""
     monkeypatch.setattr(quantizer, "observe", observe_with_hooks)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.chdir(tmp_path)  # where nothing is to be written
+    monkeypatch.chdir(tmp_path)  # no file may be written here
     data, layers = ("--data", "DATA"), ("--max-layers", 3.9, "--unit", "layers")
     lines = {
         "info": ("info", "MODEL"),
@@ -184,7 +184,7 @@ NUMBERS = {
 def test_odd_numbers(place, run, monkeypatch, tmp_path, verb, option):
     monkeypatch.setattr(quantizer, "observe", observe_with_hooks)
     monkeypatch.chdir(tmp_path)
-    few = place / "one row.csv"  # what is not refused at once is refused or done soon
+    few = place / "one row.csv"  # so that accepted commands finish soon
     rest = {
         "calibrate": ["--data", few, "--unit", "layers"],
         "evaluate": ["--data", few, "--timed-rows", "0"],

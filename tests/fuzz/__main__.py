@@ -1,4 +1,4 @@
-"""Damaged artifacts and hostile calls by the thousand: `make fuzz ARGS='--artifacts 20000 --inputs 10000'`."""
+"""Fuzzes damaged artifacts and invalid calls: `make fuzz ARGS='--artifacts 20000 --inputs 10000'`."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from itrex_sweet.runtime.native import library
 from tests.artifact_kinds import KINDS
 from tests.fuzz.artifacts import ArtifactCase, run_artifact
 from tests.fuzz.inputs import InputCase, Models, run_input
-from tests.fuzz.workers import Limits, findings
+from tests.fuzz.workers import Limits, find_failures
 
 
 def main() -> int:
-    """Runs cases; 1 if one went wrong."""
+    """Runs the fuzzer; returns 1 if a case failed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--artifacts", type=int, default=2000, help="damaged artifacts to try")
-    parser.add_argument("--inputs", type=int, default=2000, help="hostile calls to try, each on every backend")
-    parser.add_argument("--seed", type=int, default=0, help="of the first case; the others follow")
-    parser.add_argument("--backends", nargs="+", default=["native", "torch"], help="that have to agree")
-    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS), help="of artifacts")
-    parser.add_argument("--artifact-case", metavar="CASE", help="try this one alone, as a finding names it")
-    parser.add_argument("--input-case", metavar="CASE", help="try this one alone, as a finding names it")
-    parser.add_argument("--seconds", type=float, default=10.0, help="that a case may take")
-    parser.add_argument("--memory", type=int, default=2048, help="MiB that a case may take")
-    parser.add_argument("--library-dir", type=Path, help="of other libraries of the native engine")
+    parser.add_argument("--artifacts", type=int, default=2000, help="number of damaged artifacts")
+    parser.add_argument("--inputs", type=int, default=2000, help="number of invalid calls, each on every backend")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first case; the others follow")
+    parser.add_argument("--backends", nargs="+", default=["native", "torch"], help="backends to compare")
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS), help="kinds of artifacts")
+    parser.add_argument("--artifact-case", metavar="CASE", help="run only this case, in the form that a finding prints")
+    parser.add_argument("--input-case", metavar="CASE", help="run only this case, in the form that a finding prints")
+    parser.add_argument("--seconds", type=float, default=10.0, help="time limit per case")
+    parser.add_argument("--memory", type=int, default=2048, help="memory limit per case in MiB")
+    parser.add_argument("--library-dir", type=Path, help="directory of the native engine's libraries")
     args = parser.parse_args()
     if args.library_dir is not None:
         library._DIRECTORY = args.library_dir.resolve()
     seeds = functools.partial(range, args.seed)
-    artifacts = [ArtifactCase.of(seed, tuple(args.kinds)) for seed in seeds(args.seed + args.artifacts)]
-    inputs = [InputCase.of(seed) for seed in seeds(args.seed + args.inputs)]
+    artifacts = [ArtifactCase.from_seed(seed, tuple(args.kinds)) for seed in seeds(args.seed + args.artifacts)]
+    inputs = [InputCase.from_seed(seed) for seed in seeds(args.seed + args.inputs)]
     if args.artifact_case or args.input_case:
         artifacts = [ArtifactCase.parse(args.artifact_case)] if args.artifact_case else []
         inputs = [InputCase.parse(args.input_case)] if args.input_case else []
@@ -46,19 +46,21 @@ def main() -> int:
 def fuzz(
     artifacts: list[ArtifactCase], inputs: list[InputCase], folder: Path, backends: tuple[str, ...], limits: Limits
 ) -> int:
-    """Runs cases in a folder and prints what went wrong; 1 if anything did."""
+    """Runs cases in a folder and prints the findings; returns 1 if there are any."""
     pristine = folder / "pristine"
     for kind, write in KINDS.items():
         write(pristine / kind)
     models = Models(pristine, backends)
-    of_artifacts = findings(artifacts, lambda case, work: run_artifact(case, pristine, work, backends), folder, limits)
-    of_inputs = findings(inputs, lambda case, _: run_input(case, models), folder, limits)
+    artifact_findings = find_failures(
+        artifacts, lambda case, work: run_artifact(case, pristine, work, backends), folder, limits
+    )
+    input_findings = find_failures(inputs, lambda case, _: run_input(case, models), folder, limits)
     found = 0
-    for option, part in (("--artifact-case", of_artifacts), ("--input-case", of_inputs)):
+    for option, part in (("--artifact-case", artifact_findings), ("--input-case", input_findings)):
         for finding in part:
             found += 1
-            print(f"{option} {finding.case}\n    {finding.what}\n", flush=True)
-    print(f"{len(artifacts)} artifacts and {len(inputs)} calls on {', '.join(backends)}: {found} went wrong")
+            print(f"{option} {finding.case}\n    {finding.message}\n", flush=True)
+    print(f"{len(artifacts)} artifacts and {len(inputs)} calls on {', '.join(backends)}: {found} findings")
     return int(found > 0)
 
 

@@ -1,4 +1,4 @@
-"""One hostile call of a model: the same on every backend, which all answer alike or all refuse it by an own error."""
+"""A case of the fuzzer: an unusual or invalid call. The backends must agree, or all raise a `SweetError`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.errors import SweetError
 from tests.artifact_kinds import EXITS, KINDS, WITHOUT_NATIVE
 
-# Models that the native engine has; DeBERTa has the torch backend alone.
+# DeBERTa runs on the torch backend only.
 INPUT_KINDS = (
     "bert",
     "roberta",
@@ -98,13 +98,13 @@ _ODD_IDS = (-1, -(2**63), 95, 96, 97, 2**31, 2**32 + 5, 2**63 - 1, 10**6, 0, 1, 
 
 @dataclass(frozen=True)
 class InputCase:
-    """A call, by the seed that makes it."""
+    """A call, generated from a seed."""
 
     kind: str
     seed: int
 
     @classmethod
-    def of(cls, seed: int) -> InputCase:
+    def from_seed(cls, seed: int) -> InputCase:
         return cls(INPUT_KINDS[seed % len(INPUT_KINDS)], seed)
 
     @classmethod
@@ -117,14 +117,14 @@ class InputCase:
 
 
 class Models:
-    """The models of a process, each loaded when it is first called."""
+    """The models of a process, loaded on first use."""
 
     def __init__(self, pristine: Path, backends: tuple[str, ...]):
         self.pristine, self.backends = pristine, backends
         self._loaded: dict[tuple[str, str], tuple[Any, list[dict[str, Any]]]] = {}
 
-    def of(self, kind: str, backend: str) -> tuple[Any, list[dict[str, Any]]]:
-        """The model, and what it said to harmless texts before anything else was asked."""
+    def load(self, kind: str, backend: str) -> tuple[Any, list[dict[str, Any]]]:
+        """Returns the model and its first predictions for a valid text."""
         if (kind, backend) not in self._loaded:
             model = SweetModelForSequenceClassification.from_pretrained(self.pristine / kind, backend=backend)
             self._loaded[kind, backend] = model, model.predict(["the soup was good"])
@@ -135,15 +135,15 @@ class Models:
 
 
 def run_input(case: InputCase, models: Models) -> str | None:
-    """The fault of a call, in words; `None` if it is answered or refused as it should be."""
+    """Runs a case; returns a description of the failure, or `None`."""
     assert case.kind in KINDS
     outcomes = {}
     for backend in models.names(case.kind):
-        model, expected = models.of(case.kind, backend)
+        model, expected = models.load(case.kind, backend)
         rng = Random(case.seed)
         method, arguments, options = rng.choice((_texts, _texts, _ids, _ids, _ids))(rng)
-        given = [_shown(arguments[0]), *(f"{name}={_shown(value)}" for name, value in options.items())]
-        told = f"{method}({', '.join(given)})"
+        given = [_format(arguments[0]), *(f"{name}={_format(value)}" for name, value in options.items())]
+        description = f"{method}({', '.join(given)})"
         try:
             outcomes[backend] = _checked(method, getattr(model, method)(*arguments, **options), arguments)
         except SweetError as error:
@@ -151,35 +151,35 @@ def run_input(case: InputCase, models: Models) -> str | None:
         except BaseException as error:
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
-            return f"{told} on {backend}: {type(error).__module__}.{type(error).__name__}: {str(error)[:500]}"
+            return f"{description} on {backend}: {type(error).__module__}.{type(error).__name__}: {str(error)[:500]}"
         if model.predict(["the soup was good"]) != expected:
-            return f"{told} on {backend}: it answers otherwise afterwards"
+            return f"{description} on {backend}: later predictions have changed"
         if options.get("deadline_ms") is not None:
             return None
     kinds = {name: isinstance(outcome, SweetError) for name, outcome in outcomes.items()}
     if len(set(kinds.values())) > 1:
-        return f"{told}: {' , '.join(f'{name}: {_shown(outcome)}' for name, outcome in outcomes.items())}"
+        return f"{description}: {' , '.join(f'{name}: {_format(outcome)}' for name, outcome in outcomes.items())}"
     answers = [outcome for outcome in outcomes.values() if isinstance(outcome, np.ndarray)]
     if len(answers) == 2 and (
         answers[0].shape != answers[1].shape or np.abs(answers[0] - answers[1]).max(initial=0) > 0.02
     ):
-        return f"{told}: backends differ by {np.abs(answers[0] - answers[1]).max(initial=0)}"
+        return f"{description}: backends differ by {np.abs(answers[0] - answers[1]).max(initial=0)}"
     return None
 
 
 def _checked(method: str, result: Any, arguments: tuple[Any, ...]) -> np.ndarray:
-    """Numbers to compare, scores of labels or logits; fails if they are not as many as asked for.
+    """Checks a result and returns the numbers to compare between backends: scores of labels, or logits.
 
-    Of exits before the last nothing is compared: who leaves at a threshold hangs on the last digit.
+    Only the last exit is compared, because rounding can decide whether a row exits earlier.
     """
     if method == "predict":
         if isinstance(arguments[0], (list, tuple)):
-            assert len(result) == len(arguments[0]), "another number of answers than of texts"
-        assert all("error" in row or 0.0 <= row["score"] <= 1.0 for row in result), "a score that is none"
+            assert len(result) == len(arguments[0]), "wrong number of predictions"
+        assert all("error" in row or 0.0 <= row["score"] <= 1.0 for row in result), "invalid score"
         return np.array([row["score"] or 0.0 for row in result if row["exit_layer"] == _LAST])
     logits = result.logits.numpy()
-    assert logits.ndim == 2 and len(result.exit_layer) == len(logits), "logits of another shape"
-    assert np.isfinite(logits).all(), "logits that are not finite"
+    assert logits.ndim == 2 and len(result.exit_layer) == len(logits), "invalid shape of logits"
+    assert np.isfinite(logits).all(), "logits are not finite"
     return logits if set(result.exit_layer.tolist()) <= {_LAST} else np.zeros(0)
 
 
@@ -218,23 +218,23 @@ def _ids(rng: Random) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
     options: dict[str, Any] = {}
     if rng.random() < 0.6:
         mask = (random.random(ids.shape) < rng.choice((0.0, 0.1, 0.5, 0.9, 1.0))).astype(np.int64)
-        options["attention_mask"] = _disguised(rng, mask)
+        options["attention_mask"] = _convert(rng, mask)
     if rng.random() < 0.3:
         types = random.integers(0, 2, ids.shape)
         if types.size and rng.random() < 0.5:
             types.flat[rng.randrange(types.size)] = rng.choice((-1, 2, 2**31, -(2**63), 1))
-        options["token_type_ids"] = _disguised(rng, types)
+        options["token_type_ids"] = _convert(rng, types)
     if rng.random() < 0.2:
         labels = random.integers(-1, 4, rng.choice((rows, rows, rows + 1)))
-        options["labels"] = _disguised(rng, labels)
+        options["labels"] = _convert(rng, labels)
     while rng.random() < 0.15:
         name = rng.choice(("threshold", "quality", "max_exit", "deadline_ms", "policy"))
         options[name] = rng.choice(_ODD_ARGUMENTS[name])
-    return "forward", (_disguised(rng, ids),), options
+    return "forward", (_convert(rng, ids),), options
 
 
-def _disguised(rng: Random, array: np.ndarray) -> Any:
-    """The array as people pass it, mostly; else something close to it."""
+def _convert(rng: Random, array: np.ndarray) -> Any:
+    """Returns the array in a form that callers use, or sometimes in an invalid one."""
     tensor = torch.from_numpy(array)
     if rng.random() < 0.75:
         return rng.choice((array, tensor, tensor.int(), array.astype(np.int32), array.tolist()))
@@ -264,5 +264,5 @@ def _disguised(rng: Random, array: np.ndarray) -> Any:
         )
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     return ascii(value)[:200]

@@ -1,4 +1,4 @@
-"""Structured damage to an artifact's files: fields, tensors, headers and whole files, chosen by a seed."""
+"""Mutations of an artifact's files: JSON fields, tensors, headers and whole files, selected by a seed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ADDED_FIELDS: dict[str, Any] = {
 }
 _VALUES = (0.0, -0.0, 1.0, -1.0, 0.5, 30.0, float("nan"), float("inf"), -float("inf"), 1e-45, 1e30, -1e9, 3e38, 300.0)
 
-# A mutation changes files, and says in a few words what it did; `extreme` in them: the answers need not agree.
+# A mutation changes files and returns a description. If it contains `extreme`, the backends need not agree.
 Mutation = Callable[[Random, Path], str]
 
 
@@ -41,7 +41,7 @@ def json_field(rng: Random, directory: Path) -> str:
         return "nothing"
     path = rng.choice(paths)
     contents = _parsed(path)
-    container, key, where = _place(rng, contents)
+    container, key, where = _random_entry(rng, contents)
     if container is None:
         return "nothing"
     old = container[key]
@@ -55,7 +55,7 @@ def json_field(rng: Random, directory: Path) -> str:
     else:
         container[key] = rng.choice(ODD_VALUES)
     path.write_text(json.dumps(contents))
-    return f"{path.name}: {action} {where}: {_shown(old)} → {_shown(container.get(key)) if _is(container) else ''}"
+    return f"{path.name}: {action} {where}: {_format(old)} → {_format(container.get(key)) if _is(container) else ''}"
 
 
 def added_field(rng: Random, directory: Path) -> str:
@@ -69,7 +69,7 @@ def added_field(rng: Random, directory: Path) -> str:
         return "nothing"
     contents[name] = ADDED_FIELDS[name]
     path.write_text(json.dumps(contents))
-    return f"{path.name}: added {name}={_shown(contents[name])}"
+    return f"{path.name}: added {name}={_format(contents[name])}"
 
 
 def json_text(rng: Random, directory: Path) -> str:
@@ -147,7 +147,7 @@ def tensor_names(rng: Random, directory: Path) -> str:
         tensors[name], tensors[other] = tensors[other], tensors[name]
     elif action == "copy":
         tensors[name] = tensors[other]
-    else:  # what belongs together, resized together
+    else:  # all tensors of a module
         part = name.rpartition(".")[0]
         for each in [each for each in tensors if each.startswith(part) and tensors[each].dtype in NUMPY_TYPES]:
             shape = [max(1, size // 2) for size in tensors[each].shape]
@@ -172,7 +172,7 @@ def header(rng: Random, directory: Path) -> str:
         return f"{path.name}: size of its header"
     where = ""
     if action == "field":
-        container, key, where = _place(rng, parsed)
+        container, key, where = _random_entry(rng, parsed)
         if container is None:
             return "nothing"
         number = container[key]
@@ -186,25 +186,25 @@ def file_bytes(rng: Random, directory: Path) -> str:
     path = rng.choice(_files(directory))
     contents = bytearray(path.read_bytes())
     action = rng.choice(("truncate", "extend", "flip", "zeros", "twice", "empty", "noise"))
-    place = rng.randrange(len(contents) + 1)
+    offset = rng.randrange(len(contents) + 1)
     if action == "truncate":
-        contents = contents[:place]
+        contents = contents[:offset]
     elif action == "extend":
         contents += rng.randbytes(rng.randrange(1, 64))
     elif action == "flip" and contents:
         for _ in range(rng.randrange(1, 9)):
             contents[rng.randrange(len(contents))] ^= 1 << rng.randrange(8)
     elif action == "zeros":
-        contents[place : place + 64] = bytes(min(64, len(contents) - place))
+        contents[offset : offset + 64] = bytes(min(64, len(contents) - offset))
     elif action == "twice":
         contents = contents * 2
     elif action == "empty":
         contents = bytearray()
     else:
-        contents[place : place + 16] = rng.randbytes(min(16, len(contents) - place))
+        contents[offset : offset + 16] = rng.randbytes(min(16, len(contents) - offset))
     path.write_bytes(contents)
     extreme = " (extreme)" if path.suffix == ".safetensors" else ""
-    return f"{path.name}: {action} at {place}{extreme}"
+    return f"{path.name}: {action} at {offset}{extreme}"
 
 
 def whole_file(rng: Random, directory: Path) -> str:
@@ -266,7 +266,7 @@ MUTATIONS: tuple[Mutation, ...] = (
 
 
 def mutate(seed: int, directory: Path) -> str:
-    """Damages a folder once, in a way that depends on the seed and what is there alone."""
+    """Applies one mutation, which depends only on the seed and the contents of the folder."""
     rng = Random(seed)
     return rng.choice(MUTATIONS)(rng, directory)
 
@@ -279,7 +279,7 @@ def _files(directory: Path) -> list[Path]:
 
 
 def _json_files(directory: Path, pattern: str = "*.json") -> list[Path]:
-    """Without pipes and devices: reading one has no end, and neither has writing."""
+    """Returns the JSON files, without pipes and devices, which would block."""
     return sorted(path for path in directory.rglob(pattern) if path.is_file())
 
 
@@ -303,26 +303,26 @@ def _parsed(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def _place(rng: Random, contents: Any) -> tuple[Any, Any, str]:
-    """A container somewhere in parsed JSON, a key of it, and the way there in words; outer ones are likelier."""
-    container, key, way = None, None, []
+def _random_entry(rng: Random, contents: Any) -> tuple[Any, Any, str]:
+    """Returns a random container in parsed JSON, one of its keys, and the path to it; outer ones are more likely."""
+    container, key, path = None, None, []
     here = contents
     while isinstance(here, (dict, list)) and here and (container is None or rng.random() < 0.6):
         container = here
         key = rng.choice(list(here)) if isinstance(here, dict) else rng.randrange(len(here))
-        way.append(str(key)[:20])
+        path.append(str(key)[:20])
         here = container[key]
-    return container, key, ".".join(way)
+    return container, key, ".".join(path)
 
 
 def _is(container: Any) -> bool:
     return isinstance(container, dict)
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     return ascii(value)[:40]
 
 
-def copied(source: Path, target: Path) -> Path:
-    """A fresh copy of an artifact."""
+def copy_artifact(source: Path, target: Path) -> Path:
+    """Copies an artifact."""
     return Path(shutil.copytree(source, target))

@@ -1,4 +1,4 @@
-"""A few hundred of the cases that `make fuzz` tries by the thousand, and proof that a bad one is found."""
+"""A few hundred cases of `make fuzz`, and tests of the fuzzer itself."""
 
 import os
 import subprocess
@@ -9,15 +9,15 @@ import pytest
 
 from tests.fuzz.artifacts import ArtifactCase
 from tests.fuzz.inputs import InputCase
-from tests.fuzz.workers import Limits, findings
+from tests.fuzz.workers import Limits, find_failures
 from tests.native.programs import KERNELS
 
 BACKENDS = ("native", "torch") if KERNELS else ("torch",)
 
 
 @pytest.mark.parametrize(("artifacts", "inputs"), [(150, 0), (0, 150)], ids=["artifacts", "calls"])
-def test_what_is_damaged_or_hostile_is_refused_or_answered_alike(artifacts, inputs):
-    # In a process of its own: cases run in forks of it, and torch may not go on in a fork of this one.
+def test_backends_reject_or_agree_on_damaged_artifacts_and_invalid_calls(artifacts, inputs):
+    # In a process of its own: cases run in forked children, and torch in this process may have started threads.
     command = [sys.executable, "-m", "tests.fuzz", "--artifacts", str(artifacts), "--inputs", str(inputs)]
     finished = subprocess.run(
         [*command, "--backends", *BACKENDS], capture_output=True, text=True, cwd=os.getcwd(), timeout=300
@@ -25,10 +25,10 @@ def test_what_is_damaged_or_hostile_is_refused_or_answered_alike(artifacts, inpu
     assert finished.returncode == 0, finished.stdout + finished.stderr[-2000:]
 
 
-def test_a_case_is_named_by_what_makes_it():
+def test_cases_can_be_parsed_from_their_string():
     for seed in range(50):
-        assert ArtifactCase.parse(str(ArtifactCase.of(seed))) == ArtifactCase.of(seed)
-        assert InputCase.parse(str(InputCase.of(seed))) == InputCase.of(seed)
+        assert ArtifactCase.parse(str(ArtifactCase.from_seed(seed))) == ArtifactCase.from_seed(seed)
+        assert InputCase.parse(str(InputCase.from_seed(seed))) == InputCase.from_seed(seed)
 
 
 @pytest.mark.parametrize(
@@ -37,16 +37,16 @@ def test_a_case_is_named_by_what_makes_it():
         (lambda: os.abort(), "SIGABRT"),
         (lambda: os._exit(3), "exit status 3"),
         (lambda: time.sleep(60), "hang"),
-        (lambda: "it is wrong", "it is wrong"),
+        (lambda: "a failure", "a failure"),
     ],
     ids=["crash", "exit", "hang", "finding"],
 )
-def test_what_goes_wrong_in_a_case_is_found_and_others_go_on(misbehave, words, tmp_path):
-    done = []
+def test_failure_of_one_case_is_found_and_the_others_run(misbehave, words, tmp_path):
+    found = []
 
     def run(case, _):
         return misbehave() if case == 3 else None
 
-    for finding in findings(range(6), run, tmp_path, Limits(seconds=1.0)):
-        done.append(finding)
-    assert [finding.case for finding in done] == [3] and words in done[0].what
+    for finding in find_failures(range(6), run, tmp_path, Limits(seconds=1.0)):
+        found.append(finding)
+    assert [finding.case for finding in found] == [3] and words in found[0].message

@@ -1,4 +1,4 @@
-"""Runs cases in forked processes, so that a crash, a hang or a hunger for memory is one more finding."""
+"""Runs cases in forked processes, so that crashes, hangs and excessive memory are reported as findings."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ _PAGES = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True)
 class Finding:
-    """A case that went wrong, and how."""
+    """A failed case."""
 
     case: Any
-    what: str
+    message: str
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one case: seconds, and bytes of memory that it may add to a process."""
+    """Limits per case: seconds, and bytes of additional memory."""
 
     seconds: float = 10.0
     memory: int = 2 << 30
 
 
 class Worker:
-    """One process that runs cases one by one."""
+    """A process that runs cases sequentially."""
 
     def __init__(self, run: RunCase, work: Path, limits: Limits):
         context = multiprocessing.get_context("fork")
@@ -49,20 +49,20 @@ class Worker:
         there.close()
 
     def run(self, case: Any) -> str | None:
-        """The fault of a case; `None` if there is none. The worker is of no more use after a crash or a hang."""
+        """Runs a case; returns its failure or `None`. After a crash or a hang the worker cannot be used again."""
         self._here.send(case)
         try:
             if not self._here.poll(self.limits.seconds):
-                os.kill(self._process.pid, signal.SIGUSR1)  # it writes where it stands
+                os.kill(self._process.pid, signal.SIGUSR1)  # prints a traceback
                 time.sleep(0.2)
                 self.stop()
-                return f"hang: no end after {self.limits.seconds:g} s{self._last_words()}"
+                return f"hang: not finished after {self.limits.seconds:g} s{self._stderr()}"
             return self._here.recv()
         except (EOFError, ConnectionResetError):
             self._process.join()
             code = self._process.exitcode
             name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-            return f"crash: {name}{self._last_words()}"
+            return f"crash: {name}{self._stderr()}"
 
     @property
     def is_alive(self) -> bool:
@@ -72,9 +72,9 @@ class Worker:
         self._process.kill()
         self._process.join()
 
-    def _last_words(self) -> str:
-        words = self._log.read_text(errors="replace") if self._log.is_file() else ""
-        return f"\n{words[-3000:]}" if words.strip() else ""
+    def _stderr(self) -> str:
+        text = self._log.read_text(errors="replace") if self._log.is_file() else ""
+        return f"\n{text[-3000:]}" if text.strip() else ""
 
 
 def _serve(connection: Any, run: RunCase, work: Path, log: Path, limits: Limits) -> None:
@@ -95,42 +95,42 @@ def _serve(connection: Any, run: RunCase, work: Path, log: Path, limits: Limits)
                 case = connection.recv()
             except EOFError:
                 os._exit(0)
-            what = run(case, work)
+            message = run(case, work)
             stream.seek(0)
             stream.truncate()
-            if what is None and _statm(1) - before > limits.memory:
-                what = f"memory: {(_statm(1) - before) >> 20} MiB more"
-            connection.send(what)
+            if message is None and _statm(1) - before > limits.memory:
+                message = f"memory: {(_statm(1) - before) >> 20} MiB more"
+            connection.send(message)
 
 
 def _statm(column: int) -> int:
-    """Bytes of address space (0) or memory (1) of this process."""
+    """Returns the bytes of address space (0) or resident memory (1) of this process."""
     return int(Path("/proc/self/statm").read_text().split()[column]) * _PAGES
 
 
-def findings(cases: Iterable[Any], run: RunCase, work: Path, limits: Limits | None = None) -> Iterator[Finding]:
-    """Runs cases and gives those that went wrong, each reduced to the smallest that goes wrong, too."""
+def find_failures(cases: Iterable[Any], run: RunCase, work: Path, limits: Limits | None = None) -> Iterator[Finding]:
+    """Runs cases and yields those that fail, each reduced to the simplest case that still fails."""
     limits = limits or Limits()
     worker = Worker(run, work / "worker", limits)
     start = time.perf_counter()
     for done, case in enumerate(cases, start=1):
-        what = worker.run(case)
+        message = worker.run(case)
         if not worker.is_alive:
             worker = Worker(run, work / "worker", limits)
-        if what is not None:
-            yield Finding(*_reduced(case, what, run, work, limits))
+        if message is not None:
+            yield Finding(*_reduced(case, message, run, work, limits))
         if done % 1000 == 0:
             milliseconds = 1000 * (time.perf_counter() - start) / done
             print(f"{done} cases, {milliseconds:.1f} ms each", file=sys.stderr, flush=True)
     worker.stop()
 
 
-def _reduced(case: Any, what: str, run: RunCase, work: Path, limits: Limits) -> tuple[Any, str]:
-    """The smallest case that still goes wrong."""
-    for smaller in getattr(case, "smaller", list)():
+def _reduced(case: Any, message: str, run: RunCase, work: Path, limits: Limits) -> tuple[Any, str]:
+    """Returns the simplest case that still fails."""
+    for smaller in getattr(case, "simplifications", list)():
         worker = Worker(run, work / "reducing", limits)
         found = worker.run(smaller)
         worker.stop()
         if found is not None:
             return _reduced(smaller, found, run, work, limits)
-    return case, what
+    return case, message

@@ -70,11 +70,11 @@ def results(folder):
 
 @pytest.mark.parametrize(("task", "backend"), COUNTS)
 def test_processes_end_without_crash_hang_or_wrong_answer(results, task, backend):
-    assert results[task, backend] == {"well": COUNTS[task, backend]}
+    assert results[task, backend] == {"ok": COUNTS[task, backend]}
 
 
 def test_threads_with_different_settings_answer_like_one_thread(folder):
-    assert set(processes.mixing(1.0, folder, "native")) == {"well"}
+    assert set(processes.mixed_settings(1.0, folder, "native")) == {"ok"}
 
 
 # ---------------------------------------------------------------------------------------------------- lifetime
@@ -132,7 +132,7 @@ def test_calls_succeed_if_threads_cannot_be_started(folder, tmp_path):
         same &= all((backend.answer(batch, policy)[0] == expected).all() for _ in range(200))
         return same and process_status("Threads") == initial + 1  # started once the limit is lifted
 
-    assert processes.in_child(job) == "well"
+    assert processes.in_child(job) == "ok"
     assert log.read_text().count("refused to start a thread") == 1
 
 
@@ -158,7 +158,7 @@ def test_worker_affinity_is_restored_after_waking(folder, pinned):
                 return False
         return True
 
-    assert processes.in_child(job) == "well"
+    assert processes.in_child(job) == "ok"
 
 
 @pytest.mark.parametrize("threads", [0, -1, True, 2.5, "2", 100_000])

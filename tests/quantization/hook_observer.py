@@ -1,4 +1,4 @@
-"""Ranges of a model's linear layers read with plain hooks: what quantizer tests take in place of Neural Compressor."""
+"""Observes linear layers with plain hooks, in place of Neural Compressor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from itrex_sweet.runtime.ragged import TokenBatch
 
 
 def with_private_layers(model: torch.nn.Module, artifact: Artifact) -> torch.nn.Module:
-    """The model with its exits' private layers, which read what enters the trunk's in every forward."""
+    """Adds the private layers of exits, which run with the inputs of the trunk's layers in each forward pass."""
     row, tensors = family_of(model.config), artifact.tensors()
     model.sweet_exits = torch.nn.ModuleDict()
     for exit_ in artifact.private_exits:
@@ -25,11 +25,11 @@ def with_private_layers(model: torch.nn.Module, artifact: Artifact) -> torch.nn.
         private = copy.deepcopy(shared)
         private.load_state_dict({name.removeprefix(path): tensors[name] for name in tensors if name.startswith(path)})
         model.sweet_exits[str(exit_)] = torch.nn.ModuleDict({"layer": private})
-        shared.register_forward_pre_hook(_also(private), with_kwargs=True)
+        shared.register_forward_pre_hook(_run_layer(private), with_kwargs=True)
     return model
 
 
-def _also(layer: torch.nn.Module) -> Callable[..., None]:
+def _run_layer(layer: torch.nn.Module) -> Callable[..., None]:
     def run(_, args, kwargs) -> None:
         layer(*args, **kwargs)
 
@@ -38,29 +38,29 @@ def _also(layer: torch.nn.Module) -> Callable[..., None]:
 
 @torch.inference_mode()
 def observe_with_hooks(artifact: Artifact, rows: TokenBatch, recipe: str, **_) -> Observations:
-    """As `itrex_sweet.quantization.observation.observe`."""
+    """Replaces `itrex_sweet.quantization.observation.observe`."""
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # the exit heads are no part of the plain model, and that is all right
+    logging.set_verbosity_error()  # the plain model has no exit heads
     model = AutoModelForSequenceClassification.from_pretrained(artifact.directory).eval()
     logging.set_verbosity(verbosity)
     seen = {path: [] for path in quantizable_layers(artifact)}
     with_private_layers(model, artifact)
     for path, inputs in seen.items():
-        of_first = slice(0, 1) if path.startswith("sweet_exits.") else slice(None)
+        positions = slice(0, 1) if path.startswith("sweet_exits.") else slice(None)
         model.get_submodule(path).register_forward_pre_hook(
-            lambda _, args, inputs=inputs, of_first=of_first: inputs.append(args[0][:, of_first])
+            lambda _, args, inputs=inputs, positions=positions: inputs.append(args[0][:, positions])
         )
     for ids in rows.rows():
         model(input_ids=torch.from_numpy(ids)[None])
     linears = {}
     for path, inputs in seen.items():
-        entering = torch.cat([part.flatten(0, -2) for part in inputs])
+        states = torch.cat([part.flatten(0, -2) for part in inputs])
         weight, smoothing = model.get_submodule(path).weight, None
         if recipe == "smooth":
-            smoothing = entering.abs().amax(0).clamp(min=1e-3).rsqrt()
-            weight, entering = weight / smoothing, entering * smoothing
-        least, most = entering.min().clamp(max=0).item(), entering.max().clamp(min=0).item()
-        scale = (most - least) / 255
-        fixed = {} if recipe == "dynamic" else {"input_scale": scale, "input_zero_point": round(-least / scale)}
+            smoothing = states.abs().amax(0).clamp(min=1e-3).rsqrt()
+            weight, states = weight / smoothing, states * smoothing
+        minimum, maximum = states.min().clamp(max=0).item(), states.max().clamp(min=0).item()
+        scale = (maximum - minimum) / 255
+        fixed = {} if recipe == "dynamic" else {"input_scale": scale, "input_zero_point": round(-minimum / scale)}
         linears[path] = LinearObservation(weight.abs().amax(1) / 127, input_smoothing=smoothing, **fixed)
     return Observations(linears, "hooks", {"hooks": "1"})

@@ -1,4 +1,4 @@
-"""What is observed is what the float model computes, whatever runs beside it; failures are told and leave nothing."""
+"""Observations match the float model; failures are reported and leave no files."""
 
 import os
 import sys
@@ -26,10 +26,10 @@ from tests.tiny_artifacts import model_and_tensors, random_rows, tiny_artifact, 
 from tests.tiny_models import FAMILY_CONFIGS, POSITIONS
 
 EXITS = (1, 2)
-LENGTHS = [1, 2, 3, 5, 5, 5, 9, 12, 12, 40, POSITIONS - 4]  # none as long as DeBERTa's table of positions
+LENGTHS = [1, 2, 3, 5, 5, 5, 9, 12, 12, 40, POSITIONS - 4]  # none as long as DeBERTa's relative position embeddings
 HAS_IPEX = find_spec("intel_extension_for_pytorch") is not None
-BEST_PATH = "ipex" if HAS_IPEX else "pt2e"
-LEAST_SCALE = torch.finfo(torch.float32).eps
+DEFAULT_PATH = "ipex" if HAS_IPEX else "pt2e"
+MIN_SCALE = torch.finfo(torch.float32).eps
 DEAD = "bert.encoder.layer.1.output.dense"  # whose input is 0 throughout, in `artifact`
 
 
@@ -42,7 +42,7 @@ def rows():
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory):
-    """A tiny BERT whose exit has a private layer, with a dead layer: GELU gives 0 everywhere."""
+    """A tiny BERT with a private layer and a dead layer, whose GELU outputs are 0."""
     _, config, tensors = model_and_tensors("bert", EXITS, mode="decoupled")
     tensors["bert.encoder.layer.1.intermediate.dense.weight"].zero_()
     tensors["bert.encoder.layer.1.intermediate.dense.bias"].fill_(-30.0)
@@ -51,7 +51,7 @@ def artifact(tmp_path_factory):
 
 @torch.no_grad()
 def inputs_by_hooks(artifact, rows):
-    """Linear layers of the plain model and the inputs they see, (tokens, in), rows one at a time and in order."""
+    """Returns the linear layers of the plain model and their inputs (tokens, in), rows one at a time and in order."""
     model = AutoModelForSequenceClassification.from_pretrained(artifact.directory).eval()
     family = family_of(model.config)
     with_private_layers(model, artifact)
@@ -60,7 +60,7 @@ def inputs_by_hooks(artifact, rows):
 
     def keep(path):
         def hook(_, arguments):
-            if arguments[0].shape[:2] == (1, length):  # and not the table that DeBERTa's query and key see too
+            if arguments[0].shape[:2] == (1, length):  # not DeBERTa's relative position embeddings
                 seen[path].append(arguments[0][0, :1] if path.startswith("sweet_exits.") else arguments[0][0])
 
         return hook
@@ -81,7 +81,7 @@ def inputs_by_hooks(artifact, rows):
 
 @pytest.mark.parametrize(("mode", "batch_size"), [("sweet", 1), ("sweet", 4), ("decoupled", 4)])
 @pytest.mark.parametrize("family", FAMILY_CONFIGS)
-def test_every_family_gives_the_inputs_its_layers_see(tmp_path, rows, family, mode, batch_size):
+def test_calibration_inputs_match_the_model(tmp_path, rows, family, mode, batch_size):
     artifact = tiny_artifact(tmp_path, family, EXITS, mode=mode)
     if family not in ("bert", "electra"):
         rows = TokenBatch(rows.input_ids, np.zeros_like(rows.token_type_ids), rows.position_ids, rows.cu_seqlens)
@@ -99,15 +99,15 @@ def test_every_family_gives_the_inputs_its_layers_see(tmp_path, rows, family, mo
         lambda *done: reports.append(done),
         artifact.private_exits,
     )
-    for _ in range(2):  # it can be gone through again
+    for _ in range(2):  # iterable again
         found = [torch.cat(parts) for parts in zip(*batches, strict=True)]
         for paths, states in zip(layers, found, strict=True):
-            for path in paths:  # all that are said to share an input do
+            for path in paths:  # all layers of the group have this input
                 assert torch.allclose(states, expected[path], atol=1e-4), path
     assert reports[-1] == (len(rows), len(rows))
 
 
-def test_broken_activations_are_named_by_the_first_layer_that_gets_them(artifact, rows):
+def test_non_finite_activations_name_the_layer(artifact, rows):
     model = worker._float_model(artifact)
     model.bert.encoder.layer[0].output.LayerNorm.weight.data[3] = float("inf")
     layers = layers_by_input(family_of(model.config), EXITS[-1])
@@ -116,8 +116,8 @@ def test_broken_activations_are_named_by_the_first_layer_that_gets_them(artifact
         next(iter(batches))
 
 
-def test_broken_weights_are_named(tmp_path, rows, monkeypatch):
-    monkeypatch.setattr(writing, "refuse_not_finite", lambda tensors: None)  # another writer may let them pass
+def test_non_finite_weights_are_named(tmp_path, rows, monkeypatch):
+    monkeypatch.setattr(writing, "refuse_not_finite", lambda tensors: None)  # written by other software
     _, config, tensors = model_and_tensors("bert", EXITS)
     tensors["bert.encoder.layer.1.attention.self.key.weight"][0, 0] = float("nan")
     artifact = write_artifact(tmp_path, config=config, tensors=tensors)
@@ -129,12 +129,12 @@ def test_broken_weights_are_named(tmp_path, rows, monkeypatch):
 
 # ---------------------------------------------------------------------- Neural Compressor
 
-RUNS = {"static": BEST_PATH, "smooth": BEST_PATH, "dynamic": "pt2e"}  # recipe → path taken if none is asked for
+RUNS = {"static": DEFAULT_PATH, "smooth": DEFAULT_PATH, "dynamic": "pt2e"}  # recipe → default path
 
 
 @pytest.fixture(scope="module")
 def observed(artifact, rows):
-    """All runs, started in the same second: they must not disturb one another."""
+    """All runs, started concurrently: they must not interfere."""
     progress = {recipe: [] for recipe in RUNS}
 
     def one(recipe):
@@ -158,7 +158,7 @@ def expected_factors(layers, inputs, path):
 
 
 @pytest.mark.parametrize("recipe", RUNS)
-def test_observations_are_the_extremes_of_what_the_model_computes(observed, truth, artifact, recipe):
+def test_observations_match_minimum_and_maximum(observed, truth, artifact, recipe):
     found = observed[0][recipe]
     layers, inputs = truth
     assert found.path == RUNS[recipe]
@@ -171,7 +171,7 @@ def test_observations_are_the_extremes_of_what_the_model_computes(observed, trut
             weight, states = weight / seen.input_smoothing, states * seen.input_smoothing
         else:
             assert seen.input_smoothing is None
-        scale = (weight.abs().amax(1) / 127.5).clamp(min=LEAST_SCALE)
+        scale = (weight.abs().amax(1) / 127.5).clamp(min=MIN_SCALE)
         torch.testing.assert_close(seen.weight_scale, scale, rtol=1e-5, atol=0.0)
         if recipe == "dynamic":
             assert seen.input_scale is None and seen.input_zero_point is None
@@ -184,7 +184,7 @@ def test_observations_are_the_extremes_of_what_the_model_computes(observed, trut
             assert isinstance(seen.input_zero_point, int) and 0 <= seen.input_zero_point <= 255
 
 
-def test_query_key_and_value_share_what_concerns_their_input(observed):
+def test_query_key_and_value_share_input_parameters(observed):
     for recipe, found in observed[0].items():
         for index in range(EXITS[-1]):
             parts = [
@@ -196,7 +196,7 @@ def test_query_key_and_value_share_what_concerns_their_input(observed):
                 assert all(part.input_smoothing.equal(parts[0].input_smoothing) for part in parts)
 
 
-def test_progress_and_versions_are_told(observed, rows):
+def test_progress_and_versions_are_reported(observed, rows):
     for recipe, seen in observed[1].items():
         stages = {"static": ["calibrating"], "smooth": ["smoothing", "calibrating"], "dynamic": []}[recipe]
         assert list(dict.fromkeys(stage for stage, *_ in seen)) == ["starting", *stages]
@@ -207,10 +207,10 @@ def test_progress_and_versions_are_told(observed, rows):
 
 
 @pytest.mark.skipif(HAS_IPEX, reason="IPEX is here")
-def test_without_ipex_it_is_refused_by_name_and_else_not_taken():
-    assert worker._path(None, "static") == "pt2e"
+def test_ipex_path_needs_ipex():
+    assert worker._select_path(None, "static") == "pt2e"
     with pytest.raises(BackendUnavailable):
-        worker._path("ipex", "static")
+        worker._select_path("ipex", "static")
 
 
 # ---------------------------------------------------------------------- refusals and failures
@@ -221,18 +221,18 @@ def test_without_ipex_it_is_refused_by_name_and_else_not_taken():
     [
         (dict(recipe="int4"), "recipe='int4': choose one of 'static'"),
         (dict(path="cuda"), "path='cuda': choose one of None, 'ipex'"),
-        (dict(recipe="dynamic", path="ipex"), "path='pt2e' only"),
+        (dict(recipe="dynamic", path="ipex"), "it needs path='pt2e'"),
         (dict(alpha=1.5), "alpha=1.5"),
         (dict(alpha=float("nan")), "alpha=nan"),
         (dict(batch_size=0), "batch_size=0"),
     ],
 )
-def test_impossible_settings_are_refused(artifact, rows, options, message):
+def test_invalid_arguments_are_rejected(artifact, rows, options, message):
     with pytest.raises(ConfigError, match=message):
         observe(artifact, rows, **{"recipe": "static", **options})
 
 
-def test_other_models_and_no_rows_are_refused(artifact, rows, tmp_path):
+def test_cascades_and_empty_rows_are_rejected(artifact, rows, tmp_path):
     with pytest.raises(ConfigError, match="cascade"):
         observe(tiny_cascade(tmp_path), rows, "static")
     with pytest.raises(InputError, match="no rows"):
@@ -241,7 +241,7 @@ def test_other_models_and_no_rows_are_refused(artifact, rows, tmp_path):
 
 @pytest.fixture()
 def worker_is(monkeypatch, tmp_path):
-    """Puts a script in the worker's place; temporary folders are made in the folder that is returned."""
+    """Replaces the worker with a script; temporary folders are created in the returned folder."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     def put(script):
@@ -263,14 +263,14 @@ def worker_is(monkeypatch, tmp_path):
         ("import os; os.kill(os.getpid(), 9)", QuantizationError, "signal 9"),
     ],
 )
-def test_failures_are_told_and_leave_nothing(worker_is, artifact, rows, script, error, message):
+def test_failures_are_reported_and_leave_no_files(worker_is, artifact, rows, script, error, message):
     folder = worker_is(script)
     with pytest.raises(error, match=message):
         observe(artifact, rows, "static")
     assert not list(folder.iterdir())
 
 
-def test_an_interrupt_ends_the_worker_and_its_children_and_leaves_nothing(worker_is, artifact, rows, tmp_path_factory):
+def test_interrupt_terminates_the_worker_and_its_children(worker_is, artifact, rows, tmp_path_factory):
     pids = tmp_path_factory.mktemp("pids") / "pids"
     folder = worker_is(
         f"""
@@ -295,7 +295,7 @@ time.sleep(600)
 
 
 def ended(pid: int) -> bool:
-    """Whether a process is gone, or dead and not yet fetched by its new parent, within five seconds."""
+    """Returns true if a process ends, or becomes a zombie, within five seconds."""
     for _ in range(50):
         try:
             with open(f"/proc/{pid}/stat") as stream:

@@ -1,4 +1,4 @@
-"""The quantizer: what it writes, what it refuses, how it chooses, and what it never loses."""
+"""The quantizer: artifacts, automatic recipe selection, invalid input, and atomic writes."""
 
 import dataclasses
 import hashlib
@@ -34,7 +34,7 @@ def texts(count: int, seed: int = 0) -> list[str]:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> Path:
-    """A float32 artifact with a tokenizer, whose exits tell texts apart: logits of mean 0 and deviation 2."""
+    """A float32 artifact with a tokenizer, with logits of mean 0 and standard deviation 2."""
     directory = tmp_path_factory.mktemp("float")
     _, config, tensors = model_and_tensors("bert", EXITS)
     for name, tensor in tensors.items():
@@ -54,7 +54,7 @@ def source(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def rows(source) -> Rows:
-    """Texts labelled as the float model's last exit answers them, one in ten otherwise."""
+    """Texts labelled by the float model's last exit, with one label in ten changed."""
     model = SweetModelForSequenceClassification.from_pretrained(source)
     written = texts(240)
     labels = model.executor.run(model.read(written), model.policy.with_threshold(1.0)).logits.argmax(-1)
@@ -72,7 +72,7 @@ def quantize(source: Path, rows, output: Path, recipe: str = "static", **options
 
 
 @pytest.mark.parametrize("recipe", ["static", "smooth", "dynamic"])
-def test_every_recipe_writes_integers_and_what_is_needed_to_read_them(source, rows, tmp_path, recipe):
+def test_recipes_write_quantized_weights_and_parameters(source, rows, tmp_path, recipe):
     artifact = quantize(source, rows, tmp_path / "int8", recipe)
     tensors, before = artifact.tensors(), open_artifact(source).tensors()
     layers = quantizable_layers(artifact)
@@ -104,7 +104,7 @@ FAMILIES = ("roberta", "distilbert", "electra", "deberta", "deberta-v3", "debert
     ("family", "mode"),
     [*((family, "sweet") for family in FAMILIES), ("roberta", "decoupled"), ("deberta", "decoupled")],
 )
-def test_families_answer_nearly_as_in_float(family, mode, tmp_path):
+def test_families_are_close_to_float(family, mode, tmp_path):
     source = tmp_path / "float"
     tiny_artifact(source, family, EXITS, tokenizer=tiny_tokenizer(), mode=mode)
     quantize(source, texts(120), tmp_path / "int8", "dynamic")
@@ -123,7 +123,7 @@ def test_families_answer_nearly_as_in_float(family, mode, tmp_path):
 
 
 @pytest.mark.parametrize("recipe", ["static", "smooth"])
-def test_private_layers_answer_nearly_as_in_float(recipe, tmp_path):
+def test_private_layers_are_close_to_float(recipe, tmp_path):
     source = tmp_path / "float"
     tiny_artifact(source, "bert", EXITS, tokenizer=tiny_tokenizer(), mode="decoupled")
     quantize(source, texts(120), tmp_path / "int8", recipe)
@@ -133,7 +133,7 @@ def test_private_layers_answer_nearly_as_in_float(recipe, tmp_path):
     assert np.abs(rounded - exact).mean() < 0.1 * np.abs(exact).mean()
 
 
-def test_the_answers_survive_saving_and_loading(source, rows, tmp_path):
+def test_predictions_are_equal_after_saving_and_loading(source, rows, tmp_path):
     quantize(source, rows, tmp_path / "int8")
     first = SweetModelForSequenceClassification.from_pretrained(tmp_path / "int8", backend="torch")
     first.save_pretrained(tmp_path / "copy")
@@ -143,7 +143,7 @@ def test_the_answers_survive_saving_and_loading(source, rows, tmp_path):
     assert again.artifact.fingerprints().keys() == {"quantization"}
 
 
-def test_temperatures_are_those_of_the_quantized_model_and_the_same_share_leaves_at_each_exit(source, rows, tmp_path):
+def test_temperatures_are_refitted_and_exit_rates_kept(source, rows, tmp_path):
     artifact = quantize(source, rows, tmp_path / "int8")
     before = open_artifact(source).policy
     assert all(value != 1.0 for value in artifact.policy.temperatures)
@@ -158,7 +158,7 @@ def test_temperatures_are_those_of_the_quantized_model_and_the_same_share_leaves
     np.testing.assert_allclose(shares[0], shares[1], atol=0.08)
 
 
-def test_without_labels_agreement_is_judged_and_temperatures_stay(source, tmp_path):
+def test_without_labels_agreement_is_compared_and_temperatures_are_kept(source, tmp_path):
     artifact = quantize(source, texts(150), tmp_path / "int8")
     facts = artifact.quantization
     assert facts["metric"] == "agreement with float32"
@@ -167,7 +167,7 @@ def test_without_labels_agreement_is_judged_and_temperatures_stay(source, tmp_pa
     assert artifact.policy.temperatures == (1.0, 1.0, 1.0)
 
 
-def test_calibration_data_comes_as_file_data_set_or_tokens(source, rows, tmp_path):
+def test_forms_of_calibration_data(source, rows, tmp_path):
     path = tmp_path / "rows.jsonl"
     lines = [json.dumps({"text": text, "label": label}) for text, label in zip(rows.texts, rows.labels, strict=True)]
     path.write_text("\n".join(lines))
@@ -180,7 +180,7 @@ def test_calibration_data_comes_as_file_data_set_or_tokens(source, rows, tmp_pat
         assert all(torch.equal(tensors[name], expected[name]) for name in expected)
 
 
-def test_few_rows_serve_both_and_it_is_recorded(source, rows, tmp_path, caplog):
+def test_few_rows_are_used_for_both_parts(source, rows, tmp_path, caplog):
     few = Rows(rows.texts[:40], rows.labels[:40], source="few.csv")
     with caplog.at_level(logging.WARNING, "itrex_sweet"):
         artifact = quantize(source, few, tmp_path / "int8")
@@ -192,7 +192,7 @@ def test_few_rows_serve_both_and_it_is_recorded(source, rows, tmp_path, caplog):
 
 
 def spoiled(recipes: dict[str, list[str]]):
-    """Observations whose input ranges of some layers (by part of their path) are far too wide, by recipe."""
+    """Returns observations in which some layers, by part of their path, have too wide ranges, per recipe."""
 
     def observe(artifact, batch, recipe, **options):
         found = observe_with_hooks(artifact, batch, recipe, **options)
@@ -207,7 +207,7 @@ def spoiled(recipes: dict[str, list[str]]):
     return observe
 
 
-def test_auto_takes_the_cheapest_recipe_within_the_limits(source, rows, tmp_path, monkeypatch):
+def test_auto_selects_the_fastest_recipe_within_the_limits(source, rows, tmp_path, monkeypatch):
     assert quantize(source, rows, tmp_path / "a", "auto", max_drop=0.05).quantization["recipe"] == "static"
     monkeypatch.setattr(quantizer_file, "observe", spoiled({"static": ["layer"]}))
     artifact = quantize(source, rows, tmp_path / "b", "auto", max_drop=0.05)
@@ -216,7 +216,7 @@ def test_auto_takes_the_cheapest_recipe_within_the_limits(source, rows, tmp_path
     assert quantize(source, rows, tmp_path / "c", "auto", max_drop=0.05).quantization["recipe"] == "dynamic"
 
 
-def test_auto_keeps_in_float_the_layers_that_hurt(source, rows, tmp_path, monkeypatch):
+def test_auto_leaves_sensitive_layers_in_float(source, rows, tmp_path, monkeypatch):
     bad = "layer.1.intermediate.dense"
     monkeypatch.setattr(quantizer_file, "observe", spoiled({recipe: [bad] for recipe in RECIPES}))
     artifact = quantize(source, rows, tmp_path / "int8", "auto", max_drop=0.05)
@@ -227,7 +227,7 @@ def test_auto_keeps_in_float_the_layers_that_hurt(source, rows, tmp_path, monkey
     assert max(np.subtract(artifact.quantization["before"], artifact.quantization["after"])) <= 0.05
 
 
-def test_auto_refuses_with_the_table_if_nothing_passes(source, rows, tmp_path, monkeypatch):
+def test_auto_fails_with_a_table_if_no_recipe_is_within_the_limits(source, rows, tmp_path, monkeypatch):
     everything = {recipe: ["layer"] for recipe in RECIPES}
     monkeypatch.setattr(quantizer_file, "observe", spoiled(everything))
     with pytest.raises(QuantizationError, match=r"no recipe loses at most 1 points of accuracy") as caught:
@@ -237,24 +237,24 @@ def test_auto_refuses_with_the_table_if_nothing_passes(source, rows, tmp_path, m
     assert not (tmp_path / "int8").exists()
 
 
-def test_rows_moving_to_another_exit_count_as_well(source, rows, tmp_path):
+def test_auto_limits_rows_leaving_at_another_exit(source, rows, tmp_path):
     with pytest.raises(QuantizationError, match="0% of the rows leaving at another exit"):
         SweetQuantizer.from_pretrained(source).quantize(
             rows, tmp_path / "int8", "auto", rows=60, max_drop=1.0, max_moved=0.0
         )
 
 
-# ---------------------------------------------------------------------------------------------------- bad input
+# ---------------------------------------------------------------------------------------------------- invalid input
 
 
 @pytest.mark.parametrize("count", [0, 1, 15])
-def test_too_few_rows_are_refused(source, tmp_path, count):
+def test_too_few_rows_are_rejected(source, tmp_path, count):
     with pytest.raises(InputError, match=f"{count or 'no'} rows|has no rows"):
         quantize(source, texts(count), tmp_path / "int8")
     assert not (tmp_path / "int8").exists()
 
 
-def test_wrong_columns_labels_and_types_are_refused(source, rows, tmp_path):
+def test_invalid_columns_labels_and_types_are_rejected(source, rows, tmp_path):
     with pytest.raises(ConfigError, match="colour, label"):
         quantize(source, Dataset.from_dict({"colour": rows.texts, "label": rows.labels}), tmp_path / "int8")
     with pytest.raises(ConfigError, match="body"):
@@ -271,9 +271,9 @@ def test_wrong_columns_labels_and_types_are_refused(source, rows, tmp_path):
         quantize(source, rows, tmp_path / "int8", max_drop=3)
 
 
-def test_a_quantized_model_a_cascade_and_a_plain_checkpoint_are_refused(source, rows, tmp_path):
+def test_unsupported_models_are_rejected(source, rows, tmp_path):
     quantize(source, rows, tmp_path / "int8")
-    with pytest.raises(ConfigError, match=r"quantized already \(static\)"):
+    with pytest.raises(ConfigError, match=r"already quantized \(static\)"):
         SweetQuantizer.from_pretrained(tmp_path / "int8")
     tiny_cascade(tmp_path / "cascade", tokenizer=tiny_tokenizer())
     with pytest.raises(ConfigError, match="cascade"):
@@ -282,7 +282,7 @@ def test_a_quantized_model_a_cascade_and_a_plain_checkpoint_are_refused(source, 
         SweetQuantizer.from_pretrained(tmp_path)
 
 
-def test_the_source_is_never_overwritten_and_a_failure_leaves_a_good_target(source, rows, tmp_path, monkeypatch):
+def test_failures_leave_source_and_target_unchanged(source, rows, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="another folder"):
         quantize(source, rows, source)
     good = tmp_path / "int8"
@@ -304,7 +304,7 @@ def test_the_source_is_never_overwritten_and_a_failure_leaves_a_good_target(sour
         quantize(source, rows, tmp_path / "file")
 
 
-def test_an_int8_artifact_replaces_a_float_one_in_its_folder(source, rows, tmp_path):
+def test_int8_artifact_replaces_a_float_artifact(source, rows, tmp_path):
     tiny_artifact(tmp_path, exits=EXITS, tokenizer=tiny_tokenizer())
     quantize(source, rows, tmp_path)
     assert not (tmp_path / "model.safetensors").exists()
@@ -315,7 +315,7 @@ def test_an_int8_artifact_replaces_a_float_one_in_its_folder(source, rows, tmp_p
     assert open_artifact(tmp_path).precision == "float32"
 
 
-def test_transformers_does_not_take_integers_for_float_weights(source, rows, tmp_path):
+def test_transformers_does_not_load_int8_weights(source, rows, tmp_path):
     from transformers import AutoModelForSequenceClassification
 
     quantize(source, rows, tmp_path / "int8")
@@ -324,7 +324,7 @@ def test_transformers_does_not_take_integers_for_float_weights(source, rows, tmp
 
 
 @pytest.mark.parametrize(("role", "count"), [("training", 120), ("reporting", 120), ("training", 1)])
-def test_rows_seen_before_are_warned_of(source, rows, tmp_path, caplog, role, count):
+def test_warns_of_seen_rows(source, rows, tmp_path, caplog, role, count):
     model = SweetModelForSequenceClassification.from_pretrained(source)
     model.save_pretrained(tmp_path / "float")
     seen = Fingerprints.of(model.read(rows.texts[:count]).rows())
@@ -337,8 +337,8 @@ def test_rows_seen_before_are_warned_of(source, rows, tmp_path, caplog, role, co
         artifact = quantize(tmp_path / "float", rows, tmp_path / "int8")
     share = artifact.quantization["shared_rows"][role]
     assert share == pytest.approx(count / len(rows.texts), rel=0.1)
-    said = re.search(rf"([\d.]+) % of the rows in made.jsonl are {role} rows of this model", caplog.text)
-    assert float(said[1]) == pytest.approx(100 * share, rel=0.02)
+    warning = re.search(rf"([\d.]+) % of the rows in made.jsonl are {role} rows of this model", caplog.text)
+    assert float(warning[1]) == pytest.approx(100 * share, rel=0.02)
     assert artifact.fingerprints().keys() == {role, "quantization"}
 
 

@@ -101,7 +101,7 @@ def test_the_segment_that_runs_is_finished_and_no_other_begun(backend_of, name, 
 
 def test_the_deepest_exit_allowed_is_no_deadline(backend_of):
     executor = Executor(backend_of("bert"), POLICY)
-    policy = Policy((1.0, 1.0), (1.0,) * 3, deepest=1)
+    policy = Policy((1.0, 1.0), (1.0,) * 3, max_exit_index=1)
     answers = executor.run(a_batch(), policy, deadline=float("inf"))
     assert (answers.exit_index == 1).all() and not answers.out_of_time.any()
 

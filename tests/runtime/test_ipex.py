@@ -13,7 +13,8 @@ import torch
 
 from itrex_sweet.config import Policy
 from itrex_sweet.errors import BackendUnavailable, ConfigError
-from itrex_sweet.runtime.backends import ipex as room
+from itrex_sweet.runtime.backends import ipex as backend_module
+from itrex_sweet.runtime.backends import ipex_version
 from itrex_sweet.runtime.backends.base import DTYPES
 from itrex_sweet.runtime.backends.torch import TorchBackend
 from itrex_sweet.runtime.executor import Executor
@@ -32,7 +33,9 @@ def installed(name: str) -> bool:
     return True
 
 
-needs_ipex = pytest.mark.skipif(not installed(room.DISTRIBUTION), reason="intel-extension-for-pytorch is not installed")
+needs_ipex = pytest.mark.skipif(
+    not installed(ipex_version.DISTRIBUTION), reason="intel-extension-for-pytorch is not installed"
+)
 FLOAT_ROUNDING = dict(rtol=1e-4, atol=1e-5)
 
 
@@ -45,11 +48,11 @@ def ipex_of(backend_of):
         if (family, kind) not in loaded:
             reference = backend_of(family)
             if kind in DTYPES:
-                loaded[family, kind] = room.IpexBackend(reference.artifact, dtype=kind), reference
+                loaded[family, kind] = backend_module.IpexBackend(reference.artifact, dtype=kind), reference
             else:
                 encoder = quantized(reference.encoder, kind)
                 reference = TorchBackend(reference.artifact, encoder)
-                loaded[family, kind] = room.IpexBackend(reference.artifact, encoder=encoder), reference
+                loaded[family, kind] = backend_module.IpexBackend(reference.artifact, encoder=encoder), reference
         return loaded[family, kind]
 
     return load
@@ -103,7 +106,7 @@ def test_8_bits_answer_as_the_reference(ipex_of, family, recipe):
     got, expected = all_logits(backend, some_rows()), all_logits(reference, some_rows())
     off = np.abs(got - expected)
     assert np.median(off) < 1e-3
-    assert off.max() < 0.05  # where rounding puts one input on the other side of a half
+    assert off.max() < 0.05  # rounding may change a quantized input by one step
     two_best = np.sort(expected, axis=-1)[..., -2:]
     sure = np.diff(two_best, axis=-1)[..., 0] > 0.1
     assert sure.mean() > 0.5
@@ -145,10 +148,10 @@ def compiled_partitions(run) -> int:
 @needs_ipex
 def test_compilations_are_counted_and_bounded(backend_of, caplog):
     reference = backend_of("bert")
-    backend = room.IpexBackend(reference.artifact, encoder=quantized(reference.encoder, "static"))
+    backend = backend_module.IpexBackend(reference.artifact, encoder=quantized(reference.encoder, "static"))
     at_load = backend.compilations
     batch = TokenBatch.from_rows([[9] * 30] * 5)
-    with caplog.at_level(logging.DEBUG, logger=room.__name__):
+    with caplog.at_level(logging.DEBUG, logger=backend_module.__name__):
         assert compiled_partitions(lambda: all_logits(backend, batch)) > 0
     # Blocks of 4 rows and of 1: two shapes for each of three probes and two advances; embed has no layers in it.
     assert backend.compilations - at_load == 2 * (3 + 2)
@@ -165,7 +168,7 @@ def test_compilations_are_counted_and_bounded(backend_of, caplog):
 @needs_ipex
 def test_what_was_warmed_up_compiles_no_more(backend_of):
     reference = backend_of("bert")
-    backend = room.IpexBackend(
+    backend = backend_module.IpexBackend(
         reference.artifact, warm_up=((8, 16), (1, 30)), encoder=quantized(reference.encoder, "static")
     )
     before = backend.compilations
@@ -177,11 +180,11 @@ def test_what_was_warmed_up_compiles_no_more(backend_of):
 @needs_ipex
 def test_8_bit_layers_left_in_float_are_refused(backend_of):
     reference = backend_of("bert")
-    ipex = room.import_ipex()
+    ipex = backend_module.import_ipex()
     ipex.enable_onednn_fusion(False)
     try:
         with pytest.raises(BackendUnavailable, match=r"fused 0 of the \d+ INT8 layers"):
-            room.IpexBackend(reference.artifact, encoder=quantized(reference.encoder, "static"))
+            backend_module.IpexBackend(reference.artifact, encoder=quantized(reference.encoder, "static"))
     finally:
         ipex.enable_onednn_fusion(True)
 
@@ -213,7 +216,7 @@ def test_another_number_of_threads_is_refused(ipex_of, call):
 def test_scales_of_rows_are_refused_with_a_way_out(backend_of):
     reference = backend_of("bert")
     with pytest.raises(BackendUnavailable, match=r"'dynamic'.*backend='native' or 'torch'.*'static' or 'smooth'"):
-        room.IpexBackend(reference.artifact, encoder=quantized(reference.encoder, "dynamic"))
+        backend_module.IpexBackend(reference.artifact, encoder=quantized(reference.encoder, "dynamic"))
 
 
 @needs_ipex
@@ -227,14 +230,14 @@ def test_scales_of_rows_are_refused_with_a_way_out(backend_of):
 )
 def test_settings_that_cannot_be_are_named(backend_of, settings, words):
     with pytest.raises(ConfigError, match=words):
-        room.IpexBackend(backend_of("bert").artifact, **settings)
+        backend_module.IpexBackend(backend_of("bert").artifact, **settings)
 
 
 @needs_ipex
 def test_bfloat16_is_for_float_artifacts(backend_of):
     reference = backend_of("bert")
     with pytest.raises(ConfigError, match="dtype='bfloat16'"):
-        room.IpexBackend(reference.artifact, dtype="bfloat16", encoder=quantized(reference.encoder, "static"))
+        backend_module.IpexBackend(reference.artifact, dtype="bfloat16", encoder=quantized(reference.encoder, "static"))
 
 
 def versions(monkeypatch, **known: str | None) -> None:
@@ -246,40 +249,40 @@ def versions(monkeypatch, **known: str | None) -> None:
             raise metadata.PackageNotFoundError(name)
         return found
 
-    monkeypatch.setattr(room.metadata, "version", version)
+    monkeypatch.setattr(ipex_version.metadata, "version", version)
     monkeypatch.setitem(sys.modules, "intel_extension_for_pytorch", None)  # importing it fails
 
 
 def test_a_missing_library_names_the_extra(monkeypatch, backend_of):
     versions(monkeypatch, intel_extension_for_pytorch=None, torch="2.8.0")
     with pytest.raises(BackendUnavailable, match=r"not installed.*itrex-sweet\[ipex\]"):
-        room.import_ipex()
+        backend_module.import_ipex()
     with pytest.raises(BackendUnavailable, match=r"itrex-sweet\[ipex\]"):
-        room.IpexBackend(backend_of("bert").artifact)
+        backend_module.IpexBackend(backend_of("bert").artifact)
 
 
 @pytest.mark.parametrize("torch_version", ["2.13.0+cpu", "2.7.1", "3.8.0"])
 def test_a_version_that_does_not_fit_is_found_before_it_is_imported(monkeypatch, torch_version):
     versions(monkeypatch, intel_extension_for_pytorch="2.8.0", torch=torch_version)
     with pytest.raises(BackendUnavailable, match=rf"2\.8\.0 does not work with torch {torch_version[:3]}.*\[ipex\]"):
-        room.import_ipex()
+        backend_module.import_ipex()
 
 
 def test_torchs_own_fusion_beside_it_is_refused(monkeypatch):
     versions(monkeypatch, intel_extension_for_pytorch="2.8.0", torch="2.8.0")
     monkeypatch.setattr(torch.jit, "onednn_fusion_enabled", lambda: True)
     with pytest.raises(BackendUnavailable, match=r"torch\.jit\.enable_onednn_fusion"):
-        room.import_ipex()
+        backend_module.import_ipex()
 
 
 def test_versions_that_fit_are_imported(monkeypatch):
     versions(monkeypatch, intel_extension_for_pytorch="2.8.10", torch="2.8.0+cpu")
     module = type(sys)("intel_extension_for_pytorch")
     monkeypatch.setitem(sys.modules, "intel_extension_for_pytorch", module)
-    assert room.import_ipex() is module
+    assert backend_module.import_ipex() is module
 
 
-def test_the_room_is_entered_without_the_library():
+def test_module_imports_without_ipex():
     script = "import sys, itrex_sweet.runtime.backends.ipex\nassert 'intel_extension_for_pytorch' not in sys.modules"
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr

@@ -55,7 +55,7 @@ few = settings(max_examples=15, deadline=None)
 
 
 def rounding(name: str) -> dict[str, float]:
-    """How far logits may differ for the libraries' choice of blocking; in INT8 it can move a value by one step.
+    """Returns the tolerance for logits that depend on the blocking of libraries; INT8 values may move by one step.
 
     Not at all on the native engine.
     """
@@ -68,10 +68,12 @@ def decisive(executor: Executor, batch: TokenBatch, policy: Policy, margin: floa
     """Rows whose confidence is nowhere so near a threshold that rounding could turn the decision."""
     from itrex_sweet import criteria
 
-    logits, certainties = criteria.apart(executor.outputs_at_every_exit(batch), executor.backend.num_labels)
-    confidences = criteria.confidence_at_every_exit(policy, logits, certainties)[:, :-1]
+    logits, correctness_logits = criteria.split_outputs(
+        executor.outputs_at_every_exit(batch), executor.backend.num_labels
+    )
+    confidences = criteria.confidence_at_every_exit(policy, logits, correctness_logits)[:, :-1]
     near = np.abs(confidences - np.asarray(policy.thresholds, dtype=np.float32)) < margin
-    if criteria.looks_back(policy):  # a label that rounding could turn counts too
+    if criteria.is_stateful(policy):  # a label that rounding could turn counts too
         two = np.partition(logits, -2, axis=-1)[..., -2:]
         near |= (two[:, :-1, 1] - two[:, :-1, 0]) < margin
     return ~near.any(axis=1)

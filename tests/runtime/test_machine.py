@@ -1,4 +1,4 @@
-"""What is told about the machine."""
+"""Tests of the description of the machine."""
 
 import json
 import os

@@ -26,7 +26,7 @@ def a_batch(rows: int = 9) -> TokenBatch:
         (Policy((1.0, 1.0), (1.0,) * 3), [2]),
         (Policy((1.0, 0.99), (1.0,) * 3, "entropy"), [1, 2]),
         (Policy((1.0, 1.0), (1.0,) * 3, "patience"), [0, 1, 2]),
-        (Policy((1.0, 1.0), (1.0,) * 3, deepest=1), [1]),
+        (Policy((1.0, 1.0), (1.0,) * 3, max_exit_index=1), [1]),
     ],
 )
 @pytest.mark.parametrize("size", [4, 32])
@@ -40,13 +40,13 @@ def test_what_is_probed(backend_of, monkeypatch, policy, probed, size):
 
 @BACKENDS
 @pytest.mark.parametrize("size", [2, 32])
-@pytest.mark.parametrize("deepest", [0, 1, 2])
+@pytest.mark.parametrize("max_exit_index", [0, 1, 2])
 @pytest.mark.parametrize("threshold", [0.55, 1.0])
-def test_a_policy_that_ends_early_decides_as_before_until_there(backend_of, name, size, deepest, threshold):
+def test_a_policy_that_ends_early_decides_as_before_until_there(backend_of, name, size, max_exit_index, threshold):
     executor, batch = Executor(backend_of(name), None), a_batch()
     whole = executor.run(batch, Policy((threshold,) * 2, (1.0,) * 3), size)
-    short = executor.run(batch, Policy((threshold,) * 2, (1.0,) * 3, deepest=deepest), size)
-    np.testing.assert_array_equal(short.exit_index, np.minimum(whole.exit_index, deepest))
+    short = executor.run(batch, Policy((threshold,) * 2, (1.0,) * 3, max_exit_index=max_exit_index), size)
+    np.testing.assert_array_equal(short.exit_index, np.minimum(whole.exit_index, max_exit_index))
     logits = executor.logits_at_every_exit(batch)[np.arange(len(batch)), short.exit_index]
     np.testing.assert_allclose(short.logits, logits, rtol=1e-4, atol=1e-5)
 
@@ -54,10 +54,10 @@ def test_a_policy_that_ends_early_decides_as_before_until_there(backend_of, name
 @NEEDS_NATIVE
 @pytest.mark.parametrize("criterion", ["max_probability", "learned"])
 @pytest.mark.parametrize("thresholds", [(1.0, 0.5), (0.5, 1.0), (0.4, 0.45), (1.0, 1.0)])
-@pytest.mark.parametrize("deepest", [None, 0, 1])
-def test_the_engines_own_loop_is_the_executors(backend_of, monkeypatch, criterion, thresholds, deepest):
+@pytest.mark.parametrize("max_exit_index", [None, 0, 1])
+def test_the_engines_own_loop_is_the_executors(backend_of, monkeypatch, criterion, thresholds, max_exit_index):
     backend, batch = backend_of("bert static on native"), a_batch(30)
-    policy = Policy(thresholds, (0.7, 1.3, 2.0), criterion, deepest=deepest)
+    policy = Policy(thresholds, (0.7, 1.3, 2.0), criterion, max_exit_index=max_exit_index)
     inside = Executor(backend, policy).run(batch)
     monkeypatch.setattr(backend, "answer", lambda *_: None)
     outside = Executor(backend, policy).run(batch)

@@ -1,9 +1,8 @@
-"""Kills writers of one folder at random moments, with a reader running: `make soak-kills COUNT=300`.
+"""Kills writers of an artifact at random times, with a reader running: `make soak-kills COUNT=300`.
 
-Each round, a process saves, calibrates or quantizes into the same folder over and over, and gets SIGKILL at a random
-moment; every other time one while a new folder takes the place of the old one. After each kill the folder has to open,
-and hold one model with its labels, its weights and its promise; what is not of an artifact has to be there or wait to
-be given back.
+In each round, a process saves, calibrates or quantizes repeatedly into the same folder and receives SIGKILL at a random
+time; in half of the rounds while the new folder replaces the old one. After each kill the folder must contain one
+consistent artifact: labels, weights and guarantee of the same model. Foreign files must be preserved, or recoverable.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ Work = Callable[[Path, Path, int], None]
 
 
 def make_models(folder: Path) -> None:
-    """Two models; a label and every weight say which."""
+    """Creates two models, which differ in a label and in all weights."""
     for seed, name in enumerate(NAMES):
         _, config, tensors = model_and_tensors("bert", (1, 2), num_labels=2, seed=seed)
         config.id2label, config.label2id = {0: name, 1: "other"}, {name: 0, "other": 1}
@@ -53,13 +52,13 @@ def make_models(folder: Path) -> None:
 
 
 def texts(count: int, seed: int = 0) -> list[str]:
-    """Different ones."""
+    """Returns distinct random texts."""
     generator = np.random.default_rng(seed)
     return [" ".join(generator.choice(WORDS, generator.integers(4, 12))) for _ in range(count)]
 
 
 def save(models: Path, target: Path, round_: int) -> None:
-    """One model, then the other, then the same again with another policy."""
+    """Saves both models alternately, each a second time with another policy."""
     for turn in itertools.count(round_):
         artifact = open_artifact(models / NAMES[turn % 2])
         config = artifact.model_config()
@@ -70,8 +69,8 @@ def save(models: Path, target: Path, round_: int) -> None:
         model.save_pretrained(target)
 
 
-def calibrated(models: Path, target: Path, round_: int) -> None:
-    """In place, on rows whose source names the model."""
+def calibrate_in_place(models: Path, target: Path, round_: int) -> None:
+    """Calibrates in place, on rows whose source contains the name of the model."""
     for turn in itertools.count(round_):
         name = NAMES[turn % 2]
         SweetModelForSequenceClassification.from_pretrained(models / name, backend="torch").save_pretrained(target)
@@ -80,77 +79,77 @@ def calibrated(models: Path, target: Path, round_: int) -> None:
         calibrate(model, rows, Budget(max_layers=2.0), unit="layers").write(model.artifact)
 
 
-def quantized(models: Path, target: Path, round_: int) -> None:
-    """One model, then the other, each over the other's integers."""
+def quantize(models: Path, target: Path, round_: int) -> None:
+    """Quantizes both models alternately into the same folder."""
     for turn in itertools.count(round_):
         model = SweetQuantizer.from_pretrained(models / NAMES[turn % 2])
         model.quantize(texts(160), target, "static", rows=40, max_drop=1.0, max_moved=1.0)
 
 
-WORKS: dict[str, Work] = {"save": save, "calibrate": calibrated, "quantize": quantized}
+WORKS: dict[str, Work] = {"save": save, "calibrate": calibrate_in_place, "quantize": quantize}
 
 
 def state(artifact: Artifact) -> tuple[str, str, float]:
-    """Label, precision and sum of the weights of what was opened.
+    """Returns label, precision and sum of the weights of an artifact.
 
     Raises:
-        AssertionError: its promise is another model's.
+        AssertionError: its guarantee belongs to another model.
     """
     name = artifact.label_names[0]
     source = artifact.calibration.get("source")
-    assert source in (None, f"{name}.csv"), f"a promise of {source} on the model {name}"
+    assert source in (None, f"{name}.csv"), f"the guarantee of {source} in the model {name}"
     total = sum(float(value.double().abs().sum()) for value in artifact.tensors().values())
     return name, artifact.precision, total
 
 
-class Seen:
-    """The weights that belong to each label and precision; a mixture is a second kind."""
+class ConsistencyCheck:
+    """Checks that each label and precision always comes with the same weights."""
 
     def __init__(self) -> None:
         self.totals: dict[tuple[str, str], float] = {}
 
-    def look(self, target: Path) -> None:
+    def check(self, target: Path) -> None:
         """Opens the folder.
 
         Raises:
-            AssertionError: it holds a mixture.
+            AssertionError: it contains parts of two models.
         """
         name, precision, total = state(open_artifact(target))
-        kept = self.totals.setdefault((name, precision), total)
-        assert kept == total, f"weights of another model under the label {name}"
+        expected = self.totals.setdefault((name, precision), total)
+        assert expected == total, f"weights of another model under the label {name}"
 
 
-def read_on(target: Path, stop: Any, reads: Any, faults: Any) -> None:
-    """Opens the folder until told to stop."""
-    seen = Seen()
+def read_continuously(target: Path, stop: Any, reads: Any, failures: Any) -> None:
+    """Opens the folder repeatedly until `stop` is set."""
+    seen = ConsistencyCheck()
     while not stop.is_set():
         try:
-            seen.look(target)
+            seen.check(target)
         except Exception as error:
-            faults.put(f"reader: {error!r}")
+            failures.put(f"reader: {error!r}")
         with reads.get_lock():
             reads.value += 1
 
 
-def writing_tells(descriptor: int) -> None:
-    """Has a writer send a byte when a folder is complete and about to take the place of the target."""
+def notify_before_commit(descriptor: int) -> None:
+    """Makes a writer send a byte when a new folder is complete and about to replace the target."""
     commit = staging._Staging.commit
 
-    def tell(self: staging._Staging, *arguments: Any) -> None:
+    def notify_and_commit(self: staging._Staging, *arguments: Any) -> None:
         os.write(descriptor, b"w")
         commit(self, *arguments)
 
-    staging._Staging.commit = tell
+    staging._Staging.commit = notify_and_commit
 
 
 def kill_once(work: Callable[[], None], chance: random.Random, longest: float) -> None:
-    """Starts a writer, and kills it while it puts a new folder in place, or at any moment."""
+    """Starts a writer and kills it during a commit or at any time."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             os.close(reading)
-            writing_tells(writing)
+            notify_before_commit(writing)
             work()
         except BaseException:
             sys.excepthook(*sys.exc_info())
@@ -165,19 +164,19 @@ def kill_once(work: Callable[[], None], chance: random.Random, longest: float) -
     os.kill(child, signal.SIGKILL)
     os.close(reading)
     _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status), "the writer failed by itself"
+    assert os.WIFSIGNALED(status), "the writer failed before the kill"
 
 
-def lost(target: Path) -> list[str]:
-    """Foreign files that are neither in the folder nor beside it."""
+def lost_files(target: Path) -> list[str]:
+    """Returns the foreign files that are neither in the folder nor in a staging folder."""
     folders = [target, *target.parent.glob(f".{target.name}.incoming-*")]
     return [name for name in FOREIGN if not any((folder / name).is_file() for folder in folders)]
 
 
 def soak(name: str, count: int, seed: int, longest: float) -> int:
-    """Kills so many writers of one kind, and returns how many faults were seen."""
+    """Kills `count` writers of one kind; returns the number of failures."""
     context, chance = multiprocessing.get_context("fork"), random.Random(seed)
-    faults: list[str] = []
+    failures: list[str] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="itrex-sweet-kills-")))
         models, target = folder / "models", folder / "target" / "model"
@@ -186,46 +185,50 @@ def soak(name: str, count: int, seed: int, longest: float) -> int:
         for file, contents in FOREIGN.items():
             (target / file).parent.mkdir(exist_ok=True)
             (target / file).write_bytes(contents)
-        stop, reads, told = context.Event(), context.Value("l", 0), context.SimpleQueue()
-        reader = context.Process(target=read_on, args=(target, stop, reads, told))
+        stop, reads, reader_failures = context.Event(), context.Value("l", 0), context.SimpleQueue()
+        reader = context.Process(target=read_continuously, args=(target, stop, reads, reader_failures))
         reader.start()
-        seen = Seen()
+        seen = ConsistencyCheck()
         for round_ in range(count):
             try:
                 kill_once(functools.partial(WORKS[name], models, target, round_), chance, longest)
-                seen.look(target)
-                assert not lost(target), f"lost {lost(target)}"
+                seen.check(target)
+                assert not lost_files(target), f"lost {lost_files(target)}"
                 if round_ % 10 == 9:
                     require_writable(target)
-                    assert [path.name for path in target.parent.iterdir()] == [target.name], "left-overs"
-                    assert all((target / file).is_file() for file in FOREIGN), "not given back"
+                    assert [path.name for path in target.parent.iterdir()] == [target.name], "staging folders remain"
+                    assert all((target / file).is_file() for file in FOREIGN), "foreign files were not restored"
             except Exception as error:
-                faults.append(f"kill {round_}: {error!r}")
+                failures.append(f"kill {round_}: {error!r}")
         stop.set()
         reader.join()
-        while not told.empty():
-            faults.append(told.get())
-        print(f"{name}: {count} kills, {reads.value} reads, {len(faults)} faults; states {sorted(seen.totals)}")
-    for fault in faults[:20]:
-        print(" ", fault)
-    return len(faults)
+        while not reader_failures.empty():
+            failures.append(reader_failures.get())
+        print(f"{name}: {count} kills, {reads.value} reads, {len(failures)} failures; states {sorted(seen.totals)}")
+    for failure in failures[:20]:
+        print(" ", failure)
+    return len(failures)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--count", type=int, default=300, help="kills of each kind")
+    parser.add_argument("--count", type=int, default=300, help="number of kills per kind")
     parser.add_argument("--work", choices=[*WORKS, "all"], default="all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--longest", type=float, default=0.6, help="seconds that a writer lives at most, about")
-    parser.add_argument("--neural-compressor", action="store_true", help="observe with it: some seconds per round")
+    parser.add_argument("--longest", type=float, default=0.6, help="maximum lifetime of a writer in seconds")
+    parser.add_argument(
+        "--neural-compressor",
+        action="store_true",
+        help="calibrate with Neural Compressor, which takes seconds per round",
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
     if not arguments.neural_compressor:
         quantizer.observe = observe_with_hooks
     names = list(WORKS) if arguments.work == "all" else [arguments.work]
-    faults = [soak(name, arguments.count, arguments.seed, arguments.longest) for name in names]
-    return int(any(faults))
+    failures = [soak(name, arguments.count, arguments.seed, arguments.longest) for name in names]
+    return int(any(failures))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Ends `quantize` and `calibrate` at random moments and looks for what they leave: run it with a number of rounds.
+"""Ends `quantize` and `calibrate` at random times and checks that nothing is left over.
 
-Each round starts the real command in a process of its own, Neural Compressor's included, sends it a signal, and within
-two seconds no process that it started and no temporary folder may be left. The model it reads has to be as it was.
+Each round runs the command, including Neural Compressor's process, and sends it a signal. Within two seconds, all of
+its processes must have ended and its temporary folders must be removed. The input model must not change.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from tests.processes import MARK, eventually, marked
 from tests.tiny_artifacts import WORDS, tiny_artifact, tiny_tokenizer
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-_PATIENCE_SECONDS = 2.0
-_LONGEST_SECONDS = {"quantize": 12.0, "calibrate": 6.0}
+_TIMEOUT_SECONDS = 2.0
+_MAX_SECONDS = {"quantize": 12.0, "calibrate": 6.0}
 
 
-def prepared(folder: Path) -> Path:
-    """A folder with `model`, an artifact, and `rows.csv`, which fits it."""
+def prepare(folder: Path) -> Path:
+    """Creates the artifact `model` and matching `rows.csv` in a folder."""
     tiny_artifact(folder / "model", tokenizer=tiny_tokenizer())
     texts = itertools.islice(itertools.product(WORDS, WORDS[:6], WORDS[:4]), 400)
-    lines = [f"{' '.join(text)},{place % 3}" for place, text in enumerate(texts)]
+    lines = [f"{' '.join(text)},{index % 3}" for index, text in enumerate(texts)]
     (folder / "rows.csv").write_text("\n".join(["text,label", *lines]))
     return folder
 
 
 def command(verb: str, folder: Path, output: Path) -> list[str]:
-    """The command line of a verb."""
+    """Returns the command line of a command."""
     words = {
         "quantize": ["--calibration", folder / "rows.csv", "--rows", 50],
         "calibrate": ["--data", folder / "rows.csv", "--max-layers", 3.9, "--unit", "layers"],
@@ -48,8 +48,8 @@ def command(verb: str, folder: Path, output: Path) -> list[str]:
     return [sys.executable, "-m", "itrex_sweet.cli", verb, *map(str, [folder / "model", *words, "--output", output])]
 
 
-def ended_once(verb: str, folder: Path, number: signal.Signals, seconds: float) -> str | None:
-    """Ends a verb after some seconds; says what was wrong then, or `None`."""
+def end_once(verb: str, folder: Path, number: signal.Signals, seconds: float) -> str | None:
+    """Ends a command after some seconds; returns a description of the failure, or `None`."""
     with tempfile.TemporaryDirectory() as name:
         temporary, output, mark = Path(name, "temporary"), Path(name, "output"), uuid.uuid4().hex
         temporary.mkdir()
@@ -59,13 +59,13 @@ def ended_once(verb: str, folder: Path, number: signal.Signals, seconds: float) 
         )
         time.sleep(seconds)
         process.send_signal(number)
-        said = process.communicate(timeout=60)[1]
-        if not eventually(lambda: not marked(mark), _PATIENCE_SECONDS):
+        stderr = process.communicate(timeout=60)[1]
+        if not eventually(lambda: not marked(mark), _TIMEOUT_SECONDS):
             return f"processes {marked(mark)} are left"
-        if not eventually(lambda: not list(temporary.iterdir()), _PATIENCE_SECONDS):
+        if not eventually(lambda: not list(temporary.iterdir()), _TIMEOUT_SECONDS):
             return f"folders {list(temporary.iterdir())} are left"
-        if number != signal.SIGKILL and "Traceback" in said:
-            return f"it wrote a traceback: {said[-2000:]}"
+        if number != signal.SIGKILL and "Traceback" in stderr:
+            return f"it wrote a traceback: {stderr[-2000:]}"
         open_artifact(folder / "model")
         if (output / "sweet_config.json").exists():
             open_artifact(output)
@@ -74,20 +74,20 @@ def ended_once(verb: str, folder: Path, number: signal.Signals, seconds: float) 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("count", type=int, nargs="?", default=10, help="rounds of each verb")
+    parser.add_argument("count", type=int, nargs="?", default=10, help="rounds per command")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    generator, bad = random.Random(options.seed), 0
+    generator, failures = random.Random(options.seed), 0
     with tempfile.TemporaryDirectory() as name:
-        folder = prepared(Path(name))
+        folder = prepare(Path(name))
         for verb in ("quantize", "calibrate"):
-            for place in range(options.count):
-                number, seconds = generator.choice(SIGNALS), generator.uniform(0.0, _LONGEST_SECONDS[verb])
-                wrong = ended_once(verb, folder, number, seconds)
-                bad += wrong is not None
-                print(f"{verb} {place}: {number.name} after {seconds:.2f} s: {wrong or 'nothing left'}", flush=True)
-    print(f"{bad} of {2 * options.count} rounds left something")
-    return 1 if bad else 0
+            for index in range(options.count):
+                number, seconds = generator.choice(SIGNALS), generator.uniform(0.0, _MAX_SECONDS[verb])
+                failure = end_once(verb, folder, number, seconds)
+                failures += failure is not None
+                print(f"{verb} {index}: {number.name} after {seconds:.2f} s: {failure or 'ok'}", flush=True)
+    print(f"{failures} of {2 * options.count} rounds failed")
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

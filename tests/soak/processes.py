@@ -1,8 +1,8 @@
-"""Forks under load, interpreter exits under load, and threads that mix lengths and settings: `make soak`.
+"""Stress test of forks, interpreter exits and threads with mixed settings: `make soak`.
 
     python -m tests.soak.processes --forks 1000 --exits 200 --seconds 60 [--backends native torch]
 
-Prints one line of counts for each, and ends with 1 if anything hung, crashed or answered otherwise than alone.
+Prints one line of counts for each. The exit status is 1 if anything hung, crashed or gave a wrong answer.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
 from tests.tiny_artifacts import WORDS, random_rows, tiny_artifact, tiny_tokenizer
 
-HANGS_AFTER = 30  # seconds
+TIMEOUT = 30  # seconds
 EXITS = (1, 2, 4)
 
 
 def model_in(folder: Path, backend: str) -> SweetModelForSequenceClassification:
-    """The artifact in a folder; its native backend uses two threads for every call, however short."""
+    """Loads an artifact; its native backend uses two threads for every call, regardless of size."""
     model = SweetModelForSequenceClassification.from_pretrained(folder, backend=backend, threads=2)
     if backend == "native":
         model.backend = NativeBackend(model.artifact, threads=2, min_macs_per_thread=0)
@@ -47,7 +47,7 @@ def model_in(folder: Path, backend: str) -> SweetModelForSequenceClassification:
 
 
 def texts(count: int, seed: int) -> list[str]:
-    """Of one word to forty."""
+    """Returns random texts of 1 to 40 words."""
     draw = random.Random(seed)
     return [" ".join(draw.choices(WORDS, k=draw.randint(1, 40))) for _ in range(count)]
 
@@ -56,7 +56,7 @@ def texts(count: int, seed: int) -> list[str]:
 
 
 def forks(count: int, folder: Path, backend: str) -> Counter[str]:
-    """Forks while other threads compute, and make and free models; every child answers, every fifth forks too."""
+    """Forks while other threads run, create and free models. Every child predicts; every fifth forks again."""
     model = model_in(folder, backend)
     rows = TokenBatch.from_rows(random_rows(np.random.default_rng(0), [1, 2, 33, 17, 5, 21, 8], first=5))
     expected = model.executor.logits_at_every_exit(rows)
@@ -66,13 +66,13 @@ def forks(count: int, folder: Path, backend: str) -> Counter[str]:
         while not stop.is_set():
             model.executor.run(rows)
 
-    def make_and_free() -> None:
+    def create_and_free() -> None:
         while not stop.is_set():
             model_in(folder, backend).executor.run(rows)
 
-    # The tokenizer's locks are its own affair: with torch, no model is made meanwhile.
-    load = [compute, compute, make_and_free] if backend == "native" else [compute, compute]
-    threads = [threading.Thread(target=one) for one in load]
+    # With torch, no models are created meanwhile: a fork may happen while the tokenizer holds its locks.
+    load = [compute, compute, create_and_free] if backend == "native" else [compute, compute]
+    threads = [threading.Thread(target=function) for function in load]
     for thread in threads:
         thread.start()
 
@@ -84,16 +84,16 @@ def forks(count: int, folder: Path, backend: str) -> Counter[str]:
             helpers = [threading.Thread(target=model.executor.run, args=(rows,)) for _ in range(2)]
             for helper in helpers:
                 helper.start()
-            same &= in_child(lambda: answer(depth - 1)) == "well"
+            same &= in_child(lambda: answer(depth - 1)) == "ok"
             for helper in helpers:
                 helper.join()
         return same
 
     results: Counter[str] = Counter()
     try:
-        for place in range(count):
+        for index in range(count):
             time.sleep(random.random() * 0.004)
-            results[in_child(lambda place=place: answer(int(place % 5 == 0)))] += 1
+            results[in_child(lambda index=index: answer(int(index % 5 == 0)))] += 1
     finally:
         stop.set()
         for thread in threads:
@@ -102,13 +102,13 @@ def forks(count: int, folder: Path, backend: str) -> Counter[str]:
 
 
 def in_child(job: Callable[[], bool]) -> str:
-    """`"well"`, or what became of a child that does the job."""
+    """Runs a job in a forked child; returns `"ok"` or a description of the failure."""
     child = os.fork()
     if child == 0:
         status = 3
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(HANGS_AFTER)
+            signal.alarm(TIMEOUT)
             status = 0 if job() else 2
         finally:
             os._exit(status)
@@ -116,26 +116,26 @@ def in_child(job: Callable[[], bool]) -> str:
 
 
 def outcome(status: int) -> str:
-    """Describes the end of a process."""
+    """Returns a description of an exit status."""
     if os.WIFSIGNALED(status):
         name = signal.Signals(os.WTERMSIG(status)).name
         return "hung" if name == "SIGALRM" else name
-    return {0: "well", 2: "answered otherwise"}.get(os.WEXITSTATUS(status), f"status {os.WEXITSTATUS(status)}")
+    return {0: "ok", 2: "wrong answer"}.get(os.WEXITSTATUS(status), f"status {os.WEXITSTATUS(status)}")
 
 
 # ---------------------------------------------------------------------------------------------------- exits
 
 
 def exits(count: int, folder: Path, backend: str, quick: bool = False) -> Counter[str]:
-    """Ends interpreters while daemon threads predict. A child returns from here, and ends as its script does.
+    """Ends interpreters while daemon threads predict. A child exits through the normal end of the interpreter.
 
     Args:
-        quick: whether what the parent has imported is left out of the garbage collection at the end, a second of it.
+        quick: exclude the parent's objects from garbage collection, which saves a second per exit.
     """
     results: Counter[str] = Counter()
     model, given = model_in(folder, backend), texts(40, seed=0)
     calls = [lambda: model.predict(given)] * 2
-    if backend == "native":  # its own calls need nobody to wait for them; those of torch do, and `predict` sees to it
+    if backend == "native":  # direct calls need no synchronization with the exit, unlike those of torch in `predict`
         rows = model.read(given)
         calls.append(lambda: model.backend.answer(rows, model.policy))
     if quick:
@@ -145,11 +145,11 @@ def exits(count: int, folder: Path, backend: str, quick: bool = False) -> Counte
         child = os.fork()
         if child == 0:
             faulthandler.disable()
-            signal.alarm(HANGS_AFTER)
+            signal.alarm(TIMEOUT)
             for call in calls:
                 threading.Thread(target=lambda call=call: [call() for _ in itertools.repeat(0)], daemon=True).start()
             time.sleep(0.02 + random.random() * 0.1)
-            sys.exit(0)  # through the interpreter's end
+            sys.exit(0)  # the normal end of the interpreter
         results[outcome(os.waitpid(child, 0)[1])] += 1
     return results
 
@@ -157,10 +157,10 @@ def exits(count: int, folder: Path, backend: str, quick: bool = False) -> Counte
 # ---------------------------------------------------------------------------------------------------- threads
 
 
-def mixing(seconds: float, folder: Path, backend: str, count: int = 8) -> Counter[str]:
-    """Threads that predict with lengths and settings of their own; answers are those of one thread alone."""
+def mixed_settings(seconds: float, folder: Path, backend: str, count: int = 8) -> Counter[str]:
+    """Predicts from several threads with different lengths and settings; results must equal those of one thread."""
     models = [model_in(folder, backend), SweetModelForSequenceClassification.from_pretrained(folder, backend=backend)]
-    alone = SweetModelForSequenceClassification.from_pretrained(folder, backend=backend, threads=1)
+    reference = SweetModelForSequenceClassification.from_pretrained(folder, backend=backend, threads=1)
     settings = [
         dict(threshold=threshold, max_length=max_length, batch_size=batch_size)
         for threshold in (0.0, 0.4, 1.0)
@@ -168,20 +168,20 @@ def mixing(seconds: float, folder: Path, backend: str, count: int = 8) -> Counte
         for batch_size in (1, 7, 32)
     ]
     given = [texts(12, seed) for seed in range(len(settings))]
-    expected = [alone.predict(some, **how) for some, how in zip(given, settings, strict=True)]
+    expected = [reference.predict(batch, **options) for batch, options in zip(given, settings, strict=True)]
     results: Counter[str] = Counter()
     until = time.monotonic() + seconds
 
     def work(seed: int) -> None:
         draw = random.Random(seed)
         while time.monotonic() < until:
-            place = draw.randrange(len(settings))
+            index = draw.randrange(len(settings))
             try:
-                answers = draw.choice(models).predict(given[place], **settings[place])
+                answers = draw.choice(models).predict(given[index], **settings[index])
             except Exception as error:
                 results[repr(error)] += 1
                 continue
-            results["well" if same_answers(answers, expected[place], backend) else "answered otherwise"] += 1
+            results["ok" if same_answers(answers, expected[index], backend) else "wrong answer"] += 1
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(count)]
     for thread in threads:
@@ -192,7 +192,7 @@ def mixing(seconds: float, folder: Path, backend: str, count: int = 8) -> Counte
 
 
 def same_answers(got: list[dict], expected: list[dict], backend: str) -> bool:
-    """To the bit on the native engine."""
+    """Compares predictions; bit-identical on the native engine."""
     if backend == "native":
         return got == expected
     scores = [[row.pop("score") for row in map(dict, answers)] for answers in (got, expected)]
@@ -203,7 +203,7 @@ def same_answers(got: list[dict], expected: list[dict], backend: str) -> bool:
 
 
 def artifact_in(folder: Path) -> Path:
-    """A tiny artifact with a tokenizer, made if it is not there."""
+    """Returns the folder of a tiny artifact with a tokenizer; creates it if missing."""
     if not (folder / "config.json").is_file():
         tiny_artifact(folder, "bert", EXITS, tokenizer=tiny_tokenizer(), policy=Policy.uniform(len(EXITS), 0.4))
     open_artifact(folder)
@@ -211,25 +211,25 @@ def artifact_in(folder: Path) -> Path:
 
 
 def main() -> None:
-    """Runs what is asked for."""
+    """Runs the stress tests."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--forks", type=int, default=1000)
     parser.add_argument("--exits", type=int, default=200)
-    parser.add_argument("--seconds", type=float, default=60.0, help="of threads that mix lengths and settings")
+    parser.add_argument("--seconds", type=float, default=60.0, help="duration of the test with threads")
     parser.add_argument("--backends", nargs="+", default=["native", "torch"])
-    parser.add_argument("--folder", type=Path, help="of the artifact (default: a temporary one)")
+    parser.add_argument("--folder", type=Path, help="folder of the artifact (default: a temporary one)")
     options = parser.parse_args()
-    logging.disable(logging.WARNING)  # texts are cut on purpose
+    logging.disable(logging.WARNING)  # truncation of texts is intended
     folder = artifact_in(options.folder or Path(tempfile.mkdtemp(prefix="itrex-sweet-soak-")))
-    went_well = True
+    succeeded = True
     for backend in options.backends:
         # Exits first: their children are forked from a process that has computed nothing yet.
-        for task, amount in ((exits, options.exits), (forks, options.forks), (mixing, options.seconds)):
+        for task, amount in ((exits, options.exits), (forks, options.forks), (mixed_settings, options.seconds)):
             start = time.monotonic()
             results = task(amount, folder, backend) if amount else Counter()
             print(f"{task.__name__} {backend}: {dict(results)} in {time.monotonic() - start:.0f} s", flush=True)
-            went_well &= set(results) <= {"well"}
-    sys.exit(0 if went_well else 1)
+            succeeded &= set(results) <= {"ok"}
+    sys.exit(0 if succeeded else 1)
 
 
 if __name__ == "__main__":

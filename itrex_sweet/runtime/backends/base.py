@@ -94,10 +94,10 @@ class Backend(ABC):
         The outputs are the logits of the labels, followed by the correctness logit if the exits have learned one.
         """
 
-    def read_exit(self, exit_index: int, hidden: Hidden) -> tuple[np.ndarray, criteria.Certainty]:
+    def read_exit(self, exit_index: int, hidden: Hidden) -> tuple[np.ndarray, criteria.CorrectnessLogit]:
         """Returns the logits (rows, labels) and the correctness logits (rows,) or `None` of an exit, float32."""
         outputs = self.probe(exit_index, hidden)
-        return criteria.apart(outputs, self.num_labels)
+        return criteria.split_outputs(outputs, self.num_labels)
 
     @abstractmethod
     def advance(self, exit_index: int, hidden: Hidden) -> Hidden:
@@ -108,11 +108,11 @@ class Backend(ABC):
         policy: Policy,
         exit_index: int,
         logits: np.ndarray,
-        memory: criteria.Memory = None,
-        certainty: criteria.Certainty = None,
-    ) -> tuple[np.ndarray, criteria.Memory]:
+        state: criteria.State = None,
+        correctness_logit: criteria.CorrectnessLogit = None,
+    ) -> tuple[np.ndarray, criteria.State]:
         """Computes the same as `criteria.confidence`, up to rounding."""
-        return criteria.confidence(policy, exit_index, logits, memory, certainty)
+        return criteria.confidence(policy, exit_index, logits, state, correctness_logit)
 
     def answer(self, batch: TokenBatch, policy: Policy) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """Runs a batch through all exits, if the backend implements this faster than the executor's loop.

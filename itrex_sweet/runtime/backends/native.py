@@ -10,7 +10,7 @@ import numpy as np
 from itrex_sweet import criteria
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.config import Policy
-from itrex_sweet.criteria import Certainty, Memory
+from itrex_sweet.criteria import CorrectnessLogit, State
 from itrex_sweet.errors import ArtifactError, BackendUnavailable, InputError, SweetError
 from itrex_sweet.runtime.backends.base import EncoderBackend, validate_dtype
 from itrex_sweet.runtime.encoder import Encoder
@@ -120,14 +120,14 @@ class NativeBackend(EncoderBackend):
         policy: Policy,
         exit_index: int,
         logits: np.ndarray,
-        memory: Memory = None,
-        certainty: Certainty = None,
-    ) -> tuple[np.ndarray, Memory]:
+        state: State = None,
+        correctness_logit: CorrectnessLogit = None,
+    ) -> tuple[np.ndarray, State]:
         # Computed by the engine, so that the result is bit-identical to that of `answer`.
         if policy.criterion not in _CRITERIA:
-            return super().confidence(policy, exit_index, logits, memory, certainty)
+            return super().confidence(policy, exit_index, logits, state, correctness_logit)
         if policy.criterion == "learned" and exit_index < len(policy.thresholds):
-            return criteria.learned(policy, exit_index, logits, certainty, self._logistic), None
+            return criteria.learned(policy, exit_index, logits, correctness_logit, self._logistic), None
         rows, labels = logits.shape
         logits = np.ascontiguousarray(logits, dtype=np.float32)
         confidences = np.empty(rows, dtype=np.float32)
@@ -158,7 +158,7 @@ class NativeBackend(EncoderBackend):
             data_pointer(thresholds),
             min(len(temperatures), len(thresholds) + 1),
             self.num_labels,
-            policy.answers_all,
+            policy.last_exit_index,
             criterion,
         )
         logits = np.empty((rows, self.num_labels), dtype=np.float32)

@@ -74,7 +74,7 @@ class StaticLinear(nn.Module):
 class DynamicLinear(nn.Module):
     """An INT8 layer with dynamic input quantization per row, emulated in float32."""
 
-    def __init__(self, layer: QuantizedLinear):
+    def __init__(self, layer: QuantizedLinear | DynamicLinear):
         super().__init__()
         self.register_buffer("weight", layer.weight)
         self.register_buffer("weight_scale", layer.weight_scale)
@@ -86,8 +86,12 @@ class DynamicLinear(nn.Module):
             states = states * self.input_smoothing
         scale, zero_point = per_row_qparams(states)
         quantized = (torch.round(states * (1.0 / scale)) + zero_point).clamp(UINT8_MIN, UINT8_MAX) - zero_point
-        output = linear(quantized, self.weight.float()) * (scale * self.weight_scale)
+        output = self.product(quantized) * (scale * self.weight_scale)
         return output if self.bias is None else output + self.bias
+
+    def product(self, quantized: torch.Tensor) -> torch.Tensor:
+        """Returns the product of the quantized input, in float32, and the int8 weight."""
+        return linear(quantized, self.weight.float())
 
 
 class ConcatenatedOutputs(nn.Module):

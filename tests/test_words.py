@@ -1,0 +1,84 @@
+"""Tests that no comment or docstring begins with a question word: its first line says what the code does."""
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNS = ROOT / "benchmarks" / "runs"  # environments and models that benchmarks make
+FOLDERS = ("itrex_sweet", "tests", "benchmarks", "examples")
+QUESTION = re.compile(r"(what|how|whether|where|who)\b", re.IGNORECASE)
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+CPP_TOKEN = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])+\'', re.DOTALL)
+
+
+def python_files() -> list[Path]:
+    files = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
+    files = [path for path in files if RUNS not in path.parents]
+    return sorted([*files, *ROOT.glob("*.py")])
+
+
+def cpp_files() -> list[Path]:
+    return sorted(path for path in (ROOT / "itrex_sweet").rglob("*") if path.suffix in (".h", ".cc", ".cpp"))
+
+
+def docstrings(source: str) -> Iterator[tuple[int, str]]:
+    """Yields line and text of each docstring."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, DOCUMENTED) and (text := ast.get_docstring(node)):
+            yield node.body[0].lineno, text
+
+
+def python_comments(source: str) -> Iterator[tuple[int, str]]:
+    """Yields line and text of the first line of each comment; a comment may continue on the following lines."""
+    last = None
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type != tokenize.COMMENT:
+            continue
+        line, column = token.start
+        if last != (line - 1, column):
+            yield line, token.string.lstrip("#! ")
+        last = (line, column)
+
+
+def cpp_comments(source: str) -> Iterator[tuple[int, str]]:
+    """Yields line and text of the first line of each comment; a comment may continue on the following lines."""
+    last = None
+    for match in CPP_TOKEN.finditer(source):
+        if match[0][0] != "/":
+            continue  # a string or character
+        line = source.count("\n", 0, match.start()) + 1
+        column = match.start() - source.rfind("\n", 0, match.start())
+        if match[0].startswith("/*") or last != (line - 1, column):
+            yield line, match[0].lstrip("/*!< \n")
+        last = (line, column)
+
+
+def questions(texts: Iterator[tuple[int, str]]) -> list[str]:
+    return [f"line {line}: {text.splitlines()[0]}" for line, text in texts if text and QUESTION.match(text)]
+
+
+@pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_python(path):
+    source = path.read_text(encoding="utf-8")
+    assert questions(docstrings(source)) + questions(python_comments(source)) == []
+
+
+@pytest.mark.parametrize("path", cpp_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_cpp(path):
+    assert questions(cpp_comments(path.read_text(encoding="utf-8"))) == []
+
+
+def test_detection():
+    python = (
+        '"""What it does."""\n\nx = 1  # where it is\n# The value\n# where it continues.\n# Another.\ny = "# what"\n'
+    )
+    assert questions(docstrings(python)) == ["line 1: What it does."]
+    assert questions(python_comments(python)) == ["line 3: where it is"]
+    cpp = 'int a;  // How large.\n// The rows,\n// who continue.\n/* Whether\n it is. */ char b[] = "// what";\n'
+    assert questions(cpp_comments(cpp)) == ["line 1: How large.", "line 4: Whether"]
