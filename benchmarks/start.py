@@ -42,7 +42,8 @@ LOAD = (
     """
 import json, sys
 import itrex_sweet
-print(itrex_sweet.load(sys.argv[1], threads=int(sys.argv[2])).predict([sys.argv[3]])[0]["label"], flush=True)
+classifier = itrex_sweet.load(sys.argv[1], threads=int(sys.argv[2]))
+print(classifier.predict([sys.argv[3]])[0]["label"], flush=True)
 """
     + _REPORT
 )
