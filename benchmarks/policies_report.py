@@ -27,7 +27,7 @@ def guarantee(result: dict) -> str:
     intro = (
         f"**{settings['draws']} draws of {settings['rows']} calibration rows**, MiniLM trained by SWEET in INT8 "
         f"(`{settings['recipe']}`), a threshold per exit; populations of {populations} held-out rows. Draws in "
-        "which the policy's true loss exceeds ε, which the promise allows in a share δ of them; draws "
+        "which the policy's true loss exceeds ε, which the guarantee allows in a share δ of them; draws "
         "that certified more than the full model; layers run per row, "
         f"{next(iter(result['tasks'].values()))['full_layers']:g} at full depth. Last, the same ε of Matthews "
         "correlation by the paired bootstrap, which is approximate."
@@ -104,7 +104,7 @@ def deadlines(result: dict) -> str:
         else f"the shape of {settings['shape']}, random weights"
     )
     intro = (
-        f"**Deadlines**: {model} in INT8 on the `{result['backend']}` backend, {settings['rows']} sentences, nobody "
-        "confident. In time: within the deadline and one segment of that very text or batch."
+        f"**Deadlines**: {model} in INT8 on the `{result['backend']}` backend, {settings['rows']} sentences, without "
+        "early exits by confidence. In time: within the deadline and one segment of that very text or batch."
     )
     return "\n".join([intro, "", *lines, "", footer(result)])

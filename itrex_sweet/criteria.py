@@ -119,7 +119,7 @@ def learned(
     if exit_index == len(policy.thresholds):
         return max_probability(logits, policy.temperatures[exit_index])
     if correctness_logit is None:
-        raise ConfigError("criterion='learned' needs exits that learned how likely they are right.")
+        raise ConfigError("criterion='learned' needs exits that predict their correctness.")
     return np.where(np.isfinite(logits).all(axis=-1), logistic(correctness_logit), np.float32("nan"))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+RUNS = ROOT / "benchmarks" / "runs"  # environments and models that benchmarks make
 FOLDERS = ("itrex_sweet", "tests", "benchmarks", "examples")
 QUESTION = re.compile(r"(what|how|whether|where|who)\b", re.IGNORECASE)
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -18,6 +19,7 @@ CPP_TOKEN = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\
 
 def python_files() -> list[Path]:
     files = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
+    files = [path for path in files if RUNS not in path.parents]
     return sorted([*files, *ROOT.glob("*.py")])
 
 

@@ -20,7 +20,7 @@ OTHERS = (*BASELINES, RECIPE)
 SHOWN = dict(zip((DECOUPLED, LABELS_ALONE), REPORTED, strict=True))
 METHODS = (*OTHERS, *SHOWN)
 FROZEN = "-frozen"
-TOGETHER = "trained with the trunk, from labels"
+TOGETHER = "trained together with the model, from labels"
 CHEAPEST = 8  # subsets of exits in the table
 COMPARED = ("1/2/4/6", "1/2/3/6", "1/2/3/4/5/6", "2/4/6", "3/6")
 
@@ -238,10 +238,10 @@ def frozen() -> str:
     ]
     intro = (
         "**Exits for a model that is already fine-tuned**: the first 2000 validation rows, in percent, mean over "
-        f"seeds (runs: {counts}). The trunk is frozen and computes the traffic once; exits learn the labels, or "
+        f"seeds (runs: {counts}). The model is frozen and computes the traffic once; exits learn the labels, or "
         "without labels the full model's probabilities, on texts that it was not trained on (CoLA and RTE have too "
         f"few: these use the training rows). 6000 texts take {min(minutes):.1f} to {max(minutes):.1f} minutes on one "
-        "CPU core, the trunk's forward included."
+        "CPU core, the model's forward included."
     )
     return "\n".join([intro, "", *lines, "", footer(max(results.values(), key=lambda result: result["date"]))])
 

@@ -47,7 +47,7 @@ class Variant:
 VARIANTS = {
     variant.name: variant
     for variant in (
-        Variant("x1", "the trunk's rate", "exits 1 and 2 learn too little: 1 to 3 points below three times", rate=1.0),
+        Variant("x1", "the model's rate", "exits 1 and 2 learn too little: 1 to 3 points below three times", rate=1.0),
         Variant(
             DEFAULT,
             "three times the rate",
@@ -95,7 +95,7 @@ VARIANTS = {
 
 # Conclusions after the measurements.
 VERDICTS = {
-    "x1": "level at a trunk's rate of 2e-4; a prototype at 1e-4 had exits 1 and 2 at chance on MNLI: 3 is safer",
+    "x1": "level at a model's rate of 2e-4; a prototype at 1e-4 had exits 1 and 2 at chance on MNLI: 3 is safer",
     "x3": "kept",
     "x3, every layer": "no exit hurts another; one that is weak takes rows too early: choose among them at calibration",
     "x10": "dropped: level on MNLI, worse on SST-2",

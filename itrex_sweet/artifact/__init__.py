@@ -1,4 +1,4 @@
-"""The seam between training and running: the on-disk format, written whole and verified when read.
+"""The on-disk format of models, between training and inference; written atomically, and verified when read.
 
 Layout of a folder::
 

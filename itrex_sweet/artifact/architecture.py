@@ -1,4 +1,4 @@
-"""Sizes and choices that a model's config amounts to, in one place for those who check tensors and who read them."""
+"""Sizes and options of a model, derived from its config, for the checks of tensors and for their reader."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itrex_sweet.families import Family
 
 
 class Architecture:
-    """One model's, read off its config.
+    """Sizes and options of one model.
 
     Args:
         config: transformers' object.
@@ -24,77 +24,77 @@ class Architecture:
 
     @property
     def head_size(self) -> int:
-        """Hidden size of one attention head."""
+        """Hidden size of an attention head."""
         return self.hidden // self.heads
 
     # ------------------------------------------------------------------ embeddings
 
     @property
     def embedding_size(self) -> int:
-        """Width of the embedding tables; where it is not the hidden size, a projection follows."""
+        """Width of the embedding tables; if it differs from the hidden size, a projection follows."""
         may_differ = any(name.startswith("projection") for name in self.family.embeddings)
         return (getattr(self.config, "embedding_size", None) or self.hidden) if may_differ else self.hidden
 
     @property
     def positions(self) -> int:
-        """Rows of the table of absolute positions; 0 where there is none."""
+        """Rows of the table of absolute positions; 0 if there is none."""
         is_added = self.family.attention != "disentangled" or self.config.position_biased_input
         return self.config.max_position_embeddings if is_added else 0
 
     @property
     def token_types(self) -> int:
-        """Rows of the table of token types; 0 where there is none."""
+        """Rows of the table of token types; 0 if there is none."""
         return self.config.type_vocab_size if "token_types" in self.family.embeddings else 0
 
     # ------------------------------------------------------------------ DeBERTa
 
     @property
     def is_relative(self) -> bool:
-        """True if relative positions enter the attention scores."""
+        """True if attention scores have relative-position terms."""
         return self.family.attention == "disentangled" and bool(getattr(self.config, "relative_attention", False))
 
     @property
     def shares_position_weights(self) -> bool:
-        """True if positions go through the content's key and query layers."""
+        """True if positions are projected by the key and query layers of the content."""
         return bool(getattr(self.config, "share_att_key", False))
 
     @property
     def position_terms(self) -> list[str]:
-        """Of the scores: `"c2p"` and `"p2c"`."""
+        """Relative-position terms of the scores: `"c2p"`, `"p2c"`, both or none."""
         terms = getattr(self.config, "pos_att_type", None) or []
         return [term for term in terms if term in ("c2p", "p2c")]
 
     @property
     def score_terms(self) -> int:
-        """Terms summed in a score: content, and DeBERTa's relative ones (He et al. 2021, equation 4)."""
+        """Number of terms of a score: content, and DeBERTa's relative-position terms (He et al. 2021, equation 4)."""
         return 1 + len(self.position_terms) if self.family.attention == "disentangled" else 1
 
     @property
     def max_distance(self) -> int:
-        """Greatest distance between positions that is told from the next one."""
+        """Maximum distance between positions; greater distances count as this one."""
         configured = self.config.max_relative_positions
         return configured if configured >= 1 else self.config.max_position_embeddings
 
     @property
     def log_buckets(self) -> int:
-        """Relative positions on either side of zero where far ones share a bucket; 0 where each has its own."""
+        """Number of log buckets per direction, in which distant positions share one; 0 if each distance has its own."""
         configured = getattr(self.config, "position_buckets", None) or 0
         return max(configured, 0) if "table_norm" in self.family.relative else 0
 
     @property
     def buckets(self) -> int:
-        """Relative positions on either side of zero that the table tells apart."""
+        """Number of buckets of relative positions per direction."""
         return self.log_buckets or self.max_distance
 
     @property
     def norms_table(self) -> bool:
-        """True if the table of relative positions is normed."""
+        """True if the table of relative positions has a layer norm."""
         norms = (getattr(self.config, "norm_rel_ebd", None) or "none").lower().split("|")
         return "table_norm" in self.family.relative and "layer_norm" in [norm.strip() for norm in norms]
 
     @property
     def convolution_width(self) -> int:
-        """Of the convolution beside the first layer; 0 where there is none."""
+        """Width of the convolution beside the first layer; 0 if there is none."""
         width = getattr(self.config, "conv_kernel_size", 0) or 0
         return width if "convolution" in self.family.relative else 0
 

@@ -1,4 +1,4 @@
-"""Putting a complete new folder in the place of an old one, so that a kill at any moment leaves one of the two.
+"""Replaces a folder by a new one, so that a kill at any moment leaves one of the two.
 
 The new folder is a hidden sibling of the target, complete and on the disk. Both change places in one system call, so
 whoever opens the target finds the old artifact or the new one; readers keep the folder open that they found.
@@ -33,7 +33,7 @@ _DROPPED = ".dropped"  # names with a zero byte between them
 
 
 def exchange_into(new: Path, target: Path, dropped: Iterable[str]) -> bool:
-    """Exchanges a new folder, with its marker, for the target; what the target held is then in `new`.
+    """Exchanges a new folder, with its marker, with the target; the old contents are then in `new`.
 
     Args:
         dropped: names of files that the new folder does not take over; with `/`, of a sub-folder.
@@ -74,7 +74,7 @@ def exchange_into(new: Path, target: Path, dropped: Iterable[str]) -> bool:
 
 
 def give_back(old: Path, target: Path, dropped: Iterable[str], moved: list[str] | None = None) -> None:
-    """Moves what is not of an artifact from an old folder into the target, unless it has such a name.
+    """Moves files that do not belong to the artifact from an old folder to the target, unless the name exists there.
 
     Args:
         moved: names are added here as they are moved.
@@ -87,7 +87,8 @@ def give_back(old: Path, target: Path, dropped: Iterable[str], moved: list[str] 
 
 
 def foreign(old: Path, new: Path, dropped: set[str]) -> list[str]:
-    """Names in an old folder that neither are in the new one nor dropped; a folder that only the old one has is a name.
+    """Returns names in an old folder that are neither in the new one nor dropped; a folder that only the old one has
+    counts as one name.
 
     Raises:
         OSError: one cannot be kept beside the new folder's own files.
@@ -117,7 +118,7 @@ def _is_ours(name: str) -> bool:
 
 
 def commit_inside(new: Path, target: Path, dropped: Iterable[str]) -> None:
-    """Puts the files of a complete folder inside the target in the place of the target's own.
+    """Replaces the files of the target by those of a complete folder inside it.
 
     Raises:
         OSError: it failed; until the folder was renamed, the target is as it was.
@@ -131,7 +132,7 @@ def commit_inside(new: Path, target: Path, dropped: Iterable[str]) -> None:
 
 
 def finish_commit(target: Path) -> None:
-    """Goes on with a commit inside the target, if there is one.
+    """Finishes a commit inside the target, if there is one.
 
     Raises:
         OSError: it failed; the artifact is still read from the sub-folder.
@@ -155,7 +156,7 @@ def finish_commit(target: Path) -> None:
 
 
 def _put(source: Path, target: Path, name: str) -> None:
-    """Replaces a file in one step, and keeps the source."""
+    """Replaces a file atomically, and keeps the source."""
     place = target / name
     place.parent.mkdir(exist_ok=True)
     if _are_same(source, place):
@@ -176,12 +177,12 @@ def _files(folder: Path) -> list[str]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Writes the names in a folder to the disk."""
+    """Flushes the directory entries of a folder to disk."""
     _sync(folder)
 
 
 def sync_tree(folder: Path) -> None:
-    """Writes a folder and everything in it to the disk."""
+    """Flushes a folder and its contents to disk."""
     for path in sorted(folder.rglob("*")):
         if path.is_dir() or path.is_file():
             _sync(path)
@@ -200,7 +201,7 @@ def _sync(path: Path) -> None:
 
 
 def _are_same(first: Path, second: Path) -> bool:
-    """True if two names are of one file; a name that is gone counts as the same."""
+    """Returns whether two names are of one file; a missing name counts as the same."""
     try:
         return os.path.samestat(first.lstat(), second.lstat())
     except FileNotFoundError:

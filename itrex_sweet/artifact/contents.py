@@ -1,4 +1,4 @@
-"""The bytes of an opened artifact, and finding out that the folder holds others by now."""
+"""The file contents of an opened artifact, and checks whether the folder has changed since."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from itrex_sweet.errors import ArtifactError
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A weights file as it was when its artifact was opened.
+    """Identity and hash of a weights file when its artifact was opened.
 
     Args:
         identity: of the file.
@@ -32,7 +32,7 @@ class WeightFile:
 
 
 class Contents:
-    """The files that an artifact was opened from. Small files stay in memory; weights do until they are taken.
+    """The files of an opened artifact. Small files stay in memory, weights until they are taken.
 
     Weights that are asked for again are read again, and have to be the same.
 
@@ -63,7 +63,7 @@ class Contents:
         return {**self.__dict__, "_held": {}}  # a copy or a pickle reads the weights again
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file; errors as those of `Artifact.read_file`."""
+        """Returns the contents of a file; errors as of `Artifact.read_file`."""
         if name in self.weights:
             return self.take_weights(name).tobytes()
         if name not in self.small:
@@ -82,12 +82,12 @@ class Contents:
         return parse_object(self.small[SETTINGS_FILE], self.directory / SETTINGS_FILE)
 
     def weights_now(self, name: str) -> np.ndarray:
-        """As `take_weights`, but not handed over."""
+        """Returns the contents of a weights file and keeps them."""
         held = self._held.get(name)
         return self._read_again(name) if held is None else held
 
     def take_weights(self, name: str) -> np.ndarray:
-        """(bytes,) uint8 of a weights file, handed over: the caller owns them.
+        """Returns the contents of a weights file, (bytes,) uint8, and releases them.
 
         Raises:
             ArtifactError: the file had to be read again, and it is another by now or cannot be read.
@@ -104,7 +104,7 @@ class Contents:
         return contents
 
     def check_weights(self, name: str, identity: FileIdentity, sha256: str | None) -> None:
-        """Compares a weights file that was read now with the one that was opened.
+        """Compares a weights file that was read again with the one that was opened.
 
         Raises:
             ArtifactError: it is another.
@@ -117,7 +117,7 @@ class Contents:
             weights.recorded.check(Recorded(identity.bytes, sha256), self.directory / name)
 
     def require_same(self, now: Contents) -> None:
-        """Compares the folder, opened again, with what was opened; fingerprints and card do not count.
+        """Compares the folder, opened again, with the opened artifact, without fingerprints and card.
 
         Raises:
             ArtifactError: it holds something else.
@@ -129,10 +129,10 @@ class Contents:
                 self._read_again(name)
 
     def follow(self, written: Contents) -> None:
-        """Takes note of what the folder holds by now, where that was written from this artifact."""
+        """Updates the record after this artifact was written to its own folder."""
         self.identity, self.weights = written.identity, dict(written.weights)
 
 
 def replaced(directory: Path) -> ArtifactError:
-    """The error for a folder that no longer holds what was opened."""
+    """Returns the error for a folder that has been replaced."""
     return ArtifactError(f"{directory} was replaced since it was opened; open it again.")

@@ -1,4 +1,4 @@
-"""Writing what rests on an opened artifact: copies of it, other policies, model cards."""
+"""Writes copies of an opened artifact, with another policy or model card."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def copy_artifact(
     calibrated_on: Fingerprints | None = None,
     costs: Mapping[str, Any] | None = None,
 ) -> Artifact:
-    """Copies an artifact, tokenizer and card included, with another policy if one is given; onto itself, too.
+    """Copies an artifact with tokenizer and card, optionally with another policy; the target may be its own folder.
 
     What was recorded of a calibration stays with the policy it was made for. The copy has the files that were opened.
 
@@ -71,7 +71,7 @@ def copy_artifact(
 
 
 def write_card(artifact: Artifact, card: str, reported_on: Fingerprints | None = None) -> None:
-    """Writes the model card beside the weights.
+    """Writes the model card of an artifact.
 
     Args:
         reported_on: the rows whose figures the card holds; recorded, so that they are not calibrated on later.
@@ -86,7 +86,7 @@ def write_card(artifact: Artifact, card: str, reported_on: Fingerprints | None =
 def _rewrite(
     artifact: Artifact, settings: Mapping[str, Any] | None, added: Mapping[str, Fingerprints], card: str | None = None
 ) -> Artifact:
-    """Writes an opened artifact anew in its own folder, if that still holds what was opened.
+    """Writes an opened artifact to its own folder again, if that has not changed.
 
     Without this condition a certificate, or figures, could end on another model.
 
@@ -130,12 +130,12 @@ def _is_folder_of(artifact: Artifact, directory: Path) -> bool:
 
 
 def _known(artifact: Artifact) -> dict[str, Recorded]:
-    """Sizes and hashes that need not be found anew: of verified weights."""
+    """Returns the known sizes and hashes of verified weights."""
     return {name: file.recorded for name, file in artifact.contents.weights.items() if file.verified}
 
 
 def _write_small(artifact: Artifact, staging: Path, added: Mapping[str, Fingerprints]) -> None:
-    """Writes every file but weights and settings, with more fingerprints."""
+    """Writes every file except weights and settings, with further fingerprints."""
     for name, contents in artifact.contents.small.items():
         if name != SETTINGS_FILE:
             _place(staging, name).write_bytes(contents)
@@ -144,7 +144,7 @@ def _write_small(artifact: Artifact, staging: Path, added: Mapping[str, Fingerpr
 
 
 def _link_weights(artifact: Artifact, name: str, place: Path) -> None:
-    """The weights of the folder itself, which take no time and no room where the file system has links."""
+    """Links the folder's own weights, or copies them if the file system has no links."""
     try:
         os.link(os.path.realpath(artifact.directory / name), place)
     except OSError:

@@ -1,4 +1,4 @@
-"""Two folders change places in one step, and processes that write the same folder take turns."""
+"""Exchanges two folders atomically, and locks folders between processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _EXCHANGE, _SWAP = 2, 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
 
 
 def exchange(first: Path, second: Path) -> bool:
-    """Gives each of two folders the other's name, atomically.
+    """Exchanges the names of two folders atomically.
 
     Returns:
         whether it was done; `False` where the system or the file system cannot, or not with these two.
@@ -58,7 +58,7 @@ def _system_call() -> Callable[[bytes, bytes], int] | None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds the folder's lock, which leaves no file behind; goes on without where the file system has none."""
+    """Holds a lock on the folder, without a lock file; continues without a lock if the file system has none."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with suppress(OSError):
@@ -69,7 +69,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def try_lock(folder: Path) -> int | None:
-    """Takes the folder's lock if nobody holds it.
+    """Locks the folder if it is not locked.
 
     Returns:
         a descriptor for `release`; `None` if another holds the lock, or the folder is gone or cannot be locked.
@@ -87,7 +87,7 @@ def try_lock(folder: Path) -> int | None:
 
 
 def release(descriptor: int) -> None:
-    """Gives a lock back; also one that a forked child holds a descriptor of."""
+    """Releases a lock, also if a forked child has a copy of its descriptor."""
     with suppress(OSError):
         fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)

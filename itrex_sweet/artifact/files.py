@@ -1,4 +1,4 @@
-"""The files of an artifact's folder: which are of it, and reading and verifying them."""
+"""Finds, reads and verifies the files of an artifact."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def read_contents(
 
 
 def _listed(folder: Snapshot, settings: Mapping[str, Any], verify: bool) -> dict[str, Recorded]:
-    """The manifest; one that is damaged is none where nothing is verified."""
+    """Returns the manifest; without verification a damaged one counts as none."""
     try:
         listed = recorded_files(settings, folder.directory / SETTINGS_FILE)
         if verify:
@@ -87,7 +87,7 @@ def _listed(folder: Snapshot, settings: Mapping[str, Any], verify: bool) -> dict
 
 
 def _card(folder: Snapshot) -> dict[str, bytes]:
-    """The model card, which decides no answer, if there is one that can be read."""
+    """Reads the model card, which has no effect on answers, if there is a readable one."""
     try:
         return {CARD_FILE: folder.read(CARD_FILE, CARD_LIMIT)} if folder.has(CARD_FILE) else {}
     except ArtifactError:
@@ -99,14 +99,14 @@ def _prefixes(stages: Sequence[str]) -> tuple[str, ...]:
 
 
 def _present(folder: Snapshot, stages: Sequence[str]) -> list[str]:
-    """Files in the folder that are of an artifact by their names."""
+    """Returns the files in the folder whose names belong to an artifact."""
     return [name for name in folder.names() if decides_answers(name)] + [
         f"{stage}/{name}" for stage in stages for name in folder.names(stage) if is_model_file(name)
     ]
 
 
 def artifact_files(directory: Path) -> set[str]:
-    """Names of the files in a folder that are of an artifact, whatever its settings are worth.
+    """Returns the names of an artifact's files in a folder, also if its settings are damaged.
 
     Raises:
         ArtifactError: it is not a folder, or cannot be opened.
@@ -119,7 +119,7 @@ def artifact_files(directory: Path) -> set[str]:
 
 
 def tokenizer_files(directory: Path) -> dict[str, bytes]:
-    """The files of the tokenizer in a folder, whatever else is in it.
+    """Reads the tokenizer files in a folder.
 
     Raises:
         ArtifactError: one is not the file that was written, or cannot be read.
@@ -142,7 +142,7 @@ def _listed_if_any(folder: Snapshot) -> dict[str, Recorded]:
 
 
 def weight_names(folder: Snapshot, precision: str, prefix: str = "") -> list[str]:
-    """Names of the safetensors files of a model, one or several shards.
+    """Returns the names of the safetensors files of a model, one or several shards.
 
     Args:
         folder: of the artifact.

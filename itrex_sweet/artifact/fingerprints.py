@@ -1,4 +1,4 @@
-"""Which rows a data set held, kept as hashes: enough to tell later whether two sets share rows, not to read any."""
+"""Fingerprints of data sets: hashes of their rows, which show whether two data sets share rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LONGEST = ".longest"  # name of a role's tensor beside that of its hashes
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """The rows of one data set, as the smallest of their hashes.
+    """The smallest hashes of the rows of one data set.
 
     Of a set too large to keep whole, the smallest hashes are a fair sample of its rows, the same one for any set that
     shares them (bottom-k sketch, Cohen and Kaplan 2007).
@@ -48,7 +48,7 @@ class Fingerprints:
         return cls(len(hashes), hashes[:MOST_KEPT], max(map(len, rows), default=0))
 
     def union(self, other: Fingerprints) -> Fingerprints:
-        """The rows of both sets; their number is an estimate where either was too large to keep whole."""
+        """Returns the union of both sets; its size is an estimate if not all hashes are stored."""
         limits = self._limits(other)
         hashes = np.union1d(self.hashes, other.hashes)
         hashes = hashes[hashes <= min(limits)] if limits else hashes
@@ -60,20 +60,20 @@ class Fingerprints:
         return np.isin(_hashes(rows), self.hashes)
 
     def share_held(self, rows: Iterable[Iterable[int]]) -> float:
-        """Share of some rows that are of the set, estimated where it was too large to keep whole."""
+        """Returns the share of given rows that are in the set, an estimate if not all hashes are stored."""
         hashes = _hashes(rows)
         limits = self._limits(self)
         told = hashes <= min(limits) if limits else np.ones(len(hashes), dtype=bool)
         return float(np.isin(hashes[told], self.hashes).mean()) if told.any() else 0.0
 
     def share_in(self, other: Fingerprints) -> float:
-        """Share of these rows that the other set holds too, estimated where either was too large to keep whole."""
+        """Returns the share of these rows that are in the other set too, an estimate if not all hashes are stored."""
         limits = self._limits(other)
         mine = self.hashes[self.hashes <= min(limits)] if limits else self.hashes
         return float(np.isin(mine, other.hashes).mean()) if len(mine) else 0.0
 
     def _limits(self, other: Fingerprints) -> list[np.uint64]:
-        """Hashes above which a set that was too large to keep whole says nothing."""
+        """Hash above which an incompletely stored set gives no information."""
         return [part.hashes[-1] for part in (self, other) if part.rows > len(part.hashes) > 0]
 
 
@@ -92,7 +92,7 @@ def write_fingerprints(path: Path, sets: Mapping[str, Fingerprints]) -> None:
 
 
 def parse_fingerprints(contents: bytes, path: Path) -> dict[str, Fingerprints]:
-    """Reads what `write_fingerprints` wrote.
+    """Reads a file written by `write_fingerprints`.
 
     Args:
         path: of the file, for messages.

@@ -1,4 +1,4 @@
-"""Weights that are numbers: what NaN or infinity has got into is never written."""
+"""Checks that weights are finite before they are written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def first_not_finite(tensors: Mapping[str, torch.Tensor]) -> str | None:
-    """The first tensor that holds NaN or infinity, in words; `None` if every value is finite."""
+    """Describes the first tensor that contains NaN or infinity; returns `None` if every value is finite."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not (finite := tensor.isfinite()).all():
             return f"{int((~finite).sum())} of {tensor.numel()} values of {name!r} are NaN or infinite"
@@ -20,10 +20,10 @@ def first_not_finite(tensors: Mapping[str, torch.Tensor]) -> str | None:
 
 
 def refuse_not_finite(tensors: Mapping[str, torch.Tensor]) -> None:
-    """Refuses weights to be written that are not finite.
+    """Checks that weights are finite.
 
     Raises:
-        ArtifactError: it names the first tensor.
+        ArtifactError: they are not; it names the first tensor.
     """
     if (what := first_not_finite(tensors)) is not None:
         raise ArtifactError(

@@ -40,17 +40,17 @@ TOKENIZER_FILES = (
 
 
 def is_tokenizer_file(name: str) -> bool:
-    """True if transformers reads a tokenizer from a file of this name."""
+    """Returns whether transformers reads a tokenizer from a file of this name."""
     return _fits(name, TOKENIZER_FILES)
 
 
 def is_model_file(name: str) -> bool:
-    """True if a file of this name is the config or the weights of a model."""
+    """Returns whether a file of this name is the config or the weights of a model."""
     return _fits(name, MODEL_FILES)
 
 
 def decides_answers(name: str) -> bool:
-    """True if a file of this name at the top of an artifact belongs in its manifest."""
+    """Returns whether a file of this name at the top of an artifact belongs in its manifest."""
     return is_model_file(name) or is_tokenizer_file(name) or name == FINGERPRINTS_FILE
 
 
@@ -59,7 +59,7 @@ def _fits(name: str, patterns: tuple[str, ...]) -> bool:
 
 
 def is_inside(name: object) -> bool:
-    """True if a name is that of a file in an artifact's folder, or in one of its sub-folders."""
+    """Returns whether a name is that of a file in an artifact's folder or a sub-folder of it."""
     if not isinstance(name, str) or "\0" in name or "\\" in name:
         return False
     parts = name.split("/")
@@ -67,7 +67,7 @@ def is_inside(name: object) -> bool:
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file, in hexadecimal digits."""
+    """Computes the SHA-256 of a file, in hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(1 << 22):

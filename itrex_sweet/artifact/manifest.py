@@ -1,4 +1,4 @@
-"""The list of files in `sweet_config.json`, and the digest of that file itself."""
+"""The manifest in `sweet_config.json`, and the digest of that file."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _TRAINER = f"If a Trainer saved a model over an artifact here, delete {SETTINGS_
 
 @dataclass(frozen=True)
 class Recorded:
-    """A file as it was written."""
+    """Recorded size and hash of a file."""
 
     bytes: int
     sha256: str
 
     @classmethod
     def of(cls, contents: bytes) -> Recorded:
-        """Of a file's contents."""
+        """Computes them from the contents of a file."""
         return cls(len(contents), hashlib.sha256(contents).hexdigest())
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """Returns plain JSON types."""
         return {"bytes": self.bytes, "sha256": self.sha256}
 
     def check(self, found: Recorded, path: Path) -> None:
-        """Compares a file with what was written.
+        """Compares a file with the record.
 
         Raises:
             ArtifactError: it is another.
@@ -50,7 +50,7 @@ class Recorded:
 
 
 def recorded_files(settings: Mapping[str, Any], path: Path) -> dict[str, Recorded]:
-    """The files that the settings list, by name.
+    """Returns the records of the manifest, by file name.
 
     Raises:
         ArtifactError: the list is damaged.
@@ -70,13 +70,13 @@ def recorded_files(settings: Mapping[str, Any], path: Path) -> dict[str, Recorde
 
 
 def check_present(listed: Iterable[str], present: Iterable[str], directory: Path) -> None:
-    """Raises `ArtifactError` if a file is listed and not there."""
+    """Raises `ArtifactError` if a listed file is missing."""
     for name in sorted(set(listed) - set(present)):
         raise ArtifactError(f"{directory / name} is missing; copy the whole folder again.")
 
 
 def check_listed(listed: Iterable[str], present: Iterable[str], directory: Path) -> None:
-    """Raises `ArtifactError` if a file is there and not listed."""
+    """Raises `ArtifactError` if a file is not listed."""
     for name in sorted(set(present) - set(listed)):
         raise ArtifactError(
             f"{directory / name} is not listed in {SETTINGS_FILE}, so nothing says that it is of this artifact. Remove "
@@ -86,7 +86,7 @@ def check_listed(listed: Iterable[str], present: Iterable[str], directory: Path)
 
 
 def digest_of(settings: Mapping[str, Any]) -> str:
-    """SHA-256 of settings in canonical JSON, their own digest left out."""
+    """Computes the SHA-256 of settings in canonical JSON, without the digest."""
     kept = {key: value for key, value in settings.items() if key != DIGEST}
     return hashlib.sha256(_canonical(kept)).hexdigest()
 
@@ -106,7 +106,7 @@ def check_digest(settings: Mapping[str, Any], path: Path) -> None:
 
 
 def identity_of(settings: Mapping[str, Any] | None, small: Mapping[str, Recorded]) -> str:
-    """SHA-256 over all that an opened artifact is, apart from its fingerprints, which a model card adds to.
+    """Computes the SHA-256 of an opened artifact, without fingerprints, which evaluation adds to.
 
     Args:
         settings: `None` in a folder without.

@@ -1,4 +1,4 @@
-"""Artifacts that keep some of their exits, and hold no tensor of the others."""
+"""Removes exits and their tensors from an artifact."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def keep_exits(
     directory: str | os.PathLike,
     costs: Mapping[str, Any] | None = None,
 ) -> Artifact:
-    """Writes an artifact with some of the exits of another one; each answers as it did before.
+    """Writes an artifact with a subset of the exits of another one; their outputs are unchanged.
 
     What was recorded of a calibration stays if the policy lets no row leave at the exits that go: then every row is
     answered as before, and the promise holds for the same reason.
@@ -90,7 +90,7 @@ def _settings(config: SweetConfig, places: Sequence[int]) -> SweetConfig:
 
 
 def _policy(policy: Policy, places: Sequence[int]) -> Policy:
-    """The policy of the exits kept; if the exit at `max_exit_index` is removed, the next one takes its place."""
+    """Returns the policy of the remaining exits; for a removed `max_exit_index`, the next exit takes its place."""
     max_exit_index = policy.max_exit_index
     if max_exit_index is not None:
         max_exit_index = next(new for new, old in enumerate(places) if old >= max_exit_index)
@@ -103,14 +103,14 @@ def _policy(policy: Policy, places: Sequence[int]) -> Policy:
 
 
 def _answer_nobody(policy: Policy, places: Sequence[int]) -> bool:
-    """True if no row's answer depends on the exits that are not at these places."""
+    """Returns whether no answer depends on the removed exits; `places` has the indices of the others."""
     if policy.criterion in _LOOK_BACK or policy.max_exit_index is not None:
         return False
     return all(value >= 1.0 for place, value in enumerate(policy.thresholds) if place not in places)
 
 
 def _calibration(artifact: Artifact, places: Sequence[int]) -> dict[str, Any]:
-    """The record of a calibration, without the candidates that let rows leave at an exit that goes.
+    """Returns the calibration record without candidates in which rows leave at a removed exit.
 
     Candidates are tested one after the other, so those that stay are certified as they were.
     """
@@ -143,7 +143,7 @@ def _calibration(artifact: Artifact, places: Sequence[int]) -> dict[str, Any]:
 def _quantization(
     facts: Mapping[str, Any], places: Sequence[int], marks: tuple[str, ...], integer_layers: int
 ) -> dict[str, Any] | None:
-    """The record of a quantization, for the exits kept."""
+    """Returns the quantization record for the remaining exits."""
     if not facts:
         return None
     kept = dict(facts)

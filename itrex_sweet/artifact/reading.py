@@ -1,4 +1,4 @@
-"""Opening a folder: nothing is used before it was verified, and what was verified is what is used."""
+"""Opens an artifact: files are read once, verified, and used from memory."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A verified folder, opened for reading. `open_artifact` makes one.
+    """An opened artifact; `open_artifact` creates it.
 
     Args:
         directory: the folder.
@@ -82,7 +82,7 @@ class Artifact:
 
     @property
     def layers_run(self) -> tuple[int, ...]:
-        """Layers a row has cost when it leaves at each exit: the exit itself, or the sum so far in a cascade."""
+        """Number of layers that are run for a row that leaves at each exit; in a cascade the sum over the stages."""
         return tuple(accumulate(self.exits)) if self.architecture == CASCADE else self.exits
 
     @property
@@ -92,35 +92,35 @@ class Artifact:
 
     @property
     def mode(self) -> str | None:
-        """Training mode of its exits, one of `itrex_sweet.config.MODES`; `None` of a cascade."""
+        """Training mode of the exits, one of `itrex_sweet.config.MODES`; `None` for a cascade."""
         return None if self.stages else (self.config.get("sweet") or {}).get("mode", UNNAMED_MODE)
 
     @property
     def private_exits(self) -> tuple[int, ...]:
-        """Exits that answer through copies of their last layers that are their own: all but the last, or none."""
+        """Exits with a private layer: all but the last, or none."""
         has_private = self.mode is not None and SweetConfig(mode=self.mode).has_private_layers
         return self.exits[:-1] if has_private else ()
 
     def checked(self, policy: Policy) -> Policy:
-        """The policy, if this artifact can run under it.
+        """Returns the policy after checking that the artifact can run under it.
 
         Raises:
             ConfigError: it is for other exits, or reads what these exits did not learn.
         """
         if policy.criterion == "learned" and not self.learned_to_exit:
             raise ConfigError(
-                "criterion='learned' needs exits that learned how likely they are right: train with "
+                "criterion='learned' needs exits that predict their correctness: train with "
                 "SweetCallback(learn_to_exit=True) (--learn-to-exit)."
             )
         return policy.checked_for(self.exits)
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """Names of the labels, by id."""
+        """Label names, by id."""
         return label_names_of(self.config)
 
     def resolved_config(self) -> ModelConfig:
-        """The fields of `config.json` that decide what the model computes, with the family's defaults for absent ones.
+        """Returns the fields of `config.json` that define the model, with the family's defaults for absent ones.
 
         Raises:
             ArtifactError: a field is missing, of the wrong type, out of range, or contradicts another one.
@@ -136,7 +136,7 @@ class Artifact:
         return model_config(self.config, self.exits, self.directory / CONFIG_FILE)
 
     def fingerprints(self) -> dict[str, Fingerprints]:
-        """The rows it was trained, calibrated and reported on, by role, as far as they were recorded.
+        """Returns the recorded fingerprints of the training, calibration and evaluation rows, by role.
 
         Raises:
             ArtifactError: the file is damaged.
@@ -147,12 +147,12 @@ class Artifact:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Names of the files that were opened, relative to `directory`; those of a cascade's stages are the stages'."""
+        """Names of the opened files, relative to `directory`, without those of a cascade's stages."""
         names = (*self.contents.small, *self.contents.weights)
         return tuple(sorted(name[len(self.prefix) :] for name in names if name.rpartition("/")[0] == self.prefix[:-1]))
 
     def read_file(self, name: str) -> bytes:
-        """The bytes of a file, those that were verified when the artifact was opened.
+        """Returns the contents of a file that was verified when the artifact was opened.
 
         Raises:
             ArtifactError: there is no such file; or a weights file is no longer what was opened.
@@ -160,11 +160,11 @@ class Artifact:
         return self.contents.read(self.prefix + name)
 
     def weight_files(self) -> dict[str, int]:
-        """Bytes of its safetensors files by name, those of all stages of a cascade."""
+        """Returns the sizes in bytes of its safetensors files by name, with those of a cascade's stages."""
         return {name: file.identity.bytes for name, file in self.contents.weights.items()}
 
     def stored_tensors(self) -> dict[str, StoredTensor]:
-        """Every tensor of the weights, by its Hugging Face name, in memory of this process.
+        """Reads and checks every tensor of the weights; returns them by Hugging Face name.
 
         Raises:
             ArtifactError: a file is not a whole safetensors file, or no longer what was opened; a tensor is missing,
@@ -192,7 +192,7 @@ _WAIT = 0.002  # seconds before the second attempt, and twice, three times ... t
 
 
 def open_artifact(directory: str | os.PathLike, verify: bool = True, *, weights: bool = True) -> Artifact:
-    """Opens a folder that `write_artifact` wrote, or that a Trainer with `SweetCallback` saved.
+    """Opens a folder written by `write_artifact`, or saved by a Trainer with `SweetCallback`.
 
     The files are read into memory once, and verified there: what changes in the folder later changes nothing. If it is
     replaced meanwhile, either the old artifact or the new one is opened.
@@ -224,7 +224,7 @@ def open_artifact(directory: str | os.PathLike, verify: bool = True, *, weights:
 
 
 def open_staged(staging: Path, directory: Path) -> Artifact:
-    """Opens and verifies a folder that is about to take the place of `directory`, and calls it that."""
+    """Opens and verifies a folder that will replace `directory`, with that name in messages."""
     with Snapshot(staging, called=directory) as folder:
         return _open(folder, verify=True, weights=False)
 
@@ -277,7 +277,7 @@ def _open(folder: Snapshot, verify: bool, weights: bool) -> Artifact:
 
 
 def _checkpoint(contents: Contents, prefix: str) -> Artifact:
-    """A folder as `Trainer.save_model` leaves it: exits in `config.json`, no policy and no hashes yet."""
+    """Opens a folder saved by `Trainer.save_model`: exits in `config.json`, without policy and hashes."""
     directory = contents.directory / prefix if prefix else contents.directory
     config = contents.config(prefix)
     sweet = config.get("sweet")

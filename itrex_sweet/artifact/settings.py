@@ -1,4 +1,4 @@
-"""Parses `sweet_config.json` and the list of files in it."""
+"""Writes `sweet_config.json` and the manifest in it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def settings_of(
     architecture: str,
     **facts: Any,
 ) -> dict[str, Any]:
-    """The settings of an artifact, without its list of files."""
+    """Returns the settings of an artifact, without its manifest."""
     created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     return {
         "format": FORMAT,
@@ -42,7 +42,7 @@ def settings_of(
 
 
 def write_settings(folder: Path, settings: Mapping[str, Any], known: Mapping[str, Recorded] | None = None) -> None:
-    """Writes settings with the list of all files in the folder, the model card apart, and their digest.
+    """Writes settings with the manifest of all files in the folder, except the model card, and a digest.
 
     Args:
         known: sizes and hashes of files that are known already.
@@ -65,7 +65,7 @@ def write_settings(folder: Path, settings: Mapping[str, Any], known: Mapping[str
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of what decides the numbers, and of the interpreter."""
+    """Returns versions of the packages that affect numeric results, and of Python."""
     versions = {"python": platform.python_version(), "itrex-sweet": __version__}
     for package in _SOURCES:
         try:

@@ -1,4 +1,4 @@
-"""Reading the files of a folder, each once, into memory of this process."""
+"""Reads the files of a folder, each once, into private memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 @dataclass(frozen=True)
 class FileIdentity:
-    """A file as the operating system tells it from others, and from itself before it was written to."""
+    """Identity of a file's contents by device, inode, size and modification time."""
 
     device: int
     inode: int
@@ -35,12 +35,12 @@ class FileIdentity:
 
     @classmethod
     def of(cls, status: os.stat_result) -> FileIdentity:
-        """Taken from `os.stat`."""
+        """Makes one from the result of `os.stat`."""
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 class Snapshot:
-    """A folder held open: all reads see that one, even if another takes its place under its name.
+    """An open folder: all reads see this folder, even if it is replaced under its path.
 
     Reads regular files alone (a symbolic link may lead to one): a named pipe or a device never blocks or feeds it.
     A context manager, which closes the folder.
@@ -72,13 +72,13 @@ class Snapshot:
         self.close()
 
     def close(self) -> None:
-        """Lets the folder go; what was read stays."""
+        """Closes the folder."""
         for descriptor in {self._outer, self._folder}:
             os.close(descriptor)
         self._outer = self._folder = -1
 
     def names(self, folder: str = "") -> list[str]:
-        """Names in the folder, or in a sub-folder, in order; none if there is no such sub-folder.
+        """Lists the folder or a sub-folder, sorted; empty if there is no such sub-folder.
 
         Raises:
             ArtifactError: it cannot be listed.
@@ -97,16 +97,16 @@ class Snapshot:
             os.close(descriptor)
 
     def has(self, name: str) -> bool:
-        """True if there is anything of this name."""
+        """Returns whether anything has this name."""
         return self._status(name) is not None
 
     def is_file(self, name: str) -> bool:
-        """True if there is a regular file of this name."""
+        """Returns whether a regular file has this name."""
         status = self._status(name)
         return status is not None and stat.S_ISREG(status.st_mode)
 
     def identity(self, name: str) -> FileIdentity:
-        """Tells the file from others.
+        """Returns the identity of a file.
 
         Raises:
             ArtifactError: it is missing, or not a regular file inside the folder.
@@ -114,7 +114,7 @@ class Snapshot:
         return FileIdentity.of(self._regular(name))
 
     def read(self, name: str, limit: int = SMALL_LIMIT) -> bytes:
-        """The bytes of a file.
+        """Reads a file.
 
         Args:
             name: relative to the folder, with `/` before a file of a sub-folder.
@@ -129,7 +129,7 @@ class Snapshot:
         return self.read_array(name, hashed=False)[0].tobytes()
 
     def read_array(self, name: str, hashed: bool = True) -> tuple[np.ndarray, str | None, FileIdentity]:
-        """The bytes of a file of any size.
+        """Reads a file of any size.
 
         Args:
             name: as of `read`.
@@ -170,11 +170,11 @@ class Snapshot:
         return contents, digest.hexdigest() if hashed else None, identity
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """A JSON file that holds an object; errors as those of `read` and `parse_object`."""
+        """Reads a JSON file that contains an object; errors as of `read` and `parse_object`."""
         return parse_object(self.read(name, JSON_LIMIT), self.directory / name)
 
     def is_current(self) -> bool:
-        """True if the path still leads to this folder, and every name that was read there to the same file."""
+        """Returns whether the path still leads to this folder, and every name that was read to the same file."""
         try:
             if not os.path.samestat(os.stat(self.directory), os.fstat(self._outer)):
                 return False
@@ -223,6 +223,6 @@ class Snapshot:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file outside an artifact; errors as those of `Snapshot.read_json`."""
+    """Reads a JSON file outside an artifact; errors as of `Snapshot.read_json`."""
     with Snapshot(path.parent) as folder:
         return folder.read_json(path.name)

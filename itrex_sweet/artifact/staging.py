@@ -1,4 +1,4 @@
-"""Writing a folder whole or not at all: a hidden folder is filled, and then takes the place of the target."""
+"""Atomic writes: a hidden staging folder is filled, and then replaces the target."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LONGEST = 120  # characters of the target's name in that of its staging folder
 def staged(
     directory: Path, dropped: Dropped = lambda folder: (), check: Callable[[], None] = lambda: None
 ) -> Iterator[Path]:
-    """A hidden folder that takes the place of `directory`, or its files' places, if the block succeeds.
+    """Yields a hidden staging folder, which replaces `directory` if the block succeeds.
 
     Args:
         directory: made if missing; a symbolic link is followed.
@@ -59,7 +59,7 @@ def staged(
 
 
 def require_writable(directory: Path) -> None:
-    """Finds out, before work is done for it, whether a folder can be written; leaves no trace.
+    """Checks whether a folder can be written, without changing it.
 
     Raises:
         ArtifactError: it cannot be made or written.
@@ -72,7 +72,7 @@ def require_writable(directory: Path) -> None:
 
 
 def resume(directory: Path) -> None:
-    """Goes on with a commit that was killed, if the folder can be written and nobody else is at it."""
+    """Finishes an interrupted commit, if the folder is writable and no other process writes it."""
     with suppress(OSError):
         target = _real(directory)
         lock = try_lock(_lock_of(target))
@@ -84,7 +84,7 @@ def resume(directory: Path) -> None:
 
 
 class _Staging:
-    """A folder to be filled, held by a lock of its own, which tells other processes that its writer lives."""
+    """A staging folder with a lock, which shows other processes that its writer is running."""
 
     def __init__(self, target: Path, folder: Path, made: list[Path]):
         self.target, self.folder, self.made = target, folder, made
@@ -95,7 +95,7 @@ class _Staging:
     @classmethod
     @contextmanager
     def begun(cls, directory: Path) -> Iterator[_Staging]:
-        """Makes one beside the target, or inside it where that cannot be; removes it, and what was made for it."""
+        """Creates a staging folder beside the target, or inside it if that is impossible; removes it at the end."""
         target = _real(directory)
         made = [parent for parent in target.parents if not parent.exists()]
         try:
@@ -114,7 +114,7 @@ class _Staging:
                     parent.rmdir()
 
     def commit(self, dropped: Dropped, check: Callable[[], None]) -> None:
-        """Puts the folder in the target's place, as `commit` says."""
+        """Replaces the target by the folder, as described in `commit`."""
         self._set_modes()
         sync_tree(self.folder)
         with locked(_lock_of(self.target)):
@@ -131,7 +131,7 @@ class _Staging:
             sync_folder(self.target.parent)
 
     def end(self) -> None:
-        """Removes what is left of the folder, which may be the old one, and gives the lock back."""
+        """Removes the rest of the folder, which may be the old target, and releases the lock."""
         if self._is_old:
             shutil.rmtree(self.folder, ignore_errors=True)
         else:
@@ -152,7 +152,7 @@ class _Staging:
         self.folder = inside
 
     def _set_modes(self) -> None:
-        """As the umask says: `mkdtemp` and safetensors let only the owner read."""
+        """Sets permissions by the umask: `mkdtemp` and safetensors let only the owner read."""
         mode = (self.folder / MARKER).stat().st_mode & 0o777
         for path in self.folder.rglob("*"):
             if path.is_file() and path.stat().st_nlink == 1:
@@ -168,7 +168,7 @@ class _Staging:
 
 
 def _real(directory: Path) -> Path:
-    """The folder that a path leads to, which need not exist."""
+    """Resolves the path of a folder, which need not exist."""
     try:
         return Path(os.path.realpath(directory))
     except ValueError as error:
@@ -187,7 +187,7 @@ def _made_for(target: Path) -> Path:
 
 
 def _may_move(target: Path) -> bool:
-    """True if the folder can become another one: not a mount point, nor where this process is at home."""
+    """Returns whether the folder can be exchanged: not a mount point or this process's working directory."""
     if os.path.ismount(target) or not os.access(target.parent, os.W_OK | os.X_OK):
         return False
     try:
@@ -198,7 +198,7 @@ def _may_move(target: Path) -> bool:
 
 
 def _prefix(target: Path) -> str:
-    """Begin of the names of staging folders beside a target."""
+    """Returns the prefix of the names of staging folders beside a target."""
     name = target.name
     if len(name) > _LONGEST:
         name = f"{name[:_LONGEST]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}"
@@ -210,7 +210,7 @@ def _lock_of(target: Path) -> Path:
 
 
 def _clear(target: Path) -> None:
-    """Ends what killed writers began: finishes a commit, gives back what they took along, and removes their folders."""
+    """Cleans up after killed writers: finishes a commit, restores other files, and removes staging folders."""
     beside = re.compile(re.escape(_prefix(target)) + r"[a-z0-9_]{8}")
     names = os.listdir(target.parent) if os.access(target.parent, os.R_OK) else ()
     left = [target.parent / name for name in names if beside.fullmatch(name)]
@@ -227,7 +227,7 @@ def _clear(target: Path) -> None:
 
 
 def _remove(folder: Path, target: Path) -> None:
-    """Removes a staging folder; one without a marker was the target, and may hold what is not of an artifact."""
+    """Removes a staging folder; one without a marker is an old target, whose other files are restored first."""
     with suppress(OSError):  # files that cannot be moved back stay in the folder
         if folder.parent != target and not (folder / MARKER).exists():
             give_back(folder, target, artifact_files(folder))

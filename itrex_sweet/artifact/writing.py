@@ -1,4 +1,4 @@
-"""Writing artifacts and cascades."""
+"""Writes artifacts and cascades."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def write_artifact(
     costs: Mapping[str, Any] | None = None,
     tokenizer_of: Artifact | None = None,
 ) -> Artifact:
-    """Writes an early-exit artifact. The folder is changed only after everything was written beside it.
+    """Writes an early-exit artifact atomically: files are written to a staging folder, which then replaces the target.
 
     Args:
         directory: made if missing; files of an earlier artifact are replaced, others are left alone.
@@ -100,7 +100,7 @@ def write_cascade(
     tokenizer: Any = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Artifact:
-    """Writes independent models, shallow to deep, as one cascade; as `write_artifact` otherwise.
+    """Writes independent models, shallow to deep, as one cascade, otherwise as `write_artifact`.
 
     Args:
         stages: config and tensors of each model; `config.num_hidden_layers` is its exit.
@@ -138,7 +138,7 @@ def _write_model(directory: Path, config: Any, tensors: Mapping[str, torch.Tenso
 
 
 def _write_tokenizer(staging: Path, tokenizer: Any, directory: Path) -> None:
-    """Saves a tokenizer; without one, the tokenizer that the folder holds stays in it."""
+    """Saves a tokenizer, or copies the one in the folder if none is given."""
     if tokenizer is not None:
         with _saving("tokenizer"):
             tokenizer.save_pretrained(staging)
@@ -149,7 +149,7 @@ def _write_tokenizer(staging: Path, tokenizer: Any, directory: Path) -> None:
 
 @contextmanager
 def _saving(part: str) -> Iterator[None]:
-    """The tokenizers library raises plain `Exception` where the disk is full, and others what they like."""
+    """Converts any exception to OSError: the tokenizers library raises a plain `Exception` if the disk is full."""
     try:
         yield
     except SweetError:

@@ -1,4 +1,4 @@
-"""The rules of `config.json`: every number and name in it that decides a shape, an index or an operation."""
+"""Validates `config.json`: every number and name that determines a shape, an index or an operation."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ READ_FIELDS = frozenset(
 
 
 def check_config(config: Mapping[str, Any], file: Path) -> None:
-    """Checks the contents of `config.json`, before anything of transformers sees them.
+    """Checks the contents of `config.json`, before transformers reads them.
 
     Raises:
         ArtifactError: a field is of the wrong type, out of range, or contradicts another one.
@@ -107,7 +107,7 @@ def check_config(config: Mapping[str, Any], file: Path) -> None:
 
 
 def check_resolved(config: Any, file: Path) -> None:
-    """Checks transformers' object of the config, in which its defaults stand for fields that are absent.
+    """Checks a config object in which absent fields have their defaults.
 
     Raises:
         ArtifactError: as in `check_config`; or a field that the family needs is absent.
@@ -154,7 +154,7 @@ def _check_labels(whole: Value) -> None:
 
 
 def _check_together(config: Mapping[str, Any], family: Family, file: Path) -> None:
-    """Fields against one another; the absent ones are left to `check_resolved`."""
+    """Checks fields against one another; absent fields are checked by `check_resolved`."""
 
     def field(*names: str) -> Value | None:
         name = next((name for name in names if config.get(name) is not None), None)
@@ -187,7 +187,7 @@ def _check_together(config: Mapping[str, Any], family: Family, file: Path) -> No
 
 
 def _check_distances(field: Callable[..., Value | None]) -> None:
-    """DeBERTa's relative positions: buckets are logarithmic between half their number and the greatest distance."""
+    """Checks DeBERTa's relative positions: buckets are logarithmic from half their number to the maximum distance."""
     buckets, reach, positions = map(field, ("position_buckets", "max_relative_positions", "max_position_embeddings"))
     if reach is not None and reach.value == 0:
         reach.refuse("a positive number is needed, or -1 for max_position_embeddings")
@@ -200,7 +200,7 @@ def _check_distances(field: Callable[..., Value | None]) -> None:
 
 
 def check_sweet_settings(config: Mapping[str, Any], family: Family, file: Path) -> None:
-    """The training settings under `sweet`, where they are given."""
+    """Checks the training settings under `sweet`, if they are given."""
     settings = Value(config, "", file).given("sweet")
     if settings is None:
         return

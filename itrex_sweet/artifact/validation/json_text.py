@@ -1,4 +1,4 @@
-"""Parsing the JSON files of an artifact, whatever bytes they hold."""
+"""Parses the JSON files of an artifact safely."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def parse_object(text: bytes, file: Path, unique_names: bool = False) -> dict[st
 
 
 def _parts(value: Any, file: Path) -> Iterable[Any]:
-    """The parts of a value; none for a plain one."""
+    """Returns the elements of a container; none for other values."""
     if isinstance(value, str):
         if not _is_encodable(value):
             raise ArtifactError(f"{file} holds {value!r}, which is not valid Unicode; write the artifact anew.")

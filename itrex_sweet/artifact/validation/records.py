@@ -1,4 +1,4 @@
-"""The rules of what an artifact records of its calibration, its costs, its quantization and its making."""
+"""Validates the records of calibration, costs, quantization and provenance."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MOST_ROWS = 1 << 53
 
 
 def check_records(settings: Value, exits: Sequence[int]) -> None:
-    """Checks the parts of `sweet_config.json` that are read again later; other facts in them may be anything.
+    """Checks the fields of the records that are read later; other fields may have any value.
 
     Raises:
         ArtifactError: a part is null or of the wrong form.
@@ -60,7 +60,7 @@ def _check_calibration(calibration: Value, exits: Sequence[int]) -> None:
 
 
 def _check_traffic(traffic: Value, exits: Sequence[int]) -> None:
-    """Rows by label, exit and bin of the probability."""
+    """Checks the counts of rows by label, exit and probability bin."""
     if tuple(traffic["exits"].items(len(exits))[place].value for place in range(len(exits))) != tuple(exits):
         traffic["exits"].refuse(f"the exits are {list(exits)}")
     edges = [edge.number(0.0, 1.0) for edge in traffic["score_edges"].items()]
@@ -93,7 +93,7 @@ def _check_costs(costs: Value, exits: Sequence[int]) -> None:
 
 
 def _check_table(table: Value, batch_sizes: int, lengths: int) -> None:
-    """Milliseconds, (batch sizes, lengths)."""
+    """Checks a table of milliseconds, (batch sizes, lengths)."""
     for row in table.items(batch_sizes):
         for value in row.items(lengths):
             value.number(0.0)

@@ -1,4 +1,4 @@
-"""The rules of `sweet_config.json`: exits, policy, precision and stages."""
+"""Validates `sweet_config.json`: exits, policy, precision and stages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_EXITS = 4096
 
 
 def check_settings(settings: Mapping[str, Any], config: Mapping[str, Any], file: Path) -> None:
-    """Checks the contents of `sweet_config.json` against themselves and `config.json`.
+    """Checks the contents of `sweet_config.json` for consistency, also with `config.json`.
 
     Args:
         settings: contents of the file; its format, version, architecture and precision are known.
@@ -41,7 +41,7 @@ def check_settings(settings: Mapping[str, Any], config: Mapping[str, Any], file:
 
 
 def check_exits(exits: Value, config: Mapping[str, Any]) -> tuple[int, ...]:
-    """Counts of layers that rise to the model's depth."""
+    """Checks that exits increase to the number of layers."""
     counts = tuple(part.whole(1, MOST_EXITS) for part in exits.items())
     depth = next((config[name] for name in ("num_hidden_layers", "n_layers") if config.get(name) is not None), None)
     if not counts:
@@ -53,7 +53,7 @@ def check_exits(exits: Value, config: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def check_policy(policy: Value, exits: int) -> None:
-    """A policy for so many exits."""
+    """Checks a policy for a number of exits."""
     for part in policy["thresholds"].items(exits - 1):
         part.number(0.0, 1.0)
     for part in policy["temperatures"].items(exits):
@@ -71,7 +71,7 @@ def check_policy(policy: Value, exits: int) -> None:
 
 
 def stage_names(settings: Mapping[str, Any], file: Path) -> list[str]:
-    """Sub-folders of a cascade's stages, one per exit, shallow to deep; none of another architecture.
+    """Returns the sub-folders of a cascade's stages, one per exit, shallow to deep; empty for other architectures.
 
     Raises:
         ArtifactError: missing, not plain names, one twice, or not as many as there are exits.
@@ -91,7 +91,7 @@ def stage_names(settings: Mapping[str, Any], file: Path) -> list[str]:
 def check_stages(
     config: Mapping[str, Any], exits: Sequence[int], stages: Sequence[tuple[Path, Mapping[str, Any]]]
 ) -> None:
-    """Checks the stages of a cascade against the whole and one another: they answer for the same labels and tokens.
+    """Checks that the stages of a cascade have the same labels and vocabulary.
 
     Args:
         config: contents of the cascade's `config.json`.

@@ -1,4 +1,4 @@
-"""The tensors that a model needs, by name and shape."""
+"""Names and shapes of the tensors of a model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itrex_sweet.artifact.architecture import Architecture
 
 @dataclass(frozen=True)
 class Wanted:
-    """One tensor that a model needs.
+    """Name and shape of one tensor.
 
     Args:
         name: as Hugging Face has it.
@@ -32,7 +32,7 @@ def wanted_tensors(
     private_exits: Collection[int],
     learns_to_exit: bool,
 ) -> Iterator[Wanted]:
-    """Every tensor of a model, one after the other: a reader that stops at the first one missing allocates nothing.
+    """Yields the tensors of a model lazily, so that a reader can stop at the first missing one.
 
     Args:
         exits: counts of layers.
@@ -56,7 +56,7 @@ def wanted_tensors(
 
 
 def unwanted_tables(model: Architecture) -> list[str]:
-    """Names of embedding tables and projections that the family knows and this config says are not there."""
+    """Returns names of embedding tables and projections of the family that this config excludes."""
     embeddings = model.family.embeddings
     absent = []
     if not model.positions:
@@ -69,7 +69,7 @@ def unwanted_tables(model: Architecture) -> list[str]:
 
 
 def unwanted_private_layers(model: Architecture, exits: Sequence[int], names: Iterable[str]) -> list[str]:
-    """Those of the names that are of private layers.
+    """Returns the names that belong to private layers.
 
     Args:
         exits: that have none, says the config.

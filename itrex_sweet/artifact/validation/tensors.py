@@ -1,4 +1,4 @@
-"""The rules of the weights: every shape against the config and the others, every number finite and in range."""
+"""Validates weights: shapes against the config, all numbers finite and in range."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uin
 QUANTIZED = "int8"
 # Weights of trained models are far below; a flipped bit of an exponent is far above, and sums of such numbers overflow
 # or not as each backend orders them.
-MOST = 1e9
-LEAST_SCALE = float(np.finfo(np.float32).tiny)  # its inverse is finite
+MAX_MAGNITUDE = 1e9
+MIN_SCALE = float(np.finfo(np.float32).tiny)  # its inverse is finite
 COMPANIONS = ("weight_scale", "input_scale", "input_zero_point", "input_smoothing")
 _AT_ONCE = 1 << 20  # numbers looked at together, which bounds the memory of a check
 
@@ -36,7 +36,7 @@ def check_tensors(
     may_be_quantized: bool,
     where: str,
 ) -> None:
-    """Checks the tensors of one model, all that will be read of them.
+    """Checks the tensors of one model.
 
     Args:
         tensors: by name; those that the model does not know are not looked at.
@@ -67,8 +67,8 @@ def check_tensors(
             check_numbers(wanted.name, stored)
 
 
-def check_numbers(name: str, stored: StoredTensor, least: float | None = None) -> None:
-    """Checks a tensor of floats: every number finite, of a magnitude up to `MOST`, and none below `least`.
+def check_numbers(name: str, stored: StoredTensor, minimum: float | None = None) -> None:
+    """Checks a tensor of floats: all numbers finite, of a magnitude up to `MAX_MAGNITUDE`, and none below `minimum`.
 
     Raises:
         ArtifactError: another type, or such a number.
@@ -78,14 +78,15 @@ def check_numbers(name: str, stored: StoredTensor, least: float | None = None) -
     flat = stored.values.reshape(-1)
     for start in range(0, flat.size, _AT_ONCE):
         numbers = float32_of(flat[start : start + _AT_ONCE], stored.dtype)
-        if numbers.min() >= (-MOST if least is None else least) and numbers.max() <= MOST:  # false of NaN
+        lower = -MAX_MAGNITUDE if minimum is None else minimum
+        if numbers.min() >= lower and numbers.max() <= MAX_MAGNITUDE:  # false for NaN
             continue
-        magnitudes = np.abs(numbers) if least is None else numbers
-        good = (magnitudes <= MOST) & (magnitudes >= (0.0 if least is None else least))  # false of NaN
+        magnitudes = np.abs(numbers) if minimum is None else numbers
+        good = (magnitudes <= MAX_MAGNITUDE) & (magnitudes >= (0.0 if minimum is None else minimum))  # false of NaN
         if not good.all():
             place = int(np.argmin(good))
             at = tuple(map(int, np.unravel_index(start + place, stored.shape)))
-            expected = f"finite numbers up to {MOST:g} are needed" + ("" if least is None else ", above 0")
+            expected = f"finite numbers up to {MAX_MAGNITUDE:g} are needed" + ("" if minimum is None else ", above 0")
             _refuse(name, stored, f"holds {numbers[place]} at {list(at)}" if at else f"is {numbers[place]}", expected)
 
 
@@ -97,7 +98,7 @@ def _check_shape(name: str, stored: StoredTensor, shape: tuple[int, ...]) -> Non
 def _check_projection(
     wanted: Wanted, stored: StoredTensor, tensors: Mapping[str, StoredTensor], may_be_quantized: bool
 ) -> None:
-    """A linear layer of the encoder: floats, or 8-bit integers with the ranges of weight and input."""
+    """Checks a linear layer of the encoder: floats, or 8-bit integers with their quantization parameters."""
     path = wanted.name.removesuffix(".weight")
     beside = {name: tensors[f"{path}.{name}"] for name in COMPANIONS if f"{path}.{name}" in tensors}
     if stored.dtype != QUANTIZED:
@@ -114,7 +115,7 @@ def _check_projection(
         if name == "input_zero_point":
             _check_zero_point(f"{path}.{name}", part)
         else:
-            check_numbers(f"{path}.{name}", part, LEAST_SCALE)
+            check_numbers(f"{path}.{name}", part, MIN_SCALE)
     for name in ("weight_scale", *(("input_scale", "input_zero_point") if "input_scale" in beside else ())):
         if name not in beside:
             raise ArtifactError(f"{stored.file}: the weights lack {f'{path}.{name}'!r}. {ADVICE}")

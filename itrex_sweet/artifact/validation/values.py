@@ -1,4 +1,4 @@
-"""A value of an artifact's JSON files that knows where it stands, so that a refusal can name it."""
+"""A value of an artifact's JSON files with its field name and file, for error messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ADVICE = "Write the artifact anew, or get an undamaged copy."
 
 
 class Value:
-    """One value, with checks that return it as the type asked for.
+    """One value, with checks that return it as the requested type.
 
     Args:
         value: as JSON gave it.
@@ -31,18 +31,18 @@ class Value:
         self.value, self.field, self.file = value, field, file
 
     def refuse(self, expected: str) -> NoReturn:
-        """Raises the error: the value is not what is expected."""
+        """Raises an error that says what is expected."""
         where = f"{self.field}={_shortened.repr(self.value)}" if self.field else _shortened.repr(self.value)
         raise ArtifactError(f"{self.file}: {where}: {expected}. {ADVICE}")
 
     def whole(self, least: int, most: int) -> int:
-        """A whole number within limits, both included."""
+        """Returns an integer within limits, both included."""
         if isinstance(self.value, bool) or not isinstance(self.value, int) or not least <= self.value <= most:
             self.refuse(f"a whole number from {least} to {most} is needed")
         return self.value
 
     def number(self, least: float = -math.inf, most: float = math.inf) -> float:
-        """A finite number within limits, both included."""
+        """Returns a finite number within limits, both included."""
         is_number = isinstance(self.value, (int, float)) and not isinstance(self.value, bool)
         if not is_number or not -1.7e308 <= self.value <= 1.7e308 or not least <= self.value <= most:
             bounds = "" if math.isinf(least) and math.isinf(most) else f" from {least:g} to {most:g}"
@@ -50,44 +50,44 @@ class Value:
         return float(self.value)
 
     def above(self, least: float, most: float = math.inf) -> float:
-        """A finite number greater than `least`, and at most `most`."""
+        """Returns a finite number greater than `least`, and at most `most`."""
         number = self.number(most=most)
         if not number > least:
             self.refuse(f"a number above {least:g} is needed")
         return number
 
     def flag(self) -> bool:
-        """True or false."""
+        """Returns a boolean."""
         if not isinstance(self.value, bool):
             self.refuse("true or false is needed")
         return self.value
 
     def text(self) -> str:
-        """A string."""
+        """Returns a string."""
         if not isinstance(self.value, str):
             self.refuse("a string is needed")
         return self.value
 
     def one_of(self, names: Collection[str]) -> str:
-        """One of some strings."""
+        """Returns one of the given strings."""
         if not isinstance(self.value, str) or self.value not in names:
             self.refuse(f"one of {', '.join(names)} is needed")
         return self.value
 
     def mapping(self) -> dict[str, Any]:
-        """An object."""
+        """Returns an object as a dictionary."""
         if not isinstance(self.value, Mapping):
             self.refuse("an object is needed")
         return dict(self.value)
 
     def items(self, count: int | None = None) -> list[Value]:
-        """The elements of a list, of a given length if one is named."""
+        """Returns the elements of a list, optionally of a given length."""
         if not isinstance(self.value, (list, tuple)) or (count is not None and len(self.value) != count):
             self.refuse("a list is needed" if count is None else f"a list of {count} is needed")
         return [Value(part, f"{self.field}[{place}]", self.file) for place, part in enumerate(self.value)]
 
     def __getitem__(self, name: str) -> Value:
-        """A part of an object that has to be there."""
+        """Returns a required field of an object."""
         contents = self.mapping()
         if name not in contents:
             where = f"{self.field} " if self.field else ""
@@ -95,17 +95,17 @@ class Value:
         return self._part(name, contents[name])
 
     def get(self, name: str) -> Value | None:
-        """A part of an object; `None` where it is absent."""
+        """Returns a field of an object; `None` if it is absent."""
         contents = self.mapping()
         return self._part(name, contents[name]) if name in contents else None
 
     def given(self, name: str) -> Value | None:
-        """A part of an object; `None` where it is absent or null."""
+        """Returns a field of an object; `None` if it is absent or null."""
         part = self.get(name)
         return None if part is None or part.value is None else part
 
     def parts(self) -> Iterator[tuple[str, Value]]:
-        """All parts of an object, by name."""
+        """Yields all fields of an object."""
         for name, value in self.mapping().items():
             yield name, self._part(name, value)
 
