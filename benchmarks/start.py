@@ -42,7 +42,8 @@ LOAD = (
     """
 import json, sys
 import itrex_sweet
-print(itrex_sweet.load(sys.argv[1], threads=int(sys.argv[2])).predict([sys.argv[3]])[0]["label"], flush=True)
+classifier = itrex_sweet.load(sys.argv[1], threads=int(sys.argv[2]))
+print(classifier.predict([sys.argv[3]])[0]["label"], flush=True)
 """
     + _REPORT
 )
@@ -153,9 +154,9 @@ def run(contender: Contender, threads: int) -> dict[str, float]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=variables, text=True) as process:
         answer = process.stdout.readline()
         seconds = time.perf_counter() - start
-        facts, errors = process.communicate()
+        facts, errors = process.stdout.read(), process.stderr.read()
     if process.returncode or not answer.strip():
-        raise SystemExit(f"{' '.join(command[:1])}: {errors}")
+        raise SystemExit(f"{contender.folder} in {contender.environment}: {errors}")
     memory = json.loads(facts)
     return {"seconds": seconds, "resident_megabytes": memory["VmRSS"], "peak_megabytes": memory["VmHWM"]}
 

@@ -45,8 +45,10 @@ class ThresholdEstimator:
             logits: exit → (rows, labels), the last exit included.
 
         Returns:
-            Whether `threshold` was computed again.
+            `True` if `threshold` was computed again.
         """
+        if len(logits) < 2:
+            return False  # without an early exit there is no threshold
         confidence, label = torch.stack([logits[exit_] for exit_ in sorted(logits)]).float().softmax(-1).max(-1)
         candidates = torch.tensor(CANDIDATES, device=confidence.device)
         leaves = confidence[:-1, None] > candidates[:, None]  # (exits, candidates, rows)

@@ -98,3 +98,9 @@ def test_settings():
     for wrong in (1.5, -0.1, float("nan"), "high"):
         with pytest.raises(ConfigError, match="threshold="):
             SweetConfig(threshold=wrong)
+
+
+def test_a_model_without_early_exits_has_no_threshold():
+    estimator = ThresholdEstimator()
+    assert not any(estimator.update({4: torch.randn(100, 3)}) for _ in range(60))
+    assert estimator.threshold is None
