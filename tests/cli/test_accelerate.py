@@ -49,6 +49,6 @@ def test_accelerate(run, plain, traffic, tmp_path, monkeypatch):  # noqa: F811
     slow = run(*argv, "--max-agreement-drop", 0.1, *TRAINING, "--least-speedup", 1000, "--json")
     assert slow.status == 3 and slow.json()["pays"] is False and slow.err.count("already done") == 5
     told = run(*argv, "--max-agreement-drop", 0.1, *TRAINING, "--least-speedup", 1000)
-    assert told.status == 3 and told.out.startswith("Leaving early does not pay")
+    assert told.status == 3 and told.out.startswith("Early exit does not pay")
     few = run(*argv, *TRAINING)
     assert few.status == 1 and "700 different texts" in few.err and "needs 11" in few.err

@@ -77,13 +77,13 @@ def test_drift_of_what_predict_wrote(run, copied, held_out, tmp_path):
     same, other = tmp_path / "same.jsonl", tmp_path / "other.jsonl"
     same.write_text(run("predict", copied, held_out).out)
     finished = run("drift", copied, same)
-    assert finished.status == 0 and finished.out.startswith("stable: 300 answers"), finished.err
+    assert finished.status == 0 and finished.out.startswith("stable: 300 predictions"), finished.err
     texts = tmp_path / "texts.txt"
     texts.write_text("awful\n" * 300)
     other.write_text(run("predict", copied, texts).out)
     moved = run("drift", copied, other, "--json")
     assert moved.status == 3 and moved.json()["verdict"] == "recalibrate"
-    assert "Calibrate on rows of today" in run("drift", copied, other).out
+    assert "Calibrate on recent rows" in run("drift", copied, other).out
     same.write_text("no json\n")
     assert "line 1" in run("drift", copied, same).err and "no such file" in run("drift", copied, tmp_path / "no").err
 
@@ -143,7 +143,7 @@ def test_the_metrics_of_evaluate_are_those_that_there_are():
     ("more", "status", "message"),
     [
         ((), 1, "a budget needs"),
-        (("--max-accuracy-drop", 2), 2, "a share lies in [0, 1]"),
+        (("--max-accuracy-drop", 2), 2, "it must be in [0, 1]"),
         (("--max-layers", 1, "--criterion", "luck"), 2, "invalid choice"),
         (("--max-layers", 1, "--criterion", "learned"), 1, "--learn-to-exit"),
         (("--max-latency-ms", 1, "--unit", "layers"), 1, "needs costs in time"),

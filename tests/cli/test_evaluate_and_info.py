@@ -82,7 +82,7 @@ def test_artifacts_with_other_labels_do_not_compare(run, artifact, corpus, tmp_p
     (tmp_path / "other" / "config.json").write_text(json.dumps(config))
     sign(tmp_path / "other")
     finished = run("evaluate", artifact, tmp_path / "other", "--data", corpus / "numbers.jsonl")
-    assert finished.status == 1 and "do not compare" in finished.err
+    assert finished.status == 1 and "cannot be compared" in finished.err
 
 
 def test_info_about_the_environment(run):

@@ -235,7 +235,7 @@ def test_closed_streams_are_no_traceback(place, monkeypatch, closed):
 def test_a_full_disk_behind_standard_output(place, monkeypatch, capsys):
     with open("/dev/full", "w") as full:
         monkeypatch.setattr("sys.stdout", full)
-        monkeypatch.setattr("itrex_sweet.cli._forget_stdout", lambda: None)  # which would replace the descriptor
+        monkeypatch.setattr("itrex_sweet.cli._discard_stdout", lambda: None)  # which would replace the descriptor
         assert main(["info", str(place / "good")]) == 1
         assert "No space left" in capsys.readouterr().err
         monkeypatch.undo()

@@ -70,7 +70,7 @@ def test_labels_that_the_model_does_not_have(run, artifact, tmp_path, monkeypatc
         ([1, 2] * 20, "labels range from 1 to 2"),
         ([0.1 * place for place in range(40)], "regression"),
         (["LABEL_0", "LABEL_2"] * 20, "label 2, but no row has 1"),
-        (["one"] * 40, "only one label"),
+        (["one"] * 40, "all rows have the same label"),
     ],
 )
 def test_train_refuses_what_cannot_be_classes_before_it_trains(run, pretrained, tmp_path, labels, problem):

@@ -28,7 +28,7 @@ def quantize(source, *more: str) -> int:
 def test_the_comparison_is_shown(source, capsys):
     assert quantize(source, "--recipe", "static", "--rows", "40") == 0
     shown = capsys.readouterr().out
-    for part in ("recipe static, 24 linear layers in INT8", "kept in float: none", "float32", "temperature", " MB → "):
+    for part in ("recipe static, 24 linear layers in INT8", "in float: none", "float32", "temperature", " MB → "):
         assert part in shown
     card = (source / "int8" / "README.md").read_text()
     assert "## Quantization" in card
@@ -49,7 +49,7 @@ def test_json_is_what_the_artifact_records(source, capsys):
     ("more", "status", "message"),
     [
         (["--recipe", "int4"], 2, "invalid choice"),
-        (["--max-drop", "2"], 2, "a share lies in [0, 1]"),
+        (["--max-drop", "2"], 2, "it must be in [0, 1]"),
         (["--label-column", "points"], 1, "points"),
         (["--rows", "0"], 2, "below 1"),
     ],

@@ -71,7 +71,7 @@ def test_cleanup_runs_and_the_status_is_the_signals(run, monkeypatch, number):
 
     monkeypatch.setattr(info, "run", work)
     finished = run("info")
-    assert finished.status == 128 + number and cleaned and finished.err == "ended by a signal\n"
+    assert finished.status == 128 + number and cleaned and finished.err == "terminated by a signal\n"
     assert signal.getsignal(number) is signal.SIG_DFL
 
 
