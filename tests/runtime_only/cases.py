@@ -21,6 +21,7 @@ TEXTS: list[Any] = [
     "a phone is not bad but slow",
     "never again",
     "the soup was cold and the room was awful and the phone was slow",
+    ("good soup", "bad phone"),
     "great great great fine quick warm room",
 ]
 # Name of a call -> arguments of `predict`.

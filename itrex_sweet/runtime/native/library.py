@@ -24,6 +24,11 @@ REBUILD = (
     "`python build_kernels.py --force` in a source checkout."
 )
 
+INSTALL = (
+    "Install a wheel of itrex-sweet for this platform, or install a C++ compiler and build it: "
+    "pip install --force-reinstall --no-deps --no-binary itrex-sweet itrex-sweet."
+)
+
 _DIRECTORY = Path(__file__).resolve().parent / "lib"
 
 
@@ -125,6 +130,8 @@ def load(isa: str | None = None) -> Library:
     usable = [name for name, reason in reasons.items() if reason is None]
     if isa is None:
         if not usable:
+            if set(reasons.values()) == {NOT_BUILT}:
+                raise BackendUnavailable(f"The native engine is not part of this installation (not built). {INSTALL}")
             details = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
             raise BackendUnavailable(f"The native engine is not available for any instruction set. {details}.")
         return _open(usable[0])
