@@ -21,9 +21,9 @@ from itrex_sweet.calibration.cost_measurement import measure_costs
 from itrex_sweet.calibration.costs import RowCosts
 from itrex_sweet.calibration.guarantees import exit_losses
 from itrex_sweet.calibration.search import candidate_policies
-from itrex_sweet.config import Policy
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.timing import sample_rows
+from itrex_sweet.policy import Policy
 
 SIZES = (1, 32)
 POLICIES = 6

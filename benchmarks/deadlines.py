@@ -21,7 +21,7 @@ from shapes import SHAPES, random_artifact
 from transformers import AutoTokenizer
 
 from itrex_sweet import SweetModelForSequenceClassification
-from itrex_sweet.config import Policy
+from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.ragged import TokenBatch
 
 NO_DEADLINE = float("inf")

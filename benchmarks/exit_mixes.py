@@ -20,7 +20,7 @@ from transformers import AutoTokenizer
 
 from itrex_sweet import criteria
 from itrex_sweet.commands.bench import threads
-from itrex_sweet.config import Policy
+from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.backends import BACKENDS
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.tokenization import TextReader

@@ -28,8 +28,8 @@ from transformers import AutoModelForSequenceClassification
 
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.artifact import Artifact, open_artifact
-from itrex_sweet.config import Policy
 from itrex_sweet.evaluation.report import single_exit_policy
+from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.backends import load_backend
 from itrex_sweet.runtime.backends.ipex import import_ipex
 from itrex_sweet.runtime.executor import Executor

@@ -24,9 +24,9 @@ from itrex_sweet.calibration.costs import CostTable
 from itrex_sweet.calibration.guarantees import exit_losses
 from itrex_sweet.calibration.search import candidate_policies
 from itrex_sweet.calibration.temperature import fit_temperature
-from itrex_sweet.config import Policy
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.timing import sample_rows
+from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.ragged import TokenBatch
 
 BATCH = 32

@@ -9,7 +9,7 @@ from itrex_sweet.extras import naming_extras
 from itrex_sweet.version import __version__
 
 _MODULES = {
-    "Policy": "itrex_sweet.config",
+    "Policy": "itrex_sweet.policy",
     "SweetConfig": "itrex_sweet.config",
     "SweetCallback": "itrex_sweet.training",
     "attach": "itrex_sweet.training",
@@ -39,9 +39,10 @@ if TYPE_CHECKING:
     from itrex_sweet.calibration.calibrate import calibrate
     from itrex_sweet.calibration.pruning import prune_exits
     from itrex_sweet.classifier import Classifier, load
-    from itrex_sweet.config import Policy, SweetConfig
+    from itrex_sweet.config import SweetConfig
     from itrex_sweet.export.subgraphs import export_subgraphs
     from itrex_sweet.modeling import SweetModelForSequenceClassification
+    from itrex_sweet.policy import Policy
     from itrex_sweet.quantization import SweetQuantizer
     from itrex_sweet.training import SweetCallback, attach, detach, save_artifact, save_cascade, train_multi_model
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import numbers
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -75,3 +77,18 @@ def _shown(value: Any) -> str:
     except ValueError:  # Python refuses to write integers of very many digits
         text = f"{type(value).__name__} of very many digits"
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def known_fields(cls: type, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings that are fields of a dataclass; warns of the others and drops them.
+
+    Raises:
+        ConfigError: not a mapping.
+    """
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"{cls.__name__} of {settings!r}: settings are a mapping of names to values.")
+    known = {field.name for field in dataclasses.fields(cls)}
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        warnings.warn(f"{cls.__name__} does not know, and drops: {', '.join(unknown)}.", stacklevel=3)
+    return {key: value for key, value in settings.items() if key in known}

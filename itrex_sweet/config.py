@@ -1,16 +1,16 @@
-"""Training settings and exit policies. Imports no torch."""
+"""Training settings of exits. Imports no torch."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from itrex_sweet.arguments import integer, real_number, real_numbers, scalar, sequence, whole_number
+from itrex_sweet.arguments import integer, known_fields, real_number, scalar, sequence
 from itrex_sweet.errors import ConfigError
+from itrex_sweet.policy import DEFAULT_THRESHOLD, Policy
 
 CUT_FIRST = "cut_first"
 BALANCED = "balanced"
@@ -18,14 +18,9 @@ DECOUPLED = "decoupled"
 MODES = ("sweet", "paper", "joint", DECOUPLED)
 UNNAMED_MODE = "sweet"  # of settings without a mode, written by releases that had no other
 ALL, EXITS_ALONE = "all", "exits"
-CRITERIA = ("max_probability", "entropy", "margin", "patience", "patience_and_confidence", "learned")
-
-DEFAULT_THRESHOLD = 0.9
 
 # Of exits with private layers (`docs/benchmarks/training.md` has the measurements).
 DEFAULT_EXIT_LR_MULTIPLIER, DEFAULT_DISTILLATION = 3.0, 0.5
-
-_MAX_EXIT_INDEX_KEY = "deepest"  # of `Policy.max_exit_index` in files
 
 _SIXTHS = (1, 2, 4, 6)
 
@@ -260,7 +255,7 @@ class SweetConfig:
         Raises:
             ConfigError: not a mapping, or values that are wrong.
         """
-        return cls(**{"mode": UNNAMED_MODE, **_known_fields(cls, settings)})
+        return cls(**{"mode": UNNAMED_MODE, **known_fields(cls, settings)})
 
 
 def balanced_weights(labels: Iterable[int], num_labels: int) -> tuple[float, ...]:
@@ -331,115 +326,3 @@ def _class_weights(weights: Any) -> str | tuple[float, ...] | None:
     if not all(0.0 < value < math.inf for value in values):
         raise ConfigError(f"class_weights={values}: weights are positive and finite.")
     return values
-
-
-@dataclass(frozen=True)
-class Policy:
-    """Decides at which exit a row leaves: a criterion, and a temperature and a threshold per exit.
-
-    A row leaves at an exit if its confidence there is *greater* than the exit's threshold, so no row leaves at a
-    threshold of 1. All remaining rows leave at the last exit, which has a temperature and no threshold.
-
-    Args:
-        thresholds: one per exit but the last, each in [0, 1].
-        temperatures: one per exit, positive; logits are divided by them.
-        criterion: how confidence is computed from logits, one of `CRITERIA`; `itrex_sweet.criteria` has the formulas.
-        patience: number of consecutive confident exits, from 1, for `"patience_and_confidence"`; other criteria ignore
-            it.
-        max_exit_index: index of the deepest exit that is used, from 0, where all remaining rows leave; by default the
-            last one.
-
-    Raises:
-        ConfigError: lengths that do not fit, values out of range, an unknown criterion.
-    """
-
-    thresholds: tuple[float, ...]
-    temperatures: tuple[float, ...]
-    criterion: str = "max_probability"
-    patience: int = 2
-    max_exit_index: int | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "thresholds", real_numbers("thresholds", self.thresholds))
-        object.__setattr__(self, "temperatures", real_numbers("temperatures", self.temperatures))
-        if not isinstance(self.criterion, str) or self.criterion not in CRITERIA:
-            raise ConfigError(f"criterion={self.criterion!r}: choose one of {', '.join(CRITERIA)}.")
-        object.__setattr__(self, "patience", whole_number("patience", self.patience, minimum=1))
-        if len(self.thresholds) != len(self.temperatures) - 1:
-            raise ConfigError(
-                f"{len(self.thresholds)} thresholds for {len(self.temperatures)} exits: every exit but the last "
-                f"has one, so {len(self.temperatures) - 1} are needed."
-            )
-        if self.max_exit_index is not None:
-            object.__setattr__(self, "max_exit_index", whole_number("max_exit_index", self.max_exit_index, minimum=0))
-        if self.max_exit_index is not None and self.max_exit_index >= len(self.temperatures):
-            raise ConfigError(
-                f"max_exit_index={self.max_exit_index}: exits have the indices 0 to {len(self.temperatures) - 1}."
-            )
-        for value in self.thresholds:
-            if not 0.0 <= value <= 1.0:
-                raise ConfigError(f"threshold {value}: a threshold lies in [0, 1]; 1 lets no row leave early.")
-        for value in self.temperatures:
-            if not (value > 0.0 and math.isfinite(value)):
-                raise ConfigError(f"temperature {value}: a temperature is positive and finite.")
-
-    @property
-    def last_exit_index(self) -> int:
-        """Index of the exit, from 0, where all remaining rows leave."""
-        return len(self.thresholds) if self.max_exit_index is None else self.max_exit_index
-
-    @classmethod
-    def uniform(cls, num_exits: int, threshold: float = DEFAULT_THRESHOLD) -> Policy:
-        """Returns a policy with one threshold for every exit and no temperature scaling."""
-        return cls(thresholds=(threshold,) * (num_exits - 1), temperatures=(1.0,) * num_exits)
-
-    def with_threshold(self, threshold: float | Sequence[float]) -> Policy:
-        """Returns the policy with another threshold for all exits, or one for each but the last.
-
-        Raises:
-            ConfigError: neither a number in [0, 1] nor a sequence of them that fits.
-        """
-        if sequence(threshold) is None:
-            threshold = (real_number("threshold", threshold),) * len(self.thresholds)
-        return dataclasses.replace(self, thresholds=real_numbers("threshold", threshold))
-
-    def checked_for(self, exits: Sequence[int]) -> Policy:
-        """Returns the policy after checking that it is for this number of exits.
-
-        Raises:
-            ConfigError: it is not.
-        """
-        if len(self.temperatures) != len(exits):
-            raise ConfigError(
-                f"a policy for {len(self.temperatures)} exits does not fit exits {tuple(exits)}: it needs a "
-                "temperature for each, and a threshold for each but the last."
-            )
-        return self
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return {
-            "criterion": self.criterion,
-            "thresholds": list(self.thresholds),
-            "temperatures": list(self.temperatures),
-            "patience": self.patience,
-            **({} if self.max_exit_index is None else {_MAX_EXIT_INDEX_KEY: self.max_exit_index}),
-        }
-
-    @classmethod
-    def from_dict(cls, settings: Mapping[str, Any]) -> Policy:
-        """Reads what `to_dict` wrote; unknown keys are dropped with a warning that names them."""
-        if isinstance(settings, Mapping) and _MAX_EXIT_INDEX_KEY in settings:
-            settings = {**settings, "max_exit_index": settings[_MAX_EXIT_INDEX_KEY]}
-            del settings[_MAX_EXIT_INDEX_KEY]
-        return cls(**_known_fields(cls, settings))
-
-
-def _known_fields(cls: type, settings: Mapping[str, Any]) -> dict[str, Any]:
-    if not isinstance(settings, Mapping):
-        raise ConfigError(f"{cls.__name__} of {settings!r}: settings are a mapping of names to values.")
-    known = {field.name for field in dataclasses.fields(cls)}
-    unknown = sorted(set(settings) - known)
-    if unknown:
-        warnings.warn(f"{cls.__name__} does not know, and drops: {', '.join(unknown)}.", stacklevel=3)
-    return {key: value for key, value in settings.items() if key in known}

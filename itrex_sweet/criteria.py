@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from itrex_sweet.config import Policy
 from itrex_sweet.errors import ConfigError
+from itrex_sweet.policy import Policy
 
 # State of a criterion, (rows, numbers) float32; `None` before the first exit, and for criteria without state.
 State = np.ndarray | None

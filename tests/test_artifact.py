@@ -17,8 +17,8 @@ from itrex_sweet.artifact import (
     write_artifact,
     write_cascade,
 )
-from itrex_sweet.config import Policy
 from itrex_sweet.errors import ArtifactError, ConfigError
+from itrex_sweet.policy import Policy
 from tests.tiny_artifacts import model_and_tensors, tiny_artifact, tiny_cascade, tiny_tokenizer
 
 

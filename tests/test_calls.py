@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.classifier.options import checked_dtype_name
-from itrex_sweet.config import Policy
 from itrex_sweet.errors import ArtifactError, ConfigError, InputError, SweetError
+from itrex_sweet.policy import Policy
 from tests.tiny_artifacts import tiny_artifact, tiny_tokenizer
 
 TEXTS = ["the soup was good", "never again", "awful"]

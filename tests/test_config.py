@@ -7,8 +7,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from itrex_sweet.config import Policy, SweetConfig, default_exits, resolve_exits
+from itrex_sweet.config import SweetConfig, default_exits, resolve_exits
 from itrex_sweet.errors import ConfigError
+from itrex_sweet.policy import Policy
 
 
 @given(st.integers(1, 64))

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from itrex_sweet import criteria
-from itrex_sweet.config import CRITERIA, Policy
 from itrex_sweet.errors import ConfigError
+from itrex_sweet.policy import CRITERIA, Policy
 
 logits_strategy = arrays.arrays(np.float32, (5, 3), elements=st.floats(-50, 50, width=32))
 

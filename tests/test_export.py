@@ -14,11 +14,11 @@ import torch
 from itrex_sweet import open_artifact
 from itrex_sweet.artifact import write_artifact
 from itrex_sweet.artifact.layout import sha256
-from itrex_sweet.config import Policy
 from itrex_sweet.errors import ArtifactError, ConfigError, ExportError, MissingExtraError
 from itrex_sweet.export import description, onnx, torchscript
 from itrex_sweet.export.subgraphs import export_subgraphs
 from itrex_sweet.families import family_of
+from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.backends import load_backend
 from itrex_sweet.runtime.executor import Executor

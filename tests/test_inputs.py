@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from itrex_sweet import SweetModelForSequenceClassification
-from itrex_sweet.config import Policy
 from itrex_sweet.errors import InputError, SweetError
+from itrex_sweet.policy import Policy
 from itrex_sweet.tokenization.inputs import listed, text_or_reason
 from tests.tiny_artifacts import WORDS, tiny_artifact, tiny_tokenizer
 

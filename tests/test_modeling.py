@@ -11,7 +11,6 @@ from transformers import pipeline
 
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.artifact import reading
-from itrex_sweet.config import Policy
 from itrex_sweet.errors import (
     ArtifactError,
     BackendUnavailable,
@@ -19,6 +18,7 @@ from itrex_sweet.errors import (
     InputError,
     NonFiniteLogitsError,
 )
+from itrex_sweet.policy import Policy
 from tests.tiny_artifacts import tiny_artifact, tiny_cascade, tiny_tokenizer
 
 TEXTS = ["the soup was good", "never again", "a slow phone but a great room", "awful", "not bad"]

@@ -14,9 +14,9 @@ from transformers.pipelines import TextClassificationPipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from itrex_sweet import SweetModelForSequenceClassification
-from itrex_sweet.config import Policy
 from itrex_sweet.errors import ConfigError, InputError
 from itrex_sweet.modeling.pipelines import SweetTextClassificationPipeline
+from itrex_sweet.policy import Policy
 from tests.tiny_artifacts import tiny_artifact, tiny_tokenizer
 
 TEXTS = ["the soup was good", "never again", "a slow phone but a great room", "awful", "not bad"]

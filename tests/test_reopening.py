@@ -12,8 +12,8 @@ import pytest
 
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.artifact import copy_artifact, open_artifact
-from itrex_sweet.config import Policy
 from itrex_sweet.errors import ArtifactError, ConfigError
+from itrex_sweet.policy import Policy
 from tests.tiny_artifacts import model_and_tensors, tiny_artifact, tiny_cascade, tiny_tokenizer
 from tests.tiny_tokenizers import fast_tokenizer
 

@@ -11,8 +11,8 @@ import time
 import pytest
 
 from itrex_sweet import SweetModelForSequenceClassification
-from itrex_sweet.config import Policy
 from itrex_sweet.errors import InputError
+from itrex_sweet.policy import Policy
 from tests.tiny_artifacts import WORDS, tiny_artifact
 from tests.tiny_tokenizers import SlowTokenizer, fast_tokenizer
 

@@ -11,9 +11,9 @@ import itrex_sweet
 
 PACKAGE = Path(itrex_sweet.__file__).resolve().parent
 
-# Rooms that meet on both sides of the artifact.
-SEAM = {"arguments", "config", "errors", "extras", "families", "artifact", "version"}
-# room → rooms it may import besides itself and the seam
+# Modules that both the training side and the run side import.
+SEAM = {"arguments", "config", "policy", "errors", "extras", "families", "artifact", "version"}
+# package → packages it may import besides itself and the seam
 MAY_IMPORT = {
     "training": set(),
     "criteria": set(),
@@ -52,7 +52,8 @@ MAY_IMPORT = {
 }
 WITHOUT_TORCH = {
     *("classifier", "data", "hub", "tokenization", "runtime.backends.native", "runtime.machine", "runtime.executor"),
-    *("arguments", "config", "errors", "extras", "families", "version", "criteria", "cli", "artifact", "supervision"),
+    *("arguments", "config", "policy", "errors", "extras", "families", "version", "criteria", "cli"),
+    *("artifact", "supervision"),
     *(f"artifact.validation.{name}" for name in ("config", "settings", "tensors")),
     *(f"runtime.native.{name}" for name in ("cores", "handle", "interface", "library", "packing")),
 }
@@ -62,7 +63,7 @@ def modules():
     return sorted(PACKAGE.rglob("*.py"))
 
 
-def room(path: Path) -> str:
+def part(path: Path) -> str:
     relative = path.relative_to(PACKAGE)
     return relative.parts[0].removesuffix(".py")
 
@@ -88,7 +89,7 @@ def imported(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_stay_inside_the_walls(path):
-    here = room(path)
+    here = part(path)
     if here == "__init__":
         return
     ours = {name.split(".")[1] for name in imported(path) if name.startswith("itrex_sweet.")}
@@ -114,7 +115,7 @@ def test_optional_packages_are_imported_in_the_room_that_owns_them(path):
             assert relative.startswith(owner), f"{relative} imports {package}"
 
 
-RUNNING = [path for path in modules() if room(path) in ("runtime", "export")]
+RUNNING = [path for path in modules() if part(path) in ("runtime", "export")]
 
 
 @pytest.mark.parametrize("path", RUNNING, ids=lambda path: str(path.relative_to(PACKAGE)))

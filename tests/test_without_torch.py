@@ -8,7 +8,7 @@ import pytest
 
 import itrex_sweet
 from itrex_sweet import SweetModelForSequenceClassification
-from itrex_sweet.config import Policy
+from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.backends import unavailable_reason
 from tests.artifact_kinds import EXITS, KINDS, WITHOUT_NATIVE
 from tests.light_environment import make_environment, run_in

@@ -13,8 +13,9 @@ import torch
 from itrex_sweet.artifact import Artifact, write_artifact, write_cascade
 from itrex_sweet.artifact.layout import SETTINGS_FILE
 from itrex_sweet.artifact.settings import write_settings
-from itrex_sweet.config import Policy, SweetConfig
+from itrex_sweet.config import SweetConfig
 from itrex_sweet.families import EXIT_HEADS, family_of
+from itrex_sweet.policy import Policy
 from tests.tiny_models import tiny_model
 
 WORDS = [

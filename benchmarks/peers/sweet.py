@@ -12,8 +12,8 @@ import numpy as np
 from record import MeasuredSeconds
 
 from itrex_sweet import SweetModelForSequenceClassification
-from itrex_sweet.config import Policy
 from itrex_sweet.evaluation.report import single_exit_policy
+from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.ragged import TokenBatch
 

@@ -15,7 +15,7 @@ from itrex_sweet.artifact.manifest import Recorded
 from itrex_sweet.artifact.reading import Artifact, open_artifact, open_staged
 from itrex_sweet.artifact.settings import settings_of, write_settings
 from itrex_sweet.artifact.staging import staged
-from itrex_sweet.config import Policy
+from itrex_sweet.policy import Policy
 
 
 def copy_artifact(

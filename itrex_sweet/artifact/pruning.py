@@ -10,9 +10,10 @@ from typing import Any
 from itrex_sweet.artifact.layout import CASCADE
 from itrex_sweet.artifact.reading import Artifact
 from itrex_sweet.artifact.writing import write_artifact
-from itrex_sweet.config import ALL, Policy, SweetConfig, resolve_exits
+from itrex_sweet.config import ALL, SweetConfig, resolve_exits
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.families import EXIT_HEADS
+from itrex_sweet.policy import Policy
 
 _INT8_MARK = ".weight_scale"
 _LOOK_BACK = ("patience", "patience_and_confidence")  # an exit that answers nobody still counts in these criteria

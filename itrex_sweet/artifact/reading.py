@@ -36,8 +36,9 @@ from itrex_sweet.artifact.transformers_config import model_config
 from itrex_sweet.artifact.validation.config import check_config
 from itrex_sweet.artifact.validation.json_text import parse_object
 from itrex_sweet.artifact.validation.settings import check_settings, check_stages, stage_names
-from itrex_sweet.config import UNNAMED_MODE, Policy, SweetConfig
+from itrex_sweet.config import UNNAMED_MODE, SweetConfig
 from itrex_sweet.errors import ArtifactError, ConfigError
+from itrex_sweet.policy import Policy
 
 if TYPE_CHECKING:
     import torch

@@ -12,8 +12,8 @@ from typing import Any
 
 from itrex_sweet.artifact.layout import CARD_FILE, FORMAT, SCHEMA_VERSION, SETTINGS_FILE, sha256
 from itrex_sweet.artifact.manifest import DIGEST, FILES, Recorded, digest_of
-from itrex_sweet.config import Policy
 from itrex_sweet.errors import ConfigError
+from itrex_sweet.policy import Policy
 from itrex_sweet.version import __version__
 
 _SOURCES = ("torch", "transformers", "numpy", "safetensors")

@@ -29,8 +29,9 @@ from itrex_sweet.artifact.layout import (
 from itrex_sweet.artifact.reading import Artifact, open_staged
 from itrex_sweet.artifact.settings import settings_of, write_settings
 from itrex_sweet.artifact.staging import staged
-from itrex_sweet.config import Policy, SweetConfig
+from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import ConfigError, SweetError
+from itrex_sweet.policy import Policy
 
 if TYPE_CHECKING:
     import torch

@@ -26,12 +26,12 @@ from itrex_sweet.calibration.rows import check_label_coverage, read_held_out_row
 from itrex_sweet.calibration.search import candidate_policies
 from itrex_sweet.calibration.selection import TUNING_SHARE, select_candidate
 from itrex_sweet.calibration.temperature import brier_score, expected_calibration_error, fit_temperature
-from itrex_sweet.config import Policy
 from itrex_sweet.errors import ConfigError, InputError
 from itrex_sweet.evaluation.metrics import METRICS, Metric, accuracy
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.reference import Reference, open_reference
 from itrex_sweet.modeling import SweetModelForSequenceClassification
+from itrex_sweet.policy import Policy
 
 MIN_ROWS = 60
 UNITS = ("milliseconds", "layers")
@@ -60,7 +60,7 @@ def calibrate(
         source: rows, as `calibration.rows.read_held_out_rows` takes them; labelled if the budget limits a drop of
             accuracy or of a metric. Temperatures are fitted if there are labels.
         budget: the drop and cost allowed.
-        criterion: one of `config.CRITERIA`; the model's if absent.
+        criterion: one of `itrex_sweet.policy.CRITERIA`; the model's if absent.
         per_exit: one threshold per exit; otherwise one for all exits.
         unit: of costs: `"milliseconds"` on this machine, or `"layers"`, which are machine-independent and in which
             probes are free.

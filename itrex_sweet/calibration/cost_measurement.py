@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from itrex_sweet.calibration.costs import CostTable, comparable_criterion, measurement_facts
-from itrex_sweet.config import Policy
 from itrex_sweet.criteria import confidence_at_every_exit, leaving_exit, split_outputs
 from itrex_sweet.evaluation.progress import progress
 from itrex_sweet.evaluation.timing import milliseconds_per_row, sample_rows
+from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
 

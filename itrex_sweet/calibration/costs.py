@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from itrex_sweet.config import Policy
 from itrex_sweet.criteria import is_stateful, is_switched_off
+from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.machine import Machine
 
 if TYPE_CHECKING:

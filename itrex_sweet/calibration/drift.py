@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from itrex_sweet.artifact import Artifact
-from itrex_sweet.config import Policy
 from itrex_sweet.criteria import probabilities
 from itrex_sweet.errors import ArtifactError, InputError
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
+from itrex_sweet.policy import Policy
 
 MIN_ROWS = 200
 WATCH, RECALIBRATE = 0.1, 0.25  # population stability index, the usual thresholds (Siddiqi 2006)

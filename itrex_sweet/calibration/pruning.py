@@ -16,7 +16,6 @@ from itrex_sweet.calibration.costs import CostTable, RowCosts
 from itrex_sweet.calibration.guarantees import exit_losses
 from itrex_sweet.calibration.rows import read_held_out_rows
 from itrex_sweet.calibration.search import SimulatedRows, optimal_policies
-from itrex_sweet.config import Policy
 from itrex_sweet.criteria import is_stateful, is_switched_off
 from itrex_sweet.errors import ConfigError, InputError
 from itrex_sweet.evaluation.model_card import render_card
@@ -24,6 +23,7 @@ from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.tables import MISSING, percent, plain_table
 from itrex_sweet.hub import fetch
 from itrex_sweet.modeling import SweetModelForSequenceClassification
+from itrex_sweet.policy import Policy
 
 MIN_ROWS = 60
 DEFAULT_MAX_DROP, DEFAULT_LEAST_GAIN = 0.05, 0.01

@@ -15,8 +15,8 @@ from itrex_sweet.artifact.fingerprints import Fingerprints
 from itrex_sweet.calibration.bounds import LossCounts
 from itrex_sweet.calibration.budget import Budget
 from itrex_sweet.calibration.costs import CostTable
-from itrex_sweet.config import Policy
 from itrex_sweet.evaluation.model_card import card_after_calibration
+from itrex_sweet.policy import Policy
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import numpy as np
 
 from itrex_sweet import criteria
 from itrex_sweet.calibration.costs import RowCosts
-from itrex_sweet.config import Policy
 from itrex_sweet.evaluation.curve import thresholds_between
+from itrex_sweet.policy import Policy
 
 _THRESHOLDS_PER_EXIT = 24  # at quantiles of the exit's confidences
 _LOSS_WEIGHTS = np.geomspace(300.0, 0.3, 36)  # cost of a unit of mean loss, as a multiple of full depth's cost

@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 
 from itrex_sweet import criteria
-from itrex_sweet.config import Policy
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
+from itrex_sweet.policy import Policy
 
 
 def transfer_thresholds(

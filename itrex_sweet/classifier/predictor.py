@@ -13,8 +13,8 @@ from itrex_sweet.arguments import whole_number
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.classifier.notices import warn_of_untrained_lengths
 from itrex_sweet.classifier.predictions import checked_top_k, exit_layers, predictions_of, unanswered
-from itrex_sweet.config import Policy
 from itrex_sweet.errors import ArtifactError, ConfigError, InputError, NonFiniteLogitsError
+from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.backends.base import Backend
 from itrex_sweet.runtime.call import Call, Threshold, checked_policy

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from itrex_sweet.artifact import Artifact
-from itrex_sweet.config import Policy
 from itrex_sweet.errors import ArtifactError
+from itrex_sweet.policy import Policy
 
 
 @dataclass(frozen=True)

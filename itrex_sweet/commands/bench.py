@@ -20,8 +20,8 @@ from itrex_sweet.errors import BackendUnavailable, ConfigError, SweetError
 
 if TYPE_CHECKING:
     from itrex_sweet.artifact import Artifact
-    from itrex_sweet.config import Policy
     from itrex_sweet.modeling import SweetModelForSequenceClassification
+    from itrex_sweet.policy import Policy
     from itrex_sweet.runtime.ragged import TokenBatch
 
 SUMMARY = "time an artifact on every backend that runs here"

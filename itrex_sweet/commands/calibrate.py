@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from itrex_sweet.commands import options
-from itrex_sweet.config import CRITERIA
+from itrex_sweet.policy import CRITERIA
 
 if TYPE_CHECKING:
     from itrex_sweet.calibration.calibrate import Calibration

@@ -13,7 +13,6 @@ import numpy as np
 
 from itrex_sweet.arguments import whole_number
 from itrex_sweet.artifact import library_versions
-from itrex_sweet.config import Policy
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.evaluation.curve import (
     DEFAULT_POINTS,
@@ -30,6 +29,7 @@ from itrex_sweet.evaluation.reference import Reference
 from itrex_sweet.evaluation.report import Report, make_report, single_exit_policy
 from itrex_sweet.evaluation.seen_rows import NOT_HELD_OUT, SeenRows, seen_rows
 from itrex_sweet.evaluation.timing import DEFAULT_REPEATS, DEFAULT_ROWS, milliseconds_per_row, sample_rows
+from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.machine import Machine
 from itrex_sweet.tokenization.inputs import listed, plain_texts
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from itrex_sweet.artifact import CASCADE, INT8, Artifact
 from itrex_sweet.artifact.layout import CARD_FILE
-from itrex_sweet.config import Policy
 from itrex_sweet.evaluation.evaluation import Evaluation
 from itrex_sweet.evaluation.front_matter import front_matter
 from itrex_sweet.evaluation.tables import figure, markdown_table, percent
+from itrex_sweet.policy import Policy
 
 _CALIBRATION = "## Calibration"
 _CALIBRATION_SECTION = re.compile(r"^## Calibration\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)

@@ -14,12 +14,12 @@ from transformers import AutoModelForSequenceClassification
 from itrex_sweet.artifact import Artifact, copy_artifact
 from itrex_sweet.classifier import Classifier
 from itrex_sweet.classifier.predictions import calibrated_logits
-from itrex_sweet.config import Policy
 from itrex_sweet.errors import InputError
 from itrex_sweet.modeling.loading import check_further_arguments, dtype_of
 from itrex_sweet.modeling.module_methods import ModuleMethods
 from itrex_sweet.modeling.outputs import SweetClassifierOutput
 from itrex_sweet.modeling.pipeline_registration import register
+from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.call import Call, Threshold
 from itrex_sweet.runtime.executor import DEFAULT_BATCH_SIZE
 from itrex_sweet.runtime.limits import faults

@@ -10,9 +10,9 @@ import numpy as np
 
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.calibration import expected_calibration_error, fit_temperature, transfer_thresholds
-from itrex_sweet.config import Policy
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.tables import percent, plain_table
+from itrex_sweet.policy import Policy
 from itrex_sweet.quantization.calibration_rows import CalibrationRows
 from itrex_sweet.runtime.backends.torch import TorchBackend
 from itrex_sweet.runtime.encoder import Encoder

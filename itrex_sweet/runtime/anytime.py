@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from itrex_sweet import criteria
-from itrex_sweet.config import Policy
+from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.backends.base import Backend
 from itrex_sweet.runtime.in_flight import InFlightRows, WaitingRows, outputs_at

@@ -12,8 +12,8 @@ import numpy as np
 
 from itrex_sweet.arguments import real_number, whole_number
 from itrex_sweet.artifact import Artifact
-from itrex_sweet.config import Policy
 from itrex_sweet.errors import ConfigError
+from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.quality import policy_for_quality
 

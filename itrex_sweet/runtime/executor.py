@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from itrex_sweet.arguments import whole_number
-from itrex_sweet.config import Policy
 from itrex_sweet.criteria import split_outputs
+from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.anytime import answer_until
 from itrex_sweet.runtime.backends.base import Backend

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from itrex_sweet import criteria
-from itrex_sweet.config import Policy
+from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.backends.base import Backend, Hidden
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from itrex_sweet.artifact import Artifact
-from itrex_sweet.config import Policy
 from itrex_sweet.errors import ConfigError
+from itrex_sweet.policy import Policy
 
 
 def policy_for_quality(artifact: Artifact, quality: float) -> Policy:

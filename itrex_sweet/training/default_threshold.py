@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from itrex_sweet.config import DEFAULT_THRESHOLD
+from itrex_sweet.policy import DEFAULT_THRESHOLD
 
 MAX_DISAGREEMENT = 0.005  # share of rows whose early answer differs from the last exit's
 MIN_ROWS = 500

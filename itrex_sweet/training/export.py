@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from itrex_sweet.artifact import Artifact, write_artifact, write_cascade
 from itrex_sweet.artifact.fingerprints import SELECTION, TRAINING, Fingerprints
-from itrex_sweet.config import Policy
 from itrex_sweet.errors import TrainingSetupError
+from itrex_sweet.policy import Policy
 from itrex_sweet.training.attaching import attachment_of, plain_state_dict
 from itrex_sweet.training.peft_models import unwrap_peft_model
 from itrex_sweet.training.precision import set_config_dtype_to_float32

@@ -17,9 +17,9 @@ from itrex_sweet.calibration.budget import Budget
 from itrex_sweet.calibration.costs import CostTable
 from itrex_sweet.calibration.guarantees import PairedPredictions, guarantee_for, loss_counts
 from itrex_sweet.calibration.selection import select_candidate
-from itrex_sweet.config import Policy
 from itrex_sweet.data import Rows
 from itrex_sweet.errors import CalibrationError, ConfigError, InputError
+from itrex_sweet.policy import Policy
 from tests.tiny_artifacts import WORDS, tiny_artifact, tiny_tokenizer
 
 calibrate = functools.partial(calibrate_module.calibrate, unit="layers")  # time is tested in test_costs

@@ -11,8 +11,8 @@ from itrex_sweet.artifact import copy_artifact
 from itrex_sweet.calibration import cost_measurement
 from itrex_sweet.calibration.cost_measurement import cost_table, measure_costs
 from itrex_sweet.calibration.costs import CostTable, RowCosts
-from itrex_sweet.config import Policy
 from itrex_sweet.criteria import is_switched_off
+from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.ragged import TokenBatch
 from tests.tiny_artifacts import random_rows, tiny_artifact, tiny_tokenizer
 

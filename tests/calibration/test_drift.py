@@ -6,9 +6,9 @@ import pytest
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.artifact import copy_artifact
 from itrex_sweet.calibration.drift import drift, traffic_summary
-from itrex_sweet.config import Policy
 from itrex_sweet.errors import ArtifactError, InputError
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
+from itrex_sweet.policy import Policy
 from tests.tiny_artifacts import tiny_artifact
 
 POLICY = Policy((0.7, 0.7), (1.0, 2.0, 0.5))

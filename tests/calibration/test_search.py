@@ -11,7 +11,7 @@ from itrex_sweet import criteria
 from itrex_sweet.calibration.bounds import LossCounts, binomial_p_value, certified
 from itrex_sweet.calibration.costs import RowCosts
 from itrex_sweet.calibration.search import SimulatedRows, candidate_policies, optimal_policies
-from itrex_sweet.config import Policy
+from itrex_sweet.policy import Policy
 
 COSTS = np.array([1.0, 2.0, 4.0])
 

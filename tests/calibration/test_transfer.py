@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from itrex_sweet.calibration import transfer_thresholds
-from itrex_sweet.config import Policy
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
+from itrex_sweet.policy import Policy
 
 EXITS = (1, 2, 4)
 

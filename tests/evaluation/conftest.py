@@ -7,7 +7,7 @@ import torch
 from transformers.utils import logging
 
 from itrex_sweet import SweetModelForSequenceClassification
-from itrex_sweet.config import Policy
+from itrex_sweet.policy import Policy
 from tests.tiny_artifacts import WORDS, tiny_artifact, tiny_cascade, tiny_tokenizer
 
 EXITS = (1, 2, 4)

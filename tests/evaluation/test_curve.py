@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from itrex_sweet.config import Policy
 from itrex_sweet.evaluation import Curve, CurvePoint, ExitOutcomes
 from itrex_sweet.evaluation.curve import make_curve, threshold_grid, timed_subset
+from itrex_sweet.policy import Policy
 
 
 def random_outcomes(rows, exits, labels, seed):

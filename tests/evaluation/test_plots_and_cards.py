@@ -8,11 +8,11 @@ import sys
 import pytest
 
 from itrex_sweet.artifact import write_card
-from itrex_sweet.config import Policy
 from itrex_sweet.errors import ArtifactError, MissingExtraError
 from itrex_sweet.evaluation import Curve, CurvePoint, evaluate, plot_curves, render_card
 from itrex_sweet.evaluation.report import Report
 from itrex_sweet.evaluation.tables import markdown_table, plain_table
+from itrex_sweet.policy import Policy
 from tests.tiny_artifacts import tiny_artifact
 
 

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from itrex_sweet.config import Policy
 from itrex_sweet.errors import InputError
 from itrex_sweet.evaluation import ExitOutcomes, evaluate, evaluate_models, evaluation
 from itrex_sweet.evaluation.curve import threshold_grid
 from itrex_sweet.evaluation.report import make_report, single_exit_policy
+from itrex_sweet.policy import Policy
 
 # Two labels, two exits. The confidence of (1, 0) is 0.731, of (2, 0) 0.881, of (4, 0) 0.982.
 BY_HAND = ExitOutcomes(

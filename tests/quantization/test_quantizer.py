@@ -15,9 +15,9 @@ from datasets import Dataset
 from itrex_sweet import SweetModelForSequenceClassification, SweetQuantizer, open_artifact
 from itrex_sweet.artifact import write_artifact, write_card
 from itrex_sweet.artifact.fingerprints import Fingerprints
-from itrex_sweet.config import Policy
 from itrex_sweet.data import Rows
 from itrex_sweet.errors import ArtifactError, ConfigError, InputError, QuantizationError
+from itrex_sweet.policy import Policy
 from itrex_sweet.quantization import quantizer as quantizer_file
 from itrex_sweet.quantization.packing import quantizable_layers
 from itrex_sweet.quantization.recipe_search import RECIPES

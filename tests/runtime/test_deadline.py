@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from itrex_sweet.config import Policy
+from itrex_sweet.policy import Policy
 from itrex_sweet.runtime import anytime
 from itrex_sweet.runtime.backends import unavailable_reason
 from itrex_sweet.runtime.executor import Executor

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from itrex_sweet.config import Policy
 from itrex_sweet.errors import BackendUnavailable, ConfigError
+from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.backends import ipex as backend_module
 from itrex_sweet.runtime.backends import ipex_version
 from itrex_sweet.runtime.backends.base import DTYPES

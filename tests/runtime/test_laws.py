@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from itrex_sweet.config import CRITERIA, Policy
+from itrex_sweet.policy import CRITERIA, Policy
 from itrex_sweet.runtime.backends import unavailable_reason
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from itrex_sweet.artifact import write_artifact
-from itrex_sweet.config import Policy
 from itrex_sweet.families import family_of
+from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.backends import load_backend
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from itrex_sweet.config import CRITERIA, Policy
+from itrex_sweet.policy import CRITERIA, Policy
 
 # Keys of `tests.artifact_kinds.KINDS` that the native engine runs.
 KINDS = (

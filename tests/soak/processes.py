@@ -27,7 +27,7 @@ import numpy as np
 
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.artifact import open_artifact
-from itrex_sweet.config import Policy
+from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.backends.native import NativeBackend
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch

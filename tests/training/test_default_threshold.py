@@ -5,8 +5,8 @@ import torch
 
 from itrex_sweet import SweetConfig, save_artifact
 from itrex_sweet.artifact import open_artifact
-from itrex_sweet.config import DEFAULT_THRESHOLD, Policy
 from itrex_sweet.errors import ConfigError
+from itrex_sweet.policy import DEFAULT_THRESHOLD, Policy
 from itrex_sweet.training import default_threshold
 from itrex_sweet.training.default_threshold import CANDIDATES, ThresholdEstimator
 from tests.tiny_models import tiny_model

@@ -9,8 +9,9 @@ from typing import Any
 from itrex_sweet.artifact.layout import CASCADE, is_inside
 from itrex_sweet.artifact.validation.records import check_records
 from itrex_sweet.artifact.validation.values import ADVICE, Value
-from itrex_sweet.config import CRITERIA, Policy, resolve_exits
+from itrex_sweet.config import resolve_exits
 from itrex_sweet.errors import ArtifactError, ConfigError
+from itrex_sweet.policy import CRITERIA, Policy
 
 MOST_EXITS = 4096
 

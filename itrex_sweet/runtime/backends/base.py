@@ -17,8 +17,8 @@ import numpy as np
 
 from itrex_sweet import criteria
 from itrex_sweet.artifact import Artifact
-from itrex_sweet.config import Policy
 from itrex_sweet.errors import ConfigError
+from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.ragged import TokenBatch
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import numpy as np
 
 from itrex_sweet import criteria
 from itrex_sweet.artifact import Artifact
-from itrex_sweet.config import Policy
 from itrex_sweet.criteria import CorrectnessLogit, State
 from itrex_sweet.errors import ArtifactError, BackendUnavailable, InputError, SweetError
+from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.backends.base import EncoderBackend, validate_dtype
 from itrex_sweet.runtime.encoder import Encoder
 from itrex_sweet.runtime.native.cores import default_threads, validate_threads
