@@ -26,7 +26,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.errors import BackendUnavailable
-from itrex_sweet.runtime.native.library import ENVIRONMENT, ISAS
+from itrex_sweet.runtime.native.library import ISA_VARIABLE, ISAS
 
 TEXTS = 256
 WARM_UP, REPEATS = 2, 10
@@ -67,7 +67,7 @@ def native(artifact: str, threads: int) -> dict[str, Callable]:
     """Returns the engine at full depth and with the stored policy, for each instruction set that is available."""
     engines: dict[str, Callable] = {}
     for isa in ISAS:
-        os.environ[ENVIRONMENT] = isa
+        os.environ[ISA_VARIABLE] = isa
         try:
             model = SweetModelForSequenceClassification.from_pretrained(artifact, backend="native", threads=threads)
         except BackendUnavailable as error:
@@ -75,7 +75,7 @@ def native(artifact: str, threads: int) -> dict[str, Callable]:
             continue
         engines[f"{isa}, full depth"] = lambda batch, model=model: model(**batch, threshold=1.0)
         engines[f"{isa}, stored policy"] = lambda batch, model=model: model(**batch)
-    os.environ.pop(ENVIRONMENT, None)
+    os.environ.pop(ISA_VARIABLE, None)
     return engines
 
 
