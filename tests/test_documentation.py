@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import itrex_sweet
 from itrex_sweet.artifact import write_artifact
 from itrex_sweet.cli import main
 from tests.acceleration.conftest import GOOD, texts_of, write_plain
@@ -140,7 +141,7 @@ def test_every_block_is_run_or_says_why_not(page):
 def test_the_messages_of_troubleshooting_are_those_of_the_package():
     """Messages and exceptions in the first column of its tables occur in the sources."""
     texts = []
-    for path in (ROOT / "itrex_sweet").rglob("*.py"):
+    for path in Path(itrex_sweet.__file__).resolve().parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 texts.append(node.value)

@@ -239,9 +239,9 @@ def test_invalid_arguments_of_calibration_errors(score):
     logits, labels = np.zeros((4, 3)), np.zeros(4, int)
     assert np.isfinite(score(logits, labels))
     for wrong in (np.zeros(3, int), np.full(4, 3), [NAN] * 4, ["a"] * 4):
-        with pytest.raises(InputError, match="labels"):
+        with pytest.raises(InputError, match="label"):
             score(logits, wrong)
-        with pytest.raises(InputError, match="labels"):
+        with pytest.raises(InputError, match="label"):
             fit_temperature(logits, wrong)
     for wrong in (np.zeros((0, 3)), np.full((4, 3), NAN)):
         with pytest.raises(InputError, match="no row"):
