@@ -44,6 +44,7 @@ PEERS = {
     "onnxruntime": ("ONNX Runtime INT8", "the same, ONNX Runtime INT8"),
     "openvino": ("OpenVINO INT8", "the same, OpenVINO INT8"),
 }
+TITLES = {"sst2": "SST-2", "ag_news": "AG News"}
 BUDGETS = {"careful": 0.01, "ours": 0.02}  # accuracy that the certified policy may lose
 OBSERVED, HELD_OUT = 500, 8000  # rows to quantize with, and to calibrate on
 WARM_UP, REPEATS = 1, 7
@@ -152,7 +153,7 @@ def measure(runs: list[Path], task: str, seeds: list[int], threads: int) -> None
         "batch": BATCH,
         "budget": "The policies are certified on other rows, with 95 % confidence.",
     }
-    tasks = {task: {"rows": len(texts), "metric": "accuracy", "methods": methods}}
+    tasks = {task: {"title": TITLES.get(task, task), "rows": len(texts), "metric": "accuracy", "methods": methods}}
     write_result(RESULT.stem, {**about, "settings": settings, "tasks": tasks})
 
 
