@@ -204,3 +204,19 @@ def instruction_sets(result: dict) -> str:
         "equal to the bit."
     )
     return "\n".join([intro, "", *lines, "", record.footer(result)])
+
+
+def start(result: dict) -> str:
+    """Renders the time from the start of a process to its first answer, memory and sizes."""
+    sizes = result["environments"]
+    lines = ["| | seconds | resident, MB | of it weights, MB | installed, MB |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {name} | {each['seconds']:.2f} | {each['resident_megabytes']:.0f} | {each['weights_megabytes']:.0f} "
+        f"| {sizes[each['environment']]['megabytes']:.0f} |"
+        for name, each in result["contenders"].items()
+    ]
+    intro = (
+        "**Start of a process**: from its start to the first answer, median of "
+        f"{result['settings']['repeats']} fresh processes with a warm page cache, and the environment's size."
+    )
+    return "\n".join([intro, "", *lines, "", record.footer(result)])

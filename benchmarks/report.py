@@ -40,6 +40,7 @@ def main() -> None:
             engines_report.mixes(read("exit_mixes")),
             engines_report.operations(read("operations")),
             engines_report.instruction_sets(read("instruction_sets")),
+            engines_report.start(read("start")),
         )
 
     policies_plot.draw(read("policies"), PICTURES / "policies.png")
