@@ -203,7 +203,8 @@ def instruction_sets(result: dict) -> str:
         "by length: microseconds per text, medians, in turns, tokenized before. The logits of all instruction sets are "
         "equal to the bit."
     )
-    return "\n".join([intro, "", *lines, "", record.footer(result)])
+    note = f" {result['note']}" if "note" in result else ""
+    return "\n".join([intro, "", *lines, "", record.footer(result) + note])
 
 
 def start(result: dict) -> str:
