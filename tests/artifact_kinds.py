@@ -18,7 +18,7 @@ EXITS = (1, 2)
 
 
 def _float(family: str, **options: Any) -> Callable[[Path], None]:
-    return lambda directory: tiny_artifact(directory, family, EXITS, tokenizer=tiny_tokenizer(), **options)
+    return lambda directory: tiny_artifact(directory, family, EXITS, tokenizer=tiny_tokenizer(family), **options)
 
 
 def _int8(family: str, recipe: str, **options: Any) -> Callable[[Path], None]:
@@ -32,7 +32,7 @@ def _int8(family: str, recipe: str, **options: Any) -> Callable[[Path], None]:
             directory,
             config=config,
             tensors={name: _torch(tensor) for name, tensor in tensors.items()},
-            tokenizer=tiny_tokenizer(),
+            tokenizer=tiny_tokenizer(family),
             quantization={"recipe": recipe},
         )
 

@@ -117,8 +117,11 @@ def random_rows(rng: np.random.Generator, lengths: list[int], vocabulary: int = 
     return [rng.integers(first, vocabulary, length).tolist() for length in lengths]
 
 
-def tiny_tokenizer():
-    """A word-level tokenizer of a few dozen words, with BERT's special tokens, as a fast tokenizer."""
+def tiny_tokenizer(family: str = "bert"):
+    """A word-level tokenizer of a few dozen words, with BERT's special tokens, as a fast tokenizer.
+
+    For RoBERTa, whose models know one token type only, it makes no token types, as RoBERTa's own tokenizer.
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -130,8 +133,10 @@ def tiny_tokenizer():
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
+    names = {"model_input_names": ["input_ids", "attention_mask"]} if family == "roberta" else {}
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
+        **names,
         pad_token="[PAD]",
         unk_token="[UNK]",
         cls_token="[CLS]",
