@@ -95,6 +95,11 @@ def check_teacher(teacher: Any, model: Any) -> None:
     teacher_labels, labels = (getattr(each.config, "num_labels", None) for each in (teacher, model))
     if teacher is model:
         raise TrainingSetupError("the teacher is the model in training: pass another, fine-tuned model.")
+    if getattr(teacher.config, "problem_type", None) != (task := getattr(model.config, "problem_type", None)) and task:
+        raise TrainingSetupError(
+            f"the teacher has problem_type={getattr(teacher.config, 'problem_type', None)!r} and the model {task!r}: pass "
+            "a teacher fine-tuned for the same task."
+        )
     if teacher_labels != labels:
         raise TrainingSetupError(
             f"the teacher has {teacher_labels} labels and the model {labels}: pass a teacher fine-tuned on the same "
