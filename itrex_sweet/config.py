@@ -11,7 +11,7 @@ from typing import Any
 from itrex_sweet.arguments import integer, known_fields, real_number, scalar, sequence
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.policy import DEFAULT_THRESHOLD, Policy
-from itrex_sweet.tasks import Task
+from itrex_sweet.tasks import SINGLE_LABEL, Task
 
 CUT_FIRST = "cut_first"
 BALANCED = "balanced"
@@ -77,8 +77,9 @@ class SweetConfig:
         gradient_scale: in the modes `"sweet"` and `"paper"`, factor in [0, 1] of the gradient that flows from a segment
             to the one before it; one for all boundaries, or one for each, first to last. 0 is SWEET; use
             `mode="joint"` instead of 1. `"cut_first"` is 0 at the first boundary and 1 at all others.
-        learn_to_exit: trains every exit but the last to predict whether it is correct, or in regression to estimate its
-            error (there always true), for the criterion `"learned"` (BERxiT, Xin et al., EACL 2021). This loss updates neither the encoder nor the exits' classifiers.
+        learn_to_exit: trains every exit but the last to predict whether it is correct, for the criterion `"learned"`
+            (BERxiT, Xin et al., EACL 2021); in regression, where it is always true, to estimate its error. This loss
+            updates neither the encoder nor the exits' classifiers.
         distillation: weight in [0, 1] of the distillation loss, which compares an exit with a teacher's probabilities;
             the label loss has the rest (Hinton et al. 2015, arXiv 1503.02531). The teacher is a model given to the
             callback, or else the last exit, which then has the label loss only; in mode `"decoupled"` it always has.
@@ -227,8 +228,8 @@ class SweetConfig:
         Args:
             task: of the model, whose default criterion is used; single-label classification by default.
         """
-        policy = Policy.uniform(len(self.exits), DEFAULT_THRESHOLD if self.threshold is None else self.threshold)
-        return policy if task is None else dataclasses.replace(policy, criterion=task.default_criterion)
+        threshold = DEFAULT_THRESHOLD if self.threshold is None else self.threshold
+        return Policy.uniform(len(self.exits), threshold, SINGLE_LABEL if task is None else task.name)
 
     @property
     def scales(self) -> tuple[float, ...]:
@@ -289,8 +290,8 @@ def balanced_weights(labels: Iterable[int], num_labels: int) -> tuple[float, ...
 
 
 def balanced_positive_weights(labels: Iterable[Sequence[float]], num_labels: int) -> tuple[float, ...]:
-    """Computes the weights of `class_weights="balanced"` for multi-label classification: rows without a label divided by
-    rows with it, for each label.
+    """Computes the weights of `class_weights="balanced"` for multi-label classification: rows without a label divided
+    by rows with it, for each label.
 
     Args:
         labels: vector of ones and zeros of each row.
@@ -306,8 +307,8 @@ def balanced_positive_weights(labels: Iterable[Sequence[float]], num_labels: int
     missing = [label for label, count in enumerate(counts) if count in (0, rows)]
     if missing:
         raise ConfigError(
-            f"class_weights={BALANCED!r}: no training row, or every one, has label {', '.join(map(str, missing))}; give "
-            f"the {num_labels} weights as numbers."
+            f"class_weights={BALANCED!r}: no training row, or every one, has label {', '.join(map(str, missing))}; "
+            f"give the {num_labels} weights as numbers."
         )
     return tuple((rows - count) / count for count in counts)
 

@@ -23,6 +23,7 @@ SEAM = {
     "version",
     "tasks",
     "probabilities",
+    "metrics",
 }
 # package → packages it may import besides itself and the seam
 MAY_IMPORT = {

@@ -39,6 +39,7 @@ from itrex_sweet.artifact.validation.settings import check_settings, check_stage
 from itrex_sweet.config import UNNAMED_MODE, SweetConfig
 from itrex_sweet.errors import ArtifactError, ConfigError
 from itrex_sweet.policy import Policy
+from itrex_sweet.tasks import task_of
 
 if TYPE_CHECKING:
     import torch
@@ -294,7 +295,7 @@ def _checkpoint(contents: Contents, prefix: str) -> Artifact:
         directory=directory,
         config=config,
         exits=settings.exits,
-        policy=settings.default_policy(),
+        policy=settings.default_policy(task_of(config)),
         shares_pooler=settings.shares_pooler,
         contents=contents,
         prefix=prefix,

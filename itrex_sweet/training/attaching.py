@@ -169,9 +169,7 @@ def _num_layers(model: nn.Module, family: Family) -> int:
     return depth
 
 
-def _resolve_settings(
-    config: SweetConfig | None, saved: dict[str, Any] | None, depth: int, task: Task
-) -> SweetConfig:
+def _resolve_settings(config: SweetConfig | None, saved: dict[str, Any] | None, depth: int, task: Task) -> SweetConfig:
     """Returns the settings to attach with, checked against those that the model was saved with."""
     if not saved:
         return settings_for_task((config or SweetConfig()).resolved(depth), task)

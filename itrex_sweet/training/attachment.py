@@ -193,8 +193,10 @@ class Attachment(ExitHooks):
         self.main_input = inputs
         self.exit_logits = {exit_: logits[exit_].detach() for exit_ in self.exits}
         self.exit_correctness_logits = {exit_: value.detach() for exit_, value in correctness_logits.items()}
-        if model.training and torch.is_grad_enabled() and self._threshold_estimator.update(
-            self.exit_logits, self.exit_correctness_logits
+        if (
+            model.training
+            and torch.is_grad_enabled()
+            and self._threshold_estimator.update(self.exit_logits, self.exit_correctness_logits)
         ):
             self._update_config(threshold=self._threshold_estimator.threshold)
         if not losses:

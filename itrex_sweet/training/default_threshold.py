@@ -16,7 +16,7 @@ EVALUATION_INTERVAL = 50  # batches; reading the counts waits for the device
 
 # Candidates. Training rows agree at least as well as others, so none is below the default.
 CANDIDATES = (DEFAULT_THRESHOLD, 0.925, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.9925, 0.995, 0.9975, 0.999)
-# In regression the confidence is 1 / (1 + error), so candidates are maximum estimated errors, in the unit of the values.
+# In regression the confidence is 1 / (1 + error): candidates are estimated errors, in the unit of the values.
 ERROR_CANDIDATES = tuple(1 / (1 + 10 ** (place / 8)) for place in range(24, -33, -1))  # errors from 1000 to 0.0001
 VALUE_TOLERANCE = 0.25  # difference up to which values agree, in standard deviations of the last exit's values
 
@@ -34,8 +34,8 @@ class ThresholdEstimator:
         task: of the model; single-label classification by default.
 
     Attributes:
-        threshold: in [`DEFAULT_THRESHOLD`, 1], in regression in [0, 1]; 1 if no candidate agrees on all but `MAX_DISAGREEMENT` of the rows, and
-            `None` before `MIN_ROWS` rows.
+        threshold: in [`DEFAULT_THRESHOLD`, 1], in regression in [0, 1]; 1 if no candidate agrees on all but
+            `MAX_DISAGREEMENT` of the rows, and `None` before `MIN_ROWS` rows.
     """
 
     def __init__(self, task: Task | None = None) -> None:

@@ -113,7 +113,8 @@ def micro_batch_scale(labels: torch.Tensor, num_items: torch.Tensor | int | None
 
     Args:
         labels: (rows,) int64, of the micro-batch; or of another task, any shape.
-        num_items: number of labelled rows, or of elements of the labels, of the whole accumulated batch; `None` without accumulation.
+        num_items: number of labelled rows, or of elements of the labels, of the whole accumulated batch; `None` without
+            accumulation.
     """
     if num_items is None:
         return 1.0

@@ -134,7 +134,7 @@ def test_evaluate_says_whether_the_promise_held(run, copied, held_out, tmp_path,
 
 def test_the_metrics_of_evaluate_are_those_that_there_are():
     from itrex_sweet.commands.evaluate import METRIC_NAMES
-    from itrex_sweet.evaluation.metrics import METRICS
+    from itrex_sweet.metrics import METRICS
 
     assert tuple(METRICS) == METRIC_NAMES
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from itrex_sweet.evaluation.metrics import METRICS, accuracy, f1, matthews
+from itrex_sweet.metrics import METRICS, accuracy, f1, matthews
 
 
 @settings(deadline=None)
