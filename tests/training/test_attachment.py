@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from itrex_sweet.config import SweetConfig
-from itrex_sweet.errors import ConfigError, InputError, TrainingSetupError, SweetError, UnsupportedModelError
+from itrex_sweet.errors import ConfigError, InputError, SweetError, TrainingSetupError, UnsupportedModelError
 from itrex_sweet.training import attach, attachment_of, detach, plain_state_dict
 from tests.tiny_models import FAMILY_CONFIGS, tiny_batch, tiny_config, tiny_model
 
