@@ -112,7 +112,7 @@ def write_cascade(
     if list(exits) != sorted(set(exits)) or not exits:
         raise ConfigError(f"a cascade of depths {exits}: stages must deepen strictly.")
     names = [f"exit_{exit_}" for exit_ in exits]
-    policy = policy or Policy.uniform(len(exits))
+    policy = policy or Policy.uniform(len(exits), task=task_of(stages[-1][0]).name)
     settings = settings_of(exits, policy, provenance, FLOAT32, CASCADE, stages=names)
     with staged(directory, artifact_files) as staging:
         for name, (config, tensors) in zip(names, stages, strict=True):
