@@ -109,8 +109,8 @@ def accelerate(
     checkpoint = open_checkpoint(model)
     if checkpoint.task.name == REGRESSION:
         raise ConfigError(
-            f"{model} is a regression model, whose agreement needs a tolerance: run `itrex-sweet add-exits`, `quantize` "
-            "and `calibrate --max-agreement-drop DROP --tolerance DIFFERENCE`."
+            f"{model} is a regression model, whose agreement needs a tolerance: run `itrex-sweet add-exits`, "
+            "`quantize` and `calibrate --max-agreement-drop DROP --tolerance DIFFERENCE`."
         )
     requested = resolve_exits(_candidate_exits(checkpoint.depth) if exits is None else exits, checkpoint.depth)
     require_writable(output)
