@@ -9,6 +9,7 @@ from typing import Any
 
 from itrex_sweet.errors import UnsupportedModelError
 from itrex_sweet.families.family import EXIT_HEADS, PRIVATE_LAYER, Family, is_of_private_layer
+from itrex_sweet.families.rotary import layer_positions
 from itrex_sweet.families.table import FAMILIES
 
 __all__ = [
@@ -34,10 +35,12 @@ def family_of(config: Any) -> Family:
 
     Raises:
         UnsupportedModelError: family unknown or refused, a multi-label or regression head, or a variant of a
-            known family whose attention differs (decoder, relative keys, talking heads).
+            known family whose attention differs (decoder, relative keys, talking heads, unknown rotary positions).
     """
     family = known_family(getattr(config, "model_type", None))
     _refuse_variants(config)
+    if family.attention == "rotary":
+        layer_positions(config)
     _refuse_other_tasks(config)
     return family
 
