@@ -46,8 +46,9 @@ def inputs_of_projections(encoder: Encoder, rows: int, length: int) -> dict[tupl
 
     def watch(full: FullLayer, described: Layer) -> None:
         for path in {path for name, path in MODULES.items() if getattr(described, name) is not None}:
+            where = id(described), path
             full.get_submodule(path).register_forward_pre_hook(
-                lambda _, inputs, where=(id(described), path): seen.__setitem__(where, inputs[0].clone())
+                lambda _, inputs, where=where: seen.__setitem__(where, inputs[0].clone())
             )
 
     for full, layer in zip(model.layers.layers, encoder.trunk, strict=True):
