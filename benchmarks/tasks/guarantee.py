@@ -11,6 +11,7 @@ full depth only. Logits are computed once, on the native engine.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 from guarantee import wilson
-from record import RUNS, provenance, write_result
+from record import RESULTS, RUNS, provenance, write_result
 from tasks.corpora import RATING, TOPICS, corpus
 from tasks.train import MAX_LENGTH
 
@@ -37,20 +38,26 @@ from itrex_sweet.policy import Policy
 EPSILONS, DELTA = (0.01, 0.02), 0.05
 TOLERANCES = {TOPICS: None, RATING: 0.5}  # a tenth of the range of the values
 LOSSES = ("agreement", "accuracy")
+RESULT = "task_guarantee"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=3000, help="calibration rows, drawn with replacement")
+    parser.add_argument("--corpora", nargs="+", default=[TOPICS, RATING], choices=[TOPICS, RATING])
+    parser.add_argument("--losses", nargs="+", default=list(LOSSES), choices=LOSSES)
+    parser.add_argument("--rows", type=int, default=2000, help="calibration rows, drawn with replacement")
     parser.add_argument("--draws", type=int, default=500)
     parser.add_argument("--population", type=int, default=6000, help="held-out rows")
     options = parser.parse_args()
-    result: dict[str, Any] = {**provenance(), "settings": vars(options), "tasks": {}}
-    for name in (TOPICS, RATING):
-        result["tasks"][name] = measured(name, options)
-        print(name, result["tasks"][name], flush=True)
-        path = write_result("task_guarantee", result)
-    print(path)
+    settings = {name: getattr(options, name) for name in ("rows", "draws", "population")}
+    for name in options.corpora:
+        found = measured(name, options)
+        print(name, found, flush=True)
+        # Results of other data sets with the same settings are kept.
+        path = RESULTS / f"{RESULT}.json"
+        old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        tasks = old["tasks"] if old.get("settings") == settings else {}
+        write_result(RESULT, {**provenance(), "settings": settings, "tasks": {**tasks, name: found}})
 
 
 def measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -64,7 +71,7 @@ def measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
         }
         for place in range(len(outcomes.exits))
     ]
-    cells = [cell for kind in LOSSES for cell in cells_of(outcomes, kind, TOLERANCES[name], options)]
+    cells = [cell for kind in options.losses for cell in cells_of(outcomes, kind, TOLERANCES[name], options)]
     return {
         "population": len(outcomes),
         "tolerance": TOLERANCES[name],

@@ -36,6 +36,7 @@ from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
 
 MIN_ROWS = 60
 UNITS = ("milliseconds", "layers")
+_SEARCH_TOLERANCE = 0.25  # of values, in standard deviations at full depth, where no tolerance is set
 
 
 def calibrate(
@@ -124,14 +125,17 @@ def calibrate(
     if budget.max_agreement_drop is not None:
         labels = None
     full = outcomes.predictions(policy)[:, -1] if reference_answers is None else reference_answers
-    losses = exit_losses(outcomes.predictions(policy), labels, full, task, policy.tolerance)
+    tolerance = policy.tolerance
+    if task.name == REGRESSION and tolerance is None:  # a budget of a metric or of layers; used by the search only
+        tolerance = _SEARCH_TOLERANCE * float(np.std(full))
+    losses = exit_losses(outcomes.predictions(policy), labels, full, task, tolerance)
     confidences = outcomes.confidences(policy)
     policies = candidate_policies(
         policy, confidences[tuning], losses[tuning], row_costs.select(tuning), per_exit, budget.epsilon
     )
     outcomes, row_costs, full = outcomes.select(testing), row_costs.select(testing), full[testing]
     truth = None if labels is None else labels[testing]
-    predictions = [PairedPredictions(outcomes.answers(each), full, truth, task, policy.tolerance) for each in policies]
+    predictions = [PairedPredictions(outcomes.answers(each), full, truth, task, tolerance) for each in policies]
     candidates = [
         _measure_candidate(each, answers, outcomes, row_costs, costs is not None, guarantee, budget)
         for each, answers in zip(policies, predictions, strict=True)
@@ -199,8 +203,6 @@ def _score(predictions: PairedPredictions, budget: Budget) -> float:
     targets = predictions.reference if predictions.labels is None else predictions.labels
     if budget.metric is not None or predictions.task.name == SINGLE_LABEL:
         return _metric(budget)(predictions.policy, targets)
-    if predictions.task.name == REGRESSION and predictions.tolerance is None:
-        return METRICS[predictions.task.default_metric](predictions.policy, targets)
     return float(predictions.task.agree(predictions.policy, targets, predictions.tolerance).mean())
 
 
