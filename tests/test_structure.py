@@ -12,7 +12,18 @@ import itrex_sweet
 PACKAGE = Path(itrex_sweet.__file__).resolve().parent
 
 # Modules that both the training side and the run side import.
-SEAM = {"arguments", "config", "policy", "errors", "extras", "families", "artifact", "version"}
+SEAM = {
+    "arguments",
+    "config",
+    "policy",
+    "errors",
+    "extras",
+    "families",
+    "artifact",
+    "version",
+    "tasks",
+    "probabilities",
+}
 # package → packages it may import besides itself and the seam
 MAY_IMPORT = {
     "training": set(),
@@ -53,6 +64,7 @@ MAY_IMPORT = {
 WITHOUT_TORCH = {
     *("classifier", "data", "hub", "tokenization", "runtime.backends.native", "runtime.machine", "runtime.executor"),
     *("arguments", "config", "policy", "errors", "extras", "families", "version", "criteria", "cli"),
+    *("tasks", "probabilities"),
     *("artifact", "supervision"),
     *(f"artifact.validation.{name}" for name in ("config", "settings", "tensors")),
     *(f"runtime.native.{name}" for name in ("cores", "handle", "interface", "library", "packing")),
