@@ -47,6 +47,7 @@ MINUTES = {"BERT-base": 2.6, "MiniLM-6": 0.8}  # with the defaults, on two cores
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="plain fine-tuning is added")
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
@@ -61,12 +62,13 @@ def main() -> None:
     check_idle_machine(3.0)
     settings = {name: getattr(options, name) for name in ("rows", "tokens", "threads", "repeats")}
     result: dict[str, Any] = {**provenance(), "settings": settings, "shapes": {}}
+    ways = [way for way in WAYS if way == PLAIN or way in options.ways]
     for shape in options.shapes:
-        steps = {way: make_step(shape, way, options) for way in WAYS}
+        steps = {way: make_step(shape, way, options) for way in ways}
         times = measure(steps, options.repeats, 1)
         del steps
         result["shapes"][shape] = {
-            way: {"milliseconds": times[way], "megabytes": memory_of(shape, way, options)} for way in WAYS
+            way: {"milliseconds": times[way], "megabytes": memory_of(shape, way, options)} for way in ways
         }
         plain = result["shapes"][shape][PLAIN]
         for way, figures in result["shapes"][shape].items():
