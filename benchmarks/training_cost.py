@@ -1,6 +1,7 @@
 """Time and memory of a training step with exits, beside plain fine-tuning.
 
     python benchmarks/training_cost.py        # on an idle machine; prints the expected duration
+    python benchmarks/training_cost.py --shapes BERT-base --ways decoupled        # keeps the stored figures of MiniLM-6
 
 Random weights in the shapes of BERT-base and MiniLM, batches of random tokens, bfloat16 autocast, fused AdamW,
 gradients clipped as the Trainer or the callback clips them. Steps of all methods are interleaved. Memory is the peak
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from record import check_idle_machine, measure, provenance, write_result
+from record import RESULTS, check_idle_machine, measure, provenance, write_result
 from shapes import EXITS, SHAPES
 from transformers import BertConfig, BertForSequenceClassification
 
@@ -61,7 +62,10 @@ def main() -> None:
     print(f"Some {sum(MINUTES[shape] for shape in options.shapes):.0f} minutes with the defaults.", flush=True)
     check_idle_machine(3.0)
     settings = {name: getattr(options, name) for name in ("rows", "tokens", "threads", "repeats")}
-    result: dict[str, Any] = {**provenance(), "settings": settings, "shapes": {}}
+    path = RESULTS / "training_cost.json"
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    others = stored["shapes"] if stored.get("settings") == settings else {}
+    result: dict[str, Any] = {**provenance(), "settings": settings, "shapes": others}
     ways = [way for way in WAYS if way == PLAIN or way in options.ways]
     for shape in options.shapes:
         steps = {way: make_step(shape, way, options) for way in ways}
