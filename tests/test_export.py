@@ -59,7 +59,7 @@ class Chain:
         return lambda arrays: module(*map(torch.from_numpy, arrays.values())).numpy()
 
     def __call__(self, rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-        """Logits (rows, labels), and the exit (rows,) of each row."""
+        """Returns logits (rows, labels), and the exit (rows,) of each row."""
         length = max(map(len, rows))
         arrays = {
             "input_ids": np.array([row + [0] * (length - len(row)) for row in rows], dtype=np.int64),
@@ -133,7 +133,7 @@ def int8_artifact(folder: Path, family: str, recipe: str, exits=(1, 2, 4), mode:
         private = zip(exits[:-1], encoder.probes, strict=False)
         layers |= {row.private_layer_path(exit_): probe.layer for exit_, probe in private}
     for below, layer in layers.items():
-        for name in PROJECTIONS:
+        for name in (name for name in PROJECTIONS if getattr(layer, name) is not None):
             linear, path = getattr(layer, name), f"{below}.{row.layer[name]}"
             tensors[f"{path}.weight"], tensors[f"{path}.weight_scale"] = linear.weight, linear.weight_scale
             if linear.input_scale is not None:
