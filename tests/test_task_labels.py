@@ -63,13 +63,13 @@ def test_label_sets_that_are_refused(tmp_path, labels, message):
 
 
 def test_unknown_labels_and_vectors_of_wrong_length(tmp_path):
-    with pytest.raises(InputError, match="line 2: label 'd' is not one of a, b"):
+    with pytest.raises(InputError, match=r"line 2: label 'd' is not one of a, b"):
         read_rows(json_file(tmp_path, ["a"], ["d"]), task=MULTI_LABEL, label_names=("a", "b"))
     with pytest.raises(InputError, match=r"line 1: label 3; ids range from 0 to 1 \(a, b\)"):
         read_rows(json_file(tmp_path, [1, 3, 0], [1]), task=MULTI_LABEL, label_names=("a", "b"))
     with pytest.raises(InputError, match="line 3: '2' in the label column 'b'"):
         read_rows(csv_file(tmp_path, "text,a,b", "x,1,0", "x,1,2"), task=MULTI_LABEL, label_column="a,b")
-    with pytest.raises(InputError, match="line 2: no value in the label column 'a'"):
+    with pytest.raises(InputError, match=r"line 2: no value in the label column 'a'"):
         read_rows(csv_file(tmp_path, "text,a,b", "x,,0"), task=MULTI_LABEL, label_column="a,b")
     with pytest.raises(ConfigError, match="'toxic'"):
         read_rows(csv_file(tmp_path, "text,a,b", "x,1,0"), task=MULTI_LABEL, label_column="a,toxic")
@@ -82,7 +82,7 @@ def test_regression_targets(tmp_path):
     rows = read_rows(json_file(tmp_path, 0.5, 3), task=REGRESSION)
     assert rows.labels == [0.5, 3.0] and rows.label_names is None
     for wrong in (None, "high", True, [1.0], "nan", float("inf")):
-        with pytest.raises(InputError, match="line 2: .* not a finite number, the target") as found:
+        with pytest.raises(InputError, match=r"line 2: .*not a finite number") as found:
             read_rows(json_file(tmp_path, 1.0, wrong), task=REGRESSION)
         assert found.value.rows == (1,)
 
