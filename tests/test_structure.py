@@ -120,6 +120,7 @@ def test_optional_packages_are_imported_in_the_room_that_owns_them(path):
         "onnxruntime": "export/onnx.py",
         "neural_compressor": "quantization/",
         "intel_extension_for_pytorch": "runtime/backends/ipex.py",
+        "openvino": ("runtime/dense/openvino.py", "export/openvino.py"),
     }
     relative = path.relative_to(PACKAGE).as_posix()
     for package, owner in owners.items():

@@ -5,12 +5,13 @@ import pytest
 from itrex_sweet.runtime.backends import load_backend
 from itrex_sweet.runtime.backends.ipex import IpexBackend
 from itrex_sweet.runtime.backends.native import NativeBackend
+from itrex_sweet.runtime.backends.openvino import OpenVinoBackend
 from itrex_sweet.runtime.backends.torch import TorchBackend
 from tests.quantized_encoders import quantized
 from tests.tiny_artifacts import tiny_artifact, tiny_cascade
 
 EXITS = (1, 2, 4)
-ENGINES = {"": TorchBackend, "ipex": IpexBackend, "native": NativeBackend}
+ENGINES = {"": TorchBackend, "ipex": IpexBackend, "native": NativeBackend, "openvino": OpenVinoBackend}
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +20,7 @@ def backend_of(tmp_path_factory):
     the exits of `bert+private` have private layers.
 
     `"bert"` runs on the reference, `"bert static"` there in INT8 by that recipe, `"bert on ipex"` and
-    `"bert static on ipex"` on IPEX, and so with `native`.
+    `"bert static on ipex"` on IPEX, and so with `native` and `openvino`.
     """
     loaded = {}
 

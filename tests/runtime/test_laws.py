@@ -20,6 +20,12 @@ ON_IPEX = [
     pytest.param(name, marks=NEEDS_IPEX)
     for name in ("bert on ipex", "bert static on ipex", "bert+private static on ipex")
 ]
+NEEDS_OPENVINO = pytest.mark.skipif(
+    unavailable_reason("openvino") is not None, reason="openvino is not installed: pip install 'itrex-sweet[openvino]'"
+)
+ON_OPENVINO = [
+    pytest.param(name, marks=NEEDS_OPENVINO) for name in ("deberta on openvino", "bert+private static on openvino")
+]
 NEEDS_NATIVE = pytest.mark.skipif(unavailable_reason("native") is not None, reason="the native engine was not built")
 NATIVE_FAMILIES = ("bert", "roberta", "xlm-roberta", "electra", "distilbert")
 ON_NATIVE = [
@@ -37,8 +43,18 @@ ON_NATIVE = [
 ]
 PRIVATE = ["bert+private", "deberta+private", "deberta-v2-conv+private", "bert+private static"]
 INT8 = ["bert static", "bert smooth", "bert dynamic", "deberta-v3 static"]
-EVERY_BACKEND = [*FAMILY_CONFIGS, "cascade", *INT8, *PRIVATE, *ON_IPEX, *ON_NATIVE]
-ONE_OF_EACH = ["bert", "deberta", "cascade", "bert static", "bert dynamic", "bert+private", *ON_IPEX, *ON_NATIVE]
+EVERY_BACKEND = [*FAMILY_CONFIGS, "cascade", *INT8, *PRIVATE, *ON_IPEX, *ON_OPENVINO, *ON_NATIVE]
+ONE_OF_EACH = [
+    "bert",
+    "deberta",
+    "cascade",
+    "bert static",
+    "bert dynamic",
+    "bert+private",
+    *ON_IPEX,
+    *ON_OPENVINO,
+    *ON_NATIVE,
+]
 
 # At least one row; token ids from 5 avoid special tokens.
 rows_strategy = st.lists(st.lists(st.integers(5, 60), min_size=1, max_size=12), min_size=1, max_size=10)
@@ -150,7 +166,7 @@ def test_a_threshold_nothing_can_meet_gives_the_full_model(backend_of, family, r
     np.testing.assert_allclose(answers.logits, executor.logits_at_every_exit(batch)[:, -1], **rounding(family))
 
 
-@pytest.mark.parametrize("family", ["bert", "bert static", *ON_IPEX, *ON_NATIVE])
+@pytest.mark.parametrize("family", ["bert", "bert static", *ON_IPEX, *ON_OPENVINO, *ON_NATIVE])
 @few
 @given(
     parts=st.lists(st.integers(0, 7), max_size=6),
@@ -176,7 +192,7 @@ def test_every_row_comes_exactly_once_also_when_cancelled(backend_of, family, pa
     assert answers.rows.tolist() == list(range(sum(parts)))
 
 
-@pytest.mark.parametrize("family", ["bert", "bert static", "bert dynamic", *ON_IPEX, *ON_NATIVE])
+@pytest.mark.parametrize("family", ["bert", "bert static", "bert dynamic", *ON_IPEX, *ON_OPENVINO, *ON_NATIVE])
 @few
 @given(rows=rows_strategy, refill=st.integers(1, 12), size=st.integers(1, 5), criterion=criterion_strategy)
 def test_refill_changes_no_answer(backend_of, family, rows, refill, size, criterion):
@@ -198,7 +214,7 @@ def test_refill_changes_no_answer(backend_of, family, rows, refill, size, criter
         np.testing.assert_allclose(got[row][1], expected.logits[row], **rounding(family))
 
 
-@pytest.mark.parametrize("family", ["bert", "bert static", *ON_IPEX, *ON_NATIVE])
+@pytest.mark.parametrize("family", ["bert", "bert static", *ON_IPEX, *ON_OPENVINO, *ON_NATIVE])
 def test_calls_from_several_threads_do_not_meet(backend_of, family):
     executor = Executor(backend_of(family), None)
     rng = np.random.default_rng(0)
