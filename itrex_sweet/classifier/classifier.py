@@ -16,6 +16,7 @@ from itrex_sweet.hub import fetch
 from itrex_sweet.runtime.backends import load_backend
 from itrex_sweet.runtime.call import Threshold
 from itrex_sweet.runtime.executor import DEFAULT_BATCH_SIZE, Executor
+from itrex_sweet.tasks import SINGLE_LABEL
 from itrex_sweet.tokenization.stored import run_tokenizer_of
 
 
@@ -85,8 +86,8 @@ class Classifier(Predictor):
             backend: name of a backend, or `"auto"` for the fastest one here for this kind of artifact.
             threshold: replaces the stored thresholds; one for all exits, or one for each but the last, in [0, 1].
             batch_size: rows computed together.
-            dtype: what a float artifact is computed in: `"float32"`, or on `native` and `ipex` `"bfloat16"`; also
-                `"fp32"`, `"bf16"`, dtypes of torch, and `"auto"` for the default.
+            dtype: what a float artifact is computed in: `"float32"`, or on `native`, `ipex` and `openvino`
+                `"bfloat16"`; also `"fp32"`, `"bf16"`, dtypes of torch, and `"auto"` for the default.
             warm_up: (rows, tokens) of expected batches, for backends that compile by shape.
             threads: maximum number of threads; by default the cores that this process may use, or fewer if
                 `OMP_NUM_THREADS` or `torch.set_num_threads` says so. Short calls of the native engine use fewer.
@@ -124,6 +125,7 @@ class Classifier(Predictor):
         facts = {
             "family": artifact.config["model_type"],
             "architecture": artifact.architecture,
+            **({} if artifact.task.name == SINGLE_LABEL else {"task": artifact.task.name}),
             "labels": backend.num_labels,
             "exits": artifact.exits,
             "precision": artifact.precision if artifact.precision == INT8 else self.computed_in,

@@ -101,12 +101,12 @@ def unavailable_reason(name: str) -> str | None:
 def _load_fastest(artifact: Artifact, options: dict[str, Any]) -> Backend:
     """Loads the first backend that can run the artifact, in the order of measured speed (`benchmarks/results`).
 
-    IPEX is faster than torch for static INT8 and for bfloat16, so it is tried for families that the native engine does
-    not support. If no fast backend is available, a warning gives the reasons and remedies.
+    IPEX and OpenVINO are faster than torch for static INT8 and for bfloat16, so they are tried for families that the
+    native engine does not support. If no fast backend is available, a warning gives the reasons and remedies.
     """
     is_static_int8 = artifact.precision == INT8 and artifact.quantization.get("recipe") != "dynamic"
     is_bfloat16 = options["dtype"] == "bfloat16"
-    names = ["native", "ipex"] if is_static_int8 or is_bfloat16 else ["native"]
+    names = ["native", "ipex", "openvino"] if is_static_int8 or is_bfloat16 else ["native"]
     if "native" in names and os.environ.get(ISA_VARIABLE):
         load()  # raises if the selected instruction set is not available
     unavailable = {}
@@ -147,7 +147,7 @@ def _warn_about_reference_backend(artifact: Artifact, unavailable: dict[str, str
     if all(reason == NOT_BUILT for reason in available().values()):
         remedies.append("install a C++ compiler (g++ or clang++) and reinstall itrex-sweet to build the engine")
     if artifact.precision == INT8:
-        remedies.append("run the float32 artifact that this one was quantized from, or install itrex-sweet[ipex]")
+        remedies.append("run the float32 artifact that this one was quantized from, or install itrex-sweet[openvino]")
         slower = " It emulates INT8 layers and is slower than with the float32 artifact."
     else:
         slower = ""
