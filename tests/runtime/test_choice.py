@@ -56,6 +56,8 @@ class Made:
 def test_auto_chooses_the_fastest_and_logs_it(monkeypatch, caplog, artifacts, kind, dtype, usable, taken):
     monkeypatch.setattr(ipex, "IpexBackend", functools.partial(Made, "ipex"))
     monkeypatch.setattr(native, "NativeBackend", functools.partial(Made, "native"))
+    monkeypatch.setattr(openvino, "OpenVinoBackend", functools.partial(Made, "openvino"))
+    monkeypatch.setattr(backends, "check_openvino", lambda: None)
     monkeypatch.setattr(backends, "unavailable_reason", lambda name: None if name in usable else "not installed")
     with caplog.at_level(logging.INFO, "itrex_sweet"):
         backend = load_backend(artifacts[kind], "auto", dtype=dtype, warm_up=[(1, 8)])
