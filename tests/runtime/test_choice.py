@@ -9,7 +9,7 @@ from itrex_sweet.artifact import open_artifact, write_artifact
 from itrex_sweet.errors import BackendUnavailable, ConfigError
 from itrex_sweet.quantization.packing import pack
 from itrex_sweet.runtime import backends
-from itrex_sweet.runtime.backends import ipex, ipex_version, load_backend, native, unavailable_reason
+from itrex_sweet.runtime.backends import ipex, ipex_version, load_backend, native, openvino, unavailable_reason
 from itrex_sweet.runtime.native.library import ISA_VARIABLE
 from itrex_sweet.runtime.ragged import TokenBatch
 from tests.quantization.hook_observer import observe_with_hooks
