@@ -170,8 +170,8 @@ def test_save_returns_what_it_wrote(folder, monkeypatch):
     """Another process saves immediately afterwards."""
     from itrex_sweet.artifact import staging
 
-    close = staging._Staging.close
-    monkeypatch.setattr(staging._Staging, "close", lambda self: (close(self), monkeypatch.undo(), another_model(folder)))
+    end = staging._Staging.close
+    monkeypatch.setattr(staging._Staging, "close", lambda self: (end(self), monkeypatch.undo(), another_model(folder)))
     artifact = save(folder, OLD)
     assert artifact.label_names[0] == "old" and held(folder)[0] == "new"
     with pytest.raises(ArtifactError, match=REPLACED):
