@@ -95,7 +95,7 @@ class Artifact:
 
     @property
     def task(self) -> Task:
-        """What the logits of the exits mean."""
+        """The task of the model, which defines the meaning of the logits."""
         return task_of(self.config)
 
     @property
