@@ -80,7 +80,7 @@ class Task(ABC):
         temperature: float | np.ndarray = 1.0,
         label_thresholds: Sequence[float] | None = None,
     ) -> np.ndarray:
-        """Returns what is predicted for each row.
+        """Returns the prediction for each row.
 
         Args:
             logits: (..., labels) float32.
