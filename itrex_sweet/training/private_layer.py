@@ -23,9 +23,10 @@ class PrivateLayer(nn.Module):
 
     The query is projected through the key weights, `(W_kᵀ q) · x_j = q · (W_k x_j)`, and the value weights are applied
     to the attention-weighted sum of the hidden states. This costs O(hidden²) + O(heads · tokens · hidden) per row
-    instead of O(tokens · hidden²), and equals the layer's output up to rounding. A copy of a layer with rotary positions
-    has neither rotation, which would need the key of every token, nor window, which would hide all but the beginning of a
-    text (`benchmarks/rotary_private_layers.py`). The state dict has the family's names below a layer; adapters are merged.
+    instead of O(tokens · hidden²), and equals the layer's output up to rounding. A copy of a layer with rotary
+    positions has neither rotation, which would need the key of every token, nor window, which would hide all but the
+    beginning of a text (`benchmarks/rotary_private_layers.py`). The state dict has the family's names below a layer;
+    adapters are merged.
 
     Args:
         layer: layer of a Hugging Face encoder; not changed.
