@@ -1,15 +1,19 @@
 """Tests that a probe equals the full layer before its exit, and that the last layer is never run in full."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import layer_norm, linear
 
 from itrex_sweet.artifact import write_artifact
 from itrex_sweet.families import family_of
 from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.backends import load_backend
+from itrex_sweet.runtime.backends.torch import TorchBackend, _FullLayer, _norm, _run_head
+from itrex_sweet.runtime.dense import build_subgraphs
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
 from tests.tiny_artifacts import model_and_tensors
@@ -42,13 +46,20 @@ def logits_of_full_layers(model, tensors, exits, batch):
         output = model(**batch, output_hidden_states=True)
         logits = []
         for exit_ in exits[:-1]:
-            dense, classifier = (tensors[f"sweet_exits.{exit_}.{name}.weight"] for name in ("dense", "classifier"))
-            dense_bias, classifier_bias = (
-                tensors[f"sweet_exits.{exit_}.{name}.bias"] for name in ("dense", "classifier")
-            )
-            states = own.get(exit_, output.hidden_states[exit_])
-            pooled = activation(states[:, 0] @ dense.T + dense_bias)
-            logits.append(pooled @ classifier.T + classifier_bias)
+
+            def apply(function, path, states):
+                weight, bias = (tensors.get(f"{path}.{part}") for part in ("weight", "bias"))
+                if function is linear:
+                    return linear(states, weight, bias)
+                return layer_norm(states, states.shape[-1:], weight, bias, row.eps_of_norms(model.config))
+
+            dense, classifier = row.head_paths(exit_, exits[-1], shares_pooler=False)
+            final_norm, head_norm = row.norm_paths(exit_, exits[-1])
+            states = own.get(exit_, output.hidden_states[exit_])[:, 0]
+            states = apply(layer_norm, final_norm, states) if final_norm else states
+            pooled = activation(apply(linear, dense, states))
+            pooled = apply(layer_norm, head_norm, pooled) if head_norm else pooled
+            logits.append(apply(linear, classifier, pooled))
         return torch.stack([*logits, output.logits], dim=1).numpy()
 
 
@@ -86,6 +97,25 @@ def test_probes_equal_full_layers(family, exits, mode, tmp_path):
     expected = logits_of_full_layers(model, tensors, exits, batch)
     assert np.abs(expected).max() > 0.1
     np.testing.assert_allclose(got, expected, atol=TOLERANCE)
+
+
+def test_a_scaled_rotation_applies_to_the_first_token(backend_of):
+    """A probe for the first token equals the layer in full, which rotates every query."""
+    encoder = backend_of("modernbert").encoder
+    rotated = [dataclasses.replace(layer.rotary, scaling=1.7) for layer in encoder.trunk]
+    trunk = [dataclasses.replace(layer, rotary=new) for layer, new in zip(encoder.trunk, rotated, strict=True)]
+    last = dataclasses.replace(encoder.probes[-1], layer=trunk[-1])
+    scaled = dataclasses.replace(encoder, segments=(tuple(trunk[:-1]),), probes=(last,))
+    batch = TokenBatch.from_rows([[2, 7, 9, 11, 3], [2, 8, 3]])
+    subgraphs = build_subgraphs(scaled)
+    reference = TorchBackend(backend_of("modernbert").artifact, scaled)
+    hidden = reference.embed(batch)
+    states = reference._layer(_FullLayer.from_layer(trunk[-1]), hidden.states, hidden.groups())
+    first = _norm(last.norm, states[torch.from_numpy(batch.cu_seqlens[:-1])])
+    expected = _run_head(last.head, first)
+    np.testing.assert_allclose(reference.probe(0, hidden), expected, atol=1e-5)
+    row = hidden.states[None, :5], torch.ones(1, 5, dtype=torch.bool), torch.arange(5)[None]
+    np.testing.assert_allclose(subgraphs.probe[0](*row).detach(), expected[:1], atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["bert", "bert+private"])

@@ -85,6 +85,11 @@ def check_supported(encoder: Encoder) -> None:
             "The native engine does not support DeBERTa's disentangled attention. Run this artifact with "
             "backend='torch', or with backend='ipex' if it is installed."
         )
+    if encoder.norm_first or any(layer.gate or layer.rotary or layer.window for layer in encoder.layers):
+        raise BackendUnavailable(
+            "The native engine does not support pre-norm, gated, rotary or windowed layers. Run this artifact with "
+            "backend='torch'."
+        )
     for activation in {encoder.activation, *(probe.head.activation for probe in encoder.probes)}:
         if activation not in _ACTIVATIONS:
             raise BackendUnavailable(
