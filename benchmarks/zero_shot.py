@@ -3,8 +3,8 @@
     python benchmarks/zero_shot.py prepare NLI_MODEL DIR     exits trained on unlabelled pairs of text and hypothesis
     python benchmarks/zero_shot.py measure DIR               writes results/zero_shot.json
 
-`prepare` takes a fine-tuned NLI classifier (labels entailment, neutral, contradiction in this order), adds exits to it by
-`add_exits` on news headlines with the hypotheses of `LABELS`, without labels, and quantizes it. `measure` chooses the
+`prepare` takes a fine-tuned NLI classifier (labels entailment, neutral, contradiction in this order), adds exits to it
+by `add_exits` on news headlines with the hypotheses of `LABELS`, without labels, and quantizes it. `measure` chooses the
 threshold on other headlines of the same split, so that the label of a text agrees with that of full depth for
 `CHOSEN_AGREEMENT` of them, and reports agreement and time on the validation split. Both runs are of the same INT8 model
 on the same engine, interleaved.
@@ -45,7 +45,7 @@ def headlines(split: str, count: int) -> list[str]:
 def prepare(source: Path, folder: Path) -> None:
     """Adds exits to an NLI model, and writes the float32 and the INT8 artifact."""
     from itrex_sweet.acceleration import add_exits
-    from itrex_sweet.calibration import Rows
+    from itrex_sweet.data import Rows
     from itrex_sweet.quantization import SweetQuantizer
 
     plain = folder / "plain"

@@ -109,7 +109,7 @@ class ZeroShot(Predictor):
             raise ConfigError(
                 "zero-shot classification needs a model for natural language inference, with a label whose name begins "
                 f"with {' or '.join(map(repr, beginnings))} in id2label of config.json; this one has "
-                f"{', '.join(map(repr, names[:10]))}."
+                f"{', '.join(names[:10])}."
             )
         return found[0]
 
