@@ -4,7 +4,7 @@
     python benchmarks/zero_shot.py measure DIR               writes results/zero_shot.json
 
 `prepare` takes a fine-tuned NLI classifier (labels entailment, neutral, contradiction in this order), adds exits to it
-by `add_exits` on news headlines with the hypotheses of `LABELS`, without labels, and quantizes it. `measure` chooses the
+by `add_exits` on news headlines with the hypotheses of `LABELS`, unlabelled, and quantizes it. `measure` chooses the
 threshold on other headlines of the same split, so that the label of a text agrees with that of full depth for
 `CHOSEN_AGREEMENT` of them, and reports agreement and time on the validation split. Both runs are of the same INT8 model
 on the same engine, interleaved.
