@@ -1,4 +1,4 @@
-"""Makes transformers' `pipeline("text-classification", ...)` and `pipeline("zero-shot-classification", ...)` know
+"""Makes transformers' `pipeline("text-classification", ...)` and `pipeline("zero-shot-classification", ...)` support
 early-exit models.
 
 Importing the modules of `_OURS` replaces the entry of a task in transformers' registry of pipelines by a class that
