@@ -36,21 +36,37 @@ struct sweet_linear {
     int32_t is_static;  // 0: dynamic quantization, a scale and a zero point per row; the two above are not read
 };
 
+// Layer norm. `size` = 0 means that it is absent.
 struct sweet_norm {
-    sweet_floats weight, bias;  // (size,)
+    sweet_floats weight, bias;  // (size,); the bias is optional
     float eps;
     int32_t size;
 };
 
-struct sweet_layer {
-    sweet_linear query, key, value, attention_output, up, down;
-    sweet_norm attention_norm, output_norm;
+// Rotary position embeddings (arXiv 2104.09864) of queries and keys, whose halves are the coordinates of the rotated pairs:
+// pair i of the token at position p is rotated by the angle p · inverse_frequencies[i]. Without frequencies: absent.
+struct sweet_rotary {
+    sweet_floats inverse_frequencies;  // (head size / 2,)
+    float scaling;                     // multiplies cosines and sines
+    int32_t unused;
 };
 
+// Feed-forward part: down(activation(up(x))), or with a gate down(activation(up(x)) · gate(x)).
+struct sweet_layer {
+    sweet_linear query, key, value, attention_output, up, down;
+    sweet_norm attention_norm, output_norm;  // with `norm_first`, the first may be absent
+    sweet_linear gate;                       // optional
+    sweet_rotary rotary;
+    int32_t window;  // token i attends to token j only if |i - j| <= window; 0: to all
+    int32_t unused;
+};
+
+// classifier(norm(activation(dense(x)))), where x is the state of the first token or the mean of all tokens' states.
 struct sweet_head {
     sweet_linear dense, classifier;  // float32
+    sweet_norm norm;                 // optional
     int32_t activation;
-    int32_t unused;
+    int32_t is_mean_pooled;
 };
 
 struct sweet_embeddings {
@@ -64,9 +80,10 @@ struct sweet_embeddings {
     sweet_linear before_norm, after_norm;  // projections to the hidden size, float32; at most one is present
 };
 
-// The probe of an exit runs one layer for the first token only, then the head.
+// The probe of an exit runs one layer, for the first token only unless the head reads the mean of all, then the head.
 struct sweet_exit {
     sweet_head head;
+    sweet_norm norm;      // of the states between the layer and the head, optional
     int32_t full_layers;  // layers run in full before the probe; increases from exit to exit, all of them at the last
     int32_t layer;        // layer that the probe runs: layers[full_layers], or one that is used by probes only
 };
@@ -78,6 +95,8 @@ struct sweet_description {
     int32_t num_layers, num_full_layers, num_exits, num_attention_heads, activation;
     float score_scale;  // divisor of the attention scores
     int32_t hidden;
+    int32_t norm_first;  // norms before the attention and feed-forward parts instead of after their residual connections
+    int32_t max_length;  // tokens per row, required by rotary position embeddings; 0: unlimited
     int32_t unused;
 };
 
@@ -95,7 +114,7 @@ struct sweet_policy {
 struct sweet_model;
 
 // Version of the interface; increases when a structure, a function or its meaning changes.
-constexpr int32_t kSweetInterface = 3;
+constexpr int32_t kSweetInterface = 4;
 // Return the version that the library was built with, and the size in bytes of a structure by its name, -1 if unknown. A
 // caller compares them with its own before it calls anything else.
 SWEET_API int32_t sweet_interface();

@@ -18,34 +18,37 @@ constexpr int kQueryBlock = 24;  // queries whose scores are in memory at the sa
 class AttentionScratch {
    public:
     void reserve(int64_t max_length, int64_t size) {
-        const int64_t padded = round_up(max_length, kLanes), wide = round_up(size, kLanes);
+        const int64_t padded = round_up(max_length, kFloatPanel), wide = round_up(size, kLanes);
         keys.reserve(wide * padded);
         scores.reserve(kQueryBlock * padded);
         context.reserve(kQueryBlock * wide);
+        running_context.reserve(kQueryBlock * wide);
         words.reserve(std::max(kLanes * wide, kQueryBlock * std::max(wide, padded)));
         values.reserve(padded * wide);
         key_scales.reserve(padded);
         value_scales.reserve(wide);
     }
     int64_t bytes() const {
-        return keys.bytes() + scores.bytes() + context.bytes() + words.bytes() + values.bytes() + key_scales.bytes() +
+        return keys.bytes() + scores.bytes() + context.bytes() + running_context.bytes() + words.bytes() + values.bytes() + key_scales.bytes() +
                value_scales.bytes();
     }
     Buffer<float> keys, scores, context;
-    // Used by `attention_int16` only.
+    Buffer<float> running_context;  // used by `blocked_attention` only
+    // Used by int16 products only.
     Buffer<int16_t> words;
     Buffer<int32_t> values;
     Buffer<float> key_scales, value_scales;
 };
 
 // Replaces scores by exp(scale · (score - maximum)), zero-padded to a multiple of 16, and returns their sum: the numerators
-// and the denominator of a numerically stable softmax.
-inline float softmax_numerators(float* scores, int length, float scale) {
+// and the denominator of a numerically stable softmax. Writes scale · maximum to `scaled_maximum` if it is not null.
+inline float softmax_numerators(float* scores, int length, float scale, float* scaled_maximum = nullptr) {
     const int whole = length / kLanes * kLanes;
     f32x16 high = splat(-INFINITY);
     for (int column = 0; column < whole; column += kLanes) high = max(high, load(scores + column));
     if (whole < length) high = max(high, mask(load(scores + whole), length - whole, -INFINITY));
     const float maximum = reduce_max(high) * scale;
+    if (scaled_maximum != nullptr) *scaled_maximum = maximum;
     f32x16 total = {};
     const auto numerators = [&](int column) __attribute__((always_inline)) {
         return exp(load(scores + column) * scale - maximum);

@@ -15,6 +15,7 @@
 constexpr int64_t kMaxInputs = 65536;
 constexpr int64_t kMaxOutputs = int64_t{1} << 20;
 constexpr int64_t kMaxLayers = 4096;
+constexpr int64_t kMaxLength = int64_t{1} << 20;  // of rows with rotary positions
 constexpr int64_t kMaxThreads = 1024;
 constexpr int64_t kMaxTokens = int64_t{1} << 24;    // per call
 constexpr int64_t kMaxElements = int64_t{1} << 40;  // per array
@@ -67,6 +68,10 @@ inline void check_optional(const std::string& where, const char* what, const swe
 }
 
 inline bool is_present(const sweet_linear& layer) { return layer.in != 0 || layer.out != 0; }
+inline bool is_present(const sweet_norm& norm) { return norm.size != 0; }
+inline bool is_present(const sweet_rotary& rotary) {
+    return rotary.inverse_frequencies.values != nullptr || rotary.inverse_frequencies.size != 0;
+}
 
 // Checks a layer on its own.
 inline void check_linear(const std::string& where, const sweet_linear& layer) {
@@ -106,7 +111,7 @@ inline void check_float_linear(const std::string& where, const sweet_linear& lay
 inline void check_norm(const std::string& where, const sweet_norm& norm, int64_t size) {
     check_equal(where, "the size", norm.size, size);
     check_floats(where, "weight", norm.weight, size);
-    check_floats(where, "bias", norm.bias, size);
+    check_optional(where, "bias", norm.bias, size);
     if (!(std::isfinite(norm.eps) && norm.eps >= 0.0f))
         fail(where, "eps is " + std::to_string(norm.eps) + "; expected a finite number of at least 0");
 }
@@ -138,7 +143,21 @@ inline void check_embeddings(const sweet_embeddings& description, int64_t hidden
     check_norm("embeddings, norm", description.norm, before ? hidden : description.width);
 }
 
-inline void check_layer(const std::string& where, const sweet_layer& layer, int64_t hidden) {
+inline void check_optional_norm(const std::string& where, const sweet_norm& norm, int64_t size) {
+    if (is_present(norm)) check_norm(where, norm, size);
+}
+
+inline void check_rotary(const std::string& where, const sweet_rotary& rotary, int64_t head_size) {
+    if (head_size % 2 != 0) fail(where, "heads of size " + std::to_string(head_size) + " have no halves");
+    check_floats(where, "inverse_frequencies", rotary.inverse_frequencies, head_size / 2);
+    for (int64_t pair = 0; pair < head_size / 2; ++pair) {
+        if (!std::isfinite(rotary.inverse_frequencies.values[pair])) fail(where, "an inverse frequency is not finite");
+    }
+    check_positive(where, "scaling", rotary.scaling);
+}
+
+inline void check_layer(const std::string& where, const sweet_layer& layer, const sweet_description& description) {
+    const int64_t hidden = description.hidden;
     const std::pair<const char*, const sweet_linear*> projections[] = {
         {"query", &layer.query}, {"key", &layer.key}, {"value", &layer.value}, {"attention_output", &layer.attention_output}};
     for (const auto& [name, projection] : projections) check_linear(where + ", " + name, *projection, hidden, hidden);
@@ -146,8 +165,14 @@ inline void check_layer(const std::string& where, const sweet_layer& layer, int6
     check_range(where + ", up", "the number of outputs", layer.up.out, 1, kMaxInputs);  // the inputs of `down`
     check_linear(where + ", up", layer.up, hidden, layer.up.out);
     check_linear(where + ", down", layer.down, layer.up.out, hidden);
-    check_norm(where + ", attention_norm", layer.attention_norm, hidden);
+    if (is_present(layer.gate)) check_linear(where + ", gate", layer.gate, hidden, layer.up.out);
+    if (description.norm_first == 0 || is_present(layer.attention_norm))
+        check_norm(where + ", attention_norm", layer.attention_norm, hidden);
     check_norm(where + ", output_norm", layer.output_norm, hidden);
+    check_range(where, "the window", layer.window, 0, kMaxTokens);
+    if (!is_present(layer.rotary)) return;
+    check_rotary(where + ", rotary", layer.rotary, hidden / description.num_attention_heads);
+    check_range("the model", "the maximum length, which rotary positions require,", description.max_length, 1, kMaxLength);
 }
 
 // Checks everything except that arrays are as long as their sizes.
@@ -163,6 +188,8 @@ inline void check_description(const sweet_description& description) {
                         ", does not divide the hidden size, " + std::to_string(description.hidden));
     check_activation(where, description.activation);
     check_positive(where, "score_scale", description.score_scale);
+    check_range(where, "norm_first", description.norm_first, 0, 1);
+    check_range(where, "the maximum length", description.max_length, 0, kMaxLength);
     check_pointer(where, "layers", description.layers);
     check_pointer(where, "exits", description.exits);
     int64_t min_full = 0;
@@ -176,7 +203,7 @@ inline void check_description(const sweet_description& description) {
     check_equal(where, "the number of full layers before the last exit", min_full - 1, description.num_full_layers);
     check_embeddings(description.embeddings, description.hidden);
     for (int64_t index = 0; index < description.num_layers; ++index)
-        check_layer("layer " + std::to_string(index), description.layers[index], description.hidden);
+        check_layer("layer " + std::to_string(index), description.layers[index], description);
     for (int64_t exit = 0; exit < description.num_exits; ++exit) {
         const sweet_head& head = description.exits[exit].head;
         const std::string name = "head " + std::to_string(exit);
@@ -186,6 +213,9 @@ inline void check_description(const sweet_description& description) {
         check_linear(name + ", classifier", head.classifier);
         check_float_linear(name + ", classifier", head.classifier, head.dense.out, description.exits[0].head.classifier.out);
         check_activation(name, head.activation);
+        check_optional_norm(name + ", norm", head.norm, head.dense.out);
+        check_range(name, "is_mean_pooled", head.is_mean_pooled, 0, 1);
+        check_optional_norm("exit " + std::to_string(exit) + ", norm", description.exits[exit].norm, description.hidden);
     }
 }
 

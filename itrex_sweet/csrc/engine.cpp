@@ -65,7 +65,7 @@ int64_t sweet_size_of(const char* structure) {
         {"sweet_norm", sizeof(sweet_norm)},     {"sweet_layer", sizeof(sweet_layer)},
         {"sweet_head", sizeof(sweet_head)},     {"sweet_embeddings", sizeof(sweet_embeddings)},
         {"sweet_policy", sizeof(sweet_policy)}, {"sweet_description", sizeof(sweet_description)},
-        {"sweet_exit", sizeof(sweet_exit)}};
+        {"sweet_exit", sizeof(sweet_exit)},     {"sweet_rotary", sizeof(sweet_rotary)}};
     for (const auto& [name, size] : kSizes)
         if (structure != nullptr && std::strcmp(structure, name) == 0) return static_cast<int64_t>(size);
     return -1;

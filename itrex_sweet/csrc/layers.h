@@ -13,6 +13,7 @@
 #include "gemm.h"
 #include "linear_input.h"
 #include "packed_linear.h"
+#include "rotary.h"
 #include "threads.h"
 #include "vector.h"
 
@@ -24,8 +25,10 @@ struct LayerNorm {
     LayerNorm() = default;
     explicit LayerNorm(const sweet_norm& norm) : weight(norm.size), bias(norm.size), eps(norm.eps), size(norm.size) {
         std::copy_n(norm.weight.values, norm.size, weight.get());
-        std::copy_n(norm.bias.values, norm.size, bias.get());
+        if (norm.bias.values != nullptr) std::copy_n(norm.bias.values, norm.size, bias.get());
     }
+
+    bool is_present() const { return size > 0; }
 
     int64_t bytes() const { return weight.bytes() + bias.bytes(); }
 
@@ -117,21 +120,39 @@ inline bool have_same_input_quantization(const sweet_linear& a, const sweet_line
 }
 
 struct Layer {
-    // Query, key and value, fused where they share the quantized input. Without the key if the layer is used by probes only.
+    // Query, key and value, fused where they share the quantized input. Without the key if the layer is used by probes only,
+    // which need no keys unless they are rotated.
     std::vector<PackedLinear> projections;
     std::vector<int64_t> column_offsets;  // first column of each projection in a row of queries, keys and values
-    PackedLinear attention_output, up, down;
-    LayerNorm attention_norm, output_norm;
-    std::unique_ptr<TransposedKeyWeights> keys;  // if the layer is used by a probe
+    PackedLinear attention_output, down;
+    PackedLinear up;    // with the gate, interleaved, if they share the quantized input
+    PackedLinear gate;  // if it does not
+    bool is_gated;
+    bool norm_first;                           // the norms are before the attention and feed-forward parts
+    LayerNorm attention_norm, output_norm;     // with `norm_first`, the first may be absent
+    std::shared_ptr<const RotaryTable> rotary;  // null: none
+    int window;                                // 0: none
+    std::unique_ptr<TransposedKeyWeights> keys;  // if the layer is used by a probe and its keys are not rotated
 
-    Layer(const sweet_layer& from, int num_heads, bool is_probed, bool is_run_in_full)
+    Layer(const sweet_layer& from, int num_heads, bool norm_first, std::shared_ptr<const RotaryTable> rotary, bool is_probed,
+          bool is_run_in_full)
         : attention_output(from.attention_output),
-          up(from.up),
           down(from.down),
+          is_gated(from.gate.out > 0),
+          norm_first(norm_first),
           attention_norm(from.attention_norm),
-          output_norm(from.output_norm) {
+          output_norm(from.output_norm),
+          rotary(std::move(rotary)),
+          window(from.window) {
+        if (is_gated && have_same_input_quantization(from.up, from.gate)) {
+            const sweet_linear up_and_gate[] = {from.up, from.gate};
+            up = PackedLinear(up_and_gate, 2, true);
+        } else {
+            up = PackedLinear(from.up);
+            gate = PackedLinear(from.gate);
+        }
         std::vector<sweet_linear> parts{from.query, from.key, from.value};
-        if (!is_run_in_full) parts.erase(parts.begin() + 1);
+        if (!is_run_in_full && !this->rotary) parts.erase(parts.begin() + 1);
         int64_t column = 0;
         for (size_t first = 0; first < parts.size();) {
             size_t last = first + 1;
@@ -141,19 +162,25 @@ struct Layer {
             column += projections.back().out;
             first = last;
         }
-        if (is_probed) keys = std::make_unique<TransposedKeyWeights>(from.key, num_heads);
+        if (is_probed && !this->rotary) keys = std::make_unique<TransposedKeyWeights>(from.key, num_heads);
     }
 
     // Multiply-accumulates per token, without the attention scores and context.
     int64_t macs() const {
-        int64_t total = attention_output.macs() + up.macs() + down.macs();
+        int64_t total = attention_output.macs() + up.macs() + gate.macs() + down.macs();
         for (const PackedLinear& projection : projections) total += projection.macs();
         return total;
     }
 
+    // Number of tokens that a token attends to, at most.
+    int64_t attended_tokens(int64_t length) const {
+        return window > 0 ? std::min(length, 2 * int64_t{window} + 1) : length;
+    }
+
+    // Without the table of rotary positions, which layers share.
     int64_t bytes() const {
-        int64_t total = attention_output.bytes() + up.bytes() + down.bytes() + attention_norm.bytes() + output_norm.bytes() +
-                        (keys ? keys->bytes() : 0);
+        int64_t total = attention_output.bytes() + up.bytes() + gate.bytes() + down.bytes() + attention_norm.bytes() +
+                        output_norm.bytes() + (keys ? keys->bytes() : 0);
         for (const PackedLinear& projection : projections) total += projection.bytes();
         return total;
     }
@@ -173,73 +200,21 @@ struct ThreadScratch {
 
 // Memory of a team. One workspace serves all layers and grows to the largest chunk of sequences.
 struct Workspace {
-    LinearInput projection_inputs[3], attention_output_input, up_input, down_input;
+    LinearInput projection_inputs[3], attention_output_input, up_input, gate_input, down_input;
     Buffer<float> qkv;           // queries, keys and values; of a probe: queries, then pooled states
-    Buffer<float> attended;      // output of the attention part of a layer
+    Buffer<float> attended;      // output of the attention part of a layer; with `norm_first`: normalized states
+    Buffer<float> gate_values;   // of a gate that is not fused with `up`
     Buffer<float> first_tokens;  // states of the first tokens; in `embed`: sums of embeddings before a projection
+    Buffer<float> probe_states;  // of a probe: normalized states of all tokens, or a copy of the states
+    Buffer<float> probe_keys;    // of a probe: keys to be rotated
     std::vector<ThreadScratch> threads;
 
     int64_t bytes() const {
-        int64_t total = attention_output_input.bytes() + up_input.bytes() + down_input.bytes() + qkv.bytes() +
-                        attended.bytes() + first_tokens.bytes();
+        int64_t total = attention_output_input.bytes() + up_input.bytes() + gate_input.bytes() + down_input.bytes() +
+                        qkv.bytes() + attended.bytes() + gate_values.bytes() + first_tokens.bytes() + probe_states.bytes() +
+                        probe_keys.bytes();
         for (const LinearInput& input : projection_inputs) total += input.bytes();
         for (const ThreadScratch& thread : threads) total += thread.bytes();
         return total;
     }
 };
-
-// Waits until the team has written the input of `layer`, and quantizes what needs whole rows.
-inline void finish_input(const PackedLinear& layer, const LinearInput& input, int64_t rows, const Team& team) {
-    team.barrier();
-    if (!layer.is_integer || layer.quantizes_elementwise()) return;
-    const auto [first, last] = team.range(rows);
-    for (int64_t row = first; row < last; ++row) input.quantize_row(layer, row, input.floats() + row * layer.in);
-    team.barrier();
-}
-
-// Runs a layer from after the attention. `attention_output_input` holds the context; `states` are the layer's input and are
-// replaced by its output. No barrier at the end: a thread may read only its own range of rows.
-inline void feed_forward(const Layer& layer, int32_t activation, float* states, int64_t rows, Workspace& workspace,
-                         const Team& team) {
-    const int hidden = layer.output_norm.size, count = static_cast<int>(rows);
-    float* attended = workspace.attended.get();
-    const auto [first, last] = team.range(rows);
-    // to = from + linear(input).
-    const auto add_linear = [&](const PackedLinear& linear, const LinearInput& input, const float* from, float* to) {
-        gemm(
-            linear, input.rows(linear), count, team,
-            [=](int64_t row, int64_t column, f32x16 values, int lanes) __attribute__((always_inline)) {
-                const int64_t offset = row * hidden + column;
-                store_partial(to + offset, values + load_partial(from + offset, lanes), lanes);
-            },
-            [=](int64_t row, int64_t column) {
-                for (int64_t offset = row * hidden + column, line = 0; line < kPanel; line += kLanes) {
-                    prefetch_line(from + offset + line);
-                    if (to != from) prefetch_line(to + offset + line);
-                }
-            });
-        team.barrier();
-    };
-    finish_input(layer.attention_output, workspace.attention_output_input, rows, team);
-    add_linear(layer.attention_output, workspace.attention_output_input, states, attended);
-    for (int64_t row = first; row < last; ++row) {
-        layer.attention_norm.apply(attended + row * hidden, attended + row * hidden);
-        workspace.up_input.quantize_row(layer.up, row, attended + row * hidden);
-    }
-    team.barrier();
-    gemm(
-        layer.up, workspace.up_input.rows(layer.up, attended), count, team,
-        [ activation, write = workspace.down_input.writer(layer.down) ](int64_t row, int64_t column, f32x16 values, int lanes)
-            __attribute__((always_inline)) { write(row, column, activate(activation, values), lanes); });
-    finish_input(layer.down, workspace.down_input, rows, team);
-    add_linear(layer.down, workspace.down_input, attended, states);
-    for (int64_t row = first; row < last; ++row) layer.output_norm.apply(states + row * hidden, states + row * hidden);
-}
-
-// Reserves the memory of `feed_forward`. Called before threads run, where an allocation may fail.
-inline void reserve_feed_forward(const Layer& layer, int64_t rows, Workspace& workspace) {
-    workspace.attended.reserve(rows * layer.output_norm.size);
-    workspace.attention_output_input.reserve(layer.attention_output, rows, true);
-    workspace.up_input.reserve(layer.up, rows, false);
-    workspace.down_input.reserve(layer.down, rows, true);
-}

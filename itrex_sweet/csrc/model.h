@@ -19,9 +19,11 @@
 
 struct Exit {
     Head head;
+    LayerNorm norm;
     int32_t full_layers, layer;
 
-    explicit Exit(const sweet_exit& exit) : head(exit.head), full_layers(exit.full_layers), layer(exit.layer) {}
+    explicit Exit(const sweet_exit& exit)
+        : head(exit.head), norm(exit.norm), full_layers(exit.full_layers), layer(exit.layer) {}
 };
 
 struct sweet_model {
@@ -31,13 +33,14 @@ struct sweet_model {
           exits_(from.exits, from.exits + from.num_exits),
           encoder_({from.num_attention_heads, from.activation, 1.0f / from.score_scale, from.hidden}, pack_layers(from)),
           hidden_(from.hidden),
+          max_length_(from.max_length),
           threads_(threads),
           parallelizer_(threads, min_macs_per_thread),
           session_(std::make_unique<Session>(threads)) {}
 
     int64_t bytes() const {
         int64_t total = embeddings_.bytes() + encoder_.bytes();
-        for (const Exit& exit : exits_) total += exit.head.bytes();
+        for (const Exit& exit : exits_) total += exit.head.bytes() + exit.norm.bytes();
         return total;
     }
 
@@ -91,12 +94,33 @@ struct sweet_model {
    private:
     static std::vector<Layer> pack_layers(const sweet_description& from) {
         std::vector<Layer> layers;
+        std::vector<std::shared_ptr<const RotaryTable>> tables;  // layers with the same frequencies share one
         for (int32_t index = 0; index < from.num_layers; ++index) {
-            const bool is_probed = std::any_of(from.exits, from.exits + from.num_exits,
-                                               [=](const sweet_exit& exit) { return exit.layer == index; });
-            layers.emplace_back(from.layers[index], from.num_attention_heads, is_probed, index < from.num_full_layers);
+            const auto is_used = [&](bool is_mean_pooled) {
+                return std::any_of(from.exits, from.exits + from.num_exits, [=](const sweet_exit& exit) {
+                    return exit.layer == index && (exit.head.is_mean_pooled != 0) == is_mean_pooled;
+                });
+            };
+            const sweet_rotary& rotary = from.layers[index].rotary;
+            std::shared_ptr<const RotaryTable> table;
+            if (rotary.inverse_frequencies.size > 0) {
+                for (const auto& other : tables) {
+                    if (other->is_of(rotary)) table = other;
+                }
+                if (!table) tables.push_back(table = std::make_shared<RotaryTable>(rotary, from.max_length));
+            }
+            layers.emplace_back(from.layers[index], from.num_attention_heads, from.norm_first != 0, table, is_used(false),
+                                index < from.num_full_layers || is_used(true));
         }
         return layers;
+    }
+
+    // Also checks the length of the rows; returns the total number of tokens.
+    int64_t check_rows(int64_t rows, const int64_t* lengths) const {
+        const int64_t tokens = ::check_rows(rows, lengths);
+        for (int64_t row = 0; row < rows && max_length_ > 0; ++row)
+            check_range("the call", "the length of a row", lengths[row], 1, max_length_);
+        return tokens;
     }
 
     int32_t num_outputs() const { return exits_.back().head.classifier.out; }
@@ -223,9 +247,9 @@ struct sweet_model {
                     float* outputs) const {
         const Sequences sequences = pack(session, rows, lengths);
         const Exit& of = exit_at(exit);
-        const Probe probe(encoder_.config(), encoder_.layer(of.layer), of.head);
+        const Probe probe(encoder_.config(), encoder_.layer(of.layer), of.norm, of.head);
         parallelizer_.run(
-            session, sequences, Probe::kMinSequences, probe.macs(sequences),
+            session, sequences, probe.min_sequences(), probe.macs(sequences),
             [&](Workspace& workspace, const Sequences& part, int64_t threads) { probe.reserve(part, threads, workspace); },
             [&](Workspace& workspace, const Sequences& part, const Team& team) {
                 const int64_t first = part.starts - sequences.starts;
@@ -252,6 +276,7 @@ struct sweet_model {
     std::vector<Exit> exits_;
     Encoder encoder_;
     int64_t hidden_;
+    int64_t max_length_;  // 0: unlimited
     int32_t threads_;
     Parallelizer parallelizer_;
     PerProcess<Session> session_;

@@ -6,7 +6,7 @@ from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int32, c_i
 from typing import Any
 
 # `kSweetInterface`: the version that a library must have
-INTERFACE = 3
+INTERFACE = 4
 
 # `sweet_result`: the call succeeded on fewer threads than wanted
 FEWER_THREADS = 1
@@ -48,9 +48,15 @@ class CLinear(Structure):
 
 
 class CNorm(Structure):
-    """`sweet_norm`: weight and bias (size,) float32."""
+    """`sweet_norm`: weight and optional bias (size,) float32; all zero if absent."""
 
     _fields_ = [("weight", CFloats), ("bias", CFloats), ("eps", c_float), ("size", c_int32)]
+
+
+class CRotary(Structure):
+    """`sweet_rotary`: inverse frequencies (head size / 2,) float32; all zero if absent."""
+
+    _fields_ = [("inverse_frequencies", CFloats), ("scaling", c_float), ("unused", c_int32)]
 
 
 class CLayer(Structure):
@@ -59,19 +65,29 @@ class CLayer(Structure):
     _fields_ = [
         *((name, CLinear) for name in ("query", "key", "value", "attention_output", "up", "down")),
         *((name, CNorm) for name in ("attention_norm", "output_norm")),
+        ("gate", CLinear),
+        ("rotary", CRotary),
+        ("window", c_int32),
+        ("unused", c_int32),
     ]
 
 
 class CHead(Structure):
     """`sweet_head`; `activation` is one of `ACTIVATIONS`."""
 
-    _fields_ = [("dense", CLinear), ("classifier", CLinear), ("activation", c_int32), ("unused", c_int32)]
+    _fields_ = [
+        ("dense", CLinear),
+        ("classifier", CLinear),
+        ("norm", CNorm),
+        ("activation", c_int32),
+        ("is_mean_pooled", c_int32),
+    ]
 
 
 class CExit(Structure):
     """`sweet_exit`."""
 
-    _fields_ = [("head", CHead), ("full_layers", c_int32), ("layer", c_int32)]
+    _fields_ = [("head", CHead), ("norm", CNorm), ("full_layers", c_int32), ("layer", c_int32)]
 
 
 class CEmbeddings(Structure):
@@ -105,6 +121,8 @@ class CDescription(Structure):
         ("activation", c_int32),
         ("score_scale", c_float),
         ("hidden", c_int32),
+        ("norm_first", c_int32),
+        ("max_length", c_int32),
         ("unused", c_int32),
     ]
 
@@ -127,6 +145,7 @@ STRUCTURES: dict[str, type[Structure]] = {
     "sweet_floats": CFloats,
     "sweet_linear": CLinear,
     "sweet_norm": CNorm,
+    "sweet_rotary": CRotary,
     "sweet_layer": CLayer,
     "sweet_head": CHead,
     "sweet_exit": CExit,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from itrex_sweet.errors import BackendUnavailable, SweetError
-from itrex_sweet.runtime.encoder import AnyLinear, Embeddings, Encoder, Head, Layer, Norm, QuantizedLinear
+from itrex_sweet.runtime.encoder import AnyLinear, Embeddings, Encoder, Head, Layer, Norm, QuantizedLinear, Rotary
 from itrex_sweet.runtime.native.handle import EngineModel
 from itrex_sweet.runtime.native.interface import (
     ACTIVATIONS,
@@ -22,6 +22,7 @@ from itrex_sweet.runtime.native.interface import (
     CLayer,
     CLinear,
     CNorm,
+    CRotary,
 )
 from itrex_sweet.runtime.native.library import Library
 
@@ -78,12 +79,24 @@ def check_supported(encoder: Encoder) -> None:
     """Checks that the engine supports all layers of an encoder.
 
     Raises:
-        BackendUnavailable: it has disentangled attention, a convolution, or an unsupported activation.
+        BackendUnavailable: it has disentangled attention, a convolution, or an unsupported window, pooling or
+            activation.
     """
     if any(layer.relative is not None or layer.convolution is not None for layer in encoder.layers):
         raise BackendUnavailable(
             "The native engine does not support DeBERTa's disentangled attention. Run this artifact with "
             "backend='torch', or with backend='ipex' if it is installed."
+        )
+    for layer in encoder.layers:
+        if layer.window is not None and layer.window < 1:
+            raise BackendUnavailable(
+                f"The native engine does not support an attention window of {layer.window}; expected at least 1. "
+                "Run this artifact with backend='torch'."
+            )
+    for pooling in {probe.head.pooling for probe in encoder.probes} - {"first", "mean"}:
+        raise BackendUnavailable(
+            f"The native engine does not support the pooling {pooling!r}; expected 'first' or 'mean'. "
+            "Run this artifact with backend='torch'."
         )
     for activation in {encoder.activation, *(probe.head.activation for probe in encoder.probes)}:
         if activation not in _ACTIVATIONS:
@@ -114,7 +127,7 @@ class _DescriptionBuilder:
         layers = (CLayer * len(layer_index))(*map(self._layer, encoder.layers))
         exits = (CExit * len(encoder.probes))(
             *(
-                CExit(self._head(probe.head), count, layer_index[id(probe.layer)])
+                CExit(self._head(probe.head), self._norm(probe.norm), count, layer_index[id(probe.layer)])
                 for probe, count in zip(encoder.probes, full_layers, strict=True)
             )
         )
@@ -130,15 +143,31 @@ class _DescriptionBuilder:
             _activation(encoder.activation),
             encoder.score_scale,
             encoder.hidden_size,
+            encoder.norm_first,
+            _max_length(encoder),
             0,
         )
 
     def _layer(self, layer: Layer) -> CLayer:
         linears = (self._linear(getattr(layer, name), self._use_bfloat16) for name in _LAYER_LINEARS)
-        return CLayer(*linears, self._norm(layer.attention_norm), self._norm(layer.output_norm))
+        return CLayer(
+            *linears,
+            self._norm(layer.attention_norm),
+            self._norm(layer.output_norm),
+            self._linear(layer.gate, self._use_bfloat16),
+            self._rotary(layer.rotary),
+            0 if layer.window is None else _int32("window", layer.window),
+            0,
+        )
 
     def _head(self, head: Head) -> CHead:
-        return CHead(self._linear(head.dense), self._linear(head.classifier), _activation(head.activation), 0)
+        return CHead(
+            self._linear(head.dense),
+            self._linear(head.classifier),
+            self._norm(head.norm),
+            _activation(head.activation),
+            head.pooling == "mean",
+        )
 
     def _embeddings(self, tables: Embeddings, padding_idx: int | None) -> CEmbeddings:
         parts = [tables.words, tables.positions, tables.token_types]
@@ -177,7 +206,14 @@ class _DescriptionBuilder:
             is_static,
         )
 
-    def _norm(self, norm: Norm) -> CNorm:
+    def _rotary(self, rotary: Rotary | None) -> CRotary:
+        if rotary is None:
+            return CRotary()
+        return CRotary(self._floats(rotary.inverse_frequencies), rotary.scaling, 0)
+
+    def _norm(self, norm: Norm | None) -> CNorm:
+        if norm is None:
+            return CNorm()
         return CNorm(self._floats(norm.weight), self._floats(norm.bias), norm.eps, len(norm.weight))
 
     def _floats(self, tensor: Tensor | None) -> CFloats:
@@ -195,6 +231,13 @@ def _int32(name: str, value: Any) -> int:
     if isinstance(value, int) and -(2**31) <= value < 2**31:
         return value
     raise SweetError(f"{name} is {value!r}; expected an integer of 32 bits")
+
+
+def _max_length(encoder: Encoder) -> int:
+    """Returns the maximum number of tokens per row if a layer has rotary positions, else 0: unlimited."""
+    if all(layer.rotary is None for layer in encoder.layers):
+        return 0
+    return _int32("max_tokens", encoder.max_tokens)
 
 
 def _activation(name: str) -> int:
