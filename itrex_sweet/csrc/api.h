@@ -177,8 +177,8 @@ SWEET_API double sweet_op_time(const sweet_linear* layer, int32_t m, int32_t thr
 // Returns the peak rate of int8 multiply-accumulates per second on `threads` threads, operands in registers.
 SWEET_API double sweet_op_peak(int32_t threads);
 // context (tokens, heads · size) = self-attention of qkv (tokens, 3 · heads · size), rows of `lengths`; products in float32,
-// or in int16 if `use_int16`.
+// or in int16 if `use_int16`; within a window, see `sweet_layer`, if `window` is not 0.
 SWEET_API int32_t sweet_op_attention(int32_t rows, const int64_t* lengths, int32_t heads, int32_t size, float scale,
-                                     int32_t use_int16, const float* qkv, float* context);
+                                     int32_t use_int16, int32_t window, const float* qkv, float* context);
 // y = activation(x), elementwise.
 SWEET_API int32_t sweet_op_activation(int32_t activation, int32_t count, const float* x, float* y);

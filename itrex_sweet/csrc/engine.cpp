@@ -203,17 +203,18 @@ double sweet_op_peak(int32_t threads) {
 }
 
 int32_t sweet_op_attention(int32_t rows, const int64_t* lengths, int32_t heads, int32_t size, float scale, int32_t use_int16,
-                           const float* qkv, float* context) {
+                           int32_t window, const float* qkv, float* context) {
     return guarded([&] {
         check_range("the call", "the number of heads", heads, 1, kMaxInputs);
         check_range("the call", "the size of a head", size, 1, kMaxInputs / heads);
         check_positive("the call", "the scale", scale);
+        check_range("the call", "the window", window, 0, kMaxTokens);
         const int64_t tokens = check_rows(rows, lengths);
         if (rows > 0) {
             check_pointer("the call", "qkv", qkv);
             check_pointer("the call", "context", context);
         }
-        self_attention(rows, lengths, tokens, heads, size, scale, use_int16 != 0, qkv, context);
+        self_attention(rows, lengths, tokens, heads, size, scale, use_int16 != 0, window, qkv, context);
     });
 }
 

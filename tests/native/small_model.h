@@ -50,6 +50,10 @@ struct Linear {
     }
 };
 
+// Layers after BERT's kind; pre-norm layers with gates, rotary positions, a window in the second layer, and no biases, after
+// ModernBERT's kind; and the same with mean pooling, and gates that are quantized unlike `up`.
+enum Architecture { POST_NORM, PRE_NORM, PRE_NORM_MEAN };
+
 // A model with random weights: 3 layers, exits after layers 1 and 3, sizes that are no multiples of the vector size. The
 // probe of the first exit runs the first layer or a private one. The model is small because an emulated processor takes about
 // 50 ns per floating-point multiplication.
@@ -59,7 +63,10 @@ class SmallModel {
     static constexpr int kVocabulary = 40, kPositions = 40;
     static constexpr int kExits = 2, kFullLayers = 2;
 
-    explicit SmallModel(InputType kind, bool has_private_layer = false) {
+    static constexpr int kWindow = 5;
+
+    explicit SmallModel(InputType kind, bool has_private_layer = false, Architecture architecture = POST_NORM)
+        : is_pre_norm_(architecture != POST_NORM) {
         Random random;
         sweet_embeddings& embeddings = description_.embeddings;
         embeddings.words = store(random.reals(kVocabulary * kWidth, 1.0f));
@@ -81,11 +88,22 @@ class SmallModel {
             layer.down = linear(random, kInner, kHidden, kind);
             layer.attention_norm = norm(random, kHidden);
             layer.output_norm = norm(random, kHidden);
+            if (is_pre_norm_) {
+                if (index == 0) layer.attention_norm = {};
+                const InputType of_gate = kind == FLOAT ? BFLOAT16 : kind == STATIC ? DYNAMIC : FLOAT;
+                layer.gate = linear(random, kHidden, kInner, architecture == PRE_NORM ? kind : of_gate);
+                layer.rotary = {store(random.reals(kHidden / kHeads / 2, 0.5f, 0.5f)), 1.1f, 0};
+                layer.window = index == 1 ? kWindow : 0;
+            }
             layers_.push_back(layer);
         }
         for (int index = 0; index < kExits; ++index) {
             const sweet_linear dense = linear(random, kHidden, kHidden, FLOAT);
-            exits_.push_back({{dense, linear(random, kHidden, kLabels, FLOAT), SWEET_TANH, 0}, 0, 0});
+            exits_.push_back({{dense, linear(random, kHidden, kLabels, FLOAT), {}, SWEET_TANH, 0}, {}, 0, 0});
+            if (!is_pre_norm_) continue;
+            exits_.back().norm = norm(random, kHidden);
+            exits_.back().head.norm = norm(random, kHidden);
+            exits_.back().head.is_mean_pooled = architecture == PRE_NORM_MEAN;
         }
         exits_[0].layer = has_private_layer ? kLayers : 0;
         exits_[1].full_layers = exits_[1].layer = kFullLayers;
@@ -98,6 +116,9 @@ class SmallModel {
         description_.activation = SWEET_GELU;
         description_.score_scale = std::sqrt(static_cast<float>(kHidden / kHeads));
         description_.hidden = kHidden;
+        if (!is_pre_norm_) return;
+        description_.norm_first = 1;
+        description_.max_length = kPositions;
     }
 
     // Every call uses all threads, regardless of its size.
@@ -187,13 +208,16 @@ class SmallModel {
         return array(arrays_.back());
     }
     sweet_norm norm(Random& random, int size) {
-        return {store(random.reals(size, 0.3f, 1.0f)), store(random.reals(size, 0.1f)), 1e-12f, size};
+        const sweet_floats weight = store(random.reals(size, 0.3f, 1.0f));
+        return {weight, is_pre_norm_ ? sweet_floats{} : store(random.reals(size, 0.1f)), 1e-12f, size};
     }
     sweet_linear linear(Random& random, int in, int out, InputType kind) {
         linears_.emplace_back(random, in, out, kind);
+        if (is_pre_norm_ && out != kLabels) linears_.back().layer.bias = {};
         return linears_.back().layer;
     }
 
+    bool is_pre_norm_;
     std::vector<std::vector<float>> arrays_;
     std::vector<Linear> linears_;
     std::vector<sweet_layer> layers_;

@@ -103,6 +103,82 @@ inline void check_invalid_models(const Engine& engine, Checks& check) {
     check(engine.model_new(&small.description(), 1, -2) == nullptr, "min_macs_per_thread below -1");
 }
 
+// The parts of pre-norm models.
+inline void check_invalid_pre_norm_models(const Engine& engine, Checks& check) {
+    using Change = std::function<void(sweet_description&, std::vector<sweet_layer>&, std::vector<sweet_exit>&)>;
+    const SmallModel small(STATIC, true, PRE_NORM);
+    int number = 0;
+    const auto expect_rejected = [&](const Change& change) {
+        sweet_description changed = small.description();
+        std::vector<sweet_layer> layers(changed.layers, changed.layers + changed.num_layers);
+        std::vector<sweet_exit> exits(changed.exits, changed.exits + changed.num_exits);
+        changed.layers = layers.data();
+        changed.exits = exits.data();
+        change(changed, layers, exits);
+        sweet_model* const model = engine.model_new(&changed, 1, 0);
+        check(model == nullptr, "invalid pre-norm model " + std::to_string(number++) + " was accepted");
+        if (model) engine.model_free(model);
+    };
+    for (const int32_t size : {-1, 1, 48, SmallModel::kInner - 1, SmallModel::kInner + 1, 1 << 20, 2147483647}) {
+        for (int32_t sweet_linear::*const side : {&sweet_linear::in, &sweet_linear::out})
+            for (const size_t index : {0, 3})
+                expect_rejected([=](auto&, auto& layers, auto&) { layers[index].gate.*side = size; });
+        for (const size_t index : {1, 3}) {
+            expect_rejected([=](auto&, auto& layers, auto&) { layers[index].attention_norm.size = size; });
+            expect_rejected([=](auto&, auto& layers, auto&) { layers[index].rotary.inverse_frequencies.size = size; });
+        }
+        expect_rejected([=](auto&, auto&, auto& exits) { exits[1].norm.size = size; });
+        expect_rejected([=](auto&, auto&, auto& exits) { exits[0].head.norm.size = size; });
+    }
+    for (const float value : {NAN, INFINITY, -INFINITY}) {
+        const std::vector<float> frequencies(SmallModel::kHidden / SmallModel::kHeads / 2, value);
+        expect_rejected(
+            [&](auto&, auto& layers, auto&) { layers[3].rotary.inverse_frequencies.values = frequencies.data(); });
+        expect_rejected([=](auto&, auto& layers, auto&) { layers[1].rotary.scaling = value; });
+    }
+    expect_rejected([](auto&, auto& layers, auto&) { layers[1].rotary.scaling = 0.0f; });
+    expect_rejected([](auto&, auto& layers, auto&) { layers[1].rotary.inverse_frequencies.values = nullptr; });
+    expect_rejected([](auto&, auto& layers, auto&) { layers[0].output_norm = {}; });
+    expect_rejected([](auto&, auto& layers, auto&) { layers[2].gate.weight = nullptr; });
+    expect_rejected([](auto&, auto& layers, auto&) { --layers[2].gate.weight_size; });
+    expect_rejected([](auto&, auto& layers, auto&) { layers[2].gate.weight_scale.size = 3; });
+    expect_rejected([](auto& model, auto&, auto&) { model.norm_first = 0; });  // the first layer has no attention norm
+    expect_rejected([](auto& model, auto&, auto&) { model.num_attention_heads = 8; });  // heads of 9 have no halves
+    for (const int32_t number_of : {-1, 2, 2147483647, -2147483647 - 1}) {
+        expect_rejected([=](auto& model, auto&, auto&) { model.norm_first = number_of; });
+        expect_rejected([=](auto&, auto&, auto& exits) { exits[1].head.is_mean_pooled = number_of; });
+        if (number_of != 2) {
+            expect_rejected([=](auto&, auto& layers, auto&) { layers[1].window = number_of; });
+            expect_rejected([=](auto& model, auto&, auto&) { model.max_length = number_of; });
+        }
+    }
+    expect_rejected([](auto& model, auto&, auto&) { model.max_length = 0; });
+}
+
+// Rows that are longer than the table of rotary positions.
+inline void check_too_long_rows(const Engine& engine, Checks& check) {
+    const SmallModel small(FLOAT, false, PRE_NORM);
+    sweet_model* const model = small.make(engine, 2);
+    if (!model) return check(false, engine.error());
+    constexpr int64_t kTokens = SmallModel::kPositions + 1, kSize = kTokens * SmallModel::kHidden + SWEET_READ_PADDING;
+    const int64_t lengths[] = {kTokens};
+    const std::vector<int64_t> zeros(kTokens, 0);
+    std::vector<float> states(kSize), next(kSize), logits(SmallModel::kLabels), confidences(1);
+    std::vector<int64_t> exits(1);
+    const float *starts[] = {states.data()}, *next_starts[1];
+    check(engine.embed(model, 1, kTokens, lengths, zeros.data(), zeros.data(), zeros.data(), states.data(), kSize,
+                       next_starts) < 0,
+          "embed: a long row");
+    check(engine.probe(model, 0, 1, starts, lengths, logits.data(), SmallModel::kLabels) < 0, "probe: a long row");
+    check(engine.advance(model, 0, 1, starts, lengths, next.data(), kSize, next_starts) < 0, "advance: a long row");
+    const float temperatures[] = {1.0f, 1.0f}, thresholds[] = {0.5f};
+    const sweet_policy policy{temperatures, thresholds, 2, SmallModel::kLabels, 1, 0};
+    check(engine.answer(model, &policy, 1, kTokens, lengths, zeros.data(), zeros.data(), zeros.data(), logits.data(),
+                        exits.data(), confidences.data()) < 0,
+          "answer: a long row");
+    engine.model_free(model);
+}
+
 inline void check_invalid_calls(const Engine& engine, Checks& check) {
     const SmallModel small(FLOAT);
     sweet_model* const model = small.make(engine, 2);
@@ -214,8 +290,10 @@ inline void check_invalid_operations(const Engine& engine, Checks& check) {
     check(engine.gemm(1, 1, 1, nullptr, w, c) < 0, "no operand");
     const int64_t lengths[] = {1};
     for (const auto& [heads, size] : {std::array{0, 1}, {1, 0}, {-1, 1}, {2147483647, 2}, {65536, 65536}})
-        check(engine.attention(1, lengths, heads, size, 1.0f, 0, x.data(), y.data()) < 0, "heads");
-    check(engine.attention(1, nullptr, 1, 1, 1.0f, 0, x.data(), y.data()) < 0, "no lengths");
+        check(engine.attention(1, lengths, heads, size, 1.0f, 0, 0, x.data(), y.data()) < 0, "heads");
+    for (const int32_t window : {-1, 2147483647})
+        check(engine.attention(1, lengths, 1, 1, 1.0f, 0, window, x.data(), y.data()) < 0, "a window");
+    check(engine.attention(1, nullptr, 1, 1, 1.0f, 0, 0, x.data(), y.data()) < 0, "no lengths");
     for (const int32_t activation : {-1, 5}) check(engine.activation(activation, 1, x.data(), y.data()) < 0, "an activation");
     check(engine.activation(0, -1, x.data(), y.data()) < 0, "a count");
     check(engine.activation(0, 2147483647, x.data(), y.data()) < 0, "a large count");
@@ -224,6 +302,8 @@ inline void check_invalid_operations(const Engine& engine, Checks& check) {
 inline Checks check_validation(const Engine& engine) {
     Checks check(engine.isa());
     check_invalid_models(engine, check);
+    check_invalid_pre_norm_models(engine, check);
+    check_too_long_rows(engine, check);
     check_invalid_calls(engine, check);
     check_invalid_operations(engine, check);
     return check;

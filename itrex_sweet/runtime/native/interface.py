@@ -174,6 +174,9 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "sweet_op_linear": (c_int32, (POINTER(CLinear), c_int32, c_void_p, c_void_p, c_int32)),
     "sweet_op_time": (c_double, (POINTER(CLinear), c_int32, c_int32, c_int32)),
     "sweet_op_peak": (c_double, (c_int32,)),
-    "sweet_op_attention": (c_int32, (c_int32, c_void_p, c_int32, c_int32, c_float, c_int32, c_void_p, c_void_p)),
+    "sweet_op_attention": (
+        c_int32,
+        (c_int32, c_void_p, c_int32, c_int32, c_float, c_int32, c_int32, c_void_p, c_void_p),
+    ),
     "sweet_op_activation": (c_int32, (c_int32, c_int32, c_void_p, c_void_p)),
 }
