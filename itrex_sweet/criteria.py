@@ -12,6 +12,7 @@ import numpy as np
 
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.policy import Policy
+from itrex_sweet.probabilities import logistic, softmax
 
 # State of a criterion, (rows, numbers) float32; `None` before the first exit, and for criteria without state.
 State = np.ndarray | None
@@ -21,22 +22,6 @@ CorrectnessLogit = np.ndarray | None
 
 # `confidence` below, or a backend's own implementation of it.
 ConfidenceFunction = Callable[..., tuple[np.ndarray, State]]
-
-
-def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Returns the softmax of `logits / temperature`.
-
-    Args:
-        logits: (..., labels) float32.
-        temperature: divides the logits; above 1 softens (Guo et al. 2017, arXiv 1706.04599, equation 9).
-
-    Returns:
-        (..., labels) float32, summing to 1; NaN where the logits are not finite.
-    """
-    scaled = np.asarray(logits, dtype=np.float32) / temperature
-    with np.errstate(invalid="ignore"):
-        powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-        return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def max_probability(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -62,7 +47,7 @@ def entropy(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     Returns:
         (rows,) float32 in [0, 1]; NaN where the logits are not finite.
     """
-    shares = probabilities(logits, temperature)
+    shares = softmax(logits, temperature)
     logarithms = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
     with np.errstate(invalid="ignore"):
         return (1 + (shares * logarithms).sum(axis=-1) / np.log(np.float32(shares.shape[-1]))).clip(0, 1)
@@ -77,7 +62,7 @@ def margin(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     Returns:
         (rows,) float32 in [0, 1]; NaN where the logits are not finite.
     """
-    two = np.partition(probabilities(logits, temperature), -2, axis=-1)[..., -2:]
+    two = np.partition(softmax(logits, temperature), -2, axis=-1)[..., -2:]
     return two[..., 1] - two[..., 0]
 
 
@@ -86,12 +71,6 @@ _STATELESS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "entropy": entropy,
     "margin": margin,
 }
-
-
-def logistic(values: np.ndarray) -> np.ndarray:
-    """Computes `1 / (1 + exp(-value))` in float32."""
-    with np.errstate(over="ignore"):
-        return 1 / (1 + np.exp(-np.asarray(values, dtype=np.float32)))
 
 
 def learned(

@@ -1,4 +1,4 @@
-"""Artifacts of tiny random models, made without training: every exit head is random and different."""
+"""Writes artifacts of tiny random models with different random exit heads, without training."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def model_and_tensors(
     learn_to_exit: bool = False,
     mode: str = "sweet",
 ):
-    """A plain model and its state dict with random heads, and private layers, for every exit but the last."""
+    """Returns a plain model, and its state dict with random heads and private layers for every exit but the last."""
     model = tiny_model(family, num_layers=exits[-1], num_labels=num_labels, seed=seed).eval()
     row = family_of(model.config)
     generator = torch.Generator().manual_seed(seed + 1)
@@ -97,26 +97,26 @@ def tiny_artifact(
     learn_to_exit: bool = False,
     mode: str = "sweet",
 ) -> Artifact:
-    """An early-exit artifact of a tiny random model."""
+    """Writes an early-exit artifact of a tiny random model."""
     _, config, tensors = model_and_tensors(family, exits, learn_to_exit=learn_to_exit, mode=mode)
     return write_artifact(directory, config=config, tensors=tensors, tokenizer=tokenizer, policy=policy)
 
 
 def tiny_cascade(directory: Path, family: str = "bert", exits: tuple[int, ...] = (1, 2, 4), tokenizer=None) -> Artifact:
-    """A cascade of independent tiny random models."""
+    """Writes a cascade of independent tiny random models."""
     stages = [model_and_tensors(family, (exit_,), seed=exit_)[1:] for exit_ in exits]
     return write_cascade(directory, stages=stages, tokenizer=tokenizer)
 
 
 def sign(directory: Path, **changes: object) -> None:
-    """Changes settings of an artifact, and lists its files as they are now, as whoever can write the folder can."""
+    """Changes settings of an artifact, and updates its manifest and digest."""
     settings = json.loads((directory / SETTINGS_FILE).read_text())
     (directory / SETTINGS_FILE).unlink()
     write_settings(directory, {**settings, **changes})
 
 
 def random_rows(rng: np.random.Generator, lengths: list[int], vocabulary: int = 90, first: int = 5) -> list[list[int]]:
-    """Token ids of rows with the given lengths."""
+    """Returns token ids of rows with the given lengths."""
     return [rng.integers(first, vocabulary, length).tolist() for length in lengths]
 
 

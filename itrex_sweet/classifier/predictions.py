@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from itrex_sweet import criteria
 from itrex_sweet.arguments import whole_number
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.policy import Policy
+from itrex_sweet.probabilities import softmax
 from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.call import Call
 
@@ -59,7 +59,7 @@ def predictions_of(
     artifact: Artifact, call: Call, answers: Answers, names: Sequence[str], top_k: int | str | None = None
 ) -> list[dict[str, Any]]:
     """Returns one dictionary per answer, in order, as documented in `Classifier.predict`."""
-    scores = criteria.probabilities(calibrated_logits(answers, call.policy))
+    scores = softmax(calibrated_logits(answers, call.policy))
     finite = np.isfinite(scores).all(axis=1)
     predictions = []
     for row, layer, why in zip(

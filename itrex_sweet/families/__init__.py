@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from itrex_sweet.errors import UnsupportedModelError
+from itrex_sweet.errors import ConfigError, UnsupportedModelError
 from itrex_sweet.families.family import EXIT_HEADS, PRIVATE_LAYER, Family, is_of_private_layer
 from itrex_sweet.families.rotary import layer_positions
 from itrex_sweet.families.table import FAMILIES
+from itrex_sweet.tasks import task_of
 
 __all__ = [
     "ALBERT_REASON",
@@ -34,8 +35,9 @@ def family_of(config: Any) -> Family:
     """Returns the family of a Hugging Face config, after checking that such a model can have exits.
 
     Raises:
-        UnsupportedModelError: family unknown or refused, a multi-label or regression head, or a variant of a
-            known family whose attention differs (decoder, relative keys, talking heads, unknown rotary positions).
+        UnsupportedModelError: family unknown or refused, an unknown `problem_type` or one that does not fit the
+            number of labels, or a variant of a known family whose attention differs (decoder, relative keys, talking
+            heads, unknown rotary positions).
     """
     family = known_family(getattr(config, "model_type", None))
     _refuse_variants(config)
@@ -71,14 +73,7 @@ def _refuse_variants(config: Any) -> None:
 
 
 def _refuse_other_tasks(config: Any) -> None:
-    problem_type = getattr(config, "problem_type", None)
-    if problem_type not in (None, "single_label_classification"):
-        raise UnsupportedModelError(
-            f"problem_type={problem_type!r}: exits support single-label classification only, because confidence is "
-            "computed from a softmax. Train the plain model for multi-label or regression tasks."
-        )
-    if getattr(config, "num_labels", 2) < 2:
-        raise UnsupportedModelError(
-            "num_labels=1 is a regression head: exits support single-label classification with two or more labels. "
-            "For a binary task load the model with num_labels=2."
-        )
+    try:
+        task_of(config)
+    except ConfigError as error:
+        raise UnsupportedModelError(str(error)) from error

@@ -20,6 +20,14 @@ _MAX_THETA = 1e12
 _SCALING_TYPE = ("rope_type", "type")  # the second is the older spelling
 
 
+def inverse_frequencies(theta: float, head_size: int) -> list[float]:
+    """Returns the frequency of each pair of elements of a head, `theta ** (-2 d / head size)`.
+
+    Source: RoFormer (arXiv 2104.09864, equation 15).
+    """
+    return [theta ** (-2 * pair / head_size) for pair in range(head_size // 2)]
+
+
 @dataclass(frozen=True)
 class LayerPositions:
     """The positions of one layer.

@@ -16,6 +16,7 @@ from itrex_sweet.artifact.stored_tensor import StoredTensor
 from itrex_sweet.artifact.validation.tensors import QUANTIZED
 from itrex_sweet.extras import naming_extras
 from itrex_sweet.families import family_of
+from itrex_sweet.families.rotary import inverse_frequencies
 from itrex_sweet.runtime.encoder import (
     AnyLinear,
     Convolution,
@@ -241,9 +242,7 @@ class _Reader:
         return tuple(dataclasses.replace(whole, **{name: split[name][part] for name in names}) for part in range(parts))
 
     def rotary(self, theta: float) -> Rotary:
-        """Frequencies of RoFormer (arXiv 2104.09864, equation 15)."""
-        exponents = np.arange(0, self.model.head_size, 2) / self.model.head_size
-        return Rotary((theta**-exponents).astype(np.float32))
+        return Rotary(np.array(inverse_frequencies(theta, self.model.head_size), dtype=np.float32))
 
     def head(self, exit_: int) -> Head:
         dense, path = self.family.head_paths(exit_, self.model.depth, self.artifact.shares_pooler)

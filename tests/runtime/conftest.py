@@ -1,4 +1,4 @@
-"""Backends of tiny artifacts, loaded once each."""
+"""Fixtures with backends of tiny artifacts, each loaded once."""
 
 import pytest
 

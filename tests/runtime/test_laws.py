@@ -1,4 +1,4 @@
-"""The laws every backend keeps, as properties. A new one joins by a name that `backend_of` knows."""
+"""Property tests of every backend. A new backend is added by a name that `backend_of` accepts."""
 
 import threading
 
@@ -46,8 +46,8 @@ thresholds_strategy = st.tuples(*[st.floats(0.3, 1.0)] * (NUM_EXITS - 1))
 criterion_strategy = st.sampled_from(CRITERIA)
 
 
-def knows(family: str, criterion: str) -> bool:
-    """The models of a cascade have learned nothing of themselves."""
+def supports_criterion(family: str, criterion: str) -> bool:
+    """Returns whether the criterion can be used: the models of a cascade have no correctness layer."""
     return not (family == "cascade" and criterion == "learned")
 
 
@@ -65,7 +65,7 @@ def rounding(name: str) -> dict[str, float]:
 
 
 def decisive(executor: Executor, batch: TokenBatch, policy: Policy, margin: float = 1e-5) -> np.ndarray:
-    """Rows whose confidence is nowhere so near a threshold that rounding could turn the decision."""
+    """Returns the rows whose confidences are too far from the thresholds for rounding to change a decision."""
     from itrex_sweet import criteria
 
     logits, correctness_logits = criteria.split_outputs(
@@ -82,8 +82,8 @@ def decisive(executor: Executor, batch: TokenBatch, policy: Policy, margin: floa
 @pytest.mark.parametrize("family", EVERY_BACKEND)
 @few
 @given(rows=rows_strategy, thresholds=thresholds_strategy, criterion=criterion_strategy, data=st.data())
-def test_a_row_is_answered_as_it_would_be_alone(backend_of, family, rows, thresholds, criterion, data):
-    assume(knows(family, criterion))
+def test_batch_does_not_affect_a_row(backend_of, family, rows, thresholds, criterion, data):
+    assume(supports_criterion(family, criterion))
     policy = Policy(thresholds, (1.0,) * NUM_EXITS, criterion)
     executor = Executor(backend_of(family), policy)
     order = data.draw(st.permutations(range(len(rows))))
@@ -102,7 +102,7 @@ def test_a_row_is_answered_as_it_would_be_alone(backend_of, family, rows, thresh
 @pytest.mark.parametrize("family", ["roberta", "deberta-v3", *ONE_OF_EACH])
 @few
 @given(rows=rows_strategy, left=st.booleans(), spare=st.integers(0, 5))
-def test_padding_changes_nothing(backend_of, family, rows, left, spare):
+def test_padding_does_not_affect_answers(backend_of, family, rows, left, spare):
     backend = backend_of(family)
     executor = Executor(backend, Policy.uniform(NUM_EXITS, 0.45))
     pad = backend.padding_idx or 0
@@ -125,8 +125,8 @@ def test_padding_changes_nothing(backend_of, family, rows, left, spare):
     raise_by=st.tuples(*[st.floats(0, 0.7)] * (NUM_EXITS - 1)),
     criterion=criterion_strategy,
 )
-def test_raising_a_threshold_never_lets_a_row_leave_earlier(backend_of, family, rows, low, raise_by, criterion):
-    assume(knows(family, criterion))
+def test_higher_threshold_never_gives_an_earlier_exit(backend_of, family, rows, low, raise_by, criterion):
+    assume(supports_criterion(family, criterion))
     executor = Executor(backend_of(family), Policy.uniform(NUM_EXITS))
     batch = TokenBatch.from_rows(rows)
     high = tuple(min(1.0, threshold + more) for threshold, more in zip(low, raise_by, strict=True))
@@ -141,8 +141,8 @@ def test_raising_a_threshold_never_lets_a_row_leave_earlier(backend_of, family, 
 @pytest.mark.parametrize("family", EVERY_BACKEND)
 @few
 @given(rows=rows_strategy, criterion=criterion_strategy)
-def test_a_threshold_nothing_can_meet_gives_the_full_model(backend_of, family, rows, criterion):
-    assume(knows(family, criterion))
+def test_unreachable_threshold_gives_the_full_model(backend_of, family, rows, criterion):
+    assume(supports_criterion(family, criterion))
     executor = Executor(backend_of(family), Policy((1.0,) * (NUM_EXITS - 1), (1.0,) * NUM_EXITS, criterion))
     batch = TokenBatch.from_rows(rows)
     answers = executor.run(batch)
@@ -158,7 +158,7 @@ def test_a_threshold_nothing_can_meet_gives_the_full_model(backend_of, family, r
     threshold=st.floats(0.3, 1.0),
     stop_after=st.none() | st.integers(0, 4),
 )
-def test_every_row_comes_exactly_once_also_when_cancelled(backend_of, family, parts, refill, threshold, stop_after):
+def test_every_row_is_answered_once_also_after_cancellation(backend_of, family, parts, refill, threshold, stop_after):
     executor = Executor(backend_of(family), Policy.uniform(NUM_EXITS, threshold))
     rng = np.random.default_rng(sum(parts))
     rows = [[rng.integers(5, 60, rng.integers(1, 8)).tolist() for _ in range(count)] for count in parts]
@@ -179,7 +179,7 @@ def test_every_row_comes_exactly_once_also_when_cancelled(backend_of, family, pa
 @pytest.mark.parametrize("family", ["bert", "bert static", "bert dynamic", *ON_IPEX, *ON_NATIVE])
 @few
 @given(rows=rows_strategy, refill=st.integers(1, 12), size=st.integers(1, 5), criterion=criterion_strategy)
-def test_refill_changes_no_answer(backend_of, family, rows, refill, size, criterion):
+def test_refill_does_not_affect_answers(backend_of, family, rows, refill, size, criterion):
     executor = Executor(backend_of(family), Policy((0.45,) * (NUM_EXITS - 1), (1.0,) * NUM_EXITS, criterion))
     batch = TokenBatch.from_rows(rows)
     batches = [batch.select(np.arange(start, min(start + size, len(rows)))) for start in range(0, len(rows), size)]
@@ -199,7 +199,7 @@ def test_refill_changes_no_answer(backend_of, family, rows, refill, size, criter
 
 
 @pytest.mark.parametrize("family", ["bert", "bert static", *ON_IPEX, *ON_NATIVE])
-def test_calls_from_several_threads_do_not_meet(backend_of, family):
+def test_concurrent_calls_are_independent(backend_of, family):
     executor = Executor(backend_of(family), None)
     rng = np.random.default_rng(0)
     batches = [TokenBatch.from_rows(random_rows(rng, rng.integers(1, 30, 20).tolist(), first=5)) for _ in range(6)]
