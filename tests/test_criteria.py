@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from itrex_sweet import criteria
+from itrex_sweet import confidence_formulas, criteria
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.policy import CRITERIA, Policy
 from itrex_sweet.probabilities import softmax
@@ -19,7 +19,7 @@ logits_strategy = arrays.arrays(np.float32, (5, 3), elements=st.floats(-50, 50, 
 def test_probabilities_are_a_softmax_with_temperature(logits, temperature):
     expected = torch.softmax(torch.from_numpy(logits).double() / temperature, dim=-1)
     np.testing.assert_allclose(softmax(logits, temperature), expected, atol=1e-5)
-    np.testing.assert_allclose(criteria.max_probability(logits, temperature), expected.amax(-1), atol=1e-5)
+    np.testing.assert_allclose(confidence_formulas.max_probability(logits, temperature), expected.amax(-1), atol=1e-5)
 
 
 def test_confidence_of_one_does_not_exceed_a_threshold_of_one():
@@ -52,9 +52,9 @@ def test_temperature_and_threshold_per_exit():
 def test_entropy_and_margin_equal_their_formulas(logits, temperature):
     shares = torch.softmax(torch.from_numpy(logits).double() / temperature, dim=-1)
     expected = 1 + (shares * shares.clamp_min(1e-300).log()).sum(-1) / np.log(3)
-    np.testing.assert_allclose(criteria.entropy(logits, temperature), expected, atol=1e-5)
+    np.testing.assert_allclose(confidence_formulas.entropy(logits, temperature), expected, atol=1e-5)
     two = shares.topk(2).values
-    np.testing.assert_allclose(criteria.margin(logits, temperature), two[:, 0] - two[:, 1], atol=1e-5)
+    np.testing.assert_allclose(confidence_formulas.margin(logits, temperature), two[:, 0] - two[:, 1], atol=1e-5)
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)

@@ -11,6 +11,7 @@ from itrex_sweet.policy import CRITERIA, Policy
 from itrex_sweet.runtime.backends import unavailable_reason
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
+from itrex_sweet.tasks import MULTI_LABEL
 from tests.tiny_artifacts import random_rows
 from tests.tiny_models import FAMILY_CONFIGS
 
@@ -37,8 +38,17 @@ ON_NATIVE = [
 ]
 PRIVATE = ["bert+private", "deberta+private", "deberta-v2-conv+private", "bert+private static"]
 INT8 = ["bert static", "bert smooth", "bert dynamic", "deberta-v3 static"]
-EVERY_BACKEND = [*FAMILY_CONFIGS, "cascade", *INT8, *PRIVATE, *ON_IPEX, *ON_NATIVE]
-ONE_OF_EACH = ["bert", "deberta", "cascade", "bert static", "bert dynamic", "bert+private", *ON_IPEX, *ON_NATIVE]
+TASKS_ON_NATIVE = [
+    pytest.param(f"bert/{name} on native", marks=NEEDS_NATIVE)
+    for name in ("multi", "regression", "multi+private static", "regression static")
+]
+TASKS_ON_IPEX = [pytest.param(f"bert/{name} on ipex", marks=NEEDS_IPEX) for name in ("multi static", "regression")]
+TASKS = ["bert/multi", "bert/regression", "cascade/multi", *TASKS_ON_IPEX, *TASKS_ON_NATIVE]
+EVERY_BACKEND = [*FAMILY_CONFIGS, "cascade", *INT8, *PRIVATE, *ON_IPEX, *ON_NATIVE, *TASKS]
+ONE_OF_EACH = [
+    *("bert", "deberta", "cascade", "bert static", "bert dynamic", "bert+private"),
+    *(*ON_IPEX, *ON_NATIVE, *TASKS_ON_NATIVE),
+]
 
 # At least one row; token ids from 5 avoid special tokens.
 rows_strategy = st.lists(st.lists(st.integers(5, 60), min_size=1, max_size=12), min_size=1, max_size=10)
@@ -46,9 +56,16 @@ thresholds_strategy = st.tuples(*[st.floats(0.3, 1.0)] * (NUM_EXITS - 1))
 criterion_strategy = st.sampled_from(CRITERIA)
 
 
-def supports_criterion(family: str, criterion: str) -> bool:
-    """Returns whether the criterion can be used: the models of a cascade have no correctness layer."""
-    return not (family == "cascade" and criterion == "learned")
+def fitting(family: str, criterion: str) -> str:
+    """Returns the criterion if the model can run under it: a cascade predicts no correctness, and the exits of
+    regression nothing else."""
+    assume(not (family.startswith("cascade") and criterion == "learned"))
+    return "learned" if "/regression" in family else criterion
+
+
+def uniform(family: str, threshold: float = 0.9) -> Policy:
+    """Returns a policy with one threshold, by the default criterion of the model's task."""
+    return Policy((threshold,) * (NUM_EXITS - 1), (1.0,) * NUM_EXITS, "learned" if "/reg" in family else CRITERIA[0])
 
 
 few = settings(max_examples=15, deadline=None)
@@ -68,14 +85,18 @@ def decisive(executor: Executor, batch: TokenBatch, policy: Policy, margin: floa
     """Returns the rows whose confidences are too far from the thresholds for rounding to change a decision."""
     from itrex_sweet import criteria
 
+    policy = policy.for_task(executor.backend.task.name, executor.backend.num_labels)
     logits, correctness_logits = criteria.split_outputs(
         executor.outputs_at_every_exit(batch), executor.backend.num_labels
     )
     confidences = criteria.confidence_at_every_exit(policy, logits, correctness_logits)[:, :-1]
     near = np.abs(confidences - np.asarray(policy.thresholds, dtype=np.float32)) < margin
     if criteria.is_stateful(policy):  # a label that rounding could turn counts too
-        two = np.partition(logits, -2, axis=-1)[..., -2:]
-        near |= (two[:, :-1, 1] - two[:, :-1, 0]) < margin
+        if policy.task == MULTI_LABEL:
+            near |= np.abs(logits[:, :-1]).min(axis=-1) < margin
+        else:
+            two = np.partition(logits, -2, axis=-1)[..., -2:]
+            near |= (two[:, :-1, 1] - two[:, :-1, 0]) < margin
     return ~near.any(axis=1)
 
 
@@ -83,7 +104,7 @@ def decisive(executor: Executor, batch: TokenBatch, policy: Policy, margin: floa
 @few
 @given(rows=rows_strategy, thresholds=thresholds_strategy, criterion=criterion_strategy, data=st.data())
 def test_batch_does_not_affect_a_row(backend_of, family, rows, thresholds, criterion, data):
-    assume(supports_criterion(family, criterion))
+    criterion = fitting(family, criterion)
     policy = Policy(thresholds, (1.0,) * NUM_EXITS, criterion)
     executor = Executor(backend_of(family), policy)
     order = data.draw(st.permutations(range(len(rows))))
@@ -104,7 +125,7 @@ def test_batch_does_not_affect_a_row(backend_of, family, rows, thresholds, crite
 @given(rows=rows_strategy, left=st.booleans(), spare=st.integers(0, 5))
 def test_padding_does_not_affect_answers(backend_of, family, rows, left, spare):
     backend = backend_of(family)
-    executor = Executor(backend, Policy.uniform(NUM_EXITS, 0.45))
+    executor = Executor(backend, uniform(family, 0.45))
     pad = backend.padding_idx or 0
     width = max(map(len, rows)) + spare
     ids, mask = np.full((len(rows), width), pad), np.zeros((len(rows), width), int)
@@ -126,8 +147,8 @@ def test_padding_does_not_affect_answers(backend_of, family, rows, left, spare):
     criterion=criterion_strategy,
 )
 def test_higher_threshold_never_gives_an_earlier_exit(backend_of, family, rows, low, raise_by, criterion):
-    assume(supports_criterion(family, criterion))
-    executor = Executor(backend_of(family), Policy.uniform(NUM_EXITS))
+    criterion = fitting(family, criterion)
+    executor = Executor(backend_of(family), uniform(family))
     batch = TokenBatch.from_rows(rows)
     high = tuple(min(1.0, threshold + more) for threshold, more in zip(low, raise_by, strict=True))
     policies = [Policy(thresholds, (1.0,) * NUM_EXITS, criterion) for thresholds in (low, high)]
@@ -142,7 +163,7 @@ def test_higher_threshold_never_gives_an_earlier_exit(backend_of, family, rows, 
 @few
 @given(rows=rows_strategy, criterion=criterion_strategy)
 def test_unreachable_threshold_gives_the_full_model(backend_of, family, rows, criterion):
-    assume(supports_criterion(family, criterion))
+    criterion = fitting(family, criterion)
     executor = Executor(backend_of(family), Policy((1.0,) * (NUM_EXITS - 1), (1.0,) * NUM_EXITS, criterion))
     batch = TokenBatch.from_rows(rows)
     answers = executor.run(batch)
@@ -159,7 +180,7 @@ def test_unreachable_threshold_gives_the_full_model(backend_of, family, rows, cr
     stop_after=st.none() | st.integers(0, 4),
 )
 def test_every_row_is_answered_once_also_after_cancellation(backend_of, family, parts, refill, threshold, stop_after):
-    executor = Executor(backend_of(family), Policy.uniform(NUM_EXITS, threshold))
+    executor = Executor(backend_of(family), uniform(family, threshold))
     rng = np.random.default_rng(sum(parts))
     rows = [[rng.integers(5, 60, rng.integers(1, 8)).tolist() for _ in range(count)] for count in parts]
     batches = [TokenBatch.from_rows(part) for part in rows]
@@ -176,10 +197,11 @@ def test_every_row_is_answered_once_also_after_cancellation(backend_of, family, 
     assert answers.rows.tolist() == list(range(sum(parts)))
 
 
-@pytest.mark.parametrize("family", ["bert", "bert static", "bert dynamic", *ON_IPEX, *ON_NATIVE])
+@pytest.mark.parametrize("family", ["bert", "bert static", "bert dynamic", *ON_IPEX, *ON_NATIVE, *TASKS_ON_NATIVE])
 @few
 @given(rows=rows_strategy, refill=st.integers(1, 12), size=st.integers(1, 5), criterion=criterion_strategy)
 def test_refill_does_not_affect_answers(backend_of, family, rows, refill, size, criterion):
+    criterion = fitting(family, criterion)
     executor = Executor(backend_of(family), Policy((0.45,) * (NUM_EXITS - 1), (1.0,) * NUM_EXITS, criterion))
     batch = TokenBatch.from_rows(rows)
     batches = [batch.select(np.arange(start, min(start + size, len(rows)))) for start in range(0, len(rows), size)]
