@@ -45,6 +45,14 @@ struct sweet_norm {
 struct sweet_layer {
     sweet_linear query, key, value, attention_output, up, down;
     sweet_norm attention_norm, output_norm;
+    // Disentangled attention: position keys and queries by bucket, (heads, num_relative_buckets, hidden / heads), optional.
+    sweet_floats relative_key, relative_query;
+    // A convolution of the layer's input over an odd number of positions, whose activated outputs are added to those of the
+    // layer and normalized; float. Inputs are the states of neighbouring tokens, concatenated in their order. Optional.
+    sweet_linear convolution;
+    sweet_norm convolution_norm;
+    int32_t convolution_activation;
+    int32_t unused;
 };
 
 struct sweet_head {
@@ -78,7 +86,11 @@ struct sweet_description {
     int32_t num_layers, num_full_layers, num_exits, num_attention_heads, activation;
     float score_scale;  // divisor of the attention scores
     int32_t hidden;
-    int32_t unused;
+    int32_t num_relative_buckets;  // 0 without disentangled attention
+    // Bucket of every distance between two positions, query minus key, from -(size - 1) / 2 to (size - 1) / 2; greater ones
+    // count as the greatest.
+    const int64_t* relative_index;
+    int64_t relative_index_size;
 };
 
 // Early-exit policy: a row exits if its confidence exceeds the threshold. An exit with a threshold of 1 or more is not
@@ -95,7 +107,7 @@ struct sweet_policy {
 struct sweet_model;
 
 // Version of the interface; increases when a structure, a function or its meaning changes.
-constexpr int32_t kSweetInterface = 3;
+constexpr int32_t kSweetInterface = 4;
 // Return the version that the library was built with, and the size in bytes of a structure by its name, -1 if unknown. A
 // caller compares them with its own before it calls anything else.
 SWEET_API int32_t sweet_interface();
@@ -124,13 +136,15 @@ SWEET_API int32_t sweet_embed(sweet_model* model, int32_t rows, int64_t tokens, 
                               const int64_t* token_types, const int64_t* positions, float* states, int64_t states_size,
                               const float** starts);
 // Computes the outputs of one exit: `logits` (rows, outputs), `logits_size` floats. `starts[r]` points to the states of row
-// r, `lengths[r]` tokens.
+// r, `lengths[r]` tokens. `positions[r]` points to the positions of its tokens, which must increase if the model has
+// disentangled attention or a convolution; null, as `positions` may be, means that they are consecutive.
 SWEET_API int32_t sweet_probe(sweet_model* model, int32_t exit, int32_t rows, const float* const* starts,
-                              const int64_t* lengths, float* logits, int64_t logits_size);
+                              const int64_t* lengths, const int64_t* const* positions, float* logits, int64_t logits_size);
 // Runs the layers from before the last layer of an exit to before the last layer of the next one. Writes packed states
 // (tokens, hidden), which must not overlap the input, and the address of each row's states to `next_starts`.
 SWEET_API int32_t sweet_advance(sweet_model* model, int32_t exit, int32_t rows, const float* const* starts,
-                                const int64_t* lengths, float* states, int64_t states_size, const float** next_starts);
+                                const int64_t* lengths, const int64_t* const* positions, float* states, int64_t states_size,
+                                const float** next_starts);
 
 // Computes the maximum softmax probability of each row of logits (rows, labels) divided by a temperature; NaN if a logit is
 // not finite.

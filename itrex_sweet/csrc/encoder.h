@@ -8,6 +8,7 @@
 #include "attention.h"
 #include "gemm.h"
 #include "layers.h"
+#include "relative_positions.h"
 #include "sequences.h"
 #include "threads.h"
 
@@ -23,8 +24,6 @@ struct EncoderConfig {
 
 // Sequences run through a layer in chunks, so that the intermediate results stay in the L2 cache.
 constexpr int64_t kChunkTokens = 128;
-// Minimum length for int16 attention: no gain at 25 tokens, 4 % of BERT-base's time at 128.
-constexpr int kInt16MinLength = 64;
 
 // Calls each(chunk) for consecutive sequences of together at most `kChunkTokens` tokens per thread, at least one sequence.
 template <class Each>
@@ -42,23 +41,33 @@ void for_each_chunk(const Sequences& sequences, int64_t threads, Each each) {
 
 class Encoder {
    public:
-    Encoder(const EncoderConfig& config, std::vector<Layer> layers) : config_(config), layers_(std::move(layers)) {}
+    Encoder(const EncoderConfig& config, RelativePositions positions, std::vector<Layer> layers)
+        : config_(config), positions_(std::move(positions)), layers_(std::move(layers)) {}
 
     const EncoderConfig& config() const { return config_; }
+    const RelativePositions& positions() const { return positions_; }
+    // True if the result depends on the positions of the tokens.
+    bool uses_positions() const {
+        return std::any_of(layers_.begin(), layers_.end(),
+                           [](const Layer& layer) { return layer.relative || layer.convolution; });
+    }
     const Layer& layer(int32_t index) const { return layers_[static_cast<size_t>(index)]; }
 
     int64_t bytes() const {
-        int64_t total = 0;
+        int64_t total = positions_.bytes();
         for (const Layer& layer : layers_) total += layer.bytes();
         return total;
     }
 
     // Multiply-accumulates of layers [first, last).
     int64_t macs(const Sequences& sequences, int first, int last) const {
-        int64_t per_token = 0, pairs = 0;
-        for (int index = first; index < last; ++index) per_token += layer(index).macs();
+        int64_t per_token = 0, pairs = 0, products = 0;
+        for (int index = first; index < last; ++index) {
+            per_token += layer(index).macs();
+            products += layer(index).relative ? 4 : 2;  // per pair of tokens
+        }
         for (int64_t i = 0; i < sequences.count; ++i) pairs += sequences.lengths[i] * sequences.lengths[i];
-        return sequences.tokens() * per_token + 2 * pairs * config_.hidden * (last - first);
+        return sequences.tokens() * per_token + products * pairs * config_.hidden;
     }
 
     // Reserves the memory of `run`. Called before threads run, where an allocation may fail.
@@ -74,8 +83,11 @@ class Encoder {
             reserve_feed_forward(layer(index), max_tokens, workspace);
             workspace.qkv.reserve(max_tokens * 3 * config_.hidden);
             for (int64_t thread = 0; thread < threads; ++thread) {
-                workspace.threads[static_cast<size_t>(thread)].attention.reserve(max_length, config_.head_size());
+                ThreadScratch& scratch = workspace.threads[static_cast<size_t>(thread)];
+                scratch.attention.reserve(max_length, config_.head_size());
+                if (layer(index).relative) scratch.disentangled.reserve(max_length, config_.head_size());
             }
+            if (layer(index).convolution) workspace.convolution.reserve(*layer(index).convolution, max_tokens);
         }
     }
 
@@ -115,7 +127,23 @@ class Encoder {
         }
         team.barrier();
         self_attention(layer, qkv, sequences, workspace, team);
+        if (layer.convolution) convolve(*layer.convolution, states, sequences, workspace, team);
         feed_forward(layer, config_.activation, states, tokens, workspace, team);
+        if (layer.convolution) workspace.convolution.add(*layer.convolution, states, tokens, team);
+    }
+
+    // Computes the convolution of the layer's input, before it is replaced by the output.
+    void convolve(const Convolution& convolution, const float* states, const Sequences& sequences, Workspace& workspace,
+                  const Team& team) const {
+        for (int64_t i = 0; i < sequences.count; ++i) {
+            const int64_t start = sequences.starts[i] - sequences.starts[0], length = sequences.lengths[i];
+            const auto [first, last] = team.range(length);
+            for (int64_t token = first; token < last; ++token) {
+                workspace.convolution.write_window(convolution, start + token, states + start * config_.hidden, token, length,
+                                                   sequences.positions_of(i));
+            }
+        }
+        workspace.convolution.multiply(convolution, sequences.tokens(), team);
     }
 
     // Computes every `team.size`-th pair of a sequence and a head.
@@ -123,7 +151,7 @@ class Encoder {
                         const Team& team) const {
         const int64_t hidden = config_.hidden, stride = 3 * hidden;
         const int size = static_cast<int>(config_.head_size());
-        const AttentionScratch& scratch = workspace.threads[static_cast<size_t>(team.index)].attention;
+        const ThreadScratch& scratch = workspace.threads[static_cast<size_t>(team.index)];
         const LinearInput::Writer write = workspace.attention_output_input.writer(layer.attention_output);
         const bool is_integer = layer.attention_output.is_integer;
         int64_t turn = 0;
@@ -137,12 +165,22 @@ class Encoder {
                     write(start + row, head * size + column, values, lanes);
                 };
                 const int length = static_cast<int>(sequences.lengths[i]);
-                attention(is_integer && length >= kInt16MinLength, query, query + hidden, query + 2 * hidden, stride, length,
-                          size, config_.scale, scratch, write_head);
+                const bool use_int16 = is_integer && length >= kInt16MinLength;
+                if (!layer.relative) {
+                    attention(use_int16, query, query + hidden, query + 2 * hidden, stride, length, size, config_.scale,
+                              scratch.attention, write_head);
+                    continue;
+                }
+                const int64_t* positions = sequences.positions_of(i);
+                const DisentangledScores scores(positions_, *layer.relative, head, length, size, positions,
+                                                scratch.disentangled);
+                attention(use_int16 && positions == nullptr, query, query + hidden, query + 2 * hidden, stride, length, size,
+                          config_.scale, scratch.attention, write_head, scores);
             }
         }
     }
 
     EncoderConfig config_;
+    RelativePositions positions_;
     std::vector<Layer> layers_;  // those that are run in full, then those that are used by probes only
 };

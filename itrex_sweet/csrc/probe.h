@@ -23,7 +23,8 @@ struct Head {
 
 class Probe {
    public:
-    Probe(const EncoderConfig& config, const Layer& layer, const Head& head) : config_(config), layer_(layer), head_(head) {}
+    Probe(const EncoderConfig& config, const RelativePositions& positions, const Layer& layer, const Head& head)
+        : config_(config), positions_(positions), layer_(layer), head_(head) {}
 
     // Sequences per team, at least.
     static constexpr int64_t kMinSequences = 4;
@@ -31,7 +32,8 @@ class Probe {
     // Multiply-accumulates of the probe.
     int64_t macs(const Sequences& sequences) const {
         const int64_t per_sequence = layer_.macs() + head_.dense.macs() + head_.classifier.macs();
-        return sequences.count * per_sequence + 2 * sequences.tokens() * config_.hidden * config_.num_heads;
+        const int64_t products = layer_.first_token_positions ? 3 : 2;  // of a head with a token's state
+        return sequences.count * per_sequence + products * sequences.tokens() * config_.hidden * config_.num_heads;
     }
 
     // Reserves the memory of `run`. Called before threads run, where an allocation may fail.
@@ -48,9 +50,14 @@ class Probe {
             scratch.projected_query.reserve(block * config_.num_heads * round_up(hidden, kLanes));
             scratch.context.reserve(block * (size + 2 * kMaxPanel));
             scratch.int16_input.reserve(hidden, block);
+            if (layer_.relative) {
+                scratch.position_scores.reserve(block * config_.num_heads * round_up(max_length, kLanes));
+                scratch.position_products.reserve(positions_.buckets() + kLanes);
+            }
             scratch.float_input.reserve(layer_.keys->heads.front(), block, false);
             scratch.float_input.reserve(layer_.projections.back(), block, false);
         }
+        if (layer_.convolution) workspace.convolution.reserve(*layer_.convolution, rows);
     }
 
     // Writes the outputs of the head (sequences, outputs). `starts`: the states of each sequence before the layer.
@@ -77,7 +84,9 @@ class Probe {
             const Sequences block = sequences.slice(start, std::min(kBlock, rows - start));
             first_token_attention(queries + start * stride, stride, start, starts + start, block, workspace, team);
         }
+        if (layer_.convolution) convolve(starts, sequences, workspace, team);
         feed_forward(layer_, config_.activation, states, rows, workspace, team);
+        if (layer_.convolution) workspace.convolution.add(*layer_.convolution, states, rows, team);
         team.barrier();
         float* pooled = workspace.qkv.get();
         InputRows input;
@@ -119,12 +128,19 @@ class Probe {
             project_queries(first_head + head, queries, query_stride, count, scratch.projected_query.get() + head * wide,
                             sequence_stride, scratch);
         }
+        const int64_t position_stride = round_up(sequences.max_length(), kLanes);
+        const float* position_scores = scratch.position_scores.get();
+        if (layer_.relative) add_position_scores(queries, query_stride, starts, sequences, first_head, last_head, scratch);
         for (int64_t i = 0; i < count; ++i) {
             const int length = static_cast<int>(sequences.lengths[i]);
             const int64_t padded = round_up(length, kLanes);
             float* projected_query = scratch.projected_query.get() + i * sequence_stride;
             gemm_transposed(projected_query, wide, heads, starts[i], hidden, length, hidden, scores, padded);
             for (int head = 0; head < heads; ++head) {
+                if (layer_.relative) {
+                    const float* from = position_scores + (i * heads + head) * position_stride;
+                    for (int64_t token = 0; token < length; ++token) scores[head * padded + token] += from[token];
+                }
                 const float inverse_total = 1.0f / softmax_numerators(scores + head * padded, length, config_.scale);
                 for (int64_t token = 0; token < length; ++token) scores[head * padded + token] *= inverse_total;
             }
@@ -142,6 +158,75 @@ class Probe {
                 }
             }
         }
+    }
+
+    // Computes the relative-position terms of the scores: `position_scores` (sequences, heads, maximum length).
+    void add_position_scores(const float* queries, int64_t query_stride, const float* const* starts,
+                             const Sequences& sequences, int64_t first_head, int64_t last_head,
+                             const ThreadScratch& scratch) const {
+        const int64_t stride = round_up(sequences.max_length(), kLanes), heads = last_head - first_head;
+        float* const scores = scratch.position_scores.get();
+        for (int64_t i = 0; i < sequences.count; ++i) {
+            for (int64_t head = 0; head < heads; ++head) {
+                const float* query = queries + i * query_stride + (first_head + head) * config_.head_size();
+                write_content_to_position(first_head + head, query, sequences.lengths[i], sequences.positions_of(i),
+                                          scratch.position_products.get(), scores + (i * heads + head) * stride);
+            }
+        }
+        if (!layer_.first_token_positions) return;
+        // All sequences at one position before the next one, so that they share its part of the table.
+        const FirstTokenPositions& table = *layer_.first_token_positions;
+        const float* states[FirstTokenPositions::kRows];
+        float* to[FirstTokenPositions::kRows];
+        for (int64_t token = 0; token < sequences.max_length(); ++token) {
+            int rows = 0;
+            int64_t shared = 0;
+            const auto add = [&] {
+                if (rows > 0) table.add(shared, first_head, last_head, rows, states, to, stride);
+                rows = 0;
+            };
+            for (int64_t i = 0; i < sequences.count; ++i) {
+                if (token >= sequences.lengths[i]) continue;
+                const int64_t bucket = positions_.bucket(distance_of(token, sequences.positions_of(i)));
+                if (rows == FirstTokenPositions::kRows || bucket != shared) add();
+                shared = bucket;
+                states[rows] = starts[i] + token * config_.hidden;
+                to[rows++] = scores + i * heads * stride + token;
+            }
+            add();
+        }
+    }
+
+    // Distance of the first token from another.
+    static int64_t distance_of(int64_t token, const int64_t* positions) {
+        return positions == nullptr ? -token : positions[0] - positions[token];
+    }
+
+    // Writes the content-to-position terms of one head of one sequence, zeros without them.
+    void write_content_to_position(int64_t head, const float* query, int64_t length, const int64_t* positions,
+                                   float* products, float* to) const {
+        const PositionTable& keys = layer_.relative->keys;
+        if (!keys.is_present()) {
+            std::fill_n(to, length, 0.0f);
+            return;
+        }
+        const auto column_of = [&](int64_t token) { return keys.column(positions_.bucket(distance_of(token, positions))); };
+        int64_t first = column_of(0), last = first;
+        for (int64_t token = 1; token < length; ++token) {
+            first = std::min(first, column_of(token));
+            last = std::max(last, column_of(token));
+        }
+        keys.multiply(head, query, first, last, products);
+        for (int64_t token = 0; token < length; ++token) to[token] = products[column_of(token) - first];
+    }
+
+    void convolve(const float* const* starts, const Sequences& sequences, Workspace& workspace, const Team& team) const {
+        const auto [first, last] = team.range(sequences.count);
+        for (int64_t i = first; i < last; ++i) {
+            workspace.convolution.write_window(*layer_.convolution, i, starts[i], 0, sequences.lengths[i],
+                                               sequences.positions_of(i));
+        }
+        workspace.convolution.multiply(*layer_.convolution, sequences.count, team);
     }
 
     // Projects one head's queries (sequences, size) through its key weights: `projected` (sequences, hidden).
@@ -206,6 +291,7 @@ class Probe {
     }
 
     const EncoderConfig& config_;
+    const RelativePositions& positions_;
     const Layer& layer_;
     const Head& head_;
 };
