@@ -11,6 +11,7 @@ from typing import Any
 from itrex_sweet.arguments import integer, known_fields, real_number, scalar, sequence
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.policy import DEFAULT_THRESHOLD, Policy
+from itrex_sweet.tasks import SINGLE_LABEL, Task
 
 CUT_FIRST = "cut_first"
 BALANCED = "balanced"
@@ -219,9 +220,14 @@ class SweetConfig:
             )
         return dataclasses.replace(self, exits=exits, gradient_scale=scale)
 
-    def default_policy(self) -> Policy:
-        """Returns the policy of an uncalibrated model with resolved exits: one threshold for all of them."""
-        return Policy.uniform(len(self.exits), DEFAULT_THRESHOLD if self.threshold is None else self.threshold)
+    def default_policy(self, task: Task | None = None) -> Policy:
+        """Returns the policy of an uncalibrated model with resolved exits: one threshold for all of them.
+
+        Args:
+            task: of the model, whose default criterion is used; single-label classification by default.
+        """
+        threshold = DEFAULT_THRESHOLD if self.threshold is None else self.threshold
+        return Policy.uniform(len(self.exits), threshold, SINGLE_LABEL if task is None else task.name)
 
     @property
     def scales(self) -> tuple[float, ...]:

@@ -10,8 +10,18 @@ from collections.abc import Callable
 
 import numpy as np
 
+from itrex_sweet.confidence_formulas import (
+    entropy,
+    label_certainty,
+    label_entropy,
+    label_margin,
+    margin,
+    max_probability,
+)
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.policy import Policy
+from itrex_sweet.probabilities import logistic
+from itrex_sweet.tasks import MULTI_LABEL, TASKS
 
 # State of a criterion, (rows, numbers) float32; `None` before the first exit, and for criteria without state.
 State = np.ndarray | None
@@ -23,75 +33,16 @@ CorrectnessLogit = np.ndarray | None
 ConfidenceFunction = Callable[..., tuple[np.ndarray, State]]
 
 
-def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Returns the softmax of `logits / temperature`.
-
-    Args:
-        logits: (..., labels) float32.
-        temperature: divides the logits; above 1 softens (Guo et al. 2017, arXiv 1706.04599, equation 9).
-
-    Returns:
-        (..., labels) float32, summing to 1; NaN where the logits are not finite.
-    """
-    scaled = np.asarray(logits, dtype=np.float32) / temperature
-    with np.errstate(invalid="ignore"):
-        powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-        return powers / powers.sum(axis=-1, keepdims=True)
+_SINGLE_LABEL = {"max_probability": max_probability, "entropy": entropy, "margin": margin}
+_MULTI_LABEL = {"max_probability": label_certainty, "entropy": label_entropy, "margin": label_margin}
 
 
-def max_probability(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Returns the largest softmax probability (SWEET, arXiv 2306.02307, section 3.1).
-
-    Args:
-        logits: (rows, labels) float32.
-
-    Returns:
-        (rows,) float32 in (0, 1]; NaN where the logits are not finite.
-    """
-    scaled = np.asarray(logits, dtype=np.float32) / temperature
-    with np.errstate(invalid="ignore"):
-        return 1 / np.exp(scaled - scaled.max(axis=-1, keepdims=True)).sum(axis=-1)  # the largest of the powers is 1
-
-
-def entropy(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Returns 1 minus the entropy of the softmax, divided by its maximum `log(labels)` (DeeBERT, arXiv 2004.12993).
-
-    Args:
-        logits: (rows, labels) float32.
-
-    Returns:
-        (rows,) float32 in [0, 1]; NaN where the logits are not finite.
-    """
-    shares = probabilities(logits, temperature)
-    logarithms = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
-    with np.errstate(invalid="ignore"):
-        return (1 + (shares * logarithms).sum(axis=-1) / np.log(np.float32(shares.shape[-1]))).clip(0, 1)
-
-
-def margin(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Returns the largest softmax probability minus the second largest.
-
-    Args:
-        logits: (rows, labels) float32.
-
-    Returns:
-        (rows,) float32 in [0, 1]; NaN where the logits are not finite.
-    """
-    two = np.partition(probabilities(logits, temperature), -2, axis=-1)[..., -2:]
-    return two[..., 1] - two[..., 0]
-
-
-_STATELESS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
-    "max_probability": max_probability,
-    "entropy": entropy,
-    "margin": margin,
-}
-
-
-def logistic(values: np.ndarray) -> np.ndarray:
-    """Computes `1 / (1 + exp(-value))` in float32."""
-    with np.errstate(over="ignore"):
-        return 1 / (1 + np.exp(-np.asarray(values, dtype=np.float32)))
+def _from_logits(criterion: str, policy: Policy, exit_index: int, logits: np.ndarray) -> np.ndarray:
+    """Computes a criterion that reads the logits of one exit."""
+    temperature = policy.temperatures[exit_index]
+    if policy.task == MULTI_LABEL:
+        return _MULTI_LABEL[criterion](logits, temperature, policy.label_thresholds)
+    return _SINGLE_LABEL[criterion](logits, temperature)  # of regression: 1 for finite values
 
 
 def learned(
@@ -101,9 +52,11 @@ def learned(
     correctness_logit: CorrectnessLogit,
     logistic: Callable[[np.ndarray], np.ndarray] = logistic,
 ) -> np.ndarray:
-    """Returns the exit's estimate of the probability that its prediction is correct (BERxiT, Xin et al., EACL 2021).
+    """Returns the exit's estimate of the probability that its prediction is correct (BERxiT, Xin et al., EACL 2021),
+    or for regression `1 / (1 + error)` of its estimate of its absolute error.
 
-    The last exit has no such estimate; for it the confidence is the largest softmax probability.
+    The last exit has no such estimate; its confidence is that of the criterion `"max_probability"`, and 1 for
+    regression.
 
     Args:
         logits: (rows, labels) float32.
@@ -117,7 +70,7 @@ def learned(
         ConfigError: the exits do not predict correctness.
     """
     if exit_index == len(policy.thresholds):
-        return max_probability(logits, policy.temperatures[exit_index])
+        return _from_logits("max_probability", policy, exit_index, logits)
     if correctness_logit is None:
         raise ConfigError("criterion='learned' needs exits that predict their correctness.")
     return np.where(np.isfinite(logits).all(axis=-1), logistic(correctness_logit), np.float32("nan"))
@@ -134,18 +87,20 @@ def split_outputs(outputs: np.ndarray, num_labels: int) -> tuple[np.ndarray, Cor
 def _consecutive_agreement(
     policy: Policy, exit_index: int, logits: np.ndarray, state: State
 ) -> tuple[np.ndarray, State]:
-    """Returns the number of consecutive exits, this one included, with the same label, divided by the number of exits
-    (PABEE, arXiv 2006.04152).
+    """Returns the number of consecutive exits, this one included, with the same label or labels, divided by the number
+    of exits (PABEE, arXiv 2006.04152).
 
     Logits that are not finite give NaN and reset the count.
     """
     finite = np.isfinite(logits).all(axis=-1)
-    labels = np.where(finite, np.where(finite[:, None], logits, 0).argmax(axis=-1), -1).astype(np.float32)
+    temperature = policy.temperatures[exit_index]
+    decisions = TASKS[policy.task].decisions(logits, temperature, policy.label_thresholds).astype(np.float32)
+    decisions = decisions.reshape(len(logits), 1) if decisions.ndim == 1 else decisions
     counts = np.ones(len(logits), dtype=np.float32)
     if state is not None:
-        counts += np.where(labels == state[:, 0], state[:, 1], 0).astype(np.float32)
+        counts += np.where((decisions == state[:, :-1]).all(axis=1), state[:, -1], 0).astype(np.float32)
     shares = np.where(finite, counts / np.float32(len(policy.temperatures)), np.float32("nan"))
-    return shares, np.stack([labels, np.where(finite, counts, 0)], axis=1).astype(np.float32)
+    return shares, np.column_stack([decisions, np.where(finite, counts, 0)]).astype(np.float32)
 
 
 def _consecutive_confidence(
@@ -153,7 +108,7 @@ def _consecutive_confidence(
 ) -> tuple[np.ndarray, State]:
     """Returns the minimum of the largest probability over the last `policy.patience` exits, and 0 before that many: a
     row leaves after `patience` consecutive confident exits (PCEE-BERT, Findings of NAACL 2022)."""
-    here = max_probability(logits, policy.temperatures[exit_index])[:, None]
+    here = _from_logits("max_probability", policy, exit_index, logits)[:, None]
     seen = here if state is None else np.concatenate([state, here], axis=1)[:, -policy.patience :]
     minimum = seen.min(axis=1) if seen.shape[1] == policy.patience else np.where(np.isfinite(here[:, 0]), 0, here[:, 0])
     return minimum.astype(np.float32), seen
@@ -185,7 +140,7 @@ def confidence(
         return learned(policy, exit_index, logits, correctness_logit), None
     if is_stateful(policy):
         return _STATEFUL[policy.criterion](policy, exit_index, logits, state)
-    return _STATELESS[policy.criterion](logits, policy.temperatures[exit_index]), None
+    return _from_logits(policy.criterion, policy, exit_index, logits), None
 
 
 def confidence_at_every_exit(

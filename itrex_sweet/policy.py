@@ -10,6 +10,7 @@ from typing import Any
 
 from itrex_sweet.arguments import known_fields, real_number, real_numbers, sequence, whole_number
 from itrex_sweet.errors import ConfigError
+from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, task_named
 
 CRITERIA = ("max_probability", "entropy", "margin", "patience", "patience_and_confidence", "learned")
 
@@ -33,9 +34,14 @@ class Policy:
             it.
         max_exit_index: index of the deepest exit that is used, from 0, where all remaining rows leave; by default the
             last one.
+        task: name of the model's task, see `itrex_sweet.tasks`; set by the model that the policy is used with.
+        label_thresholds: for multi-label classification, one per label, each in (0, 1): a label is on if its
+            probability exceeds it. By default those of the model's stored policy, or 0.5.
+        tolerance: for regression, the difference up to which an early value agrees with that of the last exit.
 
     Raises:
-        ConfigError: lengths that do not fit, values out of range, an unknown criterion.
+        ConfigError: lengths that do not fit, values out of range, an unknown criterion or task, or a setting that does
+            not fit the task.
     """
 
     thresholds: tuple[float, ...]
@@ -43,6 +49,9 @@ class Policy:
     criterion: str = "max_probability"
     patience: int = 2
     max_exit_index: int | None = None
+    task: str = SINGLE_LABEL
+    label_thresholds: tuple[float, ...] | None = None
+    tolerance: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "thresholds", real_numbers("thresholds", self.thresholds))
@@ -67,6 +76,29 @@ class Policy:
         for value in self.temperatures:
             if not (value > 0.0 and math.isfinite(value)):
                 raise ConfigError(f"temperature {value}: a temperature is positive and finite.")
+        self._check_task()
+
+    def _check_task(self) -> None:
+        task = task_named(self.task)
+        if self.criterion not in task.criteria:
+            raise ConfigError(
+                f"criterion={self.criterion!r} does not fit {task.name}: choose {' or '.join(task.criteria)}."
+            )
+        if not task.has_temperatures and set(self.temperatures) != {1.0}:
+            raise ConfigError(f"temperatures {self.temperatures}: {task.name} has no probabilities to scale; leave 1.")
+        if self.label_thresholds is not None:
+            if task.name != MULTI_LABEL:
+                raise ConfigError(f"label_thresholds are for {MULTI_LABEL}; this policy is for {task.name}.")
+            object.__setattr__(self, "label_thresholds", real_numbers("label_thresholds", self.label_thresholds))
+            for value in self.label_thresholds:
+                if not 0.0 < value < 1.0:
+                    raise ConfigError(f"label threshold {value}: a label's threshold lies between 0 and 1.")
+        if self.tolerance is not None:
+            if task.name != REGRESSION:
+                raise ConfigError(f"tolerance is for {REGRESSION}; this policy is for {task.name}.")
+            object.__setattr__(self, "tolerance", real_number("tolerance", self.tolerance))
+            if not (self.tolerance > 0.0 and math.isfinite(self.tolerance)):
+                raise ConfigError(f"tolerance={self.tolerance}: a tolerance is positive and finite.")
 
     @property
     def last_exit_index(self) -> int:
@@ -74,9 +106,15 @@ class Policy:
         return len(self.thresholds) if self.max_exit_index is None else self.max_exit_index
 
     @classmethod
-    def uniform(cls, num_exits: int, threshold: float = DEFAULT_THRESHOLD) -> Policy:
-        """Returns a policy with one threshold for every exit and no temperature scaling."""
-        return cls(thresholds=(threshold,) * (num_exits - 1), temperatures=(1.0,) * num_exits)
+    def uniform(cls, num_exits: int, threshold: float = DEFAULT_THRESHOLD, task: str = SINGLE_LABEL) -> Policy:
+        """Returns a policy with one threshold for every exit, no temperature scaling and the task's default
+        criterion."""
+        return cls(
+            thresholds=(threshold,) * (num_exits - 1),
+            temperatures=(1.0,) * num_exits,
+            criterion=task_named(task).default_criterion,
+            task=task,
+        )
 
     def with_threshold(self, threshold: float | Sequence[float]) -> Policy:
         """Returns the policy with another threshold for all exits, or one for each but the last.
@@ -101,6 +139,21 @@ class Policy:
             )
         return self
 
+    def for_task(self, task: str, num_labels: int) -> Policy:
+        """Returns the policy for a model's task, after checking that it fits.
+
+        Raises:
+            ConfigError: the policy is for another task, its criterion does not fit, or there is not one label threshold
+                per label.
+        """
+        if self.task not in (task, SINGLE_LABEL):  # single-label is what a policy is for that names no task
+            raise ConfigError(f"a policy for {self.task} does not fit a model for {task}.")
+        if self.label_thresholds is not None and len(self.label_thresholds) != num_labels:
+            raise ConfigError(
+                f"{len(self.label_thresholds)} label thresholds for {num_labels} labels: one per label is needed."
+            )
+        return self if self.task == task else dataclasses.replace(self, task=task)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         return {
@@ -109,6 +162,9 @@ class Policy:
             "temperatures": list(self.temperatures),
             "patience": self.patience,
             **({} if self.max_exit_index is None else {_MAX_EXIT_INDEX_KEY: self.max_exit_index}),
+            **({} if self.task == SINGLE_LABEL else {"task": self.task}),
+            **({} if self.label_thresholds is None else {"label_thresholds": list(self.label_thresholds)}),
+            **({} if self.tolerance is None else {"tolerance": self.tolerance}),
         }
 
     @classmethod

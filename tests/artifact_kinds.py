@@ -1,4 +1,4 @@
-"""One small artifact of every kind there is, to be copied and damaged."""
+"""Writes one small artifact of every kind."""
 
 from __future__ import annotations
 

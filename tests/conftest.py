@@ -1,4 +1,4 @@
-"""For every test: one thread, since models here are so tiny that threads would only wait for one another."""
+"""Settings of every test: one thread, since more threads slow down such tiny models."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ def _restore_settings_of_accelerate():
 
 @pytest.fixture
 def default_signals():
-    """Handles signals as a foreground process does; a background job ignores some, and so would its children."""
+    """Handles signals as a foreground process does: a background job ignores some, and its children inherit that."""
     defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
     before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
     yield

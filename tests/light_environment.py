@@ -1,4 +1,4 @@
-"""An environment with this package, NumPy, tokenizers and safetensors only, made of links to what is installed."""
+"""Makes an environment with this package, NumPy, tokenizers and safetensors only, of links to installed packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Changing artifacts on disk as somebody who can write the folder would: files, fields and tensors, hashes included."""
+"""Changes files, fields and tensors of artifacts on disk, with correct hashes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NUMPY_TYPES = {
 
 @dataclass
 class RawTensor:
-    """A tensor as a safetensors file describes it; nothing has to fit."""
+    """A tensor as a safetensors file describes it; type, shape and data need not be consistent."""
 
     dtype: str
     shape: list[Any]
@@ -45,7 +45,7 @@ class RawTensor:
         return cls(dtype, list(values.shape), values.tobytes())
 
     def reshaped(self, *shape: int) -> RawTensor:
-        """Another shape, the numbers repeated or cut to fill it."""
+        """Returns a tensor of another shape, its numbers repeated or truncated."""
         return RawTensor.of(np.resize(self.values, shape), self.dtype)
 
 
@@ -61,7 +61,7 @@ def read_tensors(path: Path) -> dict[str, RawTensor]:
 
 
 def write_tensors(path: Path, tensors: dict[str, RawTensor], misaligned_by: int = 0) -> None:
-    """Writes a safetensors file, its data as many bytes off the alignment of 8."""
+    """Writes a safetensors file whose data is `misaligned_by` bytes off the alignment of 8."""
     header, place = {}, 0
     for name, tensor in tensors.items():
         header[name] = {
@@ -80,7 +80,7 @@ def write_raw(path: Path, header: str, data: bytes, misaligned_by: int = 0) -> N
 
 
 def weights_of(directory: Path) -> Path:
-    """The one safetensors file of an early-exit artifact."""
+    """Returns the path of the safetensors file of an early-exit artifact."""
     return next(
         path for name in ("model.safetensors", "model_int8.safetensors") if (path := directory / name).is_file()
     )
@@ -111,7 +111,7 @@ def edit_config(directory: Path, change: Callable[[dict[str, Any]], Any]) -> Non
 
 
 def recompute_hashes(directory: Path) -> None:
-    """Sizes, hashes and the digest of the settings made anew, as far as the settings can still be read."""
+    """Updates sizes, hashes and the digest of the settings, if the settings can still be read."""
     path = directory / SETTINGS_FILE
     if not path.is_file():
         return
@@ -130,7 +130,7 @@ def recompute_hashes(directory: Path) -> None:
 
 
 def quantized_tensors(directory: Path, recipe: str, layers: list[str], seed: int = 0) -> dict[str, RawTensor]:
-    """The tensors of a float artifact with some linear layers in 8 bits.
+    """Returns the tensors of a float artifact with some linear layers in INT8.
 
     Args:
         recipe: `"static"`, `"smooth"` or `"dynamic"`.
@@ -154,7 +154,7 @@ def quantized_tensors(directory: Path, recipe: str, layers: list[str], seed: int
 
 
 def with_value(tensor: RawTensor, value: float, place: int = 0) -> RawTensor:
-    """The tensor with one number replaced."""
+    """Returns the tensor with one number replaced."""
     values = tensor.values.reshape(-1)
     values[place % len(values)] = value
     return replace(tensor, data=values.tobytes())

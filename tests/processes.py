@@ -1,4 +1,4 @@
-"""Which processes and folders a command leaves behind, for tests that end it in the middle."""
+"""Finds processes that a command leaves behind, for tests that end it early."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MARK = "ITREX_SWEET_TEST_MARK"  # in the environment, which children inherit wha
 
 
 def marked(value: str) -> list[int]:
-    """Processes that live and were started with this mark, by whomever."""
+    """Returns the running processes that have this mark in their environment."""
     found = []
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit() or int(folder.name) == os.getpid():
@@ -27,7 +27,7 @@ def marked(value: str) -> list[int]:
 
 
 def eventually(holds: Callable[[], bool], seconds: float) -> bool:
-    """True if something comes true within a time."""
+    """Returns whether a condition becomes true within a time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if holds():

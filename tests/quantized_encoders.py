@@ -1,4 +1,4 @@
-"""8-bit encoders made by hand from float ones, with the ranges that rows of random tokens have."""
+"""INT8 encoders made from float ones, with input ranges observed on random tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MODULES = {name: f"rest.{name}" for name in PROJECTIONS[3:]} | dict.fromkeys(PRO
 
 
 def quantized(encoder: Encoder, recipe: str, rows: int = 16, length: int = 12) -> Encoder:
-    """A float encoder in 8 bits.
+    """Quantizes a float encoder to INT8.
 
     Args:
         recipe: `"static"`, `"smooth"`, `"dynamic"`, or `"mixed"`: static with some layers kept in float.
@@ -40,7 +40,7 @@ def quantized(encoder: Encoder, recipe: str, rows: int = 16, length: int = 12) -
 
 @torch.inference_mode()
 def inputs_of_projections(encoder: Encoder, rows: int, length: int) -> dict[tuple[int, str], torch.Tensor]:
-    """Inputs of the linear layers, (tokens, in), by the layer's identity and module, all layers run in full."""
+    """Returns the inputs of the linear layers, (tokens, in), by the layer's identity and module, from full layers."""
     model = Embed(encoder, encoder.trunk)
     seen = {}
 
@@ -65,7 +65,7 @@ def inputs_of_projections(encoder: Encoder, rows: int, length: int) -> dict[tupl
 
 
 def _also(private: FullLayer) -> Callable[..., None]:
-    """Runs a layer on what enters another one."""
+    """Returns a hook that runs a layer on the input of another one."""
 
     def run(_: torch.nn.Module, inputs: tuple) -> None:
         private(*inputs)
@@ -74,20 +74,20 @@ def _also(private: FullLayer) -> Callable[..., None]:
 
 
 def quantized_linear(linear: Linear, entering: torch.Tensor, recipe: str) -> QuantizedLinear:
-    """Weight symmetric per output channel, input by its least and greatest value."""
+    """Quantizes the weight symmetrically per output channel, the input by its minimum and maximum."""
     smoothing, weight = None, linear.weight
     if recipe == "smooth":
         smoothing = entering.abs().amax(0).clamp(min=1e-3).rsqrt()
         weight, entering = weight / smoothing, entering * smoothing
     scale = weight.abs().amax(1) / 127
-    least, most = entering.amin().clamp(max=0.0), entering.amax().clamp(min=0.0)
-    input_scale = ((most - least) / 255).item()
+    minimum, maximum = entering.amin().clamp(max=0.0), entering.amax().clamp(min=0.0)
+    input_scale = ((maximum - minimum) / 255).item()
     is_static = recipe != "dynamic"
     return QuantizedLinear(
         weight=torch.round(weight / scale[:, None]).to(torch.int8),
         weight_scale=scale,
         bias=linear.bias,
         input_scale=input_scale if is_static else None,
-        input_zero_point=round(-least.item() / input_scale) if is_static else None,
+        input_zero_point=round(-minimum.item() / input_scale) if is_static else None,
         input_smoothing=smoothing,
     )

@@ -1,4 +1,4 @@
-"""The on-disk format: whole or not at all, verified, and nothing good is lost."""
+"""Tests of the on-disk format: atomic writes, verification, and errors about damaged files."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def edit(path, change):
     path.write_text(json.dumps(contents))
 
 
-def test_what_was_written_is_read(tmp_path):
+def test_round_trip(tmp_path):
     policy = Policy((0.7, 0.8), (1.0, 1.5, 2.0))
     written = tiny_artifact(tmp_path / "a", policy=policy, tokenizer=tiny_tokenizer())
     artifact = open_artifact(tmp_path / "a")
@@ -45,7 +45,7 @@ def test_what_was_written_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "deberta-v3"])
-def test_the_folder_loads_as_the_plain_model(tmp_path, family):
+def test_folder_loads_as_the_plain_model(tmp_path, family):
     model, config, tensors = model_and_tensors(family, (1, 2, 4))
     write_artifact(tmp_path, config=config, tensors=tensors)
     plain = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
@@ -54,21 +54,21 @@ def test_the_folder_loads_as_the_plain_model(tmp_path, family):
         torch.testing.assert_close(plain(ids).logits, model(ids).logits)
 
 
-def test_a_cascade_counts_every_layer_it_ran(tmp_path):
+def test_layers_run_of_a_cascade(tmp_path):
     tiny_cascade(tmp_path / "c")
     artifact = open_artifact(tmp_path / "c")
     assert artifact.layers_run == (1, 3, 7)
     assert [stage.exits for stage in artifact.stages] == [(1,), (2,), (4,)]
 
 
-def test_a_cascade_must_deepen(tmp_path):
+def test_depths_of_a_cascade_must_increase(tmp_path):
     stages = [model_and_tensors("bert", (2,))[1:], model_and_tensors("bert", (2,))[1:]]
     with pytest.raises(ConfigError, match=r"depths \(2, 2\)"):
         write_cascade(tmp_path, stages=stages)
 
 
 @pytest.mark.parametrize("make", [tiny_artifact, tiny_cascade])
-def test_a_copy_has_everything_and_the_new_policy(tmp_path, make):
+def test_copy_with_a_new_policy(tmp_path, make):
     source = make(tmp_path / "a", tokenizer=tiny_tokenizer())
     policy = source.policy.with_threshold(0.55)
     copy = copy_artifact(source, tmp_path / "b", policy)
@@ -78,7 +78,7 @@ def test_a_copy_has_everything_and_the_new_policy(tmp_path, make):
         assert before.tensors().keys() == after.tensors().keys()
 
 
-def test_copying_onto_itself_changes_the_policy_alone(tmp_path):
+def test_copy_onto_itself_changes_the_policy_only(tmp_path):
     source = tiny_artifact(tmp_path / "a")
     copy_artifact(source, tmp_path / "a", source.policy.with_threshold(0.2))
     again = open_artifact(tmp_path / "a")
@@ -86,7 +86,7 @@ def test_copying_onto_itself_changes_the_policy_alone(tmp_path):
     assert again.tensors().keys() == source.tensors().keys()
 
 
-def test_a_folder_that_a_trainer_saved_opens_without_settings(tmp_path):
+def test_trainer_checkpoint_is_opened(tmp_path):
     _, config, tensors = model_and_tensors("bert", (1, 2, 4))
     write_artifact(tmp_path, config=config, tensors=tensors)
     (tmp_path / "sweet_config.json").unlink()
@@ -142,14 +142,14 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_is_named(good, damage):
-    hurt, words = DAMAGES[damage]
-    hurt(good)
+def test_damaged_files(good, damage):
+    damage_folder, words = DAMAGES[damage]
+    damage_folder(good)
     with pytest.raises(ArtifactError, match=words):
         open_artifact(good)
 
 
-def test_pickled_weights_are_not_read(good):
+def test_pickled_weights_are_rejected(good):
     (good / "sweet_config.json").unlink()
     (good / "model.safetensors").unlink()
     torch.save({}, good / "pytorch_model.bin")
@@ -157,19 +157,19 @@ def test_pickled_weights_are_not_read(good):
         open_artifact(good)
 
 
-def test_missing_and_misshapen_tensors_are_named(tmp_path):
+def test_missing_and_misshapen_tensors(tmp_path):
     from itrex_sweet.runtime.backends import load_backend
 
     _, config, tensors = model_and_tensors("bert", (1, 2, 4))
-    lacking = {name: value for name, value in tensors.items() if name != "sweet_exits.2.dense.weight"}
+    incomplete = {name: value for name, value in tensors.items() if name != "sweet_exits.2.dense.weight"}
     with pytest.raises(ArtifactError, match=r"lack 'sweet_exits.2.dense.weight'"):
-        load_backend(write_artifact(tmp_path / "a", config=config, tensors=lacking))
+        load_backend(write_artifact(tmp_path / "a", config=config, tensors=incomplete))
     wrong = {**tensors, "classifier.weight": torch.zeros(3, 7)}
     with pytest.raises(ArtifactError, match=r"'classifier.weight' has shape \(3, 7\)"):
         load_backend(write_artifact(tmp_path / "b", config=config, tensors=wrong))
 
 
-def test_a_failed_write_leaves_the_good_artifact(good, monkeypatch):
+def test_failed_write_keeps_the_earlier_artifact(good, monkeypatch):
     before = fingerprint(good)
     _, config, tensors = model_and_tensors("bert", (1, 2, 4), seed=9)
     config.save_pretrained = lambda directory: (_ for _ in ()).throw(OSError(28, "No space left on device"))
@@ -179,8 +179,8 @@ def test_a_failed_write_leaves_the_good_artifact(good, monkeypatch):
     assert open_artifact(good)
 
 
-def test_a_full_disk_leaves_the_good_artifact(good):
-    """The operating system refuses the bytes: a limit on file size stands for a full disk."""
+def test_full_disk_keeps_the_earlier_artifact(good):
+    """A limit on file size takes the place of a full disk."""
     before = fingerprint(good)
     script = (
         "import resource, signal, sys; from tests.tiny_artifacts import tiny_artifact; from pathlib import Path\n"
@@ -196,7 +196,7 @@ def test_a_full_disk_leaves_the_good_artifact(good):
     assert fingerprint(good) == before
 
 
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+def test_folder_that_cannot_be_created(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ArtifactError, match="cannot write"):
         tiny_artifact(tmp_path / "file" / "inside")
@@ -205,7 +205,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     assert (tmp_path / "file").read_text() == "in the way"
 
 
-def test_a_failed_first_write_leaves_no_folder(tmp_path):
+def test_failed_first_write_leaves_no_folder(tmp_path):
     _, config, tensors = model_and_tensors("bert", (1, 2, 4))
     config.save_pretrained = lambda directory: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     with pytest.raises(ArtifactError):
@@ -213,13 +213,13 @@ def test_a_failed_first_write_leaves_no_folder(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_other_files_in_the_folder_stay(good):
+def test_other_files_in_the_folder_are_kept(good):
     (good / "notes.txt").write_text("mine")
     tiny_artifact(good)
     assert (good / "notes.txt").read_text() == "mine"
 
 
-def test_loading_in_a_new_process_gives_the_same_answers(tmp_path):
+def test_same_answers_in_a_new_process(tmp_path):
     from itrex_sweet import SweetModelForSequenceClassification
 
     tiny_artifact(tmp_path / "a", tokenizer=tiny_tokenizer(), policy=Policy.uniform(3, 0.5))
@@ -242,7 +242,7 @@ def test_loading_in_a_new_process_gives_the_same_answers(tmp_path):
     np.testing.assert_allclose([row["score"] for row in there], [row["score"] for row in here], rtol=1e-5)
 
 
-def test_a_checkpoint_in_shards_is_read_and_copied(good):
+def test_sharded_checkpoint_is_read_and_copied(good):
     from safetensors.torch import load_file, save_file
 
     whole = load_file(good / "model.safetensors")
@@ -264,7 +264,7 @@ def test_a_checkpoint_in_shards_is_read_and_copied(good):
         open_artifact(good)
 
 
-def test_weights_are_as_readable_as_any_other_file(tmp_path):
+def test_file_permissions_of_weights(tmp_path):
     mask = os.umask(0o027)
     try:
         tiny_artifact(tmp_path / "artifact")
@@ -274,7 +274,7 @@ def test_weights_are_as_readable_as_any_other_file(tmp_path):
     assert set(modes.values()) == {0o640}, modes
 
 
-def test_a_file_that_cannot_be_read_is_named(good, monkeypatch):
+def test_unreadable_file(good, monkeypatch):
     opened = os.open
 
     def forbidden(path, *arguments, **options):

@@ -1,4 +1,4 @@
-"""Nothing that rests on an opened artifact is written on another one, and readers never meet a mixture."""
+"""Tests of concurrent writers: results for one artifact are not written to another, and readers see no mixture."""
 
 import itertools
 import json
@@ -48,7 +48,7 @@ def another_policy(folder):
 
 
 def a_trainer_saved(folder):
-    """A model of the same config over the weights, as `Trainer.save_model` does it."""
+    """Overwrites the weights with a model of the same config, as `Trainer.save_model` does."""
     from safetensors.torch import save_file
 
     save_file(NEW[1], folder / "model.safetensors", metadata={"format": "pt"})
@@ -75,7 +75,7 @@ WRITES = {
 @pytest.mark.parametrize("write", WRITES)
 @pytest.mark.parametrize("change", [another_model, another_tokenizer, another_policy, a_trainer_saved, only_config])
 @pytest.mark.parametrize("verify", [True, False])
-def test_nothing_is_written_on_what_was_replaced(folder, write, change, verify):
+def test_write_to_a_replaced_artifact_raises(folder, write, change, verify):
     artifact = open_artifact(folder, verify=verify)
     change(folder)
     before = fingerprint(folder)
@@ -87,7 +87,7 @@ def test_nothing_is_written_on_what_was_replaced(folder, write, change, verify):
 @pytest.mark.parametrize("version", [1, None])
 @pytest.mark.parametrize("write", WRITES)
 @pytest.mark.parametrize("change", [another_model, a_trainer_saved, only_config])
-def test_nor_where_no_list_says_so(folder, write, change, version):
+def test_write_to_a_replaced_artifact_without_manifest_raises(folder, write, change, version):
     if version is None:
         (folder / "sweet_config.json").unlink()
     else:
@@ -101,7 +101,7 @@ def test_nor_where_no_list_says_so(folder, write, change, version):
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_nothing_is_written_where_the_folder_is_gone(folder, write):
+def test_write_to_a_deleted_folder_raises(folder, write):
     artifact = open_artifact(folder, weights=False)
     gone(folder)
     with pytest.raises(ArtifactError):
@@ -115,8 +115,8 @@ def another_card(folder):
 
 @pytest.mark.parametrize("change", [another_model, another_card])
 @pytest.mark.parametrize("write", WRITES)
-def test_replaced_at_the_last_moment(folder, write, change, monkeypatch):
-    """Another process writes after everything was written beside the folder, just before it takes the place."""
+def test_artifact_replaced_just_before_the_commit(folder, write, change, monkeypatch):
+    """Another process writes when the staging folder is complete, just before the exchange."""
     artifact, now = open_artifact(folder), []
     from itrex_sweet.artifact import staging
 
@@ -135,7 +135,7 @@ def test_replaced_at_the_last_moment(folder, write, change, monkeypatch):
     assert fingerprint(folder) in now
 
 
-def test_one_process_may_write_again_and_again(folder):
+def test_repeated_writes_of_one_process(folder):
     model = SweetModelForSequenceClassification.from_pretrained(folder)
     for threshold in (0.1, 0.2, 0.3):
         model.policy = model.policy.with_threshold(threshold)
@@ -146,7 +146,7 @@ def test_one_process_may_write_again_and_again(folder):
     assert open_artifact(folder).fingerprints()[REPORTING].rows == 1
 
 
-def test_a_card_of_one_process_does_not_hinder_another(folder):
+def test_model_card_of_another_process_is_no_conflict(folder):
     artifact = open_artifact(folder)
     write_card(open_artifact(folder), "# Card", Fingerprints.of([[1]]))
     copy_artifact(artifact, folder, artifact.policy.with_threshold(0.4))
@@ -154,7 +154,7 @@ def test_a_card_of_one_process_does_not_hinder_another(folder):
     assert (folder / "README.md").read_text() == "# Card"
 
 
-def test_a_copy_elsewhere_is_of_what_was_opened(folder, tmp_path):
+def test_copy_elsewhere_has_the_opened_files(folder, tmp_path):
     artifact = open_artifact(folder)
     before = held(folder)
     another_model(folder)
@@ -166,8 +166,8 @@ def test_a_copy_elsewhere_is_of_what_was_opened(folder, tmp_path):
     assert not (tmp_path / "late").exists()
 
 
-def test_what_a_save_returns_is_what_it_wrote(folder, monkeypatch):
-    """Another process saves right after it."""
+def test_save_returns_what_it_wrote(folder, monkeypatch):
+    """Another process saves immediately afterwards."""
     from itrex_sweet.artifact import staging
 
     end = staging._Staging.end
@@ -190,7 +190,7 @@ def save_in_turns(folder, stop):
 
 @pytest.fixture(params=["exchange", "inside"])
 def racing(request, folder, monkeypatch):
-    """A folder that another process saves two models into, in turns."""
+    """Returns a folder into which another process saves two models alternately."""
     if request.param == "inside":
         monkeypatch.setattr(commit, "exchange", lambda first, second: False)
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
@@ -205,7 +205,7 @@ def racing(request, folder, monkeypatch):
 
 
 def until_both(seen):
-    """Rounds until both models were seen, and some more."""
+    """Yields rounds until both models were seen, and some more."""
     begun, rounds = time.monotonic(), 0
     while rounds < 40 or set(seen) != {"old", "new"}:
         yield rounds
@@ -213,8 +213,8 @@ def until_both(seen):
         assert time.monotonic() < begun + 60, f"only {set(seen)} in {rounds} rounds"
 
 
-def test_a_promise_stays_with_its_weights(racing):
-    """Rounds of opening, calibrating and writing: where a promise stands, it is on the model it was made for."""
+def test_guarantee_stays_with_its_weights(racing):
+    """Opens, calibrates and writes repeatedly: a stored guarantee always belongs to the stored model."""
     own = {}
     for _ in until_both(own):
         artifact = open_artifact(racing)
@@ -231,7 +231,7 @@ def test_a_promise_stays_with_its_weights(racing):
 
 
 @pytest.mark.parametrize("options", [{}, {"verify": False}, {"weights": False}])
-def test_a_reader_meets_one_model_or_the_other(racing, options):
+def test_reader_opens_one_model_or_the_other(racing, options):
     seen = {}
     for _ in until_both(seen):
         artifact = open_artifact(racing, **options)
@@ -245,8 +245,8 @@ def test_a_reader_meets_one_model_or_the_other(racing, options):
 @pytest.mark.parametrize("options", [{}, {"verify": False}, {"weights": False}])
 @pytest.mark.parametrize("after", ["sweet_config.json", "config.json", "tokenizer.json", "model.safetensors"])
 @pytest.mark.parametrize("way", ["exchange", "inside"])
-def test_replaced_between_two_reads(folder, options, after, way, monkeypatch):
-    """The moment that a race seldom hits."""
+def test_artifact_replaced_between_two_reads(folder, options, after, way, monkeypatch):
+    """Replaces the artifact at a moment that the random races seldom hit."""
     own = {label: sum_of_weights(save(folder.parent / label, which)) for label, which in (("old", OLD), ("new", NEW))}
     if way == "inside":
         monkeypatch.setattr(commit, "exchange", lambda first, second: False)
@@ -272,8 +272,8 @@ def sum_of_weights(artifact):
     return sum(float(value.double().sum()) for value in artifact.tensors().values())
 
 
-def test_two_writers_leave_one_of_theirs(tmp_path):
-    """Threads, whose locks are as apart as those of processes."""
+def test_two_writers_leave_one_complete_artifact(tmp_path):
+    """Uses threads, whose locks exclude each other as those of processes do."""
     folder, failed = tmp_path / "model", []
 
     def work(which):
@@ -298,7 +298,7 @@ def test_two_writers_leave_one_of_theirs(tmp_path):
 
 
 class FullDisk:
-    """The tokenizers library raises a plain `Exception` where the disk is full."""
+    """Raises as the tokenizers library does if the disk is full: a plain `Exception`."""
 
     def save_pretrained(self, directory):
         (Path(directory) / "tokenizer.json").write_text("{")
@@ -306,7 +306,7 @@ class FullDisk:
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_a_tokenizer_that_cannot_be_saved(folder, tmp_path, exists):
+def test_tokenizer_that_cannot_be_saved(folder, tmp_path, exists):
     before = fingerprint(folder)
     target = folder if exists else tmp_path / "first"
     with pytest.raises(ArtifactError, match=r"cannot write .*tokenizer.*No space left.*untouched"):
@@ -315,14 +315,14 @@ def test_a_tokenizer_that_cannot_be_saved(folder, tmp_path, exists):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
 
-def test_what_cannot_be_recorded_is_refused_before_anything_is_changed(folder):
+def test_invalid_record_changes_nothing(folder):
     before = fingerprint(folder)
     with pytest.raises(ConfigError, match="plain JSON"):
         write_artifact(folder, config=NEW[0], tensors=NEW[1], provenance={"model": object()})
     assert fingerprint(folder) == before
 
 
-def test_a_tokenizer_in_the_folder_stays_if_none_is_given_and_goes_if_one_is(folder):
+def test_tokenizer_in_the_folder_is_kept_or_replaced(folder):
     (folder / "notes.txt").write_text("mine")
     write_artifact(folder, config=NEW[0], tensors=NEW[1])
     assert SweetModelForSequenceClassification.from_pretrained(folder).predict(["good"])
@@ -332,7 +332,7 @@ def test_a_tokenizer_in_the_folder_stays_if_none_is_given_and_goes_if_one_is(fol
     assert open_artifact(folder).label_names[0] == "old"
 
 
-def test_a_damaged_tokenizer_is_not_taken_over(folder):
+def test_damaged_tokenizer_is_not_copied(folder):
     contents = (folder / "tokenizer.json").read_text()
     (folder / "tokenizer.json").write_text(contents.replace("good", "bood"))
     with pytest.raises(ArtifactError, match=r"tokenizer.json is not the file that was written"):
@@ -341,7 +341,7 @@ def test_a_damaged_tokenizer_is_not_taken_over(folder):
     assert open_artifact(folder)
 
 
-def test_a_model_saved_by_a_trainer_over_an_artifact_is_named(folder):
+def test_trainer_checkpoint_over_an_artifact(folder):
     a_trainer_saved(folder)
     with pytest.raises(
         ArtifactError, match=r"If a Trainer saved a model over an artifact here, delete sweet_config.json"
@@ -351,7 +351,7 @@ def test_a_model_saved_by_a_trainer_over_an_artifact_is_named(folder):
     assert open_artifact(folder).exits == (1, 2)
 
 
-def test_names_of_any_length_and_kind(tmp_path):
+def test_unusual_folder_names(tmp_path):
     _, config, tensors = model_and_tensors("bert", (1, 2))
     for name in ("n" * 250, "a.incoming-12345678", "mit Leerzeichen \u00e4 [*]", ".hidden"):
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""A writer that is killed, or fails, before any change that it makes: the folder holds the old artifact or the new."""
+"""Tests of writers that are killed or fail at any change: the folder holds the old artifact or the new one."""
 
 import dataclasses
 import itertools
@@ -42,7 +42,7 @@ FOREIGN = {"notes.txt": b"mine", "checkpoint-5/optimizer.pt": b"state", ".git/HE
 
 
 def model(name):
-    """Config and tensors whose label and weights both say which model they are of."""
+    """Returns config and tensors; label and weights both identify the model."""
     _, config, tensors = model_and_tensors("bert", (1, 2), num_labels=2, seed=sum(map(ord, name)))
     config.id2label, config.label2id = {0: name, 1: "other"}, {name: 0, "other": 1}
     return config, tensors
@@ -57,7 +57,7 @@ def save(directory, which):
 
 
 def held(directory):
-    """Label, weights and threshold, as this package reads them."""
+    """Returns label, weights and threshold, as this package reads them."""
     artifact = open_artifact(directory)
     return artifact.label_names[0], weights_of(artifact), artifact.policy.thresholds[0]
 
@@ -68,7 +68,7 @@ def weights_of(artifact):
 
 
 def held_by_others(directory):
-    """The same, as a program reads them that knows nothing of how they are replaced."""
+    """Returns the same, read without this package."""
     labels = json.loads((directory / "config.json").read_text())["id2label"]
     settings = json.loads((directory / "sweet_config.json").read_text())
     weights = (directory / "model.safetensors").read_bytes()
@@ -82,7 +82,7 @@ def put_foreign(directory):
 
 
 def lost(directory):
-    """Foreign files that are neither in the folder nor beside it, waiting to be given back."""
+    """Returns the foreign files that are neither in the folder nor in a staging folder."""
     folders = [directory, *directory.parent.glob(f".{directory.name}.incoming-*")]
     return [
         name
@@ -105,7 +105,7 @@ def is_change(event, arguments):
 
 
 def killed_at(place, work):
-    """Runs work in a child that is killed before a change it makes, counted from 0; whether it came that far."""
+    """Runs work in a child that is killed before its change number `place`, from 0; returns whether it got there."""
     child = os.fork()
     if child == 0:
         count = itertools.count()
@@ -149,7 +149,7 @@ def _no_waiting_for_the_disk(monkeypatch):
 
 @pytest.fixture(params=["exchange", "inside"])
 def way(request, monkeypatch):
-    """Both ways to commit; the second is taken where a system cannot exchange folders."""
+    """Selects the way to commit: exchange, or, as on systems without it, a commit inside the folder."""
     if request.param == "inside":
         monkeypatch.setattr(commit, "exchange", lambda first, second: False)
     return request.param
@@ -160,7 +160,7 @@ def way(request, monkeypatch):
     [("exchange", "save"), ("exchange", "calibrate"), ("exchange", "card"), ("inside", "save")],
     indirect=["way"],
 )
-def test_killed_before_any_change_the_folder_holds_one_of_both(tmp_path, way, writer, monkeypatch):
+def test_kill_leaves_the_old_or_the_new_artifact(tmp_path, way, writer, monkeypatch):
     target, work = tmp_path / "model", WRITERS[writer]
     models = {name: held(save(tmp_path / name, which).directory) for name, which in (("old", OLD), ("new", NEW))}
     put_foreign(tmp_path / "old")
@@ -189,7 +189,7 @@ def test_killed_before_any_change_the_folder_holds_one_of_both(tmp_path, way, wr
     assert len(seen) == (1 if writer == "card" else 2)
 
 
-def test_killed_before_any_change_a_first_save_leaves_all_or_nothing(tmp_path):
+def test_kill_of_a_first_save_leaves_all_or_nothing(tmp_path):
     for place in range(400):
         target = tmp_path / f"model-{place}"
         came_so_far = killed_at(place, lambda target=target: save(target, NEW))
@@ -202,8 +202,8 @@ def test_killed_before_any_change_a_first_save_leaves_all_or_nothing(tmp_path):
     assert place > 10
 
 
-def test_failing_at_any_change_the_folder_is_untouched_or_new(tmp_path, way, monkeypatch):
-    """Every change is refused once, as a full or broken disk would, and the writer lives on."""
+def test_failure_leaves_the_old_or_the_new_artifact(tmp_path, way, monkeypatch):
+    """Each change fails once, as on a full or broken disk; the writer continues."""
     target = tmp_path / "model"
     names = ("chmod", "link", "mkdir", "rename", "replace", "unlink", "utime")
     for place in range(400):
@@ -240,7 +240,7 @@ def test_failing_at_any_change_the_folder_is_untouched_or_new(tmp_path, way, mon
     assert place > 10
 
 
-def test_a_living_writers_staging_folder_is_left_alone(tmp_path):
+def test_staging_folder_of_a_running_writer_is_kept(tmp_path):
     target = tmp_path / "model"
     save(target, OLD)
     with staging.staged(target) as folder:
@@ -252,7 +252,7 @@ def test_a_living_writers_staging_folder_is_left_alone(tmp_path):
     assert not left_over(target)
 
 
-def test_a_cascade_is_replaced_whole_and_foreign_files_in_its_stages_stay(tmp_path, way):
+def test_cascade_is_replaced_and_foreign_files_are_kept(tmp_path, way):
     stages = [model_and_tensors("bert", (exit_,), seed=exit_)[1:] for exit_ in (1, 2)]
     target = tmp_path / "model"
     write_cascade(target, stages=stages, tokenizer=TOKENIZER)
@@ -266,7 +266,7 @@ def test_a_cascade_is_replaced_whole_and_foreign_files_in_its_stages_stay(tmp_pa
     assert len(open_artifact(target).stages) == 2
 
 
-def test_a_path_through_a_link_replaces_the_folder_and_keeps_the_link(tmp_path, way):
+def test_symbolic_link_to_the_folder_is_kept(tmp_path, way):
     save(tmp_path / "real", OLD)
     (tmp_path / "link").symlink_to("real")
     save(tmp_path / "link", NEW)
@@ -274,7 +274,7 @@ def test_a_path_through_a_link_replaces_the_folder_and_keeps_the_link(tmp_path, 
     assert held(tmp_path / "real")[0] == "new"
 
 
-def test_a_folder_keeps_its_mode_and_a_process_its_place(tmp_path, monkeypatch):
+def test_folder_mode_and_working_directory_are_kept(tmp_path, monkeypatch):
     target = tmp_path / "model"
     save(target, OLD)
     target.chmod(0o750)
@@ -287,7 +287,7 @@ def test_a_folder_keeps_its_mode_and_a_process_its_place(tmp_path, monkeypatch):
     assert not left_over(target)
 
 
-def test_a_name_that_is_a_folder_there_is_not_overwritten(tmp_path):
+def test_folder_with_the_name_of_a_file_is_not_overwritten(tmp_path):
     target = tmp_path / "model"
     (target / "config.json").mkdir(parents=True)
     (target / "config.json" / "mine").write_text("mine")
@@ -296,8 +296,8 @@ def test_a_name_that_is_a_folder_there_is_not_overwritten(tmp_path):
     assert (target / "config.json" / "mine").read_text() == "mine" and not left_over(target)
 
 
-def test_a_folder_of_the_user_that_returned_meanwhile_is_merged(tmp_path):
-    """Killed after the exchange; a Trainer goes on and makes its checkpoint folder anew."""
+def test_recreated_user_folder_is_merged(tmp_path):
+    """The writer is killed after the exchange; then a Trainer creates its checkpoint folder again."""
     target = tmp_path / "model"
     save(target, OLD)
     put_foreign(target)
@@ -311,6 +311,6 @@ def test_a_folder_of_the_user_that_returned_meanwhile_is_merged(tmp_path):
     assert {path.name for path in (target / "checkpoint-5").iterdir()} == {"optimizer.pt", "trainer_state.json"}
 
 
-def test_artifacts_are_equal_however_they_were_committed(tmp_path, way):
+def test_both_ways_to_commit_give_equal_artifacts(tmp_path, way):
     written = save(tmp_path / "model", NEW)
     assert dataclasses.replace(open_artifact(tmp_path / "model")) == written

@@ -1,4 +1,4 @@
-"""Every file that decides an answer is verified, and what was verified is what runs."""
+"""Tests of the manifest: every file that affects answers is verified, and the verified contents are used."""
 
 import json
 import os
@@ -23,7 +23,7 @@ FINGERPRINTS = {TRAINING: Fingerprints.of([[1, 2], [3, 4]])}
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory):
-    """One artifact of each kind, never changed."""
+    """Returns artifacts of each kind, which tests copy and do not change."""
     folder = tmp_path_factory.mktemp("kept")
     _, config, tensors = model_and_tensors("bert", (1, 2), num_labels=2)
     config.id2label = {0: "good", 1: "bad"}
@@ -58,14 +58,14 @@ def change(folder, **changes):
 
 
 def as_schema(folder, version):
-    """Settings as releases before schema 3 wrote them."""
+    """Rewrites the settings as releases before schema 3 wrote them."""
     path = folder / "sweet_config.json"
     settings = json.loads(path.read_text())
     files = {name: entry for name, entry in settings["files"].items() if "model" in name}
     path.write_text(json.dumps({**settings, "schema_version": version, "files": files, "digest": None}))
 
 
-def test_every_file_is_listed(folder):
+def test_manifest_lists_every_file(folder):
     assert listed(folder) == [name for name in every_file(folder) if name != "sweet_config.json"]
 
 
@@ -89,13 +89,13 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_no_file_can_be_damaged(folder, tmp_path, damage):
+def test_damage_to_any_file_is_detected(folder, tmp_path, damage):
     for name in listed(folder):
-        shutil.rmtree(tmp_path / "hurt", ignore_errors=True)
-        hurt = shutil.copytree(folder, tmp_path / "hurt")
-        DAMAGES[damage](hurt / name)
+        shutil.rmtree(tmp_path / "damaged", ignore_errors=True)
+        damaged = shutil.copytree(folder, tmp_path / "damaged")
+        DAMAGES[damage](damaged / name)
         with pytest.raises(ArtifactError, match=os.path.basename(name)):
-            open_artifact(hurt)
+            open_artifact(damaged)
     if damage not in ("flipped", "longer", "shorter", "deleted"):  # white space, or a checkpoint without settings
         DAMAGES[damage](folder / "sweet_config.json")
         with pytest.raises(ArtifactError):
@@ -115,13 +115,13 @@ def test_no_file_can_be_damaged(folder, tmp_path, damage):
         "model_int8.safetensors",
     ],
 )
-def test_no_file_can_be_added(folder, name):
+def test_added_file_is_detected(folder, name):
     (folder / name).write_text("{}")
     with pytest.raises(ArtifactError, match=rf"{name} is not listed in sweet_config.json.*verify=False"):
         open_artifact(folder)
 
 
-def test_what_decides_nothing_may_be_added(folder):
+def test_files_without_effect_may_be_added(folder):
     (folder / "README.md").write_text("# Card")
     (folder / "notes.txt").write_text("mine")
     (folder / "checkpoint-7").mkdir()
@@ -130,7 +130,7 @@ def test_what_decides_nothing_may_be_added(folder):
 
 
 @pytest.mark.parametrize("resign", [False, True])
-def test_no_entry_of_the_list_can_be_left_out(folder, resign):
+def test_entry_removed_from_the_manifest_is_detected(folder, resign):
     files = json.loads((folder / "sweet_config.json").read_text())["files"]
     for name in [*files, None]:
         change(folder, files={} if name is None else {key: entry for key, entry in files.items() if key != name})
@@ -159,14 +159,14 @@ def test_no_entry_of_the_list_can_be_left_out(folder, resign):
         {"a\0b": {"bytes": 1, "sha256": ""}},
     ],
 )
-def test_a_damaged_list_is_named(folder, files):
+def test_damaged_manifest(folder, files):
     change(folder, files=files)
     with pytest.raises(ArtifactError, match=r"sweet_config.json is damaged.*files"):
         open_artifact(folder)
 
 
 def leaves(value, path=()):
-    """Every place in a JSON value, with another value for it."""
+    """Yields the path of every leaf of a JSON value, with a different value for it."""
     if isinstance(value, dict):
         for key in value:
             yield from leaves(value[key], (*path, key))
@@ -181,7 +181,7 @@ def leaves(value, path=()):
         yield path, "other"
 
 
-def test_no_setting_can_be_changed(folder):
+def test_change_of_any_setting_is_detected(folder):
     text = (folder / "sweet_config.json").read_text()
     changes = list(leaves(json.loads(text)))
     assert len(changes) > 20
@@ -196,7 +196,7 @@ def test_no_setting_can_be_changed(folder):
             open_artifact(folder)
 
 
-def test_a_threshold_changed_by_hand_is_refused_with_the_way_to_change_it(single):
+def test_error_about_an_edited_threshold_names_the_alternative(single):
     policy = json.loads((single / "sweet_config.json").read_text())["policy"]
     change(single, policy={**policy, "thresholds": [0.5]})
     with pytest.raises(ArtifactError, match=r"digest differs.*model.policy = .*itrex-sweet calibrate"):
@@ -221,7 +221,7 @@ def swap_labels(folder):
 
 
 @pytest.mark.parametrize("swap", [swap_vocabulary, swap_labels])
-def test_a_swap_that_would_load_and_answer_otherwise_is_refused(single, swap):
+def test_swapped_vocabulary_or_labels_are_detected(single, swap):
     swap(single)
     with pytest.raises(ArtifactError, match=r"SHA-256 differs|bytes"):
         SweetModelForSequenceClassification.from_pretrained(single)
@@ -231,7 +231,7 @@ def test_a_swap_that_would_load_and_answer_otherwise_is_refused(single, swap):
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_older_schemas_are_read_and_their_weights_verified(folder, version):
+def test_older_schemas_are_read_with_verified_weights(folder, version):
     as_schema(folder, version)
     (folder / "added_tokens.json").write_text("{}")
     artifact = open_artifact(folder)
@@ -250,7 +250,7 @@ def test_older_schemas_are_read_and_their_weights_verified(folder, version):
         open_artifact(folder)
 
 
-def test_the_schema_before_private_layers_is_verified_whole_and_kept_by_a_new_card(folder):
+def test_schema_3_is_verified_and_kept_by_a_new_card(folder):
     change(folder, schema_version=3)
     recompute_hashes(folder)
     artifact = open_artifact(folder)
@@ -265,7 +265,7 @@ def test_the_schema_before_private_layers_is_verified_whole_and_kept_by_a_new_ca
         open_artifact(folder)
 
 
-def test_fingerprints_are_verified_and_grow_with_the_list(single):
+def test_fingerprints_are_verified_and_extended(single):
     write_card(open_artifact(single), "# Card", Fingerprints.of([[5]]))
     artifact = open_artifact(single)
     assert artifact.fingerprints().keys() == {TRAINING, "reporting"}
@@ -289,18 +289,18 @@ def cut(path):
     os.truncate(path, 0)
 
 
-@pytest.mark.parametrize("hurt", [overwrite, cut, os.unlink])
+@pytest.mark.parametrize("change_file", [overwrite, cut, os.unlink])
 @pytest.mark.parametrize("backend", ["torch", "auto"])
-def test_files_that_change_while_a_model_serves_change_nothing(single, hurt, backend):
+def test_changed_files_do_not_affect_a_loaded_model(single, change_file, backend):
     model = SweetModelForSequenceClassification.from_pretrained(single, backend=backend, threshold=1.0)
     texts = ["the soup was good", "never again"]
     before = model.predict(texts)
     for name in listed(single):
-        hurt(single / name)
+        change_file(single / name)
     assert model.predict(texts) == before
 
 
-def test_an_opened_artifact_gives_the_bytes_that_were_verified(single):
+def test_opened_artifact_returns_verified_bytes(single):
     artifact = open_artifact(single)
     before = {name: (single / name).read_bytes() for name in listed(single)}
     for name in listed(single):
@@ -317,7 +317,7 @@ def test_an_opened_artifact_gives_the_bytes_that_were_verified(single):
 
 @pytest.mark.parametrize("verify", [True, False])
 @pytest.mark.parametrize("taken", [True, False])
-def test_weights_asked_for_later_have_to_be_those_that_were_opened(single, verify, taken):
+def test_weights_read_later_must_be_unchanged(single, verify, taken):
     artifact = open_artifact(single, verify=verify, weights=taken)
     first = artifact.tensors()
     assert all(torch.equal(value, first[name]) for name, value in artifact.tensors().items())
@@ -327,7 +327,7 @@ def test_weights_asked_for_later_have_to_be_those_that_were_opened(single, verif
         artifact.tensors()
 
 
-def test_files_of_the_hubs_cache_are_links(single, tmp_path):
+def test_symbolic_links_of_the_hub_cache(single, tmp_path):
     blobs, cached = tmp_path / "blobs", tmp_path / "snapshots"
     blobs.mkdir()
     cached.mkdir()
@@ -340,7 +340,7 @@ def test_files_of_the_hubs_cache_are_links(single, tmp_path):
     assert SweetModelForSequenceClassification.from_pretrained(cached).predict(["good"])
 
 
-def test_sizes_are_bounded(single, monkeypatch):
+def test_file_size_limits(single, monkeypatch):
     monkeypatch.setattr(snapshot, "JSON_LIMIT", 100)
     monkeypatch.setattr("itrex_sweet.artifact.reading.JSON_LIMIT", 100)
     with pytest.raises(ArtifactError, match="at most 100 are read"):
@@ -351,14 +351,14 @@ def test_sizes_are_bounded(single, monkeypatch):
 @pytest.mark.parametrize(
     "contents", ["[" * 100_000, '{"a":' * 100_000, "\xff\xfe", "", "null", "1" * 10_000, '"', '{"a": 1}}']
 )
-def test_what_is_no_json_object_is_named(single, name, contents):
+def test_invalid_json(single, name, contents):
     (single / name).write_bytes(contents.encode("latin-1"))
     with pytest.raises(ArtifactError, match=name):
         open_artifact(single, verify=False)
 
 
 @pytest.mark.parametrize("stages", [["../artifact"], ["/"], "exit_1", [1], [""], [".."], ["exit_1/.."], [None], {}])
-def test_stages_are_sub_folders(kept, tmp_path, stages):
+def test_invalid_stage_names(kept, tmp_path, stages):
     folder = shutil.copytree(kept / "cascade", tmp_path / "artifact")
     for sign_again in (False, True):
         if sign_again:
@@ -409,14 +409,14 @@ def entry(dtype="F32", shape=(2,), begin=0, end=8):
         np.frombuffer(struct.pack("<Q", 2) + b"\xff\xff", np.uint8),
     ],
 )
-def test_what_is_no_safetensors_file_is_refused(tmp_path, contents):
+def test_invalid_safetensors_files(tmp_path, contents):
     with pytest.raises(ArtifactError, match="cannot be read as safetensors"):
         TensorFile(contents, tmp_path / "x").tensors()
 
 
 @pytest.mark.parametrize("padding", range(9))
-def test_tensors_are_read_as_the_library_reads_them(tmp_path, padding):
-    """Also where the header's length leaves them unaligned, which the format allows."""
+def test_tensors_equal_those_of_safetensors(tmp_path, padding):
+    """Also with a header length that leaves the data unaligned, which the format allows."""
     from safetensors.torch import load, save
 
     generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""Settings, token ids and labels of a call: taken as people write them, or refused with an error that names them."""
+"""Tests of the arguments of calls and of loading: accepted types, and errors that name the invalid argument."""
 
 import inspect
 import logging
@@ -46,7 +46,7 @@ NOT_WHOLE = [2.5, 8.0, np.float32(2.5), torch.tensor(2.5), float("inf"), np.arra
 
 @pytest.mark.parametrize("value", [0, *NO_NUMBERS[:-2], *NOT_POSITIVE, *NOT_WHOLE, 10**5000, -(10**5000)], ids=shown)
 @pytest.mark.parametrize("setting", ["batch_size", "max_length", "top_k", "max_exit"])
-def test_whole_numbers(model, setting, value):
+def test_integer_settings(model, setting, value):
     with pytest.raises(ConfigError, match=setting):
         model.predict(TEXTS, **{setting: value})
     with pytest.raises(ConfigError, match=setting):  # before the texts are looked at
@@ -55,7 +55,7 @@ def test_whole_numbers(model, setting, value):
 
 @pytest.mark.parametrize("value", [*NO_NUMBERS, *NOT_POSITIVE, float("inf")], ids=shown)
 @pytest.mark.parametrize("setting", ["threshold", "quality", "deadline_ms"])
-def test_real_numbers(model, setting, value):
+def test_float_settings(model, setting, value):
     with pytest.raises(ConfigError, match=setting):
         model.predict(TEXTS, **{setting: value})
 
@@ -73,7 +73,7 @@ def test_real_numbers(model, setting, value):
     ],
     ids=repr,
 )
-def test_numbers_of_every_library(directory, model, half):
+def test_numbers_of_other_libraries(directory, model, half):
     expected = model.predict(TEXTS, threshold=0.5)
     assert model.predict(TEXTS, threshold=half) == expected
     for both in ([half, half], (half, half), np.array([0.5, 0.5]), torch.tensor([0.5, 0.5]), np.full(2, half)):
@@ -89,13 +89,13 @@ def test_numbers_of_every_library(directory, model, half):
 
 @pytest.mark.parametrize("setting", ["overlong", "errors"])
 @pytest.mark.parametrize("value", ["", "Raise", None, 1, ["raise"], {}])
-def test_choices(model, setting, value):
+def test_invalid_choices(model, setting, value):
     with pytest.raises(ConfigError, match=setting):
         model.predict(TEXTS, **{setting: value})
 
 
 @pytest.mark.parametrize("value", ["quick", 0.5, {}, (0.5, 0.5)])
-def test_a_policy_is_a_policy(model, value):
+def test_invalid_policies(model, value):
     with pytest.raises(ConfigError, match="policy is a"):
         model.predict(TEXTS, policy=value)
     with pytest.raises(ConfigError, match="policy is a"):
@@ -104,7 +104,7 @@ def test_a_policy_is_a_policy(model, value):
         model.tokenizer = value
 
 
-def test_unknown_arguments_are_named(model):
+def test_unknown_arguments_of_predict(model):
     with pytest.raises(TypeError, match="treshold"):
         model.predict(TEXTS, treshold=0.5)
     with pytest.raises(TypeError, match="output_attention"):
@@ -115,7 +115,7 @@ def test_unknown_arguments_are_named(model):
                                        {"thresholds": [None, 0.5]}, {"patience": 1.5}, {"patience": True},
                                        {"max_exit_index": 1.0}, {"max_exit_index": -1},
                                        {"criterion": ["entropy"]}])  # fmt: skip
-def test_policies_of_other_types(settings_):
+def test_invalid_policy_settings(settings_):
     with pytest.raises(ConfigError):
         Policy(**{"thresholds": (0.5, 0.5), "temperatures": (1.0,) * 3, **settings_})
 
@@ -154,7 +154,7 @@ BAD_IDS = {
 
 
 @pytest.mark.parametrize("kind", BAD_IDS)
-def test_token_ids_that_are_none(model, kind):
+def test_invalid_token_ids(model, kind):
     make, message = BAD_IDS[kind]
     with pytest.raises(InputError, match=message):
         model(make())
@@ -162,7 +162,7 @@ def test_token_ids_that_are_none(model, kind):
         model(input_ids=make())
 
 
-def test_token_ids_of_every_kind(model):
+def test_types_of_token_ids(model):
     expected = model(input_ids=torch.tensor(IDS)).logits
     kinds = [IDS, tuple(map(tuple, IDS)), np.array(IDS), np.array(IDS, np.uint8), np.array(IDS, order="F")]
     kinds += [torch.tensor(IDS).to(dtype) for dtype in (torch.int8, torch.uint8, torch.int16, torch.int32)]
@@ -205,12 +205,12 @@ def test_token_ids_of_every_kind(model):
         ("labels", [2**63, 0], "labels holds"),
     ],
 )
-def test_what_goes_with_token_ids(model, name, value, message):
+def test_invalid_masks_types_and_labels(model, name, value, message):
     with pytest.raises(InputError, match=message):
         model(IDS, **{name: value})
 
 
-def test_masks_and_labels_of_every_kind(model):
+def test_types_of_masks_and_labels(model):
     mask = [[1, 1, 1], [1, 1, 0]]
     expected = model(IDS, mask, labels=torch.tensor([0, -100]))
     masks = [np.array(mask, kind) for kind in (bool, np.int8, np.uint64, np.float16, np.float64)]
@@ -223,7 +223,7 @@ def test_masks_and_labels_of_every_kind(model):
 
 
 def in_every_layout(values):
-    """Arrays with the same numbers: other strides, byte order and rights to write."""
+    """Yields arrays with the same numbers and other strides, byte order and writability."""
     array = np.array(values)
     padded = np.zeros([2 * size for size in array.shape], array.dtype)
     padded[tuple(slice(None, None, 2) for _ in array.shape)] = array
@@ -238,7 +238,7 @@ def in_every_layout(values):
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("rows", [1, 2])
-def test_arrays_of_every_layout(model, rows):
+def test_array_layouts(model, rows):
     ids, mask, types, labels = IDS[:rows], [[1, 1, 1]] * rows, [[0, 1, 1]] * rows, [2] * rows
     expected = model(ids, mask, types, labels)
     for arrays in zip(*map(in_every_layout, (ids, mask, types)), strict=False):
@@ -254,7 +254,7 @@ nested = st.recursive(numbers, lambda inner: st.lists(inner, max_size=4), max_le
 
 @settings(max_examples=200, deadline=None)
 @given(nested, st.none() | nested, st.none() | nested, st.none() | nested)
-def test_any_call_gives_logits_or_an_error_of_ours(model, ids, mask, types, labels):
+def test_any_call_gives_logits_or_a_sweet_error(model, ids, mask, types, labels):
     try:
         output = model(ids, mask, types, labels)
     except SweetError:
@@ -262,7 +262,7 @@ def test_any_call_gives_logits_or_an_error_of_ours(model, ids, mask, types, labe
     assert output.logits.shape == (len(ids), 3) and torch.isfinite(output.logits).all()
 
 
-def test_the_tuple_is_had_on_request(model):
+def test_return_dict(model):
     for absent in (True, None, 1):
         assert model(IDS, return_dict=absent).logits.shape == (2, 3)
     logits, exits, confidence, why = model(IDS, return_dict=False)
@@ -298,13 +298,13 @@ def test_the_tuple_is_had_on_request(model):
         {"load_in_8bit": False},
     ],
 )
-def test_arguments_of_transformers_without_a_meaning_here(directory, model, arguments):
+def test_ignored_transformers_arguments(directory, model, arguments):
     loaded = SweetModelForSequenceClassification.from_pretrained(directory, **arguments)
     assert loaded.computed_in == "float32" and loaded.predict(TEXTS) == model.predict(TEXTS)
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "bfloat16", "BFloat16", torch.bfloat16, "torch.bfloat16"], ids=repr)
-def test_names_of_bfloat16(dtype):
+def test_spellings_of_bfloat16(dtype):
     assert checked_dtype_name(dtype) == "bfloat16"
 
 
@@ -337,12 +337,12 @@ def test_names_of_bfloat16(dtype):
         ({"warm_up": ["ab"]}, "warm_up"),
     ],
 )
-def test_arguments_that_ask_for_what_is_not_done(directory, arguments, message):
+def test_unsupported_transformers_arguments(directory, arguments, message):
     with pytest.raises(ConfigError, match=message):
         SweetModelForSequenceClassification.from_pretrained(directory, **arguments)
 
 
-def test_unknown_arguments_of_loading_are_named_with_a_hint(directory):
+def test_unknown_arguments_of_from_pretrained(directory):
     with pytest.raises(TypeError, match="'treshold'; did you mean 'threshold'"):
         SweetModelForSequenceClassification.from_pretrained(directory, treshold=0.5)
     with pytest.raises(TypeError, match=r"'zzz'$"):
@@ -350,18 +350,18 @@ def test_unknown_arguments_of_loading_are_named_with_a_hint(directory):
 
 
 @pytest.mark.parametrize("name", [None, "", 3, [], b"", "a\0b", "a" * 5000], ids=lambda name: repr(name)[:9])
-def test_what_names_no_model(name):
+def test_invalid_model_names(name):
     with pytest.raises(ArtifactError):
         SweetModelForSequenceClassification.from_pretrained(name, local_files_only=True)
 
 
-def test_an_adapter_without_its_model_is_told_from_a_damaged_folder(tmp_path):
+def test_adapter_folder(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(ArtifactError, match="a PEFT adapter alone"):
         SweetModelForSequenceClassification.from_pretrained(tmp_path)
 
 
-def test_methods_of_torch_modules_that_are_harmless(model):
+def test_torch_module_methods_without_effect(model):
     for same in (model.to("cpu"), model.to(torch.device("cpu"), torch.float32), model.to(device="cpu"), model.cpu(),
                  model.to(torch.float32), model.to(torch.zeros(1)), model.float(), model.eval(), model.train(False),
                  model.requires_grad_(False)):  # fmt: skip
@@ -388,7 +388,7 @@ def test_methods_of_torch_modules_that_are_harmless(model):
         (lambda model: model.state_dict(), r"artifact\.tensors"),
     ],
 )
-def test_methods_of_torch_modules_that_are_refused(model, call, message):
+def test_unsupported_torch_module_methods(model, call, message):
     with pytest.raises(ConfigError, match=message):
         call(model)
 
@@ -396,7 +396,7 @@ def test_methods_of_torch_modules_that_are_refused(model, call, message):
 # ---------------------------------------------------------------------- answers
 
 
-def test_top_k_gives_the_most_probable_labels(model):
+def test_top_k(model):
     plain = model.predict(TEXTS)
     for top_k, count in ((1, 1), (2, 2), (3, 3), (9, 3), ("all", 3)):
         rows = model.predict(TEXTS, top_k=top_k)
@@ -414,7 +414,7 @@ def test_top_k_gives_the_most_probable_labels(model):
     assert "labels" not in model.predict(["good", ""], errors="mark", top_k=2)[1]
 
 
-def test_logits_are_calibrated_unless_asked_for_raw(model):
+def test_logits_are_divided_by_the_temperature_by_default(model):
     encoded = model.tokenizer(TEXTS, return_tensors="pt", padding=True)
     labels = torch.tensor([0, 1, 2])
     for threshold in (0.0, 0.5, 1.0):
@@ -431,7 +431,7 @@ def test_logits_are_calibrated_unless_asked_for_raw(model):
         torch.testing.assert_close(output.confidence, output.logits.softmax(-1).amax(-1))
 
 
-def test_labels_are_named_by_the_config(directory):
+def test_label_names(directory):
     model = SweetModelForSequenceClassification.from_pretrained(directory)
     assert tuple(model.config.id2label.values()) == model.artifact.label_names
     model.config.id2label = {0: "bad", 1: 1, 2: "good"}
@@ -439,7 +439,7 @@ def test_labels_are_named_by_the_config(directory):
     assert {each["label"] for row in rows for each in row["labels"]} == {"bad", "1", "good"}
 
 
-def test_the_model_says_what_it_is(directory, model):
+def test_model_properties(directory, model):
     for part in (directory.name, "bert", "(1, 2, 4)", "float32", model.backend.name, "max_probability", "(0.5, 0.6)",
                  "calibrated=False"):  # fmt: skip
         assert part in repr(model), part
@@ -450,7 +450,7 @@ def test_the_model_says_what_it_is(directory, model):
 # ---------------------------------------------------------------------- longer than trained
 
 
-def test_rows_longer_than_those_trained_on_are_warned_of_once(tmp_path, caplog):
+def test_warning_about_rows_longer_than_in_training(tmp_path, caplog):
     import json
 
     tiny_artifact(tmp_path, tokenizer=tiny_tokenizer())
@@ -470,7 +470,7 @@ def test_rows_longer_than_those_trained_on_are_warned_of_once(tmp_path, caplog):
         assert "max_length=6" in caplog.text
 
 
-def test_every_argument_of_loading_is_documented():
+def test_every_argument_of_from_pretrained_is_documented():
     method = SweetModelForSequenceClassification.from_pretrained
     for name in inspect.signature(method).parameters:
         assert name in method.__doc__, name

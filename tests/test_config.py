@@ -1,4 +1,4 @@
-"""Settings: what is wrong is named with its value."""
+"""Tests of settings: errors name the field and its value."""
 
 import json
 
@@ -17,7 +17,7 @@ def test_default_exits_are_valid_for_every_depth(depth):
     assert resolve_exits(None, depth) == resolve_exits(default_exits(depth), depth)
 
 
-def test_default_exits_keep_one_proportion():
+def test_default_exits_are_proportional_to_depth():
     assert [default_exits(depth) for depth in (1, 2, 3, 6, 12, 24)] == [
         (1,),
         (1, 2),
@@ -52,7 +52,7 @@ def test_default_exits_keep_one_proportion():
         (True, "exits=True"),
     ],
 )
-def test_exits_that_cannot_be(exits, words):
+def test_invalid_exits(exits, words):
     with pytest.raises(ConfigError, match=words):
         resolve_exits(exits, 12)
 
@@ -84,7 +84,7 @@ def test_exits_that_cannot_be(exits, words):
         (dict(exits=3), "exits=3"),
     ],
 )
-def test_training_settings_that_cannot_be(settings, words):
+def test_invalid_training_settings(settings, words):
     with pytest.raises(ConfigError, match=words):
         SweetConfig(**settings)
 
@@ -105,20 +105,20 @@ _NUMBERS = ["gradient_scale", "distillation", "distillation_temperature", "exit_
 
 
 @given(st.sampled_from(_NUMBERS), _NO_NUMBERS)
-def test_what_is_no_number_is_refused_with_its_name(name, value):
+def test_invalid_numbers(name, value):
     assume(value is not None or name in ("gradient_scale", "distillation_temperature"))
     with pytest.raises(ConfigError, match=name):
         SweetConfig(**{name: value})
 
 
 @given(st.one_of(st.none(), st.integers(), st.text(max_size=4), st.floats(), st.lists(st.booleans(), max_size=2)))
-def test_what_is_no_truth_is_refused_with_its_name(value):
+def test_invalid_booleans(value):
     with pytest.raises(ConfigError, match="learn_to_exit"):
         SweetConfig(learn_to_exit=value)
 
 
 @given(st.floats(0, 1, width=32), st.integers(1, 9))
-def test_numbers_of_every_type_are_stored_as_plain_ones(share, exit_):
+def test_numbers_are_stored_as_python_types(share, exit_):
     for kind in (float, np.float32, np.float64, np.array):
         settings = dict(gradient_scale=(kind(share),), distillation=kind(share), exits=(np.int64(exit_), np.uint8(9)))
         config = SweetConfig(**settings, mode="sweet", learn_to_exit=np.True_, class_weights=np.float32([1, 2]))
@@ -130,7 +130,7 @@ def test_numbers_of_every_type_are_stored_as_plain_ones(share, exit_):
         assert SweetConfig.from_dict(config.to_dict()) == config
 
 
-def test_settings_of_an_earlier_version_stay_as_they_were():
+def test_settings_of_an_earlier_version():
     before = {
         "exits": [1, 4],
         "mode": "sweet",
@@ -146,7 +146,7 @@ def test_settings_of_an_earlier_version_stay_as_they_were():
 
 
 @pytest.mark.parametrize("settings", [None, 3, "sweet", [("mode", "sweet")], [1]])
-def test_settings_that_are_no_mapping(settings):
+def test_settings_must_be_a_mapping(settings):
     with pytest.raises(ConfigError, match="mapping"):
         SweetConfig.from_dict(settings)
 
@@ -161,18 +161,18 @@ def test_settings_that_are_no_mapping(settings):
         (dict(thresholds=(0.5,), temperatures=(1.0, 1.0), criterion="mood"), "criterion='mood'"),
     ],
 )
-def test_policies_that_cannot_be(settings, words):
+def test_invalid_policies(settings, words):
     with pytest.raises(ConfigError, match=words):
         Policy(**settings)
 
 
 @given(st.lists(st.floats(0, 1), max_size=5))
-def test_a_policy_survives_json(thresholds):
+def test_policy_round_trip_through_json(thresholds):
     policy = Policy(tuple(thresholds), (1.5,) * (len(thresholds) + 1))
     assert Policy.from_dict(policy.to_dict()) == policy
 
 
-def test_cutting_the_first_exit_off_alone():
+def test_cut_first_mode():
     first = SweetConfig(mode="sweet", gradient_scale="cut_first")
     scales = {count: first.resolved(count) for count in (1, 12)}
     assert scales[1].scales == () and scales[12].exits == (2, 4, 8, 12)
@@ -183,24 +183,24 @@ def test_cutting_the_first_exit_off_alone():
     assert again == scales[12] and again.resolved(12) == again
 
 
-def test_a_share_for_each_cut():
+def test_gradient_scale_per_exit():
     with pytest.raises(ConfigError, match=r"exits \(1, 4\) have 1, each but the last"):
         SweetConfig((1, 4), "sweet", gradient_scale=[0.1, 0.3]).resolved(4)
 
 
-def test_settings_survive_json_and_unknown_keys_are_named():
+def test_settings_round_trip_through_json():
     config = SweetConfig(exits=(1, 4), mode="paper", gradient_scale=0.1)
     assert SweetConfig.from_dict(config.to_dict()) == config
     with pytest.warns(UserWarning, match="does not know, and drops: colour"):
         SweetConfig.from_dict({**config.to_dict(), "colour": "red"})
 
 
-def test_settings_without_a_mode_are_of_the_time_when_there_was_one():
+def test_settings_without_mode():
     assert SweetConfig.from_dict({"exits": [1, 4]}) == SweetConfig((1, 4), "sweet")
     assert SweetConfig().mode == "decoupled"
 
 
-def test_what_the_mode_and_what_is_trained_decide():
+def test_properties_derived_from_mode_and_train():
     both, alone, sweet = SweetConfig(), SweetConfig(train="exits"), SweetConfig(mode="sweet")
     assert [each.distillation for each in (both, alone, sweet)] == [0.5, 1.0, 0.0]
     assert [each.exit_lr_multiplier for each in (both, alone, sweet)] == [3.0, 3.0, 1.0]

@@ -1,4 +1,4 @@
-"""Confidence and who may leave."""
+"""Tests of confidence measures and exit decisions."""
 
 import numpy as np
 import pytest
@@ -7,21 +7,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from itrex_sweet import criteria
+from itrex_sweet import confidence_formulas, criteria
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.policy import CRITERIA, Policy
+from itrex_sweet.probabilities import softmax
 
 logits_strategy = arrays.arrays(np.float32, (5, 3), elements=st.floats(-50, 50, width=32))
 
 
 @given(logits_strategy, st.floats(0.05, 20))
-def test_probabilities_are_a_softmax_over_the_temperature(logits, temperature):
+def test_probabilities_are_a_softmax_with_temperature(logits, temperature):
     expected = torch.softmax(torch.from_numpy(logits).double() / temperature, dim=-1)
-    np.testing.assert_allclose(criteria.probabilities(logits, temperature), expected, atol=1e-5)
-    np.testing.assert_allclose(criteria.max_probability(logits, temperature), expected.amax(-1), atol=1e-5)
+    np.testing.assert_allclose(softmax(logits, temperature), expected, atol=1e-5)
+    np.testing.assert_allclose(confidence_formulas.max_probability(logits, temperature), expected.amax(-1), atol=1e-5)
 
 
-def test_certainty_does_not_meet_a_threshold_of_one():
+def test_confidence_of_one_does_not_exceed_a_threshold_of_one():
     policy = Policy((1.0,), (1.0, 1.0))
     confidences = criteria.confidence(policy, 0, np.array([[1000.0, -1000.0]], np.float32))[0]
     assert confidences[0] == 1.0
@@ -30,7 +31,7 @@ def test_certainty_does_not_meet_a_threshold_of_one():
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf"), -float("inf")])
-def test_broken_logits_stay_to_the_end(broken):
+def test_rows_with_non_finite_logits_do_not_leave_early(broken):
     policy = Policy((0.0,), (1.0, 1.0))
     logits = np.array([[broken, 0.0], [0.3, 0.2]], np.float32)
     if broken == -float("inf"):
@@ -39,7 +40,7 @@ def test_broken_logits_stay_to_the_end(broken):
     assert leaving.tolist() == [False, True]
 
 
-def test_each_exit_has_its_own_temperature_and_threshold():
+def test_temperature_and_threshold_per_exit():
     policy = Policy((0.6, 0.9), (1.0, 10.0, 1.0))
     logits = np.array([[1.0, 0.0]], np.float32)
     assert criteria.may_leave(policy, 0, criteria.confidence(policy, 0, logits)[0]).all()
@@ -48,24 +49,24 @@ def test_each_exit_has_its_own_temperature_and_threshold():
 
 
 @given(logits_strategy, st.floats(0.05, 20))
-def test_entropy_and_margin_by_their_formulas(logits, temperature):
+def test_entropy_and_margin_equal_their_formulas(logits, temperature):
     shares = torch.softmax(torch.from_numpy(logits).double() / temperature, dim=-1)
     expected = 1 + (shares * shares.clamp_min(1e-300).log()).sum(-1) / np.log(3)
-    np.testing.assert_allclose(criteria.entropy(logits, temperature), expected, atol=1e-5)
+    np.testing.assert_allclose(confidence_formulas.entropy(logits, temperature), expected, atol=1e-5)
     two = shares.topk(2).values
-    np.testing.assert_allclose(criteria.margin(logits, temperature), two[:, 0] - two[:, 1], atol=1e-5)
+    np.testing.assert_allclose(confidence_formulas.margin(logits, temperature), two[:, 0] - two[:, 1], atol=1e-5)
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
 @given(logits=arrays.arrays(np.float32, (6, 4, 3), elements=st.floats(-50, 50, width=32)))
-def test_confidences_lie_between_0_and_1(criterion, logits):
+def test_confidences_are_between_0_and_1(criterion, logits):
     policy = Policy((0.5,) * 3, (1.0,) * 4, criterion)
     confidences = criteria.confidence_at_every_exit(policy, logits, 3 * logits[..., 0])
     assert confidences.dtype == np.float32 and ((confidences >= 0) & (confidences <= 1)).all()
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
-def test_a_broken_exit_is_never_sure_and_harms_no_other_row(criterion):
+def test_non_finite_logits_have_no_confidence_and_affect_no_other_row(criterion):
     policy = Policy((0.0,) * 3, (1.0,) * 4, criterion)
     logits = np.random.default_rng(0).normal(0, 3, (5, 4, 2)).astype(np.float32)
     correctness_logits = np.random.default_rng(1).normal(0, 3, (5, 4)).astype(np.float32)
@@ -78,7 +79,7 @@ def test_a_broken_exit_is_never_sure_and_harms_no_other_row(criterion):
 
 
 def labels_as_logits(*exits: str) -> np.ndarray:
-    """One row, whose exits give the labels a or b."""
+    """Returns the logits of one row, whose exits predict the labels a or b."""
     return np.array([[[1.0, 0.0] if label == "a" else [0.0, 1.0] for label in exits]], np.float32)
 
 
@@ -86,14 +87,14 @@ def labels_as_logits(*exits: str) -> np.ndarray:
     ("exits", "agreeing"),
     [("aaaa", [1, 2, 3, 4]), ("abab", [1, 1, 1, 1]), ("abbb", [1, 1, 2, 3]), ("aabb", [1, 2, 1, 2])],
 )
-def test_patience_counts_exits_that_agree(exits, agreeing):
+def test_patience_counts_equal_predictions(exits, agreeing):
     policy = Policy((0.5,) * 3, (1.0,) * 4, "patience")
     confidences = criteria.confidence_at_every_exit(policy, labels_as_logits(*exits))
     np.testing.assert_allclose(confidences[0], np.array(agreeing) / 4)
 
 
 @pytest.mark.parametrize("patience", [1, 2, 3])
-def test_patience_and_confidence_wants_several_sure_exits_in_a_row(patience):
+def test_patience_and_confidence_needs_consecutive_confident_exits(patience):
     logits = np.random.default_rng(1).normal(0, 2, (50, 4, 3)).astype(np.float32)
     sure = criteria.confidence_at_every_exit(Policy((0.7,) * 3, (1.0,) * 4), logits) > 0.7
     policy = Policy((0.7,) * 3, (1.0,) * 4, "patience_and_confidence", patience)
@@ -103,7 +104,7 @@ def test_patience_and_confidence_wants_several_sure_exits_in_a_row(patience):
         assert leaving[row] == (windows[0] if windows else 3)
 
 
-def test_learned_confidence_is_the_logistic_of_what_an_exit_learned_and_no_temperature_moves_it():
+def test_learned_confidence_is_the_sigmoid_of_the_correctness_logit():
     policy = Policy((0.5, 0.5), (0.2, 3.0, 2.0), "learned")
     logits = np.array([[[4.0, 0.0], [0.0, 1.0], [2.0, 0.0]]], np.float32)
     correctness_logits = np.array([[np.log(3.0), -100.0, 7.0]], np.float32)
@@ -122,11 +123,11 @@ def test_learned_confidence_is_the_logistic_of_what_an_exit_learned_and_no_tempe
         (Policy((1.0, 0.9), (1.0,) * 3, "patience"), [False, False, False]),  # later exits look back
     ],
 )
-def test_exits_that_let_nobody_go_are_off_unless_later_ones_look_back(policy, off):
+def test_exits_that_are_switched_off(policy, off):
     assert [criteria.is_switched_off(policy, place) for place in range(3)] == off
 
 
-def test_the_deepest_exit_answers_whoever_comes():
+def test_every_remaining_row_leaves_at_max_exit_index():
     policy = Policy((0.9, 0.9, 0.9), (1.0,) * 4, max_exit_index=1)
     confidences = np.array([[0.95, 0.1, 0.1, 0.1], [0.1, np.nan, 0.1, 0.1]], np.float32)
     assert criteria.leaving_exit(policy, confidences).tolist() == [0, 1]

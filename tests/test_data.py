@@ -1,4 +1,4 @@
-"""Reading texts and labels: what is understood, and what is named when it is not."""
+"""Tests of reading texts and labels: formats, columns, and errors that name file and line."""
 
 import gzip
 import io
@@ -27,7 +27,7 @@ ROWS = [{"text": 'good, "really"', "label": "yes"}, {"text": "bad\nin two lines"
 
 @pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "json", "ndjson"])
-def test_every_format_gives_the_same_rows(tmp_path, suffix, zipped):
+def test_formats_give_the_same_rows(tmp_path, suffix, zipped):
     content = 'text,label\r\n"good, ""really""",yes\r\n"bad\nin two lines",no\r\n'
     if suffix != "csv":
         content = jsonl(*ROWS)
@@ -37,12 +37,12 @@ def test_every_format_gives_the_same_rows(tmp_path, suffix, zipped):
     assert rows.num_labels == 2 and len(rows) == 2
 
 
-def test_tab_separated_corpora_keep_bare_quotation_marks(tmp_path):
+def test_tsv_keeps_bare_quotation_marks(tmp_path):
     rows = read_rows(write(tmp_path / "d.tsv", 'sentence\tlabel\nsay "no\t0\n"yes\t1\n'))
     assert rows.texts == ['say "no', '"yes'] and rows.labels == [0, 1]
 
 
-def test_a_text_file_has_one_text_per_line_and_no_labels(tmp_path):
+def test_text_file(tmp_path):
     path = write(tmp_path / "d.txt", "\ufeffone, two\r\nthree\n")
     assert read_rows(path).texts == ["one, two", "three"]
     assert read_rows(path).labels is None
@@ -54,19 +54,19 @@ def test_a_text_file_has_one_text_per_line_and_no_labels(tmp_path):
     "columns",
     [("sentence1", "sentence2"), ("premise", "hypothesis"), ("question", "sentence"), ("Text", "Text_Pair")],
 )
-def test_pairs_are_found_by_their_usual_names(tmp_path, columns):
+def test_usual_names_of_pair_columns(tmp_path, columns):
     path = write(tmp_path / "d.jsonl", jsonl({columns[0]: "a", "other": 1, columns[1]: "b", "label": 1}))
     assert read_rows(path).texts == [("a", "b")]
 
 
-def test_columns_named_win_over_columns_guessed(tmp_path):
+def test_named_columns_have_precedence(tmp_path):
     path = write(tmp_path / "d.csv", "text,body,title,score\na,b,c,1\n")
     assert read_rows(path, text_column="body").texts == ["b"]
     rows = read_rows(path, text_column="title", pair_column="body", label_column="score")
     assert rows.texts == [("c", "b")] and rows.labels == [1]
 
 
-def test_columns_that_are_not_there_are_named_with_those_that_are(tmp_path):
+def test_missing_columns(tmp_path):
     path = write(tmp_path / "d.csv", "body,stars\nb,1\n")
     with pytest.raises(ConfigError, match=r"It has: body, stars\. .*--text-column"):
         read_rows(path)
@@ -97,12 +97,12 @@ def test_columns_that_are_not_there_are_named_with_those_that_are(tmp_path):
         ("d.txt", "", r"has no rows"),
     ],
 )
-def test_malformed_rows_are_named_with_file_and_line(tmp_path, name, content, problem):
+def test_malformed_rows(tmp_path, name, content, problem):
     with pytest.raises(InputError, match=problem):
         read_rows(write(tmp_path / name, content))
 
 
-def test_bytes_that_are_not_utf8_spoil_their_own_line_only(tmp_path):
+def test_invalid_utf8_affects_its_line_only(tmp_path):
     path = tmp_path / "d.txt"
     path.write_bytes(b"good\nb\xe4d\nfine\n")
     with pytest.raises(InputError, match=r"line 2: not valid UTF-8"):
@@ -110,7 +110,7 @@ def test_bytes_that_are_not_utf8_spoil_their_own_line_only(tmp_path):
     assert [text for text, _ in read_texts(path)] == ["good", None, "fine"]
 
 
-def test_files_that_cannot_be_read_are_named(tmp_path):
+def test_unreadable_files(tmp_path):
     with pytest.raises(InputError, match=r"absent\.csv: no such file"):
         read_rows(tmp_path / "absent.csv")
     path = write(tmp_path / "d.jsonl.gz", jsonl(*ROWS) * 500, zipped=True)
@@ -134,13 +134,13 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         (["a", 1], None, [1, 0], ("1", "a")),
     ],
 )
-def test_labels_become_ids(tmp_path, raw, names, expected, found):
+def test_label_ids(tmp_path, raw, names, expected, found):
     path = write(tmp_path / "d.jsonl", jsonl(*({"text": "t", "label": label} for label in raw)))
     rows = read_rows(path, label_names=names)
     assert rows.labels == expected and rows.label_names == found
 
 
-def test_labels_that_are_not_allowed_are_named(tmp_path):
+def test_unknown_labels(tmp_path):
     path = write(tmp_path / "d.jsonl", jsonl({"text": "a", "label": "pos"}, {"text": "b", "label": "odd"}))
     with pytest.raises(InputError, match=r"line 2: label 'odd' is not one of neg, pos") as caught:
         read_rows(path, label_names=("neg", "pos"))
@@ -150,27 +150,27 @@ def test_labels_that_are_not_allowed_are_named(tmp_path):
         read_rows(path, label_names=("neg", "pos"))
 
 
-def test_limit_reads_the_beginning_and_nothing_behind_it(tmp_path):
+def test_limit(tmp_path):
     path = write(tmp_path / "d.jsonl", jsonl({"text": "a"}, {"text": "b"}) + "broken\n")
     assert read_rows(path, limit=2).texts == ["a", "b"]
     with pytest.raises(ConfigError, match="limit=0"):
         read_rows(path, limit=0)
 
 
-def test_info_beside_the_data_names_the_labels(tmp_path):
+def test_label_names_from_info_json(tmp_path):
     (tmp_path / "info.json").write_text(json.dumps({"labels": ["negative", "positive"]}))
     path = write(tmp_path / "d.jsonl", jsonl({"text": "a", "label": 1}))
     assert read_rows(path).label_names == ("negative", "positive")
 
 
-def test_reading_texts_goes_on_behind_a_bad_row():
+def test_reading_continues_after_an_invalid_row():
     stream = io.StringIO('{"text": "a"}\nbroken\n{"text": ""}\n{"text": "b"}\n')
     read = list(read_texts(stream, "jsonl"))
     assert [text for text, _ in read] == ["a", None, None, "b"]
     assert [problem is None for _, problem in read] == [True, False, False, True]
 
 
-def test_texts_come_as_the_stream_brings_them():
+def test_texts_are_yielded_as_they_arrive():
     def lines():
         yield "first\n"
         raise AssertionError("read ahead")
@@ -178,7 +178,7 @@ def test_texts_come_as_the_stream_brings_them():
     assert next(read_texts(lines())) == ("first", None)
 
 
-def test_a_data_set_in_a_folder(tmp_path):
+def test_saved_datasets_folder(tmp_path):
     datasets = pytest.importorskip("datasets")
     features = datasets.Features(
         {"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])}
@@ -201,7 +201,7 @@ def test_a_data_set_in_a_folder(tmp_path):
         read_rows(tmp_path / "set", "test")
 
 
-def test_a_name_that_is_nothing_is_said_to_be_so(monkeypatch):
+def test_unknown_data_set(monkeypatch):
     datasets = pytest.importorskip("datasets")
 
     def absent(*_args, **_options):

@@ -1,4 +1,4 @@
-"""The demo corpus: sizes, balance, splits alike that share no text; counting words solves the plain level only."""
+"""Tests of the demo corpus: sizes, balance, disjoint splits; word counts solve the plain level only."""
 
 import hashlib
 import math
@@ -26,7 +26,7 @@ def largest():
 
 
 def naive_bayes(train: list[Review], test: list[Review], features: Callable[[Review], Iterable[Hashable]]) -> float:
-    """Accuracy on `test` of a multinomial naive Bayes that sees nothing but `features` of each review."""
+    """Returns the accuracy on `test` of a multinomial naive Bayes classifier on `features` of each review."""
     counts = (Counter(), Counter())
     for review in train:
         counts[review.label].update(features(review))
@@ -96,47 +96,47 @@ def test_shares_cover_the_levels():
 
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("size", [-1, MAX_ROWS + 1])
-def test_impossible_sizes_are_refused(split, size):
+def test_invalid_sizes(split, size):
     with pytest.raises(ConfigError, match=rf"{split}={size}: .* 0 to {MAX_ROWS}"):
         make_corpus(**{split: size})
 
 
-def test_negative_seed_is_refused():
+def test_negative_seed():
     with pytest.raises(ConfigError, match="seed=-1"):
         make_corpus(seed=-1)
 
 
-def test_seed_decides_everything():
+def test_corpus_depends_on_the_seed_only():
     assert make_corpus(50, 20, 20, seed=3) == make_corpus(50, 20, 20, seed=3)
     first, second = make_corpus(200, 0, 0, seed=3)["train"], make_corpus(200, 0, 0, seed=4)["train"]
     assert len({review.text for review in first} & {review.text for review in second}) < 20
 
 
-def test_a_split_ignores_the_sizes_of_the_others():
+def test_splits_do_not_depend_on_the_sizes_of_others():
     assert make_corpus(10, 20, 60)["test"] == make_corpus(90, 0, 60)["test"]
 
 
-def test_same_corpus_on_every_machine():
+def test_digest_of_the_corpus():
     """The digest changes with every edit of the tables, and with nothing else."""
     corpus = make_corpus(300, 100, 100, seed=7)
     lines = [f"{r.text}\t{r.label}\t{r.level}\t{r.template}\n" for split in SPLITS for r in corpus[split]]
     assert hashlib.sha256("".join(lines).encode()).hexdigest()[:16] == "d7636e8ade22d477"
 
 
-def test_order_is_random(corpus):
+def test_order_of_labels_is_random(corpus):
     for reviews in filter(None, corpus.values()):
         half = reviews[: len(reviews) // 2]
         assert 0.4 < sum(review.label for review in half) / len(half) < 0.6
         assert {review.level for review in reviews[:200]} == set(LEVELS)
 
 
-def test_no_text_twice(largest):
+def test_texts_are_unique(largest):
     texts = [review.text.lower() for reviews in largest.values() for review in reviews]
     assert len(texts) == len(set(texts)) == 14000
 
 
-def test_splits_are_drawn_alike(largest):
-    """Every template comes in every split, about as often."""
+def test_templates_are_spread_over_splits(largest):
+    """Every template occurs in every split, about equally often."""
     templates = {level: len(phrases.TEMPLATES[level]) for level in LEVELS}
     for level in LEVELS:
         by_split = {split: [review for review in largest[split] if review.level == level] for split in SPLITS}
@@ -149,14 +149,14 @@ def test_splits_are_drawn_alike(largest):
                 assert abs(counts[template] - expected) < 5 * expected**0.5 + 1
 
 
-def test_every_template_serves_both_labels_alike(largest):
+def test_templates_have_both_labels_equally_often(largest):
     both = Counter((review.template, review.label) for reviews in largest.values() for review in reviews)
     rows = Counter(review.template for reviews in largest.values() for review in reviews)
     for template, count in rows.items():
         assert count < 10 or 0.05 < both[template, 1] / count < 0.95
 
 
-def test_texts_are_whole_sentences(largest):
+def test_texts_are_complete_sentences(largest):
     for reviews in largest.values():
         for review in reviews:
             assert re.fullmatch(r"[A-Z][A-Za-z'.,;:!? -]*[.!?]", review.text), review
@@ -171,7 +171,7 @@ def test_lengths_vary(corpus):
     assert lengths[-len(lengths) // 20] >= 24
 
 
-def test_tables_are_complete():
+def test_phrase_tables_are_complete():
     assert len(phrases.DOMAINS) >= 12
     for domain in phrases.DOMAINS:
         assert sum(map(len, domain.aspects.values())) >= 4
@@ -182,7 +182,7 @@ def test_tables_are_complete():
 
 
 @pytest.mark.parametrize("features", [words, word_pairs])
-def test_counting_words_solves_only_the_plain_level(corpus, features):
+def test_word_counts_solve_the_plain_level_only(corpus, features):
     plain = [review for review in corpus["test"] if review.level == "plain"]
     hard = [review for review in corpus["test"] if review.level in HARD]
     assert naive_bayes(corpus["train"], plain, features) >= 0.85
@@ -200,5 +200,5 @@ def test_counting_words_solves_only_the_plain_level(corpus, features):
     ],
     ids=["words", "characters", "punctuation", "domain", "level"],
 )
-def test_surface_tells_nothing(corpus, features):
+def test_surface_features_do_not_predict_the_label(corpus, features):
     assert 0.43 <= naive_bayes(corpus["train"], corpus["test"], features) <= 0.57

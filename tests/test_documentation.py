@@ -51,7 +51,7 @@ def name_of(page: Path) -> str:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A folder with the files that the pages name: tiny models and generated texts."""
+    """Returns a folder with the files that the pages use: tiny models and generated texts."""
     folder = tmp_path_factory.mktemp("documentation")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -75,7 +75,7 @@ def prepared(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_the_code_of_a_page_runs(page, prepared, tmp_path, monkeypatch):
+def test_code_of_a_page_runs(page, prepared, tmp_path, monkeypatch):
     shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -130,7 +130,7 @@ def run_command(arguments: list[str], text: str) -> tuple[int, str]:
 @pytest.mark.parametrize(
     "page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))], ids=name_of
 )
-def test_every_block_is_run_or_says_why_not(page):
+def test_blocks_are_run_or_give_a_reason(page):
     text = page.read_text(encoding="utf-8")
     fences = re.findall(r"^```(\w*)$", text, re.MULTILINE)
     assert len([name for name in fences if name in ("python", "bash")]) == len(BLOCK.findall(text))
@@ -138,7 +138,7 @@ def test_every_block_is_run_or_says_why_not(page):
     assert set(fences) <= {"", "python", "bash", "text", "json"}, "other languages would not be run"
 
 
-def test_the_messages_of_troubleshooting_are_those_of_the_package():
+def test_messages_of_troubleshooting_exist():
     """Messages and exceptions in the first column of its tables occur in the sources."""
     texts = []
     for path in Path(itrex_sweet.__file__).resolve().parent.rglob("*.py"):
@@ -155,14 +155,14 @@ def test_the_messages_of_troubleshooting_are_those_of_the_package():
     assert len(messages) > 10 and not missing
 
 
-def test_the_links_of_the_readme_lead_to_files():
+def test_links_of_the_readme():
     for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "docker/README.md"):
         for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", (ROOT / name).read_text(encoding="utf-8")):
             assert link.startswith("https://") or ((ROOT / name).parent / link).exists(), f"{name}: {link}"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="mkdocs is not installed: the extra [docs]")
-def test_the_site_builds_without_a_warning(tmp_path):
+def test_site_builds_without_warnings(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300)

@@ -32,7 +32,7 @@ def in_a_folder_on_one_thread(tmp_path, monkeypatch):
 
 
 def review_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer that knows the words of the generated reviews."""
+    """Returns a tokenizer with the words of the generated reviews."""
     reviews = make_corpus(train=600, calibration=1500, test=200)
     words = sorted({word for split in reviews.values() for review in split for word in re.findall(r"\w+", review.text)})
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words]
@@ -170,7 +170,7 @@ def test_accelerate_your_classifier(deployed, by_layers, monkeypatch, capsys, tm
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda path: path.name)
-def test_a_notebook_is_valid(path):
+def test_notebook_is_valid(path):
     notebook = json.loads(path.read_text(encoding="utf-8"))
     assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
     identifiers = [cell["id"] for cell in notebook["cells"]]

@@ -59,7 +59,7 @@ class Chain:
         return lambda arrays: module(*map(torch.from_numpy, arrays.values())).numpy()
 
     def __call__(self, rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-        """Logits (rows, labels), and the exit (rows,) of each row."""
+        """Returns logits (rows, labels), and the exit (rows,) of each row."""
         length = max(map(len, rows))
         arrays = {
             "input_ids": np.array([row + [0] * (length - len(row)) for row in rows], dtype=np.int64),

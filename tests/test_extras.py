@@ -1,4 +1,4 @@
-"""A missing optional package is an error that names the extra which installs it."""
+"""Tests that a missing optional package is an error that names its extra."""
 
 import pickle
 import re
@@ -12,7 +12,7 @@ from itrex_sweet import extras
 from itrex_sweet.errors import MissingExtraError, SweetError
 
 
-def test_a_missing_package_names_its_extra(monkeypatch):
+def test_missing_package_names_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(MissingExtraError) as caught:
         extras.require("peft", "LoRA")
@@ -25,7 +25,7 @@ def test_a_missing_package_names_its_extra(monkeypatch):
     assert (str(again), again.name, again.extra) == (str(caught.value), "peft", "peft")
 
 
-def test_other_import_errors_pass_unchanged(monkeypatch):
+def test_other_import_errors_are_not_changed(monkeypatch):
     with pytest.raises(ModuleNotFoundError, match="no_such_package"), extras.naming_extras("a test"):
         import no_such_package  # noqa: F401
     with pytest.raises(ModuleNotFoundError, match=r"json\.nothing"), extras.naming_extras("a test"):
@@ -59,8 +59,8 @@ NEED_TORCH = (
 )
 
 
-def test_without_torch_every_training_name_says_what_to_install():
-    """One process for all: imports that fail leave nothing behind."""
+def test_training_names_without_torch_name_the_extra():
+    """Uses one process for all names: failed imports have no side effects."""
     script = (
         "import sys\n"
         "for name in ('torch', 'transformers', 'accelerate', 'datasets', 'optimum'): sys.modules[name] = None\n"
@@ -78,7 +78,7 @@ def test_without_torch_every_training_name_says_what_to_install():
     assert "pip install 'itrex-sweet[train]'" in finished.stderr
 
 
-def test_every_extra_named_is_declared():
+def test_named_extras_are_declared():
     tomllib = pytest.importorskip("tomllib", reason="tomllib is part of Python since 3.11")
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
     declared = project["optional-dependencies"]

@@ -1,4 +1,4 @@
-"""Tokenizers read without transformers: where one is taken, it makes the rows that transformers makes."""
+"""Tests of tokenizers read without transformers: those that are accepted give the same rows as transformers."""
 
 import json
 from pathlib import Path
@@ -79,7 +79,7 @@ CLASSES = {
 
 
 def written(folder: Path, name: str) -> dict[str, bytes]:
-    """Files of a tokenizer of a class, or of a kind in `BACKENDS`."""
+    """Writes the files of a tokenizer of a class, or of a kind in `BACKENDS`, and returns their contents."""
     if name in CLASSES:
         CLASSES[name][0]().save(str(folder / "tokenizer.json"))
         (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name, "model_max_length": 40}))
@@ -198,7 +198,7 @@ TAKEN = {
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("name", [*CLASSES, *BACKENDS])
-def test_rows_are_those_of_transformers(name, change, tmp_path):
+def test_rows_equal_those_of_transformers(name, change, tmp_path):
     family = CLASSES[name][1] if name in CLASSES else "bert"
     files = CHANGES[change](written(tmp_path, name))
     settings = json.loads(files["tokenizer_config.json"])
@@ -216,7 +216,7 @@ def test_rows_are_those_of_transformers(name, change, tmp_path):
 
 
 @pytest.mark.parametrize("name", [*CLASSES, *(kind for kind in BACKENDS if kind != "no special tokens")])
-def test_what_transformers_saves_is_read_without_it(name, tmp_path):
+def test_tokenizers_saved_by_transformers_are_read(name, tmp_path):
     family = CLASSES[name][1] if name in CLASSES else "bert"
     files = written(tmp_path, name)
     saved = load_tokenizer(files, {"model_type": family}, tmp_path)
@@ -226,7 +226,7 @@ def test_what_transformers_saves_is_read_without_it(name, tmp_path):
     assert rows(ours) == rows(saved) == rows(load_tokenizer(files, {"model_type": family}, tmp_path))
 
 
-def test_a_tokenizer_without_its_file_is_not_taken():
+def test_missing_tokenizer_file():
     with pytest.raises(NotStandardError, match=r"no tokenizer\.json"):
         file_tokenizer({"vocab.txt": b"a"}, {}, "bert", None)
     assert isinstance(fast_tokenizer(), PreTrainedTokenizerFast)

@@ -1,4 +1,4 @@
-"""Fingerprints of data sets: equal rows are found again, whatever the set's size, and nothing else is."""
+"""Tests of fingerprints of data sets, which find shared rows in sets of any size."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ def rows(start: int, stop: int) -> list[list[int]]:
     return [[2, *divmod(row, 97), 3] for row in range(start, stop)]
 
 
-def test_the_share_of_common_rows_is_exact_where_all_hashes_are_kept():
+def test_share_of_common_rows_is_exact_with_all_hashes():
     ours, theirs = Fingerprints.of(rows(0, 100)), Fingerprints.of(rows(75, 500))
     assert ours.share_in(theirs) == 0.25
     assert theirs.share_in(ours) == pytest.approx(25 / 425)
@@ -20,7 +20,7 @@ def test_the_share_of_common_rows_is_exact_where_all_hashes_are_kept():
     assert Fingerprints.of([]).share_in(ours) == 0.0
 
 
-def test_order_and_repeats_do_not_matter_but_every_token_does():
+def test_order_and_repeats_do_not_matter():
     once, twice = Fingerprints.of(rows(0, 9)), Fingerprints.of(rows(0, 9)[::-1] * 2)
     np.testing.assert_array_equal(once.hashes, twice.hashes)
     assert once.rows == twice.rows == 9
@@ -28,7 +28,7 @@ def test_order_and_repeats_do_not_matter_but_every_token_does():
 
 
 @pytest.mark.parametrize("kept", [200, 1000])
-def test_the_share_is_estimated_where_hashes_were_dropped(monkeypatch, kept):
+def test_share_is_estimated_with_some_hashes(monkeypatch, kept):
     monkeypatch.setattr(fingerprints, "MOST_KEPT", kept)
     large, small = Fingerprints.of(rows(0, 8000)), Fingerprints.of(rows(7000, 9000))
     assert len(large.hashes) == kept
@@ -36,7 +36,7 @@ def test_the_share_is_estimated_where_hashes_were_dropped(monkeypatch, kept):
     assert large.share_in(small) == pytest.approx(0.125, abs=4 * (0.11 / (kept / 4)) ** 0.5)
 
 
-def test_a_file_holds_every_set_and_a_damaged_one_is_named(tmp_path):
+def test_round_trip_and_damaged_file(tmp_path):
     path = tmp_path / "fingerprints.safetensors"
     sets = {"training": Fingerprints.of(rows(0, 50)), "reporting": Fingerprints.of(rows(50, 60))}
     write_fingerprints(path, sets)

@@ -1,4 +1,4 @@
-"""Base and large shapes, with random weights: from attached exits to probes that equal full layers."""
+"""Tests of base and large shapes with random weights: probes equal full layers."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ SHAPES = {  # the vocabulary is cut: it has no part in the shape of the layers
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_full_shape_trains_saves_and_answers(shape, tmp_path):
+def test_full_shape_trains_saves_and_predicts(shape, tmp_path):
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(SHAPES[shape])
     attachment = attach(model)

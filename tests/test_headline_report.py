@@ -1,4 +1,4 @@
-"""The README's table is rendered from the results file."""
+"""Tests of the README's table, which is written from the results file."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ def headline_report(monkeypatch, tmp_path):
     sys.modules.pop("headline_report")
 
 
-def test_no_result_gives_no_table(headline_report):
+def test_no_table_without_results(headline_report):
     assert headline_report.table() == ""
 
 

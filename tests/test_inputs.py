@@ -1,4 +1,4 @@
-"""Texts as people pass them: accepted in every form that holds texts in order, refused by name otherwise."""
+"""Tests of the types of input texts: ordered collections of texts are accepted, other types raise."""
 
 import array
 import collections
@@ -33,14 +33,14 @@ def model(tmp_path_factory):
 
 
 class Iterated:
-    """Anything that can only be iterated, as a column of a stream is."""
+    """An object that can only be iterated, such as a column of a stream."""
 
     def __iter__(self):
         return iter(TEXTS)
 
 
 class PolarsLike:
-    """A column of a library that is not installed here, by what it can do."""
+    """Has the methods of a column of a library that is not installed."""
 
     def to_list(self):
         return list(TEXTS)
@@ -100,7 +100,7 @@ PAIR_FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_texts_in_every_form(model, form):
+def test_types_of_texts(model, form):
     if form == "a stream of datasets" and not hasattr(datasets, "IterableColumn"):
         pytest.skip("this version of datasets has no such columns")
     expected = model.predict(TEXTS)
@@ -111,7 +111,7 @@ def test_texts_in_every_form(model, form):
 
 
 @pytest.mark.parametrize("form", PAIR_FORMS)
-def test_pairs_in_every_form(model, form):
+def test_types_of_pairs(model, form):
     assert model.predict(PAIR_FORMS[form]()) == model.predict(PAIRS)
 
 
@@ -152,7 +152,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("form", REFUSED)
 @pytest.mark.parametrize("method", ["predict", "read"])
-def test_what_holds_no_list_of_texts_is_refused_by_name(model, monkeypatch, form, method):
+def test_invalid_types_of_texts(model, monkeypatch, form, method):
     monkeypatch.setattr(model.executor, "run", lambda *_: pytest.fail("computed"))
     make, message = REFUSED[form]
     with pytest.raises(InputError, match=message):
@@ -199,7 +199,7 @@ BAD_ROWS = {
 
 
 @pytest.mark.parametrize("kind", BAD_ROWS)
-def test_a_bad_row_alone_and_among_others(model, kind):
+def test_invalid_row_alone_and_among_others(model, kind):
     bad = BAD_ROWS[kind]
     good = model.predict(["good", ("a", "room"), "fine"])
     marked = model.predict(["good", bad, ("a", "room"), bad, "fine"], errors="mark")
@@ -235,7 +235,7 @@ anything = st.recursive(
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(anything, max_size=6))
-def test_any_rows_are_answered_or_marked_each_for_itself(model, rows):
+def test_every_row_is_answered_or_marked(model, rows):
     marked = model.predict(rows, errors="mark")
     assert len(marked) == len(rows)
     good = [row for row, answer in zip(rows, marked, strict=True) if "error" not in answer]
@@ -249,22 +249,22 @@ def test_any_rows_are_answered_or_marked_each_for_itself(model, rows):
 
 @settings(max_examples=150, deadline=None)
 @given(anything)
-def test_anything_at_all_gives_answers_or_an_error_of_ours(model, given_texts):
+def test_any_input_gives_answers_or_a_sweet_error(model, given_texts):
     with contextlib.suppress(SweetError):
         assert isinstance(model.predict(given_texts), list)
 
 
-def test_no_rows_in_every_form(model):
+def test_empty_inputs(model):
     for empty in ([], (), iter(()), pd.Series([], dtype=object), np.array([], dtype=str), pa.array([], pa.string())):
         assert model.predict(empty) == []
 
 
-def test_an_array_of_numbers_as_rows_is_refused_row_by_row():
+def test_rows_of_a_number_array_are_rejected():
     assert text_or_reason(array.array("i", [1, 2]))[0] is None
     assert listed(itertools.repeat("a", 2)) == ["a", "a"]
 
 
-def test_strings_of_subclasses_become_plain():
+def test_string_subclasses_become_str():
     class Loud(str):
         def __str__(self):
             return self.upper()

@@ -1,4 +1,4 @@
-"""Which label has which id: by name where there are names, and never by the order in which names happen to sort."""
+"""Tests of label ids: labels are matched by name where names are given, and never by sorted order."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ def ids(values, names=None, meanings=None, new=True):
 
 
 @given(st.integers(1, 50).flatmap(lambda count: st.tuples(st.just(count), st.permutations(range(count)))))
-def test_label_k_is_id_k(drawn):
+def test_generated_names_are_ids(drawn):
     count, order = drawn
     labels = [f"LABEL_{place}" for place in order]
     assert ids(labels, unnamed(count))[0] == list(order)
@@ -29,13 +29,13 @@ def test_label_k_is_id_k(drawn):
 
 
 @given(st.permutations(range(25)), st.sampled_from(["class{}", "{} stars", "grade-{}b", "v{}.{}"]))
-def test_numbered_names_of_a_new_model_are_in_the_order_of_their_numbers(order, pattern):
+def test_numbered_names_are_ordered_by_number(order, pattern):
     names = tuple(pattern.format(place, place) for place in range(25))
     assert ids([names[place] for place in order]) == (list(order), names)
 
 
 @given(st.permutations(["red", "green", "blue", "grey"]), st.permutations(["red", "green", "blue", "grey"]))
-def test_names_meet_a_models_by_name_whatever_their_order(model, source):
+def test_labels_are_matched_by_name(model, source):
     """A `ClassLabel` or `info.json` may list them in another order than the model."""
     assert ids([0, 1, 2, 3], tuple(model), source)[0] == [model.index(name) for name in source]
     assert ids(source, tuple(model))[0] == [model.index(name) for name in source]
@@ -47,7 +47,7 @@ MISSING = ["", " ", None, float("nan"), "NaN", "nan", "NA", "N/A", "#N/A", "None
 
 @pytest.mark.parametrize("names", [None, ("neg", "pos"), unnamed(2)])
 @pytest.mark.parametrize("missing", MISSING)
-def test_a_missing_label_is_no_class(missing, names):
+def test_missing_labels_are_rejected(missing, names):
     values = ["pos", missing, "neg", missing] if names != unnamed(2) else [0, missing, 1, missing]
     with pytest.raises(
         InputError, match=r"line 3: no label.*2 of 4 rows have no label: d.csv, line 3, d.csv, line 5"
@@ -56,7 +56,7 @@ def test_a_missing_label_is_no_class(missing, names):
     assert caught.value.rows == (1, 3)
 
 
-def test_a_class_may_be_called_so_if_it_is_named():
+def test_class_with_the_name_of_a_missing_value():
     assert ids(["NA", "EU"], ("EU", "NA"))[0] == [1, 0]
     assert ids(["NA", "EU"], None, ("EU", "NA")) == ([1, 0], ("EU", "NA"))
     with pytest.raises(InputError, match="no label"):
@@ -95,14 +95,14 @@ def test_a_class_may_be_called_so_if_it_is_named():
         ([{"a": 1}], "not a number or a string", (0,)),
     ],
 )
-def test_what_cannot_be_the_classes_of_a_new_model(values, problem, rows):
+def test_invalid_classes_of_a_new_model(values, problem, rows):
     with pytest.raises(InputError, match=problem) as caught:
         ids(values)
     assert rows is None or caught.value.rows == rows
 
 
 @pytest.mark.parametrize("values", [["cat"] * 30 + ["car"], ["class1"] * 30 + ["class2"], ["sport"] * 30 + ["econ"]])
-def test_a_class_of_a_single_row_is_said(values, caplog):
+def test_warning_about_a_class_with_one_row(values, caplog):
     with caplog.at_level(logging.WARNING, "itrex_sweet"):
         ids(values)
     assert values[-1] in caplog.text and "line 32" in caplog.text and "one row only" in caplog.text
@@ -124,26 +124,26 @@ def test_a_class_of_a_single_row_is_said(values, caplog):
         (["x" * 5000], ("neg", "pos"), r"label 'x{60}\.\.\.' is"),
     ],
 )
-def test_labels_that_a_model_does_not_have(values, names, problem):
+def test_unknown_labels(values, names, problem):
     with pytest.raises(InputError, match=problem) as caught:
         ids(values, names)
     assert len(str(caught.value)) < 500
 
 
-def test_names_of_the_source_that_a_model_does_not_have():
+def test_unknown_label_names_of_the_source():
     with pytest.raises(InputError, match="label 'positive' is not one of neg, pos"):
         ids([0, 1], ("neg", "pos"), ("neg", "positive"))
     with pytest.raises(InputError, match="label 2; labels range from 0 to 1"):
         ids([0, 2], unnamed(2), ("a", "b", "c"))
 
 
-def test_label_k_in_a_file_is_said_to_be_an_id_where_the_model_has_names(caplog):
+def test_warning_about_generated_names_used_as_ids(caplog):
     with caplog.at_level(logging.WARNING, "itrex_sweet"):
         assert ids(["LABEL_1", "LABEL_0"], ("neg", "pos"))[0] == [1, 0]
     assert "used as the ids of neg, pos" in caplog.text
 
 
-def test_labels_that_may_begin_at_one_are_said(caplog):
+def test_warning_about_labels_that_may_start_at_1(caplog):
     with caplog.at_level(logging.WARNING, "itrex_sweet"):
         assert ids([1, 2, 1], unnamed(3))[0] == [1, 2, 1]
     assert "if the labels start at 1" in caplog.text
@@ -162,11 +162,11 @@ def test_labels_that_may_begin_at_one_are_said(caplog):
         ([0, "LABEL_1"], unnamed(2), [0, 1]),
     ],
 )
-def test_one_label_in_several_spellings(values, names, expected):
+def test_spellings_of_a_label(values, names, expected):
     assert ids(values, names)[0] == expected
 
 
-def test_what_labels_mean_can_be_said(tmp_path):
+def test_label_names_argument(tmp_path):
     meanings = {"1": "neg", "2": "pos"}
     assert ids([2, 1], None, meanings) == ([1, 0], ("neg", "pos"))
     assert ids([2, 1], ("pos", "neg"), meanings)[0] == [0, 1]
@@ -180,7 +180,7 @@ def test_what_labels_mean_can_be_said(tmp_path):
         read_rows(tmp_path / "d.jsonl", label_names=("a", "a"))
 
 
-def test_names_beside_a_file_and_of_a_data_set_meet_the_models_by_name(tmp_path):
+def test_names_from_info_json_and_data_sets_are_matched(tmp_path):
     (tmp_path / "info.json").write_text(json.dumps({"labels": ["pos", "neg"]}))
     (tmp_path / "d.jsonl").write_text('{"text": "a", "label": 0}\n{"text": "b", "label": 1}\n')
     assert read_rows(tmp_path / "d.jsonl", label_names=("neg", "pos")).labels == [1, 0]
@@ -193,6 +193,6 @@ def test_names_beside_a_file_and_of_a_data_set_meet_the_models_by_name(tmp_path)
     assert read_rows(part, label_names=("neg", "pos")).labels == [1, 0]
 
 
-def test_labels_are_left_alone_where_nobody_asks_for_them(tmp_path):
+def test_labels_are_not_read_if_not_needed(tmp_path):
     (tmp_path / "d.csv").write_text("text,label\na,0.5\nb,\n")
     assert read_rows(tmp_path / "d.csv", label_column=None).labels is None

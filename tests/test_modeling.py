@@ -1,4 +1,4 @@
-"""The model class as users of optimum and transformers meet it."""
+"""Tests of `SweetModelForSequenceClassification`."""
 
 import json
 import logging
@@ -37,7 +37,7 @@ def model(directory):
     return SweetModelForSequenceClassification.from_pretrained(directory)
 
 
-def test_predict_and_forward_agree(model):
+def test_predict_equals_forward(model):
     encoded = model.tokenizer(TEXTS, return_tensors="pt", padding=True)
     output = model(**encoded)
     predictions = model.predict(TEXTS)
@@ -47,7 +47,7 @@ def test_predict_and_forward_agree(model):
     assert set(output.exit_layer.tolist()) <= {1, 2, 4}
 
 
-def test_the_pipeline_of_transformers_works(model):
+def test_transformers_pipeline(model):
     classify = pipeline("text-classification", model=model, tokenizer=model.tokenizer)
     answers = classify(TEXTS, batch_size=3)
     expected = model.predict(TEXTS)
@@ -68,7 +68,7 @@ def test_thresholds_at_load_and_per_call(directory, model):
         model.predict(TEXTS, threshold=[0.5])
 
 
-def test_temperatures_of_the_exit_shape_the_score(directory):
+def test_score_uses_the_temperature_of_the_exit(directory):
     model = SweetModelForSequenceClassification.from_pretrained(directory, threshold=0.0)
     cold = model.predict(TEXTS)
     model.policy = Policy((0.0, 0.0), (4.0, 1.0, 1.0))
@@ -77,7 +77,7 @@ def test_temperatures_of_the_exit_shape_the_score(directory):
         assert before["label"] == after["label"] and before["score"] > after["score"]
 
 
-def test_labels_give_a_loss_and_tuples_are_had_on_request(model):
+def test_loss_and_return_dict(model):
     encoded = model.tokenizer(TEXTS, return_tensors="pt", padding=True)
     labels = torch.tensor([0, 1, 2, 0, 1])
     output = model(**encoded, labels=labels)
@@ -88,7 +88,7 @@ def test_labels_give_a_loss_and_tuples_are_had_on_request(model):
         model(**encoded, labels=torch.tensor([0, 1, 3, 0, 1]))
 
 
-def test_pairs_and_singles(model):
+def test_pairs_and_single_texts(model):
     rows = model.predict([("the soup was good", "never again"), "awful", ["the room", "not bad"]])
     assert [set(row) for row in rows] == [{"label", "score", "exit_layer", "stopped_by"}] * 3
     alone = model.predict([("the soup was good", "never again")])
@@ -96,13 +96,13 @@ def test_pairs_and_singles(model):
     assert alone[0]["score"] == pytest.approx(rows[0]["score"], rel=1e-4)
 
 
-def test_no_texts_no_answers(model):
+def test_empty_input(model):
     assert model.predict([]) == []
     empty = torch.zeros(0, 4, dtype=torch.long)
     assert model(input_ids=empty).logits.shape == (0, 3)
 
 
-def test_bad_texts_are_named_before_anything_is_computed(model, monkeypatch):
+def test_invalid_texts_raise_before_inference(model, monkeypatch):
     monkeypatch.setattr(model.executor, "run", lambda *_: pytest.fail("computed"))
     with pytest.raises(InputError, match=r"2 of 4 texts.*row 1: the text is empty; row 3: int is not a text") as caught:
         model.predict(["good", " ", "bad", 7])
@@ -111,7 +111,7 @@ def test_bad_texts_are_named_before_anything_is_computed(model, monkeypatch):
         model.predict("a lone text")
 
 
-def test_marked_rows_lose_nothing(model):
+def test_invalid_rows_can_be_marked(model):
     rows = model.predict(["good", "", "bad", ("a", "b", "c"), None, "fine"], errors="mark")
     assert [row["label"] in LABELS for row in rows] == [True, False, True, False, False, True]
     assert [row.get("error") for row in rows][1::2][:2] == ["the text is empty", "3 texts; a row is one text or a pair"]
@@ -119,7 +119,7 @@ def test_marked_rows_lose_nothing(model):
     assert [rows[place]["label"] for place in (0, 2, 5)] == [row["label"] for row in good]
 
 
-def test_overlong_texts_are_cut_with_a_warning_or_refused(model, caplog):
+def test_truncation_of_long_texts(model, caplog):
     long = "the soup was good " * 30
     with caplog.at_level(logging.WARNING):
         rows = model.predict(["awful", long])
@@ -133,7 +133,7 @@ def test_overlong_texts_are_cut_with_a_warning_or_refused(model, caplog):
         model.predict(["awful"], overlong="drop")
 
 
-def test_token_ids_the_model_cannot_take(model):
+def test_invalid_token_ids(model):
     with pytest.raises(InputError, match=r"token id 5000 in rows \[1\]"):
         model(input_ids=torch.tensor([[2, 5, 3], [2, 5000, 3]]))
     with pytest.raises(InputError, match=r"token id -1 in rows \[0\]"):
@@ -145,7 +145,7 @@ def test_token_ids_the_model_cannot_take(model):
         model(input_ids=torch.ones(1, 3, dtype=torch.long), attention_mask=torch.zeros(1, 3))
 
 
-def test_nan_logits_lose_no_other_row(tmp_path, monkeypatch):
+def test_nan_logits_affect_their_row_only(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "check_tensors_of", lambda *_, **__: None)  # would refuse such weights
     tiny_artifact(tmp_path, tokenizer=tiny_tokenizer())
     tensors = load_file(tmp_path / "model.safetensors")
@@ -168,7 +168,7 @@ def test_save_pretrained_keeps_policy_and_tokenizer(model, tmp_path):
     assert again.predict(TEXTS) == model.predict(TEXTS)
 
 
-def test_push_to_hub_uploads_the_folder_in_one_commit(model, tmp_path, monkeypatch):
+def test_push_to_hub_makes_one_commit(model, tmp_path, monkeypatch):
     import huggingface_hub
 
     calls = []
@@ -181,7 +181,7 @@ def test_push_to_hub_uploads_the_folder_in_one_commit(model, tmp_path, monkeypat
     assert calls[1][1]["folder_path"] == tmp_path / "up"
 
 
-def test_a_cascade_is_the_same_class(tmp_path):
+def test_cascade_has_the_same_class(tmp_path):
     tiny_cascade(tmp_path, tokenizer=tiny_tokenizer())
     model = SweetModelForSequenceClassification.from_pretrained(tmp_path, threshold=0.5)
     rows = model.predict(TEXTS)
@@ -189,12 +189,12 @@ def test_a_cascade_is_the_same_class(tmp_path):
     assert {row["exit_layer"] for row in model.predict(TEXTS, threshold=1.0)} == {4}
 
 
-def test_a_forced_backend_that_is_not_there_raises(directory):
+def test_unavailable_backend_raises(directory):
     with pytest.raises(BackendUnavailable, match="backend='cuda'"):
         SweetModelForSequenceClassification.from_pretrained(directory, backend="cuda")
 
 
-def test_names_that_lead_nowhere(tmp_path, monkeypatch):
+def test_unknown_model_names(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ArtifactError, match="is not a folder here, and the download from the hub failed"):
         SweetModelForSequenceClassification.from_pretrained("nobody/nothing", local_files_only=True)
@@ -204,7 +204,7 @@ def test_names_that_lead_nowhere(tmp_path, monkeypatch):
         SweetModelForSequenceClassification.from_pretrained(tmp_path, subfolder="deep")
 
 
-def test_without_a_tokenizer_predict_says_what_to_do(tmp_path):
+def test_predict_without_tokenizer_raises(tmp_path):
     tiny_artifact(tmp_path)
     model = SweetModelForSequenceClassification.from_pretrained(tmp_path)
     with pytest.raises(ArtifactError, match="has no tokenizer: write the artifact with one"):
@@ -212,7 +212,7 @@ def test_without_a_tokenizer_predict_says_what_to_do(tmp_path):
     assert model(input_ids=torch.tensor([[2, 5, 3]])).logits.shape == (1, 3)
 
 
-def test_only_the_cpu(model):
+def test_other_devices_are_rejected(model):
     assert model.to("cpu") is model
     with pytest.raises(ConfigError, match="'cuda'"):
         model.to("cuda")
@@ -222,7 +222,7 @@ def test_predictions_are_plain_json(model):
     assert json.loads(json.dumps(model.predict(TEXTS))) == model.predict(TEXTS)
 
 
-def test_a_call_may_say_when_to_stop(model):
+def test_options_of_a_call(model):
     def layers(**stopping):
         return {row["exit_layer"] for row in model.predict(TEXTS, **stopping)}
 
@@ -244,7 +244,7 @@ def test_a_call_may_say_when_to_stop(model):
     assert model.policy == Policy.uniform(3, 0.5)  # nothing of a call stays
 
 
-def test_a_calls_own_temperatures_make_its_scores(model):
+def test_scores_use_the_temperatures_of_the_call(model):
     soft = Policy((0.0, 0.0), (100.0,) * 3)
     assert all(row["score"] < 0.4 for row in model.predict(TEXTS, policy=soft))
 
@@ -261,12 +261,12 @@ def test_a_calls_own_temperatures_make_its_scores(model):
         ({"quality": 1.5}, r"quality=1.5: must lie in \[0, 1\]"),
     ],
 )
-def test_what_a_call_cannot_ask_for(model, stopping, message):
+def test_invalid_options_of_a_call(model, stopping, message):
     with pytest.raises(ConfigError, match=message):
         model.predict(TEXTS, **stopping)
 
 
-def test_quality_walks_along_the_calibrated_curve(directory, tmp_path):
+def test_quality_selects_a_calibrated_policy(directory, tmp_path):
     candidates = [
         {"thresholds": [1.0, 1.0], "mean_layers": 4.0, "milliseconds": 8.0},
         {"thresholds": [0.9, 0.8], "mean_layers": 3.0, "milliseconds": 5.0},

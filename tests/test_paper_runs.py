@@ -73,7 +73,7 @@ def train(paper, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("model", LAYERS)
-def test_a_model_runs_from_data_to_results(paper, train, model, tmp_path, capsys):
+def test_run_of_a_model(paper, train, model, tmp_path, capsys):
     methods = ("multi-model", "sweet", "after-cut-first")
     train(model, *methods)
     assert "3 runs are missing" in capsys.readouterr().out
@@ -93,7 +93,7 @@ def test_a_model_runs_from_data_to_results(paper, train, model, tmp_path, capsys
     assert "0 runs are missing" in capsys.readouterr().out
 
 
-def test_the_recipe_runs_its_plain_fine_tuning_first(paper, train, capsys):
+def test_recipe_runs_plain_fine_tuning_first(paper, train, capsys):
     train("bert-base", "after-cut-first")
     shown = capsys.readouterr().out
     plain = paper.plan.Run("sst2", "multi-model", 0, 1e-3, "bert-base", 1)
@@ -105,7 +105,7 @@ def test_the_recipe_runs_its_plain_fine_tuning_first(paper, train, capsys):
     assert (begun.config.num_hidden_layers, first.config.num_hidden_layers) == (12, 1)
 
 
-def test_the_hub_ids_and_exits_of_the_paper(paper):
+def test_hub_ids_and_exits(paper):
     models = paper.plan.MODELS
     assert {name for name, model in models.items() if model.weights is None} == {"minilm"}
     for name, layers in LAYERS.items():
@@ -125,7 +125,7 @@ def test_paired_differences(paper):
     assert complete(found, ("sweet", "joint")) == [("rte", 0)]
 
 
-def test_the_first_seed_selects_the_learning_rate(paper):
+def test_first_seed_selects_the_learning_rate(paper):
     from paper import store
 
     plan = paper.plan
@@ -147,7 +147,7 @@ def test_the_first_seed_selects_the_learning_rate(paper):
     assert plan.best_learning_rate(like, (1e-5, 1e-4)) == 1e-5
 
 
-def test_curves_by_time_are_averaged_at_equal_shares_of_the_time(paper):
+def test_curves_are_averaged_at_equal_shares_of_time(paper):
     from paper.pictures import by_time
     from paper.time_report import minimum_gains
 
@@ -177,7 +177,7 @@ def test_curves_by_time_are_averaged_at_equal_shares_of_the_time(paper):
     } <= set(lines)
 
 
-def test_trials_are_reported_beside_the_recipe(paper):
+def test_report_of_trials(paper):
     from paper import recipes, store
     from record import provenance
 
@@ -203,7 +203,7 @@ def test_trials_are_reported_beside_the_recipe(paper):
     assert "epoch" not in rows["after-0"] and rows["after-0"].endswith("| – | 50.0/62.5, 63.00 |")
 
 
-def test_processes_add_to_the_store_at_once(paper, tmp_path):
+def test_concurrent_writes_to_the_store(paper, tmp_path):
     from paper import store
 
     code = (

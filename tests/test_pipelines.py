@@ -1,4 +1,4 @@
-"""Transformers' pipeline: the same numbers as `predict`, and what early exits add."""
+"""Tests of the transformers pipeline: the same scores as `predict`, with the options of early exit."""
 
 import logging
 import pickle
@@ -62,12 +62,12 @@ def agree(answers, predictions):
 
 @pytest.mark.parametrize("batch_size", [None, 1, 2, 8])
 @pytest.mark.parametrize("stopping", STOPPING)
-def test_the_pipeline_answers_as_predict(classify, model, stopping, batch_size):
+def test_pipeline_equals_predict(classify, model, stopping, batch_size):
     options = {} if batch_size is None else {"batch_size": batch_size}
     agree(classify(TEXTS, **options, **stopping), model.predict(TEXTS, **stopping))
 
 
-def test_stopping_may_be_set_at_creation(model):
+def test_options_set_at_creation(model):
     classify = pipeline("text-classification", model=model, tokenizer=model.tokenizer, threshold=0.0, batch_size=2)
     agree(classify(TEXTS), model.predict(TEXTS, threshold=0.0))
     agree(classify(TEXTS, threshold=1.0), model.predict(TEXTS, threshold=1.0))
@@ -75,7 +75,7 @@ def test_stopping_may_be_set_at_creation(model):
     assert model.policy == POLICY
 
 
-def test_inputs_of_every_form(classify, model):
+def test_types_of_inputs(classify, model):
     expected = model.predict(TEXTS)
     agree(classify(TEXTS[0]), expected[:1])
     for texts in (tuple(TEXTS), np.array(TEXTS), pd.Series(TEXTS), Dataset.from_dict({"text": TEXTS})["text"]):
@@ -91,7 +91,7 @@ def test_inputs_of_every_form(classify, model):
 
 
 @pytest.mark.parametrize("top_k", [1, 2, 3, 7, None, "all"])
-def test_more_labels_than_one(classify, model, top_k):
+def test_top_k(classify, model, top_k):
     expected = model.predict(TEXTS, top_k=top_k or "all")
     for options in ({}, {"batch_size": 2}):
         answers = classify(TEXTS, top_k=top_k, **options)
@@ -103,7 +103,7 @@ def test_more_labels_than_one(classify, model, top_k):
     assert classify(TEXTS[0], top_k=top_k) == answers[0]
 
 
-def test_long_texts_are_cut_as_predict_cuts_them(classify, model, caplog):
+def test_truncation_equals_predict(classify, model, caplog):
     long = "the soup was good " * 30
     agree(classify([long]), model.predict([long]))
     agree(classify([long], max_length=6), model.predict([long], max_length=6))
@@ -112,14 +112,14 @@ def test_long_texts_are_cut_as_predict_cuts_them(classify, model, caplog):
         classify([long], truncation=False)
 
 
-def test_other_functions_of_the_logits(classify, model):
+def test_function_to_apply(classify, model):
     logits = model(**model.tokenizer(TEXTS[:1], return_tensors="pt")).logits[0]
     for name, expected in (("none", logits), ("sigmoid", logits.sigmoid()), ("softmax", logits.softmax(-1))):
         scores = {each["label"]: each["score"] for each in classify(TEXTS[0], top_k=None, function_to_apply=name)}
         assert [scores[f"LABEL_{label}"] for label in range(3)] == pytest.approx(expected.tolist(), rel=1e-5)
 
 
-def test_a_config_that_names_another_function_changes_nothing(directory):
+def test_function_to_apply_of_the_config_is_ignored(directory):
     model = SweetModelForSequenceClassification.from_pretrained(directory)
     model.config.problem_type = "multi_label_classification"
     agree(model.pipeline()(TEXTS), model.predict(TEXTS))
@@ -144,12 +144,12 @@ def test_a_config_that_names_another_function_changes_nothing(directory):
         ("good", {"treshold": 0.5}, TypeError, "treshold"),
     ],
 )
-def test_errors_are_those_of_predict(classify, inputs, options, error, message):
+def test_errors_equal_those_of_predict(classify, inputs, options, error, message):
     with pytest.raises(error, match=message):
         classify(inputs, **options)
 
 
-def test_rows_without_an_answer_are_marked(tmp_path, monkeypatch):
+def test_rows_without_answer_are_marked(tmp_path, monkeypatch):
     monkeypatch.setattr("itrex_sweet.artifact.reading.check_tensors_of", lambda *_, **__: None)  # would refuse them
     from safetensors.torch import load_file, save_file
 
@@ -165,7 +165,7 @@ def test_rows_without_an_answer_are_marked(tmp_path, monkeypatch):
     assert "not finite" in model.pipeline()("awful", top_k=2)[0]["error"]
 
 
-def test_nothing_is_said_about_unsupported_models(model, caplog):
+def test_no_warning_about_unsupported_models(model, caplog):
     with caplog.at_level(logging.INFO):
         for logger in ("transformers", "transformers.pipelines.base"):
             logging.getLogger(logger).propagate = True
@@ -175,26 +175,26 @@ def test_nothing_is_said_about_unsupported_models(model, caplog):
     assert isinstance(classify, SweetTextClassificationPipeline) and "text" in repr(classify).lower()
 
 
-def test_models_of_other_classes_get_the_pipeline_of_transformers(directory, model):
+def test_other_models_get_the_transformers_pipeline(directory, model):
     plain = AutoModelForSequenceClassification.from_pretrained(directory)
     classify = pipeline("text-classification", model=plain, tokenizer=model.tokenizer)
     assert type(classify) is TextClassificationPipeline
     assert set(classify(TEXTS)[0]) == {"label", "score"}
 
 
-def test_a_pipeline_is_pickled_with_its_model(model):
+def test_pickled_pipeline(model):
     again = pickle.loads(pickle.dumps(model.pipeline(threshold=0.1)))
     agree(again(TEXTS), model.predict(TEXTS, threshold=0.1))
 
 
-def test_a_gpu_is_not_asked_for(model, monkeypatch):
+def test_no_gpu_is_selected(model, monkeypatch):
     monkeypatch.setattr("transformers.pipelines.base.is_torch_cuda_available", lambda: True)
     assert pipeline("text-classification", model=model, tokenizer=model.tokenizer).device.type == "cpu"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("order", ["pipelines first", "pipelines last", "by the method"])
-def test_the_order_of_imports_does_not_matter(directory, order):
+def test_order_of_imports(directory, order):
     ours = "from itrex_sweet import SweetModelForSequenceClassification as Model"
     theirs = "from transformers import pipeline"
     load = "import sys; model = Model.from_pretrained(sys.argv[1])"

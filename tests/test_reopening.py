@@ -1,4 +1,4 @@
-"""A model in a pickle, a copy or another process: opened again where it came from, with its settings."""
+"""Tests of pickles, copies and other processes: the model is opened again from its folder, with its settings."""
 
 import copy
 import io
@@ -44,7 +44,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_model_comes_back_with_its_settings(directory, way):
+def test_settings_are_restored(directory, way):
     model = load(directory, backend="torch", batch_size=7, dtype="fp32", threshold=0.3)
     model.policy = Policy((0.2, 0.9), (1.0, 3.0, 2.0))
     again = WAYS[way](model)
@@ -56,7 +56,7 @@ def test_a_model_comes_back_with_its_settings(directory, way):
     assert WAYS[way](again).predict(TEXTS) == again.predict(TEXTS)  # a copy is as good as the first
 
 
-def test_a_cascade_and_a_checkpoint_come_back(tmp_path):
+def test_cascades_and_checkpoints(tmp_path):
     tiny_cascade(tmp_path / "cascade", tokenizer=tiny_tokenizer())
     model, config, tensors = model_and_tensors("bert", (1, 2, 4))
     model.config = config
@@ -67,14 +67,14 @@ def test_a_cascade_and_a_checkpoint_come_back(tmp_path):
         assert pickle.loads(pickle.dumps(model)).predict(TEXTS) == model.predict(TEXTS)
 
 
-def test_a_tokenizer_that_took_the_place_of_the_folders_goes_along(directory):
+def test_replaced_tokenizer_is_pickled(directory):
     model = load(directory)
     model.tokenizer = fast_tokenizer("bert")
     again = pickle.loads(pickle.dumps(model))
     assert again.predict(TEXTS) == model.predict(TEXTS) != load(directory).predict(TEXTS)
 
 
-def test_a_relative_folder_is_found_from_elsewhere(directory, monkeypatch, tmp_path):
+def test_relative_folder_after_a_change_of_directory(directory, monkeypatch, tmp_path):
     monkeypatch.chdir(directory.parent)
     model = load(directory.name)
     pickled = pickle.dumps(model)
@@ -83,7 +83,7 @@ def test_a_relative_folder_is_found_from_elsewhere(directory, monkeypatch, tmp_p
     assert pickle.loads(pickled).predict(TEXTS) == model.predict(TEXTS)
 
 
-def test_a_folder_that_is_gone_is_named(directory):
+def test_missing_folder(directory):
     model = load(directory)
     pickled = pickle.dumps(model)
     shutil.rmtree(directory)
@@ -92,7 +92,7 @@ def test_a_folder_that_is_gone_is_named(directory):
             reopen()
 
 
-def test_a_folder_that_holds_another_artifact_is_refused(directory, tmp_path):
+def test_folder_with_another_artifact(directory, tmp_path):
     pickled = pickle.dumps(load(directory))
     other = tmp_path / "other"
     tiny_artifact(other, exits=(1, 3, 4), tokenizer=tiny_tokenizer())
@@ -102,14 +102,14 @@ def test_a_folder_that_holds_another_artifact_is_refused(directory, tmp_path):
         pickle.loads(pickled)
 
 
-def test_a_folder_that_was_calibrated_meanwhile_is_refused(directory):
+def test_folder_calibrated_in_the_meantime(directory):
     pickled = pickle.dumps(load(directory))
     copy_artifact(open_artifact(directory), directory, policy=Policy.uniform(3, 0.8))
     with pytest.raises(ArtifactError, match="holds another artifact"):
         pickle.loads(pickled)
 
 
-def test_a_checkpoint_that_was_saved_over_is_refused(tmp_path):
+def test_overwritten_checkpoint(tmp_path):
     model, config, tensors = model_and_tensors("bert", (1, 2, 4))
     model.config = config
     for noise in (0.0, 1.0):
@@ -123,13 +123,13 @@ def test_a_checkpoint_that_was_saved_over_is_refused(tmp_path):
 
 @pytest.mark.parametrize("backend", ["torch", "auto"])
 @pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps])
-def test_a_backend_says_that_it_stays_where_it_is(directory, backend, way):
+def test_backends_cannot_be_pickled(directory, backend, way):
     with pytest.raises(ConfigError, match="neither pickled nor copied"):
         way(load(directory, backend=backend).backend)
 
 
 @pytest.mark.slow
-def test_processes_that_are_spawned_answer_alike(directory):
+def test_spawned_processes(directory):
     """`spawn` pickles the bound method and so the model, as joblib's processes do."""
     model = load(directory, threshold=0.4)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -137,7 +137,7 @@ def test_processes_that_are_spawned_answer_alike(directory):
         assert pool.apply(os.getpid) != os.getpid()
 
 
-def test_answers_of_the_arrays_do_not_depend_on_the_copy(directory):
+def test_forward_of_a_copy(directory):
     model = load(directory)
     again = copy.deepcopy(model)
     ids = np.array([[2, 5, 9, 3], [2, 8, 3, 0]])

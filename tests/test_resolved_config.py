@@ -1,4 +1,4 @@
-"""A config read without transformers: the same fields as transformers' object has."""
+"""Tests that a config read without transformers has the same fields as the object of transformers."""
 
 import pytest
 
@@ -26,7 +26,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_fields_are_those_of_transformers(name, tmp_path):
+def test_fields_equal_those_of_transformers(name, tmp_path):
     fields, file = CASES[name], tmp_path / "config.json"
     depth = next((fields[key] for key in ("num_hidden_layers", "n_layers") if key in fields), None)
     depth = depth or FAMILIES[fields["model_type"]].defaults["num_hidden_layers"]

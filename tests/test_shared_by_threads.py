@@ -1,4 +1,4 @@
-"""Threads that share one model, each with its own lengths and settings: every answer is the one it gets alone.
+"""Tests threads that share one model, with different lengths and settings: answers equal those of a single thread.
 
 `SOAK_SECONDS=60 pytest tests/test_shared_by_threads.py` goes on for longer.
 """
@@ -35,7 +35,7 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("tokenizer", [fast_tokenizer, SlowTokenizer])
-def test_threads_get_the_answers_that_they_get_alone(tmp_path, tokenizer):
+def test_answers_equal_those_of_a_single_thread(tmp_path, tokenizer):
     tiny_artifact(tmp_path, policy=Policy((0.5, 0.6), (1.5, 2.0, 0.7)))
     model = SweetModelForSequenceClassification.from_pretrained(tmp_path)
     model.tokenizer = tokenizer(model_max_length=32)

@@ -1,4 +1,4 @@
-"""The walls of the house: who may import whom, and what importing must not do."""
+"""Tests of the package structure: allowed imports, owners of optional packages, and side effects of imports."""
 
 import ast
 import subprocess
@@ -12,8 +12,19 @@ import itrex_sweet
 PACKAGE = Path(itrex_sweet.__file__).resolve().parent
 
 # Modules that both the training side and the run side import.
-SEAM = {"arguments", "config", "policy", "errors", "extras", "families", "artifact", "version"}
-# package → packages it may import besides itself and the seam
+SHARED = {
+    "arguments",
+    "config",
+    "policy",
+    "errors",
+    "extras",
+    "families",
+    "artifact",
+    "version",
+    "tasks",
+    "probabilities",
+}
+# package → packages it may import besides itself and `SHARED`
 MAY_IMPORT = {
     "training": set(),
     "criteria": set(),
@@ -53,6 +64,7 @@ MAY_IMPORT = {
 WITHOUT_TORCH = {
     *("classifier", "data", "hub", "tokenization", "runtime.backends.native", "runtime.machine", "runtime.executor"),
     *("arguments", "config", "policy", "errors", "extras", "families", "version", "criteria", "cli"),
+    *("tasks", "probabilities"),
     *("artifact", "supervision"),
     *(f"artifact.validation.{name}" for name in ("config", "settings", "tensors")),
     *(f"runtime.native.{name}" for name in ("cores", "handle", "interface", "library", "packing")),
@@ -69,7 +81,7 @@ def part(path: Path) -> str:
 
 
 def imported(path: Path) -> set[str]:
-    """Full names of the modules a file imports, also inside functions; type-checking blocks do not count."""
+    """Returns the full names of imported modules, also inside functions, except in type-checking blocks."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     names = set()
     skipped = set()
@@ -88,19 +100,19 @@ def imported(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_stay_inside_the_walls(path):
+def test_allowed_imports(path):
     here = part(path)
     if here == "__init__":
         return
     ours = {name.split(".")[1] for name in imported(path) if name.startswith("itrex_sweet.")}
-    allowed = SEAM | {here} | MAY_IMPORT.get(here, set())
-    if here in SEAM:
-        allowed = SEAM
+    allowed = SHARED | {here} | MAY_IMPORT.get(here, set())
+    if here in SHARED:
+        allowed = SHARED
     assert ours <= allowed, f"{path.relative_to(PACKAGE)} may not import {sorted(ours - allowed)}"
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_optional_packages_are_imported_in_the_room_that_owns_them(path):
+def test_optional_packages_are_imported_by_their_owner(path):
     owners = {
         "matplotlib": "evaluation/plot.py",
         "peft": "training/",
@@ -119,8 +131,8 @@ RUNNING = [path for path in modules() if part(path) in ("runtime", "export")]
 
 
 @pytest.mark.parametrize("path", RUNNING, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_layers_are_picked_by_exit_in_the_plan_alone(path):
-    """Elsewhere a layer is reached through the encoder's segments and probes: an exit may have one of its own."""
+def test_layers_are_selected_in_the_plan_only(path):
+    """Other code reaches layers through the encoder's segments and probes, because an exit may have a private layer."""
     picked = [
         ast.unparse(node)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
@@ -136,7 +148,7 @@ THEIRS = ("Auto", "PreTrained", "Pretrained")
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_nothing_is_loaded_through_transformers_with_code_beside_it(path):
+def test_transformers_loads_no_remote_code(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
             continue
@@ -148,11 +160,11 @@ def test_nothing_is_loaded_through_transformers_with_code_beside_it(path):
 
 
 @pytest.mark.parametrize("name", sorted(WITHOUT_TORCH))
-def test_rooms_without_torch(name):
+def test_modules_that_do_not_import_torch(name):
     run(f"import itrex_sweet.{name}, sys; assert 'torch' not in sys.modules and 'transformers' not in sys.modules")
 
 
-def test_importing_the_package_does_nothing():
+def test_import_has_no_side_effects():
     run(
         "import logging, os, sys; before = dict(os.environ), list(logging.root.handlers)\n"
         "import itrex_sweet; assert itrex_sweet.__version__\n"
@@ -161,7 +173,7 @@ def test_importing_the_package_does_nothing():
     )
 
 
-def test_running_needs_no_training_code():
+def test_inference_imports_no_training_code():
     run(
         "import sys; from itrex_sweet import SweetModelForSequenceClassification\n"
         "import itrex_sweet.runtime.backends.torch, itrex_sweet.runtime.backends.cascade\n"
@@ -170,7 +182,7 @@ def test_running_needs_no_training_code():
     )
 
 
-def test_every_public_name_is_there():
+def test_public_names():
     for name in itrex_sweet.__all__:
         assert getattr(itrex_sweet, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):

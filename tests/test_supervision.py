@@ -1,4 +1,4 @@
-"""A supervised command ends with its parent, however that ends, and leaves neither processes nor folders."""
+"""Tests of supervised commands: they end with their parent, and leave no processes or folders."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ with working_folder("itrex-sweet-test-") as folder:
 
 @pytest.fixture
 def started(tmp_path):
-    """Starts a parent with a worker, waits until it works, and gives the parent and the mark of all its processes."""
+    """Returns a function that starts a parent and its worker, and returns the parent and the mark of its processes."""
     processes = []
 
     def start(worker: str, body: str = "process.wait()"):
@@ -61,7 +61,7 @@ def started(tmp_path):
 
 @pytest.mark.parametrize("worker", [PLAIN, STUBBORN], ids=["plain", "stubborn"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_nothing_is_left_when_the_parent_ends(started, tmp_path, number, worker):
+def test_end_of_the_parent(started, tmp_path, number, worker):
     parent, mark = started(worker)
     assert len(marked(mark)) >= 3, "parent, supervising process and worker"
     parent.send_signal(number)
@@ -70,7 +70,7 @@ def test_nothing_is_left_when_the_parent_ends(started, tmp_path, number, worker)
     assert eventually(lambda: not list(tmp_path.iterdir()), 2), list(tmp_path.iterdir())
 
 
-def test_nor_when_the_supervising_process_is_killed(started, tmp_path):
+def test_kill_of_the_supervising_process(started, tmp_path):
     parent, mark = started(PLAIN)
     for pid in marked(mark):
         with open(f"/proc/{pid}/cmdline", "rb") as stream:
@@ -81,7 +81,7 @@ def test_nor_when_the_supervising_process_is_killed(started, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_nor_when_the_block_raises_or_the_worker_ends_by_itself(tmp_path):
+def test_exception_in_the_block_and_end_of_the_worker(tmp_path):
     for command, ended in (
         ([sys.executable, "-c", "import sys; sys.exit(3)"], 3),
         ([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], -9),
@@ -98,10 +98,10 @@ def test_nor_when_the_block_raises_or_the_worker_ends_by_itself(tmp_path):
             assert eventually((tmp_path / "working").exists, 20)
             raise ZeroDivisionError
     assert not marked(mark)
-    assert tmp_path.is_dir(), "the caller lives, and its folder is its own"
+    assert tmp_path.is_dir(), "the folder of a running caller is kept"
 
 
-def test_a_daemon_that_the_worker_leaves_is_ended(tmp_path):
+def test_daemon_started_by_the_worker_is_ended(tmp_path):
     mark = uuid.uuid4().hex
     script = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"
     with supervised([sys.executable, "-c", script], env={**os.environ, MARK: mark}) as process:
@@ -109,7 +109,7 @@ def test_a_daemon_that_the_worker_leaves_is_ended(tmp_path):
     assert process.returncode == 0 and eventually(lambda: not marked(mark), 2)
 
 
-def test_the_folder_of_a_killed_process_goes_with_the_next(tmp_path, monkeypatch):
+def test_folder_of_a_killed_process_is_removed_by_the_next(tmp_path, monkeypatch):
     monkeypatch.setattr(supervision.tempfile, "tempdir", str(tmp_path))
     script = (
         "import os; from itrex_sweet.supervision import working_folder\n"
@@ -130,7 +130,7 @@ def test_the_folder_of_a_killed_process_goes_with_the_next(tmp_path, monkeypatch
     assert {path.name for path in tmp_path.iterdir()} == {"one-new", "one-link", "other"}
 
 
-def test_output_is_read_until_the_process_ends_whoever_else_holds_the_pipe():
+def test_output_is_read_until_the_process_ends():
     script = (
         "import subprocess, sys; print('first', flush=True); print('b\\u00e4d \\ufffd', end='', flush=True); "
         "subprocess.Popen(['sleep', '30'], start_new_session=True)"
@@ -143,7 +143,7 @@ def test_output_is_read_until_the_process_ends_whoever_else_holds_the_pipe():
     assert time.monotonic() - start < 20
 
 
-def test_all_output_is_read_even_if_the_process_ends_at_once():
+def test_output_of_a_short_process_is_complete():
     script = "import sys; sys.stdout.write('line\\n' * 20000)"
     with supervised([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
         assert list(output_lines(process)) == ["line"] * 20000

@@ -1,4 +1,4 @@
-"""CSV, TSV, JSON and text files as other programs write them, and as they are when something went wrong."""
+"""Tests of CSV, TSV, JSON and text files, as other programs write them and damaged ones."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ COLUMNS = st.lists(TEXTS, min_size=1, max_size=5)
 
 
 def texts_of(content: str | bytes, format: str) -> list[str | None]:
-    """Texts, and `None` for a bad row, of a stream that is read as a file is."""
+    """Returns the texts of a stream, read as a file is, with `None` for an invalid row."""
     raw = content.encode() if isinstance(content, str) else content
     return [text for text, _ in read_texts(as_text(io.BytesIO(raw), "d"), format)]
 
@@ -30,7 +30,7 @@ def problems_of(content: str, format: str) -> list[str]:
 
 
 def written(texts, separator, quoting=csv.QUOTE_MINIMAL, end="\n") -> str:
-    """A table as `csv.writer` and pandas write it: an index, the text, a word."""
+    """Writes a table as `csv.writer` and pandas do: an index, the text, a word."""
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, delimiter=separator, quoting=quoting, lineterminator=end)
     writer.writerow(["", "text", "word"])
@@ -42,20 +42,20 @@ def written(texts, separator, quoting=csv.QUOTE_MINIMAL, end="\n") -> str:
     COLUMNS, st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]), st.sampled_from(["\n", "\r\n"])
 )
 @settings(max_examples=150, deadline=None)
-def test_tables_give_back_what_was_written(texts, quoting, end):
+def test_round_trip_of_tables(texts, quoting, end):
     for format, separator in (("csv", ","), ("tsv", "\t")):
         assert texts_of(written(texts, separator, quoting, end), format) == texts
 
 
 @given(COLUMNS)
 @settings(max_examples=60, deadline=None)
-def test_a_csv_of_texts_alone_is_given_back(texts):
+def test_round_trip_of_a_single_column(texts):
     stream = io.StringIO(newline="")
     csv.writer(stream).writerows([["text"], *([text] for text in texts)])
     assert texts_of(stream.getvalue(), "csv") == texts
 
 
-def test_pandas_own_files(tmp_path):
+def test_files_written_by_pandas(tmp_path):
     pandas = pytest.importorskip("pandas")
     texts = ['say "no"', "tab\tinside", "two\nlines", '"', 'a "b" c', "plain", '"whole"']
     frame = pandas.DataFrame({"text": texts, "label": [0, 1] * 3 + [0]})
@@ -78,14 +78,14 @@ BARE = st.text(st.sampled_from([*"ab, ", '"']), min_size=1, max_size=8).filter(
 
 @given(st.lists(BARE, min_size=1, max_size=5))
 @settings(max_examples=150, deadline=None)
-def test_corpora_with_bare_quotation_marks_are_taken_as_they_are(texts):
+def test_bare_quotation_marks_are_kept(texts):
     content = "sentence\tlabel\n" + "".join(f"{text}\t{place % 2}\n" for place, text in enumerate(texts))
     assert texts_of(content, "tsv") == texts
 
 
 @given(st.lists(TEXTS.filter(lambda text: "\n" not in text), min_size=1, max_size=6), st.data())
 @settings(max_examples=100, deadline=None)
-def test_lines_end_alike_everywhere(texts, data):
+def test_line_ends(texts, data):
     ends = data.draw(st.lists(st.sampled_from(["\n", "\r\n", "\r"]), min_size=len(texts), max_size=len(texts)))
     content = "".join(text + end for text, end in zip(texts, ends, strict=True))
     assert texts_of("\ufeff" + content, "text") == texts
@@ -99,7 +99,7 @@ def test_lines_end_alike_everywhere(texts, data):
 
 @given(st.lists(TEXTS, min_size=1, max_size=5), st.sampled_from([None, 0, 2]), st.booleans(), st.booleans())
 @settings(max_examples=100, deadline=None)
-def test_json_is_read_as_lines_or_as_one_document(texts, indent, wrapped, plain):
+def test_json_lines_and_documents(texts, indent, wrapped, plain):
     document = texts if plain else [{"text": text} for text in texts]
     content = json.dumps({"data": document} if wrapped else document, indent=indent)
     assert texts_of(content, "jsonl") == texts
@@ -110,7 +110,7 @@ def test_json_is_read_as_lines_or_as_one_document(texts, indent, wrapped, plain)
     st.sampled_from(["text", "csv", "tsv", "jsonl"]),
 )
 @settings(max_examples=400, deadline=None)
-def test_whatever_comes_is_read_or_refused_by_name(content, format):
+def test_any_content_is_read_or_raises_an_input_error(content, format):
     for start in ("", "text\n", "text,label\n", "text\tlabel\n", '{"text": "a"}\n', "[", '{"data": ['):
         try:
             rows = list(read_texts(io.StringIO(start + content), format))
@@ -123,7 +123,7 @@ LONG = "x" * 200_000
 
 
 @pytest.mark.parametrize("content", [f"text,label\n{LONG},1\nb,0\n", f'text,label\n"{LONG}\n{LONG}",1\nb,0\n'])
-def test_a_field_may_be_long(content):
+def test_long_fields(content):
     before = csv.field_size_limit()
     first, second = texts_of(content, "csv")
     assert first.replace(LONG, "") in ("", "\n") and second == "b"
@@ -135,7 +135,7 @@ LINES = "\n".join(f"line {place}" for place in range(300))
 
 @pytest.mark.parametrize("bad", ['"He said "no"', '"He said "no" and', '"a\nb "no", he said', '"a\nb\n"no" he said'])
 @pytest.mark.parametrize(("header", "rest"), [("text,label", ",1"), ("text", ""), ("label,text", "")])
-def test_a_mark_within_a_field_of_many_lines_is_one_error(header, rest, bad):
+def test_quotation_mark_in_a_multiline_field_is_one_error(header, rest, bad):
     before = "1," if header == "label,text" else ""
     content = f'{header}\n{before}first{rest}\n{before}{bad}\n{LINES}"{rest}\n{before}last{rest}\n'
     assert texts_of(content, "csv") == ["first", None, "last"]
@@ -148,7 +148,7 @@ ROWS = "".join(f"word{place},{place % 2}\n" for place in range(300))
 
 @pytest.mark.parametrize("before", ["", "first,1\n"])
 @pytest.mark.parametrize("end", ["", '"quoted, fine",1\n', 'a screen of 5",1\n', '"quoted ""too""",1\n'])
-def test_a_stray_mark_costs_its_own_line_alone(before, end):
+def test_stray_quotation_mark_affects_its_line_only(before, end):
     content = f'text,label\n{before}"stray,1\n{ROWS}{end}last,0\n'
     texts = texts_of(content, "csv")
     assert texts.count(None) == 1 and texts.index(None) == bool(before) and texts[-1] == "last"
@@ -156,7 +156,7 @@ def test_a_stray_mark_costs_its_own_line_alone(before, end):
     assert f"line {2 + bool(before)}: " in problems_of(content, "csv")[0]
 
 
-def test_a_stray_mark_in_texts_alone_is_named_by_its_line():
+def test_error_about_a_stray_quotation_mark_names_its_line():
     content = 'text\nfirst\n"stray\n' + "word\n" * 300
     assert texts_of(content, "csv") == ["first", None]
     assert "line 3: unexpected end of data: the quotation mark that opens here" in problems_of(content, "csv")[0]
@@ -186,7 +186,7 @@ def test_a_stray_mark_in_texts_alone_is_named_by_its_line():
         ("text,label\na\0b,1\nc,1\n", "csv", [None, "c"]),
     ],
 )
-def test_what_is_read(content, format, expected):
+def test_accepted_files(content, format, expected):
     assert texts_of(content, format) == expected
 
 
@@ -216,25 +216,25 @@ def test_what_is_read(content, format, expected):
         ('text,label\na,1\n"b\nc,1\n', "d.csv", "line 3: unexpected end of data"),
     ],
 )
-def test_what_is_refused(tmp_path, content, name, problem):
+def test_rejected_files(tmp_path, content, name, problem):
     (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(InputError, match=problem):
         read_rows(tmp_path / name)
 
 
-def test_a_missing_header_is_said(tmp_path):
+def test_warning_about_a_missing_header(tmp_path):
     (tmp_path / "d.csv").write_text("the room was good,1\nbad,0\n")
     with pytest.raises(ConfigError, match=r"the room was good, 1.*first line of a table is its header"):
         read_rows(tmp_path / "d.csv")
 
 
-def test_a_column_in_lower_case_wins_over_another_spelling(tmp_path):
+def test_lower_case_column_has_precedence(tmp_path):
     (tmp_path / "d.csv").write_text("Text,text,Label,label\na,b,0,1\n")
     rows = read_rows(tmp_path / "d.csv")
     assert rows.texts == ["b"] and rows.labels == [1]
 
 
-def test_a_line_without_end_is_refused_before_it_fills_memory(monkeypatch):
+def test_limit_of_line_length(monkeypatch):
     from itrex_sweet.data import lines
 
     monkeypatch.setattr(lines, "MAX_LINE", 100)

@@ -1,4 +1,4 @@
-"""Texts to token ids: equal to what the tokenizer itself gives, whoever else calls it."""
+"""Tests of text encoders: token ids equal those of the tokenizer, also with concurrent callers."""
 
 import copy
 import os
@@ -36,7 +36,7 @@ texts = words.map(" ".join)
     st.lists(texts | st.tuples(texts, texts), min_size=1, max_size=4),
     st.integers(4, 20) | st.none(),
 )
-def test_rows_are_those_of_the_tokenizer(name, given_texts, limit):
+def test_rows_equal_those_of_the_tokenizer(name, given_texts, limit):
     for row, text in zip(encoder_of(TOKENIZERS[name]).encode(given_texts, limit), given_texts, strict=True):
         parts = text if isinstance(text, tuple) else (text,)
         reference = copy.deepcopy(TOKENIZERS[name])
@@ -49,27 +49,27 @@ def test_rows_are_those_of_the_tokenizer(name, given_texts, limit):
 
 
 @given(st.integers(0, 12), st.integers(0, 12), st.integers(1, 15))
-def test_pairs_are_cut_to_the_room_and_no_further(first, second, room):
-    kept = longest_first(first, second, room)
-    assert sum(kept) == min(first + second, room)
+def test_pairs_are_truncated_to_the_available_length(first, second, length):
+    kept = longest_first(first, second, length)
+    assert sum(kept) == min(first + second, length)
     assert kept[0] <= first and kept[1] <= second
-    assert longest_first(second, first, room) == kept[::-1] or first == second
+    assert longest_first(second, first, length) == kept[::-1] or first == second
 
 
-def test_a_tokenizer_without_types_gives_none():
+def test_tokenizer_without_token_types():
     tokenizer = fast_tokenizer()
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
     assert encoder_of(tokenizer).encode(["good", ("a", "b")], None)[1].types is None
 
 
-def test_special_tokens_written_in_a_text_are_split_where_the_tokenizer_splits_them():
+def test_special_tokens_in_a_text():
     tokenizer = fast_tokenizer("bert", split_special_tokens=True)
     expected = tokenizer("good [SEP] bad")["input_ids"]
     assert encoder_of(tokenizer).encode(["good [SEP] bad"], None)[0].ids == expected
     assert expected != fast_tokenizer("bert")("good [SEP] bad")["input_ids"]
 
 
-def test_a_tokenizer_of_the_user_keeps_its_own_way():
+def test_tokenizer_subclass_is_called():
     class Shouting(type(fast_tokenizer())):
         def __call__(self, text, *others, **options):
             return super().__call__(text.lower(), *others, **options)
@@ -80,7 +80,7 @@ def test_a_tokenizer_of_the_user_keeps_its_own_way():
     assert encoder.encode(["GOOD BAD"], 3)[0].ids == fast_tokenizer()("good")["input_ids"]
 
 
-def test_parts_in_python_that_cannot_be_copied_are_called_in_place():
+def test_tokenizer_with_python_parts_is_called_in_place():
     from tokenizers import NormalizedString, PreTokenizedString
     from tokenizers.pre_tokenizers import PreTokenizer
 
@@ -99,7 +99,7 @@ def test_parts_in_python_that_cannot_be_copied_are_called_in_place():
 
 
 @pytest.mark.parametrize("make", [fast_tokenizer, SlowTokenizer])
-def test_what_others_do_with_the_tokenizer_changes_no_row(make):
+def test_concurrent_calls_of_the_tokenizer(make):
     """Eight threads read by one reader while another calls the tokenizer with truncation and padding."""
     tokenizer = make()
     reader = TextReader(tokenizer, max_tokens=32, padding_idx=None)
@@ -141,7 +141,7 @@ def _ids(reader, texts, length):
     return [row.tolist() for row in reader.read(texts, length, "truncate").batch.rows()]
 
 
-def test_the_state_of_the_tokenizer_is_never_written():
+def test_state_of_the_tokenizer_is_not_changed():
     tokenizer = fast_tokenizer(truncated=True)
     before = tokenizer.backend_tokenizer.to_str()
     reader = TextReader(tokenizer, 32, None)
@@ -151,7 +151,7 @@ def test_the_state_of_the_tokenizer_is_never_written():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_fork_while_another_thread_reads_leaves_no_lock_behind():
+def test_fork_during_tokenization_in_another_thread():
     encoder = LockedEncoder(SlowTokenizer())
     from itrex_sweet.tokenization import encoders as text_encoders
 
@@ -173,12 +173,12 @@ def test_a_fork_while_another_thread_reads_leaves_no_lock_behind():
 
 @pytest.mark.parametrize(("length", "message"), [(1, "takes 3"), (2, "takes 3"), (0, "max_length=0"), ("8", "'8'")])
 @pytest.mark.parametrize("make", [fast_tokenizer, SlowTokenizer])
-def test_lengths_that_leave_no_token(make, length, message):
+def test_lengths_without_room_for_a_token(make, length, message):
     with pytest.raises(ConfigError, match=message):
         TextReader(make(), 32, None).read(["good"], length, "truncate")
 
 
-def test_a_pair_needs_room_of_its_own():
+def test_length_without_room_for_a_pair():
     reader = TextReader(fast_tokenizer(), 32, None)
     assert reader.read(["good bad"], 3, "truncate").batch.lengths.tolist() == [3]
     with pytest.raises(ConfigError, match="max_length=3: 3 tokens of every row are special"):
@@ -186,13 +186,13 @@ def test_a_pair_needs_room_of_its_own():
     assert reader.read([("good", "bad")], 4, "truncate").batch.lengths.tolist() == [4]
 
 
-def test_texts_that_the_tokenizer_fails_at_are_found():
+def test_texts_that_the_tokenizer_rejects_are_named():
     reading = TextReader(SlowTokenizer(), 32, None).read(["good", "#fail", "bad", ("a", "#fail")], None, "truncate")
     assert reading.rows == [0, 2] and list(reading.errors) == [1, 3]
     assert "no token for #fail" in reading.errors[1]
 
 
-def test_texts_without_tokens_are_found():
+def test_texts_without_tokens_are_named():
     reading = TextReader(fast_tokenizer("bytes alone"), 32, None).read(["good", "b"], None, "truncate")
     assert not reading.errors
     from tokenizers import pre_tokenizers

@@ -1,4 +1,4 @@
-"""Exits give the same logits in training and in the artifact's runtime."""
+"""Tests that exits give the same logits in training and at inference."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ EXITS = (1, 2, 4)
 @pytest.mark.parametrize(
     ("family", "mode"), [*((family, "decoupled") for family in FAMILY_CONFIGS), ("bert", "paper"), ("bert", "sweet")]
 )
-def test_exits_say_the_same_in_training_and_at_run_time(family, mode, tmp_path):
+def test_logits_are_equal_in_training_and_at_inference(family, mode, tmp_path):
     model = tiny_model(family, num_layers=EXITS[-1])
     attach(model, SweetConfig(exits=EXITS, mode=mode))
     generator = torch.Generator().manual_seed(1)

@@ -1,4 +1,4 @@
-"""Folders that try to run code, in as many ways as are known, with "y" on standard input: none of it runs."""
+"""Tests of folders that try to run code in many ways, with "y" on standard input: no code is run."""
 
 import json
 import os
@@ -134,7 +134,7 @@ for name in os.listdir(sys.argv[1]):
 
 @pytest.fixture(scope="module")
 def tried(tmp_path_factory):
-    """Every trick in a folder and a process of its own; name → what it said, and whether it ran."""
+    """Loads each folder in a separate process; returns name → output, and whether its code was run."""
     root = tmp_path_factory.mktemp("tricks")
     folders = {name: root / name.replace(" ", "-") for name in TRICKS}
     for name, trick in TRICKS.items():
@@ -153,7 +153,7 @@ def tried(tmp_path_factory):
 
 
 @pytest.mark.parametrize("trick", TRICKS)
-def test_nothing_in_a_folder_is_run_or_asked_for(tried, trick):
+def test_no_code_is_run_and_no_question_asked(tried, trick):
     said, ran = tried[trick]
     assert not ran, said
     assert "[y/N]" not in said and "custom code" not in said.replace("no custom code", "")
@@ -171,7 +171,7 @@ def test_nothing_in_a_folder_is_run_or_asked_for(tried, trick):
         ("pickle alone", "only safetensors"),
     ],
 )
-def test_what_asks_for_code_is_refused_by_name(tmp_path, trick, words):
+def test_folders_that_require_code_are_rejected(tmp_path, trick, words):
     tiny_artifact(tmp_path / "a", exits=(1, 2), tokenizer=tiny_tokenizer())
     TRICKS[trick](tmp_path / "a")
     with pytest.raises(ArtifactError, match=words):
@@ -227,7 +227,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_tokenizers_are_artifact_errors_or_still_tokenizers(tmp_path, damage):
+def test_damaged_tokenizers_load_or_raise_artifact_error(tmp_path, damage):
     tiny_artifact(tmp_path / "a", exits=(1, 2), tokenizer=tiny_tokenizer())
     DAMAGES[damage](tmp_path / "a")
     recompute_hashes(tmp_path / "a")
@@ -243,7 +243,7 @@ def test_damaged_tokenizers_are_artifact_errors_or_still_tokenizers(tmp_path, da
         assert len(model.predict(["the soup", ("good", "awful")])) == 2
 
 
-def test_a_tokenizer_that_is_larger_than_the_embedding_table_is_refused(tmp_path):
+def test_tokenizer_larger_than_the_embedding_table(tmp_path):
     large = tiny_tokenizer()
     large.add_tokens([f"word{number}" for number in range(100)])
     tiny_artifact(tmp_path / "a", exits=(1, 2), tokenizer=large)
@@ -251,8 +251,8 @@ def test_a_tokenizer_that_is_larger_than_the_embedding_table_is_refused(tmp_path
         SweetModelForSequenceClassification.from_pretrained(tmp_path / "a")
 
 
-def test_a_tokenizer_is_made_of_the_files_it_is_given_alone(tmp_path):
-    """Nothing else in the folder takes part, and nothing points into a folder that is gone."""
+def test_tokenizer_reads_the_verified_files_only(tmp_path):
+    """Other files in the folder are not used, and no path leads into the deleted temporary folder."""
     tiny_tokenizer().save_pretrained(tmp_path)
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     (tmp_path / "added_tokens.json").write_text(json.dumps({"evil": 50}))

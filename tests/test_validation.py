@@ -1,4 +1,4 @@
-"""Whatever numbers, names and shapes an artifact holds, hashes made to fit: it is refused by name before it is run."""
+"""Tests of invalid numbers, names and shapes in artifacts with correct hashes: they raise before inference."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def pristine(tmp_path_factory):
 
 @pytest.fixture
 def artifact_of(pristine, tmp_path):
-    """A fresh copy of an artifact of some kind."""
+    """Returns a function that copies an artifact of a kind."""
 
     def copied(kind):
         return shutil.copytree(pristine(kind), tmp_path / kind)
@@ -64,7 +64,7 @@ def refused(directory, words, error=ArtifactError):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_loads_as_it_was_written_and_with_hashes_made_anew(artifact_of, kind):
+def test_every_kind_loads_with_original_and_updated_hashes(artifact_of, kind):
     directory = artifact_of(kind)
     recompute_hashes(directory)
     backend = "torch" if kind in WITHOUT_NATIVE else "native"
@@ -169,7 +169,7 @@ def test_config_fields(artifact_of, kind, fields, words):
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra", "deberta", "deberta-v2-conv"])
-def test_fields_that_are_null_are_refused_or_as_if_absent(artifact_of, kind):
+def test_null_fields_raise_or_count_as_absent(artifact_of, kind):
     directory = artifact_of(kind)
     whole = (directory / "config.json").read_bytes()
     for name in json.loads(whole):
@@ -187,7 +187,7 @@ def test_fields_that_are_null_are_refused_or_as_if_absent(artifact_of, kind):
 
 
 @pytest.mark.parametrize("model_type", ["evil", "gpt2", "albert", "", None, 3, ["bert"], "roberta", "deberta-v2"])
-def test_the_family_is_known_before_anything_else(artifact_of, model_type):
+def test_unknown_families(artifact_of, model_type):
     directory = artifact_of("bert")
     edit_config(directory, lambda config: config.update(model_type=model_type))
     refused(directory, "model_type|lack")
@@ -196,7 +196,7 @@ def test_the_family_is_known_before_anything_else(artifact_of, model_type):
 @pytest.mark.parametrize(
     "fields", [dict(is_decoder=True), dict(problem_type="regression"), dict(add_cross_attention=True)]
 )
-def test_models_without_exits_are_both_errors(artifact_of, fields):
+def test_error_class_of_unsupported_models(artifact_of, fields):
     directory = artifact_of("bert")
     edit_config(directory, lambda config: config.update(fields))
     with pytest.raises(UnsupportedModelError) as caught:
@@ -205,7 +205,7 @@ def test_models_without_exits_are_both_errors(artifact_of, fields):
 
 
 @pytest.mark.parametrize("name", ["to_dict", "__class__", "save_pretrained", "_attn_implementation", "auto_map"])
-def test_fields_do_not_replace_what_the_config_object_does(artifact_of, name):
+def test_fields_do_not_replace_methods_of_the_config(artifact_of, name):
     directory = artifact_of("bert")
     edit_config(directory, lambda config: config.update({name: "evil/kernel"}))
     config = open_artifact(directory).model_config()
@@ -311,13 +311,13 @@ def test_settings_fields(artifact_of, kind, fields, words):
 
 
 @pytest.mark.parametrize("name", ["format", "schema_version", "architecture", "exits", "policy", "files"])
-def test_settings_that_lack_a_field(artifact_of, name):
+def test_missing_settings(artifact_of, name):
     directory = artifact_of("bert")
     edit_settings(directory, lambda settings: settings.pop(name))
     refused(directory, name)
 
 
-def test_a_cascade_that_lacks_its_stages(artifact_of):
+def test_cascade_without_stages(artifact_of):
     directory = artifact_of("cascade")
     edit_settings(directory, lambda settings: settings.pop("stages"))
     refused(directory, "stages")
@@ -336,7 +336,7 @@ def test_a_cascade_that_lacks_its_stages(artifact_of):
     ],
     ids=str,
 )
-def test_stages_of_a_cascade_are_checked_and_fit_one_another(artifact_of, fields):
+def test_inconsistent_stages_of_a_cascade(artifact_of, fields):
     directory = artifact_of("cascade")
     edit_json(directory / "exit_1" / "config.json", lambda config: config.update(fields))
     recompute_hashes(directory)
@@ -363,7 +363,7 @@ TEXTS = {
 
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("name", ["config.json", "sweet_config.json", "tokenizer_config.json"])
-def test_json_that_is_none(artifact_of, name, text):
+def test_invalid_json(artifact_of, name, text):
     directory = artifact_of("bert")
     (directory / name).write_bytes(TEXTS[text])
     recompute_hashes(directory)
@@ -394,7 +394,7 @@ def set_to(name, value, place=0):
 
 
 def narrowed(size):
-    """Query, key and value to another width, and all that reads them."""
+    """Changes the width of query, key and value, and of all layers that read them."""
     parts = [(f"{path}.{part}", *shape) for path in (QUERY, KEY, VALUE) for part, shape in PARTS(size)]
     return resized(*parts, (f"{LAYER}.attention.output.dense.weight", 32, size))
 
@@ -496,8 +496,8 @@ def test_tensors(artifact_of, place):
 @pytest.mark.parametrize(
     "kind", ["electra", "deberta", "deberta-v3", "deberta-v2-conv", "learned", "dynamic", "cascade"]
 )
-def test_every_tensor_of_every_kind_is_looked_at(artifact_of, kind):
-    """No matter which one is damaged, and how."""
+def test_every_tensor_of_every_kind_is_checked(artifact_of, kind):
+    """Damages each tensor in several ways."""
     directory = artifact_of(kind)
     path = weights_of(directory / "exit_1" if kind == "cascade" else directory)
     whole, settings = path.read_bytes(), (directory / "sweet_config.json").read_bytes()
@@ -526,7 +526,7 @@ def test_every_tensor_of_every_kind_is_looked_at(artifact_of, kind):
 
 @pytest.mark.parametrize("by", range(1, 8))
 @pytest.mark.parametrize("kind", ["bert", "static"])
-def test_misaligned_tensors_are_computed_with_like_others(artifact_of, kind, by):
+def test_misaligned_tensors_give_the_same_answers(artifact_of, kind, by):
     directory = artifact_of(kind)
     expected = SweetModelForSequenceClassification.from_pretrained(directory, backend="native").predict(["good soup"])
     edit_tensors(directory, lambda tensors: None, misaligned_by=by)
@@ -538,7 +538,7 @@ def test_misaligned_tensors_are_computed_with_like_others(artifact_of, kind, by)
 
 
 @pytest.mark.parametrize("dtype", ["F16", "BF16"])
-def test_half_precision_floats_are_read(artifact_of, dtype):
+def test_half_precision_weights(artifact_of, dtype):
     def change(tensors):
         for name, tensor in tensors.items():
             values = tensor.values
@@ -601,14 +601,14 @@ def test_headers_of_safetensors(artifact_of, name):
     [b"", b"\0" * 7, b"\0" * 8, (2**63).to_bytes(8, "little"), (10**9).to_bytes(8, "little") + b"{}", b"\xff" * 64],
     ids=str,
 )
-def test_files_that_are_no_safetensors(artifact_of, contents):
+def test_invalid_safetensors_files(artifact_of, contents):
     directory = artifact_of("bert")
     (directory / "model.safetensors").write_bytes(contents)
     recompute_hashes(directory)
     refused(directory, "model.safetensors|lack")
 
 
-def test_a_tensor_that_stands_twice_in_a_header(artifact_of):
+def test_duplicate_tensor_in_a_header(artifact_of):
     directory = artifact_of("bert")
     text = '{"a": %s, "a": %s}' % ((json.dumps(entry()),) * 2)
     write_raw(directory / "model.safetensors", text, bytes(4))
@@ -616,7 +616,7 @@ def test_a_tensor_that_stands_twice_in_a_header(artifact_of):
     refused(directory, "twice")
 
 
-def test_a_tensor_that_stands_in_two_shards(artifact_of):
+def test_duplicate_tensor_in_two_shards(artifact_of):
     directory = artifact_of("bert")
     whole = (directory / "model.safetensors").read_bytes()
     for number in (1, 2):
@@ -633,7 +633,7 @@ def test_a_tensor_that_stands_in_two_shards(artifact_of):
 
 @pytest.mark.parametrize("name", ["config.json", "sweet_config.json", "model.safetensors", "tokenizer.json"])
 @pytest.mark.parametrize("what", ["pipe", "folder", "loop", "device", "socket"])
-def test_things_that_are_no_files(artifact_of, name, what):
+def test_special_files(artifact_of, name, what):
     directory = artifact_of("bert")
     path = directory / name
     path.unlink()

@@ -1,4 +1,4 @@
-"""An environment without torch and transformers answers to the bit as the full one does."""
+"""Tests that an environment without torch and transformers gives bit-identical answers."""
 
 import json
 import subprocess
@@ -64,7 +64,7 @@ assert not forbidden & set(sys.modules), forbidden & set(sys.modules)
 
 
 def jobs_of(root):
-    """Loads and calls: artifacts of every kind, and of every class of tokenizer."""
+    """Returns the jobs: artifacts of every kind and of every class of tokenizer, with the calls for each."""
     for kind in NATIVE:
         KINDS[kind](root / kind)
         calls = [*CALLS]
@@ -96,7 +96,7 @@ def environment(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def answered(environment, tmp_path_factory):
-    """Answers in an environment without torch, by the name of the job, and the jobs."""
+    """Returns the answers in an environment without torch, by the name of the job, and the jobs."""
     jobs = {
         name: {**job, "backend": "native", "texts": TEXTS}
         for name, job in jobs_of(tmp_path_factory.mktemp("artifacts"))
@@ -108,7 +108,7 @@ def answered(environment, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", [*NATIVE, "bfloat16", *TOKENIZERS])
-def test_answers_are_those_of_the_full_install(answered, name):
+def test_answers_equal_those_of_a_full_installation(answered, name):
     jobs, answers = answered
     model = SweetModelForSequenceClassification.from_pretrained(
         jobs[name]["directory"], backend="native", **jobs[name]["options"]
@@ -120,13 +120,13 @@ def test_answers_are_those_of_the_full_install(answered, name):
     assert exits >= set(EXITS) or name == "bfloat16" or name in TOKENIZERS  # the calls tell the exits apart
 
 
-def test_auto_takes_the_native_engine(answered, environment):
+def test_auto_selects_the_native_engine(answered, environment):
     script = "import sys, itrex_sweet; print(itrex_sweet.load(sys.argv[1]))"
     finished = run_in(environment, "-c", script, answered[0]["static"]["directory"])
     assert "Classifier(" in finished.stdout and "backend=native" in finished.stdout, finished.stderr
 
 
-def test_the_command_line_answers(answered, environment):
+def test_command_line(answered, environment):
     directory = answered[0]["bert"]["directory"]
     finished = run_in(environment, "-m", "itrex_sweet.cli", "predict", directory, stdin="the soup was good\n")
     expected = SweetModelForSequenceClassification.from_pretrained(directory).predict(["the soup was good"])
@@ -177,7 +177,7 @@ REFUSALS = {
 }
 
 
-def test_what_needs_more_names_the_extra(answered, environment, tmp_path):
+def test_missing_packages_name_the_extra(answered, environment, tmp_path):
     tiny_artifact(tmp_path / "deberta", "deberta", EXITS)
     tiny_artifact(tmp_path / "slow", "bert", EXITS)
     (tmp_path / "slow" / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
@@ -198,7 +198,7 @@ def test_what_needs_more_names_the_extra(answered, environment, tmp_path):
         assert words in said, (code, said)
 
 
-def test_the_full_install_needs_no_torch_either(answered):
+def test_full_installation_does_not_import_torch(answered):
     script = (
         "import sys, itrex_sweet; itrex_sweet.load(sys.argv[1]).predict(['good'])\n"
         "assert not {'torch', 'transformers', 'datasets', 'optimum', 'huggingface_hub'} & set(sys.modules)"
@@ -209,6 +209,6 @@ def test_the_full_install_needs_no_torch_either(answered):
     assert finished.returncode == 0, finished.stderr
 
 
-def test_the_class_is_public():
+def test_public_names():
     assert itrex_sweet.load == itrex_sweet.Classifier.load
     assert issubclass(SweetModelForSequenceClassification, itrex_sweet.Classifier)

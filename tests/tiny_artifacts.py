@@ -1,4 +1,4 @@
-"""Artifacts of tiny random models, made without training: every exit head is random and different."""
+"""Writes artifacts of tiny random models with different random exit heads, without training."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from itrex_sweet.artifact.settings import write_settings
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.families import EXIT_HEADS, family_of
 from itrex_sweet.policy import Policy
+from itrex_sweet.tasks import REGRESSION, SINGLE_LABEL
 from tests.tiny_models import tiny_model
 
 WORDS = [
@@ -50,9 +51,12 @@ def model_and_tensors(
     seed: int = 0,
     learn_to_exit: bool = False,
     mode: str = "sweet",
+    task: str = SINGLE_LABEL,
 ):
-    """A plain model and its state dict with random heads, and private layers, for every exit but the last."""
+    """Returns a plain model, and its state dict with random heads and private layers for every exit but the last."""
+    num_labels = 1 if task == REGRESSION else num_labels
     model = tiny_model(family, num_layers=exits[-1], num_labels=num_labels, seed=seed).eval()
+    model.config.problem_type = None if task == SINGLE_LABEL else task
     row = family_of(model.config)
     generator = torch.Generator().manual_seed(seed + 1)
     tensors = {
@@ -93,27 +97,35 @@ def tiny_artifact(
     policy: Policy | None = None,
     learn_to_exit: bool = False,
     mode: str = "sweet",
+    task: str = SINGLE_LABEL,
 ) -> Artifact:
-    """An early-exit artifact of a tiny random model."""
-    _, config, tensors = model_and_tensors(family, exits, learn_to_exit=learn_to_exit, mode=mode)
+    """Writes an early-exit artifact of a tiny random model."""
+    learn_to_exit = learn_to_exit or task == REGRESSION
+    _, config, tensors = model_and_tensors(family, exits, learn_to_exit=learn_to_exit, mode=mode, task=task)
     return write_artifact(directory, config=config, tensors=tensors, tokenizer=tokenizer, policy=policy)
 
 
-def tiny_cascade(directory: Path, family: str = "bert", exits: tuple[int, ...] = (1, 2, 4), tokenizer=None) -> Artifact:
-    """A cascade of independent tiny random models."""
-    stages = [model_and_tensors(family, (exit_,), seed=exit_)[1:] for exit_ in exits]
+def tiny_cascade(
+    directory: Path,
+    family: str = "bert",
+    exits: tuple[int, ...] = (1, 2, 4),
+    tokenizer=None,
+    task: str = SINGLE_LABEL,
+) -> Artifact:
+    """Writes a cascade of independent tiny random models."""
+    stages = [model_and_tensors(family, (exit_,), seed=exit_, task=task)[1:] for exit_ in exits]
     return write_cascade(directory, stages=stages, tokenizer=tokenizer)
 
 
 def sign(directory: Path, **changes: object) -> None:
-    """Changes settings of an artifact, and lists its files as they are now, as whoever can write the folder can."""
+    """Changes settings of an artifact, and updates its manifest and digest."""
     settings = json.loads((directory / SETTINGS_FILE).read_text())
     (directory / SETTINGS_FILE).unlink()
     write_settings(directory, {**settings, **changes})
 
 
 def random_rows(rng: np.random.Generator, lengths: list[int], vocabulary: int = 90, first: int = 5) -> list[list[int]]:
-    """Token ids of rows with the given lengths."""
+    """Returns token ids of rows with the given lengths."""
     return [rng.integers(first, vocabulary, length).tolist() for length in lengths]
 
 

@@ -78,7 +78,7 @@ _DROPOUTS = (
 
 
 def tiny_config(family: str, num_layers: int = 4, num_labels: int = 3, dropout: float = 0.0) -> PretrainedConfig:
-    """The config of a tiny model; `dropout` is set wherever the family has one."""
+    """Returns the config of a tiny model; `dropout` is set in every field of the family."""
     config = FAMILY_CONFIGS[family]()
     config.num_hidden_layers = num_layers
     config.num_labels = num_labels

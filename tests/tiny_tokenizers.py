@@ -1,4 +1,4 @@
-"""Tokenizers of many kinds over the words of `tiny_tokenizer`: their post-processors, types and truncation differ."""
+"""Tokenizers of many kinds with the words of `tiny_tokenizer`; post-processors, token types and truncation differ."""
 
 from __future__ import annotations
 

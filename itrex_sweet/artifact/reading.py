@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Mapping
@@ -35,10 +36,11 @@ from itrex_sweet.artifact.tensors import TensorFile
 from itrex_sweet.artifact.transformers_config import model_config
 from itrex_sweet.artifact.validation.config import check_config
 from itrex_sweet.artifact.validation.json_text import parse_object
-from itrex_sweet.artifact.validation.settings import check_settings, check_stages, stage_names
+from itrex_sweet.artifact.validation.settings import check_settings, check_stages, check_task, stage_names
 from itrex_sweet.config import UNNAMED_MODE, SweetConfig
 from itrex_sweet.errors import ArtifactError, ConfigError
 from itrex_sweet.policy import Policy
+from itrex_sweet.tasks import Task, task_of
 
 if TYPE_CHECKING:
     import torch
@@ -92,6 +94,11 @@ class Artifact:
         return bool((self.config.get("sweet") or {}).get("learn_to_exit")) and not self.stages
 
     @property
+    def task(self) -> Task:
+        """What the logits of the exits mean."""
+        return task_of(self.config)
+
+    @property
     def mode(self) -> str | None:
         """Training mode of the exits, one of `itrex_sweet.config.MODES`; `None` for a cascade."""
         return None if self.stages else (self.config.get("sweet") or {}).get("mode", UNNAMED_MODE)
@@ -103,17 +110,22 @@ class Artifact:
         return self.exits[:-1] if has_private else ()
 
     def checked(self, policy: Policy) -> Policy:
-        """Returns the policy after checking that the artifact can run under it.
+        """Returns the policy for the artifact's task, after checking that the artifact can run under it.
+
+        Label thresholds and a tolerance that it leaves open are those of the stored policy.
 
         Raises:
-            ConfigError: it is for other exits, or reads what these exits did not learn.
+            ConfigError: it is for other exits or another task, or reads what these exits did not learn.
         """
         if policy.criterion == "learned" and not self.learned_to_exit:
             raise ConfigError(
                 "criterion='learned' needs exits that predict their correctness: train with "
                 "SweetCallback(learn_to_exit=True) (--learn-to-exit)."
             )
-        return policy.checked_for(self.exits)
+        policy = policy.checked_for(self.exits).for_task(self.task.name, len(self.label_names))
+        kept = {name: getattr(self.policy, name) for name in ("label_thresholds", "tolerance")}
+        kept = {name: value for name, value in kept.items() if value is not None and getattr(policy, name) is None}
+        return dataclasses.replace(policy, **kept) if kept else policy
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -257,7 +269,7 @@ def _open(folder: Snapshot, verify: bool, weights: bool) -> Artifact:
         directory=directory,
         config=config,
         exits=tuple(settings["exits"]),
-        policy=Policy.from_dict(settings["policy"]),
+        policy=Policy.from_dict(settings["policy"]).for_task(task_of(config).name, len(label_names_of(config))),
         architecture=settings["architecture"],
         shares_pooler=settings.get("shares_pooler", False),
         precision=precision,
@@ -290,11 +302,12 @@ def _checkpoint(contents: Contents, prefix: str) -> Artifact:
         )
     check_config(config, directory / CONFIG_FILE)
     settings = SweetConfig.from_dict(sweet)
+    check_task(config, settings.exits, settings.learn_to_exit, directory / CONFIG_FILE)
     return Artifact(
         directory=directory,
         config=config,
         exits=settings.exits,
-        policy=settings.default_policy(),
+        policy=settings.default_policy(task_of(config)),
         shares_pooler=settings.shares_pooler,
         contents=contents,
         prefix=prefix,

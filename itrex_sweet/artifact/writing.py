@@ -32,6 +32,7 @@ from itrex_sweet.artifact.staging import staged
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import ConfigError, SweetError
 from itrex_sweet.policy import Policy
+from itrex_sweet.tasks import task_of
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +75,7 @@ def write_artifact(
     precision = FLOAT32 if quantization is None else INT8
     records = {"quantization": quantization, "calibration": calibration, "costs": costs}
     facts = {name: dict(record) for name, record in records.items() if record is not None}
-    policy = policy or sweet.default_policy()
+    policy = policy or sweet.default_policy(task_of(config))
     settings = settings_of(
         sweet.exits, policy, provenance, precision, EARLY_EXIT, shares_pooler=sweet.shares_pooler, **facts
     )
@@ -111,7 +112,7 @@ def write_cascade(
     if list(exits) != sorted(set(exits)) or not exits:
         raise ConfigError(f"a cascade of depths {exits}: stages must deepen strictly.")
     names = [f"exit_{exit_}" for exit_ in exits]
-    policy = policy or Policy.uniform(len(exits))
+    policy = policy or Policy.uniform(len(exits), task=task_of(stages[-1][0]).name)
     settings = settings_of(exits, policy, provenance, FLOAT32, CASCADE, stages=names)
     with staged(directory, artifact_files) as staging:
         for name, (config, tensors) in zip(names, stages, strict=True):

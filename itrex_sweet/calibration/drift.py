@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from itrex_sweet.artifact import Artifact
-from itrex_sweet.criteria import probabilities
 from itrex_sweet.errors import ArtifactError, InputError
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.policy import Policy
+from itrex_sweet.probabilities import softmax
 
 MIN_ROWS = 200
 WATCH, RECALIBRATE = 0.1, 0.25  # population stability index, the usual thresholds (Siddiqi 2006)
@@ -58,7 +58,7 @@ def traffic_summary(outcomes: ExitOutcomes, policy: Policy) -> dict[str, Any]:
     leaving, labels = outcomes.leaving(policy), outcomes.answers(policy)
     logits = outcomes.logits[np.arange(len(outcomes)), leaving]
     temperatures = np.asarray(policy.temperatures, dtype=np.float32)[leaving]
-    scores = probabilities(logits, temperatures[:, None]).max(axis=1)
+    scores = softmax(logits, temperatures[:, None]).max(axis=1)
     edges = np.unique(np.quantile(scores.astype(np.float64), np.linspace(0, 1, _NUM_BINS + 1)[1:-1])).round(6)
     shape = (outcomes.logits.shape[2], len(outcomes.exits), len(edges) + 1)
     return {

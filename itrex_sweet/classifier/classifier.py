@@ -16,6 +16,7 @@ from itrex_sweet.hub import fetch
 from itrex_sweet.runtime.backends import load_backend
 from itrex_sweet.runtime.call import Threshold
 from itrex_sweet.runtime.executor import DEFAULT_BATCH_SIZE, Executor
+from itrex_sweet.tasks import SINGLE_LABEL
 from itrex_sweet.tokenization.stored import run_tokenizer_of
 
 
@@ -124,6 +125,7 @@ class Classifier(Predictor):
         facts = {
             "family": artifact.config["model_type"],
             "architecture": artifact.architecture,
+            **({} if artifact.task.name == SINGLE_LABEL else {"task": artifact.task.name}),
             "labels": backend.num_labels,
             "exits": artifact.exits,
             "precision": artifact.precision if artifact.precision == INT8 else self.computed_in,

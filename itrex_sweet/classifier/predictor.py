@@ -101,6 +101,10 @@ class Predictor:
             `"confidence"`, `"deadline"`, `"max_exit"` or `"full_depth"`; for a text without an answer, `error`. With
             `top_k` also `labels`: `{"label", "score"}` by descending score.
 
+            A multi-label model gives `labels`, those that are on, as `{"label", "score"}` by descending score, in place
+            of `label` and `score`, and with `top_k` also `scores`: the same of the most probable labels, on or not. A
+            regression model gives `score`, the value, and no label.
+
         Raises:
             InputError: not a list of texts, or a text is empty, not a string, too long with `overlong="refuse"`, or has
                 tokens outside the model's limits. Raised before anything is computed.
@@ -120,7 +124,7 @@ class Predictor:
         answers = self._answers(reading.batch, call, batch_size)
         results: list[dict[str, Any]] = [{}] * len(texts)
         for row, reason in reading.errors.items():
-            results[row] = unanswered(reason)
+            results[row] = unanswered(reason, self.artifact.task.name)
         broken = []
         predictions = predictions_of(self.artifact, call, answers, self._label_names(), top_k)
         for row, prediction in zip(reading.rows, predictions, strict=True):
@@ -191,11 +195,13 @@ class Predictor:
         places: dict[int, int] = {}  # number of a row in the executor's stream -> place of its text
         unread: deque[tuple[int, dict[str, Any]]] = deque()
 
+        task = self.artifact.task.name
+
         def batches() -> Iterator[TokenBatch]:
             first = rows = 0
             while chunk := list(islice(texts, size)):
                 reading = self._read(chunk, max_length, overlong)
-                unread.extend((first + place, unanswered(reason)) for place, reason in reading.errors.items())
+                unread.extend((first + place, unanswered(reason, task)) for place, reason in reading.errors.items())
                 places.update((rows + row, first + place) for row, place in enumerate(reading.rows))
                 first, rows = first + len(chunk), rows + len(reading.rows)
                 yield reading.batch

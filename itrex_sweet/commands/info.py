@@ -88,6 +88,7 @@ def _artifact(name: str) -> dict[str, Any]:
         "family": config.get("model_type"),
         "depth": artifact.exits[-1],
         "hidden size": config.get("hidden_size", config.get("dim")),
+        "task": artifact.task.name,
         "labels": [str(label) for label in (config.get("id2label") or {}).values()],
         "exits": list(artifact.exits),
         "mode": artifact.mode,

@@ -1,8 +1,9 @@
 """Classify texts: one JSON object per text on standard output, in order, as answers come.
 
-Each holds `label`, `score`, `exit_layer` and `stopped_by`, and with --top-k `labels`; or `error` where a text could not
-be answered; the others are answered all the same, and the exit status is then 1. A text that comes through a pipe is
-answered when it comes; texts that have come meanwhile, and those of a file, are answered in batches."""
+Each holds `label`, `score`, `exit_layer` and `stopped_by`, and with --top-k `labels`. A multi-label model gives
+`labels`, those that are on, in place of `label` and `score`, a regression model `score` alone. A text that could not be
+answered gets an `error`; the others are answered all the same, and the exit status is then 1. A text that comes through
+a pipe is answered when it comes; texts that have come meanwhile, and those of a file, are answered in batches."""
 
 from __future__ import annotations
 

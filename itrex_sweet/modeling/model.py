@@ -16,6 +16,7 @@ from itrex_sweet.classifier import Classifier
 from itrex_sweet.classifier.predictions import calibrated_logits
 from itrex_sweet.errors import InputError
 from itrex_sweet.modeling.loading import check_further_arguments, dtype_of
+from itrex_sweet.modeling.losses import targets_of, task_loss
 from itrex_sweet.modeling.module_methods import ModuleMethods
 from itrex_sweet.modeling.outputs import SweetClassifierOutput
 from itrex_sweet.modeling.pipeline_registration import register
@@ -25,7 +26,7 @@ from itrex_sweet.runtime.executor import DEFAULT_BATCH_SIZE
 from itrex_sweet.runtime.limits import faults
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.shutdown import finish_before_exit
-from itrex_sweet.tokenization.inputs import labels_of, numbers_of
+from itrex_sweet.tokenization.inputs import numbers_of
 from itrex_sweet.tokenization.stored import tokenizer_of
 
 
@@ -83,14 +84,17 @@ class SweetModelForSequenceClassification(Classifier, ModuleMethods, OptimizedMo
             input_ids: (rows, columns) integers, as a tensor, an array or nested lists; no rows are fine.
             attention_mask: the same shape, 1 for tokens and 0 for padding.
             token_type_ids: the same shape, integers.
-            labels: (rows,) integers, -100 for rows to ignore; if given, `loss` is the mean cross-entropy of the logits.
+            labels: (rows,) integers, -100 for rows to ignore; of a multi-label model (rows, labels) of 0 and 1, of
+                regression (rows,) numbers. If given, `loss` is the mean cross-entropy, binary cross-entropy or squared
+                error of the logits.
             return_dict: whether to return an output object instead of a tuple.
             threshold, policy, quality, max_exit, deadline_ms: as of `predict`.
             raw_logits: whether to return logits that are not divided by the temperature of their exit.
 
         Returns:
             logits (rows, labels) of the exit each row left at, `exit_layer`, `confidence` and `stopped_by`. The softmax
-            of the logits is the probability that `predict` calls `score`, unless they are raw. A row whose logits are
+            (of a multi-label model the logistic function) of the logits is the probability that `predict` calls
+            `score`, unless they are raw; of regression they are the values. A row whose logits are
             not finite keeps them so, with NaN confidence.
 
         Raises:
@@ -111,14 +115,14 @@ class SweetModelForSequenceClassification(Classifier, ModuleMethods, OptimizedMo
         )
         batch = TokenBatch.from_padded(ids, mask, types, self.backend.padding_idx)
         if labels is not None:
-            labels = torch.from_numpy(labels_of(labels, len(batch), self.config.num_labels))
+            labels = targets_of(labels, len(batch), self.config.num_labels, self.artifact.task.name)
         for fault in faults(batch, self.backend):
             raise InputError(fault.message, fault.rows)
         self._warn_of_untrained_lengths(batch)
         answers = self._answers(batch, call)
         logits = torch.from_numpy(answers.logits if raw_logits else calibrated_logits(answers, call.policy))
         output = SweetClassifierOutput(
-            loss=None if labels is None else torch.nn.functional.cross_entropy(logits, labels),
+            loss=None if labels is None else task_loss(logits, labels, self.artifact.task.name),
             logits=logits,
             exit_layer=torch.from_numpy(self.exit_layers(answers)),
             confidence=torch.from_numpy(answers.confidence),

@@ -14,8 +14,8 @@ class SweetClassifierOutput(SequenceClassifierOutput):
 
     Args:
         logits: (rows, labels) float32 of the exit that answered, divided by its temperature unless asked for raw, so
-            that their softmax is the `score` of `predict`.
-        loss: mean cross-entropy of these logits, if labels are given.
+            that their softmax, or logistic function, is the `score` of `predict`.
+        loss: mean loss of these logits, if labels are given: cross-entropy, binary cross-entropy or squared error.
         exit_layer: (rows,) int64, the exit that answered, as a number of layers.
         confidence: (rows,) float32, by the policy's criterion.
         out_of_time: (rows,) bool, true if the deadline passed before the row could leave; `None` without a deadline.

@@ -12,11 +12,13 @@ from transformers.pipelines import PIPELINE_REGISTRY, TextClassificationPipeline
 from itrex_sweet.classifier.predictions import NOT_FINITE, checked_top_k, unanswered
 from itrex_sweet.errors import ConfigError, InputError
 from itrex_sweet.modeling import SweetModelForSequenceClassification
+from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from itrex_sweet.tokenization.inputs import listed
 
 _STOPPING = ("threshold", "policy", "quality", "max_exit", "deadline_ms")
 _TRUNCATION = {True: "truncate", "longest_first": "truncate", False: "refuse", "do_not_truncate": "refuse"}
 _FUNCTIONS = ("softmax", "sigmoid", "none")
+_FUNCTION_OF_TASK = {SINGLE_LABEL: "softmax", MULTI_LABEL: "sigmoid", REGRESSION: "none"}
 
 
 class SweetTextClassificationPipeline(TextClassificationPipeline):
@@ -106,8 +108,10 @@ class SweetTextClassificationPipeline(TextClassificationPipeline):
         if not torch.isfinite(model_outputs["logits"][0]).all():
             results = unanswered(NOT_FINITE)
             return results if kwargs.get("_legacy", True) else [results]
-        # Softmax whatever the config says: exits answer single-label tasks.
-        results = super().postprocess(model_outputs, function_to_apply=function_to_apply or "softmax", **kwargs)
+        # The parent infers another function from the config: softmax for a single label, a logistic function for one
+        # without `problem_type`.
+        function = function_to_apply or _FUNCTION_OF_TASK[self.model.artifact.task.name]
+        results = super().postprocess(model_outputs, function_to_apply=function, **kwargs)
         return {**results, **left} if isinstance(results, dict) else [{**result, **left} for result in results]
 
 

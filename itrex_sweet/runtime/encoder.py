@@ -57,11 +57,26 @@ AnyLinear = Linear | QuantizedLinear
 
 @dataclass(frozen=True)
 class Norm:
-    """Layer norm over the last axis; weight and bias (hidden,)."""
+    """Layer norm over the last axis; weight and bias (hidden,), or no bias."""
 
     weight: Tensor
-    bias: Tensor
+    bias: Tensor | None
     eps: float
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """Rotary position embedding of queries and keys (RoFormer, arXiv 2104.09864), in the rotate-half layout.
+
+    Elements `d` and `d + head size / 2` of a head form a pair, which position `p` rotates by `p · frequency[d]`.
+
+    Args:
+        inverse_frequencies: (head size / 2,) float32; they contain theta and any known scaling of it.
+        scaling: factor of cosine and sine (YaRN's attention factor).
+    """
+
+    inverse_frequencies: Tensor
+    scaling: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -90,18 +105,34 @@ class Convolution:
 
 @dataclass(frozen=True)
 class Layer:
-    """One encoder layer, norms after the residuals."""
+    """One encoder layer; see `Encoder.norm_first` for the place of the norms.
+
+    Args:
+        query, key, value, attention_output: the projections of the attention.
+        attention_norm: after the residual of the attention, or before the attention in a pre-norm layer; there it may
+            be absent.
+        up, down: the feed-forward part, `down(activation(up(x)))`, or `down(activation(up(x)) * gate(x))`.
+        output_norm: after the residual of the feed-forward part, or before that part in a pre-norm layer.
+        relative: terms of disentangled attention.
+        convolution: beside the layer.
+        gate: as large as `up`.
+        rotary: rotates queries and keys.
+        window: token `i` attends to the tokens `j` with `|i - j| <= window`; `None` for all.
+    """
 
     query: AnyLinear
     key: AnyLinear
     value: AnyLinear
     attention_output: AnyLinear
-    attention_norm: Norm
+    attention_norm: Norm | None
     up: AnyLinear
     down: AnyLinear
     output_norm: Norm
     relative: RelativeTerms | None = None
     convolution: Convolution | None = None
+    gate: AnyLinear | None = None
+    rotary: Rotary | None = None
+    window: int | None = None
 
 
 @dataclass(frozen=True)
@@ -118,14 +149,21 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class Head:
-    """A classification head: linear, activation, linear on the first token's hidden state.
+    """A classification head: linear, activation, norm if there is one, linear.
 
-    Behind the labels, `classifier` may have one more output, see `Encoder.num_labels`.
+    Args:
+        dense: reads the pooled state.
+        activation: after `dense`.
+        classifier: gives the logits. Behind the labels, it may have one more output, see `Encoder.num_labels`.
+        norm: between activation and `classifier`.
+        pooling: the state that `dense` reads: `"first"`, that of the first token, or `"mean"`, the mean over tokens.
     """
 
     dense: Linear
     activation: str
     classifier: Linear
+    norm: Norm | None = None
+    pooling: str = "first"
 
 
 @dataclass(frozen=True)
@@ -133,12 +171,16 @@ class Probe:
     """The computation of one exit's logits from the states before its last layer.
 
     Args:
-        layer: run for the first token alone: a layer of the trunk itself, or the exit's private copy of one.
-        head: reads the first token's state after it.
+        layer: a layer of the trunk itself, or the exit's private copy of one. Run for the first token alone, or for
+            every token if the head pools their mean.
+        head: reads the states after layer and norm.
+        norm: applied to the states after the layer, in a pre-norm model: for the last exit, the model's final norm;
+            for another, its own copy.
     """
 
     layer: Layer
     head: Head
+    norm: Norm | None = None
 
 
 @dataclass(frozen=True)
@@ -156,6 +198,8 @@ class Encoder:
         padding_idx: see `TokenBatch`; position embeddings then start at this id + 1.
         relative_index: (2 positions - 1,) int64: bucket of relative position `i - (positions - 1)`, where attention
             is disentangled.
+        norm_first: every layer is pre-norm, `x + part(norm(x))`; otherwise the norms follow the residuals,
+            `norm(x + part(x))`.
     """
 
     embeddings: Embeddings
@@ -168,6 +212,7 @@ class Encoder:
     padding_idx: int | None
     max_tokens: int | None
     relative_index: Tensor | None
+    norm_first: bool = False
 
     @property
     def trunk(self) -> tuple[Layer, ...]:

@@ -57,7 +57,7 @@ class Executor:
             deadline: time of `time.perf_counter`, in seconds, after which rows are answered by the deepest exit that
                 they have reached (`runtime.anytime`).
         """
-        policy, size = policy or self.policy, self._size(batch_size)
+        policy, size = self._for_task(policy or self.policy), self._size(batch_size)
         if 0 < len(batch) <= size and deadline is None:
             return self._run_one(batch, policy)
         order = np.argsort(batch.lengths, kind="stable")
@@ -97,7 +97,7 @@ class Executor:
             refill: rows that are collected at an exit before the next segment runs; 1 runs every batch through at
                 once. By default the executor's batch size.
         """
-        policy = policy or self.policy
+        policy = self._for_task(policy or self.policy)
         refill = self._size(refill)
         waiting = [WaitingRows(self.backend) for _ in range(self.num_exits - 1)]
         taken = 0
@@ -129,6 +129,11 @@ class Executor:
                 if exit_index + 1 < self.num_exits:
                     hidden = self.backend.advance(exit_index, hidden)
         return outputs
+
+    def _for_task(self, policy: Policy) -> Policy:
+        """Returns a policy that names no task for the task of the model."""
+        task = self.backend.task.name
+        return policy if policy.task == task else policy.for_task(task, self.backend.num_labels)
 
     def _size(self, batch_size: int | None) -> int:
         return self.batch_size if batch_size is None else whole_number("batch_size", batch_size, minimum=1)

@@ -100,9 +100,9 @@ class FastEncoder(TextEncoder):
         """Returns the indices of the tokens that remain; `sequences` tells the text of each token, `None` for special
         tokens."""
         places = [[place for place, sequence in enumerate(sequences) if sequence == which] for which in (0, 1)]
-        room = limit - sequences.count(None)
+        length = limit - sequences.count(None)
         dropped: set[int] = set()
-        for own, count in zip(places, longest_first(*map(len, places), room), strict=True):
+        for own, count in zip(places, longest_first(*map(len, places), length), strict=True):
             dropped.update(own[: len(own) - count] if from_left else own[count:])
         return [place for place in range(len(sequences)) if place not in dropped]
 
@@ -134,18 +134,18 @@ class LockedEncoder(TextEncoder):
         return self._tokenizer(*parts, add_special_tokens=True, padding=False, verbose=False, **options)
 
 
-def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
-    """Returns the number of tokens of each text after a pair is truncated to `room` tokens, by the rule of fast
+def longest_first(first: int, second: int, length: int) -> tuple[int, int]:
+    """Returns the number of tokens of each text after a pair is truncated to `length` tokens, by the rule of fast
     tokenizers."""
-    if first + second <= room:
+    if first + second <= length:
         return first, second
     if not second:
-        return room, 0
+        return length, 0
     shorter, longer = sorted((first, second))
-    longer = max(shorter, room - shorter)
-    if shorter + longer > room:
-        shorter = room // 2
-        longer = shorter + room % 2
+    longer = max(shorter, length - shorter)
+    if shorter + longer > length:
+        shorter = length // 2
+        longer = shorter + length % 2
     return (shorter, longer) if first <= second else (longer, shorter)
 
 

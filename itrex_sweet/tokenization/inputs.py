@@ -141,6 +141,40 @@ def labels_of(labels: Any, num_rows: int, num_labels: int) -> np.ndarray:
     return array
 
 
+def label_vectors_of(labels: Any, num_rows: int, num_labels: int) -> np.ndarray:
+    """Converts the labels of a multi-label task to (rows, labels) float32 of 0 and 1.
+
+    Raises:
+        InputError: another shape, or another number.
+    """
+    array = numbers_of("labels", labels)
+    if array.shape != (num_rows, num_labels):
+        raise InputError(
+            f"labels have shape {array.shape}; a multi-label model needs a 0 or 1 for each of {num_labels} labels of "
+            f"each of {num_rows} rows."
+        )
+    bad = ~((array == 0) | (array == 1)).all(axis=1)
+    if bad.any():
+        raise InputError(f"labels {array[bad][0].tolist()}: a multi-label row has a 0 or 1 per label.", _places(bad))
+    return array.astype(np.float32)
+
+
+def values_of(labels: Any, num_rows: int) -> np.ndarray:
+    """Converts the labels of regression to (rows,) float32.
+
+    Raises:
+        InputError: the number of labels differs from that of rows, or one is not finite.
+    """
+    array = numbers_of("labels", labels)
+    if array.shape not in ((num_rows,), (num_rows, 1)):
+        raise InputError(f"labels have shape {array.shape}, and one value for each of {num_rows} rows is needed.")
+    array = array.reshape(num_rows).astype(np.float32)
+    bad = ~np.isfinite(array)
+    if bad.any():
+        raise InputError(f"label {array[bad][0]}: the labels of regression are finite numbers.", _places(bad))
+    return array
+
+
 def _places(mask: np.ndarray) -> tuple[int, ...]:
     return tuple(np.flatnonzero(mask).tolist())
 

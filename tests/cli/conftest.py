@@ -1,4 +1,4 @@
-"""A tiny pretrained folder and labelled files for the command line, and a way to run it."""
+"""Fixtures for tests of the command line: a tiny model, an artifact, labelled files, a function that runs it."""
 
 import csv
 import json

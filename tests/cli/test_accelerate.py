@@ -1,4 +1,4 @@
-"""`itrex-sweet add-exits` and `itrex-sweet accelerate`: what they print, and their exit status."""
+"""Tests of `itrex-sweet add-exits` and `itrex-sweet accelerate`."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def test_add_exits(run, plain, traffic, tmp_path):  # noqa: F811
     assert again.status == 1 and "has exits already" in again.err
 
 
-def test_nothing_is_learned(run, plain, traffic, tmp_path):  # noqa: F811
+def test_exits_without_gain_are_an_error(run, plain, traffic, tmp_path):  # noqa: F811
     texts = tmp_path / "other.txt"
     texts.write_text("".join(f"Zimmer {number}\n" for number in range(300)))
     finished = run("add-exits", plain, "--data", texts, "--output", tmp_path / "out", "--json", "--epochs", 0.1)

@@ -1,4 +1,4 @@
-"""`itrex-sweet bench`."""
+"""Tests of `itrex-sweet bench`."""
 
 import os
 
@@ -8,7 +8,7 @@ from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.commands.bench import threads
 
 
-def test_every_backend_that_runs_here_by_default(run, artifact):
+def test_default_backends(run, artifact):
     finished = run("bench", artifact, "--rows", 6, "--repeats", 1, "--batch-size", 1, 4)
     assert finished.status == 0, finished.err
     assert "torch" in finished.out and "random tokens" in finished.out and "nothing about real texts" in finished.out
@@ -16,7 +16,7 @@ def test_every_backend_that_runs_here_by_default(run, artifact):
     assert [line[1] for line in lines] == ["1", "1", "4", "4"]
 
 
-def test_json_on_real_texts(run, artifact, corpus):
+def test_json_output_on_a_data_file(run, artifact, corpus):
     argv = ["bench", artifact, "--data", corpus / "numbers.jsonl", "--engines", "torch", "--rows", 10, "--repeats", 2]
     facts = run(*argv, "--batch-size", 1, 8, "--json").json()
     assert facts["rows"] == 10 and facts["exits"] == [1, 2, 4] and not facts["left_out"]
@@ -32,7 +32,7 @@ def test_json_on_real_texts(run, artifact, corpus):
         assert (row["p95"] is not None) == (row["batch_size"] == 1) and (row["p95"] or 1) >= (row["p50"] or 0)
 
 
-def test_loading_is_reported(run, artifact):
+def test_load_time_is_reported(run, artifact):
     facts = run("bench", artifact, "--rows", 4, "--repeats", 1, "--json").json()
     assert set(facts["loaded"]) == {row["engine"] for row in facts["timings"]}
     assert all(took["seconds"] > 0 for took in facts["loaded"].values())
@@ -41,13 +41,13 @@ def test_loading_is_reported(run, artifact):
     assert "Loaded torch in" in run("bench", artifact, "--rows", 4, "--repeats", 1).out
 
 
-def test_rows_of_a_length(run, artifact):
+def test_fixed_row_length(run, artifact):
     argv = ["bench", artifact, "--engines", "torch", "--rows", 3, "--tokens", 7, "--repeats", 1, "--json"]
     facts = run(*argv, "--threads", 1).json()
     assert facts["mean_tokens"] == 7.0 and facts["machine"]["threads"] == 1
 
 
-def test_more_threads_than_cores_are_refused_and_fewer_are_kept_to(run, artifact):
+def test_number_of_threads(run, artifact):
     before = os.sched_getaffinity(0)
     finished = run("bench", artifact, "--engines", "torch", "--rows", 2, "--threads", 4096)
     assert finished.status == 1 and "cores" in finished.err
@@ -56,6 +56,6 @@ def test_more_threads_than_cores_are_refused_and_fewer_are_kept_to(run, artifact
     assert os.sched_getaffinity(0) == before
 
 
-def test_a_backend_asked_for_by_name_must_be_there(run, artifact):
+def test_unavailable_backend_is_an_error(run, artifact):
     finished = run("bench", artifact, "--engines", "torch", "nothing", "--rows", 2)
     assert finished.status == 1 and "nothing" in finished.err and not finished.out

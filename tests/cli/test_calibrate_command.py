@@ -1,4 +1,4 @@
-"""`itrex-sweet calibrate`: the table, the record, and what is refused."""
+"""Tests of `itrex-sweet calibrate`: output, record and errors."""
 
 import itertools
 import shutil
@@ -29,7 +29,7 @@ def held_out(tmp_path_factory):
     return path
 
 
-def test_a_budget_of_layers(run, copied, held_out, tmp_path):
+def test_layer_budget(run, copied, held_out, tmp_path):
     finished = run(
         "calibrate", copied, "--data", held_out, "--max-layers", 3.9, "--unit", "layers", "--output", tmp_path / "out"
     )
@@ -40,7 +40,7 @@ def test_a_budget_of_layers(run, copied, held_out, tmp_path):
     assert open_artifact(copied).calibration == {}
 
 
-def test_a_budget_of_time_and_a_picture(run, copied, held_out, tmp_path):
+def test_time_budget_and_plot(run, copied, held_out, tmp_path):
     argv = ("calibrate", copied, "--data", held_out, "--max-latency-ms", 1000, "--plot", tmp_path / "curve.png")
     finished = run(*argv)
     assert finished.status == 0, finished.err
@@ -54,7 +54,7 @@ def test_a_budget_of_time_and_a_picture(run, copied, held_out, tmp_path):
     assert impossible.status == 1 and "max_latency_ms=1e-06" in impossible.err
 
 
-def test_the_curve_is_walked_by_predict(run, copied, held_out, tmp_path):
+def test_predict_with_quality(run, copied, held_out, tmp_path):
     assert run("calibrate", copied, "--data", held_out, "--max-layers", 3.9, "--unit", "layers").status == 0
     texts = tmp_path / "texts.txt"
     texts.write_text("the soup was good\nnever again\n" * 20)
@@ -70,7 +70,7 @@ def test_the_curve_is_walked_by_predict(run, copied, held_out, tmp_path):
     assert "max_exit=3" in run("predict", copied, texts, "--max-exit", 3).err
 
 
-def test_drift_of_what_predict_wrote(run, copied, held_out, tmp_path):
+def test_drift_on_predictions(run, copied, held_out, tmp_path):
     argv = ("calibrate", copied, "--data", held_out, "--max-layers", 3.9, "--unit", "layers")
     assert run("drift", copied, held_out).status == 1  # not calibrated yet
     assert run(*argv).status == 0
@@ -88,7 +88,7 @@ def test_drift_of_what_predict_wrote(run, copied, held_out, tmp_path):
     assert "line 1" in run("drift", copied, same).err and "no such file" in run("drift", copied, tmp_path / "no").err
 
 
-def test_json_is_what_the_artifact_records(run, copied, held_out):
+def test_json_output_equals_the_record(run, copied, held_out):
     layers = ("--max-layers", 3.9, "--unit", "layers")
     argv = ("calibrate", copied, "--data", held_out, *layers, "--criterion", "margin", "--json")
     facts = run(*argv).json()
@@ -96,7 +96,7 @@ def test_json_is_what_the_artifact_records(run, copied, held_out):
     assert facts["criterion"] == open_artifact(copied).policy.criterion == "margin"
 
 
-def test_what_cannot_be_certified_writes_nothing(run, copied, held_out):
+def test_budget_that_cannot_be_certified_writes_nothing(run, copied, held_out):
     before = (copied / "sweet_config.json").read_bytes()
     finished = run("calibrate", copied, "--data", held_out, "--max-agreement-drop", 0.002)
     assert finished.status == 1 and "needs at least" in finished.err
@@ -112,7 +112,7 @@ def test_what_cannot_be_certified_writes_nothing(run, copied, held_out):
         ({"max_metric_drop": None, "metric": "f1"}, ("--metric", "f1"), "points of f1 with 95 % confidence; lost"),
     ],
 )
-def test_evaluate_says_whether_the_promise_held(run, copied, held_out, tmp_path, budget, more, what, allowed, verdict):
+def test_evaluate_checks_the_guarantee(run, copied, held_out, tmp_path, budget, more, what, allowed, verdict):
     budget = {name: allowed if value is None else value for name, value in budget.items()}
     artifact = open_artifact(copied)
     copy_artifact(
@@ -132,7 +132,7 @@ def test_evaluate_says_whether_the_promise_held(run, copied, held_out, tmp_path,
         assert "promised" not in run(*argv).out, "that metric was not evaluated"
 
 
-def test_the_metrics_of_evaluate_are_those_that_there_are():
+def test_metric_choices_of_evaluate():
     from itrex_sweet.commands.evaluate import METRIC_NAMES
     from itrex_sweet.evaluation.metrics import METRICS
 
@@ -151,7 +151,7 @@ def test_the_metrics_of_evaluate_are_those_that_there_are():
         (("--max-layers", 1, "--label-column", "points"), 1, "points"),
     ],
 )
-def test_wrong_arguments_are_named(run, copied, held_out, more, status, message):
+def test_invalid_arguments(run, copied, held_out, more, status, message):
     finished = run("calibrate", copied, "--data", held_out, *more)
     assert finished.status == status and message in finished.err
 
@@ -161,7 +161,7 @@ def plain(tmp_path_factory):
     return plain_folder(tmp_path_factory.mktemp("plain") / "plain-bert", names=("LABEL_0", "LABEL_1", "LABEL_2"))
 
 
-def test_a_promise_against_another_model_is_said_everywhere(run, copied, held_out, plain, tmp_path):
+def test_guarantee_against_a_reference_model(run, copied, held_out, plain, tmp_path):
     promise = ("--max-accuracy-drop", 0.9, "--confidence", 0.6, "--unit", "layers")
     finished = run("calibrate", copied, "--data", held_out, *promise, "--against", plain)
     assert finished.status == 0, finished.err
@@ -184,7 +184,7 @@ def test_a_promise_against_another_model_is_said_everywhere(run, copied, held_ou
 
 @pytest.mark.parametrize("verb", ["calibrate", "evaluate"])
 @pytest.mark.parametrize("other", ["nothing here", "empty file", "data", "encoder"])
-def test_what_cannot_be_compared_with_is_named(run, copied, held_out, tmp_path, verb, other):
+def test_invalid_reference_model(run, copied, held_out, tmp_path, verb, other):
     (tmp_path / "empty file").touch()
     tiny_model("bert", num_layers=2).bert.save_pretrained(tmp_path / "encoder")
     tiny_tokenizer().save_pretrained(tmp_path / "encoder")
@@ -194,7 +194,7 @@ def test_what_cannot_be_compared_with_is_named(run, copied, held_out, tmp_path, 
     assert finished.status == 1 and str(against.name) in finished.err and "Traceback" not in finished.err
 
 
-def test_a_promise_on_rows_that_made_it_is_no_evidence(run, copied, held_out, tmp_path):
+def test_guarantee_is_not_checked_on_calibration_rows(run, copied, held_out, tmp_path):
     promise = ("--max-accuracy-drop", 0.9, "--confidence", 0.6, "--unit", "layers")
     assert run("calibrate", copied, "--data", held_out, *promise).status == 0
     argv = ("evaluate", copied, "--timed-rows", 0, "--data")
@@ -212,7 +212,7 @@ def test_a_promise_on_rows_that_made_it_is_no_evidence(run, copied, held_out, tm
 
 
 @pytest.mark.parametrize("part", ["all", "few"])
-def test_rows_that_quantize_used_are_noticed_by_calibrate(run, copied, tmp_path, monkeypatch, part):
+def test_quantization_rows_are_detected_by_calibrate(run, copied, tmp_path, monkeypatch, part):
     from itrex_sweet.quantization import quantizer
 
     monkeypatch.setattr(quantizer, "observe", observe_with_hooks)

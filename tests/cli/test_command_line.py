@@ -1,4 +1,4 @@
-"""The dispatcher: help, usage, errors, exit statuses, pipes."""
+"""Tests of the command line: help, usage, errors, exit statuses, pipes."""
 
 import os
 import subprocess
@@ -11,14 +11,14 @@ from itrex_sweet.errors import ConfigError
 
 
 def outside(*argv, **options):
-    """Runs the command line in a process of its own."""
+    """Runs the command line in a separate process."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "itrex_sweet.cli", *map(str, argv)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, **options)
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["--version"], *([verb, "--help"] for verb in cli.VERBS)])
-def test_help_imports_nothing_heavy(argv):
+def test_help_imports_no_large_package(argv):
     script = (
         "import sys; from itrex_sweet.cli import main\n"
         f"assert main({argv}) == 0\n"
@@ -30,7 +30,7 @@ def test_help_imports_nothing_heavy(argv):
     assert finished.stdout
 
 
-def test_help_names_every_verb(run):
+def test_help_lists_every_command(run):
     finished = run("--help")
     assert finished.status == 0 and not finished.err
     assert all(f"\n    {verb} " in finished.out for verb in cli.VERBS)
@@ -74,20 +74,20 @@ def test_help_names_every_verb(run):
         ["train", "--model", "m", "--output", "o", "--train-file", "f", "stray"],
     ],
 )
-def test_wrong_usage_is_status_2(run, argv):
+def test_usage_error_exits_with_2(run, argv):
     finished = run(*argv)
     assert finished.status == 2 and not finished.out
     assert "usage: itrex-sweet" in finished.err and "error: " in finished.err
 
 
-def test_an_unknown_field_of_training_arguments_gets_a_suggestion(run):
+def test_suggestion_for_unknown_training_argument(run):
     finished = run("train", "--model", "m", "--output", "o", "--train-file", "f", "--learning_rat", "1e-4")
     assert finished.status == 2 and "did you mean --learning-rate?" in finished.err
     finished = run("train", "--model", "m", "--output", "o", "--train-file", "f", "--mod", "joint")
     assert finished.status == 2 and "did you mean --mode" in finished.err
 
 
-def test_an_error_of_ours_is_one_line_and_status_1(run, tmp_path):
+def test_sweet_error_is_one_line_and_status_1(run, tmp_path):
     finished = run("info", tmp_path / "absent")
     assert finished.status == 1 and not finished.out
     assert finished.err.startswith("error: ") and finished.err.count("\n") == 1
@@ -97,7 +97,7 @@ def test_an_error_of_ours_is_one_line_and_status_1(run, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["before", "behind"])
-def test_debug_shows_the_traceback(run, monkeypatch, place):
+def test_debug_option_shows_the_traceback(run, monkeypatch, place):
     from itrex_sweet.commands import info
 
     def fail(args):
@@ -109,7 +109,7 @@ def test_debug_shows_the_traceback(run, monkeypatch, place):
     assert "Traceback" not in run("info").err
 
 
-def test_other_exceptions_are_not_hidden(monkeypatch):
+def test_unexpected_exceptions_propagate(monkeypatch):
     from itrex_sweet.commands import info
 
     def fail(args):
@@ -120,7 +120,7 @@ def test_other_exceptions_are_not_hidden(monkeypatch):
         cli.main(["info"])
 
 
-def test_an_interrupt_is_no_traceback(run, monkeypatch):
+def test_interrupt_prints_no_traceback(run, monkeypatch):
     from itrex_sweet.commands import info
 
     def interrupt(args):
@@ -130,7 +130,7 @@ def test_an_interrupt_is_no_traceback(run, monkeypatch):
     assert run("info").status == 130
 
 
-def test_the_log_goes_to_standard_error_and_leaves_nothing_behind(run, monkeypatch):
+def test_log_goes_to_stderr_and_handlers_are_removed(run, monkeypatch):
     import logging
 
     from itrex_sweet.commands import info
@@ -149,14 +149,14 @@ def test_the_log_goes_to_standard_error_and_leaves_nothing_behind(run, monkeypat
     assert (list(ours.handlers), ours.level) == before
 
 
-def test_in_a_process_of_its_own_with_standard_input(artifact):
+def test_subprocess_reads_stdin(artifact):
     finished = outside("predict", artifact, input="the room was good\nthe soup was bad\n")
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.count('"exit_layer"') == 2
 
 
 def piped(*argv):
-    """Starts the command line with buffered output, as it is outside of tests."""
+    """Starts the command line with buffered output, as outside of tests."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("PYTHONUNBUFFERED", None)
     command = [sys.executable, "-m", "itrex_sweet.cli", *map(str, argv)]
@@ -164,7 +164,7 @@ def piped(*argv):
     return subprocess.Popen(command, text=True, env=environment, **pipes)
 
 
-def test_a_reader_that_closes_the_pipe_is_no_error(artifact, tmp_path):
+def test_closed_output_pipe_is_not_an_error(artifact, tmp_path):
     texts = tmp_path / "many.txt"
     texts.write_text("the room was good\n" * 4000)
     with piped("predict", artifact, texts) as process:
@@ -175,7 +175,7 @@ def test_a_reader_that_closes_the_pipe_is_no_error(artifact, tmp_path):
     assert "BrokenPipe" not in err and "Traceback" not in err
 
 
-def test_nor_is_one_that_never_reads():
+def test_output_pipe_closed_before_reading_is_not_an_error():
     with piped("--help") as process:
         process.stdout.close()
         err = process.stderr.read()

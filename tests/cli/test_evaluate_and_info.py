@@ -1,4 +1,4 @@
-"""`itrex-sweet evaluate` and `info`."""
+"""Tests of `itrex-sweet evaluate` and `info`."""
 
 import json
 
@@ -8,14 +8,14 @@ from itrex_sweet import SweetModelForSequenceClassification
 from tests.tiny_artifacts import sign, tiny_artifact, tiny_cascade, tiny_tokenizer
 
 
-def test_tables_on_standard_output(run, artifact, corpus):
+def test_tables(run, artifact, corpus):
     finished = run("evaluate", artifact, "--data", corpus / "numbers.jsonl", "--timed-rows", 8, "--repeats", 1)
     assert finished.status == 0, finished.err
     assert "40 rows" in finished.out and "threshold" in finished.out and "area under the curve" in finished.out
     assert [line.split()[0] for line in finished.out.splitlines()[4:8]] == ["1", "2", "4", "policy"]
 
 
-def test_json_agrees_with_predict(run, artifact, corpus):
+def test_json_output_equals_predict(run, artifact, corpus):
     argv = [
         "evaluate",
         artifact,
@@ -37,7 +37,7 @@ def test_json_agrees_with_predict(run, artifact, corpus):
     assert evaluation["curve"]["points"][0]["mean_layers"] == 1.0
 
 
-def test_several_artifacts_share_one_picture(run, artifact, corpus, tmp_path):
+def test_several_artifacts_in_one_plot(run, artifact, corpus, tmp_path):
     pytest.importorskip("matplotlib")
     tiny_cascade(tmp_path / "cascade", tokenizer=tiny_tokenizer())
     argv = ["evaluate", artifact, tmp_path / "cascade", "--data", corpus / "numbers.jsonl", "--timed-rows", 8]
@@ -60,20 +60,20 @@ def test_several_artifacts_share_one_picture(run, artifact, corpus, tmp_path):
         ("broken", "line 1: not a JSON object"),
     ],
 )
-def test_data_that_does_not_fit_is_named(run, artifact, tmp_path, content, problem):
+def test_invalid_data(run, artifact, tmp_path, content, problem):
     (tmp_path / "d.jsonl").write_text(content)
     finished = run("evaluate", artifact, "--data", tmp_path / "d.jsonl")
     assert finished.status == 1 and problem in finished.err and not finished.out
 
 
-def test_an_output_that_cannot_be_written_is_found_first(run, artifact, corpus, tmp_path):
+def test_unwritable_output_fails_before_evaluation(run, artifact, corpus, tmp_path):
     pytest.importorskip("matplotlib")
     (tmp_path / "file").write_text("")
     finished = run("evaluate", artifact, "--data", corpus / "absent.jsonl", "--output", tmp_path / "file" / "x")
     assert finished.status == 1 and "cannot write" in finished.err
 
 
-def test_artifacts_with_other_labels_do_not_compare(run, artifact, corpus, tmp_path):
+def test_artifacts_with_different_labels_are_rejected(run, artifact, corpus, tmp_path):
     import shutil
 
     shutil.copytree(artifact, tmp_path / "other")
@@ -85,7 +85,7 @@ def test_artifacts_with_other_labels_do_not_compare(run, artifact, corpus, tmp_p
     assert finished.status == 1 and "cannot be compared" in finished.err
 
 
-def test_info_about_the_environment(run):
+def test_info_without_arguments(run):
     facts = run("info", "--json").json()
     assert facts["backends"] and facts["versions"]["torch"] and facts["machine"]["usable_cores"] >= 1
     assert set(facts["instruction sets"]) >= {"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8"}
@@ -94,7 +94,7 @@ def test_info_about_the_environment(run):
     assert "torch" in shown and "processor" in shown and facts["machine"]["processor"] in shown
 
 
-def test_info_about_an_artifact(run, artifact):
+def test_info_of_an_artifact(run, artifact):
     facts = run("info", artifact, "--json").json()
     assert facts["exits"] == [1, 2, 4] and facts["family"] == "bert" and facts["depth"] == 4
     assert facts["architecture"] == "early-exit" and facts["precision"] == "float32" and facts["tokenizer"]
@@ -104,7 +104,7 @@ def test_info_about_an_artifact(run, artifact):
     assert facts["mode"] == "sweet" and facts["private layers"] == {}
 
 
-def test_info_about_private_layers(run, tmp_path):
+def test_info_of_private_layers(run, tmp_path):
     artifact = tiny_artifact(tmp_path, mode="decoupled")
     facts = run("info", tmp_path, "--json").json()
     private = [tensor.nbytes for name, tensor in artifact.tensors().items() if ".layer." in name and "sweet" in name]

@@ -1,4 +1,4 @@
-"""Whatever a command line names, it ends with a status and one line that says what was wrong: never with a traceback.
+"""Tests of commands with invalid or unusual arguments: they exit with a status and a one-line error, not a traceback.
 
 A table of things that may stand where a model, a data file, a folder to write to or a number is expected, tried with
 every verb that takes one.
@@ -21,7 +21,7 @@ from tests.tiny_models import tiny_model
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder of things: `good` is an artifact, `good.csv` fits it."""
+    """A folder of valid and invalid files: `good` is an artifact, `good.csv` has rows for it."""
     folder = tmp_path_factory.mktemp("hostile")
     tiny_artifact(folder / "good", tokenizer=tiny_tokenizer())
     tiny_artifact(folder / "without tokenizer")
@@ -67,7 +67,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture
 def attempt(place, run, monkeypatch, tmp_path):
-    """Runs a verb with one thing in the place of `MODEL`, `DATA` or `OUT`; the others are as they should be."""
+    """Runs a command with one path substituted for `MODEL`, `DATA` or `OUT`; the other arguments are valid."""
     monkeypatch.setattr(quantizer, "observe", observe_with_hooks)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)  # no file may be written here
@@ -110,7 +110,7 @@ TAKE_A_MODEL = ["info", "predict", "evaluate", "calibrate", "quantize", "bench",
 
 @pytest.mark.parametrize("verb", TAKE_A_MODEL)
 @pytest.mark.parametrize("model", MODELS)
-def test_what_is_no_artifact_is_named(attempt, place, verb, model):
+def test_invalid_model(attempt, place, verb, model):
     finished = attempt(verb, MODEL=place / model)
     assert finished.status == 1 and not finished.out
     assert model in finished.err and finished.err.count("error: ") == 1
@@ -118,21 +118,21 @@ def test_what_is_no_artifact_is_named(attempt, place, verb, model):
 
 @pytest.mark.parametrize("verb", ["evaluate against", "calibrate against"])
 @pytest.mark.parametrize("model", [model for model in MODELS if model not in ("plain", "fifo")])
-def test_so_is_what_is_no_model_to_compare_with(attempt, place, verb, model):
+def test_invalid_reference_model(attempt, place, verb, model):
     finished = attempt(verb, MODEL=place / model)
     assert finished.status == 1 and model in finished.err
 
 
 @pytest.mark.parametrize("verb", TAKE_A_MODEL)
 @pytest.mark.parametrize("model", ["cascade", "without tokenizer"])
-def test_artifacts_of_another_kind_work_or_are_refused(attempt, place, verb, model):
+def test_other_kinds_of_artifact(attempt, place, verb, model):
     finished = attempt(verb, MODEL=place / model)
     assert finished.status == 0 or model in finished.err
 
 
 @pytest.mark.parametrize("verb", [*TAKE_A_MODEL, "calibrate against"])
 @pytest.mark.parametrize("name", ["", "a\0b", "bad\udc80name", "x" * 5000, "x/" * 3000, "no such/name at all", "-"])
-def test_names_that_no_file_has(attempt, verb, name):
+def test_invalid_file_names(attempt, verb, name):
     finished = attempt(verb, MODEL=name)
     assert finished.status == (2 if name == "" else 1) and not finished.out
 
@@ -146,7 +146,7 @@ def test_names_that_no_file_has(attempt, verb, name):
         "good/model.safetensors", "file", "/dev/null", "", "a\0b", "y" * 5000, "texts.txt", "good.jsonl",
     ],
 )  # fmt: skip
-def test_data_of_any_kind_is_read_or_named(attempt, place, verb, data):
+def test_unusual_data_files(attempt, place, verb, data):
     finished = attempt(verb, DATA=place / data if data and "\0" not in data and len(data) < 999 else data)
     if data.startswith("absent") or data in ("empty folder", "bytes.csv"):
         assert finished.status == 1
@@ -158,7 +158,7 @@ def test_data_of_any_kind_is_read_or_named(attempt, place, verb, data):
 @pytest.mark.parametrize(
     "output", ["file", "file/inside", "/proc/nothing/x", "/dev/full", "/dev/null", "fifo", "z" * 5000, "", "a\0b"]
 )
-def test_outputs_that_cannot_be_written_are_named(attempt, place, verb, output):
+def test_unwritable_outputs(attempt, place, verb, output):
     plain = output.startswith("/") or not output or "\0" in output or len(output) > 999
     finished = attempt(verb, OUT=output if plain else place / output)
     assert finished.status == (2 if output == "" else 1)
@@ -181,7 +181,7 @@ NUMBERS = {
 @pytest.mark.parametrize(
     ("verb", "option"), [(verb, option) for verb, options in NUMBERS.items() for option in options]
 )
-def test_odd_numbers(place, run, monkeypatch, tmp_path, verb, option):
+def test_unusual_numbers(place, run, monkeypatch, tmp_path, verb, option):
     monkeypatch.setattr(quantizer, "observe", observe_with_hooks)
     monkeypatch.chdir(tmp_path)
     few = place / "one row.csv"  # so that accepted commands finish soon
@@ -200,7 +200,7 @@ def test_odd_numbers(place, run, monkeypatch, tmp_path, verb, option):
         assert len(finished.err) < 10_000
 
 
-def test_damaged_answers_are_named_by_their_line(run, place, tmp_path):
+def test_damaged_predictions_name_their_line(run, place, tmp_path):
     calibrated = tmp_path / "calibrated"
     argv = ("calibrate", place / "good", "--data", place / "good.csv", "--max-layers", 3.9, "--unit", "layers")
     assert run(*argv, "--output", calibrated).status == 0
@@ -224,7 +224,7 @@ def test_damaged_answers_are_named_by_their_line(run, place, tmp_path):
 
 
 @pytest.mark.parametrize("closed", ["stdin", "stdout", "stderr"])
-def test_closed_streams_are_no_traceback(place, monkeypatch, closed):
+def test_closed_standard_streams_print_no_traceback(place, monkeypatch, closed):
     monkeypatch.setattr(f"sys.{closed}", None)
     assert main(["info", str(place / "good")]) == 0
     assert main(["info", str(place / "absent")]) == 1
@@ -232,7 +232,7 @@ def test_closed_streams_are_no_traceback(place, monkeypatch, closed):
         assert main(["drift", str(place / "good")]) == 1
 
 
-def test_a_full_disk_behind_standard_output(place, monkeypatch, capsys):
+def test_full_disk_on_stdout(place, monkeypatch, capsys):
     with open("/dev/full", "w") as full:
         monkeypatch.setattr("sys.stdout", full)
         monkeypatch.setattr("itrex_sweet.cli._discard_stdout", lambda: None)  # which would replace the descriptor
@@ -243,7 +243,7 @@ def test_a_full_disk_behind_standard_output(place, monkeypatch, capsys):
             full.close()
 
 
-def test_labels_that_the_encoding_lacks_are_printed_all_the_same(place, monkeypatch, tmp_path):
+def test_labels_that_stdout_cannot_encode(place, monkeypatch, tmp_path):
     shutil.copytree(place / "without tokenizer", tmp_path / "naïve →")
     with open(tmp_path / "out.txt", "w", encoding="ascii") as out:
         monkeypatch.setattr("sys.stdout", out)

@@ -1,4 +1,4 @@
-"""Labels on the command line: every verb that reads them goes by names, and refuses what it would have to guess."""
+"""Tests of label names on the command line: labels are matched by name, and ambiguous ones are rejected."""
 
 import dataclasses
 import json
@@ -18,14 +18,14 @@ def written(path, labels):
 
 
 @pytest.mark.parametrize("spelling", ["{}", "LABEL_{}", "{}.0"])
-def test_evaluate_reads_the_models_own_labels_in_every_spelling(run, artifact, corpus, tmp_path, spelling):
+def test_evaluate_accepts_every_spelling_of_a_label(run, artifact, corpus, tmp_path, spelling):
     expected = run("evaluate", artifact, "--data", corpus / "numbers.jsonl", "--timed-rows", 0, "--json").json()
     spelled = written(tmp_path / "d.jsonl", [spelling.format(place % 3) for place in range(40)])
     found = run("evaluate", artifact, "--data", spelled, "--timed-rows", 0, "--json").json()
     assert found[0]["report"] == expected[0]["report"]
 
 
-def test_evaluate_reads_names_in_the_order_that_is_said(run, artifact, corpus, tmp_path):
+def test_evaluate_uses_the_order_of_label_names(run, artifact, corpus, tmp_path):
     expected = run("evaluate", artifact, "--data", corpus / "numbers.jsonl", "--timed-rows", 0, "--json").json()
     named = written(tmp_path / "d.jsonl", [("one", "two", "Three")[place % 3] for place in range(40)])
     options = ("--timed-rows", 0, "--json", "--label-names", "one,two,Three")
@@ -53,7 +53,7 @@ def test_evaluate_reads_names_in_the_order_that_is_said(run, artifact, corpus, t
         ("quantize", "--output", "out", "--calibration"),
     ],
 )
-def test_labels_that_the_model_does_not_have(run, artifact, tmp_path, monkeypatch, verb, labels, problem):
+def test_unknown_labels(run, artifact, tmp_path, monkeypatch, verb, labels, problem):
     monkeypatch.chdir(tmp_path)
     path = written(tmp_path / "d.jsonl", labels)
     finished = run(verb[0], artifact, *verb[1:], path)
@@ -73,7 +73,7 @@ def test_labels_that_the_model_does_not_have(run, artifact, tmp_path, monkeypatc
         (["one"] * 40, "all rows have the same label"),
     ],
 )
-def test_train_refuses_what_cannot_be_classes_before_it_trains(run, pretrained, tmp_path, labels, problem):
+def test_train_rejects_invalid_labels_before_training(run, pretrained, tmp_path, labels, problem):
     path = written(tmp_path / "d.jsonl", labels)
     finished = run("train", "--model", pretrained, "--train-file", path, "--output", tmp_path / "out")
     assert finished.status == 1 and problem in finished.err
@@ -81,14 +81,14 @@ def test_train_refuses_what_cannot_be_classes_before_it_trains(run, pretrained, 
 
 
 @pytest.mark.parametrize("names", ["a", "a,", "a,a", "1=a,b", "1=a,1=b", "=a,2=b", ""])
-def test_names_that_cannot_be_read(run, artifact, corpus, names):
+def test_invalid_label_names(run, artifact, corpus, names):
     finished = run("evaluate", artifact, "--data", corpus / "numbers.jsonl", "--label-names", names)
     assert finished.status == 2 and "--label-names" in finished.err
 
 
 @pytest.fixture()
 def calibrated(artifact, monkeypatch):
-    """The artifact with the traffic of a calibration."""
+    """The artifact with the traffic summary of a calibration."""
     import itrex_sweet.artifact
 
     traffic = {"exits": [1, 2, 4], "score_edges": [0.5], "rows": [[[9, 9]] * 3] * 3}
@@ -107,7 +107,7 @@ def calibrated(artifact, monkeypatch):
         ("", "0 answers"),
     ],
 )
-def test_drift_refuses_what_predict_did_not_write(run, calibrated, tmp_path, content, problem):
+def test_drift_rejects_invalid_predictions(run, calibrated, tmp_path, content, problem):
     (tmp_path / "a.jsonl").write_text(content, encoding="utf-8")
     finished = run("drift", calibrated, tmp_path / "a.jsonl")
     assert finished.status == 1 and problem in finished.err and not finished.out
@@ -121,7 +121,7 @@ def test_drift_refuses_what_predict_did_not_write(run, calibrated, tmp_path, con
         *({"label": value} for value in (None, {}, [], 0, "odd", "x" * 10_000)),
     ],
 )
-def test_drift_names_the_line_of_a_row_that_is_no_answer(run, calibrated, tmp_path, changed):
+def test_drift_names_the_line_of_an_invalid_prediction(run, calibrated, tmp_path, changed):
     answer = {"label": "LABEL_0", "score": 0.5, "exit_layer": 1}
     lines = ['{"error": "empty"}', "", *[json.dumps(answer)] * 250, json.dumps(answer | changed), json.dumps(answer)]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))

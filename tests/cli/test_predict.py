@@ -1,4 +1,4 @@
-"""`itrex-sweet predict`: one answer per text, in order, whatever the texts are."""
+"""Tests of `itrex-sweet predict`: one answer per text, in the order of the texts."""
 
 import io
 import json
@@ -35,7 +35,7 @@ def same(answers, expected):
 
 
 @pytest.mark.parametrize("name", ["t.txt", "t.csv", "t.jsonl", "t.tsv", "unknown.dat"])
-def test_files_of_every_format(run, artifact, expected, tmp_path, name):
+def test_file_formats(run, artifact, expected, tmp_path, name):
     content = {
         "t.csv": "id,text\n" + "".join(f"{place},{text}\n" for place, text in enumerate(TEXTS)),
         "t.tsv": "id\ttext\n" + "".join(f"{place}\t{text}\n" for place, text in enumerate(TEXTS)),
@@ -47,7 +47,7 @@ def test_files_of_every_format(run, artifact, expected, tmp_path, name):
     same(finished.json_lines(), expected)
 
 
-def test_several_files_in_order_and_echo(run, artifact, tmp_path):
+def test_several_files_and_echo(run, artifact, tmp_path):
     (tmp_path / "a.txt").write_text("\n".join(TEXTS[:1]))
     (tmp_path / "b.txt").write_text("\n".join(TEXTS[1:]))
     finished = run("predict", artifact, tmp_path / "a.txt", tmp_path / "b.txt", "--echo")
@@ -56,7 +56,7 @@ def test_several_files_in_order_and_echo(run, artifact, tmp_path):
 
 @pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("format", ["text", "jsonl", "csv"])
-def test_standard_input(run, artifact, expected, monkeypatch, format, named):
+def test_stdin(run, artifact, expected, monkeypatch, format, named):
     content = {"text": "\n".join(TEXTS), "csv": "text\n" + "\n".join(TEXTS)}.get(format)
     content = content or "\n".join(json.dumps({"text": text}) for text in TEXTS)
     monkeypatch.setattr(sys, "stdin", io.StringIO(content))
@@ -73,7 +73,7 @@ def test_pairs(run, artifact, tmp_path):
     assert finished.json_lines()[0]["label"] == model.predict([tuple(TEXTS[:2])])[0]["label"]
 
 
-def test_bad_rows_keep_their_place_and_the_others_are_answered(run, artifact, tmp_path):
+def test_invalid_rows_are_marked_in_place(run, artifact, tmp_path):
     (tmp_path / "t.jsonl").write_text(
         '{"text": "the room was good"}\nbroken\n{"text": ""}\n{"other": 1}\n{"text": "the soup was bad"}\n'
     )
@@ -85,7 +85,7 @@ def test_bad_rows_keep_their_place_and_the_others_are_answered(run, artifact, tm
     assert all(set(answer) == {"error"} for answer in answers[1:4])
 
 
-def test_a_file_that_breaks_off_is_an_error_and_what_came_before_is_answered(run, artifact, tmp_path):
+def test_truncated_file_is_an_error_after_earlier_answers(run, artifact, tmp_path):
     import gzip
     import random
 
@@ -108,7 +108,7 @@ def test_thresholds(run, artifact, tmp_path):
     assert finished.status == 1 and "3 thresholds for 3 exits" in finished.err
 
 
-def test_overlong_texts_are_cut_or_refused(run, artifact, tmp_path):
+def test_truncation_of_long_texts(run, artifact, tmp_path):
     (tmp_path / "t.txt").write_text("the " * 100 + "\nthe room\n")
     finished = run("predict", artifact, tmp_path / "t.txt")
     assert finished.status == 0 and "warning: " in finished.err
@@ -118,7 +118,7 @@ def test_overlong_texts_are_cut_or_refused(run, artifact, tmp_path):
     assert "the limit is 10" in finished.json_lines()[0]["error"]
 
 
-def test_logits_that_are_not_finite_are_said_row_by_row(run, artifact, tmp_path, monkeypatch):
+def test_rows_with_logits_that_are_not_finite(run, artifact, tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "check_tensors_of", lambda *_, **__: None)  # would refuse such weights
     shutil.copytree(artifact, tmp_path / "broken")
     weights = load_file(tmp_path / "broken" / "model.safetensors")
@@ -144,20 +144,20 @@ def test_logits_that_are_not_finite_are_said_row_by_row(run, artifact, tmp_path,
         (["t.csv", "--text-column", "absent"], "no column 'absent'"),
     ],
 )
-def test_what_cannot_be_done_is_said_before_any_answer(run, artifact, tmp_path, monkeypatch, argv, problem):
+def test_invalid_arguments_fail_before_any_answer(run, artifact, tmp_path, monkeypatch, argv, problem):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "t.csv").write_text("text\na\n")
     finished = run("predict", artifact, *argv)
     assert finished.status == 1 and problem in finished.err and not finished.out
 
 
-def test_no_texts_are_fine(run, artifact, monkeypatch):
+def test_empty_input(run, artifact, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     finished = run("predict", artifact)
     assert (finished.status, finished.out) == (0, "") and "error" not in finished.err
 
 
-def test_errors_are_placed_by_the_line_of_the_file_whatever_was_dropped_before(run, artifact, tmp_path):
+def test_errors_name_the_line_of_the_file(run, artifact, tmp_path):
     lines = ["the room was good", "", "b\udce4d", "the " * 40, "the soup was bad", "the " * 40]
     (tmp_path / "t.txt").write_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
     finished = run("predict", artifact, tmp_path / "t.txt", "--overlong", "refuse")
@@ -166,7 +166,7 @@ def test_errors_are_placed_by_the_line_of_the_file_whatever_was_dropped_before(r
     assert all(f"t.txt, line {place}: " in errors[place - 1] for place in (2, 3, 4, 6))
 
 
-def test_one_bad_record_spoils_no_other(run, artifact, expected, monkeypatch):
+def test_invalid_record_does_not_affect_others(run, artifact, expected, monkeypatch):
     bad = [
         '{"text": "bad \\ud83d"}',
         '{"text": "a", "text_pair": "bad \\ud83d"}',
@@ -193,7 +193,7 @@ def test_one_bad_record_spoils_no_other(run, artifact, expected, monkeypatch):
         assert line in good or f"<stdin>, line {place}: " in answer["error"]
 
 
-def test_pairs_and_ids_through_standard_input_stay_in_order(run, artifact, monkeypatch):
+def test_pairs_and_ids_on_stdin(run, artifact, monkeypatch):
     records = [{"ID": f"r{place}", "text": "a room", "text_pair": text} for place, text in enumerate(TEXTS * 20)]
     monkeypatch.setattr(sys, "stdin", io.StringIO("".join(json.dumps(record) + "\n" for record in records)))
     finished = run("predict", artifact, "--format", "jsonl", "--echo", "--batch-size", 3)
@@ -203,13 +203,13 @@ def test_pairs_and_ids_through_standard_input_stay_in_order(run, artifact, monke
     ]
 
 
-def test_an_answer_is_one_line_whatever_the_text_holds(run, artifact, tmp_path):
+def test_each_answer_is_one_line(run, artifact, tmp_path):
     (tmp_path / "t.txt").write_text("a\u2028b\u2029c\x85d\x0ce\n", encoding="utf-8")
     finished = run("predict", artifact, tmp_path / "t.txt", "--echo")
     assert [row["text"] for row in finished.json_lines()] == ["a\u2028b\u2029c\x85d\x0ce"]
 
 
-def test_the_most_probable_labels(run, artifact, monkeypatch):
+def test_top_k(run, artifact, monkeypatch):
     def predict(self, texts, *, top_k=None, **options):
         labels = [{"label": f"LABEL_{place}", "score": 0.5**place} for place in range(3)]
         return [{"label": "LABEL_0", "labels": labels[: len(labels) if top_k == "all" else top_k]} for _ in texts]
@@ -224,13 +224,13 @@ def test_the_most_probable_labels(run, artifact, monkeypatch):
 
 
 @pytest.mark.parametrize("name", [".", "absent", "nul\0"])
-def test_a_file_that_cannot_be_one_is_said(run, artifact, tmp_path, monkeypatch, name):
+def test_invalid_input_file(run, artifact, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     finished = run("predict", artifact, name)
     assert finished.status == 1 and not finished.out and "Traceback" not in finished.err
 
 
-def test_standard_input_that_is_closed(run, artifact, monkeypatch):
+def test_closed_stdin(run, artifact, monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
     finished = run("predict", artifact)
     assert finished.status == 1 and "<stdin> is closed" in finished.out
@@ -245,7 +245,7 @@ def piped_rows(reading: int, format: str):
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("format", ["text", "jsonl", "csv", "tsv"])
-def test_rows_are_given_when_they_come(format, end):
+def test_rows_are_yielded_as_they_arrive(format, end):
     reading, writing = os.pipe()
     given = queue.Queue()
     rows = batches(piped_rows(reading, format), 256, live=True)
@@ -260,7 +260,7 @@ def test_rows_are_given_when_they_come(format, end):
     os.close(writing)
 
 
-def test_a_fast_pipe_is_read_in_full_batches_and_not_far_ahead():
+def test_fast_pipe_gives_full_batches_with_bounded_read_ahead():
     read = []
 
     def rows():
@@ -277,12 +277,12 @@ def test_a_fast_pipe_is_read_in_full_batches_and_not_far_ahead():
 
 
 @pytest.mark.parametrize("live", [True, False])
-def test_batches_of_huge_texts_are_small(live):
+def test_batches_of_long_texts_are_small(live):
     texts = io.StringIO(("x" * (1 << 21) + "\n") * 8)
     assert max(len(batch) for batch in batches(read_text_rows(texts, "text"), 64, live)) <= 2
 
 
-def test_what_reading_raises_comes_behind_the_rows_before():
+def test_reader_error_follows_earlier_rows():
     def rows():
         yield from read_text_rows(io.StringIO("a\n"), "text")
         raise KeyError("broken")
@@ -302,7 +302,7 @@ def started(artifact, *argv):
 
 
 def answer_within(process, seconds=60):
-    """The next line, or a failure instead of a test that hangs."""
+    """Returns the next line; fails if none comes within a time."""
     timer = threading.Timer(seconds, process.kill)
     timer.start()
     line = process.stdout.readline()
@@ -311,7 +311,7 @@ def answer_within(process, seconds=60):
     return json.loads(line)
 
 
-def test_a_process_answers_each_line_of_a_pipe_and_ends_with_it(artifact):
+def test_subprocess_answers_each_line_of_a_pipe(artifact):
     with started(artifact, "--format", "jsonl", "--echo") as process:
         for place, text in enumerate([*TEXTS, "last"]):
             process.stdin.write(json.dumps({"id": place, "text": text}) + "\n")
@@ -322,7 +322,7 @@ def test_a_process_answers_each_line_of_a_pipe_and_ends_with_it(artifact):
 
 
 @pytest.mark.usefixtures("default_signals")
-def test_an_interrupted_process_ends_quietly(artifact):
+def test_interrupted_subprocess_prints_no_traceback(artifact):
     with started(artifact) as process:
         process.stdin.write("the room was good\n")
         process.stdin.flush()
@@ -332,7 +332,7 @@ def test_an_interrupted_process_ends_quietly(artifact):
         assert "Traceback" not in process.stderr.read()
 
 
-def test_nor_does_a_reader_who_leaves_make_noise(artifact):
+def test_closed_output_pipe_prints_no_traceback(artifact):
     with started(artifact) as process:
         process.stdin.write("the room was good\n")
         process.stdin.flush()

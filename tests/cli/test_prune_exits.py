@@ -1,4 +1,4 @@
-"""`itrex-sweet prune-exits` and `calibrate --prune-exits`."""
+"""Tests of `itrex-sweet prune-exits` and `calibrate --prune-exits`."""
 
 import shutil
 
@@ -21,7 +21,7 @@ def texts(tmp_path_factory):
     return path
 
 
-def test_by_name(run, copied, tmp_path):
+def test_exits_given_by_number(run, copied, tmp_path):
     finished = run("prune-exits", copied, "--keep", "1,4", "--output", tmp_path / "out")
     assert finished.status == 0, finished.err
     assert "exits 1, 4; without 2." in finished.out and "MB" in finished.out
@@ -29,21 +29,21 @@ def test_by_name(run, copied, tmp_path):
     assert "1 and 4 layers" in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_by_rows(run, copied, texts):
+def test_exits_chosen_on_data(run, copied, texts):
     finished = run("prune-exits", copied, "--data", texts, "--unit", "layers", "--least-gain", "1", "--json")
     assert finished.status == 0, finished.err
     assert finished.json()["removed"] == [1, 2] and finished.json()["saves"].keys() == {"1", "2"}
     assert open_artifact(copied).exits == (4,)
 
 
-def test_what_is_refused(run, copied, texts):
+def test_invalid_arguments(run, copied, texts):
     assert run("prune-exits", copied).status == 2
     assert run("prune-exits", copied, "--keep", "1", "--data", texts).status == 2
     finished = run("prune-exits", copied, "--keep", "3")
     assert finished.status == 1 and "not among those of" in finished.err
 
 
-def test_at_calibration(run, copied, texts):
+def test_pruning_during_calibration(run, copied, texts):
     argv = ("calibrate", copied, "--data", texts, "--max-layers", 3.99, "--unit", "layers", "--prune-exits")
     finished = run(*argv)
     assert finished.status == 0, finished.err

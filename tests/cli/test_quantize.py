@@ -1,4 +1,4 @@
-"""`itrex-sweet quantize`: arguments reach the quantizer, and the comparison is shown."""
+"""Tests of `itrex-sweet quantize`: arguments and output."""
 
 import json
 
@@ -25,7 +25,7 @@ def quantize(source, *more: str) -> int:
     return main([*arguments, str(source / "int8"), "--text-column", "body", "--label-column", "stars", *more])
 
 
-def test_the_comparison_is_shown(source, capsys):
+def test_comparison_table(source, capsys):
     assert quantize(source, "--recipe", "static", "--rows", "40") == 0
     shown = capsys.readouterr().out
     for part in ("recipe static, 24 linear layers in INT8", "in float: none", "float32", "temperature", " MB → "):
@@ -37,7 +37,7 @@ def test_the_comparison_is_shown(source, capsys):
     assert "int8" in capsys.readouterr().out
 
 
-def test_json_is_what_the_artifact_records(source, capsys):
+def test_json_output_equals_the_record(source, capsys):
     assert quantize(source, "--recipe", "dynamic", "--rows", "40", "--json") == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed == open_artifact(source / "int8").quantization
@@ -54,13 +54,13 @@ def test_json_is_what_the_artifact_records(source, capsys):
         (["--rows", "0"], 2, "below 1"),
     ],
 )
-def test_wrong_arguments_are_named(source, capsys, more, status, message):
+def test_invalid_arguments(source, capsys, more, status, message):
     assert quantize(source, *more) == status
     assert message in capsys.readouterr().err
     assert not (source / "int8").exists()
 
 
-def test_evaluating_on_calibration_rows_is_warned_of(source, capsys):
+def test_warning_about_evaluation_on_calibration_rows(source, capsys):
     assert quantize(source, "--recipe", "static") == 0
     columns = ["--text-column", "body", "--label-column", "stars", "--timed-rows", "0"]
     assert main(["evaluate", str(source / "int8"), "--data", str(source / "rows.csv"), *columns]) == 0

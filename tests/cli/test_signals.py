@@ -1,4 +1,4 @@
-"""A command that is ended in the middle: quickly, quietly, and without leaving processes or folders."""
+"""Tests of commands that a signal ends: they end soon, print no traceback and leave no processes or folders."""
 
 import os
 import signal
@@ -36,7 +36,7 @@ def prepared(tmp_path_factory):
     ],
     ids=lambda value: getattr(value, "name", None),
 )
-def test_quantize_leaves_neither_processes_nor_folders(prepared, tmp_path, number, status):
+def test_quantize_leaves_no_processes_or_folders(prepared, tmp_path, number, status):
     mark, temporary = uuid.uuid4().hex, tmp_path / "temporary"
     temporary.mkdir()
     words = ["quantize", prepared / "float", "--calibration", prepared / "rows.csv", "--rows", "40"]
@@ -57,7 +57,7 @@ def test_quantize_leaves_neither_processes_nor_folders(prepared, tmp_path, numbe
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_cleanup_runs_and_the_status_is_the_signals(run, monkeypatch, number):
+def test_cleanup_and_exit_status(run, monkeypatch, number):
     from itrex_sweet.commands import info
 
     cleaned = []
@@ -75,7 +75,7 @@ def test_cleanup_runs_and_the_status_is_the_signals(run, monkeypatch, number):
     assert signal.getsignal(number) is signal.SIG_DFL
 
 
-def test_handlers_of_an_embedding_program_stay(run, monkeypatch):
+def test_signal_handlers_of_the_caller_are_restored(run, monkeypatch):
     from itrex_sweet.commands import info
 
     seen = []
@@ -87,7 +87,7 @@ def test_handlers_of_an_embedding_program_stay(run, monkeypatch):
         signal.signal(signal.SIGTERM, before)
 
 
-def test_a_command_line_runs_in_any_thread(monkeypatch):
+def test_command_outside_the_main_thread(monkeypatch):
     from itrex_sweet.commands import info
 
     monkeypatch.setattr(info, "run", lambda args: 0)

@@ -1,4 +1,4 @@
-"""`--threads` of every command that runs a model."""
+"""Tests of `--threads`, which every command that runs a model takes."""
 
 import os
 import subprocess
@@ -13,29 +13,29 @@ RUNNING = ("train", "predict", "evaluate", "bench", "quantize", "calibrate", "ex
 
 
 @pytest.mark.parametrize("verb", RUNNING)
-def test_every_command_that_runs_a_model_takes_it(run, verb):
+def test_commands_with_the_option(run, verb):
     assert "--threads N" in run(verb, "--help").out
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "2.5", "two", ""])
-def test_what_is_no_number_is_wrong_usage(run, artifact, number):
+def test_invalid_number(run, artifact, number):
     assert run("predict", artifact, "--threads", number).status == 2
 
 
 @pytest.mark.parametrize("backend", ["native", "torch"])
-def test_too_many_are_an_error(run, artifact, tmp_path, backend):
+def test_more_threads_than_cores(run, artifact, tmp_path, backend):
     (tmp_path / "texts.txt").write_text("good phone\n")
     finished = run("predict", artifact, tmp_path / "texts.txt", "--backend", backend, "--threads", 100_000)
     assert finished.status == 1 and "threads=100000" in finished.err
 
 
-def test_a_command_leaves_torch_s_number_as_it_was(run, artifact, tmp_path):
+def test_torch_number_of_threads_is_restored(run, artifact, tmp_path):
     (tmp_path / "texts.txt").write_text("good phone\n")
     finished = run("predict", artifact, tmp_path / "texts.txt", "--backend", "torch", "--threads", 2)
     assert finished.status == 0 and torch.get_num_threads() == 1
 
 
-def test_info_says_what_limits_them(run):
+def test_info_names_the_limit_of_threads(run):
     facts = run("info", "--json").json()["threads"]
     assert facts["used"] == min(facts["limited by"].values()) == 1
     assert facts["limited by"]["torch.get_num_threads()"] == 1
@@ -46,7 +46,7 @@ def test_info_says_what_limits_them(run):
 @pytest.mark.parametrize(
     ("openmp", "set_to", "allowed", "threads"), [(1, None, 2, 1), (2, 1, 2, 1), (2, 2, 1, 1), (2, 2, 2, 2)]
 )
-def test_openmp_s_variable_torch_s_number_and_affinity(openmp, set_to, allowed, threads):
+def test_default_from_openmp_torch_and_affinity(openmp, set_to, allowed, threads):
     quota = cores.cpu_quota()
     if quota is not None and quota < threads:
         pytest.skip("a CPU quota")

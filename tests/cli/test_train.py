@@ -1,4 +1,4 @@
-"""`itrex-sweet train` on a tiny random model: every mode, what it leaves behind, what it refuses first."""
+"""Tests of `itrex-sweet train` on a tiny random model."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def argv(pretrained, corpus, output, *more, train="train.csv", validation="dev.j
 
 
 @pytest.mark.parametrize("mode", ["decoupled", "sweet", "paper", "joint", "multi-model"])
-def test_every_mode_gives_an_artifact_that_answers(run, pretrained, corpus, tmp_path, mode):
+def test_every_mode_writes_an_artifact(run, pretrained, corpus, tmp_path, mode):
     output = tmp_path / "out"
     finished = run(*argv(pretrained, corpus, output, "--mode", mode, "--exits", "1", "2,4"))
     assert finished.status == 0, finished.err
@@ -44,7 +44,7 @@ def test_every_mode_gives_an_artifact_that_answers(run, pretrained, corpus, tmp_
     assert ("training" in seen) == (mode != "multi-model")
 
 
-def test_it_learns_and_the_table_says_so(run, pretrained, corpus, tmp_path):
+def test_accuracy_in_the_table(run, pretrained, corpus, tmp_path):
     more = ["--num-train-epochs", 6, "--exits", "2,4", "--json", "--exit-lr-multiplier", 2]
     finished = run(*argv(pretrained, corpus, tmp_path / "out", *more))
     assert finished.status == 0, finished.err
@@ -55,7 +55,7 @@ def test_it_learns_and_the_table_says_so(run, pretrained, corpus, tmp_path):
     assert evaluated[0]["report"]["metric"] == pytest.approx(report["metric"])
 
 
-def test_without_validation_there_is_an_artifact_and_no_table(run, pretrained, corpus, tmp_path):
+def test_training_without_validation_data(run, pretrained, corpus, tmp_path):
     finished = run(*argv(pretrained, corpus, tmp_path / "out", train="numbers.jsonl", validation=None))
     assert finished.status == 0, finished.err
     assert finished.out == ""
@@ -67,7 +67,7 @@ def test_without_validation_there_is_an_artifact_and_no_table(run, pretrained, c
     assert "## Results" not in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
-def test_lora_is_merged_and_a_frozen_backbone_stays_as_it_was(run, pretrained, corpus, tmp_path):
+def test_lora_and_frozen_backbone(run, pretrained, corpus, tmp_path):
     pytest.importorskip("peft")
     from safetensors.torch import load_file
 
@@ -93,7 +93,7 @@ def test_lora_is_merged_and_a_frozen_backbone_stays_as_it_was(run, pretrained, c
     }
 
 
-def test_a_run_goes_on_from_a_checkpoint(run, pretrained, corpus, tmp_path):
+def test_resume_from_checkpoint(run, pretrained, corpus, tmp_path):
     output = tmp_path / "out"
     plan = ["--save-strategy", "epoch", "--num-train-epochs", 2, "--exits", "1,4"]
     assert run(*argv(pretrained, corpus, output, *plan)).status == 0
@@ -110,7 +110,7 @@ def test_a_run_goes_on_from_a_checkpoint(run, pretrained, corpus, tmp_path):
     assert first_epoch.stat().st_mtime_ns == written, "and the first epoch was not run again"
 
 
-def test_the_best_epoch_is_kept_and_its_checkpoints_are_not(run, pretrained, corpus, tmp_path):
+def test_best_epoch_is_kept_and_checkpoints_are_removed(run, pretrained, corpus, tmp_path):
     more = [
         "--load-best-model-at-end",
         "True",
@@ -126,7 +126,7 @@ def test_the_best_epoch_is_kept_and_its_checkpoints_are_not(run, pretrained, cor
 
 @pytest.fixture()
 def untrained(monkeypatch):
-    """Fails if training begins."""
+    """Makes the start of training an error."""
     monkeypatch.setattr(command, "_train", lambda *_: pytest.fail("training began"))
 
 
@@ -142,7 +142,7 @@ def untrained(monkeypatch):
         ("text,label\na,x\n,y\n", None, "train.csv, line 3"),
     ],
 )
-def test_data_at_fault_is_found_before_training(run, pretrained, tmp_path, untrained, train, validation, problem):
+def test_invalid_data_fails_before_training(run, pretrained, tmp_path, untrained, train, validation, problem):
     (tmp_path / "train.csv").write_text(train)
     more = []
     if validation is not None:
@@ -163,25 +163,25 @@ def test_data_at_fault_is_found_before_training(run, pretrained, tmp_path, untra
         (["--text-column", "absent"], "no column 'absent'"),
     ],
 )
-def test_settings_at_fault_are_found_before_training(run, pretrained, corpus, tmp_path, untrained, more, problem):
+def test_invalid_settings_fail_before_training(run, pretrained, corpus, tmp_path, untrained, more, problem):
     finished = run(*argv(pretrained, corpus, tmp_path / "out", *more))
     assert finished.status == 1 and problem in finished.err
 
 
-def test_models_that_cannot_be_had_are_named(run, corpus, tmp_path, untrained):
+def test_unavailable_models(run, corpus, tmp_path, untrained):
     (tmp_path / "empty").mkdir()
     finished = run(*argv(tmp_path / "empty", corpus, tmp_path / "out"))
     assert finished.status == 1 and "cannot be loaded" in finished.err and "empty" in finished.err
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
-def test_an_output_that_cannot_be_written_is_found_before_training(run, pretrained, corpus, tmp_path, untrained):
+def test_unwritable_output_fails_before_training(run, pretrained, corpus, tmp_path, untrained):
     (tmp_path / "file").write_text("")
     finished = run(*argv(pretrained, corpus, tmp_path / "file" / "out"))
     assert finished.status == 1 and "cannot write" in finished.err
 
 
-def test_a_failed_run_leaves_the_earlier_artifact(run, pretrained, artifact, corpus, tmp_path):
+def test_failed_training_keeps_the_earlier_artifact(run, pretrained, artifact, corpus, tmp_path):
     shutil.copytree(artifact, tmp_path / "out")
     finished = run(*argv(pretrained, corpus, tmp_path / "out", "--label-smoothing-factor", 0.1))
     assert finished.status == 1 and "label_smoothing_factor" in finished.err
@@ -231,7 +231,7 @@ def changed(pretrained, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("dtype", "mode"), [("float16", "sweet"), ("bfloat16", "sweet"), ("bfloat16", "multi-model")])
-def test_half_precision_checkpoints_train_in_float32(run, changed, corpus, tmp_path, dtype, mode):
+def test_half_precision_checkpoint_trains_in_float32(run, changed, corpus, tmp_path, dtype, mode):
     import torch
     from safetensors.torch import load_file
 
@@ -247,7 +247,7 @@ def test_half_precision_checkpoints_train_in_float32(run, changed, corpus, tmp_p
 
 
 @pytest.mark.parametrize("more", [(), ("--mode", "joint"), ("--mode", "multi-model")])
-def test_a_run_that_diverges_fails_and_writes_nothing(run, pretrained, corpus, artifact, tmp_path, more):
+def test_diverged_training_writes_nothing(run, pretrained, corpus, artifact, tmp_path, more):
     shutil.copytree(artifact, tmp_path / "out")
     settings = ["--learning-rate", "1e30", "--num-train-epochs", 2, *more]
     finished = run(*argv(pretrained, corpus, tmp_path / "out", *settings))
@@ -255,18 +255,18 @@ def test_a_run_that_diverges_fails_and_writes_nothing(run, pretrained, corpus, a
     assert open_artifact(tmp_path / "out").exits == (1, 2, 4)
 
 
-def test_a_checkpoint_that_is_not_finite_is_named(run, changed, corpus, tmp_path):
+def test_checkpoint_with_weights_that_are_not_finite(run, changed, corpus, tmp_path):
     finished = run(*argv(changed(spoiled=True), corpus, tmp_path / "out"))
     assert finished.status == 1 and "'bert.encoder.layer.1.output.dense.weight'" in finished.err
     assert not (tmp_path / "out" / "model.safetensors").exists()
 
 
-def test_a_tokenizer_larger_than_the_embedding_table(run, changed, corpus, tmp_path, untrained):
+def test_tokenizer_larger_than_the_embedding_table(run, changed, corpus, tmp_path, untrained):
     finished = run(*argv(changed(embeddings=12), corpus, tmp_path / "out"))
     assert finished.status == 1 and "the model 12 embeddings" in finished.err and "resize_token" in finished.err
 
 
-def test_the_folder_of_an_adapter(run, pretrained, corpus, tmp_path, untrained):
+def test_adapter_folder(run, pretrained, corpus, tmp_path, untrained):
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text("{}")
@@ -275,7 +275,7 @@ def test_the_folder_of_an_adapter(run, pretrained, corpus, tmp_path, untrained):
 
 
 @pytest.mark.parametrize("mode", ["sweet", "multi-model"])
-def test_a_worthless_model_is_called_so(run, pretrained, corpus, tmp_path, mode):
+def test_warning_about_a_model_at_chance(run, pretrained, corpus, tmp_path, mode):
     more = ["--learning-rate", "0", "--exits", "1,4", "--json", "--mode", mode]
     finished = run(*argv(pretrained, corpus, tmp_path / "out", *more))
     report = finished.json()["report"]
@@ -284,7 +284,7 @@ def test_a_worthless_model_is_called_so(run, pretrained, corpus, tmp_path, mode)
     assert ("no row leaves early" in finished.err) == (report["exits"][0]["share_leaving"] == 0.0)
 
 
-def test_a_good_model_is_not(run, pretrained, corpus, tmp_path):
+def test_no_warning_about_a_good_model(run, pretrained, corpus, tmp_path):
     more = ["--num-train-epochs", 8, "--exits", "2,4"]
     finished = run(*argv(pretrained, corpus, tmp_path / "out", *more))
     assert finished.status == 0 and "majority" not in finished.err and "chance" not in finished.err
@@ -292,14 +292,14 @@ def test_a_good_model_is_not(run, pretrained, corpus, tmp_path):
     assert all("training rows" in line for line in warned), "the corpus repeats its rows, and nothing else is wrong"
 
 
-def test_a_validation_file_of_one_label(run, pretrained, corpus, tmp_path):
+def test_validation_data_with_one_label(run, pretrained, corpus, tmp_path):
     (tmp_path / "one.jsonl").write_text(json.dumps({"text": "the room was good", "label": "positive"}))
     finished = run(*argv(pretrained, corpus, tmp_path / "out", validation=tmp_path / "one.jsonl"))
     assert finished.status == 0 and "the same label" in finished.err
 
 
 @pytest.mark.parametrize("given", [6, None])
-def test_the_length_of_training_is_kept_for_serving(run, pretrained, corpus, tmp_path, given):
+def test_longest_training_row_is_recorded(run, pretrained, corpus, tmp_path, given):
     output = tmp_path / "out"
     more = [] if given is None else ["--max-length", given]
     assert run(*argv(pretrained, corpus, output, *more, "--exits", "1,4")).status == 0
@@ -337,21 +337,21 @@ def test_class_weights(run, pretrained, corpus, tmp_path, weights, more):
         ("a,b", 2, "balanced"),
     ],
 )
-def test_class_weights_that_cannot_be(run, pretrained, corpus, tmp_path, untrained, weights, status, says):
+def test_invalid_class_weights(run, pretrained, corpus, tmp_path, untrained, weights, status, says):
     finished = run(*argv(pretrained, corpus, tmp_path / "out", "--class-weights", weights))
     assert finished.status == status and says in finished.err
 
 
 @pytest.mark.parametrize("option", ["--per-device-train-batch-size", "--per-device-eval-batch-size"])
 @pytest.mark.parametrize("value", [0, -1])
-def test_batches_of_no_rows(run, pretrained, corpus, tmp_path, untrained, option, value):
+def test_invalid_batch_sizes(run, pretrained, corpus, tmp_path, untrained, option, value):
     finished = run(*argv(pretrained, corpus, tmp_path / "out", option, value))
     assert finished.status == 2 and f"{option} {value}: it must be a positive integer" in finished.err
     finished = run(*argv(pretrained, corpus, tmp_path / "out", "--gradient-accumulation-steps", value))
     assert finished.status == 2
 
 
-def test_an_option_whose_package_is_missing(run, pretrained, corpus, tmp_path):
+def test_missing_optional_package(run, pretrained, corpus, tmp_path):
     try:
         import liger_kernel  # noqa: F401
 

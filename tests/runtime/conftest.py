@@ -1,4 +1,4 @@
-"""Backends of tiny artifacts, loaded once each."""
+"""Fixtures with backends of tiny artifacts, each loaded once."""
 
 import pytest
 
@@ -6,10 +6,12 @@ from itrex_sweet.runtime.backends import load_backend
 from itrex_sweet.runtime.backends.ipex import IpexBackend
 from itrex_sweet.runtime.backends.native import NativeBackend
 from itrex_sweet.runtime.backends.torch import TorchBackend
+from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from tests.quantized_encoders import quantized
 from tests.tiny_artifacts import tiny_artifact, tiny_cascade
 
 EXITS = (1, 2, 4)
+TASKS = {"": SINGLE_LABEL, "multi": MULTI_LABEL, "regression": REGRESSION}
 ENGINES = {"": TorchBackend, "ipex": IpexBackend, "native": NativeBackend}
 
 
@@ -19,7 +21,7 @@ def backend_of(tmp_path_factory):
     the exits of `bert+private` have private layers.
 
     `"bert"` runs on the reference, `"bert static"` there in INT8 by that recipe, `"bert on ipex"` and
-    `"bert static on ipex"` on IPEX, and so with `native`.
+    `"bert static on ipex"` on IPEX, and so with `native`. `"bert/multi"` and `"bert/regression"` are of these tasks.
     """
     loaded = {}
 
@@ -36,10 +38,12 @@ def backend_of(tmp_path_factory):
             encoder = quantized(reference.encoder, recipe) if recipe else reference.encoder
             return ENGINES[engine](reference.artifact, encoder=encoder)
         family, _, private = family.partition("+")
+        family, _, task = family.partition("/")
+        task = TASKS[task]
         directory = tmp_path_factory.mktemp(family)
         mode = "decoupled" if private else "sweet"
         if family == "cascade":
-            return load_backend(tiny_cascade(directory, "bert", exits), "torch")
-        return load_backend(tiny_artifact(directory, family, exits, learn_to_exit=True, mode=mode), "torch")
+            return load_backend(tiny_cascade(directory, "bert", exits, task=task), "torch")
+        return load_backend(tiny_artifact(directory, family, exits, learn_to_exit=True, mode=mode, task=task), "torch")
 
     return load

@@ -1,4 +1,4 @@
-"""Padded blocks: every row once, few shapes, little padding, and rows unharmed by dropping and regrouping."""
+"""Tests of padded blocks: each row is in one block, shapes are few, and selecting and regrouping keep the rows."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ rows_strategy = st.lists(st.lists(st.integers(1, 90), min_size=1, max_size=20), 
 
 
 def with_ids_as_states(rows: list[list[int]]) -> BlockHidden:
-    """Blocks whose states are their token ids, so that a row can be told from another."""
+    """Returns blocks whose hidden states are the token ids, so that rows can be identified."""
     tokens, hidden = pad_to_blocks(TokenBatch.from_rows(rows))
     return hidden.with_states([ids["input_ids"][:, :, None].float() for ids in tokens])
 
 
 def rows_of(hidden: BlockHidden) -> list[list[int]]:
-    """Back to ids, through mask and places."""
+    """Returns the token ids of the rows, read through mask and row indices."""
     rows = []
     for block, row in hidden.locations:
         held = hidden.blocks[block]
@@ -41,7 +41,7 @@ def rows_of(hidden: BlockHidden) -> list[list[int]]:
 
 
 @given(lengths_strategy)
-def test_every_row_is_in_one_block_that_is_long_enough(lengths):
+def test_every_row_is_in_one_block(lengths):
     shapes = plan_blocks(lengths)
     assert sorted(row for shape in shapes for row in shape.rows) == list(range(len(lengths)))
     for shape in shapes:
@@ -52,7 +52,7 @@ def test_every_row_is_in_one_block_that_is_long_enough(lengths):
 
 
 @given(lengths_strategy)
-def test_plan_costs_no_more_than_single_rows_or_one_padded_length(lengths):
+def test_plan_costs_at_most_single_rows_or_one_length(lengths):
     def cost(shapes):
         return sum(height * width + CALL_COST for height, width in shapes)
 
@@ -65,7 +65,7 @@ def test_plan_costs_no_more_than_single_rows_or_one_padded_length(lengths):
         )
 
 
-def test_rounded_lengths_are_few_and_waste_little():
+def test_rounded_lengths():
     lengths = np.arange(1, 513)
     rounded = np.array([padded_length(int(length)) for length in lengths])
     assert (rounded >= lengths).all()
@@ -75,7 +75,7 @@ def test_rounded_lengths_are_few_and_waste_little():
 
 
 @given(rows_strategy)
-def test_tokens_positions_and_mask_are_laid_out(rows):
+def test_tokens_positions_and_mask(rows):
     batch = TokenBatch.from_rows(rows, [[token % 2 for token in row] for row in rows], padding_idx=1)
     tokens, hidden = pad_to_blocks(batch)
     assert rows_of(with_ids_as_states(rows)) == rows
@@ -91,7 +91,7 @@ def test_tokens_positions_and_mask_are_laid_out(rows):
 
 
 @given(rows_strategy, st.data())
-def test_dropped_and_regrouped_rows_are_unharmed(rows, data):
+def test_selecting_and_regrouping_keep_rows(rows, data):
     hidden = with_ids_as_states(rows)
     chosen = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=10))
     selected = hidden.select(np.array(chosen, dtype=np.int64))
@@ -102,25 +102,25 @@ def test_dropped_and_regrouped_rows_are_unharmed(rows, data):
     assert both.lengths.tolist() == [len(row) for row in rows_of(both)]
 
 
-def test_survivors_come_together_again():
+def test_remaining_rows_are_regrouped():
     parts = [with_ids_as_states([[7] * 9] * 32).select(np.arange(8)) for _ in range(4)]
     (block,) = merge_blocks(parts).blocks
     assert block.states.shape[:2] == (32, 12)
 
 
-def test_whole_blocks_are_not_copied():
+def test_complete_blocks_are_not_copied():
     hidden = with_ids_as_states([[5] * 9] * 4)
     assert hidden.compacted() is hidden
     assert hidden.select(np.array([3, 1, 0, 2])).blocks[0] is hidden.blocks[0]
 
 
-def test_few_survivors_do_not_keep_their_block_alive():
+def test_few_remaining_rows_release_their_block():
     survivor = with_ids_as_states([[5] * 9] * 32).select(np.array([4]))
     assert survivor.blocks[0].states.shape[0] == 1
 
 
 @pytest.mark.parametrize("rows", [0, 1])
-def test_no_rows_and_one_token(rows):
+def test_empty_batch_and_single_token(rows):
     hidden = with_ids_as_states([[3]] * rows)
     assert len(hidden) == rows == len(hidden.blocks)
     assert len(merge_blocks([hidden, hidden]).compacted()) == 2 * rows

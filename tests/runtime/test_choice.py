@@ -1,4 +1,4 @@
-"""Which backend runs an artifact: the one named or an error, and for `auto` the one that measured fastest."""
+"""Tests of the choice of the backend: the requested one or an error; for `auto` the fastest usable one."""
 
 import functools
 import logging
@@ -9,9 +9,7 @@ from itrex_sweet.artifact import open_artifact, write_artifact
 from itrex_sweet.errors import BackendUnavailable, ConfigError
 from itrex_sweet.quantization.packing import pack
 from itrex_sweet.runtime import backends
-from itrex_sweet.runtime.backends import ipex as room
-from itrex_sweet.runtime.backends import ipex_version, load_backend, unavailable_reason
-from itrex_sweet.runtime.backends import native as native_room
+from itrex_sweet.runtime.backends import ipex, ipex_version, load_backend, native, unavailable_reason
 from itrex_sweet.runtime.native.library import ISA_VARIABLE
 from itrex_sweet.runtime.ragged import TokenBatch
 from tests.quantization.hook_observer import observe_with_hooks
@@ -20,7 +18,7 @@ from tests.tiny_artifacts import tiny_artifact, tiny_cascade
 
 @pytest.fixture(scope="module")
 def artifacts(tmp_path_factory):
-    """A float artifact and INT8 ones made from it, by recipe."""
+    """Returns a float artifact and INT8 artifacts made from it, by recipe."""
     folder = tmp_path_factory.mktemp("artifacts")
     source = tiny_artifact(folder / "float32")
     rows = TokenBatch.from_rows([[7, 8, 9, 10], [11, 12]])
@@ -54,9 +52,9 @@ class Made:
         ("float32", "bfloat16", {"ipex"}, "ipex"),
     ],
 )
-def test_auto_takes_what_measured_fastest_and_says_so(monkeypatch, caplog, artifacts, kind, dtype, usable, taken):
-    monkeypatch.setattr(room, "IpexBackend", functools.partial(Made, "ipex"))
-    monkeypatch.setattr(native_room, "NativeBackend", functools.partial(Made, "native"))
+def test_auto_chooses_the_fastest_and_logs_it(monkeypatch, caplog, artifacts, kind, dtype, usable, taken):
+    monkeypatch.setattr(ipex, "IpexBackend", functools.partial(Made, "ipex"))
+    monkeypatch.setattr(native, "NativeBackend", functools.partial(Made, "native"))
     monkeypatch.setattr(backends, "unavailable_reason", lambda name: None if name in usable else "not installed")
     with caplog.at_level(logging.INFO, "itrex_sweet"):
         backend = load_backend(artifacts[kind], "auto", dtype=dtype, warm_up=[(1, 8)])
@@ -68,24 +66,24 @@ def test_auto_takes_what_measured_fastest_and_says_so(monkeypatch, caplog, artif
         assert backend.options == {"dtype": dtype}
 
 
-def test_auto_passes_over_what_cannot_run_the_artifact(monkeypatch, caplog, artifacts):
+def test_auto_skips_backends_that_cannot_run_the_artifact(monkeypatch, caplog, artifacts):
     def refuse(artifact, dtype):
         raise BackendUnavailable("an unknown layer")
 
-    monkeypatch.setattr(native_room, "NativeBackend", refuse)
+    monkeypatch.setattr(native, "NativeBackend", refuse)
     monkeypatch.setattr(backends, "unavailable_reason", lambda name: None if name == "native" else "not installed")
     with caplog.at_level(logging.INFO, "itrex_sweet"):
         assert load_backend(artifacts["float32"], "auto").name == "torch"
     assert "skipped native: an unknown layer" in caplog.text
 
 
-def test_auto_does_not_pass_over_an_instruction_set_that_was_forced(monkeypatch, artifacts):
+def test_auto_raises_for_a_forced_instruction_set(monkeypatch, artifacts):
     monkeypatch.setenv(ISA_VARIABLE, "abacus")
     with pytest.raises(BackendUnavailable, match="abacus"):
         load_backend(artifacts["float32"], "auto")
 
 
-def test_a_backend_that_is_named_is_never_replaced(artifacts, monkeypatch):
+def test_requested_backend_is_never_replaced(artifacts, monkeypatch):
     with pytest.raises(BackendUnavailable, match="backend='onnx' is unknown"):
         load_backend(artifacts["float32"], "onnx")
     monkeypatch.setattr(ipex_version, "DISTRIBUTION", "a-package-that-is-not-there")
@@ -94,13 +92,13 @@ def test_a_backend_that_is_named_is_never_replaced(artifacts, monkeypatch):
         load_backend(artifacts["static"], "ipex")
 
 
-def test_the_reference_computes_in_float32_only(artifacts):
+def test_torch_backend_supports_float32_only(artifacts):
     assert load_backend(artifacts["float32"], "torch", dtype="float32").name == "torch"
     with pytest.raises(ConfigError, match="bfloat16"):
         load_backend(artifacts["float32"], "torch", dtype="bfloat16")
 
 
 @pytest.mark.skipif(unavailable_reason("ipex") is not None, reason="IPEX is not usable here")
-def test_a_cascade_runs_on_ipex(tmp_path):
+def test_cascade_on_ipex(tmp_path):
     backend = load_backend(open_artifact(tiny_cascade(tmp_path).directory), "ipex")
     assert {stage.name for stage in backend.stages} == {"ipex"}

@@ -1,4 +1,4 @@
-"""Answers by a deadline: the best exit reached, said why, and otherwise the same as without one."""
+"""Tests of deadlines: rows get the answer of the last exit reached, and the reason is reported."""
 
 import numpy as np
 import pytest
@@ -33,14 +33,14 @@ def a_batch(rows: int = 11, seed: int = 0) -> TokenBatch:
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that stands still until a segment has run: each takes one second."""
+    """Replaces the clock: it advances by one second per segment, and stands still otherwise."""
     now = [0.0]
     monkeypatch.setattr(anytime.time, "perf_counter", lambda: now[0])
     return now
 
 
 def counting(backend, clock, monkeypatch) -> list[tuple[int, int]]:
-    """(exit, rows) of each segment that runs, moving the clock."""
+    """Records (exit, rows) of each segment that runs, and advances the clock."""
     ran = []
     advance = type(backend).advance
 
@@ -56,9 +56,9 @@ def counting(backend, clock, monkeypatch) -> list[tuple[int, int]]:
 @BACKENDS
 @CRITERIA
 @pytest.mark.parametrize("size", [1, 4, 32])
-def test_with_time_enough_nothing_is_different(backend_of, name, criterion, size):
+def test_distant_deadline_changes_nothing(backend_of, name, criterion, size):
     if name == "cascade" and criterion == "learned":
-        pytest.skip("the models of a cascade have learned nothing of themselves")
+        pytest.skip("the models of a cascade have no correctness layer")
     executor = Executor(backend_of(name), Policy((0.6, 0.6), (1.0,) * 3, criterion))
     batch = a_batch()
     expected = executor.run(batch)
@@ -70,7 +70,7 @@ def test_with_time_enough_nothing_is_different(backend_of, name, criterion, size
 
 
 @BACKENDS
-def test_time_that_is_up_at_once_gives_the_first_exit(backend_of, name):
+def test_expired_deadline_gives_the_first_exit(backend_of, name):
     backend, batch = backend_of(name), a_batch()
     answers = Executor(backend, POLICY).run(batch, batch_size=4, deadline=0.0)
     assert answers.rows.tolist() == list(range(len(batch))) and (answers.exit_index == 0).all()
@@ -82,7 +82,7 @@ def test_time_that_is_up_at_once_gives_the_first_exit(backend_of, name):
 
 @BACKENDS
 @pytest.mark.parametrize("seconds", [0.5, 1.5, 2.5, 3.5, 4.5])
-def test_the_segment_that_runs_is_finished_and_no_other_begun(backend_of, name, seconds, clock, monkeypatch):
+def test_running_segment_is_finished_and_no_other_started(backend_of, name, seconds, clock, monkeypatch):
     backend, batch = backend_of(name), a_batch()
     never = POLICY.with_threshold(1.0)
     expected = Executor(backend, never).logits_at_every_exit(batch)
@@ -99,13 +99,13 @@ def test_the_segment_that_runs_is_finished_and_no_other_begun(backend_of, name, 
     np.testing.assert_allclose(answers.logits, expected[rows, answers.exit_index], **close)
 
 
-def test_the_deepest_exit_allowed_is_no_deadline(backend_of):
+def test_max_exit_is_not_reported_as_deadline(backend_of):
     executor = Executor(backend_of("bert"), POLICY)
     policy = Policy((1.0, 1.0), (1.0,) * 3, max_exit_index=1)
     answers = executor.run(a_batch(), policy, deadline=float("inf"))
     assert (answers.exit_index == 1).all() and not answers.out_of_time.any()
 
 
-def test_no_rows(backend_of):
+def test_empty_batch(backend_of):
     answers = Executor(backend_of("bert"), POLICY).run(TokenBatch.from_rows([]), deadline=0.0)
     assert len(answers) == 0 and answers.logits.shape == (0, 3)

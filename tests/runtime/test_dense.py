@@ -1,4 +1,4 @@
-"""The dense subgraphs give what the reference backend gives, eager and traced, whatever stands in the padding."""
+"""Tests that dense subgraphs, eager and traced, equal the reference backend for any content of the padding."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLOSE = dict(rtol=1e-4, atol=1e-5)
 
 
 def a_batch(backend, seed: int = 0, rows: int = 6, longest: int = 11) -> TokenBatch:
-    """Rows of many lengths, a single token among them, some with holes between their tokens."""
+    """Returns rows of many lengths, one of a single token, some with masked tokens inside."""
     rng = np.random.default_rng(seed)
     lengths = np.array([longest, 1, *rng.integers(2, longest, rows - 2)])
     ids = rng.integers(5, 60, (rows, longest))
@@ -33,7 +33,7 @@ def a_batch(backend, seed: int = 0, rows: int = 6, longest: int = 11) -> TokenBa
 
 
 def padded(batch: TokenBatch, length: int, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
-    """Ids, token types, positions and mask; ids in the padding are random."""
+    """Returns ids, token types, positions and mask; ids in the padding are random."""
     mask = torch.arange(length)[None, :] < torch.from_numpy(batch.lengths)[:, None]
     ids = torch.from_numpy(rng.integers(5, 60, tuple(mask.shape)))
     types, positions = torch.zeros_like(ids), torch.zeros_like(ids)
@@ -43,7 +43,7 @@ def padded(batch: TokenBatch, length: int, rng: np.random.Generator) -> tuple[to
 
 
 def traced(encoder: Encoder, batch: tuple[torch.Tensor, ...]):
-    """The subgraphs, each traced with this batch."""
+    """Traces each subgraph with this batch."""
     dense = build_subgraphs(encoder)
     states = dense.embed(*batch)
     rest = (batch[3], batch[2]) if dense.reads_positions else (batch[3],)
@@ -58,7 +58,7 @@ def traced(encoder: Encoder, batch: tuple[torch.Tensor, ...]):
 
 @torch.inference_mode()
 def logits_of(dense, batch: tuple[torch.Tensor, ...]) -> np.ndarray:
-    """(rows, exits, outputs)."""
+    """Returns the logits, (rows, exits, outputs)."""
     states = dense.embed(*batch)
     rest = (batch[3], batch[2]) if dense.reads_positions else (batch[3],)
     logits = []
@@ -75,7 +75,7 @@ def expected(backend, batch: TokenBatch) -> np.ndarray:
 
 @pytest.mark.parametrize("spare", [0, 5])
 @pytest.mark.parametrize("family", EVERY_FAMILY)
-def test_every_family_answers_as_the_reference(backend_of, family, spare):
+def test_every_family_equals_the_reference(backend_of, family, spare):
     backend = backend_of(family)
     batch = a_batch(backend)
     inputs = padded(batch, batch.lengths.max() + spare, np.random.default_rng(1))
@@ -84,7 +84,7 @@ def test_every_family_answers_as_the_reference(backend_of, family, spare):
 
 
 @pytest.mark.parametrize("family", [*FAMILY_CONFIGS, "bert+private", "deberta-v2-conv+private"])
-def test_a_trace_serves_other_shapes(backend_of, family):
+def test_traced_subgraphs_with_other_shapes(backend_of, family):
     backend = backend_of(family)
     rng = np.random.default_rng(2)
     dense = traced(backend.encoder, padded(a_batch(backend, seed=3, rows=3, longest=8), 8, rng))
@@ -103,7 +103,7 @@ def test_single_tokens(backend_of):
 
 @pytest.mark.parametrize("recipe", ["static", "smooth", "dynamic", "mixed"])
 @pytest.mark.parametrize("family", ["bert", "electra", "deberta-v3", "bert+private", "deberta+private"])
-def test_8_bit_layers_answer_as_the_reference(backend_of, family, recipe):
+def test_int8_layers_equal_the_reference(backend_of, family, recipe):
     plain = backend_of(family)
     encoder = quantized(plain.encoder, recipe)
     batch = a_batch(plain)
@@ -117,7 +117,7 @@ def test_8_bit_layers_answer_as_the_reference(backend_of, family, recipe):
     assert np.abs(reference - expected(plain, batch)).max() > 1e-3  # it is not the float model that answered
 
 
-def test_weights_are_shared_not_copied(backend_of):
+def test_weights_are_shared(backend_of):
     encoder = backend_of("bert").encoder
     dense = build_subgraphs(encoder)
     of_first = encoder.trunk[0].up.weight.data_ptr()

@@ -1,4 +1,4 @@
-"""A model that runs without a fast engine says so at load, once, with the reason and the remedy."""
+"""Tests of the warning at load that no fast engine runs the model: once, with reason and remedy."""
 
 import logging
 
@@ -26,7 +26,7 @@ def warnings(caplog):
 
 
 def without(monkeypatch, *instruction_sets):
-    """No file of these instruction sets."""
+    """Hides the libraries of these instruction sets."""
     files = library._path
     monkeypatch.setattr(library, "_path", lambda name: files(f"absent-{name}" if name in instruction_sets else name))
 
@@ -51,20 +51,20 @@ def test_no_compiler(tmp_path, monkeypatch, caplog):
     assert not warnings(caplog)
 
 
-def test_each_artifact_is_told_of(tmp_path, monkeypatch, caplog):
+def test_warning_for_each_artifact(tmp_path, monkeypatch, caplog):
     without(monkeypatch, *library.ISAS)
     for name in ("a", "b", "a"):
         load_backend(tiny_artifact(tmp_path / name))
     assert [str(tmp_path / name) in message for name, message in zip("ab", warnings(caplog), strict=True)] == [True] * 2
 
 
-def test_a_family_that_the_engine_does_not_know(tmp_path, caplog):
+def test_family_without_native_support(tmp_path, caplog):
     assert load_backend(tiny_artifact(tmp_path, "deberta-v3")).name == "torch"
     (message,) = warnings(caplog)
     assert "DeBERTa" in message and "slower than the float32" not in message
 
 
-def test_integers_on_the_reference_are_slower_than_floats(tmp_path, caplog, monkeypatch):
+def test_int8_on_the_torch_backend(tmp_path, caplog, monkeypatch):
     source = tiny_artifact(tmp_path / "float32", "deberta-v3")
     linears = observe_with_hooks(source, TokenBatch.from_rows([[7, 8, 9, 10], [11, 12]]), "dynamic").linears
     artifact = write_artifact(
@@ -99,7 +99,7 @@ def test_portable_kernels(tmp_path, monkeypatch, caplog):
     assert not warnings(caplog)
 
 
-def test_a_processor_that_is_too_old_needs_another_remedy(tmp_path, monkeypatch, caplog):
+def test_processor_without_the_instructions(tmp_path, monkeypatch, caplog):
     if library.available()["portable"] is not None:
         pytest.skip("the engine is not built")
     reason = library._unavailable_reason
@@ -111,14 +111,14 @@ def test_a_processor_that_is_too_old_needs_another_remedy(tmp_path, monkeypatch,
     assert "not supported by this processor" in message and "a processor with AVX2" in message
 
 
-def test_the_fast_engine_is_silent(tmp_path, caplog):
+def test_no_warning_with_the_fast_engine(tmp_path, caplog):
     if all(reason for isa, reason in library.available().items() if isa != "portable"):
         pytest.skip("no fast kernels here")
     assert load_backend(tiny_artifact(tmp_path)).name == "native"
     assert not warnings(caplog)
 
 
-def test_a_forced_instruction_set_still_raises(tmp_path, monkeypatch):
+def test_forced_instruction_set_raises(tmp_path, monkeypatch):
     without(monkeypatch, *library.ISAS)
     monkeypatch.setenv(library.ISA_VARIABLE, "avx2")
     with pytest.raises(BackendUnavailable, match="avx2"):

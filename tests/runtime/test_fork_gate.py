@@ -1,4 +1,4 @@
-"""A fork takes place between the calls of other threads, and never waits for its own."""
+"""Tests of the fork gate: a fork waits for calls of other threads, not for one of its own thread."""
 
 import os
 import threading
@@ -19,7 +19,7 @@ def status_of(child):
 
 
 def forked(job):
-    """The exit status of a child that does the job: 0 if it is true."""
+    """Forks, and returns the exit status of the child: 0 if `job()` is true."""
     child = os.fork()
     if child == 0:
         status = 1
@@ -30,7 +30,7 @@ def forked(job):
     return status_of(child)
 
 
-def test_a_fork_waits_for_the_call_of_another_thread():
+def test_fork_waits_for_another_threads_call():
     inside, left = threading.Event(), threading.Event()
 
     def compute():
@@ -46,7 +46,7 @@ def test_a_fork_waits_for_the_call_of_another_thread():
     thread.join()
 
 
-def test_a_fork_inside_a_call_waits_for_nobody_and_the_child_may_call_again():
+def test_fork_inside_a_call_does_not_wait():
     def call_again():
         with no_fork_meanwhile():
             return fork_gate._gate._running == 3
@@ -56,7 +56,7 @@ def test_a_fork_inside_a_call_waits_for_nobody_and_the_child_may_call_again():
     assert fork_gate._gate._running == 0 and forked(lambda: fork_gate._gate._running == 0) == 0
 
 
-def test_a_fork_does_not_wait_for_ever(monkeypatch):
+def test_wait_for_a_call_has_a_limit(monkeypatch):
     monkeypatch.setattr(fork_gate, "_LONGEST_CALL", 0.1)
     inside, leave = threading.Event(), threading.Event()
 
@@ -75,7 +75,7 @@ def test_a_fork_does_not_wait_for_ever(monkeypatch):
 
 @pytest.fixture
 def ended_thread():
-    """The native id of a thread that has computed, and has ended for Python."""
+    """Returns the native id of a thread that ran a call and has ended for Python."""
     ids = []
 
     def compute():
@@ -88,7 +88,7 @@ def ended_thread():
     return ids[0]
 
 
-def test_a_fork_waits_until_an_ended_thread_has_left_the_process(monkeypatch, ended_thread):
+def test_fork_waits_for_an_ended_thread_to_leave_the_process(monkeypatch, ended_thread):
     asked = []
 
     def exists(thread):  # Python forgets a thread before its C++ destructors run
@@ -101,14 +101,14 @@ def test_a_fork_waits_until_an_ended_thread_has_left_the_process(monkeypatch, en
     assert forked(lambda: len(asked) == 5) == 0  # it is not waited for again
 
 
-def test_a_fork_does_not_wait_for_ever_for_a_thread_that_ends(monkeypatch, ended_thread):
+def test_wait_for_an_ended_thread_has_a_limit(monkeypatch, ended_thread):
     monkeypatch.setattr(fork_gate, "_exists", lambda thread: True)
     monkeypatch.setattr(fork_gate, "_LONGEST_END", 0.1)
     start = time.monotonic()
     assert forked(lambda: True) == 0 and time.monotonic() - start < 10
 
 
-def test_threads_that_have_left_are_forgotten(monkeypatch, ended_thread):
+def test_threads_that_left_the_process_are_removed(monkeypatch, ended_thread):
     monkeypatch.setattr(fork_gate, "_MOST_CALLERS", 1)
     monkeypatch.setattr(fork_gate, "_exists", lambda thread: thread != ended_thread)  # it may take a moment to leave
     fork_gate._gate._callers = {ended_thread: threading.Thread()}
@@ -116,7 +116,7 @@ def test_threads_that_have_left_are_forgotten(monkeypatch, ended_thread):
         assert list(fork_gate._gate._callers) == [threading.get_native_id()]
 
 
-def test_hidden_states_are_selected_while_no_other_thread_forks():
+def test_selecting_hidden_states_blocks_forks():
     class States:
         def __getitem__(self, places):
             return fork_gate._gate._running

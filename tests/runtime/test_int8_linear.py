@@ -1,4 +1,4 @@
-"""The INT8 reference: its sums are int32 sums, and what it computes is the float layer up to quantization."""
+"""Tests of the INT8 reference: exact int32 sums, and outputs near those of the float layer."""
 
 import dataclasses
 
@@ -28,7 +28,7 @@ def layer_of(weight: torch.Tensor, bias=None, *, smoothing=None, scale=None, zer
     zero=st.integers(0, 255),
     seed=st.integers(0, 99),
 )
-def test_sums_are_those_of_int32(rows, size, out, zero, seed):
+def test_int_matmul_equals_int32_sums(rows, size, out, zero, seed):
     generator = np.random.default_rng(seed)
     quantized = generator.integers(0, 256, (rows, size), dtype=np.uint8)
     weight = generator.integers(-127, 128, (out, size), dtype=np.int8)
@@ -38,12 +38,12 @@ def test_sums_are_those_of_int32(rows, size, out, zero, seed):
     np.testing.assert_array_equal(sums.numpy(), expected)
 
 
-def test_sums_of_the_largest_products_are_exact():
+def test_largest_sums_are_exact():
     quantized, weight = torch.full((1, 4097), 255, dtype=torch.uint8), torch.full((1, 4097), 127, dtype=torch.int8)
     assert int8_linear.int_matmul(quantized, torch.tensor([[0]]), weight).item() == 4097 * 255 * 127
 
 
-def test_quantizing_rounds_ties_to_even_and_stays_within_uint8():
+def test_quantization_rounds_ties_to_even_and_saturates():
     states = torch.tensor([[0.5, 1.5, -0.5, 300.0, -300.0, float("nan")]])
     quantized = int8_linear.quantize(states, torch.tensor([[1.0]]), torch.tensor([[10]]))
     assert quantized.tolist() == [[10, 12, 10, 255, 0, 10]]
@@ -51,7 +51,7 @@ def test_quantizing_rounds_ties_to_even_and_stays_within_uint8():
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=20))
-def test_a_row_is_covered_by_its_own_range(values):
+def test_per_row_parameters_cover_the_row(values):
     states = torch.tensor([values])
     scale, zero_point = int8_linear.per_row_qparams(states)
     back = (int8_linear.quantize(states, scale, zero_point).float() - zero_point) * scale
@@ -59,7 +59,7 @@ def test_a_row_is_covered_by_its_own_range(values):
     assert (back - states).abs().max() <= 1.01 * scale.item() or states.abs().max() < 1e-30
 
 
-def test_a_row_of_zeros_and_one_of_equal_values_have_a_range():
+def test_constant_rows_have_a_positive_scale():
     scale, zero_point = int8_linear.per_row_qparams(torch.tensor([[0.0, 0.0], [3.0, 3.0], [-2.0, -2.0]]))
     assert torch.isfinite(scale).all()
     assert scale[0].item() == 1.0
@@ -68,7 +68,7 @@ def test_a_row_of_zeros_and_one_of_equal_values_have_a_range():
 
 @pytest.mark.parametrize("smooth", [False, True])
 @pytest.mark.parametrize("per_row", [False, True])
-def test_the_layer_is_the_float_one_up_to_quantization(smooth, per_row):
+def test_output_is_near_the_float_layer(smooth, per_row):
     generator = torch.Generator().manual_seed(0)
     weight, bias = torch.randn(24, 64, generator=generator), torch.randn(24, generator=generator)
     states = torch.randn(30, 64, generator=generator)
@@ -86,7 +86,7 @@ def test_the_layer_is_the_float_one_up_to_quantization(smooth, per_row):
     assert (int8_linear.int8_linear(worse, states) - exact).norm() / exact.norm() > 0.05
 
 
-def test_with_scales_per_row_a_row_does_not_depend_on_the_others():
+def test_rows_are_independent_with_scales_per_row():
     generator = torch.Generator().manual_seed(1)
     layer = layer_of(torch.randn(8, 16, generator=generator))
     states = torch.randn(4, 16, generator=generator) * torch.tensor([[0.01], [1.0], [100.0], [3.0]])

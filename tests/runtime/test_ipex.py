@@ -1,4 +1,4 @@
-"""The ipex backend: closeness to the reference, bounded compilation, and refusals that are heard."""
+"""Tests of the ipex backend: closeness to the reference, bounded compilation, and errors."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def ipex_of(backend_of):
 
 
 def some_rows(seed: int = 0) -> TokenBatch:
-    """Rows of many lengths, a single token and a row with holes among them."""
+    """Returns rows of many lengths, one of a single token and one with masked tokens inside."""
     rng = np.random.default_rng(seed)
     rows = random_rows(rng, [1, 2, 30, *rng.integers(1, 30, 17).tolist()], first=5)
     packed = TokenBatch.from_rows(rows)
@@ -76,14 +76,14 @@ def all_logits(backend, batch: TokenBatch, batch_size: int = 8) -> np.ndarray:
 
 @needs_ipex
 @pytest.mark.parametrize("family", FAMILY_CONFIGS)
-def test_float32_answers_as_the_reference(ipex_of, family):
+def test_float32_equals_the_reference(ipex_of, family):
     backend, reference = ipex_of(family)
     np.testing.assert_allclose(all_logits(backend, some_rows()), all_logits(reference, some_rows()), **FLOAT_ROUNDING)
 
 
 @needs_ipex
 @pytest.mark.parametrize("family", ["bert", "deberta-v3"])
-def test_bfloat16_is_close(ipex_of, family):
+def test_bfloat16_is_near_the_reference(ipex_of, family):
     backend, reference = ipex_of(family, "bfloat16")
     off = np.abs(all_logits(backend, some_rows()) - all_logits(reference, some_rows()))
     assert 1e-5 < off.max() < 0.1  # further than float32 would be: it did run in bfloat16
@@ -101,7 +101,7 @@ def test_bfloat16_is_close(ipex_of, family):
         ("deberta-v3", "static"),
     ],
 )
-def test_8_bits_answer_as_the_reference(ipex_of, family, recipe):
+def test_int8_equals_the_reference(ipex_of, family, recipe):
     backend, reference = ipex_of(family, recipe)
     got, expected = all_logits(backend, some_rows()), all_logits(reference, some_rows())
     off = np.abs(got - expected)
@@ -116,8 +116,8 @@ def test_8_bits_answer_as_the_reference(ipex_of, family, recipe):
 @needs_ipex
 @pytest.mark.parametrize("rows", [1, 2, 4, 16])
 @pytest.mark.parametrize("kind", ["float32", "static"])
-def test_states_stay_as_they_are_when_they_are_read(ipex_of, kind, rows):
-    """Fused sums are computed in place; the caller's states must not be that place."""
+def test_probe_does_not_change_hidden_states(ipex_of, kind, rows):
+    """Fused sums are computed in place, which must not overwrite the caller's states."""
     backend, _ = ipex_of("bert", kind)
     hidden = backend.embed(TokenBatch.from_rows([[7, 8, 9]] * rows))
     before = [block.states.clone() for block in hidden.blocks]
@@ -129,7 +129,7 @@ def test_states_stay_as_they_are_when_they_are_read(ipex_of, kind, rows):
 
 @needs_ipex
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "static"])
-def test_no_rows(ipex_of, kind):
+def test_empty_batch(ipex_of, kind):
     backend, _ = ipex_of("bert", kind)
     answers = Executor(backend, Policy.uniform(NUM_EXITS)).run(TokenBatch.from_rows([]))
     assert answers.logits.shape == (0, backend.num_labels)
@@ -166,7 +166,7 @@ def test_compilations_are_counted_and_bounded(backend_of, caplog):
 
 
 @needs_ipex
-def test_what_was_warmed_up_compiles_no_more(backend_of):
+def test_warmed_up_shapes_are_not_compiled_again(backend_of):
     reference = backend_of("bert")
     backend = backend_module.IpexBackend(
         reference.artifact, warm_up=((8, 16), (1, 30)), encoder=quantized(reference.encoder, "static")
@@ -178,7 +178,7 @@ def test_what_was_warmed_up_compiles_no_more(backend_of):
 
 
 @needs_ipex
-def test_8_bit_layers_left_in_float_are_refused(backend_of):
+def test_int8_layers_that_are_not_fused_raise(backend_of):
     reference = backend_of("bert")
     ipex = backend_module.import_ipex()
     ipex.enable_onednn_fusion(False)
@@ -191,7 +191,7 @@ def test_8_bit_layers_left_in_float_are_refused(backend_of):
 
 @needs_ipex
 @pytest.mark.parametrize("call", ["embed", "probe", "advance"])
-def test_another_number_of_threads_is_refused(ipex_of, call):
+def test_changed_number_of_threads_raises(ipex_of, call):
     backend, _ = ipex_of("bert", "static")
     batch = TokenBatch.from_rows([[5, 6, 7]])
     hidden = backend.embed(batch)
@@ -213,7 +213,7 @@ def test_another_number_of_threads_is_refused(ipex_of, call):
 
 
 @needs_ipex
-def test_scales_of_rows_are_refused_with_a_way_out(backend_of):
+def test_per_row_scales_are_rejected(backend_of):
     reference = backend_of("bert")
     with pytest.raises(BackendUnavailable, match=r"'dynamic'.*backend='native' or 'torch'.*'static' or 'smooth'"):
         backend_module.IpexBackend(reference.artifact, encoder=quantized(reference.encoder, "dynamic"))
@@ -228,13 +228,13 @@ def test_scales_of_rows_are_refused_with_a_way_out(backend_of):
         (dict(warm_up=((1, 65),)), "at most 64 tokens"),
     ],
 )
-def test_settings_that_cannot_be_are_named(backend_of, settings, words):
+def test_invalid_settings(backend_of, settings, words):
     with pytest.raises(ConfigError, match=words):
         backend_module.IpexBackend(backend_of("bert").artifact, **settings)
 
 
 @needs_ipex
-def test_bfloat16_is_for_float_artifacts(backend_of):
+def test_bfloat16_with_an_int8_artifact(backend_of):
     reference = backend_of("bert")
     with pytest.raises(ConfigError, match="dtype='bfloat16'"):
         backend_module.IpexBackend(reference.artifact, dtype="bfloat16", encoder=quantized(reference.encoder, "static"))
@@ -253,7 +253,7 @@ def versions(monkeypatch, **known: str | None) -> None:
     monkeypatch.setitem(sys.modules, "intel_extension_for_pytorch", None)  # importing it fails
 
 
-def test_a_missing_library_names_the_extra(monkeypatch, backend_of):
+def test_missing_package_names_the_extra(monkeypatch, backend_of):
     versions(monkeypatch, intel_extension_for_pytorch=None, torch="2.8.0")
     with pytest.raises(BackendUnavailable, match=r"not installed.*itrex-sweet\[ipex\]"):
         backend_module.import_ipex()
@@ -262,27 +262,27 @@ def test_a_missing_library_names_the_extra(monkeypatch, backend_of):
 
 
 @pytest.mark.parametrize("torch_version", ["2.13.0+cpu", "2.7.1", "3.8.0"])
-def test_a_version_that_does_not_fit_is_found_before_it_is_imported(monkeypatch, torch_version):
+def test_incompatible_version_is_found_before_import(monkeypatch, torch_version):
     versions(monkeypatch, intel_extension_for_pytorch="2.8.0", torch=torch_version)
     with pytest.raises(BackendUnavailable, match=rf"2\.8\.0 does not work with torch {torch_version[:3]}.*\[ipex\]"):
         backend_module.import_ipex()
 
 
-def test_torchs_own_fusion_beside_it_is_refused(monkeypatch):
+def test_torch_graph_fusion_is_rejected(monkeypatch):
     versions(monkeypatch, intel_extension_for_pytorch="2.8.0", torch="2.8.0")
     monkeypatch.setattr(torch.jit, "onednn_fusion_enabled", lambda: True)
     with pytest.raises(BackendUnavailable, match=r"torch\.jit\.enable_onednn_fusion"):
         backend_module.import_ipex()
 
 
-def test_versions_that_fit_are_imported(monkeypatch):
+def test_compatible_versions(monkeypatch):
     versions(monkeypatch, intel_extension_for_pytorch="2.8.10", torch="2.8.0+cpu")
     module = type(sys)("intel_extension_for_pytorch")
     monkeypatch.setitem(sys.modules, "intel_extension_for_pytorch", module)
     assert backend_module.import_ipex() is module
 
 
-def test_module_imports_without_ipex():
+def test_module_is_importable_without_ipex():
     script = "import sys, itrex_sweet.runtime.backends.ipex\nassert 'intel_extension_for_pytorch' not in sys.modules"
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr

@@ -1,4 +1,4 @@
-"""The laws every backend keeps, as properties. A new one joins by a name that `backend_of` knows."""
+"""Property tests of every backend. A new backend is added by a name that `backend_of` accepts."""
 
 import threading
 
@@ -11,6 +11,7 @@ from itrex_sweet.policy import CRITERIA, Policy
 from itrex_sweet.runtime.backends import unavailable_reason
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
+from itrex_sweet.tasks import MULTI_LABEL
 from tests.tiny_artifacts import random_rows
 from tests.tiny_models import FAMILY_CONFIGS
 
@@ -37,8 +38,17 @@ ON_NATIVE = [
 ]
 PRIVATE = ["bert+private", "deberta+private", "deberta-v2-conv+private", "bert+private static"]
 INT8 = ["bert static", "bert smooth", "bert dynamic", "deberta-v3 static"]
-EVERY_BACKEND = [*FAMILY_CONFIGS, "cascade", *INT8, *PRIVATE, *ON_IPEX, *ON_NATIVE]
-ONE_OF_EACH = ["bert", "deberta", "cascade", "bert static", "bert dynamic", "bert+private", *ON_IPEX, *ON_NATIVE]
+TASKS_ON_NATIVE = [
+    pytest.param(f"bert/{name} on native", marks=NEEDS_NATIVE)
+    for name in ("multi", "regression", "multi+private static", "regression static")
+]
+TASKS_ON_IPEX = [pytest.param(f"bert/{name} on ipex", marks=NEEDS_IPEX) for name in ("multi static", "regression")]
+TASKS = ["bert/multi", "bert/regression", "cascade/multi", *TASKS_ON_IPEX, *TASKS_ON_NATIVE]
+EVERY_BACKEND = [*FAMILY_CONFIGS, "cascade", *INT8, *PRIVATE, *ON_IPEX, *ON_NATIVE, *TASKS]
+ONE_OF_EACH = [
+    *("bert", "deberta", "cascade", "bert static", "bert dynamic", "bert+private"),
+    *(*ON_IPEX, *ON_NATIVE, *TASKS_ON_NATIVE),
+]
 
 # At least one row; token ids from 5 avoid special tokens.
 rows_strategy = st.lists(st.lists(st.integers(5, 60), min_size=1, max_size=12), min_size=1, max_size=10)
@@ -46,9 +56,16 @@ thresholds_strategy = st.tuples(*[st.floats(0.3, 1.0)] * (NUM_EXITS - 1))
 criterion_strategy = st.sampled_from(CRITERIA)
 
 
-def knows(family: str, criterion: str) -> bool:
-    """The models of a cascade have learned nothing of themselves."""
-    return not (family == "cascade" and criterion == "learned")
+def fitting(family: str, criterion: str) -> str:
+    """Returns the criterion if the model can run under it: a cascade predicts no correctness, and the exits of
+    regression nothing else."""
+    assume(not (family.startswith("cascade") and criterion == "learned"))
+    return "learned" if "/regression" in family else criterion
+
+
+def uniform(family: str, threshold: float = 0.9) -> Policy:
+    """Returns a policy with one threshold, by the default criterion of the model's task."""
+    return Policy((threshold,) * (NUM_EXITS - 1), (1.0,) * NUM_EXITS, "learned" if "/reg" in family else CRITERIA[0])
 
 
 few = settings(max_examples=15, deadline=None)
@@ -65,25 +82,29 @@ def rounding(name: str) -> dict[str, float]:
 
 
 def decisive(executor: Executor, batch: TokenBatch, policy: Policy, margin: float = 1e-5) -> np.ndarray:
-    """Rows whose confidence is nowhere so near a threshold that rounding could turn the decision."""
+    """Returns the rows whose confidences are too far from the thresholds for rounding to change a decision."""
     from itrex_sweet import criteria
 
+    policy = policy.for_task(executor.backend.task.name, executor.backend.num_labels)
     logits, correctness_logits = criteria.split_outputs(
         executor.outputs_at_every_exit(batch), executor.backend.num_labels
     )
     confidences = criteria.confidence_at_every_exit(policy, logits, correctness_logits)[:, :-1]
     near = np.abs(confidences - np.asarray(policy.thresholds, dtype=np.float32)) < margin
     if criteria.is_stateful(policy):  # a label that rounding could turn counts too
-        two = np.partition(logits, -2, axis=-1)[..., -2:]
-        near |= (two[:, :-1, 1] - two[:, :-1, 0]) < margin
+        if policy.task == MULTI_LABEL:
+            near |= np.abs(logits[:, :-1]).min(axis=-1) < margin
+        else:
+            two = np.partition(logits, -2, axis=-1)[..., -2:]
+            near |= (two[:, :-1, 1] - two[:, :-1, 0]) < margin
     return ~near.any(axis=1)
 
 
 @pytest.mark.parametrize("family", EVERY_BACKEND)
 @few
 @given(rows=rows_strategy, thresholds=thresholds_strategy, criterion=criterion_strategy, data=st.data())
-def test_a_row_is_answered_as_it_would_be_alone(backend_of, family, rows, thresholds, criterion, data):
-    assume(knows(family, criterion))
+def test_batch_does_not_affect_a_row(backend_of, family, rows, thresholds, criterion, data):
+    criterion = fitting(family, criterion)
     policy = Policy(thresholds, (1.0,) * NUM_EXITS, criterion)
     executor = Executor(backend_of(family), policy)
     order = data.draw(st.permutations(range(len(rows))))
@@ -102,9 +123,9 @@ def test_a_row_is_answered_as_it_would_be_alone(backend_of, family, rows, thresh
 @pytest.mark.parametrize("family", ["roberta", "deberta-v3", *ONE_OF_EACH])
 @few
 @given(rows=rows_strategy, left=st.booleans(), spare=st.integers(0, 5))
-def test_padding_changes_nothing(backend_of, family, rows, left, spare):
+def test_padding_does_not_affect_answers(backend_of, family, rows, left, spare):
     backend = backend_of(family)
-    executor = Executor(backend, Policy.uniform(NUM_EXITS, 0.45))
+    executor = Executor(backend, uniform(family, 0.45))
     pad = backend.padding_idx or 0
     width = max(map(len, rows)) + spare
     ids, mask = np.full((len(rows), width), pad), np.zeros((len(rows), width), int)
@@ -125,9 +146,9 @@ def test_padding_changes_nothing(backend_of, family, rows, left, spare):
     raise_by=st.tuples(*[st.floats(0, 0.7)] * (NUM_EXITS - 1)),
     criterion=criterion_strategy,
 )
-def test_raising_a_threshold_never_lets_a_row_leave_earlier(backend_of, family, rows, low, raise_by, criterion):
-    assume(knows(family, criterion))
-    executor = Executor(backend_of(family), Policy.uniform(NUM_EXITS))
+def test_higher_threshold_never_gives_an_earlier_exit(backend_of, family, rows, low, raise_by, criterion):
+    criterion = fitting(family, criterion)
+    executor = Executor(backend_of(family), uniform(family))
     batch = TokenBatch.from_rows(rows)
     high = tuple(min(1.0, threshold + more) for threshold, more in zip(low, raise_by, strict=True))
     policies = [Policy(thresholds, (1.0,) * NUM_EXITS, criterion) for thresholds in (low, high)]
@@ -141,8 +162,8 @@ def test_raising_a_threshold_never_lets_a_row_leave_earlier(backend_of, family, 
 @pytest.mark.parametrize("family", EVERY_BACKEND)
 @few
 @given(rows=rows_strategy, criterion=criterion_strategy)
-def test_a_threshold_nothing_can_meet_gives_the_full_model(backend_of, family, rows, criterion):
-    assume(knows(family, criterion))
+def test_unreachable_threshold_gives_the_full_model(backend_of, family, rows, criterion):
+    criterion = fitting(family, criterion)
     executor = Executor(backend_of(family), Policy((1.0,) * (NUM_EXITS - 1), (1.0,) * NUM_EXITS, criterion))
     batch = TokenBatch.from_rows(rows)
     answers = executor.run(batch)
@@ -158,8 +179,8 @@ def test_a_threshold_nothing_can_meet_gives_the_full_model(backend_of, family, r
     threshold=st.floats(0.3, 1.0),
     stop_after=st.none() | st.integers(0, 4),
 )
-def test_every_row_comes_exactly_once_also_when_cancelled(backend_of, family, parts, refill, threshold, stop_after):
-    executor = Executor(backend_of(family), Policy.uniform(NUM_EXITS, threshold))
+def test_every_row_is_answered_once_also_after_cancellation(backend_of, family, parts, refill, threshold, stop_after):
+    executor = Executor(backend_of(family), uniform(family, threshold))
     rng = np.random.default_rng(sum(parts))
     rows = [[rng.integers(5, 60, rng.integers(1, 8)).tolist() for _ in range(count)] for count in parts]
     batches = [TokenBatch.from_rows(part) for part in rows]
@@ -176,10 +197,11 @@ def test_every_row_comes_exactly_once_also_when_cancelled(backend_of, family, pa
     assert answers.rows.tolist() == list(range(sum(parts)))
 
 
-@pytest.mark.parametrize("family", ["bert", "bert static", "bert dynamic", *ON_IPEX, *ON_NATIVE])
+@pytest.mark.parametrize("family", ["bert", "bert static", "bert dynamic", *ON_IPEX, *ON_NATIVE, *TASKS_ON_NATIVE])
 @few
 @given(rows=rows_strategy, refill=st.integers(1, 12), size=st.integers(1, 5), criterion=criterion_strategy)
-def test_refill_changes_no_answer(backend_of, family, rows, refill, size, criterion):
+def test_refill_does_not_affect_answers(backend_of, family, rows, refill, size, criterion):
+    criterion = fitting(family, criterion)
     executor = Executor(backend_of(family), Policy((0.45,) * (NUM_EXITS - 1), (1.0,) * NUM_EXITS, criterion))
     batch = TokenBatch.from_rows(rows)
     batches = [batch.select(np.arange(start, min(start + size, len(rows)))) for start in range(0, len(rows), size)]
@@ -199,7 +221,7 @@ def test_refill_changes_no_answer(backend_of, family, rows, refill, size, criter
 
 
 @pytest.mark.parametrize("family", ["bert", "bert static", *ON_IPEX, *ON_NATIVE])
-def test_calls_from_several_threads_do_not_meet(backend_of, family):
+def test_concurrent_calls_are_independent(backend_of, family):
     executor = Executor(backend_of(family), None)
     rng = np.random.default_rng(0)
     batches = [TokenBatch.from_rows(random_rows(rng, rng.integers(1, 30, 20).tolist(), first=5)) for _ in range(6)]

@@ -1,4 +1,4 @@
-"""Rows that no backend may see: told by one rule, with the caller's row numbers."""
+"""Tests of rows that exceed the limits of a model: one rule for every backend, errors with the caller's row numbers."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def model_of(folders):
 
 @pytest.mark.parametrize("backend", ["torch", "native", "ipex"])
 @pytest.mark.parametrize("name", [*FAMILIES, "cascade"])
-def test_ids_types_and_positions_at_their_edges(model_of, name, backend):
+def test_limits_of_ids_types_and_positions(model_of, name, backend):
     model = model_of(name, backend)
     types = model.backend.token_types
     assert types == {"bert": 2, "electra": 2, "cascade": 2, "roberta": 1}.get(name, types)
@@ -90,7 +90,7 @@ def test_ids_types_and_positions_at_their_edges(model_of, name, backend):
 
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.lists(st.integers(-2, VOCABULARY + 1), min_size=1, max_size=6), min_size=1, max_size=6), st.data())
-def test_exactly_the_bad_rows_are_named(model_of, ids, data):
+def test_errors_name_exactly_the_invalid_rows(model_of, ids, data):
     backend = model_of("bert", "torch").backend
     types = [data.draw(st.lists(st.integers(-1, 2), min_size=len(row), max_size=len(row))) for row in ids]
     found = reasons(TokenBatch.from_rows(ids, types), backend)
@@ -106,14 +106,14 @@ def test_exactly_the_bad_rows_are_named(model_of, ids, data):
 
 
 def larger_tokenizer():
-    """One with words that the embedding table does not have."""
+    """Returns a tokenizer with more words than the embedding table."""
     tokenizer = tiny_tokenizer()
     tokenizer.add_tokens([f"new{number}" for number in range(VOCABULARY)])
     return tokenizer
 
 
 @pytest.mark.parametrize("backend", ["torch", "native"])
-def test_rows_keep_the_callers_numbers_after_others_were_dropped(model_of, monkeypatch, backend):
+def test_row_numbers_are_the_callers(model_of, monkeypatch, backend):
     model = model_of("bert", backend)
     monkeypatch.setattr(model, "tokenizer", larger_tokenizer())
     texts = ["good", "", "new90 good", None, "bad", "a new95", ("fine", "new94"), "\ud83d", "awful"]
@@ -131,7 +131,7 @@ def test_rows_keep_the_callers_numbers_after_others_were_dropped(model_of, monke
         assert caught.value.rows == tuple(bad)
 
 
-def test_types_that_the_model_has_not_are_a_fault_of_their_row(model_of, monkeypatch):
+def test_invalid_token_type_affects_its_row_only(model_of, monkeypatch):
     model = model_of("roberta", "torch")
     tokenizer = tiny_tokenizer()
     tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
@@ -141,7 +141,7 @@ def test_types_that_the_model_has_not_are_a_fault_of_their_row(model_of, monkeyp
     assert "token type 1: types go from 0 to 0" in marked[1]["error"]
 
 
-def test_rows_without_finite_logits_keep_the_callers_numbers(tmp_path, monkeypatch):
+def test_row_numbers_of_logits_that_are_not_finite(tmp_path, monkeypatch):
     monkeypatch.setattr("itrex_sweet.artifact.reading.check_tensors_of", lambda *_, **__: None)  # would refuse them
     from safetensors.torch import load_file, save_file
 
@@ -160,7 +160,7 @@ def test_rows_without_finite_logits_keep_the_callers_numbers(tmp_path, monkeypat
     assert ["not finite" in row.get("error", "") for row in marked] == [False, True, False, False, True]
 
 
-def test_positions_past_the_end_are_told_without_a_backend_that_counts_padding():
+def test_positions_of_a_model_without_padding_offset():
     class Limits:
         vocabulary, token_types, max_tokens = 10, 1, 4
 

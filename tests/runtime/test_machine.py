@@ -9,7 +9,7 @@ from itrex_sweet.runtime import machine
 from itrex_sweet.runtime.machine import Machine
 
 
-def test_this_machine():
+def test_describe_this_machine():
     here = Machine.here()
     assert here.processor and here.cores >= here.usable_cores >= 1
     assert set(here.instruction_sets) <= set(machine.INSTRUCTION_SETS)
@@ -18,7 +18,7 @@ def test_this_machine():
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
-def test_affinity_counts():
+def test_affinity_limits_the_cores():
     allowed = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(allowed)})
@@ -38,7 +38,7 @@ def test_affinity_counts():
         ({}, None),
     ],
 )
-def test_the_quota_of_the_control_group(tmp_path, files, quota):
+def test_cgroup_quota(tmp_path, files, quota):
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)

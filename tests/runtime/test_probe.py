@@ -1,4 +1,4 @@
-"""The probe gives what the last layer in full would, and the last layer in full is never run."""
+"""Tests that a probe equals the full layer before its exit, and that the last layer is never run in full."""
 
 import copy
 
@@ -20,7 +20,7 @@ ACTIVATIONS = {"tanh": torch.tanh, "gelu": torch.nn.functional.gelu, "relu": tor
 
 
 def padded_batch(config, longest: int, seed: int = 0):
-    """Rows of many lengths (one token, the longest), one with masked columns inside, right-padded."""
+    """Returns right-padded rows of many lengths (one token, the longest), one with masked columns inside."""
     rng = np.random.default_rng(seed)
     lengths = [longest, 1, 5, 5, longest - 3, 2, 9, longest]
     ids = rng.integers(5, config.vocab_size, (len(lengths), longest))
@@ -34,7 +34,7 @@ def padded_batch(config, longest: int, seed: int = 0):
 
 
 def logits_of_full_layers(model, tensors, exits, batch):
-    """Every exit's logits, each layer run in full by transformers; private layers, too, on the trunk's states."""
+    """Computes every exit's logits with full layers of transformers, private layers on the states of the model."""
     row = family_of(model.config)
     activation = ACTIVATIONS[row.activation_of_head(model.config)]
     own = states_of_private_layers(model, row, tensors, exits)
@@ -53,7 +53,7 @@ def logits_of_full_layers(model, tensors, exits, batch):
 
 
 def states_of_private_layers(model, row, tensors, exits):
-    """Exit → states after its private layer, filled by the model's next forward."""
+    """Returns exit → states after its private layer, filled by the model's next forward."""
     found = {}
     for exit_ in exits[:-1]:
         path, shared = f"{row.private_layer_path(exit_)}.", model.get_submodule(f"{row.layers_path}.{exit_ - 1}")
@@ -90,7 +90,7 @@ def test_probes_equal_full_layers(family, exits, mode, tmp_path):
 
 @pytest.mark.parametrize("family", ["bert", "bert+private"])
 @pytest.mark.parametrize("threshold, full_layers", [(1.0, [0, 1, 2]), (0.0, [])])
-def test_full_layers_run_only_where_a_survivor_needs_them(backend_of, monkeypatch, family, threshold, full_layers):
+def test_full_layers_run_only_for_remaining_rows(backend_of, monkeypatch, family, threshold, full_layers):
     backend = backend_of(family)
     run = []
     layer, trunk = backend._layer, [id(of_trunk) for of_trunk in backend.encoder.trunk]
@@ -102,7 +102,7 @@ def test_full_layers_run_only_where_a_survivor_needs_them(backend_of, monkeypatc
     assert run == full_layers  # layer 3, the last of four, is never run in full
 
 
-def test_only_survivors_run_the_next_segment(backend_of, monkeypatch):
+def test_next_segment_gets_the_remaining_rows(backend_of, monkeypatch):
     backend = backend_of("bert")
     rows = [[2, word, word + 1, 3] for word in range(5, 45)]
     batch = TokenBatch.from_rows(rows)
@@ -118,7 +118,7 @@ def test_only_survivors_run_the_next_segment(backend_of, monkeypatch):
     assert tokens_run == [4 * int((confidences <= threshold).sum())]
 
 
-def test_a_cascade_answers_as_its_models_do_alone(backend_of):
+def test_cascade_equals_its_models(backend_of):
     cascade = backend_of("cascade")
     batch = TokenBatch.from_rows([[2, word, word + 2, 3] for word in range(5, 30)])
     together = Executor(cascade, Policy.uniform(3)).logits_at_every_exit(batch)

@@ -1,4 +1,4 @@
-"""Packing, compaction and regrouping of rows."""
+"""Tests of packing, selecting and concatenating rows."""
 
 from itertools import pairwise
 
@@ -18,7 +18,7 @@ def unpacked(batch: TokenBatch) -> list[list[int]]:
 
 
 @given(rows_of_ids, st.booleans(), st.integers(0, 3))
-def test_padding_on_either_side_is_dropped(rows, left, spare):
+def test_padding_is_removed(rows, left, spare):
     width = max((len(row) for row in rows), default=0) + spare
     ids, mask = np.zeros((len(rows), width), int), np.zeros((len(rows), width), int)
     for place, row in enumerate(rows):
@@ -31,14 +31,14 @@ def test_padding_on_either_side_is_dropped(rows, left, spare):
 
 
 @given(rows_of_ids.filter(bool), st.data())
-def test_selected_rows_come_in_the_order_asked(rows, data):
+def test_select_keeps_the_requested_order(rows, data):
     chosen = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=10))
     batch = TokenBatch.from_rows(rows).select(np.array(chosen, dtype=np.int64))
     assert unpacked(batch) == [rows[place] for place in chosen]
 
 
 @given(rows_of_ids)
-def test_groups_hold_every_token_once_and_rows_of_one_length(rows):
+def test_groups_by_length(rows):
     batch = TokenBatch.from_rows(rows)
     groups = groups_of_equal_length(batch.cu_seqlens)
     assert sorted(token for group in groups for token in group.flatten().tolist()) == list(range(len(batch.input_ids)))
@@ -46,31 +46,31 @@ def test_groups_hold_every_token_once_and_rows_of_one_length(rows):
 
 
 @given(st.lists(rows_of_ids, min_size=1, max_size=4))
-def test_concatenation_keeps_rows_in_order(parts):
+def test_concatenation_keeps_the_order(parts):
     joined = TokenBatch.concatenate([TokenBatch.from_rows(rows) for rows in parts])
     assert unpacked(joined) == [row for rows in parts for row in rows]
 
 
-def test_a_masked_column_inside_a_row_keeps_its_position():
+def test_masked_column_keeps_its_position():
     batch = TokenBatch.from_padded(np.array([[7, 8, 9, 4]]), np.array([[1, 0, 1, 1]]))
     assert batch.input_ids.tolist() == [7, 9, 4]
     assert batch.position_ids.tolist() == [0, 2, 3]
 
 
-def test_positions_that_skip_the_padding_token():
+def test_positions_with_padding_idx():
     padded = TokenBatch.from_padded(np.array([[1, 5, 6, 1, 7]]), np.array([[0, 1, 1, 1, 1]]), padding_idx=1)
     packed = TokenBatch.from_rows([[5, 6, 1, 7]], padding_idx=1)
     assert padded.position_ids.tolist() == packed.position_ids.tolist() == [0, 1, -1, 2]
 
 
-def test_positions_start_at_the_first_token_that_counts():
-    """Also where what was masked before it is no padding token."""
+def test_positions_start_at_the_first_attended_token():
+    """Also if the masked tokens before it are not padding tokens."""
     ids, mask = np.array([[8, 9, 5, 6]]), np.array([[0, 0, 1, 1]])
     assert TokenBatch.from_padded(ids, mask, padding_idx=1).position_ids.tolist() == [0, 1]
     assert TokenBatch.from_padded(ids, mask).position_ids.tolist() == [0, 1]
 
 
-def test_rows_without_tokens_are_named():
+def test_rows_without_tokens():
     with pytest.raises(InputError, match=r"rows \[1\] have no tokens") as caught:
         TokenBatch.from_padded(np.array([[3, 4], [0, 0]]), np.array([[1, 1], [0, 0]]))
     assert caught.value.rows == (1,)
@@ -84,12 +84,12 @@ def test_rows_without_tokens_are_named():
         (dict(input_ids=np.ones((2, 3)), token_type_ids=np.ones((3, 3))), "token_type_ids has shape"),
     ],
 )
-def test_shapes_that_do_not_fit_are_named(arguments, words):
+def test_invalid_shapes(arguments, words):
     with pytest.raises(InputError, match=words):
         TokenBatch.from_padded(**arguments)
 
 
-def test_no_rows_is_a_batch_too():
+def test_empty_batch():
     batch = TokenBatch.from_rows([])
     assert len(batch) == 0 and len(batch.select(np.zeros(0, np.int64))) == 0
     assert token_index(batch.cu_seqlens, np.zeros(0, np.int64))[1].tolist() == [0]

@@ -1,4 +1,4 @@
-"""Exits that let nobody go are not probed; a policy may end before the last exit."""
+"""Tests of policies that skip exits: one at which no row can leave is not probed; `max_exit_index` ends early."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def a_batch(rows: int = 9) -> TokenBatch:
     ],
 )
 @pytest.mark.parametrize("size", [4, 32])
-def test_what_is_probed(backend_of, monkeypatch, policy, probed, size):
+def test_probed_exits(backend_of, monkeypatch, policy, probed, size):
     backend, seen = backend_of("bert"), []
     probe = type(backend).probe
     monkeypatch.setattr(backend, "probe", lambda place, hidden: seen.append(place) or probe(backend, place, hidden))
@@ -42,7 +42,7 @@ def test_what_is_probed(backend_of, monkeypatch, policy, probed, size):
 @pytest.mark.parametrize("size", [2, 32])
 @pytest.mark.parametrize("max_exit_index", [0, 1, 2])
 @pytest.mark.parametrize("threshold", [0.55, 1.0])
-def test_a_policy_that_ends_early_decides_as_before_until_there(backend_of, name, size, max_exit_index, threshold):
+def test_max_exit_index_does_not_affect_earlier_exits(backend_of, name, size, max_exit_index, threshold):
     executor, batch = Executor(backend_of(name), None), a_batch()
     whole = executor.run(batch, Policy((threshold,) * 2, (1.0,) * 3), size)
     short = executor.run(batch, Policy((threshold,) * 2, (1.0,) * 3, max_exit_index=max_exit_index), size)
@@ -55,7 +55,7 @@ def test_a_policy_that_ends_early_decides_as_before_until_there(backend_of, name
 @pytest.mark.parametrize("criterion", ["max_probability", "learned"])
 @pytest.mark.parametrize("thresholds", [(1.0, 0.5), (0.5, 1.0), (0.4, 0.45), (1.0, 1.0)])
 @pytest.mark.parametrize("max_exit_index", [None, 0, 1])
-def test_the_engines_own_loop_is_the_executors(backend_of, monkeypatch, criterion, thresholds, max_exit_index):
+def test_native_loop_equals_the_executor(backend_of, monkeypatch, criterion, thresholds, max_exit_index):
     backend, batch = backend_of("bert static on native"), a_batch(30)
     policy = Policy(thresholds, (0.7, 1.3, 2.0), criterion, max_exit_index=max_exit_index)
     inside = Executor(backend, policy).run(batch)

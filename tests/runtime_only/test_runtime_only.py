@@ -1,4 +1,4 @@
-"""Running artifacts without torch and transformers: the same answers, to the bit, as a full installation gives.
+"""Tests that answers without torch and transformers are bit-identical to those of a full installation.
 
 With `ITREX_SWEET_RECORDED` naming a folder that `record.py` wrote, these tests run where torch is not installed, as
 `.ci/run` does. Without it, the full installation records the answers first.

@@ -10,6 +10,7 @@ from itrex_sweet.artifact.validation.values import Value
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import ArtifactError, ConfigError, UnsupportedArtifactError, UnsupportedModelError
 from itrex_sweet.families import FAMILIES, Family, known_family
+from itrex_sweet.tasks import task_of
 
 MOST_LABELS = 1 << 16
 MOST_POSITIONS = 1 << 20
@@ -102,6 +103,7 @@ def check_config(config: Mapping[str, Any], file: Path) -> None:
         if name in _UNSUPPORTED and value.value:
             value.refuse("models whose layers differ are not supported")
     _check_labels(whole)
+    _check_task(config, file)
     _check_together(config, family, file)
     check_sweet_settings(config, family, file)
 
@@ -151,6 +153,13 @@ def _check_labels(whole: Value) -> None:
     given = whole.given("num_labels")
     if given is not None and given.value != count:
         given.refuse(f"id2label names {count} labels")
+
+
+def _check_task(config: Mapping[str, Any], file: Path) -> None:
+    try:
+        task_of(config)
+    except ConfigError as error:
+        raise UnsupportedArtifactError(f"{file}: {error}") from error
 
 
 def _check_together(config: Mapping[str, Any], family: Family, file: Path) -> None:

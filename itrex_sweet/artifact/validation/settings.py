@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from itrex_sweet.artifact.layout import CASCADE, is_inside
+from itrex_sweet.artifact.model_config import label_names_of
 from itrex_sweet.artifact.validation.records import check_records
 from itrex_sweet.artifact.validation.values import ADVICE, Value
 from itrex_sweet.config import resolve_exits
-from itrex_sweet.errors import ArtifactError, ConfigError
+from itrex_sweet.errors import ArtifactError, ConfigError, UnsupportedArtifactError
 from itrex_sweet.policy import CRITERIA, Policy
+from itrex_sweet.tasks import REGRESSION, TASKS, task_of
 
 MOST_EXITS = 4096
 
@@ -29,8 +31,10 @@ def check_settings(settings: Mapping[str, Any], config: Mapping[str, Any], file:
     """
     whole = Value(settings, "", file)
     exits = check_exits(whole["exits"], config)
-    check_policy(whole["policy"], len(exits))
     sweet = config.get("sweet") or {}
+    learned_to_exit = bool(sweet.get("learn_to_exit")) and not settings.get("stages")
+    check_task(config, exits, learned_to_exit, file)
+    check_policy(whole["policy"], len(exits), config)
     if (shares := whole.get("shares_pooler")) is not None:
         shares.flag()
         if shares.value and sweet.get("mode") == "decoupled":
@@ -53,8 +57,26 @@ def check_exits(exits: Value, config: Mapping[str, Any]) -> tuple[int, ...]:
         raise ArtifactError(f"{exits.file}: {error} {ADVICE}") from error
 
 
-def check_policy(policy: Value, exits: int) -> None:
-    """Checks a policy for a number of exits."""
+def check_task(config: Mapping[str, Any], exits: Sequence[int], learned_to_exit: bool, file: Path) -> None:
+    """Checks that the exits can answer the model's task.
+
+    Raises:
+        UnsupportedArtifactError: a regression model whose exits do not estimate their error, so that no row could leave
+            early.
+    """
+    if task_of(config).name != REGRESSION:
+        return
+    if len(exits) < 2:
+        raise UnsupportedArtifactError(f"{file}: regression with one exit: no value can leave early; train more exits.")
+    if not learned_to_exit:
+        raise UnsupportedArtifactError(
+            f"{file}: the exits of a regression model estimate their error, and these do not (those of a cascade never "
+            "do); train the exits with SweetCallback."
+        )
+
+
+def check_policy(policy: Value, exits: int, config: Mapping[str, Any]) -> None:
+    """Checks a policy for a number of exits and the model of a checked `config.json`."""
     for part in policy["thresholds"].items(exits - 1):
         part.number(0.0, 1.0)
     for part in policy["temperatures"].items(exits):
@@ -65,10 +87,20 @@ def check_policy(policy: Value, exits: int) -> None:
         patience.whole(1, 1 << 16)
     if (deepest := policy.given("deepest")) is not None:
         deepest.whole(0, exits - 1)
+    if (task := policy.given("task")) is not None:
+        task.one_of(TASKS)
+    for name, check in (("label_thresholds", _label_thresholds), ("tolerance", lambda value: value.above(0.0))):
+        if (value := policy.given(name)) is not None:
+            check(value)
     try:
-        Policy.from_dict(policy.mapping())
+        Policy.from_dict(policy.mapping()).for_task(task_of(config).name, len(label_names_of(config)))
     except (ConfigError, TypeError) as error:
         raise ArtifactError(f"{policy.file}: policy: {error} {ADVICE}") from error
+
+
+def _label_thresholds(thresholds: Value) -> None:
+    for part in thresholds.items():
+        part.number(0.0, 1.0)
 
 
 def stage_names(settings: Mapping[str, Any], file: Path) -> list[str]:

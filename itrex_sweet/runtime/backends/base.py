@@ -9,6 +9,7 @@ Every backend guarantees:
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn, Protocol
@@ -20,6 +21,7 @@ from itrex_sweet.artifact import Artifact
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.ragged import TokenBatch
+from itrex_sweet.tasks import Task
 
 if TYPE_CHECKING:
     from itrex_sweet.runtime.encoder import Encoder
@@ -53,10 +55,15 @@ class Backend(ABC):
             "or copy the classifier or the SweetModelForSequenceClassification, or call load_backend again."
         )
 
+    @functools.cached_property
+    def task(self) -> Task:
+        """What the logits mean."""
+        return self.artifact.task
+
     @property
     @abstractmethod
     def num_labels(self) -> int:
-        """Number of labels."""
+        """Number of labels; 1 for regression."""
 
     @property
     def num_outputs(self) -> int:

@@ -1,0 +1,76 @@
+"""The supported Hugging Face families, and the check that a model can have exits. Imports no torch.
+
+Training finds modules by the paths of a family, the runtime finds tensors by the same paths plus `.weight` and `.bias`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from itrex_sweet.errors import ConfigError, UnsupportedModelError
+from itrex_sweet.families.family import EXIT_HEADS, PRIVATE_LAYER, Family, is_of_private_layer
+from itrex_sweet.families.table import FAMILIES
+from itrex_sweet.tasks import task_of
+
+__all__ = [
+    "ALBERT_REASON",
+    "EXIT_HEADS",
+    "FAMILIES",
+    "PRIVATE_LAYER",
+    "Family",
+    "family_of",
+    "is_of_private_layer",
+    "known_family",
+]
+
+ALBERT_REASON = (
+    "ALBERT uses the same weights in every layer, so SWEET cannot separate them: a layer cannot belong to one exit only"
+)
+
+_REFUSED = {"albert": ALBERT_REASON}
+
+
+def family_of(config: Any) -> Family:
+    """Returns the family of a Hugging Face config, after checking that such a model can have exits.
+
+    Raises:
+        UnsupportedModelError: family unknown or refused, an unknown `problem_type` or one that does not fit the
+            number of labels, or a variant of a known family whose attention differs (decoder, relative keys, talking
+            heads).
+    """
+    family = known_family(getattr(config, "model_type", None))
+    _refuse_variants(config)
+    _refuse_other_tasks(config)
+    return family
+
+
+def known_family(model_type: str | None) -> Family:
+    """Returns the family of a `model_type`.
+
+    Raises:
+        UnsupportedModelError: unknown or unsupported.
+    """
+    if model_type in _REFUSED:
+        raise UnsupportedModelError(f"{_REFUSED[model_type]}. Families with exits: {', '.join(FAMILIES)}.")
+    if model_type not in FAMILIES:
+        raise UnsupportedModelError(f"Unknown family {model_type!r}. Families with exits: {', '.join(FAMILIES)}.")
+    return FAMILIES[model_type]
+
+
+def _refuse_variants(config: Any) -> None:
+    positions = getattr(config, "position_embedding_type", None) or "absolute"
+    if positions != "absolute":
+        raise UnsupportedModelError(
+            f"position_embedding_type={positions!r}: only absolute position embeddings (and DeBERTa's relative ones) "
+            "can be run as exits."
+        )
+    for flag in ("is_decoder", "add_cross_attention", "talking_head"):
+        if getattr(config, flag, False):
+            raise UnsupportedModelError(f"{flag}=True: exits need a plain encoder.")
+
+
+def _refuse_other_tasks(config: Any) -> None:
+    try:
+        task_of(config)
+    except ConfigError as error:
+        raise UnsupportedModelError(str(error)) from error

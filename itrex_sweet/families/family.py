@@ -1,0 +1,122 @@
+"""The description of a Hugging Face family: paths of layers, projections and heads. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+EXIT_HEADS = "sweet_exits"  # the submodule of the classification model that holds the exit heads, by exit
+PRIVATE_LAYER = "layer"  # below an exit there
+
+_LAYER_DROPOUTS = {
+    "attention": "attention_probs_dropout_prob",
+    "attention_output": "hidden_dropout_prob",
+    "down": "hidden_dropout_prob",
+    "table": "hidden_dropout_prob",
+}
+
+
+@dataclass(frozen=True)
+class Family:
+    """Paths and config fields of one family. Paths are attribute paths, separated by dots.
+
+    Args:
+        model_type: `config.model_type` of the family.
+        backbone: attribute of the classification model that holds the encoder.
+        layers: path of the list of layers, below the backbone.
+        layer: canonical name of each projection and norm → path below a layer.
+        embeddings: canonical name of each embedding table and norm → path below the backbone. Optional ones may be
+            absent from the checkpoint.
+        head_dense: path of the linear layer of the pooler, from the model.
+        head_out: path of the linear layer that gives the logits, from the model.
+        head_activation: its activation between the two; `config.NAME` reads it from the config.
+        head_dropouts: config keys, first one set wins, of the dropout before `head_dense` and before `head_out`.
+        hidden_act: config key of the feed-forward activation.
+        inner_size: config key of the size between the feed-forward layers.
+        layer_dropouts: place of a dropout in a layer → config key of its probability: `"attention"` (the attention
+            weights), `"attention_output"` and `"down"` (the outputs of these linear layers), `"table"` (relative
+            positions).
+        norm_eps: config key of the epsilon of the layer norms, or the epsilon itself.
+        positions_skip_padding: position ids count the tokens that are not the padding token, from
+            `pad_token_id + 1` (fairseq's convention), and not the columns, from 0.
+        attention: `"absolute"`, or `"disentangled"` (DeBERTa: relative positions enter the scores).
+        relative: canonical name of each part of disentangled attention → path below the backbone (the shared table
+            and its norm) or below a layer.
+        defaults: value of a config field where `config.json` leaves it out, as in transformers.
+        own_names: name of a config field in this family → the generic name that transformers gives it.
+    """
+
+    model_type: str
+    backbone: str
+    layers: str
+    layer: Mapping[str, str]
+    embeddings: Mapping[str, str]
+    head_dense: str
+    head_out: str
+    head_activation: str
+    head_dropouts: tuple[tuple[str, ...], tuple[str, ...]]
+    hidden_act: str = "hidden_act"
+    inner_size: str = "intermediate_size"
+    norm_eps: str | float = "layer_norm_eps"
+    layer_dropouts: Mapping[str, str] = field(default_factory=lambda: _LAYER_DROPOUTS)
+    positions_skip_padding: bool = False
+    attention: str = "absolute"
+    relative: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    own_names: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def layers_path(self) -> str:
+        """Path of the list of layers, from the classification model."""
+        return f"{self.backbone}.{self.layers}"
+
+    def head_paths(self, exit_: int, depth: int, shares_pooler: bool) -> tuple[str, str]:
+        """Paths, from the model, of the two linear layers (pooler, classifier) that an exit answers with.
+
+        Args:
+            exit_: the exit, a count of layers from 1.
+            depth: layers of the model; the exit there is the model's own head.
+            shares_pooler: whether every exit reads through the model's own pooler.
+        """
+        if exit_ == depth:
+            return self.head_dense, self.head_out
+        own = f"{EXIT_HEADS}.{exit_}"
+        return self.head_dense if shares_pooler else f"{own}.dense", f"{own}.classifier"
+
+    def private_layer_path(self, exit_: int) -> str:
+        """Path, from the model, of an exit's private layer; the paths below it are those of `layer`."""
+        return f"{EXIT_HEADS}.{exit_}.{PRIVATE_LAYER}"
+
+    def correctness_path(self, exit_: int) -> str:
+        """Path, from the model, of the linear layer that computes the correctness logit of an exit before the last."""
+        return f"{EXIT_HEADS}.{exit_}.certainty"
+
+    def activation_of_head(self, config: Any) -> str:
+        """Name of the activation between pooler and classifier, as in `transformers.activations.ACT2FN`."""
+        if self.head_activation.startswith("config."):
+            return getattr(config, self.head_activation.removeprefix("config."))
+        return self.head_activation
+
+    def dropouts_of_head(self, config: Any) -> tuple[float, float]:
+        """Dropout probabilities before the pooler's linear layer and before the classifier's."""
+        return tuple(_first_set(config, keys) for keys in self.head_dropouts)
+
+    def dropouts_of_layer(self, config: Any) -> dict[str, float]:
+        """Dropout probability of each place in a layer that has one."""
+        return {place: float(getattr(config, key)) for place, key in self.layer_dropouts.items()}
+
+    def eps_of_norms(self, config: Any) -> float:
+        """Epsilon of the encoder's layer norms."""
+        return getattr(config, self.norm_eps) if isinstance(self.norm_eps, str) else self.norm_eps
+
+
+def _first_set(config: Any, keys: tuple[str, ...]) -> float:
+    values = (getattr(config, key, None) for key in keys)
+    return next((float(value) for value in values if value is not None), 0.0)
+
+
+def is_of_private_layer(path: str) -> bool:
+    """Returns whether a tensor or module belongs to the private layer of an exit."""
+    parts = path.split(".")
+    return len(parts) > 3 and parts[0] == EXIT_HEADS and parts[2] == PRIVATE_LAYER

@@ -1,0 +1,210 @@
+"""Table of the supported Hugging Face families.
+
+To add a family, add a row to `FAMILIES` and its tiny configuration to `tests/tiny_models.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from itrex_sweet.families.family import Family
+
+_BERT_LAYER = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "attention_output": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "up": "intermediate.dense",
+    "down": "output.dense",
+    "output_norm": "output.LayerNorm",
+}
+_DISTILBERT_LAYER = {
+    "query": "attention.q_lin",
+    "key": "attention.k_lin",
+    "value": "attention.v_lin",
+    "attention_output": "attention.out_lin",
+    "attention_norm": "sa_layer_norm",
+    "up": "ffn.lin1",
+    "down": "ffn.lin2",
+    "output_norm": "output_layer_norm",
+}
+_AFTER_ATTENTION = {name: path for name, path in _BERT_LAYER.items() if name not in ("query", "key", "value")}
+_DEBERTA_LAYER = {
+    "query_key_value": "attention.self.in_proj",  # rows interleaved by head: q, k, v of head 0, then of head 1, …
+    "query_bias": "attention.self.q_bias",
+    "value_bias": "attention.self.v_bias",
+    **_AFTER_ATTENTION,
+}
+_DEBERTA_V2_LAYER = {
+    "query": "attention.self.query_proj",
+    "key": "attention.self.key_proj",
+    "value": "attention.self.value_proj",
+    **_AFTER_ATTENTION,
+}
+_BERT_EMBEDDINGS = {
+    "words": "embeddings.word_embeddings",
+    "positions": "embeddings.position_embeddings",
+    "token_types": "embeddings.token_type_embeddings",
+    "norm": "embeddings.LayerNorm",
+}
+_DISTILBERT_EMBEDDINGS = {name: path for name, path in _BERT_EMBEDDINGS.items() if name != "token_types"}
+_DEBERTA_EMBEDDINGS = {**_BERT_EMBEDDINGS, "projection_before_norm": "embeddings.embed_proj"}
+
+# Fields that every family of BERT's kind has, with the values of `transformers.BertConfig`.
+_BERT_DEFAULTS: Mapping[str, Any] = {
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+    "pad_token_id": 0,
+}
+_DEBERTA_DEFAULTS: Mapping[str, Any] = {
+    **_BERT_DEFAULTS,
+    "vocab_size": 50265,
+    "type_vocab_size": 0,
+    "layer_norm_eps": 1e-7,
+    "pooler_hidden_act": "gelu",
+    "relative_attention": False,
+    "max_relative_positions": -1,
+    "position_biased_input": True,
+}
+_DEBERTA_V2_DEFAULTS: Mapping[str, Any] = {
+    **_DEBERTA_DEFAULTS,
+    "vocab_size": 128100,
+    "hidden_size": 1536,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 24,
+    "intermediate_size": 6144,
+}
+
+_CLASSIFIER_DROPOUT = ("classifier_dropout", "hidden_dropout_prob")
+
+
+def _roberta(model_type: str, vocab_size: int) -> Family:
+    return Family(
+        model_type=model_type,
+        backbone="roberta",
+        layers="encoder.layer",
+        layer=_BERT_LAYER,
+        embeddings=_BERT_EMBEDDINGS,
+        head_dense="classifier.dense",
+        head_out="classifier.out_proj",
+        head_activation="tanh",
+        head_dropouts=(_CLASSIFIER_DROPOUT, _CLASSIFIER_DROPOUT),
+        positions_skip_padding=True,
+        defaults={**_BERT_DEFAULTS, "vocab_size": vocab_size, "pad_token_id": 1},
+    )
+
+
+def _deberta(
+    model_type: str, layer: Mapping[str, str], relative: Mapping[str, str], defaults: Mapping[str, Any]
+) -> Family:
+    return Family(
+        model_type=model_type,
+        backbone="deberta",
+        layers="encoder.layer",
+        layer=layer,
+        embeddings=_DEBERTA_EMBEDDINGS,
+        head_dense="pooler.dense",
+        head_out="classifier",
+        head_activation="config.pooler_hidden_act",
+        head_dropouts=(("pooler_dropout",), ("cls_dropout", "hidden_dropout_prob")),
+        attention="disentangled",
+        relative=relative,
+        defaults=defaults,
+    )
+
+
+FAMILIES: dict[str, Family] = {
+    family.model_type: family
+    for family in (
+        Family(
+            model_type="bert",
+            backbone="bert",
+            layers="encoder.layer",
+            layer=_BERT_LAYER,
+            embeddings=_BERT_EMBEDDINGS,
+            head_dense="bert.pooler.dense",
+            head_out="classifier",
+            head_activation="tanh",
+            head_dropouts=((), _CLASSIFIER_DROPOUT),
+            defaults=_BERT_DEFAULTS,
+        ),
+        _roberta("roberta", 50265),
+        _roberta("xlm-roberta", 30522),
+        Family(
+            model_type="electra",
+            backbone="electra",
+            layers="encoder.layer",
+            layer=_BERT_LAYER,
+            embeddings={**_BERT_EMBEDDINGS, "projection_after_norm": "embeddings_project"},
+            head_dense="classifier.dense",
+            head_out="classifier.out_proj",
+            head_activation="gelu",
+            head_dropouts=(_CLASSIFIER_DROPOUT, _CLASSIFIER_DROPOUT),
+            defaults={
+                **_BERT_DEFAULTS,
+                "embedding_size": 128,
+                "hidden_size": 256,
+                "num_attention_heads": 4,
+                "intermediate_size": 1024,
+            },
+        ),
+        Family(
+            model_type="distilbert",
+            backbone="distilbert",
+            layers="transformer.layer",
+            layer=_DISTILBERT_LAYER,
+            embeddings=_DISTILBERT_EMBEDDINGS,
+            head_dense="pre_classifier",
+            head_out="classifier",
+            head_activation="relu",
+            head_dropouts=((), ("seq_classif_dropout",)),
+            hidden_act="activation",
+            inner_size="hidden_dim",
+            norm_eps=1e-12,
+            layer_dropouts={"attention": "attention_dropout", "down": "dropout"},
+            defaults={
+                "vocab_size": 30522,
+                "hidden_size": 768,
+                "num_hidden_layers": 6,
+                "num_attention_heads": 12,
+                "hidden_dim": 3072,
+                "activation": "gelu",
+                "max_position_embeddings": 512,
+                "pad_token_id": 0,
+            },
+            own_names={"dim": "hidden_size", "n_layers": "num_hidden_layers", "n_heads": "num_attention_heads"},
+        ),
+        _deberta(
+            "deberta",
+            _DEBERTA_LAYER,
+            {
+                "table": "encoder.rel_embeddings",
+                "position_key": "attention.self.pos_proj",
+                "position_query": "attention.self.pos_q_proj",
+            },
+            _DEBERTA_DEFAULTS,
+        ),
+        _deberta(
+            "deberta-v2",
+            _DEBERTA_V2_LAYER,
+            {
+                "table": "encoder.rel_embeddings",
+                "table_norm": "encoder.LayerNorm",
+                "position_key": "attention.self.pos_key_proj",
+                "position_query": "attention.self.pos_query_proj",
+                "convolution": "encoder.conv.conv",
+                "convolution_norm": "encoder.conv.LayerNorm",
+            },
+            _DEBERTA_V2_DEFAULTS,
+        ),
+    )
+}
