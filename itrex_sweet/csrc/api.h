@@ -57,8 +57,14 @@ struct sweet_layer {
     sweet_norm attention_norm, output_norm;  // with `norm_first`, the first may be absent
     sweet_linear gate;                       // optional
     sweet_rotary rotary;
-    int32_t window;  // token i attends to token j only if |i - j| <= window; 0: to all
-    int32_t unused;
+    // Disentangled attention: position keys and queries by bucket, (heads, num_relative_buckets, hidden / heads), optional.
+    sweet_floats relative_key, relative_query;
+    // A convolution of the layer's input over an odd number of positions, whose activated outputs are added to those of the
+    // layer and normalized; float. Inputs are the states of neighbouring tokens, concatenated in their order. Optional.
+    sweet_linear convolution;
+    sweet_norm convolution_norm;
+    int32_t convolution_activation;
+    int32_t window;  // a token attends only to tokens at most `window` positions away; 0: to all
 };
 
 // classifier(norm(activation(dense(x)))), where x is the state of the first token or the mean of all tokens' states.
@@ -95,9 +101,13 @@ struct sweet_description {
     int32_t num_layers, num_full_layers, num_exits, num_attention_heads, activation;
     float score_scale;  // divisor of the attention scores
     int32_t hidden;
+    int32_t num_relative_buckets;  // 0 without disentangled attention
+    // Bucket of every distance between two positions, query minus key, from -(size - 1) / 2 to (size - 1) / 2; greater ones
+    // count as the greatest.
+    const int64_t* relative_index;
+    int64_t relative_index_size;
     int32_t norm_first;  // norms before the attention and feed-forward parts instead of after their residual connections
     int32_t max_length;  // tokens per row, required by rotary position embeddings; 0: unlimited
-    int32_t unused;
 };
 
 // Early-exit policy: a row exits if its confidence exceeds the threshold. An exit with a threshold of 1 or more is not
@@ -143,13 +153,15 @@ SWEET_API int32_t sweet_embed(sweet_model* model, int32_t rows, int64_t tokens, 
                               const int64_t* token_types, const int64_t* positions, float* states, int64_t states_size,
                               const float** starts);
 // Computes the outputs of one exit: `logits` (rows, outputs), `logits_size` floats. `starts[r]` points to the states of row
-// r, `lengths[r]` tokens.
+// r, `lengths[r]` tokens. `positions[r]` points to the positions of its tokens, which must increase if the model has
+// disentangled attention or a convolution; null, as `positions` may be, means that they are consecutive.
 SWEET_API int32_t sweet_probe(sweet_model* model, int32_t exit, int32_t rows, const float* const* starts,
-                              const int64_t* lengths, float* logits, int64_t logits_size);
+                              const int64_t* lengths, const int64_t* const* positions, float* logits, int64_t logits_size);
 // Runs the layers from before the last layer of an exit to before the last layer of the next one. Writes packed states
 // (tokens, hidden), which must not overlap the input, and the address of each row's states to `next_starts`.
 SWEET_API int32_t sweet_advance(sweet_model* model, int32_t exit, int32_t rows, const float* const* starts,
-                                const int64_t* lengths, float* states, int64_t states_size, const float** next_starts);
+                                const int64_t* lengths, const int64_t* const* positions, float* states, int64_t states_size,
+                                const float** next_starts);
 
 // Computes the maximum softmax probability of each row of logits (rows, labels) divided by a temperature; NaN if a logit is
 // not finite.

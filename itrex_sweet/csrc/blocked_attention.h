@@ -13,15 +13,19 @@
 
 constexpr int kKeyBlock = 512;  // keys whose scores are in memory at the same time
 
-// Returns true if `blocked_attention` is to be used. `window` = 0: none.
-inline bool needs_blocks(int length, int window) { return length > kKeyBlock || (window > 0 && length > window + 1); }
+// Returns true if `blocked_attention` is to be used. `window` = 0: none; `positions`: null if they are consecutive.
+inline bool needs_blocks(int length, int window, const int64_t* positions) {
+    if (length > kKeyBlock) return true;
+    return window > 0 && (positions == nullptr ? length - 1 : positions[length - 1] - positions[0]) > window;
+}
 
-// Attention of one head; arguments as for `attention`. Token i attends to token j only if |i - j| <= window, if one is given.
+// Attention of one head; arguments as for `attention`. A token attends only to tokens at most `window` positions away, if a
+// window is given.
 template <bool kIsInt16>
 class BlockedAttention {
    public:
     BlockedAttention(const float* query, const float* key, const float* value, int64_t stride, int length, int size,
-                     float scale, int window, const AttentionScratch& scratch)
+                     float scale, int window, const int64_t* positions, const AttentionScratch& scratch)
         : query_(query),
           value_(value),
           stride_(stride),
@@ -29,6 +33,7 @@ class BlockedAttention {
           size_(size),
           scale_(scale),
           window_(window),
+          positions_(positions),
           wide_(round_up(size, kLanes)),
           key_rows_(kIsInt16 ? round_up(wide_ / 2, kLanes) : wide_),
           limit_(std::floor(std::sqrt(kMaxSum / static_cast<float>(size)))),
@@ -186,8 +191,15 @@ class BlockedAttention {
     // Returns the keys of the block that a query attends to, relative to `start`; empty if the first is not below the second.
     std::pair<int, int> visible_keys(int query, int start, int end) const {
         if (window_ == 0) return {0, end - start};
-        const int64_t last = std::min<int64_t>(end, int64_t{query} + window_ + 1);
-        return {std::max(start, query - window_) - start, static_cast<int>(last) - start};
+        int first = std::max(start, query - window_);
+        int last = static_cast<int>(std::min<int64_t>(end, int64_t{query} + window_ + 1));
+        // Positions increase at least as fast as tokens, so the tokens within the window are among these.
+        if (positions_ != nullptr && first < last) {
+            const int64_t *from = positions_ + first, *to = positions_ + last;
+            first = static_cast<int>(std::lower_bound(from, to, positions_[query] - window_) - positions_);
+            last = static_cast<int>(std::upper_bound(from, to, positions_[query] + window_) - positions_);
+        }
+        return {first - start, last - start};
     }
 
     // `softmax_numerators` of the scores [from, to), multiplied by the scales of the keys.
@@ -217,18 +229,22 @@ class BlockedAttention {
     int length_, size_;
     float scale_;
     int window_;
+    const int64_t* positions_;
     int64_t wide_, key_rows_;
     float limit_;
     const AttentionScratch& scratch_;
 };
 
-// The same arguments as `attention`, and a window, 0 for none.
+// The same arguments as `attention`, a window, 0 for none, and positions, null if they are consecutive.
 template <class Write>
 void blocked_attention(bool use_int16, const float* query, const float* key, const float* value, int64_t stride, int length,
-                       int size, float scale, int window, const AttentionScratch& scratch, Write write) {
+                       int size, float scale, int window, const int64_t* positions, const AttentionScratch& scratch,
+                       Write write) {
     if (use_int16) {
-        BlockedAttention<true>(query, key, value, stride, length, size, scale, window, scratch).run(write);
+        BlockedAttention<true>(query, key, value, stride, length, size, scale, window, positions, scratch)
+            .run(write);
     } else {
-        BlockedAttention<false>(query, key, value, stride, length, size, scale, window, scratch).run(write);
+        BlockedAttention<false>(query, key, value, stride, length, size, scale, window, positions, scratch)
+            .run(write);
     }
 }

@@ -156,6 +156,31 @@ inline void check_rotary(const std::string& where, const sweet_rotary& rotary, i
     check_positive(where, "scaling", rotary.scaling);
 }
 
+// Checks the table of buckets that disentangled attention uses.
+inline void check_relative_index(const sweet_description& description) {
+    const std::string where = "relative_index";
+    const int64_t size = description.relative_index_size, buckets = description.num_relative_buckets;
+    if (description.relative_index == nullptr && size == 0 && buckets == 0) return;
+    check_pointer(where, "the table", description.relative_index);
+    check_range(where, "the number of buckets", buckets, 1, kMaxOutputs);
+    check_range(where, "the size", size, 1, 2 * kMaxTokens + 1);
+    if (size % 2 == 0) fail(where, "the size is " + std::to_string(size) + "; expected an odd number");
+    for (int64_t place = 0; place < size; ++place)
+        check_range(where, "a bucket", description.relative_index[place], 0, buckets - 1);
+}
+
+inline void check_convolution(const std::string& where, const sweet_layer& layer, int64_t hidden) {
+    if (!is_present(layer.convolution)) return;
+    check_linear(where, layer.convolution);
+    if (layer.convolution.weight_scale.values != nullptr) fail(where, "the weights must be float32");
+    check_equal(where, "the number of outputs", layer.convolution.out, hidden);
+    if (layer.convolution.in % hidden != 0 || layer.convolution.in / hidden % 2 == 0)
+        fail(where, "the number of inputs is " + std::to_string(layer.convolution.in) + "; expected an odd multiple of " +
+                        std::to_string(hidden));
+    check_norm(where + ", norm", layer.convolution_norm, hidden);
+    check_activation(where, layer.convolution_activation);
+}
+
 inline void check_layer(const std::string& where, const sweet_layer& layer, const sweet_description& description) {
     const int64_t hidden = description.hidden;
     const std::pair<const char*, const sweet_linear*> projections[] = {
@@ -169,7 +194,15 @@ inline void check_layer(const std::string& where, const sweet_layer& layer, cons
     if (description.norm_first == 0 || is_present(layer.attention_norm))
         check_norm(where + ", attention_norm", layer.attention_norm, hidden);
     check_norm(where + ", output_norm", layer.output_norm, hidden);
+    const int64_t terms = checked_product(where, hidden, description.num_relative_buckets);
+    check_optional(where, "relative_key", layer.relative_key, terms);
+    check_optional(where, "relative_query", layer.relative_query, terms);
+    check_convolution(where + ", convolution", layer, hidden);
     check_range(where, "the window", layer.window, 0, kMaxTokens);
+    const bool has_relative = layer.relative_key.size > 0 || layer.relative_query.size > 0;
+    if (has_relative && (is_present(layer.rotary) || layer.window > 0 || description.norm_first != 0))
+        fail(where, "disentangled attention does not support rotary positions, windows and norm_first");
+    if (is_present(layer.convolution) && description.norm_first != 0) fail(where, "a convolution does not support norm_first");
     if (!is_present(layer.rotary)) return;
     check_rotary(where + ", rotary", layer.rotary, hidden / description.num_attention_heads);
     check_range("the model", "the maximum length, which rotary positions require,", description.max_length, 1, kMaxLength);
@@ -202,6 +235,7 @@ inline void check_description(const sweet_description& description) {
     }
     check_equal(where, "the number of full layers before the last exit", min_full - 1, description.num_full_layers);
     check_embeddings(description.embeddings, description.hidden);
+    check_relative_index(description);
     for (int64_t index = 0; index < description.num_layers; ++index)
         check_layer("layer " + std::to_string(index), description.layers[index], description);
     for (int64_t exit = 0; exit < description.num_exits; ++exit) {
@@ -244,6 +278,24 @@ inline int64_t check_rows(int64_t rows, const int64_t* lengths) {
         total += lengths[row];
     }
     return total;
+}
+
+// Greatest position of a token; distances of two positions do not overflow.
+constexpr int64_t kMaxPosition = int64_t{1} << 40;
+
+// Checks that the positions of a row increase; returns true if they are consecutive.
+inline bool check_positions(int64_t row, const int64_t* positions, int64_t length) {
+    bool are_consecutive = true;
+    for (int64_t token = 0; token < length; ++token) {
+        if (positions[token] < -kMaxPosition || positions[token] > kMaxPosition)
+            fail("the call", "position " + std::to_string(positions[token]) + " of row " + std::to_string(row) +
+                                 " is out of range");
+        if (token == 0) continue;
+        if (positions[token] <= positions[token - 1])
+            fail("the call", "the positions of row " + std::to_string(row) + " do not increase");
+        are_consecutive = are_consecutive && positions[token] == positions[token - 1] + 1;
+    }
+    return are_consecutive;
 }
 
 inline int32_t validate_threads(int64_t threads) {

@@ -10,6 +10,7 @@
 #include "feed_forward.h"
 #include "gemm.h"
 #include "layers.h"
+#include "relative_positions.h"
 #include "sequences.h"
 #include "threads.h"
 
@@ -25,8 +26,6 @@ struct EncoderConfig {
 
 // Sequences run through a layer in chunks, so that the intermediate results stay in the L2 cache.
 constexpr int64_t kChunkTokens = 128;
-// Minimum length for int16 attention: no gain at 25 tokens, 4 % of BERT-base's time at 128.
-constexpr int kInt16MinLength = 64;
 
 // Calls each(chunk) for consecutive sequences of together at most `kChunkTokens` tokens per thread, at least one sequence.
 template <class Each>
@@ -44,13 +43,20 @@ void for_each_chunk(const Sequences& sequences, int64_t threads, Each each) {
 
 class Encoder {
    public:
-    Encoder(const EncoderConfig& config, std::vector<Layer> layers) : config_(config), layers_(std::move(layers)) {}
+    Encoder(const EncoderConfig& config, RelativePositions positions, std::vector<Layer> layers)
+        : config_(config), positions_(std::move(positions)), layers_(std::move(layers)) {}
 
     const EncoderConfig& config() const { return config_; }
+    const RelativePositions& positions() const { return positions_; }
+    // True if the result depends on the positions of the tokens.
+    bool uses_positions() const {
+        return std::any_of(layers_.begin(), layers_.end(),
+                           [](const Layer& layer) { return layer.relative || layer.convolution || layer.rotary || layer.window > 0; });
+    }
     const Layer& layer(int32_t index) const { return layers_[static_cast<size_t>(index)]; }
 
     int64_t bytes() const {
-        int64_t total = 0;
+        int64_t total = positions_.bytes();
         for (const Layer& layer : layers_) total += layer.bytes();
         return total;
     }
@@ -72,7 +78,7 @@ class Encoder {
         for (int index = first; index < last; ++index) {
             for_each_chunk(sequences, team.size, [&](const Sequences& chunk) {
                 float* chunk_states = states + (chunk.starts[0] - sequences.starts[0]) * config_.hidden;
-                run_layer(config_, layer(index), chunk_states, chunk, workspace, team);
+                run_layer(config_, positions_, layer(index), chunk_states, chunk, workspace, team);
             });
         }
         team.barrier();
@@ -83,7 +89,8 @@ class Encoder {
         int64_t pairs = 0;
         for (int64_t i = 0; i < sequences.count; ++i)
             pairs += sequences.lengths[i] * layer.attended_tokens(sequences.lengths[i]);
-        return sequences.tokens() * layer.macs() + 2 * pairs * config.hidden;
+        const int64_t products = layer.relative ? 4 : 2;  // per pair of tokens
+        return sequences.tokens() * layer.macs() + products * pairs * config.hidden;
     }
 
     // Reserves the memory of `run_layer` for every chunk of the sequences.
@@ -99,13 +106,16 @@ class Encoder {
         reserve_feed_forward(layer, max_tokens, workspace);
         workspace.qkv.reserve(max_tokens * 3 * config.hidden);
         for (int64_t thread = 0; thread < threads; ++thread) {
-            workspace.threads[static_cast<size_t>(thread)].attention.reserve(max_length, config.head_size());
+            ThreadScratch& scratch = workspace.threads[static_cast<size_t>(thread)];
+            scratch.attention.reserve(max_length, config.head_size());
+            if (layer.relative) scratch.disentangled.reserve(max_length, config.head_size());
         }
+        if (layer.convolution) workspace.convolution.reserve(*layer.convolution, max_tokens);
     }
 
     // Runs one layer in place on one chunk. No barrier at the end, see `feed_forward`.
-    static void run_layer(const EncoderConfig& config, const Layer& layer, float* states, const Sequences& sequences,
-                          Workspace& workspace, const Team& team) {
+    static void run_layer(const EncoderConfig& config, const RelativePositions& positions, const Layer& layer,
+                          float* states, const Sequences& sequences, Workspace& workspace, const Team& team) {
         const int64_t hidden = config.hidden, tokens = sequences.tokens(), stride = 3 * hidden;
         const auto [first, last] = team.range(tokens);
         const float* inputs = states;
@@ -134,18 +144,35 @@ class Encoder {
                 });
         }
         team.barrier();
-        self_attention(config, layer, qkv, sequences, workspace, team);
+        self_attention(config, positions, layer, qkv, sequences, workspace, team);
+        if (layer.convolution) convolve(*layer.convolution, states, sequences, workspace, team);
         feed_forward(layer, config.activation, states, tokens, workspace, team);
+        if (layer.convolution) workspace.convolution.add(*layer.convolution, states, tokens, team);
+    }
+
+    // Computes the convolution of the layer's input, before it is replaced by the output.
+    static void convolve(const Convolution& convolution, const float* states, const Sequences& sequences,
+                         Workspace& workspace, const Team& team) {
+        const int64_t hidden = convolution.linear.out;
+        for (int64_t i = 0; i < sequences.count; ++i) {
+            const int64_t start = sequences.starts[i] - sequences.starts[0], length = sequences.lengths[i];
+            const auto [first, last] = team.range(length);
+            for (int64_t token = first; token < last; ++token) {
+                workspace.convolution.write_window(convolution, start + token, states + start * hidden, token, length,
+                                                   sequences.positions_of(i));
+            }
+        }
+        workspace.convolution.multiply(convolution, sequences.tokens(), team);
     }
 
    private:
 
     // Computes every `team.size`-th pair of a sequence and a head.
-    static void self_attention(const EncoderConfig& config, const Layer& layer, float* qkv, const Sequences& sequences,
-                               Workspace& workspace, const Team& team) {
+    static void self_attention(const EncoderConfig& config, const RelativePositions& relative_positions, const Layer& layer,
+                               float* qkv, const Sequences& sequences, Workspace& workspace, const Team& team) {
         const int64_t hidden = config.hidden, stride = 3 * hidden;
         const int size = static_cast<int>(config.head_size());
-        const AttentionScratch& scratch = workspace.threads[static_cast<size_t>(team.index)].attention;
+        const ThreadScratch& scratch = workspace.threads[static_cast<size_t>(team.index)];
         const LinearInput::Writer write = workspace.attention_output_input.writer(layer.attention_output);
         const bool is_integer = layer.attention_output.is_integer;
         int64_t turn = 0;
@@ -160,23 +187,32 @@ class Encoder {
                 };
                 const int length = static_cast<int>(sequences.lengths[i]);
                 const bool use_int16 = is_integer && length >= kInt16MinLength;
+                const int64_t* positions = sequences.positions_of(i);
+                float *key = query + hidden, *value = query + 2 * hidden;
                 if (layer.rotary) {
                     for (int64_t token = 0; token < length; ++token) {
-                        layer.rotary->rotate(query + token * stride, token);
-                        layer.rotary->rotate(query + token * stride + hidden, token);
+                        const int64_t position = positions == nullptr ? token : positions[token];
+                        layer.rotary->rotate(query + token * stride, position);
+                        layer.rotary->rotate(key + token * stride, position);
                     }
                 }
-                if (needs_blocks(length, layer.window)) {
-                    blocked_attention(use_int16, query, query + hidden, query + 2 * hidden, stride, length, size,
-                                      config.scale, layer.window, scratch, write_head);
+                if (layer.relative) {
+                    const DisentangledScores scores(relative_positions, *layer.relative, head, length, size, positions,
+                                                    scratch.disentangled);
+                    attention(use_int16 && positions == nullptr, query, key, value, stride, length, size, config.scale,
+                              scratch.attention, write_head, scores);
+                } else if (needs_blocks(length, layer.window, positions)) {
+                    blocked_attention(use_int16, query, key, value, stride, length, size, config.scale, layer.window,
+                                      positions, scratch.attention, write_head);
                 } else {
-                    attention(use_int16, query, query + hidden, query + 2 * hidden, stride, length, size, config.scale,
-                              scratch, write_head);
+                    attention(use_int16, query, key, value, stride, length, size, config.scale, scratch.attention,
+                              write_head);
                 }
             }
         }
     }
 
     EncoderConfig config_;
+    RelativePositions positions_;
     std::vector<Layer> layers_;  // those that are run in full, then those that are used by probes only
 };

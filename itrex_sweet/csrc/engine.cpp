@@ -112,18 +112,18 @@ int32_t sweet_embed(sweet_model* model, int32_t rows, int64_t tokens, const int6
 }
 
 int32_t sweet_probe(sweet_model* model, int32_t exit, int32_t rows, const float* const* starts, const int64_t* lengths,
-                    float* logits, int64_t logits_size) {
+                    const int64_t* const* positions, float* logits, int64_t logits_size) {
     return guarded([&] {
         check_model(model);
-        return model->probe(exit, rows, starts, lengths, logits, logits_size);
+        return model->probe(exit, rows, starts, lengths, positions, logits, logits_size);
     });
 }
 
 int32_t sweet_advance(sweet_model* model, int32_t exit, int32_t rows, const float* const* starts, const int64_t* lengths,
-                      float* states, int64_t states_size, const float** next_starts) {
+                      const int64_t* const* positions, float* states, int64_t states_size, const float** next_starts) {
     return guarded([&] {
         check_model(model);
-        return model->advance(exit, rows, starts, lengths, states, states_size, next_starts);
+        return model->advance(exit, rows, starts, lengths, positions, states, states_size, next_starts);
     });
 }
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <memory>
 #include <type_traits>
@@ -10,63 +9,17 @@
 
 #include "attention.h"
 #include "buffer.h"
+#include "convolution.h"
+#include "disentangled.h"
+#include "first_token_positions.h"
 #include "gemm.h"
+#include "layer_norm.h"
 #include "linear_input.h"
 #include "packed_linear.h"
+#include "relative_positions.h"
 #include "rotary.h"
 #include "threads.h"
 #include "vector.h"
-
-struct LayerNorm {
-    Buffer<float> weight, bias;
-    float eps = 0.0f;
-    int size = 0;
-
-    LayerNorm() = default;
-    explicit LayerNorm(const sweet_norm& norm) : weight(norm.size), bias(norm.size), eps(norm.eps), size(norm.size) {
-        std::copy_n(norm.weight.values, norm.size, weight.get());
-        if (norm.bias.values != nullptr) std::copy_n(norm.bias.values, norm.size, bias.get());
-    }
-
-    bool is_present() const { return size > 0; }
-
-    int64_t bytes() const { return weight.bytes() + bias.bytes(); }
-
-    // Normalizes one row; `x` and `y` may be the same.
-    void apply(const float* x, float* y) const {
-        const float mean = sum(x, [](f32x16 v) { return v; }) / static_cast<float>(size);
-        const float variance = sum(x, [&](f32x16 v) { return (v - mean) * (v - mean); }) / static_cast<float>(size);
-        const float inverse_std = 1.0f / std::sqrt(variance + eps);
-        for (int column = 0; column < size; column += kLanes) {
-            const int count = std::min(kLanes, size - column);
-            const f32x16 normalized = (load_partial(x + column, count) - mean) * inverse_std;
-            store_partial(y + column, normalized * load(weight.get() + column) + load(bias.get() + column), count);
-        }
-    }
-
-   private:
-    template <class Term>
-    float sum(const float* x, Term term) const {
-        f32x16 sums = {};
-        int column = 0;
-        for (; column + kLanes <= size; column += kLanes) sums += term(load(x + column));
-        if (column < size) {
-            const int count = size - column;
-            sums += mask(term(load_partial(x + column, count)), count, 0.0f);
-        }
-        return reduce_add(sums);
-    }
-};
-
-SWEET_INLINE f32x16 activate(int32_t activation, f32x16 x) {
-    switch (activation) {
-        case SWEET_GELU: return x * 0.5f + x * 0.5f * erf(x * 0.70710678f);  // exactly 0 where erf is -1
-        case SWEET_GELU_TANH: return x * 0.5f * (tanh((x * x * x * 0.044715f + x) * 0.79788456f) + 1.0f);
-        case SWEET_RELU: return max(f32x16{}, x);
-        case SWEET_TANH: return tanh(x);
-        default: return x / (exp(-x) + 1.0f);  // SWEET_SILU
-    }
-}
 
 // Key weights of a layer transposed for the probe: one layer (head size → hidden) per head.
 struct TransposedKeyWeights {
@@ -133,9 +86,12 @@ struct Layer {
     std::shared_ptr<const RotaryTable> rotary;  // null: none
     int window;                                // 0: none
     std::unique_ptr<TransposedKeyWeights> keys;  // if the layer is used by a probe and its keys are not rotated
+    std::unique_ptr<DisentangledTerms> relative;
+    std::unique_ptr<FirstTokenPositions> first_token_positions;  // if the layer is used by a probe
+    std::unique_ptr<Convolution> convolution;
 
-    Layer(const sweet_layer& from, int num_heads, bool norm_first, std::shared_ptr<const RotaryTable> rotary, bool is_probed,
-          bool is_run_in_full)
+    Layer(const sweet_layer& from, const RelativePositions& positions, std::shared_ptr<const RotaryTable> rotary,
+          bool norm_first, int num_heads, bool is_probed, bool is_run_in_full)
         : attention_output(from.attention_output),
           down(from.down),
           is_gated(from.gate.out > 0),
@@ -163,11 +119,17 @@ struct Layer {
             first = last;
         }
         if (is_probed && !this->rotary) keys = std::make_unique<TransposedKeyWeights>(from.key, num_heads);
+        if (is_present(from.convolution)) convolution = std::make_unique<Convolution>(from);
+        if (from.relative_key.size == 0 && from.relative_query.size == 0) return;
+        relative = std::make_unique<DisentangledTerms>(from, positions, num_heads, from.query.out / num_heads);
+        if (is_probed && from.relative_query.size > 0)
+            first_token_positions = std::make_unique<FirstTokenPositions>(from, positions, num_heads);
     }
 
     // Multiply-accumulates per token, without the attention scores and context.
     int64_t macs() const {
-        int64_t total = attention_output.macs() + up.macs() + gate.macs() + down.macs();
+        int64_t total = attention_output.macs() + up.macs() + gate.macs() + down.macs() +
+                        (convolution ? convolution->linear.macs() : 0);
         for (const PackedLinear& projection : projections) total += projection.macs();
         return total;
     }
@@ -180,7 +142,9 @@ struct Layer {
     // Without the table of rotary positions, which layers share.
     int64_t bytes() const {
         int64_t total = attention_output.bytes() + up.bytes() + gate.bytes() + down.bytes() + attention_norm.bytes() +
-                        output_norm.bytes() + (keys ? keys->bytes() : 0);
+                        output_norm.bytes() + (keys ? keys->bytes() : 0) + (relative ? relative->bytes() : 0) +
+                        (first_token_positions ? first_token_positions->bytes() : 0) +
+                        (convolution ? convolution->bytes() : 0);
         for (const PackedLinear& projection : projections) total += projection.bytes();
         return total;
     }
@@ -190,11 +154,14 @@ struct Layer {
 struct ThreadScratch {
     AttentionScratch attention;
     Buffer<float> projected_query, context;  // of a probe
+    Buffer<float> position_scores, position_products;  // of a probe
+    DisentangledScratch disentangled;
     Int16Input int16_input;
     LinearInput float_input;
 
     int64_t bytes() const {
-        return attention.bytes() + projected_query.bytes() + context.bytes() + int16_input.bytes() + float_input.bytes();
+        return attention.bytes() + projected_query.bytes() + context.bytes() + position_scores.bytes() +
+               position_products.bytes() + disentangled.bytes() + int16_input.bytes() + float_input.bytes();
     }
 };
 
@@ -207,10 +174,11 @@ struct Workspace {
     Buffer<float> first_tokens;  // states of the first tokens; in `embed`: sums of embeddings before a projection
     Buffer<float> probe_states;  // of a probe: normalized states of all tokens, or a copy of the states
     Buffer<float> probe_keys;    // of a probe: keys to be rotated
+    ConvolutionScratch convolution;
     std::vector<ThreadScratch> threads;
 
     int64_t bytes() const {
-        int64_t total = attention_output_input.bytes() + up_input.bytes() + gate_input.bytes() + down_input.bytes() +
+        int64_t total = convolution.bytes() + attention_output_input.bytes() + up_input.bytes() + gate_input.bytes() + down_input.bytes() +
                         qkv.bytes() + attended.bytes() + gate_values.bytes() + first_tokens.bytes() + probe_states.bytes() +
                         probe_keys.bytes();
         for (const LinearInput& input : projection_inputs) total += input.bytes();

@@ -124,8 +124,9 @@ inline void self_attention(int32_t rows, const int64_t* lengths, int64_t tokens,
             const auto write = [&](int64_t token, int64_t column, f32x16 values, int lanes) {
                 store_partial(context + (start + token) * hidden + head * size + column, values, lanes);
             };
-            if (needs_blocks(length, window)) {
-                blocked_attention(use_int16, query, key, value, 3 * hidden, length, size, scale, window, scratch, write);
+            if (needs_blocks(length, window, nullptr)) {
+                blocked_attention(use_int16, query, key, value, 3 * hidden, length, size, scale, window, nullptr, scratch,
+                                  write);
             } else {
                 attention(use_int16, query, key, value, 3 * hidden, length, size, scale, scratch, write);
             }

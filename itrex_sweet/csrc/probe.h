@@ -32,8 +32,10 @@ struct Head {
 class Probe {
    public:
     // `norm`: of the states between the layer and the head; may be absent.
-    Probe(const EncoderConfig& config, const Layer& layer, const LayerNorm& norm, const Head& head)
+    Probe(const EncoderConfig& config, const RelativePositions& positions, const Layer& layer, const LayerNorm& norm,
+          const Head& head)
         : config_(config),
+          positions_(positions),
           layer_(layer),
           norm_(norm),
           head_(head),
@@ -49,7 +51,9 @@ class Probe {
         if (head_.is_mean_pooled) return of_heads + Encoder::layer_macs(config_, layer_, sequences);
         int64_t tokens = 0;
         for (int64_t i = 0; i < sequences.count; ++i) tokens += visible_tokens(sequences, i);
-        const int64_t per_token = 2 * config_.hidden * config_.num_heads + (layer_.rotary ? config_.hidden * config_.hidden : 0);
+        const int64_t products = layer_.first_token_positions ? 3 : 2;  // of a head with a token's state
+        const int64_t per_token =
+            products * config_.hidden * config_.num_heads + (layer_.rotary ? config_.hidden * config_.hidden : 0);
         return of_heads + sequences.count * layer_.macs() + tokens * per_token;
     }
 
@@ -77,9 +81,14 @@ class Probe {
             scratch.projected_query.reserve(block * config_.num_heads * round_up(hidden, kLanes));
             scratch.context.reserve(block * (size + 2 * kMaxPanel));
             scratch.int16_input.reserve(hidden, block);
+            if (layer_.relative) {
+                scratch.position_scores.reserve(block * config_.num_heads * round_up(max_length, kLanes));
+                scratch.position_products.reserve(positions_.buckets() + kLanes);
+            }
             if (layer_.keys) scratch.float_input.reserve(layer_.keys->heads.front(), block, false);
             scratch.float_input.reserve(layer_.projections.back(), block, false);
         }
+        if (layer_.convolution) workspace.convolution.reserve(*layer_.convolution, rows);
     }
 
     // Writes the outputs of the head (sequences, outputs). `starts`: the states of each sequence before the layer.
@@ -122,8 +131,10 @@ class Probe {
 
     // Number of tokens that the first token of a sequence attends to.
     int64_t visible_tokens(const Sequences& sequences, int64_t sequence) const {
-        const int64_t length = sequences.lengths[sequence];
-        return layer_.window > 0 ? std::min(length, int64_t{layer_.window} + 1) : length;
+        const int64_t length = sequences.lengths[sequence], *positions = sequences.positions_of(sequence);
+        if (layer_.window == 0) return length;
+        if (positions == nullptr) return std::min(length, int64_t{layer_.window} + 1);
+        return std::upper_bound(positions, positions + length, positions[0] + layer_.window) - positions;
     }
     int64_t visible_tokens(const Sequences& sequences) const {
         int64_t tokens = 0;
@@ -153,7 +164,7 @@ class Probe {
             const auto start_of = [&](int64_t i) { return states + (chunk.starts[i] - chunk.starts[0]) * hidden; };
             for (int64_t i = first; i < last; ++i) std::copy_n(starts[next + i], chunk.lengths[i] * hidden, start_of(i));
             team.barrier();
-            Encoder::run_layer(config_, layer_, states, chunk, workspace, team);
+            Encoder::run_layer(config_, positions_, layer_, states, chunk, workspace, team);
             team.barrier();
             for (int64_t i = first; i < last; ++i) {
                 float* mean = workspace.first_tokens.get() + (next + i) * hidden;
@@ -198,7 +209,9 @@ class Probe {
             first_token_attention(queries + start * stride, stride, start, starts + start, block, workspace, team);
             if (reads_own_rows_) team.barrier();
         });
+        if (layer_.convolution) convolve(starts, sequences, workspace, team);
         feed_forward(layer_, config_.activation, states, rows, workspace, team);
+        if (layer_.convolution) workspace.convolution.add(*layer_.convolution, states, rows, team);
         if (!norm_.is_present()) return;
         for (int64_t row = first; row < last; ++row) norm_.apply(states + row * hidden, states + row * hidden);
     }
@@ -271,8 +284,7 @@ class Probe {
     // sum of the states. The key bias adds the same to all scores and cancels in the softmax; the attention weights sum to
     // one, so the value bias is added once.
     //
-    // Keys that are rotated are computed: the rotation is between the query and the key weights. The query's own rotation, at
-    // position 0, is by no angle.
+    // Keys that are rotated are computed: the rotation is between the query and the key weights. 
     void first_token_attention(float* queries, int64_t query_stride, int64_t first_row, const float* const* starts,
                                const Sequences& sequences, Workspace& workspace, const Team& team) const {
         const int size = static_cast<int>(config_.head_size()), hidden = static_cast<int>(config_.hidden);
@@ -288,18 +300,26 @@ class Probe {
                             sequence_stride, scratch);
         }
         int64_t token = 0;  // of the rows of `write_own_rows`
+        const int64_t position_stride = round_up(sequences.max_length(), kLanes);
+        const float* position_scores = scratch.position_scores.get();
+        if (layer_.relative) add_position_scores(queries, query_stride, starts, sequences, first_head, last_head, scratch);
         for (int64_t i = 0; i < count; ++i) {
             const int length = static_cast<int>(visible_tokens(sequences, i));
             const int64_t padded = round_up(length, kLanes);
             float* projected_query = scratch.projected_query.get() + i * sequence_stride;
             const float* rows = reads_own_rows_ ? workspace.probe_states.get() + token * hidden : starts[i];
             if (layer_.rotary) {
-                score_rotated(first_head, heads, queries + i * query_stride, token, length, scores, workspace);
+                score_rotated(first_head, heads, queries + i * query_stride, token, length, sequences.positions_of(i), scores,
+                              workspace);
             } else {
                 gemm_transposed(projected_query, wide, heads, rows, hidden, length, hidden, scores, padded);
             }
             token += length;
             for (int head = 0; head < heads; ++head) {
+                if (layer_.relative) {
+                    const float* from = position_scores + (i * heads + head) * position_stride;
+                    for (int64_t token = 0; token < length; ++token) scores[head * padded + token] += from[token];
+                }
                 const float inverse_total = 1.0f / softmax_numerators(scores + head * padded, length, config_.scale);
                 for (int64_t place = 0; place < length; ++place) scores[head * padded + place] *= inverse_total;
             }
@@ -320,8 +340,8 @@ class Probe {
     }
 
     // Computes the scores (heads, length) of one sequence with rotated keys, from row `token` of the keys on.
-    void score_rotated(int64_t first_head, int heads, float* queries, int64_t token, int length, float* scores,
-                       Workspace& workspace) const {
+    void score_rotated(int64_t first_head, int heads, float* queries, int64_t token, int length,
+                       const int64_t* positions, float* scores, Workspace& workspace) const {
         const int64_t size = config_.head_size(), padded = round_up(length, kLanes);
         const auto [part, column] = key_columns();
         const PackedLinear& projection = layer_.projections[part];
@@ -330,12 +350,81 @@ class Probe {
         float* keys = workspace.probe_keys.get() + token * stride + column - panels.first * projection.panel_columns();
         for (int head = 0; head < heads; ++head) {
             const int64_t place = (first_head + head) * size;
-            for (int64_t position = 0; position < length; ++position)
-                layer_.rotary->rotate(keys + position * stride + place, position);
-            layer_.rotary->rotate(queries + place, 0);
+            for (int64_t row = 0; row < length; ++row)
+                layer_.rotary->rotate(keys + row * stride + place, positions == nullptr ? row : positions[row]);
+            layer_.rotary->rotate(queries + place, positions == nullptr ? 0 : positions[0]);
             gemm_transposed(queries + place, size, 1, keys + place, stride, length, static_cast<int>(size),
                             scores + head * padded, padded);
         }
+    }
+
+    // Computes the relative-position terms of the scores: `position_scores` (sequences, heads, maximum length).
+    void add_position_scores(const float* queries, int64_t query_stride, const float* const* starts,
+                             const Sequences& sequences, int64_t first_head, int64_t last_head,
+                             const ThreadScratch& scratch) const {
+        const int64_t stride = round_up(sequences.max_length(), kLanes), heads = last_head - first_head;
+        float* const scores = scratch.position_scores.get();
+        for (int64_t i = 0; i < sequences.count; ++i) {
+            for (int64_t head = 0; head < heads; ++head) {
+                const float* query = queries + i * query_stride + (first_head + head) * config_.head_size();
+                write_content_to_position(first_head + head, query, sequences.lengths[i], sequences.positions_of(i),
+                                          scratch.position_products.get(), scores + (i * heads + head) * stride);
+            }
+        }
+        if (!layer_.first_token_positions) return;
+        // All sequences at one position before the next one, so that they share its part of the table.
+        const FirstTokenPositions& table = *layer_.first_token_positions;
+        const float* states[FirstTokenPositions::kRows];
+        float* to[FirstTokenPositions::kRows];
+        for (int64_t token = 0; token < sequences.max_length(); ++token) {
+            int rows = 0;
+            int64_t shared = 0;
+            const auto add = [&] {
+                if (rows > 0) table.add(shared, first_head, last_head, rows, states, to, stride);
+                rows = 0;
+            };
+            for (int64_t i = 0; i < sequences.count; ++i) {
+                if (token >= sequences.lengths[i]) continue;
+                const int64_t bucket = positions_.bucket(distance_of(token, sequences.positions_of(i)));
+                if (rows == FirstTokenPositions::kRows || bucket != shared) add();
+                shared = bucket;
+                states[rows] = starts[i] + token * config_.hidden;
+                to[rows++] = scores + i * heads * stride + token;
+            }
+            add();
+        }
+    }
+
+    // Distance of the first token from another.
+    static int64_t distance_of(int64_t token, const int64_t* positions) {
+        return positions == nullptr ? -token : positions[0] - positions[token];
+    }
+
+    // Writes the content-to-position terms of one head of one sequence, zeros without them.
+    void write_content_to_position(int64_t head, const float* query, int64_t length, const int64_t* positions,
+                                   float* products, float* to) const {
+        const PositionTable& keys = layer_.relative->keys;
+        if (!keys.is_present()) {
+            std::fill_n(to, length, 0.0f);
+            return;
+        }
+        const auto column_of = [&](int64_t token) { return keys.column(positions_.bucket(distance_of(token, positions))); };
+        int64_t first = column_of(0), last = first;
+        for (int64_t token = 1; token < length; ++token) {
+            first = std::min(first, column_of(token));
+            last = std::max(last, column_of(token));
+        }
+        keys.multiply(head, query, first, last, products);
+        for (int64_t token = 0; token < length; ++token) to[token] = products[column_of(token) - first];
+    }
+
+    void convolve(const float* const* starts, const Sequences& sequences, Workspace& workspace, const Team& team) const {
+        const auto [first, last] = team.range(sequences.count);
+        for (int64_t i = first; i < last; ++i) {
+            workspace.convolution.write_window(*layer_.convolution, i, starts[i], 0, sequences.lengths[i],
+                                               sequences.positions_of(i));
+        }
+        workspace.convolution.multiply(*layer_.convolution, sequences.count, team);
     }
 
     // Projects one head's queries (sequences, size) through its key weights: `projected` (sequences, hidden).
@@ -400,6 +489,7 @@ class Probe {
     }
 
     const EncoderConfig& config_;
+    const RelativePositions& positions_;
     const Layer& layer_;
     const LayerNorm& norm_;
     const Head& head_;

@@ -192,9 +192,9 @@ class SmallModel {
                                       positions.data(), states.data(), states_size, starts.data()) == 0;
         for (int32_t exit = 0; exit < description_.num_exits && succeeded; ++exit) {
             float* const answers = logits.data() + static_cast<size_t>(exit) * rows * kLabels;
-            succeeded = engine.probe(model, exit, rows, starts.data(), lengths.data(), answers, int64_t{rows} * kLabels) == 0;
+            succeeded = engine.probe(model, exit, rows, starts.data(), lengths.data(), nullptr, answers, int64_t{rows} * kLabels) == 0;
             if (exit + 1 == description_.num_exits) break;
-            succeeded = succeeded && engine.advance(model, exit, rows, starts.data(), lengths.data(), next.data(),
+            succeeded = succeeded && engine.advance(model, exit, rows, starts.data(), lengths.data(), nullptr, next.data(),
                                                     states_size, next_starts.data()) == 0;
             states.swap(next);
             starts.swap(next_starts);

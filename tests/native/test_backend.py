@@ -25,7 +25,10 @@ from tests.tiny_artifacts import random_rows, tiny_artifact
 
 AVAILABLE = [isa for isa, reason in library.available().items() if reason is None]
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="the native engine was not built")
-FAMILIES = ("bert", "roberta", "xlm-roberta", "electra", "distilbert", "bert+private")
+FAMILIES = (
+    *("bert", "roberta", "xlm-roberta", "electra", "distilbert", "bert+private"),
+    *("deberta", "deberta-v3", "deberta-v2-conv", "deberta-v3+private", "deberta-v2-conv+private"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +76,9 @@ def test_logits_match_the_reference(loaded, family, kind, isa):
 
 @pytest.mark.parametrize("isa", AVAILABLE)
 @pytest.mark.parametrize("kind", ["static", "dynamic", "float32"])
-def test_int16_attention_of_long_rows_matches_the_reference(loaded, kind, isa):
-    artifact, encoder = loaded("bert", kind)
+@pytest.mark.parametrize("family", ["bert", "deberta", "deberta-v3"])
+def test_int16_attention_of_long_rows_matches_the_reference(loaded, family, kind, isa):
+    artifact, encoder = loaded(family, kind)
     rows = TokenBatch.from_rows(random_rows(np.random.default_rng(1), [64, 63, 64, 5, 64], first=5))
     backend = NativeBackend(artifact, encoder, isa=isa, threads=2, min_macs_per_thread=0)
     got = all_logits(backend, rows)
@@ -101,7 +105,7 @@ def test_bfloat16_requires_a_float_artifact(loaded):
         NativeBackend(*loaded("bert"), dtype="float16")
 
 
-@pytest.mark.parametrize("family", ["bert", "bert+private"])
+@pytest.mark.parametrize("family", ["bert", "bert+private", "deberta-v2-conv", "deberta-v3+private"])
 @pytest.mark.parametrize("kind", ["float32", "static", "dynamic"])
 def test_logits_are_bit_identical_for_all_threads_and_batch_sizes(loaded, family, kind):
     artifact, encoder = loaded(family, kind)
@@ -221,12 +225,6 @@ def test_nan_weights_give_nan_logits_only_for_rows_that_use_them(loaded):
     encoder.embeddings.words[7] = torch.nan
     logits = all_logits(NativeBackend(artifact, encoder), TokenBatch.from_rows([[5, 6], [7, 5], [8, 9]]))
     assert np.isfinite(logits[[0, 2]]).all() and np.isnan(logits[1, -1]).all()
-
-
-@pytest.mark.parametrize("family", ["deberta", "deberta-v3", "deberta-v2-conv"])
-def test_unsupported_families_raise(loaded, family):
-    with pytest.raises(BackendUnavailable, match="backend='torch'"):
-        NativeBackend(*loaded(family))
 
 
 def test_workspace_does_not_grow_for_equal_calls(loaded):

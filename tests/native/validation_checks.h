@@ -169,8 +169,8 @@ inline void check_too_long_rows(const Engine& engine, Checks& check) {
     check(engine.embed(model, 1, kTokens, lengths, zeros.data(), zeros.data(), zeros.data(), states.data(), kSize,
                        next_starts) < 0,
           "embed: a long row");
-    check(engine.probe(model, 0, 1, starts, lengths, logits.data(), SmallModel::kLabels) < 0, "probe: a long row");
-    check(engine.advance(model, 0, 1, starts, lengths, next.data(), kSize, next_starts) < 0, "advance: a long row");
+    check(engine.probe(model, 0, 1, starts, lengths, nullptr, logits.data(), SmallModel::kLabels) < 0, "probe: a long row");
+    check(engine.advance(model, 0, 1, starts, lengths, nullptr, next.data(), kSize, next_starts) < 0, "advance: a long row");
     const float temperatures[] = {1.0f, 1.0f}, thresholds[] = {0.5f};
     const sweet_policy policy{temperatures, thresholds, 2, SmallModel::kLabels, 1, 0};
     check(engine.answer(model, &policy, 1, kTokens, lengths, zeros.data(), zeros.data(), zeros.data(), logits.data(),
@@ -201,8 +201,8 @@ inline void check_invalid_calls(const Engine& engine, Checks& check) {
         check(embed(2, 2 + static_cast<int64_t>(static_cast<uint64_t>(length) % (1u << 30)), invalid.data(), zero_ids,
                     zero_ids, position_ids, kSize) < 0,
               "embed: a length and tokens");
-        check(engine.probe(model, 0, 2, starts.data(), invalid.data(), logits.data(), 6) < 0, "probe: a length");
-        check(engine.advance(model, 0, 2, starts.data(), invalid.data(), next.data(), kSize, next_starts.data()) < 0,
+        check(engine.probe(model, 0, 2, starts.data(), invalid.data(), nullptr, logits.data(), 6) < 0, "probe: a length");
+        check(engine.advance(model, 0, 2, starts.data(), invalid.data(), nullptr, next.data(), kSize, next_starts.data()) < 0,
               "advance: a length");
     }
     check(embed(-1, kTokens, lengths, zero_ids, zero_ids, position_ids, kSize) < 0, "embed: rows");
@@ -220,16 +220,16 @@ inline void check_invalid_calls(const Engine& engine, Checks& check) {
         check(embed(2, kTokens, lengths, zero_ids, zero_ids, invalid.data(), kSize) < 0, "embed: a position");
     }
     for (const int32_t exit : {-1, 2, 2147483647, -2147483647 - 1})
-        check(engine.probe(model, exit, 2, starts.data(), lengths, logits.data(), 6) < 0, "probe: an exit");
+        check(engine.probe(model, exit, 2, starts.data(), lengths, nullptr, logits.data(), 6) < 0, "probe: an exit");
     for (const int32_t exit : {-1, 1, 2, 2147483647})
-        check(engine.advance(model, exit, 2, starts.data(), lengths, next.data(), kSize, next_starts.data()) < 0,
+        check(engine.advance(model, exit, 2, starts.data(), lengths, nullptr, next.data(), kSize, next_starts.data()) < 0,
               "advance: an exit");
-    check(engine.probe(model, 0, 2, starts.data(), lengths, logits.data(), 5) < 0, "probe: logits_size");
-    check(engine.probe(model, 0, 2, nullptr, lengths, logits.data(), 6) < 0, "probe: no starts");
-    check(engine.advance(model, 0, 2, starts.data(), lengths, next.data(), kSize - 1, next_starts.data()) < 0,
+    check(engine.probe(model, 0, 2, starts.data(), lengths, nullptr, logits.data(), 5) < 0, "probe: logits_size");
+    check(engine.probe(model, 0, 2, nullptr, lengths, nullptr, logits.data(), 6) < 0, "probe: no starts");
+    check(engine.advance(model, 0, 2, starts.data(), lengths, nullptr, next.data(), kSize - 1, next_starts.data()) < 0,
           "advance: states_size");
     starts[1] = nullptr;
-    check(engine.probe(model, 0, 2, starts.data(), lengths, logits.data(), 6) < 0, "probe: no start");
+    check(engine.probe(model, 0, 2, starts.data(), lengths, nullptr, logits.data(), 6) < 0, "probe: no start");
 
     const std::vector<float> temperatures{1.0f, 1.0f}, thresholds{0.5f};
     const sweet_policy good{temperatures.data(), thresholds.data(), 2, SmallModel::kLabels, 1, 0};

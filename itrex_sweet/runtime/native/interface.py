@@ -60,15 +60,18 @@ class CRotary(Structure):
 
 
 class CLayer(Structure):
-    """`sweet_layer`."""
+    """`sweet_layer`; the parts after the norms are optional."""
 
     _fields_ = [
         *((name, CLinear) for name in ("query", "key", "value", "attention_output", "up", "down")),
         *((name, CNorm) for name in ("attention_norm", "output_norm")),
         ("gate", CLinear),
         ("rotary", CRotary),
+        *((name, CFloats) for name in ("relative_key", "relative_query")),
+        ("convolution", CLinear),
+        ("convolution_norm", CNorm),
+        ("convolution_activation", c_int32),
         ("window", c_int32),
-        ("unused", c_int32),
     ]
 
 
@@ -121,9 +124,11 @@ class CDescription(Structure):
         ("activation", c_int32),
         ("score_scale", c_float),
         ("hidden", c_int32),
+        ("num_relative_buckets", c_int32),
+        ("relative_index", c_void_p),
+        ("relative_index_size", c_int64),
         ("norm_first", c_int32),
         ("max_length", c_int32),
-        ("unused", c_int32),
     ]
 
 
@@ -163,8 +168,8 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "sweet_model_bytes": (c_int64, (c_void_p,)),
     "sweet_workspace_bytes": (c_int64, (c_void_p,)),
     "sweet_embed": (c_int32, (c_void_p, c_int32, c_int64, *(c_void_p,) * 5, c_int64, c_void_p)),
-    "sweet_probe": (c_int32, (c_void_p, c_int32, c_int32, c_void_p, c_void_p, c_void_p, c_int64)),
-    "sweet_advance": (c_int32, (c_void_p, c_int32, c_int32, c_void_p, c_void_p, c_void_p, c_int64, c_void_p)),
+    "sweet_probe": (c_int32, (c_void_p, c_int32, c_int32, *(c_void_p,) * 4, c_int64)),
+    "sweet_advance": (c_int32, (c_void_p, c_int32, c_int32, *(c_void_p,) * 4, c_int64, c_void_p)),
     "sweet_confidence": (c_int32, (c_int32, c_int32, c_void_p, c_float, c_void_p)),
     "sweet_logistic": (c_int32, (c_int32, c_void_p, c_void_p)),
     "sweet_answer": (c_int32, (c_void_p, POINTER(CPolicy), c_int32, c_int64, *(c_void_p,) * 7)),

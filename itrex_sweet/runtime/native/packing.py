@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from itrex_sweet.errors import BackendUnavailable, SweetError
-from itrex_sweet.runtime.encoder import AnyLinear, Embeddings, Encoder, Head, Layer, Norm, QuantizedLinear, Rotary
+from itrex_sweet.runtime.encoder import (
+    AnyLinear,
+    Convolution,
+    Embeddings,
+    Encoder,
+    Head,
+    Layer,
+    Linear,
+    Norm,
+    QuantizedLinear,
+    Rotary,
+)
 from itrex_sweet.runtime.native.handle import EngineModel
 from itrex_sweet.runtime.native.interface import (
     ACTIVATIONS,
@@ -42,6 +53,8 @@ _ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
 }
+# `kMaxInputs` in csrc/check.h
+_MAX_INPUTS = 65536
 _LAYER_LINEARS = ("query", "key", "value", "attention_output", "up", "down")
 
 # Selects the engine's default, `kMinMacsPerThread` in csrc/parallel.h.
@@ -79,14 +92,8 @@ def check_supported(encoder: Encoder) -> None:
     """Checks that the engine supports all layers of an encoder.
 
     Raises:
-        BackendUnavailable: it has disentangled attention, a convolution, or an unsupported window, pooling or
-            activation.
+        BackendUnavailable: it has an unsupported activation, window or pooling, or a convolution over too many positions.
     """
-    if any(layer.relative is not None or layer.convolution is not None for layer in encoder.layers):
-        raise BackendUnavailable(
-            "The native engine does not support DeBERTa's disentangled attention. Run this artifact with "
-            "backend='torch', or with backend='ipex' if it is installed."
-        )
     for layer in encoder.layers:
         if layer.window is not None and layer.window < 1:
             raise BackendUnavailable(
@@ -98,7 +105,17 @@ def check_supported(encoder: Encoder) -> None:
             f"The native engine does not support the pooling {pooling!r}; expected 'first' or 'mean'. "
             "Run this artifact with backend='torch'."
         )
-    for activation in {encoder.activation, *(probe.head.activation for probe in encoder.probes)}:
+    convolutions = [layer.convolution for layer in encoder.layers if layer.convolution is not None]
+    for convolution in convolutions:
+        inputs = encoder.hidden_size * convolution.weight.shape[2]
+        if inputs > _MAX_INPUTS:
+            raise BackendUnavailable(
+                f"The native engine does not support a convolution of width {convolution.weight.shape[2]} over "
+                f"{encoder.hidden_size} channels: it would read {inputs} values, and the maximum is {_MAX_INPUTS}. Run "
+                "this artifact with backend='torch'."
+            )
+    activations = {encoder.activation, *(probe.head.activation for probe in encoder.probes)}
+    for activation in activations.union(convolution.activation for convolution in convolutions):
         if activation not in _ACTIVATIONS:
             raise BackendUnavailable(
                 f"The native engine does not support the activation {activation!r}; expected one of "
@@ -143,21 +160,34 @@ class _DescriptionBuilder:
             _activation(encoder.activation),
             encoder.score_scale,
             encoder.hidden_size,
+            *self._relative_index(encoder),
             encoder.norm_first,
             _max_length(encoder),
-            0,
         )
+
+    def _relative_index(self, encoder: Encoder) -> tuple[int, int | None, int]:
+        """Returns the number of buckets of relative positions, and the address and size of the index."""
+        terms = (layer.relative for layer in encoder.layers if layer.relative is not None)
+        tables = [table for relative in terms for table in (relative.key, relative.query) if table is not None]
+        if not tables:
+            return 0, None, 0
+        index = encoder.relative_index
+        return tables[0].shape[1], self._data_pointer(index, np.int64), len(index)
 
     def _layer(self, layer: Layer) -> CLayer:
         linears = (self._linear(getattr(layer, name), self._use_bfloat16) for name in _LAYER_LINEARS)
+        relative, convolution = layer.relative, layer.convolution
         return CLayer(
             *linears,
             self._norm(layer.attention_norm),
             self._norm(layer.output_norm),
             self._linear(layer.gate, self._use_bfloat16),
             self._rotary(layer.rotary),
+            *(self._floats(getattr(relative, name, None)) for name in ("key", "query")),
+            CLinear() if convolution is None else self._linear(_over_windows(convolution), self._use_bfloat16),
+            CNorm() if convolution is None else self._norm(convolution.norm),
+            0 if convolution is None else _activation(convolution.activation),
             0 if layer.window is None else _int32("window", layer.window),
-            0,
         )
 
     def _head(self, head: Head) -> CHead:
@@ -224,6 +254,18 @@ class _DescriptionBuilder:
         array = np.ascontiguousarray(tensor if isinstance(tensor, np.ndarray) else tensor.detach().numpy(), dtype)
         self._arrays.append(array)
         return data_pointer(array)
+
+
+def _over_windows(convolution: Convolution) -> Linear:
+    """Returns the convolution as a linear layer of the states around a token: (hidden, width · hidden)."""
+    weight = np.asarray(convolution.weight)
+    hidden, per_group, width = weight.shape
+    dense = np.zeros((hidden, width, hidden), np.float32)
+    for group in range(convolution.groups):
+        outputs = slice(group * (hidden // convolution.groups), (group + 1) * (hidden // convolution.groups))
+        inputs = slice(group * per_group, (group + 1) * per_group)
+        dense[outputs, :, inputs] = weight[outputs].transpose(0, 2, 1)
+    return Linear(dense.reshape(hidden, width * hidden), convolution.bias)
 
 
 def _int32(name: str, value: Any) -> int:
