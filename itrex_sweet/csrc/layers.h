@@ -127,7 +127,7 @@ struct Layer {
 // Memory of one thread.
 struct ThreadScratch {
     AttentionScratch attention;
-    Buffer<float> projected_query, context;  // of a probe
+    Buffer<float> projected_query, context;            // of a probe
     Buffer<float> position_scores, position_products;  // of a probe
     DisentangledScratch disentangled;
     Int16Input int16_input;
@@ -149,8 +149,8 @@ struct Workspace {
     std::vector<ThreadScratch> threads;
 
     int64_t bytes() const {
-        int64_t total = convolution.bytes() + attention_output_input.bytes() + up_input.bytes() + down_input.bytes() + qkv.bytes() +
-                        attended.bytes() + first_tokens.bytes();
+        int64_t total = convolution.bytes() + attention_output_input.bytes() + up_input.bytes() + down_input.bytes() +
+                        qkv.bytes() + attended.bytes() + first_tokens.bytes();
         for (const LinearInput& input : projection_inputs) total += input.bytes();
         for (const ThreadScratch& thread : threads) total += thread.bytes();
         return total;

@@ -135,6 +135,8 @@ inline void check_activations(const Engine& engine, Checks& check) {
     }
 }
 
+constexpr size_t kLongText = 66;
+
 // Returns the logits of all small models, for comparison between instruction sets.
 inline std::vector<float> check_models(const Engine& engine, Checks& check) {
     std::vector<float> all;
@@ -144,12 +146,21 @@ inline std::vector<float> check_models(const Engine& engine, Checks& check) {
         texts.emplace_back();
         for (size_t position = 0; position < length; ++position) texts.back().push_back(random() % SmallModel::kVocabulary);
     }
-    const std::pair<InputType, bool> models[] = {{FLOAT, false},    {DYNAMIC, false}, {STATIC, false}, {SMOOTH, false},
-                                                 {BFLOAT16, false}, {FLOAT, true},    {SMOOTH, true}};
-    for (const auto& [kind, has_private_layer] : models) {
-        const std::string what =
-            "model, input " + std::to_string(kind) + (has_private_layer ? ", an exit with a private layer" : "");
-        const SmallModel model(kind, has_private_layer);
+    constexpr Variant kPlain = Variant::PLAIN, kPrivate = Variant::PRIVATE_LAYER, kDisentangled = Variant::DISENTANGLED;
+    const std::pair<InputType, Variant> models[] = {
+        {FLOAT, kPlain},         {DYNAMIC, kPlain},        {STATIC, kPlain},         {SMOOTH, kPlain},
+        {BFLOAT16, kPlain},      {FLOAT, kPrivate},        {SMOOTH, kPrivate},       {FLOAT, kDisentangled},
+        {STATIC, kDisentangled}, {DYNAMIC, kDisentangled}, {BFLOAT16, kDisentangled}};
+    for (const auto& [kind, variant] : models) {
+        const std::string what = "model, input " + std::to_string(kind) +
+                                 (variant == kPrivate        ? ", an exit with a private layer"
+                                  : variant == kDisentangled ? ", disentangled attention"
+                                                             : "");
+        const SmallModel model(kind, variant);
+        if (variant == kDisentangled && texts.back().size() < kLongText) {  // int16 attention
+            texts.emplace_back(texts.back());
+            while (texts.back().size() < kLongText) texts.back().push_back(random() % SmallModel::kVocabulary);
+        }
         const std::vector<float> logits = model.run(engine, texts, 1);
         check(!logits.empty(), what + ": " + engine.error());
         if (logits.empty()) continue;

@@ -50,16 +50,21 @@ struct Linear {
     }
 };
 
+enum class Variant { PLAIN, PRIVATE_LAYER, DISENTANGLED };
+
 // A model with random weights: 3 layers, exits after layers 1 and 3, sizes that are no multiples of the vector size. The
-// probe of the first exit runs the first layer or a private one. The model is small because an emulated processor takes about
-// 50 ns per floating-point multiplication.
+// probe of the first exit runs the first layer or a private one. `DISENTANGLED`: DeBERTa's attention, with buckets that are
+// consecutive up to a distance of 19, in place of position embeddings, and a convolution beside the first layer. The model is
+// small because an emulated processor takes about 50 ns per floating-point multiplication.
 class SmallModel {
    public:
     static constexpr int kWidth = 36, kHidden = 72, kInner = 100, kHeads = 3, kLabels = 3, kLayers = 3;
     static constexpr int kVocabulary = 40, kPositions = 40;
     static constexpr int kExits = 2, kFullLayers = 2;
+    static constexpr int kBuckets = 50, kDistances = 60, kWindow = 3;
 
-    explicit SmallModel(InputType kind, bool has_private_layer = false) {
+    explicit SmallModel(InputType kind, Variant variant = Variant::PLAIN) {
+        const bool has_private_layer = variant == Variant::PRIVATE_LAYER;
         Random random;
         sweet_embeddings& embeddings = description_.embeddings;
         embeddings.words = store(random.reals(kVocabulary * kWidth, 1.0f));
@@ -83,6 +88,7 @@ class SmallModel {
             layer.output_norm = norm(random, kHidden);
             layers_.push_back(layer);
         }
+        if (variant == Variant::DISENTANGLED) make_disentangled(random, kind == BFLOAT16 ? BFLOAT16 : FLOAT);
         for (int index = 0; index < kExits; ++index) {
             const sweet_linear dense = linear(random, kHidden, kHidden, FLOAT);
             exits_.push_back({{dense, linear(random, kHidden, kLabels, FLOAT), SWEET_TANH, 0}, 0, 0});
@@ -171,9 +177,10 @@ class SmallModel {
                                       positions.data(), states.data(), states_size, starts.data()) == 0;
         for (int32_t exit = 0; exit < description_.num_exits && succeeded; ++exit) {
             float* const answers = logits.data() + static_cast<size_t>(exit) * rows * kLabels;
-            succeeded = engine.probe(model, exit, rows, starts.data(), lengths.data(), answers, int64_t{rows} * kLabels) == 0;
+            succeeded = engine.probe(model, exit, rows, starts.data(), lengths.data(), nullptr, answers,
+                                     int64_t{rows} * kLabels) == 0;
             if (exit + 1 == description_.num_exits) break;
-            succeeded = succeeded && engine.advance(model, exit, rows, starts.data(), lengths.data(), next.data(),
+            succeeded = succeeded && engine.advance(model, exit, rows, starts.data(), lengths.data(), nullptr, next.data(),
                                                     states_size, next_starts.data()) == 0;
             states.swap(next);
             starts.swap(next_starts);
@@ -182,6 +189,26 @@ class SmallModel {
     }
 
    private:
+    void make_disentangled(Random& random, InputType kind) {
+        description_.embeddings.positions = {};
+        description_.embeddings.num_positions = 0;
+        for (int distance = -kDistances; distance <= kDistances; ++distance) {
+            const int far = std::min(19 + (std::abs(distance) - 19) / 8, kBuckets / 2 - 1);
+            const int magnitude = std::abs(distance) < 20 ? std::abs(distance) : far;
+            relative_index_.push_back(kBuckets / 2 + (distance < 0 ? -magnitude : magnitude));
+        }
+        description_.relative_index = relative_index_.data();
+        description_.relative_index_size = static_cast<int64_t>(relative_index_.size());
+        description_.num_relative_buckets = kBuckets;
+        for (sweet_layer& layer : layers_) {
+            layer.relative_key = store(random.reals(kBuckets * kHidden, 0.5f));
+            layer.relative_query = store(random.reals(kBuckets * kHidden, 0.5f));
+        }
+        layers_[0].convolution = linear(random, kWindow * kHidden, kHidden, kind);
+        layers_[0].convolution_norm = norm(random, kHidden);
+        layers_[0].convolution_activation = SWEET_TANH;
+    }
+
     sweet_floats store(std::vector<float> values) {
         arrays_.push_back(std::move(values));
         return array(arrays_.back());
@@ -194,6 +221,7 @@ class SmallModel {
         return linears_.back().layer;
     }
 
+    std::vector<int64_t> relative_index_;
     std::vector<std::vector<float>> arrays_;
     std::vector<Linear> linears_;
     std::vector<sweet_layer> layers_;
