@@ -22,8 +22,8 @@ from itrex_sweet.calibration.costs import RowCosts
 from itrex_sweet.calibration.guarantees import MetricGuarantee, PairedPredictions
 from itrex_sweet.calibration.search import candidate_policies
 from itrex_sweet.calibration.temperature import fit_temperature
-from itrex_sweet.evaluation.metrics import METRICS
 from itrex_sweet.evaluation.outcomes import outputs_at_every_exit, predictions_from_logits
+from itrex_sweet.metrics import METRICS
 from itrex_sweet.policy import Policy
 
 EPSILONS, DELTAS = (0.005, 0.01, 0.02), (0.05, 0.1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,16 +78,18 @@ class SweetConfig:
             to the one before it; one for all boundaries, or one for each, first to last. 0 is SWEET; use
             `mode="joint"` instead of 1. `"cut_first"` is 0 at the first boundary and 1 at all others.
         learn_to_exit: trains every exit but the last to predict whether it is correct, for the criterion `"learned"`
-            (BERxiT, Xin et al., EACL 2021). This loss updates neither the encoder nor the exits' classifiers.
+            (BERxiT, Xin et al., EACL 2021); in regression, where it is always true, to estimate its error. This loss
+            updates neither the encoder nor the exits' classifiers.
         distillation: weight in [0, 1] of the distillation loss, which compares an exit with a teacher's probabilities;
             the label loss has the rest (Hinton et al. 2015, arXiv 1503.02531). The teacher is a model given to the
             callback, or else the last exit, which then has the label loss only; in mode `"decoupled"` it always has.
             0.5 by default in that mode, 1 if only the exits are trained, and 0 in the other modes.
         distillation_temperature: divides the logits of exit and teacher in the distillation loss, positive.
-        class_weights: one positive weight per label, for the cross-entropy of every exit, the last included, as
-            `torch.nn.CrossEntropyLoss(weight=...)`; `"balanced"` stands for rows / (labels x rows of the label) until
-            the training rows are known.
-        loss: name of the function that replaces the cross-entropy; the function itself is not stored.
+        class_weights: one positive weight per label, for the loss of every exit, the last included, as
+            `torch.nn.CrossEntropyLoss(weight=...)`, or for multi-label classification as
+            `torch.nn.BCEWithLogitsLoss(pos_weight=...)`; `"balanced"` stands for rows / (labels x rows of the label),
+            or for rows without the label / rows with it, until the training rows are known.
+        loss: name of the function that replaces the loss of the task; the function itself is not stored.
         train: `"all"`; or `"exits"`, in mode `"decoupled"`: the model itself is frozen and has no dropout, and with
             `distillation=1` no labels are needed.
         exit_lr_multiplier: in mode `"decoupled"`, learning rate of the exits' parameters relative to the model's,
@@ -285,6 +287,30 @@ def balanced_weights(labels: Iterable[int], num_labels: int) -> tuple[float, ...
             f"{num_labels} weights as numbers."
         )
     return tuple(sum(counts) / (num_labels * count) for count in counts)
+
+
+def balanced_positive_weights(labels: Iterable[Sequence[float]], num_labels: int) -> tuple[float, ...]:
+    """Computes the weights of `class_weights="balanced"` for multi-label classification: rows without a label divided
+    by rows with it, for each label.
+
+    Args:
+        labels: vector of ones and zeros of each row.
+        num_labels: of the model.
+
+    Raises:
+        ConfigError: a label that no row has, or all rows have.
+    """
+    rows, counts = 0, [0] * num_labels
+    for vector in labels:
+        rows += 1
+        counts = [count + (value > 0.5) for count, value in zip(counts, vector, strict=True)]
+    missing = [label for label, count in enumerate(counts) if count in (0, rows)]
+    if missing:
+        raise ConfigError(
+            f"class_weights={BALANCED!r}: no training row, or every one, has label {', '.join(map(str, missing))}; "
+            f"give the {num_labels} weights as numbers."
+        )
+    return tuple((rows - count) / count for count in counts)
 
 
 def _whole_numbers(exits: Any) -> tuple[int, ...]:

@@ -23,6 +23,7 @@ SHARED = {
     "version",
     "tasks",
     "probabilities",
+    "metrics",
 }
 # package → packages it may import besides itself and `SHARED`
 MAY_IMPORT = {

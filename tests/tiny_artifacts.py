@@ -65,9 +65,12 @@ def model_and_tensors(
     for exit_ in exits[:-1]:
         for source, name in ((row.head_dense, "dense"), (row.head_out, "classifier")):
             module = attrgetter(source)(model)
-            for part in ("weight", "bias"):
-                shape = getattr(module, part).shape
-                tensors[f"{EXIT_HEADS}.{exit_}.{name}.{part}"] = 0.4 * torch.randn(shape, generator=generator)
+            for part, own in module.named_parameters():
+                tensors[f"{EXIT_HEADS}.{exit_}.{name}.{part}"] = 0.4 * torch.randn(own.shape, generator=generator)
+        norms = zip(row.norm_paths(exits[-1], exits[-1]), row.norm_paths(exit_, exits[-1]), strict=True)
+        for source, path in norms:
+            for part, own in attrgetter(source)(model).named_parameters() if source else ():
+                tensors[f"{path}.{part}"] = own.detach() + 0.4 * torch.randn(own.shape, generator=generator)
         if learn_to_exit:
             path = row.correctness_path(exit_)
             tensors[f"{path}.weight"] = torch.randn((1, module.weight.shape[1]), generator=generator)

@@ -12,6 +12,7 @@ from transformers import (
     DebertaV2Config,
     DistilBertConfig,
     ElectraConfig,
+    ModernBertConfig,
     PretrainedConfig,
     PreTrainedModel,
     RobertaConfig,
@@ -45,6 +46,25 @@ def _deberta_v3(**changes: object) -> DebertaV2Config:
     return DebertaV2Config(**_SHAPE, **{**settings, **changes})
 
 
+def _modernbert(**changes: object) -> ModernBertConfig:
+    """Windows of three tokens to each side, so that rows of a few tokens reach beyond them."""
+    shape = {name: value for name, value in _SHAPE.items() if name != "initializer_range"}
+    return ModernBertConfig(
+        **shape,
+        initializer_range=0.3,
+        initializer_cutoff_factor=3.0,
+        local_attention=6,
+        global_rope_theta=500.0,
+        local_rope_theta=50.0,
+        global_attn_every_n_layers=3,
+        bos_token_id=2,
+        cls_token_id=2,
+        eos_token_id=3,
+        sep_token_id=3,
+        **changes,
+    )
+
+
 # Family, or variant of one, → its config for the remaining settings: num_hidden_layers, num_labels, dropouts.
 FAMILY_CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
     "bert": lambda: BertConfig(**_SHAPE, type_vocab_size=2),
@@ -62,6 +82,10 @@ FAMILY_CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
     ),
     "deberta": lambda: DebertaConfig(**_SHAPE, **_RELATIVE, type_vocab_size=0, pos_att_type=["c2p", "p2c"]),
     "deberta-v3": lambda: _deberta_v3(),
+    "modernbert": lambda: _modernbert(),
+    "modernbert-biases": lambda: _modernbert(
+        classifier_pooling="mean", attention_bias=True, mlp_bias=True, norm_bias=True, classifier_bias=True
+    ),
     "deberta-v2-conv": lambda: _deberta_v3(conv_kernel_size=3, conv_act="gelu", share_att_key=False),
 }
 
@@ -74,6 +98,8 @@ _DROPOUTS = (
     "dropout",
     "attention_dropout",
     "seq_classif_dropout",
+    "mlp_dropout",
+    "embedding_dropout",
 )
 
 
@@ -81,6 +107,8 @@ def tiny_config(family: str, num_layers: int = 4, num_labels: int = 3, dropout: 
     """Returns the config of a tiny model; `dropout` is set in every field of the family."""
     config = FAMILY_CONFIGS[family]()
     config.num_hidden_layers = num_layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = [config.layer_types[index % 3] for index in range(num_layers)]
     config.num_labels = num_labels
     for name in _DROPOUTS:
         if hasattr(config, name) or name in ("pooler_dropout", "cls_dropout"):

@@ -10,8 +10,8 @@ from paper import plan
 from paper.run import area, curve
 
 from decoupled.variants import EXITS, REPORTED
-from itrex_sweet.evaluation.metrics import METRICS
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
+from itrex_sweet.metrics import METRICS
 
 TARGET = 0.99  # of the plain model's score
 DEPTH = 6

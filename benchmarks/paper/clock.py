@@ -24,8 +24,8 @@ from itrex_sweet.calibration.cost_measurement import measure_costs
 from itrex_sweet.calibration.costs import RowCosts
 from itrex_sweet.data import Rows
 from itrex_sweet.evaluation.curve import thresholds_between
-from itrex_sweet.evaluation.metrics import METRICS
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
+from itrex_sweet.metrics import METRICS
 from itrex_sweet.policy import Policy
 from paper import plan
 from paper.run import MAX_LENGTH, POINTS, TRAINED, training_rows

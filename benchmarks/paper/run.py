@@ -31,8 +31,8 @@ from record import provenance, read_task
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.evaluation.curve import thresholds_between
-from itrex_sweet.evaluation.metrics import METRICS
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
+from itrex_sweet.metrics import METRICS
 from itrex_sweet.policy import Policy
 from itrex_sweet.training import GradientConflictCallback
 from paper import plan, store

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from itrex_sweet.families import Family
+from itrex_sweet.families.rotary import LayerPositions, layer_positions
 
 
 class Architecture:
@@ -27,6 +28,20 @@ class Architecture:
         """Hidden size of an attention head."""
         return self.hidden // self.heads
 
+    def has_bias(self, kind: str) -> bool:
+        """True if parts of a kind, see `Family.biases`, have a bias."""
+        key = self.family.biases.get(kind)
+        return key is None or bool(getattr(self.config, key))
+
+    def has_attention_norm(self, index: int) -> bool:
+        """True if a layer has a norm at its attention."""
+        return index > 0 or self.family.first_attention_norm
+
+    @property
+    def layer_positions(self) -> tuple[LayerPositions, ...] | None:
+        """Rotary positions and window of each layer; `None` if positions are not rotary."""
+        return layer_positions(self.config) if self.family.attention == "rotary" else None
+
     # ------------------------------------------------------------------ embeddings
 
     @property
@@ -38,6 +53,8 @@ class Architecture:
     @property
     def positions(self) -> int:
         """Rows of the table of absolute positions; 0 if there is none."""
+        if "positions" not in self.family.embeddings:
+            return 0
         is_added = self.family.attention != "disentangled" or self.config.position_biased_input
         return self.config.max_position_embeddings if is_added else 0
 

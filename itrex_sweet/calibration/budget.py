@@ -9,7 +9,7 @@ from typing import Any
 
 from itrex_sweet.arguments import real_number
 from itrex_sweet.errors import ConfigError
-from itrex_sweet.evaluation.metrics import CONFUSION_METRICS, Metric
+from itrex_sweet.metrics import CONFUSION_METRICS, Metric
 
 _DROPS = ("max_accuracy_drop", "max_agreement_drop", "max_metric_drop")
 _LIMITS = ("max_latency_ms", "max_layers")

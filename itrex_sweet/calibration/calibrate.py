@@ -27,9 +27,9 @@ from itrex_sweet.calibration.search import candidate_policies
 from itrex_sweet.calibration.selection import TUNING_SHARE, select_candidate
 from itrex_sweet.calibration.temperature import brier_score, expected_calibration_error, fit_temperature
 from itrex_sweet.errors import ConfigError, InputError
-from itrex_sweet.evaluation.metrics import METRICS, Metric, accuracy
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.reference import Reference, open_reference
+from itrex_sweet.metrics import METRICS, Metric, accuracy
 from itrex_sweet.modeling import SweetModelForSequenceClassification
 from itrex_sweet.policy import Policy
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from itrex_sweet.calibration.bounds import LossCounts, binomial_p_value, paired_p_value
 from itrex_sweet.calibration.budget import Budget
-from itrex_sweet.evaluation.metrics import CONFUSION_METRICS, METRICS, Metric
+from itrex_sweet.metrics import CONFUSION_METRICS, METRICS, Metric
 
 _BOOTSTRAP_SAMPLES = 4000
 _BOOTSTRAP_SAMPLES_OF_CALLABLE = 400

@@ -69,10 +69,10 @@ def run(args: argparse.Namespace) -> int:
     """Evaluates artifacts, prints the results and writes them."""
     from itrex_sweet.artifact import open_artifact
     from itrex_sweet.evaluation.evaluation import evaluate_models
-    from itrex_sweet.evaluation.metrics import METRICS
     from itrex_sweet.evaluation.plot import plot_curves, require_matplotlib
     from itrex_sweet.evaluation.reference import open_reference
     from itrex_sweet.hub import fetch
+    from itrex_sweet.metrics import METRICS
     from itrex_sweet.modeling import SweetModelForSequenceClassification
 
     if args.output is not None:

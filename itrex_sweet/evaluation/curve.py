@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from itrex_sweet.evaluation.metrics import Metric, accuracy
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.tables import figure, percent, plain_table
+from itrex_sweet.metrics import Metric, accuracy
 from itrex_sweet.policy import Policy
 
 DEFAULT_POINTS, DEFAULT_TIMED_POINTS = 20, 8

@@ -23,12 +23,12 @@ from itrex_sweet.evaluation.curve import (
     timed_subset,
 )
 from itrex_sweet.evaluation.guarantee_check import GuaranteeCheck, check_guarantee
-from itrex_sweet.evaluation.metrics import Metric, accuracy
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.reference import Reference
 from itrex_sweet.evaluation.report import Report, make_report, single_exit_policy
 from itrex_sweet.evaluation.seen_rows import NOT_HELD_OUT, SeenRows, seen_rows
 from itrex_sweet.evaluation.timing import DEFAULT_REPEATS, DEFAULT_ROWS, milliseconds_per_row, sample_rows
+from itrex_sweet.metrics import Metric, accuracy
 from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.machine import Machine
 from itrex_sweet.tokenization.inputs import listed, plain_texts

@@ -10,10 +10,10 @@ import numpy as np
 
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.artifact.fingerprints import CALIBRATION, QUANTIZATION, SELECTION, TRAINING
-from itrex_sweet.evaluation.metrics import METRICS, Metric, accuracy
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.reference import ANSWERS, Reference
 from itrex_sweet.evaluation.seen_rows import NOT_HELD_OUT, SeenRows
+from itrex_sweet.metrics import METRICS, Metric, accuracy
 
 _MAX_UNRECORDED_SHARE = 0.01  # of rows that were probably seen, but whose fingerprints were not recorded
 _USE_OF_ROLE = {

@@ -12,8 +12,8 @@ import numpy as np
 from itrex_sweet import criteria
 from itrex_sweet.errors import InputError
 from itrex_sweet.evaluation.labels import checked_labels
-from itrex_sweet.evaluation.metrics import NO_ANSWER
 from itrex_sweet.evaluation.progress import progress
+from itrex_sweet.metrics import NO_ANSWER
 from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch

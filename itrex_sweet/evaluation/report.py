@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from itrex_sweet.evaluation.metrics import NO_ANSWER, Metric, accuracy
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.tables import figure, percent, plain_table
+from itrex_sweet.metrics import NO_ANSWER, Metric, accuracy
 from itrex_sweet.policy import Policy
 
 

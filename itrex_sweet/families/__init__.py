@@ -9,6 +9,7 @@ from typing import Any
 
 from itrex_sweet.errors import ConfigError, UnsupportedModelError
 from itrex_sweet.families.family import EXIT_HEADS, PRIVATE_LAYER, Family, is_of_private_layer
+from itrex_sweet.families.rotary import layer_positions
 from itrex_sweet.families.table import FAMILIES
 from itrex_sweet.tasks import task_of
 
@@ -36,10 +37,12 @@ def family_of(config: Any) -> Family:
     Raises:
         UnsupportedModelError: family unknown or refused, an unknown `problem_type` or one that does not fit the
             number of labels, or a variant of a known family whose attention differs (decoder, relative keys, talking
-            heads).
+            heads, unknown rotary positions).
     """
     family = known_family(getattr(config, "model_type", None))
     _refuse_variants(config)
+    if family.attention == "rotary":
+        layer_positions(config)
     _refuse_other_tasks(config)
     return family
 

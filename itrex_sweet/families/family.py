@@ -35,16 +35,27 @@ class Family:
         hidden_act: config key of the feed-forward activation.
         inner_size: config key of the size between the feed-forward layers.
         layer_dropouts: place of a dropout in a layer → config key of its probability: `"attention"` (the attention
-            weights), `"attention_output"` and `"down"` (the outputs of these linear layers), `"table"` (relative
-            positions).
+            weights), `"attention_output"` and `"down"` (the outputs of these linear layers), `"inner"` (the input of
+            `down`), `"table"` (relative positions).
         norm_eps: config key of the epsilon of the layer norms, or the epsilon itself.
         positions_skip_padding: position ids count the tokens that are not the padding token, from
             `pad_token_id + 1` (fairseq's convention), and not the columns, from 0.
-        attention: `"absolute"`, or `"disentangled"` (DeBERTa: relative positions enter the scores).
+        attention: `"absolute"`, `"disentangled"` (DeBERTa: relative positions enter the scores), or `"rotary"`
+            (queries and keys are rotated, `families.rotary`).
         relative: canonical name of each part of disentangled attention → path below the backbone (the shared table
             and its norm) or below a layer.
         defaults: value of a config field where `config.json` leaves it out, as in transformers.
         own_names: name of a config field in this family → the generic name that transformers gives it.
+        norm_first: layers are pre-norm, `x + part(norm(x))`, and a final norm follows the last one.
+        first_attention_norm: the first layer has a norm before its attention, in a pre-norm family.
+        final_norm: path of the final norm, below the backbone.
+        head_norm: path of the norm between activation and classifier of the head, from the model.
+        splits_by_head: the rows of `query_key_value` are interleaved by head (q, k, v of head 0, then of head 1, …);
+            otherwise all of q come first, then all of k, then all of v.
+        biases: kind of part, `"attention"`, `"feed_forward"`, `"norm"` or `"head"` (its first linear layer) → config
+            key that says whether parts of this kind have a bias. Without an entry they have.
+        pooling: config key of the state that the head reads, `"cls"` or `"mean"`; `None` for the first token. Exits
+            before the last always read the first token.
     """
 
     model_type: str
@@ -65,6 +76,13 @@ class Family:
     relative: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     own_names: Mapping[str, str] = field(default_factory=dict)
+    norm_first: bool = False
+    first_attention_norm: bool = True
+    final_norm: str | None = None
+    head_norm: str | None = None
+    splits_by_head: bool = False
+    biases: Mapping[str, str] = field(default_factory=dict)
+    pooling: str | None = None
 
     @property
     def layers_path(self) -> str:
@@ -84,6 +102,15 @@ class Family:
         own = f"{EXIT_HEADS}.{exit_}"
         return self.head_dense if shares_pooler else f"{own}.dense", f"{own}.classifier"
 
+    def norm_paths(self, exit_: int, depth: int) -> tuple[str | None, str | None]:
+        """Paths, from the model, of the two norms that an exit answers with: the norm after its last layer, in a
+        pre-norm family, and the norm of its head; `None` where the family has none.
+        """
+        if exit_ == depth:
+            return self.final_norm and f"{self.backbone}.{self.final_norm}", self.head_norm
+        own = f"{EXIT_HEADS}.{exit_}"
+        return self.final_norm and f"{own}.final_norm", self.head_norm and f"{own}.norm"
+
     def private_layer_path(self, exit_: int) -> str:
         """Path, from the model, of an exit's private layer; the paths below it are those of `layer`."""
         return f"{EXIT_HEADS}.{exit_}.{PRIVATE_LAYER}"
@@ -97,6 +124,12 @@ class Family:
         if self.head_activation.startswith("config."):
             return getattr(config, self.head_activation.removeprefix("config."))
         return self.head_activation
+
+    def pooling_of(self, config: Any, exit_: int) -> str:
+        """The state that the head of an exit reads: `"first"`, or `"mean"` over tokens."""
+        if self.pooling is None or exit_ < config.num_hidden_layers:
+            return "first"
+        return {"cls": "first", "mean": "mean"}[getattr(config, self.pooling)]
 
     def dropouts_of_head(self, config: Any) -> tuple[float, float]:
         """Dropout probabilities before the pooler's linear layer and before the classifier's."""

@@ -32,7 +32,7 @@ _DISTILBERT_LAYER = {
 }
 _AFTER_ATTENTION = {name: path for name, path in _BERT_LAYER.items() if name not in ("query", "key", "value")}
 _DEBERTA_LAYER = {
-    "query_key_value": "attention.self.in_proj",  # rows interleaved by head: q, k, v of head 0, then of head 1, …
+    "query_key_value": "attention.self.in_proj",
     "query_bias": "attention.self.q_bias",
     "value_bias": "attention.self.v_bias",
     **_AFTER_ATTENTION,
@@ -42,6 +42,14 @@ _DEBERTA_V2_LAYER = {
     "key": "attention.self.key_proj",
     "value": "attention.self.value_proj",
     **_AFTER_ATTENTION,
+}
+_MODERNBERT_LAYER = {
+    "attention_norm": "attn_norm",
+    "query_key_value": "attn.Wqkv",
+    "attention_output": "attn.Wo",
+    "output_norm": "mlp_norm",
+    "up_gate": "mlp.Wi",  # rows of `up`, then of `gate`
+    "down": "mlp.Wo",
 }
 _BERT_EMBEDDINGS = {
     "words": "embeddings.word_embeddings",
@@ -118,6 +126,7 @@ def _deberta(
         head_dropouts=(("pooler_dropout",), ("cls_dropout", "hidden_dropout_prob")),
         attention="disentangled",
         relative=relative,
+        splits_by_head=True,
         defaults=defaults,
     )
 
@@ -205,6 +214,54 @@ FAMILIES: dict[str, Family] = {
                 "convolution_norm": "encoder.conv.LayerNorm",
             },
             _DEBERTA_V2_DEFAULTS,
+        ),
+        Family(
+            model_type="modernbert",  # also Ettin, mmBERT and Granite's embedding models
+            backbone="model",
+            layers="layers",
+            layer=_MODERNBERT_LAYER,
+            embeddings={"words": "embeddings.tok_embeddings", "norm": "embeddings.norm"},
+            head_dense="head.dense",
+            head_out="classifier",
+            head_activation="config.classifier_activation",
+            head_dropouts=((), ("classifier_dropout",)),
+            hidden_act="hidden_activation",
+            norm_eps="norm_eps",
+            layer_dropouts={
+                "attention": "attention_dropout",
+                "attention_output": "attention_dropout",
+                "inner": "mlp_dropout",
+            },
+            attention="rotary",
+            # Windows and frequencies have no defaults: where they are absent, the config is refused.
+            defaults={
+                "vocab_size": 50368,
+                "hidden_size": 768,
+                "num_hidden_layers": 22,
+                "num_attention_heads": 12,
+                "intermediate_size": 1152,
+                "hidden_activation": "gelu",
+                "max_position_embeddings": 8192,
+                "norm_eps": 1e-5,
+                "norm_bias": False,
+                "attention_bias": False,
+                "mlp_bias": False,
+                "classifier_bias": False,
+                "classifier_activation": "gelu",
+                "classifier_pooling": "cls",
+                "pad_token_id": 50283,
+            },
+            norm_first=True,
+            first_attention_norm=False,
+            final_norm="final_norm",
+            head_norm="head.norm",
+            biases={
+                "attention": "attention_bias",
+                "feed_forward": "mlp_bias",
+                "norm": "norm_bias",
+                "head": "classifier_bias",
+            },
+            pooling="classifier_pooling",
         ),
     )
 }

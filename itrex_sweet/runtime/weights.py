@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from itrex_sweet.artifact.checking import check_tensors_of
 from itrex_sweet.artifact.stored_tensor import StoredTensor
 from itrex_sweet.artifact.validation.tensors import QUANTIZED
 from itrex_sweet.families import family_of
+from itrex_sweet.families.rotary import inverse_frequencies
 from itrex_sweet.runtime.encoder import (
     AnyLinear,
     Convolution,
@@ -26,6 +28,7 @@ from itrex_sweet.runtime.encoder import (
     Probe,
     QuantizedLinear,
     RelativeTerms,
+    Rotary,
     float_of,
 )
 from itrex_sweet.runtime.relative_positions import normed, projected_by_head, relative_index
@@ -72,6 +75,7 @@ class _Reader:
         self.with_correctness_logit = with_correctness_logit
         self.config, self.family, self.hidden = model.config, model.family, model.hidden
         self.eps = model.family.eps_of_norms(model.config)
+        self.positions = model.layer_positions
 
     def encoder(self) -> Encoder:
         config, family, model = self.config, self.family, self.model
@@ -88,9 +92,18 @@ class _Reader:
             activation=getattr(config, family.hidden_act),
             score_scale=(model.head_size * model.score_terms) ** 0.5,
             padding_idx=padding_idx,
-            max_tokens=_max_tokens(embeddings.positions, padding_idx),
+            max_tokens=self.max_tokens(embeddings.positions, padding_idx),
             relative_index=None if table is None else self.relative_index(),
+            norm_first=family.norm_first,
         )
+
+    def max_tokens(self, positions: np.ndarray | None, padding_idx: int | None) -> int | None:
+        """Number of tokens of the longest row; `None` for any."""
+        if self.positions is not None:
+            return self.config.max_position_embeddings  # of the texts that the model was trained on
+        if positions is None:
+            return None
+        return len(positions) if padding_idx is None else len(positions) - padding_idx - 1
 
     # ------------------------------------------------------------------ tensors by path
 
@@ -129,7 +142,7 @@ class _Reader:
         }
 
     def norm(self, path: str) -> Norm:
-        return Norm(self.tensor(f"{path}.weight"), self.tensor(f"{path}.bias"), self.eps)
+        return Norm(self.tensor(f"{path}.weight"), self.optional(f"{path}.bias"), self.eps)
 
     def in_backbone(self, path: str) -> str:
         return f"{self.family.backbone}.{path}"
@@ -140,17 +153,19 @@ class _Reader:
         """Segments and probes; see `Encoder`."""
         path, exits = self.family.layers_path, self.artifact.exits
         trunk = [
-            self.layer(f"{path}.{index}", table, self.convolution() if index == 0 else None)
+            self.layer(f"{path}.{index}", index, table, self.convolution() if index == 0 else None)
             for index in range(self.model.depth)
         ]
         borders = (0, *(exit_ - 1 for exit_ in exits))
         segments = tuple(tuple(trunk[start:stop]) for start, stop in pairwise(borders))
         # DeBERTa-v2's convolution beside the first layer is no part of a private copy of it.
         private = {
-            exit_: self.layer(self.family.private_layer_path(exit_), table, None)
+            exit_: self.layer(self.family.private_layer_path(exit_), exit_ - 1, table, None)
             for exit_ in self.artifact.private_exits
         }
-        probes = tuple(Probe(private.get(exit_, trunk[exit_ - 1]), self.head(exit_)) for exit_ in exits)
+        probes = tuple(
+            Probe(private.get(exit_, trunk[exit_ - 1]), self.head(exit_), self.final_norm(exit_)) for exit_ in exits
+        )
         return segments, probes
 
     # ------------------------------------------------------------------ parts
@@ -173,45 +188,65 @@ class _Reader:
             projection_after_norm=projection("projection_after_norm"),
         )
 
-    def layer(self, path: str, table: np.ndarray | None, convolution: Convolution | None) -> Layer:
+    def layer(self, path: str, index: int, table: np.ndarray | None, convolution: Convolution | None) -> Layer:
+        """Reads the layer at a path, which is one of the trunk or a private copy of the trunk's layer `index`."""
         paths = {name: f"{path}.{below}" for name, below in self.family.layer.items()}
         query, key, value = self.projections(paths)
+        up, gate = self.up_and_gate(paths)
+        positions = None if self.positions is None else self.positions[index]
         return Layer(
             query=query,
             key=key,
             value=value,
             attention_output=self.projection(paths["attention_output"]),
-            attention_norm=self.norm(paths["attention_norm"]),
-            up=self.projection(paths["up"]),
+            attention_norm=self.norm(paths["attention_norm"]) if self.model.has_attention_norm(index) else None,
+            up=up,
             down=self.projection(paths["down"]),
             output_norm=self.norm(paths["output_norm"]),
             relative=None if table is None else self.relative_terms(path, table, query, key),
             convolution=convolution,
+            gate=gate,
+            rotary=None if positions is None else self.rotary(positions.theta),
+            window=None if positions is None else positions.window,
         )
 
-    def projections(self, paths: Mapping[str, str]) -> tuple[AnyLinear, AnyLinear, AnyLinear]:
+    def projections(self, paths: Mapping[str, str]) -> tuple[AnyLinear, ...]:
         if "query_key_value" not in paths:
             return tuple(self.projection(paths[name]) for name in ("query", "key", "value"))
-        path = paths["query_key_value"]
-        biases = (self.tensor(paths["query_bias"]), None, self.tensor(paths["value_bias"]))
-        if not self.is_quantized(path):
-            weights = self.split_by_head(self.tensor(f"{path}.weight"))
-            return tuple(Linear(weight, bias) for weight, bias in zip(weights, biases, strict=True))
-        weights = self.split_by_head(self.tensors[f"{path}.weight"].values)
-        scales = self.split_by_head(self.tensor(f"{path}.weight_scale"))
-        inputs = self.input_range(path)
-        return tuple(
-            QuantizedLinear(weight, scale, bias, **inputs)
-            for weight, scale, bias in zip(weights, scales, biases, strict=True)
-        )
+        query, key, value = self.split(paths["query_key_value"], 3, by_head=self.family.splits_by_head)
+        if "query_bias" in paths:
+            query = dataclasses.replace(query, bias=self.tensor(paths["query_bias"]))
+            key = dataclasses.replace(key, bias=None)
+            value = dataclasses.replace(value, bias=self.tensor(paths["value_bias"]))
+        return query, key, value
 
-    def split_by_head(self, fused: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Query, key and value rows of an array whose rows are interleaved by head."""
-        by_head = fused.reshape(self.model.heads, 3, self.model.head_size, *fused.shape[1:])
-        return tuple(by_head[:, part].reshape(self.hidden, *fused.shape[1:]) for part in range(3))
+    def up_and_gate(self, paths: Mapping[str, str]) -> tuple[AnyLinear, AnyLinear | None]:
+        if "up_gate" not in paths:
+            return self.projection(paths["up"]), None
+        return self.split(paths["up_gate"], 2)
+
+    def split(self, path: str, parts: int, by_head: bool = False) -> tuple[AnyLinear, ...]:
+        """Splits the outputs of a linear layer into layers of equal size, in blocks, or interleaved by head."""
+        whole = self.projection(path)
+
+        def rows(array: np.ndarray | None) -> tuple[np.ndarray | None, ...]:
+            if array is None:
+                return (None,) * parts
+            if not by_head:
+                return tuple(np.split(array, parts))
+            interleaved = array.reshape(self.model.heads, parts, -1, *array.shape[1:])
+            return tuple(interleaved[:, part].reshape(-1, *array.shape[1:]) for part in range(parts))
+
+        names = ("weight", "bias", *(("weight_scale",) if isinstance(whole, QuantizedLinear) else ()))
+        split = {name: rows(getattr(whole, name)) for name in names}
+        return tuple(dataclasses.replace(whole, **{name: split[name][part] for name in names}) for part in range(parts))
+
+    def rotary(self, theta: float) -> Rotary:
+        return Rotary(np.array(inverse_frequencies(theta, self.model.head_size), dtype=np.float32))
 
     def head(self, exit_: int) -> Head:
         dense, path = self.family.head_paths(exit_, self.model.depth, self.artifact.shares_pooler)
+        _, norm = self.family.norm_paths(exit_, self.model.depth)
         classifier = self.linear(path)
         if self.with_correctness_logit:
             classifier = _with_row(classifier, self.correctness_logit(exit_))
@@ -219,7 +254,14 @@ class _Reader:
             dense=self.linear(dense),
             activation=self.family.activation_of_head(self.config),
             classifier=classifier,
+            norm=self.norm(norm) if norm is not None else None,
+            pooling=self.family.pooling_of(self.config, exit_),
         )
+
+    def final_norm(self, exit_: int) -> Norm | None:
+        """Reads the norm after an exit's last layer, in a pre-norm model."""
+        path, _ = self.family.norm_paths(exit_, self.model.depth)
+        return None if path is None else self.norm(path)
 
     def correctness_logit(self, exit_: int) -> Linear:
         """Returns the layer that computes the correctness logit; zeros for the last exit, which has none."""
@@ -272,9 +314,3 @@ def _with_row(classifier: Linear, row: Linear) -> Linear:
     """One layer for both: the row comes behind the classifier's."""
     bias = np.zeros(len(classifier.weight), np.float32) if classifier.bias is None else classifier.bias
     return Linear(np.concatenate([classifier.weight, row.weight]), np.concatenate([bias, row.bias]))
-
-
-def _max_tokens(positions: np.ndarray | None, padding_idx: int | None) -> int | None:
-    if positions is None:
-        return None
-    return len(positions) if padding_idx is None else len(positions) - padding_idx - 1

@@ -13,6 +13,7 @@ from torch import nn
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import ConfigError, TrainingSetupError, UnsupportedModelError
 from itrex_sweet.families import EXIT_HEADS, Family, family_of
+from itrex_sweet.tasks import REGRESSION, SINGLE_LABEL, Task, task_of
 from itrex_sweet.training.attachment import ATTACHMENT, Attachment
 from itrex_sweet.training.heads import ExitHead, classification_head, create_exit_head, get_module
 from itrex_sweet.training.label_loss import LossFunction
@@ -47,7 +48,7 @@ def attach(
         config: the settings; by default those of `model.config.sweet`, or else `SweetConfig()`.
         heads_from: folder of a saved model or adapter to read the exit heads from. By default, for a model that was
             saved with exits, the folder that it was loaded from, since `from_pretrained` drops the heads.
-        loss: replaces the cross-entropy at every exit, the last included: `(logits, labels, exit)` or
+        loss: replaces the loss of the task at every exit, the last included: `(logits, labels, exit)` or
             `(logits, labels)` → mean over the rows, a scalar, see `LabelLoss`.
 
     Returns:
@@ -70,7 +71,8 @@ def attach(
     classification_head(base, family)
     depth = _num_layers(base, family)
     saved = getattr(base.config, "sweet", None)
-    config = _resolve_settings(config, saved, depth)
+    task = task_of(base.config)
+    config = _resolve_settings(config, saved, depth, task)
     if isinstance(config.class_weights, tuple) and len(config.class_weights) != base.config.num_labels:
         raise ConfigError(
             f"class_weights={config.class_weights}: {len(config.class_weights)} weights, and the model has "
@@ -86,6 +88,8 @@ def attach(
         modules[str(exit_)] = wrap_as_module_to_save(model, head) if is_peft_model(model) else head
     base.add_module(EXIT_HEADS, modules)
     base.config.sweet = config.to_dict()
+    if task.name != SINGLE_LABEL:
+        base.config.problem_type = task.name  # else the model infers it from the first labels
     if (half := half_precision_dtype(model)) is not None:
         logger.warning(
             "The model's weights, and so the exits', are %s: training them loses small updates and may diverge. "
@@ -100,6 +104,19 @@ def attach(
     if config.trains_exits_alone:
         attachment.freeze_model()
     return attachment
+
+
+def settings_for_task(config: SweetConfig, task: Task) -> SweetConfig:
+    """Returns the settings with what a task needs: the exits of a regression estimate their error.
+
+    Raises:
+        ConfigError: class weights for a regression.
+    """
+    if task.name != REGRESSION:
+        return config
+    if config.class_weights is not None:
+        raise ConfigError(f"class_weights={config.class_weights!r}: a regression has no classes; leave them out.")
+    return dataclasses.replace(config, learn_to_exit=True)
 
 
 def detach(model: nn.Module) -> None:
@@ -152,16 +169,16 @@ def _num_layers(model: nn.Module, family: Family) -> int:
     return depth
 
 
-def _resolve_settings(config: SweetConfig | None, saved: dict[str, Any] | None, depth: int) -> SweetConfig:
+def _resolve_settings(config: SweetConfig | None, saved: dict[str, Any] | None, depth: int, task: Task) -> SweetConfig:
     """Returns the settings to attach with, checked against those that the model was saved with."""
     if not saved:
-        return (config or SweetConfig()).resolved(depth)
+        return settings_for_task((config or SweetConfig()).resolved(depth), task)
     saved_config = SweetConfig.from_dict(saved).resolved(depth)
     if config is None:
         return saved_config
     if config.exits is None:
         config = dataclasses.replace(config, exits=saved_config.exits)
-    config = config.resolved(depth)
+    config = settings_for_task(config.resolved(depth), task)
     if _head_architecture(config) != _head_architecture(saved_config):
         old, new = (
             f"exits={each.exits}, mode={each.mode!r}, learn_to_exit={each.learn_to_exit}"

@@ -16,7 +16,6 @@ from itrex_sweet.training.default_threshold import ThresholdEstimator
 from itrex_sweet.training.dropout import ExitGenerators
 from itrex_sweet.training.exit_hooks import ExitHooks
 from itrex_sweet.training.label_loss import LossFunction
-from itrex_sweet.training.losses import validate_labels
 from itrex_sweet.training.model_io import (
     check_token_ids,
     first_token_attention_mask,
@@ -25,6 +24,7 @@ from itrex_sweet.training.model_io import (
     max_row_length,
     replace_loss,
 )
+from itrex_sweet.training.task_losses import losses_of
 
 ATTACHMENT = "_sweet_attachment"  # attribute of the model, so that a copied model has an Attachment of its own
 
@@ -38,7 +38,8 @@ class Attachment(ExitHooks):
     """The exits of one model: hooks that cut gradients, compute the exits' logits and sum their losses.
 
     Created by `attach`. While attached, `model(..., labels=labels)` returns the same output as before, except that
-    `output.loss` is the sum of the cross-entropies of all exits in float32 (SWEET, arXiv 2306.02307, section 4), in
+    `output.loss` is the sum of the losses of all exits (of the task: cross-entropy, binary cross-entropy or squared
+    error) in float32 (SWEET, arXiv 2306.02307, section 4), in
     evaluation too. Class weights or a custom loss function apply at every exit, the last included. With
     `learn_to_exit`, the loss of the correctness predictions is added. In training with distillation, a share of each
     exit's loss compares it with the teacher, without class weights.
@@ -60,7 +61,9 @@ class Attachment(ExitHooks):
             with class weights or the loss function, without distillation.
         exit_correctness_logits: exit → (rows,) logits of the probability that the exit's prediction is correct, of the
             last forward, detached; with `learn_to_exit` only.
-        labels: (rows,) int64 of the last forward, or `None`.
+        task: of the model's config.
+        labels: of the last forward, or `None`: (rows,) int64, for multi-label classification (rows, labels) float32,
+            for regression (rows,) float32.
         main_input: (rows, ...) main input of the last forward: token ids.
         loss_received_gradient: `True` once a backward in training has gone through `output.loss`; may be reset.
         trained_on: fingerprints of the training rows, if a Trainer's data set gave them; written into the artifact.
@@ -79,7 +82,7 @@ class Attachment(ExitHooks):
         self.main_input: torch.Tensor | None = None
         self.trained_on: Fingerprints | None = None
         self.selected_by: Fingerprints | None = None
-        self._threshold_estimator = ThresholdEstimator()
+        self._threshold_estimator = ThresholdEstimator(self.task)
         self._labels_index = labels_argument_index(model, self._base)
         self._main_input: torch.Tensor | None = None
         self._hooks = self._register()
@@ -125,7 +128,7 @@ class Attachment(ExitHooks):
         self._main_input = main_input(self._base, inputs)
         check_token_ids(self._base, inputs)
         if labels is not None:
-            self.labels = validate_labels(labels, self._base.config.num_labels)
+            self.labels = losses_of(self.task).validate(labels, self._base.config.num_labels)
             self._num_items = kwargs.get("num_items_in_batch")
         if model.training:
             if torch.is_grad_enabled():
@@ -190,7 +193,11 @@ class Attachment(ExitHooks):
         self.main_input = inputs
         self.exit_logits = {exit_: logits[exit_].detach() for exit_ in self.exits}
         self.exit_correctness_logits = {exit_: value.detach() for exit_, value in correctness_logits.items()}
-        if model.training and torch.is_grad_enabled() and self._threshold_estimator.update(self.exit_logits):
+        if (
+            model.training
+            and torch.is_grad_enabled()
+            and self._threshold_estimator.update(self.exit_logits, self.exit_correctness_logits)
+        ):
             self._update_config(threshold=self._threshold_estimator.threshold)
         if not losses:
             return None

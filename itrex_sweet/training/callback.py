@@ -11,9 +11,10 @@ from torch import nn
 from transformers import EvalPrediction, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from itrex_sweet.config import ALL, BALANCED, DECOUPLED, SweetConfig, balanced_weights
+from itrex_sweet.config import ALL, BALANCED, DECOUPLED, SweetConfig, balanced_positive_weights, balanced_weights
 from itrex_sweet.errors import ConfigError, TrainingSetupError
-from itrex_sweet.training.attaching import attach, attachment_of
+from itrex_sweet.tasks import MULTI_LABEL
+from itrex_sweet.training.attaching import attach, attachment_of, settings_for_task
 from itrex_sweet.training.attachment import WRAPPED_AFTER_ATTACH, Attachment
 from itrex_sweet.training.exit_evaluation import ExitEvaluation
 from itrex_sweet.training.exit_optimization import ExitOptimization
@@ -189,7 +190,8 @@ class SweetCallback(ExitEvaluation, ExitOptimization, ExportableState):
             ensure_float32(model)  # an evaluation with bf16_full_eval leaves bfloat16 weights
         check_optimizer(attachment, optimizer)
         if self._balances_classes:
-            attachment.set_class_weights(balanced_weights(dataset_labels(train_dataloader), model.config.num_labels))
+            balance = balanced_positive_weights if attachment.task.name == MULTI_LABEL else balanced_weights
+            attachment.set_class_weights(balance(dataset_labels(train_dataloader), model.config.num_labels))
             self.config = attachment.config
         attachment.trained_on, attachment.selected_by = dataset_fingerprints(train_dataloader), None
         self._in_training = True
@@ -263,7 +265,7 @@ class SweetCallback(ExitEvaluation, ExitOptimization, ExportableState):
             requested = dataclasses.replace(requested, exits=attachment.exits)
         if self._balances_classes:
             requested = dataclasses.replace(requested, class_weights=attachment.config.class_weights)
-        requested = requested.resolved(attachment.exits[-1])
+        requested = settings_for_task(requested.resolved(attachment.exits[-1]), attachment.task)
         if requested != attachment.config:
             raise TrainingSetupError(
                 f"the model has exits attached with {attachment.config}, and the callback has {requested}: "

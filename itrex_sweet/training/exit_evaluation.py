@@ -12,6 +12,7 @@ from itrex_sweet.training.attachment import Attachment
 from itrex_sweet.training.exit_diagnostics import ExitDiagnostics
 from itrex_sweet.training.exit_metrics import ExitPredictions
 from itrex_sweet.training.label_loss import LabelLoss
+from itrex_sweet.training.task_losses import losses_of
 from itrex_sweet.training.training_data import dataset_fingerprints
 
 
@@ -51,10 +52,10 @@ class ExitEvaluation(TrainerCallback):
             labels = attachment.labels
             self._without_labels = labels is None and attachment.config.trains_exits_alone
             if self._without_labels:  # compares the exits with the predictions of the last one, which they learn
-                labels = attachment.exit_logits[attachment.exits[-1]].argmax(dim=-1)
+                labels = losses_of(attachment.task).targets(attachment.exit_logits[attachment.exits[-1]])
             self._predictions.add(attachment.exit_logits, labels, inputs)
             self._label_loss = attachment.label_loss
-            self._thresholds = attachment.config.default_policy().thresholds
+            self._thresholds = attachment.config.default_policy(attachment.task).thresholds
 
     def on_evaluate(
         self,
@@ -105,8 +106,10 @@ class ExitEvaluation(TrainerCallback):
             self._reset_evaluation()
             return {name.replace("_accuracy", "_agreement"): value for name, value in metrics.items()}
         metrics = self._predictions.metrics(prefix, self._label_loss, self.compute_metrics, args)
-        self._diagnostics[prefix] = self._predictions.diagnostics(self._thresholds)
-        self._diagnostics_at_step.setdefault(state.global_step, {})[prefix] = self._diagnostics[prefix]
+        diagnostics = self._predictions.diagnostics(self._thresholds, self._label_loss.task)
+        if diagnostics is not None:
+            self._diagnostics[prefix] = diagnostics
+            self._diagnostics_at_step.setdefault(state.global_step, {})[prefix] = diagnostics
         self._reset_evaluation()
         return metrics
 

@@ -11,10 +11,12 @@ from torch import nn
 
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.families import Family
+from itrex_sweet.tasks import task_of
 from itrex_sweet.training.exit_parameters import ExitParameters
 from itrex_sweet.training.gradients import is_checkpointed
 from itrex_sweet.training.label_loss import LabelLoss, LossFunction, function_name, micro_batch_scale
-from itrex_sweet.training.losses import correctness_loss, exit_loss
+from itrex_sweet.training.losses import exit_loss
+from itrex_sweet.training.task_losses import losses_of
 from itrex_sweet.training.teacher import Teacher
 
 
@@ -23,13 +25,14 @@ class ExitLosses(ExitParameters):
 
     Args:
         model, config, family: as for `ExitParameters`.
-        loss: replaces the cross-entropy, see `LabelLoss`.
+        loss: replaces the loss of the task, see `LabelLoss`.
     """
 
     def __init__(self, model: nn.Module, config: SweetConfig, family: Family, loss: LossFunction | None = None):
         super().__init__(model, config, family)
         self.labels: torch.Tensor | None = None
-        self.label_loss = LabelLoss(config, loss)
+        self.task = task_of(self._base.config)
+        self.label_loss = LabelLoss(config, loss, self.task)
         self.loss_received_gradient = False
         self.loss_observer: Callable[[dict[int, torch.Tensor]], None] | None = None
         self.teacher: Teacher | None = None
@@ -43,12 +46,12 @@ class ExitLosses(ExitParameters):
     def set_loss_function(self, function: LossFunction) -> None:
         """Sets the loss of every exit, see `LabelLoss`; its name goes into the settings."""
         self._update_config(loss=function_name(function))
-        self.label_loss = LabelLoss(self.config, function)
+        self.label_loss = LabelLoss(self.config, function, self.task)
 
     def set_class_weights(self, weights: tuple[float, ...]) -> None:
         """Sets the class weights of every exit's loss."""
         self._update_config(class_weights=weights)
-        self.label_loss = LabelLoss(self.config, self.label_loss.function)
+        self.label_loss = LabelLoss(self.config, self.label_loss.function, self.task)
 
     def _update_config(self, **changes: Any) -> None:
         self.config = dataclasses.replace(self.config, **changes)
@@ -73,20 +76,22 @@ class ExitLosses(ExitParameters):
             mean = self.label_loss(self._logits[last], self.labels, last)
             self._label_losses[last] = mean.detach()
             scaled = mean * micro_batch_scale(self.labels.to(mean.device), self._num_items)
-            losses[last] = own_loss if self.label_loss.is_cross_entropy else scaled
+            losses[last] = own_loss if self.label_loss.is_default else scaled
         return losses
 
     def _loss(self, exit_: int) -> torch.Tensor:
         """Computes one exit's term of the model's loss, with its graph."""
         logits, correctness_logits = self._logits[exit_], self._correctness_logits.get(exit_)
-        labels = self._teacher_logits.argmax(dim=-1) if self.labels is None else self.labels
+        of_task = losses_of(self.task)
+        labels = of_task.targets(self._teacher_logits) if self.labels is None else self.labels
         mean = self.label_loss(logits, labels, exit_)
         self._label_losses[exit_] = mean.detach()
         scaled = mean * micro_batch_scale(labels.to(mean.device), self._num_items)
-        loss = exit_loss(self.config, scaled, logits, labels, self._teacher_logits, self._num_items)
+        teacher_logits = self._teacher_logits if self.config.distillation > 0.0 else None
+        loss = exit_loss(self.config, scaled, logits, labels, teacher_logits, self._num_items, of_task.distillation)
         if correctness_logits is None:
             return loss
-        return loss + correctness_loss(correctness_logits, logits, labels, self._num_items)
+        return loss + of_task.certainty(correctness_logits, logits, labels, teacher_logits, self._num_items)
 
     def _record_gradient(self, gradient: torch.Tensor | None) -> None:
         # DistributedDataParallel passes all outputs through one node, which passes `None` to outputs that are not used.

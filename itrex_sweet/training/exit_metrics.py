@@ -11,6 +11,8 @@ from accelerate.utils import gather, pad_across_processes
 from transformers import EvalPrediction, TrainingArguments
 from transformers.trainer_utils import denumpify_detensorize
 
+from itrex_sweet.metrics import METRICS
+from itrex_sweet.tasks import MULTI_LABEL, SINGLE_LABEL, Task
 from itrex_sweet.training.exit_diagnostics import ExitDiagnostics
 from itrex_sweet.training.label_loss import LabelLoss
 from itrex_sweet.training.losses import IGNORE_INDEX
@@ -36,7 +38,7 @@ class ExitPredictions:
 
         Args:
             exit_logits: exit → (rows, labels).
-            labels: (rows,) int64.
+            labels: (rows,) int64; for multi-label classification (rows, labels), for regression (rows,) float32.
             inputs: (rows, length, ...), for metrics that use them; the length may differ between batches.
         """
         if labels is None:
@@ -62,7 +64,7 @@ class ExitPredictions:
         compute_metrics: Callable[..., Mapping[str, Any]] | None,
         args: TrainingArguments,
     ) -> dict[str, float]:
-        """Computes accuracy, mean loss and the user's metrics of each exit.
+        """Computes accuracy, or the metrics of the task, mean loss and the user's metrics of each exit.
 
         Args:
             prefix: `"eval"` gives `eval_exit_4_accuracy`, `eval_exit_4_loss`.
@@ -77,24 +79,32 @@ class ExitPredictions:
         metrics: dict[str, float] = {}
         for exit_, batches in self._logits.items():
             logits = torch.cat(batches)
-            is_correct = (logits.argmax(-1) == labels)[labelled]
-            values: dict[str, Any] = {
-                "accuracy": is_correct.float().mean().item() if len(is_correct) else float("nan"),
-                "loss": label_loss(logits, labels, exit_).item(),
-            }
+            values: dict[str, Any] = {}
+            if label_loss.task.name == SINGLE_LABEL:
+                is_correct = (logits.argmax(-1) == labels)[labelled]
+                values["accuracy"] = is_correct.float().mean().item() if len(is_correct) else float("nan")
+            else:
+                decisions = label_loss.task.decisions(logits.numpy())
+                values.update({name: METRICS[name](decisions, labels.numpy()) for name in label_loss.task.metrics})
+            values["loss"] = label_loss(logits, labels, exit_).item()
             if compute_metrics is not None:
                 computed = self._compute_user_metrics(compute_metrics, logits, labels, values["loss"], args)
                 values.update(denumpify_detensorize(dict(computed)))
             metrics.update({f"{prefix}_exit_{exit_}_{name}": value for name, value in values.items()})
         return metrics
 
-    def diagnostics(self, thresholds: Sequence[float]) -> ExitDiagnostics:
-        """Compares the exits with the most frequent label, and computes the share of rows that leave early.
+    def diagnostics(self, thresholds: Sequence[float], task: Task) -> ExitDiagnostics | None:
+        """Compares the exits with the most frequent label or set of labels, and computes the share of rows that leave
+        early; `None` for a regression.
 
         Args:
             thresholds: of the default policy, one per exit but the last.
         """
         labels = torch.cat(self._labels)
+        if task.name == MULTI_LABEL:
+            return self._set_diagnostics(labels > 0.5, thresholds)
+        if task.name != SINGLE_LABEL:
+            return None
         labelled = labels != IGNORE_INDEX
         labels = labels[labelled]
         logits = {exit_: torch.cat(batches)[labelled] for exit_, batches in self._logits.items()}
@@ -104,6 +114,18 @@ class ExitPredictions:
         return ExitDiagnostics.of(
             labels.tolist(),
             {exit_: (each.argmax(-1) == labels).float().mean().item() for exit_, each in logits.items()},
+            leaves_early.float().mean().item() if len(logits) > 1 else None,
+            f"the default threshold of {thresholds[0]:g}" if thresholds else "",
+        )
+
+    def _set_diagnostics(self, labels: torch.Tensor, thresholds: Sequence[float]) -> ExitDiagnostics:
+        logits = {exit_: torch.cat(batches) for exit_, batches in self._logits.items()}
+        leaves_early = torch.zeros(len(labels), dtype=torch.bool)
+        for each, threshold in zip(list(logits.values())[:-1], thresholds, strict=True):
+            leaves_early |= torch.sigmoid(each.abs().amin(-1)) > threshold
+        return ExitDiagnostics.of(
+            torch.unique(labels, dim=0, return_inverse=True)[1].tolist(),
+            {exit_: ((each > 0) == labels).all(-1).float().mean().item() for exit_, each in logits.items()},
             leaves_early.float().mean().item() if len(logits) > 1 else None,
             f"the default threshold of {thresholds[0]:g}" if thresholds else "",
         )

@@ -44,7 +44,9 @@ class ExitParameters:
         for exit_, head in self._heads().items():
             owner.update({id(parameter): exit_ for parameter in head.parameters()})
         backbone = getattr(self._base, self._family.backbone)
-        own = [get_module(self._base, path) for path in (self._family.head_dense, self._family.head_out)]
+        depth = len(self._layers)
+        paths = (self._family.head_dense, self._family.head_out, *self._family.norm_paths(depth, depth))
+        own = [get_module(self._base, path) for path in paths if path is not None]
         last = {id(parameter) for module in own for parameter in module.parameters()}
         first = set() if private else {id(parameter) for parameter in backbone.parameters()} - last
         segments: dict[int, list[tuple[str, nn.Parameter]]] = {exit_: [] for exit_ in self.exits}

@@ -14,14 +14,15 @@ from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import UnsupportedModelError
 from itrex_sweet.families import Family
 from itrex_sweet.training.dropout import dropout
-from itrex_sweet.training.peft_models import unwrap_module
+from itrex_sweet.training.peft_models import merged_module_copy, unwrap_module
 from itrex_sweet.training.private_layer import PrivateLayer
 
 
 class ExitHead(nn.Module):
     """A classification head on the first token, with the layers of the family's own head.
 
-    The layers are: dropout, dense, activation, dropout, classifier. With `learn_to_exit` a linear layer computes from
+    The layers are: norm of the token's state in a pre-norm model, dropout, dense, activation, norm where the family has
+    one, dropout, classifier. With `learn_to_exit` a linear layer computes from
     the detached pooled output one more number, the logit of the probability that the prediction is correct (BERxiT,
     Xin et al., EACL 2021).
 
@@ -32,6 +33,8 @@ class ExitHead(nn.Module):
         dropouts: probabilities before `dense` and before `classifier`.
         correctness: linear layer that computes the correctness logit; a submodule named `certainty`, the name that it
             has in saved models.
+        final_norm: norm of the hidden state, in a pre-norm model.
+        norm: norm before `classifier`, where the family has one.
     """
 
     def __init__(
@@ -41,10 +44,16 @@ class ExitHead(nn.Module):
         activation: str,
         dropouts: tuple[float, float],
         correctness: nn.Linear | None = None,
+        final_norm: nn.Module | None = None,
+        norm: nn.Module | None = None,
     ):
         super().__init__()
+        if final_norm is not None:
+            self.final_norm = final_norm
         if dense is not None:
             self.dense = dense
+        if norm is not None:
+            self.norm = norm
         self.classifier = classifier
         if correctness is not None:
             self.certainty = correctness
@@ -68,7 +77,11 @@ class ExitHead(nn.Module):
 
     def _classify(self, first_token: torch.Tensor, dense: nn.Module, *dropouts: Callable) -> torch.Tensor:
         before_dense, before_classifier = dropouts
+        if hasattr(self, "final_norm"):
+            first_token = self.final_norm(first_token)
         pooled = self.activation(dense(before_dense(first_token)))
+        if hasattr(self, "norm"):
+            pooled = self.norm(pooled)
         logits = self.classifier(before_classifier(pooled))
         if not hasattr(self, "certainty"):
             return logits
@@ -121,17 +134,20 @@ def create_exit_head(model: nn.Module, family: Family, config: SweetConfig, exit
         exit_: number of layers before the exit.
     """
     dense, classifier = classification_head(model, family)
+    final_norm, norm = family.norm_paths(model.config.num_hidden_layers, model.config.num_hidden_layers)
     arguments = {
         "dense": None if config.shares_pooler else _copy(dense),
         "classifier": _copy(classifier),
         "activation": family.activation_of_head(model.config),
         "dropouts": family.dropouts_of_head(model.config),
         "correctness": _zero_linear_like(classifier) if config.learn_to_exit else None,
+        "final_norm": final_norm and _copy_of_norm(model, final_norm),
+        "norm": norm and _copy_of_norm(model, norm),
     }
     if not config.has_private_layers:
         return ExitHead(**arguments)
     layer = get_module(model, family.layers_path)[exit_ - 1]
-    return PrivateExitHead(PrivateLayer(layer, family, model.config), **arguments)
+    return PrivateExitHead(PrivateLayer(layer, family, model.config, exit_ - 1), **arguments)
 
 
 def classification_head(model: nn.Module, family: Family) -> tuple[nn.Linear, nn.Linear]:
@@ -172,6 +188,13 @@ def _linear_at(model: nn.Module, path: str, shape: tuple[int, int]) -> nn.Linear
             f"{linear.weight.dtype} at {path!r}: exits need {expected}, in floating point. {advice}"
         )
     return linear
+
+
+def _copy_of_norm(model: nn.Module, path: str) -> nn.Module:
+    module = get_module(model, path)
+    if module is None:
+        raise UnsupportedModelError(f"{type(model).__name__} has no {path!r}: exits need a norm there.")
+    return merged_module_copy(module).requires_grad_()
 
 
 def _zero_linear_like(classifier: nn.Linear) -> nn.Linear:

@@ -1,4 +1,4 @@
-"""The loss of an exit against the labels: cross-entropy, optionally with class weights, or a custom function."""
+"""The loss of an exit against the labels: that of the task, optionally with class weights, or a custom function."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import ConfigError, TrainingSetupError
-from itrex_sweet.training.losses import IGNORE_INDEX, classification_loss
+from itrex_sweet.tasks import SINGLE_LABEL, Task, task_named
+from itrex_sweet.training.losses import IGNORE_INDEX
+from itrex_sweet.training.task_losses import losses_of
 
 LossFunction = Callable[..., torch.Tensor]
 
@@ -22,24 +23,27 @@ class LabelLoss:
 
     Args:
         config: its `class_weights` are used as in `torch.nn.CrossEntropyLoss(weight=...)`, whose mean is divided by the
-            sum of the rows' weights. Weights that are still `"balanced"` are ignored in evaluation, and training with
-            them raises.
-        function: replaces the cross-entropy: `(logits, labels, exit)` or `(logits, labels)` → scalar, with float32
-            logits (rows, labels), int64 labels (rows,) of the labelled rows, and the exit as a count of layers. If it
-            has parameters, they are not trained.
+            sum of the rows' weights; for multi-label classification as `torch.nn.BCEWithLogitsLoss(pos_weight=...)`.
+            Weights that are still `"balanced"` are ignored in evaluation, and training with them raises.
+        function: replaces the loss: `(logits, labels, exit)` or `(logits, labels)` → scalar, with float32 logits
+            (rows, labels), int64 labels (rows,) of the labelled rows, and the exit as a count of layers. Labels are
+            float32 for other tasks: (rows, labels) for multi-label classification, (rows,) for regression. If the
+            function has parameters, they are not trained.
+        task: cross-entropy, binary cross-entropy of each label, or squared error.
 
     Raises:
         ConfigError: a function that does not accept these arguments.
     """
 
-    def __init__(self, config: SweetConfig, function: LossFunction | None = None):
+    def __init__(self, config: SweetConfig, function: LossFunction | None = None, task: Task | None = None):
         self.config = config
+        self.task = task or task_named(SINGLE_LABEL)
         self.function = function
         self._takes_exit = function is not None and accepts_exit(function)
 
     @property
-    def is_cross_entropy(self) -> bool:
-        """`True` for the unweighted cross-entropy, which Hugging Face models compute themselves."""
+    def is_default(self) -> bool:
+        """`True` for the unweighted loss of the task, which Hugging Face models compute themselves."""
         return self.function is None and not isinstance(self.config.class_weights, tuple)
 
     def __call__(self, logits: torch.Tensor, labels: torch.Tensor, exit_: int) -> torch.Tensor:
@@ -47,7 +51,8 @@ class LabelLoss:
 
         Args:
             logits: (rows, labels), any float type.
-            labels: (rows,) int64; rows with `IGNORE_INDEX` are left out.
+            labels: (rows,) int64; rows with `IGNORE_INDEX` are left out. For other tasks as validated by
+                `task_losses`.
             exit_: count of layers.
 
         Returns:
@@ -59,9 +64,8 @@ class LabelLoss:
         labels = labels.to(logits.device)
         if self.function is not None:
             return self._custom(logits, labels, exit_)
-        if isinstance(self.config.class_weights, tuple):
-            return _weighted(logits, labels, self.config.class_weights)
-        return classification_loss(logits, labels)
+        weights = self.config.class_weights if isinstance(self.config.class_weights, tuple) else None
+        return losses_of(self.task).label(logits, labels, weights)
 
     def check_trainable(self) -> None:
         """Checks that this is the loss that the settings name.
@@ -83,8 +87,10 @@ class LabelLoss:
             )
 
     def _custom(self, logits: torch.Tensor, labels: torch.Tensor, exit_: int) -> torch.Tensor:
-        labelled = labels != IGNORE_INDEX
-        logits, labels = logits.float()[labelled], labels[labelled]
+        logits = logits.float()
+        if self.task.name == SINGLE_LABEL:
+            labelled = labels != IGNORE_INDEX
+            logits, labels = logits[labelled], labels[labelled]
         if len(labels) == 0:
             return logits.sum()
         loss = self.function(logits, labels, exit_) if self._takes_exit else self.function(logits, labels)
@@ -106,8 +112,9 @@ def micro_batch_scale(labels: torch.Tensor, num_items: torch.Tensor | int | None
     """Returns the factor for a micro-batch's mean loss, so that the micro-batches add up to the overall mean.
 
     Args:
-        labels: (rows,) int64, of the micro-batch.
-        num_items: number of labelled rows of the whole accumulated batch; `None` without accumulation.
+        labels: (rows,) int64, of the micro-batch; or of another task, any shape.
+        num_items: number of labelled rows, or of elements of the labels, of the whole accumulated batch; `None` without
+            accumulation.
     """
     if num_items is None:
         return 1.0
@@ -153,13 +160,6 @@ def function_name(function: Any) -> str:
     while isinstance(function, functools.partial):
         function = function.func
     return getattr(function, "__name__", None) or _type_name(function)
-
-
-def _weighted(logits: torch.Tensor, labels: torch.Tensor, weights: tuple[float, ...]) -> torch.Tensor:
-    weight = torch.tensor(weights, device=logits.device)
-    total = F.cross_entropy(logits.float(), labels, weight=weight, ignore_index=IGNORE_INDEX, reduction="sum")
-    divisor = weight[labels[labels != IGNORE_INDEX]].sum()
-    return total / (divisor + (divisor == 0))
 
 
 def _binds(signature: inspect.Signature, *arguments: Any) -> bool:

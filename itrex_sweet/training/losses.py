@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch.nn import functional as F
 
@@ -29,6 +31,18 @@ def classification_loss(
     return _mean(total, labels, num_items)
 
 
+def weighted_classification_loss(
+    logits: torch.Tensor, labels: torch.Tensor, weights: tuple[float, ...]
+) -> torch.Tensor:
+    """Computes the cross-entropy with class weights, divided by the sum of the rows' weights; see
+    `classification_loss`.
+    """
+    weight = torch.tensor(weights, device=logits.device)
+    total = F.cross_entropy(logits.float(), labels, weight=weight, ignore_index=IGNORE_INDEX, reduction="sum")
+    divisor = weight[labels[labels != IGNORE_INDEX]].sum()
+    return total / (divisor + (divisor == 0))
+
+
 def exit_loss(
     config: SweetConfig,
     label_loss: torch.Tensor,
@@ -36,6 +50,7 @@ def exit_loss(
     labels: torch.Tensor,
     teacher_logits: torch.Tensor | None,
     num_items: torch.Tensor | int | None = None,
+    distillation: Callable[..., torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Combines the loss against the labels with the distillation loss.
 
@@ -45,6 +60,7 @@ def exit_loss(
         logits: (rows, labels).
         labels, num_items: as in `classification_loss`.
         teacher_logits: (rows, labels); `None` for no teacher. If it is `logits` itself, there is no distillation.
+        distillation: the distillation loss of the task; by default `distillation_loss`.
 
     Returns:
         A float32 scalar with its graph.
@@ -52,7 +68,8 @@ def exit_loss(
     share = config.distillation
     if share == 0.0 or teacher_logits is None or logits is teacher_logits:
         return label_loss
-    soft = distillation_loss(logits, teacher_logits, labels, config.distillation_temperature, num_items)
+    compute = distillation or distillation_loss
+    soft = compute(logits, teacher_logits, labels, config.distillation_temperature, num_items)
     return soft if share == 1.0 else (1 - share) * label_loss + share * soft
 
 
@@ -116,11 +133,15 @@ def validate_labels(labels: torch.Tensor, num_labels: int) -> torch.Tensor:
     """
     if labels.dim() != 1:
         raise InputError(
-            f"labels of shape {tuple(labels.shape)}: exits support single-label classification, so labels are "
-            "one class index per row, of shape (rows,)."
+            f"labels of shape {tuple(labels.shape)}: labels of single-label classification are one class index per "
+            "row, of shape (rows,). For several labels per row load the model with "
+            "problem_type='multi_label_classification'."
         )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise InputError(f"labels of type {labels.dtype}: labels are class indices, whole numbers (torch.long).")
+        raise InputError(
+            f"labels of type {labels.dtype}: labels are class indices, whole numbers (torch.long). For regression load "
+            "the model with num_labels=1."
+        )
     labels = labels.long()
     out_of_range = (labels != IGNORE_INDEX) & ((labels < 0) | (labels >= num_labels))
     if out_of_range.any():

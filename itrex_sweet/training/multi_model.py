@@ -42,6 +42,8 @@ def truncate(model: PreTrainedModel, num_layers: int) -> PreTrainedModel:
     path, _, name = family.layers_path.rpartition(".")
     setattr(get_module(model, path), name, nn.ModuleList(get_module(model, family.layers_path)[:num_layers]))
     model.config.num_hidden_layers = num_layers
+    if getattr(model.config, "layer_types", None) is not None:
+        model.config.layer_types = model.config.layer_types[:num_layers]
     if hasattr(model.config, "sweet"):
         del model.config.sweet
     return model

@@ -26,7 +26,8 @@ def freeze_backbone(model: PreTrainedModel) -> PreTrainedModel:
     """
     family = family_of(model.config)
     model.requires_grad_(False)
-    for path in (family.head_dense, family.head_out):
+    depth = model.config.num_hidden_layers
+    for path in filter(None, (family.head_dense, family.head_out, family.norm_paths(depth, depth)[1])):
         model.get_submodule(path).requires_grad_(True)
     return model
 

@@ -12,6 +12,7 @@ from transformers.activations import ACT2FN
 from itrex_sweet.artifact.architecture import Architecture
 from itrex_sweet.errors import UnsupportedModelError
 from itrex_sweet.families import Family
+from itrex_sweet.families.rotary import inverse_frequencies
 from itrex_sweet.training.dropout import dropout
 from itrex_sweet.training.peft_models import merged_module_copy
 
@@ -23,22 +24,25 @@ class PrivateLayer(nn.Module):
 
     The query is projected through the key weights, `(W_kᵀ q) · x_j = q · (W_k x_j)`, and the value weights are applied
     to the attention-weighted sum of the hidden states. This costs O(hidden²) + O(heads · tokens · hidden) per row
-    instead of O(tokens · hidden²), and equals the layer's output up to rounding. The state dict has the family's names
-    below a layer; adapters are merged.
+    instead of O(tokens · hidden²), and equals the layer's output up to rounding. Rotary keys are formed, since each is
+    rotated by another angle. The state dict has the family's names below a layer; adapters are merged.
 
     Args:
         layer: layer of a Hugging Face encoder; not changed.
         family: the model's family.
         config: the model's config.
+        index: of the layer in the model, from 0.
 
     Raises:
         UnsupportedModelError: weights that are not floating-point.
     """
 
-    def __init__(self, layer: nn.Module, family: Family, config: Any):
+    def __init__(self, layer: nn.Module, family: Family, config: Any, index: int):
         super().__init__()
         model = Architecture(config, family)
         self._paths = dict(family.layer)
+        if not model.has_attention_norm(index):
+            del self._paths["attention_norm"]
         if model.is_relative:
             for name in _RELATIVE:
                 path = family.relative[name]
@@ -52,6 +56,11 @@ class PrivateLayer(nn.Module):
         self._terms = model.position_terms if model.is_relative else []
         self._activation = ACT2FN[getattr(config, family.hidden_act)]
         self._rates = family.dropouts_of_layer(config)
+        self._norm_first, self._splits_by_head = family.norm_first, family.splits_by_head
+        positions = model.layer_positions
+        self._window = None if positions is None else positions[index].window
+        frequencies = None if positions is None else inverse_frequencies(positions[index].theta, model.head_size)
+        self._frequencies = frequencies and torch.tensor(frequencies)
 
     def forward(
         self,
@@ -74,11 +83,18 @@ class PrivateLayer(nn.Module):
             (rows, hidden).
         """
         first = states[:, 0]
+        if self._window is not None:
+            states, mask = states[:, : self._window + 1], None if mask is None else mask[:, : self._window + 1]
+        if self._norm_first and "attention_norm" in self._paths:
+            states = self._part("attention_norm")(states)
         query, key, value = self._projections()
-        query_heads = _project_heads(query, first, self._heads)
-        scores = _project_through_keys(query_heads, key, self._heads) @ states.transpose(1, 2)
-        if key[1] is not None:
-            scores = scores + torch.einsum("rhd,hd->rh", query_heads, key[1].view(self._heads, -1))[..., None]
+        query_heads = _project_heads(query, states[:, 0], self._heads)
+        if self._frequencies is not None:
+            scores = torch.einsum("rhd,rjhd->rhj", query_heads, self._rotary_keys(key, states))
+        else:
+            scores = _project_through_keys(query_heads, key, self._heads) @ states.transpose(1, 2)
+            if key[1] is not None:
+                scores = scores + torch.einsum("rhd,hd->rh", query_heads, key[1].view(self._heads, -1))[..., None]
         if table is not None and self._terms:
             table = self._drop("table", table, generator)
             scores = scores + self._relative_scores(query_heads, states, key, table, self._table_indices(relative_pos))
@@ -87,10 +103,19 @@ class PrivateLayer(nn.Module):
             scores = scores.masked_fill(mask[:, None] == 0, torch.finfo(scores.dtype).min)
         weights = self._drop("attention", torch.softmax(scores, dim=-1), generator)
         context = _attend(weights, states, value, self._heads)
-        attended = self._drop("attention_output", self._part("attention_output")(context), generator)
-        attended = self._part("attention_norm")(attended + first)
-        inner = self._activation(self._part("up")(attended))
-        return self._part("output_norm")(self._drop("down", self._part("down")(inner), generator) + attended)
+        attended = self._drop("attention_output", self._part("attention_output")(context), generator) + first
+        if self._norm_first:
+            return self._feed_forward(self._part("output_norm")(attended), generator) + attended
+        attended = self._part("attention_norm")(attended)
+        return self._part("output_norm")(self._feed_forward(attended, generator) + attended)
+
+    def _feed_forward(self, states: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        if "up_gate" in self._paths:
+            up, gate = self._part("up_gate")(states).chunk(2, dim=-1)
+            inner = self._activation(up) * gate
+        else:
+            inner = self._activation(self._part("up")(states))
+        return self._drop("down", self._part("down")(self._drop("inner", inner, generator)), generator)
 
     def _part(self, name: str) -> Any:
         return attrgetter(self._paths[name])(self)
@@ -101,13 +126,25 @@ class PrivateLayer(nn.Module):
     def _projections(self) -> tuple[_Projection, _Projection, _Projection]:
         if "query_key_value" not in self._paths:
             return tuple((part.weight, part.bias) for part in map(self._part, ("query", "key", "value")))
-        fused = self._part("query_key_value").weight
-        query, key, value = fused.view(self._heads, 3, -1, fused.shape[1]).unbind(1)
+        fused = self._part("query_key_value")
+        if not self._splits_by_head:
+            biases = (None,) * 3 if fused.bias is None else fused.bias.chunk(3)
+            return tuple(zip(fused.weight.chunk(3), biases, strict=True))
+        query, key, value = fused.weight.view(self._heads, 3, -1, fused.weight.shape[1]).unbind(1)
         return (
             (query.flatten(0, 1), self._part("query_bias")),
             (key.flatten(0, 1), None),
             (value.flatten(0, 1), self._part("value_bias")),
         )
+
+    def _rotary_keys(self, key: _Projection, states: torch.Tensor) -> torch.Tensor:
+        """Returns the keys rotated by their distance from the first token: (rows, tokens, heads, head size)."""
+        keys = nn.functional.linear(states, *key).unflatten(-1, (self._heads, -1))
+        frequencies = self._frequencies.to(states.device)
+        angles = torch.arange(states.shape[1], device=states.device)[:, None, None] * frequencies
+        first, second = keys.float().chunk(2, dim=-1)
+        cosine, sine = angles.cos(), angles.sin()
+        return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1).to(keys.dtype)
 
     def _table_indices(self, relative_pos: torch.Tensor) -> torch.Tensor:
         """Returns (tokens,), the row of the table for the first position minus each token's position."""

@@ -67,8 +67,8 @@ def dataset_fingerprints(dataloader: Any) -> Fingerprints | None:
     return None if rows is None else Fingerprints.of(_without_padding(row) for row in rows)
 
 
-def dataset_labels(dataloader: Any) -> list[int]:
-    """Returns the labels of the rows of a Trainer's data set.
+def dataset_labels(dataloader: Any) -> list[Any]:
+    """Returns the labels of the rows of a Trainer's data set: class indices, or vectors of multi-label classification.
 
     Raises:
         TrainingSetupError: the data is neither a `datasets.Dataset` nor a list of mappings, or has no label column:
@@ -88,7 +88,7 @@ def dataset_labels(dataloader: Any) -> list[int]:
             f"datasets.Dataset or a list of mappings with one of the columns {', '.join(_LABELS)}: pass the weights as "
             "numbers, itrex_sweet.config.balanced_weights(labels, num_labels)."
         )
-    return [int(label) for label in labels]
+    return [list(label) if np.ndim(label) else int(label) for label in labels]
 
 
 def _token_rows(dataset: Any) -> Iterable[Mapping[str, Any]] | None:

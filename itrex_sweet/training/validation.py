@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from itrex_sweet.errors import ConfigError, TrainingSetupError, UnsupportedModelError
+from itrex_sweet.tasks import task_of
 from itrex_sweet.training.model_io import vocabulary_size
 from itrex_sweet.training.peft_models import is_peft_model, unwrap_peft_model
 
@@ -95,6 +96,12 @@ def check_teacher(teacher: Any, model: Any) -> None:
     teacher_labels, labels = (getattr(each.config, "num_labels", None) for each in (teacher, model))
     if teacher is model:
         raise TrainingSetupError("the teacher is the model in training: pass another, fine-tuned model.")
+    tasks = [task_of(each.config).name for each in (teacher, model)]
+    if tasks[0] != tasks[1]:
+        raise TrainingSetupError(
+            f"the teacher has problem_type={tasks[0]!r} and the model {tasks[1]!r}: pass a teacher fine-tuned for the "
+            "same task."
+        )
     if teacher_labels != labels:
         raise TrainingSetupError(
             f"the teacher has {teacher_labels} labels and the model {labels}: pass a teacher fine-tuned on the same "

@@ -12,7 +12,7 @@ from itrex_sweet.calibration.guarantees import (
     guarantee_for,
     loss_counts,
 )
-from itrex_sweet.evaluation.metrics import METRICS
+from itrex_sweet.metrics import METRICS
 
 
 def draw_predictions(

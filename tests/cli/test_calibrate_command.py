@@ -134,7 +134,7 @@ def test_evaluate_checks_the_guarantee(run, copied, held_out, tmp_path, budget, 
 
 def test_metric_choices_of_evaluate():
     from itrex_sweet.commands.evaluate import METRIC_NAMES
-    from itrex_sweet.evaluation.metrics import METRICS
+    from itrex_sweet.metrics import METRICS
 
     assert tuple(METRICS) == METRIC_NAMES
 

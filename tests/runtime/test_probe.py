@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import layer_norm, linear
 
 from itrex_sweet.artifact import write_artifact
 from itrex_sweet.families import family_of
@@ -42,13 +43,20 @@ def logits_of_full_layers(model, tensors, exits, batch):
         output = model(**batch, output_hidden_states=True)
         logits = []
         for exit_ in exits[:-1]:
-            dense, classifier = (tensors[f"sweet_exits.{exit_}.{name}.weight"] for name in ("dense", "classifier"))
-            dense_bias, classifier_bias = (
-                tensors[f"sweet_exits.{exit_}.{name}.bias"] for name in ("dense", "classifier")
-            )
-            states = own.get(exit_, output.hidden_states[exit_])
-            pooled = activation(states[:, 0] @ dense.T + dense_bias)
-            logits.append(pooled @ classifier.T + classifier_bias)
+
+            def apply(function, path, states):
+                weight, bias = (tensors.get(f"{path}.{part}") for part in ("weight", "bias"))
+                if function is linear:
+                    return linear(states, weight, bias)
+                return layer_norm(states, states.shape[-1:], weight, bias, row.eps_of_norms(model.config))
+
+            dense, classifier = row.head_paths(exit_, exits[-1], shares_pooler=False)
+            final_norm, head_norm = row.norm_paths(exit_, exits[-1])
+            states = own.get(exit_, output.hidden_states[exit_])[:, 0]
+            states = apply(layer_norm, final_norm, states) if final_norm else states
+            pooled = activation(apply(linear, dense, states))
+            pooled = apply(layer_norm, head_norm, pooled) if head_norm else pooled
+            logits.append(apply(linear, classifier, pooled))
         return torch.stack([*logits, output.logits], dim=1).numpy()
 
 

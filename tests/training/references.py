@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -22,6 +23,7 @@ LAYERS = {
     "distilbert": "distilbert.transformer.layer",
     "deberta": "deberta.encoder.layer",
     "deberta-v2": "deberta.encoder.layer",
+    "modernbert": "model.layers",
 }
 DENSE = {
     "bert": "bert.pooler.dense",
@@ -31,6 +33,7 @@ DENSE = {
     "distilbert": "pre_classifier",
     "deberta": "pooler.dense",
     "deberta-v2": "pooler.dense",
+    "modernbert": "head.dense",
 }
 OUT = {
     "bert": "classifier",
@@ -40,7 +43,10 @@ OUT = {
     "distilbert": "classifier",
     "deberta": "classifier",
     "deberta-v2": "classifier",
+    "modernbert": "classifier",
 }
+FINAL_NORM = {"modernbert": "model.final_norm"}
+HEAD_NORM = {"modernbert": "head.norm"}
 ACTIVATION: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "bert": torch.tanh,
     "roberta": torch.tanh,
@@ -49,6 +55,7 @@ ACTIVATION: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "distilbert": F.relu,
     "deberta": F.gelu,
     "deberta-v2": F.gelu,
+    "modernbert": F.gelu,
 }
 TABLE = "deberta.encoder.rel_embeddings.weight"
 TABLE_NORM = "deberta.encoder.LayerNorm."
@@ -114,17 +121,65 @@ class LayerByLayer:
         return dict(self.model.named_parameters())
 
 
-def head_logits(
-    kind: str,
-    hidden: torch.Tensor,
-    dense: tuple[torch.Tensor, torch.Tensor],
-    out: tuple[torch.Tensor, torch.Tensor],
-) -> torch.Tensor:
-    """Computes the logits of a family's head without dropout. `dense` and `out`: (weight, bias)."""
-    return F.linear(ACTIVATION[kind](F.linear(hidden[:, 0], *dense)), *out)
+Weights = tuple[torch.Tensor, torch.Tensor | None]  # weight and bias
 
 
-def classification_head(model: nn.Module, kind: str) -> tuple[tuple, tuple]:
-    """Returns ((weight, bias) of the pooler, (weight, bias) of the classifier) of the model's own head."""
-    dense, out = model.get_submodule(DENSE[kind]), model.get_submodule(OUT[kind])
-    return (dense.weight, dense.bias), (out.weight, out.bias)
+@dataclass(frozen=True)
+class Head:
+    """The weights that compute logits from the hidden states after the last layer of an exit.
+
+    Args:
+        takes_mean: it reads the mean over tokens and not the first token.
+    """
+
+    dense: Weights
+    out: Weights
+    final_norm: Weights | None = None
+    norm: Weights | None = None
+    takes_mean: bool = False
+
+
+def head_logits(kind: str, hidden: torch.Tensor, head: Head, mask: torch.Tensor) -> torch.Tensor:
+    """Computes the logits of a family's head without dropout; `mask` (rows, length) is the attention mask."""
+    size = hidden.shape[-1:]
+    if head.final_norm is not None:
+        hidden = F.layer_norm(hidden, size, *head.final_norm, 1e-5)
+    if head.takes_mean:
+        pooled = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+    else:
+        pooled = hidden[:, 0]
+    pooled = ACTIVATION[kind](F.linear(pooled, *head.dense))
+    if head.norm is not None:
+        pooled = F.layer_norm(pooled, size, *head.norm, 1e-5)
+    return F.linear(pooled, *head.out)
+
+
+def classification_head(model: nn.Module, kind: str) -> Head:
+    """Returns the model's own head."""
+
+    def weights(path: str | None) -> Weights | None:
+        module = None if path is None else model.get_submodule(path)
+        return None if module is None else (module.weight, module.bias)
+
+    return Head(
+        dense=weights(DENSE[kind]),
+        out=weights(OUT[kind]),
+        final_norm=weights(FINAL_NORM.get(kind)),
+        norm=weights(HEAD_NORM.get(kind)),
+        takes_mean=getattr(model.config, "classifier_pooling", "cls") == "mean",
+    )
+
+
+def exit_head(named: dict[str, torch.Tensor], exit_: int, shared_dense: Weights | None = None) -> Head:
+    """Returns the head of an exit before the last from named parameters, with the model's own pooler if it is given."""
+
+    def weights(name: str) -> Weights | None:
+        path = f"sweet_exits.{exit_}.{name}"
+        return (named[f"{path}.weight"], named.get(f"{path}.bias")) if f"{path}.weight" in named else None
+
+    return Head(
+        dense=shared_dense or weights("dense"),
+        out=weights("classifier"),
+        final_norm=weights("final_norm"),
+        norm=weights("norm"),
+    )

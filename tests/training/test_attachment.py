@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from itrex_sweet.config import SweetConfig
-from itrex_sweet.errors import ConfigError, InputError, TrainingSetupError, UnsupportedModelError
+from itrex_sweet.errors import ConfigError, InputError, SweetError, TrainingSetupError, UnsupportedModelError
 from itrex_sweet.training import attach, attachment_of, detach, plain_state_dict
 from tests.tiny_models import FAMILY_CONFIGS, tiny_batch, tiny_config, tiny_model
 
@@ -87,13 +87,16 @@ def test_families_without_exits(config, message):
         attach(AutoModelForSequenceClassification.from_config(config))
 
 
-def test_other_tasks():
+def test_tasks_that_exits_do_not_support():
     config = tiny_config("bert")
-    config.problem_type = "multi_label_classification"
-    with pytest.raises(UnsupportedModelError, match="multi_label_classification"):
+    config.problem_type = "regression"
+    with pytest.raises(SweetError, match="regression of one value"):
         attach(AutoModelForSequenceClassification.from_config(config))
-    with pytest.raises(UnsupportedModelError, match="regression"):
-        attach(tiny_model(num_labels=1))
+    config.problem_type = "single_label_classification"
+    model = AutoModelForSequenceClassification.from_config(config)
+    model.config.problem_type = "ranking"
+    with pytest.raises(SweetError, match="ranking"):
+        attach(model)
 
 
 @pytest.mark.parametrize("kind", [BertModel, BertForTokenClassification, BertForMultipleChoice])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 
 import pytest
@@ -12,7 +13,16 @@ from torch.nn import functional as F
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.training import attach
 from tests.tiny_models import FAMILY_CONFIGS, tiny_batch, tiny_model
-from tests.training.references import DENSE, OUT, TABLE, TABLE_NORM, LayerByLayer, classification_head, head_logits
+from tests.training.references import (
+    DENSE,
+    OUT,
+    TABLE,
+    TABLE_NORM,
+    LayerByLayer,
+    classification_head,
+    exit_head,
+    head_logits,
+)
 
 EXITS = (1, 3, 4)
 RELATIVE = [family for family in FAMILY_CONFIGS if family.startswith("deberta")]
@@ -62,13 +72,10 @@ def reference(model, plain, batch, cut, shares_pooler=False, share_of_table=lamb
         for index in range(start, exit_):
             hidden = run.run(index, hidden, None if table is None else share_of_table(segment, table), embedded)
         start = exit_
-        dense, out = classification_head(run.model, kind)
+        head = classification_head(run.model, kind)
         if exit_ != EXITS[-1]:
-            own = f"sweet_exits.{exit_}"
-            out = heads[f"{own}.classifier.weight"], heads[f"{own}.classifier.bias"]
-            if not shares_pooler:
-                dense = heads[f"{own}.dense.weight"], heads[f"{own}.dense.bias"]
-        loss = loss + F.cross_entropy(head_logits(kind, hidden, dense, out), batch["labels"])
+            head = exit_head(heads, exit_, head.dense if shares_pooler else None)
+        loss = loss + F.cross_entropy(head_logits(kind, hidden, head, batch["attention_mask"]), batch["labels"])
     loss.backward()
     named = {**run.parameters(), **heads}
     return loss, {name: p.grad for name, p in named.items() if p.grad is not None}
@@ -95,19 +102,17 @@ def test_each_segment_has_the_gradients_of_a_separate_training(family):
         for index in range(start, exit_):
             hidden = run.run(index, hidden, table, embedded)
         start = exit_
-        dense, out = classification_head(run.model, run.kind)
-        head: dict[str, torch.Tensor] = {}
+        head = classification_head(run.model, run.kind)
+        own: dict[str, torch.Tensor] = {}
         if exit_ != EXITS[-1]:
-            head = {
+            own = {
                 name: parameter.detach().clone().requires_grad_()
                 for name, parameter in model.named_parameters()
                 if name.startswith(f"sweet_exits.{exit_}.")
             }
-            own = f"sweet_exits.{exit_}"
-            dense = head[f"{own}.dense.weight"], head[f"{own}.dense.bias"]
-            out = head[f"{own}.classifier.weight"], head[f"{own}.classifier.bias"]
-        F.cross_entropy(head_logits(run.kind, hidden, dense, out), batch["labels"]).backward()
-        for name, parameter in {**run.parameters(), **head}.items():
+            head = exit_head(own, exit_)
+        F.cross_entropy(head_logits(run.kind, hidden, head, batch["attention_mask"]), batch["labels"]).backward()
+        for name, parameter in {**run.parameters(), **own}.items():
             if parameter.grad is not None:
                 assert name not in alone, f"{name} is in two segments"
                 alone[name] = parameter.grad
@@ -229,12 +234,13 @@ def test_heads_are_initialized_from_the_models_own(family):
     attachment = attach(model, SweetConfig(exits=EXITS, mode="sweet"))
     batch = tiny_batch()
     model(**batch)
-    hidden = plain(**batch, output_hidden_states=True).hidden_states
-    for exit_ in EXITS:  # hidden_states[k] is the output of layer k, DeBERTa-v2's convolution included
-        expected = head_logits(
-            plain.config.model_type, hidden[exit_], *classification_head(plain, plain.config.model_type)
-        )
+    output = plain(**batch, output_hidden_states=True)
+    kind = plain.config.model_type
+    head = dataclasses.replace(classification_head(plain, kind), takes_mean=False)
+    for exit_ in EXITS[:-1]:  # hidden_states[k] is the output of layer k, DeBERTa-v2's convolution included
+        expected = head_logits(kind, output.hidden_states[exit_], head, batch["attention_mask"])
         torch.testing.assert_close(attachment.exit_logits[exit_], expected.detach())
+    torch.testing.assert_close(attachment.exit_logits[EXITS[-1]], output.logits.detach())
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "deberta-v3"])

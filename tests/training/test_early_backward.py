@@ -75,7 +75,7 @@ def test_gradients_are_the_same_to_the_bit(family, bf16, settings):
     whole, attachment = attached(family, **settings)
     attachment.loss_observer = lambda losses: None  # an observer may compute gradients, so the graph is not freed
     expected = gradients_of(whole, batches, bf16=bf16)
-    assert early.keys() == expected.keys() and len(early) > 40
+    assert early.keys() == expected.keys() and len(early) >= 40
     for name, gradient in expected.items():
         assert torch.equal(early[name], gradient), name
 

@@ -44,8 +44,8 @@ def test_output_and_gradients_equal_the_layers(family, padded):
     batch = tiny_batch(rows=5, length=40, padded=padded)
     if padded:
         batch["attention_mask"][0, 3] = 0
-    for layer, args, kwargs, output in layer_calls(model, batch):
-        private = PrivateLayer(layer, family_of(model.config), model.config)
+    for index, (layer, args, kwargs, output) in enumerate(layer_calls(model, batch)):
+        private = PrivateLayer(layer, family_of(model.config), model.config, index)
         ours, theirs = run_private_layer(private, batch, args, kwargs), first_token(output)
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
@@ -64,7 +64,7 @@ def test_names_are_the_familys_and_weights_are_copies(family):
     model = tiny_model(family, num_layers=2)
     layer = get_module(model, family_of(model.config).layers_path)[1]
     before = copy.deepcopy(layer.state_dict())
-    private = PrivateLayer(layer, family_of(model.config), model.config)
+    private = PrivateLayer(layer, family_of(model.config), model.config, 1)
     assert private.state_dict().keys() == before.keys()
     with torch.no_grad():
         for parameter in private.parameters():
@@ -78,15 +78,15 @@ def test_integer_weights_are_rejected():
     integers = torch.zeros(layer.output.dense.weight.shape, dtype=torch.int8)
     layer.output.dense.weight = torch.nn.Parameter(integers, requires_grad=False)
     with pytest.raises(UnsupportedModelError, match=r"torch\.int8 at 'output\.dense'"):
-        PrivateLayer(layer, family_of(model.config), model.config)
+        PrivateLayer(layer, family_of(model.config), model.config, 0)
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert", "deberta-v3"])
+@pytest.mark.parametrize("family", ["bert", "distilbert", "deberta-v3", "modernbert"])
 def test_dropout_is_drawn_from_the_generator_only(family):
     model = tiny_model(family, num_layers=2, dropout=0.3)
     batch = tiny_batch(rows=5, length=12)
     layer, args, kwargs, _ = layer_calls(model, batch)[1]
-    private = PrivateLayer(layer, family_of(model.config), model.config)
+    private = PrivateLayer(layer, family_of(model.config), model.config, 1)
 
     def run(seed):
         return run_private_layer(private, batch, args, kwargs, generator=torch.Generator().manual_seed(seed))
@@ -104,7 +104,7 @@ def test_dropout_is_applied_in_the_places_of_the_layer(place):
     model = tiny_model("deberta-v3", num_layers=1)
     batch = tiny_batch(rows=3, length=9)
     [(layer, args, kwargs, _)] = layer_calls(model, batch)
-    private = PrivateLayer(layer, family_of(model.config), model.config)
+    private = PrivateLayer(layer, family_of(model.config), model.config, 0)
     private._rates = {place: 1.0}
     dropouts = {
         "attention": layer.attention.self.dropout,

@@ -21,11 +21,12 @@ ACTIVATIONS = (
 )
 _POSITION_TERMS = ("c2p", "p2c")
 _TABLE_NORMS = ("none", "layer_norm")
+_POOLINGS = ("cls", "mean")
 
 _NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "max_position_embeddings")
 _DROPOUTS = (
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "pooler_dropout", "cls_dropout"),
-    *("dropout", "attention_dropout", "seq_classif_dropout", "qa_dropout"),
+    *("dropout", "attention_dropout", "seq_classif_dropout", "qa_dropout", "embedding_dropout", "mlp_dropout"),
 )
 _UNSUPPORTED = ("per_layer_config", "pruned_heads")
 
@@ -65,15 +66,18 @@ _RULES: dict[str, Check] = {
     "type_vocab_size": _whole(0, 1 << 16),
     "num_labels": _whole(1, MOST_LABELS),
     "pad_token_id": _whole(0, (1 << 31) - 1),
-    "layer_norm_eps": lambda value: value.above(0.0, 1.0),
+    **dict.fromkeys(("layer_norm_eps", "norm_eps"), lambda value: value.above(0.0, 1.0)),
     **dict.fromkeys(_DROPOUTS, lambda value: value.number(0.0, 1.0)),
     "initializer_range": lambda value: value.number(0.0),
     **dict.fromkeys(("hidden_act", "activation", "pooler_hidden_act", "conv_act"), _activation),
+    **dict.fromkeys(("hidden_activation", "classifier_activation"), _activation),
+    "classifier_pooling": lambda value: value.one_of(_POOLINGS),
     "max_relative_positions": _whole(-1, MOST_POSITIONS),
     "position_buckets": _whole(-1, MOST_POSITIONS),
     "pos_att_type": _position_terms,
     "norm_rel_ebd": _table_norms,
     **dict.fromkeys(("relative_attention", "share_att_key", "position_biased_input"), Value.flag),
+    **dict.fromkeys(("norm_bias", "attention_bias", "mlp_bias", "classifier_bias"), Value.flag),
     "conv_kernel_size": _whole(0, 255),
     "conv_groups": _whole(1, 1 << 16),
     **dict.fromkeys(("tokenizer_class", "problem_type", "position_embedding_type"), Value.text),
@@ -84,6 +88,9 @@ READ_FIELDS = frozenset(
     (
         *(*_RULES, "model_type", "attention_head_size", "pooler_hidden_size"),
         *("is_decoder", "add_cross_attention", "talking_head"),
+        # Checked by `families.rotary`.
+        *("layer_types", "global_attn_every_n_layers", "local_attention", "global_rope_theta", "local_rope_theta"),
+        *("rope_parameters", "rope_scaling"),
     )
 )
 
@@ -121,6 +128,7 @@ def check_resolved(config: Any, file: Path) -> None:
     needed = [*_NEEDED, family.hidden_act, family.inner_size]
     needed += [family.norm_eps] if isinstance(family.norm_eps, str) else []
     needed += ["type_vocab_size"] if "token_types" in family.embeddings else []
+    needed += [key for key in (*family.biases.values(), family.pooling) if key is not None]
     needed += ["pad_token_id"] if family.positions_skip_padding else []
     needed += ["pooler_hidden_act", "max_relative_positions"] if family.attention == "disentangled" else []
     for name in needed:

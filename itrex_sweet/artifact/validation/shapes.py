@@ -17,12 +17,14 @@ class Wanted:
         shape: that it has to have.
         optional: whether the model goes without it.
         may_be_quantized: whether it may be stored in 8-bit integers, with its scales beside it.
+        forbidden: whether the config says that the model has no such tensor.
     """
 
     name: str
     shape: tuple[int, ...]
     optional: bool = False
     may_be_quantized: bool = False
+    forbidden: bool = False
 
 
 def wanted_tensors(
@@ -43,14 +45,17 @@ def wanted_tensors(
     yield from _embeddings(model)
     yield from _relative(model)
     for index in range(model.depth):
-        yield from _layer(model, f"{model.family.layers_path}.{index}")
+        yield from _layer(model, f"{model.family.layers_path}.{index}", index)
     hidden, labels = model.hidden, model.config.num_labels
     for exit_ in exits:
         dense, out = model.family.head_paths(exit_, model.depth, shares_pooler)
-        yield from _linear(dense, hidden, hidden)
+        yield Wanted(f"{dense}.weight", (hidden, hidden))
+        yield _bias(dense, hidden, model.has_bias("head"))
         yield from _linear(out, labels, hidden)
+        for norm in filter(None, model.family.norm_paths(exit_, model.depth)):
+            yield from _norm(model, norm)
         if exit_ in private_exits:
-            yield from _layer(model, model.family.private_layer_path(exit_))
+            yield from _layer(model, model.family.private_layer_path(exit_), exit_ - 1)
         if learns_to_exit and exit_ != model.depth:
             yield from _linear(model.family.correctness_path(exit_), 1, hidden)
 
@@ -93,7 +98,7 @@ def _embeddings(model: Architecture) -> Iterator[Wanted]:
             yield Wanted(_in_backbone(model, paths[name], "weight"), (rows, size))
     before = "projection_before_norm" in paths and size != model.hidden
     after = "projection_after_norm" in paths and size != model.hidden
-    yield from _norm(_in_backbone(model, paths["norm"]), model.hidden if before else size)
+    yield from _norm(model, _in_backbone(model, paths["norm"]), model.hidden if before else size)
     if before:
         yield from _linear(_in_backbone(model, paths["projection_before_norm"]), model.hidden, size, has_bias=False)
     if after:
@@ -105,29 +110,37 @@ def _relative(model: Architecture) -> Iterator[Wanted]:
     if model.is_relative:
         yield Wanted(_in_backbone(model, paths["table"], "weight"), (2 * model.buckets, model.hidden))
         if model.norms_table:
-            yield from _norm(_in_backbone(model, paths["table_norm"]), model.hidden)
+            yield from _norm(model, _in_backbone(model, paths["table_norm"]))
     if width := model.convolution_width:
         path = _in_backbone(model, paths["convolution"])
         yield Wanted(f"{path}.weight", (model.hidden, model.hidden // model.convolution_groups, width))
         yield Wanted(f"{path}.bias", (model.hidden,))
-        yield from _norm(_in_backbone(model, paths["convolution_norm"]), model.hidden)
+        yield from _norm(model, _in_backbone(model, paths["convolution_norm"]))
 
 
-def _layer(model: Architecture, path: str) -> Iterator[Wanted]:
+def _layer(model: Architecture, path: str, index: int) -> Iterator[Wanted]:
     hidden, inner = model.hidden, model.inner
     names = {name: f"{path}.{below}" for name, below in model.family.layer.items()}
-    if "query_key_value" in names:
-        yield from _projection(names["query_key_value"], 3 * hidden, hidden, has_bias=False)
+    has_bias, inner_has_bias = model.has_bias("attention"), model.has_bias("feed_forward")
+    if "query_bias" in names:
+        yield Wanted(f"{names['query_key_value']}.weight", (3 * hidden, hidden), may_be_quantized=True)
+        yield Wanted(f"{names['query_key_value']}.bias", (3 * hidden,), optional=True)
         yield Wanted(names["query_bias"], (hidden,))
         yield Wanted(names["value_bias"], (hidden,))
+    elif "query_key_value" in names:
+        yield from _projection(names["query_key_value"], 3 * hidden, hidden, has_bias)
     else:
         for name in ("query", "key", "value"):
-            yield from _projection(names[name], hidden, hidden)
-    yield from _projection(names["attention_output"], hidden, hidden)
-    yield from _norm(names["attention_norm"], hidden)
-    yield from _projection(names["up"], inner, hidden)
-    yield from _projection(names["down"], hidden, inner)
-    yield from _norm(names["output_norm"], hidden)
+            yield from _projection(names[name], hidden, hidden, has_bias)
+    yield from _projection(names["attention_output"], hidden, hidden, has_bias)
+    if model.has_attention_norm(index):
+        yield from _norm(model, names["attention_norm"])
+    if "up_gate" in names:
+        yield from _projection(names["up_gate"], 2 * inner, hidden, inner_has_bias)
+    else:
+        yield from _projection(names["up"], inner, hidden, inner_has_bias)
+    yield from _projection(names["down"], hidden, inner, inner_has_bias)
+    yield from _norm(model, names["output_norm"])
     if model.is_relative and not model.shares_position_weights:
         fused = "query_key_value" in names  # DeBERTa, whose position keys have no bias
         if "c2p" in model.position_terms:
@@ -142,11 +155,16 @@ def _linear(path: str, out: int, in_: int, has_bias: bool = True) -> Iterator[Wa
     yield Wanted(f"{path}.bias", (out,), optional=not has_bias)
 
 
-def _projection(path: str, out: int, in_: int, has_bias: bool = True) -> Iterator[Wanted]:
+def _projection(path: str, out: int, in_: int, has_bias: bool) -> Iterator[Wanted]:
     yield Wanted(f"{path}.weight", (out, in_), may_be_quantized=True)
-    yield Wanted(f"{path}.bias", (out,), optional=not has_bias)
+    yield _bias(path, out, has_bias)
 
 
-def _norm(path: str, size: int) -> Iterator[Wanted]:
+def _norm(model: Architecture, path: str, size: int | None = None) -> Iterator[Wanted]:
+    size = model.hidden if size is None else size
     yield Wanted(f"{path}.weight", (size,))
-    yield Wanted(f"{path}.bias", (size,))
+    yield _bias(path, size, model.has_bias("norm"))
+
+
+def _bias(path: str, size: int, is_there: bool) -> Wanted:
+    return Wanted(f"{path}.bias", (size,), optional=not is_there, forbidden=not is_there)

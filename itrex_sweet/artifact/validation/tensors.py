@@ -60,6 +60,8 @@ def check_tensors(
             if wanted.optional:
                 continue
             raise ArtifactError(f"{where}: the weights lack {wanted.name!r}. {ADVICE}")
+        if wanted.forbidden:
+            raise ArtifactError(f"{stored.file} holds {wanted.name!r}, which the config says is not there. {ADVICE}")
         _check_shape(wanted.name, stored, wanted.shape)
         if wanted.may_be_quantized:
             _check_projection(wanted, stored, tensors, may_be_quantized)

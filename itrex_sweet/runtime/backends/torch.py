@@ -26,12 +26,14 @@ from itrex_sweet.runtime.encoder import (
     Layer,
     Linear,
     Norm,
+    Probe,
     QuantizedLinear,
     float_of,
 )
 from itrex_sweet.runtime.int8_linear import int8_linear
 from itrex_sweet.runtime.native.cores import validate_threads
 from itrex_sweet.runtime.ragged import TokenBatch, cumulative, groups_of_equal_length, token_index
+from itrex_sweet.runtime.rotary_attention import rotate, windowed_attention
 from itrex_sweet.runtime.torch_encoder import load_torch_encoder, with_torch_tensors
 from itrex_sweet.runtime.torch_threads import computing_with, on_own_threads, torch_call
 
@@ -113,7 +115,8 @@ class TorchBackend(EncoderBackend):
             self._activation = ACT2FN[self.encoder.activation]
             self._segments = [list(map(_FullLayer.from_layer, segment)) for segment in self.encoder.segments]
             self._probes = [
-                dataclasses.replace(probe, layer=_with_float_kv(probe.layer)) for probe in self.encoder.probes
+                probe if probe.head.pooling == "mean" else dataclasses.replace(probe, layer=_with_float_kv(probe.layer))
+                for probe in self.encoder.probes
             ]
 
     @property
@@ -132,12 +135,7 @@ class TorchBackend(EncoderBackend):
     @torch.inference_mode()
     def probe(self, exit_index: int, hidden: PackedHidden) -> np.ndarray:
         probe = self._probes[exit_index]
-        layer = probe.layer
-        first = hidden.states[torch.from_numpy(hidden.cu_seqlens[:-1])]
-        attended = _linear(layer.attention_output, self._first_token_context(layer, hidden))
-        states = self._feed_forward(layer, _norm(layer.attention_norm, attended + first))
-        if layer.convolution is not None:
-            states = _convolve_first_tokens(layer.convolution, hidden, states)
+        states = self._mean_states(probe, hidden) if probe.head.pooling == "mean" else self._first_states(probe, hidden)
         return _run_head(probe.head, states).numpy()
 
     @on_own_threads
@@ -187,12 +185,12 @@ class TorchBackend(EncoderBackend):
     ) -> torch.Tensor:
         """Runs a layer for every token: (tokens, hidden) → (tokens, hidden)."""
         layer = full.layer
-        projected = _concatenate([_linear(part, states) for part in full.projections])
+        entering = self._normed_before_attention(layer, states)
+        projected = _concatenate([_linear(part, entering) for part in full.projections])
         context = states.new_empty(len(states), layer.value.weight.shape[0])
         for tokens, positions in groups:
             context[tokens.flatten()] = self._attention(layer, projected[tokens], positions).flatten(0, 1)
-        attended = _linear(layer.attention_output, context)
-        output = self._feed_forward(layer, _norm(layer.attention_norm, attended + states))
+        output = self._rest(layer, context, states)
         if layer.convolution is not None:
             output = _convolve(layer.convolution, states, output, groups)
         return output
@@ -201,18 +199,39 @@ class TorchBackend(EncoderBackend):
         """Computes self-attention of rows of equal length: (rows, length, 3 · size) → (rows, length, size)."""
         rows, length, _ = projected.shape
         query, key, value = projected.view(rows, length, 3, self.encoder.num_attention_heads, -1).permute(2, 0, 3, 1, 4)
+        scale = 1.0 / self.encoder.score_scale
+        if layer.rotary is not None:
+            frequencies = layer.rotary.inverse_frequencies, layer.rotary.scaling
+            query, key = (rotate(heads, positions, *frequencies) for heads in (query, key))
+        if layer.window is not None and int((positions[:, -1] - positions[:, 0]).max()) > layer.window:
+            context = windowed_attention(query, key, value, positions, layer.window, scale)
+            return context.transpose(1, 2).flatten(2)
         scores = None
         if layer.relative is not None:
             distances = positions[:, :, None] - positions[:, None, :]
             scores = relative_scores(layer.relative, self._buckets(distances), query, key) / self.encoder.score_scale
-        context = torch.nn.functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=scores, scale=1.0 / self.encoder.score_scale
-        )
+        context = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=scores, scale=scale)
         return context.transpose(1, 2).flatten(2)
+
+    def _normed_before_attention(self, layer: Layer, states: torch.Tensor) -> torch.Tensor:
+        """Returns the input of a layer's projections."""
+        if not self.encoder.norm_first or layer.attention_norm is None:
+            return states
+        return _norm(layer.attention_norm, states)
+
+    def _rest(self, layer: Layer, context: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        """Runs a layer from after its attention: context (tokens, size) and the layer's input (tokens, hidden)."""
+        attended = _linear(layer.attention_output, context) + states
+        if self.encoder.norm_first:
+            return self._feed_forward(layer, _norm(layer.output_norm, attended)) + attended
+        attended = _norm(layer.attention_norm, attended)
+        return _norm(layer.output_norm, self._feed_forward(layer, attended) + attended)
 
     def _feed_forward(self, layer: Layer, states: torch.Tensor) -> torch.Tensor:
         inner = self._activation(_linear(layer.up, states))
-        return _norm(layer.output_norm, _linear(layer.down, inner) + states)
+        if layer.gate is not None:
+            inner = inner * _linear(layer.gate, states)
+        return _linear(layer.down, inner)
 
     def _buckets(self, distances: torch.Tensor) -> torch.Tensor:
         """Returns the relative-position buckets of distances between positions."""
@@ -222,31 +241,65 @@ class TorchBackend(EncoderBackend):
 
     # ------------------------------------------------------------------ the probe
 
+    def _first_states(self, probe: Probe, hidden: PackedHidden) -> torch.Tensor:
+        """Computes the states of the first tokens after a probe's layer and norm: (rows, hidden)."""
+        layer = probe.layer
+        first = hidden.states[torch.from_numpy(hidden.cu_seqlens[:-1])]
+        states = self._rest(layer, self._first_token_context(layer, hidden), first)
+        if layer.convolution is not None:
+            states = _convolve_first_tokens(layer.convolution, hidden, states)
+        return states if probe.norm is None else _norm(probe.norm, states)
+
+    def _mean_states(self, probe: Probe, hidden: PackedHidden) -> torch.Tensor:
+        """Runs a probe's layer for every token and averages the states of each row: (rows, hidden)."""
+        states = self._layer(_FullLayer.from_layer(probe.layer), hidden.states, hidden.groups())
+        states = states if probe.norm is None else _norm(probe.norm, states)
+        return torch.stack([row.mean(dim=0) for row in states.split(np.diff(hidden.cu_seqlens).tolist())])
+
     def _first_token_context(self, layer: Layer, hidden: PackedHidden) -> torch.Tensor:
         """Computes attention for the first token only, without computing keys and values: (rows, size).
 
         The query is projected through the key weights, `(W_kᵀ q) · x_j = q · (W_k x_j)`; the key bias adds the same
         to every score and cancels in the softmax. The value weights are applied to the weighted sum of the states;
-        since the attention weights sum to 1, the value bias is added once.
+        since the attention weights sum to 1, the value bias is added once. Rotary keys are computed, since each is
+        rotated by another angle; the query at position 0 is not rotated.
         """
         heads, scale = self.encoder.num_attention_heads, self.encoder.score_scale
         key = layer.key.weight.view(heads, -1, layer.key.weight.shape[1])
         value = layer.value.weight.view(heads, -1, layer.value.weight.shape[1])
-        first = hidden.states[torch.from_numpy(hidden.cu_seqlens[:-1])]
+        entering = self._normed_before_attention(layer, hidden.states)
+        first = entering[torch.from_numpy(hidden.cu_seqlens[:-1])]
         query = _linear(layer.query, first).view(len(first), heads, -1)
-        projected_query = torch.einsum("rhd,hdc->rhc", query, key)
-        summed = torch.empty_like(projected_query)
+        projected_query = None if layer.rotary is not None else torch.einsum("rhd,hdc->rhc", query, key)
+        summed = entering.new_empty(len(first), heads, entering.shape[1])
         row_of = torch.from_numpy(np.repeat(np.arange(len(hidden)), np.diff(hidden.cu_seqlens)))
         for tokens, positions in hidden.groups():
-            rows, states = row_of[tokens[:, 0]], hidden.states[tokens]
-            scores = torch.einsum("rhc,rjc->rhj", projected_query[rows], states)
+            rows = row_of[tokens[:, 0]]
+            outside = None
+            if layer.window is not None:
+                reached = int((positions <= layer.window).sum(dim=1).max())
+                tokens, positions = tokens[:, :reached], positions[:, :reached]
+                outside = (positions > layer.window)[:, None]
+            states = entering[tokens]
+            if projected_query is None:
+                scores = torch.einsum("rhd,rhjd->rhj", query[rows], self._rotary_keys(layer, states, positions))
+            else:
+                scores = torch.einsum("rhc,rjc->rhj", projected_query[rows], states)
             if layer.relative is not None:
                 buckets = self._buckets(positions[:, :1] - positions)
                 scores = scores + first_token_relative_scores(layer, buckets, query[rows], states)
+            if outside is not None:
+                scores = scores.masked_fill(outside, -torch.inf)
             weights = torch.softmax(scores / scale, dim=-1)
             summed[rows] = torch.einsum("rhj,rjc->rhc", weights, states)
         context = torch.einsum("rhc,hdc->rhd", summed, value).flatten(1)
         return context if layer.value.bias is None else context + layer.value.bias
+
+    def _rotary_keys(self, layer: Layer, states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Returns the rotated keys of states: (rows, length, hidden) → (rows, heads, length, head size)."""
+        keys = _linear(layer.key, states)
+        keys = keys.view(*keys.shape[:2], self.encoder.num_attention_heads, -1).transpose(1, 2)
+        return rotate(keys, positions, layer.rotary.inverse_frequencies, layer.rotary.scaling)
 
 
 # ---------------------------------------------------------------------------------------------------- arithmetic
@@ -280,7 +333,8 @@ def _concatenate(parts: list[torch.Tensor]) -> torch.Tensor:
 
 
 def _run_head(head: Head, states: torch.Tensor) -> torch.Tensor:
-    return _linear(head.classifier, ACT2FN[head.activation](_linear(head.dense, states)))
+    states = ACT2FN[head.activation](_linear(head.dense, states))
+    return _linear(head.classifier, states if head.norm is None else _norm(head.norm, states))
 
 
 def _convolve(

@@ -92,6 +92,11 @@ def check_supported(encoder: Encoder) -> None:
     Raises:
         BackendUnavailable: it has an unsupported activation, or a convolution over too many positions.
     """
+    if encoder.norm_first or any(layer.gate or layer.rotary or layer.window for layer in encoder.layers):
+        raise BackendUnavailable(
+            "The native engine does not support pre-norm, gated, rotary or windowed layers. Run this artifact with "
+            "backend='torch'."
+        )
     convolutions = [layer.convolution for layer in encoder.layers if layer.convolution is not None]
     for convolution in convolutions:
         inputs = encoder.hidden_size * convolution.weight.shape[2]

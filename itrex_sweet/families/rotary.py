@@ -1,0 +1,146 @@
+"""Rotary positions and attention windows of a config, per layer. Nothing that a config leaves open is guessed.
+
+transformers 4 writes `global_rope_theta`, `local_rope_theta`, `global_attn_every_n_layers` and `rope_scaling`;
+transformers 5 writes `rope_parameters` and `layer_types`. Both are read; if a config has both, they must agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, NoReturn
+
+from itrex_sweet.errors import UnsupportedModelError
+
+GLOBAL, LOCAL = "full_attention", "sliding_attention"
+
+_THETAS = {GLOBAL: "global_rope_theta", LOCAL: "local_rope_theta"}
+_MAX_THETA = 1e12
+_SCALING_TYPE = ("rope_type", "type")  # the second is the older spelling
+
+
+def inverse_frequencies(theta: float, head_size: int) -> list[float]:
+    """Returns the frequency of each pair of elements of a head, `theta ** (-2 d / head size)`.
+
+    Source: RoFormer (arXiv 2104.09864, equation 15).
+    """
+    return [theta ** (-2 * pair / head_size) for pair in range(head_size // 2)]
+
+
+@dataclass(frozen=True)
+class LayerPositions:
+    """The positions of one layer.
+
+    Args:
+        theta: base of the rotary frequencies.
+        window: the greatest distance that attention reaches; `None` for any.
+    """
+
+    theta: float
+    window: int | None
+
+
+def layer_positions(config: Any) -> tuple[LayerPositions, ...]:
+    """Returns the positions of each layer of a config with rotary positions, first to last.
+
+    Args:
+        config: an object of transformers, or one with the fields of `config.json` as attributes.
+
+    Raises:
+        UnsupportedModelError: a field is missing, invalid, unknown, or contradicts another one.
+    """
+    types = _layer_types(config)
+    thetas = {name: _theta(config, name) for name in sorted(set(types))}
+    windows = {GLOBAL: None, LOCAL: _window(config) if LOCAL in types else None}
+    return tuple(LayerPositions(thetas[name], windows[name]) for name in types)
+
+
+def _layer_types(config: Any) -> tuple[str, ...]:
+    """Returns `GLOBAL` or `LOCAL` for each layer."""
+    depth = config.num_hidden_layers
+    given, every = _field(config, "layer_types"), _field(config, "global_attn_every_n_layers")
+    if every is not None and (not isinstance(every, Integral) or isinstance(every, bool) or every < 1):
+        _refuse("global_attn_every_n_layers", every, "a whole number from 1 is needed")
+    pattern = None if every is None else tuple(LOCAL if index % every else GLOBAL for index in range(depth))
+    if given is None:
+        if pattern is None:
+            raise UnsupportedModelError(
+                "The config has neither layer_types nor global_attn_every_n_layers, so which layers have a window is "
+                "unknown. Add the one that the model was trained with."
+            )
+        return pattern
+    if not isinstance(given, (list, tuple)) or not set(map(str, given)) <= {GLOBAL, LOCAL}:
+        _refuse("layer_types", given, f"a list of {GLOBAL!r} and {LOCAL!r} is needed")
+    if len(given) != depth:
+        _refuse("layer_types", given, f"it has {len(given)} entries, and the model num_hidden_layers={depth} layers")
+    if pattern is not None and tuple(given) != pattern:
+        _refuse("layer_types", given, f"global_attn_every_n_layers={every} says otherwise; remove the wrong one")
+    return tuple(given)
+
+
+def _window(config: Any) -> int:
+    """Returns the greatest distance in a local layer: half of `local_attention`, rounded down, as in transformers."""
+    width = _field(config, "local_attention")
+    if width is None:
+        raise UnsupportedModelError("The config has local layers and no local_attention, so their window is unknown.")
+    if not isinstance(width, Integral) or isinstance(width, bool) or width < 2:
+        _refuse("local_attention", width, "a whole number from 2 is needed")
+    return int(width) // 2
+
+
+def _theta(config: Any, layer_type: str) -> float:
+    if (scaling := _field(config, "rope_scaling")) != _field(config, "rope_parameters"):  # one is the other's alias
+        _check_scaling("rope_scaling", scaling)
+    name = _THETAS[layer_type]
+    flat = _field(config, name)
+    if flat is None and layer_type == LOCAL:
+        flat = _field(config, _THETAS[GLOBAL])  # as in transformers 4
+    by_type = _parameters(config, layer_type)
+    nested = by_type.get("rope_theta")
+    for field, value in ((name, flat), (f"rope_parameters[{layer_type!r}]['rope_theta']", nested)):
+        if value is not None and (
+            not isinstance(value, Real) or isinstance(value, bool) or not 1 < value <= _MAX_THETA
+        ):
+            _refuse(field, value, f"a number above 1, up to {_MAX_THETA:g}, is needed")
+    if flat is not None and nested is not None and flat != nested:
+        _refuse(f"rope_parameters[{layer_type!r}]['rope_theta']", nested, f"{name}={flat} says otherwise")
+    if flat is None and nested is None:
+        raise UnsupportedModelError(
+            f"The config has neither {name} nor rope_parameters[{layer_type!r}]['rope_theta'], so the frequencies of "
+            "its rotary positions are unknown. Add the value that the model was trained with."
+        )
+    return float(flat if nested is None else nested)
+
+
+def _parameters(config: Any, layer_type: str) -> Mapping[str, Any]:
+    given = _field(config, "rope_parameters")
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not set(given) <= {GLOBAL, LOCAL}:
+        _refuse("rope_parameters", given, f"a mapping of {GLOBAL!r} and {LOCAL!r} is needed")
+    by_type = given.get(layer_type)
+    _check_scaling(f"rope_parameters[{layer_type!r}]", by_type)
+    return by_type or {}
+
+
+def _check_scaling(field: str, given: Any) -> None:
+    """Refuses any scaling of the frequencies."""
+    if given is None:
+        return
+    if not isinstance(given, Mapping):
+        _refuse(field, given, "a mapping is needed")
+    for name in _SCALING_TYPE:
+        if given.get(name, "default") != "default":
+            _refuse(f"{field}[{name!r}]", given[name], "only 'default', frequencies without scaling, is supported")
+    unknown = set(map(str, given)) - {*_SCALING_TYPE, "rope_theta"}
+    if unknown:
+        _refuse(field, given, f"{', '.join(sorted(unknown))} is unknown")
+
+
+def _field(config: Any, name: str) -> Any:
+    return getattr(config, name, None)
+
+
+def _refuse(field: str, value: Any, reason: str) -> NoReturn:
+    raise UnsupportedModelError(f"{field}={value!r}: {reason}.")
