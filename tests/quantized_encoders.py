@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 
 from itrex_sweet.runtime.dense.subgraphs import Embed, FullLayer
-from itrex_sweet.runtime.encoder import Encoder, Linear, QuantizedLinear
+from itrex_sweet.runtime.encoder import Encoder, Layer, Linear, QuantizedLinear
 
-PROJECTIONS = ("query", "key", "value", "attention_output", "up", "down")
+PROJECTIONS = ("query", "key", "value", "attention_output", "up", "down", "gate")
 MODULES = {name: f"rest.{name}" for name in PROJECTIONS[3:]} | dict.fromkeys(PROJECTIONS[:3], "attention.projections")
 
 
@@ -28,7 +28,7 @@ def quantized(encoder: Encoder, recipe: str, rows: int = 16, length: int = 12) -
         quantize = {
             name: quantized_linear(getattr(layer, name), inputs[id(layer), MODULES[name]], recipe)
             for name in PROJECTIONS
-            if recipe != "mixed" or name not in ("key", "down")
+            if getattr(layer, name) is not None and (recipe != "mixed" or name not in ("key", "down"))
         }
         layers[id(layer)] = dataclasses.replace(layer, **quantize)
     return dataclasses.replace(
@@ -44,18 +44,19 @@ def inputs_of_projections(encoder: Encoder, rows: int, length: int) -> dict[tupl
     model = Embed(encoder, encoder.trunk)
     seen = {}
 
-    def watch(full: FullLayer, layer: int) -> None:
-        for path in set(MODULES.values()):
+    def watch(full: FullLayer, described: Layer) -> None:
+        for path in {path for name, path in MODULES.items() if getattr(described, name) is not None}:
+            where = id(described), path
             full.get_submodule(path).register_forward_pre_hook(
-                lambda _, inputs, where=(layer, path): seen.__setitem__(where, inputs[0].clone())
+                lambda _, inputs, where=where: seen.__setitem__(where, inputs[0].clone())
             )
 
     for full, layer in zip(model.layers.layers, encoder.trunk, strict=True):
-        watch(full, id(layer))
+        watch(full, layer)
     for place, probe in enumerate(encoder.probes):
         if not any(probe.layer is layer for layer in encoder.trunk):
             private = FullLayer(encoder, probe.layer)
-            watch(private, id(probe.layer))
+            watch(private, probe.layer)
             before = sum(map(len, encoder.segments[: place + 1]))
             model.layers.layers[before].register_forward_pre_hook(_also(private))
     ids = torch.randint(5, len(encoder.embeddings.words), (rows, length), generator=torch.Generator().manual_seed(0))

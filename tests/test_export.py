@@ -133,7 +133,7 @@ def int8_artifact(folder: Path, family: str, recipe: str, exits=(1, 2, 4), mode:
         private = zip(exits[:-1], encoder.probes, strict=False)
         layers |= {row.private_layer_path(exit_): probe.layer for exit_, probe in private}
     for below, layer in layers.items():
-        for name in PROJECTIONS:
+        for name in (name for name in PROJECTIONS if getattr(layer, name) is not None):
             linear, path = getattr(layer, name), f"{below}.{row.layer[name]}"
             tensors[f"{path}.weight"], tensors[f"{path}.weight_scale"] = linear.weight, linear.weight_scale
             if linear.input_scale is not None:

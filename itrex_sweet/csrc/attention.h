@@ -153,7 +153,8 @@ void attention_int16(const float* query, const float* key, const float* value, i
         int16_t* key_words = words;
         if constexpr (Scores::kAddsScores) key_words = terms.key_words() + token * wide;  // which reads them again
         for (int row = 0; row < count; ++row) {
-            key_scales[token + row] = quantize_int16(key + (token + row) * stride, size, limit, key_words + row * wide) * scale;
+            key_scales[token + row] =
+                quantize_int16(key + (token + row) * stride, size, limit, key_words + row * wide) * scale;
         }
         for (int64_t pair = 0; pair < pairs; pair += kLanes) {  // the last block may exceed `pairs`, into padding rows
             transpose(reinterpret_cast<const float*>(key_words) + pair, pairs, count, keys + pair * padded + token, padded);

@@ -288,8 +288,8 @@ inline bool check_positions(int64_t row, const int64_t* positions, int64_t lengt
     bool are_consecutive = true;
     for (int64_t token = 0; token < length; ++token) {
         if (positions[token] < -kMaxPosition || positions[token] > kMaxPosition)
-            fail("the call", "position " + std::to_string(positions[token]) + " of row " + std::to_string(row) +
-                                 " is out of range");
+            fail("the call",
+                 "position " + std::to_string(positions[token]) + " of row " + std::to_string(row) + " is out of range");
         if (token == 0) continue;
         if (positions[token] <= positions[token - 1])
             fail("the call", "the positions of row " + std::to_string(row) + " do not increase");

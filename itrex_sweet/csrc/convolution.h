@@ -59,11 +59,10 @@ struct ConvolutionScratch {
         const int64_t hidden = convolution.norm.size;
         gemm(
             convolution.linear, input.rows(convolution.linear, windows.get()), static_cast<int>(rows), team,
-            [ activation = convolution.activation, hidden, to = outputs.get() ](
-                int64_t row, int64_t column, f32x16 values, int lanes)
-                __attribute__((always_inline)) {
-                    store_partial(to + row * hidden + column, activate(activation, values), lanes);
-                });
+            [ activation = convolution.activation, hidden, to = outputs.get() ](int64_t row, int64_t column, f32x16 values,
+                                                                                int lanes) __attribute__((always_inline)) {
+                store_partial(to + row * hidden + column, activate(activation, values), lanes);
+            });
     }
 
     // Adds the outputs to this thread's rows of the layer's output, and normalizes them.

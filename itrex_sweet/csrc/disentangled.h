@@ -30,7 +30,7 @@ struct DisentangledTerms {
 
 // Memory of one thread.
 class DisentangledScratch {
- public:
+   public:
     // Queries whose position-to-content terms are in memory at a time. The products of 16 keys cover 15 distances more.
     static constexpr int kQueries = 4 * kQueryBlock;
     static constexpr int kTileStride = kQueries + kLanes;
@@ -55,7 +55,7 @@ class DisentangledScratch {
 
 // Adds the relative-position terms to the scores of one head of one sequence; see `attention_float` for the calls.
 class DisentangledScores {
- public:
+   public:
     // `row_positions`: of a row with gaps; null if positions are consecutive.
     DisentangledScores(const RelativePositions& positions, const DisentangledTerms& terms, int head, int length, int size,
                        const int64_t* row_positions, const DisentangledScratch& scratch)
@@ -90,9 +90,8 @@ class DisentangledScores {
                    int64_t padded) const {
         if (row_positions_ != nullptr) return add_with_gaps(first, count, query, key, stride, scores, padded);
         if (terms_.keys.is_present()) {
-            add_content_to_position<Float32>(
-                first, count, query, stride, size_, float_keys_, scores, padded,
-                [](int, int, const float* products) { return load(products); });
+            add_content_to_position<Float32>(first, count, query, stride, size_, float_keys_, scores, padded,
+                                             [](int, int, const float* products) { return load(products); });
         }
         if (!terms_.queries.is_present()) return;
         if (first % DisentangledScratch::kQueries == 0) {
@@ -112,8 +111,8 @@ class DisentangledScores {
         }
         if (terms_.keys.is_present()) {
             add_content_to_position<Int16Pairs>(
-                first, count, query, pairs, static_cast<int>(pairs), int16_keys_, scores, padded,
-                [&](int row, int distance, const int32_t* products) __attribute__((always_inline)) {
+                first, count, query, pairs, static_cast<int>(pairs), int16_keys_, scores,
+                padded, [&](int row, int distance, const int32_t* products) __attribute__((always_inline)) {
                     const f32x16 sums = __builtin_convertvector(load(products), f32x16);
                     return sums * (load(int16_keys_.scale - distance) * (scale * query_scales[row]));
                 });
@@ -122,8 +121,8 @@ class DisentangledScores {
         if (first % DisentangledScratch::kQueries == 0) {
             const auto* keys = reinterpret_cast<const int32_t*>(scratch_.key_words.get());
             position_to_content<Int16Pairs>(
-                first, keys, pairs, static_cast<int>(pairs), int16_queries_, padded,
-                [&](int32_t* tile, int rows, int columns, const float* scales) __attribute__((always_inline)) {
+                first, keys, pairs, static_cast<int>(pairs), int16_queries_,
+                padded, [&](int32_t * tile, int rows, int columns, const float* scales) __attribute__((always_inline)) {
                     for (int column = 0; column < columns; column += kLanes) {
                         const f32x16 scale_of = load(scales + column);
                         for (int row = 0; row < rows; ++row) {
@@ -137,7 +136,7 @@ class DisentangledScores {
         add_rows(first, count, scores, padded, [=](f32x16 added, int column) { return added * load(key_scales + column); });
     }
 
- private:
+   private:
     // result(row, distance, products): the 16 terms of a query and keys at distances descending from `distance`.
     template <class Type, class Result>
     void add_content_to_position(int first, int count, const typename Type::Element* query, int64_t stride, int depth,
@@ -147,8 +146,8 @@ class DisentangledScores {
         auto* const products = reinterpret_cast<typename Type::Sum*>(scratch_.products.get());
         for_each_tile(count, DisentangledScratch::kContentRows, [&](int start, int rows) {
             const int farthest = first + start + rows - 1;  // distance of the last query and the first key
-            gemm_dense<Type>(query + start * stride, stride, rows, columns.zero - farthest, columns.stride, length_ + rows - 1,
-                             depth, products, products_stride);
+            gemm_dense<Type>(query + start * stride, stride, rows, columns.zero - farthest, columns.stride,
+                             length_ + rows - 1, depth, products, products_stride);
             for (int row = 0; row < rows; ++row) {
                 float* const to = scores + (start + row) * padded;
                 const auto* const from = products + row * products_stride + rows - 1 - row;
@@ -171,8 +170,8 @@ class DisentangledScores {
         for (int token = 0; token < length_; token += kLanes) {
             const int keys = std::min(kLanes, length_ - token), nearest = first - (token + keys - 1);
             const int distances = count + keys - 1;
-            gemm_dense<Type>(key + token * stride, stride, keys, columns.zero + nearest, columns.stride, distances, depth, tile,
-                             kStride);
+            gemm_dense<Type>(key + token * stride, stride, keys, columns.zero + nearest, columns.stride, distances, depth,
+                             tile, kStride);
             convert(tile, keys, distances, columns.scale == nullptr ? nullptr : columns.scale + nearest);
             // A key's terms begin one column further left than those of the key before: a block on the diagonal is
             // transposed.

@@ -16,7 +16,7 @@
 #include "vector.h"
 
 class FirstTokenPositions {
- public:
+   public:
     FirstTokenPositions(const sweet_layer& layer, const RelativePositions& positions, int heads)
         : heads_(heads), hidden_(layer.key.in), wide_(round_up(hidden_, kLanes)) {
         const sweet_linear& key = layer.key;
@@ -42,8 +42,7 @@ class FirstTokenPositions {
                 const int64_t place = bucket * heads + head;
                 const float* from = products.get() + bucket * wide_;
                 if (has_int16_) {
-                    scales_[place] =
-                        quantize_int16(from, static_cast<int>(hidden_), 32767.0f, words_.get() + place * wide_);
+                    scales_[place] = quantize_int16(from, static_cast<int>(hidden_), 32767.0f, words_.get() + place * wide_);
                 } else {
                     std::copy_n(from, hidden_, floats_.get() + place * wide_);
                 }
@@ -70,7 +69,7 @@ class FirstTokenPositions {
         }
     }
 
- private:
+   private:
     // Copies a row of the key weights in float32, with smoothing undone.
     static void copy_row(const sweet_linear& key, int64_t row, float* to) {
         if (key.weight_scale.values == nullptr) {
@@ -88,14 +87,15 @@ class FirstTokenPositions {
     void add_rows(int64_t place, int64_t first, int64_t last, const float* const* states, float* const* to,
                   int64_t stride) const {
         if (has_int16_) {
-            multiply<Rows>(place, first, last, states, to, stride, [&](int64_t offset) __attribute__((always_inline)) {
-                const i16x16 words = load_as<i16x16>(words_.get() + offset);
-                return __builtin_convertvector(__builtin_convertvector(words, i32x16), f32x16);
-            });
+            multiply<Rows>(
+                place, first, last, states, to, stride, [&](int64_t offset) __attribute__((always_inline)) {
+                    const i16x16 words = load_as<i16x16>(words_.get() + offset);
+                    return __builtin_convertvector(__builtin_convertvector(words, i32x16), f32x16);
+                });
         } else {
-            multiply<Rows>(place, first, last, states, to, stride, [&](int64_t offset) __attribute__((always_inline)) {
-                return load(floats_.get() + offset);
-            });
+            multiply<Rows>(
+                place, first, last, states, to,
+                stride, [&](int64_t offset) __attribute__((always_inline)) { return load(floats_.get() + offset); });
         }
     }
 
@@ -130,7 +130,9 @@ class FirstTokenPositions {
     }
 
     // Not inlined, so that the compiler contracts the multiplication and the addition alike for every number of rows.
-    __attribute__((noinline)) float scaled(float sum, int64_t place) const { return (has_int16_ ? sum * scales_[place] : sum) + biases_[place]; }
+    __attribute__((noinline)) float scaled(float sum, int64_t place) const {
+        return (has_int16_ ? sum * scales_[place] : sum) + biases_[place];
+    }
 
     int64_t heads_, hidden_, wide_, first_ = 0, count_ = 0;
     bool has_int16_ = false;

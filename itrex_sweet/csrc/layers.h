@@ -153,7 +153,7 @@ struct Layer {
 // Memory of one thread.
 struct ThreadScratch {
     AttentionScratch attention;
-    Buffer<float> projected_query, context;  // of a probe
+    Buffer<float> projected_query, context;            // of a probe
     Buffer<float> position_scores, position_products;  // of a probe
     DisentangledScratch disentangled;
     Int16Input int16_input;
@@ -178,9 +178,9 @@ struct Workspace {
     std::vector<ThreadScratch> threads;
 
     int64_t bytes() const {
-        int64_t total = convolution.bytes() + attention_output_input.bytes() + up_input.bytes() + gate_input.bytes() + down_input.bytes() +
-                        qkv.bytes() + attended.bytes() + gate_values.bytes() + first_tokens.bytes() + probe_states.bytes() +
-                        probe_keys.bytes();
+        int64_t total = convolution.bytes() + attention_output_input.bytes() + up_input.bytes() + gate_input.bytes() +
+                        down_input.bytes() + qkv.bytes() + attended.bytes() + gate_values.bytes() + first_tokens.bytes() +
+                        probe_states.bytes() + probe_keys.bytes();
         for (const LinearInput& input : projection_inputs) total += input.bytes();
         for (const ThreadScratch& thread : threads) total += thread.bytes();
         return total;

@@ -13,7 +13,7 @@
 
 // The bucket of every distance between two positions, which all layers share.
 class RelativePositions {
- public:
+   public:
     RelativePositions() = default;
     explicit RelativePositions(const sweet_description& from)
         : limit_(from.relative_index_size / 2), buckets_(from.num_relative_buckets) {
@@ -44,7 +44,7 @@ class RelativePositions {
     // Lowest and highest bucket of a first token's distances, none of which is positive.
     std::pair<int64_t, int64_t> first_token_range() const { return range(-limit_, 0); }
 
- private:
+   private:
     Buffer<int64_t> index_;  // of distances from -limit_ to limit_
     int64_t limit_ = 0, buckets_ = 0, consecutive_ = 1;
 };
@@ -73,7 +73,7 @@ struct ExpandedTable {
 // Position keys or queries of one layer, transposed: one row per element of a head, one column per bucket. The columns of
 // keys are in descending order of distance, since the keys that a query is compared with are at descending distances.
 class PositionTable {
- public:
+   public:
     PositionTable() = default;
 
     // `values` (heads, buckets, size). With `has_int16`, all columns are kept as int16, and in float32 those only that rows
@@ -141,8 +141,8 @@ class PositionTable {
     void multiply(int64_t head, const float* vector, int64_t first, int64_t last, float* products) const {
         const int columns = static_cast<int>(last - first + 1);
         if (!has_int16()) {
-            return gemm_dense<Float32>(vector, size_, 1, floats_.get() + head * size_ * float_columns_ + first, float_columns_,
-                                       columns, static_cast<int>(size_), products, round_up(columns, kLanes));
+            return gemm_dense<Float32>(vector, size_, 1, floats_.get() + head * size_ * float_columns_ + first,
+                                       float_columns_, columns, static_cast<int>(size_), products, round_up(columns, kLanes));
         }
         for (int column = 0; column < columns; column += kLanes) {
             const int32_t* from = words_.get() + head * pairs_ * buckets_ + first + column;
@@ -156,7 +156,7 @@ class PositionTable {
         }
     }
 
- private:
+   private:
     // Copies the columns of the distances 1 - length to length - 1; returns the address of the column of distance 0.
     template <class Element>
     const Element* expand(const RelativePositions& positions, int64_t length, const Element* from, int64_t stride,
@@ -182,8 +182,8 @@ class PositionTable {
                 scales_[head * buckets_ + column(bucket)] =
                     quantize_int16(padded.get(), static_cast<int>(size_), limit, quantized.get());
                 for (int64_t pair = 0; pair < pairs_; ++pair) {
-                    std::memcpy(words_.get() + (head * pairs_ + pair) * buckets_ + column(bucket),
-                                quantized.get() + 2 * pair, sizeof(int32_t));
+                    std::memcpy(words_.get() + (head * pairs_ + pair) * buckets_ + column(bucket), quantized.get() + 2 * pair,
+                                sizeof(int32_t));
                 }
             }
         }

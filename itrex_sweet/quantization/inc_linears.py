@@ -19,7 +19,7 @@ from itrex_sweet.runtime.ragged import TokenBatch, groups_of_equal_length
 
 Inputs = tuple[torch.Tensor, ...]  # (tokens, in) float32 of one batch, for each linear layer of `Linears`
 
-_SAME_INPUT = (("query_key_value",), ("query", "key", "value"), ("attention_output",), ("up",), ("down",))
+_SAME_INPUT = (("query_key_value",), ("query", "key", "value"), ("attention_output",), ("up",), ("up_gate",), ("down",))
 _TOKENS_PER_BATCH = 1024  # limits the memory of the inputs of all layers
 
 

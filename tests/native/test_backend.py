@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from itrex_sweet import criteria
-from itrex_sweet.errors import ArtifactError, BackendUnavailable, ConfigError, InputError, SweetError
+from itrex_sweet.errors import ArtifactError, ConfigError, InputError, SweetError
 from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.backends.native import NativeBackend
 from itrex_sweet.runtime.backends.torch import TorchBackend

@@ -9,11 +9,11 @@
 
 inline void check_invalid_models(const Engine& engine, Checks& check) {
     using Change = std::function<void(sweet_description&, std::vector<sweet_layer>&, std::vector<sweet_exit>&)>;
-    const SmallModel small(STATIC, true);
+    const SmallModel small(STATIC, Variant::PRIVATE_LAYER);
     constexpr int32_t kLayers = SmallModel::kLayers + 1, kHidden = SmallModel::kHidden;
     int number = 0;
-    const auto expect_rejected = [&](const Change& change) {
-        sweet_description changed = small.description();
+    const auto expect_rejected_of = [&](const SmallModel& valid, const Change& change) {
+        sweet_description changed = valid.description();
         std::vector<sweet_layer> layers(changed.layers, changed.layers + changed.num_layers);
         std::vector<sweet_exit> exits(changed.exits, changed.exits + changed.num_exits);
         changed.layers = layers.data();
@@ -23,6 +23,7 @@ inline void check_invalid_models(const Engine& engine, Checks& check) {
         check(model == nullptr, "invalid model " + std::to_string(number++) + " was accepted");
         if (model) engine.model_free(model);
     };
+    const auto expect_rejected = [&](const Change& change) { expect_rejected_of(small, change); };
     const int32_t sizes[] = {0, -1, -4, 1, 5, 48, kHidden - 1, kHidden + 1, 1 << 20, 2147483647, -2147483647 - 1};
     for (const int32_t size : sizes) {
         expect_rejected([=](auto& model, auto&, auto&) { model.hidden = size; });
@@ -97,6 +98,40 @@ inline void check_invalid_models(const Engine& engine, Checks& check) {
         expect_rejected([=](auto& model, auto&, auto&) { model.num_exits = count; });
     expect_rejected([](auto& model, auto&, auto&) { model.layers = nullptr; });
     expect_rejected([](auto& model, auto&, auto&) { model.exits = nullptr; });
+    // Disentangled attention and the convolution.
+    const SmallModel disentangled(STATIC, Variant::DISENTANGLED);
+    const auto expect_rejected_terms = [&](const Change& change) { expect_rejected_of(disentangled, change); };
+    sweet_model* const valid = disentangled.make(engine, 1);
+    check(valid != nullptr, engine.error());
+    if (valid) engine.model_free(valid);
+    for (const int32_t count : {0, -1, 1, 49, 51, 2147483647, -2147483647 - 1})
+        expect_rejected_terms([=](auto& model, auto&, auto&) { model.num_relative_buckets = count; });
+    for (const int64_t size : {int64_t{0}, int64_t{-1}, int64_t{2}, int64_t{120}, int64_t{1} << 40, INT64_MAX, INT64_MIN})
+        expect_rejected_terms([=](auto& model, auto&, auto&) { model.relative_index_size = size; });
+    for (const int64_t bucket : {int64_t{-1}, int64_t{50}, int64_t{1} << 32, INT64_MAX, INT64_MIN}) {
+        std::vector<int64_t> index(3, 0);
+        index[1] = bucket;
+        expect_rejected_terms([&](auto& model, auto&, auto&) {
+            model.relative_index = index.data();
+            model.relative_index_size = 3;
+        });
+    }
+    expect_rejected_terms([](auto& model, auto&, auto&) { model.relative_index = nullptr; });
+    for (sweet_floats sweet_layer::*const table : {&sweet_layer::relative_key, &sweet_layer::relative_query}) {
+        expect_rejected_terms([=](auto&, auto& layers, auto&) { --(layers[1].*table).size; });
+        expect_rejected_terms([=](auto&, auto& layers, auto&) { (layers[1].*table).values = nullptr; });
+        expect_rejected([=](auto&, auto& layers, auto&) { layers[1].*table = {layers[0].query.bias.values, kHidden}; });
+    }
+    for (const int32_t in : {kHidden - 1, 2 * kHidden, 4 * kHidden, 1 << 20, -kHidden, 2147483647})
+        expect_rejected_terms([=](auto&, auto& layers, auto&) { layers[0].convolution.in = in; });
+    for (const int32_t out : {kHidden - 1, 2 * kHidden, 2147483647, -1})
+        expect_rejected_terms([=](auto&, auto& layers, auto&) { layers[0].convolution.out = out; });
+    expect_rejected_terms([](auto&, auto& layers, auto&) { layers[0].convolution = layers[0].query; });
+    expect_rejected_terms([](auto&, auto& layers, auto&) { layers[0].convolution.weight = nullptr; });
+    expect_rejected_terms([](auto&, auto& layers, auto&) { --layers[0].convolution.weight_size; });
+    expect_rejected_terms([](auto&, auto& layers, auto&) { --layers[0].convolution_norm.size; });
+    expect_rejected_terms([](auto&, auto& layers, auto&) { layers[0].convolution_norm.bias = {}; });
+    expect_rejected_terms([](auto&, auto& layers, auto&) { layers[0].convolution_activation = 5; });
     for (const int32_t threads : {0, -1, 1025, 2147483647})
         check(engine.model_new(&small.description(), threads, 0) == nullptr, std::to_string(threads) + " threads");
     check(engine.model_new(nullptr, 1, 0) == nullptr, "no description");
@@ -106,7 +141,7 @@ inline void check_invalid_models(const Engine& engine, Checks& check) {
 // The parts of pre-norm models.
 inline void check_invalid_pre_norm_models(const Engine& engine, Checks& check) {
     using Change = std::function<void(sweet_description&, std::vector<sweet_layer>&, std::vector<sweet_exit>&)>;
-    const SmallModel small(STATIC, true, PRE_NORM);
+    const SmallModel small(STATIC, Variant::PRE_NORM_PRIVATE);
     int number = 0;
     const auto expect_rejected = [&](const Change& change) {
         sweet_description changed = small.description();
@@ -157,10 +192,10 @@ inline void check_invalid_pre_norm_models(const Engine& engine, Checks& check) {
 
 // Rows that are longer than the table of rotary positions.
 inline void check_too_long_rows(const Engine& engine, Checks& check) {
-    const SmallModel small(FLOAT, false, PRE_NORM);
+    const SmallModel small(FLOAT, Variant::PRE_NORM);
     sweet_model* const model = small.make(engine, 2);
     if (!model) return check(false, engine.error());
-    constexpr int64_t kTokens = SmallModel::kPositions + 1, kSize = kTokens * SmallModel::kHidden + SWEET_READ_PADDING;
+    constexpr int64_t kTokens = SmallModel::kMaxLength + 1, kSize = kTokens * SmallModel::kHidden + SWEET_READ_PADDING;
     const int64_t lengths[] = {kTokens};
     const std::vector<int64_t> zeros(kTokens, 0);
     std::vector<float> states(kSize), next(kSize), logits(SmallModel::kLabels), confidences(1);
@@ -176,6 +211,50 @@ inline void check_too_long_rows(const Engine& engine, Checks& check) {
     check(engine.answer(model, &policy, 1, kTokens, lengths, zeros.data(), zeros.data(), zeros.data(), logits.data(),
                         exits.data(), confidences.data()) < 0,
           "answer: a long row");
+    // Rows with gaps.
+    const int64_t three[] = {3};
+    for (const int64_t last : {int64_t{SmallModel::kMaxLength} - 1, int64_t{SmallModel::kMaxLength}, int64_t{1} << 40}) {
+        const int64_t positions[] = {0, 3, last}, *rows[] = {positions};
+        const bool is_valid = last < SmallModel::kMaxLength;
+        check((engine.embed(model, 1, 3, three, zeros.data(), zeros.data(), positions, states.data(), kSize, next_starts) ==
+               0) == is_valid,
+              "embed: a position");
+        check((engine.probe(model, 0, 1, starts, three, rows, logits.data(), SmallModel::kLabels) == 0) == is_valid,
+              "probe: a position");
+        check((engine.advance(model, 0, 1, starts, three, rows, next.data(), kSize, next_starts) == 0) == is_valid,
+              "advance: a position");
+    }
+    const int64_t negative[] = {-1, 0, 3}, *negative_rows[] = {negative};
+    check(engine.probe(model, 0, 1, starts, three, negative_rows, logits.data(), SmallModel::kLabels) < 0,
+          "probe: a negative position");
+    engine.model_free(model);
+}
+
+// Positions of rows with gaps, which disentangled attention reads.
+inline void check_positions(const Engine& engine, Checks& check) {
+    const SmallModel small(FLOAT, Variant::DISENTANGLED);
+    sweet_model* const model = small.make(engine, 2);
+    if (!model) return check(false, engine.error());
+    constexpr int64_t kTokens = 5, kSize = kTokens * SmallModel::kHidden + SWEET_READ_PADDING;
+    const std::vector<int64_t> lengths{2, 3}, zeros(kTokens, 0);
+    std::vector<float> states(kSize), next(kSize), logits(2 * SmallModel::kLabels);
+    std::vector<const float*> starts(2), next_starts(2);
+    const auto succeeds = [&](const std::vector<int64_t>& positions) {
+        const int64_t* const rows[] = {nullptr, positions.data() + 2};
+        const bool embeds = engine.embed(model, 2, kTokens, lengths.data(), zeros.data(), zeros.data(), positions.data(),
+                                         states.data(), kSize, starts.data()) == 0;
+        const bool probes =
+            engine.probe(model, 0, 2, starts.data(), lengths.data(), rows, logits.data(), 2 * SmallModel::kLabels) == 0;
+        const bool advances =
+            engine.advance(model, 0, 2, starts.data(), lengths.data(), rows, next.data(), kSize, next_starts.data()) == 0;
+        check(probes == advances && embeds == probes, "positions are accepted by some calls only");
+        return probes;
+    };
+    check(succeeds({0, 1, 0, 1, 2}), engine.error());
+    check(succeeds({0, 1, 7, 9, int64_t{1} << 40}), engine.error());
+    check(succeeds({0, 1, -(int64_t{1} << 40), 0, int64_t{1} << 40}), engine.error());
+    for (const int64_t position : {int64_t{7}, int64_t{6}, (int64_t{1} << 40) + 1, INT64_MAX, INT64_MIN})
+        check(!succeeds({0, 1, 7, position, position}), "position " + std::to_string(position));
     engine.model_free(model);
 }
 
@@ -304,6 +383,7 @@ inline Checks check_validation(const Engine& engine) {
     check_invalid_models(engine, check);
     check_invalid_pre_norm_models(engine, check);
     check_too_long_rows(engine, check);
+    check_positions(engine, check);
     check_invalid_calls(engine, check);
     check_invalid_operations(engine, check);
     return check;

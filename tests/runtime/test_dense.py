@@ -102,7 +102,7 @@ def test_single_tokens(backend_of):
 
 
 @pytest.mark.parametrize("recipe", ["static", "smooth", "dynamic", "mixed"])
-@pytest.mark.parametrize("family", ["bert", "electra", "deberta-v3", "bert+private", "deberta+private"])
+@pytest.mark.parametrize("family", ["bert", "electra", "deberta-v3", "bert+private", "deberta+private", "modernbert"])
 def test_int8_layers_equal_the_reference(backend_of, family, recipe):
     plain = backend_of(family)
     encoder = quantized(plain.encoder, recipe)

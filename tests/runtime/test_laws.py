@@ -22,7 +22,10 @@ ON_IPEX = [
     for name in ("bert on ipex", "bert static on ipex", "bert+private static on ipex")
 ]
 NEEDS_NATIVE = pytest.mark.skipif(unavailable_reason("native") is not None, reason="the native engine was not built")
-NATIVE_FAMILIES = ("bert", "roberta", "xlm-roberta", "electra", "distilbert")
+NATIVE_FAMILIES = (
+    *("bert", "roberta", "xlm-roberta", "electra", "distilbert"),
+    *("deberta", "deberta-v3", "deberta-v2-conv"),
+)
 ON_NATIVE = [
     pytest.param(f"{name} on native", marks=NEEDS_NATIVE)
     for name in (
@@ -34,6 +37,9 @@ ON_NATIVE = [
         "bert+private",
         "bert+private static",
         "distilbert+private dynamic",
+        "deberta dynamic",
+        "deberta-v3+private static",
+        "deberta-v2-conv+private smooth",
     )
 ]
 PRIVATE = ["bert+private", "deberta+private", "deberta-v2-conv+private", "bert+private static"]

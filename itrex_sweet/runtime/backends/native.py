@@ -185,7 +185,8 @@ class NativeBackend(EncoderBackend):
     def embed(self, batch: TokenBatch) -> NativeHidden:
         lengths, *arrays = _inputs(batch)
         positions = _position_addresses(arrays[-1], batch.cu_seqlens)
-        states, hidden = self._new_states(lengths, len(arrays[0]), positions, () if positions is None else (arrays[-1],))
+        owners = () if positions is None else (arrays[-1],)
+        states, hidden = self._new_states(lengths, len(arrays[0]), positions, owners)
         rows, starts, c_lengths, _ = hidden.c_arguments
         inputs = map(data_pointer, arrays)
         self._model.call(

@@ -107,9 +107,16 @@ class ConcatenatedOutputs(nn.Module):
 
 def norm_module(norm: Norm) -> nn.LayerNorm:
     """Creates the module of a layer norm."""
-    module = nn.LayerNorm(len(norm.weight), eps=norm.eps)
-    module.weight, module.bias = _constant(norm.weight), _constant(norm.bias)
+    module = nn.LayerNorm(len(norm.weight), eps=norm.eps, bias=norm.bias is not None)
+    module.weight = _constant(norm.weight)
+    if norm.bias is not None:
+        module.bias = _constant(norm.bias)
     return module
+
+
+def optional_norm(norm: Norm | None) -> nn.Module:
+    """Creates the module of a layer norm, or one that changes nothing."""
+    return nn.Identity() if norm is None else norm_module(norm)
 
 
 def _constant(tensor: torch.Tensor) -> nn.Parameter:

@@ -14,12 +14,11 @@ import torch
 from torch import nn
 from transformers.activations import ACT2FN
 
-from itrex_sweet.runtime.dense.attention import Attention, FirstTokenAttention
+from itrex_sweet.runtime.dense.attention import MASKED, Attention, FirstTokenAttention
 from itrex_sweet.runtime.dense.convolution import PositionConvolution
-from itrex_sweet.runtime.dense.linear import linear_module, norm_module
-from itrex_sweet.runtime.encoder import Embeddings, Encoder, Head, Layer, Linear
-
-MASKED = -1e30  # below all scores, but finite in bfloat16 too, so that padding rows stay finite
+from itrex_sweet.runtime.dense.linear import linear_module, norm_module, optional_norm
+from itrex_sweet.runtime.encoder import Embeddings, Encoder, Layer, Linear
+from itrex_sweet.runtime.encoder import Probe as ProbeDescription
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,8 @@ class DenseSubgraphs:
         embed: (input_ids, token_type_ids, positions, mask) → states before the last layer of the first exit.
         probe: one per exit: (states, mask[, positions]) → logits of the exit, (rows, labels).
         advance: one per exit but the last: (states, mask[, positions]) → states before the next exit's last layer.
-        reads_positions: probe and advance take positions (disentangled attention or a convolution).
+        reads_positions: probe and advance take positions (disentangled or rotary attention, a window, or a
+            convolution).
 
     Input ids, token types and positions are (rows, length) int64; positions are those of `TokenBatch`, and any valid
     position for padding. The mask is (rows, length) bool, true for tokens and for the first column. States are
@@ -52,9 +52,13 @@ def build_subgraphs(encoder: Encoder) -> DenseSubgraphs:
     first, *others = encoder.segments
     return DenseSubgraphs(
         embed=Embed(encoder, first).eval(),
-        probe=tuple(Probe(encoder, probe.layer, probe.head).eval() for probe in encoder.probes),
+        probe=tuple(
+            (MeanProbe if probe.head.pooling == "mean" else Probe)(encoder, probe).eval() for probe in encoder.probes
+        ),
         advance=tuple(Advance(encoder, segment).eval() for segment in others),
-        reads_positions=encoder.relative_index is not None or encoder.trunk[0].convolution is not None,
+        reads_positions=any(
+            layer.relative or layer.convolution or layer.rotary or layer.window for layer in encoder.layers
+        ),
     )
 
 
@@ -75,21 +79,53 @@ class Embed(nn.Module):
 class Probe(nn.Module):
     """Computes the logits of an exit from the states before its last layer, for the first token only."""
 
-    def __init__(self, encoder: Encoder, layer: Layer, head: Head):
+    def __init__(self, encoder: Encoder, probe: ProbeDescription):
         super().__init__()
+        layer = probe.layer
+        self.norm_before = _norm_before_attention(encoder, layer)
         self.attention = FirstTokenAttention(encoder, layer)
         self.rest = PostAttention(encoder, layer)
         self.convolution = None if layer.convolution is None else PositionConvolution(layer.convolution)
-        self.dense = linear_module(head.dense)
-        self.activation = ACT2FN[head.activation]
-        self.classifier = linear_module(head.classifier)
+        self.head = ClassificationHead(probe)
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
-        context = self.attention(states, _additive_mask(mask), positions)
+        context = self.attention(self.norm_before(states), _additive_mask(mask), positions)
         first = self.rest(context, states[:, 0].clone())
         if self.convolution is not None:
             first = self.convolution(states, mask, positions, positions[:, :1], first[:, None])[:, 0]
-        return self.classifier(self.activation(self.dense(first)))
+        return self.head(first)
+
+
+class MeanProbe(nn.Module):
+    """Computes the logits of an exit whose head reads the mean over tokens; runs the exit's last layer in full."""
+
+    def __init__(self, encoder: Encoder, probe: ProbeDescription):
+        super().__init__()
+        self.layer = Advance(encoder, [probe.layer])
+        self.head = ClassificationHead(probe)
+
+    def forward(self, states: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
+        states, is_token = self.head.norm_before(self.layer(states, mask, positions)), mask.to(states.dtype)
+        return self.head.classify((states * is_token[..., None]).sum(1) / is_token.sum(1, keepdim=True))
+
+
+class ClassificationHead(nn.Module):
+    """Computes logits from the states (rows, hidden) after an exit's last layer."""
+
+    def __init__(self, probe: ProbeDescription):
+        super().__init__()
+        self.norm_before = optional_norm(probe.norm)
+        self.dense = linear_module(probe.head.dense)
+        self.activation = ACT2FN[probe.head.activation]
+        self.norm = optional_norm(probe.head.norm)
+        self.classifier = linear_module(probe.head.classifier)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return self.classify(self.norm_before(states))
+
+    def classify(self, states: torch.Tensor) -> torch.Tensor:
+        """Computes logits from normed states."""
+        return self.classifier(self.norm(self.activation(self.dense(states))))
 
 
 class Advance(nn.Module):
@@ -112,6 +148,7 @@ class FullLayer(nn.Module):
 
     def __init__(self, encoder: Encoder, layer: Layer):
         super().__init__()
+        self.norm_before = _norm_before_attention(encoder, layer)
         self.attention = Attention(encoder, layer)
         self.rest = PostAttention(encoder, layer)
         self.convolution = None if layer.convolution is None else PositionConvolution(layer.convolution)
@@ -119,7 +156,8 @@ class FullLayer(nn.Module):
     def forward(
         self, states: torch.Tensor, mask: torch.Tensor, added: torch.Tensor, positions: torch.Tensor | None
     ) -> torch.Tensor:
-        after = self.rest(self.attention(states, added, positions), states.flatten(0, 1)).view_as(states)
+        context = self.attention(self.norm_before(states), added, positions)
+        after = self.rest(context, states.flatten(0, 1)).view_as(states)
         if self.convolution is not None:
             after = self.convolution(states, mask, positions, positions, after)
         return after
@@ -130,16 +168,24 @@ class PostAttention(nn.Module):
 
     def __init__(self, encoder: Encoder, layer: Layer):
         super().__init__()
+        self.norm_first = encoder.norm_first
         self.attention_output = linear_module(layer.attention_output)
-        self.attention_norm = norm_module(layer.attention_norm)
+        self.attention_norm = nn.Identity() if encoder.norm_first else norm_module(layer.attention_norm)
         self.up = linear_module(layer.up)
+        self.gate = None if layer.gate is None else linear_module(layer.gate)
         self.activation = ACT2FN[encoder.activation]
         self.down = linear_module(layer.down)
         self.output_norm = norm_module(layer.output_norm)
 
     def forward(self, context: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
         attended = self.attention_norm(self.attention_output(context) + states)
-        return self.output_norm(self.down(self.activation(self.up(attended))) + attended)
+        if self.norm_first:
+            return self._feed_forward(self.output_norm(attended)) + attended
+        return self.output_norm(self._feed_forward(attended) + attended)
+
+    def _feed_forward(self, states: torch.Tensor) -> torch.Tensor:
+        inner = self.activation(self.up(states))
+        return self.down(inner if self.gate is None else inner * self.gate(states))
 
 
 class EmbeddingSum(nn.Module):
@@ -162,6 +208,10 @@ class EmbeddingSum(nn.Module):
         if self.positions is not None:
             states = states + self.positions(positions + self.offset)
         return self.after_norm(self.norm(self.before_norm(states)))
+
+
+def _norm_before_attention(encoder: Encoder, layer: Layer) -> nn.Module:
+    return optional_norm(layer.attention_norm if encoder.norm_first else None)
 
 
 def _table(weight: torch.Tensor | None) -> nn.Embedding | None:
