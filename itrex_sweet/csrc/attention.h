@@ -31,8 +31,8 @@ class AttentionScratch {
         value_scales.reserve(wide);
     }
     int64_t bytes() const {
-        return keys.bytes() + scores.bytes() + context.bytes() + running_context.bytes() + words.bytes() + values.bytes() + key_scales.bytes() +
-               value_scales.bytes();
+        return keys.bytes() + scores.bytes() + context.bytes() + running_context.bytes() + words.bytes() + values.bytes() +
+               key_scales.bytes() + value_scales.bytes();
     }
     Buffer<float> keys, scores, context;
     Buffer<float> running_context;  // used by `blocked_attention` only

@@ -44,7 +44,8 @@ class BlockedAttention {
 
     template <class Write>
     void run(Write write) const {
-        for (int first = 0; first < length_; first += kQueryBlock) run_queries(first, std::min(kQueryBlock, length_ - first), write);
+        for (int first = 0; first < length_; first += kQueryBlock)
+            run_queries(first, std::min(kQueryBlock, length_ - first), write);
     }
 
    private:
@@ -69,7 +70,8 @@ class BlockedAttention {
                     scratch_.key_scales[token + row] = quantize_int16(from, size_, limit_, words + row * wide_) * scale_;
                 }
                 for (int64_t pair = 0; pair < wide_ / 2; pair += kLanes) {
-                    transpose(reinterpret_cast<const float*>(words) + pair, wide_ / 2, count, to + pair * kKeyPanel, kKeyPanel);
+                    transpose(reinterpret_cast<const float*>(words) + pair, wide_ / 2, count, to + pair * kKeyPanel,
+                              kKeyPanel);
                 }
             } else {
                 for (int part = 0; part < size_; part += kLanes) {
@@ -149,7 +151,8 @@ class BlockedAttention {
             if (from < to) {
                 total = softmax_of(row_scores, from, to, start, kIsInt16 ? query_scales[row] : scale_, maximum);
                 if constexpr (kIsInt16) {
-                    inverse_scale = std::min(kMaxWeight, kMaxSum / kMaxValue / total - static_cast<float>(end - start) / total);
+                    inverse_scale =
+                        std::min(kMaxWeight, kMaxSum / kMaxValue / total - static_cast<float>(end - start) / total);
                 }
             }
             clear_outside(row_scores, from, to, padded);
@@ -173,7 +176,8 @@ class BlockedAttention {
                                    scratch_.values.get() + start / 2 * wide_, wide_, size_, (end - start + 1) / 2,
                                    reinterpret_cast<int32_t*>(context), wide_);
         } else {
-            gemm_dense<Float32>(scores, padded, queries, value_ + start * stride_, stride_, size_, end - start, context, wide_);
+            gemm_dense<Float32>(scores, padded, queries, value_ + start * stride_, stride_, size_, end - start, context,
+                                wide_);
         }
         for (int row = 0; row < queries; ++row) {
             for (int64_t column = row * wide_; column < row * wide_ + size_; column += kLanes) {
@@ -241,10 +245,8 @@ void blocked_attention(bool use_int16, const float* query, const float* key, con
                        int size, float scale, int window, const int64_t* positions, const AttentionScratch& scratch,
                        Write write) {
     if (use_int16) {
-        BlockedAttention<true>(query, key, value, stride, length, size, scale, window, positions, scratch)
-            .run(write);
+        BlockedAttention<true>(query, key, value, stride, length, size, scale, window, positions, scratch).run(write);
     } else {
-        BlockedAttention<false>(query, key, value, stride, length, size, scale, window, positions, scratch)
-            .run(write);
+        BlockedAttention<false>(query, key, value, stride, length, size, scale, window, positions, scratch).run(write);
     }
 }

@@ -202,7 +202,8 @@ inline void check_layer(const std::string& where, const sweet_layer& layer, cons
     const bool has_relative = layer.relative_key.size > 0 || layer.relative_query.size > 0;
     if (has_relative && (is_present(layer.rotary) || layer.window > 0 || description.norm_first != 0))
         fail(where, "disentangled attention does not support rotary positions, windows and norm_first");
-    if (is_present(layer.convolution) && description.norm_first != 0) fail(where, "a convolution does not support norm_first");
+    if (is_present(layer.convolution) && description.norm_first != 0)
+        fail(where, "a convolution does not support norm_first");
     if (!is_present(layer.rotary)) return;
     check_rotary(where + ", rotary", layer.rotary, hidden / description.num_attention_heads);
     check_range("the model", "the maximum length, which rotary positions require,", description.max_length, 1, kMaxLength);

@@ -50,8 +50,9 @@ class Encoder {
     const RelativePositions& positions() const { return positions_; }
     // True if the result depends on the positions of the tokens.
     bool uses_positions() const {
-        return std::any_of(layers_.begin(), layers_.end(),
-                           [](const Layer& layer) { return layer.relative || layer.convolution || layer.rotary || layer.window > 0; });
+        return std::any_of(layers_.begin(), layers_.end(), [](const Layer& layer) {
+            return layer.relative || layer.convolution || layer.rotary || layer.window > 0;
+        });
     }
     const Layer& layer(int32_t index) const { return layers_[static_cast<size_t>(index)]; }
 
@@ -114,8 +115,8 @@ class Encoder {
     }
 
     // Runs one layer in place on one chunk. No barrier at the end, see `feed_forward`.
-    static void run_layer(const EncoderConfig& config, const RelativePositions& positions, const Layer& layer,
-                          float* states, const Sequences& sequences, Workspace& workspace, const Team& team) {
+    static void run_layer(const EncoderConfig& config, const RelativePositions& positions, const Layer& layer, float* states,
+                          const Sequences& sequences, Workspace& workspace, const Team& team) {
         const int64_t hidden = config.hidden, tokens = sequences.tokens(), stride = 3 * hidden;
         const auto [first, last] = team.range(tokens);
         const float* inputs = states;
@@ -166,7 +167,6 @@ class Encoder {
     }
 
    private:
-
     // Computes every `team.size`-th pair of a sequence and a head.
     static void self_attention(const EncoderConfig& config, const RelativePositions& relative_positions, const Layer& layer,
                                float* qkv, const Sequences& sequences, Workspace& workspace, const Team& team) {

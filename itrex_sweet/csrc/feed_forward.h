@@ -25,8 +25,10 @@ inline void feed_up(const Layer& layer, int32_t activation, const float* x, int 
     const LinearInput::Writer write = workspace.down_input.writer(layer.down);
     if (!layer.is_gated) {
         gemm(
-            layer.up, rows, count, team, [=](int64_t row, int64_t column, f32x16 values, int lanes)
-                __attribute__((always_inline)) { write(row, column, activate(activation, values), lanes); });
+            layer.up, rows, count,
+            team, [=](int64_t row, int64_t column, f32x16 values, int lanes) __attribute__((always_inline)) {
+                write(row, column, activate(activation, values), lanes);
+            });
         return;
     }
     const int inner = layer.down.in;
@@ -37,13 +39,14 @@ inline void feed_up(const Layer& layer, int32_t activation, const float* x, int 
     }
     float* gate_values = workspace.gate_values.get();
     gemm(
-        layer.gate, workspace.gate_input.rows(layer.gate, x), count, team,
-        [=](int64_t row, int64_t column, f32x16 values, int lanes)
-            __attribute__((always_inline)) { store_partial(gate_values + row * inner + column, values, lanes); });
+        layer.gate, workspace.gate_input.rows(layer.gate, x), count,
+        team, [=](int64_t row, int64_t column, f32x16 values, int lanes) __attribute__((always_inline)) {
+            store_partial(gate_values + row * inner + column, values, lanes);
+        });
     team.barrier();
     gemm(
-        layer.up, rows, count, team, [=](int64_t row, int64_t column, f32x16 values, int lanes)
-            __attribute__((always_inline)) {
+        layer.up, rows, count,
+        team, [=](int64_t row, int64_t column, f32x16 values, int lanes) __attribute__((always_inline)) {
             write(row, column, activate(activation, values) * load_partial(gate_values + row * inner + column, lanes), lanes);
         });
 }

@@ -81,10 +81,10 @@ struct Layer {
     PackedLinear up;    // with the gate, interleaved, if they share the quantized input
     PackedLinear gate;  // if it does not
     bool is_gated;
-    bool norm_first;                           // the norms are before the attention and feed-forward parts
-    LayerNorm attention_norm, output_norm;     // with `norm_first`, the first may be absent
-    std::shared_ptr<const RotaryTable> rotary;  // null: none
-    int window;                                // 0: none
+    bool norm_first;                             // the norms are before the attention and feed-forward parts
+    LayerNorm attention_norm, output_norm;       // with `norm_first`, the first may be absent
+    std::shared_ptr<const RotaryTable> rotary;   // null: none
+    int window;                                  // 0: none
     std::unique_ptr<TransposedKeyWeights> keys;  // if the layer is used by a probe and its keys are not rotated
     std::unique_ptr<DisentangledTerms> relative;
     std::unique_ptr<FirstTokenPositions> first_token_positions;  // if the layer is used by a probe
@@ -128,16 +128,14 @@ struct Layer {
 
     // Multiply-accumulates per token, without the attention scores and context.
     int64_t macs() const {
-        int64_t total = attention_output.macs() + up.macs() + gate.macs() + down.macs() +
-                        (convolution ? convolution->linear.macs() : 0);
+        int64_t total =
+            attention_output.macs() + up.macs() + gate.macs() + down.macs() + (convolution ? convolution->linear.macs() : 0);
         for (const PackedLinear& projection : projections) total += projection.macs();
         return total;
     }
 
     // Number of tokens that a token attends to, at most.
-    int64_t attended_tokens(int64_t length) const {
-        return window > 0 ? std::min(length, 2 * int64_t{window} + 1) : length;
-    }
+    int64_t attended_tokens(int64_t length) const { return window > 0 ? std::min(length, 2 * int64_t{window} + 1) : length; }
 
     // Without the table of rotary positions, which layers share.
     int64_t bytes() const {

@@ -201,7 +201,8 @@ class Probe {
         const auto [first_panel, last_panel] = team.range(panels);
         gemm(
             projection, workspace.projection_inputs[0].rows(projection, inputs), static_cast<int>(rows),
-            Panels{first_panel, last_panel}, [&](int64_t row, int64_t column, f32x16 values, int)
+            Panels{first_panel, last_panel},
+            [&](int64_t row, int64_t column, f32x16 values, int)
                 __attribute__((always_inline)) { store(queries + row * stride + column, values); });
         team.barrier();
         for_each_block(sequences, team.size, [&](int64_t start, const Sequences& block) {
@@ -284,7 +285,7 @@ class Probe {
     // sum of the states. The key bias adds the same to all scores and cancels in the softmax; the attention weights sum to
     // one, so the value bias is added once.
     //
-    // Keys that are rotated are computed: the rotation is between the query and the key weights. 
+    // Keys that are rotated are computed: the rotation is between the query and the key weights.
     void first_token_attention(float* queries, int64_t query_stride, int64_t first_row, const float* const* starts,
                                const Sequences& sequences, Workspace& workspace, const Team& team) const {
         const int size = static_cast<int>(config_.head_size()), hidden = static_cast<int>(config_.hidden);
@@ -340,8 +341,8 @@ class Probe {
     }
 
     // Computes the scores (heads, length) of one sequence with rotated keys, from row `token` of the keys on.
-    void score_rotated(int64_t first_head, int heads, float* queries, int64_t token, int length,
-                       const int64_t* positions, float* scores, Workspace& workspace) const {
+    void score_rotated(int64_t first_head, int heads, float* queries, int64_t token, int length, const int64_t* positions,
+                       float* scores, Workspace& workspace) const {
         const int64_t size = config_.head_size(), padded = round_up(length, kLanes);
         const auto [part, column] = key_columns();
         const PackedLinear& projection = layer_.projections[part];

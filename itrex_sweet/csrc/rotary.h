@@ -32,8 +32,8 @@ class RotaryTable {
 
     bool is_of(const sweet_rotary& other) const {
         const float* values = other.inverse_frequencies.values;
-        return other.scaling == scaling_ && std::equal(frequencies_.begin(), frequencies_.end(), values,
-                                                       values + other.inverse_frequencies.size);
+        return other.scaling == scaling_ &&
+               std::equal(frequencies_.begin(), frequencies_.end(), values, values + other.inverse_frequencies.size);
     }
 
     int64_t bytes() const { return cosines_.bytes() + sines_.bytes(); }

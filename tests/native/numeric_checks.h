@@ -79,10 +79,10 @@ inline void check_attention(const Engine& engine, int heads, int size, const std
     std::vector<float> context(tokens * hidden, NAN);
     const float scale = 1.0f / std::sqrt(static_cast<float>(size));
     const int32_t rows = static_cast<int32_t>(lengths.size());
-    const std::string what =
-        "attention of " + std::to_string(heads) + " heads of " + std::to_string(size) + (use_int16 ? " in int16" : "") +
-        (window ? ", window " + std::to_string(window) : "");
-    check(engine.attention(rows, lengths.data(), heads, size, scale, use_int16, window, qkv.data(), context.data()) == 0, what);
+    const std::string what = "attention of " + std::to_string(heads) + " heads of " + std::to_string(size) +
+                             (use_int16 ? " in int16" : "") + (window ? ", window " + std::to_string(window) : "");
+    check(engine.attention(rows, lengths.data(), heads, size, scale, use_int16, window, qkv.data(), context.data()) == 0,
+          what);
     double worst = 0.0;
     size_t start = 0;
     for (int64_t length : lengths) {
@@ -150,17 +150,25 @@ inline std::vector<float> check_models(const Engine& engine, Checks& check) {
         texts.emplace_back();
         for (size_t position = 0; position < length; ++position) texts.back().push_back(random() % SmallModel::kVocabulary);
     }
-    const std::pair<InputType, Variant> models[] = {
-        {FLOAT, Variant::PLAIN},          {DYNAMIC, Variant::PLAIN},
-        {STATIC, Variant::PLAIN},         {SMOOTH, Variant::PLAIN},
-        {BFLOAT16, Variant::PLAIN},       {FLOAT, Variant::PRIVATE_LAYER},
-        {SMOOTH, Variant::PRIVATE_LAYER}, {FLOAT, Variant::DISENTANGLED},
-        {STATIC, Variant::DISENTANGLED},  {DYNAMIC, Variant::DISENTANGLED},
-        {BFLOAT16, Variant::DISENTANGLED}, {FLOAT, Variant::PRE_NORM},
-        {DYNAMIC, Variant::PRE_NORM_PRIVATE}, {STATIC, Variant::PRE_NORM},
-        {SMOOTH, Variant::PRE_NORM_PRIVATE}, {BFLOAT16, Variant::PRE_NORM},
-        {FLOAT, Variant::PRE_NORM_MEAN},  {DYNAMIC, Variant::PRE_NORM_MEAN},
-        {STATIC, Variant::PRE_NORM_MEAN}};
+    const std::pair<InputType, Variant> models[] = {{FLOAT, Variant::PLAIN},
+                                                    {DYNAMIC, Variant::PLAIN},
+                                                    {STATIC, Variant::PLAIN},
+                                                    {SMOOTH, Variant::PLAIN},
+                                                    {BFLOAT16, Variant::PLAIN},
+                                                    {FLOAT, Variant::PRIVATE_LAYER},
+                                                    {SMOOTH, Variant::PRIVATE_LAYER},
+                                                    {FLOAT, Variant::DISENTANGLED},
+                                                    {STATIC, Variant::DISENTANGLED},
+                                                    {DYNAMIC, Variant::DISENTANGLED},
+                                                    {BFLOAT16, Variant::DISENTANGLED},
+                                                    {FLOAT, Variant::PRE_NORM},
+                                                    {DYNAMIC, Variant::PRE_NORM_PRIVATE},
+                                                    {STATIC, Variant::PRE_NORM},
+                                                    {SMOOTH, Variant::PRE_NORM_PRIVATE},
+                                                    {BFLOAT16, Variant::PRE_NORM},
+                                                    {FLOAT, Variant::PRE_NORM_MEAN},
+                                                    {DYNAMIC, Variant::PRE_NORM_MEAN},
+                                                    {STATIC, Variant::PRE_NORM_MEAN}};
     for (const auto& [kind, variant] : models) {
         const std::string what =
             "model, input " + std::to_string(kind) + ", variant " + std::to_string(static_cast<int>(variant));

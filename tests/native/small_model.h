@@ -50,9 +50,9 @@ struct Linear {
     }
 };
 
-// PRIVATE_LAYER: the probe of the first exit runs a layer of its own. DISENTANGLED: after DeBERTa. PRE_NORM: after ModernBERT:
-// gates, rotary positions, a window in the second layer, and no biases; PRE_NORM_PRIVATE: with a private layer too;
-// PRE_NORM_MEAN: with mean pooling, and gates that are quantized unlike `up`.
+// PRIVATE_LAYER: the probe of the first exit runs a layer of its own. DISENTANGLED: after DeBERTa. PRE_NORM: after
+// ModernBERT: gates, rotary positions, a window in the second layer, and no biases; PRE_NORM_PRIVATE: with a private layer
+// too; PRE_NORM_MEAN: with mean pooling, and gates that are quantized unlike `up`.
 enum class Variant { PLAIN, PRIVATE_LAYER, DISENTANGLED, PRE_NORM, PRE_NORM_PRIVATE, PRE_NORM_MEAN };
 
 // A model with random weights: 3 layers, exits after layers 1 and 3, sizes that are no multiples of the vector size. The
