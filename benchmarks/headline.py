@@ -23,18 +23,18 @@ from statistics import median
 from typing import Any
 
 import torch
+from decoupled.artifacts import float32_artifact
 from decoupled.run import FOLDER
-from decoupled.variants import CHOSEN, VARIANTS
 from fine_tuning import MAX_LENGTH
 from headline_report import RESULT
 from peers import engine_class
 from peers.base import Engine
 from peers.contenders import BATCH, accuracy_percent
 from record import check_idle_machine, held_out_rows, provenance, read_task, write_result
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoTokenizer
 
 import itrex_sweet
-from itrex_sweet import SweetConfig, SweetModelForSequenceClassification, SweetQuantizer, attach, save_artifact
+from itrex_sweet import SweetModelForSequenceClassification, SweetQuantizer
 from itrex_sweet.cli import main as command
 from itrex_sweet.data import Rows
 
@@ -69,21 +69,7 @@ def main() -> None:
 
 def prepare(run: Path, task: str) -> None:
     """Writes an artifact per budget beside a run's plain model, quantized and calibrated on held-out rows."""
-    variant = VARIANTS[CHOSEN]
-    model = AutoModelForSequenceClassification.from_pretrained(run / "plain")
-    attach(model, SweetConfig(exits=(*variant.exits, model.config.num_hidden_layers)))
-    trained = torch.load(run / f"{CHOSEN}.pt", weights_only=True)
-    named = {}
-    for place, exit_ in enumerate(variant.exits):
-        for name, tensor in trained.items():
-            if name.startswith(f"exits.{place}."):
-                part = name.removeprefix(f"exits.{place}.")
-                part = part.replace("layers.0.", "layer.", 1).replace("head.", "", 1)
-                named[f"sweet_exits.{exit_}.{part}"] = tensor
-    missing, unexpected = model.load_state_dict(named, strict=False)
-    if unexpected or any(name.startswith("sweet_exits.") for name in missing):
-        raise SystemExit(f"{run}: the exits have other tensors: {unexpected or missing}")
-    save_artifact(model, run / "float32", AutoTokenizer.from_pretrained(run / "plain"))
+    float32 = float32_artifact(run)
     texts, labels = held_out_rows(task, OBSERVED + HELD_OUT)
     observed = Rows(texts[:OBSERVED], labels[:OBSERVED], source=f"{task}, held out")
     with tempfile.TemporaryDirectory() as folder:
@@ -91,7 +77,7 @@ def prepare(run: Path, task: str) -> None:
         rows = zip(texts[OBSERVED:], labels[OBSERVED:], strict=True)
         held_out.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
         for name, budget in BUDGETS.items():
-            SweetQuantizer.from_pretrained(run / "float32").quantize(observed, run / name)
+            SweetQuantizer.from_pretrained(float32).quantize(observed, run / name)
             status = command(
                 f"calibrate {run / name} --data {held_out} --max-accuracy-drop {budget} --batch-size {BATCH}".split()
             )

@@ -26,13 +26,23 @@ BUSY_SHARE = 0.05  # maximum load of other processes, of all cores
 
 
 def provenance() -> dict[str, Any]:
-    """Returns date, commit, machine and versions. `+changes` marks a commit with uncommitted changes."""
+    """Returns date, commit, machine and versions. `+changes` marks a commit with uncommitted changes.
+
+    Family and model of the processor tell generations with one name apart: 25 and 17 are Zen 4, 26 is Zen 5.
+    """
     commit = _git("rev-parse", "HEAD")
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", "itrex_sweet", "benchmarks/*.py")
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "commit": commit + ("+changes" if changed else ""),
-        "machine": {"cpu": _cpu_model(), "cores": os.cpu_count(), "system": platform.system()},
+        "machine": {
+            "cpu": _cpu_model(),
+            "family": _cpu_field("cpu family"),
+            "model": _cpu_field("model"),
+            "cores": os.cpu_count(),
+            "system": platform.system(),
+            **({"priority": "real-time"} if _has_real_time_priority() else {}),
+        },
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
     }
 
@@ -74,8 +84,10 @@ def held_out_rows(task: str, count: int) -> tuple[list[Any], list[int]]:
 def footer(result: dict, more: str = "") -> str:
     """Returns a line with machine, versions and commit of a result; `more` follows the versions."""
     machine, versions = result["machine"], result["versions"]
+    generation = f" (family {machine['family']}, model {machine['model']})" if machine.get("family") else ""
+    more += ", at real-time priority beside other work" if machine.get("priority") == "real-time" else ""
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, torch {versions['torch']}, transformers "
+        f"{machine['cpu']}{generation}, {machine['cores']} cores, torch {versions['torch']}, transformers "
         f"{versions['transformers']}{more}; commit {result['commit'][:10]}."
     )
 
@@ -139,11 +151,14 @@ def pretrained() -> Path:
 
 
 def check_idle_machine(seconds: float = 1.0) -> None:
-    """Measures the load of the processors for some seconds.
+    """Measures the load of the processors for some seconds, unless this process has real-time priority (`chrt -f 50`):
+    then other processes hardly run beside it.
 
     Raises:
         SystemExit: other processes use more than `BUSY_SHARE` of the processors.
     """
+    if _has_real_time_priority():
+        return
     before = _busy_and_total()
     time.sleep(seconds)
     busy, total = (after - start for after, start in zip(_busy_and_total(), before, strict=True))
@@ -157,11 +172,21 @@ def _busy_and_total() -> tuple[int, int]:
     return sum(ticks) - idle, sum(ticks)
 
 
+def _has_real_time_priority() -> bool:
+    return os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR)
+
+
 def _cpu_model() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
+    return _cpu_field("model name") or platform.processor()
+
+
+def _cpu_field(name: str) -> str | None:
+    """Returns a field of the first processor in /proc/cpuinfo, or `None`."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        field, _, value = line.partition(":")
+        if field.strip() == name:
+            return value.strip()
+    return None
 
 
 def _git(*arguments: str) -> str:

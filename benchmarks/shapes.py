@@ -18,22 +18,27 @@ SHAPES = {
     "BERT-base": dict(num_hidden_layers=12, hidden_size=768, num_attention_heads=12, intermediate_size=3072),
     "MiniLM-6": dict(num_hidden_layers=6, hidden_size=384, num_attention_heads=12, intermediate_size=1536),
 }
+DEFAULT_MODE = SweetConfig().mode
 EXITS = {"BERT-base": (1, 4, 6, 12), "MiniLM-6": (1, 2, 4, 6)}
 
 
-def random_artifact(name: str) -> Artifact:
+def random_artifact(name: str, mode: str = DEFAULT_MODE) -> Artifact:
     """Returns an INT8 artifact of a shape, calibrated by Neural Compressor on random rows and cached.
 
     The float32 model is in `float32` beside it.
+
+    Args:
+        name: key of `SHAPES`.
+        mode: `SweetConfig.mode`; exits have private layers in the default mode, and share them in the others.
     """
-    folder = RUNS / "shapes" / name
+    folder = RUNS / "shapes" / (name if mode == DEFAULT_MODE else f"{name}-{mode}")
     if (folder / "int8" / "sweet_config.json").is_file():
         return open_artifact(folder / "int8")
     torch.manual_seed(0)
     # CTranslate2 needs the kind of positions, which transformers 5 no longer writes.
     config = BertConfig(vocab_size=30522, num_labels=2, position_embedding_type="absolute", **SHAPES[name])
     model = BertForSequenceClassification(config)
-    attach(model, SweetConfig(exits=EXITS[name]))
+    attach(model, SweetConfig(exits=EXITS[name], mode=mode))
     source = save_artifact(model, folder / "float32")
     rows = random_batch(source, 16, 64)
     observed = observe(source, rows, "static")

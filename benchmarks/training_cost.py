@@ -1,6 +1,7 @@
 """Time and memory of a training step with exits, beside plain fine-tuning.
 
     python benchmarks/training_cost.py        # on an idle machine; prints the expected duration
+    python benchmarks/training_cost.py --shapes BERT-base --ways decoupled        # keeps the stored figures of MiniLM-6
 
 Random weights in the shapes of BERT-base and MiniLM, batches of random tokens, bfloat16 autocast, fused AdamW,
 gradients clipped as the Trainer or the callback clips them. Steps of all methods are interleaved. Memory is the peak
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from record import check_idle_machine, measure, provenance, write_result
+from record import RESULTS, check_idle_machine, measure, provenance, write_result
 from shapes import EXITS, SHAPES
 from transformers import BertConfig, BertForSequenceClassification
 
@@ -47,6 +48,7 @@ MINUTES = {"BERT-base": 2.6, "MiniLM-6": 0.8}  # with the defaults, on two cores
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="plain fine-tuning is added")
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
@@ -60,13 +62,17 @@ def main() -> None:
     print(f"Some {sum(MINUTES[shape] for shape in options.shapes):.0f} minutes with the defaults.", flush=True)
     check_idle_machine(3.0)
     settings = {name: getattr(options, name) for name in ("rows", "tokens", "threads", "repeats")}
-    result: dict[str, Any] = {**provenance(), "settings": settings, "shapes": {}}
+    path = RESULTS / "training_cost.json"
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    others = stored["shapes"] if stored.get("settings") == settings else {}
+    result: dict[str, Any] = {**provenance(), "settings": settings, "shapes": others}
+    ways = [way for way in WAYS if way == PLAIN or way in options.ways]
     for shape in options.shapes:
-        steps = {way: make_step(shape, way, options) for way in WAYS}
+        steps = {way: make_step(shape, way, options) for way in ways}
         times = measure(steps, options.repeats, 1)
         del steps
         result["shapes"][shape] = {
-            way: {"milliseconds": times[way], "megabytes": memory_of(shape, way, options)} for way in WAYS
+            way: {"milliseconds": times[way], "megabytes": memory_of(shape, way, options)} for way in ways
         }
         plain = result["shapes"][shape][PLAIN]
         for way, figures in result["shapes"][shape].items():

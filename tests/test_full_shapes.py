@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, BertConfig, DebertaV2Config, RobertaConfig
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    DebertaV2Config,
+    ModernBertConfig,
+    RobertaConfig,
+)
 
 from itrex_sweet import SweetModelForSequenceClassification, attach, save_artifact
 from itrex_sweet.config import default_exits
@@ -19,12 +25,28 @@ V3 = dict(
     max_relative_positions=-1,
     type_vocab_size=0,
 )
+MODERN = dict(vocab_size=1000, pad_token_id=0, bos_token_id=1, cls_token_id=1, eos_token_id=2, sep_token_id=2)
+
+
+def modern(hidden: int, layers: int, heads: int, inner: int, local_theta: float, **changes: object) -> ModernBertConfig:
+    """A config of ModernBERT's code, pooled by the mean as the published checkpoints."""
+    sizes = dict(hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=inner)
+    thetas = dict(global_rope_theta=160000.0, local_rope_theta=local_theta)
+    return ModernBertConfig(**{**MODERN, **sizes, **thetas, "classifier_pooling": "mean", **changes})
+
+
 SHAPES = {  # the vocabulary is cut: it has no part in the shape of the layers
     "bert-base": BertConfig(vocab_size=1000),
     "roberta-large": RobertaConfig(vocab_size=1000, max_position_embeddings=514, **LARGE),
     "deberta-v3-base": DebertaV2Config(
         vocab_size=1000, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072, **V3
     ),
+    "modernbert-base": modern(768, 22, 12, 1152, 10000.0),
+    "modernbert-large": modern(1024, 28, 16, 2624, 10000.0),
+    "ettin-17m": modern(256, 7, 4, 384, 160000.0),
+    "ettin-68m": modern(512, 19, 8, 768, 160000.0),
+    "mmbert-small": modern(384, 22, 6, 1152, 160000.0),
+    "granite-small": modern(384, 12, 12, 1536, 10000.0, classifier_pooling="cls", hidden_activation="silu"),
 }
 
 
@@ -36,7 +58,7 @@ def test_full_shape_trains_saves_and_predicts(shape, tmp_path):
     attachment = attach(model)
     depth = model.config.num_hidden_layers
     assert attachment.exits == default_exits(depth)
-    ids = torch.randint(5, 1000, (3, 40))
+    ids = torch.randint(5, 1000, (3, 150))  # longer than twice the window of a local layer
     model(ids, labels=torch.tensor([0, 1, 0])).loss.backward()
     assert all(parameter.grad is not None for _, parameter in attachment.head_parameters())
     with torch.inference_mode():

@@ -178,14 +178,18 @@ def cost() -> str:
         "| | " + " | ".join(f"{shape}: time | memory" for shape in shapes) + " |",
         "|---" * (2 * len(shapes) + 1) + "|",
     ]
-    for way in next(iter(shapes.values())):
+    for way in max(shapes.values(), key=len):
         cells = []
         for ways in shapes.values():
             plain = next(iter(ways.values()))
-            cells += [
-                f"{ways[way]['milliseconds']['median'] / plain['milliseconds']['median']:.2f}",
-                f"{ways[way]['megabytes'] / plain['megabytes']:.2f}",
-            ]
+            cells += (
+                [
+                    f"{ways[way]['milliseconds']['median'] / plain['milliseconds']['median']:.2f}",
+                    f"{ways[way]['megabytes'] / plain['megabytes']:.2f}",
+                ]
+                if way in ways
+                else ["–", "–"]
+            )
         lines.append(f"| {way} | " + " | ".join(cells) + " |")
     plain = "; ".join(
         f"{shape} {ways['plain fine-tuning']['milliseconds']['median'] / 1000:.2f} s and "
@@ -194,9 +198,10 @@ def cost() -> str:
     )
     intro = (
         f"**What a training step costs**, against plain fine-tuning ({plain}): {settings['rows']} rows of "
-        f"{settings['tokens']} tokens, bfloat16, {settings['threads']} threads; all ways in turns, memory in processes "
-        f"of their own; medians of {settings['repeats']} rounds, of which a tenth is noise. A teacher is asked about "
-        "every row once; the figure is that of the first epoch."
+        f"{settings['tokens']} tokens, bfloat16, {settings['threads']} threads; all ways of a shape in turns, memory "
+        f"in separate processes; medians of {settings['repeats']} rounds, whose noise is a tenth. Decoupled exits are "
+        'after the layers of the shape\'s default set, or after every layer; with `train="exits"` the model is '
+        "frozen. A teacher predicts each row once; the figure is that of the first epoch."
     )
     return "\n".join([intro, "", *lines, "", footer(result)])
 

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import headline_report
 import numpy as np
 from decoupled import report as decoupled
+from decoupled import run_time_report
 from record import RESULTS, ROOT, footer
 from report import write
 
@@ -46,7 +47,14 @@ def main() -> None:
     pictures.conflict(paper, docs / "paper_conflict.png")
     together = {**results, **decoupled.runs()}
     private_exits = (
-        [decoupled.variants(), decoupled.which_exits(), decoupled.frozen(), decoupled.bare()]
+        [
+            decoupled.variants(),
+            decoupled.which_exits(),
+            decoupled.frozen(),
+            run_time_report.certified(),
+            run_time_report.probes(),
+            decoupled.bare(),
+        ]
         if decoupled.stored()
         else []
     )
@@ -65,6 +73,7 @@ def main() -> None:
         areas(paper),
         *decoupled.beside_others(together),
         time_report.areas(timed) if timed else "",
+        time_report.cheapest(timed, run_time_report.read("decoupled_clock")),
         criteria(paper),
         lora(results),
         conflict(paper),

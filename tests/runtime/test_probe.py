@@ -1,6 +1,7 @@
 """Tests that a probe equals the full layer before its exit, and that the last layer is never run in full."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from itrex_sweet.artifact import write_artifact
 from itrex_sweet.families import family_of
 from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.backends import load_backend
+from itrex_sweet.runtime.backends.torch import TorchBackend, _FullLayer, _norm, _run_head
+from itrex_sweet.runtime.dense import build_subgraphs
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
 from tests.tiny_artifacts import model_and_tensors
@@ -94,6 +97,25 @@ def test_probes_equal_full_layers(family, exits, mode, tmp_path):
     expected = logits_of_full_layers(model, tensors, exits, batch)
     assert np.abs(expected).max() > 0.1
     np.testing.assert_allclose(got, expected, atol=TOLERANCE)
+
+
+def test_a_scaled_rotation_applies_to_the_first_token(backend_of):
+    """A probe for the first token equals the layer in full, which rotates every query."""
+    encoder = backend_of("modernbert").encoder
+    rotated = [dataclasses.replace(layer.rotary, scaling=1.7) for layer in encoder.trunk]
+    trunk = [dataclasses.replace(layer, rotary=new) for layer, new in zip(encoder.trunk, rotated, strict=True)]
+    last = dataclasses.replace(encoder.probes[-1], layer=trunk[-1])
+    scaled = dataclasses.replace(encoder, segments=(tuple(trunk[:-1]),), probes=(last,))
+    batch = TokenBatch.from_rows([[2, 7, 9, 11, 3], [2, 8, 3]])
+    subgraphs = build_subgraphs(scaled)
+    reference = TorchBackend(backend_of("modernbert").artifact, scaled)
+    hidden = reference.embed(batch)
+    states = reference._layer(_FullLayer.from_layer(trunk[-1]), hidden.states, hidden.groups())
+    first = _norm(last.norm, states[torch.from_numpy(batch.cu_seqlens[:-1])])
+    expected = _run_head(last.head, first)
+    np.testing.assert_allclose(reference.probe(0, hidden), expected, atol=1e-5)
+    row = hidden.states[None, :5], torch.ones(1, 5, dtype=torch.bool), torch.arange(5)[None]
+    np.testing.assert_allclose(subgraphs.probe[0](*row).detach(), expected[:1], atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["bert", "bert+private"])

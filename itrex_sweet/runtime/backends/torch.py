@@ -270,6 +270,8 @@ class TorchBackend(EncoderBackend):
         entering = self._normed_before_attention(layer, hidden.states)
         first = entering[torch.from_numpy(hidden.cu_seqlens[:-1])]
         query = _linear(layer.query, first).view(len(first), heads, -1)
+        if layer.rotary is not None:
+            query = query * layer.rotary.scaling  # of the cosine of 0; the sine is 0
         projected_query = None if layer.rotary is not None else torch.einsum("rhd,hdc->rhc", query, key)
         summed = entering.new_empty(len(first), heads, entering.shape[1])
         row_of = torch.from_numpy(np.repeat(np.arange(len(hidden)), np.diff(hidden.cu_seqlens)))

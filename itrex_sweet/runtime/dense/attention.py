@@ -76,7 +76,8 @@ class FirstTokenAttention(nn.Module):
         if self.key is not None:
             key = self.key(states.flatten(0, 1)).view(rows, length, self.heads, -1).transpose(1, 2)
         if self.rotary is not None:
-            scores = torch.matmul(self.rotary(key, positions), query.transpose(0, 1)[..., None])[..., 0]
+            rotated_query = query.transpose(0, 1)[..., None] * self.rotary.scaling  # the cosine of 0; the sine is 0
+            scores = torch.matmul(self.rotary(key, positions), rotated_query)[..., 0]
         else:
             projected_query = torch.bmm(query, self.key_weight).transpose(0, 1)
             scores = torch.bmm(projected_query, states.transpose(1, 2))
