@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from itrex_sweet import criteria
-from itrex_sweet.errors import ArtifactError, ConfigError, InputError, SweetError
+from itrex_sweet.errors import ArtifactError, BackendUnavailable, ConfigError, InputError, SweetError
 from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.backends.native import NativeBackend
 from itrex_sweet.runtime.backends.torch import TorchBackend
+from itrex_sweet.runtime.encoder import Linear, Norm, Rotary
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.native import library
 from itrex_sweet.runtime.native.packing import create_model
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.skipif(not AVAILABLE, reason="the native engine was not
 FAMILIES = (
     *("bert", "roberta", "xlm-roberta", "electra", "distilbert", "bert+private"),
     *("deberta", "deberta-v3", "deberta-v2-conv", "deberta-v3+private", "deberta-v2-conv+private"),
+    *("modernbert", "modernbert+private", "modernbert-biases"),
 )
 
 
@@ -85,6 +87,33 @@ def test_int16_attention_of_long_rows_matches_the_reference(loaded, family, kind
     error = np.abs(got - all_logits(TorchBackend(artifact, encoder), rows))
     assert np.median(error) < 1e-3 and error.max() < (1e-4 if kind == "float32" else 0.1)
     np.testing.assert_array_equal(all_logits(backend, rows, 1), got)
+
+
+@pytest.mark.parametrize("kind", ["float32", "static", "dynamic"])
+@pytest.mark.parametrize("family", ["modernbert+private", "modernbert-biases"])
+def test_long_rows_match_the_reference(loaded, family, kind):
+    """Rows longer than a block of keys, and tokens that are missing between others."""
+    artifact, encoder = loaded(family, kind)
+    encoder = dataclasses.replace(encoder, max_tokens=700)
+    rows = TokenBatch.from_rows(random_rows(np.random.default_rng(2), [64, 513, 3, 600], first=5))
+    positions = rows.position_ids.copy()
+    positions[20:64] += 2  # within the window of a neighbour
+    positions[-500:] += 9
+    backend = NativeBackend(artifact, encoder, threads=2, min_macs_per_thread=0)
+    for batch in (rows, dataclasses.replace(rows, position_ids=positions)):
+        got, expected = all_logits(backend, batch), all_logits(TorchBackend(artifact, encoder), batch)
+        error = np.abs(got - expected)
+        # Attention of long rows has int16 products, see `test_int16_attention_of_long_rows_matches_the_reference`.
+        assert error.max() < (1e-4 if kind == "float32" else 0.1)
+        np.testing.assert_array_equal(all_logits(backend, batch, 1), got)
+    assert np.abs(got - all_logits(backend, rows)).max() > 1e-3
+
+
+def test_rows_longer_than_the_rotary_table_raise(loaded):
+    backend = NativeBackend(*loaded("modernbert"))
+    with pytest.raises(SweetError, match="the length of a row is 65; expected 1 to 64"):
+        backend.embed(TokenBatch.from_rows([[5] * 65]))
+    assert len(backend.embed(TokenBatch.from_rows([[5] * 64]))) == 1
 
 
 @pytest.mark.parametrize("isa", AVAILABLE)
@@ -270,6 +299,12 @@ def replace_at(encoder, path: str, **fields):
         ),
         ("segments.1.0.attention_norm", dict(bias=torch.zeros(8))),
         ("segments.1.0.up", dict(bias=torch.zeros(8))),
+        ("segments.1.0", dict(window=2**31)),
+        ("segments.1.0", dict(gate=Linear(torch.zeros(63, 32), None))),
+        ("segments.1.0", dict(rotary=Rotary(torch.ones(3)))),
+        ("segments.1.0", dict(rotary=Rotary(torch.full((4,), torch.nan)))),
+        ("segments.1.0", dict(attention_norm=None)),
+        ("probes.1", dict(norm=Norm(torch.ones(8), None, 1e-5))),
         ("embeddings", dict(words=torch.zeros(99, 16))),
         ("embeddings", dict(words=torch.zeros(99, 64))),
         ("embeddings", dict(positions=torch.zeros(40, 16))),
@@ -339,6 +374,13 @@ def test_number_of_threads_depends_on_the_size_of_the_call(loaded):
 
     assert started_threads(1) == 0
     assert started_threads(2000) == 2
+
+
+@pytest.mark.parametrize("window", [0, -1])
+def test_unsupported_windows_raise(loaded, window):
+    artifact, encoder = loaded("modernbert")
+    with pytest.raises(BackendUnavailable, match=f"window of {window}.*backend='torch'"):
+        NativeBackend(artifact, replace_at(encoder, "segments.2.0", window=window))
 
 
 def test_learned_criterion_requires_a_learned_artifact(loaded):

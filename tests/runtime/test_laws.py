@@ -24,7 +24,7 @@ ON_IPEX = [
 NEEDS_NATIVE = pytest.mark.skipif(unavailable_reason("native") is not None, reason="the native engine was not built")
 NATIVE_FAMILIES = (
     *("bert", "roberta", "xlm-roberta", "electra", "distilbert"),
-    *("deberta", "deberta-v3", "deberta-v2-conv"),
+    *("deberta", "deberta-v3", "deberta-v2-conv", "modernbert"),
 )
 ON_NATIVE = [
     pytest.param(f"{name} on native", marks=NEEDS_NATIVE)
@@ -40,6 +40,8 @@ ON_NATIVE = [
         "deberta dynamic",
         "deberta-v3+private static",
         "deberta-v2-conv+private smooth",
+        "modernbert+private static",
+        "modernbert-biases dynamic",
     )
 ]
 PRIVATE = ["bert+private", "deberta+private", "deberta-v2-conv+private", "bert+private static"]
