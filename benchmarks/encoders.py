@@ -119,10 +119,10 @@ def measure_workload(
     contenders[f"{BASELINE} on {baseline.name}"] = baseline.batch_by_batch(batches, baseline.full_depth())
     times = measure(contenders, options.repeats, len(batches), PAUSE)
     print_medians(name, times)
-    reference = engines[REFERENCE].answers(name) if REFERENCE in engines else None
-    answers = {engine: agreement(reference, engines[engine].answers(name)) for engine in engines if reference is not None}
-    if reference is not None:
-        rows = TokenBatch.concatenate(batches)
+    answers = {}
+    if REFERENCE in engines:
+        reference, rows = engines[REFERENCE].answers(name), TokenBatch.concatenate(batches)
+        answers = {engine: agreement(reference, engines[engine].answers(name)) for engine in engines}
         answers[ours.name] = agreement(reference, ours.answers(rows, ours.full_depth()).logits)
     return {"milliseconds_per_batch": times, "answers": answers, "choices": contenders.choices}
 
@@ -144,7 +144,7 @@ def workload_batches(options: argparse.Namespace) -> dict[str, list[TokenBatch]]
 
 
 def random_artifact(shape: str, calibration: TokenBatch) -> Path:
-    """Returns an INT8 artifact with one exit, static scales and random weights, cached, and the float model beside it."""
+    """Returns an INT8 artifact with one exit and random weights, cached; the float model is beside it."""
     folder = RUNS / "encoders" / shape
     if not (folder / "int8" / "sweet_config.json").is_file():
         torch.manual_seed(0)
