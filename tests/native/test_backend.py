@@ -127,6 +127,44 @@ def test_bfloat16_logits_are_close_to_the_reference(loaded, family, isa):
     assert backend.weight_bytes < NativeBackend(artifact, encoder, isa=isa).weight_bytes
 
 
+@pytest.mark.parametrize("kind", ["float32", "static"])
+@pytest.mark.parametrize("family", ["deberta", "deberta-v3", "deberta-v2-conv"])
+def test_masked_tokens_inside_a_row_match_the_reference(loaded, family, kind):
+    artifact, encoder = loaded(family, kind)
+    ids = np.random.default_rng(3).integers(5, 60, (4, 64))
+    mask = np.ones_like(ids)
+    mask[0, 3:6] = mask[1, 1] = mask[2, 10:30] = mask[2, 40] = 0
+    batch = TokenBatch.from_padded(ids, mask)
+    backend = NativeBackend(artifact, encoder, threads=2, min_macs_per_thread=0)
+    got = all_logits(backend, batch)
+    error = np.abs(got - all_logits(TorchBackend(artifact, encoder), batch))
+    assert np.median(error) < 1e-5 and error.max() < (1e-4 if kind == "float32" else 0.1)
+    answers = [Executor(backend, Policy.uniform(3, 0.5)).run(batch, batch_size=size).logits for size in (1, 4)]
+    np.testing.assert_array_equal(*answers)
+    hidden = backend.embed(batch)
+    parts = [hidden.select(np.array([3])), hidden.select(np.array([2, 1])), hidden.select(np.array([0]))]
+    advanced = backend.advance(0, backend.merge(parts))
+    np.testing.assert_array_equal(backend.probe(1, advanced)[::-1], got[:, 1])
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("", dict(relative_index=torch.full((127,), 16))),
+        ("", dict(relative_index=torch.full((127,), -1))),
+        ("", dict(relative_index=torch.zeros(126, dtype=torch.int64))),
+        ("segments.1.0.relative", dict(key=torch.zeros(4, 15, 8))),
+        ("probes.2.layer.relative", dict(query=torch.zeros(4, 16, 7))),
+        ("segments.1.0.convolution", dict(bias=torch.zeros(31))),
+        ("segments.1.0.convolution.norm", dict(bias=torch.zeros(8))),
+    ],
+)
+def test_inconsistent_relative_positions_raise(loaded, path, fields):
+    artifact, encoder = loaded("deberta-v2-conv", "static")
+    with pytest.raises(ArtifactError, match="the native engine rejects it"):
+        NativeBackend(artifact, replace_at(encoder, path, **fields))
+
+
 def test_bfloat16_requires_a_float_artifact(loaded):
     with pytest.raises(ConfigError, match="dtype='bfloat16'"):
         NativeBackend(*loaded("bert", "static"), dtype="bfloat16")

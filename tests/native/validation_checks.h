@@ -130,7 +130,7 @@ inline void check_invalid_models(const Engine& engine, Checks& check) {
     expect_rejected_terms([](auto&, auto& layers, auto&) { layers[0].convolution.weight = nullptr; });
     expect_rejected_terms([](auto&, auto& layers, auto&) { --layers[0].convolution.weight_size; });
     expect_rejected_terms([](auto&, auto& layers, auto&) { --layers[0].convolution_norm.size; });
-    expect_rejected_terms([](auto&, auto& layers, auto&) { layers[0].convolution_norm.bias = {}; });
+    expect_rejected_terms([](auto&, auto& layers, auto&) { layers[0].convolution_norm.weight = {}; });
     expect_rejected_terms([](auto&, auto& layers, auto&) { layers[0].convolution_activation = 5; });
     for (const int32_t threads : {0, -1, 1025, 2147483647})
         check(engine.model_new(&small.description(), threads, 0) == nullptr, std::to_string(threads) + " threads");

@@ -92,8 +92,7 @@ def check_supported(encoder: Encoder) -> None:
     """Checks that the engine supports all layers of an encoder.
 
     Raises:
-        BackendUnavailable: it has an unsupported activation, window or pooling, or a convolution over too many
-            positions.
+        BackendUnavailable: it has an unsupported activation, window, pooling or convolution.
     """
     for layer in encoder.layers:
         if layer.window is not None and layer.window < 1:
