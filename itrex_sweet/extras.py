@@ -21,6 +21,7 @@ EXTRAS = {
     "neural_compressor": "quantize",
     "onnx": "onnx",
     "onnxruntime": "onnx",
+    "openvino": "openvino",
     "intel_extension_for_pytorch": "ipex",
     "peft": "peft",
     "matplotlib": "plot",

@@ -1,7 +1,8 @@
 """Write an artifact's per-exit subgraphs as files for other runtimes.
 
 Writes one file per subgraph (embed, probe_1, advance_1_4, ...), each compared with the model, and subgraphs.json,
-which describes how to run them: inputs and outputs of every file, exits, policy, labels.
+which describes how to run them: inputs and outputs of every file, exits, policy, labels. The format openvino adds the
+model at full depth, openvino_model.xml, as optimum-intel's OVModelForSequenceClassification loads it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from itrex_sweet.commands import options
 from itrex_sweet.export.layout import DESCRIPTION_FILE, FORMATS
 
-SUMMARY = "write an artifact's subgraphs as ONNX or TorchScript"
+SUMMARY = "write an artifact's subgraphs as ONNX, OpenVINO or TorchScript"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(described, indent=2, ensure_ascii=False))
         return 0
     subgraphs = [described["subgraphs"][step["run"]] for step in described["chain"]]
+    subgraphs += filter(None, [described.get("full_depth")])
     for part in subgraphs:
-        print(f"{args.output / part['file']}  {part['bytes'] / 1e6:.1f} MB")
+        print(f"{args.output / part['file']}  {(part['bytes'] + part.get('weights_bytes', 0)) / 1e6:.1f} MB")
     print(f"{args.output / DESCRIPTION_FILE}")
     return 0

@@ -118,7 +118,7 @@ def add_running(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
-        help="data type for float artifacts (bfloat16: native and ipex only)",
+        help="data type for float artifacts (bfloat16: native, ipex and openvino only)",
     )
     add_threads(group)
 

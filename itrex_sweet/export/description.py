@@ -10,14 +10,14 @@ from itrex_sweet.artifact import INT8, Artifact, library_versions
 from itrex_sweet.artifact.layout import sha256
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.export.graphs import Graph, Subgraphs, TensorSpec
-from itrex_sweet.export.layout import DESCRIPTION_FORMAT, SCHEMA_VERSION
+from itrex_sweet.export.layout import DESCRIPTION_FORMAT, SCHEMA_VERSION, WEIGHTS_SUFFIX
 
 _FORMULAS = {"max_probability": "max(softmax(logits / temperature))"}
 
 _INSTRUCTIONS = (
     "Store arrays by name: first the tokens, then the output of each subgraph under the name in `becomes`.",
-    "Run the subgraphs in the order of `chain`. Each takes the arrays named in its `inputs`: ONNX files by name, "
-    "TorchScript files by position.",
+    "Run the subgraphs in the order of `chain`. Each takes the arrays named in its `inputs`: ONNX and OpenVINO files "
+    "by name, TorchScript files by position.",
     "After a probe, compute confidences with the exit's temperature in `policy` (temperatures and thresholds are in "
     "the order of `exits`). A row whose confidence is greater than the exit's threshold leaves with these logits: "
     "remove it from all arrays, so that nothing more is computed for it. At the last exit, which has no threshold, and "
@@ -60,7 +60,7 @@ def description(
         "chain": [
             {"run": graph.name, **({} if graph.exit_ is None else {"exit": graph.exit_})} for graph in subgraphs.graphs
         ],
-        "subgraphs": {graph.name: _describe_file(graph, *files[graph.name]) for graph in subgraphs.graphs},
+        "subgraphs": {graph.name: describe_file(graph, *files[graph.name]) for graph in subgraphs.graphs},
         "versions": library_versions(),
     }
 
@@ -89,6 +89,8 @@ def _notes(artifact: Artifact, format_: str) -> list[str]:
             "On x86-64 without VNNI, 8-bit products of ONNX Runtime saturate, unless its session option "
             '`session.x64quantprecision` is "1", which is slower.'
         )
+    if format_ == "openvino":
+        notes.append("On x86-64 without VNNI, 8-bit products of OpenVINO saturate.")
     if artifact.quantization.get("recipe") == "dynamic":
         notes.append(
             "Inputs are quantized dynamically per row, which these files compute in float32: results are exact, but "
@@ -106,11 +108,22 @@ def _positions(subgraphs: Subgraphs) -> dict[str, str]:
     }
 
 
-def _describe_file(graph: Graph, path: Path, taken: tuple[str, ...]) -> dict[str, Any]:
+def describe_file(graph: Graph, path: Path, taken: tuple[str, ...]) -> dict[str, Any]:
+    """Describes a file and, for OpenVINO, its file of weights.
+
+    Args:
+        taken: names of the inputs of the file.
+    """
+    weights = path.with_suffix(WEIGHTS_SUFFIX)
     return {
         "file": path.name,
         "bytes": path.stat().st_size,
         "sha256": sha256(path),
+        **(
+            {"weights_file": weights.name, "weights_bytes": weights.stat().st_size, "weights_sha256": sha256(weights)}
+            if weights.is_file()
+            else {}
+        ),
         "inputs": [_describe_tensor(spec) for spec in graph.inputs if spec.name in taken],
         "outputs": [_describe_tensor(graph.output)],
     }

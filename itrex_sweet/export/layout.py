@@ -6,5 +6,6 @@ DESCRIPTION_FILE = "subgraphs.json"
 DESCRIPTION_FORMAT = "itrex-sweet subgraphs"
 SCHEMA_VERSION = 1
 
-SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt"}
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".pt"}
 FORMATS = tuple(SUFFIXES)
+WEIGHTS_SUFFIX = ".bin"  # of the weights beside an OpenVINO file

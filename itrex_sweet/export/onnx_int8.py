@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
 from torch import nn
 
-from itrex_sweet.runtime.dense.linear import DynamicLinear, StaticLinear
+from itrex_sweet.runtime.dense.linear import DynamicLinear, StaticLinear, replace_layers
 from itrex_sweet.runtime.int8_linear import UINT8_MAX, UINT8_MIN
 
 _ONNX_FLOAT = 1  # TensorProto.FLOAT
@@ -16,13 +15,7 @@ _ONNX_FLOAT = 1  # TensorProto.FLOAT
 
 def onnx_module(module: nn.Module) -> nn.Module:
     """Returns a copy of a module that shares its tensors, with INT8 layers replaced."""
-    if isinstance(module, StaticLinear):
-        return _OnnxStaticLinear(module)
-    if isinstance(module, DynamicLinear):
-        return _OnnxDynamicLinear(module)
-    clone = copy.copy(module)
-    clone._modules = {name: None if child is None else onnx_module(child) for name, child in module._modules.items()}
-    return clone
+    return replace_layers(module, {StaticLinear: _OnnxStaticLinear, DynamicLinear: _OnnxDynamicLinear})
 
 
 class _DequantizedWeight(torch.autograd.Function):

@@ -164,8 +164,9 @@ class SweetModelForSequenceClassification(Classifier, ModuleMethods, OptimizedMo
             backend: name of a backend, or `"auto"` for the fastest one here for this kind of artifact.
             threshold: replaces the stored thresholds; one for all exits, or one for each but the last, in [0, 1].
             batch_size: rows computed together.
-            dtype: what a float artifact is computed in: `"float32"`, or on `native` and `ipex` `"bfloat16"`; also
-                `"fp32"`, `"bf16"`, dtypes of torch, and `"auto"` for the default. `torch_dtype` means the same.
+            dtype: what a float artifact is computed in: `"float32"`, or on `native`, `ipex` and `openvino`
+                `"bfloat16"`; also `"fp32"`, `"bf16"`, dtypes of torch, and `"auto"` for the default.
+                `torch_dtype` means the same.
             warm_up: (rows, tokens) of expected batches, for backends that compile by shape.
             threads: maximum number of threads; by default the cores that this process may use, or fewer if
                 `OMP_NUM_THREADS` or `torch.set_num_threads` says so. Short calls of the native engine use fewer.

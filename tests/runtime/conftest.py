@@ -5,6 +5,7 @@ import pytest
 from itrex_sweet.runtime.backends import load_backend
 from itrex_sweet.runtime.backends.ipex import IpexBackend
 from itrex_sweet.runtime.backends.native import NativeBackend
+from itrex_sweet.runtime.backends.openvino import OpenVinoBackend
 from itrex_sweet.runtime.backends.torch import TorchBackend
 from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from tests.quantized_encoders import quantized
@@ -12,7 +13,7 @@ from tests.tiny_artifacts import tiny_artifact, tiny_cascade
 
 EXITS = (1, 2, 4)
 TASKS = {"": SINGLE_LABEL, "multi": MULTI_LABEL, "regression": REGRESSION}
-ENGINES = {"": TorchBackend, "ipex": IpexBackend, "native": NativeBackend}
+ENGINES = {"": TorchBackend, "ipex": IpexBackend, "native": NativeBackend, "openvino": OpenVinoBackend}
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +22,8 @@ def backend_of(tmp_path_factory):
     the exits of `bert+private` have private layers.
 
     `"bert"` runs on the reference, `"bert static"` there in INT8 by that recipe, `"bert on ipex"` and
-    `"bert static on ipex"` on IPEX, and so with `native`. `"bert/multi"` and `"bert/regression"` are of these tasks.
+    `"bert static on ipex"` on IPEX, and so with `native` and `openvino`. `"bert/multi"` and `"bert/regression"` are of
+    these tasks.
     """
     loaded = {}
 

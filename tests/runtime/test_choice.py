@@ -9,7 +9,7 @@ from itrex_sweet.artifact import open_artifact, write_artifact
 from itrex_sweet.errors import BackendUnavailable, ConfigError
 from itrex_sweet.quantization.packing import pack
 from itrex_sweet.runtime import backends
-from itrex_sweet.runtime.backends import ipex, ipex_version, load_backend, native, unavailable_reason
+from itrex_sweet.runtime.backends import ipex, ipex_version, load_backend, native, openvino, unavailable_reason
 from itrex_sweet.runtime.native.library import ISA_VARIABLE
 from itrex_sweet.runtime.ragged import TokenBatch
 from tests.quantization.hook_observer import observe_with_hooks
@@ -45,9 +45,10 @@ class Made:
         ("dynamic", None, {"native", "ipex"}, "native"),
         ("float32", None, {"native", "ipex"}, "native"),
         ("static", None, {"ipex"}, "ipex"),
+        ("static", None, {"openvino"}, "openvino"),
         ("static", None, set(), "torch"),
-        ("dynamic", None, {"ipex"}, "torch"),
-        ("float32", None, {"ipex"}, "torch"),
+        ("dynamic", None, {"ipex", "openvino"}, "torch"),
+        ("float32", None, {"ipex", "openvino"}, "torch"),
         ("float32", "bfloat16", {"native", "ipex"}, "native"),
         ("float32", "bfloat16", {"ipex"}, "ipex"),
     ],
@@ -55,12 +56,14 @@ class Made:
 def test_auto_chooses_the_fastest_and_logs_it(monkeypatch, caplog, artifacts, kind, dtype, usable, taken):
     monkeypatch.setattr(ipex, "IpexBackend", functools.partial(Made, "ipex"))
     monkeypatch.setattr(native, "NativeBackend", functools.partial(Made, "native"))
+    monkeypatch.setattr(openvino, "OpenVinoBackend", functools.partial(Made, "openvino"))
+    monkeypatch.setattr(backends, "check_openvino", lambda: None)
     monkeypatch.setattr(backends, "unavailable_reason", lambda name: None if name in usable else "not installed")
     with caplog.at_level(logging.INFO, "itrex_sweet"):
         backend = load_backend(artifacts[kind], "auto", dtype=dtype, warm_up=[(1, 8)])
     assert backend.name == taken
     assert (f"selected {taken}" in caplog.text) == (taken != "torch")
-    if taken == "ipex":
+    if taken in ("ipex", "openvino"):
         assert backend.options == (dtype or "float32", [(1, 8)])
     if taken == "native":
         assert backend.options == {"dtype": dtype}

@@ -21,6 +21,10 @@ ON_IPEX = [
     pytest.param(name, marks=NEEDS_IPEX)
     for name in ("bert on ipex", "bert static on ipex", "bert+private static on ipex")
 ]
+NEEDS_OPENVINO = pytest.mark.skipif(
+    unavailable_reason("openvino") is not None, reason="openvino is not installed: pip install 'itrex-sweet[openvino]'"
+)
+ON_OPENVINO = [pytest.param("bert+private static on openvino", marks=NEEDS_OPENVINO)]
 NEEDS_NATIVE = pytest.mark.skipif(unavailable_reason("native") is not None, reason="the native engine was not built")
 NATIVE_FAMILIES = (
     *("bert", "roberta", "xlm-roberta", "electra", "distilbert"),
@@ -52,10 +56,10 @@ TASKS_ON_NATIVE = [
 ]
 TASKS_ON_IPEX = [pytest.param(f"bert/{name} on ipex", marks=NEEDS_IPEX) for name in ("multi static", "regression")]
 TASKS = ["bert/multi", "bert/regression", "cascade/multi", *TASKS_ON_IPEX, *TASKS_ON_NATIVE]
-EVERY_BACKEND = [*FAMILY_CONFIGS, "cascade", *INT8, *PRIVATE, *ON_IPEX, *ON_NATIVE, *TASKS]
+EVERY_BACKEND = [*FAMILY_CONFIGS, "cascade", *INT8, *PRIVATE, *ON_IPEX, *ON_OPENVINO, *ON_NATIVE, *TASKS]
 ONE_OF_EACH = [
     *("bert", "deberta", "cascade", "bert static", "bert dynamic", "bert+private"),
-    *(*ON_IPEX, *ON_NATIVE, *TASKS_ON_NATIVE),
+    *(*ON_IPEX, *ON_OPENVINO, *ON_NATIVE, *TASKS_ON_NATIVE),
 ]
 
 # At least one row; token ids from 5 avoid special tokens.
@@ -179,7 +183,7 @@ def test_unreachable_threshold_gives_the_full_model(backend_of, family, rows, cr
     np.testing.assert_allclose(answers.logits, executor.logits_at_every_exit(batch)[:, -1], **rounding(family))
 
 
-@pytest.mark.parametrize("family", ["bert", "bert static", *ON_IPEX, *ON_NATIVE])
+@pytest.mark.parametrize("family", ["bert", "bert static", *ON_IPEX, *ON_OPENVINO, *ON_NATIVE])
 @few
 @given(
     parts=st.lists(st.integers(0, 7), max_size=6),
@@ -205,7 +209,9 @@ def test_every_row_is_answered_once_also_after_cancellation(backend_of, family, 
     assert answers.rows.tolist() == list(range(sum(parts)))
 
 
-@pytest.mark.parametrize("family", ["bert", "bert static", "bert dynamic", *ON_IPEX, *ON_NATIVE, *TASKS_ON_NATIVE])
+@pytest.mark.parametrize(
+    "family", ["bert", "bert static", "bert dynamic", *ON_IPEX, *ON_OPENVINO, *ON_NATIVE, *TASKS_ON_NATIVE]
+)
 @few
 @given(rows=rows_strategy, refill=st.integers(1, 12), size=st.integers(1, 5), criterion=criterion_strategy)
 def test_refill_does_not_affect_answers(backend_of, family, rows, refill, size, criterion):
@@ -228,7 +234,7 @@ def test_refill_does_not_affect_answers(backend_of, family, rows, refill, size, 
         np.testing.assert_allclose(got[row][1], expected.logits[row], **rounding(family))
 
 
-@pytest.mark.parametrize("family", ["bert", "bert static", *ON_IPEX, *ON_NATIVE])
+@pytest.mark.parametrize("family", ["bert", "bert static", *ON_IPEX, *ON_OPENVINO, *ON_NATIVE])
 def test_concurrent_calls_are_independent(backend_of, family):
     executor = Executor(backend_of(family), None)
     rng = np.random.default_rng(0)

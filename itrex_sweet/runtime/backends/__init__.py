@@ -13,12 +13,13 @@ from itrex_sweet.errors import BackendUnavailable, ConfigError
 from itrex_sweet.extras import EXTRAS, install_command, is_installed
 from itrex_sweet.runtime.backends.base import Backend
 from itrex_sweet.runtime.backends.ipex_version import check_ipex_version
+from itrex_sweet.runtime.backends.openvino_version import check_openvino
 from itrex_sweet.runtime.native.cores import validate_threads
 from itrex_sweet.runtime.native.library import ISA_VARIABLE, NOT_BUILT, available, load
 
 logger = logging.getLogger(__name__)
 
-BACKENDS = ("native", "ipex", "torch")
+BACKENDS = ("native", "ipex", "openvino", "torch")
 AUTO, REFERENCE = "auto", "torch"
 
 
@@ -36,10 +37,10 @@ def load_backend(
         artifact: opened by `open_artifact`.
         name: one of `BACKENDS`, or `"auto"` for the fastest one that supports the artifact; the selection is logged and
             is the `name` of the backend.
-        dtype: precision of a float artifact: `"float32"`, or `"bfloat16"` on `native` and `ipex`.
+        dtype: precision of a float artifact: `"float32"`, or `"bfloat16"` on `native`, `ipex` and `openvino`.
         warm_up: (rows, tokens) of expected batches, for backends that compile per shape.
         threads: maximum number of threads; by default `runtime.native.cores.default_threads()` for `native` and
-            `torch.get_num_threads()` for the others.
+            `openvino`, and `torch.get_num_threads()` for the others.
 
     Raises:
         BackendUnavailable: the named backend does not exist or cannot run here. There is no fallback.
@@ -61,13 +62,19 @@ def load_backend(
         from itrex_sweet.runtime.backends.ipex import IpexBackend
 
         return IpexBackend(artifact, dtype or "float32", warm_up, **thread_options)
+    if name == "openvino":
+        check_openvino()
+        from itrex_sweet.runtime.backends.openvino import OpenVinoBackend
+
+        return OpenVinoBackend(artifact, dtype or "float32", warm_up, **thread_options)
     if name == "native":
         from itrex_sweet.runtime.backends.native import NativeBackend
 
         return NativeBackend(artifact, dtype=dtype, **thread_options)
     if dtype not in (None, "float32"):
         raise ConfigError(
-            f"dtype={dtype!r}: the {name} backend supports float32 only; 'native' and 'ipex' support bfloat16."
+            f"dtype={dtype!r}: the {name} backend supports float32 only; 'native', 'ipex' and 'openvino' support "
+            "bfloat16."
         )
     _check_torch_installed()
     from itrex_sweet.runtime.backends.torch import TorchBackend
@@ -80,6 +87,8 @@ def unavailable_reason(name: str) -> str | None:
     try:
         if name == "ipex":
             check_ipex_version()
+        elif name == "openvino":
+            check_openvino()
         elif name == "native":
             load()
         else:
@@ -92,12 +101,12 @@ def unavailable_reason(name: str) -> str | None:
 def _load_fastest(artifact: Artifact, options: dict[str, Any]) -> Backend:
     """Loads the first backend that can run the artifact, in the order of measured speed (`benchmarks/results`).
 
-    IPEX is faster than torch for static INT8 and for bfloat16, so it is tried for models that the native engine does
-    not support. If no fast backend is available, a warning gives the reasons and remedies.
+    IPEX and OpenVINO are faster than torch for static INT8 and for bfloat16, so they are tried for models that the
+    native engine does not support. If no fast backend is available, a warning gives the reasons and remedies.
     """
     is_static_int8 = artifact.precision == INT8 and artifact.quantization.get("recipe") != "dynamic"
     is_bfloat16 = options["dtype"] == "bfloat16"
-    names = ["native", "ipex"] if is_static_int8 or is_bfloat16 else ["native"]
+    names = ["native", "ipex", "openvino"] if is_static_int8 or is_bfloat16 else ["native"]
     if "native" in names and os.environ.get(ISA_VARIABLE):
         load()  # raises if the selected instruction set is not available
     unavailable = {}
@@ -138,7 +147,7 @@ def _warn_about_reference_backend(artifact: Artifact, unavailable: dict[str, str
     if all(reason == NOT_BUILT for reason in available().values()):
         remedies.append("install a C++ compiler (g++ or clang++) and reinstall itrex-sweet to build the engine")
     if artifact.precision == INT8:
-        remedies.append("run the float32 artifact that this one was quantized from, or install itrex-sweet[ipex]")
+        remedies.append("run the float32 artifact that this one was quantized from, or install itrex-sweet[openvino]")
         slower = " It emulates INT8 layers and is slower than with the float32 artifact."
     else:
         slower = ""

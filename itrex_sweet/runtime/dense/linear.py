@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -103,6 +105,21 @@ class ConcatenatedOutputs(nn.Module):
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         return torch.cat([part(states) for part in self.parts], dim=-1)
+
+
+def replace_layers(module: nn.Module, replacements: Mapping[type, Callable[..., nn.Module]]) -> nn.Module:
+    """Returns a copy of a module that shares its tensors, with layers replaced by what is created from them.
+
+    Args:
+        replacements: class of a layer → function of the layer that returns the new one.
+    """
+    if type(module) in replacements:
+        return replacements[type(module)](module)
+    clone = copy.copy(module)
+    clone._modules = {
+        name: None if child is None else replace_layers(child, replacements) for name, child in module._modules.items()
+    }
+    return clone
 
 
 def norm_module(norm: Norm) -> nn.LayerNorm:
