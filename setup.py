@@ -34,7 +34,7 @@ class BuildKernels(build_ext):
 
 
 class KernelWheel(bdist_wheel):
-    """Tags the wheel as what it holds: `py3-none-PLATFORM` with kernels, `py3-none-any` without."""
+    """Sets the wheel's tag: `py3-none-PLATFORM` with kernels, `py3-none-any` without."""
 
     def run(self):
         if self.distribution.has_ext_modules():

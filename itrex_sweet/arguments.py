@@ -90,5 +90,5 @@ def known_fields(cls: type, settings: Mapping[str, Any]) -> dict[str, Any]:
     known = {field.name for field in dataclasses.fields(cls)}
     unknown = sorted(set(settings) - known)
     if unknown:
-        warnings.warn(f"{cls.__name__} does not know, and drops: {', '.join(unknown)}.", stacklevel=3)
+        warnings.warn(f"{cls.__name__} ignores unknown settings: {', '.join(unknown)}.", stacklevel=3)
     return {key: value for key, value in settings.items() if key in known}

@@ -128,7 +128,7 @@ METRICS: dict[str, Metric] = {
     "negative_mse": negative_mse,
 }
 
-NOT_FRACTIONS = ("negative_mse",)  # metrics that are not shares, and so never shown as percent
+NUMBERS = ("pearson", "spearman", "negative_mse", "pearson with float32")  # shown as numbers, not as percent
 
 # The same for stacked confusion matrices, for the bootstrap.
 CONFUSION_METRICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {

@@ -1,4 +1,6 @@
-"""Tasks of a classification head: single-label and multi-label classification, and regression. Imports NumPy only.
+"""Tasks of a classification head: single-label and multi-label classification, and regression.
+
+Imports NumPy only, and only where arrays are computed, so that the command line prints help without it.
 
 A `Task` says what a model's logits mean: the loss they are trained with, the scores and the decision that are read off
 them, which criteria measure their confidence, when two decisions agree, and which metrics apply. Training, the runtime,
@@ -9,12 +11,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from itrex_sweet.errors import ConfigError
-from itrex_sweet.probabilities import logistic, softmax
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # Values of `problem_type` in transformers' configs.
 SINGLE_LABEL = "single_label_classification"
@@ -78,7 +80,7 @@ class Task(ABC):
         temperature: float | np.ndarray = 1.0,
         label_thresholds: Sequence[float] | None = None,
     ) -> np.ndarray:
-        """Returns what is predicted for each row.
+        """Returns the prediction for each row.
 
         Args:
             logits: (..., labels) float32.
@@ -114,6 +116,8 @@ class SingleLabel(Task):
     metrics = ("accuracy", "f1", "matthews")
 
     def scores(self, logits: np.ndarray, temperature: float | np.ndarray = 1.0) -> np.ndarray:
+        from itrex_sweet.probabilities import softmax
+
         return softmax(logits, temperature)
 
     def decisions(
@@ -122,10 +126,14 @@ class SingleLabel(Task):
         temperature: float | np.ndarray = 1.0,
         label_thresholds: Sequence[float] | None = None,
     ) -> np.ndarray:
+        import numpy as np
+
         answered = np.isfinite(logits).all(axis=-1)
         return np.where(answered, np.where(answered[..., None], logits, 0).argmax(axis=-1), NO_ANSWER)
 
     def agree(self, first: np.ndarray, second: np.ndarray, tolerance: float | None = None) -> np.ndarray:
+        import numpy as np
+
         return (first == second) & (np.asarray(first) != NO_ANSWER)
 
 
@@ -138,6 +146,10 @@ class MultiLabel(Task):
     metrics = ("exact_match", "micro_f1", "macro_f1")
 
     def scores(self, logits: np.ndarray, temperature: float | np.ndarray = 1.0) -> np.ndarray:
+        import numpy as np
+
+        from itrex_sweet.probabilities import logistic
+
         logits = np.asarray(logits, dtype=np.float32)
         finite = np.isfinite(logits).all(axis=-1, keepdims=True)
         return np.where(finite, logistic(logits / temperature), np.float32("nan"))
@@ -148,11 +160,15 @@ class MultiLabel(Task):
         temperature: float | np.ndarray = 1.0,
         label_thresholds: Sequence[float] | None = None,
     ) -> np.ndarray:
+        import numpy as np
+
         scores = self.scores(logits, temperature)
         thresholds = np.float32(DEFAULT_LABEL_THRESHOLD if label_thresholds is None else label_thresholds)
         return np.where(np.isnan(scores), NO_ANSWER, scores > thresholds)
 
     def agree(self, first: np.ndarray, second: np.ndarray, tolerance: float | None = None) -> np.ndarray:
+        import numpy as np
+
         return ((first == second) & (np.asarray(first) != NO_ANSWER)).all(axis=-1)
 
 
@@ -170,6 +186,8 @@ class Regression(Task):
     has_temperatures = False
 
     def scores(self, logits: np.ndarray, temperature: float | np.ndarray = 1.0) -> np.ndarray:
+        import numpy as np
+
         logits = np.asarray(logits, dtype=np.float32)
         return np.where(np.isfinite(logits), logits, np.float32("nan"))
 
@@ -182,6 +200,8 @@ class Regression(Task):
         return self.scores(logits)[..., 0]
 
     def agree(self, first: np.ndarray, second: np.ndarray, tolerance: float | None = None) -> np.ndarray:
+        import numpy as np
+
         if tolerance is None:
             raise ConfigError("agreement of regression needs a tolerance: the difference up to which values agree.")
         return np.abs(np.subtract(first, second, dtype=np.float64)) <= tolerance  # false for NaN

@@ -123,7 +123,7 @@ def recompute_hashes(directory: Path) -> None:
                 contents = (directory / name).read_bytes()
                 files[name] = {"bytes": len(contents), "sha256": hashlib.sha256(contents).hexdigest()}
         if manifest.DIGEST in settings:
-            settings[manifest.DIGEST] = manifest.digest_of(settings)
+            settings[manifest.DIGEST] = manifest.settings_digest(settings)
         path.write_text(json.dumps(settings))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return

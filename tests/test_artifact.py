@@ -119,7 +119,7 @@ def flip_a_bit(directory):
 DAMAGES = {
     "no config": (lambda d: (d / "config.json").unlink(), "has no config.json"),
     "no weights": (lambda d: (d / "model.safetensors").unlink(), "model.safetensors is missing"),
-    "truncated": (truncate, "a truncated copy"),
+    "truncated": (truncate, "truncated, or another file"),
     "one bit": (flip_a_bit, "SHA-256 differs"),
     "half a JSON": (lambda d: (d / "sweet_config.json").write_text('{"format": "itr'), "cannot be read as JSON"),
     "JSON list": (lambda d: (d / "sweet_config.json").write_text("[1]"), "holds list"),
@@ -173,7 +173,7 @@ def test_failed_write_keeps_the_earlier_artifact(good, monkeypatch):
     before = fingerprint(good)
     _, config, tensors = model_and_tensors("bert", (1, 2, 4), seed=9)
     config.save_pretrained = lambda directory: (_ for _ in ()).throw(OSError(28, "No space left on device"))
-    with pytest.raises(ArtifactError, match=r"No space left.*untouched"):
+    with pytest.raises(ArtifactError, match=r"No space left.*unchanged"):
         write_artifact(good, config=config, tensors=tensors)
     assert fingerprint(good) == before
     assert open_artifact(good)
@@ -192,7 +192,7 @@ def test_full_disk_keeps_the_earlier_artifact(good):
     )
     run = subprocess.run([sys.executable, "-c", script, str(good)], capture_output=True, text=True)
     assert run.returncode == 7, run.stderr
-    assert "what it held before is untouched" in run.stdout
+    assert "it is unchanged" in run.stdout
     assert fingerprint(good) == before
 
 

@@ -170,8 +170,8 @@ def test_save_returns_what_it_wrote(folder, monkeypatch):
     """Another process saves immediately afterwards."""
     from itrex_sweet.artifact import staging
 
-    end = staging._Staging.end
-    monkeypatch.setattr(staging._Staging, "end", lambda self: (end(self), monkeypatch.undo(), another_model(folder)))
+    end = staging._Staging.close
+    monkeypatch.setattr(staging._Staging, "close", lambda self: (end(self), monkeypatch.undo(), another_model(folder)))
     artifact = save(folder, OLD)
     assert artifact.label_names[0] == "old" and held(folder)[0] == "new"
     with pytest.raises(ArtifactError, match=REPLACED):
@@ -309,7 +309,7 @@ class FullDisk:
 def test_tokenizer_that_cannot_be_saved(folder, tmp_path, exists):
     before = fingerprint(folder)
     target = folder if exists else tmp_path / "first"
-    with pytest.raises(ArtifactError, match=r"cannot write .*tokenizer.*No space left.*untouched"):
+    with pytest.raises(ArtifactError, match=r"cannot write .*tokenizer.*No space left.*unchanged"):
         write_artifact(target, config=NEW[0], tensors=NEW[1], tokenizer=FullDisk())
     assert fingerprint(folder) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
@@ -317,7 +317,7 @@ def test_tokenizer_that_cannot_be_saved(folder, tmp_path, exists):
 
 def test_invalid_record_changes_nothing(folder):
     before = fingerprint(folder)
-    with pytest.raises(ConfigError, match="plain JSON"):
+    with pytest.raises(ConfigError, match="JSON types"):
         write_artifact(folder, config=NEW[0], tensors=NEW[1], provenance={"model": object()})
     assert fingerprint(folder) == before
 

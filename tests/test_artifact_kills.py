@@ -291,7 +291,7 @@ def test_folder_with_the_name_of_a_file_is_not_overwritten(tmp_path):
     target = tmp_path / "model"
     (target / "config.json").mkdir(parents=True)
     (target / "config.json" / "mine").write_text("mine")
-    with pytest.raises(ArtifactError, match="untouched"):
+    with pytest.raises(ArtifactError, match="unchanged"):
         save(target, NEW)
     assert (target / "config.json" / "mine").read_text() == "mine" and not left_over(target)
 

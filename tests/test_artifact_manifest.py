@@ -12,7 +12,7 @@ import torch
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.artifact import SCHEMA_VERSION, copy_artifact, open_artifact, snapshot, write_artifact, write_card
 from itrex_sweet.artifact.fingerprints import CALIBRATION, TRAINING, Fingerprints
-from itrex_sweet.artifact.manifest import digest_of
+from itrex_sweet.artifact.manifest import settings_digest
 from itrex_sweet.artifact.tensors import TensorFile
 from itrex_sweet.errors import ArtifactError
 from tests.mutation import recompute_hashes
@@ -136,7 +136,7 @@ def test_entry_removed_from_the_manifest_is_detected(folder, resign):
         change(folder, files={} if name is None else {key: entry for key, entry in files.items() if key != name})
         if resign:
             settings = json.loads((folder / "sweet_config.json").read_text())
-            change(folder, digest=digest_of(settings))
+            change(folder, digest=settings_digest(settings))
         with pytest.raises(ArtifactError, match="is not listed"):
             open_artifact(folder)
 
@@ -225,7 +225,7 @@ def test_swapped_vocabulary_or_labels_are_detected(single, swap):
     swap(single)
     with pytest.raises(ArtifactError, match=r"SHA-256 differs|bytes"):
         SweetModelForSequenceClassification.from_pretrained(single)
-    # On purpose, it can be opened, and saved anew.
+    # On purpose, it can be opened, and saved again.
     SweetModelForSequenceClassification.from_pretrained(single, verify=False).save_pretrained(single)
     assert SweetModelForSequenceClassification.from_pretrained(single).predict(["good soup"])
 

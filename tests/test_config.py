@@ -191,7 +191,7 @@ def test_gradient_scale_per_exit():
 def test_settings_round_trip_through_json():
     config = SweetConfig(exits=(1, 4), mode="paper", gradient_scale=0.1)
     assert SweetConfig.from_dict(config.to_dict()) == config
-    with pytest.warns(UserWarning, match="does not know, and drops: colour"):
+    with pytest.warns(UserWarning, match="ignores unknown settings: colour"):
         SweetConfig.from_dict({**config.to_dict(), "colour": "red"})
 
 

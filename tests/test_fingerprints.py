@@ -14,26 +14,26 @@ def rows(start: int, stop: int) -> list[list[int]]:
 
 def test_share_of_common_rows_is_exact_with_all_hashes():
     ours, theirs = Fingerprints.of(rows(0, 100)), Fingerprints.of(rows(75, 500))
-    assert ours.share_in(theirs) == 0.25
-    assert theirs.share_in(ours) == pytest.approx(25 / 425)
-    assert ours.share_in(ours) == 1.0
-    assert Fingerprints.of([]).share_in(ours) == 0.0
+    assert ours.overlap(theirs) == 0.25
+    assert theirs.overlap(ours) == pytest.approx(25 / 425)
+    assert ours.overlap(ours) == 1.0
+    assert Fingerprints.of([]).overlap(ours) == 0.0
 
 
 def test_order_and_repeats_do_not_matter():
     once, twice = Fingerprints.of(rows(0, 9)), Fingerprints.of(rows(0, 9)[::-1] * 2)
     np.testing.assert_array_equal(once.hashes, twice.hashes)
     assert once.rows == twice.rows == 9
-    assert Fingerprints.of([[1, 2, 3]]).share_in(Fingerprints.of([[1, 2], [1, 2, 4], [1, 2, 3, 0]])) == 0.0
+    assert Fingerprints.of([[1, 2, 3]]).overlap(Fingerprints.of([[1, 2], [1, 2, 4], [1, 2, 3, 0]])) == 0.0
 
 
 @pytest.mark.parametrize("kept", [200, 1000])
 def test_share_is_estimated_with_some_hashes(monkeypatch, kept):
-    monkeypatch.setattr(fingerprints, "MOST_KEPT", kept)
+    monkeypatch.setattr(fingerprints, "MAX_HASHES", kept)
     large, small = Fingerprints.of(rows(0, 8000)), Fingerprints.of(rows(7000, 9000))
     assert len(large.hashes) == kept
-    assert small.share_in(large) == pytest.approx(0.5, abs=4 * (0.25 / (kept / 4)) ** 0.5)
-    assert large.share_in(small) == pytest.approx(0.125, abs=4 * (0.11 / (kept / 4)) ** 0.5)
+    assert small.overlap(large) == pytest.approx(0.5, abs=4 * (0.25 / (kept / 4)) ** 0.5)
+    assert large.overlap(small) == pytest.approx(0.125, abs=4 * (0.11 / (kept / 4)) ** 0.5)
 
 
 def test_round_trip_and_damaged_file(tmp_path):
@@ -42,8 +42,8 @@ def test_round_trip_and_damaged_file(tmp_path):
     write_fingerprints(path, sets)
     again = parse_fingerprints(path.read_bytes(), path)
     assert again["training"].rows == 50
-    assert again["training"].share_in(sets["training"]) == 1.0
-    assert again["reporting"].share_in(sets["training"]) == 0.0
+    assert again["training"].overlap(sets["training"]) == 1.0
+    assert again["reporting"].overlap(sets["training"]) == 0.0
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(ArtifactError, match="cannot be read"):
         parse_fingerprints(path.read_bytes(), path)

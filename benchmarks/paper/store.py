@@ -1,4 +1,4 @@
-"""Stores results of many runs in one file, a line per run, which several processes may extend at once."""
+"""Stores results of many runs in one file, a line per run, which several processes may append to concurrently."""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""Builds a multi-label and a regression data set from the labelled texts of AG News and SST-2.
+"""Builds two multi-label data sets and one of a regression from the labelled texts of AG News and SST-2.
 
 Both are made of short pieces of real texts, each with the label that people gave it. A row joins several pieces, so
 that a model has to recognize every piece among the others, and to aggregate them:
 
+- `news`: one to three pieces, each the first words of a news article of AG News. The labels of a row are the topics of
+  its articles: four labels, one to three of which apply.
 - `topics`: two or three pieces, each the first words of a news article of AG News or a phrase of a film review of
   SST-2. The labels of a row are the topics of its articles and the sentiments of its reviews: six labels, any set.
 - `rating`: two to five phrases of SST-2. The value is the share of words in positive phrases, scaled to 0 to 5, the
@@ -23,11 +25,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 from record import read_task
 
-TOPICS, RATING = "topics", "rating"
+NEWS, TOPICS, RATING = "news", "topics", "rating"
 TOPIC_LABELS = ("World", "Sports", "Business", "Sci/Tech", "bad film", "good film")
 
 _TRAINING_PIECES = {"ag_news": 4000, "sst2": 8000}  # the first of `train_20k`; the others are held out
-_NEWS_WORDS = 12
+_NEWS_WORDS, _MORE_NEWS_WORDS = 12, 16  # of an article in `topics` and in `news`
 _NEWS_SHARE = 0.65
 _PHRASE_WORDS = (3, 14)
 _MAX_VALUE = 5.0
@@ -39,7 +41,7 @@ class Corpus:
 
     Args:
         texts: one per row.
-        labels: (rows, 6) ones and zeros of `topics`, or (rows,) values of `rating`; float32.
+        labels: (rows, 4) ones and zeros of `news`, (rows, 6) of `topics`, or (rows,) values of `rating`; float32.
     """
 
     texts: list[str]
@@ -47,15 +49,27 @@ class Corpus:
 
 
 def corpus(name: str, rows: int, held_out: bool) -> Corpus:
-    """Returns rows of `topics` or `rating`; no piece of a training row is in a held-out row."""
+    """Returns rows of `news`, `topics` or `rating`; no piece of a training row is in a held-out row."""
     random = np.random.default_rng(1 if held_out else 0)
     news, phrases = _pieces("ag_news", held_out, random), _pieces("sst2", held_out, random)
     texts, labels = [], []
     for _ in range(rows):
-        text, label = _topics(news, phrases, random) if name == TOPICS else _rating(phrases, random)
+        if name == RATING:
+            text, label = _rating(phrases, random)
+        else:
+            text, label = _news(news, random) if name == NEWS else _topics(news, phrases, random)
         texts.append(text)
         labels.append(label)
     return Corpus(texts, np.array(labels, dtype=np.float32))
+
+
+def _news(news: Iterator, random: np.random.Generator) -> tuple[str, np.ndarray]:
+    parts, label = [], np.zeros(4)
+    for _ in range(random.integers(1, 3, endpoint=True)):
+        text, topic = next(news)
+        parts.append(" ".join(text.split()[:_MORE_NEWS_WORDS]))
+        label[topic] = 1
+    return " ; ".join(parts), label
 
 
 def _topics(news: Iterator, phrases: Iterator, random: np.random.Generator) -> tuple[str, np.ndarray]:

@@ -25,6 +25,7 @@ from itrex_sweet.data import Rows
 from itrex_sweet.errors import ConfigError, NoGainError, QuantizationError
 from itrex_sweet.extras import install_command, is_installed
 from itrex_sweet.modeling import SweetModelForSequenceClassification
+from itrex_sweet.tasks import REGRESSION
 from itrex_sweet.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -106,6 +107,11 @@ def accelerate(
     least_speedup = real_number("least_speedup", least_speedup, "a number from 0")
     seed, output = whole_number("seed", seed, 0), Path(output)
     checkpoint = open_checkpoint(model)
+    if checkpoint.task.name == REGRESSION:
+        raise ConfigError(
+            f"{model} is a regression model, whose agreement needs a tolerance: run `itrex-sweet add-exits`, "
+            "`quantize` and `calibrate --max-agreement-drop DROP --tolerance DIFFERENCE`."
+        )
     requested = resolve_exits(_candidate_exits(checkpoint.depth) if exits is None else exits, checkpoint.depth)
     require_writable(output)
     if output.resolve() == checkpoint.folder.resolve():

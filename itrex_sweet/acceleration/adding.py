@@ -56,7 +56,7 @@ class AddedExits:
 
     @property
     def dropped(self) -> tuple[int, ...]:
-        """Exits that learned nothing and were left out of the artifact."""
+        """Exits that are no better than the majority class, and are not in the artifact."""
         return tuple(exit_ for exit_ in self.agreements.exits if exit_ not in self.artifact.exits)
 
 

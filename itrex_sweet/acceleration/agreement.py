@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from itrex_sweet.evaluation.progress import progress
+from itrex_sweet.tasks import MULTI_LABEL, REGRESSION
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,9 +22,11 @@ class Agreements:
 
     Args:
         exits: counts of layers, the last the full depth.
-        shares: per exit, share of the rows with the label of full depth.
-        majority: share of the most frequent label at full depth.
-        num_labels: number of different labels at full depth.
+        shares: per exit, share of the rows with the label, or the set of labels, of full depth; in regression, with a
+            value that differs by at most `VALUE_TOLERANCE` standard deviations.
+        majority: share of the most frequent label or set at full depth; in regression, share of the rows whose value is
+            that near to the median.
+        num_labels: number of different labels, sets or values at full depth.
         rows: number of rows.
     """
 
@@ -74,9 +77,25 @@ def agreements_with_full_depth(
             rows = [examples[row] for row in order[start : start + batch_size]]
             model(**tokenizer.pad(rows, return_tensors="pt").to(device))
             logits = [attachment.exit_logits[exit_] for exit_ in attachment.exits]
-            predictions.append(torch.stack([each.argmax(dim=1) for each in logits], dim=1).cpu().numpy())
-    labels = np.concatenate(predictions)
-    full = labels[:, -1:]
+            predictions.append(torch.stack(logits, dim=1).float().cpu().numpy())
+    decisions = attachment.task.decisions(np.concatenate(predictions))
+    if attachment.task.name == REGRESSION:
+        return _agreements_of_values(attachment.exits, decisions)
+    if attachment.task.name == MULTI_LABEL:  # numbers the sets of labels
+        flat = decisions.reshape(-1, decisions.shape[-1])
+        decisions = np.unique(flat, axis=0, return_inverse=True)[1].reshape(decisions.shape[:2])
+    labels, full = decisions, decisions[:, -1:]
     counts = np.unique(full, return_counts=True)[1]
     shares = tuple((labels == full).mean(axis=0).tolist())
     return Agreements(attachment.exits, shares, float(counts.max() / len(full)), len(counts), len(full))
+
+
+def _agreements_of_values(exits: tuple[int, ...], values: np.ndarray) -> Agreements:
+    """Returns the agreement of values (rows, exits) within a tolerance relative to their spread."""
+    from itrex_sweet.training.default_threshold import VALUE_TOLERANCE
+
+    full = values[:, -1:]
+    tolerance = VALUE_TOLERANCE * float(full.std())
+    shares = tuple((np.abs(values - full) <= tolerance).mean(axis=0).tolist())
+    majority = float((np.abs(full - np.median(full)) <= tolerance).mean())
+    return Agreements(exits, shares, majority, len(np.unique(full)), len(full))

@@ -16,6 +16,7 @@ from itrex_sweet.evaluation.plain_model import load_plain_model
 from itrex_sweet.evaluation.reference import open_reference
 from itrex_sweet.families import family_of
 from itrex_sweet.hub import fetch
+from itrex_sweet.tasks import Task, task_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -29,11 +30,13 @@ class Checkpoint:
         folder: folder of the model.
         name: name on the hub, or the last part of a local path.
         depth: number of encoder layers.
+        task: of its head.
     """
 
     folder: Path
     name: str
     depth: int
+    task: Task
 
     def load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Loads the model in float32, and its tokenizer.
@@ -77,14 +80,15 @@ def open_checkpoint(model_id: str | os.PathLike) -> Checkpoint:
             f"{model_id} has exits already{': ' if exits else ''}{', '.join(map(str, exits))}. Pass the checkpoint "
             "that it was created from, or continue with `itrex-sweet quantize` and `calibrate`."
         )
-    family_of(_with_defaults(config))
+    given = _with_defaults(config)
+    family_of(given)
     depth = config.get("num_hidden_layers", config.get("n_layers"))
     name = folder.resolve().name if Path(model_id).is_dir() else str(model_id)
     if not isinstance(depth, int):
         from transformers import AutoConfig
 
         depth = AutoConfig.from_pretrained(folder, trust_remote_code=False).num_hidden_layers
-    return Checkpoint(folder, name, depth)
+    return Checkpoint(folder, name, depth, task_of(given))
 
 
 def _with_defaults(config: dict[str, Any]) -> SimpleNamespace:

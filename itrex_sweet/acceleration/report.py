@@ -26,6 +26,7 @@ from itrex_sweet.evaluation.plot import plot_curves
 from itrex_sweet.evaluation.reference import open_reference
 from itrex_sweet.evaluation.timing import milliseconds_per_row
 from itrex_sweet.extras import install_command, is_installed
+from itrex_sweet.metrics import METRICS
 from itrex_sweet.modeling import SweetModelForSequenceClassification
 from itrex_sweet.runtime.torch_threads import computing_with
 
@@ -97,12 +98,14 @@ def measure(source: Path, checkpoint: Checkpoint, rows: Rows, output: Path, thre
     """
     artifact = copy_artifact(open_artifact(source), output)
     model = SweetModelForSequenceClassification.from_pretrained(artifact.directory, threads=threads)
-    labels = open_reference(checkpoint.folder).answers(rows.texts, len(rows), artifact.label_names)
+    reference = open_reference(checkpoint.folder)
+    labels = reference.answers(rows.texts, len(rows), artifact.label_names, artifact.task)
     evaluation = evaluate(
         model,
         rows.texts,
-        labels.tolist(),
+        labels,
         output.name,
+        metric=METRICS[artifact.task.default_metric],
         metric_name="agreement",
         timed_rows=_TIMED_ROWS,
         repeats=_REPEATS,

@@ -4,8 +4,8 @@ Layout of a folder::
 
     config.json         the Hugging Face config, with the training settings under `sweet`
     sweet_config.json   schema version, exits, policy, precision, provenance; `files`: size and SHA-256 of every other
-                        file but the card; `calibration`: what the policy rests on, and `costs`: milliseconds, on the
-                        machine that they name; `digest`: SHA-256 of these settings
+                        file but the card; `calibration`: data and guarantee of the policy; `costs`: milliseconds on the
+                        machine named there; `digest`: SHA-256 of these settings
     model.safetensors   the model and its exit heads, float32; or, quantized,
     model_int8.safetensors   the same, linear layers of the encoder as `NAME.weight` int8 (out, in) with
                         `NAME.weight_scale` (out,), and for their inputs `NAME.input_scale` and

@@ -1,4 +1,4 @@
-"""Sizes and options of a model, derived from its config, for the checks of tensors and for their reader."""
+"""Sizes and options of a model, derived from its config."""
 
 from __future__ import annotations
 

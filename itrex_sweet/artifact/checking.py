@@ -1,4 +1,4 @@
-"""Checks the tensors of an artifact: those of its files, or others that are to run in their place."""
+"""Checks tensors that were read from an artifact, or that replace its own."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def check_tensors_of(artifact: Artifact, tensors: Mapping[str, StoredTensor], of_its_files: bool) -> None:
-    """Checks that tensors are those of a model of the artifact's config and exits.
+    """Checks that tensors match the artifact's config and exits.
 
     Args:
         tensors: by Hugging Face name.
-        of_its_files: whether they are read from the artifact's weights; others may be quantized whatever the
-            artifact is.
+        of_its_files: whether they were read from the artifact's weights; others may be quantized even if the
+            artifact is not.
 
     Raises:
         ArtifactError: one is missing, has another shape or type, or holds numbers that are not finite or out of range.

@@ -1,4 +1,4 @@
-"""Replaces a folder by a new one, so that a kill at any moment leaves one of the two.
+"""Replaces a folder atomically: if the process is killed, the folder holds the old contents or the new ones.
 
 The new folder is a hidden sibling of the target, complete and on the disk. Both change places in one system call, so
 whoever opens the target finds the old artifact or the new one; readers keep the folder open that they found.
@@ -39,14 +39,14 @@ def exchange_into(new: Path, target: Path, dropped: Iterable[str]) -> bool:
         dropped: names of files that the new folder does not take over; with `/`, of a sub-folder.
 
     Returns:
-        whether it was done; if not, nothing was changed.
+        whether the folders were exchanged; if not, nothing was changed.
 
     Raises:
-        OSError: it failed, and the target is as it was.
+        OSError: the exchange failed; the target is unchanged.
     """
     dropped = set(dropped)
     linked = []
-    for name in foreign(target, new, dropped):
+    for name in foreign_files(target, new, dropped):
         if not _is_folder(target / name):
             with suppress(OSError):  # another's file, or no links here: it is moved later
                 (new / name).parent.mkdir(exist_ok=True)
@@ -60,10 +60,10 @@ def exchange_into(new: Path, target: Path, dropped: Iterable[str]) -> bool:
     try:
         (target / MARKER).unlink()
         for name in linked:  # one that was replaced since it was linked
-            if not _are_same(new / name, target / name):
+            if not _is_same_file(new / name, target / name):
                 os.replace(new / name, target / name)
                 moved.append(name)
-        give_back(new, target, dropped, moved)
+        restore_foreign_files(new, target, dropped, moved)
     except OSError:
         (target / MARKER).touch()
         for name in moved:
@@ -73,47 +73,47 @@ def exchange_into(new: Path, target: Path, dropped: Iterable[str]) -> bool:
     return True
 
 
-def give_back(old: Path, target: Path, dropped: Iterable[str], moved: list[str] | None = None) -> None:
+def restore_foreign_files(old: Path, target: Path, dropped: Iterable[str], moved: list[str] | None = None) -> None:
     """Moves files that do not belong to the artifact from an old folder to the target, unless the name exists there.
 
     Args:
         moved: names are added here as they are moved.
     """
-    for name in foreign(old, target, set(dropped)):
+    for name in foreign_files(old, target, set(dropped)):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         os.rename(old / name, target / name)
         if moved is not None:
             moved.append(name)
 
 
-def foreign(old: Path, new: Path, dropped: set[str]) -> list[str]:
-    """Returns names in an old folder that are neither in the new one nor dropped; a folder that only the old one has
+def foreign_files(old: Path, new: Path, dropped: set[str]) -> list[str]:
+    """Returns names in an old folder that are neither in the new one nor dropped; a folder that is only in the old one
     counts as one name.
 
     Raises:
-        OSError: one cannot be kept beside the new folder's own files.
+        OSError: a file and a folder have the same name.
     """
     merged = {name.split("/")[0] for name in dropped if "/" in name}
     found: list[str] = []
 
-    def look(folder: str) -> None:
+    def visit(folder: str) -> None:
         for name in sorted(os.listdir(old / folder)):
             path = f"{folder}{name}"
-            if path in dropped or (not folder and _is_ours(name)):
+            if path in dropped or (not folder and _is_reserved(name)):
                 continue
             are_folders = _is_folder(old / path), _is_folder(new / path)
             if are_folders[0] and (are_folders[1] or path in merged):
-                look(f"{path}/")
+                visit(f"{path}/")
             elif not os.path.lexists(new / path):
                 found.append(path)
             elif any(are_folders):
                 raise FileExistsError(errno.EEXIST, "a file and a folder of the same name", str(old / path))
 
-    look("")
+    visit("")
     return found
 
 
-def _is_ours(name: str) -> bool:
+def _is_reserved(name: str) -> bool:
     return name in (MARKER, COMMITTED) or name.startswith(INSIDE)
 
 
@@ -121,7 +121,7 @@ def commit_inside(new: Path, target: Path, dropped: Iterable[str]) -> None:
     """Replaces the files of the target by those of a complete folder inside it.
 
     Raises:
-        OSError: it failed; until the folder was renamed, the target is as it was.
+        OSError: the commit failed; until the folder was renamed, the target is unchanged.
     """
     names = sorted(set(dropped) - set(_files(new)))
     (new / _DROPPED).write_bytes(b"\0".join(map(os.fsencode, names)))
@@ -135,13 +135,13 @@ def finish_commit(target: Path) -> None:
     """Finishes a commit inside the target, if there is one.
 
     Raises:
-        OSError: it failed; the artifact is still read from the sub-folder.
+        OSError: the commit failed; the artifact is still read from the sub-folder.
     """
     committed = target / COMMITTED
     if not _is_folder(committed):
         return
     for name in sorted(_files(committed), key=lambda name: (name == SETTINGS_FILE, name)):
-        _put(committed / name, target, name)
+        _replace_file(committed / name, target, name)
     for name in map(os.fsdecode, (committed / _DROPPED).read_bytes().split(b"\0")):
         if is_inside(name):
             with suppress(FileNotFoundError, NotADirectoryError):
@@ -155,11 +155,11 @@ def finish_commit(target: Path) -> None:
     shutil.rmtree(done, ignore_errors=True)
 
 
-def _put(source: Path, target: Path, name: str) -> None:
+def _replace_file(source: Path, target: Path, name: str) -> None:
     """Replaces a file atomically, and keeps the source."""
     place = target / name
     place.parent.mkdir(exist_ok=True)
-    if _are_same(source, place):
+    if _is_same_file(source, place):
         return
     between = target / f"{INSIDE}file"
     between.unlink(missing_ok=True)
@@ -200,8 +200,8 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _are_same(first: Path, second: Path) -> bool:
-    """Returns whether two names are of one file; a missing name counts as the same."""
+def _is_same_file(first: Path, second: Path) -> bool:
+    """Returns whether two paths lead to the same file; two missing paths count as the same."""
     try:
         return os.path.samestat(first.lstat(), second.lstat())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The file contents of an opened artifact, and checks whether the folder has changed since."""
+"""The file contents of an opened artifact, and checks that its folder has not changed since."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from itrex_sweet.artifact.layout import CONFIG_FILE, SETTINGS_FILE
-from itrex_sweet.artifact.manifest import Recorded
+from itrex_sweet.artifact.manifest import FileRecord
 from itrex_sweet.artifact.snapshot import FileIdentity, Snapshot
 from itrex_sweet.artifact.validation.json_text import parse_object
 from itrex_sweet.errors import ArtifactError
@@ -22,27 +22,27 @@ class WeightFile:
 
     Args:
         identity: of the file.
-        recorded: size and hash, by the manifest or of what was read; `None` if neither is known.
-        verified: whether they have to hold. If not, it may also be the same file, whatever it holds.
+        recorded: size and hash, from the manifest or computed when the file was read; `None` if unknown.
+        verified: whether size and hash are checked when the file is read again; otherwise the same identity is enough.
     """
 
     identity: FileIdentity
-    recorded: Recorded | None
+    recorded: FileRecord | None
     verified: bool
 
 
 class Contents:
-    """The files of an opened artifact. Small files stay in memory, weights until they are taken.
+    """The files of an opened artifact. Small files stay in memory; weights stay until `pop_weights` returns them.
 
-    Weights that are asked for again are read again, and have to be the same.
+    Released weights are read again on request, and must be unchanged.
 
     Args:
         directory: the folder.
         small: contents of all files but the weights.
         weights: the weights files.
-        held: contents of those that were read already.
+        cached: contents of those that were read already.
         identity: of the artifact, by `manifest.identity_of`.
-        is_verified: whether all of it was compared with a manifest that lists every file.
+        is_verified: whether all files were compared with a manifest that lists every file.
     """
 
     def __init__(
@@ -50,50 +50,50 @@ class Contents:
         directory: Path,
         small: Mapping[str, bytes],
         weights: Mapping[str, WeightFile],
-        held: Mapping[str, np.ndarray],
+        cached: Mapping[str, np.ndarray],
         identity: str,
         is_verified: bool = False,
     ):
         self.directory = directory
         self.small, self.weights, self.identity = dict(small), dict(weights), identity
         self.is_verified = is_verified
-        self._held = dict(held)
+        self._cached = dict(cached)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_held": {}}  # a copy or a pickle reads the weights again
+        return {**self.__dict__, "_cached": {}}  # a copy or a pickle reads the weights again
 
     def read(self, name: str) -> bytes:
-        """Returns the contents of a file; errors as of `Artifact.read_file`."""
+        """Returns the contents of a file; raises as `Artifact.read_file`."""
         if name in self.weights:
-            return self.take_weights(name).tobytes()
+            return self.pop_weights(name).tobytes()
         if name not in self.small:
             raise ArtifactError(f"{self.directory} was opened without a file {name!r}.")
         return self.small[name]
 
     def config(self, prefix: str = "") -> dict[str, Any]:
-        """`config.json`, or that of a stage."""
+        """Returns the contents of `config.json`, or of that of a stage."""
         name = prefix + CONFIG_FILE
         return parse_object(self.read(name), self.directory / name)
 
     def settings(self) -> dict[str, Any] | None:
-        """`sweet_config.json`, or `None` where there was none."""
+        """Returns the contents of `sweet_config.json`, or `None` if the artifact has none."""
         if SETTINGS_FILE not in self.small:
             return None
         return parse_object(self.small[SETTINGS_FILE], self.directory / SETTINGS_FILE)
 
-    def weights_now(self, name: str) -> np.ndarray:
-        """Returns the contents of a weights file and keeps them."""
-        held = self._held.get(name)
-        return self._read_again(name) if held is None else held
+    def read_weights(self, name: str) -> np.ndarray:
+        """Returns the contents of a weights file, and keeps them if they are in memory."""
+        cached = self._cached.get(name)
+        return self._read_again(name) if cached is None else cached
 
-    def take_weights(self, name: str) -> np.ndarray:
+    def pop_weights(self, name: str) -> np.ndarray:
         """Returns the contents of a weights file, (bytes,) uint8, and releases them.
 
         Raises:
-            ArtifactError: the file had to be read again, and it is another by now or cannot be read.
+            ArtifactError: the file was read again and has changed, or cannot be read.
         """
-        held = self._held.pop(name, None)
-        return self._read_again(name) if held is None else held
+        cached = self._cached.pop(name, None)
+        return self._read_again(name) if cached is None else cached
 
     def _read_again(self, name: str) -> np.ndarray:
         weights = self.weights[name]
@@ -104,31 +104,31 @@ class Contents:
         return contents
 
     def check_weights(self, name: str, identity: FileIdentity, sha256: str | None) -> None:
-        """Compares a weights file that was read again with the one that was opened.
+        """Checks that a weights file that was read again is unchanged.
 
         Raises:
-            ArtifactError: it is another.
+            ArtifactError: the file has changed.
         """
         weights = self.weights[name]
         if identity != weights.identity:
             if weights.recorded is None or sha256 != weights.recorded.sha256:
                 raise replaced(self.directory)
         elif weights.verified:
-            weights.recorded.check(Recorded(identity.bytes, sha256), self.directory / name)
+            weights.recorded.check(FileRecord(identity.bytes, sha256), self.directory / name)
 
-    def require_same(self, now: Contents) -> None:
-        """Compares the folder, opened again, with the opened artifact, without fingerprints and card.
+    def check_unchanged(self, current: Contents) -> None:
+        """Checks that the folder, opened again, is unchanged, except for fingerprints and model card.
 
         Raises:
-            ArtifactError: it holds something else.
+            ArtifactError: the folder has changed.
         """
-        if now.identity != self.identity or now.weights.keys() != self.weights.keys():
+        if current.identity != self.identity or current.weights.keys() != self.weights.keys():
             raise replaced(self.directory)
         for name, weights in self.weights.items():
-            if now.weights[name].identity != weights.identity:
+            if current.weights[name].identity != weights.identity:
                 self._read_again(name)
 
-    def follow(self, written: Contents) -> None:
+    def update_from(self, written: Contents) -> None:
         """Updates the record after this artifact was written to its own folder."""
         self.identity, self.weights = written.identity, dict(written.weights)
 

@@ -10,8 +10,8 @@ from typing import Any
 from itrex_sweet.artifact.contents import replaced
 from itrex_sweet.artifact.files import artifact_files
 from itrex_sweet.artifact.fingerprints import CALIBRATION, REPORTING, Fingerprints, write_fingerprints
-from itrex_sweet.artifact.layout import CARD_FILE, FINGERPRINTS_FILE, LISTS_ALL_FILES, SETTINGS_FILE
-from itrex_sweet.artifact.manifest import Recorded
+from itrex_sweet.artifact.layout import CARD_FILE, FINGERPRINTS_FILE, FULL_MANIFEST_SCHEMA, SETTINGS_FILE
+from itrex_sweet.artifact.manifest import FileRecord
 from itrex_sweet.artifact.reading import Artifact, open_artifact, open_staged
 from itrex_sweet.artifact.settings import settings_of, write_settings
 from itrex_sweet.artifact.staging import staged
@@ -28,18 +28,18 @@ def copy_artifact(
 ) -> Artifact:
     """Copies an artifact with tokenizer and card, optionally with another policy; the target may be its own folder.
 
-    What was recorded of a calibration stays with the policy it was made for. The copy has the files that were opened.
+    The calibration record is copied if the policy is unchanged. The copy has the files that were opened.
 
     Args:
-        policy: the artifact's own if absent.
-        calibration: what the policy rests on, to record.
-        calibrated_on: the rows of that.
-        costs: what was measured of time, to record; the artifact's own if absent.
+        policy: default: the artifact's own.
+        calibration: calibration record of the policy.
+        calibrated_on: fingerprints of the calibration rows.
+        costs: record of the measured times; default: the artifact's own.
 
     Raises:
-        ConfigError: a policy for other exits.
-        ArtifactError: the target cannot be written, or the artifact's folder was replaced since it was opened; what
-            the target held before is untouched.
+        ConfigError: the policy is for other exits.
+        ArtifactError: the target cannot be written, or the artifact's folder was replaced since it was opened;
+            the target is unchanged.
     """
     directory = Path(directory)
     policy = artifact.checked(policy or artifact.policy)
@@ -63,9 +63,9 @@ def copy_artifact(
         return _rewrite(artifact, settings, added)
     with staged(directory, artifact_files) as staging:
         for name in artifact.contents.weights:
-            _place(staging, name).write_bytes(artifact.contents.weights_now(name))
+            _place(staging, name).write_bytes(artifact.contents.read_weights(name))
         _write_small(artifact, staging, added)
-        write_settings(staging, settings, _known(artifact))
+        write_settings(staging, settings, _verified_records(artifact))
         copy = open_staged(staging, directory)
     return copy
 
@@ -74,10 +74,10 @@ def write_card(artifact: Artifact, card: str, reported_on: Fingerprints | None =
     """Writes the model card of an artifact.
 
     Args:
-        reported_on: the rows whose figures the card holds; recorded, so that they are not calibrated on later.
+        reported_on: fingerprints of the evaluation rows; recorded, so that later calibrations do not use these rows.
 
     Raises:
-        ArtifactError: the folder cannot be written, or was replaced since the artifact was opened; it is untouched.
+        ArtifactError: the folder cannot be written, or was replaced since the artifact was opened; it is unchanged.
     """
     added = {} if reported_on is None else {REPORTING: reported_on}
     _rewrite(artifact, None, added, card)
@@ -86,40 +86,40 @@ def write_card(artifact: Artifact, card: str, reported_on: Fingerprints | None =
 def _rewrite(
     artifact: Artifact, settings: Mapping[str, Any] | None, added: Mapping[str, Fingerprints], card: str | None = None
 ) -> Artifact:
-    """Writes an opened artifact to its own folder again, if that has not changed.
+    """Writes an opened artifact to its own folder, if the folder has not changed.
 
-    Without this condition a certificate, or figures, could end on another model.
+    Otherwise a guarantee or evaluation results could be stored with another model.
 
     Args:
-        settings: those that are there if absent.
+        settings: default: the current ones.
     """
-    now = _opened_again(artifact)
-    settings = now.contents.settings() if settings is None else settings
+    current = _reopen(artifact)
+    settings = current.contents.settings() if settings is None else settings
 
     def check() -> None:
-        again = _opened_again(artifact)
-        if again.contents.small.get(FINGERPRINTS_FILE) != now.contents.small.get(FINGERPRINTS_FILE):
+        latest = _reopen(artifact)
+        if latest.contents.small.get(FINGERPRINTS_FILE) != current.contents.small.get(FINGERPRINTS_FILE):
             raise replaced(artifact.directory)  # rows were added that the new list would lack
 
     with staged(artifact.directory, artifact_files, check) as staging:
         for name in artifact.contents.weights:
             _link_weights(artifact, name, _place(staging, name))
-        _write_small(now, staging, added)
+        _write_small(current, staging, added)
         if card is not None:
             (staging / CARD_FILE).write_text(card, encoding="utf-8")
-        if settings is not None and settings["schema_version"] >= LISTS_ALL_FILES:
-            write_settings(staging, settings, _known(artifact))
+        if settings is not None and settings["schema_version"] >= FULL_MANIFEST_SCHEMA:
+            write_settings(staging, settings, _verified_records(artifact))
         elif settings is not None:
-            (staging / SETTINGS_FILE).write_bytes(now.contents.small[SETTINGS_FILE])
+            (staging / SETTINGS_FILE).write_bytes(current.contents.small[SETTINGS_FILE])
         written = open_staged(staging, artifact.directory)
-    artifact.contents.follow(written.contents)
+    artifact.contents.update_from(written.contents)
     return written
 
 
-def _opened_again(artifact: Artifact) -> Artifact:
-    now = open_artifact(artifact.directory, verify=False, weights=False)
-    artifact.contents.require_same(now.contents)
-    return now
+def _reopen(artifact: Artifact) -> Artifact:
+    current = open_artifact(artifact.directory, verify=False, weights=False)
+    artifact.contents.check_unchanged(current.contents)
+    return current
 
 
 def _is_folder_of(artifact: Artifact, directory: Path) -> bool:
@@ -129,13 +129,13 @@ def _is_folder_of(artifact: Artifact, directory: Path) -> bool:
         return False
 
 
-def _known(artifact: Artifact) -> dict[str, Recorded]:
-    """Returns the known sizes and hashes of verified weights."""
+def _verified_records(artifact: Artifact) -> dict[str, FileRecord]:
+    """Returns sizes and hashes of the verified weights files."""
     return {name: file.recorded for name, file in artifact.contents.weights.items() if file.verified}
 
 
 def _write_small(artifact: Artifact, staging: Path, added: Mapping[str, Fingerprints]) -> None:
-    """Writes every file except weights and settings, with further fingerprints."""
+    """Writes every file except weights and settings, with additional fingerprints."""
     for name, contents in artifact.contents.small.items():
         if name != SETTINGS_FILE:
             _place(staging, name).write_bytes(contents)
@@ -148,7 +148,7 @@ def _link_weights(artifact: Artifact, name: str, place: Path) -> None:
     try:
         os.link(os.path.realpath(artifact.directory / name), place)
     except OSError:
-        place.write_bytes(artifact.contents.weights_now(name))
+        place.write_bytes(artifact.contents.read_weights(name))
 
 
 def _place(staging: Path, name: str) -> Path:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_CANNOT = {
+_UNSUPPORTED = {
     errno.ENOSYS,
     errno.EINVAL,
     errno.ENOTSUP,
@@ -30,10 +30,10 @@ def exchange(first: Path, second: Path) -> bool:
     """Exchanges the names of two folders atomically.
 
     Returns:
-        whether it was done; `False` where the system or the file system cannot, or not with these two.
+        whether they were exchanged; `False` if the system or the file system does not support it for these folders.
 
     Raises:
-        OSError: anything else went wrong.
+        OSError: any other error.
     """
     call = _system_call()
     if call is None:
@@ -41,7 +41,7 @@ def exchange(first: Path, second: Path) -> bool:
     if call(os.fsencode(first), os.fsencode(second)) == 0:
         return True
     number = ctypes.get_errno()
-    if number in _CANNOT:
+    if number in _UNSUPPORTED:
         return False
     raise OSError(number, os.strerror(number), str(first), None, str(second))
 
@@ -72,7 +72,7 @@ def try_lock(folder: Path) -> int | None:
     """Locks the folder if it is not locked.
 
     Returns:
-        a descriptor for `release`; `None` if another holds the lock, or the folder is gone or cannot be locked.
+        a descriptor for `release`; `None` if the folder is already locked, is missing or cannot be locked.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -87,7 +87,7 @@ def try_lock(folder: Path) -> int | None:
 
 
 def release(descriptor: int) -> None:
-    """Releases a lock, also if a forked child has a copy of its descriptor."""
+    """Releases a lock, even if a forked child has a copy of its descriptor."""
     with suppress(OSError):
         fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)

@@ -10,18 +10,18 @@ from itrex_sweet.artifact.contents import Contents, WeightFile
 from itrex_sweet.artifact.layout import (
     CARD_FILE,
     FINGERPRINTS_FILE,
+    FULL_MANIFEST_SCHEMA,
     INT8,
     INT8_WEIGHTS_FILE,
-    LISTS_ALL_FILES,
     SETTINGS_FILE,
     WEIGHTS_FILE,
     WEIGHTS_INDEX_FILE,
-    decides_answers,
     is_inside,
+    is_manifest_file,
     is_model_file,
     is_tokenizer_file,
 )
-from itrex_sweet.artifact.manifest import Recorded, check_listed, check_present, identity_of, recorded_files
+from itrex_sweet.artifact.manifest import FileRecord, check_listed, check_present, identity_of, recorded_files
 from itrex_sweet.artifact.snapshot import Snapshot
 from itrex_sweet.errors import ArtifactError
 
@@ -40,24 +40,24 @@ def read_contents(
 
     Args:
         folder: of the artifact.
-        settings: of `sweet_config.json`, or `None` where there is none.
+        settings: contents of `sweet_config.json`, or `None` if there is none.
         precision: of the weights.
         stages: sub-folders of a cascade's models.
-        verify: whether to compare the files with what the settings list.
-        weights: whether to read the weights, too, or to leave them for later.
+        verify: whether to compare the files with the manifest.
+        weights: whether to read the weights now.
 
     Raises:
-        ArtifactError: a file is missing, not listed, not the one that was written, or cannot be read.
+        ArtifactError: a file is missing, not listed, changed, or cannot be read.
     """
     directory = folder.directory
     listed = {} if settings is None else _listed(folder, settings, verify)
     present = _present(folder, stages)
     named = [name for prefix in _prefixes(stages) or ("",) for name in weight_names(folder, precision, prefix)]
-    lists_all = settings is not None and settings["schema_version"] >= LISTS_ALL_FILES
+    lists_all = settings is not None and settings["schema_version"] >= FULL_MANIFEST_SCHEMA
     if settings is not None and verify:
         check_listed(listed, [*named, *present] if lists_all else named, directory)
     small = {name: folder.read(name) for name in sorted({*listed, *present} - {*named}) if folder.has(name)}
-    recorded = {name: Recorded.of(contents) for name, contents in small.items()}
+    recorded = {name: FileRecord.of(contents) for name, contents in small.items()}
     if verify:
         for name in listed.keys() & small.keys():
             listed[name].check(recorded[name], directory / name)
@@ -66,15 +66,15 @@ def read_contents(
     for name in named if weights else ():
         held[name], digest, identity = folder.read_array(name, hashed=verify)
         if verify:
-            found = Recorded(identity.bytes, digest)
+            found = FileRecord(identity.bytes, digest)
             listed.get(name, found).check(found, directory / name)
             opened[name] = WeightFile(identity, found, verified=True)
     small.update(_card(folder))
     return Contents(directory, small, opened, held, identity_of(settings, recorded), verify and lists_all)
 
 
-def _listed(folder: Snapshot, settings: Mapping[str, Any], verify: bool) -> dict[str, Recorded]:
-    """Returns the manifest; without verification a damaged one counts as none."""
+def _listed(folder: Snapshot, settings: Mapping[str, Any], verify: bool) -> dict[str, FileRecord]:
+    """Returns the manifest; without verification, an empty one if it is damaged."""
     try:
         listed = recorded_files(settings, folder.directory / SETTINGS_FILE)
         if verify:
@@ -87,7 +87,7 @@ def _listed(folder: Snapshot, settings: Mapping[str, Any], verify: bool) -> dict
 
 
 def _card(folder: Snapshot) -> dict[str, bytes]:
-    """Reads the model card, which has no effect on answers, if there is a readable one."""
+    """Reads the model card, if it is readable; it does not affect answers."""
     try:
         return {CARD_FILE: folder.read(CARD_FILE, CARD_LIMIT)} if folder.has(CARD_FILE) else {}
     except ArtifactError:
@@ -100,7 +100,7 @@ def _prefixes(stages: Sequence[str]) -> tuple[str, ...]:
 
 def _present(folder: Snapshot, stages: Sequence[str]) -> list[str]:
     """Returns the files in the folder whose names belong to an artifact."""
-    return [name for name in folder.names() if decides_answers(name)] + [
+    return [name for name in folder.names() if is_manifest_file(name)] + [
         f"{stage}/{name}" for stage in stages for name in folder.names(stage) if is_model_file(name)
     ]
 
@@ -109,10 +109,10 @@ def artifact_files(directory: Path) -> set[str]:
     """Returns the names of an artifact's files in a folder, also if its settings are damaged.
 
     Raises:
-        ArtifactError: it is not a folder, or cannot be opened.
+        ArtifactError: not a folder, or it cannot be opened.
     """
     with Snapshot(directory) as folder:
-        listed = _listed_if_any(folder)
+        listed = _listed_or_empty(folder)
         stages = {name.split("/")[0] for name in listed if "/" in name}
         names = {*listed, *_present(folder, sorted(stages)), SETTINGS_FILE}
         return {name for name in names if folder.is_file(name)}
@@ -122,19 +122,19 @@ def tokenizer_files(directory: Path) -> dict[str, bytes]:
     """Reads the tokenizer files in a folder.
 
     Raises:
-        ArtifactError: one is not the file that was written, or cannot be read.
+        ArtifactError: a file has changed since it was written, or cannot be read.
     """
     with Snapshot(directory) as folder:
-        listed = _listed_if_any(folder)
+        listed = _listed_or_empty(folder)
         others = {name for name in listed if not is_model_file(name) and name != FINGERPRINTS_FILE and "/" not in name}
         names = {*others, *filter(is_tokenizer_file, folder.names())}
         found = {name: folder.read(name) for name in names if folder.is_file(name)}
     for name in found.keys() & listed.keys():
-        listed[name].check(Recorded.of(found[name]), directory / name)
+        listed[name].check(FileRecord.of(found[name]), directory / name)
     return found
 
 
-def _listed_if_any(folder: Snapshot) -> dict[str, Recorded]:
+def _listed_or_empty(folder: Snapshot) -> dict[str, FileRecord]:
     try:
         return recorded_files(folder.read_json(SETTINGS_FILE), folder.directory / SETTINGS_FILE)
     except ArtifactError:
@@ -150,7 +150,7 @@ def weight_names(folder: Snapshot, precision: str, prefix: str = "") -> list[str
         prefix: of a stage's files: its sub-folder with `/`.
 
     Raises:
-        ArtifactError: there are none; pickled weights do not count.
+        ArtifactError: there are none; pickled weights are not read.
     """
     if precision == INT8:
         folder.identity(prefix + INT8_WEIGHTS_FILE)
@@ -172,7 +172,7 @@ def _shards(folder: Snapshot, index: str) -> list[str]:
     path = folder.directory / index
     places = folder.read_json(index).get("weight_map")
     if not isinstance(places, dict) or not places:
-        raise ArtifactError(f"{path} is damaged: weight_map={places!r} does not say where tensors are.")
+        raise ArtifactError(f"{path} is damaged: weight_map={places!r} does not map tensor names to files.")
     for shard in places.values():
         if not is_inside(shard) or "/" in shard:
             raise ArtifactError(f"{path} names a file outside its folder: {shard!r}.")

@@ -15,7 +15,7 @@ from itrex_sweet.errors import ArtifactError
 TRAINING, CALIBRATION, REPORTING = "training", "calibration", "reporting"
 SELECTION = "selection"  # of a checkpoint, by evaluation during training
 QUANTIZATION = "quantization"  # ranges observed, recipes judged, temperatures fitted
-MOST_KEPT = 16384  # hashes per data set, 128 kB
+MAX_HASHES = 16384  # hashes per data set, 128 kB
 _LONGEST = ".longest"  # name of a role's tensor beside that of its hashes
 
 
@@ -23,13 +23,13 @@ _LONGEST = ".longest"  # name of a role's tensor beside that of its hashes
 class Fingerprints:
     """The smallest hashes of the rows of one data set.
 
-    Of a set too large to keep whole, the smallest hashes are a fair sample of its rows, the same one for any set that
+    Of a large set, the smallest hashes are a uniform sample of its rows, the same sample for any set that
     shares them (bottom-k sketch, Cohen and Kaplan 2007).
 
     Args:
-        rows: different rows in all.
-        hashes: (min(rows, MOST_KEPT),) uint64, ascending.
-        longest: tokens of the longest row, at which other texts may have been cut; 0 where it was not recorded.
+        rows: number of distinct rows.
+        hashes: (min(rows, MAX_HASHES),) uint64, ascending.
+        longest: number of tokens of the longest row, to which other texts may have been truncated; 0 if not recorded.
     """
 
     rows: int
@@ -41,11 +41,11 @@ class Fingerprints:
         """Hashes rows.
 
         Args:
-            rows: token ids of each row, special tokens included, padding left out.
+            rows: token ids of each row, with special tokens, without padding.
         """
         rows = list(rows)
         hashes = np.unique(_hashes(rows))
-        return cls(len(hashes), hashes[:MOST_KEPT], max(map(len, rows), default=0))
+        return cls(len(hashes), hashes[:MAX_HASHES], max(map(len, rows), default=0))
 
     def union(self, other: Fingerprints) -> Fingerprints:
         """Returns the union of both sets; its size is an estimate if not all hashes are stored."""
@@ -53,27 +53,27 @@ class Fingerprints:
         hashes = np.union1d(self.hashes, other.hashes)
         hashes = hashes[hashes <= min(limits)] if limits else hashes
         rows = round(len(hashes) * 2**64 / int(min(limits))) if limits else len(hashes)
-        return Fingerprints(rows, hashes[:MOST_KEPT], max(self.longest, other.longest))
+        return Fingerprints(rows, hashes[:MAX_HASHES], max(self.longest, other.longest))
 
-    def holds(self, rows: Iterable[Iterable[int]]) -> np.ndarray:
-        """(rows,) bool: whether each is known to be one of the set; of a set too large to keep whole, many are not."""
+    def contains(self, rows: Iterable[Iterable[int]]) -> np.ndarray:
+        """Returns (rows,) bool: whether the hash of each row is stored; a large set stores only some of its hashes."""
         return np.isin(_hashes(rows), self.hashes)
 
-    def share_held(self, rows: Iterable[Iterable[int]]) -> float:
+    def share_of(self, rows: Iterable[Iterable[int]]) -> float:
         """Returns the share of given rows that are in the set, an estimate if not all hashes are stored."""
         hashes = _hashes(rows)
         limits = self._limits(self)
-        told = hashes <= min(limits) if limits else np.ones(len(hashes), dtype=bool)
-        return float(np.isin(hashes[told], self.hashes).mean()) if told.any() else 0.0
+        comparable = hashes <= min(limits) if limits else np.ones(len(hashes), dtype=bool)
+        return float(np.isin(hashes[comparable], self.hashes).mean()) if comparable.any() else 0.0
 
-    def share_in(self, other: Fingerprints) -> float:
+    def overlap(self, other: Fingerprints) -> float:
         """Returns the share of these rows that are in the other set too, an estimate if not all hashes are stored."""
         limits = self._limits(other)
-        mine = self.hashes[self.hashes <= min(limits)] if limits else self.hashes
-        return float(np.isin(mine, other.hashes).mean()) if len(mine) else 0.0
+        comparable = self.hashes[self.hashes <= min(limits)] if limits else self.hashes
+        return float(np.isin(comparable, other.hashes).mean()) if len(comparable) else 0.0
 
     def _limits(self, other: Fingerprints) -> list[np.uint64]:
-        """Hash above which an incompletely stored set gives no information."""
+        """Returns the greatest stored hash of each set that stores only some of its hashes."""
         return [part.hashes[-1] for part in (self, other) if part.rows > len(part.hashes) > 0]
 
 
@@ -95,7 +95,7 @@ def parse_fingerprints(contents: bytes, path: Path) -> dict[str, Fingerprints]:
     """Reads a file written by `write_fingerprints`.
 
     Args:
-        path: of the file, for messages.
+        path: path of the file, for error messages.
 
     Raises:
         ArtifactError: the file is damaged.

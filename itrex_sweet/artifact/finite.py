@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def first_not_finite(tensors: Mapping[str, torch.Tensor]) -> str | None:
+def first_non_finite(tensors: Mapping[str, torch.Tensor]) -> str | None:
     """Describes the first tensor that contains NaN or infinity; returns `None` if every value is finite."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not (finite := tensor.isfinite()).all():
@@ -19,13 +19,13 @@ def first_not_finite(tensors: Mapping[str, torch.Tensor]) -> str | None:
     return None
 
 
-def refuse_not_finite(tensors: Mapping[str, torch.Tensor]) -> None:
+def check_finite(tensors: Mapping[str, torch.Tensor]) -> None:
     """Checks that weights are finite.
 
     Raises:
-        ArtifactError: they are not; it names the first tensor.
+        ArtifactError: a value is NaN or infinite; the message names the first tensor.
     """
-    if (what := first_not_finite(tensors)) is not None:
+    if (what := first_non_finite(tensors)) is not None:
         raise ArtifactError(
             f"the model is not written: {what}. Its training has diverged, or the checkpoint it started from had: "
             "train again from a sound one, in float32, at a lower learning rate."

@@ -8,7 +8,7 @@ from pathlib import Path
 
 FORMAT = "itrex-sweet"
 SCHEMA_VERSION = 4  # of what is written: 4 knows private layers; 1 to 3 are still read
-LISTS_ALL_FILES = 3  # versions before this one listed the weights alone, and had no digest
+FULL_MANIFEST_SCHEMA = 3  # versions before this one listed the weights alone, and had no digest
 EARLY_EXIT, CASCADE = "early_exit", "cascade"
 FLOAT32, INT8 = "float32", "int8"
 
@@ -41,20 +41,20 @@ TOKENIZER_FILES = (
 
 def is_tokenizer_file(name: str) -> bool:
     """Returns whether transformers reads a tokenizer from a file of this name."""
-    return _fits(name, TOKENIZER_FILES)
+    return _matches(name, TOKENIZER_FILES)
 
 
 def is_model_file(name: str) -> bool:
     """Returns whether a file of this name is the config or the weights of a model."""
-    return _fits(name, MODEL_FILES)
+    return _matches(name, MODEL_FILES)
 
 
-def decides_answers(name: str) -> bool:
+def is_manifest_file(name: str) -> bool:
     """Returns whether a file of this name at the top of an artifact belongs in its manifest."""
     return is_model_file(name) or is_tokenizer_file(name) or name == FINGERPRINTS_FILE
 
 
-def _fits(name: str, patterns: tuple[str, ...]) -> bool:
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 

@@ -17,14 +17,14 @@ _TRAINER = f"If a Trainer saved a model over an artifact here, delete {SETTINGS_
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """Recorded size and hash of a file."""
+class FileRecord:
+    """FileRecord size and hash of a file."""
 
     bytes: int
     sha256: str
 
     @classmethod
-    def of(cls, contents: bytes) -> Recorded:
+    def of(cls, contents: bytes) -> FileRecord:
         """Computes them from the contents of a file."""
         return cls(len(contents), hashlib.sha256(contents).hexdigest())
 
@@ -32,15 +32,15 @@ class Recorded:
         """Returns plain JSON types."""
         return {"bytes": self.bytes, "sha256": self.sha256}
 
-    def check(self, found: Recorded, path: Path) -> None:
-        """Compares a file with the record.
+    def check(self, found: FileRecord, path: Path) -> None:
+        """Checks that a file matches the record.
 
         Raises:
-            ArtifactError: it is another.
+            ArtifactError: size or hash differ.
         """
         if found.bytes != self.bytes:
             raise ArtifactError(
-                f"{path} has {found.bytes} bytes, {self.bytes} were written: a truncated copy, or another? {_TRAINER}"
+                f"{path} has {found.bytes} bytes, {self.bytes} were written: truncated, or another file. {_TRAINER}"
             )
         if found.sha256 != self.sha256:
             raise ArtifactError(
@@ -49,15 +49,15 @@ class Recorded:
             )
 
 
-def recorded_files(settings: Mapping[str, Any], path: Path) -> dict[str, Recorded]:
+def recorded_files(settings: Mapping[str, Any], path: Path) -> dict[str, FileRecord]:
     """Returns the records of the manifest, by file name.
 
     Raises:
-        ArtifactError: the list is damaged.
+        ArtifactError: the manifest is damaged.
     """
     files = settings.get(FILES)
     if not isinstance(files, dict):
-        raise ArtifactError(f"{path} is damaged: files={files!r} is not a list of files. Write the artifact anew.")
+        raise ArtifactError(f"{path} is damaged: files={files!r} is not a list of files. Write the artifact again.")
     recorded = {}
     for name, entry in files.items():
         if not is_inside(name):
@@ -65,7 +65,7 @@ def recorded_files(settings: Mapping[str, Any], path: Path) -> dict[str, Recorde
         size, digest = (entry.get("bytes"), entry.get("sha256")) if isinstance(entry, dict) else (None, None)
         if type(size) is not int or size < 0 or not isinstance(digest, str):
             raise ArtifactError(f"{path} is damaged: files[{name!r}]={entry!r} has no size in bytes and SHA-256.")
-        recorded[name] = Recorded(size, digest)
+        recorded[name] = FileRecord(size, digest)
     return recorded
 
 
@@ -79,25 +79,25 @@ def check_listed(listed: Iterable[str], present: Iterable[str], directory: Path)
     """Raises `ArtifactError` if a file is not listed."""
     for name in sorted(set(present) - set(listed)):
         raise ArtifactError(
-            f"{directory / name} is not listed in {SETTINGS_FILE}, so nothing says that it is of this artifact. Remove "
+            f"{directory / name} is not listed in {SETTINGS_FILE}, so it may not belong to this artifact. Remove "
             "it; or, if it was put there on purpose, open the folder with verify=False: save_pretrained then lists it. "
             f"{_TRAINER}"
         )
 
 
-def digest_of(settings: Mapping[str, Any]) -> str:
+def settings_digest(settings: Mapping[str, Any]) -> str:
     """Computes the SHA-256 of settings in canonical JSON, without the digest."""
-    kept = {key: value for key, value in settings.items() if key != DIGEST}
-    return hashlib.sha256(_canonical(kept)).hexdigest()
+    remaining = {key: value for key, value in settings.items() if key != DIGEST}
+    return hashlib.sha256(_canonical(remaining)).hexdigest()
 
 
 def check_digest(settings: Mapping[str, Any], path: Path) -> None:
-    """Compares the settings with their digest.
+    """Checks the settings against their digest.
 
     Raises:
-        ArtifactError: they were changed since.
+        ArtifactError: the settings have changed.
     """
-    if settings.get(DIGEST) != digest_of(settings):
+    if settings.get(DIGEST) != settings_digest(settings):
         raise ArtifactError(
             f"{path} was damaged, or changed by hand, since it was written (its {DIGEST} differs). To change a policy: "
             "model.policy = ... and model.save_pretrained(DIR), or itrex-sweet calibrate. verify=False opens it as it "
@@ -105,11 +105,11 @@ def check_digest(settings: Mapping[str, Any], path: Path) -> None:
         )
 
 
-def identity_of(settings: Mapping[str, Any] | None, small: Mapping[str, Recorded]) -> str:
-    """Computes the SHA-256 of an opened artifact, without fingerprints, which evaluation adds to.
+def identity_of(settings: Mapping[str, Any] | None, small: Mapping[str, FileRecord]) -> str:
+    """Computes the SHA-256 of an opened artifact without its fingerprints, which evaluation extends.
 
     Args:
-        settings: `None` in a folder without.
+        settings: contents of `sweet_config.json`, or `None` if there is none.
         small: the files other than the weights.
     """
     if settings is not None:

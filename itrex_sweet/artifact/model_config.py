@@ -1,4 +1,4 @@
-"""Reads an artifact's `config.json` without transformers: checked fields, and the family's defaults for absent ones."""
+"""Reads an artifact's `config.json` without transformers, with the family's defaults for absent fields."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _DEFAULT_NUM_LABELS = 2  # of transformers
 class ModelConfig(SimpleNamespace):
     """Fields of a config as attributes, under the names of `transformers.PretrainedConfig`.
 
-    It holds the fields that decide what a model computes, and no others. Where a family stores a field under a name of
+    It has only the fields that determine the outputs of a model. Where a family stores a field under a name of
     its own, such as `dim`, it is here under the generic one, `hidden_size`.
     """
 
 
 def resolved_config(fields: Mapping[str, Any], exits: Sequence[int], file: Path) -> ModelConfig:
-    """Checks the fields, and fills in defaults.
+    """Checks the fields and adds defaults.
 
     Args:
         fields: contents of `config.json`.
@@ -46,7 +46,7 @@ def resolved_config(fields: Mapping[str, Any], exits: Sequence[int], file: Path)
 
 
 def check_model(config: Any, exits: Sequence[int], file: Path) -> None:
-    """Checks a config in which no default is missing, this module's or transformers'.
+    """Checks a config that has all defaults, of this module or of transformers.
 
     Raises:
         ArtifactError, UnsupportedArtifactError: as of `resolved_config`.
@@ -62,7 +62,7 @@ def check_model(config: Any, exits: Sequence[int], file: Path) -> None:
 
 
 def label_names_of(fields: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the labels, by id; `LABEL_0`, `LABEL_1`, ... where the fields hold none.
+    """Returns the label names by id; `LABEL_0`, `LABEL_1`, ... if the fields have none.
 
     Args:
         fields: contents of `config.json`, checked by `check_config`.

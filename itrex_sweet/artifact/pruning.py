@@ -16,7 +16,10 @@ from itrex_sweet.families import EXIT_HEADS
 from itrex_sweet.policy import Policy
 
 _INT8_MARK = ".weight_scale"
-_LOOK_BACK = ("patience", "patience_and_confidence")  # an exit that answers nobody still counts in these criteria
+_USES_EARLIER_EXITS = (
+    "patience",
+    "patience_and_confidence",
+)  # an exit that answers nobody still counts in these criteria
 
 
 def keep_exits(
@@ -27,18 +30,18 @@ def keep_exits(
 ) -> Artifact:
     """Writes an artifact with a subset of the exits of another one; their outputs are unchanged.
 
-    What was recorded of a calibration stays if the policy lets no row leave at the exits that go: then every row is
-    answered as before, and the promise holds for the same reason.
+    The calibration record is kept if no row leaves at the removed exits under the policy: then every row is
+    answered as before, and the guarantee still holds.
 
     Args:
         artifact: an early-exit artifact, in float32 or INT8.
-        exits: to keep, counts of encoder layers, among those of the artifact; the last is always kept.
-        directory: of the new artifact; the artifact's own to replace it. The model card is not copied.
-        costs: what was measured of time, for all exits; what the artifact records of it if absent.
+        exits: exits to keep, as counts of encoder layers; the last is always kept.
+        directory: folder of the new artifact; may be the artifact's own. The model card is not copied.
+        costs: record of the measured times, for all exits; default: the artifact's own.
 
     Raises:
-        ConfigError: a cascade, exits that the artifact does not have, or all of them.
-        ArtifactError: the folder cannot be written; what it held before is untouched.
+        ConfigError: the artifact is a cascade, does not have the exits, or would lose none.
+        ArtifactError: the folder cannot be written; it is unchanged.
     """
     kept = _checked(artifact, exits)
     places = [place for place, exit_ in enumerate(artifact.exits) if exit_ in kept]
@@ -52,7 +55,7 @@ def keep_exits(
     records = {}
     if costs := costs or artifact.costs:
         records["costs"] = {**costs, "through": [costs["through"][place] for place in places]}
-    if artifact.calibration and _answer_nobody(artifact.policy, places):
+    if artifact.calibration and _no_row_leaves(artifact.policy, places):
         records["calibration"] = _calibration(artifact, places)
     gone = [*artifact.provenance.get("exits_removed", ()), *dropped]
     return write_artifact(
@@ -103,9 +106,9 @@ def _policy(policy: Policy, places: Sequence[int]) -> Policy:
     )
 
 
-def _answer_nobody(policy: Policy, places: Sequence[int]) -> bool:
+def _no_row_leaves(policy: Policy, places: Sequence[int]) -> bool:
     """Returns whether no answer depends on the removed exits; `places` has the indices of the others."""
-    if policy.criterion in _LOOK_BACK or policy.max_exit_index is not None:
+    if policy.criterion in _USES_EARLIER_EXITS or policy.max_exit_index is not None:
         return False
     return all(value >= 1.0 for place, value in enumerate(policy.thresholds) if place not in places)
 

@@ -22,8 +22,8 @@ from itrex_sweet.artifact.layout import (
     FINGERPRINTS_FILE,
     FLOAT32,
     FORMAT,
+    FULL_MANIFEST_SCHEMA,
     INT8,
-    LISTS_ALL_FILES,
     SCHEMA_VERSION,
     SETTINGS_FILE,
 )
@@ -55,17 +55,17 @@ class Artifact:
         directory: the folder.
         config: contents of `config.json`.
         exits: counts of encoder layers, from 1.
-        policy: when a row may leave.
+        policy: exit policy.
         architecture: `"early_exit"`, or `"cascade"` of independent models.
-        shares_pooler: whether every exit reads through the model's own pooler.
+        shares_pooler: whether all exits use the model's own pooler.
         precision: `"float32"`, or `"int8"` where linear layers are quantized.
         quantization: how it was quantized, as recorded by the quantizer; empty in float32.
         provenance: versions, date and training settings, as recorded by the writer.
-        calibration: budget, bound and rows that the policy rests on, as recorded by `calibrate`; empty if it was not.
+        calibration: budget, bound and rows of the calibration, as recorded by `calibrate`; empty without calibration.
         costs: milliseconds by exit, batch size and length, as measured by `calibrate` on the machine that it names.
         stages: the models of a cascade, one per exit.
-        contents: the bytes of its files.
-        prefix: of its files there: empty, or the name of a stage's sub-folder with `/`.
+        contents: contents of its files.
+        prefix: prefix of its files there: empty, or the name of a stage's sub-folder with `/`.
     """
 
     directory: Path
@@ -95,7 +95,7 @@ class Artifact:
 
     @property
     def task(self) -> Task:
-        """What the logits of the exits mean."""
+        """The task of the model, which defines the meaning of the logits."""
         return task_of(self.config)
 
     @property
@@ -115,7 +115,7 @@ class Artifact:
         Label thresholds and a tolerance that it leaves open are those of the stored policy.
 
         Raises:
-            ConfigError: it is for other exits or another task, or reads what these exits did not learn.
+            ConfigError: the policy is for other exits or another task, or needs correctness layers that the exits lack.
         """
         if policy.criterion == "learned" and not self.learned_to_exit:
             raise ConfigError(
@@ -141,7 +141,7 @@ class Artifact:
         return resolved_config(self.config, self.exits, self.directory / CONFIG_FILE)
 
     def model_config(self) -> PretrainedConfig:
-        """`config.json` as transformers' object, its defaults standing for fields that are absent.
+        """Returns the config object of transformers, with its defaults for absent fields.
 
         Raises:
             ArtifactError: a field is missing, of the wrong type, out of range, or contradicts another one.
@@ -168,7 +168,7 @@ class Artifact:
         """Returns the contents of a file that was verified when the artifact was opened.
 
         Raises:
-            ArtifactError: there is no such file; or a weights file is no longer what was opened.
+            ArtifactError: there is no such file, or a weights file has changed since it was opened.
         """
         return self.contents.read(self.prefix + name)
 
@@ -180,7 +180,7 @@ class Artifact:
         """Reads and checks every tensor of the weights; returns them by Hugging Face name.
 
         Raises:
-            ArtifactError: a file is not a whole safetensors file, or no longer what was opened; a tensor is missing,
+            ArtifactError: a file is not valid safetensors, or has changed since it was opened; a tensor is missing,
                 has another shape or type than the config needs, or holds numbers that are not finite or out of range.
         """
         tensors: dict[str, StoredTensor] = {}
@@ -188,15 +188,17 @@ class Artifact:
             if name.rpartition("/")[0] != self.prefix[:-1]:
                 continue
             path = self.contents.directory / name
-            found = TensorFile(self.contents.take_weights(name), path).tensors()
-            for twice in found.keys() & tensors.keys():
-                raise ArtifactError(f"{path} and {tensors[twice].file} both hold {twice!r}; write the artifact anew.")
+            found = TensorFile(self.contents.pop_weights(name), path).tensors()
+            for duplicate in found.keys() & tensors.keys():
+                raise ArtifactError(
+                    f"{path} and {tensors[duplicate].file} both hold {duplicate!r}; write the artifact again."
+                )
             tensors.update(found)
         check_tensors_of(self, tensors, of_its_files=True)
         return tensors
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """`stored_tensors` as tensors of torch, with the same errors."""
+        """Returns `stored_tensors` as torch tensors, with the same errors."""
         return {name: tensor.as_torch() for name, tensor in self.stored_tensors().items()}
 
 
@@ -207,13 +209,13 @@ _WAIT = 0.002  # seconds before the second attempt, and twice, three times ... t
 def open_artifact(directory: str | os.PathLike, verify: bool = True, *, weights: bool = True) -> Artifact:
     """Opens a folder written by `write_artifact`, or saved by a Trainer with `SweetCallback`.
 
-    The files are read into memory once, and verified there: what changes in the folder later changes nothing. If it is
-    replaced meanwhile, either the old artifact or the new one is opened.
+    The files are read into memory once and verified there; later changes in the folder have no effect. If it is
+    replaced in the meantime, either the old artifact or the new one is opened.
 
     Args:
         directory: the folder.
         verify: compare sizes and SHA-256 hashes with the recorded ones before any use.
-        weights: read the weights now; without, they are read and verified when they are first asked for.
+        weights: read the weights now; otherwise they are read and verified on first use.
 
     Raises:
         ArtifactError: not a folder, a plain checkpoint without exits, a foreign or newer format, or a file that
@@ -233,7 +235,9 @@ def open_artifact(directory: str | os.PathLike, verify: bool = True, *, weights:
                 if (artifact.contents.is_verified and weights) or folder.is_current():
                     return artifact
         time.sleep(min(_WAIT * attempt, 0.1))
-    raise ArtifactError(f"{directory} changed whenever it was opened, {_ATTEMPTS} times; open it when it is written.")
+    raise ArtifactError(
+        f"{directory} changed whenever it was opened, {_ATTEMPTS} times; open it when no process writes it."
+    )
 
 
 def open_staged(staging: Path, directory: Path) -> Artifact:
@@ -284,7 +288,7 @@ def _open(folder: Snapshot, verify: bool, weights: bool) -> Artifact:
         check_stages(
             config, artifact.exits, [(stage.directory / CONFIG_FILE, stage.config) for stage in artifact.stages]
         )
-    if verify and settings["schema_version"] >= LISTS_ALL_FILES:
+    if verify and settings["schema_version"] >= FULL_MANIFEST_SCHEMA:
         check_digest(settings, path)
     return artifact
 

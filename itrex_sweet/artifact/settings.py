@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from itrex_sweet.artifact.layout import CARD_FILE, FORMAT, SCHEMA_VERSION, SETTINGS_FILE, sha256
-from itrex_sweet.artifact.manifest import DIGEST, FILES, Recorded, digest_of
+from itrex_sweet.artifact.manifest import DIGEST, FILES, FileRecord, settings_digest
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.policy import Policy
 from itrex_sweet.version import __version__
@@ -41,26 +41,26 @@ def settings_of(
     }
 
 
-def write_settings(folder: Path, settings: Mapping[str, Any], known: Mapping[str, Recorded] | None = None) -> None:
+def write_settings(folder: Path, settings: Mapping[str, Any], known: Mapping[str, FileRecord] | None = None) -> None:
     """Writes settings with the manifest of all files in the folder, except the model card, and a digest.
 
     Args:
-        known: sizes and hashes of files that are known already.
+        known: sizes and hashes that are already known.
 
     Raises:
-        ConfigError: something in them is no plain JSON type.
+        ConfigError: a value is not a JSON type.
     """
     files = dict(known or {})
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name not in (CARD_FILE, SETTINGS_FILE) and not name.startswith(".") and name not in files:
-            files[name] = Recorded(path.stat().st_size, sha256(path))
+            files[name] = FileRecord(path.stat().st_size, sha256(path))
     listed = {name: files[name].to_dict() for name in sorted(files)}
     try:
         plain = json.loads(json.dumps({**settings, FILES: listed}))
     except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"what an artifact records has to be of plain JSON types: {error}.") from error
-    plain[DIGEST] = digest_of(plain)
+        raise ConfigError(f"records of an artifact must be JSON types: {error}.") from error
+    plain[DIGEST] = settings_digest(plain)
     (folder / SETTINGS_FILE).write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""Reads the files of a folder, each once, into private memory."""
+"""Reads each file of a folder once, into private memory."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ class FileIdentity:
 
     @classmethod
     def of(cls, status: os.stat_result) -> FileIdentity:
-        """Makes one from the result of `os.stat`."""
+        """Creates an identity from the result of `os.stat`."""
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 class Snapshot:
-    """An open folder: all reads see this folder, even if it is replaced under its path.
+    """An open folder: all reads use this folder, even if its path leads to another one later.
 
-    Reads regular files alone (a symbolic link may lead to one): a named pipe or a device never blocks or feeds it.
-    A context manager, which closes the folder.
+    Reads only regular files, also through symbolic links, since a named pipe or a device could block.
+    It is a context manager, which closes the folder.
 
     Args:
         directory: the folder.
-        called: what messages call it, if not that.
+        called: name in error messages; default: `directory`.
 
     Raises:
-        ArtifactError: it is not a folder, or cannot be opened.
+        ArtifactError: not a folder, or it cannot be opened.
     """
 
     def __init__(self, directory: str | os.PathLike, called: Path | None = None):
@@ -78,7 +78,7 @@ class Snapshot:
         self._outer = self._folder = -1
 
     def names(self, folder: str = "") -> list[str]:
-        """Lists the folder or a sub-folder, sorted; empty if there is no such sub-folder.
+        """Returns the sorted names in the folder or a sub-folder; none if there is no such sub-folder.
 
         Raises:
             ArtifactError: it cannot be listed.
@@ -97,11 +97,11 @@ class Snapshot:
             os.close(descriptor)
 
     def has(self, name: str) -> bool:
-        """Returns whether anything has this name."""
+        """Returns whether the name exists."""
         return self._status(name) is not None
 
     def is_file(self, name: str) -> bool:
-        """Returns whether a regular file has this name."""
+        """Returns whether the name is that of a regular file."""
         status = self._status(name)
         return status is not None and stat.S_ISREG(status.st_mode)
 
@@ -118,7 +118,7 @@ class Snapshot:
 
         Args:
             name: relative to the folder, with `/` before a file of a sub-folder.
-            limit: bytes that are read at most.
+            limit: maximum size in bytes.
 
         Raises:
             ArtifactError: it is missing, not a regular file inside the folder, larger, or cannot be read.
@@ -133,10 +133,10 @@ class Snapshot:
 
         Args:
             name: as of `read`.
-            hashed: whether to hash the bytes on the way.
+            hashed: whether to compute the SHA-256.
 
         Returns:
-            (bytes,) uint8 that no other process can change; their SHA-256, `None` unless hashed; the file's identity.
+            (bytes,) uint8 in private memory; their SHA-256, or `None`; the file's identity.
         """
         self._regular(name)  # opening a device may already have an effect, so it is looked at before
         path = self.directory / name
@@ -170,7 +170,7 @@ class Snapshot:
         return contents, digest.hexdigest() if hashed else None, identity
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """Reads a JSON file that contains an object; errors as of `read` and `parse_object`."""
+        """Reads a JSON file that contains an object; raises as `read` and `parse_object`."""
         return parse_object(self.read(name, JSON_LIMIT), self.directory / name)
 
     def is_current(self) -> bool:
@@ -223,6 +223,6 @@ class Snapshot:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON file outside an artifact; errors as of `Snapshot.read_json`."""
+    """Reads a JSON file outside an artifact; raises as `Snapshot.read_json`."""
     with Snapshot(path.parent) as folder:
         return folder.read_json(path.name)

@@ -1,4 +1,4 @@
-"""Atomic writes: a hidden staging folder is filled, and then replaces the target."""
+"""Writes folders atomically: files are written to a hidden staging folder, which then replaces the target."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from itrex_sweet.artifact.commit import (
     commit_inside,
     exchange_into,
     finish_commit,
-    give_back,
+    restore_foreign_files,
     sync_folder,
     sync_tree,
 )
@@ -37,35 +37,35 @@ def staged(
     """Yields a hidden staging folder, which replaces `directory` if the block succeeds.
 
     Args:
-        directory: made if missing; a symbolic link is followed.
-        dropped: names of files in the folder, given as a path, that do not stay; all others do. Those of the new
-            folder are replaced in any case.
-        check: called before anything is changed, when no other process can write the folder.
+        directory: created if missing; a symbolic link is followed.
+        dropped: function of the folder; returns names of files to remove. Other files are kept. Those of the new
+            folder are always replaced.
+        check: called under the lock, before anything is changed.
 
     Raises:
-        ArtifactError: the folder cannot be written; what it held before is untouched.
+        ArtifactError: the folder cannot be written; it is unchanged.
     """
     from safetensors import SafetensorError
 
     try:
         with ExitStack() as stack:
-            staging = stack.enter_context(_Staging.begun(directory))
+            staging = stack.enter_context(_Staging.create(directory))
             yield staging.folder
             staging.commit(dropped, check)
     except (OSError, SafetensorError) as error:
         if isinstance(error, ArtifactError):
             raise
-        raise ArtifactError(f"cannot write {directory} ({error}); what it held before is untouched.") from error
+        raise ArtifactError(f"cannot write {directory} ({error}); it is unchanged.") from error
 
 
 def require_writable(directory: Path) -> None:
-    """Checks whether a folder can be written, without changing it.
+    """Checks that a folder can be written, without changing it.
 
     Raises:
-        ArtifactError: it cannot be made or written.
+        ArtifactError: it cannot be created or written.
     """
     try:
-        with _Staging.begun(directory):
+        with _Staging.create(directory):
             pass
     except OSError as error:
         raise ArtifactError(f"cannot write {directory} ({error}).") from error
@@ -74,8 +74,8 @@ def require_writable(directory: Path) -> None:
 def resume(directory: Path) -> None:
     """Finishes an interrupted commit, if the folder is writable and no other process writes it."""
     with suppress(OSError):
-        target = _real(directory)
-        lock = try_lock(_lock_of(target))
+        target = _resolve(directory)
+        lock = try_lock(_lock_folder(target))
         if lock is not None:
             try:
                 finish_commit(target)
@@ -86,30 +86,30 @@ def resume(directory: Path) -> None:
 class _Staging:
     """A staging folder with a lock, which shows other processes that its writer is running."""
 
-    def __init__(self, target: Path, folder: Path, made: list[Path]):
-        self.target, self.folder, self.made = target, folder, made
+    def __init__(self, target: Path, folder: Path, created: list[Path]):
+        self.target, self.folder, self.created = target, folder, created
         self.is_inside = folder.parent == target
         self._is_old = False  # True once the folder holds the former target, which is not needed
         self._lock = try_lock(folder)
 
     @classmethod
     @contextmanager
-    def begun(cls, directory: Path) -> Iterator[_Staging]:
-        """Creates a staging folder beside the target, or inside it if that is impossible; removes it at the end."""
-        target = _real(directory)
-        made = [parent for parent in target.parents if not parent.exists()]
+    def create(cls, directory: Path) -> Iterator[_Staging]:
+        """Creates a staging folder pattern the target, or inside it if that is impossible; removes it at the end."""
+        target = _resolve(directory)
+        created = [parent for parent in target.parents if not parent.exists()]
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with locked(_lock_of(target)):
-                _clear(target)
-                staging = cls(target, _made_for(target), made)
+            with locked(_lock_folder(target)):
+                _clean_up(target)
+                staging = cls(target, _create_for(target), created)
             try:
                 (staging.folder / MARKER).touch()
                 yield staging
             finally:
-                staging.end()
+                staging.close()
         finally:
-            for parent in made:
+            for parent in created:
                 with suppress(OSError):
                     parent.rmdir()
 
@@ -117,7 +117,7 @@ class _Staging:
         """Replaces the target by the folder, as described in `commit`."""
         self._set_modes()
         sync_tree(self.folder)
-        with locked(_lock_of(self.target)):
+        with locked(_lock_folder(self.target)):
             check()
             if not os.path.lexists(self.target):
                 os.rename(self.folder, self.target)
@@ -130,8 +130,8 @@ class _Staging:
                     commit_inside(self.folder, self.target, names)
             sync_folder(self.target.parent)
 
-    def end(self) -> None:
-        """Removes the rest of the folder, which may be the old target, and releases the lock."""
+    def close(self) -> None:
+        """Removes the folder, which may be the former target, and releases the lock."""
         if self._is_old:
             shutil.rmtree(self.folder, ignore_errors=True)
         else:
@@ -167,7 +167,7 @@ class _Staging:
             os.utime(self.folder)
 
 
-def _real(directory: Path) -> Path:
+def _resolve(directory: Path) -> Path:
     """Resolves the path of a folder, which need not exist."""
     try:
         return Path(os.path.realpath(directory))
@@ -175,18 +175,18 @@ def _real(directory: Path) -> Path:
         raise OSError(errno.EINVAL, str(error), str(directory)) from error
 
 
-def _made_for(target: Path) -> Path:
+def _create_for(target: Path) -> Path:
     if target.exists():
         if not target.is_dir():
             raise FileExistsError(errno.EEXIST, "a file is in the way", str(target))
         if not os.access(target, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "Permission denied", str(target))
-        if not _may_move(target):
+        if not _can_exchange(target):
             return Path(tempfile.mkdtemp(prefix=INSIDE, dir=target))
     return Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
 
 
-def _may_move(target: Path) -> bool:
+def _can_exchange(target: Path) -> bool:
     """Returns whether the folder can be exchanged: not a mount point or this process's working directory."""
     if os.path.ismount(target) or not os.access(target.parent, os.W_OK | os.X_OK):
         return False
@@ -198,26 +198,26 @@ def _may_move(target: Path) -> bool:
 
 
 def _prefix(target: Path) -> str:
-    """Returns the prefix of the names of staging folders beside a target."""
+    """Returns the prefix of the names of staging folders pattern a target."""
     name = target.name
     if len(name) > _LONGEST:
         name = f"{name[:_LONGEST]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}"
     return f".{name}{INSIDE}"
 
 
-def _lock_of(target: Path) -> Path:
+def _lock_folder(target: Path) -> Path:
     return target.parent if os.access(target.parent, os.R_OK) else target
 
 
-def _clear(target: Path) -> None:
+def _clean_up(target: Path) -> None:
     """Cleans up after killed writers: finishes a commit, restores other files, and removes staging folders."""
-    beside = re.compile(re.escape(_prefix(target)) + r"[a-z0-9_]{8}")
+    pattern = re.compile(re.escape(_prefix(target)) + r"[a-z0-9_]{8}")
     names = os.listdir(target.parent) if os.access(target.parent, os.R_OK) else ()
-    left = [target.parent / name for name in names if beside.fullmatch(name)]
+    leftovers = [target.parent / name for name in names if pattern.fullmatch(name)]
     if target.is_dir():
         finish_commit(target)
-        left += target.glob(f"{INSIDE}*")
-    for folder in left:
+        leftovers += target.glob(f"{INSIDE}*")
+    for folder in leftovers:
         if (lock := try_lock(folder)) is not None:
             try:
                 _remove(folder, target)
@@ -230,5 +230,5 @@ def _remove(folder: Path, target: Path) -> None:
     """Removes a staging folder; one without a marker is an old target, whose other files are restored first."""
     with suppress(OSError):  # files that cannot be moved back stay in the folder
         if folder.parent != target and not (folder / MARKER).exists():
-            give_back(folder, target, artifact_files(folder))
+            restore_foreign_files(folder, target, artifact_files(folder))
         shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""One tensor of a weights file, as NumPy holds it."""
+"""A tensor of a weights file, stored in NumPy."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ BFLOAT16 = "bfloat16"
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor and the type that it is stored in. NumPy has no bfloat16, so its 16 bits are held as integers.
+    """A tensor and its stored type. NumPy has no bfloat16, so its 16 bits are stored as integers.
 
     Args:
-        dtype: NumPy's name of the type, or `BFLOAT16`.
-        values: the numbers, of the tensor's shape; of bfloat16 the 16 bits, as unsigned integers.
-        file: that holds it, named in errors.
+        dtype: NumPy name of the type, or `BFLOAT16`.
+        values: the numbers, in the tensor's shape; for bfloat16 its bits as uint16.
+        file: path of its file, for error messages.
     """
 
     dtype: str
@@ -39,7 +39,7 @@ class StoredTensor:
         return self.values.nbytes
 
     def as_float32(self) -> np.ndarray:
-        """Returns the numbers in float32, contiguous; without a copy if they are so already."""
+        """Returns the numbers as contiguous float32, without a copy if possible."""
         return float32_of(self.values, self.dtype)
 
     def as_torch(self) -> torch.Tensor:
@@ -52,7 +52,7 @@ class StoredTensor:
 
     @classmethod
     def of_torch(cls, tensor: torch.Tensor, file: Path) -> StoredTensor:
-        """Makes one of a torch tensor, whose memory it shares."""
+        """Creates one that shares the memory of a torch tensor."""
         import torch
 
         tensor = tensor.detach()
@@ -62,7 +62,7 @@ class StoredTensor:
 
 
 def float32_of(values: np.ndarray, dtype: str) -> np.ndarray:
-    """Converts numbers as `StoredTensor` holds them to float32, contiguous."""
+    """Converts values of a `StoredTensor` to contiguous float32."""
     if dtype == BFLOAT16:
         return (values.astype(np.uint32) << 16).view(np.float32)
     return np.asarray(values, dtype=np.float32, order="C")

@@ -1,4 +1,4 @@
-"""Tensors of a safetensors file that lies in memory."""
+"""Reads the tensors of a safetensors file in memory."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ _DTYPES = {
     "BOOL": "bool",
 }
 _HEADER_LIMIT = 100_000_000  # bytes, as the safetensors library has it
-_MOST_AXES = 8
+_MAX_AXES = 8
 _METADATA = "__metadata__"
 
 
 class TensorFile:
-    """A safetensors file in memory, checked as the format demands: every byte belongs to one tensor.
+    """A safetensors file in memory, validated: every byte of its data belongs to one tensor.
 
     Args:
         contents: (bytes,) uint8, the whole file.
-        path: of the file, for messages.
+        path: path of the file, for error messages.
 
     Raises:
         ArtifactError: it is not a whole safetensors file.
@@ -59,10 +59,10 @@ class TensorFile:
         if not isinstance(self.metadata, dict):
             raise self._damaged(f"{_METADATA} is {type(self.metadata).__name__}")
         self._tensors = header
-        self._check_places(len(self._data))
+        self._check_offsets(len(self._data))
 
     def names(self) -> list[str]:
-        """Of the tensors, in order."""
+        """Returns the names of the tensors, in order."""
         return sorted(self._tensors)
 
     def tensors(self) -> dict[str, StoredTensor]:
@@ -76,10 +76,10 @@ class TensorFile:
         return StoredTensor(dtype, self._bytes(name).view(held_as).reshape(described["shape"]), self.path)
 
     def integers(self, name: str) -> np.ndarray:
-        """A tensor of 64-bit integers as unsigned ones.
+        """Returns a tensor of 64-bit integers as unsigned integers.
 
         Raises:
-            ArtifactError: it has another type.
+            ArtifactError: the tensor has another type.
         """
         if self._tensors[name]["dtype"] != "I64":
             raise self._damaged(f"{name!r} has dtype {self._tensors[name]['dtype']}, I64 was written")
@@ -105,7 +105,7 @@ class TensorFile:
         self._data = contents[8 + length :]
         return header
 
-    def _check_places(self, size: int) -> None:
+    def _check_offsets(self, size: int) -> None:
         places = []
         for name, described in self._tensors.items():
             if not isinstance(described, dict):
@@ -113,9 +113,13 @@ class TensorFile:
             dtype, shape, offsets = (described.get(key) for key in ("dtype", "shape", "data_offsets"))
             if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
                 raise self._damaged(f"{name!r} has dtype {dtype!r}; a model has {', '.join(_ITEM_BYTES)}")
-            if not _are_sizes(shape) or len(shape) > _MOST_AXES or math.prod(size or 1 for size in shape) >= 1 << 62:
+            if (
+                not _are_valid_sizes(shape)
+                or len(shape) > _MAX_AXES
+                or math.prod(size or 1 for size in shape) >= 1 << 62
+            ):
                 raise self._damaged(f"{name!r} has shape {shape!r}")
-            if not _are_sizes(offsets) or len(offsets) != 2:
+            if not _are_valid_sizes(offsets) or len(offsets) != 2:
                 raise self._damaged(f"{name!r} has data_offsets {offsets!r}")
             if offsets[1] - offsets[0] != math.prod(shape) * _ITEM_BYTES[dtype]:
                 raise self._damaged(f"{name!r} of shape {shape} in {dtype} does not have the bytes {offsets}")
@@ -129,8 +133,8 @@ class TensorFile:
             raise self._damaged(f"its tensors have {end} bytes, and {size} are there")
 
     def _damaged(self, reason: str) -> ArtifactError:
-        return ArtifactError(f"{self.path} cannot be read as safetensors ({reason}); copy or write it anew.")
+        return ArtifactError(f"{self.path} cannot be read as safetensors ({reason}); copy or write it again.")
 
 
-def _are_sizes(values: Any) -> bool:
+def _are_valid_sizes(values: Any) -> bool:
     return isinstance(values, list) and all(type(value) is int and 0 <= value < 1 << 62 for value in values)

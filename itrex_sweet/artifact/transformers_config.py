@@ -1,4 +1,4 @@
-"""An artifact's `config.json` as an object of transformers, made of checked fields alone."""
+"""Creates the config object of transformers from the validated fields of an artifact's `config.json`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LEFT_OUT = (
 
 
 def model_config(fields: Mapping[str, Any], exits: Sequence[int], file: Path) -> PretrainedConfig:
-    """Makes transformers' object, and checks it with transformers' defaults in place of absent fields.
+    """Creates the config object, and checks it with transformers' defaults for absent fields.
 
     Args:
         fields: contents of `config.json`.

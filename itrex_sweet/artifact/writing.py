@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from itrex_sweet.artifact.files import artifact_files, tokenizer_files
 from itrex_sweet.artifact.fingerprints import Fingerprints, write_fingerprints
-from itrex_sweet.artifact.finite import refuse_not_finite
+from itrex_sweet.artifact.finite import check_finite
 from itrex_sweet.artifact.layout import (
     CARD_FILE,
     CASCADE,
@@ -55,20 +55,20 @@ def write_artifact(
     """Writes an early-exit artifact atomically: files are written to a staging folder, which then replaces the target.
 
     Args:
-        directory: made if missing; files of an earlier artifact are replaced, others are left alone.
+        directory: created if missing; files of an earlier artifact are replaced, others are kept.
         config: a `PretrainedConfig` whose `sweet` holds a resolved `SweetConfig` as a dict.
         tensors: float tensors by Hugging Face name, exit heads included; with `quantization`, integers too.
-        policy: when a row may leave; without one, one threshold for all exits, the one that training recorded.
-        tokenizer: saved along, if given; if not, one that the folder holds becomes the artifact's.
+        policy: exit policy; default: the threshold that training recorded, for all exits.
+        tokenizer: tokenizer to save; default: the one that is already in the folder, if any.
         provenance: facts to record (training settings, metrics); versions and date are added.
-        quantization: how the tensors were quantized; makes it an INT8 artifact.
-        fingerprints: rows it was trained, calibrated and reported on, by role.
-        calibration: what the policy rests on, to record.
-        costs: what was measured of time, to record.
-        tokenizer_of: an opened artifact whose tokenizer files are copied, byte by byte, where no tokenizer is given.
+        quantization: record of the quantization; makes it an INT8 artifact.
+        fingerprints: fingerprints of the training, calibration and evaluation rows, by role.
+        calibration: calibration record of the policy.
+        costs: record of the measured times.
+        tokenizer_of: an opened artifact whose tokenizer files are copied if no tokenizer is given.
 
     Raises:
-        ArtifactError: the folder cannot be written, or a weight is not finite; what was there before is untouched.
+        ArtifactError: the folder cannot be written, or a weight is not finite; the folder is unchanged.
     """
     directory = Path(directory)
     sweet = SweetConfig.from_dict(config.sweet)
@@ -110,7 +110,7 @@ def write_cascade(
     directory = Path(directory)
     exits = tuple(config.num_hidden_layers for config, _ in stages)
     if list(exits) != sorted(set(exits)) or not exits:
-        raise ConfigError(f"a cascade of depths {exits}: stages must deepen strictly.")
+        raise ConfigError(f"a cascade of depths {exits}: depths must increase.")
     names = [f"exit_{exit_}" for exit_ in exits]
     policy = policy or Policy.uniform(len(exits), task=task_of(stages[-1][0]).name)
     settings = settings_of(exits, policy, provenance, FLOAT32, CASCADE, stages=names)
@@ -133,7 +133,7 @@ _WEIGHTS = {FLOAT32: WEIGHTS_FILE, INT8: INT8_WEIGHTS_FILE}
 def _write_model(directory: Path, config: Any, tensors: Mapping[str, torch.Tensor], precision: str) -> None:
     from safetensors.torch import save_file
 
-    refuse_not_finite(tensors)
+    check_finite(tensors)
     save_file(dict(tensors), directory / _WEIGHTS[precision], metadata={"format": "pt"})
     with _saving("config"):
         config.save_pretrained(directory)

@@ -9,10 +9,11 @@ from typing import Any
 
 from itrex_sweet.arguments import real_number
 from itrex_sweet.errors import ConfigError
-from itrex_sweet.metrics import CONFUSION_METRICS, Metric
+from itrex_sweet.metrics import METRICS, Metric
 
 _DROPS = ("max_accuracy_drop", "max_agreement_drop", "max_metric_drop")
 _LIMITS = ("max_latency_ms", "max_layers")
+_MEANS = ("accuracy", "exact_match")  # metrics that are means over rows, whose drop has an exact test
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,18 @@ class Budget:
 
     Args:
         max_accuracy_drop: largest drop of accuracy against the same model at full depth, as a fraction: 0.01 is one
-            point. Needs labels.
-        max_agreement_drop: largest fraction of rows whose label may differ from the full model's. Needs no labels, so
-            that unlabelled traffic can be used.
+            point. Needs labels. In multi-label classification, accuracy is the fraction of rows whose labels are all
+            correct; in regression, of rows whose value is within `tolerance` of the label.
+        max_agreement_drop: largest fraction of rows whose label, or set of labels, may differ from the full model's, or
+            whose value may differ by more than `tolerance`. Needs no labels, so that unlabelled traffic can be used.
         confidence: probability, over the draw of the calibration rows, that the drop is not exceeded; 1 - δ.
         max_layers: mean layers run per row.
         max_latency_ms: mean milliseconds per row on this machine, without tokenization.
         max_metric_drop: largest drop of `metric`, as a fraction. Needs labels; its test is approximate.
-        metric: of `max_metric_drop`: `"f1"`, `"matthews"`, or a function of predictions and labels, both (rows,)
-            int64; higher is better.
+        metric: of `max_metric_drop`: `"f1"`, `"matthews"`, `"micro_f1"`, `"macro_f1"`, `"pearson"`, `"spearman"`,
+            `"negative_mse"`, or a function of predictions and labels, both as `Task.decisions`; higher is better.
+        tolerance: for regression, the difference up to which values agree, in the unit of the labels; that of the
+            model's policy if absent.
 
     Raises:
         ConfigError: neither a drop nor a limit, several drops, or a value out of range.
@@ -45,6 +49,7 @@ class Budget:
     max_latency_ms: float | None = None
     max_metric_drop: float | None = None
     metric: str | Metric | None = None
+    tolerance: float | None = None
 
     def __post_init__(self) -> None:
         drops = {name: getattr(self, name) for name in _DROPS if getattr(self, name) is not None}
@@ -67,11 +72,16 @@ class Budget:
             raise ConfigError("max_metric_drop and metric must be passed together.")
         if self.metric is not None and not isinstance(self.metric, str) and not callable(self.metric):
             raise ConfigError(f"metric={self.metric!r}: must be a name, or a function of predictions and labels.")
-        if isinstance(self.metric, str) and self.metric not in CONFUSION_METRICS:
+        names = [name for name in METRICS if name not in _MEANS]
+        if isinstance(self.metric, str) and self.metric not in names:
             raise ConfigError(
-                f"metric={self.metric!r}: choose one of {', '.join(CONFUSION_METRICS)}, or pass a function. For "
+                f"metric={self.metric!r}: choose one of {', '.join(names)}, or pass a function. For "
                 "accuracy use max_accuracy_drop, whose test is exact."
             )
+        if self.tolerance is not None:
+            object.__setattr__(self, "tolerance", real_number("tolerance", self.tolerance))
+            if not 0.0 < self.tolerance < math.inf:
+                raise ConfigError(f"tolerance={self.tolerance}: must be positive and finite.")
 
     @property
     def epsilon(self) -> float | None:

@@ -25,16 +25,18 @@ from itrex_sweet.calibration.result import Calibration, Candidate
 from itrex_sweet.calibration.rows import check_label_coverage, read_held_out_rows, unseen_rows
 from itrex_sweet.calibration.search import candidate_policies
 from itrex_sweet.calibration.selection import TUNING_SHARE, select_candidate
-from itrex_sweet.calibration.temperature import brier_score, expected_calibration_error, fit_temperature
+from itrex_sweet.calibration.temperature import as_binary, brier_score, expected_calibration_error, fit_temperature
 from itrex_sweet.errors import ConfigError, InputError
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.reference import Reference, open_reference
 from itrex_sweet.metrics import METRICS, Metric, accuracy
 from itrex_sweet.modeling import SweetModelForSequenceClassification
 from itrex_sweet.policy import Policy
+from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
 
 MIN_ROWS = 60
 UNITS = ("milliseconds", "layers")
+_SEARCH_TOLERANCE = 0.25  # of values, in standard deviations at full depth, where no tolerance is set
 
 
 def calibrate(
@@ -87,8 +89,10 @@ def calibrate(
     seed = whole_number("seed", seed, 0)
     if batch_size is not None:
         batch_size = whole_number("batch_size", batch_size, 1)
+    task = model.artifact.task
     policy = dataclasses.replace(model.policy, criterion=criterion or model.policy.criterion, max_exit_index=None)
-    model.artifact.checked(policy)
+    policy = model.artifact.checked(_with_tolerance(policy, budget, task))
+    _check_metric(budget, task)
     _check_unit(unit, budget)
     guarantee = guarantee_for(budget)
     reference = None if against is None else open_reference(against)
@@ -103,7 +107,7 @@ def calibrate(
     check_label_coverage(labels, name, budget.needs_labels)
     reference_answers = None
     if reference is not None:
-        reference_answers = reference.answers(all_rows.texts, len(all_rows), model.artifact.label_names)
+        reference_answers = reference.answers(all_rows.texts, len(all_rows), model.artifact.label_names, task)
         reference_answers = reference_answers if force else reference_answers[unseen]
     outcomes = ExitOutcomes.from_executor(model.executor, batch, labels, "calibrating")
     _check_finite(outcomes.logits, name)
@@ -116,18 +120,22 @@ def calibrate(
 
     order = np.random.default_rng(seed).permutation(len(batch))
     tuning, testing = np.split(order, [round(len(order) * TUNING_SHARE)])
-    policy, temperatures = _fit_temperatures(policy, outcomes.logits, labels, tuning, testing)
+    policy, temperatures = _fit_temperatures(policy, outcomes.logits, labels, tuning, testing, task)
+    given_labels = labels
     if budget.max_agreement_drop is not None:
         labels = None
-    full = outcomes.predictions()[:, -1] if reference_answers is None else reference_answers
-    losses = exit_losses(outcomes.predictions(), labels, full)
+    full = outcomes.predictions(policy)[:, -1] if reference_answers is None else reference_answers
+    tolerance = policy.tolerance
+    if task.name == REGRESSION and tolerance is None:  # a budget of a metric or of layers; used by the search only
+        tolerance = _SEARCH_TOLERANCE * float(np.std(full))
+    losses = exit_losses(outcomes.predictions(policy), labels, full, task, tolerance)
     confidences = outcomes.confidences(policy)
     policies = candidate_policies(
         policy, confidences[tuning], losses[tuning], row_costs.select(tuning), per_exit, budget.epsilon
     )
     outcomes, row_costs, full = outcomes.select(testing), row_costs.select(testing), full[testing]
     truth = None if labels is None else labels[testing]
-    predictions = [PairedPredictions(outcomes.answers(each), full, truth) for each in policies]
+    predictions = [PairedPredictions(outcomes.answers(each), full, truth, task, tolerance) for each in policies]
     candidates = [
         _measure_candidate(each, answers, outcomes, row_costs, costs is not None, guarantee, budget)
         for each, answers in zip(policies, predictions, strict=True)
@@ -137,6 +145,9 @@ def calibrate(
     rows_for_the_next = None
     if num_certified is not None and num_certified < len(candidates):
         rows_for_the_next = guarantee.rows_needed(predictions[num_certified])
+    metrics = None
+    if task.name != SINGLE_LABEL and given_labels is not None:
+        metrics = _task_metrics(task, predictions[chosen], given_labels[testing])
     return Calibration(
         policy=candidates[chosen].policy,
         budget=budget,
@@ -148,7 +159,7 @@ def calibrate(
         rows=(len(tuning), len(testing)),
         temperatures=temperatures,
         fingerprints=Fingerprints.of(batch.rows()),
-        traffic=traffic_summary(outcomes, candidates[chosen].policy),
+        traffic=traffic_summary(outcomes, candidates[chosen].policy) if task.name == SINGLE_LABEL else {},
         costs=costs,
         against=None if reference is None else _reference_record(reference, predictions[0], budget),
         facts={
@@ -161,6 +172,7 @@ def calibrate(
             "unit": unit,
             "batch_size": batch_size,
             "seed": seed,
+            **({} if metrics is None else {"metrics": metrics}),
         },
     )
 
@@ -181,11 +193,54 @@ def _measure_candidate(
         mean_layers=outcomes.mean_layers(policy),
         milliseconds=cost if in_milliseconds else None,
         counts=loss_counts(predictions),
-        score=_metric(budget)(
-            predictions.policy, predictions.reference if predictions.labels is None else predictions.labels
-        ),
+        score=_score(predictions, budget),
         p_value=None if guarantee is None else guarantee.p_value(predictions),
     )
+
+
+def _score(predictions: PairedPredictions, budget: Budget) -> float:
+    """Returns the metric of the budget, or accuracy; without labels, agreement with the compared model."""
+    targets = predictions.reference if predictions.labels is None else predictions.labels
+    if budget.metric is not None or predictions.task.name == SINGLE_LABEL:
+        return _metric(budget)(predictions.policy, targets)
+    return float(predictions.task.agree(predictions.policy, targets, predictions.tolerance).mean())
+
+
+def _task_metrics(task: Task, predictions: PairedPredictions, labels: np.ndarray) -> dict[str, dict[str, float]]:
+    """Returns the task's metrics of the policy and of the full model on the testing rows."""
+    return {
+        name: {
+            "policy": round(METRICS[name](predictions.policy, labels), 6),
+            "full": round(METRICS[name](predictions.reference, labels), 6),
+        }
+        for name in task.metrics
+    }
+
+
+def _with_tolerance(policy: Policy, budget: Budget, task: Task) -> Policy:
+    """Returns the policy with the budget's tolerance.
+
+    Raises:
+        ConfigError: a tolerance for another task than regression, or none for a drop of agreement or accuracy.
+    """
+    if task.name != REGRESSION:
+        if budget.tolerance is not None:
+            raise ConfigError(f"tolerance={budget.tolerance:g}: only regression has one; this model is {task.name}.")
+        return policy
+    policy = dataclasses.replace(policy, tolerance=budget.tolerance or policy.tolerance)
+    if policy.tolerance is None and budget.max_metric_drop is None and budget.epsilon is not None:
+        raise ConfigError(
+            "a budget of agreement or accuracy in a regression needs tolerance (--tolerance), the difference up to "
+            "which values agree, in the unit of the labels."
+        )
+    return policy
+
+
+def _check_metric(budget: Budget, task: Task) -> None:
+    if isinstance(budget.metric, str) and budget.metric not in task.metrics:
+        raise ConfigError(
+            f"metric={budget.metric!r} does not fit {task.name}: choose one of {', '.join(task.metrics)}."
+        )
 
 
 def _metric(budget: Budget) -> Metric:
@@ -212,21 +267,26 @@ def _check_finite(logits: np.ndarray, name: str) -> None:
 
 
 def _fit_temperatures(
-    policy: Policy, logits: np.ndarray, labels: np.ndarray | None, tuning: np.ndarray, testing: np.ndarray
+    policy: Policy, logits: np.ndarray, labels: np.ndarray | None, tuning: np.ndarray, testing: np.ndarray, task: Task
 ) -> tuple[Policy, dict[str, list[float]]]:
-    """Fits temperatures on the tuning rows.
+    """Fits temperatures on the tuning rows, in multi-label classification by the likelihood of all labels.
 
     Returns:
         the policy with these temperatures, and the temperatures with calibration errors on the testing rows.
     """
     before = list(policy.temperatures)
-    if labels is None:
+    if labels is None or not task.has_temperatures:
         return policy, {"before": before, "after": before}
     exits = range(logits.shape[1])
-    after = [fit_temperature(logits[tuning, index], labels[tuning]) for index in exits]
+
+    def rows_at(rows: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
+        at_exit = logits[rows, index], labels[rows]
+        return as_binary(*at_exit) if task.name == MULTI_LABEL else at_exit
+
+    after = [fit_temperature(*rows_at(tuning, index)) for index in exits]
 
     def evaluate(score: Any, temperatures: list[float]) -> list[float]:
-        return [round(score(logits[testing, index], labels[testing], temperatures[index]), 4) for index in exits]
+        return [round(score(*rows_at(testing, index), temperatures[index]), 4) for index in exits]
 
     return dataclasses.replace(policy, temperatures=tuple(after)), {
         "before": before,

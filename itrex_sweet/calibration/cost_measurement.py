@@ -78,7 +78,7 @@ def _warm_up(executor: Executor, batch: TokenBatch) -> None:
     """Runs for up to `_SECONDS_PER_ENTRY`, since a new process is slower."""
     part, start = batch.select(np.arange(min(len(batch), executor.batch_size))), time.perf_counter()
     for _ in range(_WARM_UPS):
-        executor.run(part, Policy((1.0,) * (executor.num_exits - 1), (1.0,) * executor.num_exits))
+        executor.run(part, Policy.uniform(executor.num_exits, 1.0, executor.backend.artifact.task.name))
         if time.perf_counter() - start > _SECONDS_PER_ENTRY:
             break
 
@@ -88,8 +88,13 @@ def _measure_entry(executor: Executor, batch_size: int, length: int, criterion: 
     exits = executor.num_exits
     ids = np.random.default_rng(0).integers(0, executor.backend.vocabulary, (batch_size, length))
     batch = TokenBatch.from_rows(ids.tolist(), padding_idx=executor.backend.padding_idx)
-    policies = [Policy((1.0,) * (exits - 1), (1.0,) * exits, criterion, max_exit_index=place) for place in range(exits)]
-    policies.append(Policy((_UNREACHABLE,) * (exits - 1), (_FLATTENING,) * exits, criterion))
+    task = executor.backend.artifact.task
+    full_depth = Policy((1.0,) * (exits - 1), (1.0,) * exits, criterion, task=task.name)
+    policies = [dataclasses.replace(full_depth, max_exit_index=place) for place in range(exits)]
+    temperature = _FLATTENING if task.has_temperatures else 1.0
+    policies.append(
+        dataclasses.replace(full_depth, thresholds=(_UNREACHABLE,) * (exits - 1), temperatures=(temperature,) * exits)
+    )
     seconds: list[list[float]] = []
     start = time.perf_counter()
     while len(seconds) < _MAX_ROUNDS:
@@ -138,7 +143,8 @@ def _correction_policies(executor: Executor, batch: TokenBatch, criterion: str) 
     """Returns policies, with the index of the exit at which each row leaves under them."""
     exits = executor.num_exits
     logits, correctness_logits = split_outputs(executor.outputs_at_every_exit(batch), executor.backend.num_labels)
-    policy = Policy((1.0,) * (exits - 1), (1.0,) * exits, criterion)
+    task = executor.backend.artifact.task
+    policy = Policy((1.0,) * (exits - 1), (1.0,) * exits, criterion, task=task.name)
     confidences = confidence_at_every_exit(policy, logits, correctness_logits, executor.backend.confidence)
     medians, active = [], np.ones(len(batch), dtype=bool)
     for column in confidences.T[:-1]:

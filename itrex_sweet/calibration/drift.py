@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from itrex_sweet.artifact import Artifact
-from itrex_sweet.errors import ArtifactError, InputError
+from itrex_sweet.errors import ArtifactError, ConfigError, InputError
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.policy import Policy
 from itrex_sweet.probabilities import softmax
+from itrex_sweet.tasks import SINGLE_LABEL
 
 MIN_ROWS = 200
 WATCH, RECALIBRATE = 0.1, 0.25  # population stability index, the usual thresholds (Siddiqi 2006)
@@ -81,12 +82,15 @@ def drift(artifact: Artifact, predictions: Iterable[Mapping[str, Any]]) -> Drift
 
     Raises:
         ArtifactError: the artifact holds no calibration.
+        ConfigError: a multi-label or regression model.
         InputError: too few rows, or rows that are not predictions of this model.
     """
     if isinstance(predictions, (str, bytes, Mapping)) or not isinstance(predictions, Iterable):
         raise InputError(
             f"predictions of type {type(predictions).__name__}, expected the list that model.predict returns."
         )
+    if artifact.task.name != SINGLE_LABEL:
+        raise ConfigError(f"drift is measured for single-label classifiers, and this model is {artifact.task.name}.")
     reference = artifact.calibration.get("traffic")
     if not reference:
         raise ArtifactError(

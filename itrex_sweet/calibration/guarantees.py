@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import numpy as np
 from itrex_sweet.calibration.bounds import LossCounts, binomial_p_value, paired_p_value
 from itrex_sweet.calibration.budget import Budget
 from itrex_sweet.metrics import CONFUSION_METRICS, METRICS, Metric
+from itrex_sweet.tasks import SINGLE_LABEL, TASKS, Task
 
 _BOOTSTRAP_SAMPLES = 4000
 _BOOTSTRAP_SAMPLES_OF_CALLABLE = 400
@@ -21,14 +23,18 @@ class PairedPredictions:
     """Predictions of a policy and of the model that it is compared with, for the same rows.
 
     Args:
-        policy: (rows,) int64.
-        reference: (rows,) int64 of the compared model: the same model at full depth, or another one.
-        labels: (rows,) int64, or `None`.
+        policy: (rows,) int64; for other tasks as `Task.decisions` returns them.
+        reference: of the compared model: the same model at full depth, or another one.
+        labels: the same for the labels, or `None`.
+        task: decides which predictions agree.
+        tolerance: difference up to which values agree, in regression.
     """
 
     policy: np.ndarray
     reference: np.ndarray
     labels: np.ndarray | None
+    task: Task = TASKS[SINGLE_LABEL]
+    tolerance: float | None = None
 
 
 class Guarantee(ABC):
@@ -117,7 +123,7 @@ class MetricGuarantee(Guarantee):
         self.name = f"fixed-sequence testing, paired bootstrap of {metric_name} (approximate)"
 
     def p_value(self, predictions: PairedPredictions) -> float:
-        if isinstance(self._metric, str):
+        if self._metric in CONFUSION_METRICS:
             drops = self._resample_confusions(predictions)
         else:
             drops = self._resample_rows(predictions)
@@ -154,8 +160,11 @@ class MetricGuarantee(Guarantee):
         drops = []
         for _ in range(_BOOTSTRAP_SAMPLES_OF_CALLABLE):
             rows = random.integers(0, count, count)
-            resample = PairedPredictions(
-                predictions.policy[rows], predictions.reference[rows], predictions.labels[rows]
+            resample = dataclasses.replace(
+                predictions,
+                policy=predictions.policy[rows],
+                reference=predictions.reference[rows],
+                labels=predictions.labels[rows],
             )
             drops.append(self.drop(resample))
         return np.array(drops)
@@ -170,24 +179,42 @@ def guarantee_for(budget: Budget) -> Guarantee | None:
     return MeanLossGuarantee(budget.epsilon, budget.delta, budget.max_accuracy_drop is not None)
 
 
-def exit_losses(predictions: np.ndarray, labels: np.ndarray | None, reference: np.ndarray | None = None) -> np.ndarray:
+def exit_losses(
+    predictions: np.ndarray,
+    labels: np.ndarray | None,
+    reference: np.ndarray | None = None,
+    task: Task | None = None,
+    tolerance: float | None = None,
+) -> np.ndarray:
     """Returns what each row loses by leaving at each exit, in accuracy, or without labels in agreement.
 
+    Accuracy and agreement compare the sets of labels in multi-label classification, and values within the tolerance in
+    regression.
+
     Args:
-        predictions: (rows, exits) predicted labels.
-        labels: (rows,), or `None`.
-        reference: (rows,) predictions of the compared model; those of the last exit if absent.
+        predictions: (rows, exits) predicted labels, or (rows, exits, labels).
+        labels: (rows,) or (rows, labels), or `None`.
+        reference: predictions of the compared model, shaped as labels; those of the last exit if absent.
+        task: single-label classification by default.
+        tolerance: of a regression.
 
     Returns:
         (rows, exits) int64 in -1, 0, 1.
     """
     reference = predictions[:, -1] if reference is None else reference
+    if task is None or task.name == SINGLE_LABEL:
+        if labels is None:
+            return (predictions != reference[:, None]).astype(np.int64)
+        return (reference == labels)[:, None].astype(np.int64) - (predictions == labels[:, None]).astype(np.int64)
     if labels is None:
-        return (predictions != reference[:, None]).astype(np.int64)
-    return (reference == labels)[:, None].astype(np.int64) - (predictions == labels[:, None]).astype(np.int64)
+        return (~task.agree(predictions, reference[:, None], tolerance)).astype(np.int64)
+    of_reference = task.agree(reference, labels, tolerance)[:, None].astype(np.int64)
+    return of_reference - task.agree(predictions, labels[:, None], tolerance).astype(np.int64)
 
 
 def loss_counts(predictions: PairedPredictions) -> LossCounts:
     """Counts the rows that the policy loses and wins against the compared model."""
-    losses = exit_losses(predictions.policy[:, None], predictions.labels, predictions.reference)
+    losses = exit_losses(
+        predictions.policy[:, None], predictions.labels, predictions.reference, predictions.task, predictions.tolerance
+    )
     return LossCounts.of(losses[:, 0])

@@ -124,7 +124,7 @@ def find_useful_exits(
         costs = cost_table(model, rows.batch, size, policy.criterion)
         row_costs = costs.of(rows.batch.lengths, size)
     confidences = outcomes.confidences(policy)
-    losses = exit_losses(outcomes.predictions(), None)
+    losses = exit_losses(outcomes.predictions(policy), None, None, outcomes.task, policy.tolerance)
     simulated = SimulatedRows(confidences, losses, row_costs)
     policies = [each for each in optimal_policies(policy, simulated) if simulated.mean_loss(each) <= max_drop]
     kept, gains = _eliminate_exits(policies, simulated, model.artifact.exits, least_gain)

@@ -1,4 +1,4 @@
-"""The result of a calibration: the tested candidates, the selected policy, and what is recorded of them."""
+"""The result of a calibration: the tested candidates, the selected policy, and their record."""
 
 from __future__ import annotations
 

@@ -21,13 +21,14 @@ from itrex_sweet.evaluation.seen_rows import seen_rows
 from itrex_sweet.modeling import SweetModelForSequenceClassification
 from itrex_sweet.runtime.limits import faults
 from itrex_sweet.runtime.ragged import TokenBatch
+from itrex_sweet.tasks import REGRESSION, SINGLE_LABEL
 from itrex_sweet.tokenization.inputs import listed, plain_texts
 
 logger = logging.getLogger(__name__)
 
 MAX_SEEN_SHARE = 0.05  # of the rows; more are refused
 _TOKEN_IDS = "input_ids"
-_COLUMNS = sorted({*inspect.signature(read_rows).parameters} - {"source", "label_names"})
+_COLUMNS = sorted({*inspect.signature(read_rows).parameters} - {"source", "label_names", "task"})
 
 # Role of rows seen before → why they must not be used for calibration.
 CONSEQUENCES = {
@@ -44,7 +45,7 @@ class HeldOutRows:
 
     Args:
         batch: their tokens.
-        labels: (rows,) int64, or `None`.
+        labels: as `evaluation.labels.checked_labels` returns them, or `None`.
         texts: texts or pairs of texts; `None` if the source held token ids.
         name: of the source, for messages.
     """
@@ -130,7 +131,7 @@ def check_label_coverage(labels: np.ndarray | None, name: str, needed: bool) -> 
             f"{name} has no labels, and this budget needs them. max_agreement_drop compares with the full model's "
             "answers and needs none."
         )
-    if labels is not None and len(np.unique(labels)) < 2:
+    if labels is not None and len(np.unique(labels, axis=0)) < 2:
         raise InputError(
             f"every row of {name} has the label {labels[0]}: calibrate on representative rows of all labels."
         )
@@ -142,7 +143,9 @@ def _read_texts(
     if isinstance(source, Rows):
         rows = source
     elif isinstance(source, (str, os.PathLike)) or hasattr(source, "column_names"):
-        rows = read_rows(source, label_names=model.artifact.label_names, **columns)
+        task = model.artifact.task
+        names = None if task.name == REGRESSION else model.artifact.label_names
+        rows = read_rows(source, label_names=names, task=task.name, **columns)
     elif isinstance(source, Sequence) or hasattr(source, "tolist") or hasattr(source, "to_pylist"):
         rows = Rows(listed(source))
     else:
@@ -204,8 +207,11 @@ def _read_labels(
     Raises:
         InputError: not one label of the model for each row.
     """
+    task = model.artifact.task
     if given is None:
         return None
+    if task.name != SINGLE_LABEL:
+        return checked_labels(given, rows, model.config.num_labels, name, task)
     if meanings is not None and isinstance(given, Sequence) and len(given) == rows:
         places = [f"{name}, row {row}" for row in range(rows)]
         given = label_ids(given, places, model.artifact.label_names, meanings)[0]

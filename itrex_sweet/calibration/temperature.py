@@ -86,6 +86,20 @@ def brier_score(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0
     return float((probabilities**2).sum(axis=1).mean())
 
 
+def as_binary(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns multi-label logits and labels as those of one binary task per row and label, for the functions above.
+
+    Args:
+        logits: (rows, labels); the softmax of (0, logit) is its sigmoid.
+        labels: (rows, labels) ones and zeros.
+
+    Returns:
+        logits (rows * labels, 2) and labels (rows * labels,).
+    """
+    flat = np.asarray(logits).reshape(-1)
+    return np.stack([np.zeros_like(flat), flat], axis=1), np.asarray(labels).reshape(-1)
+
+
 def _scaled(logits: np.ndarray, labels: np.ndarray, temperature: float) -> tuple[np.ndarray, np.ndarray]:
     """Returns the scaled logits and the labels of rows whose logits are finite.
 

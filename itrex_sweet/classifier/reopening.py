@@ -58,7 +58,7 @@ def reopen(
     model = cls.load(directory, **settings)
     if identity_of(model.artifact) != identity:
         raise ArtifactError(
-            f"{directory} holds another artifact than the one that this pickle or copy was made of; load that one anew."
+            f"{directory} now holds another artifact than when this pickle or copy was made; load the model again."
         )
     model.policy = policy
     if own_tokenizer is not None:

@@ -164,10 +164,10 @@ class _Task:
 def _models(
     directory: Any, asked: list[str] | None
 ) -> tuple[dict[str, SweetModelForSequenceClassification], dict[str, dict[str, float | None]], dict[str, str]]:
-    """The artifact on each backend, what loading it took, and why others are left out; one asked for by name must run.
+    """Loads the artifact on each backend; returns models, load times, and the reasons for skipped backends.
 
     Raises:
-        BackendUnavailable: none runs, or one asked for does not.
+        BackendUnavailable: no backend runs, or a requested one does not.
     """
     from itrex_sweet.modeling import SweetModelForSequenceClassification
     from itrex_sweet.runtime.backends import BACKENDS, unavailable_reason
@@ -236,7 +236,7 @@ def _timing(key: tuple[str, int, str], task: _Task, medians: dict[Any, float]) -
 
 
 def _shown(facts: dict[str, Any], machine: str) -> str:
-    """The table, with what is needed to read it."""
+    """Returns the table with its explanation."""
     from itrex_sweet.evaluation.tables import figure, plain_table
 
     headings = ["backend", "batch", "rows leave by", "layers", "ms/row", "p50", "p95", "rows/s"]

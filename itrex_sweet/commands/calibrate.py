@@ -34,12 +34,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="maximum loss of accuracy; 0.01 is one point; needs labels",
     )
     group.add_argument(
-        "--max-agreement-drop", type=options.share, metavar="SHARE", help="maximum share of rows that get another label"
+        "--max-agreement-drop",
+        type=options.share,
+        metavar="SHARE",
+        help="maximum share of rows that get another label, or set of labels, or value (see --tolerance)",
     )
     group.add_argument(
         "--max-metric-drop", type=options.share, metavar="SHARE", help="maximum loss of --metric; approximate"
     )
-    group.add_argument("--metric", choices=("f1", "matthews"), help="metric of --max-metric-drop")
+    group.add_argument(
+        "--metric",
+        choices=("f1", "matthews", "micro_f1", "macro_f1", "pearson", "spearman", "negative_mse"),
+        help="metric of --max-metric-drop",
+    )
+    group.add_argument(
+        "--tolerance",
+        type=options.positive_number,
+        metavar="DIFFERENCE",
+        help="of a regression: values that differ by at most this count as equal, in the unit of the labels",
+    )
     group.add_argument("--confidence", type=options.share, default=0.95, metavar="SHARE", help="(default: 0.95)")
     options.add_against(group)
     group.add_argument("--max-latency-ms", type=float, metavar="MS", help="maximum mean time per text on this machine")
@@ -98,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
         confidence=args.confidence,
         max_latency_ms=args.max_latency_ms,
         max_layers=args.max_layers,
+        tolerance=args.tolerance,
     )
     model = SweetModelForSequenceClassification.from_pretrained(
         fetch(args.directory), backend=args.backend, threads=args.threads
@@ -137,6 +151,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _shown(calibration: Calibration) -> str:
     from itrex_sweet.evaluation.tables import MISSING, figure, percent, plain_table
+    from itrex_sweet.evaluation.tables import score as score_of
+    from itrex_sweet.metrics import NUMBERS
 
     rows = []
     for place in calibration.representative_candidates():
@@ -148,7 +164,7 @@ def _shown(calibration: Calibration) -> str:
                 " ".join("off" if value >= 1.0 else f"{value:.3f}" for value in each.policy.thresholds) or MISSING,
                 figure(each.mean_layers),
                 MISSING if each.milliseconds is None else f"{each.milliseconds:.3g}",
-                percent(each.score, 2),
+                figure(each.score, 4) if calibration.budget.metric in NUMBERS else percent(each.score, 2),
                 str(each.counts.lost),
                 str(each.counts.won),
                 MISSING if each.p_value is None or place == 0 else f"{each.p_value:.2g}",
@@ -156,6 +172,7 @@ def _shown(calibration: Calibration) -> str:
             ]
         )
     facts, temperatures, budget = calibration.facts, calibration.temperatures, calibration.budget
+    tolerance = calibration.policy.tolerance
     score = (
         "agreement" if budget.max_agreement_drop is not None else budget.target if budget.needs_labels else "accuracy"
     )
@@ -176,6 +193,11 @@ def _shown(calibration: Calibration) -> str:
         pairs = ", ".join(f"{100 * old:.1f} → {100 * new:.1f} %" for old, new in zip(before, after, strict=True))
         lines.append(f"calibration error per exit {pairs}")
     lines += ["", plain_table(headings, rows), "", _promise(calibration)]
+    if tolerance is not None and budget.max_metric_drop is None:
+        lines.append(f"Values that differ by at most {tolerance:g} count as equal.")
+    for name, values in facts.get("metrics", {}).items():
+        policy, full = (score_of(values[key], name) for key in ("policy", "full"))
+        lines.append(f"{name} of the testing rows: {policy}, at full depth {full}")
     if off := calibration.switched_off:
         lines.append(f"Switched off, since they save less than they cost: exits {', '.join(map(str, off))}.")
     if calibration.chosen == 0:

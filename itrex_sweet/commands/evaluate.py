@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from itrex_sweet.commands import options
 from itrex_sweet.data import Rows, read_rows
 from itrex_sweet.errors import ArtifactError, ConfigError
+from itrex_sweet.tasks import REGRESSION, SINGLE_LABEL
 
 if TYPE_CHECKING:
     from itrex_sweet.artifact import Artifact
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 
 SUMMARY = "print tables per exit and speed–accuracy curves of artifacts"
 
-METRIC_NAMES = ("accuracy", "f1", "matthews")  # repeated here, so that help does not import NumPy
+METRIC_NAMES = (  # repeated here, so that help does not import NumPy
+    *("accuracy", "f1", "matthews"),
+    *("exact_match", "micro_f1", "macro_f1"),
+    *("pearson", "spearman", "negative_mse"),
+)
 EVALUATION_FILE, PICTURE_FILE = "evaluation.json", "curve.png"
 
 
@@ -39,7 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_columns(parser)
     options.add_running(parser)
     parser.add_argument("--max-length", type=options.positive, metavar="N", help="maximum number of tokens per text")
-    parser.add_argument("--metric", choices=METRIC_NAMES, default="accuracy", help="(default: accuracy)")
+    parser.add_argument(
+        "--metric", choices=METRIC_NAMES,
+        help="(default: accuracy; for multi-label models exact_match, for regression pearson)",
+    )  # fmt: skip
     options.add_against(parser)
     group = parser.add_argument_group("timing")
     group.add_argument(
@@ -80,8 +88,9 @@ def run(args: argparse.Namespace) -> int:
         make_folder(args.output)
     reference = None if args.against is None else open_reference(args.against)
     folders = {name: fetch(name) for name in args.directories}
-    names = _same_labels({name: open_artifact(folder, weights=False) for name, folder in folders.items()})
-    rows = labelled_rows(args, args.data, args.split, names)
+    artifacts = {name: open_artifact(folder, weights=False) for name, folder in folders.items()}
+    names, task = _same_labels(artifacts), next(iter(artifacts.values())).task.name
+    rows = labelled_rows(args, args.data, args.split, None if task == REGRESSION else names, task)
     models = {
         shown: SweetModelForSequenceClassification.from_pretrained(
             folders[name],
@@ -100,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
         timed_rows=args.timed_rows,
         repeats=args.repeats,
         max_length=args.max_length,
-        metric=METRICS[args.metric],
+        metric=None if args.metric is None else METRICS[args.metric],
         metric_name=args.metric,
         reference=reference,
         source=rows.source,
@@ -123,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
 
 def shown(evaluation: Evaluation) -> str:
     """Returns both tables of an evaluation as text."""
-    from itrex_sweet.evaluation.tables import percent
+    from itrex_sweet.evaluation.tables import score
 
     report, curve = evaluation.report, evaluation.curve
     thresholds = ", ".join(f"{value:g}" for value in report.policy.thresholds) or "none"
@@ -137,7 +146,7 @@ def shown(evaluation: Evaluation) -> str:
         curve.table(),
     ]
     if evaluation.reference is not None:
-        compared = percent(evaluation.reference["metric"])
+        compared = score(evaluation.reference["metric"], report.metric_name)
         lines += ["", f"{evaluation.reference['name']} has {report.metric_name} {compared} on the same rows."]
     if report.unanswered:
         lines += ["", f"{report.unanswered} rows have logits that are not finite and count as wrong."]
@@ -151,13 +160,20 @@ def shown(evaluation: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def labelled_rows(args: argparse.Namespace, source: str, split: str | None, names: tuple[str, ...] | None) -> Rows:
+def labelled_rows(
+    args: argparse.Namespace,
+    source: str,
+    split: str | None,
+    names: tuple[str, ...] | None,
+    task: str = SINGLE_LABEL,
+) -> Rows:
     """Reads labelled texts with the options of the command line.
 
     Args:
         source: a file or a name for `datasets.load_dataset`.
         split: split of such a data set.
         names: label names by id; `None` to take the labels of a new model from the data.
+        task: of the model.
     """
     return read_rows(
         source,
@@ -166,6 +182,7 @@ def labelled_rows(args: argparse.Namespace, source: str, split: str | None, name
         args.pair_column,
         args.label_column,
         args.limit,
+        task=task,
         label_names=names,
         label_meanings=args.label_names,
         require_labels=True,

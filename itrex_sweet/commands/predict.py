@@ -130,5 +130,5 @@ def _echoed(row: TextRow) -> dict[str, Any]:
 
 
 def _as_json(value: dict[str, Any]) -> str:
-    """One line, for whoever splits at whatever ends one."""
+    """Returns JSON on one line, with every Unicode line separator escaped."""
     return json.dumps(value, ensure_ascii=False).translate(_LINE_ENDS)

@@ -22,14 +22,17 @@ from itrex_sweet.commands import options
 from itrex_sweet.commands.evaluate import labelled_rows, make_folder, shown
 from itrex_sweet.commands.trainers import (
     DEFAULT_MAX_LENGTH,
+    TASK_OPTIONS,
     TrainerFactory,
     depth_of,
     load_pretrained,
+    task_for,
 )
 from itrex_sweet.commands.training_plan import MULTI_MODEL, TrainingPlan, make_plan
 from itrex_sweet.config import DEFAULT_EXIT_LR_MULTIPLIER, MODES, SweetConfig, resolve_exits
 from itrex_sweet.data import Rows
-from itrex_sweet.errors import InputError, MissingExtraError, SweetError
+from itrex_sweet.errors import ConfigError, InputError, MissingExtraError, SweetError
+from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, task_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -84,6 +87,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "given, the saved tokenizer has the same limit",
     )
     options.add_columns(parser)
+    data.add_argument(
+        "--task", choices=TASK_OPTIONS,
+        help="single-label; multi-label: labels as a list, as names separated by | or in columns of 1 and 0, "
+        "--label-column A,B,C; regression: labels are numbers (default: the model's problem_type, or single-label)",
+    )  # fmt: skip
     method = parser.add_argument_group("method")
     method.add_argument(
         "--exits",
@@ -144,18 +152,24 @@ def run(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     plan = make_plan(args)
     make_folder(args.output)
-    train, validation = _read_data(args)
+    task = task_for(args.task, args.model)
+    if task == REGRESSION and args.mode == MULTI_MODEL:
+        raise ConfigError(
+            f"--mode {MULTI_MODEL} --task regression: independent models do not estimate their errors, so none can "
+            "answer early; choose another mode."
+        )
+    train, validation = _read_data(args, task)
 
     from transformers import set_seed
 
     from itrex_sweet.training.training_data import effective_max_length
     from itrex_sweet.training.validation import check_tokenizer
 
-    names = _names_of(train)
+    names = _names_of(train, task)
     tokenizer = load_pretrained("tokenizer", args.model)
     exits = resolve_exits(plan.exits, depth_of(args.model))
     set_seed(plan.arguments.seed)
-    model = load_pretrained("model", args.model, names)
+    model = load_pretrained("model", args.model, names, task)
     check_tokenizer(tokenizer, model)
     if args.max_length:  # texts are truncated in the same way at run time
         tokenizer.model_max_length = effective_max_length(tokenizer, model, args.max_length)
@@ -179,19 +193,23 @@ def _run(args: argparse.Namespace) -> int:
 # ---------------------------------------------------------------------------------- before training
 
 
-def _read_data(args: argparse.Namespace) -> tuple[Rows, Rows | None]:
+def _read_data(args: argparse.Namespace, task: str) -> tuple[Rows, Rows | None]:
     """Reads training and validation rows with the same labels."""
-    train = labelled_rows(args, args.train_file or args.dataset, args.train_split if args.dataset else None, None)
-    if len(set(train.labels or [])) < 2:
+    split = args.train_split if args.dataset else None
+    train = labelled_rows(args, args.train_file or args.dataset, split, None, task)
+    if len(set(map(str, train.labels or []))) < 2:
         raise InputError(f"{train.source}: all rows have the same label.")
     source = args.validation_file or (args.dataset if args.validation_split else None)
     if source is None:
         return train, None
-    return train, labelled_rows(args, source, args.validation_split if args.dataset else None, _names_of(train))
+    names = None if task == REGRESSION else _names_of(train, task)
+    return train, labelled_rows(args, source, args.validation_split if args.dataset else None, names, task)
 
 
-def _names_of(rows: Rows) -> tuple[str, ...]:
-    """Returns the label names by id, as in the model's config."""
+def _names_of(rows: Rows, task: str) -> tuple[str, ...]:
+    """Returns the label names by id, as in the model's config; one for a regression."""
+    if task == REGRESSION:
+        return ("LABEL_0",)
     return rows.label_names or tuple(f"LABEL_{label}" for label in range(rows.num_labels))
 
 
@@ -233,7 +251,8 @@ def _train(
         for name in ("gradient_scale", "distillation", "exit_lr_multiplier")
         if (value := getattr(args, name)) is not None
     }
-    teacher = load_pretrained("model", args.teacher, names) if args.teacher else None
+    task = task_of(model.config).name
+    teacher = load_pretrained("model", args.teacher, names, task) if args.teacher else None
     callback = SweetCallback(exits, teacher=teacher, class_weights=make_trainer.class_weights, **settings)
     callback.logs_diagnostics = False  # `_conclude` reports on the artifact
     provenance = _provenance(args, plan, exits, train, callback.config)
@@ -257,6 +276,7 @@ def _provenance(
         "distillation": config.distillation,
         "exit_lr_multiplier": config.exit_lr_multiplier,
         "class_weights": args.class_weights,
+        **({} if args.task is None else {"task": args.task}),
         "teacher": Path(args.teacher).name if args.teacher else None,
         "adapters": f"LoRA, rank {args.lora}" if args.lora else "none",
         "freeze_backbone": args.freeze_backbone,
@@ -301,11 +321,15 @@ def _conclude(args: argparse.Namespace, artifact: Artifact, validation: Rows | N
         _warn_of_useless_exits(evaluation, validation.labels or [])
 
 
-def _warn_of_useless_exits(evaluation: Evaluation, labels: Sequence[int]) -> None:
+def _warn_of_useless_exits(evaluation: Evaluation, labels: Sequence[Any]) -> None:
     """Warns of exits at chance level or below the majority class, and of a policy with which no row exits early."""
     from itrex_sweet.training.exit_diagnostics import ExitDiagnostics
 
     report = evaluation.report
+    if report.policy.task == REGRESSION:
+        return
+    if report.policy.task == MULTI_LABEL:  # sets of labels
+        labels = list(map(tuple, labels))
     early = sum(exit_.share_leaving for exit_ in report.exits[:-1]) if len(report.exits) > 1 else None
     thresholds = ", ".join(f"{value:g}" for value in report.policy.thresholds)
     accuracies = {exit_.exit: exit_.metric for exit_ in report.exits}

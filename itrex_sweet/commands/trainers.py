@@ -8,15 +8,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from itrex_sweet.commands.training_plan import TrainingPlan
-from itrex_sweet.config import BALANCED, SweetConfig, balanced_weights
+from itrex_sweet.config import BALANCED, SweetConfig, balanced_positive_weights, balanced_weights
 from itrex_sweet.data import Rows
 from itrex_sweet.errors import ConfigError, SweetError
+from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, task_named, task_of
 
 if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 DEFAULT_MAX_LENGTH = 256  # tokens, as in the paper
+
+
+TASK_OPTIONS = {"single-label": SINGLE_LABEL, "multi-label": MULTI_LABEL, "regression": REGRESSION}
+
+
+def task_for(option: str | None, name: str) -> str:
+    """Returns the task of a training: that of the option, or else the `problem_type` of the pretrained model's config.
+
+    Raises:
+        SweetError: the config cannot be loaded.
+        ConfigError: an unknown `problem_type`.
+    """
+    if option is not None:
+        return TASK_OPTIONS[option]
+    problem_type = getattr(load_pretrained("config", name), "problem_type", None)
+    return SINGLE_LABEL if problem_type is None else task_named(problem_type).name
 
 
 def depth_of(name: str) -> int:
@@ -29,12 +46,19 @@ def depth_of(name: str) -> int:
     from itrex_sweet.families import family_of
 
     config = load_pretrained("config", name)
+    config.problem_type = None  # that of the training may be another
     family_of(config)
     return config.num_hidden_layers
 
 
-def load_pretrained(what: str, name: str, label_names: tuple[str, ...] | None = None) -> Any:
+def load_pretrained(what: str, name: str, label_names: tuple[str, ...] | None = None, task: str = SINGLE_LABEL) -> Any:
     """Loads the config, the tokenizer or the model of a name; converts the model to float32.
+
+    Args:
+        what: `"config"`, `"tokenizer"` or `"model"`.
+        name: a folder, or a name on the hub.
+        label_names: of the model, by id.
+        task: of the model.
 
     Raises:
         SweetError: it cannot be loaded.
@@ -59,6 +83,7 @@ def load_pretrained(what: str, name: str, label_names: tuple[str, ...] | None = 
             num_labels=len(label_names),
             id2label=dict(enumerate(label_names)),
             label2id={label: place for place, label in enumerate(label_names)},
+            problem_type=task,
             ignore_mismatched_sizes=True,  # a head for other labels is replaced
         )
         to_float32(model)
@@ -83,7 +108,8 @@ class TrainerFactory:
         from itrex_sweet.training.training_data import effective_max_length
 
         self.args, self.plan, self.tokenizer = args, plan, tokenizer
-        self.class_weights = class_weights_for(args.class_weights, train)
+        self.task = task_of(model.config)
+        self.class_weights = class_weights_for(args.class_weights, train, self.task.name)
         length = effective_max_length(tokenizer, model, args.max_length or DEFAULT_MAX_LENGTH)
         self.train = _tokenized(tokenizer, train, length)
         self.validation = None if validation is None else _tokenized(tokenizer, validation, length)
@@ -101,17 +127,24 @@ class TrainerFactory:
             eval_dataset=self.validation,
             data_collator=DataCollatorWithPadding(self.tokenizer),
             processing_class=self.tokenizer,
-            compute_metrics=_accuracy,
+            compute_metrics=_accuracy if self.task.name == SINGLE_LABEL else self._metrics,
             callbacks=callbacks,
             compute_loss_func=self._weighted_loss() if plain else None,
         )
+
+    def _metrics(self, prediction: Any) -> dict[str, float]:
+        from itrex_sweet.metrics import METRICS
+
+        logits = prediction.predictions
+        decisions = self.task.decisions(logits[0] if isinstance(logits, tuple) else logits)
+        return {name: METRICS[name](decisions, prediction.label_ids) for name in self.task.metrics}
 
     def _weighted_loss(self) -> Any:
         from itrex_sweet.training.label_loss import LabelLoss, trainer_loss
 
         if self.class_weights is None:
             return None
-        return trainer_loss(LabelLoss(SweetConfig(class_weights=self.class_weights)))
+        return trainer_loss(LabelLoss(SweetConfig(class_weights=self.class_weights), task=self.task))
 
     def _prepared(self, model: PreTrainedModel) -> Any:
         from itrex_sweet.training.peft_models import add_lora, freeze_backbone
@@ -121,14 +154,20 @@ class TrainerFactory:
         return add_lora(model, self.args.lora) if self.args.lora else model
 
 
-def class_weights_for(requested: str | tuple[float, ...] | None, train: Rows) -> tuple[float, ...] | None:
+def class_weights_for(
+    requested: str | tuple[float, ...] | None, train: Rows, task: str = SINGLE_LABEL
+) -> tuple[float, ...] | None:
     """Returns the weights of `--class-weights`, one per label.
 
     Raises:
-        ConfigError: wrong number of weights, or `balanced` and a label without rows.
+        ConfigError: wrong number of weights, `balanced` and a label without rows, or a regression.
     """
     if requested is None:
         return None
+    if task == REGRESSION:
+        raise ConfigError("--class-weights: a regression has no classes; leave it out.")
+    if requested == BALANCED and task == MULTI_LABEL:
+        return balanced_positive_weights(train.labels or [], train.num_labels)
     if requested == BALANCED:
         return balanced_weights(train.labels or [], train.num_labels)
     if len(requested) != train.num_labels:

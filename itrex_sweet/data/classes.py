@@ -46,7 +46,8 @@ def refuse_unlikely_classes(labels: Sequence[int] | Sequence[str], places: Seque
     if len(counts) > _MAX_UNCHECKED and len(counts) > len(labels) / 2:
         raise InputError(
             f"{len(counts)} different labels in {len(labels)} rows, such as {_listed(list(counts)[:3])}: this is not a "
-            f"column of classes, or holds the targets of a regression. If they are classes, {_RENAME}."
+            "column of classes, or holds the targets of a regression (--task regression). If they are classes, "
+            f"{_RENAME}."
         )
     if isinstance(labels[0], int):
         _refuse_gaps(labels, places)

@@ -180,7 +180,7 @@ def _ids_of_new_classes(
     if fraction is not None and all(is_number(label) for label in spelled):
         raise InputError(
             f"{places[fraction]}: label {spelled[fraction]} is not an integer: these look like the targets of a "
-            "regression, which is not supported. If they are classes, name them with --label-names "
+            "regression: pass --task regression. If they are classes, name them with --label-names "
             "VALUE=NAME,...",
             (fraction,),
         )

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from itrex_sweet.data.columns import LABEL_COLUMN, ColumnChoice, Text, no_such_column
 from itrex_sweet.data.files import FORMAT_OF_SUFFIX, FORMATS, file_lines, format_of, stream_lines, suffix_of
+from itrex_sweet.data.label_sets import label_vectors
 from itrex_sweet.data.labels import Meanings, label_ids, names_beside
 from itrex_sweet.data.line import Line
 from itrex_sweet.data.lines import is_readable
 from itrex_sweet.data.named_datasets import dataset_lines, load_named_dataset
+from itrex_sweet.data.values import regression_targets
 from itrex_sweet.errors import ConfigError, InputError
+from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -27,14 +30,15 @@ class Rows:
 
     Args:
         texts: a text, or a pair of texts, per row.
-        labels: label ids from 0, or `None` if the source has no label column.
+        labels: label ids from 0; vectors of ones and zeros for multi-label classification, numbers for regression.
+            `None` if the source has no label column.
         label_names: name of each id, or `None` if the labels are numbers.
         source: name of the source, for messages.
         columns: column names of the source; empty for a text file.
     """
 
     texts: list[Text]
-    labels: list[int] | None = None
+    labels: list[int] | list[list[int]] | list[float] | None = None
     label_names: tuple[str, ...] | None = None
     source: str = ""
     columns: tuple[str, ...] = ()
@@ -55,9 +59,10 @@ def read_rows(
     split: str | None = None,
     text_column: str | None = None,
     pair_column: str | None = None,
-    label_column: str | None = LABEL_COLUMN,
+    label_column: str | Sequence[str] | None = LABEL_COLUMN,
     limit: int | None = None,
     *,
+    task: str = SINGLE_LABEL,
     label_names: Sequence[str] | None = None,
     label_meanings: Meanings | None = None,
     require_labels: bool = False,
@@ -72,10 +77,12 @@ def read_rows(
         split: split of a data set that has several.
         text_column: column of the texts; by default the first with a common name.
         pair_column: column of the second text of a pair; by default found together with the first.
-        label_column: column of label ids, `LABEL_k` or names; `None` ignores labels. Labels are looked up in
-            `label_names` by name; without `label_names`, names get ids in their natural order (`class2` before
-            `class10`).
+        label_column: column of label ids, `LABEL_k` or names; `None` ignores labels. For multi-label classification
+            also the columns of the labels, as a list or separated by commas; see `label_sets` for the forms of labels.
+            Labels are looked up in `label_names` by name; without `label_names`, names get ids in their natural order
+            (`class2` before `class10`).
         limit: read at most this number of rows, from the start.
+        task: name of the task, see `itrex_sweet.tasks`; the labels of a regression are numbers.
         label_names: allowed names, by id; `LABEL_0`, `LABEL_1`, ... for a model without names.
         label_meanings: names of the source's integer labels, by number, or of its labels, by value. By default those
             of a `datasets.ClassLabel`, or the list `labels` of a file `info.json` in the folder of the source.
@@ -93,7 +100,8 @@ def read_rows(
         raise ConfigError(f"limit={limit}: it must be at least 1.")
     names = _distinct(label_names, "label_names")
     lines, described, features = _lines_of(source, split, dataset_config)
-    choice = ColumnChoice(described, text_column, pair_column, label_column)
+    several = _several_columns(label_column, task)
+    choice = ColumnChoice(described, text_column, pair_column, None if several else label_column)
     known_columns: tuple[str, ...] = ()
     named_column: str | None = None
     texts: list[Text] = []
@@ -112,19 +120,49 @@ def read_rows(
         texts.append(text)
         places.append(line.place)
         named_column = named_column or columns.label
-        raw_labels.append(None if columns.label is None else line.record.get(columns.label))
+        if several and not raw_labels:
+            for name in several:
+                if name not in line.record:
+                    raise ConfigError(no_such_column(described, name, known_columns, "labels", "--label-column"))
+        if several:
+            raw_labels.append({name: line.record.get(name) for name in several})
+        else:
+            raw_labels.append(None if columns.label is None else line.record.get(columns.label))
     if not texts:
         raise InputError(f"{described} has no rows.")
-    if label_meanings is None:
-        label_meanings = (
-            names_beside(Path(described)) if features is None else getattr(features.get(named_column), "names", None)
-        )
-    if named_column is None:
+    if label_meanings is None and task != REGRESSION and not several:
+        label_meanings = names_beside(Path(described)) if features is None else _names_of(features.get(named_column))
+    if named_column is None and not several:
         if require_labels and label_column is not None:
             raise ConfigError(no_such_column(described, label_column, known_columns, "labels", "--label-column"))
         return Rows(texts, None, names, described, known_columns)
+    if task == REGRESSION:
+        return Rows(texts, regression_targets(raw_labels, places), None, described, known_columns)
+    if task == MULTI_LABEL:
+        vectors, names = label_vectors(raw_labels, places, names or several, label_meanings)
+        return Rows(texts, vectors, names, described, known_columns)
     labels, names = label_ids(raw_labels, places, names, label_meanings, new_classes=new_classes)
     return Rows(texts, labels, names, described, known_columns)
+
+
+def _several_columns(label_column: str | Sequence[str] | None, task: str) -> tuple[str, ...] | None:
+    """Returns the label columns if there are several, for multi-label classification.
+
+    Raises:
+        ConfigError: several columns for another task.
+    """
+    if isinstance(label_column, str) and task == MULTI_LABEL and "," in label_column:
+        label_column = [name.strip() for name in label_column.split(",") if name.strip()]
+    if label_column is None or isinstance(label_column, str):
+        return None
+    if task != MULTI_LABEL:
+        raise ConfigError(f"label_column={label_column!r}: only multi-label classification has several label columns.")
+    return _distinct(label_column, "label_column")
+
+
+def _names_of(feature: Any) -> Sequence[str] | None:
+    """Returns the names of a `ClassLabel`, or of a list of them."""
+    return getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None)
 
 
 def _lines_of(

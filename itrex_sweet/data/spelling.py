@@ -38,7 +38,8 @@ def spelled_labels(values: Sequence[Any], places: Sequence[str], known: set[str]
         if hasattr(value, "item") and not getattr(value, "shape", ()):
             value = value.item()  # of NumPy
         if not isinstance(value, (str, int, float)):
-            many = " (one label per row: multi-label data is not supported)" if isinstance(value, (list, tuple)) else ""
+            is_list = isinstance(value, (list, tuple))
+            many = " (several labels per row need the task multi-label, --task multi-label)" if is_list else ""
             raise InputError(f"{place}: label {value!r} is not a number or a string{many}", (row,))
         spelled.append(_spelling(value, known))
     return spelled

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
-from itrex_sweet.evaluation.tables import figure, percent, plain_table
+from itrex_sweet.evaluation.tables import figure, percent, plain_table, score
 from itrex_sweet.metrics import Metric, accuracy
 from itrex_sweet.policy import Policy
 
@@ -83,7 +83,7 @@ class Curve:
         return headings, [
             [
                 figure(point.threshold, 4),
-                percent(point.metric),
+                score(point.metric, self.metric_name),
                 figure(point.mean_layers),
                 percent(point.mean_layers / self.depth, 0),
                 figure(point.milliseconds),

@@ -28,9 +28,10 @@ from itrex_sweet.evaluation.reference import Reference
 from itrex_sweet.evaluation.report import Report, make_report, single_exit_policy
 from itrex_sweet.evaluation.seen_rows import NOT_HELD_OUT, SeenRows, seen_rows
 from itrex_sweet.evaluation.timing import DEFAULT_REPEATS, DEFAULT_ROWS, milliseconds_per_row, sample_rows
-from itrex_sweet.metrics import Metric, accuracy
+from itrex_sweet.metrics import METRICS, Metric
 from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.machine import Machine
+from itrex_sweet.tasks import Task
 from itrex_sweet.tokenization.inputs import listed, plain_texts
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Evaluation:
 def evaluate(
     model: SweetModelForSequenceClassification,
     texts: Sequence[Text],
-    labels: Sequence[int],
+    labels: Sequence[Any],
     name: str = "model",
     **options: Any,
 ) -> Evaluation:
@@ -100,10 +101,10 @@ def evaluate(
 def evaluate_models(
     models: Mapping[str, SweetModelForSequenceClassification],
     texts: Sequence[Text],
-    labels: Sequence[int],
+    labels: Sequence[Any],
     *,
-    metric: Metric = accuracy,
-    metric_name: str = "accuracy",
+    metric: Metric | None = None,
+    metric_name: str | None = None,
     points: int = DEFAULT_POINTS,
     timed_points: int = DEFAULT_TIMED_POINTS,
     timed_rows: int = DEFAULT_ROWS,
@@ -117,8 +118,10 @@ def evaluate_models(
     Args:
         models: early-exit models and cascades, by name.
         texts: texts or pairs of texts.
-        labels: one label id from 0 per text.
-        metric: of predictions and labels, both (rows,) int64; higher is better; a prediction of -1 means no answer.
+        labels: one label id from 0 per text; for multi-label classification a vector of ones and zeros, for regression
+            a number.
+        metric: of predictions and labels, both as `Task.decisions`; higher is better; a prediction of -1 (NaN) means no
+            answer. By default the task's first: accuracy, exact match or Pearson correlation.
         metric_name: for tables and plots.
         points: maximum number of thresholds of the curve.
         timed_points: maximum number of these that are timed.
@@ -140,8 +143,15 @@ def evaluate_models(
     points, timed_points = whole_number("points", points, 2), whole_number("timed_points", timed_points, 1)
     if max_length is not None:
         max_length = whole_number("max_length", max_length, 1)
+    task = _common_task(models)
+    if metric is None:
+        metric_name = metric_name or task.default_metric
+        metric = METRICS[metric_name]
     if not callable(metric):
         raise ConfigError(f"metric={metric!r}: must be a function of predictions and labels.")
+    metric_name = metric_name or getattr(metric, "__name__", "metric")
+    if metric_name in METRICS and metric is METRICS[metric_name] and metric_name not in task.metrics:
+        raise ConfigError(f"metric={metric_name!r} does not fit {task.name}: choose one of {', '.join(task.metrics)}.")
     texts = listed(texts)
     outcomes: dict[str, ExitOutcomes] = {}
     seen_before: dict[str, SeenRows] = {}
@@ -157,7 +167,7 @@ def evaluate_models(
             # Equivalent policies, such as threshold 1 and the last exit alone, are timed once.
             for policy in _timed_policies(seen, model.policy, grid, timed_points):
                 tasks[name, policy] = functools.partial(model.executor.run, timed, policy)
-    reference_answers = _reference_answers(models, texts, reference)
+    reference_answers = _reference_answers(models, texts, reference, task)
     rows = min(timed_rows, len(texts))
     measured = milliseconds_per_row(tasks, rows, repeats) if tasks else {}
 
@@ -196,6 +206,20 @@ def evaluate_models(
     return evaluations
 
 
+def _common_task(models: Mapping[str, SweetModelForSequenceClassification]) -> Task:
+    """Returns the task of all models.
+
+    Raises:
+        ConfigError: they have different tasks.
+    """
+    tasks = {name: model.artifact.task for name, model in models.items()}
+    names = {task.name for task in tasks.values()}
+    if len(names) > 1:
+        listed = "; ".join(f"{name}: {task.name}" for name, task in tasks.items())
+        raise ConfigError(f"the models have different tasks and cannot be compared. {listed}")
+    return next(iter(tasks.values()))
+
+
 def _find_seen_rows(
     name: str, model: SweetModelForSequenceClassification, batch: TokenBatch, texts: Sequence[Text], source: str
 ) -> SeenRows:
@@ -214,13 +238,16 @@ def _find_seen_rows(
 
 
 def _reference_answers(
-    models: Mapping[str, SweetModelForSequenceClassification], texts: Sequence[Text], reference: Reference | None
+    models: Mapping[str, SweetModelForSequenceClassification],
+    texts: Sequence[Text],
+    reference: Reference | None,
+    task: Task,
 ) -> dict[tuple[str, ...], np.ndarray]:
     """Returns the predictions of the reference model per tuple of label names, as ids of these labels."""
     if reference is None:
         return {}
     names = dict.fromkeys(model.artifact.label_names for model in models.values())
-    return {each: reference.answers(plain_texts(texts), len(texts), each) for each in names}
+    return {each: reference.answers(plain_texts(texts), len(texts), each, task) for each in names}
 
 
 def _timed_policies(

@@ -13,7 +13,7 @@ from itrex_sweet.artifact.fingerprints import CALIBRATION, QUANTIZATION, SELECTI
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.reference import ANSWERS, Reference
 from itrex_sweet.evaluation.seen_rows import NOT_HELD_OUT, SeenRows
-from itrex_sweet.metrics import METRICS, Metric, accuracy
+from itrex_sweet.metrics import METRICS, Metric
 
 _MAX_UNRECORDED_SHARE = 0.01  # of rows that were probably seen, but whose fingerprints were not recorded
 _USE_OF_ROLE = {
@@ -123,13 +123,13 @@ def check_guarantee(
         reason = mismatch
     else:
         held_out = outcomes.select(unseen)
-        full = held_out.predictions()[:, -1] if against is None else reference_answers[unseen]
-        answers = held_out.answers(artifact.policy)
-        drop = (
-            float((answers != full).mean())
-            if metric is None
-            else float(metric(full, held_out.labels) - metric(answers, held_out.labels))
-        )
+        policy = artifact.policy
+        full = held_out.predictions(policy)[:, -1] if against is None else reference_answers[unseen]
+        answers = held_out.answers(policy)
+        if metric is not None:
+            drop = float(metric(full, held_out.labels) - metric(answers, held_out.labels))
+        else:
+            drop = float(1.0 - held_out.task.agree(answers, full, policy.tolerance).mean())
     return GuaranteeCheck(
         target=target,
         max_drop=max_drop,
@@ -147,8 +147,8 @@ def _guaranteed_drop(
     budget: Mapping[str, Any], metric_name: str, against: str | None
 ) -> tuple[float, str, Metric | None] | None:
     """Returns the drop, its description, and the metric; no metric for agreement."""
-    if "max_accuracy_drop" in budget and metric_name == "accuracy":
-        return budget["max_accuracy_drop"], "points of accuracy", accuracy
+    if "max_accuracy_drop" in budget and metric_name in ("accuracy", "exact_match"):
+        return budget["max_accuracy_drop"], f"points of {metric_name.replace('_', ' ')}", METRICS[metric_name]
     if "max_agreement_drop" in budget:
         return budget["max_agreement_drop"], f"% of agreement with {against or 'full depth'}", None
     if "max_metric_drop" in budget and metric_name == budget.get("metric") and metric_name in METRICS:

@@ -11,8 +11,9 @@ from itrex_sweet.artifact import CASCADE, INT8, Artifact
 from itrex_sweet.artifact.layout import CARD_FILE
 from itrex_sweet.evaluation.evaluation import Evaluation
 from itrex_sweet.evaluation.front_matter import front_matter
-from itrex_sweet.evaluation.tables import figure, markdown_table, percent
+from itrex_sweet.evaluation.tables import figure, markdown_table, percent, score
 from itrex_sweet.policy import Policy
+from itrex_sweet.tasks import MULTI_LABEL, REGRESSION
 
 _CALIBRATION = "## Calibration"
 _CALIBRATION_SECTION = re.compile(r"^## Calibration\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
@@ -39,14 +40,13 @@ def render_card(
         dataset: name on the hub of the training data.
     """
     kind = "Cascade of independent models" if artifact.architecture == CASCADE else "Early-exit text classifier"
-    labels = artifact.label_names
     metric = None if evaluation is None else evaluation.report.metric_name
     parts = [
         front_matter(artifact, metric, base_model, dataset),
         f"# {title or artifact.directory.name}",
         f"{kind} ({artifact.config.get('model_type', 'unknown')}, {artifact.exits[-1]} layers) that "
         f"may answer after {_join(artifact.exits)} layers: each text leaves at the first exit that is "
-        f"confident enough.{_describe_private_exits(artifact)} {len(labels)} labels: {', '.join(labels)}.",
+        f"confident enough.{_describe_private_exits(artifact)}{_describe_labels(artifact)}",
         "## Use",
         _usage(artifact),
     ]
@@ -58,6 +58,14 @@ def render_card(
         parts += [_CALIBRATION, _calibration(artifact)]
     parts += ["## Training", _provenance(artifact.provenance)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _describe_labels(artifact: Artifact) -> str:
+    labels = artifact.label_names
+    if artifact.task.name == REGRESSION:
+        return " It predicts a number (regression)."
+    several = ", any number of which apply to a text" if artifact.task.name == MULTI_LABEL else ""
+    return f" {len(labels)} labels{several}: {', '.join(labels)}."
 
 
 def _describe_private_exits(artifact: Artifact) -> str:
@@ -125,6 +133,8 @@ def _calibration(artifact: Artifact) -> str:
         return f"The stored policy is the most accurate one within {limits}, without a statistical guarantee. {rows}"
     full_depth = "the same model at full depth"
     target = "accuracy" if "max_accuracy_drop" in budget else budget.get("metric", "agreement")
+    if artifact.policy.tolerance is not None and "max_metric_drop" not in budget:
+        target += f" within {artifact.policy.tolerance:g}"
     guarantee = (
         f"With {100 * budget['confidence']:g} % confidence the stored policy loses at most {100 * drop:g} % of "
         f"{target} against {full_depth if against is None else against['name']}."
@@ -132,6 +142,9 @@ def _calibration(artifact: Artifact) -> str:
     if against is not None:
         scored = f", {target} {percent(against['score'])} on the testing rows" if "score" in against else ""
         guarantee += f" That is another model ({against['kind']}, SHA-256 {against['sha256'][:12]}{scored})."
+    for name, values in (facts.get("metrics") or {}).items():
+        shown = (score(values[key], name) for key in ("policy", "full"))
+        rows += " On the testing rows {} is {}, at full depth {}.".format(name.replace("_", " "), *shown)
     return f"{guarantee} {rows}"
 
 
@@ -139,9 +152,10 @@ def _results(artifact: Artifact, evaluation: Evaluation, data: str | None) -> li
     report, curve, timing = evaluation.report, evaluation.curve, evaluation.timing
     on_data = f" of {data}" if data else ""
     summary = (
-        f"On {report.rows} rows{on_data}, the stored policy has {report.metric_name} {percent(report.metric)}"
+        f"On {report.rows} rows{on_data}, the stored policy has {report.metric_name} "
+        f"{score(report.metric, report.metric_name)}"
         f" with {figure(report.mean_layers)} layers per text; the last exit alone has "
-        f"{percent(report.exits[-1].metric)} with {report.exits[-1].layers_run}."
+        f"{score(report.exits[-1].metric, report.metric_name)} with {report.exits[-1].layers_run}."
     )
     if report.unanswered:
         summary += f" {report.unanswered} rows have non-finite logits and count as incorrect."
@@ -170,8 +184,8 @@ def quantization_cells(facts: Mapping[str, Any]) -> tuple[list[str], list[list[s
     headings = ["exit", "float32", "INT8", "temperature before", "after"]
     columns = [
         [str(exit_) for exit_ in facts["exits"]],
-        [percent(value) for value in facts["before"]],
-        [percent(value) for value in facts["after"]],
+        [score(value, facts["metric"]) for value in facts["before"]],
+        [score(value, facts["metric"]) for value in facts["after"]],
         [figure(value) for value in temperatures["before"]],
         [figure(value) for value in temperatures["after"]],
     ]

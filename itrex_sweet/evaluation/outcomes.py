@@ -13,10 +13,10 @@ from itrex_sweet import criteria
 from itrex_sweet.errors import InputError
 from itrex_sweet.evaluation.labels import checked_labels
 from itrex_sweet.evaluation.progress import progress
-from itrex_sweet.metrics import NO_ANSWER
 from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
+from itrex_sweet.tasks import MULTI_LABEL, SINGLE_LABEL, TASKS, Task
 
 if TYPE_CHECKING:
     from itrex_sweet.modeling import SweetModelForSequenceClassification
@@ -32,12 +32,14 @@ class ExitOutcomes:
 
     Args:
         logits: (rows, exits, labels) float32.
-        labels: (rows,) int64; `NO_LABEL` for rows without labels.
+        labels: (rows,) int64; for multi-label classification (rows, labels) of ones and zeros, for regression (rows,)
+            float32. `NO_LABEL` for rows without labels.
         exits: counts of encoder layers, from 1.
         layers_run: layers that are run for a row that leaves at each exit.
         correctness_logits: (rows, exits) float32, of exits that learned to exit: the logit of the exit being correct.
         confidence_of: computes confidences; that of the backend, so that thresholds are compared with the same
             numbers as at run time, to the bit.
+        task: what the logits mean.
     """
 
     logits: np.ndarray
@@ -46,6 +48,7 @@ class ExitOutcomes:
     layers_run: tuple[int, ...]
     correctness_logits: np.ndarray | None = None
     confidence_of: criteria.ConfidenceFunction = criteria.confidence
+    task: Task = TASKS[SINGLE_LABEL]
 
     @classmethod
     def observe(
@@ -55,14 +58,15 @@ class ExitOutcomes:
 
         Args:
             batch: texts, read with `model.read(texts)`.
-            labels: (rows,) label ids from 0.
+            labels: label id from 0, vector of ones and zeros, or value of each row, by task.
 
         Raises:
             InputError: no rows, not one label per row, or a label that the model does not have.
         """
         if not len(batch):
             raise InputError("there are no texts: evaluation needs one at least.")
-        labels = checked_labels(labels, len(batch), model.config.num_labels, "the evaluated texts")
+        task = model.artifact.task
+        labels = checked_labels(labels, len(batch), model.config.num_labels, "the evaluated texts", task)
         return cls.from_executor(model.executor, batch, labels)
 
     @classmethod
@@ -72,12 +76,14 @@ class ExitOutcomes:
         """Runs rows to the last exit, with a progress bar.
 
         Args:
-            labels: (rows,) int64, if there are any.
+            labels: as `evaluation.labels.checked_labels` returns them, if there are any.
             description: text to the left of the bar.
         """
         logits, correctness_logits = outputs_at_every_exit(executor, batch, description)
-        labels = np.full(len(batch), NO_LABEL) if labels is None else labels
         artifact = executor.backend.artifact
+        if labels is None:
+            per_row = (executor.backend.num_labels,) if artifact.task.name == MULTI_LABEL else ()
+            labels = np.full((len(batch), *per_row), NO_LABEL)
         return cls(
             logits,
             labels,
@@ -85,6 +91,7 @@ class ExitOutcomes:
             artifact.layers_run,
             correctness_logits,
             confidence_of=executor.backend.confidence,
+            task=artifact.task,
         )
 
     def __len__(self) -> int:
@@ -105,13 +112,20 @@ class ExitOutcomes:
         """Returns the index of the exit at which each row leaves, as the executor decides, (rows,) int64."""
         return criteria.leaving_exit(policy, self.confidences(policy))
 
-    def predictions(self) -> np.ndarray:
-        """Returns the label that each exit predicts, (rows, exits) int64; -1 where its logits are not finite."""
-        return predictions_from_logits(self.logits)
+    def predictions(self, policy: Policy | None = None) -> np.ndarray:
+        """Returns what each exit predicts, as `Task.decisions`: (rows, exits) or (rows, exits, labels).
+
+        Args:
+            policy: its thresholds of labels, with its temperatures, apply in multi-label classification.
+        """
+        if policy is None or policy.label_thresholds is None:
+            return self.task.decisions(self.logits)
+        temperatures = np.asarray(policy.temperatures, dtype=np.float32)[:, None]
+        return self.task.decisions(self.logits, temperatures, policy.label_thresholds)
 
     def answers(self, policy: Policy) -> np.ndarray:
-        """Returns the label that each row gets under a policy, (rows,) int64; -1 where logits are not finite."""
-        return np.take_along_axis(self.predictions(), self.leaving(policy)[:, None], axis=1)[:, 0]
+        """Returns what each row is predicted under a policy, (rows,) or (rows, labels)."""
+        return self.predictions(policy)[np.arange(len(self)), self.leaving(policy)]
 
     def mean_layers(self, policy: Policy) -> float:
         """Returns the mean number of layers run per row under a policy."""
@@ -120,8 +134,7 @@ class ExitOutcomes:
 
 def predictions_from_logits(logits: np.ndarray) -> np.ndarray:
     """Returns labels (rows, exits) int64 for logits (rows, exits, labels); -1 where they are not finite."""
-    answered = np.isfinite(logits).all(axis=2)
-    return np.where(answered, np.where(answered[..., None], logits, 0).argmax(axis=2), NO_ANSWER)
+    return TASKS[SINGLE_LABEL].decisions(logits)
 
 
 def outputs_at_every_exit(

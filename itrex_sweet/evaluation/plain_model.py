@@ -12,6 +12,7 @@ import numpy as np
 from itrex_sweet.errors import ArtifactError, ConfigError, InputError, SweetError
 from itrex_sweet.evaluation.progress import progress
 from itrex_sweet.families import family_of
+from itrex_sweet.tasks import task_of
 
 _BATCH_SIZE = 32
 _UNLIMITED = 1_000_000  # tokens; tokenizers without a limit report a much larger number
@@ -44,8 +45,7 @@ def load_plain_model(folder: Path) -> tuple[Any, Any]:
         raise ArtifactError(f"{folder} cannot be loaded as a classifier: {reason}") from error
     if missing := sorted(info["missing_keys"]):
         raise ArtifactError(f"{folder} is not a fine-tuned classifier: {missing[0]} is missing from its weights.")
-    if model.config.num_labels < 2 or getattr(model.config, "problem_type", None) == "regression":
-        raise ConfigError(f"{folder} is not a classification model: it has {model.config.num_labels} output.")
+    task_of(model.config)  # refuses unknown tasks
     return model.float().eval(), tokenizer
 
 

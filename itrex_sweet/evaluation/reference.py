@@ -21,6 +21,7 @@ from itrex_sweet.errors import ConfigError, InputError
 from itrex_sweet.evaluation.plain_model import load_plain_model, logits_of
 from itrex_sweet.hub import fetch
 from itrex_sweet.modeling import SweetModelForSequenceClassification
+from itrex_sweet.tasks import REGRESSION, SINGLE_LABEL, TASKS, Task, task_of
 
 CHECKPOINT, ARTIFACT, ANSWERS = "checkpoint", "artifact", "answers"
 
@@ -40,16 +41,20 @@ class Reference(ABC):
         self.name, self.sha256 = name, sha256
 
     @abstractmethod
-    def answers(self, texts: Sequence[Any] | None, rows: int, label_names: Sequence[str]) -> np.ndarray:
-        """Returns its predictions (rows,) int64, as indices of `label_names`.
+    def answers(
+        self, texts: Sequence[Any] | None, rows: int, label_names: Sequence[str], task: Task = TASKS[SINGLE_LABEL]
+    ) -> np.ndarray:
+        """Returns its predictions (rows,) int64, as indices of `label_names`; for multi-label classification (rows,
+        labels) int64 of ones and zeros.
 
         Args:
             texts: texts or pairs; `None` if only token ids are available.
             rows: number of rows.
             label_names: of the compared model, by id.
+            task: of the compared model.
 
         Raises:
-            ConfigError: it has other labels.
+            ConfigError: it has other labels, or another task, or the task is regression.
             InputError: texts are needed and missing, or there is not one finite answer per row.
         """
 
@@ -94,11 +99,14 @@ class _FullDepth(Reference):
         super().__init__(folder.resolve().name, _hash(folder, open_artifact(folder, weights=False).weight_files()))
         self._folder = folder
 
-    def answers(self, texts: Sequence[Any] | None, rows: int, label_names: Sequence[str]) -> np.ndarray:
+    def answers(
+        self, texts: Sequence[Any] | None, rows: int, label_names: Sequence[str], task: Task = TASKS[SINGLE_LABEL]
+    ) -> np.ndarray:
         model = SweetModelForSequenceClassification.from_pretrained(self._folder, threshold=1.0)
+        _require_task(model.artifact.task, task, self.name)
         label_map = _match_labels(model.artifact.label_names, label_names, self.name)
         logits = model.executor.run(model.read(_require_texts(texts, self.name)), model.policy).logits
-        return label_map[_require_finite(logits, self.name).argmax(axis=1)]
+        return _decisions(_require_finite(logits, self.name), label_map, task)
 
 
 class _Checkpoint(Reference):
@@ -112,14 +120,17 @@ class _Checkpoint(Reference):
         super().__init__(folder.resolve().name, _hash(folder, names))
         self._folder = folder
 
-    def answers(self, texts: Sequence[Any] | None, rows: int, label_names: Sequence[str]) -> np.ndarray:
+    def answers(
+        self, texts: Sequence[Any] | None, rows: int, label_names: Sequence[str], task: Task = TASKS[SINGLE_LABEL]
+    ) -> np.ndarray:
         texts = _require_texts(texts, self.name)
         model, tokenizer = load_plain_model(self._folder)
+        _require_task(task_of(model.config), task, self.name)
         id2label = model.config.id2label
         label_map = _match_labels(
             [str(id2label.get(index)) for index in range(model.config.num_labels)], label_names, self.name
         )
-        return label_map[_require_finite(logits_of(model, tokenizer, texts), self.name).argmax(axis=1)]
+        return _decisions(_require_finite(logits_of(model, tokenizer, texts), self.name), label_map, task)
 
 
 class _Answers(Reference):
@@ -132,7 +143,11 @@ class _Answers(Reference):
         self._path = path
         self._labels = list(self._read())
 
-    def answers(self, texts: Sequence[Any] | None, rows: int, label_names: Sequence[str]) -> np.ndarray:
+    def answers(
+        self, texts: Sequence[Any] | None, rows: int, label_names: Sequence[str], task: Task = TASKS[SINGLE_LABEL]
+    ) -> np.ndarray:
+        if task.name != SINGLE_LABEL:
+            raise ConfigError(f"{self._path}: a file of predictions is read for single-label models, not {task.name}.")
         if len(self._labels) != rows:
             raise InputError(f"{self._path} holds {len(self._labels)} predictions for {rows} rows.")
         label_map = _label_indices(label_names)
@@ -165,6 +180,23 @@ class _Answers(Reference):
                 )
             labels.append(label)
         return labels
+
+
+def _require_task(theirs: Task, ours: Task, name: str) -> None:
+    if theirs is not ours:
+        raise ConfigError(f"{name} has the task {theirs.name}, and this model {ours.name}: they cannot be compared.")
+    if ours.name == REGRESSION:
+        raise ConfigError(f"{name} is a regression model: only classifiers are compared with another model.")
+
+
+def _decisions(logits: np.ndarray, label_map: np.ndarray, task: Task) -> np.ndarray:
+    """Returns the decisions for finite logits (rows, labels), in terms of the other model's labels."""
+    decisions = task.decisions(logits)
+    if task.name == SINGLE_LABEL:
+        return label_map[decisions]
+    mapped = np.empty_like(decisions)
+    mapped[:, label_map] = decisions
+    return mapped
 
 
 def _require_texts(texts: Sequence[Any] | None, name: str) -> list[Any]:

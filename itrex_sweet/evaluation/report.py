@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
-from itrex_sweet.evaluation.tables import figure, percent, plain_table
-from itrex_sweet.metrics import NO_ANSWER, Metric, accuracy
+from itrex_sweet.evaluation.tables import figure, percent, plain_table, score
+from itrex_sweet.metrics import METRICS, Metric, accuracy
 from itrex_sweet.policy import Policy
+from itrex_sweet.tasks import REGRESSION, SINGLE_LABEL
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class ExitReport:
         metric_of_leaving: metric of these rows; `None` if there are none.
         mean_confidence: over rows with finite logits; `None` if there are none.
         milliseconds: measured per row if all rows leave here; `None` if not measured.
+        other_metrics: the task's other metrics, if all rows leave here; for multi-label classification and regression.
     """
 
     exit: int
@@ -35,6 +37,7 @@ class ExitReport:
     metric_of_leaving: float | None
     mean_confidence: float | None
     milliseconds: float | None = None
+    other_metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,11 @@ class Report:
         metric: under the policy.
         mean_layers: layers run per row under the policy.
         unanswered: rows with non-finite logits; they count as incorrect.
-        agreement: fraction of rows with the same label as at the last exit.
+        agreement: fraction of rows with the same label or labels as at the last exit, or with a value within the
+            policy's tolerance; `None` for a regression without a tolerance.
         metric_name: name of the metric.
         milliseconds: per row under the policy, without tokenization; `None` if not measured.
+        other_metrics: the task's other metrics under the policy; for multi-label classification and regression.
     """
 
     exits: tuple[ExitReport, ...]
@@ -59,35 +64,44 @@ class Report:
     metric: float
     mean_layers: float
     unanswered: int
-    agreement: float
+    agreement: float | None
     metric_name: str = "accuracy"
     milliseconds: float | None = None
+    other_metrics: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON types."""
-        return {
+        facts = {
             **asdict(self),
             "policy": self.policy.to_dict(),
             "exits": [asdict(exit_) for exit_ in self.exits],
         }
+        for part in (facts, *facts["exits"]):
+            if not part["other_metrics"]:
+                del part["other_metrics"]
+        return facts
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
         """Returns headings and rows of the table; the last row is the policy."""
-        headings = ["exit", "layers", self.metric_name, "leave here", "of those", "confidence", "ms/row"]
+        others = list(self.other_metrics)
+        headings = ["exit", "layers", self.metric_name, *others, "leave here", "of those", "confidence", "ms/row"]
         rows = [
             [
                 str(exit_.exit),
                 str(exit_.layers_run),
-                percent(exit_.metric),
+                score(exit_.metric, self.metric_name),
+                *(score(exit_.other_metrics[name], name) for name in others),
                 percent(exit_.share_leaving),
-                percent(exit_.metric_of_leaving),
+                score(exit_.metric_of_leaving, self.metric_name),
                 figure(exit_.mean_confidence, 3),
                 figure(exit_.milliseconds, 2),
             ]
             for exit_ in self.exits
         ]
-        total = ["policy", figure(self.mean_layers), percent(self.metric), percent(1.0), percent(self.metric)]
-        return headings, [*rows, [*total, "", figure(self.milliseconds)]]
+        metric = score(self.metric, self.metric_name)
+        total = ["policy", figure(self.mean_layers), metric]
+        total += [score(self.other_metrics[name], name) for name in others]
+        return headings, [*rows, [*total, percent(1.0), metric, "", figure(self.milliseconds)]]
 
     def table(self) -> str:
         """Returns the table as aligned text."""
@@ -123,7 +137,18 @@ def make_report(
         exit_milliseconds: index of the exit → measured milliseconds per row if all rows leave there.
         milliseconds: measured per row under the policy.
     """
-    leaving, predictions, answers = outcomes.leaving(policy), outcomes.predictions(), outcomes.answers(policy)
+    leaving, predictions, answers = outcomes.leaving(policy), outcomes.predictions(policy), outcomes.answers(policy)
+    task, last = outcomes.task, outcomes.predictions(policy)[:, -1]
+    others = [] if task.name == SINGLE_LABEL else [name for name in task.metrics if name != metric_name]
+
+    def other_metrics(of: np.ndarray) -> dict[str, float]:
+        return {name: METRICS[name](of, outcomes.labels) for name in others}
+
+    agreement = None
+    if task.name == SINGLE_LABEL:
+        agreement = float((answers == last).mean())
+    elif task.name != REGRESSION or policy.tolerance is not None:
+        agreement = float(task.agree(answers, last, policy.tolerance).mean())
     confidences = outcomes.confidences(policy)
     exits = []
     for index, exit_ in enumerate(outcomes.exits):
@@ -137,6 +162,7 @@ def make_report(
                 metric_of_leaving=float(metric(answers[here], outcomes.labels[here])) if here.any() else None,
                 mean_confidence=float(confidences[finite, index].mean(dtype=np.float64)) if finite.any() else None,
                 milliseconds=(exit_milliseconds or {}).get(index),
+                other_metrics=other_metrics(predictions[:, index]),
             )
         )
     return Report(
@@ -145,8 +171,9 @@ def make_report(
         rows=len(outcomes),
         metric=float(metric(answers, outcomes.labels)),
         mean_layers=outcomes.mean_layers(policy),
-        unanswered=int((answers == NO_ANSWER).sum()),
-        agreement=float((answers == predictions[:, -1]).mean()),
+        unanswered=int((~np.isfinite(outcomes.logits[np.arange(len(outcomes)), leaving]).all(axis=-1)).sum()),
+        agreement=agreement,
         metric_name=metric_name,
         milliseconds=milliseconds,
+        other_metrics=other_metrics(answers),
     )

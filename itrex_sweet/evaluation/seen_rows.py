@@ -78,7 +78,7 @@ def _lookup(
 ) -> tuple[np.ndarray, float]:
     """Returns the rows recorded, (rows,) bool, and the estimated fraction of rows seen."""
     rows = batch.rows()
-    known, share = recorded.holds(rows), recorded.share_held(rows)
+    known, share = recorded.contains(rows), recorded.share_of(rows)
     if texts is None or model.tokenizer is None:
         return known, share
     encoder = encoder_of(model.tokenizer)
@@ -97,8 +97,8 @@ def _lookup(
         if not unknown:
             continue
         token_ids = [row.ids for row in encoder.encode([form[index] for index in unknown], longest)]
-        known[unknown] |= recorded.holds(token_ids)
-        share = max(share, len(unknown) / len(rows) * recorded.share_held(token_ids))
+        known[unknown] |= recorded.contains(token_ids)
+        share = max(share, len(unknown) / len(rows) * recorded.share_of(token_ids))
     return known, max(share, float(known.mean()))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from itrex_sweet.metrics import NUMBERS
+
 MISSING = "–"
 
 
@@ -29,6 +31,11 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], words
 def figure(value: float | None, digits: int = 2, unit: str = "") -> str:
     """Formats a number; a dash for `None`."""
     return MISSING if value is None else f"{value:.{digits}f}{unit}"
+
+
+def score(value: float | None, metric_name: str) -> str:
+    """Formats a metric: a fraction as percent, a correlation or an error as a number."""
+    return figure(value, 3) if metric_name in NUMBERS else percent(value)
 
 
 def percent(share: float | None, digits: int = 1) -> str:

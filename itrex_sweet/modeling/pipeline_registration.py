@@ -1,4 +1,4 @@
-"""Makes transformers' `pipeline("text-classification", ...)` know early-exit models.
+"""Makes transformers' `pipeline("text-classification", ...)` support early-exit models.
 
 Importing `itrex_sweet.modeling.pipelines` replaces the entry of the task in transformers' registry of pipelines by a
 class that hands models of other classes to the one that was there. That needs `transformers.pipelines`, which takes as

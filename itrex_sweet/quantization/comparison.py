@@ -10,13 +10,16 @@ import numpy as np
 
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.calibration import expected_calibration_error, fit_temperature, transfer_thresholds
+from itrex_sweet.calibration.temperature import as_binary
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
-from itrex_sweet.evaluation.tables import percent, plain_table
+from itrex_sweet.evaluation.tables import percent, plain_table, score
+from itrex_sweet.metrics import pearson
 from itrex_sweet.policy import Policy
 from itrex_sweet.quantization.calibration_rows import CalibrationRows
 from itrex_sweet.runtime.backends.torch import TorchBackend
 from itrex_sweet.runtime.encoder import Encoder
 from itrex_sweet.runtime.executor import Executor
+from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 _ROUNDING = 1e-9  # tolerance of a difference of two fractions
 
@@ -41,7 +44,8 @@ class ComparisonResult:
     Args:
         recipe: of its quantization.
         float_layers: module paths left in float.
-        scores: per exit, accuracy, or without labels agreement with the float model.
+        scores: per exit, accuracy, or without labels agreement with the float model; of the sets of labels in
+            multi-label classification; in regression, the correlation of the values with the labels or the float model.
         drops: per exit, score of the float model minus its own.
         moved: fraction of rows that leave at another exit.
         policy: for the quantized model, with temperatures fitted again if there are labels, and thresholds at which the
@@ -75,14 +79,18 @@ class ExitComparison:
     def __init__(self, artifact: Artifact, rows: CalibrationRows, batch_size: int):
         self.artifact, self.rows, self.batch_size = artifact, rows, batch_size
         self.before = self.observe(None, "float32")
-        predictions = self.before.predictions()
+        predictions = self.before.predictions(artifact.policy)
         self._targets = predictions if rows.labels is None else rows.labels[:, None]
         self.scores = self._scores(self.before)
 
     @property
     def metric_name(self) -> str:
         """Name of the score."""
-        return "agreement with float32" if self.rows.labels is None else "accuracy"
+        if self.artifact.task.name == REGRESSION:
+            return "pearson with float32" if self.rows.labels is None else "pearson"
+        if self.rows.labels is None:
+            return "agreement with float32"
+        return "exact match" if self.artifact.task.name == MULTI_LABEL else "accuracy"
 
     def observe(self, encoder: Encoder | None, description: str, rows: int | None = None) -> ExitOutcomes:
         """Runs the first rows, or all rows, through all exits.
@@ -104,11 +112,15 @@ class ExitComparison:
         after = self.observe(encoder, recipe)
         old_policy, labels = self.artifact.policy, self.rows.labels
         temperatures, errors = old_policy.temperatures, None
-        if labels is not None:
-            exits = range(len(self.artifact.exits))
-            temperatures = tuple(fit_temperature(after.logits[:, index], labels) for index in exits)
+        if labels is not None and self.artifact.task.has_temperatures:
+            is_multi_label = self.artifact.task.name == MULTI_LABEL
+            pairs = [
+                as_binary(after.logits[:, index], labels) if is_multi_label else (after.logits[:, index], labels)
+                for index in range(len(self.artifact.exits))
+            ]
+            temperatures = tuple(fit_temperature(*pair) for pair in pairs)
             errors = tuple(
-                tuple(expected_calibration_error(after.logits[:, index], labels, fitted[index]) for index in exits)
+                tuple(expected_calibration_error(*pair, value) for pair, value in zip(pairs, fitted, strict=True))
                 for fitted in (old_policy.temperatures, temperatures)
             )
         policy = transfer_thresholds(old_policy, self.before, after, temperatures)
@@ -127,9 +139,9 @@ class ExitComparison:
     def table(self, results: Sequence[ComparisonResult]) -> str:
         """Returns the scores per exit of the float model and the quantized models, as text."""
         headings = ["recipe", *(f"exit {exit_}" for exit_ in self.artifact.exits), "other exit", "float layers"]
-        lines = [["float32", *map(percent, self.scores), percent(0.0), "all"]]
+        lines = [["float32", *self._shown(self.scores), percent(0.0), "all"]]
         lines += [
-            [result.recipe, *map(percent, result.scores), percent(result.moved), str(len(result.float_layers))]
+            [result.recipe, *self._shown(result.scores), percent(result.moved), str(len(result.float_layers))]
             for result in results
         ]
         return plain_table(headings, lines)
@@ -154,4 +166,13 @@ class ExitComparison:
         return facts
 
     def _scores(self, outcomes: ExitOutcomes) -> tuple[float, ...]:
-        return tuple((outcomes.predictions() == self._targets).mean(axis=0).tolist())
+        predictions, task = outcomes.predictions(self.artifact.policy), outcomes.task
+        if task.name == REGRESSION:
+            targets = np.broadcast_to(self._targets, predictions.shape)
+            return tuple(pearson(*pair) for pair in zip(predictions.T, targets.T, strict=True))
+        if task.name == SINGLE_LABEL:
+            return tuple((predictions == self._targets).mean(axis=0).tolist())
+        return tuple(task.agree(predictions, self._targets).mean(axis=0).tolist())
+
+    def _shown(self, scores: Sequence[float]) -> list[str]:
+        return [score(value, self.metric_name) for value in scores]

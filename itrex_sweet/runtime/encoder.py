@@ -185,7 +185,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Everything a backend computes with, and the plan of it: segments and probes in turn.
+    """The weights of a model, and the order of computation: segments and probes alternate.
 
     Args:
         segments: one per exit, in order: the layers of the trunk that are run in full between the probe before (at
@@ -237,5 +237,5 @@ class Encoder:
 
 
 def float_of(linear: AnyLinear) -> Linear:
-    """A linear layer in float32, whatever it is kept in."""
+    """Returns a linear layer in float32, dequantized if necessary."""
     return linear.dequantized() if isinstance(linear, QuantizedLinear) else linear

@@ -1,4 +1,4 @@
-"""From texts, as people pass them, to packed rows of token ids."""
+"""Converts input texts to packed rows of token ids."""
 
 from itrex_sweet.tokenization.reader import Reading, TextReader
 

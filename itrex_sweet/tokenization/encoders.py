@@ -97,7 +97,7 @@ class FastEncoder(TextEncoder):
 
     @staticmethod
     def _kept(sequences: list[int | None], limit: int, from_left: bool) -> list[int]:
-        """Returns the indices of the tokens that remain; `sequences` tells the text of each token, `None` for special
+        """Returns the indices of the tokens to keep; `sequences`: index of each token's text, `None` for special
         tokens."""
         places = [[place for place, sequence in enumerate(sequences) if sequence == which] for which in (0, 1)]
         length = limit - sequences.count(None)

@@ -1,6 +1,6 @@
 """A fast tokenizer read from `tokenizer.json` by the `tokenizers` library, without transformers.
 
-transformers builds some tokenizers anew from parts of the file and from `tokenizer_config.json`, each release in its
+transformers builds some tokenizers again from parts of the file and from `tokenizer_config.json`, each release in its
 own way. `file_tokenizer` therefore takes a tokenizer only where the file says the same as what transformers makes of
 it, so that both give the same token ids, and raises `NotStandardError` for every other one.
 """
@@ -60,7 +60,7 @@ _WITHOUT_EFFECT = (
 
 
 class NotStandardError(Exception):
-    """Only transformers knows what a tokenizer does; the message says why."""
+    """A tokenizer that only transformers can load; the message gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def _with_special_tokens_map(files: Mapping[str, bytes], settings: Mapping[str, 
 
 
 def _check_added_tokens(backend: Tokenizer, files: Mapping[str, bytes], settings: Mapping[str, Any]) -> None:
-    """Checks that every token recorded elsewhere stands in `tokenizer.json`, with the same id and flags."""
+    """Checks that every token of the other files is in `tokenizer.json`, with the same id and flags."""
     own = backend.get_added_tokens_decoder()
     size = backend.get_vocab_size(with_added_tokens=False)
     beyond = sorted(place for place in own if place >= size)

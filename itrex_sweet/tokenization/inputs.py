@@ -78,7 +78,7 @@ def text_or_reason(given: Any) -> tuple[Text | None, str | None]:
         if not part.strip():
             return None, "the text is empty"
         if not part.isascii() and (surrogate := _surrogate(part)) is not None:
-            return None, f"character {surrogate} is half of a surrogate pair, so it is no Unicode text: decode it anew"
+            return None, f"character {surrogate} is half of a surrogate pair: decode the text again"
     # Subclasses, such as NumPy's, become plain strings.
     parts = tuple(part if type(part) is str else str.__str__(part) for part in parts)
     return parts if len(parts) == 2 else parts[0], None

@@ -96,7 +96,7 @@ def load_tokenizer(files: Mapping[str, bytes], config: Mapping[str, Any], direct
             for name, content in contents.items():
                 (Path(folder) / name).write_bytes(content)
             tokenizer = _from_folder(folder, TOKENIZER_FILE in files)
-            _point_elsewhere(tokenizer, folder, directory)
+            _replace_paths(tokenizer, folder, directory)
         if tokenizer_class in GENERIC_CLASSES and "model_input_names" not in settings:
             # Of the release that saved it, with whose inputs the model was trained: that of this one may be another.
             tokenizer.model_input_names = list(GENERIC_CLASSES[tokenizer_class])
@@ -156,7 +156,7 @@ def _loading(files: Mapping[str, bytes], directory: Path) -> Iterator[None]:
         names = ", ".join(sorted(files))
         raise ArtifactError(
             f"{directory}: its tokenizer ({names}) cannot be loaded: {type(error).__name__}: {error}. Save one there "
-            "anew: tokenizer.save_pretrained, or write the artifact anew."
+            "again: tokenizer.save_pretrained, or write the artifact again."
         ) from error
 
 
@@ -208,8 +208,8 @@ def _from_folder(folder: str, has_fast_file: bool) -> Any:
         return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-def _point_elsewhere(tokenizer: Any, folder: str, directory: Path) -> None:
-    """Replaces paths into the private folder, which is gone, by those of the artifact."""
+def _replace_paths(tokenizer: Any, folder: str, directory: Path) -> None:
+    """Replaces paths into the private folder, which was deleted, by those of the artifact."""
     for facts in (vars(tokenizer), getattr(tokenizer, "init_kwargs", {})):
         for name, value in facts.items():
             if isinstance(value, str) and value.startswith(folder):

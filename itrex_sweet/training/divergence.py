@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from itrex_sweet.artifact.finite import first_not_finite
+from itrex_sweet.artifact.finite import first_non_finite
 from itrex_sweet.errors import TrainingDivergedError
 from itrex_sweet.training.gradients import gradient_norm
 
@@ -52,7 +52,7 @@ def check_finite(model: nn.Module, step: int, losses: Mapping[int, torch.Tensor]
     not_finite = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
     if not not_finite:
         return
-    weights = first_not_finite(dict(model.named_parameters()))
+    weights = first_non_finite(dict(model.named_parameters()))
     if weights is None:
         advice = (
             "The weights are still those of the step before. Lower the learning rate or warm it up (warmup_steps), "

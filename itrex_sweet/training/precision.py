@@ -1,4 +1,4 @@
-"""The data type of the weights in training: float32, whatever the checkpoint was stored in."""
+"""The data type of the weights in training: float32, for checkpoints of any type."""
 
 from __future__ import annotations
 

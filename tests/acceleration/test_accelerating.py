@@ -43,9 +43,7 @@ def test_all_steps_and_resuming(plain, tmp_path, costs_in_layers, caplog, monkey
     roles = artifact.fingerprints()
     assert {"training", "selection", "calibration", "reporting"} <= roles.keys()
     for one in roles:
-        assert all(roles[one].share_in(roles[other]) == 0.0 for other in roles if other != one), (
-            "the parts are disjoint"
-        )
+        assert all(roles[one].overlap(roles[other]) == 0.0 for other in roles if other != one), "the parts are disjoint"
     card = (output / "README.md").read_text()
     assert f"agreement {100 * measured.agreement:.1f} %" in card and "## Calibration" in card
     assert (output / "curve.png").read_bytes().startswith(b"\x89PNG")

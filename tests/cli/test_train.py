@@ -40,7 +40,7 @@ def test_every_mode_writes_an_artifact(run, pretrained, corpus, tmp_path, mode):
     assert "dev.jsonl" in card and str(corpus) not in card and "| policy |" in card
     assert not (output / "checkpoints").exists()
     seen = artifact.fingerprints()
-    assert seen["reporting"].share_in(seen["reporting"]) == 1.0
+    assert seen["reporting"].overlap(seen["reporting"]) == 1.0
     assert ("training" in seen) == (mode != "multi-model")
 
 

@@ -96,7 +96,7 @@ def test_without_texts_token_ids_are_compared(plain, with_record):
 
 
 def test_share_of_partially_recorded_rows_is_estimated(plain, with_record, monkeypatch):
-    monkeypatch.setattr(fingerprints_file, "MOST_KEPT", 100)
+    monkeypatch.setattr(fingerprints_file, "MAX_HASHES", 100)
     texts = some_texts(2000)
     model = with_record(training=recorded(plain, texts[:1000]))
     seen = seen_rows(model, model.read(texts[500:1500]), texts[500:1500])
@@ -108,11 +108,11 @@ def test_union_of_fingerprints(monkeypatch):
     rows = [[2, *divmod(row, 97), 3] for row in range(9000)]
     first, second = Fingerprints.of(rows[:50]), Fingerprints.of([*rows[30:70], [1] * 7])
     both = first.union(second)
-    assert both.rows == 71 and both.longest == 7 and both.holds(rows[:70]).all()
-    monkeypatch.setattr(fingerprints_file, "MOST_KEPT", 500)
+    assert both.rows == 71 and both.longest == 7 and both.contains(rows[:70]).all()
+    monkeypatch.setattr(fingerprints_file, "MAX_HASHES", 500)
     large = Fingerprints.of(rows[:6000]).union(Fingerprints.of(rows[4000:9000]))
     assert len(large.hashes) <= 500 and large.rows == pytest.approx(9000, rel=0.2)
-    assert Fingerprints.of(rows[8000:]).share_in(large) == 1.0
+    assert Fingerprints.of(rows[8000:]).overlap(large) == 1.0
 
 
 # ---------------------------------------------------------------------------------------------------- guarantees

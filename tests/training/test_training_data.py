@@ -41,7 +41,7 @@ def test_the_artifact_holds_them(tmp_path):
     trainer.train_dataset = padded()
     trainer.train()
     recorded = save_artifact(trainer.model, tmp_path / "artifact").fingerprints()
-    assert recorded["training"].share_in(Fingerprints.of(ROWS)) == 1.0
+    assert recorded["training"].overlap(Fingerprints.of(ROWS)) == 1.0
     assert recorded["training"].rows == 4
 
 
@@ -70,4 +70,4 @@ def test_rows_that_a_checkpoint_was_selected_by_are_recorded(tmp_path, selects):
     recorded = save_artifact(trainer.model, tmp_path / "artifact").fingerprints()
     assert ("selection" in recorded) == selects
     if selects:
-        assert recorded["selection"].rows == 3 and recorded["selection"].holds(dev).all()
+        assert recorded["selection"].rows == 3 and recorded["selection"].contains(dev).all()

@@ -1,5 +1,5 @@
 """Validates every file of an artifact before a backend or transformers reads it. Imports no torch.
 
-`config` and `settings` hold the rules of the two JSON files, `records` those of what a calibration left behind,
+`config` and `settings` have the rules of the two JSON files, `records` those of calibration and other records,
 and `tensors`, with the shapes of `shapes`, those of the weights.
 """

@@ -87,7 +87,7 @@ _RULES: dict[str, Check] = {
 READ_FIELDS = frozenset(
     (
         *(*_RULES, "model_type", "attention_head_size", "pooler_hidden_size"),
-        *("is_decoder", "add_cross_attention", "talking_head"),
+        *("is_decoder", "add_cross_attention", "talking_head", "use_task_id"),
         # Checked by `families.rotary`.
         *("layer_types", "global_attn_every_n_layers", "local_attention", "global_rope_theta", "local_rope_theta"),
         *("rope_parameters", "rope_scaling"),
@@ -133,7 +133,7 @@ def check_resolved(config: Any, file: Path) -> None:
     needed += ["pooler_hidden_act", "max_relative_positions"] if family.attention == "disentangled" else []
     for name in needed:
         if getattr(config, name, None) is None:
-            raise ArtifactError(f"{file} has no {name}; write the artifact anew.")
+            raise ArtifactError(f"{file} has no {name}; write the artifact again.")
     _check_together(values, family, file)
 
 
@@ -232,4 +232,4 @@ def check_sweet_settings(config: Mapping[str, Any], family: Family, file: Path) 
         if depth is not None and read.exits is not None:
             read.resolved(depth)
     except (ConfigError, TypeError, ValueError, OverflowError) as error:
-        raise ArtifactError(f"{file}: sweet: {error} Write the artifact anew, or get an undamaged copy.") from error
+        raise ArtifactError(f"{file}: sweet: {error} Write the artifact again, or get an undamaged copy.") from error

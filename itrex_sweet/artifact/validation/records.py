@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from itrex_sweet.artifact.validation.values import Value
 
-MOST_ROWS = 1 << 53
+MAX_ROWS = 1 << 53
 
 
 def check_records(settings: Value, exits: Sequence[int]) -> None:
-    """Checks the fields of the records that are read later; other fields may have any value.
+    """Checks the fields of the records that this package uses; other fields may have any value.
 
     Raises:
-        ArtifactError: a part is null or of the wrong form.
+        ArtifactError: a record is null or has another form.
     """
     for name, check in (
         ("provenance", _check_provenance),
@@ -69,7 +69,7 @@ def _check_traffic(traffic: Value, exits: Sequence[int]) -> None:
     total = 0
     for label in traffic["rows"].items():
         for exit_ in label.items(len(exits)):
-            total += sum(count.whole(0, MOST_ROWS) for count in exit_.items(len(edges) + 1))
+            total += sum(count.whole(0, MAX_ROWS) for count in exit_.items(len(edges) + 1))
     if not total:
         traffic["rows"].refuse("at least one row is needed")
 

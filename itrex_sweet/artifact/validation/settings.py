@@ -22,9 +22,9 @@ def check_settings(settings: Mapping[str, Any], config: Mapping[str, Any], file:
     """Checks the contents of `sweet_config.json` for consistency, also with `config.json`.
 
     Args:
-        settings: contents of the file; its format, version, architecture and precision are known.
+        settings: contents of the file, with validated format, version, architecture and precision.
         config: contents of `config.json`, checked.
-        file: path of the settings, named in errors.
+        file: path of the settings, for error messages.
 
     Raises:
         ArtifactError: a field is missing, of the wrong type, out of range, or contradicts another one.
@@ -107,7 +107,7 @@ def stage_names(settings: Mapping[str, Any], file: Path) -> list[str]:
     """Returns the sub-folders of a cascade's stages, one per exit, shallow to deep; empty for other architectures.
 
     Raises:
-        ArtifactError: missing, not plain names, one twice, or not as many as there are exits.
+        ArtifactError: names are missing, invalid or duplicate, or their number is not that of the exits.
     """
     whole = Value(settings, "", file)
     if whole["architecture"].value != CASCADE:

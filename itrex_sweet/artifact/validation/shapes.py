@@ -13,11 +13,11 @@ class Wanted:
     """Name and shape of one tensor.
 
     Args:
-        name: as Hugging Face has it.
-        shape: that it has to have.
-        optional: whether the model goes without it.
-        may_be_quantized: whether it may be stored in 8-bit integers, with its scales beside it.
-        forbidden: whether the config says that the model has no such tensor.
+        name: name in Hugging Face's state dict.
+        shape: required shape.
+        optional: whether the tensor may be absent.
+        may_be_quantized: whether it may be stored in INT8, with scales in further tensors.
+        forbidden: whether the config excludes the tensor.
     """
 
     name: str
@@ -38,9 +38,9 @@ def wanted_tensors(
 
     Args:
         exits: counts of layers.
-        shares_pooler: whether every exit reads through the model's own pooler.
+        shares_pooler: whether all exits use the model's own pooler.
         private_exits: exits with a copy of their last layer.
-        learns_to_exit: whether exits have a layer that says how likely they are right.
+        learns_to_exit: whether exits have a layer that predicts their correctness.
     """
     yield from _embeddings(model)
     yield from _relative(model)
@@ -61,7 +61,7 @@ def wanted_tensors(
 
 
 def unwanted_tables(model: Architecture) -> list[str]:
-    """Returns names of embedding tables and projections of the family that this config excludes."""
+    """Returns names of the family's embedding tables and projections that a model with this config does not have."""
     embeddings = model.family.embeddings
     absent = []
     if not model.positions:
@@ -77,7 +77,7 @@ def unwanted_private_layers(model: Architecture, exits: Sequence[int], names: It
     """Returns the names that belong to private layers.
 
     Args:
-        exits: that have none, says the config.
+        exits: exits without private layer.
     """
     paths = tuple(f"{model.family.private_layer_path(exit_)}." for exit_ in exits)
     return [name for name in names if name.startswith(paths)]

@@ -22,7 +22,7 @@ QUANTIZED = "int8"
 MAX_MAGNITUDE = 1e9
 MIN_SCALE = float(np.finfo(np.float32).tiny)  # its inverse is finite
 COMPANIONS = ("weight_scale", "input_scale", "input_zero_point", "input_smoothing")
-_AT_ONCE = 1 << 20  # numbers looked at together, which bounds the memory of a check
+_CHUNK = 1 << 20  # numbers looked at together, which bounds the memory of a check
 
 
 def check_tensors(
@@ -39,12 +39,12 @@ def check_tensors(
     """Checks the tensors of one model.
 
     Args:
-        tensors: by name; those that the model does not know are not looked at.
+        tensors: by name; tensors that the model does not have are not checked.
         exits: counts of layers.
-        shares_pooler, learns_to_exit: of the exits' heads.
+        shares_pooler, learns_to_exit: kind of the exit heads.
         private_exits: exits with a copy of their last layer.
-        may_be_quantized: whether linear layers of the encoder may be in 8-bit integers.
-        where: the folder, for errors that name no tensor's file.
+        may_be_quantized: whether linear layers of the encoder may be in INT8.
+        where: path of the folder, for errors about missing tensors.
 
     Raises:
         ArtifactError: a tensor is missing or contradicts the config, has another shape or type, or holds numbers that
@@ -53,7 +53,7 @@ def check_tensors(
     shared = [exit_ for exit_ in exits if exit_ not in private_exits]
     for name in (*unwanted_tables(model), *unwanted_private_layers(model, shared, tensors)):
         if name in tensors:
-            raise ArtifactError(f"{tensors[name].file} holds {name!r}, which the config says is not there. {ADVICE}")
+            raise ArtifactError(f"{tensors[name].file} holds {name!r}, which the config excludes. {ADVICE}")
     for wanted in wanted_tensors(model, exits, shares_pooler, private_exits, learns_to_exit):
         stored = tensors.get(wanted.name)
         if stored is None:
@@ -78,8 +78,8 @@ def check_numbers(name: str, stored: StoredTensor, minimum: float | None = None)
     if stored.dtype not in FLOATS:
         _refuse(name, stored, f"has the type {stored.dtype}", f"one of {', '.join(FLOATS)} is needed")
     flat = stored.values.reshape(-1)
-    for start in range(0, flat.size, _AT_ONCE):
-        numbers = float32_of(flat[start : start + _AT_ONCE], stored.dtype)
+    for start in range(0, flat.size, _CHUNK):
+        numbers = float32_of(flat[start : start + _CHUNK], stored.dtype)
         lower = -MAX_MAGNITUDE if minimum is None else minimum
         if numbers.min() >= lower and numbers.max() <= MAX_MAGNITUDE:  # false for NaN
             continue

@@ -1,4 +1,4 @@
-"""A value of an artifact's JSON files with its field name and file, for error messages."""
+"""Checks of single values of an artifact's JSON files, with field name and file in the errors."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from itrex_sweet.errors import ArtifactError
 _shortened = reprlib.Repr()
 _shortened.maxstring = _shortened.maxother = 80
 
-ADVICE = "Write the artifact anew, or get an undamaged copy."
+ADVICE = "Write the artifact again, or get an undamaged copy."
 
 
 class Value:
     """One value, with checks that return it as the requested type.
 
     Args:
-        value: as JSON gave it.
-        field: its name, dots and brackets for what lies inside; empty for the whole file.
-        file: that holds it.
+        value: the parsed JSON value.
+        field: path of the field, with dots and brackets; empty for the whole file.
+        file: path of the file.
 
-    Every check raises `ArtifactError` with file, field and value where it fails.
+    A failed check raises `ArtifactError` with file, field and value.
     """
 
     def __init__(self, value: Any, field: str, file: Path):
@@ -35,25 +35,25 @@ class Value:
         where = f"{self.field}={_shortened.repr(self.value)}" if self.field else _shortened.repr(self.value)
         raise ArtifactError(f"{self.file}: {where}: {expected}. {ADVICE}")
 
-    def whole(self, least: int, most: int) -> int:
+    def whole(self, minimum: int, maximum: int) -> int:
         """Returns an integer within limits, both included."""
-        if isinstance(self.value, bool) or not isinstance(self.value, int) or not least <= self.value <= most:
-            self.refuse(f"a whole number from {least} to {most} is needed")
+        if isinstance(self.value, bool) or not isinstance(self.value, int) or not minimum <= self.value <= maximum:
+            self.refuse(f"a whole number from {minimum} to {maximum} is needed")
         return self.value
 
-    def number(self, least: float = -math.inf, most: float = math.inf) -> float:
+    def number(self, minimum: float = -math.inf, maximum: float = math.inf) -> float:
         """Returns a finite number within limits, both included."""
         is_number = isinstance(self.value, (int, float)) and not isinstance(self.value, bool)
-        if not is_number or not -1.7e308 <= self.value <= 1.7e308 or not least <= self.value <= most:
-            bounds = "" if math.isinf(least) and math.isinf(most) else f" from {least:g} to {most:g}"
+        if not is_number or not -1.7e308 <= self.value <= 1.7e308 or not minimum <= self.value <= maximum:
+            bounds = "" if math.isinf(minimum) and math.isinf(maximum) else f" from {minimum:g} to {maximum:g}"
             self.refuse(f"a finite number{bounds} is needed")
         return float(self.value)
 
-    def above(self, least: float, most: float = math.inf) -> float:
-        """Returns a finite number greater than `least`, and at most `most`."""
-        number = self.number(most=most)
-        if not number > least:
-            self.refuse(f"a number above {least:g} is needed")
+    def above(self, minimum: float, maximum: float = math.inf) -> float:
+        """Returns a finite number greater than `minimum`, and at most `maximum`."""
+        number = self.number(maximum=maximum)
+        if not number > minimum:
+            self.refuse(f"a number above {minimum:g} is needed")
         return number
 
     def flag(self) -> bool:

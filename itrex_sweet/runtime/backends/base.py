@@ -57,7 +57,7 @@ class Backend(ABC):
 
     @functools.cached_property
     def task(self) -> Task:
-        """What the logits mean."""
+        """The task of the model, which defines the meaning of the logits."""
         return self.artifact.task
 
     @property
