@@ -1,7 +1,7 @@
 """Tests that answers without torch and transformers are bit-identical to those of a full installation.
 
-They run where torch is not installed, with `ITREX_SWEET_RECORDED` naming a folder that `record.py` wrote: `.ci/run` does
-that. In a full installation, one kind of artifact is recorded and compared, as a test of these files;
+They run where torch is not installed, as in `.ci/run`: `ITREX_SWEET_RECORDED` names a folder that `record.py` wrote.
+In a full installation, one kind of artifact is recorded and compared, as a test of these files;
 `tests/test_without_torch.py` compares all kinds there, in an environment made of links.
 """
 
