@@ -1,7 +1,7 @@
 """Replaces a folder atomically: if the process is killed, the folder holds the old contents or the new ones.
 
 The new folder is a hidden sibling of the target, complete and on the disk. Both change places in one system call, so
-whoever opens the target finds the old artifact or the new one; readers keep the folder open that they found.
+a reader opens either the old artifact or the new one, and keeps that folder open.
 What is not of an artifact (notes, checkpoints, `.git`) goes along: files are linked into the new folder before the
 exchange, folders are moved after it. Then the old folder is deleted. After a kill, the next writer finds the sibling:
 one with a marker was never exchanged, and is deleted; one without is an old folder, and first gives back what is not of
