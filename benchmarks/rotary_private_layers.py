@@ -91,6 +91,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--task", default="ag_news")
     parser.add_argument("--train-file", default="train")
+    parser.add_argument("--train-rows", type=int, default=6000)
     parser.add_argument("--validation-rows", type=int, default=2000)
     parser.add_argument("--hidden", type=int, default=96)
     parser.add_argument("--layers", type=int, default=6)
@@ -110,7 +111,7 @@ def main() -> None:
     def encode(rows: list[list[str]]) -> list[list[int]]:
         return [[FIRST, *(ids.get(word, UNKNOWN) for word in row)][: options.max_length] for row in rows]
 
-    rows = encode(texts)
+    rows, labels = encode(texts)[: options.train_rows], labels[: options.train_rows]
     held_out, held_out_labels = encode(held_out)[: options.validation_rows], held_out_labels[: options.validation_rows]
     for seed in range(options.seeds):
         torch.manual_seed(seed)

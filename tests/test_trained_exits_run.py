@@ -10,13 +10,14 @@ from itrex_sweet.runtime.backends import load_backend
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.training import attach, attachment_of, save_artifact
-from tests.tiny_models import FAMILY_CONFIGS, tiny_batch, tiny_model
+from tests.tiny_models import FAMILY_CONFIGS, ROW_CONFIGS, tiny_batch, tiny_model
 
 EXITS = (1, 2, 4)
 
 
 @pytest.mark.parametrize(
-    ("family", "mode"), [*((family, "decoupled") for family in FAMILY_CONFIGS), ("bert", "paper"), ("bert", "sweet")]
+    ("family", "mode"),
+    [*((family, "decoupled") for family in (*FAMILY_CONFIGS, *ROW_CONFIGS)), ("bert", "paper"), ("bert", "sweet")],
 )
 def test_logits_are_equal_in_training_and_at_inference(family, mode, tmp_path):
     model = tiny_model(family, num_layers=EXITS[-1])

@@ -78,9 +78,9 @@ def probes() -> str:
         for precision, figures in of_shape.items():
             size = ", ".join(f"{figures['megabytes'][kind]:.1f}" for kind in ("shared", "private"))
             for batch in (name for name in figures if name.startswith("batch")):
-                medians = {name: each["median"] for name, each in figures[batch].items()}
+                times = {name: each["least"] for name, each in figures[batch].items()}
                 none, every = (
-                    [medians[f"{kind}, {probes}"] for kind in ("shared", "private")]
+                    [times[f"{kind}, {probes}"] for kind in ("shared", "private")]
                     for probes in ("no probes", "all probes")
                 )
                 each = [100 * (a - b) / b / (len(exits) - 1) for a, b in zip(every, none, strict=True)]
@@ -92,7 +92,7 @@ def probes() -> str:
                 )
     intro = (
         "**Probes with shared and with private layers**, native engine, random weights, rows of "
-        f"{settings['tokens']} tokens, {settings['threads']} threads, medians, all columns of a row in turns: full "
-        "depth with every early exit switched off, and with every early exit probed and no row leaving."
+        f"{settings['tokens']} tokens, {settings['threads']} threads, minimum of the rounds, all columns of a row in "
+        "turns: full depth with every early exit switched off, and with every early exit probed and no row leaving."
     )
     return "\n".join([intro, "", *lines, "", footer(result)])

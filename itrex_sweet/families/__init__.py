@@ -67,6 +67,8 @@ def _refuse_variants(config: Any) -> None:
             f"position_embedding_type={positions!r}: only absolute position embeddings (and DeBERTa's relative ones) "
             "can be run as exits."
         )
+    if getattr(config, "use_task_id", False):
+        raise UnsupportedModelError("use_task_id=True: ERNIE's task-type embeddings are not supported with exits.")
     for flag in ("is_decoder", "add_cross_attention", "talking_head"):
         if getattr(config, flag, False):
             raise UnsupportedModelError(f"{flag}=True: exits need a plain encoder.")

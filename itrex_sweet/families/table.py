@@ -30,6 +30,11 @@ _DISTILBERT_LAYER = {
     "down": "ffn.lin2",
     "output_norm": "output_layer_norm",
 }
+_ROBERTA_PRELAYERNORM_LAYER = {
+    **_BERT_LAYER,
+    "attention_norm": "attention.LayerNorm",
+    "output_norm": "intermediate.LayerNorm",
+}
 _AFTER_ATTENTION = {name: path for name, path in _BERT_LAYER.items() if name not in ("query", "key", "value")}
 _DEBERTA_LAYER = {
     "query_key_value": "attention.self.in_proj",
@@ -95,19 +100,35 @@ _DEBERTA_V2_DEFAULTS: Mapping[str, Any] = {
 _CLASSIFIER_DROPOUT = ("classifier_dropout", "hidden_dropout_prob")
 
 
-def _roberta(model_type: str, vocab_size: int) -> Family:
+def _roberta(model_type: str, vocab_size: int, backbone: str = "roberta", **changes: Any) -> Family:
+    settings = {
+        "model_type": model_type,
+        "backbone": backbone,
+        "layers": "encoder.layer",
+        "layer": _BERT_LAYER,
+        "embeddings": _BERT_EMBEDDINGS,
+        "head_dense": "classifier.dense",
+        "head_out": "classifier.out_proj",
+        "head_activation": "tanh",
+        "head_dropouts": (_CLASSIFIER_DROPOUT, _CLASSIFIER_DROPOUT),
+        "positions_skip_padding": True,
+        "defaults": {**_BERT_DEFAULTS, "vocab_size": vocab_size, "pad_token_id": 1},
+    }
+    return Family(**{**settings, **changes})
+
+
+def _bert(model_type: str) -> Family:
     return Family(
         model_type=model_type,
-        backbone="roberta",
+        backbone=model_type,
         layers="encoder.layer",
         layer=_BERT_LAYER,
         embeddings=_BERT_EMBEDDINGS,
-        head_dense="classifier.dense",
-        head_out="classifier.out_proj",
+        head_dense=f"{model_type}.pooler.dense",
+        head_out="classifier",
         head_activation="tanh",
-        head_dropouts=(_CLASSIFIER_DROPOUT, _CLASSIFIER_DROPOUT),
-        positions_skip_padding=True,
-        defaults={**_BERT_DEFAULTS, "vocab_size": vocab_size, "pad_token_id": 1},
+        head_dropouts=((), _CLASSIFIER_DROPOUT),
+        defaults=_BERT_DEFAULTS,
     )
 
 
@@ -134,20 +155,20 @@ def _deberta(
 FAMILIES: dict[str, Family] = {
     family.model_type: family
     for family in (
-        Family(
-            model_type="bert",
-            backbone="bert",
-            layers="encoder.layer",
-            layer=_BERT_LAYER,
-            embeddings=_BERT_EMBEDDINGS,
-            head_dense="bert.pooler.dense",
-            head_out="classifier",
-            head_activation="tanh",
-            head_dropouts=((), _CLASSIFIER_DROPOUT),
-            defaults=_BERT_DEFAULTS,
-        ),
+        _bert("bert"),
+        _bert("ernie"),
         _roberta("roberta", 50265),
         _roberta("xlm-roberta", 30522),
+        _roberta("camembert", 30522),
+        _roberta("data2vec-text", 30522, backbone="data2vec_text"),
+        _roberta(
+            "roberta-prelayernorm",
+            50265,
+            backbone="roberta_prelayernorm",
+            layer=_ROBERTA_PRELAYERNORM_LAYER,
+            norm_first=True,
+            final_norm="LayerNorm",
+        ),
         Family(
             model_type="electra",
             backbone="electra",

@@ -51,7 +51,8 @@ def observe_with_hooks(artifact: Artifact, rows: TokenBatch, recipe: str, **_) -
             lambda _, args, inputs=inputs, positions=positions: inputs.append(args[0][:, positions])
         )
     for ids in rows.rows():
-        model(input_ids=torch.from_numpy(ids)[None])
+        ids = torch.from_numpy(ids)[None]
+        model(input_ids=ids, attention_mask=torch.ones_like(ids))
     linears = {}
     for path, inputs in seen.items():
         states = torch.cat([part.flatten(0, -2) for part in inputs])

@@ -99,6 +99,7 @@ def test_bfloat16_is_near_the_reference(ipex_of, family):
         ("electra", "static"),
         ("distilbert", "static"),
         ("deberta-v3", "static"),
+        ("modernbert", "static"),
     ],
 )
 def test_int8_equals_the_reference(ipex_of, family, recipe):

@@ -17,9 +17,10 @@ from itrex_sweet.runtime.dense import build_subgraphs
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
 from tests.tiny_artifacts import model_and_tensors
-from tests.tiny_models import FAMILY_CONFIGS
+from tests.tiny_models import FAMILY_CONFIGS, ROW_CONFIGS
 
 TOLERANCE = 1e-4
+EXITS = ((1, 2, 4), (3, 4), (4,))
 ACTIVATIONS = {"tanh": torch.tanh, "gelu": torch.nn.functional.gelu, "relu": torch.relu}
 
 
@@ -81,9 +82,14 @@ def states_of_private_layers(model, row, tensors, exits):
     return found
 
 
-@pytest.mark.parametrize("mode", ["sweet", "decoupled"])
-@pytest.mark.parametrize("exits", [(1, 2, 4), (3, 4), (4,)], ids=str)
-@pytest.mark.parametrize("family", FAMILY_CONFIGS)
+@pytest.mark.parametrize(
+    ("family", "exits", "mode"),
+    [
+        *((family, exits, mode) for family in FAMILY_CONFIGS for exits in EXITS for mode in ("sweet", "decoupled")),
+        *((family, EXITS[0], "decoupled") for family in ROW_CONFIGS),
+    ],
+    ids=str,
+)
 def test_probes_equal_full_layers(family, exits, mode, tmp_path):
     model, config, tensors = model_and_tensors(family, exits, mode=mode)
     backend = load_backend(write_artifact(tmp_path, config=config, tensors=tensors))

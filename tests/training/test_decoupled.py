@@ -10,7 +10,7 @@ import torch
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.families import EXIT_HEADS
 from itrex_sweet.training import SweetCallback, attach, plain_state_dict
-from tests.tiny_models import FAMILY_CONFIGS, tiny_model
+from tests.tiny_models import FAMILY_CONFIGS, ROW_CONFIGS, tiny_model
 from tests.training.trainers import EXITS, trained
 from tests.training.two_processes import run_two_processes, train_with_and_without_exits
 
@@ -40,7 +40,7 @@ def assert_trains_as_plain(tmp_path, model=None, callback=None, **settings):
     return plain, ours
 
 
-@pytest.mark.parametrize("family", FAMILY_CONFIGS)
+@pytest.mark.parametrize("family", [*FAMILY_CONFIGS, *ROW_CONFIGS])
 def test_every_family_trains_as_without_exits(family, tmp_path):
     assert_trains_as_plain(tmp_path, tiny_model(family, dropout=0.1))
 

@@ -87,7 +87,7 @@ _RULES: dict[str, Check] = {
 READ_FIELDS = frozenset(
     (
         *(*_RULES, "model_type", "attention_head_size", "pooler_hidden_size"),
-        *("is_decoder", "add_cross_attention", "talking_head"),
+        *("is_decoder", "add_cross_attention", "talking_head", "use_task_id"),
         # Checked by `families.rotary`.
         *("layer_types", "global_attn_every_n_layers", "local_attention", "global_rope_theta", "local_rope_theta"),
         *("rope_parameters", "rope_scaling"),
