@@ -62,4 +62,4 @@ KINDS: dict[str, Callable[[Path], None]] = {
     "decoupled-static": _int8("distilbert", "static", mode="decoupled"),
     "cascade": lambda directory: tiny_cascade(directory, "bert", EXITS, tokenizer=tiny_tokenizer()),
 }
-WITHOUT_NATIVE = ("deberta", "deberta-v3", "deberta-v2-conv", "deberta-static", "decoupled-deberta")
+WITHOUT_NATIVE: tuple[str, ...] = ()

@@ -337,7 +337,7 @@ def test_new_export_replaces_only_files_of_the_earlier_one(tmp_path, bert):
 
 
 def test_unknown_format(tmp_path, bert):
-    with pytest.raises(ConfigError, match="format='tflite': choose one of onnx, torchscript"):
+    with pytest.raises(ConfigError, match="format='tflite': choose one of onnx, openvino, torchscript"):
         export_subgraphs(bert, tmp_path / "out", format="tflite")
 
 

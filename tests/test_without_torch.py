@@ -167,7 +167,6 @@ REFUSALS = {
     "itrex_sweet.load(DIR, backend='torch')": "backend='torch' needs torch, which is not installed: pip install "
     "'itrex-sweet[train]'",
     "itrex_sweet.load(DIR, backend='ipex')": "itrex-sweet[ipex]",
-    "itrex_sweet.load(DEBERTA)": "needs torch, which is not installed: pip install 'itrex-sweet[train]'",
     "itrex_sweet.load(SLOW)": "there is no tokenizer.json) needs transformers, which is not installed: pip install "
     "'itrex-sweet[train]'",
     "itrex_sweet.SweetCallback": "needs torch, which is not installed: pip install 'itrex-sweet[train]'",
@@ -178,12 +177,11 @@ REFUSALS = {
 
 
 def test_missing_packages_name_the_extra(answered, environment, tmp_path):
-    tiny_artifact(tmp_path / "deberta", "deberta", EXITS)
     tiny_artifact(tmp_path / "slow", "bert", EXITS)
     (tmp_path / "slow" / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
     (tmp_path / "slow" / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good"]))
     sign(tmp_path / "slow")
-    names = {"DIR": answered[0]["bert"]["directory"], "DEBERTA": tmp_path / "deberta", "SLOW": tmp_path / "slow"}
+    names = {"DIR": answered[0]["bert"]["directory"], "SLOW": tmp_path / "slow"}
     script = (
         "import itrex_sweet\nfrom itrex_sweet.errors import SweetError\n"
         + "\n".join(f"{name} = {str(path)!r}" for name, path in names.items())

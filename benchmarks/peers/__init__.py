@@ -17,6 +17,7 @@ ENGINES = {
     "torch.compile bf16": "torch_compiled:TorchCompiled",
     "OpenVINO INT8": "openvino_int8:OpenVinoInt8",
     "ONNX Runtime INT8": "onnxruntime_int8:OnnxRuntimeInt8",
+    "ONNX Runtime fp32": "onnxruntime_int8:OnnxRuntimeFloat32",
     "CTranslate2 INT8": "ctranslate2_int8:CTranslate2Int8",
     "IPEX INT8": "ipex_int8:IpexInt8",
 }

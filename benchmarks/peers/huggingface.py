@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig, AutoModelForSequenceClassification
 from transformers.utils import logging
 
 
@@ -14,8 +14,11 @@ def plain_model(folder: Path, attention: str = "sdpa") -> torch.nn.Module:
 
     Args:
         folder: folder of the model.
-        attention: `"sdpa"`, or `"eager"` for converters, with separate matrix products.
+        attention: `"sdpa"` where the model supports it, or `"eager"` for converters, with separate matrix products.
     """
+    config = AutoConfig.from_pretrained(folder)
+    if not MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]._supports_sdpa:
+        attention = "eager"
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -1,7 +1,8 @@
-"""ONNX Runtime, dynamic INT8, after the transformer optimizer's fusions.
+"""ONNX Runtime, dynamic INT8 or float32, after the transformer optimizer's fusions.
 
 The model is exported with separate attention products, so that the optimizer recognizes them: embeddings with their
-norm, attention, skip connection with norm, and GELU with bias are fused to one operation each, which is checked.
+norm, attention, skip connection with norm, and GELU with bias are fused to one operation each, which is checked. It
+does not recognize the attention of DeBERTa and ModernBERT, whose graphs are optimized by the session only.
 Weights are int8 per output channel, and inputs uint8 with a range computed at run time. Reduced range (7 bits) is used
 only on processors without VNNI, where 8 bits saturate. All graph optimizations are on, and the memory pattern, which
 needs constant shapes, is off.
@@ -21,6 +22,7 @@ from peers.converted import converted
 from peers.huggingface import example_inputs, plain_model
 
 FILE, OPSET = "model.onnx", 17
+FUSED = ("bert", "roberta", "xlm-roberta", "electra", "distilbert")  # model types that the optimizer recognizes
 VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"}
 
 
@@ -30,12 +32,15 @@ class OnnxRuntimeInt8(Engine):
     name = "ONNX Runtime INT8"
     packages = ("onnxruntime", "onnx")
 
+    is_quantized = True
+
     def __init__(self, model: Path, calibration: TokenBatch, threads: int):
         import onnxruntime
 
         super().__init__(model, calibration, threads)
         self.reduced = not VNNI & set(Machine.here().instruction_sets)
-        label = f"onnxruntime {onnxruntime.__version__}{' 7 bits' if self.reduced else ''}"
+        precision = (" 7 bits" if self.reduced else "") if self.is_quantized else " fp32"
+        label = f"onnxruntime {onnxruntime.__version__}{precision}"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -59,7 +64,6 @@ class OnnxRuntimeInt8(Engine):
         import onnx
         import torch
         from onnxruntime.quantization import QuantType, quantize_dynamic
-        from onnxruntime.transformers.optimizer import optimize_model
 
         model, given = plain_model(self.model, "eager"), example_inputs()
         torch.onnx.export(
@@ -72,7 +76,26 @@ class OnnxRuntimeInt8(Engine):
             opset_version=OPSET,
             dynamo=False,
         )
-        config = model.config
+        if model.config.model_type in FUSED:
+            self._fuse(folder, model.config)
+        else:
+            (folder / "float.onnx").rename(folder / "fused.onnx")
+        if not self.is_quantized:
+            (folder / "fused.onnx").rename(folder / FILE)
+            return
+        quantize_dynamic(
+            str(folder / "fused.onnx"),
+            str(folder / FILE),
+            per_channel=True,
+            reduce_range=self.reduced,
+            weight_type=QuantType.QInt8,
+            extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
+        )
+        (folder / "fused.onnx").unlink()
+
+    def _fuse(self, folder: Path, config: Any) -> None:
+        from onnxruntime.transformers.optimizer import optimize_model
+
         fused = optimize_model(
             str(folder / "float.onnx"),
             "bert",
@@ -85,13 +108,11 @@ class OnnxRuntimeInt8(Engine):
         if any(counts[name] != count for name, count in expected.items()):
             raise RuntimeError(f"the optimizer fused {counts}, not {expected}: the comparison would not be fair.")
         fused.save_model_to_file(str(folder / "fused.onnx"))
-        quantize_dynamic(
-            str(folder / "fused.onnx"),
-            str(folder / FILE),
-            per_channel=True,
-            reduce_range=self.reduced,
-            weight_type=QuantType.QInt8,
-            extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
-        )
-        for name in ("float.onnx", "fused.onnx"):
-            (folder / name).unlink()
+        (folder / "float.onnx").unlink()
+
+
+class OnnxRuntimeFloat32(OnnxRuntimeInt8):
+    """The same without quantization."""
+
+    name = "ONNX Runtime fp32"
+    is_quantized = False

@@ -38,6 +38,7 @@ struct Confidence {
 struct ActiveRows {
     std::vector<int64_t> rows, lengths;
     std::vector<const float*> starts, next_starts;
+    std::vector<const int64_t*> positions;  // empty if those of all rows are consecutive
     Buffer<float> outputs, states, next_states;
 
     void reset(int32_t count, const int64_t* all_lengths, int64_t num_outputs, int64_t states_size) {
@@ -55,7 +56,9 @@ struct ActiveRows {
         rows[static_cast<size_t>(to)] = rows[static_cast<size_t>(from)];
         lengths[static_cast<size_t>(to)] = lengths[static_cast<size_t>(from)];
         starts[static_cast<size_t>(to)] = starts[static_cast<size_t>(from)];
+        if (!positions.empty()) positions[static_cast<size_t>(to)] = positions[static_cast<size_t>(from)];
     }
+    const int64_t* const* row_positions() const { return positions.empty() ? nullptr : positions.data(); }
     void swap_states() {
         std::swap(states, next_states);
         starts.swap(next_starts);

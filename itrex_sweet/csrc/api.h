@@ -36,21 +36,43 @@ struct sweet_linear {
     int32_t is_static;  // 0: dynamic quantization, a scale and a zero point per row; the two above are not read
 };
 
+// Layer norm. `size` = 0 means that it is absent.
 struct sweet_norm {
-    sweet_floats weight, bias;  // (size,)
+    sweet_floats weight, bias;  // (size,); the bias is optional
     float eps;
     int32_t size;
 };
 
-struct sweet_layer {
-    sweet_linear query, key, value, attention_output, up, down;
-    sweet_norm attention_norm, output_norm;
+// Rotary position embeddings (arXiv 2104.09864) of queries and keys, whose halves are the coordinates of the rotated pairs:
+// pair i of the token at position p is rotated by the angle p · inverse_frequencies[i]. Without frequencies: absent.
+struct sweet_rotary {
+    sweet_floats inverse_frequencies;  // (head size / 2,)
+    float scaling;                     // multiplies cosines and sines
+    int32_t unused;
 };
 
+// Feed-forward part: down(activation(up(x))), or with a gate down(activation(up(x)) · gate(x)).
+struct sweet_layer {
+    sweet_linear query, key, value, attention_output, up, down;
+    sweet_norm attention_norm, output_norm;  // with `norm_first`, the first may be absent
+    sweet_linear gate;                       // optional
+    sweet_rotary rotary;
+    // Disentangled attention: position keys and queries by bucket, (heads, num_relative_buckets, hidden / heads), optional.
+    sweet_floats relative_key, relative_query;
+    // A convolution of the layer's input over an odd number of positions, whose activated outputs are added to those of the
+    // layer and normalized; float. Inputs are the states of neighbouring tokens, concatenated in their order. Optional.
+    sweet_linear convolution;
+    sweet_norm convolution_norm;
+    int32_t convolution_activation;
+    int32_t window;  // a token attends only to tokens at most `window` positions away; 0: to all
+};
+
+// classifier(norm(activation(dense(x)))), where x is the state of the first token or the mean of all tokens' states.
 struct sweet_head {
     sweet_linear dense, classifier;  // float32
+    sweet_norm norm;                 // optional
     int32_t activation;
-    int32_t unused;
+    int32_t is_mean_pooled;
 };
 
 struct sweet_embeddings {
@@ -64,9 +86,10 @@ struct sweet_embeddings {
     sweet_linear before_norm, after_norm;  // projections to the hidden size, float32; at most one is present
 };
 
-// The probe of an exit runs one layer for the first token only, then the head.
+// The probe of an exit runs one layer, for the first token only unless the head reads the mean of all, then the head.
 struct sweet_exit {
     sweet_head head;
+    sweet_norm norm;      // of the states between the layer and the head, optional
     int32_t full_layers;  // layers run in full before the probe; increases from exit to exit, all of them at the last
     int32_t layer;        // layer that the probe runs: layers[full_layers], or one that is used by probes only
 };
@@ -78,7 +101,13 @@ struct sweet_description {
     int32_t num_layers, num_full_layers, num_exits, num_attention_heads, activation;
     float score_scale;  // divisor of the attention scores
     int32_t hidden;
-    int32_t unused;
+    int32_t num_relative_buckets;  // 0 without disentangled attention
+    // Bucket of every distance between two positions, query minus key, from -(size - 1) / 2 to (size - 1) / 2; greater ones
+    // count as the greatest.
+    const int64_t* relative_index;
+    int64_t relative_index_size;
+    int32_t norm_first;  // norms before the attention and feed-forward parts instead of after their residual connections
+    int32_t max_length;  // tokens per row, required by rotary position embeddings; 0: unlimited
 };
 
 // Early-exit policy: a row exits if its confidence exceeds the threshold. An exit with a threshold of 1 or more is not
@@ -95,7 +124,7 @@ struct sweet_policy {
 struct sweet_model;
 
 // Version of the interface; increases when a structure, a function or its meaning changes.
-constexpr int32_t kSweetInterface = 3;
+constexpr int32_t kSweetInterface = 4;
 // Return the version that the library was built with, and the size in bytes of a structure by its name, -1 if unknown. A
 // caller compares them with its own before it calls anything else.
 SWEET_API int32_t sweet_interface();
@@ -124,13 +153,15 @@ SWEET_API int32_t sweet_embed(sweet_model* model, int32_t rows, int64_t tokens, 
                               const int64_t* token_types, const int64_t* positions, float* states, int64_t states_size,
                               const float** starts);
 // Computes the outputs of one exit: `logits` (rows, outputs), `logits_size` floats. `starts[r]` points to the states of row
-// r, `lengths[r]` tokens.
+// r, `lengths[r]` tokens. `positions[r]` points to the positions of its tokens, which must increase if the model has
+// disentangled attention or a convolution; null, as `positions` may be, means that they are consecutive.
 SWEET_API int32_t sweet_probe(sweet_model* model, int32_t exit, int32_t rows, const float* const* starts,
-                              const int64_t* lengths, float* logits, int64_t logits_size);
+                              const int64_t* lengths, const int64_t* const* positions, float* logits, int64_t logits_size);
 // Runs the layers from before the last layer of an exit to before the last layer of the next one. Writes packed states
 // (tokens, hidden), which must not overlap the input, and the address of each row's states to `next_starts`.
 SWEET_API int32_t sweet_advance(sweet_model* model, int32_t exit, int32_t rows, const float* const* starts,
-                                const int64_t* lengths, float* states, int64_t states_size, const float** next_starts);
+                                const int64_t* lengths, const int64_t* const* positions, float* states, int64_t states_size,
+                                const float** next_starts);
 
 // Computes the maximum softmax probability of each row of logits (rows, labels) divided by a temperature; NaN if a logit is
 // not finite.
@@ -158,8 +189,8 @@ SWEET_API double sweet_op_time(const sweet_linear* layer, int32_t m, int32_t thr
 // Returns the peak rate of int8 multiply-accumulates per second on `threads` threads, operands in registers.
 SWEET_API double sweet_op_peak(int32_t threads);
 // context (tokens, heads · size) = self-attention of qkv (tokens, 3 · heads · size), rows of `lengths`; products in float32,
-// or in int16 if `use_int16`.
+// or in int16 if `use_int16`; within a window, see `sweet_layer`, if `window` is not 0.
 SWEET_API int32_t sweet_op_attention(int32_t rows, const int64_t* lengths, int32_t heads, int32_t size, float scale,
-                                     int32_t use_int16, const float* qkv, float* context);
+                                     int32_t use_int16, int32_t window, const float* qkv, float* context);
 // y = activation(x), elementwise.
 SWEET_API int32_t sweet_op_activation(int32_t activation, int32_t count, const float* x, float* y);

@@ -15,6 +15,7 @@
 constexpr int64_t kMaxInputs = 65536;
 constexpr int64_t kMaxOutputs = int64_t{1} << 20;
 constexpr int64_t kMaxLayers = 4096;
+constexpr int64_t kMaxLength = int64_t{1} << 20;  // of rows with rotary positions
 constexpr int64_t kMaxThreads = 1024;
 constexpr int64_t kMaxTokens = int64_t{1} << 24;    // per call
 constexpr int64_t kMaxElements = int64_t{1} << 40;  // per array
@@ -67,6 +68,10 @@ inline void check_optional(const std::string& where, const char* what, const swe
 }
 
 inline bool is_present(const sweet_linear& layer) { return layer.in != 0 || layer.out != 0; }
+inline bool is_present(const sweet_norm& norm) { return norm.size != 0; }
+inline bool is_present(const sweet_rotary& rotary) {
+    return rotary.inverse_frequencies.values != nullptr || rotary.inverse_frequencies.size != 0;
+}
 
 // Checks a layer on its own.
 inline void check_linear(const std::string& where, const sweet_linear& layer) {
@@ -106,7 +111,7 @@ inline void check_float_linear(const std::string& where, const sweet_linear& lay
 inline void check_norm(const std::string& where, const sweet_norm& norm, int64_t size) {
     check_equal(where, "the size", norm.size, size);
     check_floats(where, "weight", norm.weight, size);
-    check_floats(where, "bias", norm.bias, size);
+    check_optional(where, "bias", norm.bias, size);
     if (!(std::isfinite(norm.eps) && norm.eps >= 0.0f))
         fail(where, "eps is " + std::to_string(norm.eps) + "; expected a finite number of at least 0");
 }
@@ -138,7 +143,46 @@ inline void check_embeddings(const sweet_embeddings& description, int64_t hidden
     check_norm("embeddings, norm", description.norm, before ? hidden : description.width);
 }
 
-inline void check_layer(const std::string& where, const sweet_layer& layer, int64_t hidden) {
+inline void check_optional_norm(const std::string& where, const sweet_norm& norm, int64_t size) {
+    if (is_present(norm)) check_norm(where, norm, size);
+}
+
+inline void check_rotary(const std::string& where, const sweet_rotary& rotary, int64_t head_size) {
+    if (head_size % 2 != 0) fail(where, "heads of size " + std::to_string(head_size) + " have no halves");
+    check_floats(where, "inverse_frequencies", rotary.inverse_frequencies, head_size / 2);
+    for (int64_t pair = 0; pair < head_size / 2; ++pair) {
+        if (!std::isfinite(rotary.inverse_frequencies.values[pair])) fail(where, "an inverse frequency is not finite");
+    }
+    check_positive(where, "scaling", rotary.scaling);
+}
+
+// Checks the table of buckets that disentangled attention uses.
+inline void check_relative_index(const sweet_description& description) {
+    const std::string where = "relative_index";
+    const int64_t size = description.relative_index_size, buckets = description.num_relative_buckets;
+    if (description.relative_index == nullptr && size == 0 && buckets == 0) return;
+    check_pointer(where, "the table", description.relative_index);
+    check_range(where, "the number of buckets", buckets, 1, kMaxOutputs);
+    check_range(where, "the size", size, 1, 2 * kMaxTokens + 1);
+    if (size % 2 == 0) fail(where, "the size is " + std::to_string(size) + "; expected an odd number");
+    for (int64_t place = 0; place < size; ++place)
+        check_range(where, "a bucket", description.relative_index[place], 0, buckets - 1);
+}
+
+inline void check_convolution(const std::string& where, const sweet_layer& layer, int64_t hidden) {
+    if (!is_present(layer.convolution)) return;
+    check_linear(where, layer.convolution);
+    if (layer.convolution.weight_scale.values != nullptr) fail(where, "the weights must be float32");
+    check_equal(where, "the number of outputs", layer.convolution.out, hidden);
+    if (layer.convolution.in % hidden != 0 || layer.convolution.in / hidden % 2 == 0)
+        fail(where, "the number of inputs is " + std::to_string(layer.convolution.in) + "; expected an odd multiple of " +
+                        std::to_string(hidden));
+    check_norm(where + ", norm", layer.convolution_norm, hidden);
+    check_activation(where, layer.convolution_activation);
+}
+
+inline void check_layer(const std::string& where, const sweet_layer& layer, const sweet_description& description) {
+    const int64_t hidden = description.hidden;
     const std::pair<const char*, const sweet_linear*> projections[] = {
         {"query", &layer.query}, {"key", &layer.key}, {"value", &layer.value}, {"attention_output", &layer.attention_output}};
     for (const auto& [name, projection] : projections) check_linear(where + ", " + name, *projection, hidden, hidden);
@@ -146,8 +190,23 @@ inline void check_layer(const std::string& where, const sweet_layer& layer, int6
     check_range(where + ", up", "the number of outputs", layer.up.out, 1, kMaxInputs);  // the inputs of `down`
     check_linear(where + ", up", layer.up, hidden, layer.up.out);
     check_linear(where + ", down", layer.down, layer.up.out, hidden);
-    check_norm(where + ", attention_norm", layer.attention_norm, hidden);
+    if (is_present(layer.gate)) check_linear(where + ", gate", layer.gate, hidden, layer.up.out);
+    if (description.norm_first == 0 || is_present(layer.attention_norm))
+        check_norm(where + ", attention_norm", layer.attention_norm, hidden);
     check_norm(where + ", output_norm", layer.output_norm, hidden);
+    const int64_t terms = checked_product(where, hidden, description.num_relative_buckets);
+    check_optional(where, "relative_key", layer.relative_key, terms);
+    check_optional(where, "relative_query", layer.relative_query, terms);
+    check_convolution(where + ", convolution", layer, hidden);
+    check_range(where, "the window", layer.window, 0, kMaxTokens);
+    const bool has_relative = layer.relative_key.size > 0 || layer.relative_query.size > 0;
+    if (has_relative && (is_present(layer.rotary) || layer.window > 0 || description.norm_first != 0))
+        fail(where, "disentangled attention does not support rotary positions, windows and norm_first");
+    if (is_present(layer.convolution) && description.norm_first != 0)
+        fail(where, "a convolution does not support norm_first");
+    if (!is_present(layer.rotary)) return;
+    check_rotary(where + ", rotary", layer.rotary, hidden / description.num_attention_heads);
+    check_range("the model", "the maximum length, which rotary positions require,", description.max_length, 1, kMaxLength);
 }
 
 // Checks everything except that arrays are as long as their sizes.
@@ -163,6 +222,8 @@ inline void check_description(const sweet_description& description) {
                         ", does not divide the hidden size, " + std::to_string(description.hidden));
     check_activation(where, description.activation);
     check_positive(where, "score_scale", description.score_scale);
+    check_range(where, "norm_first", description.norm_first, 0, 1);
+    check_range(where, "the maximum length", description.max_length, 0, kMaxLength);
     check_pointer(where, "layers", description.layers);
     check_pointer(where, "exits", description.exits);
     int64_t min_full = 0;
@@ -175,8 +236,9 @@ inline void check_description(const sweet_description& description) {
     }
     check_equal(where, "the number of full layers before the last exit", min_full - 1, description.num_full_layers);
     check_embeddings(description.embeddings, description.hidden);
+    check_relative_index(description);
     for (int64_t index = 0; index < description.num_layers; ++index)
-        check_layer("layer " + std::to_string(index), description.layers[index], description.hidden);
+        check_layer("layer " + std::to_string(index), description.layers[index], description);
     for (int64_t exit = 0; exit < description.num_exits; ++exit) {
         const sweet_head& head = description.exits[exit].head;
         const std::string name = "head " + std::to_string(exit);
@@ -186,6 +248,9 @@ inline void check_description(const sweet_description& description) {
         check_linear(name + ", classifier", head.classifier);
         check_float_linear(name + ", classifier", head.classifier, head.dense.out, description.exits[0].head.classifier.out);
         check_activation(name, head.activation);
+        check_optional_norm(name + ", norm", head.norm, head.dense.out);
+        check_range(name, "is_mean_pooled", head.is_mean_pooled, 0, 1);
+        check_optional_norm("exit " + std::to_string(exit) + ", norm", description.exits[exit].norm, description.hidden);
     }
 }
 
@@ -214,6 +279,24 @@ inline int64_t check_rows(int64_t rows, const int64_t* lengths) {
         total += lengths[row];
     }
     return total;
+}
+
+// Greatest position of a token; distances of two positions do not overflow.
+constexpr int64_t kMaxPosition = int64_t{1} << 40;
+
+// Checks that the positions of a row increase; returns true if they are consecutive.
+inline bool check_positions(int64_t row, const int64_t* positions, int64_t length) {
+    bool are_consecutive = true;
+    for (int64_t token = 0; token < length; ++token) {
+        if (positions[token] < -kMaxPosition || positions[token] > kMaxPosition)
+            fail("the call",
+                 "position " + std::to_string(positions[token]) + " of row " + std::to_string(row) + " is out of range");
+        if (token == 0) continue;
+        if (positions[token] <= positions[token - 1])
+            fail("the call", "the positions of row " + std::to_string(row) + " do not increase");
+        are_consecutive = are_consecutive && positions[token] == positions[token - 1] + 1;
+    }
+    return are_consecutive;
 }
 
 inline int32_t validate_threads(int64_t threads) {

@@ -65,7 +65,7 @@ int64_t sweet_size_of(const char* structure) {
         {"sweet_norm", sizeof(sweet_norm)},     {"sweet_layer", sizeof(sweet_layer)},
         {"sweet_head", sizeof(sweet_head)},     {"sweet_embeddings", sizeof(sweet_embeddings)},
         {"sweet_policy", sizeof(sweet_policy)}, {"sweet_description", sizeof(sweet_description)},
-        {"sweet_exit", sizeof(sweet_exit)}};
+        {"sweet_exit", sizeof(sweet_exit)},     {"sweet_rotary", sizeof(sweet_rotary)}};
     for (const auto& [name, size] : kSizes)
         if (structure != nullptr && std::strcmp(structure, name) == 0) return static_cast<int64_t>(size);
     return -1;
@@ -112,18 +112,18 @@ int32_t sweet_embed(sweet_model* model, int32_t rows, int64_t tokens, const int6
 }
 
 int32_t sweet_probe(sweet_model* model, int32_t exit, int32_t rows, const float* const* starts, const int64_t* lengths,
-                    float* logits, int64_t logits_size) {
+                    const int64_t* const* positions, float* logits, int64_t logits_size) {
     return guarded([&] {
         check_model(model);
-        return model->probe(exit, rows, starts, lengths, logits, logits_size);
+        return model->probe(exit, rows, starts, lengths, positions, logits, logits_size);
     });
 }
 
 int32_t sweet_advance(sweet_model* model, int32_t exit, int32_t rows, const float* const* starts, const int64_t* lengths,
-                      float* states, int64_t states_size, const float** next_starts) {
+                      const int64_t* const* positions, float* states, int64_t states_size, const float** next_starts) {
     return guarded([&] {
         check_model(model);
-        return model->advance(exit, rows, starts, lengths, states, states_size, next_starts);
+        return model->advance(exit, rows, starts, lengths, positions, states, states_size, next_starts);
     });
 }
 
@@ -203,17 +203,18 @@ double sweet_op_peak(int32_t threads) {
 }
 
 int32_t sweet_op_attention(int32_t rows, const int64_t* lengths, int32_t heads, int32_t size, float scale, int32_t use_int16,
-                           const float* qkv, float* context) {
+                           int32_t window, const float* qkv, float* context) {
     return guarded([&] {
         check_range("the call", "the number of heads", heads, 1, kMaxInputs);
         check_range("the call", "the size of a head", size, 1, kMaxInputs / heads);
         check_positive("the call", "the scale", scale);
+        check_range("the call", "the window", window, 0, kMaxTokens);
         const int64_t tokens = check_rows(rows, lengths);
         if (rows > 0) {
             check_pointer("the call", "qkv", qkv);
             check_pointer("the call", "context", context);
         }
-        self_attention(rows, lengths, tokens, heads, size, scale, use_int16 != 0, qkv, context);
+        self_attention(rows, lengths, tokens, heads, size, scale, use_int16 != 0, window, qkv, context);
     });
 }
 

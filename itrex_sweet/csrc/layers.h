@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <memory>
 #include <type_traits>
@@ -10,60 +9,17 @@
 
 #include "attention.h"
 #include "buffer.h"
+#include "convolution.h"
+#include "disentangled.h"
+#include "first_token_positions.h"
 #include "gemm.h"
+#include "layer_norm.h"
 #include "linear_input.h"
 #include "packed_linear.h"
+#include "relative_positions.h"
+#include "rotary.h"
 #include "threads.h"
 #include "vector.h"
-
-struct LayerNorm {
-    Buffer<float> weight, bias;
-    float eps = 0.0f;
-    int size = 0;
-
-    LayerNorm() = default;
-    explicit LayerNorm(const sweet_norm& norm) : weight(norm.size), bias(norm.size), eps(norm.eps), size(norm.size) {
-        std::copy_n(norm.weight.values, norm.size, weight.get());
-        std::copy_n(norm.bias.values, norm.size, bias.get());
-    }
-
-    int64_t bytes() const { return weight.bytes() + bias.bytes(); }
-
-    // Normalizes one row; `x` and `y` may be the same.
-    void apply(const float* x, float* y) const {
-        const float mean = sum(x, [](f32x16 v) { return v; }) / static_cast<float>(size);
-        const float variance = sum(x, [&](f32x16 v) { return (v - mean) * (v - mean); }) / static_cast<float>(size);
-        const float inverse_std = 1.0f / std::sqrt(variance + eps);
-        for (int column = 0; column < size; column += kLanes) {
-            const int count = std::min(kLanes, size - column);
-            const f32x16 normalized = (load_partial(x + column, count) - mean) * inverse_std;
-            store_partial(y + column, normalized * load(weight.get() + column) + load(bias.get() + column), count);
-        }
-    }
-
-   private:
-    template <class Term>
-    float sum(const float* x, Term term) const {
-        f32x16 sums = {};
-        int column = 0;
-        for (; column + kLanes <= size; column += kLanes) sums += term(load(x + column));
-        if (column < size) {
-            const int count = size - column;
-            sums += mask(term(load_partial(x + column, count)), count, 0.0f);
-        }
-        return reduce_add(sums);
-    }
-};
-
-SWEET_INLINE f32x16 activate(int32_t activation, f32x16 x) {
-    switch (activation) {
-        case SWEET_GELU: return x * 0.5f + x * 0.5f * erf(x * 0.70710678f);  // exactly 0 where erf is -1
-        case SWEET_GELU_TANH: return x * 0.5f * (tanh((x * x * x * 0.044715f + x) * 0.79788456f) + 1.0f);
-        case SWEET_RELU: return max(f32x16{}, x);
-        case SWEET_TANH: return tanh(x);
-        default: return x / (exp(-x) + 1.0f);  // SWEET_SILU
-    }
-}
 
 // Key weights of a layer transposed for the probe: one layer (head size → hidden) per head.
 struct TransposedKeyWeights {
@@ -117,21 +73,42 @@ inline bool have_same_input_quantization(const sweet_linear& a, const sweet_line
 }
 
 struct Layer {
-    // Query, key and value, fused where they share the quantized input. Without the key if the layer is used by probes only.
+    // Query, key and value, fused where they share the quantized input. Without the key if the layer is used by probes only,
+    // which need no keys unless they are rotated.
     std::vector<PackedLinear> projections;
     std::vector<int64_t> column_offsets;  // first column of each projection in a row of queries, keys and values
-    PackedLinear attention_output, up, down;
-    LayerNorm attention_norm, output_norm;
-    std::unique_ptr<TransposedKeyWeights> keys;  // if the layer is used by a probe
+    PackedLinear attention_output, down;
+    PackedLinear up;    // with the gate, interleaved, if they share the quantized input
+    PackedLinear gate;  // if it does not
+    bool is_gated;
+    bool norm_first;                             // the norms are before the attention and feed-forward parts
+    LayerNorm attention_norm, output_norm;       // with `norm_first`, the first may be absent
+    std::shared_ptr<const RotaryTable> rotary;   // null: none
+    int window;                                  // 0: none
+    std::unique_ptr<TransposedKeyWeights> keys;  // if the layer is used by a probe and its keys are not rotated
+    std::unique_ptr<DisentangledTerms> relative;
+    std::unique_ptr<FirstTokenPositions> first_token_positions;  // if the layer is used by a probe
+    std::unique_ptr<Convolution> convolution;
 
-    Layer(const sweet_layer& from, int num_heads, bool is_probed, bool is_run_in_full)
+    Layer(const sweet_layer& from, const RelativePositions& positions, std::shared_ptr<const RotaryTable> rotary,
+          bool norm_first, int num_heads, bool is_probed, bool is_run_in_full)
         : attention_output(from.attention_output),
-          up(from.up),
           down(from.down),
+          is_gated(from.gate.out > 0),
+          norm_first(norm_first),
           attention_norm(from.attention_norm),
-          output_norm(from.output_norm) {
+          output_norm(from.output_norm),
+          rotary(std::move(rotary)),
+          window(from.window) {
+        if (is_gated && have_same_input_quantization(from.up, from.gate)) {
+            const sweet_linear up_and_gate[] = {from.up, from.gate};
+            up = PackedLinear(up_and_gate, 2, true);
+        } else {
+            up = PackedLinear(from.up);
+            gate = PackedLinear(from.gate);
+        }
         std::vector<sweet_linear> parts{from.query, from.key, from.value};
-        if (!is_run_in_full) parts.erase(parts.begin() + 1);
+        if (!is_run_in_full && !this->rotary) parts.erase(parts.begin() + 1);
         int64_t column = 0;
         for (size_t first = 0; first < parts.size();) {
             size_t last = first + 1;
@@ -141,19 +118,31 @@ struct Layer {
             column += projections.back().out;
             first = last;
         }
-        if (is_probed) keys = std::make_unique<TransposedKeyWeights>(from.key, num_heads);
+        if (is_probed && !this->rotary) keys = std::make_unique<TransposedKeyWeights>(from.key, num_heads);
+        if (is_present(from.convolution)) convolution = std::make_unique<Convolution>(from);
+        if (from.relative_key.size == 0 && from.relative_query.size == 0) return;
+        relative = std::make_unique<DisentangledTerms>(from, positions, num_heads, from.query.out / num_heads);
+        if (is_probed && from.relative_query.size > 0)
+            first_token_positions = std::make_unique<FirstTokenPositions>(from, positions, num_heads);
     }
 
     // Multiply-accumulates per token, without the attention scores and context.
     int64_t macs() const {
-        int64_t total = attention_output.macs() + up.macs() + down.macs();
+        int64_t total =
+            attention_output.macs() + up.macs() + gate.macs() + down.macs() + (convolution ? convolution->linear.macs() : 0);
         for (const PackedLinear& projection : projections) total += projection.macs();
         return total;
     }
 
+    // Number of tokens that a token attends to, at most.
+    int64_t attended_tokens(int64_t length) const { return window > 0 ? std::min(length, 2 * int64_t{window} + 1) : length; }
+
+    // Without the table of rotary positions, which layers share.
     int64_t bytes() const {
-        int64_t total = attention_output.bytes() + up.bytes() + down.bytes() + attention_norm.bytes() + output_norm.bytes() +
-                        (keys ? keys->bytes() : 0);
+        int64_t total = attention_output.bytes() + up.bytes() + gate.bytes() + down.bytes() + attention_norm.bytes() +
+                        output_norm.bytes() + (keys ? keys->bytes() : 0) + (relative ? relative->bytes() : 0) +
+                        (first_token_positions ? first_token_positions->bytes() : 0) +
+                        (convolution ? convolution->bytes() : 0);
         for (const PackedLinear& projection : projections) total += projection.bytes();
         return total;
     }
@@ -162,84 +151,36 @@ struct Layer {
 // Memory of one thread.
 struct ThreadScratch {
     AttentionScratch attention;
-    Buffer<float> projected_query, context;  // of a probe
+    Buffer<float> projected_query, context;            // of a probe
+    Buffer<float> position_scores, position_products;  // of a probe
+    DisentangledScratch disentangled;
     Int16Input int16_input;
     LinearInput float_input;
 
     int64_t bytes() const {
-        return attention.bytes() + projected_query.bytes() + context.bytes() + int16_input.bytes() + float_input.bytes();
+        return attention.bytes() + projected_query.bytes() + context.bytes() + position_scores.bytes() +
+               position_products.bytes() + disentangled.bytes() + int16_input.bytes() + float_input.bytes();
     }
 };
 
 // Memory of a team. One workspace serves all layers and grows to the largest chunk of sequences.
 struct Workspace {
-    LinearInput projection_inputs[3], attention_output_input, up_input, down_input;
+    LinearInput projection_inputs[3], attention_output_input, up_input, gate_input, down_input;
     Buffer<float> qkv;           // queries, keys and values; of a probe: queries, then pooled states
-    Buffer<float> attended;      // output of the attention part of a layer
+    Buffer<float> attended;      // output of the attention part of a layer; with `norm_first`: normalized states
+    Buffer<float> gate_values;   // of a gate that is not fused with `up`
     Buffer<float> first_tokens;  // states of the first tokens; in `embed`: sums of embeddings before a projection
+    Buffer<float> probe_states;  // of a probe: normalized states of all tokens, or a copy of the states
+    Buffer<float> probe_keys;    // of a probe: keys to be rotated
+    ConvolutionScratch convolution;
     std::vector<ThreadScratch> threads;
 
     int64_t bytes() const {
-        int64_t total = attention_output_input.bytes() + up_input.bytes() + down_input.bytes() + qkv.bytes() +
-                        attended.bytes() + first_tokens.bytes();
+        int64_t total = convolution.bytes() + attention_output_input.bytes() + up_input.bytes() + gate_input.bytes() +
+                        down_input.bytes() + qkv.bytes() + attended.bytes() + gate_values.bytes() + first_tokens.bytes() +
+                        probe_states.bytes() + probe_keys.bytes();
         for (const LinearInput& input : projection_inputs) total += input.bytes();
         for (const ThreadScratch& thread : threads) total += thread.bytes();
         return total;
     }
 };
-
-// Waits until the team has written the input of `layer`, and quantizes what needs whole rows.
-inline void finish_input(const PackedLinear& layer, const LinearInput& input, int64_t rows, const Team& team) {
-    team.barrier();
-    if (!layer.is_integer || layer.quantizes_elementwise()) return;
-    const auto [first, last] = team.range(rows);
-    for (int64_t row = first; row < last; ++row) input.quantize_row(layer, row, input.floats() + row * layer.in);
-    team.barrier();
-}
-
-// Runs a layer from after the attention. `attention_output_input` holds the context; `states` are the layer's input and are
-// replaced by its output. No barrier at the end: a thread may read only its own range of rows.
-inline void feed_forward(const Layer& layer, int32_t activation, float* states, int64_t rows, Workspace& workspace,
-                         const Team& team) {
-    const int hidden = layer.output_norm.size, count = static_cast<int>(rows);
-    float* attended = workspace.attended.get();
-    const auto [first, last] = team.range(rows);
-    // to = from + linear(input).
-    const auto add_linear = [&](const PackedLinear& linear, const LinearInput& input, const float* from, float* to) {
-        gemm(
-            linear, input.rows(linear), count, team,
-            [=](int64_t row, int64_t column, f32x16 values, int lanes) __attribute__((always_inline)) {
-                const int64_t offset = row * hidden + column;
-                store_partial(to + offset, values + load_partial(from + offset, lanes), lanes);
-            },
-            [=](int64_t row, int64_t column) {
-                for (int64_t offset = row * hidden + column, line = 0; line < kPanel; line += kLanes) {
-                    prefetch_line(from + offset + line);
-                    if (to != from) prefetch_line(to + offset + line);
-                }
-            });
-        team.barrier();
-    };
-    finish_input(layer.attention_output, workspace.attention_output_input, rows, team);
-    add_linear(layer.attention_output, workspace.attention_output_input, states, attended);
-    for (int64_t row = first; row < last; ++row) {
-        layer.attention_norm.apply(attended + row * hidden, attended + row * hidden);
-        workspace.up_input.quantize_row(layer.up, row, attended + row * hidden);
-    }
-    team.barrier();
-    gemm(
-        layer.up, workspace.up_input.rows(layer.up, attended), count, team,
-        [ activation, write = workspace.down_input.writer(layer.down) ](int64_t row, int64_t column, f32x16 values, int lanes)
-            __attribute__((always_inline)) { write(row, column, activate(activation, values), lanes); });
-    finish_input(layer.down, workspace.down_input, rows, team);
-    add_linear(layer.down, workspace.down_input, attended, states);
-    for (int64_t row = first; row < last; ++row) layer.output_norm.apply(states + row * hidden, states + row * hidden);
-}
-
-// Reserves the memory of `feed_forward`. Called before threads run, where an allocation may fail.
-inline void reserve_feed_forward(const Layer& layer, int64_t rows, Workspace& workspace) {
-    workspace.attended.reserve(rows * layer.output_norm.size);
-    workspace.attention_output_input.reserve(layer.attention_output, rows, true);
-    workspace.up_input.reserve(layer.up, rows, false);
-    workspace.down_input.reserve(layer.down, rows, true);
-}

@@ -19,9 +19,11 @@
 
 struct Exit {
     Head head;
+    LayerNorm norm;
     int32_t full_layers, layer;
 
-    explicit Exit(const sweet_exit& exit) : head(exit.head), full_layers(exit.full_layers), layer(exit.layer) {}
+    explicit Exit(const sweet_exit& exit)
+        : head(exit.head), norm(exit.norm), full_layers(exit.full_layers), layer(exit.layer) {}
 };
 
 struct sweet_model {
@@ -29,15 +31,18 @@ struct sweet_model {
     sweet_model(const sweet_description& from, int32_t threads, int64_t min_macs_per_thread)
         : embeddings_(from.embeddings),
           exits_(from.exits, from.exits + from.num_exits),
-          encoder_({from.num_attention_heads, from.activation, 1.0f / from.score_scale, from.hidden}, pack_layers(from)),
+          encoder_({from.num_attention_heads, from.activation, 1.0f / from.score_scale, from.hidden}, RelativePositions(from),
+                   pack_layers(from)),
+          uses_positions_(encoder_.uses_positions()),
           hidden_(from.hidden),
+          max_length_(from.max_length),
           threads_(threads),
           parallelizer_(threads, min_macs_per_thread),
           session_(std::make_unique<Session>(threads)) {}
 
     int64_t bytes() const {
         int64_t total = embeddings_.bytes() + encoder_.bytes();
-        for (const Exit& exit : exits_) total += exit.head.bytes();
+        for (const Exit& exit : exits_) total += exit.head.bytes() + exit.norm.bytes();
         return total;
     }
 
@@ -55,23 +60,28 @@ struct sweet_model {
             [&](Session& session) { embed_rows(session, rows, lengths, ids, types, positions, states, starts); });
     }
 
-    int32_t advance(int32_t exit, int32_t rows, const float* const* starts, const int64_t* lengths, float* states,
-                    int64_t states_size, const float** next_starts) {
+    int32_t advance(int32_t exit, int32_t rows, const float* const* starts, const int64_t* lengths,
+                    const int64_t* const* positions, float* states, int64_t states_size, const float** next_starts) {
         check_range("the call", "the exit", exit, 0, last_exit() - 1);
         const int64_t tokens = check_rows(rows, lengths);
         if (rows > 0) check_states(tokens, states, states_size, next_starts);
         check_starts(rows, starts);
-        return with_session(
-            [&](Session& session) { advance_rows(session, exit, rows, starts, lengths, states, next_starts); });
+        return with_session([&](Session& session) {
+            const int64_t* const* given = positions_of_rows(session, rows, lengths, positions);
+            advance_rows(session, exit, rows, starts, lengths, given, states, next_starts);
+        });
     }
 
-    int32_t probe(int32_t exit, int32_t rows, const float* const* starts, const int64_t* lengths, float* outputs,
-                  int64_t outputs_size) {
+    int32_t probe(int32_t exit, int32_t rows, const float* const* starts, const int64_t* lengths,
+                  const int64_t* const* positions, float* outputs, int64_t outputs_size) {
         check_range("the call", "the exit", exit, 0, last_exit());
         check_rows(rows, lengths);
         check_starts(rows, starts);
         if (rows > 0) check_array("the call", "logits", outputs, outputs_size, int64_t{rows} * num_outputs());
-        return with_session([&](Session& session) { probe_rows(session, exit, rows, starts, lengths, outputs); });
+        return with_session([&](Session& session) {
+            const int64_t* const* given = positions_of_rows(session, rows, lengths, positions);
+            probe_rows(session, exit, rows, starts, lengths, given, outputs);
+        });
     }
 
     int32_t answer(const sweet_policy& policy, int32_t rows, int64_t tokens, const int64_t* lengths, const int64_t* ids,
@@ -91,12 +101,34 @@ struct sweet_model {
    private:
     static std::vector<Layer> pack_layers(const sweet_description& from) {
         std::vector<Layer> layers;
+        const RelativePositions positions(from);
+        std::vector<std::shared_ptr<const RotaryTable>> tables;  // layers with the same frequencies share one
         for (int32_t index = 0; index < from.num_layers; ++index) {
-            const bool is_probed = std::any_of(from.exits, from.exits + from.num_exits,
-                                               [=](const sweet_exit& exit) { return exit.layer == index; });
-            layers.emplace_back(from.layers[index], from.num_attention_heads, is_probed, index < from.num_full_layers);
+            const auto is_used = [&](bool is_mean_pooled) {
+                return std::any_of(from.exits, from.exits + from.num_exits, [=](const sweet_exit& exit) {
+                    return exit.layer == index && (exit.head.is_mean_pooled != 0) == is_mean_pooled;
+                });
+            };
+            const sweet_rotary& rotary = from.layers[index].rotary;
+            std::shared_ptr<const RotaryTable> table;
+            if (rotary.inverse_frequencies.size > 0) {
+                for (const auto& other : tables) {
+                    if (other->is_of(rotary)) table = other;
+                }
+                if (!table) tables.push_back(table = std::make_shared<RotaryTable>(rotary, from.max_length));
+            }
+            layers.emplace_back(from.layers[index], positions, table, from.norm_first != 0, from.num_attention_heads,
+                                is_used(false), index < from.num_full_layers || is_used(true));
         }
         return layers;
+    }
+
+    // Also checks the length of the rows; returns the total number of tokens.
+    int64_t check_rows(int64_t rows, const int64_t* lengths) const {
+        const int64_t tokens = ::check_rows(rows, lengths);
+        for (int64_t row = 0; row < rows && max_length_ > 0; ++row)
+            check_range("the call", "the length of a row", lengths[row], 1, max_length_);
+        return tokens;
     }
 
     int32_t num_outputs() const { return exits_.back().head.classifier.out; }
@@ -141,6 +173,7 @@ struct sweet_model {
         check(ids, 0, embeddings_.vocabulary, "token id");
         if (!embeddings_.token_types.empty()) check(types, 0, embeddings_.num_token_types, "token type");
         const int64_t offset = embeddings_.position_offset;
+        if (uses_positions_) check_pointer("the call", "position", positions);
         if (!embeddings_.positions.empty()) check(positions, -offset, embeddings_.num_positions - offset, "position");
     }
 
@@ -151,10 +184,12 @@ struct sweet_model {
         ActiveRows& active = session.active;
         active.reset(rows, lengths, num_outputs, tokens * hidden_ + SWEET_READ_PADDING);
         embed_rows(session, rows, lengths, ids, types, positions, active.states.get(), active.starts.data());
+        active.positions = session.positions;
         for (int32_t exit = 0; rows > 0; ++exit) {
             const bool is_last = exit == policy.max_exit_index;
             if (is_last || policy.thresholds[exit] < 1.0f) {
-                probe_rows(session, exit, rows, active.starts.data(), active.lengths.data(), active.outputs.get());
+                probe_rows(session, exit, rows, active.starts.data(), active.lengths.data(), active.row_positions(),
+                           active.outputs.get());
                 const Confidence confidence_of{policy, num_outputs, policy.learned != 0 && exit < last};
                 int32_t remaining = 0;
                 for (int32_t index = 0; index < rows; ++index) {
@@ -172,15 +207,15 @@ struct sweet_model {
                 rows = remaining;
                 if (rows == 0) break;
             }
-            advance_rows(session, exit, rows, active.starts.data(), active.lengths.data(), active.next_states.get(),
-                         active.next_starts.data());
+            advance_rows(session, exit, rows, active.starts.data(), active.lengths.data(), active.row_positions(),
+                         active.next_states.get(), active.next_starts.data());
             active.swap_states();
         }
     }
 
     void embed_rows(Session& session, int32_t rows, const int64_t* lengths, const int64_t* ids, const int64_t* types,
                     const int64_t* positions, float* states, const float** starts) const {
-        const Sequences sequences = pack(session, rows, lengths);
+        const Sequences sequences = pack(session, rows, lengths, positions_of_tokens(session, rows, lengths, positions));
         write_starts(sequences, states, starts);
         const int last = exits_.front().full_layers;
         parallelizer_.run(
@@ -199,8 +234,8 @@ struct sweet_model {
     }
 
     void advance_rows(Session& session, int32_t exit, int32_t rows, const float* const* row_starts, const int64_t* lengths,
-                      float* states, const float** next_starts) const {
-        const Sequences sequences = pack(session, rows, lengths);
+                      const int64_t* const* positions, float* states, const float** next_starts) const {
+        const Sequences sequences = pack(session, rows, lengths, positions);
         write_starts(sequences, states, next_starts);
         const int first_layer = exit_at(exit).full_layers, last_layer = exit_at(exit + 1).full_layers;
         parallelizer_.run(
@@ -220,12 +255,12 @@ struct sweet_model {
     }
 
     void probe_rows(Session& session, int32_t exit, int32_t rows, const float* const* row_starts, const int64_t* lengths,
-                    float* outputs) const {
-        const Sequences sequences = pack(session, rows, lengths);
+                    const int64_t* const* positions, float* outputs) const {
+        const Sequences sequences = pack(session, rows, lengths, positions);
         const Exit& of = exit_at(exit);
-        const Probe probe(encoder_.config(), encoder_.layer(of.layer), of.head);
+        const Probe probe(encoder_.config(), encoder_.positions(), encoder_.layer(of.layer), of.norm, of.head);
         parallelizer_.run(
-            session, sequences, Probe::kMinSequences, probe.macs(sequences),
+            session, sequences, probe.min_sequences(), probe.macs(sequences),
             [&](Workspace& workspace, const Sequences& part, int64_t threads) { probe.reserve(part, threads, workspace); },
             [&](Workspace& workspace, const Sequences& part, const Team& team) {
                 const int64_t first = part.starts - sequences.starts;
@@ -233,15 +268,43 @@ struct sweet_model {
             });
     }
 
+    // Returns the positions of the rows that have gaps, and null for the others, whose positions are consecutive; null if all
+    // are, or if the model does not use them.
+    const int64_t* const* positions_of_rows(Session& session, int32_t rows, const int64_t* lengths,
+                                            const int64_t* const* positions) const {
+        session.positions.clear();
+        if (positions == nullptr || !uses_positions_) return nullptr;
+        bool have_gaps = false;
+        for (int32_t row = 0; row < rows; ++row) {
+            const bool has_gaps = positions[row] != nullptr && !check_positions(row, positions[row], lengths[row]);
+            if (has_gaps && max_length_ > 0) {
+                check_range("the call", "the first position of a row", positions[row][0], 0, max_length_ - 1);
+                check_range("the call", "the last position of a row", positions[row][lengths[row] - 1], 0, max_length_ - 1);
+            }
+            session.positions.push_back(has_gaps ? positions[row] : nullptr);
+            have_gaps = have_gaps || has_gaps;
+        }
+        if (!have_gaps) session.positions.clear();
+        return have_gaps ? session.positions.data() : nullptr;
+    }
+
+    // The same for the positions of the packed tokens.
+    const int64_t* const* positions_of_tokens(Session& session, int32_t rows, const int64_t* lengths,
+                                              const int64_t* positions) const {
+        std::vector<const int64_t*> given;
+        for (int32_t row = 0; row < rows && uses_positions_; positions += lengths[row++]) given.push_back(positions);
+        return positions_of_rows(session, rows, lengths, given.empty() ? nullptr : given.data());
+    }
+
     // Computes the first token of each row.
-    static Sequences pack(Session& session, int32_t rows, const int64_t* lengths) {
+    static Sequences pack(Session& session, int32_t rows, const int64_t* lengths, const int64_t* const* positions) {
         int64_t* starts = session.starts.reserve(int64_t{rows} + 1);
         int64_t total = 0;
         for (int32_t row = 0; row < rows; ++row) {
             starts[row] = total;
             total += lengths[row];
         }
-        return {rows, lengths, starts};
+        return {rows, lengths, starts, positions};
     }
 
     void write_starts(const Sequences& sequences, const float* states, const float** starts) const {
@@ -251,7 +314,9 @@ struct sweet_model {
     Embeddings embeddings_;
     std::vector<Exit> exits_;
     Encoder encoder_;
+    bool uses_positions_;
     int64_t hidden_;
+    int64_t max_length_;  // 0: unlimited
     int32_t threads_;
     Parallelizer parallelizer_;
     PerProcess<Session> session_;

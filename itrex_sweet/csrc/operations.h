@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "attention.h"
+#include "blocked_attention.h"
 #include "buffer.h"
 #include "check.h"
 #include "gemm.h"
@@ -108,7 +109,7 @@ inline double measure_peak(int32_t threads) {
 
 // Self-attention of packed rows of `lengths`; qkv (tokens, 3 · heads · size), context (tokens, heads · size).
 inline void self_attention(int32_t rows, const int64_t* lengths, int64_t tokens, int32_t heads, int32_t size, float scale,
-                           bool use_int16, const float* qkv, float* context) {
+                           bool use_int16, int32_t window, const float* qkv, float* context) {
     const int64_t hidden = int64_t{heads} * size;
     AttentionScratch scratch;
     Buffer<float> padded(tokens * 3 * hidden);  // readable beyond the end, unlike the caller's array
@@ -118,10 +119,17 @@ inline void self_attention(int32_t rows, const int64_t* lengths, int64_t tokens,
         scratch.reserve(lengths[row], size);
         for (int64_t head = 0; head < heads; ++head) {
             const float* query = padded.get() + start * 3 * hidden + head * size;
-            attention(use_int16, query, query + hidden, query + 2 * hidden, 3 * hidden, static_cast<int>(lengths[row]), size,
-                      scale, scratch, [&](int64_t token, int64_t column, f32x16 values, int lanes) {
-                          store_partial(context + (start + token) * hidden + head * size + column, values, lanes);
-                      });
+            const float *key = query + hidden, *value = key + hidden;
+            const int length = static_cast<int>(lengths[row]);
+            const auto write = [&](int64_t token, int64_t column, f32x16 values, int lanes) {
+                store_partial(context + (start + token) * hidden + head * size + column, values, lanes);
+            };
+            if (needs_blocks(length, window, nullptr)) {
+                blocked_attention(use_int16, query, key, value, 3 * hidden, length, size, scale, window, nullptr, scratch,
+                                  write);
+            } else {
+                attention(use_int16, query, key, value, 3 * hidden, length, size, scale, scratch, write);
+            }
         }
     }
 }

@@ -31,9 +31,12 @@ struct PackedLinear {
     PackedLinear() = default;
     explicit PackedLinear(const sweet_linear& layer) : PackedLinear(&layer, 1) {}
 
-    // Concatenates the outputs of several layers that share their input and its quantization.
-    PackedLinear(const sweet_linear* layers, int count) : in(layers->in), is_integer(layers->weight_scale.values != nullptr) {
-        for (int index = 0; index < count; ++index) out += layers[index].out;
+    // Concatenates the outputs of several layers that share their input and its quantization; `interleaved`: alternates
+    // between `kLanes` outputs of each layer, all of the same size, padded to a multiple of `kLanes`.
+    PackedLinear(const sweet_linear* layers, int count, bool interleaved = false)
+        : in(layers->in), is_integer(layers->weight_scale.values != nullptr) {
+        for (int index = 0; index < count; ++index)
+            out += interleaved ? static_cast<int>(round_up(layers[index].out, kLanes)) : layers[index].out;
         if (out == 0) return;
         is_bfloat16 = !is_integer && layers->is_bfloat16 != 0 && in % 2 == 0;
         is_static = is_integer && layers->is_static != 0;
@@ -55,7 +58,10 @@ struct PackedLinear {
         }
         int column = 0;
         for (int index = 0; index < count; ++index) {
-            for (int row = 0; row < layers[index].out; ++row, ++column) pack_row(layers[index], row, column);
+            for (int row = 0; row < layers[index].out; ++row, ++column) {
+                const int block = (row / kLanes * count + index) * kLanes;
+                pack_row(layers[index], row, interleaved ? block + row % kLanes : column);
+            }
         }
     }
 

@@ -13,6 +13,7 @@ struct Session {
     ThreadPool pool;
     std::vector<Workspace> workspaces;  // one per thread; a team of several threads shares the first
     Buffer<int64_t> starts;
+    std::vector<const int64_t*> positions;  // of the rows of a call; empty if all are consecutive
     ActiveRows active;
 
     explicit Session(int threads) : pool(threads), workspaces(static_cast<size_t>(threads)) {

@@ -14,7 +14,6 @@ from itrex_sweet.artifact.architecture import Architecture
 from itrex_sweet.artifact.checking import check_tensors_of
 from itrex_sweet.artifact.stored_tensor import StoredTensor
 from itrex_sweet.artifact.validation.tensors import QUANTIZED
-from itrex_sweet.extras import naming_extras
 from itrex_sweet.families import family_of
 from itrex_sweet.families.rotary import inverse_frequencies
 from itrex_sweet.runtime.encoder import (
@@ -32,6 +31,7 @@ from itrex_sweet.runtime.encoder import (
     Rotary,
     float_of,
 )
+from itrex_sweet.runtime.relative_positions import normed, projected_by_head, relative_index
 
 if TYPE_CHECKING:
     import torch
@@ -160,7 +160,7 @@ class _Reader:
         segments = tuple(tuple(trunk[start:stop]) for start, stop in pairwise(borders))
         # DeBERTa-v2's convolution beside the first layer is no part of a private copy of it.
         private = {
-            exit_: self.layer(self.family.private_layer_path(exit_), exit_ - 1, table, None)
+            exit_: self.layer(self.family.private_layer_path(exit_), exit_ - 1, table, None, is_private=True)
             for exit_ in self.artifact.private_exits
         }
         probes = tuple(
@@ -188,12 +188,22 @@ class _Reader:
             projection_after_norm=projection("projection_after_norm"),
         )
 
-    def layer(self, path: str, index: int, table: np.ndarray | None, convolution: Convolution | None) -> Layer:
-        """Reads the layer at a path, which is one of the trunk or a private copy of the trunk's layer `index`."""
+    def layer(
+        self,
+        path: str,
+        index: int,
+        table: np.ndarray | None,
+        convolution: Convolution | None,
+        is_private: bool = False,
+    ) -> Layer:
+        """Reads the layer at a path, which is one of the trunk or a private copy of the trunk's layer `index`.
+
+        A private copy has neither rotation nor window.
+        """
         paths = {name: f"{path}.{below}" for name, below in self.family.layer.items()}
         query, key, value = self.projections(paths)
         up, gate = self.up_and_gate(paths)
-        positions = None if self.positions is None else self.positions[index]
+        positions = None if self.positions is None or is_private else self.positions[index]
         return Layer(
             query=query,
             key=key,
@@ -278,15 +288,9 @@ class _Reader:
         table = self.tensor(f"{self.in_backbone(self.family.relative['table'])}.weight")
         if not self.model.norms_table:
             return table
-        with naming_extras("DeBERTa's disentangled attention"):
-            from itrex_sweet.runtime.relative_positions import normed
-
         return normed(table, self.norm(self.in_backbone(self.family.relative["table_norm"])))
 
     def relative_terms(self, layer: str, table: np.ndarray, query: AnyLinear, key: AnyLinear) -> RelativeTerms:
-        with naming_extras("DeBERTa's disentangled attention"):
-            from itrex_sweet.runtime.relative_positions import projected_by_head
-
         def projected(name: str, content: AnyLinear) -> np.ndarray:
             path = f"{layer}.{self.family.relative[name]}"
             linear = float_of(content) if self.model.shares_position_weights else self.linear(path)
@@ -300,8 +304,6 @@ class _Reader:
 
     def relative_index(self) -> np.ndarray:
         """Row of the table for every distance between two positions."""
-        from itrex_sweet.runtime.relative_positions import relative_index
-
         reach = max(self.config.max_position_embeddings, 2 * self.model.max_distance)
         return relative_index(self.model, reach)
 

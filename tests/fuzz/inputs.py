@@ -14,7 +14,6 @@ from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.errors import SweetError
 from tests.artifact_kinds import EXITS, KINDS, WITHOUT_NATIVE
 
-# DeBERTa runs on the torch backend only.
 INPUT_KINDS = (
     "bert",
     "roberta",

@@ -36,7 +36,7 @@ int main(int argc, char** argv) {
     const auto texts = make_texts();
     std::atomic<int> wrong{0}, calls{0};
     for (const InputType kind : kKinds) {
-        const SmallModel model(kind);
+        const SmallModel model(kind, kind == DYNAMIC ? Variant::DISENTANGLED : Variant::PLAIN);
         const std::vector<float> expected = model.run(engine, texts, 1);
         const auto [answers, exits] = model.answer(engine, texts, 0.6f);
         sweet_model* const shared = model.make(engine, kThreads);

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -69,7 +70,7 @@ inline void check_linear(const Engine& engine, const LinearCase& shape, Checks& 
 
 // int16 quantization of queries, keys and weights has a relative error of some 1e-5 of the maximum.
 inline void check_attention(const Engine& engine, int heads, int size, const std::vector<int64_t>& lengths, bool use_int16,
-                            Checks& check) {
+                            Checks& check, int window = 0) {
     Random random;
     const size_t hidden = static_cast<size_t>(heads) * size;
     size_t tokens = 0;
@@ -78,9 +79,10 @@ inline void check_attention(const Engine& engine, int heads, int size, const std
     std::vector<float> context(tokens * hidden, NAN);
     const float scale = 1.0f / std::sqrt(static_cast<float>(size));
     const int32_t rows = static_cast<int32_t>(lengths.size());
-    const std::string what =
-        "attention of " + std::to_string(heads) + " heads of " + std::to_string(size) + (use_int16 ? " in int16" : "");
-    check(engine.attention(rows, lengths.data(), heads, size, scale, use_int16, qkv.data(), context.data()) == 0, what);
+    const std::string what = "attention of " + std::to_string(heads) + " heads of " + std::to_string(size) +
+                             (use_int16 ? " in int16" : "") + (window ? ", window " + std::to_string(window) : "");
+    check(engine.attention(rows, lengths.data(), heads, size, scale, use_int16, window, qkv.data(), context.data()) == 0,
+          what);
     double worst = 0.0;
     size_t start = 0;
     for (int64_t length : lengths) {
@@ -90,14 +92,16 @@ inline void check_attention(const Engine& engine, int heads, int size, const std
                 const float* keys = qkv.data() + start * 3 * hidden + hidden + head * size;
                 std::vector<double> weights(length);
                 double total = 0.0;
-                for (int64_t other = 0; other < length; ++other) {
+                const int64_t first = window ? std::max<int64_t>(0, token - window) : 0;
+                const int64_t last = window ? std::min<int64_t>(length, token + window + 1) : length;
+                for (int64_t other = first; other < last; ++other) {
                     double score = 0.0;
                     for (int i = 0; i < size; ++i) score += static_cast<double>(query[i]) * keys[other * 3 * hidden + i];
                     total += weights[other] = std::exp(score * scale);
                 }
                 for (int i = 0; i < size; ++i) {
                     double expected = 0.0;
-                    for (int64_t other = 0; other < length; ++other)
+                    for (int64_t other = first; other < last; ++other)
                         expected += weights[other] / total * keys[other * 3 * hidden + hidden + i];
                     const double found = context[(start + token) * hidden + head * size + i];
                     worst = std::isnan(found) ? INFINITY : std::max(worst, std::abs(found - expected));
@@ -135,6 +139,8 @@ inline void check_activations(const Engine& engine, Checks& check) {
     }
 }
 
+constexpr size_t kLongText = 66;
+
 // Returns the logits of all small models, for comparison between instruction sets.
 inline std::vector<float> check_models(const Engine& engine, Checks& check) {
     std::vector<float> all;
@@ -144,12 +150,34 @@ inline std::vector<float> check_models(const Engine& engine, Checks& check) {
         texts.emplace_back();
         for (size_t position = 0; position < length; ++position) texts.back().push_back(random() % SmallModel::kVocabulary);
     }
-    const std::pair<InputType, bool> models[] = {{FLOAT, false},    {DYNAMIC, false}, {STATIC, false}, {SMOOTH, false},
-                                                 {BFLOAT16, false}, {FLOAT, true},    {SMOOTH, true}};
-    for (const auto& [kind, has_private_layer] : models) {
+    const std::pair<InputType, Variant> models[] = {{FLOAT, Variant::PLAIN},
+                                                    {DYNAMIC, Variant::PLAIN},
+                                                    {STATIC, Variant::PLAIN},
+                                                    {SMOOTH, Variant::PLAIN},
+                                                    {BFLOAT16, Variant::PLAIN},
+                                                    {FLOAT, Variant::PRIVATE_LAYER},
+                                                    {SMOOTH, Variant::PRIVATE_LAYER},
+                                                    {FLOAT, Variant::DISENTANGLED},
+                                                    {STATIC, Variant::DISENTANGLED},
+                                                    {DYNAMIC, Variant::DISENTANGLED},
+                                                    {BFLOAT16, Variant::DISENTANGLED},
+                                                    {FLOAT, Variant::PRE_NORM},
+                                                    {DYNAMIC, Variant::PRE_NORM_PRIVATE},
+                                                    {STATIC, Variant::PRE_NORM},
+                                                    {SMOOTH, Variant::PRE_NORM_PRIVATE},
+                                                    {BFLOAT16, Variant::PRE_NORM},
+                                                    {FLOAT, Variant::PRE_NORM_MEAN},
+                                                    {DYNAMIC, Variant::PRE_NORM_MEAN},
+                                                    {STATIC, Variant::PRE_NORM_MEAN}};
+    for (const auto& [kind, variant] : models) {
         const std::string what =
-            "model, input " + std::to_string(kind) + (has_private_layer ? ", an exit with a private layer" : "");
-        const SmallModel model(kind, has_private_layer);
+            "model, input " + std::to_string(kind) + ", variant " + std::to_string(static_cast<int>(variant));
+        const SmallModel model(kind, variant);
+        const bool reads_long_texts = variant == Variant::DISENTANGLED || variant >= Variant::PRE_NORM;
+        if (reads_long_texts && texts.back().size() < kLongText) {  // int16 attention
+            texts.emplace_back(texts.back());
+            while (texts.back().size() < kLongText) texts.back().push_back(random() % SmallModel::kVocabulary);
+        }
         const std::vector<float> logits = model.run(engine, texts, 1);
         check(!logits.empty(), what + ": " + engine.error());
         if (logits.empty()) continue;
@@ -190,6 +218,9 @@ inline Checks check_floats(const Engine& engine, std::vector<float>& logits) {
         check_attention(engine, 2, 20, {25, 2}, use_int16, check);
         check_attention(engine, 2, 7, {3, 18}, use_int16, check);
         check_attention(engine, 1, 64, {49}, use_int16, check);
+        for (const int window : {1, 7, 31}) check_attention(engine, 2, 20, {1, 40, 33, 7}, use_int16, check, window);
+        check_attention(engine, 1, 4, {530}, use_int16, check);
+        check_attention(engine, 1, 4, {600}, use_int16, check, 260);
     }
     check_activations(engine, check);
     logits = check_models(engine, check);

@@ -50,16 +50,26 @@ struct Linear {
     }
 };
 
+// PRIVATE_LAYER: the probe of the first exit runs a layer of its own. DISENTANGLED: after DeBERTa. PRE_NORM: after
+// ModernBERT: gates, rotary positions, a window in the second layer, and no biases; PRE_NORM_PRIVATE: with a private layer
+// too; PRE_NORM_MEAN: with mean pooling, and gates that are quantized unlike `up`.
+enum class Variant { PLAIN, PRIVATE_LAYER, DISENTANGLED, PRE_NORM, PRE_NORM_PRIVATE, PRE_NORM_MEAN };
+
 // A model with random weights: 3 layers, exits after layers 1 and 3, sizes that are no multiples of the vector size. The
-// probe of the first exit runs the first layer or a private one. The model is small because an emulated processor takes about
-// 50 ns per floating-point multiplication.
+// probe of the first exit runs the first layer or a private one. `DISENTANGLED`: DeBERTa's attention, with buckets that are
+// consecutive up to a distance of 19, in place of position embeddings, and a convolution beside the first layer. The model is
+// small because an emulated processor takes about 50 ns per floating-point multiplication.
 class SmallModel {
    public:
     static constexpr int kWidth = 36, kHidden = 72, kInner = 100, kHeads = 3, kLabels = 3, kLayers = 3;
     static constexpr int kVocabulary = 40, kPositions = 40;
     static constexpr int kExits = 2, kFullLayers = 2;
+    static constexpr int kBuckets = 50, kDistances = 60, kWindow = 3;
 
-    explicit SmallModel(InputType kind, bool has_private_layer = false) {
+    static constexpr int kReach = 5, kMaxLength = 90;
+
+    explicit SmallModel(InputType kind, Variant variant = Variant::PLAIN) : is_pre_norm_(variant >= Variant::PRE_NORM) {
+        const bool has_private_layer = variant == Variant::PRIVATE_LAYER || variant == Variant::PRE_NORM_PRIVATE;
         Random random;
         sweet_embeddings& embeddings = description_.embeddings;
         embeddings.words = store(random.reals(kVocabulary * kWidth, 1.0f));
@@ -81,11 +91,23 @@ class SmallModel {
             layer.down = linear(random, kInner, kHidden, kind);
             layer.attention_norm = norm(random, kHidden);
             layer.output_norm = norm(random, kHidden);
+            if (is_pre_norm_) {
+                if (index == 0) layer.attention_norm = {};
+                const InputType of_gate = kind == FLOAT ? BFLOAT16 : kind == STATIC ? DYNAMIC : FLOAT;
+                layer.gate = linear(random, kHidden, kInner, variant == Variant::PRE_NORM_MEAN ? of_gate : kind);
+                layer.rotary = {store(random.reals(kHidden / kHeads / 2, 0.5f, 0.5f)), 1.1f, 0};
+                layer.window = index == 1 ? kReach : 0;
+            }
             layers_.push_back(layer);
         }
+        if (variant == Variant::DISENTANGLED) make_disentangled(random, kind == BFLOAT16 ? BFLOAT16 : FLOAT);
         for (int index = 0; index < kExits; ++index) {
             const sweet_linear dense = linear(random, kHidden, kHidden, FLOAT);
-            exits_.push_back({{dense, linear(random, kHidden, kLabels, FLOAT), SWEET_TANH, 0}, 0, 0});
+            exits_.push_back({{dense, linear(random, kHidden, kLabels, FLOAT), {}, SWEET_TANH, 0}, {}, 0, 0});
+            if (!is_pre_norm_) continue;
+            exits_.back().norm = norm(random, kHidden);
+            exits_.back().head.norm = norm(random, kHidden);
+            exits_.back().head.is_mean_pooled = variant == Variant::PRE_NORM_MEAN;
         }
         exits_[0].layer = has_private_layer ? kLayers : 0;
         exits_[1].full_layers = exits_[1].layer = kFullLayers;
@@ -98,6 +120,11 @@ class SmallModel {
         description_.activation = SWEET_GELU;
         description_.score_scale = std::sqrt(static_cast<float>(kHidden / kHeads));
         description_.hidden = kHidden;
+        if (!is_pre_norm_) return;
+        description_.embeddings.positions = {};
+        description_.embeddings.num_positions = 0;
+        description_.norm_first = 1;
+        description_.max_length = kMaxLength;
     }
 
     // Every call uses all threads, regardless of its size.
@@ -171,9 +198,10 @@ class SmallModel {
                                       positions.data(), states.data(), states_size, starts.data()) == 0;
         for (int32_t exit = 0; exit < description_.num_exits && succeeded; ++exit) {
             float* const answers = logits.data() + static_cast<size_t>(exit) * rows * kLabels;
-            succeeded = engine.probe(model, exit, rows, starts.data(), lengths.data(), answers, int64_t{rows} * kLabels) == 0;
+            succeeded = engine.probe(model, exit, rows, starts.data(), lengths.data(), nullptr, answers,
+                                     int64_t{rows} * kLabels) == 0;
             if (exit + 1 == description_.num_exits) break;
-            succeeded = succeeded && engine.advance(model, exit, rows, starts.data(), lengths.data(), next.data(),
+            succeeded = succeeded && engine.advance(model, exit, rows, starts.data(), lengths.data(), nullptr, next.data(),
                                                     states_size, next_starts.data()) == 0;
             states.swap(next);
             starts.swap(next_starts);
@@ -182,18 +210,42 @@ class SmallModel {
     }
 
    private:
+    void make_disentangled(Random& random, InputType kind) {
+        description_.embeddings.positions = {};
+        description_.embeddings.num_positions = 0;
+        for (int distance = -kDistances; distance <= kDistances; ++distance) {
+            const int far = std::min(19 + (std::abs(distance) - 19) / 8, kBuckets / 2 - 1);
+            const int magnitude = std::abs(distance) < 20 ? std::abs(distance) : far;
+            relative_index_.push_back(kBuckets / 2 + (distance < 0 ? -magnitude : magnitude));
+        }
+        description_.relative_index = relative_index_.data();
+        description_.relative_index_size = static_cast<int64_t>(relative_index_.size());
+        description_.num_relative_buckets = kBuckets;
+        for (sweet_layer& layer : layers_) {
+            layer.relative_key = store(random.reals(kBuckets * kHidden, 0.5f));
+            layer.relative_query = store(random.reals(kBuckets * kHidden, 0.5f));
+        }
+        layers_[0].convolution = linear(random, kWindow * kHidden, kHidden, kind);
+        layers_[0].convolution_norm = norm(random, kHidden);
+        layers_[0].convolution_activation = SWEET_TANH;
+    }
+
     sweet_floats store(std::vector<float> values) {
         arrays_.push_back(std::move(values));
         return array(arrays_.back());
     }
     sweet_norm norm(Random& random, int size) {
-        return {store(random.reals(size, 0.3f, 1.0f)), store(random.reals(size, 0.1f)), 1e-12f, size};
+        const sweet_floats weight = store(random.reals(size, 0.3f, 1.0f));
+        return {weight, is_pre_norm_ ? sweet_floats{} : store(random.reals(size, 0.1f)), 1e-12f, size};
     }
     sweet_linear linear(Random& random, int in, int out, InputType kind) {
         linears_.emplace_back(random, in, out, kind);
+        if (is_pre_norm_ && out != kLabels) linears_.back().layer.bias = {};
         return linears_.back().layer;
     }
 
+    bool is_pre_norm_;
+    std::vector<int64_t> relative_index_;
     std::vector<std::vector<float>> arrays_;
     std::vector<Linear> linears_;
     std::vector<sweet_layer> layers_;

@@ -9,11 +9,11 @@
 
 inline void check_invalid_models(const Engine& engine, Checks& check) {
     using Change = std::function<void(sweet_description&, std::vector<sweet_layer>&, std::vector<sweet_exit>&)>;
-    const SmallModel small(STATIC, true);
+    const SmallModel small(STATIC, Variant::PRIVATE_LAYER);
     constexpr int32_t kLayers = SmallModel::kLayers + 1, kHidden = SmallModel::kHidden;
     int number = 0;
-    const auto expect_rejected = [&](const Change& change) {
-        sweet_description changed = small.description();
+    const auto expect_rejected_of = [&](const SmallModel& valid, const Change& change) {
+        sweet_description changed = valid.description();
         std::vector<sweet_layer> layers(changed.layers, changed.layers + changed.num_layers);
         std::vector<sweet_exit> exits(changed.exits, changed.exits + changed.num_exits);
         changed.layers = layers.data();
@@ -23,6 +23,7 @@ inline void check_invalid_models(const Engine& engine, Checks& check) {
         check(model == nullptr, "invalid model " + std::to_string(number++) + " was accepted");
         if (model) engine.model_free(model);
     };
+    const auto expect_rejected = [&](const Change& change) { expect_rejected_of(small, change); };
     const int32_t sizes[] = {0, -1, -4, 1, 5, 48, kHidden - 1, kHidden + 1, 1 << 20, 2147483647, -2147483647 - 1};
     for (const int32_t size : sizes) {
         expect_rejected([=](auto& model, auto&, auto&) { model.hidden = size; });
@@ -97,10 +98,164 @@ inline void check_invalid_models(const Engine& engine, Checks& check) {
         expect_rejected([=](auto& model, auto&, auto&) { model.num_exits = count; });
     expect_rejected([](auto& model, auto&, auto&) { model.layers = nullptr; });
     expect_rejected([](auto& model, auto&, auto&) { model.exits = nullptr; });
+    // Disentangled attention and the convolution.
+    const SmallModel disentangled(STATIC, Variant::DISENTANGLED);
+    const auto expect_rejected_terms = [&](const Change& change) { expect_rejected_of(disentangled, change); };
+    sweet_model* const valid = disentangled.make(engine, 1);
+    check(valid != nullptr, engine.error());
+    if (valid) engine.model_free(valid);
+    for (const int32_t count : {0, -1, 1, 49, 51, 2147483647, -2147483647 - 1})
+        expect_rejected_terms([=](auto& model, auto&, auto&) { model.num_relative_buckets = count; });
+    for (const int64_t size : {int64_t{0}, int64_t{-1}, int64_t{2}, int64_t{120}, int64_t{1} << 40, INT64_MAX, INT64_MIN})
+        expect_rejected_terms([=](auto& model, auto&, auto&) { model.relative_index_size = size; });
+    for (const int64_t bucket : {int64_t{-1}, int64_t{50}, int64_t{1} << 32, INT64_MAX, INT64_MIN}) {
+        std::vector<int64_t> index(3, 0);
+        index[1] = bucket;
+        expect_rejected_terms([&](auto& model, auto&, auto&) {
+            model.relative_index = index.data();
+            model.relative_index_size = 3;
+        });
+    }
+    expect_rejected_terms([](auto& model, auto&, auto&) { model.relative_index = nullptr; });
+    for (sweet_floats sweet_layer::*const table : {&sweet_layer::relative_key, &sweet_layer::relative_query}) {
+        expect_rejected_terms([=](auto&, auto& layers, auto&) { --(layers[1].*table).size; });
+        expect_rejected_terms([=](auto&, auto& layers, auto&) { (layers[1].*table).values = nullptr; });
+        expect_rejected([=](auto&, auto& layers, auto&) { layers[1].*table = {layers[0].query.bias.values, kHidden}; });
+    }
+    for (const int32_t in : {kHidden - 1, 2 * kHidden, 4 * kHidden, 1 << 20, -kHidden, 2147483647})
+        expect_rejected_terms([=](auto&, auto& layers, auto&) { layers[0].convolution.in = in; });
+    for (const int32_t out : {kHidden - 1, 2 * kHidden, 2147483647, -1})
+        expect_rejected_terms([=](auto&, auto& layers, auto&) { layers[0].convolution.out = out; });
+    expect_rejected_terms([](auto&, auto& layers, auto&) { layers[0].convolution = layers[0].query; });
+    expect_rejected_terms([](auto&, auto& layers, auto&) { layers[0].convolution.weight = nullptr; });
+    expect_rejected_terms([](auto&, auto& layers, auto&) { --layers[0].convolution.weight_size; });
+    expect_rejected_terms([](auto&, auto& layers, auto&) { --layers[0].convolution_norm.size; });
+    expect_rejected_terms([](auto&, auto& layers, auto&) { layers[0].convolution_norm.weight = {}; });
+    expect_rejected_terms([](auto&, auto& layers, auto&) { layers[0].convolution_activation = 5; });
     for (const int32_t threads : {0, -1, 1025, 2147483647})
         check(engine.model_new(&small.description(), threads, 0) == nullptr, std::to_string(threads) + " threads");
     check(engine.model_new(nullptr, 1, 0) == nullptr, "no description");
     check(engine.model_new(&small.description(), 1, -2) == nullptr, "min_macs_per_thread below -1");
+}
+
+// The parts of pre-norm models.
+inline void check_invalid_pre_norm_models(const Engine& engine, Checks& check) {
+    using Change = std::function<void(sweet_description&, std::vector<sweet_layer>&, std::vector<sweet_exit>&)>;
+    const SmallModel small(STATIC, Variant::PRE_NORM_PRIVATE);
+    int number = 0;
+    const auto expect_rejected = [&](const Change& change) {
+        sweet_description changed = small.description();
+        std::vector<sweet_layer> layers(changed.layers, changed.layers + changed.num_layers);
+        std::vector<sweet_exit> exits(changed.exits, changed.exits + changed.num_exits);
+        changed.layers = layers.data();
+        changed.exits = exits.data();
+        change(changed, layers, exits);
+        sweet_model* const model = engine.model_new(&changed, 1, 0);
+        check(model == nullptr, "invalid pre-norm model " + std::to_string(number++) + " was accepted");
+        if (model) engine.model_free(model);
+    };
+    for (const int32_t size : {-1, 1, 48, SmallModel::kInner - 1, SmallModel::kInner + 1, 1 << 20, 2147483647}) {
+        for (int32_t sweet_linear::*const side : {&sweet_linear::in, &sweet_linear::out})
+            for (const size_t index : {0, 3})
+                expect_rejected([=](auto&, auto& layers, auto&) { layers[index].gate.*side = size; });
+        for (const size_t index : {1, 3}) {
+            expect_rejected([=](auto&, auto& layers, auto&) { layers[index].attention_norm.size = size; });
+            expect_rejected([=](auto&, auto& layers, auto&) { layers[index].rotary.inverse_frequencies.size = size; });
+        }
+        expect_rejected([=](auto&, auto&, auto& exits) { exits[1].norm.size = size; });
+        expect_rejected([=](auto&, auto&, auto& exits) { exits[0].head.norm.size = size; });
+    }
+    for (const float value : {NAN, INFINITY, -INFINITY}) {
+        const std::vector<float> frequencies(SmallModel::kHidden / SmallModel::kHeads / 2, value);
+        expect_rejected(
+            [&](auto&, auto& layers, auto&) { layers[3].rotary.inverse_frequencies.values = frequencies.data(); });
+        expect_rejected([=](auto&, auto& layers, auto&) { layers[1].rotary.scaling = value; });
+    }
+    expect_rejected([](auto&, auto& layers, auto&) { layers[1].rotary.scaling = 0.0f; });
+    expect_rejected([](auto&, auto& layers, auto&) { layers[1].rotary.inverse_frequencies.values = nullptr; });
+    expect_rejected([](auto&, auto& layers, auto&) { layers[0].output_norm = {}; });
+    expect_rejected([](auto&, auto& layers, auto&) { layers[2].gate.weight = nullptr; });
+    expect_rejected([](auto&, auto& layers, auto&) { --layers[2].gate.weight_size; });
+    expect_rejected([](auto&, auto& layers, auto&) { layers[2].gate.weight_scale.size = 3; });
+    expect_rejected([](auto& model, auto&, auto&) { model.norm_first = 0; });  // the first layer has no attention norm
+    expect_rejected([](auto& model, auto&, auto&) { model.num_attention_heads = 8; });  // heads of 9 have no halves
+    for (const int32_t number_of : {-1, 2, 2147483647, -2147483647 - 1}) {
+        expect_rejected([=](auto& model, auto&, auto&) { model.norm_first = number_of; });
+        expect_rejected([=](auto&, auto&, auto& exits) { exits[1].head.is_mean_pooled = number_of; });
+        if (number_of != 2) {
+            expect_rejected([=](auto&, auto& layers, auto&) { layers[1].window = number_of; });
+            expect_rejected([=](auto& model, auto&, auto&) { model.max_length = number_of; });
+        }
+    }
+    expect_rejected([](auto& model, auto&, auto&) { model.max_length = 0; });
+}
+
+// Rows that are longer than the table of rotary positions.
+inline void check_too_long_rows(const Engine& engine, Checks& check) {
+    const SmallModel small(FLOAT, Variant::PRE_NORM);
+    sweet_model* const model = small.make(engine, 2);
+    if (!model) return check(false, engine.error());
+    constexpr int64_t kTokens = SmallModel::kMaxLength + 1, kSize = kTokens * SmallModel::kHidden + SWEET_READ_PADDING;
+    const int64_t lengths[] = {kTokens};
+    const std::vector<int64_t> zeros(kTokens, 0);
+    std::vector<float> states(kSize), next(kSize), logits(SmallModel::kLabels), confidences(1);
+    std::vector<int64_t> exits(1);
+    const float *starts[] = {states.data()}, *next_starts[1];
+    check(engine.embed(model, 1, kTokens, lengths, zeros.data(), zeros.data(), zeros.data(), states.data(), kSize,
+                       next_starts) < 0,
+          "embed: a long row");
+    check(engine.probe(model, 0, 1, starts, lengths, nullptr, logits.data(), SmallModel::kLabels) < 0, "probe: a long row");
+    check(engine.advance(model, 0, 1, starts, lengths, nullptr, next.data(), kSize, next_starts) < 0, "advance: a long row");
+    const float temperatures[] = {1.0f, 1.0f}, thresholds[] = {0.5f};
+    const sweet_policy policy{temperatures, thresholds, 2, SmallModel::kLabels, 1, 0};
+    check(engine.answer(model, &policy, 1, kTokens, lengths, zeros.data(), zeros.data(), zeros.data(), logits.data(),
+                        exits.data(), confidences.data()) < 0,
+          "answer: a long row");
+    // Rows with gaps.
+    const int64_t three[] = {3};
+    for (const int64_t last : {int64_t{SmallModel::kMaxLength} - 1, int64_t{SmallModel::kMaxLength}, int64_t{1} << 40}) {
+        const int64_t positions[] = {0, 3, last}, *rows[] = {positions};
+        const bool is_valid = last < SmallModel::kMaxLength;
+        check((engine.embed(model, 1, 3, three, zeros.data(), zeros.data(), positions, states.data(), kSize, next_starts) ==
+               0) == is_valid,
+              "embed: a position");
+        check((engine.probe(model, 0, 1, starts, three, rows, logits.data(), SmallModel::kLabels) == 0) == is_valid,
+              "probe: a position");
+        check((engine.advance(model, 0, 1, starts, three, rows, next.data(), kSize, next_starts) == 0) == is_valid,
+              "advance: a position");
+    }
+    const int64_t negative[] = {-1, 0, 3}, *negative_rows[] = {negative};
+    check(engine.probe(model, 0, 1, starts, three, negative_rows, logits.data(), SmallModel::kLabels) < 0,
+          "probe: a negative position");
+    engine.model_free(model);
+}
+
+// Positions of rows with gaps, which disentangled attention reads.
+inline void check_positions(const Engine& engine, Checks& check) {
+    const SmallModel small(FLOAT, Variant::DISENTANGLED);
+    sweet_model* const model = small.make(engine, 2);
+    if (!model) return check(false, engine.error());
+    constexpr int64_t kTokens = 5, kSize = kTokens * SmallModel::kHidden + SWEET_READ_PADDING;
+    const std::vector<int64_t> lengths{2, 3}, zeros(kTokens, 0);
+    std::vector<float> states(kSize), next(kSize), logits(2 * SmallModel::kLabels);
+    std::vector<const float*> starts(2), next_starts(2);
+    const auto succeeds = [&](const std::vector<int64_t>& positions) {
+        const int64_t* const rows[] = {nullptr, positions.data() + 2};
+        const bool embeds = engine.embed(model, 2, kTokens, lengths.data(), zeros.data(), zeros.data(), positions.data(),
+                                         states.data(), kSize, starts.data()) == 0;
+        const bool probes =
+            engine.probe(model, 0, 2, starts.data(), lengths.data(), rows, logits.data(), 2 * SmallModel::kLabels) == 0;
+        const bool advances =
+            engine.advance(model, 0, 2, starts.data(), lengths.data(), rows, next.data(), kSize, next_starts.data()) == 0;
+        check(probes == advances && embeds == probes, "positions are accepted by some calls only");
+        return probes;
+    };
+    check(succeeds({0, 1, 0, 1, 2}), engine.error());
+    check(succeeds({0, 1, 7, 9, int64_t{1} << 40}), engine.error());
+    check(succeeds({0, 1, -(int64_t{1} << 40), 0, int64_t{1} << 40}), engine.error());
+    for (const int64_t position : {int64_t{7}, int64_t{6}, (int64_t{1} << 40) + 1, INT64_MAX, INT64_MIN})
+        check(!succeeds({0, 1, 7, position, position}), "position " + std::to_string(position));
+    engine.model_free(model);
 }
 
 inline void check_invalid_calls(const Engine& engine, Checks& check) {
@@ -125,8 +280,8 @@ inline void check_invalid_calls(const Engine& engine, Checks& check) {
         check(embed(2, 2 + static_cast<int64_t>(static_cast<uint64_t>(length) % (1u << 30)), invalid.data(), zero_ids,
                     zero_ids, position_ids, kSize) < 0,
               "embed: a length and tokens");
-        check(engine.probe(model, 0, 2, starts.data(), invalid.data(), logits.data(), 6) < 0, "probe: a length");
-        check(engine.advance(model, 0, 2, starts.data(), invalid.data(), next.data(), kSize, next_starts.data()) < 0,
+        check(engine.probe(model, 0, 2, starts.data(), invalid.data(), nullptr, logits.data(), 6) < 0, "probe: a length");
+        check(engine.advance(model, 0, 2, starts.data(), invalid.data(), nullptr, next.data(), kSize, next_starts.data()) < 0,
               "advance: a length");
     }
     check(embed(-1, kTokens, lengths, zero_ids, zero_ids, position_ids, kSize) < 0, "embed: rows");
@@ -144,16 +299,16 @@ inline void check_invalid_calls(const Engine& engine, Checks& check) {
         check(embed(2, kTokens, lengths, zero_ids, zero_ids, invalid.data(), kSize) < 0, "embed: a position");
     }
     for (const int32_t exit : {-1, 2, 2147483647, -2147483647 - 1})
-        check(engine.probe(model, exit, 2, starts.data(), lengths, logits.data(), 6) < 0, "probe: an exit");
+        check(engine.probe(model, exit, 2, starts.data(), lengths, nullptr, logits.data(), 6) < 0, "probe: an exit");
     for (const int32_t exit : {-1, 1, 2, 2147483647})
-        check(engine.advance(model, exit, 2, starts.data(), lengths, next.data(), kSize, next_starts.data()) < 0,
+        check(engine.advance(model, exit, 2, starts.data(), lengths, nullptr, next.data(), kSize, next_starts.data()) < 0,
               "advance: an exit");
-    check(engine.probe(model, 0, 2, starts.data(), lengths, logits.data(), 5) < 0, "probe: logits_size");
-    check(engine.probe(model, 0, 2, nullptr, lengths, logits.data(), 6) < 0, "probe: no starts");
-    check(engine.advance(model, 0, 2, starts.data(), lengths, next.data(), kSize - 1, next_starts.data()) < 0,
+    check(engine.probe(model, 0, 2, starts.data(), lengths, nullptr, logits.data(), 5) < 0, "probe: logits_size");
+    check(engine.probe(model, 0, 2, nullptr, lengths, nullptr, logits.data(), 6) < 0, "probe: no starts");
+    check(engine.advance(model, 0, 2, starts.data(), lengths, nullptr, next.data(), kSize - 1, next_starts.data()) < 0,
           "advance: states_size");
     starts[1] = nullptr;
-    check(engine.probe(model, 0, 2, starts.data(), lengths, logits.data(), 6) < 0, "probe: no start");
+    check(engine.probe(model, 0, 2, starts.data(), lengths, nullptr, logits.data(), 6) < 0, "probe: no start");
 
     const std::vector<float> temperatures{1.0f, 1.0f}, thresholds{0.5f};
     const sweet_policy good{temperatures.data(), thresholds.data(), 2, SmallModel::kLabels, 1, 0};
@@ -214,8 +369,10 @@ inline void check_invalid_operations(const Engine& engine, Checks& check) {
     check(engine.gemm(1, 1, 1, nullptr, w, c) < 0, "no operand");
     const int64_t lengths[] = {1};
     for (const auto& [heads, size] : {std::array{0, 1}, {1, 0}, {-1, 1}, {2147483647, 2}, {65536, 65536}})
-        check(engine.attention(1, lengths, heads, size, 1.0f, 0, x.data(), y.data()) < 0, "heads");
-    check(engine.attention(1, nullptr, 1, 1, 1.0f, 0, x.data(), y.data()) < 0, "no lengths");
+        check(engine.attention(1, lengths, heads, size, 1.0f, 0, 0, x.data(), y.data()) < 0, "heads");
+    for (const int32_t window : {-1, 2147483647})
+        check(engine.attention(1, lengths, 1, 1, 1.0f, 0, window, x.data(), y.data()) < 0, "a window");
+    check(engine.attention(1, nullptr, 1, 1, 1.0f, 0, 0, x.data(), y.data()) < 0, "no lengths");
     for (const int32_t activation : {-1, 5}) check(engine.activation(activation, 1, x.data(), y.data()) < 0, "an activation");
     check(engine.activation(0, -1, x.data(), y.data()) < 0, "a count");
     check(engine.activation(0, 2147483647, x.data(), y.data()) < 0, "a large count");
@@ -224,6 +381,9 @@ inline void check_invalid_operations(const Engine& engine, Checks& check) {
 inline Checks check_validation(const Engine& engine) {
     Checks check(engine.isa());
     check_invalid_models(engine, check);
+    check_invalid_pre_norm_models(engine, check);
+    check_too_long_rows(engine, check);
+    check_positions(engine, check);
     check_invalid_calls(engine, check);
     check_invalid_operations(engine, check);
     return check;

@@ -9,7 +9,7 @@ from itrex_sweet.errors import BackendUnavailable
 from itrex_sweet.quantization.packing import pack
 from itrex_sweet.runtime import backends
 from itrex_sweet.runtime.backends import load_backend
-from itrex_sweet.runtime.native import library
+from itrex_sweet.runtime.native import library, packing
 from itrex_sweet.runtime.ragged import TokenBatch
 from tests.quantization.hook_observer import observe_with_hooks
 from tests.tiny_artifacts import tiny_artifact
@@ -58,14 +58,16 @@ def test_warning_for_each_artifact(tmp_path, monkeypatch, caplog):
     assert [str(tmp_path / name) in message for name, message in zip("ab", warnings(caplog), strict=True)] == [True] * 2
 
 
-def test_family_without_native_support(tmp_path, caplog):
+def test_model_without_native_support(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(packing, "_ACTIVATIONS", {"relu": "relu"})
     assert load_backend(tiny_artifact(tmp_path, "deberta-v3")).name == "torch"
     (message,) = warnings(caplog)
-    assert "DeBERTa" in message and "slower than the float32" not in message
+    assert "does not support the activation" in message and "slower than the float32" not in message
 
 
 def test_int8_on_the_torch_backend(tmp_path, caplog, monkeypatch):
-    source = tiny_artifact(tmp_path / "float32", "deberta-v3")
+    without(monkeypatch, *library.ISAS)
+    source = tiny_artifact(tmp_path / "float32", "bert")
     linears = observe_with_hooks(source, TokenBatch.from_rows([[7, 8, 9, 10], [11, 12]]), "dynamic").linears
     artifact = write_artifact(
         tmp_path / "int8",

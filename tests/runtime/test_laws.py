@@ -26,7 +26,10 @@ NEEDS_OPENVINO = pytest.mark.skipif(
 )
 ON_OPENVINO = [pytest.param("bert+private static on openvino", marks=NEEDS_OPENVINO)]
 NEEDS_NATIVE = pytest.mark.skipif(unavailable_reason("native") is not None, reason="the native engine was not built")
-NATIVE_FAMILIES = ("bert", "roberta", "xlm-roberta", "electra", "distilbert")
+NATIVE_FAMILIES = (
+    *("bert", "roberta", "xlm-roberta", "electra", "distilbert"),
+    *("deberta", "deberta-v3", "deberta-v2-conv", "modernbert"),
+)
 ON_NATIVE = [
     pytest.param(f"{name} on native", marks=NEEDS_NATIVE)
     for name in (
@@ -38,6 +41,11 @@ ON_NATIVE = [
         "bert+private",
         "bert+private static",
         "distilbert+private dynamic",
+        "deberta dynamic",
+        "deberta-v3+private static",
+        "deberta-v2-conv+private smooth",
+        "modernbert+private static",
+        "modernbert-biases dynamic",
     )
 ]
 PRIVATE = ["bert+private", "deberta+private", "deberta-v2-conv+private", "bert+private static"]

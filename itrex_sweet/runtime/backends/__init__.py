@@ -101,7 +101,7 @@ def unavailable_reason(name: str) -> str | None:
 def _load_fastest(artifact: Artifact, options: dict[str, Any]) -> Backend:
     """Loads the first backend that can run the artifact, in the order of measured speed (`benchmarks/results`).
 
-    IPEX and OpenVINO are faster than torch for static INT8 and for bfloat16, so they are tried for families that the
+    IPEX and OpenVINO are faster than torch for static INT8 and for bfloat16, so they are tried for models that the
     native engine does not support. If no fast backend is available, a warning gives the reasons and remedies.
     """
     is_static_int8 = artifact.precision == INT8 and artifact.quantization.get("recipe") != "dynamic"

@@ -20,6 +20,7 @@ from itrex_sweet.runtime.native.library import load
 from itrex_sweet.runtime.native.packing import DEFAULT_MIN_MACS, create_model, data_pointer
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.weights import load_encoder
+from itrex_sweet.tasks import MULTI_LABEL
 
 OUT_OF_MEMORY = "out of memory"  # the engine's message
 _CRITERIA = {"max_probability": 0, "learned": 1}  # supported by `sweet_answer` → `sweet_policy.learned`
@@ -31,23 +32,38 @@ class NativeHidden:
     Args:
         addresses: (rows,) uint64, address of each row's states, (tokens of the row, hidden) float32.
         lengths: (rows,) int64, tokens of each row.
-        owners: the arrays that contain the states.
+        owners: the arrays that contain the states and the positions.
+        positions: (rows,) uint64, address of the positions of each row's tokens, (tokens of the row,) int64; `None` if
+            those of all rows are consecutive.
     """
 
-    __slots__ = ("addresses", "c_arguments", "lengths", "owners")
+    __slots__ = ("addresses", "c_arguments", "lengths", "owners", "positions")
 
-    def __init__(self, addresses: np.ndarray, lengths: np.ndarray, owners: tuple[np.ndarray, ...]):
+    def __init__(
+        self,
+        addresses: np.ndarray,
+        lengths: np.ndarray,
+        owners: tuple[np.ndarray, ...],
+        positions: np.ndarray | None = None,
+    ):
         self.addresses = addresses
         self.lengths = lengths
         self.owners = owners
-        # Number of rows, and pointers to their addresses and lengths.
-        self.c_arguments = len(addresses), data_pointer(addresses), data_pointer(lengths)
+        self.positions = positions
+        # Number of rows, and pointers to their addresses, lengths and positions.
+        self.c_arguments = (
+            len(addresses),
+            data_pointer(addresses),
+            data_pointer(lengths),
+            None if positions is None else data_pointer(positions),
+        )
 
     def __len__(self) -> int:
         return len(self.addresses)
 
     def select(self, rows: np.ndarray) -> NativeHidden:
-        return NativeHidden(self.addresses[rows], self.lengths[rows], self.owners)
+        positions = None if self.positions is None else self.positions[rows]
+        return NativeHidden(self.addresses[rows], self.lengths[rows], self.owners, positions)
 
 
 class NativeBackend(EncoderBackend):
@@ -124,7 +140,7 @@ class NativeBackend(EncoderBackend):
         correctness_logit: CorrectnessLogit = None,
     ) -> tuple[np.ndarray, State]:
         # Computed by the engine, so that the result is bit-identical to that of `answer`.
-        if policy.criterion not in _CRITERIA:
+        if not _is_computed_by_engine(policy):
             return super().confidence(policy, exit_index, logits, state, correctness_logit)
         if policy.criterion == "learned" and exit_index < len(policy.thresholds):
             return criteria.learned(policy, exit_index, logits, correctness_logit, self._logistic), None
@@ -145,7 +161,8 @@ class NativeBackend(EncoderBackend):
 
     def answer(self, batch: TokenBatch, policy: Policy) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """Runs the loop over exits inside the engine; in Python, it costs more than a probe of a small model."""
-        if policy.criterion not in _CRITERIA or (policy.criterion == "learned" and self.num_outputs == self.num_labels):
+        has_no_correctness_logit = policy.criterion == "learned" and self.num_outputs == self.num_labels
+        if not _is_computed_by_engine(policy) or has_no_correctness_logit:
             return None
         lengths, *arrays = _inputs(batch)
         rows = len(lengths)
@@ -169,8 +186,10 @@ class NativeBackend(EncoderBackend):
 
     def embed(self, batch: TokenBatch) -> NativeHidden:
         lengths, *arrays = _inputs(batch)
-        states, hidden = self._new_states(lengths, len(arrays[0]))
-        rows, starts, c_lengths = hidden.c_arguments
+        positions = _position_addresses(arrays[-1], batch.cu_seqlens)
+        owners = () if positions is None else (arrays[-1],)
+        states, hidden = self._new_states(lengths, len(arrays[0]), positions, owners)
+        rows, starts, c_lengths, _ = hidden.c_arguments
         inputs = map(data_pointer, arrays)
         self._model.call(
             "sweet_embed", rows, len(arrays[0]), c_lengths, *inputs, data_pointer(states), states.size, starts
@@ -183,7 +202,8 @@ class NativeBackend(EncoderBackend):
         return logits
 
     def advance(self, exit_index: int, hidden: NativeHidden) -> NativeHidden:
-        states, advanced = self._new_states(hidden.lengths, int(hidden.lengths.sum()))
+        owners = () if hidden.positions is None else hidden.owners
+        states, advanced = self._new_states(hidden.lengths, int(hidden.lengths.sum()), hidden.positions, owners)
         starts = advanced.c_arguments[1]
         self._model.call("sweet_advance", exit_index, *hidden.c_arguments, data_pointer(states), states.size, starts)
         return advanced
@@ -191,16 +211,39 @@ class NativeBackend(EncoderBackend):
     def merge(self, parts: Sequence[NativeHidden]) -> NativeHidden:
         if len(parts) == 1:
             return parts[0]
+        positions = None
+        if any(part.positions is not None for part in parts):
+            positions = np.concatenate(
+                [np.zeros(len(part), np.uint64) if part.positions is None else part.positions for part in parts]
+            )
         return NativeHidden(
             np.concatenate([part.addresses for part in parts]),
             np.concatenate([part.lengths for part in parts]),
             tuple({id(owner): owner for part in parts for owner in part.owners}.values()),
+            positions,
         )
 
-    def _new_states(self, lengths: np.ndarray, tokens: int) -> tuple[np.ndarray, NativeHidden]:
+    def _new_states(
+        self, lengths: np.ndarray, tokens: int, positions: np.ndarray | None, owners: tuple[np.ndarray, ...]
+    ) -> tuple[np.ndarray, NativeHidden]:
         """Allocates states and addresses for packed rows; the engine initializes both."""
         states = np.empty(tokens * self._hidden_size + READ_PADDING, dtype=np.float32)
-        return states, NativeHidden(np.empty(len(lengths), dtype=np.uint64), lengths, (states,))
+        addresses = np.empty(len(lengths), dtype=np.uint64)
+        return states, NativeHidden(addresses, lengths, (states, *owners), positions)
+
+
+def _position_addresses(positions: np.ndarray, cu_seqlens: np.ndarray) -> np.ndarray | None:
+    """Returns the address of each row's positions, or `None` if those of all rows are consecutive."""
+    is_gap = np.diff(positions) != 1
+    is_gap[cu_seqlens[1:-1] - 1] = False  # from one row to the next
+    if not is_gap.any():
+        return None
+    return (positions.ctypes.data + positions.itemsize * cu_seqlens[:-1]).astype(np.uint64)
+
+
+def _is_computed_by_engine(policy: Policy) -> bool:
+    """Returns whether the engine computes the confidence of a policy."""
+    return policy.criterion in _CRITERIA and policy.task != MULTI_LABEL and policy.target_label is None
 
 
 def _inputs(batch: TokenBatch) -> list[np.ndarray]:

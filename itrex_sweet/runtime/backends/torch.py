@@ -299,8 +299,8 @@ class TorchBackend(EncoderBackend):
 
     def _rotary_keys(self, layer: Layer, states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Returns the rotated keys of states: (rows, length, hidden) → (rows, heads, length, head size)."""
-        keys = _linear(layer.key, states)
-        keys = keys.view(*keys.shape[:2], self.encoder.num_attention_heads, -1).transpose(1, 2)
+        keys = _linear(layer.key, states.flatten(0, 1))
+        keys = keys.view(*states.shape[:2], self.encoder.num_attention_heads, -1).transpose(1, 2)
         return rotate(keys, positions, layer.rotary.inverse_frequencies, layer.rotary.scaling)
 
 
@@ -318,8 +318,12 @@ def _norm(norm: Norm, states: torch.Tensor) -> torch.Tensor:
 
 
 def _with_float_kv(layer: Layer) -> Layer:
-    """Returns the layer with dequantized key and value weights, which the probe multiplies in another order."""
-    return dataclasses.replace(layer, key=float_of(layer.key), value=float_of(layer.value))
+    """Returns the layer with dequantized key and value weights, which the probe multiplies in another order.
+
+    Rotary keys are computed as in the full layer.
+    """
+    key = layer.key if layer.rotary is not None else float_of(layer.key)
+    return dataclasses.replace(layer, key=key, value=float_of(layer.value))
 
 
 def _stack(*layers: AnyLinear) -> tuple[AnyLinear, ...]:

@@ -6,7 +6,7 @@ from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int32, c_i
 from typing import Any
 
 # `kSweetInterface`: the version that a library must have
-INTERFACE = 3
+INTERFACE = 4
 
 # `sweet_result`: the call succeeded on fewer threads than wanted
 FEWER_THREADS = 1
@@ -48,30 +48,49 @@ class CLinear(Structure):
 
 
 class CNorm(Structure):
-    """`sweet_norm`: weight and bias (size,) float32."""
+    """`sweet_norm`: weight and optional bias (size,) float32; all zero if absent."""
 
     _fields_ = [("weight", CFloats), ("bias", CFloats), ("eps", c_float), ("size", c_int32)]
 
 
+class CRotary(Structure):
+    """`sweet_rotary`: inverse frequencies (head size / 2,) float32; all zero if absent."""
+
+    _fields_ = [("inverse_frequencies", CFloats), ("scaling", c_float), ("unused", c_int32)]
+
+
 class CLayer(Structure):
-    """`sweet_layer`."""
+    """`sweet_layer`; the parts after the norms are optional."""
 
     _fields_ = [
         *((name, CLinear) for name in ("query", "key", "value", "attention_output", "up", "down")),
         *((name, CNorm) for name in ("attention_norm", "output_norm")),
+        ("gate", CLinear),
+        ("rotary", CRotary),
+        *((name, CFloats) for name in ("relative_key", "relative_query")),
+        ("convolution", CLinear),
+        ("convolution_norm", CNorm),
+        ("convolution_activation", c_int32),
+        ("window", c_int32),
     ]
 
 
 class CHead(Structure):
     """`sweet_head`; `activation` is one of `ACTIVATIONS`."""
 
-    _fields_ = [("dense", CLinear), ("classifier", CLinear), ("activation", c_int32), ("unused", c_int32)]
+    _fields_ = [
+        ("dense", CLinear),
+        ("classifier", CLinear),
+        ("norm", CNorm),
+        ("activation", c_int32),
+        ("is_mean_pooled", c_int32),
+    ]
 
 
 class CExit(Structure):
     """`sweet_exit`."""
 
-    _fields_ = [("head", CHead), ("full_layers", c_int32), ("layer", c_int32)]
+    _fields_ = [("head", CHead), ("norm", CNorm), ("full_layers", c_int32), ("layer", c_int32)]
 
 
 class CEmbeddings(Structure):
@@ -105,7 +124,11 @@ class CDescription(Structure):
         ("activation", c_int32),
         ("score_scale", c_float),
         ("hidden", c_int32),
-        ("unused", c_int32),
+        ("num_relative_buckets", c_int32),
+        ("relative_index", c_void_p),
+        ("relative_index_size", c_int64),
+        ("norm_first", c_int32),
+        ("max_length", c_int32),
     ]
 
 
@@ -127,6 +150,7 @@ STRUCTURES: dict[str, type[Structure]] = {
     "sweet_floats": CFloats,
     "sweet_linear": CLinear,
     "sweet_norm": CNorm,
+    "sweet_rotary": CRotary,
     "sweet_layer": CLayer,
     "sweet_head": CHead,
     "sweet_exit": CExit,
@@ -144,8 +168,8 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "sweet_model_bytes": (c_int64, (c_void_p,)),
     "sweet_workspace_bytes": (c_int64, (c_void_p,)),
     "sweet_embed": (c_int32, (c_void_p, c_int32, c_int64, *(c_void_p,) * 5, c_int64, c_void_p)),
-    "sweet_probe": (c_int32, (c_void_p, c_int32, c_int32, c_void_p, c_void_p, c_void_p, c_int64)),
-    "sweet_advance": (c_int32, (c_void_p, c_int32, c_int32, c_void_p, c_void_p, c_void_p, c_int64, c_void_p)),
+    "sweet_probe": (c_int32, (c_void_p, c_int32, c_int32, *(c_void_p,) * 4, c_int64)),
+    "sweet_advance": (c_int32, (c_void_p, c_int32, c_int32, *(c_void_p,) * 4, c_int64, c_void_p)),
     "sweet_confidence": (c_int32, (c_int32, c_int32, c_void_p, c_float, c_void_p)),
     "sweet_logistic": (c_int32, (c_int32, c_void_p, c_void_p)),
     "sweet_answer": (c_int32, (c_void_p, POINTER(CPolicy), c_int32, c_int64, *(c_void_p,) * 7)),
@@ -155,6 +179,9 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "sweet_op_linear": (c_int32, (POINTER(CLinear), c_int32, c_void_p, c_void_p, c_int32)),
     "sweet_op_time": (c_double, (POINTER(CLinear), c_int32, c_int32, c_int32)),
     "sweet_op_peak": (c_double, (c_int32,)),
-    "sweet_op_attention": (c_int32, (c_int32, c_void_p, c_int32, c_int32, c_float, c_int32, c_void_p, c_void_p)),
+    "sweet_op_attention": (
+        c_int32,
+        (c_int32, c_void_p, c_int32, c_int32, c_float, c_int32, c_int32, c_void_p, c_void_p),
+    ),
     "sweet_op_activation": (c_int32, (c_int32, c_int32, c_void_p, c_void_p)),
 }

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from itrex_sweet.errors import BackendUnavailable, SweetError
-from itrex_sweet.runtime.encoder import AnyLinear, Embeddings, Encoder, Head, Layer, Norm, QuantizedLinear
+from itrex_sweet.runtime.encoder import (
+    AnyLinear,
+    Convolution,
+    Embeddings,
+    Encoder,
+    Head,
+    Layer,
+    Linear,
+    Norm,
+    QuantizedLinear,
+    Rotary,
+)
 from itrex_sweet.runtime.native.handle import EngineModel
 from itrex_sweet.runtime.native.interface import (
     ACTIVATIONS,
@@ -22,6 +33,7 @@ from itrex_sweet.runtime.native.interface import (
     CLayer,
     CLinear,
     CNorm,
+    CRotary,
 )
 from itrex_sweet.runtime.native.library import Library
 
@@ -41,6 +53,8 @@ _ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
 }
+# `kMaxInputs` in csrc/check.h
+_MAX_INPUTS = 65536
 _LAYER_LINEARS = ("query", "key", "value", "attention_output", "up", "down")
 
 # Selects the engine's default, `kMinMacsPerThread` in csrc/parallel.h.
@@ -78,19 +92,30 @@ def check_supported(encoder: Encoder) -> None:
     """Checks that the engine supports all layers of an encoder.
 
     Raises:
-        BackendUnavailable: it has disentangled attention, a convolution, or an unsupported activation.
+        BackendUnavailable: it has an unsupported activation, window, pooling or convolution.
     """
-    if any(layer.relative is not None or layer.convolution is not None for layer in encoder.layers):
+    for layer in encoder.layers:
+        if layer.window is not None and layer.window < 1:
+            raise BackendUnavailable(
+                f"The native engine does not support an attention window of {layer.window}; expected at least 1. "
+                "Run this artifact with backend='torch'."
+            )
+    for pooling in {probe.head.pooling for probe in encoder.probes} - {"first", "mean"}:
         raise BackendUnavailable(
-            "The native engine does not support DeBERTa's disentangled attention. Run this artifact with "
-            "backend='torch', or with backend='ipex' if it is installed."
+            f"The native engine does not support the pooling {pooling!r}; expected 'first' or 'mean'. "
+            "Run this artifact with backend='torch'."
         )
-    if encoder.norm_first or any(layer.gate or layer.rotary or layer.window for layer in encoder.layers):
-        raise BackendUnavailable(
-            "The native engine does not support pre-norm, gated, rotary or windowed layers. Run this artifact with "
-            "backend='torch'."
-        )
-    for activation in {encoder.activation, *(probe.head.activation for probe in encoder.probes)}:
+    convolutions = [layer.convolution for layer in encoder.layers if layer.convolution is not None]
+    for convolution in convolutions:
+        inputs = encoder.hidden_size * convolution.weight.shape[2]
+        if inputs > _MAX_INPUTS:
+            raise BackendUnavailable(
+                f"The native engine does not support a convolution of width {convolution.weight.shape[2]} over "
+                f"{encoder.hidden_size} channels: it would read {inputs} values, and the maximum is {_MAX_INPUTS}. Run "
+                "this artifact with backend='torch'."
+            )
+    activations = {encoder.activation, *(probe.head.activation for probe in encoder.probes)}
+    for activation in activations.union(convolution.activation for convolution in convolutions):
         if activation not in _ACTIVATIONS:
             raise BackendUnavailable(
                 f"The native engine does not support the activation {activation!r}; expected one of "
@@ -119,7 +144,7 @@ class _DescriptionBuilder:
         layers = (CLayer * len(layer_index))(*map(self._layer, encoder.layers))
         exits = (CExit * len(encoder.probes))(
             *(
-                CExit(self._head(probe.head), count, layer_index[id(probe.layer)])
+                CExit(self._head(probe.head), self._norm(probe.norm), count, layer_index[id(probe.layer)])
                 for probe, count in zip(encoder.probes, full_layers, strict=True)
             )
         )
@@ -135,15 +160,44 @@ class _DescriptionBuilder:
             _activation(encoder.activation),
             encoder.score_scale,
             encoder.hidden_size,
-            0,
+            *self._relative_index(encoder),
+            encoder.norm_first,
+            _max_length(encoder),
         )
+
+    def _relative_index(self, encoder: Encoder) -> tuple[int, int | None, int]:
+        """Returns the number of buckets of relative positions, and the address and size of the index."""
+        terms = (layer.relative for layer in encoder.layers if layer.relative is not None)
+        tables = [table for relative in terms for table in (relative.key, relative.query) if table is not None]
+        if not tables:
+            return 0, None, 0
+        index = encoder.relative_index
+        return tables[0].shape[1], self._data_pointer(index, np.int64), len(index)
 
     def _layer(self, layer: Layer) -> CLayer:
         linears = (self._linear(getattr(layer, name), self._use_bfloat16) for name in _LAYER_LINEARS)
-        return CLayer(*linears, self._norm(layer.attention_norm), self._norm(layer.output_norm))
+        relative, convolution = layer.relative, layer.convolution
+        return CLayer(
+            *linears,
+            self._norm(layer.attention_norm),
+            self._norm(layer.output_norm),
+            self._linear(layer.gate, self._use_bfloat16),
+            self._rotary(layer.rotary),
+            *(self._floats(getattr(relative, name, None)) for name in ("key", "query")),
+            CLinear() if convolution is None else self._linear(_over_windows(convolution), self._use_bfloat16),
+            CNorm() if convolution is None else self._norm(convolution.norm),
+            0 if convolution is None else _activation(convolution.activation),
+            0 if layer.window is None else _int32("window", layer.window),
+        )
 
     def _head(self, head: Head) -> CHead:
-        return CHead(self._linear(head.dense), self._linear(head.classifier), _activation(head.activation), 0)
+        return CHead(
+            self._linear(head.dense),
+            self._linear(head.classifier),
+            self._norm(head.norm),
+            _activation(head.activation),
+            head.pooling == "mean",
+        )
 
     def _embeddings(self, tables: Embeddings, padding_idx: int | None) -> CEmbeddings:
         parts = [tables.words, tables.positions, tables.token_types]
@@ -182,7 +236,14 @@ class _DescriptionBuilder:
             is_static,
         )
 
-    def _norm(self, norm: Norm) -> CNorm:
+    def _rotary(self, rotary: Rotary | None) -> CRotary:
+        if rotary is None:
+            return CRotary()
+        return CRotary(self._floats(rotary.inverse_frequencies), rotary.scaling, 0)
+
+    def _norm(self, norm: Norm | None) -> CNorm:
+        if norm is None:
+            return CNorm()
         return CNorm(self._floats(norm.weight), self._floats(norm.bias), norm.eps, len(norm.weight))
 
     def _floats(self, tensor: Tensor | None) -> CFloats:
@@ -195,11 +256,30 @@ class _DescriptionBuilder:
         return data_pointer(array)
 
 
+def _over_windows(convolution: Convolution) -> Linear:
+    """Returns the convolution as a linear layer of the states around a token: (hidden, width · hidden)."""
+    weight = np.asarray(convolution.weight)
+    hidden, per_group, width = weight.shape
+    dense = np.zeros((hidden, width, hidden), np.float32)
+    for group in range(convolution.groups):
+        outputs = slice(group * (hidden // convolution.groups), (group + 1) * (hidden // convolution.groups))
+        inputs = slice(group * per_group, (group + 1) * per_group)
+        dense[outputs, :, inputs] = weight[outputs].transpose(0, 2, 1)
+    return Linear(dense.reshape(hidden, width * hidden), convolution.bias)
+
+
 def _int32(name: str, value: Any) -> int:
     """Returns the value if it fits in int32; ctypes would truncate it without an error."""
     if isinstance(value, int) and -(2**31) <= value < 2**31:
         return value
     raise SweetError(f"{name} is {value!r}; expected an integer of 32 bits")
+
+
+def _max_length(encoder: Encoder) -> int:
+    """Returns the maximum number of tokens per row if a layer has rotary positions, else 0: unlimited."""
+    if all(layer.rotary is None for layer in encoder.layers):
+        return 0
+    return _int32("max_tokens", encoder.max_tokens)
 
 
 def _activation(name: str) -> int:
