@@ -86,10 +86,11 @@ fuzz-sanitize: $(VENV)/.ready
 soak: $(VENV)/.ready
 	@$(VENV)/bin/python -m tests.soak.processes $(ARGS)
 
-# The tests on emulated processors, for aarch64 and with sanitizers use no torch: `make test` runs them.
+# These tests use neither torch nor transformers: `make test` runs them.
+WITHOUT_TORCH = native/test_aarch64 native/test_amx_emulation native/test_build native/test_sanitizers test_demo_corpus \
+    test_docker test_headline_report test_supervision test_tables test_words
 test-ipex: $(IPEX_VENV)/.ready
-	@cd $(TREE) && $(abspath $(IPEX_VENV))/bin/python -m pytest --ignore tests/native/test_aarch64.py --ignore tests/native/test_amx_emulation.py \
-	    --ignore tests/native/test_sanitizers.py $(ARGS)
+	@cd $(TREE) && $(abspath $(IPEX_VENV))/bin/python -m pytest $(WITHOUT_TORCH:%=--ignore tests/%.py) $(ARGS)
 
 bench: $(BENCH_VENV)/.ready
 	@$(BENCH_VENV)/bin/python benchmarks/compare_engines.py \

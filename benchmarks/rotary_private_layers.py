@@ -18,10 +18,47 @@ from collections import Counter
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import ModernBertConfig, ModernBertForSequenceClassification
 
 from itrex_sweet.config import SweetConfig
+from itrex_sweet.families.rotary import LayerPositions, inverse_frequencies, layer_positions
+from itrex_sweet.runtime.rotary_attention import rotate
 from itrex_sweet.training import attach, detach
+from itrex_sweet.training.private_layer import PrivateLayer
+
+
+class Variant(PrivateLayer):
+    """A private layer of ModernBERT with or without the rotation and the window of the layer that it copies.
+
+    Args:
+        private: the layer to take the weights of.
+        positions: of the copied layer.
+        rotates, has_window: the variant.
+    """
+
+    def __init__(self, private: PrivateLayer, positions: LayerPositions, rotates: bool, has_window: bool):
+        nn.Module.__init__(self)
+        self.__dict__.update(private.__dict__)
+        self.window = positions.window if has_window else None
+        self.theta = positions.theta if rotates else None
+
+    def forward(self, states: torch.Tensor, mask: torch.Tensor, generator=None, **_) -> torch.Tensor:
+        first = states[:, 0]
+        if self.window is not None:
+            states, mask = states[:, : self.window + 1], mask[:, : self.window + 1]
+        if "attention_norm" in self._paths:
+            states = self._part("attention_norm")(states)
+        projected = self._part("query_key_value")(states).unflatten(-1, (3, self._heads, -1))
+        query, key, value = projected.permute(2, 0, 3, 1, 4)
+        if self.theta is not None:
+            size = key.shape[-1]
+            frequencies = torch.tensor(inverse_frequencies(self.theta, size))
+            key = rotate(key, torch.arange(key.shape[2])[None], frequencies)
+        context = nn.functional.scaled_dot_product_attention(query[:, :, :1], key, value, mask[:, None, None] != 0)
+        attended = self._part("attention_output")(context.flatten(1)) + first
+        return self._feed_forward(self._part("output_norm")(attended), generator) + attended
+
 
 VARIANTS = {  # (rotation, window)
     "rotation and window": (True, True),
@@ -140,9 +177,8 @@ def main() -> None:
         for name, (rotates, has_window) in VARIANTS.items():
             torch.manual_seed(seed)
             attachment = attach(model, SweetConfig(exits=exits, mode="decoupled", train="exits"))
-            for head in model.sweet_exits.values():
-                head.layer._frequencies = head.layer._frequencies if rotates else None
-                head.layer._window = head.layer._window if has_window else None
+            for exit_, head in model.sweet_exits.items():
+                head.layer = Variant(head.layer, layer_positions(config)[int(exit_) - 1], rotates, has_window)
             train(model, rows, labels, options.exit_epochs, 1e-3, seed)
             found = accuracy(model, attachment, held_out, held_out_labels)
             print(json.dumps({"seed": seed, "variant": name, "accuracy": {k: round(v, 4) for k, v in found.items()}}))

@@ -51,6 +51,21 @@ def margin(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     return two[..., 1] - two[..., 0]
 
 
+def one_against_rest(logits: np.ndarray, temperature: float, label: int) -> np.ndarray:
+    """Returns `max(p, 1 - p)` of the softmax probability `p` of one label.
+
+    Args:
+        logits: (rows, labels) float32.
+        label: id of the label.
+
+    Returns:
+        (rows,) float32 in [0.5, 1]; NaN where the logits are not finite.
+    """
+    shares = softmax(logits, temperature)
+    rest = np.delete(shares, label, axis=-1).sum(axis=-1)  # 1 - p, without cancellation
+    return np.maximum(shares[..., label], rest).clip(max=np.float32(1))
+
+
 def label_distance(
     logits: np.ndarray, temperature: float = 1.0, label_thresholds: Sequence[float] | None = None
 ) -> np.ndarray:

@@ -17,6 +17,7 @@ from itrex_sweet.confidence_formulas import (
     label_margin,
     margin,
     max_probability,
+    one_against_rest,
 )
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.policy import Policy
@@ -42,6 +43,8 @@ def _from_logits(criterion: str, policy: Policy, exit_index: int, logits: np.nda
     temperature = policy.temperatures[exit_index]
     if policy.task == MULTI_LABEL:
         return _MULTI_LABEL[criterion](logits, temperature, policy.label_thresholds)
+    if policy.target_label is not None:
+        return one_against_rest(logits, temperature, policy.target_label)
     return _SINGLE_LABEL[criterion](logits, temperature)  # of regression: 1 for finite values
 
 

@@ -37,6 +37,8 @@ class Policy:
         task: name of the model's task, see `itrex_sweet.tasks`; set by the model that the policy is used with.
         label_thresholds: for multi-label classification, one per label, each in (0, 1): a label is on if its
             probability exceeds it. By default those of the model's stored policy, or 0.5.
+        target_label: for single-label classification with the criterion `"max_probability"`: id of a label whose
+            probability `p` alone matters, so that the confidence is `max(p, 1 - p)`.
         tolerance: for regression, the difference up to which an early value agrees with that of the last exit.
 
     Raises:
@@ -52,6 +54,7 @@ class Policy:
     task: str = SINGLE_LABEL
     label_thresholds: tuple[float, ...] | None = None
     tolerance: float | None = None
+    target_label: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "thresholds", real_numbers("thresholds", self.thresholds))
@@ -88,14 +91,21 @@ class Policy:
             raise ConfigError(f"temperatures {self.temperatures}: {task.name} has no probabilities to scale; leave 1.")
         if self.label_thresholds is not None:
             if task.name != MULTI_LABEL:
-                raise ConfigError(f"label_thresholds are for {MULTI_LABEL}; this policy is for {task.name}.")
+                raise ConfigError(f"label_thresholds need task={MULTI_LABEL!r}; this policy is for {task.name}.")
             object.__setattr__(self, "label_thresholds", real_numbers("label_thresholds", self.label_thresholds))
             for value in self.label_thresholds:
                 if not 0.0 < value < 1.0:
                     raise ConfigError(f"label threshold {value}: a label's threshold lies between 0 and 1.")
+        if self.target_label is not None:
+            object.__setattr__(self, "target_label", whole_number("target_label", self.target_label, minimum=0))
+            if task.name != SINGLE_LABEL or self.criterion != "max_probability":
+                raise ConfigError(
+                    f"target_label is for {SINGLE_LABEL} with criterion='max_probability'; this policy is for "
+                    f"{task.name} with criterion={self.criterion!r}."
+                )
         if self.tolerance is not None:
             if task.name != REGRESSION:
-                raise ConfigError(f"tolerance is for {REGRESSION}; this policy is for {task.name}.")
+                raise ConfigError(f"tolerance needs task={REGRESSION!r}; this policy is for {task.name}.")
             object.__setattr__(self, "tolerance", real_number("tolerance", self.tolerance))
             if not (self.tolerance > 0.0 and math.isfinite(self.tolerance)):
                 raise ConfigError(f"tolerance={self.tolerance}: a tolerance is positive and finite.")
@@ -152,6 +162,8 @@ class Policy:
             raise ConfigError(
                 f"{len(self.label_thresholds)} label thresholds for {num_labels} labels: one per label is needed."
             )
+        if self.target_label is not None and self.target_label >= num_labels:
+            raise ConfigError(f"target_label={self.target_label}: labels have the ids 0 to {num_labels - 1}.")
         return self if self.task == task else dataclasses.replace(self, task=task)
 
     def to_dict(self) -> dict[str, Any]:
@@ -165,6 +177,7 @@ class Policy:
             **({} if self.task == SINGLE_LABEL else {"task": self.task}),
             **({} if self.label_thresholds is None else {"label_thresholds": list(self.label_thresholds)}),
             **({} if self.tolerance is None else {"tolerance": self.tolerance}),
+            **({} if self.target_label is None else {"target_label": self.target_label}),
         }
 
     @classmethod

@@ -27,7 +27,7 @@ def test_confidence_of_one_does_not_exceed_a_threshold_of_one():
     confidences = criteria.confidence(policy, 0, np.array([[1000.0, -1000.0]], np.float32))[0]
     assert confidences[0] == 1.0
     assert not criteria.may_leave(policy, 0, confidences)[0]
-    assert criteria.may_leave(policy, 1, confidences)[0]  # the last exit answers whoever reaches it
+    assert criteria.may_leave(policy, 1, confidences)[0]  # every row that reaches the last exit leaves
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf"), -float("inf")])
@@ -119,7 +119,7 @@ def test_learned_confidence_is_the_sigmoid_of_the_correctness_logit():
     ("policy", "off"),
     [
         (Policy((1.0, 0.9), (1.0,) * 3), [True, False, False]),
-        (Policy((1.0, 1.0), (1.0,) * 3, max_exit_index=1), [True, False, False]),  # whoever comes is answered there
+        (Policy((1.0, 1.0), (1.0,) * 3, max_exit_index=1), [True, False, False]),  # every row leaves there
         (Policy((1.0, 0.9), (1.0,) * 3, "patience"), [False, False, False]),  # later exits look back
     ],
 )

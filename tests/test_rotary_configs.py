@@ -82,7 +82,7 @@ def test_a_missing_local_theta_is_the_global_one():
         ({**OLD, **NEW, "global_attn_every_n_layers": 3}, "global_attn_every_n_layers=3 says otherwise"),
     ],
 )
-def test_what_is_unknown_or_missing_is_refused_by_name(fields, named, tmp_path):
+def test_unknown_or_missing_fields(fields, named, tmp_path):
     with pytest.raises(UnsupportedModelError, match=named):
         positions(fields)
     given = {name: value for name, value in fields.items() if value is not None}

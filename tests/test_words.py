@@ -1,4 +1,8 @@
-"""Tests that no comment or docstring begins with a question word: its first line says what the code does."""
+"""Tests the language of comments, docstrings and test names.
+
+No comment or docstring begins with a question word, since its first line says what the code does. Dated words are not
+used at all. The name of a test begins with neither a question word nor a conjunction.
+"""
 
 import ast
 import io
@@ -13,6 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "benchmarks" / "runs"  # environments and models that benchmarks make
 FOLDERS = ("itrex_sweet", "tests", "benchmarks", "examples")
 QUESTION = re.compile(r"(what|how|whether|where|who)\b", re.IGNORECASE)
+DATED = re.compile(r"\b(whoever|whomever|nobody|anew|wherein|let go)\b", re.IGNORECASE)
+TEST_NAME = re.compile(r"^\s*def (test_(?:what|how|whether|where|who|nor|so|neither)_\w*)", re.MULTILINE)
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 CPP_TOKEN = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])+\'', re.DOTALL)
 
@@ -59,6 +65,16 @@ def cpp_comments(source: str) -> Iterator[tuple[int, str]]:
         last = (line, column)
 
 
+def dated_words(source: str) -> list[str]:
+    """Returns the dated words in docstrings and comments."""
+    comments = (
+        (token.start[0], token.string)
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    )
+    return [f"line {line}: {word}" for line, text in (*docstrings(source), *comments) for word in DATED.findall(text)]
+
+
 def questions(texts: Iterator[tuple[int, str]]) -> list[str]:
     return [f"line {line}: {text.splitlines()[0]}" for line, text in texts if text and QUESTION.match(text)]
 
@@ -67,6 +83,7 @@ def questions(texts: Iterator[tuple[int, str]]) -> list[str]:
 def test_python(path):
     source = path.read_text(encoding="utf-8")
     assert questions(docstrings(source)) + questions(python_comments(source)) == []
+    assert dated_words(source) + TEST_NAME.findall(source) == []
 
 
 @pytest.mark.parametrize("path", cpp_files(), ids=lambda path: str(path.relative_to(ROOT)))
@@ -80,5 +97,10 @@ def test_detection():
     )
     assert questions(docstrings(python)) == ["line 1: What it does."]
     assert questions(python_comments(python)) == ["line 3: where it is"]
+    assert dated_words('"""Adds a row.\n\nIt is read anew.\n"""\n# Nobody reads it.\nx = "anew"\n') == [
+        "line 1: anew",
+        "line 5: Nobody",
+    ]
+    assert TEST_NAME.findall("def test_nor_is_this(): ...\ndef test_normal(): ...") == ["test_nor_is_this"]
     cpp = 'int a;  // How large.\n// The rows,\n// who continue.\n/* Whether\n it is. */ char b[] = "// what";\n'
     assert questions(cpp_comments(cpp)) == ["line 1: How large.", "line 4: Whether"]

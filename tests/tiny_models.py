@@ -165,3 +165,16 @@ def tiny_batch(
             attention_mask[row, tokens:] = 0
     labels = torch.arange(rows) % num_labels
     return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+
+
+def unrotated(kwargs: dict, mask: torch.Tensor | None = None) -> dict:
+    """Arguments of ModernBERT's layer without rotation and window; `mask` (rows, length) is the attention mask."""
+    changed = dict(kwargs)
+    lowest = torch.finfo(torch.float32).min
+    full = None if mask is None else (1.0 - mask[:, None, None, :].float()) * lowest
+    if "position_embeddings" in kwargs:  # transformers 5
+        cosine, sine = kwargs["position_embeddings"]
+        return {**changed, "position_embeddings": (torch.ones_like(cosine), 0 * sine), "attention_mask": full}
+    full = kwargs["attention_mask"] if full is None else full.expand(-1, 1, mask.shape[1], -1)
+    masks = {"attention_mask": full, "sliding_window_mask": full}
+    return {**changed, **masks, "position_ids": 0 * kwargs["position_ids"]}

@@ -45,13 +45,21 @@ def certified() -> str:
             f"| {speed['policy'] / speed['checkpoint']:.2f} |"
         )
     mean = f" Mean speed-up over full depth: {np.mean(ratios):.2f}." if ratios else ""
+    exceeded = [
+        f"{task} ({round((1 - each['agreement with full depth']) * each['rows'])} of {each['rows']} texts)"
+        for task, each in result["tasks"].items()
+        if each.get("within the guarantee") is False
+    ]
+    above = f" More labels changed in the held-out sample for {', '.join(exceeded)}." if exceeded else ""
+    missing = [task for task in TASKS if task not in result["tasks"]]
+    lacking = f" Not measured: {', '.join(missing)}." if missing else ""
     intro = (
         "**Certified speed of `itrex-sweet accelerate`** with its defaults, on the plain fine-tuning of seed "
         f"{settings['seed']} (one seed), with the texts that it was not trained on, labels unused: exits after every "
         "layer learn from 40 % of them, INT8, exits that do not pay are removed, and a policy is certified to change "
         f"at most {100 * drop:g} % of the labels of full depth, with 95 % confidence. Shares are of the layers of full "
         "depth. Agreement, in percent, and texts per second (without tokenization, batches of 32, "
-        f"{settings['threads']} threads) are those of held-out texts.{mean}"
+        f"{settings['threads']} threads) are those of held-out texts.{mean}{above}{lacking}"
     )
     return "\n".join([intro, "", *lines, "", footer(result)])
 

@@ -1,16 +1,15 @@
 """Replaces a folder atomically: if the process is killed, the folder holds the old contents or the new ones.
 
 The new folder is a hidden sibling of the target, complete and on the disk. Both change places in one system call, so
-whoever opens the target finds the old artifact or the new one; readers keep the folder open that they found.
-What is not of an artifact (notes, checkpoints, `.git`) goes along: files are linked into the new folder before the
-exchange, folders are moved after it. Then the old folder is deleted. After a kill, the next writer finds the sibling:
-one with a marker was never exchanged, and is deleted; one without is an old folder, and first gives back what is not of
-an artifact.
+a reader opens either the old artifact or the new one, and keeps that folder open.
+Other files (notes, checkpoints, `.git`) are kept: files are linked into the new folder before the exchange, folders are
+moved after it. Then the old folder is deleted. After a kill, the next writer finds the sibling: one with a marker was
+never exchanged, and is deleted; one without is an old folder, whose other files are restored before it is deleted.
 
 Where folders cannot be exchanged (the target is a mount point, or the file system has no such call), the new folder is
 renamed to `.sweet-committed` inside the target. From that step on it is the artifact: `Snapshot` reads it from there.
 Its files are then linked over the old ones, the settings last, and the sub-folder is renamed away. After a kill, the
-next writer or reader goes on with that. Other programs may see a mixture meanwhile, whose hashes do not fit.
+next writer or reader continues that. In the meantime, other programs may see a mixture, whose hashes do not match.
 """
 
 from __future__ import annotations

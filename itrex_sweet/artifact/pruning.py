@@ -16,10 +16,8 @@ from itrex_sweet.families import EXIT_HEADS
 from itrex_sweet.policy import Policy
 
 _INT8_MARK = ".weight_scale"
-_USES_EARLIER_EXITS = (
-    "patience",
-    "patience_and_confidence",
-)  # an exit that answers nobody still counts in these criteria
+# Criteria that use the outputs of earlier exits, also of those at which no row leaves.
+_USES_EARLIER_EXITS = ("patience", "patience_and_confidence")
 
 
 def keep_exits(

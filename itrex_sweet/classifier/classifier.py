@@ -10,8 +10,8 @@ from typing import Any
 from itrex_sweet.artifact import INT8, Artifact, open_artifact
 from itrex_sweet.classifier.notices import warn_of_another_calibration
 from itrex_sweet.classifier.options import checked_dtype_name, checked_warm_up, refuse_adapter
-from itrex_sweet.classifier.predictor import Predictor
 from itrex_sweet.classifier.reopening import Origin, reopen
+from itrex_sweet.classifier.zero_shot import ZeroShot
 from itrex_sweet.hub import fetch
 from itrex_sweet.runtime.backends import load_backend
 from itrex_sweet.runtime.call import Threshold
@@ -20,7 +20,7 @@ from itrex_sweet.tasks import SINGLE_LABEL
 from itrex_sweet.tokenization.stored import run_tokenizer_of
 
 
-class Classifier(Predictor):
+class Classifier(ZeroShot):
     """Early-exit text classifier on the CPU.
 
     `itrex_sweet.load(DIR)` creates it. With the native engine it needs only NumPy and `tokenizers`, and imports neither

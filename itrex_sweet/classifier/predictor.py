@@ -250,8 +250,8 @@ class Predictor:
 
     # ------------------------------------------------------------------ parts of it
 
-    def _read(self, texts: list[Any], max_length: int | None, overlong: str) -> Reading:
-        reading = self.reader_of(self.tokenizer).read(texts, max_length, overlong)
+    def _read(self, texts: list[Any], max_length: int | None, overlong: str, tokenizer: Any = None) -> Reading:
+        reading = self.reader_of(tokenizer or self.tokenizer).read(texts, max_length, overlong)
         reading = reading.without(reasons(reading.batch, self.backend))
         self._warn_of_untrained_lengths(reading.batch)
         return reading

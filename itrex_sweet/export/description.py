@@ -11,8 +11,17 @@ from itrex_sweet.artifact.layout import sha256
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.export.graphs import Graph, Subgraphs, TensorSpec
 from itrex_sweet.export.layout import DESCRIPTION_FORMAT, SCHEMA_VERSION, WEIGHTS_SUFFIX
+from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
-_FORMULAS = {"max_probability": "max(softmax(logits / temperature))"}
+# (task, criterion) → formula
+_FORMULAS = {
+    (SINGLE_LABEL, "max_probability"): "max(softmax(logits / temperature))",
+    (MULTI_LABEL, "max_probability"): (
+        "min over labels of 1 / (1 + exp(-|logit / temperature - log(t / (1 - t))|)), t: `label_thresholds`, or 0.5; a "
+        "label is on if its probability 1 / (1 + exp(-logit / temperature)) exceeds t"
+    ),
+    (REGRESSION, "learned"): "1 / (1 + exp(-second output)); the first output is the value",
+}
 
 _INSTRUCTIONS = (
     "Store arrays by name: first the tokens, then the output of each subgraph under the name in `becomes`.",
@@ -52,6 +61,7 @@ def description(
         "architecture": artifact.architecture,
         "precision": artifact.precision,
         "exits": list(artifact.exits),
+        "task": artifact.task.name,
         "labels": list(artifact.label_names),
         "max_tokens": subgraphs.max_tokens,
         "policy": {**artifact.policy.to_dict(), "confidence": formula_of(artifact)},
@@ -71,12 +81,14 @@ def formula_of(artifact: Artifact) -> str:
     Raises:
         ConfigError: the criterion is not a formula of one exit's logits.
     """
-    criterion = artifact.policy.criterion
-    if criterion not in _FORMULAS:
+    task, policy = artifact.task.name, artifact.policy
+    if (task, policy.criterion) not in _FORMULAS or policy.target_label is not None:
+        known = [criterion for named, criterion in _FORMULAS if named == task]
+        target = "" if policy.target_label is None else f" with target_label={policy.target_label}"
         raise ConfigError(
-            f"criterion={criterion!r} cannot be exported; write the artifact with one of {', '.join(_FORMULAS)}."
+            f"criterion={policy.criterion!r}{target} cannot be exported; write the artifact with {' or '.join(known)}."
         )
-    return _FORMULAS[criterion]
+    return _FORMULAS[task, policy.criterion]
 
 
 def _notes(artifact: Artifact, format_: str) -> list[str]:

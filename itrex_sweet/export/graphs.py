@@ -13,6 +13,7 @@ from itrex_sweet.artifact import CASCADE, Artifact
 from itrex_sweet.runtime.dense import build_subgraphs
 from itrex_sweet.runtime.encoder import Encoder
 from itrex_sweet.runtime.torch_encoder import load_torch_encoder
+from itrex_sweet.tasks import REGRESSION
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def subgraphs_of(artifact: Artifact) -> Subgraphs:
             for encoder, stage, exit_ in zip(encoders, artifact.stages, artifact.exits, strict=True)
         ]
     else:
-        encoders = [load_torch_encoder(artifact, with_correctness_logit=False)]
+        encoders = [load_torch_encoder(artifact, with_correctness_logit=artifact.task.name == REGRESSION)]
         parts = [list(_of_model(encoders[0], artifact.exits, ""))]
     limits = [encoder.max_tokens for encoder in encoders if encoder.max_tokens is not None]
     return Subgraphs(

@@ -29,14 +29,30 @@ def run_private_layers(model: Any, family: Family, exits: Sequence[int]) -> list
     layers = model.get_submodule(family.layers_path)
     return [
         layers[exit_ - 1].register_forward_pre_hook(
-            _run_layer(model.get_submodule(family.private_layer_path(exit_))), with_kwargs=True
+            _run_layer(model.get_submodule(family.private_layer_path(exit_)), family), with_kwargs=True
         )
         for exit_ in exits
     ]
 
 
-def _run_layer(layer: torch.nn.Module) -> Callable[..., None]:
+def _run_layer(layer: torch.nn.Module, family: Family) -> Callable[..., None]:
     def run(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        layer(*args, **kwargs)
+        layer(*args, **(without_positions(kwargs) if family.attention == "rotary" else kwargs))
 
     return run
+
+
+def without_positions(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of ModernBERT's layer without rotation, window and padding, as a private layer computes.
+
+    transformers 5 passes the cosine and sine of each position, transformers 4 the positions and a mask of the window.
+    """
+    changed = {**kwargs}
+    if (rotation := kwargs.get("position_embeddings")) is not None:
+        cosine, sine = rotation
+        changed |= {"position_embeddings": (torch.ones_like(cosine), torch.zeros_like(sine)), "attention_mask": None}
+    if (positions := kwargs.get("position_ids")) is not None:
+        changed |= {"position_ids": torch.zeros_like(positions)}
+    if "sliding_window_mask" in kwargs:
+        changed |= {"sliding_window_mask": kwargs["attention_mask"]}
+    return changed

@@ -160,7 +160,7 @@ class _Reader:
         segments = tuple(tuple(trunk[start:stop]) for start, stop in pairwise(borders))
         # DeBERTa-v2's convolution beside the first layer is no part of a private copy of it.
         private = {
-            exit_: self.layer(self.family.private_layer_path(exit_), exit_ - 1, table, None)
+            exit_: self.layer(self.family.private_layer_path(exit_), exit_ - 1, table, None, is_private=True)
             for exit_ in self.artifact.private_exits
         }
         probes = tuple(
@@ -188,12 +188,22 @@ class _Reader:
             projection_after_norm=projection("projection_after_norm"),
         )
 
-    def layer(self, path: str, index: int, table: np.ndarray | None, convolution: Convolution | None) -> Layer:
-        """Reads the layer at a path, which is one of the trunk or a private copy of the trunk's layer `index`."""
+    def layer(
+        self,
+        path: str,
+        index: int,
+        table: np.ndarray | None,
+        convolution: Convolution | None,
+        is_private: bool = False,
+    ) -> Layer:
+        """Reads the layer at a path, which is one of the trunk or a private copy of the trunk's layer `index`.
+
+        A private copy has neither rotation nor window.
+        """
         paths = {name: f"{path}.{below}" for name, below in self.family.layer.items()}
         query, key, value = self.projections(paths)
         up, gate = self.up_and_gate(paths)
-        positions = None if self.positions is None else self.positions[index]
+        positions = None if self.positions is None or is_private else self.positions[index]
         return Layer(
             query=query,
             key=key,

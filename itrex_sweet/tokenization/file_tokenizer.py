@@ -68,7 +68,7 @@ class FileTokenizer:
     """A fast tokenizer and the settings that decide how texts are read by it.
 
     Args:
-        backend: encodes texts; nobody else holds it, and it neither truncates nor pads.
+        backend: encodes texts, without truncation and padding; used by this object only.
         model_input_names: what it makes; token types only if `"token_type_ids"` is among them.
         truncation_side: `"right"` or `"left"`, where long texts are cut.
         model_max_length: tokens per row at most; very large for no limit.

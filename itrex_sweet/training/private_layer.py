@@ -12,7 +12,6 @@ from transformers.activations import ACT2FN
 from itrex_sweet.artifact.architecture import Architecture
 from itrex_sweet.errors import UnsupportedModelError
 from itrex_sweet.families import Family
-from itrex_sweet.families.rotary import inverse_frequencies
 from itrex_sweet.training.dropout import dropout
 from itrex_sweet.training.peft_models import merged_module_copy
 
@@ -24,8 +23,10 @@ class PrivateLayer(nn.Module):
 
     The query is projected through the key weights, `(W_kᵀ q) · x_j = q · (W_k x_j)`, and the value weights are applied
     to the attention-weighted sum of the hidden states. This costs O(hidden²) + O(heads · tokens · hidden) per row
-    instead of O(tokens · hidden²), and equals the layer's output up to rounding. Rotary keys are formed, since each is
-    rotated by another angle. The state dict has the family's names below a layer; adapters are merged.
+    instead of O(tokens · hidden²), and equals the layer's output up to rounding. A copy of a layer with rotary
+    positions has neither rotation, which would need the key of every token, nor window, which would hide all but the
+    beginning of a text (`benchmarks/rotary_private_layers.py`). The state dict has the family's names below a layer;
+    adapters are merged.
 
     Args:
         layer: layer of a Hugging Face encoder; not changed.
@@ -57,10 +58,6 @@ class PrivateLayer(nn.Module):
         self._activation = ACT2FN[getattr(config, family.hidden_act)]
         self._rates = family.dropouts_of_layer(config)
         self._norm_first, self._splits_by_head = family.norm_first, family.splits_by_head
-        positions = model.layer_positions
-        self._window = None if positions is None else positions[index].window
-        frequencies = None if positions is None else inverse_frequencies(positions[index].theta, model.head_size)
-        self._frequencies = frequencies and torch.tensor(frequencies)
 
     def forward(
         self,
@@ -83,18 +80,13 @@ class PrivateLayer(nn.Module):
             (rows, hidden).
         """
         first = states[:, 0]
-        if self._window is not None:
-            states, mask = states[:, : self._window + 1], None if mask is None else mask[:, : self._window + 1]
         if self._norm_first and "attention_norm" in self._paths:
             states = self._part("attention_norm")(states)
         query, key, value = self._projections()
         query_heads = _project_heads(query, states[:, 0], self._heads)
-        if self._frequencies is not None:
-            scores = torch.einsum("rhd,rjhd->rhj", query_heads, self._rotary_keys(key, states))
-        else:
-            scores = _project_through_keys(query_heads, key, self._heads) @ states.transpose(1, 2)
-            if key[1] is not None:
-                scores = scores + torch.einsum("rhd,hd->rh", query_heads, key[1].view(self._heads, -1))[..., None]
+        scores = _project_through_keys(query_heads, key, self._heads) @ states.transpose(1, 2)
+        if key[1] is not None:
+            scores = scores + torch.einsum("rhd,hd->rh", query_heads, key[1].view(self._heads, -1))[..., None]
         if table is not None and self._terms:
             table = self._drop("table", table, generator)
             scores = scores + self._relative_scores(query_heads, states, key, table, self._table_indices(relative_pos))
@@ -136,15 +128,6 @@ class PrivateLayer(nn.Module):
             (key.flatten(0, 1), None),
             (value.flatten(0, 1), self._part("value_bias")),
         )
-
-    def _rotary_keys(self, key: _Projection, states: torch.Tensor) -> torch.Tensor:
-        """Returns the keys rotated by their distance from the first token: (rows, tokens, heads, head size)."""
-        keys = nn.functional.linear(states, *key).unflatten(-1, (self._heads, -1))
-        frequencies = self._frequencies.to(states.device)
-        angles = torch.arange(states.shape[1], device=states.device)[:, None, None] * frequencies
-        first, second = keys.float().chunk(2, dim=-1)
-        cosine, sine = angles.cos(), angles.sin()
-        return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1).to(keys.dtype)
 
     def _table_indices(self, relative_pos: torch.Tensor) -> torch.Tensor:
         """Returns (tokens,), the row of the table for the first position minus each token's position."""

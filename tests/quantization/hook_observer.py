@@ -10,10 +10,11 @@ from transformers import AutoModelForSequenceClassification
 from transformers.utils import logging
 
 from itrex_sweet.artifact import Artifact
-from itrex_sweet.families import family_of
+from itrex_sweet.families import Family, family_of
 from itrex_sweet.quantization.observation import LinearObservation, Observations
 from itrex_sweet.quantization.packing import quantizable_layers
 from itrex_sweet.runtime.ragged import TokenBatch
+from tests.tiny_models import unrotated
 
 
 def with_private_layers(model: torch.nn.Module, artifact: Artifact) -> torch.nn.Module:
@@ -25,13 +26,13 @@ def with_private_layers(model: torch.nn.Module, artifact: Artifact) -> torch.nn.
         private = copy.deepcopy(shared)
         private.load_state_dict({name.removeprefix(path): tensors[name] for name in tensors if name.startswith(path)})
         model.sweet_exits[str(exit_)] = torch.nn.ModuleDict({"layer": private})
-        shared.register_forward_pre_hook(_run_layer(private), with_kwargs=True)
+        shared.register_forward_pre_hook(_run_layer(private, row), with_kwargs=True)
     return model
 
 
-def _run_layer(layer: torch.nn.Module) -> Callable[..., None]:
+def _run_layer(layer: torch.nn.Module, row: Family) -> Callable[..., None]:
     def run(_, args, kwargs) -> None:
-        layer(*args, **kwargs)
+        layer(*args, **(unrotated(kwargs) if row.attention == "rotary" else kwargs))
 
     return run
 

@@ -70,6 +70,7 @@ def inputs_by_hooks(artifact, rows):
     for start, end in zip(rows.cu_seqlens[:-1], rows.cu_seqlens[1:], strict=True):
         length = end - start
         batch = {"input_ids": torch.from_numpy(rows.input_ids[start:end])[None]}
+        batch["attention_mask"] = torch.ones_like(batch["input_ids"])
         if "token_types" in family.embeddings and model.config.type_vocab_size > 1:
             batch["token_type_ids"] = torch.from_numpy(rows.token_type_ids[start:end])[None]
         model(**batch)

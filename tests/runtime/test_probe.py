@@ -17,7 +17,7 @@ from itrex_sweet.runtime.dense import build_subgraphs
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
 from tests.tiny_artifacts import model_and_tensors
-from tests.tiny_models import FAMILY_CONFIGS, ROW_CONFIGS
+from tests.tiny_models import FAMILY_CONFIGS, ROW_CONFIGS, unrotated
 
 TOLERANCE = 1e-4
 EXITS = ((1, 2, 4), (3, 4), (4,))
@@ -42,7 +42,7 @@ def logits_of_full_layers(model, tensors, exits, batch):
     """Computes every exit's logits with full layers of transformers, private layers on the states of the model."""
     row = family_of(model.config)
     activation = ACTIVATIONS[row.activation_of_head(model.config)]
-    own = states_of_private_layers(model, row, tensors, exits)
+    own = states_of_private_layers(model, row, tensors, exits, batch["attention_mask"])
     with torch.inference_mode():
         output = model(**batch, output_hidden_states=True)
         logits = []
@@ -64,7 +64,7 @@ def logits_of_full_layers(model, tensors, exits, batch):
         return torch.stack([*logits, output.logits], dim=1).numpy()
 
 
-def states_of_private_layers(model, row, tensors, exits):
+def states_of_private_layers(model, row, tensors, exits, mask):
     """Returns exit → states after its private layer, filled by the model's next forward."""
     found = {}
     for exit_ in exits[:-1]:
@@ -75,6 +75,7 @@ def states_of_private_layers(model, row, tensors, exits):
             private.load_state_dict(of_layer)
 
             def run(_, args, kwargs, private=private, exit_=exit_):
+                kwargs = unrotated(kwargs, mask) if row.attention == "rotary" else kwargs
                 states = private(*args, **kwargs)
                 found[exit_] = states[0] if isinstance(states, tuple) else states
 

@@ -20,6 +20,7 @@ from itrex_sweet.runtime.native.library import load
 from itrex_sweet.runtime.native.packing import DEFAULT_MIN_MACS, create_model, data_pointer
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.weights import load_encoder
+from itrex_sweet.tasks import MULTI_LABEL
 
 OUT_OF_MEMORY = "out of memory"  # the engine's message
 _CRITERIA = {"max_probability": 0, "learned": 1}  # supported by `sweet_answer` → `sweet_policy.learned`
@@ -139,7 +140,7 @@ class NativeBackend(EncoderBackend):
         correctness_logit: CorrectnessLogit = None,
     ) -> tuple[np.ndarray, State]:
         # Computed by the engine, so that the result is bit-identical to that of `answer`.
-        if policy.criterion not in _CRITERIA:
+        if not _is_computed_by_engine(policy):
             return super().confidence(policy, exit_index, logits, state, correctness_logit)
         if policy.criterion == "learned" and exit_index < len(policy.thresholds):
             return criteria.learned(policy, exit_index, logits, correctness_logit, self._logistic), None
@@ -160,7 +161,8 @@ class NativeBackend(EncoderBackend):
 
     def answer(self, batch: TokenBatch, policy: Policy) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """Runs the loop over exits inside the engine; in Python, it costs more than a probe of a small model."""
-        if policy.criterion not in _CRITERIA or (policy.criterion == "learned" and self.num_outputs == self.num_labels):
+        has_no_correctness_logit = policy.criterion == "learned" and self.num_outputs == self.num_labels
+        if not _is_computed_by_engine(policy) or has_no_correctness_logit:
             return None
         lengths, *arrays = _inputs(batch)
         rows = len(lengths)
@@ -237,6 +239,11 @@ def _position_addresses(positions: np.ndarray, cu_seqlens: np.ndarray) -> np.nda
     if not is_gap.any():
         return None
     return (positions.ctypes.data + positions.itemsize * cu_seqlens[:-1]).astype(np.uint64)
+
+
+def _is_computed_by_engine(policy: Policy) -> bool:
+    """Returns whether the engine computes the confidence of a policy."""
+    return policy.criterion in _CRITERIA and policy.task != MULTI_LABEL and policy.target_label is None
 
 
 def _inputs(batch: TokenBatch) -> list[np.ndarray]:
