@@ -13,6 +13,7 @@ import engines_report
 import headline_report
 import policies_plot
 import policies_report
+import task_report
 from record import RESULTS, ROOT, footer
 
 MARKERS = re.compile(r"(<!-- results: begin -->\n).*?(<!-- results: end -->)", re.DOTALL)
@@ -47,6 +48,7 @@ def main() -> None:
     write(
         "docs/benchmarks/calibration.md",
         policies_report.guarantee(read("guarantee")),
+        *([task_report.guarantee(read("task_guarantee"))] if (RESULTS / "task_guarantee.json").is_file() else []),
         policies_report.ways(read("policies")),
         policies_report.cost_table(read("cost_table")),
         policies_report.deadlines(read("deadlines")),

@@ -111,6 +111,10 @@ def test_error_estimate_is_minimal_at_the_mean_absolute_error():
         error_estimate_loss(constant.expand(3), logits, labels).backward()
         optimizer.step()
     assert torch.exp(-constant).item() == pytest.approx(3.5 / 3, rel=1e-4)
+    logits.requires_grad_()
+    error_estimate_loss(certainty, logits, labels).backward()
+    assert logits.grad is None, "the estimate does not train the exit itself"
+    certainty.grad = None
     error_estimate_loss(certainty, logits, labels, teacher_logits=logits).backward()
     assert (certainty.grad < 0).all()  # no difference from the teacher: every estimate should fall
 
@@ -214,9 +218,9 @@ def test_threshold_estimates_of_other_tasks():
         return estimator.threshold
 
     sure, unsure = torch.tensor([6.0, -6.0]), torch.tensor([6.0, -1.0])
-    last = torch.stack([sure, -sure]).repeat(10, 1)
+    last = torch.stack([sure, sure]).repeat(10, 1)
     assert estimated(MULTI_LABEL, {1: last, 2: last}) == default_threshold.CANDIDATES[0]
-    wrong = torch.stack([unsure, sure]).repeat(10, 1)  # its second row is sure, and differs from the last exit
+    wrong = torch.stack([unsure, sure.abs()]).repeat(10, 1)  # its second row is sure, and one label differs
     assert estimated(MULTI_LABEL, {1: wrong, 2: last}) > torch.sigmoid(torch.tensor(6.0)).item()
     values = torch.arange(20.0)[:, None]
     tolerance = VALUE_TOLERANCE * values.std(correction=0)
