@@ -67,7 +67,9 @@ class FirstTokenAttention(nn.Module):
         self.relative = _relative_module(encoder, layer)
         self.rotary = None if layer.rotary is None else RotaryEmbedding(layer.rotary)
         self.window = layer.window
-        self.key = linear_module(key) if self.relative is not None or self.rotary is not None else None
+        self.key = None if self.relative is None else linear_module(key)
+        if self.rotary is not None:
+            self.key = linear_module(layer.key)
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor | None) -> torch.Tensor:
         rows, length = states.shape[0], states.shape[1]
