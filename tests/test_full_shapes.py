@@ -42,9 +42,7 @@ SHAPES = {  # the vocabulary is cut: it has no part in the shape of the layers
         vocab_size=1000, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072, **V3
     ),
     "modernbert-base": modern(768, 22, 12, 1152, 10000.0),
-    "modernbert-large": modern(1024, 28, 16, 2624, 10000.0),
     "ettin-17m": modern(256, 7, 4, 384, 160000.0),
-    "ettin-68m": modern(512, 19, 8, 768, 160000.0),
     "mmbert-small": modern(384, 22, 6, 1152, 160000.0),
     "granite-small": modern(384, 12, 12, 1536, 10000.0, classifier_pooling="cls", hidden_activation="silu"),
 }
