@@ -34,8 +34,8 @@ def guarantee(result: dict) -> str:
         f"**Multi-label classification and regression**: {settings['draws']} draws of {settings['rows']} calibration "
         f"rows from {settings['population']} held-out rows, MiniLM with decoupled exits in float32, a threshold per "
         "exit. A row is lost in agreement if its set of labels differs from that at full depth, or its value by more "
-        f"than the tolerance ({tolerances or 'none here'}). Above, metrics and agreement if all rows leave at an exit; "
-        "below, means over the draws of the true loss, layers and metrics of the certified policy."
+        f"than the tolerance ({tolerances or 'none here'}). First, metrics and agreement if all rows leave at an exit; "
+        "then, means over the draws of the true loss, layers and metrics of the certified policy."
     )
     return "\n".join([intro, "", *exits, "", *cells, "", footer(result)])
 
