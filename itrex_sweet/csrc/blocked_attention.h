@@ -162,10 +162,11 @@ class BlockedAttention {
                     store_partial(words + row * padded + column, __builtin_convertvector(weights, i16x16), kLanes);
                 }
             }
-            // Both parts are relative to their own maximum.
+            // Both parts are relative to their own maximum; it is -infinity while a query has seen no key.
             const float new_maximum = std::max(running.maximum[row], maximum);
-            const float old_weight = exponential(running.maximum[row] - new_maximum);
-            const float new_weight = exponential(maximum - new_maximum);
+            const bool is_empty = new_maximum == -INFINITY;
+            const float old_weight = is_empty ? 0.0f : exponential(running.maximum[row] - new_maximum);
+            const float new_weight = is_empty ? 0.0f : exponential(maximum - new_maximum);
             running.total[row] = is_first ? total : running.total[row] * old_weight + total * new_weight;
             running.maximum[row] = new_maximum;
             old_weights[row] = old_weight;

@@ -219,7 +219,7 @@ def test_other_settings_of_quantize(model, tmp_path, settings):
     [
         *[{name: value} for name in ("timed_rows", "repeats", "points", "timed_points", "max_length")
           for value in NOT_INTEGERS if not (name == "max_length" and value is None)],
-        {"repeats": 0}, {"points": 1}, {"metric": None}, {"metric": "accuracy"},
+        {"repeats": 0}, {"points": 1}, {"metric": "accuracy"},
     ],
     ids=repr,
 )  # fmt: skip

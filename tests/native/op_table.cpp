@@ -100,7 +100,7 @@ int check_integers(const Engine& engine, const std::vector<Operands>& table, uin
 
 int main(int argc, char** argv) {
     if (argc < 3) {
-        std::printf("usage: op_table DIRECTORY BEST [ISA...]\n");
+        std::printf("usage: op_table DIRECTORY BEST [ISA... | none]\n");
         return 2;
     }
     std::setvbuf(stdout, nullptr, _IOLBF, 0);
@@ -161,7 +161,7 @@ int main(int argc, char** argv) {
             ++failures;
             break;
         }
-    if (checksums.empty()) {
+    if (checksums.empty() && selected != std::vector<std::string>{"none"}) {
         std::printf("FAIL no instruction set was tested\n");
         ++failures;
     }

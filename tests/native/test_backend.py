@@ -109,6 +109,33 @@ def test_long_rows_match_the_reference(loaded, family, kind):
     assert np.abs(got - all_logits(backend, rows)).max() > 1e-3
 
 
+@pytest.mark.parametrize("kind", ["float32", "static"])
+def test_blocks_without_a_key_in_the_window(loaded, kind):
+    """Tokens behind a gap that is wider than the window attend to none of the first two blocks of keys."""
+    artifact, encoder = loaded("modernbert", kind)
+    encoder = dataclasses.replace(_with_window(encoder, 1030), max_tokens=2800)
+    rows = TokenBatch.from_rows(random_rows(np.random.default_rng(3), [1400], first=5))
+    positions = rows.position_ids.copy()
+    positions[1200:] += 1200
+    batch = dataclasses.replace(rows, position_ids=positions)
+    got = all_logits(NativeBackend(artifact, encoder, threads=2, min_macs_per_thread=0), batch)
+    error = np.abs(got - all_logits(TorchBackend(artifact, encoder), batch))
+    assert error.max() < (1e-4 if kind == "float32" else 0.2)
+
+
+def _with_window(encoder, window: int):
+    """Returns an encoder whose layers with a window have this one; a layer in two places stays one object."""
+    replaced = {
+        id(layer): layer if layer.window is None else dataclasses.replace(layer, window=window)
+        for layer in encoder.layers
+    }
+    return dataclasses.replace(
+        encoder,
+        segments=tuple(tuple(replaced[id(layer)] for layer in segment) for segment in encoder.segments),
+        probes=tuple(dataclasses.replace(probe, layer=replaced[id(probe.layer)]) for probe in encoder.probes),
+    )
+
+
 def test_rows_longer_than_the_rotary_table_raise(loaded):
     backend = NativeBackend(*loaded("modernbert"))
     with pytest.raises(SweetError, match="the length of a row is 65; expected 1 to 64"):
