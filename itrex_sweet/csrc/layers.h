@@ -9,6 +9,7 @@
 
 #include "attention.h"
 #include "buffer.h"
+#include "check.h"
 #include "convolution.h"
 #include "disentangled.h"
 #include "first_token_positions.h"

@@ -11,6 +11,9 @@ from itrex_sweet.data.rows import TextRow
 
 MAX_CHARACTERS = 1 << 22  # of a batch, and of the rows that are read ahead; bounds the memory
 _GRACE = 0.005  # seconds to wait for more rows after the first row of a batch
+# Maximum seconds of a wait for rows: CPython misses a signal that arrives just before the main thread waits for a lock,
+# and calls its handler after the wait only.
+_SIGNAL_DELAY = 0.5
 
 
 def batches(rows: Iterable[TextRow], size: int, live: bool) -> Iterator[list[TextRow]]:
@@ -64,7 +67,8 @@ class _LiveReader:
 
     def _next(self) -> list[TextRow]:
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._is_finished)
+            while not self._changed.wait_for(lambda: self._waiting or self._is_finished, _SIGNAL_DELAY):
+                pass
             end = time.monotonic() + _GRACE
             while not self._is_full() and not self._is_finished and (left := end - time.monotonic()) > 0:
                 self._changed.wait(left)

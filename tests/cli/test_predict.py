@@ -1,5 +1,6 @@
 """Tests of `itrex-sweet predict`: one answer per text, in the order of the texts."""
 
+import _thread
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -291,6 +293,23 @@ def test_reader_error_follows_earlier_rows():
     assert [row.text for row in next(given)] == ["a"]
     with pytest.raises(KeyError, match="broken"):
         next(given)
+
+
+@pytest.mark.usefixtures("default_signals")
+def test_a_signal_without_a_system_call_to_interrupt_ends_the_wait_for_rows():
+    more = threading.Event()
+
+    def rows():
+        more.wait(5)
+        yield from ()
+
+    # Marks a signal as arrived without interrupting the wait, as one that arrives just before it.
+    threading.Timer(0.1, _thread.interrupt_main).start()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        next(batches(rows(), 8, live=True))
+    assert time.monotonic() - start < 4
+    more.set()
 
 
 def started(artifact, *argv):
