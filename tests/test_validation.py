@@ -613,7 +613,7 @@ def test_duplicate_tensor_in_a_header(artifact_of):
     text = '{"a": %s, "a": %s}' % ((json.dumps(entry()),) * 2)
     write_raw(directory / "model.safetensors", text, bytes(4))
     recompute_hashes(directory)
-    refused(directory, "twice")
+    refused(directory, "duplicate name")
 
 
 def test_duplicate_tensor_in_two_shards(artifact_of):

@@ -247,8 +247,10 @@ def test_invalid_settings_and_models(tmp_path):
         SweetCallback(mode="other")
     with pytest.raises(ConfigError, match="4 layers"):
         make_trainer(tiny_model(), tmp_path, SweetCallback(exits=(1, 9)))
-    with pytest.raises(UnsupportedModelError, match="regression"):
-        make_trainer(tiny_model(num_labels=1), tmp_path)
+    several_values = tiny_model()
+    several_values.config.problem_type = "regression"
+    with pytest.raises(UnsupportedModelError, match="regression of one value"):
+        make_trainer(several_values, tmp_path)
 
 
 def test_labels_out_of_range_in_training(tmp_path):
