@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 EXITS = (1, 2, 3, 4, 6)
 MAX_DROP = 0.02  # of accuracy or agreement against full depth, with 95 % confidence
 EXAMPLES_PER_LEVEL = 2
-_SIZES = {"train": 2400, "calibration": 4200, "test": 1000, "traffic": 4000}
+_SIZES = {"train": 2200, "calibration": 4200, "test": 1000, "traffic": 3500}
 _QUICK_SIZES = {"train": 640, "calibration": 1200, "test": 200, "traffic": 2000}
 _QUANTIZATION_SHARE = 1 / 7  # of the calibration reviews; the others choose the thresholds
 
