@@ -362,3 +362,17 @@ def test_unusual_folder_names(tmp_path):
         write_artifact(f"{tmp_path}/a\0b", config=config, tensors=tensors)
     with pytest.raises(ArtifactError):
         open_artifact(f"{tmp_path}/a\0b")
+
+
+def test_folder_that_changes_at_every_attempt_is_not_called_corrupt(folder, monkeypatch):
+    with open(folder / "model.safetensors", "r+b") as stream:
+        stream.seek(-1, 2)
+        last = stream.read(1)[0]
+        stream.seek(-1, 2)
+        stream.write(bytes([last ^ 1]))
+    with pytest.raises(ArtifactError, match="SHA-256 differs"):
+        open_artifact(folder)
+    monkeypatch.setattr("itrex_sweet.artifact.reading._ATTEMPTS", 3)
+    monkeypatch.setattr(Snapshot, "is_current", lambda self: False)
+    with pytest.raises(ArtifactError, match="changed whenever it was opened, 3 times"):
+        open_artifact(folder)

@@ -229,7 +229,7 @@ def open_artifact(directory: str | os.PathLike, verify: bool = True, *, weights:
             try:
                 artifact = _open(folder, verify, weights)
             except ArtifactError:
-                if folder.is_current() or attempt == _ATTEMPTS:
+                if folder.is_current():
                     raise
             else:
                 if (artifact.contents.is_verified and weights) or folder.is_current():

@@ -71,8 +71,9 @@ def test_logits_match_the_reference(loaded, family, kind, isa):
     error = np.abs(got - expected)
     assert np.median(error) < 1e-5
     # With INT8, a rounding difference (exp, erf, summation order) can change a quantized input by one step.
-    assert error.max() < (1e-4 if kind == "float32" else 0.2)
-    has_margin = np.diff(np.sort(expected, axis=-1)[..., -2:], axis=-1)[..., 0] > 0.2
+    step = 0.2 if family.startswith("modernbert") else 0.1  # 0.116 seen with torch 2.8
+    assert error.max() < (1e-4 if kind == "float32" else step)
+    has_margin = np.diff(np.sort(expected, axis=-1)[..., -2:], axis=-1)[..., 0] > step
     assert has_margin.mean() > 0.5 and (got.argmax(-1) == expected.argmax(-1))[has_margin].all()
 
 
