@@ -48,6 +48,8 @@ def main() -> None:
     write(
         "docs/benchmarks/calibration.md",
         policies_report.guarantee(read("guarantee")),
+        policies_report.tuning_shares(read("guarantee_split")),
+        policies_report.paired_tests(read("paired_tests")),
         *([task_report.guarantee(read("task_guarantee"))] if (RESULTS / "task_guarantee.json").is_file() else []),
         policies_report.ways(read("policies")),
         policies_report.cost_table(read("cost_table")),
