@@ -3,10 +3,10 @@
     python benchmarks/decoupled/run.py --tasks sst2 qnli ag_news --variants softened   # trains the models
     python benchmarks/guarantee.py --tasks sst2 qnli ag_news
 
-Uses the INT8 artifacts of the runs in `--folder`. The population of a task is its rows that were neither trained on nor
-used for quantization. Calibration rows are drawn from it with replacement, so that the true loss of a policy is its
-mean over the population. Logits are computed once per task, on the native engine. Every draw is calibrated by every
-method on the same rows: by betting with a third of the rows for tuning, and by the exact test with several shares.
+Uses the logits that `decoupled/run.py` stores, of rows that the models were not trained on: the population of a task.
+Calibration rows are drawn from it with replacement, so that the true loss of a policy is its mean over the population.
+Every draw is calibrated by every method on the same rows: by betting with a third of the rows for tuning, and by the
+exact test with several shares.
 """
 
 from __future__ import annotations
@@ -17,56 +17,49 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from decoupled.run import FOLDER
-from record import FIRST_HELD_OUT_ROW, RUNS, provenance, read_task, write_result
+from record import RUNS, provenance, read_task, write_result
 
-from itrex_sweet import SweetModelForSequenceClassification, criteria
-from itrex_sweet.artifact.fingerprints import QUANTIZATION
+from itrex_sweet import criteria
 from itrex_sweet.calibration.bounds import betting_p_value, certified
 from itrex_sweet.calibration.costs import RowCosts
 from itrex_sweet.calibration.counts import LossCounts
 from itrex_sweet.calibration.guarantees import MeanLossGuarantee, MetricGuarantee, PairedPredictions
 from itrex_sweet.calibration.search import candidate_policies
 from itrex_sweet.calibration.temperature import fit_temperature
-from itrex_sweet.evaluation.outcomes import outputs_at_every_exit, predictions_from_logits
-from itrex_sweet.evaluation.seen_rows import seen_rows
 from itrex_sweet.metrics import METRICS
 from itrex_sweet.policy import Policy
 
 EPSILONS, DELTA = (0.005, 0.01, 0.02), 0.05
 METRIC = "matthews"  # for the approximate test
 THIRD = 1 / 3
-FIRST_ROW = FIRST_HELD_OUT_ROW + 500  # `headline.py` quantizes with the rows before it
+CHOSEN, LAYERS = "softened", (1, 2, 4, 6)  # the variant of decoupled/variants.py that is reported
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", default=["sst2", "qnli", "ag_news", "mnli", "cola", "rte"])
-    parser.add_argument("--rows", type=int, nargs="+", default=[1000, 3000], help="calibration rows of a draw")
+    parser.add_argument("--rows", type=int, nargs="+", default=[3000, 1000], help="calibration rows of a draw")
     parser.add_argument("--shares", type=float, nargs="+", default=[THIRD], help="of the rows that tune, exact test")
-    parser.add_argument("--draws", type=int, default=500)
+    parser.add_argument("--draws", type=int, nargs="+", default=[500, 500], help="for each number of rows")
     parser.add_argument("--oracle-draws", type=int, default=50, help="draws of the policy that is cheapest in truth")
     parser.add_argument("--metric-draws", type=int, default=0, help="draws of the test of Matthews correlation")
-    parser.add_argument("--most", type=int, default=8000, help="maximum rows of a population")
-    parser.add_argument("--folder", type=Path, default=FOLDER)
-    parser.add_argument("--populations", type=Path, default=RUNS / "populations", help="folder of cached logits")
+    parser.add_argument("--folder", type=Path, default=RUNS / "decoupled", help="of the runs")
     parser.add_argument("--name", default="guarantee", help="of the result")
     options = parser.parse_args()
-    settings = {
-        name: getattr(options, name) for name in ("rows", "shares", "draws", "oracle_draws", "metric_draws", "most")
-    }
+    settings = {name: getattr(options, name) for name in ("rows", "shares", "draws", "oracle_draws", "metric_draws")}
     result: dict[str, Any] = {**provenance(), "settings": {**settings, "delta": DELTA}, "tasks": {}}
     for task in options.tasks:
-        logits, labels, layers = population(task, options)
-        correct = predictions_from_logits(logits) == labels[:, None]
+        logits, labels = population(task, options.folder)
+        layers = np.array(LAYERS, dtype=np.float64)
+        correct = logits.argmax(-1) == labels[:, None]
         entry = result["tasks"][task] = {
             "population": len(labels),
             "full_layers": float(layers[-1]),
             "accuracy_per_exit": np.round(100 * correct.mean(0), 2).tolist(),
             "cells": [],
         }
-        for rows in options.rows:
-            entry["cells"] += measured(logits, labels, layers, rows, options)
+        for rows, draws in zip(options.rows, options.draws, strict=True):
+            entry["cells"] += measured(logits, labels, layers, rows, draws, options)
             for cell in entry["cells"][-len(EPSILONS) :]:
                 print(task, cell, flush=True)
             path = write_result(options.name, result)
@@ -74,16 +67,16 @@ def main() -> None:
 
 
 def measured(
-    logits: np.ndarray, labels: np.ndarray, layers: np.ndarray, rows: int, options: argparse.Namespace
+    logits: np.ndarray, labels: np.ndarray, layers: np.ndarray, rows: int, draws: int, options: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """Measures the share of draws whose policy exceeds ε, and the layers that it runs, for every ε and method."""
-    predictions = predictions_from_logits(logits)
+    predictions = logits.argmax(-1)
     correct = predictions == labels[:, None]
     losses = correct[:, -1:].astype(int) - correct.astype(int)
     guarantees = {epsilon: MeanLossGuarantee(epsilon, DELTA, of_accuracy=True) for epsilon in EPSILONS}
     random = np.random.default_rng(0)
     outcomes: dict[tuple[float, str], list[tuple[float, float]]] = {}
-    for draw in range(options.draws):
+    for draw in range(draws):
         drawn = random.integers(0, len(labels), rows)
         for share in sorted({THIRD, *options.shares}):
             tuning, testing = np.split(drawn, [round(rows * share)])
@@ -109,7 +102,7 @@ def measured(
                 if share == THIRD and draw < options.oracle_draws:
                     least = min(run for loss, run in map(true, range(len(candidates))) if loss <= epsilon)
                     outcomes.setdefault((epsilon, "oracle"), []).append((0.0, least))
-                if share == THIRD and draw < options.metric_draws and rows == max(options.rows):
+                if share == THIRD and draw < options.metric_draws and rows == options.rows[0]:
                     answers = [
                         predictions[np.arange(len(labels)), criteria.leaving_exit(each, confidences)]
                         for each in candidates
@@ -159,27 +152,18 @@ def metric_outcome(
     return METRICS[METRIC](full, labels) - METRICS[METRIC](answers[last], labels), last
 
 
-def population(task: str, options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Computes logits (rows, exits, labels) and labels of held-out rows, cached for the next run, and layers per exit.
-
-    RTE has no held-out rows but its validation rows.
-    """
-    cache = options.populations / f"{task}-{options.most}.npz"
+def population(task: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Returns logits (rows, exits, labels) and labels of a task's rows, cached beside the logits of the run."""
+    cache = folder / f"{task}-0" / f"population-{CHOSEN}.npz"
     if not cache.is_file():
-        model = SweetModelForSequenceClassification.from_pretrained(options.folder / f"{task}-0" / "int8")
-        texts, labels = read_task(task, "validation")
-        if task != "rte":
-            more_texts, more_labels = read_task(task, "train_20k")
-            texts, labels = more_texts[FIRST_ROW:] + texts, more_labels[FIRST_ROW:] + labels
-        places = np.random.default_rng(0).permutation(len(labels))[: options.most]
-        texts = [texts[place] for place in places]
-        batch = model.read(texts, 128)
-        kept = np.flatnonzero(~seen_rows(model, batch, texts).any_of((QUANTIZATION,)))
-        logits = outputs_at_every_exit(model.executor, batch.select(kept), task)[0]
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(cache, logits=logits, labels=np.asarray(labels)[places][kept], layers=model.artifact.layers_run)
+        from decoupled.run import TRAINED
+        from paper.run import training_rows
+
+        stored = np.load(folder / f"{task}-0" / f"{CHOSEN}.npz")
+        labels = [*training_rows(task, TRAINED)[1][1], *read_task(task, "validation")[1]]
+        np.savez(cache, logits=np.concatenate([stored["pool"], stored["validation"]]), labels=np.asarray(labels))
     stored = np.load(cache)
-    return stored["logits"], stored["labels"], stored["layers"].astype(np.float64)
+    return stored["logits"], stored["labels"]
 
 
 def with_temperatures(logits: np.ndarray, labels: np.ndarray) -> Policy:
