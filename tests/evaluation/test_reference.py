@@ -110,7 +110,7 @@ def test_files_of_predictions_of_other_tasks(tmp_path):
     path.write_text('{"score": 2.5, "exit_layer": 1}\n{"score": -1}\n')
     assert open_reference(path).answers(None, 2, ("LABEL_0",), TASKS[REGRESSION]).tolist() == [2.5, -1.0]
     path.write_text('{"score": 2.5}\n{"score": NaN}\n')
-    with pytest.raises(InputError, match=r"line 2 of .* is not a prediction of regression"):
+    with pytest.raises(InputError, match=r"line 2 of .* is not a prediction"):
         open_reference(path).answers(None, 2, ("LABEL_0",), TASKS[REGRESSION])
 
 
