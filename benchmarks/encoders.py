@@ -114,7 +114,8 @@ def compare(options: argparse.Namespace) -> None:
             result["shapes"][shape] = {
                 name: measure_workload(name, batches, engines, ours, baseline, options)
                 for name, batches in workloads.items()
-                if name != "calibration" and (name not in LONG or ours.model.config.max_position_embeddings >= LONG[name][1])
+                if name != "calibration"
+                and (name not in LONG or ours.model.config.max_position_embeddings >= LONG[name][1])
             }
             print(write_result(options.name, result))
         close(engines)
