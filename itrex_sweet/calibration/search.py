@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterator
 
@@ -86,7 +87,8 @@ class SimulatedRows:
         All policies must have the same criterion and temperatures.
         """
         if thresholds not in self._measured:
-            policy = policy.with_threshold(thresholds)
+            policy = copy.copy(policy)
+            object.__setattr__(policy, "thresholds", thresholds)  # not checked again: thousands of them, all in [0, 1]
             leaving = criteria.leaving_exit(policy, self.confidences)
             losses = self._losses[self._rows, leaving]
             cost = float(self._costs.under(policy, leaving).mean()) / self._full_cost
