@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import time
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ def main() -> None:
     parser.add_argument("--draws", type=int, nargs="+", default=[500, 500], help="for each number of rows")
     parser.add_argument("--oracle-draws", type=int, default=50, help="draws of the policy that is cheapest in truth")
     parser.add_argument("--metric-draws", type=int, default=0, help="draws of the test of Matthews correlation")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=1e9, help="limit for the draws of a task and number of rows")
     parser.add_argument("--folder", type=Path, default=RUNS / "decoupled", help="of the runs")
     parser.add_argument("--name", default="guarantee", help="of the result")
     options = parser.parse_args()
@@ -74,9 +77,11 @@ def measured(
     correct = predictions == labels[:, None]
     losses = correct[:, -1:].astype(int) - correct.astype(int)
     guarantees = {epsilon: MeanLossGuarantee(epsilon, DELTA, of_accuracy=True) for epsilon in EPSILONS}
-    random = np.random.default_rng(0)
+    random, end = np.random.default_rng(options.seed), time.monotonic() + 60 * options.minutes
     outcomes: dict[tuple[float, str], list[tuple[float, float]]] = {}
     for draw in range(draws):
+        if draw and time.monotonic() > end:
+            break
         drawn = random.integers(0, len(labels), rows)
         for share in sorted({THIRD, *options.shares}):
             tuning, testing = np.split(drawn, [round(rows * share)])
