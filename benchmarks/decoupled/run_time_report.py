@@ -9,6 +9,13 @@ import numpy as np
 from paper.plan import TASKS
 from record import RESULTS, footer
 
+# Reasons by the class of the error that `accelerate` raised.
+_REASONS = {
+    "CalibrationError": "no policy can be certified",
+    "InputError": "too few different texts",
+    "NoGainError": "no exit saves time",
+}
+
 
 def read(name: str) -> dict[str, Any] | None:
     """Returns a stored result, or `None` if there is none."""
@@ -65,8 +72,9 @@ def certified() -> str:
 
 
 def _reason(of_task: dict[str, Any]) -> str:
+    """Returns a short reason for the error that a result records."""
     kind, _, message = of_task["refused"].partition(": ")
-    return f"refused: {message.split(': ')[0].rstrip('.')} (`{kind}`)"
+    return f"refused: {_REASONS.get(kind, message)}"
 
 
 def probes() -> str:
