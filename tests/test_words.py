@@ -22,7 +22,7 @@ DATED = re.compile(
     r"\b(whoever|whomever|nobody|everyone|everybody|anew|wherein|thereof|hitherto|let go|promise[sd]?|boldest)\b",
     re.IGNORECASE,
 )
-VERB = re.compile(r"[A-Z][a-z]+s\b")
+VERB = re.compile(r"[A-Z][a-z]+(?:-[a-z]+)?s\b")
 # Plural nouns that a docstring of a function might begin with.
 NOUNS = {
     *("Answers", "Arguments", "Columns", "Exits", "Facts", "Files", "Labels", "Layers", "Names", "Outputs", "Paths"),

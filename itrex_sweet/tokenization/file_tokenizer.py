@@ -234,7 +234,7 @@ def _template(single: str, pair: str, tokens: Sequence[tuple[str, int]]) -> dict
 
 
 def _complete_bert(backend: Tokenizer, tokens: Mapping[str, str], settings: Mapping[str, Any]) -> None:
-    """Completes the WordPiece tokenizer of BERT, DistilBERT and ELECTRA; its normalizer follows `tokenizer_config.json`."""
+    """Completes the WordPiece of BERT, DistilBERT and ELECTRA; the normalizer follows `tokenizer_config.json`."""
     model = backend.model
     _require(type(model).__name__ == "WordPiece", "model")
     _require(
