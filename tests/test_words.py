@@ -25,7 +25,7 @@ DATED = re.compile(
 VERB = re.compile(r"[A-Z][a-z]+(?:-[a-z]+)?s\b")
 # Plural nouns that a docstring of a function might begin with.
 NOUNS = {
-    *("Answers", "Arguments", "Columns", "Exits", "Facts", "Files", "Labels", "Layers", "Names", "Outputs", "Paths"),
+    *("Arguments", "Columns", "Exits", "Facts", "Files", "Labels", "Layers", "Names", "Outputs", "Paths"),
     *("Rows", "Scores", "Seconds", "Segments", "Settings", "Texts", "Tokens", "Values", "Versions", "Weights", "Words"),
     *("Class", "This"),
 }
