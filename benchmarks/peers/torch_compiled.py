@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from itrex_sweet.runtime.ragged import TokenBatch
-from peers.base import padded
 from peers.torch_eager import TorchBfloat16
 
 
@@ -26,10 +25,10 @@ class TorchCompiled(TorchBfloat16):
         torch._inductor.config.freezing = True
         self._module = torch.compile(self._module, dynamic=True)
 
-    def inputs(self, batch: TokenBatch) -> dict[str, torch.Tensor]:
+    def arrange(self, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> dict[str, torch.Tensor]:
         """Returns the inputs, always with a mask, so that there is one graph."""
-        ids, mask, types = map(torch.from_numpy, padded(batch))
-        return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}
+        named = {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}
+        return {name: torch.from_numpy(array) for name, array in named.items()}
 
     @torch.no_grad()
     def forward(self, inputs: Any) -> np.ndarray:

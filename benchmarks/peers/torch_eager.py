@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from itrex_sweet.runtime.ragged import TokenBatch
-from peers.base import Engine, padded
+from peers.base import PaddedEngine
 from peers.huggingface import plain_model
 
 
-class TorchFloat32(Engine):
+class TorchFloat32(PaddedEngine):
     """float32, the reference for the answers of the other engines."""
 
     name = "torch fp32"
@@ -24,11 +24,10 @@ class TorchFloat32(Engine):
         super().__init__(model, calibration, threads)
         self._module = plain_model(model).to(self.dtype)
 
-    def inputs(self, batch: TokenBatch) -> dict[str, torch.Tensor]:
+    def arrange(self, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> dict[str, torch.Tensor]:
         """Returns the inputs, without a mask if nothing is padded."""
-        ids, mask, types = map(torch.from_numpy, padded(batch))
-        inputs = {"input_ids": ids, "token_type_ids": types}
-        return inputs if mask.all() else {**inputs, "attention_mask": mask}
+        inputs = {"input_ids": torch.from_numpy(ids), "token_type_ids": torch.from_numpy(types)}
+        return inputs if mask.all() else {**inputs, "attention_mask": torch.from_numpy(mask)}
 
     @torch.inference_mode()
     def forward(self, inputs: Any) -> np.ndarray:
