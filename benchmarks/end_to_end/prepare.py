@@ -35,6 +35,7 @@ from itrex_sweet.data import Rows
 
 FOLDER = RUNS / "end_to_end"
 PARTS = ("int8", "linear", "students", "converted", "reference", "policies")
+COSTS = "costs.json"
 REFERENCE = "reference.json"  # accuracies of the plain model in PyTorch
 DEPTHS = (2, 1)
 ENGINES = ("OpenVINO INT8", "ONNX Runtime INT8")
@@ -97,7 +98,7 @@ def _policies(task: str, run: Path, folder: Path, rows: TaskRows, options: Any, 
     path = folder / "policies.json"
     if again or not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        found = choose(run, folder, rows.choice, options.threads)
+        found = choose(run, folder, rows.choice, options.threads, options.folder / COSTS)
         path.write_text(json.dumps({**provenance(), **found}, indent=1) + "\n", encoding="utf-8")
     found = json.loads(path.read_text(encoding="utf-8"))
     return {name: value.get("layers", value) for name, value in found.items() if name.endswith(("-32", "-1"))}

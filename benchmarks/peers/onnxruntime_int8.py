@@ -17,7 +17,7 @@ import numpy as np
 
 from itrex_sweet.runtime.machine import Machine
 from itrex_sweet.runtime.ragged import TokenBatch
-from peers.base import PaddedEngine
+from peers.base import INPUTS, PaddedEngine
 from peers.converted import converted
 from peers.huggingface import example_inputs, plain_model
 
@@ -54,8 +54,8 @@ class OnnxRuntimeInt8(PaddedEngine):
 
     def arrange(self, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the inputs by name, with the types of the session (int32 after the optimizer)."""
-        named = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
-        return {name: array.astype(self._types[name], copy=False) for name, array in named.items()}
+        named = dict(zip(INPUTS, (ids, mask, types), strict=True))
+        return {name: named[name].astype(type_, copy=False) for name, type_ in self._types.items()}
 
     def forward(self, inputs: Any) -> np.ndarray:
         """Computes logits."""
@@ -66,7 +66,8 @@ class OnnxRuntimeInt8(PaddedEngine):
         import torch
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        model, given = plain_model(self.model, "eager"), example_inputs()
+        model = plain_model(self.model, "eager")
+        given = example_inputs(model)
         torch.onnx.export(
             model,
             tuple(given.values()),

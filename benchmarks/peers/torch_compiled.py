@@ -27,8 +27,7 @@ class TorchCompiled(TorchBfloat16):
 
     def arrange(self, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> dict[str, torch.Tensor]:
         """Returns the inputs, always with a mask, so that there is one graph."""
-        named = {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}
-        return {name: torch.from_numpy(array) for name, array in named.items()}
+        return self._tensors(ids, mask, types)
 
     @torch.no_grad()
     def forward(self, inputs: Any) -> np.ndarray:

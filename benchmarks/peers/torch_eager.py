@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from itrex_sweet.runtime.ragged import TokenBatch
-from peers.base import PaddedEngine
-from peers.huggingface import plain_model
+from peers.base import INPUTS, PaddedEngine
+from peers.huggingface import input_names, plain_model
 
 
 class TorchFloat32(PaddedEngine):
@@ -23,11 +23,18 @@ class TorchFloat32(PaddedEngine):
     def __init__(self, model: Path, calibration: TokenBatch, threads: int):
         super().__init__(model, calibration, threads)
         self._module = plain_model(model).to(self.dtype)
+        self._names = input_names(self._module)
 
     def arrange(self, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> dict[str, torch.Tensor]:
         """Returns the inputs, without a mask if nothing is padded."""
-        inputs = {"input_ids": torch.from_numpy(ids), "token_type_ids": torch.from_numpy(types)}
-        return inputs if mask.all() else {**inputs, "attention_mask": torch.from_numpy(mask)}
+        inputs = self._tensors(ids, mask, types)
+        if inputs["attention_mask"].all():
+            del inputs["attention_mask"]
+        return inputs
+
+    def _tensors(self, *arrays: np.ndarray) -> dict[str, torch.Tensor]:
+        named = dict(zip(INPUTS, arrays, strict=True))
+        return {name: torch.from_numpy(named[name]) for name in self._names}
 
     @torch.inference_mode()
     def forward(self, inputs: Any) -> np.ndarray:
