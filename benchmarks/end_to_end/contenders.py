@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import numpy as np
 from peers.base import PaddedEngine
 
 import itrex_sweet
+from end_to_end.policies import BATCHES
 from end_to_end.tokenization import TOKENIZERS, PaddingTokenizer
 from itrex_sweet.policy import Policy
 
@@ -57,21 +59,34 @@ class Ours(Contender):
 
     def __init__(self, title: str, folder: Path, threads: int, policy: Policy | None = None, kind: str = OURS):
         self._folder, self._threads, self._policy = folder, threads, policy
-        self.classifier = self._load(32)
+        self.classifier = self._load(self._folder_for(BATCHES[0]))
+        self._as_arrays = False
         super().__init__(title, kind, self.classifier.labels)
 
     def prepare(self, texts: list[Any], size: int) -> None:
-        self.classifier = self._load(size)
+        if (folder := self._folder_for(size)) != Path(self.classifier.artifact.directory):
+            self.classifier = self._load(folder)
+        if "as_arrays" in inspect.signature(self.classifier.predict).parameters:
+            tried = {}
+            for self._as_arrays in (True, False):
+                tried[self._as_arrays] = _seconds(self, texts[:TRIED], size)
+            self._as_arrays = min(tried, key=tried.__getitem__)
+            self.configuration = "arrays" if self._as_arrays else "dictionaries"
 
     def classify(self, texts: list[Any]) -> list[str]:
+        if self._as_arrays:
+            names = self.names
+            return [names[place] for place in self.classifier.predict(texts, as_arrays=True).labels.tolist()]
         return [answer["label"] for answer in self.classifier.predict(texts)]
 
     def mean_layers(self, texts: list[Any]) -> float:
         """Returns the mean exit of the texts, in layers."""
         return float(np.mean([answer["exit_layer"] for answer in self.classifier.predict(texts)]))
 
-    def _load(self, size: int) -> itrex_sweet.Classifier:
-        folder = self._folder if self._folder.is_dir() else self._folder.with_name(f"{self._folder.name}-{size}")
+    def _folder_for(self, size: int) -> Path:
+        return self._folder if self._folder.is_dir() else self._folder.with_name(f"{self._folder.name}-{size}")
+
+    def _load(self, folder: Path) -> itrex_sweet.Classifier:
         classifier = itrex_sweet.load(folder, backend="native", threads=self._threads)
         if self._policy is not None:
             classifier.policy = self._policy
@@ -95,6 +110,7 @@ class FullDepthEngine(Contender):
 
     def prepare(self, texts: list[Any], size: int) -> None:
         has_choice = hasattr(self._engine, "forward_concurrently")
+        some = texts[: TRIED // 5 if self.is_slow else TRIED]
         tried = {}
         for name, make in TOKENIZERS.items():
             for multiple in (1, 8) if has_choice and size > 1 else (1,):
@@ -103,7 +119,7 @@ class FullDepthEngine(Contender):
                 for is_concurrent in (False, True) if has_choice and size > 1 else (False,):
                     self._tokenize, self._is_concurrent = tokenize, is_concurrent
                     choice = f"{name}, multiples of {multiple}{', concurrent requests' if is_concurrent else ''}"
-                    tried[choice] = self._seconds(texts[:TRIED], size), tokenize, is_concurrent
+                    tried[choice] = _seconds(self, some, size), tokenize, is_concurrent
         self.configuration = min(tried, key=lambda choice: tried[choice][0])
         _, self._tokenize, self._is_concurrent = tried[self.configuration]
 
@@ -120,14 +136,6 @@ class FullDepthEngine(Contender):
         logits = np.concatenate(self._engine.forward_concurrently(batches))
         return [self.names[place] for place in logits.argmax(-1).tolist()]
 
-    def _seconds(self, texts: list[Any], size: int) -> float:
-        if self.is_slow:
-            texts = texts[: TRIED // 5]
-        self.classify_all(texts, size)
-        start = time.perf_counter()
-        self.classify_all(texts, size)
-        return time.perf_counter() - start
-
 
 class Linear(Contender):
     """A rival without a transformer: anything with scikit-learn's `predict`, which returns label ids."""
@@ -138,3 +146,11 @@ class Linear(Contender):
 
     def classify(self, texts: list[Any]) -> list[str]:
         return [self.names[place] for place in self._pipeline.predict(texts).tolist()]
+
+
+def _seconds(contender: Contender, texts: list[Any], size: int) -> float:
+    """Returns the seconds of a pass after a warm-up."""
+    contender.classify_all(texts, size)
+    start = time.perf_counter()
+    contender.classify_all(texts, size)
+    return time.perf_counter() - start

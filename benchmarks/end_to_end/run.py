@@ -83,10 +83,10 @@ def measured(task: str, options: argparse.Namespace, engines: dict[str, Any]) ->
     scores = {}
     reference = json.loads((folder / REFERENCE).read_text(encoding="utf-8"))
     for each in contenders:
-        each.prepare(timed, 32)
+        each.prepare(timed, BATCHES[0])
         scored = reference.get(each.title)
         if scored is None:
-            answered = np.array([names.index(answer) for answer in each.classify_all(texts, 32)])
+            answered = np.array([names.index(answer) for answer in each.classify_all(texts, BATCHES[0])])
             scored = round(float((answered == truth).mean()), 5)
         scores[each.title] = scored
         figures[each.title] = {"kind": each.kind, "accuracy": scored, "milliseconds": {}, "configuration": {}}
@@ -97,7 +97,8 @@ def measured(task: str, options: argparse.Namespace, engines: dict[str, Any]) ->
     for size in BATCHES:
         stop = time.perf_counter() + options.seconds / len(BATCHES)
         for each in contenders:
-            each.prepare(timed, size)
+            if size != BATCHES[0]:  # prepared for the answers
+                each.prepare(timed, size)
             if each.configuration:
                 figures[each.title]["configuration"][str(size)] = each.configuration
         for title, times in interleaved(contenders, timed, size, options.repeats, stop).items():
@@ -106,9 +107,7 @@ def measured(task: str, options: argparse.Namespace, engines: dict[str, Any]) ->
                 "median": round(middle, 5), "quartiles": [round(low, 5), round(high, 5)], "repeats": len(times)
             }  # fmt: skip
         splits[str(size)] = {
-            each.title: cost_split(each.classifier, timed, size, options.repeats)
-            for each in contenders
-            if each.kind == OURS
+            each.title: cost_split(each, timed, size, options.repeats) for each in contenders if each.kind == OURS
         }
         speeds = {title: round(1000 / each["milliseconds"][str(size)]["median"]) for title, each in figures.items()}
         print(f"{task}, {size} per call, texts per second: {speeds}", flush=True)

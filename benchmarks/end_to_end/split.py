@@ -9,20 +9,22 @@ from typing import Any
 import numpy as np
 
 import itrex_sweet
+from end_to_end.contenders import Ours
 from itrex_sweet.runtime.ragged import TokenBatch
 
 
-def cost_split(classifier: itrex_sweet.Classifier, texts: list[Any], size: int, repeats: int) -> dict[str, float]:
-    """Measures microseconds per text of the parts of `predict`, in calls of `size` texts.
+def cost_split(contender: Ours, texts: list[Any], size: int, repeats: int) -> dict[str, float]:
+    """Measures microseconds per text of the parts of a prediction, in calls of `size` texts.
 
     `tokenizer` is the reader alone, `engine` the call of the backend on rows that were read before, and `other` what
-    `predict` takes beyond both.
+    the prediction takes beyond both, up to the list of labels.
     """
+    classifier = contender.classifier
     calls = [texts[start : start + size] for start in range(0, len(texts), size)]
     batches = [classifier.read(call) for call in calls]
-    policy = classifier.executor._for_task(classifier.policy)
+    policy = classifier.policy.for_task(classifier.artifact.task.name, len(classifier.labels))
     parts: dict[str, Callable[[int], Any]] = {
-        "all": lambda place: classifier.predict(calls[place]),
+        "all": lambda place: contender.classify(calls[place]),
         "tokenizer": lambda place: _read(classifier, calls[place]),
         "engine": lambda place: classifier.backend.answer(batches[place], policy),
     }
