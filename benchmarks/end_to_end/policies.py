@@ -112,14 +112,15 @@ def certified(
 def chosen(
     model: SweetModelForSequenceClassification, rows: Rows, target: Path, options: dict[str, Any]
 ) -> dict[str, Any]:
-    """Writes the last candidate, from conservative to aggressive, before the first that keeps less than `KEPT`.
+    """Writes the cheapest candidate that keeps `KEPT`, or the most accurate one if none does.
 
     The candidates come from the tuning rows, and are judged on the testing rows.
     """
     found = calibrate(model, rows, Budget(max_accuracy_drop=_EVERY_CANDIDATE), **options)
     enough = KEPT * found.against["score"]
-    last = next((place for place, each in enumerate(found.candidates) if each.score < enough), len(found.candidates))
-    best = min(range(max(last, 1)), key=lambda place: found.candidates[place].cost)
+    good = [place for place, each in enumerate(found.candidates) if each.score >= enough]
+    good = good or [max(range(len(found.candidates)), key=lambda place: found.candidates[place].score)]
+    best = min(good, key=lambda place: found.candidates[place].cost)
     copy_artifact(model.artifact, target, found.candidates[best].policy)
     return _figures(found, best)
 

@@ -9,7 +9,7 @@ from paper.run import TRAINED, training_rows
 from record import read_task
 
 TASKS = {"sst2": "SST-2", "ag_news": "AG News", "cola": "CoLA", "rte": "RTE", "qnli": "QNLI", "mnli": "MNLI"}
-QUANTIZED, CHOSEN = 200, 8000  # rows at most
+QUANTIZED, CHOSEN = 200, 6000  # rows at most
 
 Texts = list[Any]
 
