@@ -2,10 +2,10 @@
 
     python benchmarks/calls.py ARTIFACT
 
-ARTIFACT is an INT8 artifact with its tokenizer. Short sentences of SST-2 are classified one at a time and in batches of 32:
-with the stored policy, all at the first exit, and at full depth. The parts are timed inside the same calls: `engine` is the
-C function, `reading` is `TextReader.read`, and `other` the rest of `predict`. The result is written to
-`benchmarks/results/calls.json`.
+ARTIFACT is an INT8 artifact with its tokenizer. Short sentences of SST-2 are classified one at a time and in batches of
+32: with the stored policy, all at the first exit, and at full depth; as dictionaries and as arrays. The parts are timed
+inside the same calls: `engine` is the C function, `reading` the reader of texts, and `other` the rest of `predict`. The
+result is written to `benchmarks/results/calls.json`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"{size} {'text' if size == 1 else 'texts'}, {name}{', as arrays' if form else ''}": (size, {**options, **form})
         for size in (1, BATCH)
         for name, options in POLICIES.items()
-        for form in ({},)
+        for form in ({}, {"as_arrays": True})
     }
     timed = Parts(classifier)
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in runs}

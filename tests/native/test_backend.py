@@ -278,7 +278,7 @@ def test_best_labels_equal_the_softmax(loaded):
     logits = random.normal(0, 8, (300, 3)).astype(np.float32)
     logits[:6, 1] = np.nan, np.inf, -np.inf, 100, -100, 0
     logits[6] = -np.inf
-    logits[7:9] = 1, 1e30
+    logits[7], logits[8] = 1, (1e30, 1, 1)
     temperatures = random.uniform(0.2, 4, 300).astype(np.float32)
     labels, probabilities = backend.best_labels(logits, temperatures)
     expected = super(NativeBackend, backend).best_labels(logits, temperatures)

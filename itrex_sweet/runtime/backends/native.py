@@ -119,7 +119,7 @@ class NativeBackend(EncoderBackend):
                 ) from error
             raise ArtifactError(f"{artifact.directory}: the native engine rejects it: {error}") from error
         self._hidden_size = encoder.hidden_size
-        self._policies = EnginePolicies(self._num_labels)
+        self._policies = EnginePolicies(self._num_labels, self._num_outputs)
 
     @property
     def weight_bytes(self) -> int:
@@ -172,33 +172,35 @@ class NativeBackend(EncoderBackend):
 
     def answer(self, batch: TokenBatch, policy: Policy) -> Answers | None:
         """Runs the loop over exits inside the engine; in Python, it costs more than a probe of a small model."""
-        if policy.criterion not in CRITERIA or (policy.criterion == "learned" and self.num_outputs == self.num_labels):
-            return None
         in_engine = self._policies.of(policy)
+        if in_engine is None:
+            return None
         lengths, ids, types, positions = _inputs(batch)
-        rows = len(lengths)
+        rows, labels = len(lengths), self._num_labels
         integers = np.empty((2, rows), dtype=np.int64)
-        floats = np.empty((self._num_labels + 2) * rows, dtype=np.float32)
-        exits, best = data_pointer(integers), None
-        logits = data_pointer(floats)
-        confidences = logits + 4 * rows * self._num_labels
-        if in_engine.with_labels:
-            best = exits + 8 * rows
-        self._model.call(
+        floats = np.empty(rows * (labels + 2), dtype=np.float32)
+        exits, logits = data_pointer(integers), data_pointer(floats)
+        confidences = logits + 4 * rows * labels
+        self._model.run(
             "sweet_answer",
-            *(in_engine.address, rows, len(ids), data_pointer(lengths), data_pointer(ids)),
-            *(_optional(types), _optional(positions), logits, exits, confidences, best, confidences + 4 * rows),
+            in_engine.address,
+            rows,
+            len(ids),
+            data_pointer(lengths),
+            data_pointer(ids),
+            None if types is None else data_pointer(types),
+            None if positions is None else data_pointer(positions),
+            logits,
+            exits,
+            confidences,
+            exits + 8 * rows if in_engine.with_labels else None,
+            confidences + 4 * rows,
         )
-        split = rows * self._num_labels
-        return Answers(
-            np.arange(rows),
-            floats[:split].reshape(rows, self._num_labels),
-            integers[0],
-            floats[split : split + rows],
-            None,
-            None if best is None else integers[1],
-            None if best is None else floats[split + rows :],
-        )
+        end = rows * labels
+        answers = Answers(np.arange(rows), floats[:end].reshape(rows, labels), integers[0], floats[end : end + rows])
+        if in_engine.with_labels:
+            answers.labels, answers.probabilities = integers[1], floats[end + rows :]
+        return answers
 
     def embed(self, batch: TokenBatch) -> NativeHidden:
         lengths, ids, types, positions = _inputs(batch)
@@ -208,19 +210,19 @@ class NativeBackend(EncoderBackend):
         states, hidden = self._new_states(lengths, len(ids), gaps, () if gaps is None else (positions,))
         rows, starts, c_lengths, _ = hidden.c_arguments
         inputs = map(data_pointer, (ids, types, positions))
-        self._model.call("sweet_embed", rows, len(ids), c_lengths, *inputs, data_pointer(states), states.size, starts)
+        self._model.run("sweet_embed", rows, len(ids), c_lengths, *inputs, data_pointer(states), states.size, starts)
         return hidden
 
     def probe(self, exit_index: int, hidden: NativeHidden) -> np.ndarray:
         logits = np.empty((len(hidden), self.num_outputs), dtype=np.float32)
-        self._model.call("sweet_probe", exit_index, *hidden.c_arguments, data_pointer(logits), logits.size)
+        self._model.run("sweet_probe", exit_index, *hidden.c_arguments, data_pointer(logits), logits.size)
         return logits
 
     def advance(self, exit_index: int, hidden: NativeHidden) -> NativeHidden:
         owners = () if hidden.positions is None else hidden.owners
         states, advanced = self._new_states(hidden.lengths, int(hidden.lengths.sum()), hidden.positions, owners)
         starts = advanced.c_arguments[1]
-        self._model.call("sweet_advance", exit_index, *hidden.c_arguments, data_pointer(states), states.size, starts)
+        self._model.run("sweet_advance", exit_index, *hidden.c_arguments, data_pointer(states), states.size, starts)
         return advanced
 
     def merge(self, parts: Sequence[NativeHidden]) -> NativeHidden:

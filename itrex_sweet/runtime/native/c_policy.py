@@ -55,19 +55,23 @@ class EnginePolicy:
 
 
 class EnginePolicies:
-    """Cache of policies by identity, since a policy is immutable and comparing two costs more than a call. Thread-safe."""
+    """Caches policies by identity: they are immutable, and comparing two takes longer than a lookup. Thread-safe."""
 
-    def __init__(self, num_labels: int):
+    def __init__(self, num_labels: int, num_outputs: int):
         self._num_labels = num_labels
+        self._learned_to_exit = num_outputs > num_labels
         self._cached: dict[int, EnginePolicy] = {}
 
-    def of(self, policy: Policy) -> EnginePolicy:
-        """Returns the engine's form of a policy."""
+    def of(self, policy: Policy) -> EnginePolicy | None:
+        """Returns the engine's form of a policy, or `None` if the engine does not compute its criterion."""
         found = self._cached.get(id(policy))
-        if found is None or found.policy is not policy:
-            if len(self._cached) >= _MOST_POLICIES:
-                self._cached = {}  # calls on other threads keep theirs
-            self._cached[id(policy)] = found = EnginePolicy(policy, self._num_labels)
+        if found is not None and found.policy is policy:
+            return found
+        if policy.criterion not in CRITERIA or (policy.criterion == "learned" and not self._learned_to_exit):
+            return None
+        if len(self._cached) >= _MOST_POLICIES:
+            self._cached = {}  # calls on other threads keep theirs
+        self._cached[id(policy)] = found = EnginePolicy(policy, self._num_labels)
         return found
 
 
