@@ -24,7 +24,7 @@ Threshold = float | Sequence[float]
 # Reasons why rows stop; a code in `Call.stopped_by_codes` is the index of one.
 STOPPED_BY = CONFIDENCE, DEADLINE, MAX_EXIT, FULL_DEPTH = "confidence", "deadline", "max_exit", "full_depth"
 
-_MOST_CALLS = 64  # in a cache
+_MAX_CALLS = 64  # in a cache
 
 
 def checked_policy(artifact: Artifact, policy: Policy) -> Policy:
@@ -160,7 +160,7 @@ class CallCache:
         if found is not None and found[0] is stored and found[1] is policy:
             return found[2]
         call = Call.of(artifact, stored, threshold, policy, quality, max_exit)
-        if len(self._calls) >= _MOST_CALLS:
+        if len(self._calls) >= _MAX_CALLS:
             self._calls = {}
         self._calls[key] = (stored, policy, call)  # keeps both, so that no other policy gets their ids
         return call

@@ -15,7 +15,7 @@ from itrex_sweet.tasks import MULTI_LABEL, SINGLE_LABEL
 # Criteria that the engine computes → `sweet_policy.learned`.
 CRITERIA = {"max_probability": 0, "learned": 1}
 
-_MOST_POLICIES = 64  # in a cache
+_MAX_POLICIES = 64  # in a cache
 
 
 class EnginePolicy:
@@ -69,7 +69,7 @@ class EnginePolicies:
             return found
         if policy.criterion not in CRITERIA or (policy.criterion == "learned" and not self._learned_to_exit):
             return None
-        if len(self._cached) >= _MOST_POLICIES:
+        if len(self._cached) >= _MAX_POLICIES:
             self._cached = {}  # calls on other threads keep theirs
         self._cached[id(policy)] = found = EnginePolicy(policy, self._num_labels)
         return found
