@@ -12,6 +12,7 @@
 #include "gemm.h"
 #include "layers.h"
 #include "sequences.h"
+#include "shared_query.h"
 #include "threads.h"
 
 class FirstTokenAttention {
@@ -43,14 +44,23 @@ class FirstTokenAttention {
         }
     }
 
+    // Projects the queries of one row, for all heads, through the key weights: `projected` (heads, hidden), padded rows.
+    void project(const float* queries, float* projected, const ThreadScratch& scratch) const {
+        const int64_t wide = round_up(config_.hidden, kLanes);
+        for (int64_t head = 0; head < config_.num_heads; ++head)
+            project_queries(head, queries, 0, 1, projected + head * wide, 0, scratch);
+    }
+
     // Attention of the first token of each sequence, for this thread's heads, without computing keys and values: the query is
     // projected through the key weights, (W_kᵀ q) · x_j = q · (W_k x_j), and the value weights are applied to the weighted
     // sum of the states. The key bias adds the same to all scores and cancels in the softmax; the attention weights sum to
     // one, so the value bias is added once.
     //
     // Keys that are rotated are computed: the rotation is between the query and the key weights.
-    void run(float* queries, int64_t query_stride, int64_t first_row, const float* const* starts, const Sequences& sequences,
-             Workspace& workspace, const Team& team) const {
+    //
+    // `shared`: the query of all sequences, instead of `queries`; may be null.
+    void run(float* queries, int64_t query_stride, const SharedQuery* shared, int64_t first_row, const float* const* starts,
+             const Sequences& sequences, Workspace& workspace, const Team& team) const {
         const int size = static_cast<int>(config_.head_size()), hidden = static_cast<int>(config_.hidden);
         const int count = static_cast<int>(sequences.count);
         const int64_t wide = round_up(hidden, kLanes);
@@ -59,7 +69,7 @@ class FirstTokenAttention {
         const int heads = static_cast<int>(last_head - first_head);
         const int64_t sequence_stride = heads * wide;
         float* scores = scratch.attention.scores.get();
-        for (int head = 0; head < heads && !layer_.rotary; ++head) {
+        for (int head = 0; head < heads && !layer_.rotary && shared == nullptr; ++head) {
             project_queries(first_head + head, queries, query_stride, count, scratch.projected_query.get() + head * wide,
                             sequence_stride, scratch);
         }
@@ -70,13 +80,14 @@ class FirstTokenAttention {
         for (int64_t i = 0; i < count; ++i) {
             const int length = static_cast<int>(rows_.visible_tokens(sequences, i));
             const int64_t padded = round_up(length, kLanes);
-            float* projected_query = scratch.projected_query.get() + i * sequence_stride;
+            float* sums = scratch.projected_query.get() + i * sequence_stride;
+            const float* projected = shared == nullptr ? sums : shared->projected.get() + first_head * wide;
             const float* rows = rows_.are_copied() ? workspace.probe_states.get() + token * hidden : starts[i];
             if (layer_.rotary) {
                 rows_.score_rotated(first_head, heads, queries + i * query_stride, token, length, sequences.positions_of(i),
                                     scores, workspace);
             } else {
-                gemm_transposed(projected_query, wide, heads, rows, hidden, length, hidden, scores, padded);
+                gemm_transposed(projected, wide, heads, rows, hidden, length, hidden, scores, padded);
             }
             token += length;
             for (int head = 0; head < heads; ++head) {
@@ -88,7 +99,7 @@ class FirstTokenAttention {
                 for (int64_t place = 0; place < length; ++place) scores[head * padded + place] *= inverse_total;
             }
             // The weighted sums of states replace the projected queries.
-            gemm_dense<Float32>(scores, padded, heads, rows, hidden, hidden, length, projected_query, wide);
+            gemm_dense<Float32>(scores, padded, heads, rows, hidden, hidden, length, sums, wide);
         }
         const LinearInput::Writer write = workspace.attention_output_input.writer(layer_.attention_output);
         for (int head = 0; head < heads; ++head) {

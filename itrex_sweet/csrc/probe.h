@@ -73,13 +73,30 @@ class Probe {
         if (layer_.convolution) workspace.convolution.reserve(*layer_.convolution, rows);
     }
 
-    // Writes the outputs of the head (sequences, outputs). `starts`: the states of each sequence before the layer.
-    void run(const float* const* starts, const Sequences& sequences, float* outputs, Workspace& workspace,
-             const Team& team) const {
+    // Returns the query that the first tokens of all sequences share, or null if they have several or it is not known yet.
+    const SharedQuery* find_shared_query(const float* const* starts, const Sequences& sequences, SharedQuery& shared,
+                                         Workspace& workspace) const {
+        if (head_.is_mean_pooled || layer_.keys == nullptr) return nullptr;
+        const auto compute = [&] {
+            reserve(sequences.slice(0, 1), 1, workspace);
+            float* query = shared.query.reserve(query_stride());
+            float* projected = shared.projected.reserve(config_.num_heads * round_up(config_.hidden, kLanes));
+            Barrier barrier;
+            write_queries(starts, 1, workspace, Team{0, 1, &barrier, nullptr});
+            std::copy_n(workspace.qkv.get(), query_stride(), query);
+            attention_.project(query, projected, workspace.threads.front());
+        };
+        return shared.find(starts, sequences.count, config_.hidden, compute) ? &shared : nullptr;
+    }
+
+    // Writes the outputs of the head (sequences, outputs). `starts`: the states of each sequence before the layer. `shared`:
+    // a result of `find_shared_query`.
+    void run(const float* const* starts, const Sequences& sequences, const SharedQuery* shared, float* outputs,
+             Workspace& workspace, const Team& team) const {
         if (head_.is_mean_pooled) {
             pool_means(starts, sequences, workspace, team);
         } else {
-            run_first_tokens(starts, sequences, workspace, team);
+            run_first_tokens(starts, sequences, shared, workspace, team);
         }
         team.barrier();
         const int count = static_cast<int>(sequences.count);
@@ -139,31 +156,21 @@ class Probe {
 
     // Writes the first token's state of each sequence after the layer and the norm to `workspace.first_tokens`. No barrier at
     // the end.
-    void run_first_tokens(const float* const* starts, const Sequences& sequences, Workspace& workspace,
-                          const Team& team) const {
+    void run_first_tokens(const float* const* starts, const Sequences& sequences, const SharedQuery* shared,
+                          Workspace& workspace, const Team& team) const {
         const FirstTokenRows& rows_of = attention_.rows();
-        const int64_t rows = sequences.count, hidden = config_.hidden;
-        float *states = workspace.first_tokens.get(), *queries = workspace.qkv.get(), *inputs = states;
-        if (rows_of.normalizes_input()) inputs = workspace.attended.get();
+        const int64_t rows = sequences.count, hidden = config_.hidden, stride = shared == nullptr ? query_stride() : 0;
+        float *states = workspace.first_tokens.get(), *queries = workspace.qkv.get();
         const auto [first, last] = team.range(rows);
-        for (int64_t row = first; row < last; ++row) {
-            std::copy_n(starts[row], hidden, states + row * hidden);
-            if (rows_of.normalizes_input()) layer_.attention_norm.apply(starts[row], inputs + row * hidden);
-            workspace.projection_inputs[0].quantize_row(layer_.projections[0], row, inputs + row * hidden);
+        for (int64_t row = first; row < last; ++row) std::copy_n(starts[row], hidden, states + row * hidden);
+        if (shared == nullptr) {
+            write_queries(starts, rows, workspace, team);
+        } else {
+            queries = shared->query.get();
         }
-        team.barrier();
-        const PackedLinear& projection = layer_.projections[0];
-        const int64_t panel = projection.panel_columns(), panels = round_up(hidden, panel) / panel, stride = panels * panel;
-        const auto [first_panel, last_panel] = team.range(panels);
-        gemm(
-            projection, workspace.projection_inputs[0].rows(projection, inputs), static_cast<int>(rows),
-            Panels{first_panel, last_panel},
-            [&](int64_t row, int64_t column, f32x16 values, int)
-                __attribute__((always_inline)) { store(queries + row * stride + column, values); });
-        team.barrier();
         rows_of.for_each_block(sequences, team.size, [&](int64_t start, const Sequences& block) {
             if (rows_of.are_copied()) rows_of.write(starts + start, block, workspace, team);
-            attention_.run(queries + start * stride, stride, start, starts + start, block, workspace, team);
+            attention_.run(queries + start * stride, stride, shared, start, starts + start, block, workspace, team);
             if (rows_of.are_copied()) team.barrier();
         });
         if (layer_.convolution) convolve(starts, sequences, workspace, team);
@@ -172,6 +179,32 @@ class Probe {
         if (!norm_.is_present()) return;
         for (int64_t row = first; row < last; ++row) norm_.apply(states + row * hidden, states + row * hidden);
     }
+
+    // Writes the queries of the first tokens to `workspace.qkv`; all threads of the team have finished at return.
+    void write_queries(const float* const* starts, int64_t rows, Workspace& workspace, const Team& team) const {
+        const int64_t hidden = config_.hidden, stride = query_stride();
+        const PackedLinear& projection = layer_.projections[0];
+        const LinearInput& input = workspace.projection_inputs[0];
+        float *queries = workspace.qkv.get(), *inputs = workspace.attended.get();
+        const auto [first, last] = team.range(rows);
+        for (int64_t row = first; row < last; ++row) {
+            float* to = inputs + row * hidden;
+            if (attention_.rows().normalizes_input()) {
+                layer_.attention_norm.apply(starts[row], to);
+            } else {
+                std::copy_n(starts[row], hidden, to);
+            }
+            input.quantize_row(projection, row, to);
+        }
+        team.barrier();
+        const auto [first_panel, last_panel] = team.range(stride / projection.panel_columns());
+        gemm(
+            projection, input.rows(projection, inputs), static_cast<int>(rows), Panels{first_panel, last_panel},
+            [&](int64_t row, int64_t column, f32x16 values, int)
+                __attribute__((always_inline)) { store(queries + row * stride + column, values); });
+        team.barrier();
+    }
+    int64_t query_stride() const { return round_up(config_.hidden, layer_.projections[0].panel_columns()); }
 
     void convolve(const float* const* starts, const Sequences& sequences, Workspace& workspace, const Team& team) const {
         const auto [first, last] = team.range(sequences.count);
