@@ -78,7 +78,7 @@ class OpenVinoInt8(Engine):
             return super().run(key)
         start = time.perf_counter()
         for inputs in self._loaded[key]:
-            self._queue.start_async(list(inputs))
+            self._queue.start_async(self._arguments(inputs))
         self._queue.wait_all()
         return MeasuredSeconds([time.perf_counter() - start])
 
@@ -88,7 +88,11 @@ class OpenVinoInt8(Engine):
 
     def forward(self, inputs: Any) -> np.ndarray:
         """Computes logits."""
-        return next(iter(self._request.infer(list(inputs), share_inputs=True).values()))
+        return next(iter(self._request.infer(self._arguments(inputs), share_inputs=True).values()))
+
+    def _arguments(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Returns the inputs that the model has: some read no token types."""
+        return list(inputs)[: len(self._compiled[LATENCY].inputs)]
 
     def _pieces(self, batch: TokenBatch, hint: str, batches: int) -> list[TokenBatch]:
         """Splits a batch over the streams if there are fewer batches than streams."""
@@ -100,11 +104,12 @@ class OpenVinoInt8(Engine):
         import nncf
         import openvino
 
-        model = openvino.convert_model(plain_model(self.model, "eager"), example_input=example_inputs())
+        plain = plain_model(self.model, "eager")
+        model = openvino.convert_model(plain, example_input=example_inputs(plain))
         rows = [self.calibration.select(np.array([row])) for row in range(len(self.calibration))]
         quantized = nncf.quantize(
             model,
-            nncf.Dataset([padded(row) for row in rows]),
+            nncf.Dataset([padded(row)[: len(model.inputs)] for row in rows]),
             model_type=nncf.ModelType.TRANSFORMER,
             subset_size=len(rows),
         )

@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.calibration import expected_calibration_error, fit_temperature, transfer_thresholds
 from itrex_sweet.calibration.temperature import as_binary
+from itrex_sweet.errors import BackendUnavailable
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.tables import percent, plain_table, score
 from itrex_sweet.metrics import pearson
 from itrex_sweet.policy import Policy
 from itrex_sweet.quantization.calibration_rows import CalibrationRows
+from itrex_sweet.runtime.backends.base import Backend
+from itrex_sweet.runtime.backends.native import NativeBackend
 from itrex_sweet.runtime.backends.torch import TorchBackend
 from itrex_sweet.runtime.encoder import Encoder
 from itrex_sweet.runtime.executor import Executor
@@ -102,8 +106,7 @@ class ExitComparison:
         batch = self.rows.evaluated
         if rows is not None and rows < len(batch):
             batch = batch.select(np.arange(rows))
-        backend = TorchBackend(self.artifact, encoder)
-        executor = Executor(backend, self.artifact.policy, self.batch_size)
+        executor = Executor(_backend(self.artifact, encoder), self.artifact.policy, self.batch_size)
         labels = None if self.rows.labels is None else self.rows.labels[: len(batch)]
         return ExitOutcomes.from_executor(executor, batch, labels, description)
 
@@ -176,3 +179,11 @@ class ExitComparison:
 
     def _shown(self, scores: Sequence[float]) -> list[str]:
         return [score(value, self.metric_name) for value in scores]
+
+
+def _backend(artifact: Artifact, encoder: Encoder | None) -> Backend:
+    """Returns the native backend, or the reference where it cannot run: the reference emulates INT8 slowly."""
+    try:
+        return NativeBackend(artifact, encoder, torch.get_num_threads())
+    except BackendUnavailable:
+        return TorchBackend(artifact, encoder)
