@@ -252,7 +252,7 @@ struct sweet_model {
         write_starts(sequences, states, starts);
         const int last = exits_.front().full_layers;
         parallelizer_.run(
-            session, sequences, 1, encoder_.macs(sequences, 0, last),
+            session, sequences, 1, embeddings_.equivalent_macs(sequences.tokens()) + encoder_.macs(sequences, 0, last),
             [&](Workspace& workspace, const Sequences& part, int64_t threads) {
                 embeddings_.reserve(part.tokens(), workspace);
                 encoder_.reserve(part, threads, 0, last, workspace);
@@ -292,12 +292,15 @@ struct sweet_model {
         const Sequences sequences = pack(session, rows, lengths, positions);
         const Exit& of = exit_at(exit);
         const Probe probe(encoder_.config(), encoder_.positions(), encoder_.layer(of.layer), of.norm, of.head);
+        const SharedQuery* shared = nullptr;
+        if (of.full_layers == 0 && rows > 0)
+            shared = probe.find_shared_query(row_starts, sequences, session.shared_query, session.workspaces.front());
         parallelizer_.run(
             session, sequences, probe.min_sequences(), probe.macs(sequences),
             [&](Workspace& workspace, const Sequences& part, int64_t threads) { probe.reserve(part, threads, workspace); },
             [&](Workspace& workspace, const Sequences& part, const Team& team) {
                 const int64_t first = part.starts - sequences.starts;
-                probe.run(row_starts + first, part, outputs + first * num_outputs(), workspace, team);
+                probe.run(row_starts + first, part, shared, outputs + first * num_outputs(), workspace, team);
             });
     }
 

@@ -214,6 +214,22 @@ def test_logits_are_bit_identical_for_all_threads_and_batch_sizes(loaded, family
             np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.parametrize("family", ["bert", "bert+private", "deberta-v2-conv", "deberta-v3+private", "modernbert"])
+@pytest.mark.parametrize("kind", ["float32", "static", "smooth", "dynamic"])
+def test_rows_with_a_common_first_token_get_the_same_logits(loaded, family, kind):
+    """The first exit's query is computed once for rows that share it, and for each row otherwise."""
+    artifact, encoder = loaded(family, kind)
+    backend = NativeBackend(artifact, encoder, threads=2, min_macs_per_thread=0)
+    rng = np.random.default_rng(0)
+    rows, others = ([[first, *row] for row in random_rows(rng, [1, 7, 20, 3, 12, 2, 9], first=5)] for first in (2, 3))
+    expected = all_logits(backend, TokenBatch.from_rows([*rows, *others]), 2 * len(rows))
+    for _ in range(3):
+        got = [all_logits(backend, TokenBatch.from_rows(part), len(rows)) for part in (rows, rows, rows, others, others)]
+        np.testing.assert_array_equal(np.concatenate([got[2], got[4]]), expected)
+        for row, logits in zip(rows, expected, strict=False):
+            np.testing.assert_array_equal(all_logits(backend, TokenBatch.from_rows([row]))[0], logits)
+
+
 def test_forked_child_can_use_the_backend(loaded):
     backend = NativeBackend(*loaded("bert", "static"), threads=2, min_macs_per_thread=0)
     expected = all_logits(backend, random_batch())

@@ -84,11 +84,11 @@ def test_packed_model_is_freed_after_its_last_user(folder):
     model = SweetModelForSequenceClassification.from_pretrained(folder, backend="native")
     batch, policy = model.read(["good phone"]), model.policy
     answer, packed = model.backend.answer, model.backend._model
-    expected = answer(batch, policy)[0]
+    expected = answer(batch, policy).logits
     copies = [copy.copy(packed), copy.deepcopy(packed)]
     del model, packed
     gc.collect()
-    np.testing.assert_array_equal(answer(batch, policy)[0], expected)
+    np.testing.assert_array_equal(answer(batch, policy).logits, expected)
     del answer
     while copies:
         gc.collect()
