@@ -258,10 +258,23 @@ class Predictor:
     # ------------------------------------------------------------------ parts of it
 
     def _read(self, texts: list[Any], max_length: int | None, overlong: str, tokenizer: Any = None) -> Reading:
-        reading = self.reader_of(tokenizer or self.tokenizer).read(texts, max_length, overlong)
-        reading = reading.without(reasons(reading.batch, self.backend))
+        reader = self.reader_of(tokenizer or self.tokenizer)
+        batch = reader.pack(texts) if max_length is None else None
+        if batch is not None:
+            reading = Reading(batch, range(len(texts)))
+        else:
+            reading = reader.read(texts, max_length, overlong)
+        if batch is None or not self._is_within_limits(reader):
+            reading = reading.without(reasons(reading.batch, self.backend))
         self._warn_of_untrained_lengths(reading.batch)
         return reading
+
+    def _is_within_limits(self, reader: TextReader) -> bool:
+        """Returns whether the model can compute every row that `reader.pack` may return."""
+        largest_id, largest_type, types = reader.max_id, reader.max_type, self.backend.token_types
+        if largest_id is None or largest_id >= self.backend.vocabulary:
+            return False
+        return types is None or (largest_type is not None and largest_type < types)
 
     def _call(
         self,

@@ -32,7 +32,7 @@ class Reading:
     """
 
     batch: TokenBatch
-    rows: list[int]
+    rows: Sequence[int]
     errors: dict[int, str] = field(default_factory=dict)
 
     def without(self, bad: dict[int, str]) -> Reading:
