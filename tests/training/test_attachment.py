@@ -312,7 +312,7 @@ def test_autocast_covers_the_heads():
 
 @pytest.fixture
 def saved(tmp_path):
-    """A model with exits and changed heads, and the folder it was saved in."""
+    """Returns a model with exits and changed heads, and the folder it was saved in."""
     model = tiny_model()
     attachment = attach(model, SWEET)
     with torch.no_grad():
