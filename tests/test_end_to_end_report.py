@@ -35,6 +35,7 @@ def result(rival: float) -> dict:
     policies = {"rows": 100, "plain": 0.9, "certified-32": {"refused": "too few rows"}}
     task = {"title": "SST-2", "rows": 872, "plain": 0.9, "policies": policies, "split": split, "contenders": contenders}
     return {
+        "date": "2026-01-01T00:00:00+00:00",
         "commit": "0" * 40,
         "machine": {"cpu": "a processor", "cores": 2},
         "versions": {"torch": "2", "transformers": "5"},
