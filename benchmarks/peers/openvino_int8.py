@@ -52,7 +52,7 @@ class OpenVinoInt8(Engine):
         self._hints: dict[str, str] = {}
 
     def load(self, key: str, batches: Sequence[TokenBatch]) -> dict[str, Any]:
-        """Tries hints and multiples, and selects the fastest; single rows use the latency hint."""
+        """Selects the fastest hint and multiple by trial runs; single rows use the latency hint."""
         one_by_one = all(len(batch) == 1 for batch in batches)
         one_length = len({int(length) for batch in batches for length in batch.lengths}) == 1
         tried = {}

@@ -66,7 +66,7 @@ def share_certified(p_value, lost: float, won: float, epsilon: float, delta: flo
 
 
 def plug_in(counts: LossCounts, epsilon: float) -> float:
-    """An invalid p-value: takes the observed loss for the true one."""
+    """Returns an invalid p-value, which takes the observed loss for the true one."""
     return 0.0 if counts.mean_loss <= epsilon else 1.0
 
 

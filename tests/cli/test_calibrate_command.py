@@ -22,7 +22,7 @@ def copied(artifact, tmp_path):
 
 @pytest.fixture(scope="module")
 def held_out(tmp_path_factory):
-    """Texts, many of them alike, and labels 0 to 2."""
+    """Returns texts, many of them similar, and labels 0 to 2."""
     path = tmp_path_factory.mktemp("held-out") / "rows.csv"
     lines = [f"{row['text']},{place % 3}" for place, row in enumerate(sentences(300, 5))]
     path.write_text("\n".join(["text,label", *lines]))
@@ -34,7 +34,7 @@ def test_layer_budget(run, copied, held_out, tmp_path):
         "calibrate", copied, "--data", held_out, "--max-layers", 3.9, "--unit", "layers", "--output", tmp_path / "out"
     )
     assert finished.status == 0, finished.err
-    for part in ("thresholds", "layers", "temperatures", "calibration error per exit", "no promise", "→"):
+    for part in ("thresholds", "layers", "temperatures", "calibration error per exit", "no guarantee", "→"):
         assert part in finished.out
     assert open_artifact(tmp_path / "out").calibration["budget"]["max_layers"] == 3.9
     assert open_artifact(copied).calibration == {}

@@ -55,7 +55,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(folder):
-    """(task, backend) → counts of outcomes; all in one interpreter, whose start takes seconds."""
+    """Returns (task, backend) → counts of outcomes; all in one interpreter, whose start takes seconds."""
     tasks = [[*key, count] for key, count in COUNTS.items()]
     finished = subprocess.run(
         [sys.executable, "-c", SCRIPT, folder, json.dumps(tasks)],

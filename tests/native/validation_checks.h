@@ -4,24 +4,34 @@
 
 #include <array>
 #include <functional>
+#include <string>
+#include <vector>
 
 #include "small_model.h"
 
+// Changes a copy of a valid description, its layers and its exits.
+using Change = std::function<void(sweet_description&, std::vector<sweet_layer>&, std::vector<sweet_exit>&)>;
+
+// Checks that the engine rejects a valid model after a change.
+inline void expect_rejected_change(const Engine& engine, Checks& check, const SmallModel& valid, const Change& change,
+                                   const std::string& name) {
+    sweet_description changed = valid.description();
+    std::vector<sweet_layer> layers(changed.layers, changed.layers + changed.num_layers);
+    std::vector<sweet_exit> exits(changed.exits, changed.exits + changed.num_exits);
+    changed.layers = layers.data();
+    changed.exits = exits.data();
+    change(changed, layers, exits);
+    sweet_model* const model = engine.model_new(&changed, 1, 0);
+    check(model == nullptr, name + " was accepted");
+    if (model) engine.model_free(model);
+}
+
 inline void check_invalid_models(const Engine& engine, Checks& check) {
-    using Change = std::function<void(sweet_description&, std::vector<sweet_layer>&, std::vector<sweet_exit>&)>;
     const SmallModel small(STATIC, Variant::PRIVATE_LAYER);
     constexpr int32_t kLayers = SmallModel::kLayers + 1, kHidden = SmallModel::kHidden;
     int number = 0;
     const auto expect_rejected_of = [&](const SmallModel& valid, const Change& change) {
-        sweet_description changed = valid.description();
-        std::vector<sweet_layer> layers(changed.layers, changed.layers + changed.num_layers);
-        std::vector<sweet_exit> exits(changed.exits, changed.exits + changed.num_exits);
-        changed.layers = layers.data();
-        changed.exits = exits.data();
-        change(changed, layers, exits);
-        sweet_model* const model = engine.model_new(&changed, 1, 0);
-        check(model == nullptr, "invalid model " + std::to_string(number++) + " was accepted");
-        if (model) engine.model_free(model);
+        expect_rejected_change(engine, check, valid, change, "invalid model " + std::to_string(number++));
     };
     const auto expect_rejected = [&](const Change& change) { expect_rejected_of(small, change); };
     const int32_t sizes[] = {0, -1, -4, 1, 5, 48, kHidden - 1, kHidden + 1, 1 << 20, 2147483647, -2147483647 - 1};
@@ -140,19 +150,10 @@ inline void check_invalid_models(const Engine& engine, Checks& check) {
 
 // The parts of pre-norm models.
 inline void check_invalid_pre_norm_models(const Engine& engine, Checks& check) {
-    using Change = std::function<void(sweet_description&, std::vector<sweet_layer>&, std::vector<sweet_exit>&)>;
     const SmallModel small(STATIC, Variant::PRE_NORM_PRIVATE);
     int number = 0;
     const auto expect_rejected = [&](const Change& change) {
-        sweet_description changed = small.description();
-        std::vector<sweet_layer> layers(changed.layers, changed.layers + changed.num_layers);
-        std::vector<sweet_exit> exits(changed.exits, changed.exits + changed.num_exits);
-        changed.layers = layers.data();
-        changed.exits = exits.data();
-        change(changed, layers, exits);
-        sweet_model* const model = engine.model_new(&changed, 1, 0);
-        check(model == nullptr, "invalid pre-norm model " + std::to_string(number++) + " was accepted");
-        if (model) engine.model_free(model);
+        expect_rejected_change(engine, check, small, change, "invalid pre-norm model " + std::to_string(number++));
     };
     for (const int32_t size : {-1, 1, 48, SmallModel::kInner - 1, SmallModel::kInner + 1, 1 << 20, 2147483647}) {
         for (int32_t sweet_linear::*const side : {&sweet_linear::in, &sweet_linear::out})
