@@ -223,7 +223,8 @@ def test_rows_with_a_common_first_token_get_the_same_logits(loaded, family, kind
     rows, others = ([[first, *row] for row in random_rows(rng, [1, 7, 20, 3, 12, 2, 9], first=5)] for first in (2, 3))
     expected = all_logits(backend, TokenBatch.from_rows([*rows, *others]), 2 * len(rows))
     for _ in range(3):
-        got = [all_logits(backend, TokenBatch.from_rows(part), len(rows)) for part in (rows, rows, rows, others, others)]
+        parts = (rows, rows, rows, others, others)
+        got = [all_logits(backend, TokenBatch.from_rows(part), len(rows)) for part in parts]
         np.testing.assert_array_equal(np.concatenate([got[2], got[4]]), expected)
         for row, logits in zip(rows, expected, strict=False):
             np.testing.assert_array_equal(all_logits(backend, TokenBatch.from_rows([row]))[0], logits)
