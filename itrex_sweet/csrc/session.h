@@ -14,7 +14,8 @@ struct Session {
     ThreadPool pool;
     std::vector<Workspace> workspaces;  // one per thread; a team of several threads shares the first
     Buffer<int64_t> starts;
-    std::vector<const int64_t*> positions;  // of the rows of a call; empty if all are consecutive
+    Buffer<int64_t> token_types, position_ids;  // of a call that gives none
+    std::vector<const int64_t*> positions;      // of the rows of a call; empty if all are consecutive
     ActiveRows active;
     SharedQuery shared_query;  // of the first exit, if no layer precedes its probe
 
@@ -24,7 +25,7 @@ struct Session {
     }
 
     int64_t bytes() const {
-        int64_t total = starts.bytes() + active.bytes() + shared_query.bytes();
+        int64_t total = starts.bytes() + token_types.bytes() + position_ids.bytes() + active.bytes() + shared_query.bytes();
         for (const Workspace& workspace : workspaces) total += workspace.bytes();
         return total;
     }
