@@ -86,9 +86,11 @@ def footer(result: dict, more: str = "") -> str:
     machine, versions = result["machine"], result["versions"]
     generation = f" (family {machine['family']}, model {machine['model']})" if machine.get("family") else ""
     more += ", at real-time priority beside other work" if machine.get("priority") == "real-time" else ""
+    more += f", beside {machine['load']}" if "load" in machine else ""
+    changes = " with uncommitted changes" if result["commit"].endswith("+changes") else ""
     return (
         f"{machine['cpu']}{generation}, {machine['cores']} cores, torch {versions['torch']}, transformers "
-        f"{versions['transformers']}{more}; {result['date'][:10]}, commit {result['commit'][:10]}."
+        f"{versions['transformers']}{more}; {result['date'][:10]}, commit {result['commit'][:10]}{changes}."
     )
 
 

@@ -49,6 +49,8 @@ def main() -> None:
     write(
         "docs/benchmarks/calibration.md",
         policies_report.guarantee(read("guarantee")),
+        policies_report.tuning_shares(read("guarantee_split")),
+        policies_report.paired_tests(read("paired_tests")),
         policies_report.task_guarantee(read("task_guarantee")),
         policies_report.ways(read("policies")),
         policies_report.cost_table(read("cost_table")),

@@ -12,9 +12,9 @@ import numpy as np
 
 from itrex_sweet.artifact import Artifact, copy_artifact, write_card
 from itrex_sweet.artifact.fingerprints import Fingerprints
-from itrex_sweet.calibration.bounds import LossCounts
 from itrex_sweet.calibration.budget import Budget
 from itrex_sweet.calibration.costs import CostTable
+from itrex_sweet.calibration.counts import LossCounts
 from itrex_sweet.evaluation.model_card import card_after_calibration
 from itrex_sweet.policy import Policy
 

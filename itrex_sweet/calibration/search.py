@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterator
 
@@ -65,23 +66,35 @@ class SimulatedRows:
         self.confidences, self._losses, self._costs = confidences, losses, costs
         self._rows = np.arange(len(confidences))
         self._full_cost = float(costs.through[:, -1].mean())
+        self._measured: dict[tuple[float, ...], tuple[float, float, float]] = {}
 
     def cost(self, policy: Policy) -> float:
         """Returns the mean cost under a policy, as a fraction of full depth's."""
-        leaving = criteria.leaving_exit(policy, self.confidences)
-        return float(self._costs.under(policy, leaving).mean()) / self._full_cost
+        return self._measure(policy, policy.thresholds)[0]
 
     def mean_loss(self, policy: Policy) -> float:
         """Returns the mean loss under a policy."""
-        return float(self._losses[self._rows, criteria.leaving_exit(policy, self.confidences)].mean())
+        return self._measure(policy, policy.thresholds)[1]
 
-    def objective(self, policy: Policy, loss_weight: float) -> float:
-        """Returns the mean cost plus the weighted, pessimistic loss."""
-        leaving = criteria.leaving_exit(policy, self.confidences)
-        lost = self._losses[self._rows, leaving]
-        cost = float(self._costs.under(policy, leaving).mean()) / self._full_cost
-        loss = float(lost.mean() + 2 * np.sqrt((lost**2).mean() / len(lost)))
-        return cost + loss_weight * max(loss, 0.0)
+    def objective(self, policy: Policy, thresholds: tuple[float, ...], loss_weight: float) -> float:
+        """Returns the mean cost plus the weighted, pessimistic loss under a policy with these thresholds."""
+        cost, mean_loss, standard_error = self._measure(policy, thresholds)
+        return cost + loss_weight * max(mean_loss + 2 * standard_error, 0.0)
+
+    def _measure(self, policy: Policy, thresholds: tuple[float, ...]) -> tuple[float, float, float]:
+        """Returns cost, mean loss and its standard error. They are stored, as the search repeats thresholds.
+
+        All policies must have the same criterion and temperatures.
+        """
+        if thresholds not in self._measured:
+            policy = copy.copy(policy)
+            object.__setattr__(policy, "thresholds", thresholds)  # not checked again: thousands of them, all in [0, 1]
+            leaving = criteria.leaving_exit(policy, self.confidences)
+            losses = self._losses[self._rows, leaving]
+            cost = float(self._costs.under(policy, leaving).mean()) / self._full_cost
+            error = float(np.sqrt((losses**2).mean() / len(losses)))
+            self._measured[thresholds] = cost, float(losses.mean()), error
+        return self._measured[thresholds]
 
 
 def optimal_policies(policy: Policy, rows: SimulatedRows, per_exit: bool = True) -> list[Policy]:
@@ -100,17 +113,16 @@ def optimal_policies(policy: Policy, rows: SimulatedRows, per_exit: bool = True)
     current = policy.with_threshold((1.0,) * len(policy.thresholds))
     found = [(rows.cost(current), current)]
     for weight in _LOSS_WEIGHTS:
-        best = rows.objective(current, weight)
+        best = rows.objective(policy, current.thresholds, weight)
         for _ in range(_MAX_SWEEPS):
             before = current
             for index, values in enumerate(grid):
                 for value in values:
-                    tried = current.with_threshold(
-                        _replace(current.thresholds, index, value) if per_exit else (value,) * len(current.thresholds)
-                    )
-                    objective = rows.objective(tried, weight)
+                    old = current.thresholds
+                    tried = _replace(old, index, value) if per_exit else (value,) * len(old)
+                    objective = rows.objective(policy, tried, weight)
                     if objective < best - 1e-12:
-                        best, current = objective, tried
+                        best, current = objective, current.with_threshold(tried)
             if current == before:
                 break
         cost = rows.cost(current)

@@ -31,6 +31,7 @@ from itrex_sweet.errors import InputError
 SUMMARY = "classify texts from files or standard input"
 
 _BATCHES_PER_CHUNK = 8
+_to_json = json.JSONEncoder(ensure_ascii=False).encode  # `json.dumps` makes an encoder for each value
 
 # Characters that JSON does not escape and that many readers take for the end of a line.
 _LINE_ENDS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
@@ -132,4 +133,5 @@ def _echoed(row: TextRow) -> dict[str, Any]:
 
 def _as_json(value: dict[str, Any]) -> str:
     """Returns JSON on one line, with every Unicode line separator escaped."""
-    return json.dumps(value, ensure_ascii=False).translate(_LINE_ENDS)
+    text = _to_json(value)
+    return text if text.isascii() else text.translate(_LINE_ENDS)

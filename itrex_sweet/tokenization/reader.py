@@ -32,7 +32,7 @@ class Reading:
     """
 
     batch: TokenBatch
-    rows: list[int]
+    rows: Sequence[int]
     errors: dict[int, str] = field(default_factory=dict)
 
     def without(self, bad: dict[int, str]) -> Reading:
@@ -114,7 +114,7 @@ class TextReader:
         if max_length is not None:
             max_length = whole_number("max_length", max_length, minimum=1)
         if isinstance(texts, list) and (batch := self.pack(texts, max_length)) is not None:
-            return Reading(batch, list(range(len(texts))))
+            return Reading(batch, range(len(texts)))
         limit = min((value for value in (self.limit, max_length) if value is not None), default=None)
         errors: dict[int, str] = {}
         rows: list[int] = []
@@ -164,9 +164,9 @@ class TextReader:
 
     def _without_types(self, batch: TokenBatch) -> TokenBatch:
         """Returns the rows without token types if the tokenizer gives the model none."""
-        if self._with_types or not batch.token_type_ids.any():
+        if self._with_types or batch.given_types is None:
             return batch
-        return TokenBatch(batch.input_ids, np.zeros_like(batch.input_ids), batch.position_ids, batch.cu_seqlens)
+        return TokenBatch(batch.input_ids, None, batch.given_positions, batch.cu_seqlens)
 
     def _refuse_too_short(self, limit: int, texts: list[Text]) -> None:
         special = self._encoder.special_tokens(any(isinstance(text, tuple) for text in texts))

@@ -141,7 +141,7 @@ class WordPieceReader:
             types, end = values[end : end + count], end + count
         if has_positions:
             positions = values[end : end + count]
-        batch = _token_batch(values[:count], types, positions, values[count:lengths])
+        batch = TokenBatch(values[:count], types, positions, values[count:lengths])
         return batch, values[lengths : lengths + rows], facts >> 2
 
     def borders(self) -> list[int]:
@@ -155,19 +155,6 @@ class WordPieceReader:
         form = ctypes.create_string_buffer(4 * len(data) + 16)
         size = self._library.normalize(self._handle, data, len(data), form, len(form))
         return None if size < 0 else form.raw[:size].decode()
-
-
-def _token_batch(
-    ids: np.ndarray, types: np.ndarray | None, positions: np.ndarray | None, starts: np.ndarray
-) -> TokenBatch:
-    """Returns packed rows; without types they are zero, without positions consecutive."""
-    if types is None:
-        types = np.zeros_like(ids)
-    if positions is None:
-        positions = np.arange(len(ids), dtype=np.int64)
-        if len(starts) > 2:
-            positions -= np.repeat(starts[:-1], np.diff(starts))
-    return TokenBatch(ids, types, positions, starts)
 
 
 def _parts(texts: Sequence[Any]) -> tuple[Sequence[str], bytes | None]:

@@ -12,7 +12,6 @@ from itrex_sweet import SweetModelForSequenceClassification, open_artifact
 from itrex_sweet.artifact import copy_artifact
 from itrex_sweet.artifact.fingerprints import CALIBRATION, TRAINING, Fingerprints
 from itrex_sweet.calibration import calibrate as calibrate_module
-from itrex_sweet.calibration.bounds import LossCounts, paired_p_value
 from itrex_sweet.calibration.budget import Budget
 from itrex_sweet.calibration.costs import CostTable
 from itrex_sweet.calibration.guarantees import PairedPredictions, guarantee_for, loss_counts
@@ -163,11 +162,11 @@ def test_error_names_a_sufficient_number_of_rows():
     needed = guarantee.rows_needed(predictions[1])
     assert f"About {needed} testing rows" in str(refused.value) and needed > 300
     scale = needed / 300
-    assert paired_p_value(LossCounts(round(3 * scale), round(scale), needed), 0.02) <= 0.05
-    assert paired_p_value(LossCounts(round(1.5 * scale), round(scale / 2), needed // 2), 0.02) > 0.05
+    assert guarantee.p_value(paired_predictions(round(3 * scale), round(scale), needed)) <= 0.05
+    assert guarantee.p_value(paired_predictions(round(1.5 * scale), round(scale / 2), needed // 2)) > 0.05
     hopeless = paired_predictions(9, 1, 300)
     assert guarantee.rows_needed(hopeless) is None, "it loses more than the budget"
-    with pytest.raises(CalibrationError, match="by any number of rows"):
+    with pytest.raises(CalibrationError, match="by a million rows"):
         select_candidate([full, candidate(hopeless, 1.0, 3.0)], [predictions[0], hopeless], budget, guarantee)
 
 

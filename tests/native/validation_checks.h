@@ -208,9 +208,9 @@ inline void check_too_long_rows(const Engine& engine, Checks& check) {
     check(engine.probe(model, 0, 1, starts, lengths, nullptr, logits.data(), SmallModel::kLabels) < 0, "probe: a long row");
     check(engine.advance(model, 0, 1, starts, lengths, nullptr, next.data(), kSize, next_starts) < 0, "advance: a long row");
     const float temperatures[] = {1.0f, 1.0f}, thresholds[] = {0.5f};
-    const sweet_policy policy{temperatures, thresholds, 2, SmallModel::kLabels, 1, 0};
+    const sweet_policy policy{temperatures, thresholds, 2, SmallModel::kLabels, 1, 0, nullptr, -1, 0};
     check(engine.answer(model, &policy, 1, kTokens, lengths, zeros.data(), zeros.data(), zeros.data(), logits.data(),
-                        exits.data(), confidences.data()) < 0,
+                        exits.data(), confidences.data(), nullptr, nullptr) < 0,
           "answer: a long row");
     // Rows with gaps.
     const int64_t three[] = {3};
@@ -312,10 +312,10 @@ inline void check_invalid_calls(const Engine& engine, Checks& check) {
     check(engine.probe(model, 0, 2, starts.data(), lengths, nullptr, logits.data(), 6) < 0, "probe: no start");
 
     const std::vector<float> temperatures{1.0f, 1.0f}, thresholds{0.5f};
-    const sweet_policy good{temperatures.data(), thresholds.data(), 2, SmallModel::kLabels, 1, 0};
+    const sweet_policy good{temperatures.data(), thresholds.data(), 2, SmallModel::kLabels, 1, 0, nullptr, -1, 0};
     const auto answer = [&](const sweet_policy* policy) {
         return engine.answer(model, policy, 2, kTokens, lengths, zero_ids, zero_ids, position_ids, logits.data(),
-                             exits.data(), confidences.data());
+                             exits.data(), confidences.data(), nullptr, nullptr);
     };
     check(answer(&good) == 0, engine.error());
     check(answer(nullptr) < 0, "no policy");
@@ -332,6 +332,9 @@ inline void check_invalid_calls(const Engine& engine, Checks& check) {
         policy = good;
         policy.learned = number == 0 ? 2 : number;
         check(answer(&policy) < 0, "policy: learned");
+        policy = good;
+        policy.target_label = number == 0 ? -2 : number == -1 ? SmallModel::kLabels : number;
+        check(answer(&policy) < 0, "policy: target_label");
     }
     for (const float temperature : {0.0f, -1.0f, NAN, INFINITY}) {
         const std::vector<float> invalid{1.0f, temperature};

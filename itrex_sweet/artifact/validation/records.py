@@ -68,10 +68,10 @@ def _check_traffic(traffic: Value, exits: Sequence[int]) -> None:
     edges = [edge.number() if of_values else edge.number(0.0, 1.0) for edge in traffic["score_edges"].items()]
     if edges != sorted(edges):
         traffic["score_edges"].refuse("rising edges are needed")
-    if (sets := traffic.given("sets")) is not None:
+    if (sets := traffic.non_null("sets")) is not None:
         for each in sets.items(len(labels) - 1):
             for label in each.items():
-                label.whole(0, MAX_ROWS)
+                label.integer(0, MAX_ROWS)
     total = 0
     for label in labels:
         for exit_ in label.items(len(exits)):
