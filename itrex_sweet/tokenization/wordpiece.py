@@ -30,6 +30,7 @@ class WordPieceReader:
 
     Attributes:
         special_tokens: number of special tokens of a text, and of a pair.
+        most_special_tokens: the greater of these.
         max_id: largest token id that it can give.
         max_type: largest token type.
 
@@ -52,6 +53,7 @@ class WordPieceReader:
         self.special_tokens = tuple(
             sum(kind == native_library.SPECIAL_TOKEN for kind, _, _ in row) for row in (single, pair)
         )
+        self.most_special_tokens = max(self.special_tokens)
         self.max_id = largest
         self.max_type = max(kind for _, _, kind in (*single, *pair))
         self._buffers: list[tuple[np.ndarray, int]] = []
@@ -94,9 +96,9 @@ class WordPieceReader:
         except (TypeError, UnicodeEncodeError):
             return None
         size = len(text)
-        tokens = size + rows * max(self.special_tokens)
+        tokens = size + rows * self.most_special_tokens
         if limit is not None:
-            tokens = min(tokens, rows * max(limit, *self.special_tokens))
+            tokens = min(tokens, rows * max(limit, self.most_special_tokens))
         capacity = 3 * tokens + 2 * rows + 2
         is_small = capacity <= _BUFFER_SIZE
         if is_small:
