@@ -88,7 +88,7 @@ class FastEncoder(TextEncoder):
 
     @property
     def cuts_from_left(self) -> bool:
-        """Whether long texts are cut at their start."""
+        """True if long texts are cut at their start."""
         return self._tokenizer.truncation_side == "left"
 
     def special_tokens(self, pair: bool) -> int:

@@ -186,7 +186,7 @@ def _parts(texts: Sequence[Any]) -> tuple[Sequence[str], bytes | None]:
 
 
 def _state(part: Any) -> dict[str, Any]:
-    """A part of a tokenizer as the library writes it; empty where there is none."""
+    """Returns a part of a tokenizer as the library writes it; empty if there is none."""
     return {} if part is None else json.loads(part.__getstate__())
 
 
