@@ -14,6 +14,8 @@ import engines_report
 import headline_report
 import policies_plot
 import policies_report
+from end_to_end import plot as end_to_end_plot
+from end_to_end import report as end_to_end_report
 from record import RESULTS, ROOT, footer
 
 MARKERS = re.compile(r"(<!-- results: begin -->\n).*?(<!-- results: end -->)", re.DOTALL)
@@ -44,6 +46,12 @@ def main() -> None:
             engines_report.start(read("start")),
             *([encoders_report.tables(read("encoders"))] if (RESULTS / "encoders.json").is_file() else []),
         )
+
+    if (RESULTS / "end_to_end.json").is_file():
+        end_to_end = read("end_to_end")
+        for name, task in end_to_end["tasks"].items():
+            end_to_end_plot.draw(task, PICTURES / f"end_to_end_{name}.png")
+        write("docs/benchmarks/end-to-end.md", *end_to_end_report.sections(end_to_end))
 
     policies_plot.draw(read("policies"), PICTURES / "policies.png")
     write(

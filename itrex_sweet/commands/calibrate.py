@@ -17,6 +17,7 @@ from itrex_sweet.policy import CRITERIA
 
 if TYPE_CHECKING:
     from itrex_sweet.calibration.calibrate import Calibration
+    from itrex_sweet.calibration.result import Candidate
 
 SUMMARY = "fit temperatures and thresholds to a guarantee or a budget"
 
@@ -197,9 +198,20 @@ def _shown(calibration: Calibration) -> str:
         lines.append(f"Switched off, since they save less than they cost: exits {', '.join(map(str, off))}.")
     if calibration.chosen == 0:
         lines.append("No policy is faster than full depth.")
+    if (static := calibration.static_alternative) is not None:
+        lines.append(_static_alternative(calibration, *static))
     if calibration.rows_for_the_next:
         lines.append(f"About {calibration.rows_for_the_next} testing rows would probably certify the next policy too.")
     return "\n".join(lines)
+
+
+def _static_alternative(calibration: Calibration, exit_: int, fixed: Candidate) -> str:
+    selected, unit = calibration.candidates[calibration.chosen], "layers" if calibration.costs is None else "ms"
+    return (
+        f"A static model is as good here: with every row leaving at exit {exit_}, the score is {fixed.score:.4f} at "
+        f"{fixed.cost:.3g} {unit} per row, and {selected.score:.4f} at {selected.cost:.3g} with this policy (no "
+        f"guarantee covers the comparison). Run it with threshold=1, max_exit={exit_}, or train a model of that depth."
+    )
 
 
 def _guarantee_sentence(calibration: Calibration) -> str:

@@ -83,6 +83,22 @@ def test_calibration_is_recorded_and_loaded(model, answers, tmp_path, caplog):
     assert open_artifact(written.directory).calibration == again.calibration
 
 
+def test_reports_a_fixed_exit_that_is_as_good_as_the_policy(model, answers):
+    given = rows(900)
+    answers(given.labels, (0.8, 0.8, 0.8))  # the first exit is right wherever the last one is
+    calibration = calibrate(model, given, Budget(max_accuracy_drop=0.05))
+    exit_, fixed = calibration.static_alternative
+    selected = calibration.candidates[calibration.chosen]
+    assert exit_ == 1 and fixed.mean_layers == 1 and fixed.score >= selected.score
+    assert calibration.to_dict()["static_alternative"] == {
+        "exit": 1, "mean_layers": 1.0, "milliseconds": None, "score": round(fixed.score, 6)
+    }  # fmt: skip
+    answers(given.labels, (0.6, 0.7, 0.8))  # cheaper, but worse
+    calibration = calibrate(model, given, Budget(max_accuracy_drop=0.05))
+    assert len(calibration.fixed_exits) == 2
+    assert calibration.static_alternative is None and calibration.to_dict()["static_alternative"] is None
+
+
 def test_warns_when_the_backend_differs_from_the_calibrated_one(model, answers, tmp_path, caplog):
     given = rows(900)
     answers(given.labels, (0.8, 0.8, 0.8))

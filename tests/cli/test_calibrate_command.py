@@ -40,6 +40,19 @@ def test_layer_budget(run, copied, held_out, tmp_path):
     assert open_artifact(copied).calibration == {}
 
 
+def test_names_a_fixed_exit_that_is_as_good(run, copied, held_out, monkeypatch):
+    argv = ("calibrate", copied, "--data", held_out, "--max-layers", 3.9, "--unit", "layers")
+    finished = run(*argv)
+    assert ("A static model is as good here" in finished.out) == (
+        open_artifact(copied).calibration["static_alternative"] is not None
+    )
+    monkeypatch.setattr(
+        "itrex_sweet.calibration.result.Calibration.static_alternative",
+        property(lambda self: (2, self.candidates[self.chosen])),
+    )
+    assert "with every row leaving at exit 2, the score is" in run(*argv).out
+
+
 def test_time_budget_and_plot(run, copied, held_out, tmp_path):
     argv = ("calibrate", copied, "--data", held_out, "--max-latency-ms", 1000, "--plot", tmp_path / "curve.png")
     finished = run(*argv)
