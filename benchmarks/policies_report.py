@@ -29,9 +29,9 @@ def guarantee(result: dict) -> str:
     populations = ", ".join(f"{task} {figures['population']}" for task, figures in result["tasks"].items())
     intro = (
         f"**{settings['draws']} draws of calibration rows**, a third of which tune: MiniLM with decoupled exits in "
-        f"float32, a threshold per exit, δ = {settings['delta']:g}; populations of {populations} held-out rows. Draws in "
-        "which the policy's true loss exceeds ε, which the guarantee allows in a share δ of them; draws that certified "
-        "more than the full model; layers run per row, "
+        f"float32, a threshold per exit, δ = {settings['delta']:g}; populations of {populations} held-out rows. Draws "
+        "in which the policy's true loss exceeds ε, which the guarantee allows in a share δ of them; draws that "
+        "certified more than the full model; layers run per row, "
         f"{next(iter(result['tasks'].values()))['full_layers']:g} at full depth. Betting and the exact test judge the "
         "same candidates on the same rows. Plug-in takes the observed loss for the true one; the oracle, on "
         f"{settings['oracle_draws']} draws, uses the true loss."

@@ -54,9 +54,10 @@ def arrays_of(
     """
     labels, scores = labels_and_scores(backend, call, answers)
     layers, codes = exit_layers(backend.artifact, answers), call.stopped_by_codes(answers)
-    broken = np.flatnonzero(np.isnan(scores) if scores.ndim == 1 else np.isnan(scores).any(axis=1))
-    if not len(broken) and not errors:
+    is_broken = np.isnan(scores)
+    if not errors and not is_broken.any():
         return PredictionArrays(labels, scores, layers, codes)
+    broken = np.flatnonzero(is_broken if scores.ndim == 1 else is_broken.any(axis=1))
     if labels is not None:
         labels = np.array(labels)
         labels[broken] = -1

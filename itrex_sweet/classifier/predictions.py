@@ -77,8 +77,9 @@ def labels_and_scores(backend: Backend, call: Call, answers: Answers) -> tuple[n
 
 def predictions_of(
     backend: Backend, call: Call, answers: Answers, names: Sequence[str], top_k: int | str | None = None
-) -> list[dict[str, Any]]:
-    """Returns one dictionary per answer, in order, as documented in `Classifier.predict`."""
+) -> tuple[list[dict[str, Any]], list[int]]:
+    """Returns one dictionary per answer, in order, as documented in `Classifier.predict`, and the indices of those with
+    an `error`, whose logits are not finite."""
     labels, scores = labels_and_scores(backend, call, answers)
     task, layers, reasons = backend.task.name, backend.artifact.exits, call.reasons
     exits = answers.exit_index.tolist()
@@ -111,7 +112,7 @@ def predictions_of(
             prediction[_RANKING[task]] = most_probable(row, names, top_k)
     for row in broken:
         predictions[row] = unanswered(NOT_FINITE, task)
-    return predictions
+    return predictions, broken
 
 
 def labels_that_are_on(is_on: np.ndarray, scores: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:

@@ -39,6 +39,7 @@ class Predictor:
     executor: Executor
     _tokenizer: Any = None
     _reader: TextReader | None = None
+    _reader_within_limits: TextReader | None = None  # the own reader, if `_is_within_limits`
     _warned_of_lengths = False
 
     @property
@@ -52,6 +53,13 @@ class Predictor:
             raise ConfigError(f"tokenizer is a {type(tokenizer).__name__}; transformers' AutoTokenizer reads one.")
         self._tokenizer = tokenizer
         self._reader = None
+
+    @property
+    def reader_info(self) -> dict[str, str | None]:
+        """Returns the name of the tokenizer that encodes texts, `reader`, and the `reason` if it is not the native
+        one."""
+        reader = self.reader_of(self.tokenizer)
+        return {"reader": reader.reader_name, "reason": reader.reader_reason}
 
     @property
     def policy(self) -> Policy:
@@ -133,18 +141,18 @@ class Predictor:
         answers = self._answers(reading.batch, call, batch_size)
         if as_arrays:
             arrays = arrays_of(self.backend, call, answers, reading.rows, reading.errors, len(texts))
-            if errors == "raise":
+            if arrays.errors and errors == "raise":
                 _raise_not_finite(list(arrays.errors), arrays)
             return arrays
-        results = predictions_of(self.backend, call, answers, self._label_names(), top_k)
+        results, broken = predictions_of(self.backend, call, answers, self._label_names(), top_k)
         if reading.errors:
             answered, results = results, [{}] * len(texts)
             for row, reason in reading.errors.items():
                 results[row] = unanswered(reason, self.artifact.task.name)
             for row, prediction in zip(reading.rows, answered, strict=True):
                 results[row] = prediction
-        elif errors == "raise":
-            _raise_not_finite([row for row, prediction in enumerate(results) if "error" in prediction], results)
+        elif broken and errors == "raise":
+            _raise_not_finite(broken, results)
         return results
 
     def answers(
@@ -216,7 +224,7 @@ class Predictor:
         for answers in self.executor.stream(batches(), call.policy, size):
             while unread:
                 yield unread.popleft()
-            predictions = predictions_of(self.backend, call, answers, self._label_names(), top_k)
+            predictions, _ = predictions_of(self.backend, call, answers, self._label_names(), top_k)
             for row, prediction in zip(answers.rows.tolist(), predictions, strict=True):
                 yield places.pop(row), prediction
         yield from unread
@@ -253,6 +261,8 @@ class Predictor:
             reader = TextReader(tokenizer, self.backend.max_tokens, self.backend.padding_idx)
             if tokenizer is self.tokenizer:
                 self._reader = reader
+                if self._is_within_limits(reader):
+                    self._reader_within_limits = reader
         return reader
 
     # ------------------------------------------------------------------ parts of it
@@ -264,13 +274,13 @@ class Predictor:
             reading = Reading(batch, range(len(texts)))
         else:
             reading = reader.read(texts, max_length, overlong)
-        if batch is None or not self._is_within_limits(reader):
+        if batch is None or reader is not self._reader_within_limits:
             reading = reading.without(reasons(reading.batch, self.backend))
         self._warn_of_untrained_lengths(reading.batch)
         return reading
 
     def _is_within_limits(self, reader: TextReader) -> bool:
-        """Returns whether the model can compute every row that `reader.pack` may return."""
+        """Returns whether the model can compute every row that `reader.pack` returns."""
         largest_id, largest_type, types = reader.max_id, reader.max_type, self.backend.token_types
         if largest_id is None or largest_id >= self.backend.vocabulary:
             return False
@@ -312,14 +322,13 @@ def _check_choice(name: str, value: Any, known: Sequence[str]) -> None:
 
 
 def _raise_not_finite(rows: list[int], answers: Any) -> None:
-    """Raises NonFiniteLogitsError if there are rows without an answer."""
-    if rows:
-        raise NonFiniteLogitsError(
-            f"the model's logits are not finite for rows {rows}; its weights or training diverged. "
-            "The other rows' answers are in this error's `answers`.",
-            tuple(rows),
-            answers,
-        )
+    """Raises NonFiniteLogitsError for rows whose logits are not finite."""
+    raise NonFiniteLogitsError(
+        f"the model's logits are not finite for rows {rows}; its weights or training diverged. "
+        "The other rows' answers are in this error's `answers`.",
+        tuple(rows),
+        answers,
+    )
 
 
 def _unreadable(errors: dict[int, str], total: int) -> InputError:

@@ -107,6 +107,10 @@ class Call:
         at_last = FULL_DEPTH if last == len(self.policy.thresholds) else MAX_EXIT
         return tuple(CONFIDENCE if index < last else at_last for index in range(len(self.policy.temperatures)))
 
+    @functools.cached_property
+    def _codes(self) -> np.ndarray:
+        return np.array([STOPPED_BY.index(reason) for reason in self.reasons], dtype=np.int8)
+
     def stopped_by(self, answers: Answers) -> list[str]:
         """Returns why each row stopped.
 
@@ -121,7 +125,7 @@ class Call:
 
     def stopped_by_codes(self, answers: Answers) -> np.ndarray:
         """Returns `stopped_by` as indices in `STOPPED_BY`, (rows,) int8."""
-        codes = np.array([STOPPED_BY.index(reason) for reason in self.reasons], dtype=np.int8)[answers.exit_index]
+        codes = self._codes[answers.exit_index]
         if answers.out_of_time is not None:
             codes[answers.out_of_time] = STOPPED_BY.index(DEADLINE)
         return codes
@@ -135,6 +139,7 @@ class CallCache:
     """
 
     def __init__(self) -> None:
+        self._default: Call | None = None  # without options
         self._calls: dict[Any, tuple[Policy, Policy | None, Call]] = {}
 
     def of(
@@ -148,6 +153,10 @@ class CallCache:
         deadline_ms: float | None,
     ) -> Call:
         """Returns what `Call.of` returns."""
+        if threshold is None and policy is None and quality is None and max_exit is None and deadline_ms is None:
+            if self._default is None or self._default.policy is not stored:
+                self._default = Call(stored)
+            return self._default
         if (
             deadline_ms is not None
             or type(threshold) not in _COMPARED

@@ -270,11 +270,16 @@ def _inputs(batch: TokenBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray | Non
     """
     shape = (int(batch.cu_seqlens[-1]),)
     ids, types, positions = batch.input_ids, batch.given_types, batch.given_positions
-    if any(part is not None and part.shape != shape for part in (ids, types, positions)):
+    if (
+        ids.shape != shape
+        or (types is not None and types.shape != shape)
+        or (positions is not None and positions.shape != shape)
+    ):
         shapes = [part.shape for part in (ids, batch.token_type_ids, batch.position_ids)]
         raise InputError(f"token ids, types and positions have shapes {shapes}; expected {shape[0]} tokens each.")
-    return _int64(batch.lengths), _int64(ids), _int64(types), _int64(positions)
-
-
-def _int64(array: np.ndarray | None) -> np.ndarray | None:
-    return None if array is None else np.ascontiguousarray(array, dtype=np.int64)
+    return (
+        np.ascontiguousarray(batch.lengths, np.int64),
+        np.ascontiguousarray(ids, np.int64),
+        None if types is None else np.ascontiguousarray(types, np.int64),
+        None if positions is None else np.ascontiguousarray(positions, np.int64),
+    )
