@@ -15,6 +15,7 @@ import policies_plot
 import policies_report
 import task_report
 from record import RESULTS, ROOT, footer
+from token_dropping import report as token_dropping
 
 MARKERS = re.compile(r"(<!-- results: begin -->\n).*?(<!-- results: end -->)", re.DOTALL)
 
@@ -53,6 +54,8 @@ def main() -> None:
         policies_report.cost_table(read("cost_table")),
         policies_report.deadlines(read("deadlines")),
     )
+    if (RESULTS / "token_dropping.json").is_file():
+        write("docs/benchmarks/token-dropping.md", *token_dropping.sections(read("token_dropping")))
 
 
 def read(name: str) -> dict:
