@@ -94,12 +94,13 @@ def certified_choices(
     labels: np.ndarray,
     reference: np.ndarray,
     epsilons: Sequence[float],
+    seed: int = 0,
     delta: float = 0.05,
 ) -> dict[float, Choice | None]:
     """Returns, for each ε, the cheapest choice whose loss of accuracy is certified to be at most ε, by fixed-sequence
-    testing on rows that did not order the choices; `None` if none is.
+    testing on rows that did not order the choices; `None` if none is. The seed draws these rows.
     """
-    order = np.random.default_rng(0).permutation(len(labels))
+    order = np.random.default_rng(seed).permutation(len(labels))
     tuning, testing = np.split(order, [round(TUNING_SHARE * len(order))])
     choices = sequence({name: each.select(tuning) for name, each in found.items()}, labels[tuning], reference[tuning])
     held_out = {name: each.select(testing) for name, each in found.items()}
@@ -116,19 +117,18 @@ def certified_choices(
 
 
 def observed_choices(
-    found: dict[str, Outcomes], labels: np.ndarray, reference: np.ndarray, epsilons: Sequence[float]
+    found: dict[str, Outcomes], labels: np.ndarray, reference: np.ndarray, epsilons: Sequence[float], seed: int = 0
 ) -> dict[float, Choice | None]:
     """Returns, for each ε, the cheapest choice whose observed loss of accuracy is at most ε; `None` if none is."""
     right, measured = (reference == labels).mean(), []
     for choice in sequence(found, labels, reference):
         predictions, costs = found[choice.schedule].under(choice.thresholds)
         measured.append((costs.mean(), right - (predictions == labels).mean(), choice))
-    return {
-        epsilon: min((each for each in measured if each[1] <= epsilon), key=lambda each: each[0], default=(0, 0, None))[
-            2
-        ]
-        for epsilon in epsilons
-    }
+    chosen = {}
+    for epsilon in epsilons:
+        within = [each for each in measured if each[1] <= epsilon]
+        chosen[epsilon] = min(within, key=lambda each: each[0])[2] if within else None
+    return chosen
 
 
 def figures(
@@ -143,8 +143,17 @@ def figures(
     predictions, costs = found[choice.schedule].under(choice.thresholds)
     return {
         "schedule": choice.schedule,
-        "thresholds": [round(each, 4) for each in choice.thresholds],
         "accuracy": round(float((predictions == labels).mean()), 5),
         "agreement": round(float((predictions == reference).mean()), 5),
         "cost": round(float(costs.mean() / first.costs.through[:, -1].mean()), 4),
+    }
+
+
+def mean_figures(figures_: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the mean of the figures of several choices, and the share of the choices with each schedule."""
+    names = [each["schedule"] for each in figures_]
+    keys = ("accuracy", "agreement", "cost")
+    return {
+        "schedules": {name: round(names.count(name) / len(names), 2) for name in dict.fromkeys(names)},
+        **{key: round(float(np.mean([each[key] for each in figures_])), 5) for key in keys},
     }

@@ -8,7 +8,8 @@
 cheaper the certified policy would be: no score of tokens gains more. `accuracy` runs schedules (`schedules.py`) on rows
 of each task, at full depth and combined with early exit; `grid` and `prototype` run other schedules at full depth;
 `long` is `accuracy` on texts above 200 tokens, which join 20 sentences of SST-2 and are classified by its model.
-`equality` compares the forward pass with stored logits. Nothing is trained but the learned scores of tokens.
+`combined` chooses policies from the logits that `accuracy` saved, `equality` compares the forward pass with stored
+logits. Nothing is trained but the learned scores of tokens.
 
 Uses the models of `benchmarks/decoupled/run.py` with seed 0. Thresholds and schedules are chosen on rows of the
 training pool, results are of validation rows. Each part is written to `benchmarks/results/token_dropping.json` when it
@@ -18,10 +19,8 @@ is done.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,34 +29,32 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 from decoupled.run import FOLDER
-from decoupled.scoring import DEPTH
-from decoupled.variants import CHOSEN, VARIANTS
+from decoupled.variants import CHOSEN
 from fine_tuning import MAX_LENGTH
 from paper import plan
 from paper.run import TRAINED, training_rows
-from record import RESULTS, provenance, read_task, write_result
+from record import RUNS, read_task
 from transformers import AutoTokenizer
 
 from token_dropping import costs, dropping, policies
+from token_dropping.combining import EXITS, bounds_of, combined, prices, save
 from token_dropping.forward import Forward
 from token_dropping.schedules import LEARNED, NONE, Schedule, candidates, grid, prototype, reported
 from token_dropping.scores import distilled
+from token_dropping.stored import PARTS, store
 from token_dropping.texts import Rows, long_texts, rows_of
 
-RESULT = "token_dropping"
-EPSILONS = (0.01, 0.02)
 TIMES_OF = "qnli"
 LONG, LONGEST = "long", 512
-SHAPES = ((2, 0.3), (2, 0.5), (3, 0.7), (3, 0.5), (3, 0.3), (4, 0.5), (4, 0.3))
-
 MORE = {"grid": grid, "prototype": prototype}  # schedules that are run at full depth only
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="+", choices=("times", "bounds", "equality", "accuracy", *MORE, LONG))
+    parser.add_argument("parts", nargs="+", choices=(*PARTS, LONG))
     parser.add_argument("--tasks", nargs="+", choices=plan.TASKS, default=plan.TASKS)
     parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--logits", type=Path, default=RUNS / "token_dropping")
     parser.add_argument("--pool", type=int, default=500, help="rows that choose thresholds and schedules")
     parser.add_argument("--rows", type=int, default=1000, help="validation rows")
     parser.add_argument("--scored", type=int, default=256, help="training rows that train the learned scores")
@@ -72,27 +69,26 @@ def main() -> None:
             times = {size: each.to_dict() for size, each in costs.measured_times(folder, options.threads).items()}
             store(part, "batch", {**times, "threads": options.threads})
         elif part == LONG:
-            found = accuracy(long_texts(counts), "sst2", options, reported(long=True), candidates(long=True), LONGEST)
+            kept = (reported(long=True), candidates(long=True))
+            found = accuracy(long_texts(counts), "sst2", LONG, options, *kept, LONGEST)
             store("accuracy", LONG, found)
+            store("combined", LONG, combined(logits_file(LONG, options), candidates(long=True)))
         else:
             for task in options.tasks:
                 if part == "bounds":
                     store(part, task, bounds(task, options))
+                elif part == "combined":
+                    store(part, task, combined(logits_file(task, options), candidates()))
                 elif part == "equality":
                     store(part, task, equality(task, options))
                 else:
                     kept = (MORE[part](), []) if part in MORE else (reported(), candidates())
-                    store(part, task, accuracy(rows_of(task, counts), task, options, *kept))
+                    store(part, task, accuracy(rows_of(task, counts), task, task, options, *kept))
 
 
-def store(part: str, name: str, result: dict[str, Any]) -> None:
-    """Adds a part to the stored results."""
-    path = RESULTS / f"{RESULT}.json"
-    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    parts = {key: each for key, each in stored.items() if key in ("times", "bounds", "equality", "accuracy", *MORE)}
-    parts.setdefault(part, {})[name] = result
-    write_result(RESULT, {**provenance(), **parts})
-    print(part, name, json.dumps(result), flush=True)
+def logits_file(name: str, options: argparse.Namespace) -> Path:
+    """Returns the file of the logits of a task or of the long texts."""
+    return options.logits / f"{name}-{options.seed}.npz"
 
 
 def bounds(task: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -104,7 +100,7 @@ def bounds(task: str, options: argparse.Namespace) -> dict[str, Any]:
     columns = texts if isinstance(texts[0], str) else zip(*texts, strict=True)
     columns = [columns] if isinstance(texts[0], str) else list(map(list, columns))
     lengths = np.array([len(ids) for ids in tokenizer(*columns, truncation=True, max_length=MAX_LENGTH)["input_ids"]])
-    return bounds_of(logits, np.array(labels), lengths, (*VARIANTS[CHOSEN].exits, DEPTH))
+    return bounds_of(logits, np.array(labels), lengths, EXITS)
 
 
 def stored_logits(folder: Path, split: str) -> np.ndarray:
@@ -132,61 +128,10 @@ def equality(task: str, options: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def bounds_of(
-    logits: np.ndarray,
-    labels: np.ndarray,
-    lengths: np.ndarray,
-    exits: tuple[int, ...],
-    choose: Callable[..., dict] = policies.certified_choices,
-) -> dict[str, Any]:
-    """Returns what `bounds` does, for rows with logits (rows, exits, labels) of all tokens and a way of choosing."""
-    reference = logits[:, -1].argmax(-1)
-    result: dict[str, Any] = {"rows": len(labels), "tokens": round(float(lengths.mean()), 1)}
-    for unit, price in prices(exits).items():
-        by_schedule = {}
-        for schedule in (NONE, *(Schedule((step,)) for step in SHAPES)):
-            # Full depth with all tokens, the first outcomes, is the unit of the costs.
-            found = {name: policies.Outcomes.of(logits, price(each, lengths)) for name, each in named(NONE, schedule)}
-            chosen = choose({schedule.name: found[schedule.name]}, labels, reference, EPSILONS)
-            by_schedule[schedule] = {
-                epsilon: policies.figures(choice, found, labels, reference)["cost"]
-                for epsilon, choice in chosen.items()
-            }
-        result[unit] = {
-            str(epsilon): {
-                "all tokens": by_schedule[NONE][epsilon],
-                "factors": {
-                    f"{share:g} before {layer}": round(
-                        by_schedule[NONE][epsilon] / by_schedule[Schedule(((layer, share),))][epsilon], 3
-                    )
-                    for layer, share in SHAPES
-                },
-            }
-            for epsilon in EPSILONS
-        }
-    return result
-
-
-def named(*schedules: Schedule) -> Iterator[tuple[str, Schedule]]:
-    """Yields schedules with their names."""
-    return ((each.name, each) for each in schedules)
-
-
-def prices(exits: tuple[int, ...]) -> dict[str, Any]:
-    """Returns unit → function of schedule and lengths that gives the costs of rows."""
-    stored = json.loads((RESULTS / f"{RESULT}.json").read_text(encoding="utf-8"))["times"]["batch"]
-    found: dict[str, Any] = {"token-layers": lambda schedule, lengths: costs.token_layers(schedule, lengths, exits)}
-    for size in ("32",):
-        times = costs.LayerTimes.from_dict(stored[size])
-        found[f"time, batch {size}"] = lambda schedule, lengths, times=times: costs.milliseconds(
-            schedule, lengths, exits, times
-        )
-    return found
-
-
 def accuracy(
     rows: dict[str, Rows],
     task: str,
+    name: str,
     options: argparse.Namespace,
     schedules: list[Schedule],
     among: list[Schedule],
@@ -223,7 +168,7 @@ def accuracy(
         ),
     }
     if among:
-        result["combined"] = combined(among, logits, labels, lengths, model.exits)
+        save(logits_file(name, options), logits, labels, lengths)
     if max_length == LONGEST:  # too few rows to certify anything
         pool = (logits["pool"][NONE.name], labels["pool"], lengths["pool"])
         result["bounds"] = bounds_of(*pool, model.exits, policies.observed_choices)
@@ -254,34 +199,6 @@ def at_full_depth(
             },
         }
     return found
-
-
-def combined(
-    schedules: list[Schedule], logits: dict, labels: dict, lengths: dict, exits: tuple[int, ...]
-) -> dict[str, Any]:
-    """Returns figures on validation rows of policies chosen on the pool: with all tokens, and with schedules among the
-    candidates; by the observed loss, and certified.
-    """
-    names = dict(named(NONE, *schedules))
-    result: dict[str, Any] = {}
-    for unit, price in prices(exits).items():
-        found = {
-            split: {
-                name: policies.Outcomes.of(logits[split][name], price(schedule, lengths[split]))
-                for name, schedule in names.items()
-            }
-            for split in ("pool", "validation")
-        }
-        reference = {split: found[split][NONE.name].predictions[:, -1] for split in found}
-        result[unit] = {str(epsilon): {} for epsilon in EPSILONS}
-        for kind, choose in (("observed", policies.observed_choices), ("certified", policies.certified_choices)):
-            for among, pick in (("all tokens", {NONE.name}), ("with schedules", set(names))):
-                pool = {name: each for name, each in found["pool"].items() if name in pick}
-                for epsilon, choice in choose(pool, labels["pool"], reference["pool"], EPSILONS).items():
-                    result[unit][str(epsilon)][f"{kind}, {among}"] = policies.figures(
-                        choice, found["validation"], labels["validation"], reference["validation"]
-                    )
-    return result
 
 
 if __name__ == "__main__":

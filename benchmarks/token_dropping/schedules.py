@@ -77,7 +77,7 @@ def grid() -> list[Schedule]:
 def prototype() -> list[Schedule]:
     """Returns the schedules of the first trial, whose figures are repeated on more rows."""
     steps = (((4, 0.5),), ((4, 0.3),), ((2, 0.7), (4, 0.5)))
-    return [*(Schedule(each, ATTENTION) for each in steps), Schedule(((4, 0.5),), RECEIVED)]
+    return [Schedule(each, ATTENTION) for each in steps]
 
 
 def reported(long: bool = False) -> list[Schedule]:
