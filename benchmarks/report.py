@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 
+import encoders_report
 import engines_plot
 import engines_report
 import headline_report
@@ -43,6 +44,7 @@ def main() -> None:
             engines_report.operations(read("operations")),
             engines_report.instruction_sets(read("instruction_sets")),
             engines_report.start(read("start")),
+            *([encoders_report.tables(read("encoders"))] if (RESULTS / "encoders.json").is_file() else []),
         )
 
     policies_plot.draw(read("policies"), PICTURES / "policies.png")

@@ -17,6 +17,7 @@ EXTRAS = {
     "transformers": "train",
     "accelerate": "train",
     "datasets": "train",
+    "pyarrow": "train",  # of datasets
     "optimum": "train",
     "neural_compressor": "quantize",
     "onnx": "onnx",

@@ -13,6 +13,8 @@ from record import MeasuredSeconds
 
 from itrex_sweet.runtime.ragged import TokenBatch
 
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # names of what `padded` returns
+
 
 class Engine(ABC):
     """An engine with a model, which runs all layers in full.

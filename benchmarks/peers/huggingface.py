@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import torch
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig, AutoModelForSequenceClassification
 from transformers.utils import logging
+
+from peers.base import INPUTS
 
 
 def plain_model(folder: Path, attention: str = "sdpa") -> torch.nn.Module:
@@ -29,9 +32,16 @@ def plain_model(folder: Path, attention: str = "sdpa") -> torch.nn.Module:
     return model.float().eval()
 
 
-def example_inputs(rows: int = 2, columns: int = 16) -> dict[str, torch.Tensor]:
-    """Returns inputs for tracing, with one padded row, in the order of the engines' inputs."""
+def input_names(model: torch.nn.Module) -> list[str]:
+    """Returns those of `INPUTS` that a model reads: some read no token types."""
+    parameters = inspect.signature(model.forward).parameters
+    return [name for name in INPUTS if name in parameters]
+
+
+def example_inputs(model: torch.nn.Module, rows: int = 2, columns: int = 16) -> dict[str, torch.Tensor]:
+    """Returns inputs for tracing, with one padded row, in the order of `input_names`."""
     ids = torch.randint(1000, 2000, (rows, columns), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
     mask[-1, columns // 2 :] = 0
-    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+    inputs = dict(zip(INPUTS, (ids, mask, torch.zeros_like(ids)), strict=True))
+    return {name: inputs[name] for name in input_names(model)}

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from peers.base import INPUTS
+
 
 def ipex_quantized(
     model: torch.nn.Module, calibration: Sequence[tuple[torch.Tensor, ...]], example: tuple[torch.Tensor, ...]
@@ -20,14 +22,13 @@ def ipex_quantized(
     """
     from intel_extension_for_pytorch.quantization import convert, default_static_qconfig_mapping, prepare
 
-    names = ("input_ids", "attention_mask", "token_type_ids")
-    named = dict(zip(names, example, strict=False))
+    named = dict(zip(INPUTS, example, strict=False))
     prepared = prepare(model, default_static_qconfig_mapping, example_kwarg_inputs=named, inplace=False)
     with torch.no_grad():
         for batch in calibration:
-            prepared(**dict(zip(names, batch, strict=False)))
+            prepared(**dict(zip(INPUTS, batch, strict=False)))
         converted = convert(prepared)
-        # Traced with positional arguments, in the order of `names`.
+        # Traced with positional arguments, in the order of `INPUTS`.
         module = torch.jit.freeze(torch.jit.trace(converted, example, strict=False, check_trace=False))
         module(*example)
         module(*example)

@@ -17,7 +17,7 @@ import numpy as np
 
 from itrex_sweet.runtime.machine import Machine
 from itrex_sweet.runtime.ragged import TokenBatch
-from peers.base import Engine, padded
+from peers.base import INPUTS, Engine, padded
 from peers.converted import converted
 from peers.huggingface import example_inputs, plain_model
 
@@ -53,8 +53,8 @@ class OnnxRuntimeInt8(Engine):
     def inputs(self, batch: TokenBatch) -> dict[str, np.ndarray]:
         """Returns the inputs by name, with the types of the session (int32 after the optimizer)."""
         types = {port.name: np.int32 if "int32" in port.type else np.int64 for port in self._session.get_inputs()}
-        named = dict(zip(("input_ids", "attention_mask", "token_type_ids"), padded(batch), strict=True))
-        return {name: array.astype(types[name]) for name, array in named.items()}
+        named = dict(zip(INPUTS, padded(batch), strict=True))
+        return {name: named[name].astype(type_) for name, type_ in types.items()}
 
     def forward(self, inputs: Any) -> np.ndarray:
         """Computes logits."""
@@ -65,7 +65,8 @@ class OnnxRuntimeInt8(Engine):
         import torch
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        model, given = plain_model(self.model, "eager"), example_inputs()
+        model = plain_model(self.model, "eager")
+        given = example_inputs(model)
         torch.onnx.export(
             model,
             tuple(given.values()),

@@ -104,7 +104,8 @@ class OpenVinoInt8(Engine):
         import nncf
         import openvino
 
-        model = openvino.convert_model(plain_model(self.model, "eager"), example_input=example_inputs())
+        plain = plain_model(self.model, "eager")
+        model = openvino.convert_model(plain, example_input=example_inputs(plain))
         rows = [self.calibration.select(np.array([row])) for row in range(len(self.calibration))]
         quantized = nncf.quantize(
             model,

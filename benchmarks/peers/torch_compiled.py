@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from itrex_sweet.runtime.ragged import TokenBatch
-from peers.base import padded
 from peers.torch_eager import TorchBfloat16
 
 
@@ -28,8 +27,7 @@ class TorchCompiled(TorchBfloat16):
 
     def inputs(self, batch: TokenBatch) -> dict[str, torch.Tensor]:
         """Returns the inputs, always with a mask, so that there is one graph."""
-        ids, mask, types = map(torch.from_numpy, padded(batch))
-        return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}
+        return self._tensors(batch)
 
     @torch.no_grad()
     def forward(self, inputs: Any) -> np.ndarray:

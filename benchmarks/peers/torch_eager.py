@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from itrex_sweet.runtime.ragged import TokenBatch
-from peers.base import Engine, padded
-from peers.huggingface import plain_model
+from peers.base import INPUTS, Engine, padded
+from peers.huggingface import input_names, plain_model
 
 
 class TorchFloat32(Engine):
@@ -23,12 +23,18 @@ class TorchFloat32(Engine):
     def __init__(self, model: Path, calibration: TokenBatch, threads: int):
         super().__init__(model, calibration, threads)
         self._module = plain_model(model).to(self.dtype)
+        self._names = input_names(self._module)
 
     def inputs(self, batch: TokenBatch) -> dict[str, torch.Tensor]:
         """Returns the inputs, without a mask if nothing is padded."""
-        ids, mask, types = map(torch.from_numpy, padded(batch))
-        inputs = {"input_ids": ids, "token_type_ids": types}
-        return inputs if mask.all() else {**inputs, "attention_mask": mask}
+        inputs = self._tensors(batch)
+        if inputs["attention_mask"].all():
+            del inputs["attention_mask"]
+        return inputs
+
+    def _tensors(self, batch: TokenBatch) -> dict[str, torch.Tensor]:
+        arrays = dict(zip(INPUTS, padded(batch), strict=True))
+        return {name: torch.from_numpy(arrays[name]) for name in self._names}
 
     @torch.inference_mode()
     def forward(self, inputs: Any) -> np.ndarray:

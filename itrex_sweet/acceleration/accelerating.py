@@ -17,7 +17,7 @@ from itrex_sweet.acceleration.traffic import check_enough_texts, min_rows, read_
 from itrex_sweet.arguments import real_number, whole_number
 from itrex_sweet.artifact import Artifact, copy_artifact, open_artifact
 from itrex_sweet.artifact.staging import require_writable
-from itrex_sweet.calibration.budget import Budget
+from itrex_sweet.calibration.budget import Budget, checked_tolerance
 from itrex_sweet.calibration.calibrate import calibrate
 from itrex_sweet.calibration.pruning import prune_exits, remove_unused_exits
 from itrex_sweet.config import resolve_exits
@@ -25,7 +25,6 @@ from itrex_sweet.data import Rows
 from itrex_sweet.errors import ConfigError, NoGainError, QuantizationError
 from itrex_sweet.extras import install_command, is_installed
 from itrex_sweet.modeling import SweetModelForSequenceClassification
-from itrex_sweet.tasks import REGRESSION
 from itrex_sweet.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -63,6 +62,7 @@ def accelerate(
     output: str | os.PathLike,
     *,
     max_agreement_drop: float = 0.01,
+    tolerance: float | None = None,
     confidence: float = 0.95,
     least_speedup: float = MIN_SPEEDUP,
     exits: Iterable[int] | None = None,
@@ -86,7 +86,9 @@ def accelerate(
         model: folder of a Hugging Face classifier, or its name on the hub.
         traffic: texts, as for `add_exits`; labels are ignored.
         output: folder of the artifact, with its card, `curve.png` and `acceleration.json`.
-        max_agreement_drop: maximum share of texts that get another label than at full depth.
+        max_agreement_drop: maximum share of texts that get another label than at full depth, or in a regression a value
+            that differs from that of full depth by more than `tolerance`.
+        tolerance: difference up to which values agree, in the unit of the labels; a regression needs one.
         confidence: confidence level of that guarantee.
         least_speedup: minimum speed-up of early exit over full depth.
         exits: exits to train, as counts of layers; by default every layer, or every second one of more than 12.
@@ -103,15 +105,11 @@ def accelerate(
         NoGainError: no exit learned anything, or none saves time.
         ArtifactError, ConfigError, UnsupportedModelError, InputError: as `add_exits`.
     """
-    budget = Budget(max_agreement_drop=max_agreement_drop, confidence=confidence)
     least_speedup = real_number("least_speedup", least_speedup, "a number from 0")
     seed, output = whole_number("seed", seed, 0), Path(output)
     checkpoint = open_checkpoint(model)
-    if checkpoint.task.name == REGRESSION:
-        raise ConfigError(
-            f"{model} is a regression model, whose agreement needs a tolerance: run `itrex-sweet add-exits`, "
-            "`quantize` and `calibrate --max-agreement-drop DROP --tolerance DIFFERENCE`."
-        )
+    tolerance = checked_tolerance(checkpoint.task, tolerance)
+    budget = Budget(max_agreement_drop=max_agreement_drop, confidence=confidence, tolerance=tolerance)
     requested = resolve_exits(_candidate_exits(checkpoint.depth) if exits is None else exits, checkpoint.depth)
     require_writable(output)
     if output.resolve() == checkpoint.folder.resolve():
@@ -148,12 +146,12 @@ def accelerate(
     steps.run(
         "pruned",
         "pruning exits that save no time",
-        {"threads": threads},
-        lambda folder: _prune(steps_folder / "int8", parts["quantization"], folder, threads),
+        {"threads": threads, **({} if tolerance is None else {"tolerance": tolerance})},
+        lambda folder: _prune(steps_folder / "int8", parts["quantization"], folder, threads, tolerance),
     )
     steps.run(
         "calibrated",
-        f"calibrating: at most {100 * budget.epsilon:g} % of the labels change",
+        f"calibrating: at most {100 * budget.epsilon:g} % of the {_decisions(budget)} change",
         {"budget": budget.to_dict(), "threads": threads},
         lambda folder: _calibrate(steps_folder / "pruned", parts["calibration"], budget, folder, seed, threads),
     )
@@ -198,13 +196,13 @@ def _quantize(
     return {"precision": copy_artifact(open_artifact(source), folder).precision}
 
 
-def _prune(source: Path, rows: Rows, folder: Path, threads: int | None) -> Mapping[str, Any]:
-    artifact, gains = prune_exits(source, folder, data=rows, threads=threads)
+def _prune(source: Path, rows: Rows, folder: Path, threads: int | None, tolerance: float | None) -> Mapping[str, Any]:
+    artifact, gains = prune_exits(source, folder, data=rows, threads=threads, tolerance=tolerance)
     logger.info("%s", gains.table())
     if len(artifact.exits) == 1:
         raise NoGainError(
             f"no exit saves time: none saves {100 * gains.least_gain:g} % of what full depth costs under a policy that "
-            f"changes at most {100 * gains.max_drop:g} % of the labels. {source} is no faster with exits than at "
+            f"changes at most {100 * gains.max_drop:g} % of the answers. {source} is no faster with exits than at "
             "full depth. More texts, or more epochs, may give better exits."
         )
     return {"exits": list(artifact.exits)}
@@ -218,6 +216,10 @@ def _calibrate(
     written = remove_unused_exits(calibration.write(model.artifact, folder))
     chosen = calibration.candidates[calibration.chosen]
     return {"exits": list(written.exits), "layers": chosen.mean_layers, "rows_testing": calibration.rows[1]}
+
+
+def _decisions(budget: Budget) -> str:
+    return "labels" if budget.tolerance is None else f"values by more than {budget.tolerance:g}"
 
 
 def _listed(exits: Iterable[int]) -> str:

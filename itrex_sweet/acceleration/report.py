@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from itrex_sweet.acceleration.checkpoint import Checkpoint
-from itrex_sweet.artifact import copy_artifact, open_artifact, write_card
+from itrex_sweet.artifact import Artifact, copy_artifact, open_artifact, write_card
 from itrex_sweet.artifact.fingerprints import Fingerprints
 from itrex_sweet.calibration.bounds import LossCounts, binomial_p_value
 from itrex_sweet.data import Rows
@@ -26,7 +26,7 @@ from itrex_sweet.evaluation.plot import plot_curves
 from itrex_sweet.evaluation.reference import open_reference
 from itrex_sweet.evaluation.timing import milliseconds_per_row
 from itrex_sweet.extras import install_command, is_installed
-from itrex_sweet.metrics import METRICS
+from itrex_sweet.metrics import Metric
 from itrex_sweet.modeling import SweetModelForSequenceClassification
 from itrex_sweet.runtime.torch_threads import computing_with
 
@@ -47,7 +47,8 @@ class Measurements:
         precision: precision of the artifact.
         exits: exits of the artifact, counts of layers.
         mean_layers: mean number of layers per text under the policy.
-        agreement: share of the texts with the label of the original checkpoint.
+        agreement: share of the texts with the label of the original checkpoint; in a regression, with a value that
+            differs by at most the policy's tolerance.
         agreement_at_least: lower bound of that share with 95 % confidence (exact binomial).
         agreement_with_full_depth: share of the texts with the label of the artifact at full depth, which the
             calibration guarantees.
@@ -105,7 +106,7 @@ def measure(source: Path, checkpoint: Checkpoint, rows: Rows, output: Path, thre
         rows.texts,
         labels,
         output.name,
-        metric=METRICS[artifact.task.default_metric],
+        metric=_agreement(artifact),
         metric_name="agreement",
         timed_rows=_TIMED_ROWS,
         repeats=_REPEATS,
@@ -133,6 +134,15 @@ def measure(source: Path, checkpoint: Checkpoint, rows: Rows, output: Path, thre
     )
     _write(output, evaluation, measured)
     return measured
+
+
+def _agreement(artifact: Artifact) -> Metric:
+    """Returns the metric of predictions and the checkpoint's answers: the share of rows in which they agree."""
+
+    def share(predictions: np.ndarray, answers: np.ndarray) -> float:
+        return float(artifact.task.agree(predictions, answers, artifact.policy.tolerance).mean())
+
+    return share
 
 
 def _agreement_lower_bound(agreement: float, rows: int) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 from itrex_sweet.arguments import real_number
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.metrics import METRICS, Metric
+from itrex_sweet.tasks import REGRESSION, Task
 
 _DROPS = ("max_accuracy_drop", "max_agreement_drop", "max_metric_drop")
 _LIMITS = ("max_latency_ms", "max_layers")
@@ -79,9 +80,7 @@ class Budget:
                 "accuracy use max_accuracy_drop, whose test is exact."
             )
         if self.tolerance is not None:
-            object.__setattr__(self, "tolerance", real_number("tolerance", self.tolerance))
-            if not 0.0 < self.tolerance < math.inf:
-                raise ConfigError(f"tolerance={self.tolerance}: must be positive and finite.")
+            object.__setattr__(self, "tolerance", _positive_tolerance(self.tolerance))
 
     @property
     def epsilon(self) -> float | None:
@@ -111,3 +110,32 @@ class Budget:
         if callable(self.metric):
             named["metric"] = self.target
         return {name: value for name, value in named.items() if value is not None}
+
+
+def checked_tolerance(task: Task, tolerance: float | None, stored: float | None = None) -> float | None:
+    """Returns the difference up to which values of a regression agree; `None` for other tasks.
+
+    Args:
+        tolerance: that was passed.
+        stored: of the model's policy, used if none was passed.
+
+    Raises:
+        ConfigError: a regression without a tolerance, a tolerance for another task, or one that is not positive.
+    """
+    if task.name != REGRESSION:
+        if tolerance is not None:
+            raise ConfigError(f"tolerance={tolerance}: only regression has one; this model is {task.name}.")
+        return None
+    if tolerance is None and stored is None:
+        raise ConfigError(
+            "agreement in a regression needs tolerance (--tolerance), the difference up to which values agree, in the "
+            "unit of the labels."
+        )
+    return stored if tolerance is None else _positive_tolerance(tolerance)
+
+
+def _positive_tolerance(tolerance: Any) -> float:
+    tolerance = real_number("tolerance", tolerance)
+    if not 0.0 < tolerance < math.inf:
+        raise ConfigError(f"tolerance={tolerance}: must be positive and finite.")
+    return tolerance

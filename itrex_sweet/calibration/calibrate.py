@@ -159,7 +159,7 @@ def calibrate(
         rows=(len(tuning), len(testing)),
         temperatures=temperatures,
         fingerprints=Fingerprints.of(batch.rows()),
-        traffic=traffic_summary(outcomes, candidates[chosen].policy) if task.name == SINGLE_LABEL else {},
+        traffic=traffic_summary(outcomes, candidates[chosen].policy),
         costs=costs,
         against=None if reference is None else _reference_record(reference, predictions[0], budget),
         facts={

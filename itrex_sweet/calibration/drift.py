@@ -1,4 +1,4 @@
-"""Detects drift of live traffic from the calibration rows: exits, labels and probabilities of the answers."""
+"""Detects drift of live traffic from the calibration rows: exits, labels and scores of the answers."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 
 from itrex_sweet.artifact import Artifact
-from itrex_sweet.errors import ArtifactError, ConfigError, InputError
+from itrex_sweet.errors import ArtifactError, InputError
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.policy import Policy
-from itrex_sweet.probabilities import softmax
-from itrex_sweet.tasks import SINGLE_LABEL
+from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
 
 MIN_ROWS = 200
 WATCH, RECALIBRATE = 0.1, 0.25  # population stability index, the usual thresholds (Siddiqi 2006)
 _NUM_BINS = 10
+_MAX_LABEL_SETS = 15  # of multi-label classification that are counted apart; the others are counted together
+_MAX_VALUE = 1e300  # of a regression; excludes infinity
 _NORMAL_QUANTILE = 3.09  # of 99.9 %
 
 
@@ -29,9 +30,11 @@ class Drift:
 
     Args:
         rows: number of answers compared.
-        exits, labels, scores: population stability index of the exits at which rows leave, of the labels and of their
-            probabilities: 0 if the distributions are equal.
-        ks: Kolmogorov–Smirnov statistic of the probabilities, at the stored bins.
+        exits, labels, scores: population stability index of the exits at which rows leave, of the labels (sets of
+            labels in multi-label classification; 0 in regression) and of their scores: 0 if the distributions are
+            equal. The score of a row is the probability of its label, the least probability of its labels (0 without a
+            label), or its value.
+        ks: Kolmogorov–Smirnov statistic of the scores, at the stored bins.
         ks_p_value: probability of a statistic at least as large without drift.
         verdict: `"stable"`, `"watch"` or `"recalibrate"`.
         why: the distributions that changed; empty if none did.
@@ -52,21 +55,56 @@ class Drift:
 
 
 def traffic_summary(outcomes: ExitOutcomes, policy: Policy) -> dict[str, Any]:
-    """Returns the distribution of a policy's answers in plain JSON types: counts by label, exit and probability bin.
+    """Returns the distribution of a policy's answers in plain JSON types: counts by label, exit and bin of scores.
 
-    Bins are quantiles of the probabilities.
+    Bins are quantiles of the scores. In multi-label classification, `sets` has the most frequent sets of labels, as
+    lists of label ids, and the first axis of the counts has one entry per set, and a last one for all other sets. In
+    regression that axis has one entry.
     """
-    leaving, labels = outcomes.leaving(policy), outcomes.answers(policy)
+    leaving = outcomes.leaving(policy)
     logits = outcomes.logits[np.arange(len(outcomes)), leaving]
     temperatures = np.asarray(policy.temperatures, dtype=np.float32)[leaving]
-    scores = softmax(logits, temperatures[:, None]).max(axis=1)
+    task, decisions = outcomes.task, outcomes.answers(policy)
+    scores = _scores(task, task.scores(logits, temperatures[:, None]), decisions)
     edges = np.unique(np.quantile(scores.astype(np.float64), np.linspace(0, 1, _NUM_BINS + 1)[1:-1])).round(6)
-    shape = (outcomes.logits.shape[2], len(outcomes.exits), len(edges) + 1)
+    sets: list[list[int]] | None = None
+    if task.name == MULTI_LABEL:
+        sets = _frequent_sets(decisions)
+        labels, num_labels = _number_sets([np.flatnonzero(row).tolist() for row in decisions], sets), len(sets) + 1
+    elif task.name == REGRESSION:
+        labels, num_labels = np.zeros(len(outcomes), dtype=np.int64), 1
+    else:
+        labels, num_labels = decisions, outcomes.logits.shape[2]
+    shape = (num_labels, len(outcomes.exits), len(edges) + 1)
     return {
         "exits": list(outcomes.exits),
         "score_edges": edges.tolist(),
+        **({} if sets is None else {"sets": sets}),
         "rows": _count(labels, leaving, scores, edges, shape).tolist(),
     }
+
+
+def _scores(task: Task, scores: np.ndarray, decisions: np.ndarray) -> np.ndarray:
+    """Returns one score per row, (rows,), for scores (rows, labels): see `Drift`."""
+    if task.name == REGRESSION:
+        return scores[:, 0]
+    if task.name == MULTI_LABEL:
+        lowest = np.where(decisions == 1, scores, np.inf).min(axis=1)
+        return np.where(np.isfinite(lowest), lowest, 0.0)
+    return scores.max(axis=1)
+
+
+def _frequent_sets(decisions: np.ndarray) -> list[list[int]]:
+    """Returns the most frequent sets of labels among (rows, labels) decisions, by descending frequency."""
+    sets, counts = np.unique(decisions, axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:_MAX_LABEL_SETS]
+    return [np.flatnonzero(sets[place] == 1).tolist() for place in order]
+
+
+def _number_sets(rows: Iterable[Sequence[int]], sets: Sequence[Sequence[int]]) -> np.ndarray:
+    """Returns the index in `sets` of each row's set of label ids, or `len(sets)`, (rows,) int64."""
+    indices = {tuple(sorted(each)): index for index, each in enumerate(sets)}
+    return np.array([indices.get(tuple(sorted(row)), len(sets)) for row in rows], dtype=np.int64)
 
 
 def drift(artifact: Artifact, predictions: Iterable[Mapping[str, Any]]) -> Drift:
@@ -77,20 +115,17 @@ def drift(artifact: Artifact, predictions: Iterable[Mapping[str, Any]]) -> Drift
 
     Args:
         artifact: calibrated.
-        predictions: of `model.predict` under the stored policy, with `label`, `score` and `exit_layer`; rows with an
-            `error` are skipped.
+        predictions: of `model.predict` under the stored policy, with `exit_layer`, and `label` and `score`, `labels`
+            (multi-label) or `score` (regression); rows with an `error` are skipped.
 
     Raises:
         ArtifactError: the artifact holds no calibration.
-        ConfigError: a multi-label or regression model.
         InputError: too few rows, or rows that are not predictions of this model.
     """
     if isinstance(predictions, (str, bytes, Mapping)) or not isinstance(predictions, Iterable):
         raise InputError(
             f"predictions of type {type(predictions).__name__}, expected the list that model.predict returns."
         )
-    if artifact.task.name != SINGLE_LABEL:
-        raise ConfigError(f"drift is measured for single-label classifiers, and this model is {artifact.task.name}.")
     reference = artifact.calibration.get("traffic")
     if not reference:
         raise ArtifactError(
@@ -101,7 +136,7 @@ def drift(artifact: Artifact, predictions: Iterable[Mapping[str, Any]]) -> Drift
         raise InputError(f"{len(rows)} answers are too few to detect drift; at least {MIN_ROWS} are needed.")
     reference_counts = np.asarray(reference["rows"], dtype=np.float64)
     edges = np.asarray(reference["score_edges"], dtype=np.float64)
-    labels, leaving, scores = _parse_predictions(rows, artifact.label_names, reference["exits"])
+    labels, leaving, scores = _parse_predictions(rows, artifact, reference)
     counts = _count(labels, leaving, scores, edges, reference_counts.shape)
     indices, changes, verdict = {}, [], "stable"
     for name, axis in (("exits", 1), ("labels", 0), ("scores", 2)):
@@ -128,33 +163,69 @@ def _has_error(row: Any) -> bool:
 
 
 def _parse_predictions(
-    rows: Mapping[int, Any], label_names: Sequence[str], exits: Sequence[int]
+    rows: Mapping[int, Any], artifact: Artifact, reference: Mapping[str, Any]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns label ids, indices of exits and probabilities of predictions.
+    """Returns label ids (indices of sets in multi-label classification, 0 in regression), indices of exits and scores.
 
     Args:
         rows: predictions by row number.
+        artifact: whose task and labels the predictions have.
+        reference: summary of the calibration rows.
     """
-    label_ids, exit_indices = ({value: index for index, value in enumerate(values)} for values in (label_names, exits))
+    exits, task, names = reference["exits"], artifact.task, artifact.label_names
+    exit_indices = {value: index for index, value in enumerate(exits)}
+    label_ids = {value: index for index, value in enumerate(names)}
+    parse, needed = _PARSERS[task.name]
+    parsed = []
     for number, row in rows.items():
-        if not (
-            isinstance(row, Mapping)
-            and _is_among(row.get("label"), label_ids, str)
-            and _is_among(row.get("exit_layer"), exit_indices, int)
-            and isinstance(row.get("score"), (int, float))
-            and not isinstance(row["score"], bool)
-            and 0.0 <= row["score"] <= 1.0
-        ):
+        found = None
+        if isinstance(row, Mapping) and _is_among(row.get("exit_layer"), exit_indices, int):
+            found = parse(row, label_ids)
+        if found is None:
+            fields = needed.format(names=", ".join(names))
             raise InputError(
-                f"row {number} is not a prediction of this model: {reprlib.repr(row)}. It needs label (one of "
-                f"{', '.join(label_names)}), exit_layer (one of {', '.join(map(str, exits))}) and score, in [0, 1].",
+                f"row {number} is not a prediction of this model: {reprlib.repr(row)}. It needs exit_layer (one of "
+                f"{', '.join(map(str, exits))}) and {fields}.",
                 (number,),
             )
-    return (
-        np.array([label_ids[row["label"]] for row in rows.values()]),
-        np.array([exit_indices[row["exit_layer"]] for row in rows.values()]),
-        np.array([row["score"] for row in rows.values()], dtype=np.float64),
-    )
+        parsed.append((*found, exit_indices[row["exit_layer"]]))
+    labels, scores, leaving = zip(*parsed, strict=True)
+    numbered = _number_sets(labels, reference.get("sets", [])) if task.name == MULTI_LABEL else np.array(labels)
+    return numbered, np.array(leaving), np.array(scores, dtype=np.float64)
+
+
+def _parse_label(row: Mapping[str, Any], label_ids: Mapping[str, int]) -> tuple[int, float] | None:
+    """Returns label id and probability; `None` if the row is not a prediction."""
+    label, score = row.get("label"), row.get("score")
+    return (label_ids[label], score) if _is_among(label, label_ids, str) and _is_number(score, 0.0, 1.0) else None
+
+
+def _parse_labels(row: Mapping[str, Any], label_ids: Mapping[str, int]) -> tuple[list[int], float] | None:
+    """Returns ids of the labels that are on, and the least probability; `None` if the row is not a prediction."""
+    labels = row.get("labels")
+    if not isinstance(labels, list) or not all(isinstance(each, Mapping) for each in labels):
+        return None
+    pairs = [_parse_label(each, label_ids) for each in labels]
+    if any(pair is None for pair in pairs) or len({pair[0] for pair in pairs}) < len(pairs):
+        return None
+    return [pair[0] for pair in pairs], min((pair[1] for pair in pairs), default=0.0)
+
+
+def _parse_value(row: Mapping[str, Any], label_ids: Mapping[str, int]) -> tuple[int, float] | None:
+    """Returns 0 and the value; `None` if the row is not a prediction."""
+    return (0, row["score"]) if "label" not in row and _is_number(row.get("score"), -_MAX_VALUE, _MAX_VALUE) else None
+
+
+# Parser of one row, and the fields that it needs.
+_PARSERS = {
+    SINGLE_LABEL: (_parse_label, "label (one of {names}) and score, in [0, 1]"),
+    MULTI_LABEL: (_parse_labels, "labels, a list of label (one of {names}) and score, in [0, 1]"),
+    REGRESSION: (_parse_value, "score, a finite number, and no label"),
+}
+
+
+def _is_number(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
 
 
 def _is_among(value: Any, known: Mapping[Any, int], kind: type) -> bool:

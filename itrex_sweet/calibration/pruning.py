@@ -11,6 +11,7 @@ from typing import Any
 
 from itrex_sweet.arguments import real_number
 from itrex_sweet.artifact import Artifact, copy_artifact, keep_exits, open_artifact, write_card
+from itrex_sweet.calibration.budget import checked_tolerance
 from itrex_sweet.calibration.cost_measurement import cost_table
 from itrex_sweet.calibration.costs import CostTable, RowCosts
 from itrex_sweet.calibration.guarantees import exit_losses
@@ -78,6 +79,7 @@ def find_useful_exits(
     unit: str = "milliseconds",
     batch_size: int | None = None,
     max_length: int | None = None,
+    tolerance: float | None = None,
     **columns: Any,
 ) -> ExitGains:
     """Finds the exits that save cost.
@@ -94,10 +96,12 @@ def find_useful_exits(
         unit: `"milliseconds"` on this machine, or `"layers"`, in which probes are free.
         batch_size: of the deployment; the model's if absent.
         max_length: maximum number of tokens per row.
+        tolerance: for regression, the difference up to which values agree; that of the model's policy if absent.
         columns: as in `itrex_sweet.data.read_rows`.
 
     Raises:
-        ConfigError: a fraction out of range, an unknown unit, or a criterion that depends on earlier exits.
+        ConfigError: a fraction out of range, an unknown unit, a criterion that depends on earlier exits, or a
+            regression without a tolerance.
         InputError: too few rows.
     """
     fractions = {"max_drop": max_drop, "least_gain": least_gain}
@@ -112,6 +116,7 @@ def find_useful_exits(
             f"criterion={model.policy.criterion!r} depends on earlier exits, so exits cannot be evaluated one by one: "
             "calibrate with another criterion, or pass the exits to keep."
         )
+    tolerance = checked_tolerance(model.artifact.task, tolerance, model.policy.tolerance)
     rows = read_held_out_rows(model, source, max_length, **{"label_column": None, **columns})
     if len(rows) < MIN_ROWS:
         raise InputError(f"{rows.name} has {len(rows)} rows; at least {MIN_ROWS} are needed to evaluate exits.")
@@ -124,7 +129,7 @@ def find_useful_exits(
         costs = cost_table(model, rows.batch, size, policy.criterion)
         row_costs = costs.of(rows.batch.lengths, size)
     confidences = outcomes.confidences(policy)
-    losses = exit_losses(outcomes.predictions(policy), None, None, outcomes.task, policy.tolerance)
+    losses = exit_losses(outcomes.predictions(policy), None, None, outcomes.task, tolerance)
     simulated = SimulatedRows(confidences, losses, row_costs)
     policies = [each for each in optimal_policies(policy, simulated) if simulated.mean_loss(each) <= max_drop]
     kept, gains = _eliminate_exits(policies, simulated, model.artifact.exits, least_gain)

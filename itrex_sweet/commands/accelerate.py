@@ -1,9 +1,9 @@
 """Accelerate a plain fine-tuned classifier, with unlabelled texts only.
 
 Adds exits (the weights of the model do not change), quantizes to INT8 if Neural Compressor is installed, removes exits
-without a benefit, certifies a policy that gives almost every text the label of full depth, and evaluates it on texts
-that no other step used. The texts are split into four disjoint parts. An interrupted run resumes at the step it was
-in; steps whose inputs have changed are repeated.
+without a benefit, certifies a policy that gives almost every text the label of full depth (in a regression, a value
+that differs by at most --tolerance), and evaluates it on texts that no other step used. The texts are split into four
+disjoint parts. An interrupted run resumes at the step it was in; steps whose inputs have changed are repeated.
 """
 
 from __future__ import annotations
@@ -51,8 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=options.share,
         default=0.01,
         metavar="SHARE",
-        help="maximum share of texts that get another label than at full depth (default: 0.01)",
+        help="maximum share of texts that get another label, set of labels, or value (see --tolerance) than at full "
+        "depth (default: 0.01)",
     )
+    options.add_tolerance(group)
     group.add_argument("--confidence", type=options.share, default=0.95, metavar="SHARE", help="(default: 0.95)")
     group.add_argument(
         "--least-speedup",
@@ -79,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
             args.traffic,
             args.output,
             max_agreement_drop=args.max_agreement_drop,
+            tolerance=args.tolerance,
             confidence=args.confidence,
             least_speedup=args.least_speedup,
             quantize=not args.no_int8,
@@ -106,14 +109,15 @@ def shown(made: Acceleration) -> str:
             f"{made.least_speedup:g} are required (--least-speedup); {measured.over_checkpoint:.1f} times that of "
             "the checkpoint by transformers in float32"
         )
+    same = "the label" if budget.tolerance is None else f"the value (± {budget.tolerance:g})"
     kept = {True: "held", False: "not held on these texts", None: "not judged"}[measured.promise_kept]
     return "\n".join(
         [
             f"{pays}: {measured.milliseconds:.3g} ms per text, {measured.milliseconds_full_depth:.3g} and "
             f"{measured.milliseconds_checkpoint:.3g} ms; {measured.mean_layers:.2f} of {measured.exits[-1]} layers.",
             f"Certified with {100 * budget.confidence:g} % confidence: at least {100 * (1 - budget.epsilon):g} % of "
-            "the texts get the label of full depth.",
-            f"Held out, {measured.rows} texts: {100 * measured.agreement_with_full_depth:.2f} % get the label of full "
+            f"the texts get {same} of full depth.",
+            f"Held out, {measured.rows} texts: {100 * measured.agreement_with_full_depth:.2f} % get {same} of full "
             f"depth ({kept}), {100 * measured.agreement:.2f} % that of the checkpoint (at least "
             f"{100 * measured.agreement_at_least:.2f} % with 95 % confidence).",
             f"Exits {', '.join(map(str, measured.exits))}, {measured.precision}.",

@@ -47,12 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("f1", "matthews", "micro_f1", "macro_f1", "pearson", "spearman", "negative_mse"),
         help="metric of --max-metric-drop",
     )
-    group.add_argument(
-        "--tolerance",
-        type=options.positive_number,
-        metavar="DIFFERENCE",
-        help="of a regression: values that differ by at most this count as equal, in the unit of the labels",
-    )
+    options.add_tolerance(group)
     group.add_argument("--confidence", type=options.share, default=0.95, metavar="SHARE", help="(default: 0.95)")
     options.add_against(group)
     group.add_argument("--max-latency-ms", type=float, metavar="MS", help="maximum mean time per text on this machine")

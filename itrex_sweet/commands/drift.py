@@ -1,7 +1,7 @@
 """Compare live traffic with the rows that an artifact was calibrated on.
 
 Reads the output of `itrex-sweet predict`, one JSON object per text, and reports whether the distributions of exits,
-labels and probabilities have changed. If so, the guarantee of the calibration may not hold any more. The exit status
+labels and scores have changed. If so, the guarantee of the calibration may not hold any more. The exit status
 is 0 if they are stable, otherwise 3.
 """
 
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(
             f"{found.verdict}: {found.rows} predictions; stability index of exits {found.exits:.3f}, labels "
-            f"{found.labels:.3f}, probabilities {found.scores:.3f}; Kolmogorov–Smirnov {found.ks:.3f} "
+            f"{found.labels:.3f}, scores {found.scores:.3f}; Kolmogorov–Smirnov {found.ks:.3f} "
             f"(p {found.ks_p_value:.2g})"
         )
         if found.why:

@@ -172,6 +172,16 @@ def add_against(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_tolerance(parser: argparse._ActionsContainer) -> None:
+    """Adds `--tolerance`, up to which the values of a regression agree."""
+    parser.add_argument(
+        "--tolerance",
+        type=positive_number,
+        metavar="DIFFERENCE",
+        help="of a regression: values that differ by at most this count as equal, in the unit of the labels",
+    )
+
+
 def add_columns(parser: argparse.ArgumentParser, labels: bool = True) -> None:
     """Adds the options that name columns: `--text-column`, `--pair-column`, `--label-column`."""
     group = parser.add_argument_group(

@@ -58,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--backend", default="auto", metavar="NAME", help="backend of the deployment (default: the fastest available)"
     )
+    options.add_tolerance(group)
     options.add_threads(group)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -77,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
             unit=args.unit,
             batch_size=args.batch_size,
             max_length=args.max_length,
+            tolerance=args.tolerance,
             text_column=args.text_column,
             pair_column=args.pair_column,
             split=args.split,

@@ -1,4 +1,4 @@
-"""Reads the rows of CSV, TSV, JSON and text files one by one; reports a malformed row without raising an error."""
+"""Reads the rows of CSV, TSV, JSON, text and Parquet files; reports a malformed row without raising an error."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from itrex_sweet.data.json_records import json_records
 from itrex_sweet.data.line import Line
 from itrex_sweet.data.lines import opened, physical_lines, without_end
+from itrex_sweet.data.parquet import SUFFIX, parquet_lines
 from itrex_sweet.data.tables import csv_records, tsv_records
 
 FORMAT_OF_SUFFIX = {
@@ -28,6 +29,11 @@ def format_of(path: Path, format: str | None = None) -> str:
     return format or FORMAT_OF_SUFFIX.get(suffix_of(path), "text")
 
 
+def is_parquet(path: Path, format: str | None = None) -> bool:
+    """Returns whether a file is read as Parquet: by its suffix, if no format is given."""
+    return format is None and path.suffix.lower() == SUFFIX
+
+
 def suffix_of(path: Path) -> str:
     """Returns the lower-case suffix of a file, without `.gz`."""
     return Path(path.name.removesuffix(".gz")).suffix.lower()
@@ -40,8 +46,12 @@ def file_lines(path: Path, format: str | None = None) -> Iterator[Line]:
         format: one of `FORMATS`; by default that of the suffix.
 
     Raises:
-        InputError: the file cannot be opened, or is not a text file.
+        InputError: the file cannot be opened, or is not a text file or, by its suffix, a Parquet file.
+        MissingExtraError: a Parquet file, and `pyarrow` is not installed.
     """
+    if is_parquet(path, format):
+        yield from parquet_lines(path)
+        return
     with opened(path) as stream:
         yield from stream_lines(stream, str(path), format_of(path, format))
 

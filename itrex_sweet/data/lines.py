@@ -28,7 +28,7 @@ _FOREIGN = {
     b"\x00\x00\xfe\xff": "UTF-32; save it as UTF-8",
     b"\x1f\x8b": "compressed with gzip; rename it to .gz, or decompress it",
     b"PK\x03\x04": "a ZIP archive or a spreadsheet; save it as CSV",
-    b"PAR1": "a Parquet file; save it as CSV or JSON lines",
+    b"PAR1": "a Parquet file; name it .parquet",
 }
 
 _LINE_END = re.compile(r"\r\n|\r|\n")

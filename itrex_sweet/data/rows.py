@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from itrex_sweet.data.columns import LABEL_COLUMN, ColumnChoice, Text, no_such_column
-from itrex_sweet.data.files import FORMAT_OF_SUFFIX, FORMATS, file_lines, format_of, stream_lines, suffix_of
+from itrex_sweet.data.files import FORMAT_OF_SUFFIX, FORMATS, file_lines, format_of, is_parquet, stream_lines, suffix_of
 from itrex_sweet.data.label_sets import label_vectors
 from itrex_sweet.data.labels import Meanings, label_ids, names_beside
 from itrex_sweet.data.line import Line
 from itrex_sweet.data.lines import is_readable
 from itrex_sweet.data.named_datasets import dataset_lines, load_named_dataset
+from itrex_sweet.data.parquet import label_names_in
 from itrex_sweet.data.values import regression_targets
 from itrex_sweet.errors import ConfigError, InputError
 from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
@@ -72,8 +73,8 @@ def read_rows(
     """Reads texts, and their labels if the source has any.
 
     Args:
-        source: a CSV, TSV, JSON (lines or one array) or text file, by its suffix, also with `.gz`; a name for
-            `datasets.load_dataset`; or a `datasets.Dataset`.
+        source: a CSV, TSV, JSON (lines or one array) or text file, by its suffix, also with `.gz`; a Parquet file; a
+            name for `datasets.load_dataset`; or a `datasets.Dataset`.
         split: split of a data set that has several.
         text_column: column of the texts; by default the first with a common name.
         pair_column: column of the second text of a pair; by default found together with the first.
@@ -131,7 +132,9 @@ def read_rows(
     if not texts:
         raise InputError(f"{described} has no rows.")
     if label_meanings is None and task != REGRESSION and not several:
-        label_meanings = names_beside(Path(described)) if features is None else _names_of(features.get(named_column))
+        label_meanings = None if features is None else _names_of(features.get(named_column))
+        if label_meanings is None and (features is None or is_parquet(Path(described))):
+            label_meanings = names_beside(Path(described))
     if named_column is None and not several:
         if require_labels and label_column is not None:
             raise ConfigError(no_such_column(described, label_column, known_columns, "labels", "--label-column"))
@@ -161,19 +164,21 @@ def _several_columns(label_column: str | Sequence[str] | None, task: str) -> tup
 
 
 def _names_of(feature: Any) -> Sequence[str] | None:
-    """Returns the names of a `ClassLabel`, or of a list of them."""
+    """Returns the names of a `ClassLabel`, or of a list of them; a list is returned as it is."""
+    if isinstance(feature, list):
+        return feature
     return getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None)
 
 
 def _lines_of(
     source: str | os.PathLike | Dataset, split: str | None, dataset_config: str | None
 ) -> tuple[Iterator[Line], str, Mapping[str, Any] | None]:
-    """Returns the rows of a file or data set, its name, and the features of a data set."""
+    """Returns the rows of a file or data set, its name, and the features of a data set (names of labels of a file)."""
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         if is_readable(path):
-            return file_lines(path), str(source), None
-        if suffix_of(path) in FORMAT_OF_SUFFIX:
+            return file_lines(path), str(source), label_names_in(path) if is_parquet(path) else None
+        if suffix_of(path) in FORMAT_OF_SUFFIX or is_parquet(path):
             raise InputError(f"{source}: no such file.")
         dataset, described = load_named_dataset(str(source), dataset_config, split), str(source)
     else:
@@ -230,8 +235,8 @@ def read_text_rows(
     if format is not None and format not in FORMATS:
         raise ConfigError(f"format={format!r}: choose one of {', '.join(FORMATS)}.")
     if isinstance(source, (str, os.PathLike)):
-        format, described = format_of(Path(source), format), str(source)
-        lines = file_lines(Path(source), format)
+        lines, described = file_lines(Path(source), format), str(source)
+        format = format_of(Path(source), format)
     else:
         format, described = format or "text", name or str(getattr(source, "name", "stream"))
         lines = stream_lines(source, described, format)

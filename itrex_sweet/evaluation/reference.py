@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from itrex_sweet.errors import ConfigError, InputError
 from itrex_sweet.evaluation.plain_model import load_plain_model, logits_of
 from itrex_sweet.hub import fetch
 from itrex_sweet.modeling import SweetModelForSequenceClassification
-from itrex_sweet.tasks import REGRESSION, SINGLE_LABEL, TASKS, Task, task_of
+from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS, Task, task_of
+
+_MAX_FLOAT32 = 3.4e38
 
 CHECKPOINT, ARTIFACT, ANSWERS = "checkpoint", "artifact", "answers"
 
@@ -45,7 +47,7 @@ class Reference(ABC):
         self, texts: Sequence[Any] | None, rows: int, label_names: Sequence[str], task: Task = TASKS[SINGLE_LABEL]
     ) -> np.ndarray:
         """Returns its predictions (rows,) int64, as indices of `label_names`; for multi-label classification (rows,
-        labels) int64 of ones and zeros.
+        labels) int64 of ones and zeros, for regression (rows,) float32.
 
         Args:
             texts: texts or pairs; `None` if only token ids are available.
@@ -54,7 +56,7 @@ class Reference(ABC):
             task: of the compared model.
 
         Raises:
-            ConfigError: it has other labels, or another task, or the task is regression.
+            ConfigError: it has other labels, or another task.
             InputError: texts are needed and missing, or there is not one finite answer per row.
         """
 
@@ -104,7 +106,7 @@ class _FullDepth(Reference):
     ) -> np.ndarray:
         model = SweetModelForSequenceClassification.from_pretrained(self._folder, threshold=1.0)
         _require_task(model.artifact.task, task, self.name)
-        label_map = _match_labels(model.artifact.label_names, label_names, self.name)
+        label_map = _match_labels(model.artifact.label_names, label_names, self.name, task)
         logits = model.executor.run(model.read(_require_texts(texts, self.name)), model.policy).logits
         return _decisions(_require_finite(logits, self.name), label_map, task)
 
@@ -128,7 +130,7 @@ class _Checkpoint(Reference):
         _require_task(task_of(model.config), task, self.name)
         id2label = model.config.id2label
         label_map = _match_labels(
-            [str(id2label.get(index)) for index in range(model.config.num_labels)], label_names, self.name
+            [str(id2label.get(index)) for index in range(model.config.num_labels)], label_names, self.name, task
         )
         return _decisions(_require_finite(logits_of(model, tokenizer, texts), self.name), label_map, task)
 
@@ -141,29 +143,60 @@ class _Answers(Reference):
     def __init__(self, path: Path):
         super().__init__(path.name, sha256(path))
         self._path = path
-        self._labels = list(self._read())
+        self._predictions = list(self._read())
 
     def answers(
         self, texts: Sequence[Any] | None, rows: int, label_names: Sequence[str], task: Task = TASKS[SINGLE_LABEL]
     ) -> np.ndarray:
-        if task.name != SINGLE_LABEL:
-            raise ConfigError(f"{self._path}: a file of predictions is read for single-label models, not {task.name}.")
-        if len(self._labels) != rows:
-            raise InputError(f"{self._path} holds {len(self._labels)} predictions for {rows} rows.")
+        if len(self._predictions) != rows:
+            raise InputError(f"{self._path} holds {len(self._predictions)} predictions for {rows} rows.")
+        if task.name == REGRESSION:
+            return np.array([self._value(*each) for each in self._predictions], dtype=np.float32)
         label_map = _label_indices(label_names)
-        for number, label in enumerate(self._labels, start=1):
+        indices = [self._indices(*each, label_map, task) for each in self._predictions]
+        if task.name == SINGLE_LABEL:
+            return np.array([row[0] for row in indices], dtype=np.int64)
+        decisions = np.zeros((rows, len(label_names)), dtype=np.int64)
+        for row, labels in enumerate(indices):
+            decisions[row, labels] = 1
+        return decisions
+
+    def _indices(
+        self, number: int, prediction: Mapping[str, Any], label_map: Mapping[str, int], task: Task
+    ) -> list[int]:
+        """Returns the indices of a prediction's labels, given normalized name → index."""
+        if task.name == MULTI_LABEL:
+            labels = prediction.get("labels")
+            if isinstance(labels, list):
+                labels = [each.get("label") if isinstance(each, dict) else each for each in labels]
+        else:
+            labels = [prediction.get("label")]
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+            needed = "labels, a list" if task.name == MULTI_LABEL else "label, a name"
+            raise InputError(f"line {number} of {self._path} is not a prediction of {task.name}: it needs {needed}.")
+        for label in labels:
             if _normalize(label) not in label_map:
                 raise ConfigError(
-                    f"line {number} of {self._path}: label {label!r} is not one of {', '.join(label_names)}."
+                    f"line {number} of {self._path}: label {label!r} is not one of {', '.join(label_map)}."
                 )
-        return np.array([label_map[_normalize(label)] for label in self._labels], dtype=np.int64)
+        return [label_map[_normalize(label)] for label in labels]
 
-    def _read(self) -> list[str]:
+    def _value(self, number: int, prediction: Mapping[str, Any]) -> float:
+        """Returns the value that a regression model predicted."""
+        value = prediction.get("score")
+        if "label" in prediction or not _is_number(value):
+            raise InputError(
+                f"line {number} of {self._path} is not a prediction of regression: it needs score, the value, and no "
+                "label."
+            )
+        return float(value)
+
+    def _read(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yields line numbers and predictions."""
         try:
             lines = self._path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{self._path} cannot be read ({error}).") from error
-        labels = []
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
@@ -171,27 +204,37 @@ class _Answers(Reference):
                 row = json.loads(line)
             except (ValueError, RecursionError):
                 row = None
-            label = row.get("label") if isinstance(row, dict) else None
-            if not isinstance(label, str):
+            if not isinstance(row, dict) or not _is_prediction(row):
                 raise InputError(
                     f"line {number} of {self._path} is not a prediction as `itrex-sweet predict` writes it: a JSON "
-                    "object with a label.",
+                    "object with label, labels or score.",
                     (number - 1,),
                 )
-            labels.append(label)
-        return labels
+            yield number, row
+
+
+def _is_prediction(row: Mapping[str, Any]) -> bool:
+    """Returns whether a row has the fields of a prediction of some task."""
+    if "label" in row:
+        return isinstance(row["label"], str)
+    return isinstance(row.get("labels"), list) or _is_number(row.get("score"))
+
+
+def _is_number(value: Any) -> bool:
+    """Returns whether a value is a finite number that fits float32."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _MAX_FLOAT32
 
 
 def _require_task(theirs: Task, ours: Task, name: str) -> None:
     if theirs is not ours:
         raise ConfigError(f"{name} has the task {theirs.name}, and this model {ours.name}: they cannot be compared.")
-    if ours.name == REGRESSION:
-        raise ConfigError(f"{name} is a regression model: only classifiers are compared with another model.")
 
 
 def _decisions(logits: np.ndarray, label_map: np.ndarray, task: Task) -> np.ndarray:
     """Returns the decisions for finite logits (rows, labels), in terms of the other model's labels."""
     decisions = task.decisions(logits)
+    if task.name == REGRESSION:
+        return decisions
     if task.name == SINGLE_LABEL:
         return label_map[decisions]
     mapped = np.empty_like(decisions)
@@ -216,12 +259,15 @@ def _require_finite(logits: np.ndarray, name: str) -> np.ndarray:
     return logits
 
 
-def _match_labels(theirs: Sequence[str], ours: Sequence[str], name: str) -> np.ndarray:
-    """Returns the index (their labels,) int64 of each of their labels among ours.
+def _match_labels(theirs: Sequence[str], ours: Sequence[str], name: str, task: Task) -> np.ndarray:
+    """Returns the index (their labels,) int64 of each of their labels among ours; the names of a regression's single
+    output are not compared.
 
     Raises:
         ConfigError: they are not the same labels.
     """
+    if task.name == REGRESSION:
+        return np.zeros(1, dtype=np.int64)
     indices = _label_indices(ours)
     if len(theirs) != len(ours) or {_normalize(label) for label in theirs} != set(indices):
         raise ConfigError(

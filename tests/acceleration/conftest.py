@@ -41,17 +41,25 @@ def plain(tmp_path_factory):
     return write_plain(tmp_path_factory.mktemp("plain"))
 
 
-def write_plain(folder: Path) -> Path:
+@pytest.fixture(scope="session")
+def plain_regression(tmp_path_factory):
+    """Returns the folder of the same model, fine-tuned to give 1 for good and -1 for bad words."""
+    return write_plain(tmp_path_factory.mktemp("regression"), is_regression=True)
+
+
+def write_plain(folder: Path, is_regression: bool = False) -> Path:
     """Trains the model of `plain` and writes it into a folder."""
     torch.manual_seed(0)
-    model, tokenizer = tiny_model("bert", num_layers=4, num_labels=2), tiny_tokenizer()
-    model.config.id2label, model.config.label2id = {0: "bad", 1: "good"}, {"bad": 0, "good": 1}
+    model, tokenizer = tiny_model("bert", num_layers=4, num_labels=1 if is_regression else 2), tiny_tokenizer()
+    if not is_regression:
+        model.config.id2label, model.config.label2id = {0: "bad", 1: "good"}, {"bad": 0, "good": 1}
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     texts = texts_of(640, seed=1)
     model.train()
     for start in [*range(0, 640, 32)] * 4:
         part = texts[start : start + 32]
         labels = torch.tensor([int(any(word in GOOD for word in text.split())) for text in part])
+        labels = 2.0 * labels - 1.0 if is_regression else labels
         loss = model(**tokenizer(part, return_tensors="pt", padding=True), labels=labels).loss
         loss.backward()
         optimizer.step()

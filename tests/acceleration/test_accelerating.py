@@ -64,6 +64,25 @@ def test_all_steps_and_resuming(plain, tmp_path, costs_in_layers, caplog, monkey
     assert {row["label"] for row in answers} == {"good", "bad"}
 
 
+def test_regression_agrees_within_the_tolerance(plain_regression, plain, tmp_path, costs_in_layers):
+    output = tmp_path / "fast"
+    with pytest.raises(ConfigError, match="needs tolerance"):
+        accelerate(plain_regression, TEXTS, output, **QUICK)
+    with pytest.raises(ConfigError, match="only regression has one"):
+        accelerate(plain, TEXTS, output, **QUICK, tolerance=0.5)
+    assert not output.exists()
+    made = accelerate(plain_regression, TEXTS, output, **QUICK, tolerance=0.8)
+    measured, artifact = made.measured, open_artifact(output)
+    assert measured.mean_layers < 4 and measured.agreement_with_full_depth >= 0.9 and measured.promise_kept
+    assert artifact.policy.tolerance == artifact.calibration["budget"]["tolerance"] == 0.8
+    held_out = texts_of(120, seed=9)
+    model = SweetModelForSequenceClassification.from_pretrained(output)
+    early, full = ([row["score"] for row in model.predict(held_out, **each)] for each in ({}, {"threshold": 1.0}))
+    agreement = np.mean(np.abs(np.subtract(early, full)) <= 0.8)
+    assert agreement >= 0.9 and early != full
+    assert json.loads((output / "acceleration.json").read_text())["measured"]["agreement"] == measured.agreement
+
+
 def test_an_interrupted_run_is_resumed(plain, tmp_path, costs_in_layers, caplog, monkeypatch):
     output, real = tmp_path / "fast", accelerating.calibrate
 

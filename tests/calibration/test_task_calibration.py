@@ -6,17 +6,20 @@ import itertools
 import numpy as np
 import pytest
 
-from itrex_sweet import SweetModelForSequenceClassification
+from itrex_sweet import SweetModelForSequenceClassification, open_artifact
 from itrex_sweet.calibration.budget import Budget
 from itrex_sweet.calibration.calibrate import calibrate
-from itrex_sweet.calibration.drift import drift
+from itrex_sweet.calibration.drift import drift, traffic_summary
 from itrex_sweet.calibration.guarantees import PairedPredictions, exit_losses, loss_counts
+from itrex_sweet.calibration.pruning import find_useful_exits
 from itrex_sweet.calibration.temperature import as_binary, fit_temperature
 from itrex_sweet.data import Rows
 from itrex_sweet.errors import ConfigError, InputError
 from itrex_sweet.evaluation import evaluate
 from itrex_sweet.evaluation.labels import checked_labels
 from itrex_sweet.evaluation.model_card import card_after_calibration
+from itrex_sweet.evaluation.outcomes import ExitOutcomes
+from itrex_sweet.policy import Policy
 from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, TASKS
 from tests.tiny_artifacts import WORDS, tiny_artifact, tiny_tokenizer
 
@@ -79,8 +82,61 @@ def test_easy_rows_leave_early_and_hard_ones_do_not(model, drop, tmp_path):
     assert written.policy == calibration.policy
     card = card_after_calibration(written)
     assert "within 0.2" in card if model.artifact.task.name == REGRESSION else "exact match is" in card
-    with pytest.raises(ConfigError, match="single-label"):
-        drift(written, [])
+    assert open_artifact(written.directory).calibration["traffic"] == written.calibration["traffic"]
+
+
+def live_predictions(model, seed: int, changed: bool) -> list[dict]:
+    """Returns predictions for a sample of the rows of `outputs`, in the form of `model.predict`."""
+    logits, certainty, _ = outputs(model.artifact.task.name)
+    sample = np.random.default_rng(seed).choice(COUNT, 1000)
+    seen = ExitOutcomes(
+        (0.2 * logits - 1.0 if changed else logits)[sample],
+        np.zeros((1000, 3)),
+        (1, 2, 4),
+        (1, 2, 4),
+        certainty if certainty is None else certainty[sample],
+        task=model.artifact.task,
+    )
+    policy, names = model.artifact.policy, model.artifact.label_names
+    found = []
+    for exit_index, logits in zip(seen.leaving(policy), seen.logits, strict=True):
+        chosen = logits[exit_index].astype(np.float64)
+        if certainty is None:
+            scores = 1 / (1 + np.exp(-chosen / policy.temperatures[exit_index]))
+            on = [{"label": name, "score": score} for name, score in zip(names, scores, strict=True) if score > 0.5]
+            found.append({"labels": on, "exit_layer": seen.exits[exit_index]})
+        else:
+            found.append({"score": float(chosen[0]), "exit_layer": seen.exits[exit_index]})
+    return found
+
+
+def test_drift_compares_sets_of_labels_and_values(model, tmp_path):
+    is_regression = model.artifact.task.name == REGRESSION
+    calibration = calibrate(model, rows(model), budget_for(model, "max_agreement_drop"), unit="layers")
+    written = calibration.write(model.artifact, tmp_path / "calibrated")
+    calibrated = SweetModelForSequenceClassification.from_pretrained(written.directory, backend="torch")
+    for seed in range(3):
+        same = drift(written, live_predictions(calibrated, seed, changed=False))
+        assert same.verdict == "stable" and same.rows == 1000, same
+    changed = drift(written, live_predictions(calibrated, 0, changed=True))
+    assert changed.verdict == "recalibrate" and "scores changed" in changed.why
+    assert ("labels changed" in changed.why) != is_regression and (changed.labels == 0.0) == is_regression
+    good = live_predictions(calibrated, 0, changed=False)
+    for wrong in ({"label": "LABEL_0", "score": 0.5}, {"labels": [{"label": "other", "score": 0.5}]}, {"score": "2"}):
+        with pytest.raises(InputError, match="row 7 is not a prediction of this model"):
+            drift(written, [*good[:7], {**wrong, "exit_layer": 1}, *good[8:]])
+
+
+def test_the_summary_counts_frequent_sets_apart():
+    random = np.random.default_rng(0)
+    logits = random.normal(0, 1, (2000, 2, 6)) - 0.3 * np.arange(6)
+    seen = ExitOutcomes(logits.astype(np.float32), np.zeros((2000, 6)), (1, 2), (1, 2), task=TASKS[MULTI_LABEL])
+    summary = traffic_summary(seen, Policy.uniform(2, 1.0, task=MULTI_LABEL))
+    counts, on = np.array(summary["rows"]).sum(axis=(1, 2)), logits[:, 1] > 0
+    assert len(summary["sets"]) == 15 and len(counts) == 16 and counts.sum() == 2000
+    for labels, count in zip(summary["sets"], counts, strict=False):
+        assert count == (on == np.isin(np.arange(6), labels)).all(axis=1).sum()
+    assert counts[-1] > 0 and list(counts[:-1]) == sorted(counts[:-1], reverse=True)
 
 
 def test_budget_of_a_metric_and_of_layers(model):
@@ -92,6 +148,14 @@ def test_budget_of_a_metric_and_of_layers(model):
     assert calibrate(model, rows(model, False), Budget(max_layers=2.5), unit="layers").policy.thresholds != (1.0, 1.0)
     with pytest.raises(ConfigError, match=f"'f1' does not fit {model.artifact.task.name}"):
         calibrate(model, rows(model), Budget(max_metric_drop=0.05, metric="f1"), unit="layers")
+
+
+def test_useful_exits(model):
+    is_regression = model.artifact.task.name == REGRESSION
+    gains = find_useful_exits(model, rows(model, False), unit="layers", tolerance=0.2 if is_regression else None)
+    assert gains.agreements[-1] == 1.0 and gains.agreements[0] < 0.7 and 1 in gains.kept
+    with pytest.raises(ConfigError, match="needs tolerance" if is_regression else "only regression has one"):
+        find_useful_exits(model, rows(model, False), unit="layers", tolerance=None if is_regression else 0.2)
 
 
 def test_a_tolerance_belongs_to_regression_only(model):

@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.errors import ArtifactError, ConfigError, InputError, SweetError
 from itrex_sweet.evaluation.reference import open_reference
+from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, TASKS
 from tests.tiny_artifacts import WORDS, tiny_artifact, tiny_tokenizer
 from tests.tiny_models import tiny_model
 
@@ -88,6 +89,35 @@ def test_file_of_predictions(tmp_path):
         reference.answers(None, 3, NAMES)
     with pytest.raises(ConfigError, match="label 'good' is not one of a, b"):
         reference.answers(None, 2, ("a", "b"))
+
+
+def test_files_of_predictions_of_other_tasks(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    rows = [
+        {"labels": [{"label": "good", "score": 0.9}, {"label": "Bad", "score": 0.8}]},
+        {"labels": []},
+        {"labels": ["fair"]},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    answers = open_reference(path).answers(None, 3, NAMES, TASKS[MULTI_LABEL])
+    assert answers.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+    with pytest.raises(InputError, match=r"line 1 of .* is not a prediction of regression"):
+        open_reference(path).answers(None, 3, NAMES, TASKS[REGRESSION])
+    with pytest.raises(InputError, match="is not a prediction of single_label"):
+        open_reference(path).answers(None, 3, NAMES)
+    with pytest.raises(ConfigError, match=r"line 1 .*label .good. is not one of a, b"):
+        open_reference(path).answers(None, 3, ("a", "b"), TASKS[MULTI_LABEL])
+    path.write_text('{"score": 2.5, "exit_layer": 1}\n{"score": -1}\n')
+    assert open_reference(path).answers(None, 2, ("LABEL_0",), TASKS[REGRESSION]).tolist() == [2.5, -1.0]
+    path.write_text('{"score": 2.5}\n{"score": NaN}\n')
+    with pytest.raises(InputError, match=r"line 2 of .* is not a prediction"):
+        open_reference(path).answers(None, 2, ("LABEL_0",), TASKS[REGRESSION])
+
+
+def test_a_regression_checkpoint_predicts_values(tmp_path, given):
+    folder = plain_folder(tmp_path / "plain", names=("points",))
+    answers = open_reference(folder).answers(given, len(given), ("LABEL_0",), TASKS[REGRESSION])
+    assert answers.shape == (len(given),) and answers.dtype == np.float32 and np.isfinite(answers).all()
 
 
 @pytest.mark.parametrize(

@@ -63,11 +63,17 @@ def _check_traffic(traffic: Value, exits: Sequence[int]) -> None:
     """Checks the counts of rows by label, exit and probability bin."""
     if tuple(traffic["exits"].items(len(exits))[place].value for place in range(len(exits))) != tuple(exits):
         traffic["exits"].refuse(f"the exits are {list(exits)}")
-    edges = [edge.number(0.0, 1.0) for edge in traffic["score_edges"].items()]
+    labels = traffic["rows"].items()
+    of_values = len(labels) == 1  # of a regression, whose scores are values
+    edges = [edge.number() if of_values else edge.number(0.0, 1.0) for edge in traffic["score_edges"].items()]
     if edges != sorted(edges):
         traffic["score_edges"].refuse("rising edges are needed")
+    if (sets := traffic.given("sets")) is not None:
+        for each in sets.items(len(labels) - 1):
+            for label in each.items():
+                label.whole(0, MAX_ROWS)
     total = 0
-    for label in traffic["rows"].items():
+    for label in labels:
         for exit_ in label.items(len(exits)):
             total += sum(count.whole(0, MAX_ROWS) for count in exit_.items(len(edges) + 1))
     if not total:
