@@ -130,7 +130,11 @@ def combined(result: dict[str, Any]) -> str:
         "most ε, or the cheapest that is certified (δ = 0.05), the mean of ten splits into rows that order the "
         "candidates and rows that test them. Accuracy, agreement with full depth on all tokens, and "
         "time at batch 32 as a share of full depth's, on validation rows, in percent. Rows of the pool: "
-        + ", ".join(f"{NAMES.get(task, task)} {each['rows']['pool']}" for task, each in result["accuracy"].items())
+        + ", ".join(
+            f"{NAMES.get(task, task)} {each['rows']['pool']}"
+            for task, each in result["accuracy"].items()
+            if task in result["combined"]
+        )
         + ".\n\n"
     ) + "\n".join(lines)
 

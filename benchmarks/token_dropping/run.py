@@ -5,7 +5,7 @@
     python benchmarks/token_dropping/run.py long
 
 `times` measures the native engine by length. `bounds` assumes that dropping changes no answer, and computes how much
-cheaper the certified policy would be: no score of tokens gains more. `accuracy` runs schedules (`schedules.py`) on rows
+cheaper the certified policy would be. `accuracy` runs schedules (`schedules.py`) on rows
 of each task, at full depth and combined with early exit; `grid` and `prototype` run other schedules at full depth;
 `long` is `accuracy` on texts above 200 tokens, which join 20 sentences of SST-2 and are classified by its model.
 `combined` chooses policies from the logits that `accuracy` saved, `equality` compares the forward pass with stored
