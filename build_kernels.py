@@ -1,4 +1,5 @@
-"""Compiles the native engine: one shared library per instruction set, and one that detects which of them can run.
+"""Compiles the native libraries: the engine, one per instruction set, one that detects which of them can run, and the
+tokenizer.
 
 The libraries have a plain C interface and use no Python headers, so one build serves every version of Python and torch.
 `setup.py` builds them into the wheel; `python build_kernels.py` builds them into the source tree or another directory.
@@ -56,6 +57,8 @@ ISAS = {
     "amx": (*_AVX512_BF16, "-mamx-tile", "-mamx-int8"),
 }
 CPU = "cpu"  # the library that detects what the processor supports
+TOKENIZER = "tokenizer"  # the library that tokenizes texts
+_SOURCES = {CPU: "cpu.cpp", TOKENIZER: "tokenizer/tokenizer.cpp"}
 
 MODE = "ITREX_SWEET_KERNELS"
 
@@ -74,7 +77,7 @@ class Result:
 
 
 def library(name: str) -> str:
-    """Returns the file name of the library for an instruction set, or for `CPU`."""
+    """Returns the file name of the library for an instruction set, for `CPU` or for `TOKENIZER`."""
     return f"libsweet_{name}.so"
 
 
@@ -92,7 +95,7 @@ def mode() -> str:
 
 def sources() -> list[Path]:
     """Returns the paths of all source files."""
-    return sorted(path for path in SOURCES.iterdir() if path.suffix in (".h", ".cpp"))
+    return sorted(path for path in SOURCES.rglob("*") if path.suffix in (".h", ".cpp"))
 
 
 def build(
@@ -109,7 +112,8 @@ def build(
 
     Args:
         output: target directory; created if missing.
-        names: instruction sets, and `CPU`; by default `CPU` and all instruction sets of the compiler's target.
+        names: instruction sets, `CPU` and `TOKENIZER`; by default these two and all instruction sets of the compiler's
+            target.
         sanitizer: a key of `SANITIZERS`: `"address"` (which includes undefined behaviour) or `"thread"`.
         required: raise an error if a library cannot be built.
         force: also compile libraries that are up to date.
@@ -119,7 +123,7 @@ def build(
     """
     output.mkdir(parents=True, exist_ok=True)
     command = compiler()
-    names = (CPU, *isas_of(command)) if names is None else tuple(names)
+    names = (CPU, TOKENIZER, *isas_of(command)) if names is None else tuple(names)
     newest = max(path.stat().st_mtime for path in (*sources(), Path(__file__)))
 
     def one(name: str) -> Result:
@@ -177,8 +181,8 @@ def _compile(command: list[str] | None, name: str, target: Path, more: tuple[str
     probe = _run([*command, *COMMON, *flags, "-Werror", "-fsyntax-only", "-x", "c++", os.devnull])
     if probe.returncode != 0:
         return Result(name, f"{command[0]} does not support its flags: {_first_error(probe.stderr)}")
-    if name == CPU:
-        source = SOURCES / "cpu.cpp"
+    if name in _SOURCES:
+        source = SOURCES / _SOURCES[name]
     else:
         source, flags = SOURCES / "engine.cpp", (*flags, f"-DSWEET_ISA_{name.upper()}")
     # Written under a temporary name and renamed: a process that has loaded the old file keeps it intact.
@@ -223,7 +227,7 @@ def main() -> int:
         requested = mode()
         if requested == "none":
             return 0
-        names = (CPU, *args.isas) if args.isas else None
+        names = (CPU, TOKENIZER, *args.isas) if args.isas else None
         required = requested == "required"
         results = build(args.output, names, sanitizer=args.sanitize, required=required, force=args.force)
     except BuildError as error:

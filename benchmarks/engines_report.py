@@ -39,8 +39,8 @@ def dense(figures: dict[str, Any]) -> str:
     return _section(
         f"**{figures['shape']}, random weights, {figures['rows']} rows of {figures['tokens']} tokens**, milliseconds "
         f"per batch, median (quartiles). {limit}Linear layers in full take {work['linear'] / 1e6:.0f} M multiply-adds "
-        f"per token; attention's products, not counted, {work['attention'] / 1e6:.1f} M. Probing every exit takes "
-        f"{figures['probing_against_without_exits']:.2f} times as long as the same layers without exits.",
+        f"per token; attention's products, not counted, {work['attention'] / 1e6:.1f} M. Full depth with all probes "
+        f"takes {figures['probing_against_without_exits']:.2f} times as long as the same layers without exits.",
         ["engine", "ms", "G multiply-adds/s", "of the limit", "same label", "cosine"],
         lines,
     )
@@ -61,8 +61,8 @@ def lengths(figures: dict[str, Any]) -> str:
     return _section(
         f"**The same model on the sentences of SST-2 validation**, {figures['rows']} of them, of "
         f"{figures['mean_tokens']} tokens on average: milliseconds per text one at a time (median / 95th percentile), "
-        "and texts per second in batches of 32, as they come and sorted by length.",
-        ["engine", "one by one, ms", "batches as they come", "sorted", "same label", "cosine"],
+        "and texts per second in batches of 32, in the order of the data set and sorted by length.",
+        ["engine", "one by one, ms", "batches", "batches sorted", "same label", "cosine"],
         lines,
     )
 
@@ -124,12 +124,12 @@ def mixes(result: dict[str, Any]) -> str:
         for kind, title in zip(kinds, ("one at a time", "in batches"), strict=True)
     )
     return _section(
-        f"**Scripted shares of {result['rows']} rows leave at exits "
+        f"**Given shares of {result['rows']} rows leave at exits "
         f"{'/'.join(map(str, result['settings']['exits']))}**, "
         f"{result['settings']['shape']} in INT8, rows of {result['mean_tokens']} tokens on average: multiply-adds and "
-        "time as shares of full depth, and how much of the speed-up that the work allows is seen on the clock. Probing "
-        f"every exit without anyone leaving costs {probing} over the same layers without exits.",
-        ["leaving at each exit", "work", "time, one by one", "realised", "time, batches", "realised"],
+        "time as shares of full depth, and the measured speed-up as a share of the reduction of multiply-adds. Probing "
+        f"every exit with no row leaving costs {probing} over the same layers without exits.",
+        ["rows that leave at each exit", "multiply-adds", "time, one by one", "realised", "time, batches", "realised"],
         lines,
     )
 
@@ -152,9 +152,9 @@ def operations(result: dict[str, Any]) -> str:
         next(iter(next(f["rates"] for f in result["instruction_sets"].values() if "rates" in f).values()))
     )
     return _section(
-        f"**Linear layers**, G multiply-adds per second on {result['settings']['threads']} threads, least and most "
-        f"of the shapes {shapes}, quantization of the input included, by number of rows; the limit is what the "
-        "instruction set's 8-bit multiply-add reaches out of registers.",
+        f"**Linear layers**, G multiply-adds per second on {result['settings']['threads']} threads, minimum and "
+        f"maximum over the shapes {shapes}, quantization of the input included, by number of rows; the limit is the "
+        "rate of the instruction set's 8-bit multiply-add on registers.",
         ["instruction set", "limit", "1 row", "8", "25", "128", "512"],
         lines,
     )
@@ -168,8 +168,8 @@ def footer(result: dict[str, Any]) -> str:
     shown = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
     missing = "; ".join(f"{name} ({reason})" for name, reason in result["left_out"].items())
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, {settings['threads']} threads; {shown}; commit "
-        f"{result['commit'][:10]}." + (f" Left out: {missing}." if missing else "")
+        f"{machine['cpu']}, {machine['cores']} cores, {settings['threads']} threads; {shown}; "
+        f"{result['date'][:10]}, commit {result['commit'][:10]}." + (f" Not measured: {missing}." if missing else "")
     )
 
 
@@ -200,8 +200,8 @@ def instruction_sets(result: dict) -> str:
     lines += [f"| {name} | {' | '.join(f'{times[name]:.0f}' for times in columns.values())} |" for name in names]
     intro = (
         f"**Instruction sets**, MiniLM of 6 layers, exits 1/2/3/4/6, INT8, {result['texts']} sentences of SST-2 sorted "
-        "by length: microseconds per text, medians, in turns, tokenized before. The logits of all instruction sets are "
-        "equal to the bit."
+        "by length: microseconds per text without tokenization, medians of interleaved runs. The logits of all "
+        "instruction sets are equal to the bit."
     )
     note = f" {result['note']}" if "note" in result else ""
     return "\n".join([intro, "", *lines, "", record.footer(result) + note])
@@ -210,14 +210,17 @@ def instruction_sets(result: dict) -> str:
 def start(result: dict) -> str:
     """Renders the time from the start of a process to its first answer, memory and sizes."""
     sizes = result["environments"]
-    lines = ["| | seconds | resident, MB | of it weights, MB | installed, MB |", "|---|---|---|---|---|"]
+    lines = [
+        "| | seconds | resident memory, MB | of which weights, MB | installed packages, MB |",
+        "|---|---|---|---|---|",
+    ]
     lines += [
         f"| {name} | {each['seconds']:.2f} | {each['resident_megabytes']:.0f} | {each['weights_megabytes']:.0f} "
         f"| {sizes[each['environment']]['megabytes']:.0f} |"
         for name, each in result["contenders"].items()
     ]
     intro = (
-        "**Start of a process**: from its start to the first answer, median of "
-        f"{result['settings']['repeats']} fresh processes with a warm page cache, and the environment's size."
+        "**Start-up**: time from the start of a process to its first answer, median of "
+        f"{result['settings']['repeats']} processes with a warm page cache, memory, and size of the environment."
     )
     return "\n".join([intro, "", *lines, "", record.footer(result)])

@@ -1,140 +1,175 @@
-"""Coverage of the guarantees of `itrex-sweet calibrate`, and their cost, over many draws of calibration rows.
+"""Coverage of the guarantees of `itrex-sweet calibrate`, and the layers that they cost, over many calibrations.
 
+    python benchmarks/decoupled/run.py --tasks sst2 qnli ag_news --variants softened   # trains the models
     python benchmarks/guarantee.py --tasks sst2 qnli ag_news
 
-Uses the INT8 artifacts of `quantize_recipes.py` in `benchmarks/runs`. The population of a task is its rows that were
-neither trained on nor used for quantization. Calibration rows are drawn from it with replacement, so that the true loss
-of a policy is its mean over the population. Logits are computed once per task, on the native engine.
+Uses the logits that `decoupled/run.py` stores, of rows that the models were not trained on: the population of a task.
+Calibration rows are drawn from it with replacement, so that the true loss of a policy is its mean over the population.
+Every draw is calibrated by every method on the same rows: by betting with a third of the rows for tuning, and by the
+exact test with several shares.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from record import FIRST_HELD_OUT_ROW, RUNS, provenance, read_task, write_result
+from record import RUNS, provenance, read_task, write_result
 
-from itrex_sweet import SweetModelForSequenceClassification, criteria
-from itrex_sweet.calibration.bounds import LossCounts, certified, paired_p_value
-from itrex_sweet.calibration.calibrate import TUNING_SHARE
+from itrex_sweet import criteria
+from itrex_sweet.calibration.bounds import betting_p_value, certified
 from itrex_sweet.calibration.costs import RowCosts
-from itrex_sweet.calibration.guarantees import MetricGuarantee, PairedPredictions
+from itrex_sweet.calibration.counts import LossCounts
+from itrex_sweet.calibration.guarantees import MeanLossGuarantee, MetricGuarantee, PairedPredictions
 from itrex_sweet.calibration.search import candidate_policies
 from itrex_sweet.calibration.temperature import fit_temperature
-from itrex_sweet.evaluation.outcomes import outputs_at_every_exit, predictions_from_logits
 from itrex_sweet.metrics import METRICS
 from itrex_sweet.policy import Policy
 
-EPSILONS, DELTAS = (0.005, 0.01, 0.02), (0.05, 0.1)
+EPSILONS, DELTA = (0.005, 0.01, 0.02), 0.05
 METRIC = "matthews"  # for the approximate test
+THIRD = 1 / 3
+betting = functools.cache(betting_p_value)
+CHOSEN, LAYERS = "softened", (1, 2, 4, 6)  # the variant of decoupled/variants.py that is reported
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", default=["sst2", "qnli", "ag_news", "mnli", "cola"])
-    parser.add_argument("--rows", type=int, default=3000, help="calibration rows, drawn with replacement")
-    parser.add_argument("--draws", type=int, default=500)
-    parser.add_argument("--most", type=int, default=8000, help="maximum rows of a population")
-    parser.add_argument("--recipe", default="static")
+    parser.add_argument("--tasks", nargs="+", default=["sst2", "qnli", "ag_news", "mnli", "cola", "rte"])
+    parser.add_argument("--rows", type=int, nargs="+", default=[3000, 1000], help="calibration rows of a draw")
+    parser.add_argument("--shares", type=float, nargs="+", default=[THIRD], help="of the rows that tune, exact test")
+    parser.add_argument("--draws", type=int, nargs="+", default=[500, 500], help="for each number of rows")
+    parser.add_argument("--oracle-draws", type=int, default=50, help="draws of the policy that is cheapest in truth")
+    parser.add_argument("--metric-draws", type=int, default=0, help="draws of the test of Matthews correlation")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=1e9, help="limit for the draws of a task and number of rows")
+    parser.add_argument("--folder", type=Path, default=RUNS / "decoupled", help="of the runs")
+    parser.add_argument("--name", default="guarantee", help="of the result")
     options = parser.parse_args()
-    settings = {name: getattr(options, name) for name in ("rows", "draws", "most", "recipe")}
-    result: dict[str, Any] = {**provenance(), "settings": settings, "tasks": {}}
+    settings = {name: getattr(options, name) for name in ("rows", "shares", "draws", "oracle_draws", "metric_draws")}
+    result: dict[str, Any] = {**provenance(), "settings": {**settings, "delta": DELTA}, "tasks": {}}
     for task in options.tasks:
-        result["tasks"][task] = measured(task, options)
-        print(task, result["tasks"][task], flush=True)
-        path = write_result("guarantee", result)
+        logits, labels = population(task, options.folder)
+        layers = np.array(LAYERS, dtype=np.float64)
+        correct = logits.argmax(-1) == labels[:, None]
+        entry = result["tasks"][task] = {
+            "population": len(labels),
+            "full_layers": float(layers[-1]),
+            "accuracy_per_exit": np.round(100 * correct.mean(0), 2).tolist(),
+            "cells": [],
+        }
+        for rows, draws in zip(options.rows, options.draws, strict=True):
+            entry["cells"] += measured(logits, labels, layers, rows, draws, options)
+            for cell in entry["cells"][-len(EPSILONS) :]:
+                print(task, cell, flush=True)
+            path = write_result(options.name, result)
     print(path)
 
 
-def measured(task: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Measures the share of draws whose policy exceeds ε, and the layers it runs, for every ε and δ."""
-    model = SweetModelForSequenceClassification.from_pretrained(RUNS / task / f"int8-{options.recipe}-default")
-    logits, labels = population(task, model, options)
-    layers = np.asarray(model.artifact.layers_run, dtype=np.float64)
-    predictions, all_rows = predictions_from_logits(logits), np.arange(len(labels))
+def measured(
+    logits: np.ndarray, labels: np.ndarray, layers: np.ndarray, rows: int, draws: int, options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Measures the share of draws whose policy exceeds ε, and the layers that it runs, for every ε and method."""
+    predictions = logits.argmax(-1)
     correct = predictions == labels[:, None]
     losses = correct[:, -1:].astype(int) - correct.astype(int)
-    random = np.random.default_rng(0)
-    outcomes: dict[tuple[float, float, str], list[tuple[float, float]]] = {}
-    for _ in range(options.draws):
-        rows = random.integers(0, len(labels), options.rows)
-        tuning, testing = np.split(rows, [round(options.rows * TUNING_SHARE)])
-        policy = with_temperatures(logits[tuning], labels[tuning])
-        confidences = criteria.confidence_at_every_exit(policy, logits, confidence_of=model.backend.confidence)
-        costs = RowCosts.from_layers(layers, len(tuning))
-        candidates = candidate_policies(policy, confidences[tuning], losses[tuning], costs, epsilon=max(EPSILONS))
-        leaving = [criteria.leaving_exit(each, confidences) for each in candidates]
-        true = [of_policy(losses, layers, each) for each in leaving]
-        seen = [LossCounts.of(losses[testing, each[testing]]) for each in leaving]
-        answers = [predictions[all_rows, each] for each in leaving]
-        for epsilon in EPSILONS:
-            p_values = metric_p_values(epsilon, answers, predictions[:, -1], labels, testing)
-            drops = [metric_drop(each, predictions[:, -1], labels) for each in answers]
-            for delta in DELTAS:
-                by_metric = certified(p_values, delta)
-                outcomes.setdefault((epsilon, delta, METRIC), []).append((drops[by_metric], true[by_metric][1]))
-                passed = certified([paired_p_value(counts, epsilon) for counts in seen[1:]], delta)
-                plug_in = certified([0.0 if counts.mean_loss <= epsilon else 1.0 for counts in seen[1:]], delta)
-                outcomes.setdefault((epsilon, delta, "promise"), []).append(true[passed])
-                outcomes.setdefault((epsilon, delta, "plug-in"), []).append(true[plug_in])
-            within = [layer for loss, layer in true if loss <= epsilon]
-            outcomes.setdefault((epsilon, 0.0, "oracle"), []).append((0.0, min(within)))
+    guarantees = {epsilon: MeanLossGuarantee(epsilon, DELTA, of_accuracy=True) for epsilon in EPSILONS}
+    random, end = np.random.default_rng(options.seed), time.monotonic() + 60 * options.minutes
+    outcomes: dict[tuple[float, str], list[tuple[float, float]]] = {}
+    for draw in range(draws):
+        if draw and time.monotonic() > end:
+            break
+        drawn = random.integers(0, len(labels), rows)
+        for share in sorted({THIRD, *options.shares}):
+            tuning, testing = np.split(drawn, [round(rows * share)])
+            policy = with_temperatures(logits[tuning], labels[tuning])
+            confidences = criteria.confidence_at_every_exit(policy, logits)
+            costs = RowCosts.from_layers(layers, len(tuning))
+            candidates = candidate_policies(policy, confidences[tuning], losses[tuning], costs, epsilon=max(EPSILONS))
+            seen = [
+                LossCounts.of(losses[testing, criteria.leaving_exit(each, confidences[testing])]) for each in candidates
+            ]
+            true = functools.cache(
+                lambda index, candidates=candidates, confidences=confidences: of_policy(
+                    losses, layers, criteria.leaving_exit(candidates[index], confidences)
+                )
+            )
+            for epsilon, guarantee in guarantees.items():
+                tests = {f"exact {share:.3f}": lambda each, test=guarantee: test.p_value_of(each)}
+                if share == THIRD:
+                    tests["betting"] = lambda each, epsilon=epsilon: betting(each, epsilon)
+                    tests["plug-in"] = lambda each, epsilon=epsilon: float(each.mean_loss > epsilon)
+                for name, p_value in tests.items():
+                    outcomes.setdefault((epsilon, name), []).append(true(last_certified(seen, p_value)))
+                if share == THIRD and draw < options.oracle_draws:
+                    least = min(run for loss, run in map(true, range(len(candidates))) if loss <= epsilon)
+                    outcomes.setdefault((epsilon, "oracle"), []).append((0.0, least))
+                if share == THIRD and draw < options.metric_draws and rows == options.rows[0]:
+                    answers = [
+                        predictions[np.arange(len(labels)), criteria.leaving_exit(each, confidences)]
+                        for each in candidates
+                    ]
+                    drop, last = metric_outcome(epsilon, answers, predictions[:, -1], labels, testing)
+                    outcomes.setdefault((epsilon, METRIC), []).append((drop, true(last)[1]))
     cells = []
     for epsilon in EPSILONS:
-        oracle = float(np.mean([layer for _, layer in outcomes[epsilon, 0.0, "oracle"]]))
-        for delta in DELTAS:
-            cell: dict[str, Any] = {"epsilon": epsilon, "delta": delta, "oracle_layers": round(oracle, 3)}
-            for kind in ("promise", "plug-in", METRIC):
-                loss, run = (np.array(part) for part in zip(*outcomes[epsilon, delta, kind], strict=True))
-                exceeded = float((loss > epsilon).mean())
-                cell[kind] = {
-                    "exceeded": exceeded,
-                    "interval": wilson(exceeded, len(loss)),
-                    "layers": round(float(run.mean()), 3),
-                    "beyond_full_depth": round(float((run < layers[-1]).mean()), 3),
-                    "mean_loss": round(float(loss.mean()), 5),
-                }
-            cells.append(cell)
+        cell: dict[str, Any] = {"rows": rows, "epsilon": epsilon}
+        for (of_epsilon, name), values in outcomes.items():
+            if of_epsilon == epsilon:
+                cell[name] = summary(*map(np.array, zip(*values, strict=True)), epsilon, layers[-1])
+        cells.append(cell)
+    return cells
+
+
+def summary(loss: np.ndarray, run: np.ndarray, epsilon: float, full: float) -> dict[str, Any]:
+    """Returns the share of draws that exceed ε, with its interval, and the layers that the policies run."""
+    exceeded = float((loss > epsilon).mean())
     return {
-        "population": len(labels),
-        "full_layers": float(layers[-1]),
-        "accuracy_per_exit": np.round(100 * correct.mean(0), 2).tolist(),
-        "cells": cells,
+        "draws": len(loss),
+        "exceeded": round(exceeded, 4),
+        "interval": wilson(exceeded, len(loss)),
+        "layers": round(float(run.mean()), 3),
+        "beyond_full_depth": round(float((run < full).mean()), 3),
+        "mean_loss": round(float(loss.mean()), 5),
     }
 
 
-def metric_p_values(
+def last_certified(seen: list[LossCounts], p_value: Any) -> int:
+    """Returns the index of the last certified candidate; the first is the full model, which loses nothing."""
+    for index, counts in enumerate(seen[1:]):
+        if not certified([p_value(counts)], DELTA):
+            return index
+    return len(seen) - 1
+
+
+def metric_outcome(
     epsilon: float, answers: list[np.ndarray], full: np.ndarray, labels: np.ndarray, testing: np.ndarray
-) -> list[float]:
-    """Computes p-values of the policies after full depth, up to the first that no δ certifies."""
-    metric_guarantee, p_values = MetricGuarantee(epsilon, max(DELTAS), METRIC), []
-    for each in answers[1:]:
-        p_values.append(metric_guarantee.p_value(PairedPredictions(each[testing], full[testing], labels[testing])))
-        if p_values[-1] > max(DELTAS):
+) -> tuple[float, int]:
+    """Returns the true drop of the metric of the last certified policy, and its index."""
+    guarantee, last = MetricGuarantee(epsilon, DELTA, METRIC), 0
+    for index, each in enumerate(answers[1:], 1):
+        if guarantee.p_value(PairedPredictions(each[testing], full[testing], labels[testing])) > DELTA:
             break
-    return p_values
+        last = index
+    return METRICS[METRIC](full, labels) - METRICS[METRIC](answers[last], labels), last
 
 
-def metric_drop(answers: np.ndarray, full: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the true drop of the metric."""
-    return METRICS[METRIC](full, labels) - METRICS[METRIC](answers, labels)
+def population(task: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Returns logits (rows, exits, labels) and labels of a task's rows, cached beside the logits of the run."""
+    cache = folder / f"{task}-0" / f"population-{CHOSEN}.npz"
+    if not cache.is_file():
+        from decoupled.run import TRAINED
+        from paper.run import training_rows
 
-
-def population(task: str, model: Any, options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
-    """Computes logits (rows, exits, labels) and labels of held-out rows, cached for the next run."""
-    cache = RUNS / task / f"population-{options.recipe}-{options.most}.npz"
-    if cache.is_file():
-        stored = np.load(cache)
-        return stored["logits"], stored["labels"]
-    texts, labels = read_task(task, "train_20k")
-    more_texts, more_labels = read_task(task, "validation")
-    texts, labels = texts[FIRST_HELD_OUT_ROW:] + more_texts, labels[FIRST_HELD_OUT_ROW:] + more_labels
-    places = np.random.default_rng(0).permutation(len(labels))[: options.most]
-    batch = model.read([texts[place] for place in places], 128)
-    logits, truth = outputs_at_every_exit(model.executor, batch, task)[0], np.asarray(labels)[places]
-    np.savez(cache, logits=logits, labels=truth)
-    return logits, truth
+        stored = np.load(folder / f"{task}-0" / f"{CHOSEN}.npz")
+        labels = [*training_rows(task, TRAINED)[1][1], *read_task(task, "validation")[1]]
+        np.savez(cache, logits=np.concatenate([stored["pool"], stored["validation"]]), labels=np.asarray(labels))
+    stored = np.load(cache)
+    return stored["logits"], stored["labels"]
 
 
 def with_temperatures(logits: np.ndarray, labels: np.ndarray) -> Policy:

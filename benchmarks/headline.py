@@ -86,7 +86,7 @@ def prepare(run: Path, task: str) -> None:
 
 
 def measure(runs: list[Path], task: str, seeds: list[int], threads: int) -> None:
-    """Times all engines in turns, run by run, and writes the result."""
+    """Measures all engines in turns, run by run, and writes the result."""
     torch.set_num_threads(threads)
     texts, labels = read_task(task, "validation")
     truth = torch.tensor(labels).numpy()

@@ -65,12 +65,12 @@ def linear(kind: str, in_: int, out: int) -> tuple[CLinear, list[np.ndarray]]:
     if kind != "int8":
         weight = random.standard_normal((out, in_), dtype=np.float32)
         layer = CLinear(weight.ctypes.data, weight.size, bias=_floats(bias), in_=in_, out=out)
-        layer.in_bfloat16 = kind == "bfloat16"
+        layer.is_bfloat16 = kind == "bfloat16"
         return layer, [weight, bias]
     weight = random.integers(-127, 128, (out, in_), dtype=np.int8)
     scale = np.full(out, 0.01, np.float32)
     layer = CLinear(weight.ctypes.data, weight.size, _floats(scale), _floats(bias), in_=in_, out=out)
-    layer.input_scale, layer.input_zero_point, layer.input_is_fixed = INPUT_SCALE, ZERO_POINT, 1
+    layer.input_scale, layer.input_zero_point, layer.is_static = INPUT_SCALE, ZERO_POINT, 1
     return layer, [weight, scale, bias]
 
 

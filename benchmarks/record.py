@@ -82,13 +82,15 @@ def held_out_rows(task: str, count: int) -> tuple[list[Any], list[int]]:
 
 
 def footer(result: dict, more: str = "") -> str:
-    """Returns a line with machine, versions and commit of a result; `more` follows the versions."""
+    """Returns a line with machine, versions, date and commit of a result; `more` follows the versions."""
     machine, versions = result["machine"], result["versions"]
     generation = f" (family {machine['family']}, model {machine['model']})" if machine.get("family") else ""
     more += ", at real-time priority beside other work" if machine.get("priority") == "real-time" else ""
+    more += f", beside {machine['load']}" if "load" in machine else ""
+    changes = " with uncommitted changes" if result["commit"].endswith("+changes") else ""
     return (
         f"{machine['cpu']}{generation}, {machine['cores']} cores, torch {versions['torch']}, transformers "
-        f"{versions['transformers']}{more}; commit {result['commit'][:10]}."
+        f"{versions['transformers']}{more}; {result['date'][:10]}, commit {result['commit'][:10]}{changes}."
     )
 
 

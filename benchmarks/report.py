@@ -14,7 +14,8 @@ import engines_report
 import headline_report
 import policies_plot
 import policies_report
-import task_report
+from end_to_end import plot as end_to_end_plot
+from end_to_end import report as end_to_end_report
 from record import RESULTS, ROOT, footer
 from token_dropping import report as token_dropping
 
@@ -47,11 +48,19 @@ def main() -> None:
             *([encoders_report.tables(read("encoders"))] if (RESULTS / "encoders.json").is_file() else []),
         )
 
+    if (RESULTS / "end_to_end.json").is_file():
+        end_to_end = read("end_to_end")
+        for name, task in end_to_end["tasks"].items():
+            end_to_end_plot.draw(task, PICTURES / f"end_to_end_{name}.png")
+        write("docs/benchmarks/end-to-end.md", *end_to_end_report.sections(end_to_end))
+
     policies_plot.draw(read("policies"), PICTURES / "policies.png")
     write(
         "docs/benchmarks/calibration.md",
         policies_report.guarantee(read("guarantee")),
-        *([task_report.guarantee(read("task_guarantee"))] if (RESULTS / "task_guarantee.json").is_file() else []),
+        policies_report.tuning_shares(read("guarantee_split")),
+        policies_report.paired_tests(read("paired_tests")),
+        policies_report.task_guarantee(read("task_guarantee")),
         policies_report.ways(read("policies")),
         policies_report.cost_table(read("cost_table")),
         policies_report.deadlines(read("deadlines")),
@@ -100,11 +109,11 @@ def quantization(result: dict, environment: str) -> str:
     exits = "/".join(map(str, first["exits"]))
     return "\n".join(
         [
-            f"**Every recipe, {environment}** ({compressors}). MiniLM of 6 layers, SWEET, exits {exits}; percent. "
-            f"Ranges from {settings['observed']} rows, temperatures from {settings['judged']} others, none of them "
-            f"trained or reported on; reported on the first {settings['reported']} validation rows (SST-2: 872), by "
-            f"the INT8 reference. The encoder layers take {100 * min(shares):.0f} to {100 * max(shares):.0f} % of "
-            "their bytes in fp32.",
+            f"**INT8 recipes, {environment}** ({compressors}). MiniLM of 6 layers, SWEET, exits {exits}; percent. "
+            f"Ranges are observed on {settings['observed']} rows and temperatures fitted on {settings['judged']} "
+            f"others; neither are used for training or reporting. Reported on the first {settings['reported']} "
+            "validation rows (SST-2: 872), with the reference backend. INT8 encoder layers have "
+            f"{100 * min(shares):.0f} to {100 * max(shares):.0f} % of the size of fp32.",
             "",
             *lines,
             "",
@@ -124,8 +133,8 @@ def _slashed(values: list, digits: int = 1, factor: float = 1.0) -> str:
 def ipex_shapes(result: dict) -> str:
     """Renders full depth beside monolithic graphs, and the time of each exit, on fixed shapes."""
     lines = [
-        "| shape | batch | monolith: IPEX's own | the same layers | full depth, probes included | × own "
-        "| × same layers | leaving at each exit, ms | share of the layers' ratio |",
+        "| shape | batch | monolithic graph: quantized by IPEX | the same layers | full depth, with probes | × IPEX "
+        "| × same layers | all rows leave at an exit, ms | speed-up over ratio of layers |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for shape, tables in result["shapes"].items():
@@ -142,10 +151,11 @@ def ipex_shapes(result: dict) -> str:
             )
     return "\n".join(
         [
-            f"**The `ipex` backend in INT8 against monoliths**, milliseconds per batch, random weights, "
-            f"{result['settings']['threads']} threads. A monolith is one TorchScript that runs every layer in full: "
-            "IPEX's own quantization of the Hugging Face model, and the artifact's own layers. The last column is the "
-            "speed-up over full depth divided by layers in all over layers run (1: time falls as layers do).",
+            f"**The `ipex` backend in INT8 and monolithic graphs**, milliseconds per batch, random weights, "
+            f"{result['settings']['threads']} threads. A monolithic graph is one TorchScript graph that runs "
+            "every layer in full: the Hugging Face model quantized by IPEX, or the layers of the artifact. The last "
+            "column is the speed-up over full depth, divided by the number of all layers over the number of layers "
+            "run. It is 1 if time is proportional to layers.",
             "",
             *lines,
             "",
@@ -157,7 +167,7 @@ def ipex_shapes(result: dict) -> str:
 def ipex_sst2(result: dict) -> str:
     """Renders times and accuracy on SST-2 with trained weights."""
     figures = result["sst2"]
-    lines = ["| | batch 1: ms | × IPEX's own | batch 32: ms | × IPEX's own | accuracy | layers |", "|---" * 7 + "|"]
+    lines = ["| | batch 1: ms | speed-up | batch 32: ms | speed-up | accuracy | layers |", "|---" * 7 + "|"]
     names = list(figures["batch 1"]["milliseconds_per_sentence"])
     for name in names:
         cells = []
@@ -169,13 +179,15 @@ def ipex_sst2(result: dict) -> str:
             ]
         answers = figures["answers"].get(name.removeprefix("threshold "))
         cells += ["", ""] if answers is None else [f"{answers['accuracy']:.1f}", f"{answers['mean_layers']:.2f}"]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        title = name.replace("monolith, IPEX's own", "monolithic graph, quantized by IPEX")
+        title = title.replace("monolith, the", "monolithic graph, the").replace("threshold stored", "stored policy")
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
     made, bound = figures["compilations"]["made"], figures["compilations"]["bound"]
     return "\n".join(
         [
             f"**SST-2, trained MiniLM in INT8**, {figures['rows']} validation sentences of {figures['mean_tokens']} "
-            "tokens on average, milliseconds per sentence, every shape warm; the monoliths get their batches sorted by "
-            f"length. Shapes compiled by the backend: {made}; never more than {bound}.",
+            "tokens on average, milliseconds per sentence, after a warm-up of every shape; batches of the monolithic "
+            f"graphs are sorted by length. The backend compiled {made} shapes; the maximum is {bound}.",
             "",
             *lines,
         ]
@@ -197,8 +209,8 @@ def backends(result: dict) -> str:
 def agreement(backend: str, result: dict) -> str:
     """Renders the agreement of a backend with the reference."""
     lines = [
-        "| task | artifact | rows | same label, per exit | labels that differ | their largest margin "
-        "| median margin | same exit under the policy |",
+        "| task | artifact | rows | same label, per exit | labels that differ | largest margin of these "
+        "| median margin of all | same exit with the stored policy |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for task, artifacts in result["tasks"].items():
@@ -211,9 +223,9 @@ def agreement(backend: str, result: dict) -> str:
             )
     return "\n".join(
         [
-            f"**The `{backend}` backend against the reference**, validation rows, percent; a margin is the difference "
-            "between the reference's two best logits. Labels that differ are near ties: another order of float sums "
-            "puts an input on the other side of a rounding step.",
+            f"**The `{backend}` backend and the reference**, validation rows, percent; a margin is the difference "
+            "between the two largest logits of the reference. Labels differ only where these are nearly equal: another "
+            "order of float sums moves an activation to the next INT8 level.",
             "",
             *lines,
             "",

@@ -13,11 +13,11 @@ from itrex_sweet.errors import NoGainError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Prints speed-up and agreement; returns 3 if early exit does not pay."""
+    """Prints speed-up and agreement; returns 3 if early exit is not faster."""
     args = parse(argv)
     texts = args.traffic or [review.text for review in make_corpus(0, 0, 0, traffic=args.rows)["traffic"]]
     try:
-        made = accelerate(
+        result = accelerate(
             args.model,
             texts,
             args.output,
@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     except NoGainError as error:
         print(error)
         return 3
-    measured = made.measured
+    measured = result.measured
     print(
         f"{args.output}: {measured.precision}, exits {measured.exits}\n"
         f"{measured.over_full_depth:.1f} times as fast as full depth, "
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         f"same label as the original model: {100 * measured.agreement:.1f} % of {measured.rows} new texts "
         f"(at least {100 * measured.agreement_at_least:.1f} % with 95 % confidence)"
     )
-    return 0 if made.pays else 3
+    return 0 if result.pays else 3
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

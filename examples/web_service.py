@@ -38,7 +38,9 @@ def make_server(directory: str, host: str, port: int) -> ThreadingHTTPServer:
             self.answer(200, {"answers": answers})
 
         def do_GET(self) -> None:
-            self.answer(200 if self.path == "/health" else 404, {"exits": list(classifier.artifact.exits)})
+            if self.path != "/health":
+                return self.answer(404, {"error": "GET /health"})
+            self.answer(200, {"exits": list(classifier.artifact.exits)})
 
         def answer(self, status: int, content: dict) -> None:
             body = json.dumps(content).encode()

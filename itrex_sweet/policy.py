@@ -167,7 +167,7 @@ class Policy:
         return self if self.task == task else dataclasses.replace(self, task=task)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """Returns the policy as plain JSON types."""
         return {
             "criterion": self.criterion,
             "thresholds": list(self.thresholds),

@@ -37,7 +37,7 @@ def supervised(command: Sequence[str], folder: Path | None = None, **options: An
 
     Args:
         command: program and arguments.
-        folder: removed if this process dies; otherwise the caller removes it.
+        folder: removed if this process is killed; otherwise the caller removes it.
         options: those of `subprocess.Popen`.
 
     Yields:
@@ -200,7 +200,7 @@ def _die_of(number: int) -> int:
 
 
 def _die_with(parent: int) -> None:
-    """Asks the kernel to kill this process when its parent ends (Linux)."""
+    """Sets the signal that the kernel sends to this process when its parent ends (Linux)."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # the parent ended before the call

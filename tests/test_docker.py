@@ -257,7 +257,7 @@ def machine(tmp_path):
             return self
 
         def settings(self, **environment: str) -> dict[str, str]:
-            """Environment that the entry point leaves to its command."""
+            """Returns the environment that the entry point passes to its command."""
             kept = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "KMP_"))}
             kept.update(environment, ITREX_SWEET_ROOT=str(tmp_path))
             command = ["sh", str(ENTRYPOINT), "env"]

@@ -89,7 +89,7 @@ def test_code_of_a_page_runs(page, prepared, tmp_path, monkeypatch):
 
 
 def measured_in_layers(monkeypatch) -> None:
-    """Has `accelerate` choose exits and policies by layers: the time of a tiny model is mostly noise."""
+    """Makes `accelerate` choose exits and policies by layers: the time of a tiny model is mostly noise."""
     from itrex_sweet.acceleration import accelerating
 
     for name in ("calibrate", "prune_exits"):

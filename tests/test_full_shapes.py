@@ -29,7 +29,7 @@ MODERN = dict(vocab_size=1000, pad_token_id=0, bos_token_id=1, cls_token_id=1, e
 
 
 def modern(hidden: int, layers: int, heads: int, inner: int, local_theta: float, **changes: object) -> ModernBertConfig:
-    """A config of ModernBERT's code, pooled by the mean as the published checkpoints."""
+    """Returns a config of ModernBERT's code, pooled by the mean as the published checkpoints."""
     sizes = dict(hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=inner)
     thetas = dict(global_rope_theta=160000.0, local_rope_theta=local_theta)
     return ModernBertConfig(**{**MODERN, **sizes, **thetas, "classifier_pooling": "mean", **changes})

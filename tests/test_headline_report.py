@@ -29,6 +29,7 @@ def test_scores_are_means_over_seeds_and_missing_methods_are_dashes(headline_rep
         "ours": {"name": "exits", "score": [82.0, 82.0], "texts_per_second": [1500.0, 1700.0]},
     }
     result = {
+        "date": "2026-11-26T13:00:39+00:00",
         "commit": "0123456789abcdef",
         "machine": {"cpu": "CPU", "cores": 2},
         "versions": {"torch": "2", "transformers": "5"},
@@ -43,4 +44,4 @@ def test_scores_are_means_over_seeds_and_missing_methods_are_dashes(headline_rep
     assert lines[2] == "| plain | 82.0 ± 2.8 | 110 | 82.0 ± 2.8 | 110 |"
     assert lines[3] == "| **exits** | **82.0 ± 0.0** | **1,600** | – | – |"
     assert "validation rows (SST2 872, QNLI 5463), mean ± standard deviation of 2 seeds" in lines[5]
-    assert lines[-1].endswith("commit 0123456789.")
+    assert lines[-1].endswith("; 2026-11-26, commit 0123456789.")

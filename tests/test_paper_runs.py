@@ -162,7 +162,7 @@ def test_curves_are_averaged_at_equal_shares_of_time(paper):
     shares, heights = by_time(tasks, "float32", recipe)
     assert (shares[0], shares[-1]) == (0.5, 1.0), "cola has no policy before"
     assert (heights[0], heights[-1]) == pytest.approx((0.5, 0.8))
-    foot = {"machine": {"cpu": "", "cores": 1}, "versions": {"torch": "", "transformers": ""}, "commit": ""}
+    foot = {"machine": {"cpu": "", "cores": 1}, "versions": {"torch": "", "transformers": ""}, "commit": "", "date": ""}
     assert "| float32 | -10.0 | 50% |" in minimum_gains({"tasks": tasks, **foot})
     for found in tasks.values():  # a second seed with a recipe 20 points better
         found["seeds"] = [5, 6]

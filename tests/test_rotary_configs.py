@@ -1,16 +1,21 @@
 """Rotary positions and windows of a config: both spellings are read, and nothing is guessed."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import ModernBertConfig
+from transformers import ModernBertConfig, ModernBertForSequenceClassification
 
+from itrex_sweet.acceleration.checkpoint import open_checkpoint
 from itrex_sweet.artifact.model_config import resolved_config
+from itrex_sweet.artifact.transformers_config import model_config
 from itrex_sweet.errors import UnsupportedArtifactError, UnsupportedModelError
+from itrex_sweet.evaluation.plain_model import load_plain_model
 from itrex_sweet.families import family_of
-from itrex_sweet.families.rotary import GLOBAL, LOCAL, LayerPositions, layer_positions
+from itrex_sweet.families.rotary import GLOBAL, LOCAL, LayerPositions, flat_fields, layer_positions
 from itrex_sweet.runtime.rotary_attention import windowed_attention
+from tests.tiny_artifacts import tiny_tokenizer
 
 OLD = {
     "global_rope_theta": 500.0,
@@ -48,9 +53,43 @@ def test_both_spellings_are_read(fields):
 def test_positions_are_those_of_the_transformers_config(fields, tmp_path):
     fields = {"model_type": "modernbert", "num_hidden_layers": 3, **fields}
     assert layer_positions(resolved_config(fields, (1, 3), tmp_path / "config.json")) == EXPECTED
+    assert layer_positions(model_config(fields, (1, 3), tmp_path / "config.json")) == EXPECTED
     config = ModernBertConfig(num_hidden_layers=3, **OLD)
     assert layer_positions(config) == EXPECTED
     assert family_of(config).model_type == "modernbert"
+
+
+def test_translation_for_transformers_4():
+    fields = {"num_hidden_layers": 3, **NEW}
+    expected = {name: value for name, value in OLD.items() if name != "local_attention"}
+    assert flat_fields(fields) == expected
+    assert flat_fields({"num_hidden_layers": 3, **OLD}) == {}
+    assert flat_fields({**fields, **OLD}) == {}
+    with pytest.raises(UnsupportedModelError, match="use transformers 5"):
+        flat_fields({**fields, "layer_types": [GLOBAL, GLOBAL, LOCAL]})
+    with pytest.raises(UnsupportedModelError, match="says otherwise"):
+        flat_fields({**fields, "local_rope_theta": 10000.0})
+
+
+@pytest.mark.parametrize("fields", [OLD, NEW], ids=["transformers 4", "transformers 5"])
+def test_checkpoints_of_both_versions_load(fields, tmp_path):
+    """The model is saved by the installed version, and its config replaced by that of each version."""
+    torch.manual_seed(0)
+    shape = dict(vocab_size=96, hidden_size=32, num_attention_heads=4, intermediate_size=48, num_hidden_layers=3)
+    ids = dict(pad_token_id=1, bos_token_id=2, cls_token_id=2, eos_token_id=3, sep_token_id=3, num_labels=3)
+    model = ModernBertForSequenceClassification(ModernBertConfig(**shape, **ids, **OLD, initializer_range=0.5)).eval()
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for name in (*OLD, *NEW, "sliding_window"):
+        config.pop(name, None)
+    (tmp_path / "config.json").write_text(json.dumps({**config, **fields}))
+    loaded = load_plain_model(tmp_path)[0]
+    tokens = torch.arange(4, 40)[None]
+    with torch.no_grad():
+        expected, found = model(input_ids=tokens).logits, loaded(input_ids=tokens).logits
+    torch.testing.assert_close(found, expected)
+    assert open_checkpoint(tmp_path).depth == 3 and layer_positions(loaded.config) == EXPECTED
 
 
 def test_a_missing_local_theta_is_the_global_one():

@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "training": set(),
     "criteria": {"confidence_formulas"},
     "confidence_formulas": set(),
-    "runtime": {"criteria"},
+    "runtime": {"criteria", "confidence_formulas"},
     "tokenization": {"runtime"},
     "hub": set(),
     "supervision": set(),

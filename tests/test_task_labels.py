@@ -52,7 +52,10 @@ def test_every_form_of_label_sets(tmp_path):
         ((["a"], None), "line 2: no label; multi-label"),
         ((["a"], 1), "line 2: label 1; multi-label"),
         ((["a"], ["a", 1]), "line 2: the labels .* mix names and ids"),
-        (([1, 0, 1], [1, 0], [0.5]), "line 3: label 0.5 in .* is neither a name nor an id"),
+        (([1, 0], [1], [0.5]), "line 3: label 0.5 in .* is neither a name nor an id"),
+        (([], [1, 0, 0, 0], ["a"]), "line 3: the labels .* are names, and in .*line 2 they are numbers"),
+        (([1, 0], [1, 0, 1]), "line 2: the labels .* repeat an id.* 3 entries, and the vector of another row 2"),
+        (([1, 1, 0], [1, 0, 0, 1]), "line 1: the labels .* repeat an id.* 3 entries, and the vector of another row 4"),
         (([1, 0, 3], [1, -2]), "line 2: label -2; ids range from 0 to 3"),
         (([0], [2]), "no row has label 1"),
     ],
@@ -67,6 +70,8 @@ def test_unknown_labels_and_vectors_of_wrong_length(tmp_path):
         read_rows(json_file(tmp_path, ["a"], ["d"]), task=MULTI_LABEL, label_names=("a", "b"))
     with pytest.raises(InputError, match=r"line 1: label 3; ids range from 0 to 1 \(a, b\)"):
         read_rows(json_file(tmp_path, [1, 3, 0], [1]), task=MULTI_LABEL, label_names=("a", "b"))
+    with pytest.raises(InputError, match=r"line 1: the labels .* repeat an id.* it has 3 entries: all vectors"):
+        read_rows(json_file(tmp_path, [1, 1, 0], [0, 0, 1]), task=MULTI_LABEL, label_names=("a", "b"))
     with pytest.raises(InputError, match="line 3: '2' in the label column 'b'"):
         read_rows(csv_file(tmp_path, "text,a,b", "x,1,0", "x,1,2"), task=MULTI_LABEL, label_column="a,b")
     with pytest.raises(InputError, match=r"line 2: no value in the label column 'a'"):

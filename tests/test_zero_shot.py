@@ -60,7 +60,7 @@ def test_pipeline_gives_the_answers_of_the_model(model):
     ]
     assert classify(TEXTS[0], candidate_labels="good, bad", **FULL)["sequence"] == TEXTS[0]
     assert list(classify(iter(TEXTS), LABELS, **settings)) == classify(TEXTS, LABELS, **settings)
-    with pytest.raises(TypeError, match="knows no parameter speed"):
+    with pytest.raises(TypeError, match="has no parameter speed"):
         classify(TEXTS, LABELS, speed=1)
 
 

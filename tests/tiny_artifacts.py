@@ -133,7 +133,7 @@ def random_rows(rng: np.random.Generator, lengths: list[int], vocabulary: int = 
 
 
 def tiny_tokenizer(family: str = "bert"):
-    """A word-level tokenizer of a few dozen words, with BERT's special tokens, as a fast tokenizer.
+    """Returns a word-level tokenizer of a few dozen words, with BERT's special tokens, as a fast tokenizer.
 
     For RoBERTa, whose models know one token type only, it makes no token types, as RoBERTa's own tokenizer.
     """

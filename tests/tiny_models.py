@@ -51,7 +51,7 @@ def _deberta_v3(**changes: object) -> DebertaV2Config:
 
 
 def _modernbert(**changes: object) -> ModernBertConfig:
-    """Windows of three tokens to each side, so that rows of a few tokens reach beyond them."""
+    """Returns a config with windows of three tokens to each side, so that rows of a few tokens reach beyond them."""
     shape = {name: value for name, value in _SHAPE.items() if name != "initializer_range"}
     return ModernBertConfig(
         **shape,
@@ -131,7 +131,7 @@ def tiny_config(family: str, num_layers: int = 4, num_labels: int = 3, dropout: 
 def tiny_model(
     family: str = "bert", num_layers: int = 4, num_labels: int = 3, seed: int = 0, dropout: float = 0.0
 ) -> PreTrainedModel:
-    """A tiny random classification model of a key of `FAMILY_CONFIGS`, in training mode.
+    """Returns a tiny random classification model of a key of `FAMILY_CONFIGS`, in training mode.
 
     Biases and norms are random too: at their initial values of zero and one, a bug in them would not show.
     """
@@ -149,7 +149,7 @@ def tiny_model(
 def tiny_batch(
     rows: int = 4, length: int = 10, num_labels: int = 3, seed: int = 0, padded: bool = True
 ) -> dict[str, torch.Tensor]:
-    """Random token ids, attention mask and labels; `padded` rows end in padding of different lengths.
+    """Returns random token ids, attention mask and labels; `padded` rows end in padding of different lengths.
 
     Returns:
         input_ids and attention_mask (rows, length) and labels (rows,), int64.
@@ -168,7 +168,8 @@ def tiny_batch(
 
 
 def unrotated(kwargs: dict, mask: torch.Tensor | None = None) -> dict:
-    """Arguments of ModernBERT's layer without rotation and window; `mask` (rows, length) is the attention mask."""
+    """Returns arguments of ModernBERT's layer without rotation and window; `mask` (rows, length) is the attention "
+    "mask."""
     changed = dict(kwargs)
     lowest = torch.finfo(torch.float32).min
     full = None if mask is None else (1.0 - mask[:, None, None, :].float()) * lowest

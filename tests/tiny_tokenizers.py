@@ -64,7 +64,7 @@ BACKENDS = {
 
 
 def fast_tokenizer(kind: str = "template", truncated: bool = False, **options: Any) -> PreTrainedTokenizerFast:
-    """A fast tokenizer of a kind.
+    """Returns a fast tokenizer of a kind.
 
     Args:
         truncated: its file asks for truncation to 5 tokens and for padding to 9.

@@ -14,7 +14,7 @@ from paper.recipes import BASELINES, cheapest
 from record import footer
 
 from decoupled.scoring import AMONG, PROBE
-from decoupled.variants import DEFAULT, REPORTED, VARIANTS, VERDICTS
+from decoupled.variants import CONCLUSIONS, DEFAULT, REPORTED, VARIANTS
 
 OTHERS = (*BASELINES, RECIPE)
 SHOWN = dict(zip((DECOUPLED, LABELS_ALONE), REPORTED, strict=True))
@@ -78,11 +78,11 @@ def on_validation(results: Results) -> str:
     seeds = ", ".join(map(str, sorted({seed for _, seed in pairs})))
     intro = (
         f"**Exits with private layers beside the other methods**, validation rows, mean over these seeds: {seeds}; in "
-        "percent. Decoupled exits are trained in one run of two epochs beside the plain fine-tuning, whose last exit "
-        "is theirs (its learning rate is Multi-Model's); private layers learn at three times that rate in every task, "
-        "half from the labels and half from the last exit, or from the labels alone. "
-        f"{_trained_on_gpu()}The share of the layers is that of the cheapest threshold on validation; a run that has "
-        "none counts as all the layers."
+        "percent. Decoupled exits are trained in one run of two epochs together with the plain fine-tuning, which is "
+        "their last exit, at the learning rate of Multi-Model; private layers have three times that rate in every "
+        "task. Half of their loss comes from the labels and half from the last exit, or all of it from the labels. "
+        f"{_trained_on_gpu()}The share of the layers is that of the cheapest threshold on validation; a run with "
+        "no such threshold counts as all layers."
     )
     latest = max(stored().values(), key=lambda result: result["date"])
     return "\n".join([intro, "", *lines, "", footer(latest)])
@@ -133,7 +133,7 @@ def variants() -> str:
     results = {task: result for (task, seed), result in stored().items() if seed == CHOSEN_ON_SEED}
     tasks = [task for task in TASKS if task in results]
     lines = [
-        f"| exits | expected | {' | '.join(tasks)} | against three times the rate | |",
+        f"| exits | hypothesis | {' | '.join(tasks)} | difference from three times the rate | conclusion |",
         "|---" * (len(tasks) + 4) + "|",
     ]
     for name, variant in VARIANTS.items():
@@ -151,14 +151,15 @@ def variants() -> str:
             every = shown != name
             gain = "" if shown == DEFAULT else f"{np.mean(gains):+.2f}, {np.mean(spared):+.0f} %"
             lines.append(
-                f"| {variant.says}{', after every layer' if every else ''} "
-                f"| {'exits do not hurt one another: +0.3' if every else variant.expected} | {cells} | {gain} "
-                f"| {VERDICTS.get(shown, '')} |"
+                f"| {variant.description}{', after every layer' if every else ''} "
+                f"| {'exits do not affect one another: +0.3' if every else variant.expected} | {cells} | {gain} "
+                f"| {CONCLUSIONS.get(shown, '')} |"
             )
     intro = (
         f"**Trials of private exits**, seed {CHOSEN_ON_SEED}, all beside one fine-tuning, on rows of the training "
         "pool, in percent: exits 1/2/4/6 (or 1 to 6), the area, and the share of the layers at 99 % of the last exit's "
-        "score; the differences are means over the tasks that have both. What was expected was written down before."
+        "score; the differences are means over the tasks that have both. Hypotheses were written before the "
+        "measurement."
     )
     return "\n".join([intro, "", *lines])
 
@@ -179,8 +180,9 @@ def which_exits() -> str:
     lines = ["| exits | layers at 99 % | time at 99 % |", "|---" * 3 + "|", *shown]
     intro = (
         f"**Which exits**, chosen among those after every layer, on rows of the pool, seed {CHOSEN_ON_SEED}, mean over "
-        f"{', '.join(among)}: the share of the layers at 99 % of plain's score, and of the full model's time if a "
-        f"probe takes {PROBE:g} of a layer's. The {CHEAPEST} cheapest of {len(rows)}, and some others to compare with."
+        f"{', '.join(among)}: the share of the layers at 99 % of the score of plain fine-tuning, and of the time of "
+        f"full depth if a probe takes {PROBE:g} of the time of a layer. The {CHEAPEST} cheapest of {len(rows)}, and "
+        "some others to compare with."
     )
     return "\n".join([intro, "", *lines])
 
@@ -279,8 +281,8 @@ def bare() -> str:
     intro = (
         "**A bare callback**, `callbacks=[SweetCallback]`, beside plain fine-tuning with the same arguments and seed, "
         "on tasks built by `benchmarks/decoupled/bare.py`: accuracy in percent, and the share of the layers that the "
-        "stored, uncalibrated policy runs. The stored threshold was fixed at 0.9 in these runs; the losses on reviews "
-        "are why training now records one that is higher where exits are overconfident. These models were trained on "
+        "stored, uncalibrated policy runs. The stored threshold was fixed at 0.9 in these runs; because of the loss on "
+        "reviews, training now records a higher threshold where exits are overconfident. These models were trained on "
         "a GPU, where gradients are summed in an order that varies; on the CPU the tests require equal weights, to the "
         "bit."
     )

@@ -137,7 +137,7 @@ def one(task: str, seed: int, variants: list[str], folder: Path, gpu: bool) -> d
 def fine_tune(
     texts: list, labels: list[int], seed: int, rate: float, folder: Path, beside: SideBySide | None, gpu: bool = False
 ) -> tuple[torch.nn.Module, float]:
-    """The plain model, as `fine_tuning.py` trains Multi-Model's deepest, and the seconds that it took."""
+    """Returns the plain model, as `fine_tuning.py` trains Multi-Model's deepest, and the seconds that it took."""
     weights = pretrained()
     tokenizer = AutoTokenizer.from_pretrained(weights, model_max_length=MAX_LENGTH)
     dataset = Dataset.from_dict({**tokenizer(*columns_of(texts), truncation=True), "labels": list(labels)})

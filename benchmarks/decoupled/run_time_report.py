@@ -9,6 +9,13 @@ import numpy as np
 from paper.plan import TASKS
 from record import RESULTS, footer
 
+# Reasons by the class of the error that `accelerate` raised.
+_REASONS = {
+    "CalibrationError": "no policy can be certified",
+    "InputError": "too few different texts",
+    "NoGainError": "no exit saves time",
+}
+
 
 def read(name: str) -> dict[str, Any] | None:
     """Returns a stored result, or `None` if there is none."""
@@ -56,7 +63,7 @@ def certified() -> str:
     intro = (
         "**Certified speed of `itrex-sweet accelerate`** with its defaults, on the plain fine-tuning of seed "
         f"{settings['seed']} (one seed), with the texts that it was not trained on, labels unused: exits after every "
-        "layer learn from 40 % of them, INT8, exits that do not pay are removed, and a policy is certified to change "
+        "layer learn from 40 % of them, INT8, exits that save no time are removed, and a policy is certified to change "
         f"at most {100 * drop:g} % of the labels of full depth, with 95 % confidence. Shares are of the layers of full "
         "depth. Agreement, in percent, and texts per second (without tokenization, batches of 32, "
         f"{settings['threads']} threads) are those of held-out texts.{mean}{above}{lacking}"
@@ -65,8 +72,9 @@ def certified() -> str:
 
 
 def _reason(of_task: dict[str, Any]) -> str:
+    """Returns a short reason for the error that a result records."""
     kind, _, message = of_task["refused"].partition(": ")
-    return f"refused: {message.split(': ')[0].rstrip('.')} (`{kind}`)"
+    return f"refused: {_REASONS.get(kind, message)}"
 
 
 def probes() -> str:
@@ -100,7 +108,8 @@ def probes() -> str:
                 )
     intro = (
         "**Probes with shared and with private layers**, native engine, random weights, rows of "
-        f"{settings['tokens']} tokens, {settings['threads']} threads, minimum of the rounds, all columns of a row in "
-        "turns: full depth with every early exit switched off, and with every early exit probed and no row leaving."
+        f"{settings['tokens']} tokens, {settings['threads']} threads, minimum of the rounds, columns of a row "
+        "interleaved: full depth with every early exit switched off, and with every early exit probed and no row "
+        "leaving."
     )
     return "\n".join([intro, "", *lines, "", footer(result)])

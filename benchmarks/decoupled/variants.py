@@ -17,7 +17,7 @@ class Variant:
 
     Args:
         name: key of its results.
-        says: description in tables.
+        description: of the variant, in tables.
         expected: hypothesis, written before the measurement.
         exits: counts of layers, without the last.
         rate: multiple of the trunk's learning rate.
@@ -31,7 +31,7 @@ class Variant:
     """
 
     name: str
-    says: str
+    description: str
     expected: str
     exits: tuple[int, ...] = EXITS
     rate: float = 3.0
@@ -51,24 +51,27 @@ VARIANTS = {
         Variant(
             DEFAULT,
             "three times the rate",
-            "as the prototype: exits 1 and 2 as SWEET's, exit 4 near plain",
+            "as the prototype: exits 1 and 2 equal SWEET's, exit 4 nearly equals plain fine-tuning",
             ALL,
         ),
         Variant("x5", "five times the rate", "exits 1 and 2 +0.3 on hard tasks, exit 4 no worse", ALL, rate=5.0),
         Variant("x10", "ten times the rate", "unstable at 2e-4: exits at chance on some tasks", rate=10.0),
         Variant(
-            "deep", "two private layers", "exit 4 +0.3, exits 1 and 2 within noise: they lack mixed tokens", depth=2
+            "deep",
+            "two private layers",
+            "exit 4 +0.3, exits 1 and 2 within noise: their tokens are hardly mixed",
+            depth=2,
         ),
         Variant(
             "two-rows",
             "a second query row, the mean",
-            "exits 1 and 2 +0.5: tokens that are not mixed yet",
+            "exits 1 and 2 +0.5: their tokens are hardly mixed",
             query_rows=2,
         ),
         Variant(
             "teacher",
             "half of the loss from the last exit",
-            "within 0.3; better at agreeing than at being right",
+            "within 0.3; higher agreement than accuracy",
             ALL,
             distillation=0.5,
         ),
@@ -82,10 +85,15 @@ VARIANTS = {
         Variant(
             "taught",
             "all of the loss from the last exit",
-            "agreement +0.3 over half, scores level: the last exit is nearly right on its training rows",
+            "agreement +0.3 over half, equal scores: the last exit is nearly always correct on its training rows",
             distillation=1.0,
         ),
-        Variant("earlier", "exits see the pooled state before", "within noise, as with logits before", earlier=True),
+        Variant(
+            "earlier",
+            "exits read the pooled state of the previous exit",
+            "within noise, as with logits before",
+            earlier=True,
+        ),
         Variant(
             "scratch", "private layers begin at random", "2 to 5 points lower: two epochs are little", scratch=True
         ),
@@ -94,15 +102,16 @@ VARIANTS = {
 }
 
 # Conclusions after the measurements.
-VERDICTS = {
-    "x1": "level at a model's rate of 2e-4; a prototype at 1e-4 had exits 1 and 2 at chance on MNLI: 3 is safer",
+CONCLUSIONS = {
+    "x1": "no difference at a rate of 2e-4; a prototype at 1e-4 had exits 1 and 2 at chance on MNLI: 3 is safer",
     "x3": "kept",
-    "x3, every layer": "no exit hurts another; one that is weak takes rows too early: choose among them at calibration",
-    "x10": "dropped: level on MNLI, worse on SST-2",
-    "deep": "dropped",
-    "two-rows": "exits 1 and 2 gain, for a second row at run time; distillation gains as much for nothing: dropped",
-    "teacher": "level with temperature 2",
+    "x3, every layer": "exits do not affect one another; a weak one lets rows leave too early: choose exits during "
+    "calibration",
+    "x10": "rejected: no difference on MNLI, worse on SST-2",
+    "deep": "rejected",
+    "two-rows": "exits 1 and 2 gain, for a second row at run time; distillation gains as much at no cost: rejected",
+    "teacher": "no difference from temperature 2",
     "softened": "kept as the default",
-    "taught": "level with half; what exits without labels learn from",
-    "earlier": "dropped",
+    "taught": "no difference from half; used for exits without labels",
+    "earlier": "rejected",
 }

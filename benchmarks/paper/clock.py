@@ -211,7 +211,7 @@ def cheapest_policy(points: list[tuple[Policy, float, float]], minimum: float) -
 def timed(
     model: SweetModelForSequenceClassification, batch: Any, outcomes: ExitOutcomes, policy: Policy, metric: Any
 ) -> dict[str, float]:
-    """Times a policy in turns with full depth, which probes no exit, on at most `TIMED_ROWS` rows."""
+    """Measures a policy in turns with full depth, which probes no exit, on at most `TIMED_ROWS` rows."""
     rows = sample_rows(batch, TIMED_ROWS)
     no_early_exit = Policy.uniform(len(outcomes.exits)).with_threshold(1.0)
     policies = {"full": no_early_exit, "policy": policy}

@@ -23,8 +23,8 @@ TRIED = {
     "sweet+0.1": "a tenth of the gradient through every cut",
     "sweet+0.1+teacher": "a tenth, seven tenths of the loss from the plain model",
     "graded": "0.1, 0.3, 1 through the cuts",
-    "opening": "0.01, 0.03, 0.1 at first, in the end 0.1, 0.3, 1",
-    "cut-first": "the first cut, without the plain stage",
+    "opening": "from 0.01, 0.03, 0.1 to 0.1, 0.3, 1 through the cuts",
+    "cut-first": "cut after the first exit, without the plain stage",
     RECIPE: "the recipe",
     "after-0": "after plain: nothing through any cut",
     "after-0.1": "after plain: a tenth through every cut",
@@ -40,9 +40,16 @@ TRIED = {
     "after-cut-first+first-x2": "the recipe, first segment at twice the rate",
     "after-cut-first+first-x2-others-half": "the recipe, first segment at twice the rate, the others at half",
     "after-cut-first+heads-x10": "the recipe, heads at ten times the rate",
-    "after-cut-first+held": "the recipe, layer 1's hidden states held to the plain model's",
+    "after-cut-first+held": "the recipe, layer 1 regularized towards the plain model",
     "after-cut-first+adapters": "the recipe, an adapter of 64 units at every exit but the last",
-    "after-cut-first+earlier": "the recipe, exits that see the logits of the one before",
+    "after-cut-first+earlier": "the recipe, exits with the logits of the previous exit as input",
+}
+
+# Titles of the rows of `cost`, by name in the result.
+_SETTINGS = {
+    "decoupled, exits alone": 'decoupled, `train="exits"`',
+    "sweet, graph kept whole": "sweet, without early backward",
+    "cut_first, and a teacher": "cut_first with a teacher",
 }
 
 
@@ -146,8 +153,8 @@ def layers_for_99_percent(results: Results) -> str:
         lines.append(f"| {NAMES.get(method, method)} | " + " | ".join(cells) + " |")
     intro = (
         "**Share of the layers run at 99 % of plain fine-tuning's score**, the cheapest threshold on validation that "
-        "has it, mean over seeds; in brackets how many have one, where not all do. (A threshold has to be chosen on "
-        "other rows: `itrex-sweet calibrate`.)"
+        "reaches it, mean over seeds; in brackets the number of seeds with such a threshold, if not all. (In use, "
+        "choose thresholds on other rows: `itrex-sweet calibrate`.)"
     )
     return "\n".join([intro, "", *lines])
 
@@ -190,7 +197,7 @@ def cost() -> str:
                 if way in ways
                 else ["–", "–"]
             )
-        lines.append(f"| {way} | " + " | ".join(cells) + " |")
+        lines.append(f"| {_SETTINGS.get(way, way)} | " + " | ".join(cells) + " |")
     plain = "; ".join(
         f"{shape} {ways['plain fine-tuning']['milliseconds']['median'] / 1000:.2f} s and "
         f"{ways['plain fine-tuning']['megabytes'] / 1000:.2f} GB"
@@ -198,9 +205,9 @@ def cost() -> str:
     )
     intro = (
         f"**What a training step costs**, against plain fine-tuning ({plain}): {settings['rows']} rows of "
-        f"{settings['tokens']} tokens, bfloat16, {settings['threads']} threads; all ways of a shape in turns, memory "
-        f"in separate processes; medians of {settings['repeats']} rounds, whose noise is a tenth. Decoupled exits are "
-        'after the layers of the shape\'s default set, or after every layer; with `train="exits"` the model is '
+        f"{settings['tokens']} tokens, bfloat16, {settings['threads']} threads; interleaved runs, memory in separate "
+        f"processes; medians of {settings['repeats']} rounds, which vary by a tenth. Decoupled exits are "
+        'after the default layers of the shape, or after every layer; with `train="exits"` the model is '
         "frozen. A teacher predicts each row once; the figure is that of the first epoch."
     )
     return "\n".join([intro, "", *lines, "", footer(result)])
@@ -211,7 +218,7 @@ def trials() -> str:
     tables = [_trials_of(seed) for seed in SEEDS]
     intro = (
         f"**Trials**, learning rate {TRIED_AT:g} for all, on rows of the training pool, in percent: exits "
-        "1/2/4/6, and the area. One run each, of which half a point is noise."
+        "1/2/4/6, and the area. One run each; half a point is within noise."
     )
     return "\n\n".join([intro, *(table for table in tables if table)])
 
@@ -230,9 +237,9 @@ def _trials_of(seed: int) -> str:
     for method, epochs in itertools.product(TRIED, EPOCHS_TRIED):
         row = [results.get((task, method, epochs)) for task in tasks]
         if any(row):
-            how_long = {EPOCHS: "", 1: ", 1 epoch"}.get(epochs, f", {epochs} epochs")
+            suffix = {EPOCHS: "", 1: ", 1 epoch"}.get(epochs, f", {epochs} epochs")
             cells = " | ".join(_exits_and_area(result) if result else "–" for result in row)
-            lines.append(f"| {TRIED[method]}{how_long} (`{method}`) | {cells} |")
+            lines.append(f"| {TRIED[method]}{suffix} (`{method}`) | {cells} |")
     return "\n".join([*lines, "", footer(max(results.values(), key=lambda result: result["date"]))])
 
 

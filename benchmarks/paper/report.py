@@ -105,8 +105,8 @@ def what_ran(results: Results) -> str:
     latest = max(results.values(), key=lambda result: result["date"])
     settings = latest["settings"]
     return (
-        f"**{len(results)} of {planned} runs are there**, {hours:.1f} hours of one core in all; {settings['epochs']:g} "
-        f"epochs in batches of {settings['batch_size']}. Last run: {footer(latest)}"
+        f"**{len(results)} of {planned} runs have results**, {hours:.1f} hours of one core in total; "
+        f"{settings['epochs']:g} epochs in batches of {settings['batch_size']}. Last run: {footer(latest)}"
     )
 
 
@@ -237,8 +237,8 @@ def lora(results: Results) -> str:
             name = NAMES[method.removesuffix("+lora")] + (", LoRA" if method.endswith("+lora") else "")
             lines.append(f"| {task} | {name} | " + " | ".join(f"{100 * mean:.1f}" for mean in table.mean(0)) + " |")
     intro = (
-        "**LoRA** (rank 16) beside full fine-tuning, in percent, mean over the seeds that are there; each at the best "
-        "of the learning rates tried with it."
+        "**LoRA** (rank 16) beside full fine-tuning, in percent, mean over the seeds with results; each at the best "
+        "learning rate that was tried with it."
     )
     return "\n".join([intro, "", *lines])
 
@@ -259,7 +259,7 @@ def conflict(results: Results) -> str:
             lines.append(f"| {NAMES[method]} | " + " | ".join(cells) + f" | {total} |")
     intro = (
         "**Gradient conflict** (figure 2 of the blog): cosine of two exits' gradients on a layer's weights, mean over "
-        "the layers that both may reach, training steps and tasks. 0.000 is exact where gradients are cut."
+        "the layers that get gradients of both, training steps and tasks. 0.000 is exact where gradients are cut."
     )
     return "\n".join([intro, "", *lines])
 

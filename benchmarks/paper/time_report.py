@@ -26,8 +26,8 @@ def areas(result: dict[str, Any]) -> str:
     seeds = sorted({seed for of_task in tasks.values() for seed in of_task["seeds"]})
     full = "; ".join(f"{task} {', '.join(f'{ms:.2f}' for ms in tasks[task]['full'].values())}" for task in tasks)
     intro = (
-        "**By the clock**: the score averaged over budgets of milliseconds from everyone leaving at the first exit to "
-        f"full depth without exits (ms a row in float32 and INT8: {full}), native engine, batches of "
+        "**By measured time**: the score averaged over budgets of milliseconds from all rows leaving at the first exit "
+        f"to full depth without exits (ms a row in float32 and INT8: {full}), native engine, batches of "
         f"{result['settings']['batch']}, mean over seeds {', '.join(map(str, seeds))}. Cascades are not quantized."
     )
     return "\n".join([intro, "", *lines, "", footer(result)])
@@ -45,7 +45,7 @@ def minimum_gains(timed: dict[str, Any]) -> str:
     """
     tasks = timed["tasks"]
     seeds = next(iter(tasks.values()))["seeds"]
-    lines = ["| | worst against the best of the others | at this share of the time |", "|---|---|---|"]
+    lines = ["| | minimum difference from the best other method | at this share of the time |", "|---|---|---|"]
     for precision, curves in next(iter(tasks.values()))["curves"].items():
         methods = [method for method in BASELINES if method in curves]
         for seed in (None, *(seeds if _all_have(tasks, seeds) else ())):
@@ -57,8 +57,8 @@ def minimum_gains(timed: dict[str, Any]) -> str:
             shown = ("INT8" if precision == "int8" else precision) + ("" if seed is None else f", seed {seed} alone")
             lines.append(f"| {shown} | {behind[place]:+.1f} | {shares[place]:.0%} |")
     intro = (
-        "**By the clock**, validation rows: the recipe against the best of the paper's methods at every share of the "
-        "time that float32 takes to full depth, native engine, mean over the tasks and seeds of "
+        "**By measured time**, validation rows: the recipe minus the best of the paper's methods at every share of the "
+        "time of full depth in float32, native engine, mean over the tasks and seeds of "
         "[`paper.md`](paper.md)'s table. Cascades are not quantized."
     )
     return "\n".join([intro, "", *lines, "", footer(timed)])
@@ -80,7 +80,7 @@ def cheapest(*results: dict[str, Any] | None) -> str:
         for precision, curves in first["curves"].items():
             for method in curves:
                 shares = {task: _shares(task, of_task, precision, method) for task, of_task in result["tasks"].items()}
-                lines.append(_row(f"{NAMES[method]}, {PRECISIONS[precision]}", "by the table", tasks, shares))
+                lines.append(_row(f"{NAMES[method]}, {PRECISIONS[precision]}", "predicted", tasks, shares))
                 timed = {
                     task: _timed_shares(of_task, precision, method)
                     for task, of_task in result["tasks"].items()
@@ -92,9 +92,9 @@ def cheapest(*results: dict[str, Any] | None) -> str:
     intro = (
         f"**Time at {100 * share:.0f} % of plain fine-tuning's score**, as a share of the time that the same model "
         "takes at full depth without exits, in the same run and precision, with the cheapest single threshold for all "
-        "exits on the validation rows (`itrex-sweet calibrate` chooses one per exit, on other rows). Plain's score is "
-        "that of float32 in both precisions. By the table: from the measured cost of a row at each exit; timed: rows "
-        "run with this threshold, in turns with full depth. Mean over seeds "
+        "exits on the validation rows (`itrex-sweet calibrate` chooses one per exit, on other rows). The score of "
+        "plain fine-tuning is that of float32 in both precisions. Predicted: from the measured cost of a row at each "
+        "exit; timed: rows run with this threshold, in turns with full depth. Mean over seeds "
         f"({'; '.join(_seeds_of(result) for result in available)}); a run without such a threshold counts as 100 %, "
         "and the number of those is in brackets. The methods were measured in different runs, so their shares can be "
         "compared and their milliseconds cannot."

@@ -73,6 +73,17 @@ class Engine(ABC):
         """Computes logits: (rows, labels)."""
 
 
+class PaddedEngine(Engine):
+    """An engine whose inputs are padded arrays, so that any tokenizer can feed it."""
+
+    def inputs(self, batch: TokenBatch) -> Any:
+        return self.arrange(*padded(batch))
+
+    @abstractmethod
+    def arrange(self, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> Any:
+        """Converts token ids, attention mask and token types, (rows, columns) int64, to the inputs of `forward`."""
+
+
 def padded(batch: TokenBatch, multiple: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns token ids, attention mask and token types, (rows, columns) int64, padded with zeros on the right.
 
@@ -81,10 +92,8 @@ def padded(batch: TokenBatch, multiple: int = 1) -> tuple[np.ndarray, np.ndarray
         multiple: the longest row's length is rounded up to a multiple of this.
     """
     columns = -(-int(batch.lengths.max()) // multiple) * multiple
-    ids = np.zeros((len(batch), columns), dtype=np.int64)
-    mask, types = np.zeros_like(ids), np.zeros_like(ids)
-    for row, (start, stop) in enumerate(zip(batch.cu_seqlens, batch.cu_seqlens[1:], strict=False)):
-        length = stop - start
-        ids[row, :length], types[row, :length] = batch.input_ids[start:stop], batch.token_type_ids[start:stop]
-        mask[row, :length] = 1
-    return ids, mask, types
+    is_token = np.arange(columns) < batch.lengths[:, None]
+    ids = np.zeros(is_token.shape, dtype=np.int64)
+    types = np.zeros_like(ids)
+    ids[is_token], types[is_token] = batch.input_ids, batch.token_type_ids
+    return ids, is_token.astype(np.int64), types

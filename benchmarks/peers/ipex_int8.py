@@ -68,11 +68,11 @@ class IpexInt8(Engine):
         self._process.stdout.close()
 
     def inputs(self, batch: TokenBatch) -> Any:
-        """Not supported: the worker prepares inputs and runs the model."""
+        """Raises: not supported, the worker prepares inputs and runs the model."""
         raise NotImplementedError
 
     def forward(self, inputs: Any) -> Any:
-        """Not supported: the worker prepares inputs and runs the model."""
+        """Raises: not supported, the worker prepares inputs and runs the model."""
         raise NotImplementedError
 
     def _request(self, method: str, *arguments: Any) -> Any:

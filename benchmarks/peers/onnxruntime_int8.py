@@ -17,7 +17,7 @@ import numpy as np
 
 from itrex_sweet.runtime.machine import Machine
 from itrex_sweet.runtime.ragged import TokenBatch
-from peers.base import INPUTS, Engine, padded
+from peers.base import INPUTS, PaddedEngine
 from peers.converted import converted
 from peers.huggingface import example_inputs, plain_model
 
@@ -26,7 +26,7 @@ FUSED = ("bert", "roberta", "xlm-roberta", "electra", "distilbert")  # model typ
 VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"}
 
 
-class OnnxRuntimeInt8(Engine):
+class OnnxRuntimeInt8(PaddedEngine):
     """ONNX Runtime with one session and `threads` intra-op threads."""
 
     name = "ONNX Runtime INT8"
@@ -49,12 +49,13 @@ class OnnxRuntimeInt8(Engine):
         self._session = onnxruntime.InferenceSession(
             str(self.folder / FILE), options, providers=["CPUExecutionProvider"]
         )
+        ports = self._session.get_inputs()
+        self._types = {port.name: np.int32 if "int32" in port.type else np.int64 for port in ports}
 
-    def inputs(self, batch: TokenBatch) -> dict[str, np.ndarray]:
+    def arrange(self, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the inputs by name, with the types of the session (int32 after the optimizer)."""
-        types = {port.name: np.int32 if "int32" in port.type else np.int64 for port in self._session.get_inputs()}
-        named = dict(zip(INPUTS, padded(batch), strict=True))
-        return {name: named[name].astype(type_) for name, type_ in types.items()}
+        named = dict(zip(INPUTS, (ids, mask, types), strict=True))
+        return {name: named[name].astype(type_, copy=False) for name, type_ in self._types.items()}
 
     def forward(self, inputs: Any) -> np.ndarray:
         """Computes logits."""

@@ -10,7 +10,7 @@ longest row, or to a multiple.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 from record import MeasuredSeconds
 
 from itrex_sweet.runtime.ragged import TokenBatch
-from peers.base import Engine, padded
+from peers.base import PaddedEngine, padded
 from peers.converted import converted
 from peers.huggingface import example_inputs, plain_model
 
@@ -27,7 +27,7 @@ LATENCY, THROUGHPUT = "LATENCY", "THROUGHPUT"
 MULTIPLES = (1, 8, 16)
 
 
-class OpenVinoInt8(Engine):
+class OpenVinoInt8(PaddedEngine):
     """OpenVINO, compiled with both hints, one of which is selected per workload."""
 
     name = "OpenVINO INT8"
@@ -37,9 +37,9 @@ class OpenVinoInt8(Engine):
         import openvino
 
         super().__init__(model, calibration, threads)
-        folder = converted(f"openvino {openvino.__version__}", model, calibration, self._convert)
+        self.folder = converted(f"openvino {openvino.__version__}", model, calibration, self._convert)
         core = openvino.Core()
-        read = core.read_model(folder / FILE)
+        read = core.read_model(self.folder / FILE)
         streams = {LATENCY: 1, THROUGHPUT: threads}
         self._compiled = {
             hint: core.compile_model(
@@ -49,10 +49,11 @@ class OpenVinoInt8(Engine):
         }
         self._request = self._compiled[LATENCY].create_infer_request()
         self._queue = openvino.AsyncInferQueue(self._compiled[THROUGHPUT], threads)
+        self._collecting: Any = None  # a queue whose results are kept
         self._hints: dict[str, str] = {}
 
     def load(self, key: str, batches: Sequence[TokenBatch]) -> dict[str, Any]:
-        """Tries hints and multiples, and selects the fastest; single rows use the latency hint."""
+        """Selects the fastest hint and multiple by trial runs; single rows use the latency hint."""
         one_by_one = all(len(batch) == 1 for batch in batches)
         one_length = len({int(length) for batch in batches for length in batch.lengths}) == 1
         tried = {}
@@ -82,13 +83,30 @@ class OpenVinoInt8(Engine):
         self._queue.wait_all()
         return MeasuredSeconds([time.perf_counter() - start])
 
-    def inputs(self, batch: TokenBatch) -> Any:
+    def arrange(self, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> Any:
         """Returns token ids, attention mask and token types."""
-        return padded(batch)
+        return ids, mask, types
 
     def forward(self, inputs: Any) -> np.ndarray:
         """Computes logits."""
         return next(iter(self._request.infer(self._arguments(inputs), share_inputs=True).values()))
+
+    def forward_concurrently(self, batches: Iterable[Any]) -> list[np.ndarray]:
+        """Computes the logits of batches, as `arrange` returns them, on all streams while the next ones are made."""
+        import openvino
+
+        if self._collecting is None:
+            self._collecting = openvino.AsyncInferQueue(self._compiled[THROUGHPUT], self.threads)
+        logits: dict[int, np.ndarray] = {}
+
+        def collect(request: Any, place: int) -> None:
+            logits[place] = request.get_output_tensor(0).data.copy()
+
+        self._collecting.set_callback(collect)
+        for place, inputs in enumerate(batches):
+            self._collecting.start_async(self._arguments(inputs), place)
+        self._collecting.wait_all()
+        return [logits[place] for place in range(len(logits))]
 
     def _arguments(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Returns the inputs that the model has: some read no token types."""

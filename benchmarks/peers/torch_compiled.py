@@ -25,9 +25,9 @@ class TorchCompiled(TorchBfloat16):
         torch._inductor.config.freezing = True
         self._module = torch.compile(self._module, dynamic=True)
 
-    def inputs(self, batch: TokenBatch) -> dict[str, torch.Tensor]:
+    def arrange(self, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> dict[str, torch.Tensor]:
         """Returns the inputs, always with a mask, so that there is one graph."""
-        return self._tensors(batch)
+        return self._tensors(ids, mask, types)
 
     @torch.no_grad()
     def forward(self, inputs: Any) -> np.ndarray:

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from itrex_sweet.runtime.ragged import TokenBatch
-from peers.base import INPUTS, Engine, padded
+from peers.base import INPUTS, PaddedEngine
 from peers.huggingface import input_names, plain_model
 
 
-class TorchFloat32(Engine):
+class TorchFloat32(PaddedEngine):
     """float32, the reference for the answers of the other engines."""
 
     name = "torch fp32"
@@ -25,16 +25,16 @@ class TorchFloat32(Engine):
         self._module = plain_model(model).to(self.dtype)
         self._names = input_names(self._module)
 
-    def inputs(self, batch: TokenBatch) -> dict[str, torch.Tensor]:
+    def arrange(self, ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> dict[str, torch.Tensor]:
         """Returns the inputs, without a mask if nothing is padded."""
-        inputs = self._tensors(batch)
+        inputs = self._tensors(ids, mask, types)
         if inputs["attention_mask"].all():
             del inputs["attention_mask"]
         return inputs
 
-    def _tensors(self, batch: TokenBatch) -> dict[str, torch.Tensor]:
-        arrays = dict(zip(INPUTS, padded(batch), strict=True))
-        return {name: torch.from_numpy(arrays[name]) for name in self._names}
+    def _tensors(self, *arrays: np.ndarray) -> dict[str, torch.Tensor]:
+        named = dict(zip(INPUTS, arrays, strict=True))
+        return {name: torch.from_numpy(named[name]) for name in self._names}
 
     @torch.inference_mode()
     def forward(self, inputs: Any) -> np.ndarray:

@@ -25,10 +25,12 @@ from tasks.corpora import NEWS, RATING, TOPICS, corpus
 from tasks.train import MAX_LENGTH
 
 from itrex_sweet import SweetModelForSequenceClassification, criteria
-from itrex_sweet.calibration.bounds import LossCounts, binomial_p_value, certified, paired_p_value
+from itrex_sweet.calibration.bounds import binomial_p_value, certified
 from itrex_sweet.calibration.calibrate import TUNING_SHARE
 from itrex_sweet.calibration.costs import RowCosts
+from itrex_sweet.calibration.counts import LossCounts
 from itrex_sweet.calibration.guarantees import exit_losses
+from itrex_sweet.calibration.paired_test import exact_paired_p_value
 from itrex_sweet.calibration.search import candidate_policies
 from itrex_sweet.calibration.temperature import as_binary, fit_temperature
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
@@ -88,7 +90,7 @@ def cells_of(
     """Calibrates on every draw, and compares the true loss of each certified policy with ε."""
     losses = losses_of(outcomes, kind, tolerance)
     layers = np.asarray(outcomes.layers_run, dtype=np.float64)
-    test = binomial_p_value if kind == "agreement" else paired_p_value
+    test = binomial_p_value if kind == "agreement" else exact_paired_p_value
     random, found = np.random.default_rng(0), {epsilon: [] for epsilon in EPSILONS}
     every = np.arange(len(outcomes))
     for _ in range(options.draws):

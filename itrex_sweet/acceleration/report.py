@@ -16,7 +16,8 @@ import numpy as np
 from itrex_sweet.acceleration.checkpoint import Checkpoint
 from itrex_sweet.artifact import Artifact, copy_artifact, open_artifact, write_card
 from itrex_sweet.artifact.fingerprints import Fingerprints
-from itrex_sweet.calibration.bounds import LossCounts, binomial_p_value
+from itrex_sweet.calibration.bounds import binomial_p_value
+from itrex_sweet.calibration.counts import LossCounts
 from itrex_sweet.data import Rows
 from itrex_sweet.errors import ArtifactError
 from itrex_sweet.evaluation.evaluation import Evaluation, evaluate

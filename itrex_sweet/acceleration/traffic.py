@@ -75,25 +75,25 @@ def read_traffic(source: Any, limit: int | None = None, **columns: Any) -> Traff
     elif isinstance(source, (str, bytes)) or hasattr(source, "__fspath__") or hasattr(source, "column_names"):
         rows = read_rows(source, label_column=None, limit=limit, **columns)
     else:
-        rows = Rows(plain_texts(listed(source)), source="the texts given")
+        rows = Rows(plain_texts(listed(source)), source="the given texts")
     if not len(rows):
         raise InputError(f"{rows.source or 'the traffic'}: there are no rows.")
     first = {_normalized(text): text for text in reversed(rows.texts)}  # keeps the first of equal texts
     texts = list(reversed(first.values()))
-    return Traffic(texts, rows.source or "the texts given", len(rows) - len(texts))
+    return Traffic(texts, rows.source or "the given texts", len(rows) - len(texts))
 
 
 def check_enough_texts(traffic: Traffic, minimum: int, purpose: str) -> None:
     """Checks that there are enough different texts.
 
     Raises:
-        InputError: names the number that is needed.
+        InputError: there are too few; the message has the number that is needed.
     """
     if len(traffic) < minimum:
         repeated = f" ({traffic.repeated} duplicates removed)" if traffic.repeated else ""
         raise InputError(
-            f"{traffic.source} has {len(traffic)} different texts{repeated}; {purpose} needs {minimum} at least, and "
-            "several times as many give better results."
+            f"{traffic.source}: {purpose} needs at least {minimum} different texts; there are {len(traffic)}{repeated}."
+            " Several times as many give better results."
         )
 
 

@@ -29,12 +29,12 @@ class Architecture:
         return self.hidden // self.heads
 
     def has_bias(self, kind: str) -> bool:
-        """True if parts of a kind, see `Family.biases`, have a bias."""
+        """Returns whether parts of a kind, see `Family.biases`, have a bias."""
         key = self.family.biases.get(kind)
         return key is None or bool(getattr(self.config, key))
 
     def has_attention_norm(self, index: int) -> bool:
-        """True if a layer has a norm at its attention."""
+        """Returns whether a layer has a norm at its attention."""
         return index > 0 or self.family.first_attention_norm
 
     @property

@@ -136,6 +136,8 @@ def _calibration(artifact: Artifact, places: Sequence[int]) -> dict[str, Any]:
     kept = [artifact.exits[place] for place in places]
     record["exits"] = kept
     record["switched_off"] = [exit_ for exit_ in record.get("switched_off", ()) if exit_ in kept]
+    if (static := record.get("static_alternative")) and static["exit"] not in kept:
+        record["static_alternative"] = None
     record["temperatures"] = {name: of_kept(values) for name, values in (record.get("temperatures") or {}).items()}
     if traffic := record.get("traffic"):
         record["traffic"] = {**traffic, "exits": kept, "rows": [of_kept(label) for label in traffic["rows"]]}

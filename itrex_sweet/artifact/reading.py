@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import time
 from collections.abc import Mapping
@@ -127,7 +128,7 @@ class Artifact:
         kept = {name: value for name, value in kept.items() if value is not None and getattr(policy, name) is None}
         return dataclasses.replace(policy, **kept) if kept else policy
 
-    @property
+    @functools.cached_property
     def label_names(self) -> tuple[str, ...]:
         """Label names, by id."""
         return label_names_of(self.config)

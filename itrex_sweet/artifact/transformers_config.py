@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from itrex_sweet.artifact.config_spelling import missing_fields
 from itrex_sweet.artifact.model_config import check_model
 from itrex_sweet.artifact.validation.config import check_config
 from itrex_sweet.artifact.validation.values import ADVICE
-from itrex_sweet.errors import ArtifactError
+from itrex_sweet.errors import ArtifactError, UnsupportedArtifactError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -45,6 +46,10 @@ def model_config(fields: Mapping[str, Any], exits: Sequence[int], file: Path) ->
         if not name.startswith("_") and name not in _LEFT_OUT and not callable(getattr(config_class, name, None))
     }
     del given["model_type"]
+    try:
+        given |= missing_fields(fields)
+    except UnsupportedModelError as error:
+        raise UnsupportedArtifactError(f"{file}: {error}") from error
     try:
         config = AutoConfig.for_model(model_type, **given)
     except Exception as error:  # of whatever type transformers' own checks raise

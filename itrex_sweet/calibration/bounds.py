@@ -1,4 +1,4 @@
-"""Finite-sample hypothesis tests and confidence intervals for the loss of a policy.
+"""Fixed-sequence testing, the binomial test of agreement, and tests and intervals of a mean loss by betting.
 
 Learn-then-Test (Angelopoulos et al. 2021, arXiv 2110.01052): each policy has the null hypothesis "its mean loss exceeds
 ε" and a p-value that is valid for any distribution of independent rows and any number of them. Policies are tested in
@@ -10,37 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from itrex_sweet.calibration.counts import LossCounts
+
 _NUM_BETS = 24  # constant stakes in the mixture
 _BISECTION_STEPS = 30
-
-
-@dataclass(frozen=True)
-class LossCounts:
-    """Rows whose answers differ in correctness between a policy and the model that it is compared with.
-
-    Args:
-        lost: rows that the compared model answers correctly and the policy does not.
-        won: rows that the policy answers correctly and the compared model does not.
-        rows: all rows.
-    """
-
-    lost: int
-    won: int
-    rows: int
-
-    @property
-    def mean_loss(self) -> float:
-        """Loss of accuracy, a fraction of the rows; negative where the policy is more accurate."""
-        return (self.lost - self.won) / self.rows if self.rows else 0.0
-
-    @classmethod
-    def of(cls, losses: np.ndarray) -> LossCounts:
-        """Counts losses (rows,), each -1, 0 or 1."""
-        return cls(int((losses > 0).sum()), int((losses < 0).sum()), len(losses))
 
 
 def binomial_p_value(counts: LossCounts, epsilon: float) -> float:
@@ -63,13 +39,15 @@ def binomial_p_value(counts: LossCounts, epsilon: float) -> float:
     return min(1.0, math.exp(largest) * math.fsum(math.exp(term - largest) for term in terms))
 
 
-def paired_p_value(counts: LossCounts, epsilon: float) -> float:
+def betting_p_value(counts: LossCounts, epsilon: float) -> float:
     """Returns a p-value of "the mean loss exceeds ε", for losses of -1, 0 and 1: the reciprocal of a betting wealth.
 
     A bet of stake λ on a row of loss l multiplies the wealth by 1 + λ (ε - l). Its expectation does not grow while the
     mean loss is ε or more, so the wealth, averaged over stakes fixed beforehand, exceeds 1/δ with probability at most δ
     (Waudby-Smith and Ramdas 2023, arXiv 2010.09686, section 4, with a mixture of constant stakes; Markov's inequality).
-    Unlike a test on the count of losses, it credits the rows that the policy wins.
+    Unlike a test on the count of losses, it credits the rows that the policy wins. For a number of rows
+    that is fixed beforehand, `paired_test.exact_paired_p_value` has more power; this test also holds at every row of a
+    sequence.
     """
     return math.exp(-max(_log_wealth(counts, epsilon), 0.0))
 
@@ -85,7 +63,7 @@ def mean_loss_interval(counts: LossCounts, delta: float) -> tuple[float, float]:
         low, high = observed.mean_loss, 1.0
         for _ in range(_BISECTION_STEPS):
             middle = (low + high) / 2.0
-            low, high = (low, middle) if paired_p_value(observed, middle) <= delta / 2.0 else (middle, high)
+            low, high = (low, middle) if betting_p_value(observed, middle) <= delta / 2.0 else (middle, high)
         return high
 
     return -upper_bound(LossCounts(counts.won, counts.lost, counts.rows)), upper_bound(counts)

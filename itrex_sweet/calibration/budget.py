@@ -21,7 +21,7 @@ _MEANS = ("accuracy", "exact_match")  # metrics that are means over rows, whose 
 class Budget:
     """The drop and the cost that a calibrated policy may have.
 
-    A drop asks for the cheapest policy that is certified not to exceed it. A limit of time or layers alone asks for the
+    A drop selects the cheapest policy that is certified not to exceed it. A limit of time or layers alone selects the
     most accurate policy within it, without a guarantee. With both, the certified policy must also be within the limit.
 
     Args:

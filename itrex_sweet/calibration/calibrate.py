@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ from itrex_sweet.calibration.rows import check_label_coverage, read_held_out_row
 from itrex_sweet.calibration.search import candidate_policies
 from itrex_sweet.calibration.selection import TUNING_SHARE, select_candidate
 from itrex_sweet.calibration.temperature import as_binary, brier_score, expected_calibration_error, fit_temperature
+from itrex_sweet.criteria import is_stateful
 from itrex_sweet.errors import ConfigError, InputError
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.reference import Reference, open_reference
+from itrex_sweet.evaluation.report import single_exit_policy
 from itrex_sweet.metrics import METRICS, Metric, accuracy
 from itrex_sweet.modeling import SweetModelForSequenceClassification
 from itrex_sweet.policy import Policy
@@ -135,11 +138,17 @@ def calibrate(
     )
     outcomes, row_costs, full = outcomes.select(testing), row_costs.select(testing), full[testing]
     truth = None if labels is None else labels[testing]
-    predictions = [PairedPredictions(outcomes.answers(each), full, truth, task, tolerance) for each in policies]
-    candidates = [
-        _measure_candidate(each, answers, outcomes, row_costs, costs is not None, guarantee, budget)
-        for each, answers in zip(policies, predictions, strict=True)
-    ]
+
+    def measure(policies: Sequence[Policy]) -> tuple[list[PairedPredictions], list[Candidate]]:
+        predictions = [PairedPredictions(outcomes.answers(each), full, truth, task, tolerance) for each in policies]
+        return predictions, [
+            _measure_candidate(each, answers, outcomes, row_costs, costs is not None, guarantee, budget)
+            for each, answers in zip(policies, predictions, strict=True)
+        ]
+
+    predictions, candidates = measure(policies)
+    early = () if is_stateful(policy) else range(len(outcomes.exits) - 1)  # some states need every exit
+    _, fixed_exits = measure([single_exit_policy(place, policy) for place in early])
     against_name = None if reference is None else reference.name
     chosen, num_certified = select_candidate(candidates, predictions, budget, guarantee, against_name)
     rows_for_the_next = None
@@ -162,6 +171,7 @@ def calibrate(
         traffic=traffic_summary(outcomes, candidates[chosen].policy),
         costs=costs,
         against=None if reference is None else _reference_record(reference, predictions[0], budget),
+        fixed_exits=tuple(fixed_exits),
         facts={
             "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "source": Path(name).name,

@@ -38,14 +38,19 @@ class RowCosts:
         return RowCosts(self.through[rows], self.probe[rows])
 
     def under(self, policy: Policy, leaving: np.ndarray) -> np.ndarray:
-        """Returns the cost (rows,) of the rows under a policy.
+        """Returns the cost of the rows under a policy, shaped as `leaving`.
 
         Args:
-            leaving: (rows,) index of the exit at which each row leaves.
+            leaving: (..., rows) index of the exit at which each row leaves.
         """
+        return (
+            self.through[np.arange(self.through.shape[0]), leaving] + self.probe * self._probes_before(policy)[leaving]
+        )
+
+    def _probes_before(self, policy: Policy) -> np.ndarray:
+        """Returns how many earlier exits are probed, (exits,) int64."""
         probed = [not is_switched_off(policy, index) for index in range(self.through.shape[1])]
-        probes_before = np.concatenate([[0], np.cumsum(probed)[:-1]])
-        return self.through[np.arange(len(leaving)), leaving] + self.probe * probes_before[leaving]
+        return np.concatenate([[0], np.cumsum(probed)[:-1]])
 
 
 @dataclass(frozen=True)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
 
-from itrex_sweet.calibration.bounds import LossCounts, binomial_p_value, paired_p_value
+from itrex_sweet.calibration.bounds import binomial_p_value
 from itrex_sweet.calibration.budget import Budget
+from itrex_sweet.calibration.counts import LossCounts
+from itrex_sweet.calibration.paired_test import exact_paired_p_value
 from itrex_sweet.metrics import CONFUSION_METRICS, METRICS, Metric
 from itrex_sweet.tasks import SINGLE_LABEL, TASKS, Task
 
 _BOOTSTRAP_SAMPLES = 4000
 _BOOTSTRAP_SAMPLES_OF_CALLABLE = 400
-_MAX_ROWS_NEEDED = 10**7
+_MAX_ROWS_NEEDED = 10**6
+_GAMMA_SHARE = 1 / 500  # of δ: error of the confidence interval of the nuisance parameter
 
 
 @dataclass(frozen=True)
@@ -71,16 +75,27 @@ class Guarantee(ABC):
 
 
 class MeanLossGuarantee(Guarantee):
-    """A guarantee of a mean over rows, accuracy or agreement; valid for any distribution and number of rows."""
+    """A guarantee of a mean over rows, accuracy or agreement; valid for any distribution and number of rows.
+
+    Accuracy has the exact unconditional test of paired losses, agreement the exact binomial test. They have the most
+    power of the tests compared in docs/benchmarks/calibration.md; the number of rows must be fixed beforehand.
+    """
 
     def __init__(self, epsilon: float, delta: float, of_accuracy: bool):
         super().__init__(epsilon, delta)
-        self._p_value = paired_p_value if of_accuracy else binomial_p_value
-        test = "betting on the paired loss" if of_accuracy else "exact binomial"
+        self._p_value = binomial_p_value
+        test = "exact binomial"
+        if of_accuracy:
+            self._p_value = functools.partial(exact_paired_p_value, gamma=_GAMMA_SHARE * delta)
+            test = "exact unconditional test of the paired loss"
         self.name = f"fixed-sequence testing, {test}"
 
     def p_value(self, predictions: PairedPredictions) -> float:
-        return self._p_value(loss_counts(predictions), self.epsilon)
+        return self.p_value_of(loss_counts(predictions))
+
+    def p_value_of(self, counts: LossCounts) -> float:
+        """Returns the p-value of counts of lost and won rows."""
+        return self._p_value(counts, self.epsilon)
 
     def drop(self, predictions: PairedPredictions) -> float:
         return loss_counts(predictions).mean_loss
@@ -95,7 +110,7 @@ class MeanLossGuarantee(Guarantee):
         def is_enough(rows: int) -> bool:
             scale = rows / counts.rows
             scaled = LossCounts(round(counts.lost * scale), round(counts.won * scale), rows)
-            return self._p_value(scaled, self.epsilon) <= self.delta
+            return self.p_value_of(scaled) <= self.delta
 
         high = max(counts.rows, 1)
         while not is_enough(high):

@@ -12,9 +12,9 @@ import numpy as np
 
 from itrex_sweet.artifact import Artifact, copy_artifact, write_card
 from itrex_sweet.artifact.fingerprints import Fingerprints
-from itrex_sweet.calibration.bounds import LossCounts
 from itrex_sweet.calibration.budget import Budget
 from itrex_sweet.calibration.costs import CostTable
+from itrex_sweet.calibration.counts import LossCounts
 from itrex_sweet.evaluation.model_card import card_after_calibration
 from itrex_sweet.policy import Policy
 
@@ -76,6 +76,8 @@ class Calibration:
         facts: backend, precision, data and settings.
         against: name, kind, weights' hash and score of the model that the policy is compared with; `None` for the same
             model at full depth.
+        fixed_exits: the policies under which every row leaves at the same exit, one per exit before the last, on the
+            testing rows; empty for criteria that need the outputs of every exit.
     """
 
     policy: Policy
@@ -92,12 +94,29 @@ class Calibration:
     costs: CostTable | None
     facts: dict[str, Any]
     against: Mapping[str, Any] | None = None
+    fixed_exits: tuple[Candidate, ...] = ()
 
     @property
     def switched_off(self) -> tuple[int, ...]:
         """Exits, counts of layers, at which no row leaves: they cost more than they save, or lose too much."""
         pairs = zip(self.facts["exits"], self.policy.thresholds, strict=False)
         return tuple(exit_ for exit_, threshold in pairs if threshold >= 1.0)
+
+    @property
+    def static_alternative(self) -> tuple[int, Candidate] | None:
+        """Returns the best exit, a count of layers, that is as good as the selected policy and costs no more if every
+        row leaves there, with its measurements; `None` if there is none.
+
+        A model of that depth, without early exit, would do as well. The comparison is of the testing rows' means: no
+        guarantee covers it.
+        """
+        selected = self.candidates[self.chosen]
+        as_good = [
+            (exit_, each)
+            for exit_, each in zip(self.facts["exits"], self.fixed_exits, strict=False)
+            if each.score >= selected.score and each.cost <= selected.cost
+        ]
+        return max(as_good, key=lambda pair: (pair[1].score, -pair[1].cost), default=None)
 
     def representative_candidates(self, count: int = 16) -> list[int]:
         """Returns indices of candidates for a short table.
@@ -126,10 +145,18 @@ class Calibration:
             "rows_for_the_next": self.rows_for_the_next,
             "chosen": self.candidates[self.chosen].to_dict(),
             "switched_off": list(self.switched_off),
+            "static_alternative": self._static_record(),
             "candidates": [candidate.to_dict() for candidate in self.candidates],
             "temperatures": self.temperatures,
             "traffic": dict(self.traffic),
         }
+
+    def _static_record(self) -> dict[str, Any] | None:
+        if (static := self.static_alternative) is None:
+            return None
+        exit_, candidate = static
+        record = candidate.to_dict()
+        return {"exit": exit_, **{name: record[name] for name in ("mean_layers", "milliseconds", "score")}}
 
     def write(self, artifact: Artifact, directory: str | Path | None = None) -> Artifact:
         """Writes the artifact with this policy and updates its model card, in place if no folder is given.

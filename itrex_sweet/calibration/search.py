@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterator
 
@@ -65,23 +66,55 @@ class SimulatedRows:
         self.confidences, self._losses, self._costs = confidences, losses, costs
         self._rows = np.arange(len(confidences))
         self._full_cost = float(costs.through[:, -1].mean())
+        self._measured: dict[tuple[float, ...], tuple[float, float, float]] = {}
 
     def cost(self, policy: Policy) -> float:
         """Returns the mean cost under a policy, as a fraction of full depth's."""
-        leaving = criteria.leaving_exit(policy, self.confidences)
-        return float(self._costs.under(policy, leaving).mean()) / self._full_cost
+        return self._measure(policy, policy.thresholds)[0]
 
     def mean_loss(self, policy: Policy) -> float:
         """Returns the mean loss under a policy."""
-        return float(self._losses[self._rows, criteria.leaving_exit(policy, self.confidences)].mean())
+        return self._measure(policy, policy.thresholds)[1]
 
-    def objective(self, policy: Policy, loss_weight: float) -> float:
-        """Returns the mean cost plus the weighted, pessimistic loss."""
-        leaving = criteria.leaving_exit(policy, self.confidences)
-        lost = self._losses[self._rows, leaving]
-        cost = float(self._costs.under(policy, leaving).mean()) / self._full_cost
-        loss = float(lost.mean() + 2 * np.sqrt((lost**2).mean() / len(lost)))
-        return cost + loss_weight * max(loss, 0.0)
+    def objective(self, policy: Policy, thresholds: tuple[float, ...], loss_weight: float) -> float:
+        """Returns the mean cost plus the weighted, pessimistic loss under a policy with these thresholds."""
+        cost, mean_loss, standard_error = self._measure(policy, thresholds)
+        return cost + loss_weight * max(mean_loss + 2 * standard_error, 0.0)
+
+    def prepare(self, policy: Policy, index: int, values: tuple[float, ...]) -> None:
+        """Measures the policy with each of these thresholds at one exit, faster than one after the other."""
+        tried = [_replace(policy.thresholds, index, value) for value in values if value < 1.0]
+        tried = [thresholds for thresholds in tried if thresholds not in self._measured]
+        if len(tried) < 2:
+            return
+        rows = len(self.confidences)
+        enabled = _with_thresholds(policy, tried[0])
+        places = range(self.confidences.shape[1])
+        may = np.stack([criteria.may_leave(enabled, place, self.confidences[:, place]) for place in places], axis=1)
+        may[:, index] = False
+        otherwise = np.argmax(may, axis=1)
+        at_index = self.confidences[:, index]
+        limits = np.array([thresholds[index] for thresholds in tried], dtype=at_index.dtype)
+        leaves = (at_index > limits[:, None]) & (otherwise > index)
+        self._store(tried, enabled, np.where(leaves, index, np.broadcast_to(otherwise, (len(tried), rows))))
+
+    def _measure(self, policy: Policy, thresholds: tuple[float, ...]) -> tuple[float, float, float]:
+        """Returns cost, mean loss and its standard error. They are stored, as the search repeats thresholds.
+
+        All policies must have the same criterion and temperatures.
+        """
+        if thresholds not in self._measured:
+            policy = _with_thresholds(policy, thresholds)
+            self._store([thresholds], policy, criteria.leaving_exit(policy, self.confidences)[None])
+        return self._measured[thresholds]
+
+    def _store(self, thresholds: list[tuple[float, ...]], policy: Policy, leaving: np.ndarray) -> None:
+        """Stores the measurements of leaving exits (policies, rows), for policies with the same probes."""
+        losses = self._losses[self._rows, leaving]
+        costs = self._costs.under(policy, leaving).mean(axis=1) / self._full_cost
+        errors = np.sqrt((losses**2).mean(axis=1) / len(self._rows))
+        measurements = zip(costs.tolist(), losses.mean(axis=1).tolist(), errors.tolist(), strict=True)
+        self._measured.update(zip(thresholds, measurements, strict=True))
 
 
 def optimal_policies(policy: Policy, rows: SimulatedRows, per_exit: bool = True) -> list[Policy]:
@@ -100,17 +133,18 @@ def optimal_policies(policy: Policy, rows: SimulatedRows, per_exit: bool = True)
     current = policy.with_threshold((1.0,) * len(policy.thresholds))
     found = [(rows.cost(current), current)]
     for weight in _LOSS_WEIGHTS:
-        best = rows.objective(current, weight)
+        best = rows.objective(policy, current.thresholds, weight)
         for _ in range(_MAX_SWEEPS):
             before = current
             for index, values in enumerate(grid):
+                if per_exit:
+                    rows.prepare(current, index, values)
                 for value in values:
-                    tried = current.with_threshold(
-                        _replace(current.thresholds, index, value) if per_exit else (value,) * len(current.thresholds)
-                    )
-                    objective = rows.objective(tried, weight)
+                    old = current.thresholds
+                    tried = _replace(old, index, value) if per_exit else (value,) * len(old)
+                    objective = rows.objective(policy, tried, weight)
                     if objective < best - 1e-12:
-                        best, current = objective, tried
+                        best, current = objective, current.with_threshold(tried)
             if current == before:
                 break
         cost = rows.cost(current)
@@ -152,6 +186,13 @@ def _threshold_at_rank(ordered: np.ndarray, rank: int) -> float:
     gaps = np.diff(ordered[first - 1 : rank + 2])
     low = first - 1 + int(gaps.argmax())
     return float(np.clip((ordered[low] + ordered[low + 1]) / 2, 0.0, 1.0))
+
+
+def _with_thresholds(policy: Policy, thresholds: tuple[float, ...]) -> Policy:
+    """Returns a policy with thresholds from the grid, which are not checked again."""
+    policy = copy.copy(policy)
+    object.__setattr__(policy, "thresholds", thresholds)
+    return policy
 
 
 def _replace(values: tuple[float, ...], index: int, value: float) -> tuple[float, ...]:

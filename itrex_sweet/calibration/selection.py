@@ -106,7 +106,7 @@ def _explain_no_candidate(
         )
     needed = guarantee.rows_needed(predictions[1])
     if needed is None:
-        return f"{drop} cannot be certified by any number of rows like these: {observed}. Allow a larger drop."
+        return f"{drop} cannot be certified by a million rows like these: {observed}. Allow a larger drop."
     return f"{drop} cannot be certified on {counts.rows} testing rows: {observed}. {_advise_rows(needed)}"
 
 

@@ -29,7 +29,9 @@ def warn_of_another_calibration(artifact: Artifact, backend: str) -> None:
 def warn_of_untrained_lengths(artifact: Artifact, batch: TokenBatch) -> bool:
     """Warns where rows are longer than those that the model was trained on; returns whether it did."""
     trained = (artifact.config.get("sweet") or {}).get("longest_row")
-    if not isinstance(trained, int) or not len(batch) or (longest := int(batch.lengths.max())) <= trained:
+    if not isinstance(trained, int) or len(batch.input_ids) <= trained:  # no row is longer than all of them
+        return False
+    if (longest := int(batch.lengths.max())) <= trained:
         return False
     logger.warning(
         "%s was trained on rows of up to %d tokens and answers one of %d: what it learned may not hold there. "

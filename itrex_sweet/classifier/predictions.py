@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ from itrex_sweet.artifact import Artifact
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.answers import Answers
-from itrex_sweet.runtime.call import Call
+from itrex_sweet.runtime.backends.base import Backend
+from itrex_sweet.runtime.call import DEADLINE, Call
 from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 ALL = "all"
@@ -55,54 +56,79 @@ def most_probable(scores: np.ndarray, names: Sequence[str], top_k: int | str | N
     return [{"label": names[place], "score": float(scores[place])} for place in order.tolist()]
 
 
+def labels_and_scores(backend: Backend, call: Call, answers: Answers) -> tuple[np.ndarray | None, np.ndarray]:
+    """Returns the decision of each row and its score.
+
+    Returns:
+        single-label: the label, (rows,) int64, -1 if the logits are not finite, and its probability, (rows,) float32.
+        Multi-label: 1 for labels that are on, else 0, (rows, labels) int64, and the probabilities (rows, labels)
+        float32. Regression: `None` and the value, (rows,) float32. Scores of logits that are not finite are NaN.
+    """
+    task = backend.task
+    if task.name == SINGLE_LABEL:
+        if answers.labels is not None and answers.probabilities is not None:
+            return answers.labels, answers.probabilities
+        return backend.best_labels(answers.logits, call.temperatures[answers.exit_index])
+    logits = calibrated_logits(answers, call.policy)
+    if task.name == REGRESSION:
+        return None, task.decisions(logits)
+    return task.decisions(logits, label_thresholds=call.policy.label_thresholds), task.scores(logits)
+
+
 def predictions_of(
-    artifact: Artifact, call: Call, answers: Answers, names: Sequence[str], top_k: int | str | None = None
-) -> list[dict[str, Any]]:
-    """Returns one dictionary per answer, in order, as documented in `Classifier.predict`."""
-    logits, thresholds = calibrated_logits(answers, call.policy), call.policy.label_thresholds
-    scores = artifact.task.scores(logits)
-    finite = np.isfinite(scores).all(axis=1)
-    decided = _FIELDS[artifact.task.name](scores, artifact.task.decisions(logits, label_thresholds=thresholds), names)
-    ranking = _RANKING.get(artifact.task.name)
-    predictions = []
-    for row, layer, why in zip(
-        range(len(answers)), exit_layers(artifact, answers).tolist(), call.stopped_by(answers).tolist(), strict=True
-    ):
-        if not finite[row]:
-            predictions.append(unanswered(NOT_FINITE, artifact.task.name))
-            continue
-        prediction = {**decided(row), "exit_layer": layer, "stopped_by": why}
-        if top_k is not None and ranking is not None:
-            prediction[ranking] = most_probable(scores[row], names, top_k)
-        predictions.append(prediction)
-    return predictions
+    backend: Backend, call: Call, answers: Answers, names: Sequence[str], top_k: int | str | None = None
+) -> tuple[list[dict[str, Any]], list[int]]:
+    """Returns one dictionary per answer, in order, as documented in `Classifier.predict`, and the indices of those with
+    an `error`, whose logits are not finite."""
+    labels, scores = labels_and_scores(backend, call, answers)
+    task, layers, reasons = backend.task.name, backend.artifact.exits, call.reasons
+    exits = answers.exit_index.tolist()
+    if labels is None:
+        predictions = [
+            {"score": score, "exit_layer": layers[exit_], "stopped_by": reasons[exit_]}
+            for score, exit_ in zip(scores.tolist(), exits, strict=True)
+        ]
+        broken = np.flatnonzero(np.isnan(scores)).tolist()
+    elif labels.ndim == 1:
+        ids = labels.tolist()
+        predictions = [
+            {"label": names[label], "score": score, "exit_layer": layers[exit_], "stopped_by": reasons[exit_]}
+            for label, score, exit_ in zip(ids, scores.tolist(), exits, strict=True)
+        ]
+        broken = [row for row, label in enumerate(ids) if label < 0] if ids and min(ids) < 0 else []
+    else:
+        predictions = [
+            {"labels": labels_that_are_on(*row, names), "exit_layer": layers[exit_], "stopped_by": reasons[exit_]}
+            for *row, exit_ in zip(labels, scores, exits, strict=True)
+        ]
+        broken = np.flatnonzero(np.isnan(scores).any(axis=1)).tolist()
+    if answers.out_of_time is not None:
+        for row in np.flatnonzero(answers.out_of_time).tolist():
+            predictions[row]["stopped_by"] = DEADLINE
+    if top_k is not None and labels is not None:
+        if labels.ndim == 1:
+            scores = _scores_of_all_labels(backend, call, answers, labels, scores)
+        for prediction, row in zip(predictions, scores, strict=True):
+            prediction[_RANKING[task]] = most_probable(row, names, top_k)
+    for row in broken:
+        predictions[row] = unanswered(NOT_FINITE, task)
+    return predictions, broken
 
 
-# Returns the fields of one row that depend on its decision.
-_Fields = Callable[[int], dict[str, Any]]
+def labels_that_are_on(is_on: np.ndarray, scores: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns the labels of one row that are on, as `most_probable`."""
+    return most_probable(np.where(is_on == 1, scores, -1.0), names, int((is_on == 1).sum()))
 
 
-def _one_label(scores: np.ndarray, decisions: np.ndarray, names: Sequence[str]) -> _Fields:
-    def fields(row: int) -> dict[str, Any]:
-        best = int(scores[row].argmax())
-        return {"label": names[best], "score": float(scores[row, best])}
-
-    return fields
-
-
-def _labels_that_are_on(scores: np.ndarray, decisions: np.ndarray, names: Sequence[str]) -> _Fields:
-    def fields(row: int) -> dict[str, Any]:
-        on = np.where(decisions[row] == 1, scores[row], -1.0)
-        return {"labels": most_probable(on, names, int((decisions[row] == 1).sum()))}
-
-    return fields
+def _scores_of_all_labels(
+    backend: Backend, call: Call, answers: Answers, labels: np.ndarray, probabilities: np.ndarray
+) -> np.ndarray:
+    """Returns the probabilities of all labels, (rows, labels), those of the best labels as given and the greatest."""
+    scores = np.minimum(backend.task.scores(calibrated_logits(answers, call.policy)), probabilities[:, None])
+    scores[np.arange(len(scores)), labels] = probabilities
+    return scores
 
 
-def _value(scores: np.ndarray, decisions: np.ndarray, names: Sequence[str]) -> _Fields:
-    return lambda row: {"score": float(decisions[row])}
-
-
-_FIELDS = {SINGLE_LABEL: _one_label, MULTI_LABEL: _labels_that_are_on, REGRESSION: _value}
 _RANKING = {SINGLE_LABEL: "labels", MULTI_LABEL: "scores"}  # the field of `top_k`
 _WITHOUT_ANSWER = {SINGLE_LABEL: ("label", "score"), MULTI_LABEL: ("labels",), REGRESSION: ("score",)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -11,13 +12,14 @@ import numpy as np
 
 from itrex_sweet.arguments import whole_number
 from itrex_sweet.artifact import Artifact
+from itrex_sweet.classifier.arrays import PredictionArrays, arrays_of
 from itrex_sweet.classifier.notices import warn_of_untrained_lengths
 from itrex_sweet.classifier.predictions import checked_top_k, exit_layers, predictions_of, unanswered
 from itrex_sweet.errors import ArtifactError, ConfigError, InputError, NonFiniteLogitsError
 from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.backends.base import Backend
-from itrex_sweet.runtime.call import Call, Threshold, checked_policy
+from itrex_sweet.runtime.call import Call, CallCache, Threshold, checked_policy
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.limits import reasons
 from itrex_sweet.runtime.ragged import TokenBatch
@@ -37,6 +39,7 @@ class Predictor:
     executor: Executor
     _tokenizer: Any = None
     _reader: TextReader | None = None
+    _reader_within_limits: TextReader | None = None  # the own reader, if `_is_within_limits`
     _warned_of_lengths = False
 
     @property
@@ -75,7 +78,8 @@ class Predictor:
         overlong: str = "truncate",
         errors: str = "raise",
         top_k: int | str | None = None,
-    ) -> list[dict[str, Any]]:
+        as_arrays: bool = False,
+    ) -> list[dict[str, Any]] | PredictionArrays:
         """Classifies texts. Each text leaves at the first exit whose confidence exceeds its threshold.
 
         Args:
@@ -95,6 +99,8 @@ class Predictor:
             overlong: `"truncate"` cuts longer texts with a warning, `"refuse"` treats them as errors.
             errors: `"raise"`, or `"mark"` to classify the valid texts and return an `error` for the others.
             top_k: number of most probable labels to return in `labels`, or `"all"`.
+            as_arrays: whether to return `PredictionArrays`: NumPy arrays of label ids, scores, exits and reasons, in
+                place of dictionaries; not with `top_k`.
 
         Returns:
             One dictionary per text, in order: `label`, `score` (its probability), `exit_layer`, and `stopped_by`:
@@ -105,39 +111,41 @@ class Predictor:
             of `label` and `score`, and with `top_k` also `scores`: the same of the most probable labels, on or not. A
             regression model gives `score`, the value, and no label.
 
+            With `as_arrays`, `labels`, `scores`, `exit_layers` and `stopped_by` of all texts as arrays.
+
         Raises:
             InputError: not a list of texts, or a text is empty, not a string, too long with `overlong="refuse"`, or has
                 tokens outside the model's limits. Raised before anything is computed.
             NonFiniteLogitsError: logits are NaN or infinite; the other rows' answers are in its `answers`.
             ConfigError: an option is wrong or does not fit the model.
         """
-        call = Call.of(self.artifact, self.policy, threshold, policy, quality, max_exit, deadline_ms)
+        call = self._call(threshold, policy, quality, max_exit, deadline_ms)
         top_k = checked_top_k(top_k)
+        if as_arrays and top_k is not None:
+            raise ConfigError("as_arrays and top_k exclude one another; give one of them.")
         if batch_size is not None:
             batch_size = whole_number("batch_size", batch_size, minimum=1)
         _check_choice("overlong", overlong, _OVERLONG)
-        _check_choice("errors", errors, ("raise", "mark"))
-        texts = listed(texts)
+        _check_choice("errors", errors, _ERRORS)
+        texts = texts.copy() if type(texts) is list else listed(texts)
         reading = self._read(texts, max_length, overlong)
         if reading.errors and errors == "raise":
             raise _unreadable(reading.errors, len(texts))
         answers = self._answers(reading.batch, call, batch_size)
-        results: list[dict[str, Any]] = [{}] * len(texts)
-        for row, reason in reading.errors.items():
-            results[row] = unanswered(reason, self.artifact.task.name)
-        broken = []
-        predictions = predictions_of(self.artifact, call, answers, self._label_names(), top_k)
-        for row, prediction in zip(reading.rows, predictions, strict=True):
-            results[row] = prediction
-            if "error" in prediction:
-                broken.append(row)
-        if broken and errors == "raise":
-            raise NonFiniteLogitsError(
-                f"the model's logits are not finite for rows {broken}; its weights or training diverged. "
-                "The other rows' answers are in this error's `answers`.",
-                tuple(broken),
-                results,
-            )
+        if as_arrays:
+            arrays = arrays_of(self.backend, call, answers, reading.rows, reading.errors, len(texts))
+            if arrays.errors and errors == "raise":
+                _raise_not_finite(list(arrays.errors), arrays)
+            return arrays
+        results, broken = predictions_of(self.backend, call, answers, self._label_names(), top_k)
+        if reading.errors:
+            answered, results = results, [{}] * len(texts)
+            for row, reason in reading.errors.items():
+                results[row] = unanswered(reason, self.artifact.task.name)
+            for row, prediction in zip(reading.rows, answered, strict=True):
+                results[row] = prediction
+        elif broken and errors == "raise":
+            _raise_not_finite(broken, results)
         return results
 
     def answers(
@@ -171,7 +179,7 @@ class Predictor:
             ConfigError: as of `predict`.
             InputError: `texts` is a lone text, a table, a mapping or a set.
         """
-        call = Call.of(self.artifact, self.policy, threshold, policy, quality, max_exit)
+        call = self._call(threshold, policy, quality, max_exit, None)
         top_k = checked_top_k(top_k)
         size = self.executor.batch_size if batch_size is None else whole_number("batch_size", batch_size, minimum=1)
         _check_choice("overlong", overlong, _OVERLONG)
@@ -209,7 +217,7 @@ class Predictor:
         for answers in self.executor.stream(batches(), call.policy, size):
             while unread:
                 yield unread.popleft()
-            predictions = predictions_of(self.artifact, call, answers, self._label_names(), top_k)
+            predictions, _ = predictions_of(self.backend, call, answers, self._label_names(), top_k)
             for row, prediction in zip(answers.rows.tolist(), predictions, strict=True):
                 yield places.pop(row), prediction
         yield from unread
@@ -246,15 +254,44 @@ class Predictor:
             reader = TextReader(tokenizer, self.backend.max_tokens, self.backend.padding_idx)
             if tokenizer is self.tokenizer:
                 self._reader = reader
+                if self._is_within_limits(reader):
+                    self._reader_within_limits = reader
         return reader
 
     # ------------------------------------------------------------------ parts of it
 
     def _read(self, texts: list[Any], max_length: int | None, overlong: str, tokenizer: Any = None) -> Reading:
-        reading = self.reader_of(tokenizer or self.tokenizer).read(texts, max_length, overlong)
-        reading = reading.without(reasons(reading.batch, self.backend))
+        reader = self.reader_of(tokenizer or self.tokenizer)
+        batch = reader.pack(texts) if max_length is None else None
+        if batch is not None:
+            reading = Reading(batch, range(len(texts)))
+        else:
+            reading = reader.read(texts, max_length, overlong)
+        if batch is None or reader is not self._reader_within_limits:
+            reading = reading.without(reasons(reading.batch, self.backend))
         self._warn_of_untrained_lengths(reading.batch)
         return reading
+
+    def _is_within_limits(self, reader: TextReader) -> bool:
+        """Returns whether the model can compute every row that `reader.pack` returns."""
+        largest_id, largest_type, types = reader.max_id, reader.max_type, self.backend.token_types
+        if largest_id is None or largest_id >= self.backend.vocabulary:
+            return False
+        return types is None or (largest_type is not None and largest_type < types)
+
+    def _call(
+        self,
+        threshold: Threshold | None,
+        policy: Policy | None,
+        quality: float | None,
+        max_exit: int | None,
+        deadline_ms: float | None,
+    ) -> Call:
+        return self._calls.of(self.artifact, self.policy, threshold, policy, quality, max_exit, deadline_ms)
+
+    @functools.cached_property
+    def _calls(self) -> CallCache:
+        return CallCache()
 
     def _answers(self, batch: TokenBatch, call: Call, batch_size: int | None = None) -> Answers:
         return self.executor.run(batch, call.policy, batch_size, call.deadline)
@@ -269,11 +306,22 @@ class Predictor:
 
 
 _OVERLONG = ("truncate", "refuse")
+_ERRORS = ("raise", "mark")
 
 
 def _check_choice(name: str, value: Any, known: Sequence[str]) -> None:
     if value not in known:
         raise ConfigError(f"{name}={value!r}: choose one of {', '.join(known)}.")
+
+
+def _raise_not_finite(rows: list[int], answers: Any) -> None:
+    """Raises NonFiniteLogitsError for rows whose logits are not finite."""
+    raise NonFiniteLogitsError(
+        f"the model's logits are not finite for rows {rows}; its weights or training diverged. "
+        "The other rows' answers are in this error's `answers`.",
+        tuple(rows),
+        answers,
+    )
 
 
 def _unreadable(errors: dict[int, str], total: int) -> InputError:

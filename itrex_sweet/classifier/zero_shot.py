@@ -15,7 +15,7 @@ from itrex_sweet.classifier.predictor import Predictor
 from itrex_sweet.errors import ConfigError, InputError, NonFiniteLogitsError
 from itrex_sweet.policy import Policy
 from itrex_sweet.probabilities import softmax
-from itrex_sweet.runtime.call import Call, Threshold
+from itrex_sweet.runtime.call import Threshold
 from itrex_sweet.runtime.shutdown import finish_before_exit
 from itrex_sweet.tasks import SINGLE_LABEL
 from itrex_sweet.tokenization.inputs import listed
@@ -74,7 +74,7 @@ class ZeroShot(Predictor):
         independent = multi_label or len(names) == 1
         entailed = self._label_named(*_ENTAILED)
         compared = [self._label_named(*_CONTRADICTED), entailed] if independent else [entailed]
-        call = Call.of(self.artifact, self.policy, threshold, policy, quality, max_exit, deadline_ms)
+        call = self._call(threshold, policy, quality, max_exit, deadline_ms)
         if call.policy.criterion == "max_probability":
             call = dataclasses.replace(call, policy=dataclasses.replace(call.policy, target_label=entailed))
         if batch_size is not None:

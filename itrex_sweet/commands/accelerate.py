@@ -1,9 +1,9 @@
 """Accelerate a plain fine-tuned classifier, with unlabelled texts only.
 
 Adds exits (the weights of the model do not change), quantizes to INT8 if Neural Compressor is installed, removes exits
-without a benefit, certifies a policy that gives almost every text the label of full depth (in a regression, a value
-that differs by at most --tolerance), and evaluates it on texts that no other step used. The texts are split into four
-disjoint parts. An interrupted run resumes at the step it was in; steps whose inputs have changed are repeated.
+that save no time, certifies the share of texts that get another label than at full depth (in a regression, a value that
+differs by more than --tolerance), and evaluates the result on texts that no other step used. The texts are split into
+four disjoint parts. An interrupted run resumes at the current step; steps whose inputs have changed are repeated.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Time an artifact on every backend that runs here: in full, and leaving early under its stored policy.
+"""Measure an artifact on every available backend, at full depth and with its stored policy.
 
-Milliseconds are wall-clock per text in the executor, tokenization left out, medians of rounds in which all take turns.
-Without --data, rows of random tokens are timed: full depth is then right for texts of such lengths, while early exits
-on nonsense say nothing about real texts."""
+Milliseconds are wall-clock time per text without tokenization, medians of interleaved rounds. Without --data, rows of
+random tokens are measured: times at full depth are then valid for texts of these lengths, times of early exit are
+not."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from itrex_sweet.policy import Policy
     from itrex_sweet.runtime.ragged import TokenBatch
 
-SUMMARY = "time an artifact on every backend that runs here"
+SUMMARY = "measure the speed of an artifact on every available backend"
 
-_MOST_RANDOM_ROWS = 1_000_000
+_MAX_RANDOM_ROWS = 1_000_000
 FULL, STORED = "full depth", "stored policy"
 
 
@@ -40,21 +40,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tokens",
         type=options.positive,
         metavar="N",
-        help="of every random row (default: 8 to 64, as sentences have)",
+        help="tokens of every random row (default: 8 to 64)",
     )
     parser.add_argument("--max-length", type=options.positive, metavar="N", help="maximum number of tokens per text")
     group = parser.add_argument_group("running")
-    group.add_argument("--engines", nargs="+", metavar="NAME", help="backends (default: those that run it here)")
+    group.add_argument("--engines", nargs="+", metavar="NAME", help="backends (default: all that are available)")
     group.add_argument(
         "--batch-size", nargs="+", type=options.positive, default=[1, 32], metavar="N", help="(default: 1 32)"
     )
-    group.add_argument("--threads", type=options.positive, metavar="N", help="cores to compute on")
+    group.add_argument("--threads", type=options.positive, metavar="N", help="number of threads")
     group.add_argument("--repeats", type=options.positive, default=5, metavar="N", help="rounds (default: 5)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Loads, times and prints."""
+    """Measures the artifact and prints the times."""
     if args.threads is None:
         return _run(args)
     with threads(args.threads):
@@ -100,7 +100,7 @@ def _run(args: argparse.Namespace) -> int:
 
     directory = fetch(args.directory)
     artifact = open_artifact(directory, weights=False)
-    models, loaded, left_out = _models(directory, args.engines)
+    models, loaded, skipped = _models(directory, args.engines)
     rows, source = _rows(args, next(iter(models.values())), artifact)
     tasks: dict[tuple[str, int, str], _Task] = {}
     for engine, model in models.items():
@@ -119,7 +119,7 @@ def _run(args: argparse.Namespace) -> int:
         "repeats": args.repeats,
         "machine": Machine.here().to_dict(),
         "loaded": loaded,
-        "left_out": left_out,
+        "skipped": skipped,
         "timings": [_timing(key, task, medians) for key, task in tasks.items()],
     }
     print(json.dumps(facts, indent=2, ensure_ascii=False) if args.json else _shown(facts, Machine.here().describe()))
@@ -145,7 +145,7 @@ class _Task:
             self.mean_layers = sum(layers) / len(layers)
 
     def after_warm_up(self) -> list[float]:
-        """Seconds of single rows, the first pass left out."""
+        """Returns the seconds of single rows without the first pass."""
         return self._seconds[len(self._batches) :]
 
     def _at_once(self) -> list[int]:
@@ -162,7 +162,7 @@ class _Task:
 
 
 def _models(
-    directory: Any, asked: list[str] | None
+    directory: Any, requested: list[str] | None
 ) -> tuple[dict[str, SweetModelForSequenceClassification], dict[str, dict[str, float | None]], dict[str, str]]:
     """Loads the artifact on each backend; returns models, load times, and the reasons for skipped backends.
 
@@ -172,9 +172,9 @@ def _models(
     from itrex_sweet.modeling import SweetModelForSequenceClassification
     from itrex_sweet.runtime.backends import BACKENDS, unavailable_reason
 
-    models, loaded, left_out = {}, {}, {}
-    for name in dict.fromkeys(asked or BACKENDS):
-        reason = None if asked else unavailable_reason(name)
+    models, loaded, skipped = {}, {}, {}
+    for name in dict.fromkeys(requested or BACKENDS):
+        reason = None if requested else unavailable_reason(name)
         if reason is None:
             start = time.perf_counter()
             try:
@@ -184,14 +184,14 @@ def _models(
                     "weight_bytes": getattr(models[name].backend, "weight_bytes", None),
                 }
             except SweetError as error:
-                if asked:
+                if requested:
                     raise
                 reason = str(error)
         if reason is not None:
-            left_out[name] = reason
+            skipped[name] = reason
     if not models:
-        raise BackendUnavailable(f"no backend runs {directory} here: {left_out}")
-    return models, loaded, left_out
+        raise BackendUnavailable(f"no backend runs {directory} here: {skipped}")
+    return models, loaded, skipped
 
 
 def _rows(
@@ -206,19 +206,19 @@ def _rows(
     if args.data is not None:
         rows = read_rows(args.data, None, args.text_column, args.pair_column, None, args.rows)
         return model.read(rows.texts, args.max_length), rows.source
-    if args.rows > _MOST_RANDOM_ROWS:
-        raise ConfigError(f"rows={args.rows}: random rows time alike; take {_MOST_RANDOM_ROWS} at most.")
+    if args.rows > _MAX_RANDOM_ROWS:
+        raise ConfigError(f"rows={args.rows}: random rows take equal times; use at most {_MAX_RANDOM_ROWS}.")
     random = np.random.default_rng(0)
     longest = min(model.backend.max_tokens or 512, args.max_length or 512)
     least, most = (args.tokens, args.tokens) if args.tokens else (8, 64)
     lengths = random.integers(min(least, longest), min(most, longest), args.rows, endpoint=True)
-    first = min(1000, model.backend.vocabulary // 2)  # behind special tokens
+    first = min(1000, model.backend.vocabulary // 2)  # after the special tokens
     ids = [random.integers(first, model.backend.vocabulary, length).tolist() for length in lengths]
     return TokenBatch.from_rows(ids, None, model.backend.padding_idx), "random tokens"
 
 
 def _timing(key: tuple[str, int, str], task: _Task, medians: dict[Any, float]) -> dict[str, Any]:
-    """Facts of one task; times in milliseconds."""
+    """Returns the facts of one task; times in milliseconds."""
     import numpy as np
 
     engine, size, policy = key
@@ -266,5 +266,5 @@ def _shown(facts: dict[str, Any], machine: str) -> str:
     for name, took in facts["loaded"].items():
         held = f"; {took['weight_bytes'] / 1e6:.1f} MB of packed weights" if took["weight_bytes"] else ""
         lines.append(f"Loaded {name} in {took['seconds']:.2f} s{held}.")
-    lines += [f"Left out: {name} ({reason})" for name, reason in facts["left_out"].items()]
+    lines += [f"Left out: {name} ({reason})" for name, reason in facts["skipped"].items()]
     return "\n".join(lines)

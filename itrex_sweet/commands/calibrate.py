@@ -17,6 +17,7 @@ from itrex_sweet.policy import CRITERIA
 
 if TYPE_CHECKING:
     from itrex_sweet.calibration.calibrate import Calibration
+    from itrex_sweet.calibration.result import Candidate
 
 SUMMARY = "fit temperatures and thresholds to a guarantee or a budget"
 
@@ -150,19 +151,19 @@ def _shown(calibration: Calibration) -> str:
     from itrex_sweet.metrics import NUMBERS
 
     rows = []
-    for place in calibration.representative_candidates():
-        each = calibration.candidates[place]
-        is_certified = calibration.certified is not None and place < calibration.certified
+    for index in calibration.representative_candidates():
+        each = calibration.candidates[index]
+        is_certified = calibration.certified is not None and index < calibration.certified
         rows.append(
             [
-                "→" if place == calibration.chosen else "",
+                "→" if index == calibration.chosen else "",
                 " ".join("off" if value >= 1.0 else f"{value:.3f}" for value in each.policy.thresholds) or MISSING,
                 figure(each.mean_layers),
                 MISSING if each.milliseconds is None else f"{each.milliseconds:.3g}",
                 figure(each.score, 4) if calibration.budget.metric in NUMBERS else percent(each.score, 2),
                 str(each.counts.lost),
                 str(each.counts.won),
-                MISSING if each.p_value is None or place == 0 else f"{each.p_value:.2g}",
+                MISSING if each.p_value is None or index == 0 else f"{each.p_value:.2g}",
                 "yes" if is_certified else "" if calibration.certified is None else "no",
             ]
         )
@@ -187,7 +188,7 @@ def _shown(calibration: Calibration) -> str:
         before, after = (temperatures[f"calibration_error_{when}"] for when in ("before", "after"))
         pairs = ", ".join(f"{100 * old:.1f} → {100 * new:.1f} %" for old, new in zip(before, after, strict=True))
         lines.append(f"calibration error per exit {pairs}")
-    lines += ["", plain_table(headings, rows), "", _promise(calibration)]
+    lines += ["", plain_table(headings, rows), "", _guarantee_sentence(calibration)]
     if tolerance is not None and budget.max_metric_drop is None:
         lines.append(f"Values that differ by at most {tolerance:g} count as equal.")
     for name, values in facts.get("metrics", {}).items():
@@ -196,30 +197,41 @@ def _shown(calibration: Calibration) -> str:
     if off := calibration.switched_off:
         lines.append(f"Switched off, since they save less than they cost: exits {', '.join(map(str, off))}.")
     if calibration.chosen == 0:
-        lines.append("No policy beats running in full.")
+        lines.append("No policy is faster than full depth.")
+    if (static := calibration.static_alternative) is not None:
+        lines.append(_static_alternative(calibration, *static))
     if calibration.rows_for_the_next:
-        lines.append(f"Some {calibration.rows_for_the_next} testing rows would probably certify the next policy too.")
+        lines.append(f"About {calibration.rows_for_the_next} testing rows would probably certify the next policy too.")
     return "\n".join(lines)
 
 
-def _promise(calibration: Calibration) -> str:
+def _static_alternative(calibration: Calibration, exit_: int, fixed: Candidate) -> str:
+    selected, unit = calibration.candidates[calibration.chosen], "layers" if calibration.costs is None else "ms"
+    return (
+        f"A static model is as good here: with every row leaving at exit {exit_}, the score is {fixed.score:.4f} at "
+        f"{fixed.cost:.3g} {unit} per row, and {selected.score:.4f} at {selected.cost:.3g} with this policy (no "
+        f"guarantee covers the comparison). Run it with threshold=1, max_exit={exit_}, or train a model of that depth."
+    )
+
+
+def _guarantee_sentence(calibration: Calibration) -> str:
     budget, full, chosen = calibration.budget, calibration.candidates[0], calibration.candidates[calibration.chosen]
     cost = f"{chosen.mean_layers:.2f} of {full.mean_layers:g} layers"
     if chosen.milliseconds is not None:
         cost += f" and {chosen.milliseconds:.3g} of {full.milliseconds:.3g} ms"
     if budget.epsilon is None:
-        return f"{cost} on average, the most accurate within the budget; no promise."
+        return f"{cost} on average, the most accurate within the budget; no guarantee."
     against, lost = calibration.against, f"{budget.target} lost"
     if against is not None:
         agreement = budget.max_agreement_drop is not None
         lost = f"agreement with {against['name']} lost" if agreement else f"{lost} against {against['name']}"
-    promised = (
+    sentence = (
         f"{cost} on average; with {100 * budget.confidence:g} % confidence at most {100 * budget.epsilon:g} % of "
         f"{lost} ({calibration.bound})."
     )
     if against is not None and "score" in against:
-        promised += (
+        sentence += (
             f" {against['name']} has {100 * against['score']:.2f} %, this model at full depth {100 * full.score:.2f} % "
             "on the testing rows."
         )
-    return promised
+    return sentence

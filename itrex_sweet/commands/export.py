@@ -2,7 +2,7 @@
 
 Writes one file per subgraph (embed, probe_1, advance_1_4, ...), each compared with the model, and subgraphs.json,
 which describes how to run them: inputs and outputs of every file, exits, policy, labels. The format openvino adds the
-model at full depth, openvino_model.xml, as optimum-intel's OVModelForSequenceClassification loads it.
+model at full depth, openvino_model.xml, for optimum-intel's OVModelForSequenceClassification.
 """
 
 from __future__ import annotations

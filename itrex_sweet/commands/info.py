@@ -1,4 +1,4 @@
-"""Print what a maintainer would ask for: versions, machine and backends; with DIR, what that artifact is."""
+"""Print versions, machine and available backends; with DIR, the settings of that artifact."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, machine, backends and optional packages, as plain JSON types."""
+    """Returns versions, machine, backends and optional packages, as plain JSON types."""
     from itrex_sweet.artifact import library_versions
     from itrex_sweet.runtime.backends import BACKENDS, unavailable_reason
     from itrex_sweet.runtime.machine import INSTRUCTION_SETS, Machine
@@ -66,7 +66,7 @@ def environment() -> dict[str, Any]:
 
 
 def _native_isa() -> str:
-    """The instruction set that the native engine would run on, or why there is none."""
+    """Returns the instruction set of the native engine, or the reason why there is none."""
     from itrex_sweet.errors import BackendUnavailable
     from itrex_sweet.runtime.native import library
 
@@ -104,7 +104,7 @@ def _artifact(name: str) -> dict[str, Any]:
 
 
 def _private_layers(artifact: Artifact) -> dict[str, Any]:
-    """The exits that have them, and the bytes of their weights; empty if none has."""
+    """Returns the exits with private layers and the bytes of their weights; empty if there are none."""
     if not artifact.private_exits:
         return {}
     stored = sum(tensor.nbytes for name, tensor in artifact.stored_tensors().items() if is_of_private_layer(name))
@@ -137,7 +137,7 @@ def _version(package: str) -> str | None:
 
 
 def _lines(facts: dict[str, Any], indent: str = "") -> str:
-    """One fact per line, those of a group indented below its name."""
+    """Formats one fact per line, those of a group indented below its name."""
     width = max((len(str(name)) for name, value in facts.items() if not isinstance(value, dict)), default=0)
     lines = []
     for name, value in facts.items():

@@ -1,4 +1,4 @@
-"""Options of several verbs, and the types of their values."""
+"""Options shared by several commands, and the types of their values."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def add_columns(parser: argparse.ArgumentParser, labels: bool = True) -> None:
             "--label-names",
             type=label_names,
             metavar="NAMES",
-            help="that the data's labels stand for: NAME,NAME,... of 0, 1, ..., or VALUE=NAME,VALUE=NAME,...",
+            help="names of the labels in the data: NAME,NAME,... of 0, 1, ..., or VALUE=NAME,VALUE=NAME,...",
         )
 
 

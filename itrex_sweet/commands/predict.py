@@ -1,9 +1,10 @@
-"""Classify texts: one JSON object per text on standard output, in order, as answers come.
+"""Classify texts and write one JSON object per text to standard output, in order.
 
-Each holds `label`, `score`, `exit_layer` and `stopped_by`, and with --top-k `labels`. A multi-label model gives
-`labels`, those that are on, in place of `label` and `score`, a regression model `score` alone. A text that could not be
-answered gets an `error`; the others are answered all the same, and the exit status is then 1. A text that comes through
-a pipe is answered when it comes; texts that have come meanwhile, and those of a file, are answered in batches."""
+An object contains `label`, `score`, `exit_layer` and `stopped_by`, and with --top-k `labels`. For a multi-label model,
+`labels` lists the labels that apply, in place of `label` and `score`; for a regression model there is only `score`. A
+text that cannot be classified gets an `error`; the exit status is then 1, and the other texts are still classified. A
+text from a pipe is classified when it arrives; texts of a file, and texts that arrive together, are classified in
+batches."""
 
 from __future__ import annotations
 
@@ -30,6 +31,7 @@ from itrex_sweet.errors import InputError
 SUMMARY = "classify texts from files or standard input"
 
 _BATCHES_PER_CHUNK = 8
+_to_json = json.JSONEncoder(ensure_ascii=False).encode  # `json.dumps` makes an encoder for each value
 
 # Characters that JSON does not escape and that many readers take for the end of a line.
 _LINE_ENDS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
@@ -68,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Answers every text; 1 if some could not be."""
+    """Classifies every text; returns 1 if some failed, otherwise 0."""
     sources = args.files or ["-"]
     for name in sources:
         if name != "-" and not is_readable(Path(name)):
@@ -108,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _rows(args: argparse.Namespace, sources: list[str]) -> Iterator[TextRow]:
-    """Texts of all sources; a source that breaks off counts as one more bad row."""
+    """Yields the texts of all sources; a source that ends with an error counts as one more invalid row."""
     for name in sources:
         try:
             source, shown = (standard_input(), STDIN) if name == "-" else (name, None)
@@ -118,7 +120,7 @@ def _rows(args: argparse.Namespace, sources: list[str]) -> Iterator[TextRow]:
 
 
 def _answer(row: TextRow, prediction: dict[str, Any] | None) -> dict[str, Any]:
-    """The output for a prediction; for one that failed, the line and the reason."""
+    """Returns the output for a prediction; for one that failed, the line and the reason."""
     if prediction is None:
         return {"error": row.problem}
     return {"error": f"{row.place}: {prediction['error']}"} if "error" in prediction else prediction
@@ -131,4 +133,5 @@ def _echoed(row: TextRow) -> dict[str, Any]:
 
 def _as_json(value: dict[str, Any]) -> str:
     """Returns JSON on one line, with every Unicode line separator escaped."""
-    return json.dumps(value, ensure_ascii=False).translate(_LINE_ENDS)
+    text = _to_json(value)
+    return text if text.isascii() else text.translate(_LINE_ENDS)

@@ -1,9 +1,9 @@
-"""Remove exits from an artifact: all except the given ones, or those without a benefit on the given texts.
+"""Remove exits from an artifact: all except the given ones, or those that save no time on the given texts.
 
-The remaining exits give the same predictions, and the artifact contains no tensors of the removed ones. An exit has a
-benefit if the best policies without it cost at least --least-gain of full depth's time more. Use texts that the exits
-were not trained on; labels are ignored. Calibrate afterwards: a policy stays calibrated only if no text exits at a
-removed exit.
+The remaining exits give the same predictions, and the artifact contains no tensors of the removed ones. An exit
+saves time if the cost of the best policies without it is higher by at least --least-gain of full depth. Use texts
+that the exits were not trained on; labels are ignored. Calibrate afterwards: a policy stays calibrated only if no text
+exits at a removed exit.
 """
 
 from __future__ import annotations

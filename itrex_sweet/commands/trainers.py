@@ -65,6 +65,7 @@ def load_pretrained(what: str, name: str, label_names: tuple[str, ...] | None = 
     """
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
+    from itrex_sweet.artifact.config_spelling import missing_fields_of
     from itrex_sweet.training.precision import to_float32
 
     if (Path(name) / "adapter_config.json").is_file():
@@ -74,7 +75,7 @@ def load_pretrained(what: str, name: str, label_names: tuple[str, ...] | None = 
         )
     try:
         if what == "config":
-            return AutoConfig.from_pretrained(name, trust_remote_code=False)
+            return AutoConfig.from_pretrained(name, trust_remote_code=False, **missing_fields_of(name))
         if what == "tokenizer":
             return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         model = AutoModelForSequenceClassification.from_pretrained(
@@ -85,6 +86,7 @@ def load_pretrained(what: str, name: str, label_names: tuple[str, ...] | None = 
             label2id={label: place for place, label in enumerate(label_names)},
             problem_type=task,
             ignore_mismatched_sizes=True,  # a head for other labels is replaced
+            **missing_fields_of(name),
         )
         to_float32(model)
         return model

@@ -112,7 +112,7 @@ def _training_arguments(args: argparse.Namespace) -> tuple[TrainingArguments, se
 
 
 def _refuse_unknown(args: argparse.Namespace, parser: argparse.ArgumentParser, unknown: list[str]) -> None:
-    """Exits with a usage error that suggests the most similar option."""
+    """Ends the program with a usage error that suggests the most similar option."""
     name = next((part for part in unknown if part.startswith("-")), unknown[0]).split("=")[0]
     known = {option for each in (args.parser, parser) for action in each._actions for option in action.option_strings}
     similar = difflib.get_close_matches(name.replace("_", "-"), [option for option in known if "_" not in option], n=1)

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "api.h"
@@ -20,6 +21,48 @@ inline float max_probability(const float* logits, int labels, float temperature)
 
 inline float logistic(float value) { return 1.0f / (1.0f + std::exp(-value)); }
 
+// Returns max(p, 1 - p) of the softmax probability p of a label.
+inline float one_against_rest(const float* logits, int labels, float temperature, int target) {
+    float maximum = -INFINITY, rest = 0.0f;
+    for (int label = 0; label < labels; ++label) maximum = std::max(maximum, logits[label] / temperature);
+    for (int label = 0; label < labels; ++label)
+        if (label != target) rest += std::exp(logits[label] / temperature - maximum);
+    const float own = std::exp(logits[target] / temperature - maximum);
+    return std::max(own, rest) / (own + rest);
+}
+
+// Returns the certainty of the least certain label of a multi-label row.
+inline float label_certainty(const float* logits, int labels, float temperature, const float* offsets) {
+    float distance = INFINITY;
+    for (int label = 0; label < labels; ++label) {
+        if (!std::isfinite(logits[label])) return NAN;
+        distance = std::min(distance, std::abs(logits[label] / temperature - offsets[label]));
+    }
+    return logistic(distance);
+}
+
+// Returns the confidence of `sweet_confidence` for one row.
+inline float confidence_of_logits(const float* logits, int labels, float temperature, const float* label_offsets,
+                                  int target_label) {
+    if (label_offsets != nullptr) return label_certainty(logits, labels, temperature, label_offsets);
+    if (target_label >= 0) return one_against_rest(logits, labels, temperature, target_label);
+    return max_probability(logits, labels, temperature);
+}
+
+// Label and softmax probability of `sweet_best_label`.
+inline std::pair<int64_t, float> best_label(const float* logits, int labels, float temperature) {
+    float maximum = -INFINITY, total = 0.0f;
+    int best = -1;
+    for (int label = 0; label < labels; ++label) maximum = std::max(maximum, logits[label] / temperature);
+    for (int label = 0; label < labels; ++label) {
+        const float power = std::exp(logits[label] / temperature - maximum);
+        if (best < 0 && power == 1.0f) best = label;  // the greatest power is 1
+        total += power;
+    }
+    if (std::isnan(total)) return {-1, NAN};
+    return {best, 1.0f / total};
+}
+
 // Confidence of a row from the outputs of an exit.
 struct Confidence {
     const sweet_policy& policy;
@@ -27,7 +70,9 @@ struct Confidence {
     bool learned;
 
     float operator()(const float* outputs, int32_t exit) const {
-        if (!learned) return max_probability(outputs, policy.labels, policy.temperatures[exit]);
+        if (!learned)
+            return confidence_of_logits(outputs, policy.labels, policy.temperatures[exit], policy.label_offsets,
+                                        policy.target_label);
         for (int32_t label = 0; label < policy.labels; ++label)
             if (!std::isfinite(outputs[label])) return NAN;
         return logistic(outputs[num_outputs - 1]);

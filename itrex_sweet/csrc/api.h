@@ -113,18 +113,22 @@ struct sweet_description {
 // Early-exit policy: a row exits if its confidence exceeds the threshold. An exit with a threshold of 1 or more is not
 // probed.
 struct sweet_policy {
-    const float* temperatures;  // one per exit
-    const float* thresholds;    // one per exit but the last
-    int32_t num_exits;          // of the model
-    int32_t labels;             // the first outputs of a head are their logits
-    int32_t max_exit_index;     // exit, from 0, at which all remaining rows are answered
-    int32_t learned;            // confidence: 0: `sweet_confidence` of the logits; 1: `sweet_logistic` of the last output
-};                              // of the head, except at the last exit of the model, which uses the logits
+    const float* temperatures;   // one per exit
+    const float* thresholds;     // one per exit but the last
+    int32_t num_exits;           // of the model
+    int32_t labels;              // the first outputs of a head are their logits
+    int32_t max_exit_index;      // exit, from 0, at which all remaining rows are answered
+    int32_t learned;             // confidence: 0: `sweet_confidence` of the logits; 1: `sweet_logistic` of the last output
+                                 // of the head, except at the last exit of the model, which uses the logits
+    const float* label_offsets;  // (labels,) of a multi-label model, else null; see `sweet_confidence`
+    int32_t target_label;        // -1: none; see `sweet_confidence`
+    int32_t unused;
+};
 
 struct sweet_model;
 
 // Version of the interface; increases when a structure, a function or its meaning changes.
-constexpr int32_t kSweetInterface = 4;
+constexpr int32_t kSweetInterface = 5;
 // Return the version that the library was built with, and the size in bytes of a structure by its name, -1 if unknown. A
 // caller compares them with its own before it calls anything else.
 SWEET_API int32_t sweet_interface();
@@ -163,16 +167,27 @@ SWEET_API int32_t sweet_advance(sweet_model* model, int32_t exit, int32_t rows, 
                                 const int64_t* lengths, const int64_t* const* positions, float* states, int64_t states_size,
                                 const float** next_starts);
 
-// Computes the maximum softmax probability of each row of logits (rows, labels) divided by a temperature; NaN if a logit is
-// not finite.
-SWEET_API int32_t sweet_confidence(int32_t rows, int32_t labels, const float* logits, float temperature, float* confidences);
+// Computes the confidence of each row of logits (rows, labels) divided by a temperature; NaN if a logit is not finite:
+// - with `label_offsets` (labels,), of a multi-label model: logistic(min |logit - offset|);
+// - else with a `target_label` from 0: max(p, 1 - p) of its softmax probability;
+// - else the maximum softmax probability.
+SWEET_API int32_t sweet_confidence(int32_t rows, int32_t labels, const float* logits, float temperature,
+                                   const float* label_offsets, int32_t target_label, float* confidences);
 // Computes the logistic function of `count` values: the learned confidence from its logit.
 SWEET_API int32_t sweet_logistic(int32_t count, const float* values, float* probabilities);
-// Runs a batch through all exits with early exit, in one call instead of one per `embed`, `probe` and `advance`. Writes for
-// each row the logits (rows, labels) of the exit that answered, its index from 0, and the confidence.
+// Computes the most probable label of each row of logits (rows, labels) divided by the row's temperature, the first of
+// equally probable ones, and its softmax probability; -1 and NaN if a logit is NaN or
+// infinite, or all are minus infinity.
+SWEET_API int32_t sweet_best_label(int32_t rows, int32_t labels, const float* logits, const float* temperatures,
+                                   int64_t* best, float* probabilities);
+// Runs a batch through all exits with early exit, in one call instead of one per `embed`, `probe` and `advance`. Token types
+// may be null: all are 0; positions too: those of every row are consecutive from 0. Writes for each row the logits (rows,
+// labels) of the exit that answered, its index from 0, and the confidence; and if `best` is not null, what `sweet_best_label`
+// computes of the logits.
 SWEET_API int32_t sweet_answer(sweet_model* model, const sweet_policy* policy, int32_t rows, int64_t tokens,
                                const int64_t* lengths, const int64_t* ids, const int64_t* token_types,
-                               const int64_t* positions, float* logits, int64_t* exits, float* confidences);
+                               const int64_t* positions, float* logits, int64_t* exits, float* confidences, int64_t* best,
+                               float* probabilities);
 
 // Returns the instruction set of this library: "portable", "avx2", "avx512_vnni", "avx512_bf16" or "amx".
 SWEET_API const char* sweet_isa();

@@ -262,6 +262,7 @@ inline void check_policy(const sweet_policy& policy, int64_t exits, int64_t outp
     check_range(where, "the number of labels", policy.labels, 1, policy.learned != 0 ? outputs - 1 : outputs);
     check_range(where, "max_exit_index", policy.max_exit_index, 0, exits - 1);
     check_range(where, "learned", policy.learned, 0, 1);
+    check_range(where, "the target label", policy.target_label, -1, policy.labels - 1);
     for (int64_t exit = 0; exit < exits; ++exit) check_positive(where, "a temperature", policy.temperatures[exit]);
     for (int64_t exit = 0; exit + 1 < exits; ++exit)
         if (std::isnan(policy.thresholds[exit])) fail(where, "a threshold is NaN");

@@ -37,6 +37,9 @@ struct Embeddings {
                after_norm.bytes();
     }
 
+    // Multiply-accumulates that take as long as `lookup`: about 0.4 microseconds per token of 384 values.
+    int64_t equivalent_macs(int64_t tokens) const { return tokens * (48 * width + before_norm.macs() + after_norm.macs()); }
+
     void reserve(int64_t tokens, Workspace& workspace) const {
         if (is_projected()) workspace.first_tokens.reserve(tokens * width);
     }
@@ -46,13 +49,6 @@ struct Embeddings {
                 Workspace& workspace, const Team& team) const {
         float* sums = is_projected() ? workspace.first_tokens.get() : states;
         const std::pair<int64_t, int64_t> range = team.range(tokens);
-        const auto normalize = [&](float* rows) {
-            for (int64_t token = range.first; token < range.second; ++token) {
-                float* row = rows + token * norm.size;
-                norm.apply(row, row);
-            }
-            team.barrier();
-        };
         const auto project = [&](const PackedLinear& layer, const float* from, float* to) {
             InputRows rows;
             rows.floats = from;
@@ -65,30 +61,40 @@ struct Embeddings {
             team.barrier();
         };
         for (int64_t token = range.first; token < range.second; ++token) {
+            if (token + kPrefetchDistance < range.second) prefetch_word(ids[token + kPrefetchDistance]);
             const float* word = words.get() + ids[token] * width;
             const float* type = token_types.empty() ? nullptr : token_types.get() + types[token] * width;
             const float* position =
                 positions.empty() ? nullptr : positions.get() + (position_ids[token] + position_offset) * width;
+            float* to = sums + token * width;
             for (int64_t column = 0; column < width; ++column) {
                 float total = word[column];
                 if (type != nullptr) total += type[column];
                 if (position != nullptr) total += position[column];
-                sums[token * width + column] = total;
+                to[column] = total;
             }
+            if (!before_norm.is_present()) norm.apply(to, to);  // while the row is in the L1 cache
         }
         team.barrier();
         if (before_norm.is_present()) {
             project(before_norm, sums, states);
-            normalize(states);
+            for (int64_t token = range.first; token < range.second; ++token)
+                norm.apply(states + token * norm.size, states + token * norm.size);
+            team.barrier();
         } else if (after_norm.is_present()) {
-            normalize(sums);
             project(after_norm, sums, states);
-        } else {
-            normalize(states);
         }
     }
 
    private:
+    // Tokens. Their rows are far apart in a table that exceeds the caches.
+    static constexpr int64_t kPrefetchDistance = 3;
+
+    void prefetch_word(int64_t id) const {
+        const float* row = words.get() + id * width;
+        for (int64_t column = 0; column < width; column += kLanes) prefetch_line(row + column);
+    }
+
     static void copy(const sweet_floats& from, Buffer<float>& to) {
         if (from.size > 0) std::copy_n(from.values, from.size, to.reserve(from.size));
     }

@@ -5,6 +5,7 @@
 #include <exception>
 #include <limits>
 #include <new>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 
@@ -127,17 +128,19 @@ int32_t sweet_advance(sweet_model* model, int32_t exit, int32_t rows, const floa
     });
 }
 
-int32_t sweet_confidence(int32_t rows, int32_t labels, const float* logits, float temperature, float* confidences) {
+int32_t sweet_confidence(int32_t rows, int32_t labels, const float* logits, float temperature, const float* label_offsets,
+                         int32_t target_label, float* confidences) {
     return guarded([&] {
         check_range("the call", "the number of rows", rows, 0, kMaxTokens);
         check_range("the call", "the number of labels", labels, 1, kMaxOutputs);
         check_positive("the call", "the temperature", temperature);
+        check_range("the call", "the target label", target_label, -1, labels - 1);
         if (rows > 0) {
             check_pointer("the call", "logits", logits);
             check_pointer("the call", "confidences", confidences);
         }
         for (int64_t row = 0; row < rows; ++row)
-            confidences[row] = max_probability(logits + row * labels, labels, temperature);
+            confidences[row] = confidence_of_logits(logits + row * labels, labels, temperature, label_offsets, target_label);
     });
 }
 
@@ -148,13 +151,32 @@ int32_t sweet_logistic(int32_t count, const float* values, float* probabilities)
     });
 }
 
+int32_t sweet_best_label(int32_t rows, int32_t labels, const float* logits, const float* temperatures, int64_t* best,
+                         float* probabilities) {
+    return guarded([&] {
+        check_range("the call", "the number of rows", rows, 0, kMaxTokens);
+        check_range("the call", "the number of labels", labels, 1, kMaxOutputs);
+        if (rows > 0) {
+            check_pointer("the call", "logits", logits);
+            check_pointer("the call", "temperatures", temperatures);
+            check_pointer("the call", "best", best);
+            check_pointer("the call", "probabilities", probabilities);
+        }
+        for (int64_t row = 0; row < rows; ++row) {
+            check_positive("the call", "a temperature", temperatures[row]);
+            std::tie(best[row], probabilities[row]) = best_label(logits + row * labels, labels, temperatures[row]);
+        }
+    });
+}
+
 int32_t sweet_answer(sweet_model* model, const sweet_policy* policy, int32_t rows, int64_t tokens, const int64_t* lengths,
                      const int64_t* ids, const int64_t* token_types, const int64_t* positions, float* logits, int64_t* exits,
-                     float* confidences) {
+                     float* confidences, int64_t* best, float* probabilities) {
     return guarded([&] {
         check_model(model);
         check_pointer("the call", "the policy", policy);
-        return model->answer(*policy, rows, tokens, lengths, ids, token_types, positions, logits, exits, confidences);
+        const Answers answers{logits, exits, confidences, best, probabilities};
+        return model->answer(*policy, rows, tokens, lengths, {ids, token_types, positions}, answers);
     });
 }
 

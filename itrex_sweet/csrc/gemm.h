@@ -116,8 +116,12 @@ void gemm_panels(const PackedLinear& layer, const typename Type::Element* input,
     alignas(64) float sums[kFloatTileRows * kFloatPanel];
     for (int64_t panel = panels.first; panel < panels.last; ++panel) {
         for_each_tile(rows, kFloatTileRows, [&](int first, int height) {
-            dense_tile<Type, kFloatTileVectors>(height, input + first * stride, stride, weights + panel * depth * kFloatPanel,
-                                                kFloatPanel, depth, sums, kFloatPanel);
+            const auto *from = input + first * stride, *of_panel = weights + panel * depth * kFloatPanel;
+            if (layer.panel_stride(panel) == kLanes) {  // a head with few labels
+                dense_tile<Type, 1>(height, from, stride, of_panel, kLanes, depth, sums, kFloatPanel);
+            } else {
+                dense_tile<Type, kFloatTileVectors>(height, from, stride, of_panel, kFloatPanel, depth, sums, kFloatPanel);
+            }
             for (int part = 0; part < kFloatPanel; part += kLanes) {
                 const int64_t column = panel * kFloatPanel + part;
                 const int count = static_cast<int>(std::min<int64_t>(kLanes, layer.out - column));

@@ -5,8 +5,10 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <numeric>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "check.h"
@@ -24,6 +26,20 @@ struct Exit {
 
     explicit Exit(const sweet_exit& exit)
         : head(exit.head), norm(exit.norm), full_layers(exit.full_layers), layer(exit.layer) {}
+};
+
+// Token ids, types and positions of packed rows.
+struct Tokens {
+    const int64_t *ids, *types, *positions;
+};
+
+// The arrays that `sweet_answer` writes.
+struct Answers {
+    float* logits;
+    int64_t* exits;
+    float* confidences;
+    int64_t* best;  // may be null
+    float* probabilities;
 };
 
 struct sweet_model {
@@ -84,17 +100,31 @@ struct sweet_model {
         });
     }
 
-    int32_t answer(const sweet_policy& policy, int32_t rows, int64_t tokens, const int64_t* lengths, const int64_t* ids,
-                   const int64_t* types, const int64_t* positions, float* logits, int64_t* exits, float* confidences) {
+    // Types and positions may be null, see `sweet_answer`.
+    int32_t answer(const sweet_policy& policy, int32_t rows, int64_t tokens, const int64_t* lengths, Tokens given,
+                   const Answers& answers) {
         check_policy(policy, last_exit() + 1, num_outputs());
-        check_tokens(rows, tokens, lengths, ids, types, positions);
+        check_equal("the call", "the number of tokens", tokens, check_rows(rows, lengths));
         if (rows > 0) {
-            check_pointer("the call", "logits", logits);
-            check_pointer("the call", "exits", exits);
-            check_pointer("the call", "confidences", confidences);
+            check_pointer("the call", "logits", answers.logits);
+            check_pointer("the call", "exits", answers.exits);
+            check_pointer("the call", "confidences", answers.confidences);
+            if (answers.best != nullptr) check_pointer("the call", "probabilities", answers.probabilities);
         }
         return with_session([&](Session& session) {
-            answer_rows(session, policy, rows, tokens, lengths, ids, types, positions, logits, exits, confidences);
+            if (given.types == nullptr) {
+                int64_t* types = session.token_types.reserve(tokens);
+                std::fill_n(types, tokens, 0);
+                given.types = types;
+            }
+            if (given.positions == nullptr) {
+                int64_t* positions = session.position_ids.reserve(tokens);
+                given.positions = positions;
+                for (int32_t row = 0; row < rows; positions += lengths[row++])
+                    std::iota(positions, positions + lengths[row], int64_t{0});
+            }
+            check_tokens(rows, tokens, lengths, given.ids, given.types, given.positions);
+            answer_rows(session, policy, rows, tokens, lengths, given, answers);
         });
     }
 
@@ -178,12 +208,12 @@ struct sweet_model {
     }
 
     void answer_rows(Session& session, const sweet_policy& policy, int32_t rows, int64_t tokens, const int64_t* lengths,
-                     const int64_t* ids, const int64_t* types, const int64_t* positions, float* logits, int64_t* exits,
-                     float* confidences) const {
+                     const Tokens& given, const Answers& answers) const {
         const int32_t num_outputs = this->num_outputs(), last = last_exit();
         ActiveRows& active = session.active;
         active.reset(rows, lengths, num_outputs, tokens * hidden_ + SWEET_READ_PADDING);
-        embed_rows(session, rows, lengths, ids, types, positions, active.states.get(), active.starts.data());
+        embed_rows(session, rows, lengths, given.ids, given.types, given.positions, active.states.get(),
+                   active.starts.data());
         active.positions = session.positions;
         for (int32_t exit = 0; rows > 0; ++exit) {
             const bool is_last = exit == policy.max_exit_index;
@@ -197,9 +227,12 @@ struct sweet_model {
                     const float confidence = confidence_of(outputs, exit);
                     if (is_last || confidence > policy.thresholds[exit]) {
                         const int64_t row = active.rows[static_cast<size_t>(index)];
-                        std::copy_n(outputs, policy.labels, logits + row * policy.labels);
-                        exits[row] = exit;
-                        confidences[row] = confidence;
+                        std::copy_n(outputs, policy.labels, answers.logits + row * policy.labels);
+                        answers.exits[row] = exit;
+                        answers.confidences[row] = confidence;
+                        if (answers.best != nullptr)
+                            std::tie(answers.best[row], answers.probabilities[row]) =
+                                best_label(outputs, policy.labels, policy.temperatures[exit]);
                     } else {
                         active.move(index, remaining++);
                     }
@@ -219,7 +252,7 @@ struct sweet_model {
         write_starts(sequences, states, starts);
         const int last = exits_.front().full_layers;
         parallelizer_.run(
-            session, sequences, 1, encoder_.macs(sequences, 0, last),
+            session, sequences, 1, embeddings_.equivalent_macs(sequences.tokens()) + encoder_.macs(sequences, 0, last),
             [&](Workspace& workspace, const Sequences& part, int64_t threads) {
                 embeddings_.reserve(part.tokens(), workspace);
                 encoder_.reserve(part, threads, 0, last, workspace);
@@ -259,12 +292,15 @@ struct sweet_model {
         const Sequences sequences = pack(session, rows, lengths, positions);
         const Exit& of = exit_at(exit);
         const Probe probe(encoder_.config(), encoder_.positions(), encoder_.layer(of.layer), of.norm, of.head);
+        const SharedQuery* shared = nullptr;
+        if (of.full_layers == 0 && rows > 0)
+            shared = probe.find_shared_query(row_starts, sequences, session.shared_query, session.workspaces.front());
         parallelizer_.run(
             session, sequences, probe.min_sequences(), probe.macs(sequences),
             [&](Workspace& workspace, const Sequences& part, int64_t threads) { probe.reserve(part, threads, workspace); },
             [&](Workspace& workspace, const Sequences& part, const Team& team) {
                 const int64_t first = part.starts - sequences.starts;
-                probe.run(row_starts + first, part, outputs + first * num_outputs(), workspace, team);
+                probe.run(row_starts + first, part, shared, outputs + first * num_outputs(), workspace, team);
             });
     }
 

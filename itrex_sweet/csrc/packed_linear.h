@@ -23,8 +23,8 @@ struct PackedLinear {
     float input_scale = 0.0f, inverse_scale = 0.0f;
     int32_t zero_point = 0;
     Buffer<int8_t> weights;            // panels of [inputs / kGroup][kPanel][kGroup]
-    Buffer<float> float_weights;       // panels of [inputs][kFloatPanel]
-    Buffer<int32_t> bfloat16_weights;  // panels of [inputs / 2][kFloatPanel], pairs of bfloat16
+    Buffer<float> float_weights;       // panels of [inputs][`panel_stride`]
+    Buffer<int32_t> bfloat16_weights;  // panels of [inputs / 2][`panel_stride`], pairs of bfloat16
     Buffer<float> weight_scale, bias, smoothing;
     Buffer<int32_t> column_sums;  // of the weights, for the correction by the zero point
 
@@ -52,9 +52,9 @@ struct PackedLinear {
             column_sums.reserve(panels() * kPanel);
             if (layers->smoothing.values != nullptr) std::copy_n(layers->smoothing.values, in, smoothing.reserve(in));
         } else if (is_bfloat16) {
-            bfloat16_weights.reserve(panels() * (in / 2) * kFloatPanel);
+            bfloat16_weights.reserve(float_columns() * (in / 2));
         } else {
-            float_weights.reserve(panels() * in * kFloatPanel);
+            float_weights.reserve(float_columns() * in);
         }
         int column = 0;
         for (int index = 0; index < count; ++index) {
@@ -73,29 +73,35 @@ struct PackedLinear {
     int64_t padded_in() const { return round_up(in, kInputMultiple); }
     int64_t panel_columns() const { return is_integer ? kPanel : kFloatPanel; }
     int64_t panels() const { return round_up(out, panel_columns()) / panel_columns(); }
+    // Columns of a float panel in memory: the last one may be narrow.
+    int64_t panel_stride(int64_t panel) const { return out - panel * kFloatPanel <= kLanes ? kLanes : kFloatPanel; }
     int64_t bytes() const {
         return weights.bytes() + float_weights.bytes() + bfloat16_weights.bytes() + weight_scale.bytes() + bias.bytes() +
                smoothing.bytes() + column_sums.bytes();
     }
 
    private:
+    int64_t float_columns() const { return (panels() - 1) * kFloatPanel + panel_stride(panels() - 1); }
+
     // Row `row` of a layer's weights becomes column `column` of the packed ones.
     void pack_row(const sweet_linear& layer, int row, int column) {
         if (layer.bias.values != nullptr) bias[column] = layer.bias.values[row];
         if (is_bfloat16) {
             const float* from = static_cast<const float*>(layer.weight) + int64_t{row} * in;
+            const int64_t stride = panel_stride(column / kFloatPanel);
             int32_t* to =
                 bfloat16_weights.get() + int64_t{column / kFloatPanel} * (in / 2) * kFloatPanel + column % kFloatPanel;
             for (int64_t input = 0; input < in; input += 2) {
                 const u16x16 pair = to_bfloat16(load_partial(from + input, 2));
-                to[input / 2 * kFloatPanel] = static_cast<int32_t>(pair[0] | uint32_t{pair[1]} << 16);
+                to[input / 2 * stride] = static_cast<int32_t>(pair[0] | uint32_t{pair[1]} << 16);
             }
             return;
         }
         if (!is_integer) {
             const float* from = static_cast<const float*>(layer.weight) + int64_t{row} * in;
+            const int64_t stride = panel_stride(column / kFloatPanel);
             float* to = float_weights.get() + int64_t{column / kFloatPanel} * in * kFloatPanel + column % kFloatPanel;
-            for (int64_t input = 0; input < in; ++input) to[input * kFloatPanel] = from[input];
+            for (int64_t input = 0; input < in; ++input) to[input * stride] = from[input];
             return;
         }
         const int8_t* from = static_cast<const int8_t*>(layer.weight) + int64_t{row} * in;

@@ -6,6 +6,7 @@
 
 #include "active_rows.h"
 #include "layers.h"
+#include "shared_query.h"
 #include "threads.h"
 
 struct Session {
@@ -13,8 +14,10 @@ struct Session {
     ThreadPool pool;
     std::vector<Workspace> workspaces;  // one per thread; a team of several threads shares the first
     Buffer<int64_t> starts;
-    std::vector<const int64_t*> positions;  // of the rows of a call; empty if all are consecutive
+    Buffer<int64_t> token_types, position_ids;  // of a call that gives none
+    std::vector<const int64_t*> positions;      // of the rows of a call; empty if all are consecutive
     ActiveRows active;
+    SharedQuery shared_query;  // of the first exit, if no layer precedes its probe
 
     explicit Session(int threads) : pool(threads), workspaces(static_cast<size_t>(threads)) {
         for (Workspace& workspace : workspaces) workspace.threads.resize(1);
@@ -22,7 +25,7 @@ struct Session {
     }
 
     int64_t bytes() const {
-        int64_t total = starts.bytes() + active.bytes();
+        int64_t total = starts.bytes() + token_types.bytes() + position_ids.bytes() + active.bytes() + shared_query.bytes();
         for (const Workspace& workspace : workspaces) total += workspace.bytes();
         return total;
     }

@@ -36,11 +36,14 @@ SWEET_INLINE void vnni_tile(const uint8_t* a, int64_t stride, const int8_t* pane
     for (int row = 0; row < Rows; ++row) sums[row][0] = sums[row][1] = _mm512_setzero_si512();
     for (int group = 0; group < groups; ++group) {
         const __m512i first = _mm512_loadu_si512(panel), second = _mm512_loadu_si512(panel + 64);
-        // Weights are streamed from memory: prefetches them into L2 early, and into L1 shortly before use.
-        _mm_prefetch(reinterpret_cast<const char*>(panel + 8192), _MM_HINT_T1);
-        _mm_prefetch(reinterpret_cast<const char*>(panel + 8256), _MM_HINT_T1);
-        _mm_prefetch(reinterpret_cast<const char*>(panel + 2048), _MM_HINT_T0);
-        _mm_prefetch(reinterpret_cast<const char*>(panel + 2112), _MM_HINT_T0);
+        // Weights are streamed from memory: prefetches them into L2 early, and into L1 shortly before use. For one or two
+        // rows the product takes no longer than the loads, and the processor's own prefetching is faster alone.
+        if constexpr (Rows > 2) {
+            _mm_prefetch(reinterpret_cast<const char*>(panel + 8192), _MM_HINT_T1);
+            _mm_prefetch(reinterpret_cast<const char*>(panel + 8256), _MM_HINT_T1);
+            _mm_prefetch(reinterpret_cast<const char*>(panel + 2048), _MM_HINT_T0);
+            _mm_prefetch(reinterpret_cast<const char*>(panel + 2112), _MM_HINT_T0);
+        }
         panel += 128;
 #pragma GCC unroll 16
         for (int row = 0; row < Rows; ++row) {

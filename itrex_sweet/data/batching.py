@@ -1,4 +1,4 @@
-"""Groups rows into batches; of a live source, each batch holds the rows that have arrived."""
+"""Groups rows into batches; of a live source, each batch contains the rows that have arrived."""
 
 from __future__ import annotations
 

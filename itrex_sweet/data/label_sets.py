@@ -112,6 +112,7 @@ def _names_per_row(values: Sequence[Any], places: Sequence[str]) -> list[list[st
         ]
     if isinstance(values[0], str):
         return [[part.strip() for part in each.split(SEPARATOR) if part.strip()] for each in values]
+    _refuse_names_beside_ids(values, places)
     sets = []
     for row, each in enumerate(values):
         for item in each:
@@ -124,8 +125,37 @@ def _names_per_row(values: Sequence[Any], places: Sequence[str]) -> list[list[st
                 )
         if any(isinstance(item, str) for item in each) and not all(isinstance(item, str) for item in each):
             raise InputError(f"{places[row]}: the labels {each!r} mix names and ids.", (row,))
+        if len(set(each)) < len(each) and not isinstance(each[0], str):
+            length = f", and the vector of another row {other}" if (other := _other_length(values, each)) else ""
+            raise InputError(
+                f"{places[row]}: the labels {each!r} repeat an id. If they are a vector of ones and zeros, it has "
+                f"{len(each)} entries{length}: all vectors need one per label of the model.",
+                (row,),
+            )
         sets.append([item.strip() if isinstance(item, str) else str(int(item)) for item in each])
     return sets
+
+
+def _refuse_names_beside_ids(values: Sequence[list[Any]], places: Sequence[str]) -> None:
+    """Raises an error if some rows list names and others numbers."""
+    first: tuple[bool, int] | None = None
+    for row, each in enumerate(values):
+        if each:
+            are_names = isinstance(each[0], str)
+            first = first or (are_names, row)
+            if are_names is not first[0]:
+                kinds = ("numbers", "names")
+                raise InputError(
+                    f"{places[row]}: the labels {each!r} are {kinds[are_names]}, and in {places[first[1]]} they are "
+                    f"{kinds[first[0]]}: write all rows in one form.",
+                    (row,),
+                )
+
+
+def _other_length(values: Sequence[list[Any]], row: list[Any]) -> int | None:
+    """Returns the length of another row that also looks like a vector of ones and zeros, if it differs."""
+    vectors = (each for each in values if each and all(map(_is_bit, each)))
+    return next((len(each) for each in vectors if len(each) != len(row)), None)
 
 
 def _bit(value: Any, column: str, place: str, row: int) -> bool:

@@ -113,7 +113,7 @@ def threshold_grid(outcomes: ExitOutcomes, policy: Policy, points: int = DEFAULT
 
 
 def thresholds_between(confidences: np.ndarray, points: int) -> tuple[float, ...]:
-    """Like `threshold_grid`, for confidences of any shape; non-finite ones are ignored."""
+    """Returns thresholds as `threshold_grid`, for confidences of any shape; ignores values that are not finite."""
     values = np.unique(confidences[np.isfinite(confidences)].astype(np.float64))
     gaps = np.diff(values)
     if len(gaps) == 0 or points <= 2:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from itrex_sweet.errors import ArtifactError, ConfigError, InputError, SweetError
+from itrex_sweet.artifact.config_spelling import missing_fields_of
+from itrex_sweet.errors import ArtifactError, ConfigError, InputError, SweetError, UnsupportedModelError
 from itrex_sweet.evaluation.progress import progress
 from itrex_sweet.families import family_of
 from itrex_sweet.tasks import task_of
@@ -25,6 +26,7 @@ def load_plain_model(folder: Path) -> tuple[Any, Any]:
     Raises:
         ArtifactError: it cannot be loaded, or is not a fine-tuned classifier.
         ConfigError: it is not a classification model.
+        UnsupportedModelError: the installed transformers cannot compute its positions.
     """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -38,7 +40,10 @@ def load_plain_model(folder: Path) -> tuple[Any, Any]:
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
+            **missing_fields_of(folder),
         )
+    except UnsupportedModelError:
+        raise
     # For corrupt files, transformers raises errors of any type.
     except Exception as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

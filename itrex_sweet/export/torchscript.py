@@ -13,7 +13,7 @@ from itrex_sweet.export.graphs import Graph
 
 
 def require_packages() -> None:
-    """Does nothing: torch is always installed."""
+    """Requires nothing: torch is always installed."""
 
 
 def write(graph: Graph, inputs: Mapping[str, torch.Tensor], path: Path) -> tuple[str, ...]:

@@ -90,7 +90,7 @@ class Family:
         return f"{self.backbone}.{self.layers}"
 
     def head_paths(self, exit_: int, depth: int, shares_pooler: bool) -> tuple[str, str]:
-        """Paths, from the model, of the two linear layers (pooler, classifier) that an exit answers with.
+        """Returns the paths, from the model, of the two linear layers (pooler, classifier) that an exit answers with.
 
         Args:
             exit_: the exit, a count of layers from 1.
@@ -103,7 +103,7 @@ class Family:
         return self.head_dense if shares_pooler else f"{own}.dense", f"{own}.classifier"
 
     def norm_paths(self, exit_: int, depth: int) -> tuple[str | None, str | None]:
-        """Paths, from the model, of the two norms that an exit answers with: the norm after its last layer, in a
+        """Returns the paths, from the model, of the two norms of an exit: the norm after its last layer, in a
         pre-norm family, and the norm of its head; `None` where the family has none.
         """
         if exit_ == depth:
@@ -112,35 +112,36 @@ class Family:
         return self.final_norm and f"{own}.final_norm", self.head_norm and f"{own}.norm"
 
     def private_layer_path(self, exit_: int) -> str:
-        """Path, from the model, of an exit's private layer; the paths below it are those of `layer`."""
+        """Returns the path, from the model, of an exit's private layer; the paths below it are those of `layer`."""
         return f"{EXIT_HEADS}.{exit_}.{PRIVATE_LAYER}"
 
     def correctness_path(self, exit_: int) -> str:
-        """Path, from the model, of the linear layer that computes the correctness logit of an exit before the last."""
+        """Returns the path, from the model, of the linear layer for the correctness logit of an exit before the "
+        "last."""
         return f"{EXIT_HEADS}.{exit_}.certainty"
 
     def activation_of_head(self, config: Any) -> str:
-        """Name of the activation between pooler and classifier, as in `transformers.activations.ACT2FN`."""
+        """Returns the name of the activation between pooler and classifier, as in `transformers.activations.ACT2FN`."""
         if self.head_activation.startswith("config."):
             return getattr(config, self.head_activation.removeprefix("config."))
         return self.head_activation
 
     def pooling_of(self, config: Any, exit_: int) -> str:
-        """The state that the head of an exit reads: `"first"`, or `"mean"` over tokens."""
+        """Returns the kind of state that the head of an exit reads: `"first"`, or `"mean"` over tokens."""
         if self.pooling is None or exit_ < config.num_hidden_layers:
             return "first"
         return {"cls": "first", "mean": "mean"}[getattr(config, self.pooling)]
 
     def dropouts_of_head(self, config: Any) -> tuple[float, float]:
-        """Dropout probabilities before the pooler's linear layer and before the classifier's."""
+        """Returns the dropout probabilities before the pooler's linear layer and before the classifier's."""
         return tuple(_first_set(config, keys) for keys in self.head_dropouts)
 
     def dropouts_of_layer(self, config: Any) -> dict[str, float]:
-        """Dropout probability of each place in a layer that has one."""
+        """Returns the dropout probability of each part of a layer that has one."""
         return {place: float(getattr(config, key)) for place, key in self.layer_dropouts.items()}
 
     def eps_of_norms(self, config: Any) -> float:
-        """Epsilon of the encoder's layer norms."""
+        """Returns the epsilon of the encoder's layer norms."""
         return getattr(config, self.norm_eps) if isinstance(self.norm_eps, str) else self.norm_eps
 
 

@@ -2,6 +2,7 @@
 
 transformers 4 writes `global_rope_theta`, `local_rope_theta`, `global_attn_every_n_layers` and `rope_scaling`;
 transformers 5 writes `rope_parameters` and `layer_types`. Both are read; if a config has both, they must agree.
+`flat_fields` translates the second spelling for transformers 4.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 from itrex_sweet.errors import UnsupportedModelError
@@ -54,6 +56,33 @@ def layer_positions(config: Any) -> tuple[LayerPositions, ...]:
     thetas = {name: _theta(config, name) for name in sorted(set(types))}
     windows = {GLOBAL: None, LOCAL: _window(config) if LOCAL in types else None}
     return tuple(LayerPositions(thetas[name], windows[name]) for name in types)
+
+
+def flat_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of transformers 4 that a config in the spelling of transformers 5 lacks.
+
+    Transformers 4 ignores `rope_parameters` and `layer_types`, and would compute with its defaults instead.
+
+    Args:
+        fields: contents of `config.json`, with `num_hidden_layers`.
+
+    Raises:
+        UnsupportedModelError: transformers 4 cannot express the positions, or a field is invalid, as of
+            `layer_positions`.
+    """
+    if fields.get("rope_parameters") is None and fields.get("layer_types") is None:
+        return {}
+    config = SimpleNamespace(**fields)
+    types = _layer_types(config)
+    found: dict[str, Any] = {_THETAS[name]: _theta(config, name) for name in sorted({GLOBAL, *types})}
+    places = [place for place, name in enumerate(types) if name == GLOBAL]
+    every = places[1] if len(places) > 1 else len(types)
+    if types != tuple(LOCAL if index % every else GLOBAL for index in range(len(types))):
+        _refuse(
+            "layer_types", list(types), "transformers 4 computes every n-th layer globally only; use transformers 5"
+        )
+    found["global_attn_every_n_layers"] = every
+    return {name: value for name, value in found.items() if fields.get(name) is None}
 
 
 def _layer_types(config: Any) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ def check_further_arguments(arguments: dict[str, Any], known: Iterable[str]) -> 
         known: known names, for a hint.
 
     Raises:
-        ConfigError: an argument asks for something that is not supported.
+        ConfigError: an argument is not supported.
         TypeError: an unknown argument.
     """
     for name, value in arguments.items():

@@ -21,7 +21,7 @@ from itrex_sweet.modeling.module_methods import ModuleMethods
 from itrex_sweet.modeling.outputs import SweetClassifierOutput
 from itrex_sweet.modeling.pipeline_registration import register
 from itrex_sweet.policy import Policy
-from itrex_sweet.runtime.call import Call, Threshold
+from itrex_sweet.runtime.call import Threshold
 from itrex_sweet.runtime.executor import DEFAULT_BATCH_SIZE
 from itrex_sweet.runtime.limits import faults
 from itrex_sweet.runtime.ragged import TokenBatch
@@ -102,7 +102,7 @@ class SweetModelForSequenceClassification(Classifier, ModuleMethods, OptimizedMo
                 outside the model's limits.
             ConfigError: an option does not fit the model.
         """
-        call = Call.of(self.artifact, self.policy, threshold, policy, quality, max_exit, deadline_ms)
+        call = self._call(threshold, policy, quality, max_exit, deadline_ms)
         if input_ids is None:
             raise InputError("input_ids is missing: model(**tokenizer(texts, return_tensors='pt', padding=True)).")
         ids, mask, types = (
@@ -127,7 +127,7 @@ class SweetModelForSequenceClassification(Classifier, ModuleMethods, OptimizedMo
             exit_layer=torch.from_numpy(self.exit_layers(answers)),
             confidence=torch.from_numpy(answers.confidence),
             out_of_time=None if answers.out_of_time is None else torch.from_numpy(answers.out_of_time),
-            stopped_by=call.stopped_by(answers).tolist(),
+            stopped_by=call.stopped_by(answers),
         )
         return output if return_dict is None or return_dict else output.to_tuple()
 

@@ -83,7 +83,7 @@ class SweetTextClassificationPipeline(TextClassificationPipeline):
         unknown, _, shown = super()._sanitize_parameters(top_k=top_k, **kwargs)
         if unknown:
             known = ", ".join((*_STOPPING, "max_length", "truncation", "top_k", "function_to_apply"))
-            raise TypeError(f"the pipeline knows no parameter {', '.join(map(repr, unknown))}; it has {known}.")
+            raise TypeError(f"the pipeline has no parameter {', '.join(map(repr, unknown))}; it has {known}.")
         return reading, stopping, shown
 
     def preprocess(self, inputs: Any, max_length: int | None = None, overlong: str = "truncate") -> dict[str, Any]:

@@ -63,7 +63,9 @@ class SweetZeroShotClassificationPipeline(ZeroShotClassificationPipeline):
         settings.pop("num_workers", None)
         unknown = sorted(settings.keys() - set(_PARAMETERS))
         if unknown:
-            raise TypeError(f"the pipeline knows no parameter {', '.join(unknown)}; it has {', '.join(_PARAMETERS)}.")
+            raise TypeError(
+                f"the pipeline has no parameter {', '.join(unknown)}; its parameters are {', '.join(_PARAMETERS)}."
+            )
         if settings.get("candidate_labels") is None:
             raise ConfigError("candidate_labels is missing: pipeline(texts, candidate_labels=[...]).")
         settings.setdefault("hypothesis_template", HYPOTHESIS_TEMPLATE)

@@ -115,7 +115,7 @@ def observe(
             threads=torch.get_num_threads(),
         )
         (folder / REQUEST_FILE).write_text(json.dumps(request), encoding="utf-8")
-        np.savez(folder / ROWS_FILE, **vars(rows))
+        np.savez(folder / ROWS_FILE, **rows.arrays())
         _run_worker(folder, progress)
         return _read_result(folder / RESULT_FILE)
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 
-@dataclass(frozen=True)
+@dataclass
 class Answers:
-    """Answers of rows, each by one exit.
+    """Answers of rows, each by one exit. Not changed after it is created.
 
     Args:
         rows: (rows,) int64, indices in the caller's order.
@@ -18,6 +18,7 @@ class Answers:
         exit_index: (rows,) int64, index of that exit, from 0.
         confidence: (rows,) float32, by the policy's criterion.
         out_of_time: (rows,) bool, true if the deadline passed before the row could leave; `None` without a deadline.
+        labels, probabilities: as of `Backend.best_labels`, if the backend computed them with the rest; else `None`.
     """
 
     rows: np.ndarray
@@ -25,6 +26,8 @@ class Answers:
     exit_index: np.ndarray
     confidence: np.ndarray
     out_of_time: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

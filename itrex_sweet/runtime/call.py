@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +21,10 @@ from itrex_sweet.runtime.quality import policy_for_quality
 
 Threshold = float | Sequence[float]
 
-CONFIDENCE, DEADLINE, MAX_EXIT, FULL_DEPTH = "confidence", "deadline", "max_exit", "full_depth"
+# Reasons why rows stop; a code in `Call.stopped_by_codes` is the index of one.
+STOPPED_BY = CONFIDENCE, DEADLINE, MAX_EXIT, FULL_DEPTH = "confidence", "deadline", "max_exit", "full_depth"
+
+_MAX_CALLS = 64  # in a cache
 
 
 def checked_policy(artifact: Artifact, policy: Policy) -> Policy:
@@ -90,12 +95,84 @@ class Call:
             )
         return cls(stored, time.perf_counter() + deadline_ms / 1000.0)
 
-    def stopped_by(self, answers: Answers) -> np.ndarray:
-        """Returns why each row stopped, (rows,) of str.
+    @functools.cached_property
+    def temperatures(self) -> np.ndarray:
+        """Temperatures of the policy, (exits,) float32."""
+        return np.asarray(self.policy.temperatures, dtype=np.float32)
+
+    @functools.cached_property
+    def reasons(self) -> tuple[str, ...]:
+        """The reason why rows stop at each exit, unless the deadline passes, see `stopped_by`."""
+        last = self.policy.last_exit_index
+        at_last = FULL_DEPTH if last == len(self.policy.thresholds) else MAX_EXIT
+        return tuple(CONFIDENCE if index < last else at_last for index in range(len(self.policy.temperatures)))
+
+    @functools.cached_property
+    def _codes(self) -> np.ndarray:
+        return np.array([STOPPED_BY.index(reason) for reason in self.reasons], dtype=np.int8)
+
+    def stopped_by(self, answers: Answers) -> list[str]:
+        """Returns why each row stopped.
 
         `"confidence"`: the confidence exceeded the threshold; `"deadline"`: the deadline passed; `"max_exit"`: the call
         or policy allows no deeper exit; `"full_depth"`: the last exit of the model.
         """
-        last = FULL_DEPTH if self.policy.last_exit_index == len(self.policy.thresholds) else MAX_EXIT
-        why = np.where(answers.exit_index >= self.policy.last_exit_index, last, CONFIDENCE)
-        return why if answers.out_of_time is None else np.where(answers.out_of_time, DEADLINE, why)
+        reasons = self.reasons
+        why = [reasons[index] for index in answers.exit_index.tolist()]
+        if answers.out_of_time is None:
+            return why
+        return [DEADLINE if late else own for late, own in zip(answers.out_of_time.tolist(), why, strict=True)]
+
+    def stopped_by_codes(self, answers: Answers) -> np.ndarray:
+        """Returns `stopped_by` as indices in `STOPPED_BY`, (rows,) int8."""
+        codes = self._codes[answers.exit_index]
+        if answers.out_of_time is not None:
+            codes[answers.out_of_time] = STOPPED_BY.index(DEADLINE)
+        return codes
+
+
+class CallCache:
+    """Keeps the calls of options that were checked before, so that a repeated call checks nothing again. Thread-safe.
+
+    Options are compared by value, and policies by identity. Calls with a deadline, and options of types other than
+    `int`, `float` and `Policy`, which may be changed after the call, are not kept.
+    """
+
+    def __init__(self) -> None:
+        self._default: Call | None = None  # without options
+        self._calls: dict[Any, tuple[Policy, Policy | None, Call]] = {}
+
+    def of(
+        self,
+        artifact: Artifact,
+        stored: Policy,
+        threshold: Threshold | None,
+        policy: Policy | None,
+        quality: float | None,
+        max_exit: int | None,
+        deadline_ms: float | None,
+    ) -> Call:
+        """Returns what `Call.of` returns."""
+        if threshold is None and policy is None and quality is None and max_exit is None and deadline_ms is None:
+            if self._default is None or self._default.policy is not stored:
+                self._default = Call(stored)
+            return self._default
+        if (
+            deadline_ms is not None
+            or type(threshold) not in _COMPARED
+            or type(quality) not in _COMPARED
+            or type(max_exit) not in _COMPARED
+        ):
+            return Call.of(artifact, stored, threshold, policy, quality, max_exit, deadline_ms)
+        key = (id(stored), id(policy), threshold, quality, max_exit, type(max_exit))
+        found = self._calls.get(key)
+        if found is not None and found[0] is stored and found[1] is policy:
+            return found[2]
+        call = Call.of(artifact, stored, threshold, policy, quality, max_exit)
+        if len(self._calls) >= _MAX_CALLS:
+            self._calls = {}
+        self._calls[key] = (stored, policy, call)  # keeps both, so that no other policy gets their ids
+        return call
+
+
+_COMPARED = (type(None), int, float)  # booleans are no `int` here

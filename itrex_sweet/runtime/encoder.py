@@ -231,7 +231,7 @@ class Encoder:
         return len(self.probes[-1].layer.output_norm.weight)
 
     def quantized_linears(self) -> list[QuantizedLinear]:
-        """Those of the layers."""
+        """Returns the quantized linear layers."""
         parts = [getattr(layer, field.name) for layer in self.layers for field in dataclasses.fields(layer)]
         return [part for part in parts if isinstance(part, QuantizedLinear)]
 

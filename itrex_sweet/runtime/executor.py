@@ -72,7 +72,7 @@ class Executor:
     def _run_one(self, batch: TokenBatch, policy: Policy) -> Answers:
         """Runs one batch through all exits, without queues."""
         if (answered := self.backend.answer(batch, policy)) is not None:
-            return Answers(np.arange(len(batch)), *answered)
+            return answered
         parts = []
         in_flight = InFlightRows(np.arange(len(batch)), self.backend.embed(batch))
         for exit_index in range(self.num_exits):

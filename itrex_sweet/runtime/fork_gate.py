@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 # Maximum seconds to wait for calls, and for exiting threads, so that a fork never hangs.
 _LONGEST_CALL, _LONGEST_END = 10.0, 1.0
-_MOST_CALLERS = 1000  # recorded threads, above which those that have exited are removed
+_MAX_CALLERS = 1000  # recorded threads, above which those that have exited are removed
 
 
 class _ForkGate:
@@ -36,7 +36,7 @@ class _ForkGate:
         with self._idle:
             self._running += 1
             self._callers[threading.get_native_id()] = threading.current_thread()
-            if len(self._callers) > _MOST_CALLERS:
+            if len(self._callers) > _MAX_CALLERS:
                 self._callers = {id_: thread for id_, thread in self._callers.items() if _exists(id_)}
         self._own.calls = self.own_calls + 1
 

@@ -32,7 +32,8 @@ def faults(batch: TokenBatch, backend: Backend) -> Iterator[Fault]:
     yield from _outside("token id", batch.input_ids, backend.vocabulary, rule, batch)
     types = backend.token_types
     rule = "types are not negative." if types is None else f"types go from 0 to {types - 1}."
-    yield from _outside("token type", batch.token_type_ids, types, rule, batch)
+    if batch.given_types is not None:
+        yield from _outside("token type", batch.given_types, types, rule, batch)
     if (limit := backend.max_tokens) is not None:
         yield from _too_long(batch, limit)
 
@@ -71,11 +72,14 @@ def _too_long(batch: TokenBatch, limit: int) -> Iterator[Fault]:
             f"rows {long.tolist()} have up to {lengths.max()} tokens; the model takes {limit}. "
             "Tokenize with truncation=True.",
         )
+    if batch.given_positions is None and not long.size:
+        return
+    positions = batch.position_ids
     # A mask with holes lets few tokens reach far.
-    beyond = np.flatnonzero(batch.position_ids >= limit)
+    beyond = np.flatnonzero(positions >= limit)
     if beyond.size:
         rows, first = np.unique(np.searchsorted(batch.cu_seqlens, beyond, side="right") - 1, return_index=True)
-        found = batch.position_ids[beyond[first]].tolist()
+        found = positions[beyond[first]].tolist()
         yield Fault(
             tuple(rows.tolist()),
             tuple(f"position {position}, and the model has {limit} positions" for position in found),

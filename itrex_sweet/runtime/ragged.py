@@ -3,42 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from itrex_sweet.errors import InputError
 
 
-@dataclass(frozen=True)
 class TokenBatch:
-    """Token ids of several rows, concatenated.
+    """Token ids of several rows, concatenated. Not changed after it is created.
 
     Args:
         input_ids: (tokens,) int64.
-        token_type_ids: (tokens,) int64.
+        token_type_ids: (tokens,) int64; `None` if all are 0.
         position_ids: (tokens,) int64, from 0 at a row's first token; -1 for a padding token in families whose position
-            ids skip padding tokens.
+            ids skip padding tokens. `None` if those of every row are consecutive from 0.
         cu_seqlens: (rows + 1,) int64; row `r` holds tokens `cu_seqlens[r]` to `cu_seqlens[r + 1]`.
     """
 
-    input_ids: np.ndarray
-    token_type_ids: np.ndarray
-    position_ids: np.ndarray
-    cu_seqlens: np.ndarray
+    __slots__ = ("cu_seqlens", "given_positions", "given_types", "input_ids")
+
+    def __init__(
+        self,
+        input_ids: np.ndarray,
+        token_type_ids: np.ndarray | None,
+        position_ids: np.ndarray | None,
+        cu_seqlens: np.ndarray,
+    ):
+        self.input_ids = input_ids
+        self.given_types = token_type_ids
+        self.given_positions = position_ids
+        self.cu_seqlens = cu_seqlens
 
     def __len__(self) -> int:
         return len(self.cu_seqlens) - 1
 
     @property
+    def token_type_ids(self) -> np.ndarray:
+        """Token types, (tokens,) int64."""
+        return np.zeros_like(self.input_ids) if self.given_types is None else self.given_types
+
+    @property
+    def position_ids(self) -> np.ndarray:
+        """Positions, (tokens,) int64."""
+        return consecutive_positions(self.cu_seqlens) if self.given_positions is None else self.given_positions
+
+    @property
     def lengths(self) -> np.ndarray:
         """Number of tokens of each row, (rows,)."""
-        return np.diff(self.cu_seqlens)
+        return self.cu_seqlens[1:] - self.cu_seqlens[:-1]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Returns the arrays by the names of the constructor's arguments."""
+        return {name: getattr(self, name) for name in ("input_ids", "token_type_ids", "position_ids", "cu_seqlens")}
 
     def select(self, rows: np.ndarray) -> TokenBatch:
         """Returns the rows with these indices, in that order."""
         tokens, cu_seqlens = token_index(self.cu_seqlens, rows)
-        return TokenBatch(self.input_ids[tokens], self.token_type_ids[tokens], self.position_ids[tokens], cu_seqlens)
+        types, positions = (
+            None if given is None else given[tokens] for given in (self.given_types, self.given_positions)
+        )
+        return TokenBatch(self.input_ids[tokens], types, positions, cu_seqlens)
 
     def rows(self) -> list[np.ndarray]:
         """Returns the token ids of each row."""
@@ -74,11 +98,11 @@ class TokenBatch:
         lengths = np.array([len(row) for row in input_ids], dtype=np.int64)
         _refuse_empty(lengths)
         ids = _flat("input_ids", input_ids)
-        types = np.zeros_like(ids) if token_type_ids is None else _flat("token_type_ids", token_type_ids)
+        types = None if token_type_ids is None else _flat("token_type_ids", token_type_ids)
         cu_seqlens = cumulative(lengths)
         if token_type_ids is not None and [len(row) for row in token_type_ids] != lengths.tolist():
             raise InputError("token_type_ids and input_ids have rows of different lengths; they must be the same.")
-        positions = np.arange(len(ids), dtype=np.int64) - np.repeat(cu_seqlens[:-1], lengths)
+        positions = None
         if padding_idx is not None and (ids == padding_idx).any():
             rows = np.split(ids, cu_seqlens[1:-1])
             positions = np.concatenate([_positions_without_padding(row, padding_idx) for row in rows])
@@ -131,6 +155,11 @@ class TokenBatch:
 def cumulative(lengths: np.ndarray) -> np.ndarray:
     """Returns the cumulative lengths from 0, (rows + 1,): the starts of packed rows and the end."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+
+def consecutive_positions(cu_seqlens: np.ndarray) -> np.ndarray:
+    """Returns positions from 0 at the first token of each row, (tokens,) int64."""
+    return np.arange(cu_seqlens[-1], dtype=np.int64) - np.repeat(cu_seqlens[:-1], np.diff(cu_seqlens))
 
 
 def token_index(cu_seqlens: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

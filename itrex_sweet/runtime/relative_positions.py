@@ -36,7 +36,7 @@ def relative_index(model: Architecture, reach: int) -> np.ndarray:
 
 
 def _log_buckets(distances: np.ndarray, buckets: int, max_distance: int) -> np.ndarray:
-    """Exact up to half the buckets, logarithmic beyond (DeBERTa-v2's position buckets), in float32 as trained.
+    """Returns DeBERTa-v2's buckets of distances, exact up to half the buckets and logarithmic beyond, in float32.
 
     The logarithms are rounded from float64, since those of NumPy in float32 differ between processors.
     """

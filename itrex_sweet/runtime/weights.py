@@ -98,7 +98,7 @@ class _Reader:
         )
 
     def max_tokens(self, positions: np.ndarray | None, padding_idx: int | None) -> int | None:
-        """Number of tokens of the longest row; `None` for any."""
+        """Returns the maximum number of tokens of a row; `None` without a limit."""
         if self.positions is not None:
             return self.config.max_position_embeddings  # of the texts that the model was trained on
         if positions is None:
@@ -108,18 +108,18 @@ class _Reader:
     # ------------------------------------------------------------------ tensors by path
 
     def tensor(self, name: str) -> np.ndarray:
-        """In float32."""
+        """Returns a tensor in float32."""
         return self.tensors[name].as_float32()
 
     def optional(self, name: str) -> np.ndarray | None:
-        """In float32, where it is there."""
+        """Returns a tensor in float32; `None` if it is absent."""
         return self.tensor(name) if name in self.tensors else None
 
     def linear(self, path: str) -> Linear:
         return Linear(self.tensor(f"{path}.weight"), self.optional(f"{path}.bias"))
 
     def projection(self, path: str) -> AnyLinear:
-        """A linear layer of the encoder, quantized or not."""
+        """Returns a linear layer of the encoder, quantized or not."""
         if not self.is_quantized(path):
             return self.linear(path)
         return QuantizedLinear(
@@ -150,7 +150,7 @@ class _Reader:
     # ------------------------------------------------------------------ the plan
 
     def plan(self, table: np.ndarray | None) -> tuple[tuple[tuple[Layer, ...], ...], tuple[Probe, ...]]:
-        """Segments and probes; see `Encoder`."""
+        """Returns segments and probes; see `Encoder`."""
         path, exits = self.family.layers_path, self.artifact.exits
         trunk = [
             self.layer(f"{path}.{index}", index, table, self.convolution() if index == 0 else None)
@@ -282,7 +282,7 @@ class _Reader:
     # ------------------------------------------------------------------ DeBERTa
 
     def relative_table(self) -> np.ndarray | None:
-        """(2 buckets, hidden): the table that all layers share, normed where the model norms it."""
+        """Returns the table that all layers share, normalized if the model does so: (2 buckets, hidden)."""
         if not self.model.is_relative:
             return None
         table = self.tensor(f"{self.in_backbone(self.family.relative['table'])}.weight")
@@ -303,7 +303,7 @@ class _Reader:
         )
 
     def relative_index(self) -> np.ndarray:
-        """Row of the table for every distance between two positions."""
+        """Returns the row of the table for every distance between two positions."""
         reach = max(self.config.max_position_embeddings, 2 * self.model.max_distance)
         return relative_index(self.model, reach)
 
@@ -321,6 +321,6 @@ class _Reader:
 
 
 def _with_row(classifier: Linear, row: Linear) -> Linear:
-    """One layer for both: the row comes behind the classifier's."""
+    """Returns a classifier with one more output, appended to its rows."""
     bias = np.zeros(len(classifier.weight), np.float32) if classifier.bias is None else classifier.bias
     return Linear(np.concatenate([classifier.weight, row.weight]), np.concatenate([bias, row.bias]))

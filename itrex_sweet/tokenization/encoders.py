@@ -77,23 +77,47 @@ class FastEncoder(TextEncoder):
         backend.no_padding()
         backend.encode_special_tokens = bool(getattr(tokenizer, "split_special_tokens", False))
         self._tokenizer, self._backend = tokenizer, backend
-        self._with_types = "token_type_ids" in tokenizer.model_input_names
+        self.with_types = "token_type_ids" in tokenizer.model_input_names
+        # Without offsets, where the library can; they are not needed.
+        self._encode_batch = getattr(backend, "encode_batch_fast", backend.encode_batch)
+
+    @property
+    def backend(self) -> Any:
+        """The private `tokenizers.Tokenizer`; it is not to be changed."""
+        return self._backend
+
+    @property
+    def cuts_from_left(self) -> bool:
+        """True if long texts are cut at their start."""
+        return self._tokenizer.truncation_side == "left"
 
     def special_tokens(self, pair: bool) -> int:
         return self._backend.num_special_tokens_to_add(pair)
 
     def encode(self, texts: Sequence[Text], limit: int | None) -> list[Row]:
-        from_left = self._tokenizer.truncation_side == "left"
-        rows = []
-        for encoding in self._backend.encode_batch(list(texts)):
-            ids, types = encoding.ids, encoding.type_ids if self._with_types else None
-            length = len(ids)
-            if limit is not None and length > limit:
-                kept = self._kept(encoding.sequence_ids, limit, from_left)
-                ids = [ids[place] for place in kept]
-                types = None if types is None else [types[place] for place in kept]
-            rows.append(Row(ids, types, length))
-        return rows
+        return [self._row(encoding, limit) for encoding in self._encode_batch(list(texts))]
+
+    def encode_here(self, text: Text, limit: int | None) -> Row:
+        """Encodes one text in this thread, without the library's threads, which forks would have to respect."""
+        return self._row(self._backend.encode(*(text if isinstance(text, tuple) else (text,))), limit)
+
+    def normalize(self, text: str) -> str:
+        """Returns the normal form of a text."""
+        normalizer = self._backend.normalizer
+        return text if normalizer is None else normalizer.normalize_str(text)
+
+    def added_tokens(self) -> list[str]:
+        """Returns the added tokens, special ones among them."""
+        return [token.content for token in self._backend.get_added_tokens_decoder().values()]
+
+    def _row(self, encoding: Any, limit: int | None) -> Row:
+        ids, types = encoding.ids, encoding.type_ids if self.with_types else None
+        length = len(ids)
+        if limit is not None and length > limit:
+            kept = self._kept(encoding.sequence_ids, limit, self.cuts_from_left)
+            ids = [ids[place] for place in kept]
+            types = None if types is None else [types[place] for place in kept]
+        return Row(ids, types, length)
 
     @staticmethod
     def _kept(sequences: list[int | None], limit: int, from_left: bool) -> list[int]:

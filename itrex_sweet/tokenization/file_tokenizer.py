@@ -144,7 +144,7 @@ def file_tokenizer(
 
 
 def _with_special_tokens_map(files: Mapping[str, bytes], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with the tokens of `special_tokens_map.json`, which older releases write beside them."""
+    """Returns the settings with the tokens of `special_tokens_map.json`, which older releases write separately."""
     merged = dict(settings)
     if SPECIAL_TOKENS_FILE not in files:
         return merged
@@ -220,7 +220,7 @@ def _object(contents: bytes, file: str) -> dict[str, Any]:
 
 
 def _state(part: Any) -> dict[str, Any]:
-    """A part of a tokenizer as the library writes it; empty where there is none."""
+    """Returns a part of a tokenizer as the library writes it; empty if there is none."""
     return {} if part is None else json.loads(part.__getstate__())
 
 
@@ -234,7 +234,7 @@ def _template(single: str, pair: str, tokens: Sequence[tuple[str, int]]) -> dict
 
 
 def _complete_bert(backend: Tokenizer, tokens: Mapping[str, str], settings: Mapping[str, Any]) -> None:
-    """WordPiece of BERT, DistilBERT and ELECTRA; its normalizer follows `tokenizer_config.json`."""
+    """Completes the WordPiece of BERT, DistilBERT and ELECTRA; the normalizer follows `tokenizer_config.json`."""
     model = backend.model
     _require(type(model).__name__ == "WordPiece", "model")
     _require(
@@ -271,7 +271,7 @@ def _require_mask_token(backend: Tokenizer, tokens: Mapping[str, str]) -> None:
 
 
 def _complete_roberta(backend: Tokenizer, tokens: Mapping[str, str], settings: Mapping[str, Any]) -> None:
-    """Byte-level BPE of RoBERTa."""
+    """Completes the byte-level BPE tokenizer of RoBERTa."""
     _require_mask_token(backend, tokens)
     model = backend.model
     _require(type(model).__name__ == "BPE", "model")
@@ -298,7 +298,7 @@ def _complete_roberta(backend: Tokenizer, tokens: Mapping[str, str], settings: M
 
 
 def _complete_xlm_roberta(backend: Tokenizer, tokens: Mapping[str, str], settings: Mapping[str, Any]) -> None:
-    """SentencePiece's unigram model of XLM-RoBERTa."""
+    """Completes the SentencePiece unigram tokenizer of XLM-RoBERTa."""
     _require_mask_token(backend, tokens)
     _require(type(backend.model).__name__ == "Unigram", "model")
     # The library does not tell the id; no vocabulary holds this character, which Unicode leaves unassigned for ever.
@@ -315,7 +315,7 @@ def _complete_xlm_roberta(backend: Tokenizer, tokens: Mapping[str, str], setting
 
 
 def _complete_generic(backend: Tokenizer, tokens: Mapping[str, str], settings: Mapping[str, Any]) -> None:
-    """Any tokenizer of the library, kept as its file describes it."""
+    """Keeps any tokenizer of the library as its file describes it."""
     _require(backend.post_processor is not None, "post-processor")
     prefixed = _state(backend.pre_tokenizer).get("add_prefix_space", settings.get("add_prefix_space", False))
     _require(prefixed == settings.get("add_prefix_space", False), "pre-tokenizer")

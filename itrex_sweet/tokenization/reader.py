@@ -13,6 +13,7 @@ from itrex_sweet.arguments import whole_number
 from itrex_sweet.errors import ConfigError, SweetError
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.tokenization.encoders import Row, encoder_of
+from itrex_sweet.tokenization.fast_reader import fast_reader_of
 from itrex_sweet.tokenization.inputs import Text, text_or_reason
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ class Reading:
     """
 
     batch: TokenBatch
-    rows: list[int]
+    rows: Sequence[int]
     errors: dict[int, str] = field(default_factory=dict)
 
     def without(self, bad: dict[int, str]) -> Reading:
@@ -54,6 +55,11 @@ class TextReader:
         tokenizer: a tokenizer of transformers, or a `FileTokenizer`.
         max_tokens: maximum tokens per row of the model, or `None`.
         padding_idx: see `TokenBatch`.
+
+    Attributes:
+        reader_name: what tokenizes: `"native WordPiece"`, or `"tokenizers"`, the library.
+        reader_reason: why the native one does not; `None` if it does.
+        max_id, max_type: largest token id and type of `pack`; `None` if unknown.
     """
 
     def __init__(self, tokenizer: Any, max_tokens: int | None, padding_idx: int | None):
@@ -61,12 +67,38 @@ class TextReader:
         self.max_tokens = max_tokens
         self.padding_idx = padding_idx
         self._encoder = encoder_of(tokenizer)
+        self._fast, self.reader_reason = fast_reader_of(self._encoder)
+        self.reader_name = "tokenizers" if self._fast is None else self._fast.name
+        self.max_id: int | None = None if self._fast is None else self._fast.max_id
+        self.max_type: int | None = None if self._fast is None else self._fast.max_type
+        self._with_types = getattr(self._encoder, "with_types", True)
 
     @property
     def limit(self) -> int | None:
         """Maximum tokens per row: the lower limit of model and tokenizer; `None` for no limit."""
         limits = (self.max_tokens, getattr(self.tokenizer, "model_max_length", None))
         return min((int(limit) for limit in limits if limit is not None and limit < _NO_LIMIT), default=None)
+
+    def pack(self, texts: Sequence[Any], max_length: int | None = None) -> TokenBatch | None:
+        """Tokenizes texts that need no further attention: the short way for `read`.
+
+        Args:
+            texts: strings and tuples of two strings.
+            max_length: as of `read`, checked.
+
+        Returns:
+            the rows; `None` if `read` has to be called: for a text that is blank, longer than the limit or no string,
+            or a tokenizer without a fast reader.
+        """
+        if self._fast is None:
+            return None
+        limit = self.limit
+        if max_length is not None and (limit is None or max_length < limit):
+            limit = max_length
+        if limit is not None and limit <= max(self._fast.special_tokens):
+            return None
+        packed = self._fast.pack(texts, limit, False, self.padding_idx)
+        return None if packed is None or packed[2] else self._without_types(packed[0])
 
     def read(self, texts: Sequence[Any], max_length: int | None, overlong: str) -> Reading:
         """Tokenizes texts and pairs of texts.
@@ -81,6 +113,8 @@ class TextReader:
         """
         if max_length is not None:
             max_length = whole_number("max_length", max_length, minimum=1)
+        if isinstance(texts, list) and (batch := self.pack(texts, max_length)) is not None:
+            return Reading(batch, range(len(texts)))
         limit = min((value for value in (self.limit, max_length) if value is not None), default=None)
         errors: dict[int, str] = {}
         rows: list[int] = []
@@ -94,6 +128,8 @@ class TextReader:
                 readable.append(text)
         if limit is not None:
             self._refuse_too_short(limit, readable)
+        if (packed := self._packed(readable, limit, overlong)) is not None:
+            return Reading(packed, rows, dict(sorted(errors.items())))
         encoded = self._encoded(readable, limit)
         cut = 0
         kept: list[tuple[int, Row]] = []
@@ -107,11 +143,30 @@ class TextReader:
             else:
                 kept.append((place, row))
                 cut += row.length > len(row.ids)
-        if cut:
-            logger.warning("%d texts have more than %d tokens and were cut.", cut, limit)
+        _warn_of_cut(cut, limit)
         types = [row.types or [0] * len(row.ids) for _, row in kept] if any(row.types for _, row in kept) else None
         batch = TokenBatch.from_rows([row.ids for _, row in kept], types, self.padding_idx)
         return Reading(batch, [place for place, _ in kept], dict(sorted(errors.items())))
+
+    def _packed(self, texts: list[Text], limit: int | None, overlong: str) -> TokenBatch | None:
+        """Returns the rows of texts, by the fast reader; `None` if it cannot read them all, or one is refused."""
+        if self._fast is None or not texts:
+            return None
+        from_left = getattr(self.tokenizer, "truncation_side", "right") == "left"
+        packed = self._fast.pack(texts, limit, from_left, self.padding_idx, allow_empty=True)
+        if packed is None:
+            return None
+        batch, _, cut = packed
+        if (cut and overlong == "refuse") or not np.diff(batch.cu_seqlens).all():
+            return None
+        _warn_of_cut(cut, limit)
+        return self._without_types(batch)
+
+    def _without_types(self, batch: TokenBatch) -> TokenBatch:
+        """Returns the rows without token types if the tokenizer gives the model none."""
+        if self._with_types or batch.given_types is None:
+            return batch
+        return TokenBatch(batch.input_ids, None, batch.given_positions, batch.cu_seqlens)
 
     def _refuse_too_short(self, limit: int, texts: list[Text]) -> None:
         special = self._encoder.special_tokens(any(isinstance(text, tuple) for text in texts))
@@ -136,3 +191,8 @@ class TextReader:
                 return [f"the tokenizer fails at it ({type(error).__name__}: {error})"]
         middle = len(texts) // 2
         return self._encoded(texts[:middle], limit) + self._encoded(texts[middle:], limit)
+
+
+def _warn_of_cut(cut: int, limit: int | None) -> None:
+    if cut:
+        logger.warning("%d texts have more than %d tokens and were cut.", cut, limit)

@@ -166,12 +166,12 @@ def _try(tokenizer: Any) -> None:
 
 
 def _checked_settings(settings: dict[str, Any], directory: Path) -> dict[str, Any]:
-    """The settings without paths, which lead out of the folder."""
-    whole = Value(settings, "", directory / SETTINGS_FILE)
+    """Returns the settings without paths, which lead out of the folder."""
+    root = Value(settings, "", directory / SETTINGS_FILE)
     if settings.get("auto_map"):
-        whole["auto_map"].refuse("code beside a model is never run, so such a tokenizer cannot be loaded")
-    if whole.given("tokenizer_class") is not None:
-        whole["tokenizer_class"].text()
+        root["auto_map"].refuse("code beside a model is never run, so such a tokenizer cannot be loaded")
+    if root.non_null("tokenizer_class") is not None:
+        root["tokenizer_class"].string()
     return {
         name: value
         for name, value in settings.items()

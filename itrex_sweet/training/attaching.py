@@ -110,10 +110,12 @@ def settings_for_task(config: SweetConfig, task: Task) -> SweetConfig:
     """Returns the settings with what a task needs: the exits of a regression estimate their error.
 
     Raises:
-        ConfigError: class weights for a regression.
+        ConfigError: class weights for a regression, or a regression with one exit.
     """
     if task.name != REGRESSION:
         return config
+    if config.exits is not None and len(config.exits) < 2:
+        raise ConfigError(f"exits={config.exits}: a regression with one exit cannot leave early; name at least two.")
     if config.class_weights is not None:
         raise ConfigError(f"class_weights={config.class_weights!r}: a regression has no classes; leave them out.")
     return dataclasses.replace(config, learn_to_exit=True)

@@ -146,7 +146,7 @@ class Attachment(ExitHooks):
         return self._set_labels(self.labels, args, kwargs)
 
     def _disable_model_dropout(self) -> None:
-        """Puts the model in evaluation mode, without the exits."""
+        """Sets the model, without the exits, to evaluation mode."""
         for name, child in self._base.named_children():
             if name != EXIT_HEADS:
                 child.eval()

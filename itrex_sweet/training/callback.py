@@ -257,7 +257,7 @@ class SweetCallback(ExitEvaluation, ExitOptimization, ExportableState):
                     logger.warning("%s: %s", prefix, sentence)
 
     def _use_attachment(self, attachment: Attachment, model: Any) -> None:
-        """Takes over the resolved settings of the attached exits, after a check that they are those of the callback."""
+        """Copies the resolved settings of the attached exits, after a check that they equal those of the callback."""
         if attachment.model is not model:
             raise TrainingSetupError(WRAPPED_AFTER_ATTACH)
         requested = self.config

@@ -46,7 +46,7 @@ class ExitLearningRate:
 
 
 class ExitOptimization(TrainerCallback):
-    """The part of `SweetCallback` that takes part in every optimizer step.
+    """The part of `SweetCallback` that is called at every optimizer step.
 
     Args:
         config: the settings of the exits.
@@ -134,21 +134,21 @@ class ExitOptimization(TrainerCallback):
         return self.config.has_private_layers and not self.config.trains_exits_alone
 
     def _begin_optimization(self, args: TrainingArguments) -> None:
-        """Resets what an earlier training left, and takes gradient clipping over from the Trainer."""
+        """Resets the state of an earlier training, and disables gradient clipping by the Trainer."""
         self._checks_exits = True
         self._losses.clear()
         self._step_losses.clear()
         if self.config.mode in ("sweet", DECOUPLED) or self.config.learn_to_exit:
-            self._take_over_clipping(args)
+            self._replace_clipping(args)
 
     def _end_optimization(self, args: TrainingArguments) -> None:
-        """Gives gradient clipping back to the Trainer."""
+        """Restores gradient clipping by the Trainer."""
         if args.max_grad_norm is self._no_clipping:
             args.max_grad_norm = self._max_grad_norm
         self._max_grad_norm = None
         self._gradient_norm = None
 
-    def _take_over_clipping(self, args: TrainingArguments) -> None:
+    def _replace_clipping(self, args: TrainingArguments) -> None:
         """Sets `args.max_grad_norm` to 0, so that the Trainer does not clip one global norm.
 
         After a `train()` that raised, it is 0 already, and the user's value is the stored one.

@@ -48,7 +48,7 @@ def test_a_threshold_equal_to_a_confidence_is_decided_as_by_the_engine(tmp_path,
 
 @pytest.fixture
 def reversed_model(tmp_path, monkeypatch):
-    """A model whose backend computes confidences of its own: one minus those of NumPy."""
+    """Returns a model whose backend computes confidences of its own: one minus those of NumPy."""
     model = load(tmp_path, "torch")
 
     def confidence(*args, **kwargs):

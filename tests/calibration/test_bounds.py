@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from itrex_sweet.calibration.bounds import LossCounts, _log_wealth, binomial_p_value, certified, paired_p_value
+from itrex_sweet.calibration.bounds import _log_wealth, betting_p_value, binomial_p_value, certified
+from itrex_sweet.calibration.counts import LossCounts
 
 counts_strategy = st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(0, 600)).map(
     lambda parts: LossCounts(parts[0], parts[1], sum(parts))
@@ -23,7 +24,7 @@ def test_binomial_p_value_is_the_exact_tail(rows, data, epsilon):
     assert binomial_p_value(LossCounts(lost, 0, rows), epsilon) == pytest.approx(min(1.0, expected), rel=1e-9)
 
 
-@pytest.mark.parametrize("p_value", [binomial_p_value, paired_p_value])
+@pytest.mark.parametrize("p_value", [binomial_p_value, betting_p_value])
 @given(counts=counts_strategy, epsilon=epsilon_strategy)
 def test_p_value_grows_with_losses(p_value, counts, epsilon):
     now = p_value(counts, epsilon)
@@ -32,7 +33,7 @@ def test_p_value_grows_with_losses(p_value, counts, epsilon):
         assert p_value(LossCounts(counts.lost + 1, counts.won, counts.rows), epsilon) >= now * (1 - 1e-9)
 
 
-@pytest.mark.parametrize("p_value", [binomial_p_value, paired_p_value])
+@pytest.mark.parametrize("p_value", [binomial_p_value, betting_p_value])
 def test_no_rows_and_losses_above_the_budget_are_not_significant(p_value):
     assert p_value(LossCounts(0, 0, 0), 0.01) == 1.0
     assert p_value(LossCounts(50, 0, 500), 0.01) > 0.9
@@ -51,7 +52,7 @@ def test_expected_wealth_is_one_at_the_null(epsilon, won, rows):
 
 def test_only_the_paired_test_credits_wins():
     assert (
-        paired_p_value(LossCounts(30, 60, 2000), 0.01) < 0.01 < 0.9 < binomial_p_value(LossCounts(30, 60, 2000), 0.01)
+        betting_p_value(LossCounts(30, 60, 2000), 0.01) < 0.01 < 0.9 < binomial_p_value(LossCounts(30, 60, 2000), 0.01)
     )
 
 
@@ -66,7 +67,7 @@ def share_certified(p_value, lost: float, won: float, epsilon: float, delta: flo
 
 
 def plug_in(counts: LossCounts, epsilon: float) -> float:
-    """An invalid p-value: takes the observed loss for the true one."""
+    """Returns an invalid p-value, which takes the observed loss for the true one."""
     return 0.0 if counts.mean_loss <= epsilon else 1.0
 
 
@@ -77,7 +78,7 @@ def plug_in(counts: LossCounts, epsilon: float) -> float:
 def test_type_one_error_is_at_most_delta(rows, epsilon, delta, won):
     worst = epsilon + won + 1e-4  # just above the budget, where errors are most likely
     allowed = delta + 3 * math.sqrt(delta * (1 - delta) / 4000)
-    assert share_certified(paired_p_value, worst, won, epsilon, delta, rows) <= allowed
+    assert share_certified(betting_p_value, worst, won, epsilon, delta, rows) <= allowed
     if won == 0.0:
         assert share_certified(binomial_p_value, worst, 0.0, epsilon, delta, rows) <= allowed
     assert share_certified(plug_in, worst, won, epsilon, delta, rows) > allowed
@@ -85,7 +86,7 @@ def test_type_one_error_is_at_most_delta(rows, epsilon, delta, won):
 
 def test_power_is_high_with_many_rows():
     """With enough rows, a policy without mean loss is almost always certified."""
-    assert share_certified(paired_p_value, 0.01, 0.01, 0.01, 0.05, 6000) > 0.9
+    assert share_certified(betting_p_value, 0.01, 0.01, 0.01, 0.05, 6000) > 0.9
     assert share_certified(binomial_p_value, 0.004, 0.0, 0.01, 0.05, 3000) > 0.9
 
 

@@ -12,7 +12,6 @@ from itrex_sweet import SweetModelForSequenceClassification, open_artifact
 from itrex_sweet.artifact import copy_artifact
 from itrex_sweet.artifact.fingerprints import CALIBRATION, TRAINING, Fingerprints
 from itrex_sweet.calibration import calibrate as calibrate_module
-from itrex_sweet.calibration.bounds import LossCounts, paired_p_value
 from itrex_sweet.calibration.budget import Budget
 from itrex_sweet.calibration.costs import CostTable
 from itrex_sweet.calibration.guarantees import PairedPredictions, guarantee_for, loss_counts
@@ -82,6 +81,22 @@ def test_calibration_is_recorded_and_loaded(model, answers, tmp_path, caplog):
     # in place, onto itself
     assert calibration.write(again).policy == calibration.policy
     assert open_artifact(written.directory).calibration == again.calibration
+
+
+def test_reports_a_fixed_exit_that_is_as_good_as_the_policy(model, answers):
+    given = rows(900)
+    answers(given.labels, (0.8, 0.8, 0.8))  # the first exit is right wherever the last one is
+    calibration = calibrate(model, given, Budget(max_accuracy_drop=0.05))
+    exit_, fixed = calibration.static_alternative
+    selected = calibration.candidates[calibration.chosen]
+    assert exit_ == 1 and fixed.mean_layers == 1 and fixed.score >= selected.score
+    assert calibration.to_dict()["static_alternative"] == {
+        "exit": 1, "mean_layers": 1.0, "milliseconds": None, "score": round(fixed.score, 6)
+    }  # fmt: skip
+    answers(given.labels, (0.6, 0.7, 0.8))  # cheaper, but worse
+    calibration = calibrate(model, given, Budget(max_accuracy_drop=0.05))
+    assert len(calibration.fixed_exits) == 2
+    assert calibration.static_alternative is None and calibration.to_dict()["static_alternative"] is None
 
 
 def test_warns_when_the_backend_differs_from_the_calibrated_one(model, answers, tmp_path, caplog):
@@ -163,11 +178,11 @@ def test_error_names_a_sufficient_number_of_rows():
     needed = guarantee.rows_needed(predictions[1])
     assert f"About {needed} testing rows" in str(refused.value) and needed > 300
     scale = needed / 300
-    assert paired_p_value(LossCounts(round(3 * scale), round(scale), needed), 0.02) <= 0.05
-    assert paired_p_value(LossCounts(round(1.5 * scale), round(scale / 2), needed // 2), 0.02) > 0.05
+    assert guarantee.p_value(paired_predictions(round(3 * scale), round(scale), needed)) <= 0.05
+    assert guarantee.p_value(paired_predictions(round(1.5 * scale), round(scale / 2), needed // 2)) > 0.05
     hopeless = paired_predictions(9, 1, 300)
     assert guarantee.rows_needed(hopeless) is None, "it loses more than the budget"
-    with pytest.raises(CalibrationError, match="by any number of rows"):
+    with pytest.raises(CalibrationError, match="by a million rows"):
         select_candidate([full, candidate(hopeless, 1.0, 3.0)], [predictions[0], hopeless], budget, guarantee)
 
 

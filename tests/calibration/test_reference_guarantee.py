@@ -10,8 +10,9 @@ import pytest
 from itrex_sweet import SweetModelForSequenceClassification, open_artifact
 from itrex_sweet.artifact.fingerprints import TRAINING, Fingerprints
 from itrex_sweet.calibration import calibrate as calibrate_module
-from itrex_sweet.calibration.bounds import LossCounts, certified, mean_loss_interval, paired_p_value
+from itrex_sweet.calibration.bounds import betting_p_value, certified, mean_loss_interval
 from itrex_sweet.calibration.budget import Budget
+from itrex_sweet.calibration.counts import LossCounts
 from itrex_sweet.data import Rows
 from itrex_sweet.errors import CalibrationError, ConfigError, InputError
 from itrex_sweet.evaluation.evaluation import evaluate
@@ -205,7 +206,7 @@ def test_type_one_error_of_the_full_model(lost, won):
     epsilon, delta, draws, rows = lost - won, 0.1, 2000, 600
     counts = np.random.default_rng(0).multinomial(rows, [lost, won, 1 - lost - won], size=draws)
     wrong = np.mean(
-        [certified([paired_p_value(LossCounts(a, b, rows), epsilon)], delta) for a, b, _ in counts.tolist()]
+        [certified([betting_p_value(LossCounts(a, b, rows), epsilon)], delta) for a, b, _ in counts.tolist()]
     )
     assert wrong <= delta + 3 * math.sqrt(delta * (1 - delta) / draws)
 

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from itrex_sweet import criteria
-from itrex_sweet.calibration.bounds import LossCounts, binomial_p_value, certified
+from itrex_sweet.calibration.bounds import binomial_p_value, certified
 from itrex_sweet.calibration.costs import RowCosts
+from itrex_sweet.calibration.counts import LossCounts
 from itrex_sweet.calibration.search import SimulatedRows, candidate_policies, optimal_policies
 from itrex_sweet.policy import Policy
 

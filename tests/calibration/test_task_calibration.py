@@ -29,7 +29,8 @@ COUNT = 300
 
 @functools.cache
 def outputs(task: str):
-    """Outputs of three exits whose confidence orders their errors, and labels: logits, correctness logits, labels."""
+    """Returns outputs of three exits whose confidence orders their errors, and labels: logits, correctness logits, "
+    "labels."""
     random = np.random.default_rng(0)
     ease = random.uniform(size=COUNT)
     if task == MULTI_LABEL:

@@ -62,7 +62,7 @@ def run(capsys):
 
 @pytest.fixture(scope="session")
 def pretrained(tmp_path_factory):
-    """A plain tiny BERT with its tokenizer."""
+    """Returns a plain tiny BERT with its tokenizer."""
     folder = tmp_path_factory.mktemp("pretrained")
     tiny_model("bert", num_layers=4, num_labels=2).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
@@ -71,7 +71,7 @@ def pretrained(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def artifact(tmp_path_factory):
-    """A tiny early-exit artifact of three unnamed labels."""
+    """Returns a tiny early-exit artifact of three unnamed labels."""
     folder = tmp_path_factory.mktemp("artifact")
     tiny_artifact(folder, tokenizer=tiny_tokenizer())
     return folder
@@ -89,7 +89,7 @@ def sentences(count: int, seed: int) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
-    """`train.csv`, `dev.jsonl` and `numbers.jsonl` (labels 0 to 2), in one folder."""
+    """Returns a folder with `train.csv`, `dev.jsonl` and `numbers.jsonl` (labels 0 to 2)."""
     folder = tmp_path_factory.mktemp("corpus")
     with (folder / "train.csv").open("w", newline="") as stream:
         writer = csv.DictWriter(stream, ["text", "label"])

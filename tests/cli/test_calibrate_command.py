@@ -22,7 +22,7 @@ def copied(artifact, tmp_path):
 
 @pytest.fixture(scope="module")
 def held_out(tmp_path_factory):
-    """Texts, many of them alike, and labels 0 to 2."""
+    """Returns texts, many of them similar, and labels 0 to 2."""
     path = tmp_path_factory.mktemp("held-out") / "rows.csv"
     lines = [f"{row['text']},{place % 3}" for place, row in enumerate(sentences(300, 5))]
     path.write_text("\n".join(["text,label", *lines]))
@@ -34,10 +34,23 @@ def test_layer_budget(run, copied, held_out, tmp_path):
         "calibrate", copied, "--data", held_out, "--max-layers", 3.9, "--unit", "layers", "--output", tmp_path / "out"
     )
     assert finished.status == 0, finished.err
-    for part in ("thresholds", "layers", "temperatures", "calibration error per exit", "no promise", "→"):
+    for part in ("thresholds", "layers", "temperatures", "calibration error per exit", "no guarantee", "→"):
         assert part in finished.out
     assert open_artifact(tmp_path / "out").calibration["budget"]["max_layers"] == 3.9
     assert open_artifact(copied).calibration == {}
+
+
+def test_names_a_fixed_exit_that_is_as_good(run, copied, held_out, monkeypatch):
+    argv = ("calibrate", copied, "--data", held_out, "--max-layers", 3.9, "--unit", "layers")
+    finished = run(*argv)
+    assert ("A static model is as good here" in finished.out) == (
+        open_artifact(copied).calibration["static_alternative"] is not None
+    )
+    monkeypatch.setattr(
+        "itrex_sweet.calibration.result.Calibration.static_alternative",
+        property(lambda self: (2, self.candidates[self.chosen])),
+    )
+    assert "with every row leaving at exit 2, the score is" in run(*argv).out
 
 
 def test_time_budget_and_plot(run, copied, held_out, tmp_path):

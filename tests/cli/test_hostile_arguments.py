@@ -21,7 +21,7 @@ from tests.tiny_models import tiny_model
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder of valid and invalid files: `good` is an artifact, `good.csv` has rows for it."""
+    """Returns a folder of valid and invalid files: `good` is an artifact, `good.csv` has rows for it."""
     folder = tmp_path_factory.mktemp("hostile")
     tiny_artifact(folder / "good", tokenizer=tiny_tokenizer())
     tiny_artifact(folder / "without tokenizer")

@@ -88,7 +88,7 @@ def test_invalid_label_names(run, artifact, corpus, names):
 
 @pytest.fixture()
 def calibrated(artifact, monkeypatch):
-    """The artifact with the traffic summary of a calibration."""
+    """Returns the artifact with the traffic summary of a calibration."""
     import itrex_sweet.artifact
 
     traffic = {"exits": [1, 2, 4], "score_edges": [0.5], "rows": [[[9, 9]] * 3] * 3}

@@ -14,7 +14,7 @@ QUICK = ("--num-train-epochs", 1, "--learning-rate", "2e-3", "--use-cpu", "True"
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Files of the two tasks: a text names two things, and says if each is good."""
+    """Returns files of the two tasks: a text names two things, each with a judgement."""
     folder = tmp_path_factory.mktemp("tasks")
     pairs = list(itertools.product(GOOD + BAD, repeat=2))
     texts = [f"the {a} {THINGS[0]} and the {b} {THINGS[1]} was" for a, b in pairs] * 3

@@ -211,7 +211,8 @@ def test_options_of_another_mode(run, pretrained, corpus, tmp_path, more, says):
 
 @pytest.fixture(scope="module")
 def changed(pretrained, tmp_path_factory):
-    """A copy of the pretrained folder with a changed model: dtype, one weight that is NaN, or fewer embeddings."""
+    """Returns a copy of the pretrained folder with a changed model: dtype, one weight that is NaN, or fewer "
+    "embeddings."""
     import torch
     from transformers import AutoModelForSequenceClassification
 

@@ -41,7 +41,7 @@ def with_record(plain, monkeypatch):
 
 
 def some_texts(count: int, seed: int = 0) -> list[str]:
-    """Different ones."""
+    """Returns different texts."""
     random, found = np.random.default_rng(seed), {}
     while len(found) < count:
         found[" ".join(random.choice(WORDS, random.integers(3, 14)))] = None

@@ -1,4 +1,4 @@
-"""Fuzzes damaged artifacts and invalid calls: `make fuzz ARGS='--artifacts 20000 --inputs 10000'`."""
+"""Fuzzes damaged artifacts, invalid calls and the tokenizer: `make fuzz ARGS='--artifacts 20000 --inputs 10000'`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from pathlib import Path
 
 from itrex_sweet.runtime.native import library
 from tests.artifact_kinds import KINDS
+from tests.fuzz import tokenizers
 from tests.fuzz.artifacts import ArtifactCase, run_artifact
 from tests.fuzz.inputs import InputCase, Models, run_input
 from tests.fuzz.workers import Limits, find_failures
+
+TEXTS_PER_SEED = 20000  # of one random truncation side and of one setting of special tokens
 
 
 def main() -> int:
@@ -21,6 +24,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--artifacts", type=int, default=2000, help="number of damaged artifacts")
     parser.add_argument("--inputs", type=int, default=2000, help="number of invalid calls, each on every backend")
+    parser.add_argument("--texts", type=int, default=20000, help="number of texts per kind of tokenizer")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first case; the others follow")
     parser.add_argument("--backends", nargs="+", default=["native", "torch"], help="backends to compare")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS), help="kinds of artifacts")
@@ -30,6 +34,8 @@ def main() -> int:
     parser.add_argument("--memory", type=int, default=2048, help="memory limit per case in MiB")
     parser.add_argument("--library-dir", type=Path, help="directory of the native engine's libraries")
     args = parser.parse_args()
+    if differences := tokenize(args.texts, args.seed):
+        return differences
     if args.library_dir is not None:
         library._DIRECTORY = args.library_dir.resolve()
     seeds = functools.partial(range, args.seed)
@@ -41,6 +47,24 @@ def main() -> int:
     shared = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else None) as folder:
         return fuzz(artifacts, inputs, Path(folder), tuple(args.backends), Limits(args.seconds, args.memory << 20))
+
+
+def tokenize(texts: int, seed: int) -> int:
+    """Compares the native tokenizer with the library on random texts and prints the differences; returns 1 if any."""
+    if not texts:
+        return 0
+    found = 0
+    for kind in tokenizers.KINDS:
+        outcomes = [
+            tokenizers.compare(kind, min(TEXTS_PER_SEED, texts - first), seed + first)
+            for first in range(0, texts, TEXTS_PER_SEED)
+        ]
+        compared, left = (sum(getattr(outcome, name) for outcome in outcomes) for name in ("texts", "left"))
+        print(f"tokenizer {kind}: {compared} texts, {left} of them left to the library", flush=True)
+        for difference in (outcome.difference for outcome in outcomes if outcome.difference):
+            found = 1
+            print(f"    {difference}", flush=True)
+    return found
 
 
 def fuzz(

@@ -167,11 +167,13 @@ class SmallModel {
         const PackedTexts packed(texts);
         const std::vector<float> temperatures(kExits, 1.0f);
         std::vector<float> logits(texts.size() * kLabels, NAN), confidences(texts.size(), NAN);
-        std::vector<int64_t> exits(texts.size(), -1);
-        const sweet_policy policy{temperatures.data(), &threshold, kExits, kLabels, kExits - 1, 0};
-        const int32_t code = engine.answer(model, &policy, static_cast<int32_t>(texts.size()), packed.tokens(),
-                                           packed.lengths.data(), packed.ids.data(), packed.types.data(),
-                                           packed.positions.data(), logits.data(), exits.data(), confidences.data());
+        std::vector<int64_t> exits(texts.size(), -1), best(texts.size(), -1);
+        std::vector<float> probabilities(texts.size(), NAN);
+        const sweet_policy policy{temperatures.data(), &threshold, kExits, kLabels, kExits - 1, 0, nullptr, -1, 0};
+        const int32_t code =
+            engine.answer(model, &policy, static_cast<int32_t>(texts.size()), packed.tokens(), packed.lengths.data(),
+                          packed.ids.data(), packed.types.data(), packed.positions.data(), logits.data(), exits.data(),
+                          confidences.data(), best.data(), probabilities.data());
         if (code != 0) return {};
         return {logits, exits};
     }

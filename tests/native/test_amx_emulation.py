@@ -125,7 +125,7 @@ print("chosen", loaded.isa)
 
 @pytest.fixture(scope="module")
 def python_tree(tmp_path_factory):
-    """The part of the package that selects and loads a library, and NumPy."""
+    """Returns the part of the package that selects and loads a library, and NumPy."""
     package = Path(library.__file__).resolve().parents[2]
     tree = tmp_path_factory.mktemp("tree")
     for name in ("__init__.py", "version.py", "errors.py", "extras.py", "runtime/__init__.py"):

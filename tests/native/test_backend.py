@@ -21,6 +21,7 @@ from itrex_sweet.runtime.native import library
 from itrex_sweet.runtime.native.packing import create_model
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.torch_encoder import load_torch_encoder
+from itrex_sweet.tasks import MULTI_LABEL, SINGLE_LABEL
 from tests.quantized_encoders import quantized
 from tests.tiny_artifacts import random_rows, tiny_artifact
 
@@ -101,7 +102,7 @@ def test_long_rows_match_the_reference(loaded, family, kind):
     positions[20:64] += 2  # within the window of a neighbour
     positions[-500:] += 9
     backend = NativeBackend(artifact, encoder, threads=2, min_macs_per_thread=0)
-    for batch in (rows, dataclasses.replace(rows, position_ids=positions)):
+    for batch in (rows, TokenBatch(**{**rows.arrays(), "position_ids": positions})):
         got, expected = all_logits(backend, batch), all_logits(TorchBackend(artifact, encoder), batch)
         error = np.abs(got - expected)
         # Attention has int16 products in INT8 layers, whose differences change quantized inputs of later layers.
@@ -118,7 +119,7 @@ def test_blocks_without_a_key_in_the_window(loaded, kind):
     rows = TokenBatch.from_rows(random_rows(np.random.default_rng(3), [1400], first=5))
     positions = rows.position_ids.copy()
     positions[1200:] += 1200
-    batch = dataclasses.replace(rows, position_ids=positions)
+    batch = TokenBatch(**{**rows.arrays(), "position_ids": positions})
     got = all_logits(NativeBackend(artifact, encoder, threads=2, min_macs_per_thread=0), batch)
     error = np.abs(got - all_logits(TorchBackend(artifact, encoder), batch))
     assert error.max() < (1e-4 if kind == "float32" else 0.2)
@@ -213,6 +214,23 @@ def test_logits_are_bit_identical_for_all_threads_and_batch_sizes(loaded, family
             np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.parametrize("family", ["bert", "bert+private", "deberta-v2-conv", "deberta-v3+private", "modernbert"])
+@pytest.mark.parametrize("kind", ["float32", "static", "smooth", "dynamic"])
+def test_rows_with_a_common_first_token_get_the_same_logits(loaded, family, kind):
+    """The first exit's query is computed once for rows that share it, and for each row otherwise."""
+    artifact, encoder = loaded(family, kind)
+    backend = NativeBackend(artifact, encoder, threads=2, min_macs_per_thread=0)
+    rng = np.random.default_rng(0)
+    rows, others = ([[first, *row] for row in random_rows(rng, [1, 7, 20, 3, 12, 2, 9], first=5)] for first in (2, 3))
+    expected = all_logits(backend, TokenBatch.from_rows([*rows, *others]), 2 * len(rows))
+    for _ in range(3):
+        parts = [TokenBatch.from_rows(part) for part in (rows, rows, rows, others, others)]
+        got = [all_logits(backend, part, len(rows)) for part in parts]
+        np.testing.assert_array_equal(np.concatenate([got[2], got[4]]), expected)
+        for row, logits in zip(rows, expected, strict=False):
+            np.testing.assert_array_equal(all_logits(backend, TokenBatch.from_rows([row]))[0], logits)
+
+
 def test_forked_child_can_use_the_backend(loaded):
     backend = NativeBackend(*loaded("bert", "static"), threads=2, min_macs_per_thread=0)
     expected = all_logits(backend, random_batch())
@@ -246,12 +264,66 @@ def test_answer_equals_the_executor_s_loop(loaded, monkeypatch, kind, threshold)
         np.testing.assert_array_equal(got, expected)
 
 
-def test_confidence_equals_criteria(loaded):
+@pytest.mark.parametrize("task", [SINGLE_LABEL, MULTI_LABEL])
+@pytest.mark.parametrize("threshold", [0.0, 0.51, 0.55, 0.7, 1.0])
+def test_answer_equals_the_loop_for_tasks(tmp_path, monkeypatch, task, threshold):
+    backend = NativeBackend(tiny_artifact(tmp_path, task=task), threads=2, min_macs_per_thread=0)
+    given = [{}, {"label_thresholds": (0.2, 0.5, 0.9)}] if task == MULTI_LABEL else [{}, {"target_label": 2}]
+    for settings in given:
+        policy = Policy((threshold, 0.53), (1.0, 1.5, 0.7), task=task, **settings)
+        executor = Executor(backend, policy)
+        answer = executor.run(random_batch())
+        assert (answer.labels is not None) == (task == SINGLE_LABEL)
+        with monkeypatch.context() as patched:
+            patched.setattr(backend, "answer", lambda batch, policy: None)
+            loop = executor.run(random_batch())
+        assert loop.labels is None
+        for name in ("rows", "logits", "exit_index", "confidence"):
+            np.testing.assert_array_equal(getattr(answer, name), getattr(loop, name))
+        reference = criteria.confidence(policy, 2, loop.logits[loop.exit_index == 2])[0]
+        np.testing.assert_allclose(loop.confidence[loop.exit_index == 2], reference, rtol=1e-6)
+        if task == SINGLE_LABEL:
+            temperatures = np.float32(policy.temperatures)[answer.exit_index]
+            labels, probabilities = backend.best_labels(loop.logits, temperatures)
+            np.testing.assert_array_equal(answer.labels, labels)
+            np.testing.assert_array_equal(answer.probabilities, probabilities)
+
+
+def test_best_labels_equal_the_softmax(loaded):
+    backend = NativeBackend(*loaded("bert"))
+    random = np.random.default_rng(0)
+    logits = random.normal(0, 8, (300, 3)).astype(np.float32)
+    logits[:6, 1] = np.nan, np.inf, -np.inf, 100, -100, 0
+    logits[6] = -np.inf
+    logits[7], logits[8] = 1, (1e30, 1, 1)
+    temperatures = random.uniform(0.2, 4, 300).astype(np.float32)
+    labels, probabilities = backend.best_labels(logits, temperatures)
+    expected = super(NativeBackend, backend).best_labels(logits, temperatures)
+    np.testing.assert_array_equal(labels, expected[0])
+    np.testing.assert_allclose(probabilities, expected[1], rtol=1e-6)
+    assert (labels[:9] == [-1, -1, expected[0][2], 1, expected[0][4], expected[0][5], -1, 0, 0]).all()
+
+
+def test_rows_without_types_and_positions_equal_those_with(loaded):
+    backend = NativeBackend(*loaded("bert"))
+    batch, policy = random_batch(), Policy.uniform(3, 0.5)
+    implicit = TokenBatch(batch.input_ids, None, None, batch.cu_seqlens)
+    explicit = TokenBatch(**{**batch.arrays(), "token_type_ids": np.zeros_like(batch.input_ids)})
+    np.testing.assert_array_equal(backend.answer(implicit, policy).logits, backend.answer(explicit, policy).logits)
+    np.testing.assert_array_equal(backend.probe(0, backend.embed(implicit)), backend.probe(0, backend.embed(explicit)))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"target_label": 1}, {"task": MULTI_LABEL}, {"task": MULTI_LABEL, "label_thresholds": (0.2, 0.5, 0.9)}],
+    ids=str,
+)
+def test_confidence_equals_criteria(loaded, settings):
     backend = NativeBackend(*loaded("bert"))
     logits = np.random.default_rng(0).normal(0, 8, (300, backend.num_labels)).astype(np.float32)
     logits[:3, 0] = np.nan, np.inf, -np.inf
     logits[3] = -np.inf
-    policy = Policy((0.5, 0.5), (1.0, 1.7, 0.2))
+    policy = Policy((0.5, 0.5), (1.0, 1.7, 0.2), **settings)
     for exit_index in range(3):
         got, _ = backend.confidence(policy, exit_index, logits)
         np.testing.assert_allclose(got, criteria.confidence(policy, exit_index, logits)[0], rtol=1e-6)
@@ -303,7 +375,7 @@ def test_ids_out_of_range_raise_and_the_backend_stays_usable(loaded, field, valu
     bad = getattr(batch, field).copy()
     bad[3] = value
     with pytest.raises(SweetError, match=str(value)):
-        backend.embed(TokenBatch(**{**vars(batch), field: bad}))
+        backend.embed(TokenBatch(**{**batch.arrays(), field: bad}))
     np.testing.assert_array_equal(all_logits(backend, batch), before)
 
 

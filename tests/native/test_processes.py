@@ -55,7 +55,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(folder):
-    """(task, backend) → counts of outcomes; all in one interpreter, whose start takes seconds."""
+    """Returns (task, backend) → counts of outcomes; all in one interpreter, whose start takes seconds."""
     tasks = [[*key, count] for key, count in COUNTS.items()]
     finished = subprocess.run(
         [sys.executable, "-c", SCRIPT, folder, json.dumps(tasks)],
@@ -84,11 +84,11 @@ def test_packed_model_is_freed_after_its_last_user(folder):
     model = SweetModelForSequenceClassification.from_pretrained(folder, backend="native")
     batch, policy = model.read(["good phone"]), model.policy
     answer, packed = model.backend.answer, model.backend._model
-    expected = answer(batch, policy)[0]
+    expected = answer(batch, policy).logits
     copies = [copy.copy(packed), copy.deepcopy(packed)]
     del model, packed
     gc.collect()
-    np.testing.assert_array_equal(answer(batch, policy)[0], expected)
+    np.testing.assert_array_equal(answer(batch, policy).logits, expected)
     del answer
     while copies:
         gc.collect()
@@ -114,7 +114,7 @@ def process_status(name: str) -> int:
 def test_calls_succeed_if_threads_cannot_be_started(folder, tmp_path):
     model = processes.model_in(folder, "native")
     batch, policy = model.read(["good phone", "bad soup"]), model.policy
-    expected = model.backend.answer(batch, policy)[0]
+    expected = model.backend.answer(batch, policy).logits
     log = tmp_path / "log"
 
     def job() -> bool:
@@ -126,10 +126,10 @@ def test_calls_succeed_if_threads_cannot_be_started(folder, tmp_path):
         resource.setrlimit(
             resource.RLIMIT_AS, (process_status("VmSize") * 1024 + 2**20, before[1])
         )  # less than a thread's stack
-        same = all((backend.answer(batch, policy)[0] == expected).all() for _ in range(3))
+        same = all((backend.answer(batch, policy).logits == expected).all() for _ in range(3))
         same &= process_status("Threads") == initial
         resource.setrlimit(resource.RLIMIT_AS, before)
-        same &= all((backend.answer(batch, policy)[0] == expected).all() for _ in range(200))
+        same &= all((backend.answer(batch, policy).logits == expected).all() for _ in range(200))
         return same and process_status("Threads") == initial + 1  # started once the limit is lifted
 
     assert processes.in_child(job) == "ok"

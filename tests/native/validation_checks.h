@@ -4,24 +4,34 @@
 
 #include <array>
 #include <functional>
+#include <string>
+#include <vector>
 
 #include "small_model.h"
 
+// Changes a copy of a valid description, its layers and its exits.
+using Change = std::function<void(sweet_description&, std::vector<sweet_layer>&, std::vector<sweet_exit>&)>;
+
+// Checks that the engine rejects a valid model after a change.
+inline void expect_rejected_change(const Engine& engine, Checks& check, const SmallModel& valid, const Change& change,
+                                   const std::string& name) {
+    sweet_description changed = valid.description();
+    std::vector<sweet_layer> layers(changed.layers, changed.layers + changed.num_layers);
+    std::vector<sweet_exit> exits(changed.exits, changed.exits + changed.num_exits);
+    changed.layers = layers.data();
+    changed.exits = exits.data();
+    change(changed, layers, exits);
+    sweet_model* const model = engine.model_new(&changed, 1, 0);
+    check(model == nullptr, name + " was accepted");
+    if (model) engine.model_free(model);
+}
+
 inline void check_invalid_models(const Engine& engine, Checks& check) {
-    using Change = std::function<void(sweet_description&, std::vector<sweet_layer>&, std::vector<sweet_exit>&)>;
     const SmallModel small(STATIC, Variant::PRIVATE_LAYER);
     constexpr int32_t kLayers = SmallModel::kLayers + 1, kHidden = SmallModel::kHidden;
     int number = 0;
     const auto expect_rejected_of = [&](const SmallModel& valid, const Change& change) {
-        sweet_description changed = valid.description();
-        std::vector<sweet_layer> layers(changed.layers, changed.layers + changed.num_layers);
-        std::vector<sweet_exit> exits(changed.exits, changed.exits + changed.num_exits);
-        changed.layers = layers.data();
-        changed.exits = exits.data();
-        change(changed, layers, exits);
-        sweet_model* const model = engine.model_new(&changed, 1, 0);
-        check(model == nullptr, "invalid model " + std::to_string(number++) + " was accepted");
-        if (model) engine.model_free(model);
+        expect_rejected_change(engine, check, valid, change, "invalid model " + std::to_string(number++));
     };
     const auto expect_rejected = [&](const Change& change) { expect_rejected_of(small, change); };
     const int32_t sizes[] = {0, -1, -4, 1, 5, 48, kHidden - 1, kHidden + 1, 1 << 20, 2147483647, -2147483647 - 1};
@@ -140,19 +150,10 @@ inline void check_invalid_models(const Engine& engine, Checks& check) {
 
 // The parts of pre-norm models.
 inline void check_invalid_pre_norm_models(const Engine& engine, Checks& check) {
-    using Change = std::function<void(sweet_description&, std::vector<sweet_layer>&, std::vector<sweet_exit>&)>;
     const SmallModel small(STATIC, Variant::PRE_NORM_PRIVATE);
     int number = 0;
     const auto expect_rejected = [&](const Change& change) {
-        sweet_description changed = small.description();
-        std::vector<sweet_layer> layers(changed.layers, changed.layers + changed.num_layers);
-        std::vector<sweet_exit> exits(changed.exits, changed.exits + changed.num_exits);
-        changed.layers = layers.data();
-        changed.exits = exits.data();
-        change(changed, layers, exits);
-        sweet_model* const model = engine.model_new(&changed, 1, 0);
-        check(model == nullptr, "invalid pre-norm model " + std::to_string(number++) + " was accepted");
-        if (model) engine.model_free(model);
+        expect_rejected_change(engine, check, small, change, "invalid pre-norm model " + std::to_string(number++));
     };
     for (const int32_t size : {-1, 1, 48, SmallModel::kInner - 1, SmallModel::kInner + 1, 1 << 20, 2147483647}) {
         for (int32_t sweet_linear::*const side : {&sweet_linear::in, &sweet_linear::out})
@@ -207,9 +208,9 @@ inline void check_too_long_rows(const Engine& engine, Checks& check) {
     check(engine.probe(model, 0, 1, starts, lengths, nullptr, logits.data(), SmallModel::kLabels) < 0, "probe: a long row");
     check(engine.advance(model, 0, 1, starts, lengths, nullptr, next.data(), kSize, next_starts) < 0, "advance: a long row");
     const float temperatures[] = {1.0f, 1.0f}, thresholds[] = {0.5f};
-    const sweet_policy policy{temperatures, thresholds, 2, SmallModel::kLabels, 1, 0};
+    const sweet_policy policy{temperatures, thresholds, 2, SmallModel::kLabels, 1, 0, nullptr, -1, 0};
     check(engine.answer(model, &policy, 1, kTokens, lengths, zeros.data(), zeros.data(), zeros.data(), logits.data(),
-                        exits.data(), confidences.data()) < 0,
+                        exits.data(), confidences.data(), nullptr, nullptr) < 0,
           "answer: a long row");
     // Rows with gaps.
     const int64_t three[] = {3};
@@ -311,10 +312,10 @@ inline void check_invalid_calls(const Engine& engine, Checks& check) {
     check(engine.probe(model, 0, 2, starts.data(), lengths, nullptr, logits.data(), 6) < 0, "probe: no start");
 
     const std::vector<float> temperatures{1.0f, 1.0f}, thresholds{0.5f};
-    const sweet_policy good{temperatures.data(), thresholds.data(), 2, SmallModel::kLabels, 1, 0};
+    const sweet_policy good{temperatures.data(), thresholds.data(), 2, SmallModel::kLabels, 1, 0, nullptr, -1, 0};
     const auto answer = [&](const sweet_policy* policy) {
         return engine.answer(model, policy, 2, kTokens, lengths, zero_ids, zero_ids, position_ids, logits.data(),
-                             exits.data(), confidences.data());
+                             exits.data(), confidences.data(), nullptr, nullptr);
     };
     check(answer(&good) == 0, engine.error());
     check(answer(nullptr) < 0, "no policy");
@@ -331,6 +332,9 @@ inline void check_invalid_calls(const Engine& engine, Checks& check) {
         policy = good;
         policy.learned = number == 0 ? 2 : number;
         check(answer(&policy) < 0, "policy: learned");
+        policy = good;
+        policy.target_label = number == 0 ? -2 : number == -1 ? SmallModel::kLabels : number;
+        check(answer(&policy) < 0, "policy: target_label");
     }
     for (const float temperature : {0.0f, -1.0f, NAN, INFINITY}) {
         const std::vector<float> invalid{1.0f, temperature};

@@ -42,7 +42,7 @@ def rows():
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory):
-    """A tiny BERT with a private layer and a dead layer, whose GELU outputs are 0."""
+    """Returns a tiny BERT with a private layer and a dead layer, whose GELU outputs are 0."""
     _, config, tensors = model_and_tensors("bert", EXITS, mode="decoupled")
     tensors["bert.encoder.layer.1.intermediate.dense.weight"].zero_()
     tensors["bert.encoder.layer.1.intermediate.dense.bias"].fill_(-30.0)
@@ -135,7 +135,7 @@ RUNS = {"static": DEFAULT_PATH, "smooth": DEFAULT_PATH, "dynamic": "pt2e"}  # re
 
 @pytest.fixture(scope="module")
 def observed(artifact, rows):
-    """All runs, started concurrently: they must not interfere."""
+    """Returns all runs, started concurrently: they must not interfere."""
     progress = {recipe: [] for recipe in RUNS}
 
     def one(recipe):
@@ -151,7 +151,7 @@ def truth(artifact, rows):
 
 
 def expected_factors(layers, inputs, path):
-    """SmoothQuant's equation 4 with alpha 0.5, over all layers that read one input."""
+    """Returns SmoothQuant's equation 4 with alpha 0.5, over all layers that read one input."""
     group = [other for other in layers if inputs[other].equal(inputs[path])]
     weights = torch.cat([layers[other].weight for other in group]).abs().amax(0).clamp(min=1e-5)
     strength = inputs[path].abs().amax(0)

@@ -34,7 +34,7 @@ def texts(count: int, seed: int = 0) -> list[str]:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> Path:
-    """A float32 artifact with a tokenizer, with logits of mean 0 and standard deviation 2."""
+    """Returns a float32 artifact with a tokenizer, with logits of mean 0 and standard deviation 2."""
     directory = tmp_path_factory.mktemp("float")
     _, config, tensors = model_and_tensors("bert", EXITS)
     for name, tensor in tensors.items():
@@ -54,7 +54,7 @@ def source(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def rows(source) -> Rows:
-    """Texts labelled by the float model's last exit, with one label in ten changed."""
+    """Returns texts labelled by the float model's last exit, with one label in ten changed."""
     model = SweetModelForSequenceClassification.from_pretrained(source)
     written = texts(240)
     labels = model.executor.run(model.read(written), model.policy.with_threshold(1.0)).logits.argmax(-1)

@@ -92,7 +92,10 @@ def test_tasks_that_exits_do_not_support():
     config.problem_type = "regression"
     with pytest.raises(SweetError, match="regression of one value"):
         attach(AutoModelForSequenceClassification.from_config(config))
-    config.problem_type = "single_label_classification"
+    config.num_labels = 1
+    with pytest.raises(ConfigError, match="a regression with one exit"):
+        attach(AutoModelForSequenceClassification.from_config(config), SweetConfig(exits=(4,)))
+    config.num_labels, config.problem_type = 3, "single_label_classification"
     model = AutoModelForSequenceClassification.from_config(config)
     model.config.problem_type = "ranking"
     with pytest.raises(SweetError, match="ranking"):
@@ -312,7 +315,7 @@ def test_autocast_covers_the_heads():
 
 @pytest.fixture
 def saved(tmp_path):
-    """A model with exits and changed heads, and the folder it was saved in."""
+    """Returns a model with exits and changed heads, and the folder it was saved in."""
     model = tiny_model()
     attachment = attach(model, SWEET)
     with torch.no_grad():

@@ -24,7 +24,7 @@ def _quiet_prints(capsys):
 
 @pytest.fixture()
 def subclass(monkeypatch):
-    """Gives `make_trainer` a Trainer whose loss is a function of (outputs, labels, model, inputs)."""
+    """Replaces the Trainer of `make_trainer` by one whose loss is a function of (outputs, labels, model, inputs)."""
 
     def use(loss_of):
         class Subclass(Trainer):

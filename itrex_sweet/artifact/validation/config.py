@@ -12,8 +12,8 @@ from itrex_sweet.errors import ArtifactError, ConfigError, UnsupportedArtifactEr
 from itrex_sweet.families import FAMILIES, Family, known_family
 from itrex_sweet.tasks import task_of
 
-MOST_LABELS = 1 << 16
-MOST_POSITIONS = 1 << 20
+MAX_LABELS = 1 << 16
+MAX_POSITIONS = 1 << 20
 # Of `transformers.activations.ACT2FN`, those without parameters that every supported release has.
 ACTIVATIONS = (
     *("gelu", "gelu_10", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_python", "gelu_pytorch_tanh", "laplace"),
@@ -33,8 +33,8 @@ _UNSUPPORTED = ("per_layer_config", "pruned_heads")
 Check = Callable[[Value], Any]
 
 
-def _whole(least: int, most: int) -> Check:
-    return lambda value: value.whole(least, most)
+def _integer(minimum: int, maximum: int) -> Check:
+    return lambda value: value.integer(minimum, maximum)
 
 
 def _position_terms(value: Value) -> None:
@@ -47,7 +47,7 @@ def _position_terms(value: Value) -> None:
 
 
 def _table_norms(value: Value) -> None:
-    if not {norm.strip() for norm in value.text().lower().split("|")} <= set(_TABLE_NORMS):
+    if not {norm.strip() for norm in value.string().lower().split("|")} <= set(_TABLE_NORMS):
         value.refuse(f"one of {', '.join(_TABLE_NORMS)} is needed")
 
 
@@ -57,30 +57,30 @@ def _activation(value: Value) -> None:
 
 # Fields that are checked wherever they are given and not null, under the names of all families.
 _RULES: dict[str, Check] = {
-    **dict.fromkeys(("hidden_size", "dim", "embedding_size"), _whole(1, 1 << 16)),
-    **dict.fromkeys(("num_hidden_layers", "n_layers"), _whole(1, 4096)),
-    **dict.fromkeys(("num_attention_heads", "n_heads"), _whole(1, 1 << 16)),
-    **dict.fromkeys(("intermediate_size", "hidden_dim"), _whole(1, 1 << 20)),
-    "vocab_size": _whole(1, (1 << 31) - 1),
-    "max_position_embeddings": _whole(1, MOST_POSITIONS),
-    "type_vocab_size": _whole(0, 1 << 16),
-    "num_labels": _whole(1, MOST_LABELS),
-    "pad_token_id": _whole(0, (1 << 31) - 1),
-    **dict.fromkeys(("layer_norm_eps", "norm_eps"), lambda value: value.above(0.0, 1.0)),
+    **dict.fromkeys(("hidden_size", "dim", "embedding_size"), _integer(1, 1 << 16)),
+    **dict.fromkeys(("num_hidden_layers", "n_layers"), _integer(1, 4096)),
+    **dict.fromkeys(("num_attention_heads", "n_heads"), _integer(1, 1 << 16)),
+    **dict.fromkeys(("intermediate_size", "hidden_dim"), _integer(1, 1 << 20)),
+    "vocab_size": _integer(1, (1 << 31) - 1),
+    "max_position_embeddings": _integer(1, MAX_POSITIONS),
+    "type_vocab_size": _integer(0, 1 << 16),
+    "num_labels": _integer(1, MAX_LABELS),
+    "pad_token_id": _integer(0, (1 << 31) - 1),
+    **dict.fromkeys(("layer_norm_eps", "norm_eps"), lambda value: value.greater_than(0.0, 1.0)),
     **dict.fromkeys(_DROPOUTS, lambda value: value.number(0.0, 1.0)),
     "initializer_range": lambda value: value.number(0.0),
     **dict.fromkeys(("hidden_act", "activation", "pooler_hidden_act", "conv_act"), _activation),
     **dict.fromkeys(("hidden_activation", "classifier_activation"), _activation),
     "classifier_pooling": lambda value: value.one_of(_POOLINGS),
-    "max_relative_positions": _whole(-1, MOST_POSITIONS),
-    "position_buckets": _whole(-1, MOST_POSITIONS),
+    "max_relative_positions": _integer(-1, MAX_POSITIONS),
+    "position_buckets": _integer(-1, MAX_POSITIONS),
     "pos_att_type": _position_terms,
     "norm_rel_ebd": _table_norms,
-    **dict.fromkeys(("relative_attention", "share_att_key", "position_biased_input"), Value.flag),
-    **dict.fromkeys(("norm_bias", "attention_bias", "mlp_bias", "classifier_bias"), Value.flag),
-    "conv_kernel_size": _whole(0, 255),
-    "conv_groups": _whole(1, 1 << 16),
-    **dict.fromkeys(("tokenizer_class", "problem_type", "position_embedding_type"), Value.text),
+    **dict.fromkeys(("relative_attention", "share_att_key", "position_biased_input"), Value.boolean),
+    **dict.fromkeys(("norm_bias", "attention_bias", "mlp_bias", "classifier_bias"), Value.boolean),
+    "conv_kernel_size": _integer(0, 255),
+    "conv_groups": _integer(1, 1 << 16),
+    **dict.fromkeys(("tokenizer_class", "problem_type", "position_embedding_type"), Value.string),
 }
 
 # Fields that the run side reads, or that decide whether it can compute the model.
@@ -102,14 +102,14 @@ def check_config(config: Mapping[str, Any], file: Path) -> None:
         ArtifactError: a field is of the wrong type, out of range, or contradicts another one.
         UnsupportedArtifactError: a family without exits.
     """
-    whole = Value(config, "", file)
-    family = _family(whole["model_type"])
-    for name, value in whole.parts():
+    root = Value(config, "", file)
+    family = _family(root["model_type"])
+    for name, value in root.fields():
         if name in _RULES and value.value is not None:
             _RULES[name](value)
         if name in _UNSUPPORTED and value.value:
             value.refuse("models whose layers differ are not supported")
-    _check_labels(whole)
+    _check_labels(root)
     _check_task(config, file)
     _check_together(config, family, file)
     check_sweet_settings(config, family, file)
@@ -139,26 +139,26 @@ def check_resolved(config: Any, file: Path) -> None:
 
 def _family(model_type: Value) -> Family:
     try:
-        return known_family(model_type.text())
+        return known_family(model_type.string())
     except UnsupportedModelError as error:
         raise UnsupportedArtifactError(f"{model_type.file}: model_type={model_type.value!r}: {error}") from error
 
 
-def _check_labels(whole: Value) -> None:
-    names = whole.given("id2label")
+def _check_labels(root: Value) -> None:
+    names = root.non_null("id2label")
     if names is None:
-        if (count := whole.get("num_labels")) is not None:
-            count.whole(1, MOST_LABELS)
+        if (count := root.get("num_labels")) is not None:
+            count.integer(1, MAX_LABELS)
         return
     count = len(names.mapping())
-    if not 1 <= count <= MOST_LABELS:
-        names.refuse(f"from 1 to {MOST_LABELS} labels are needed")
+    if not 1 <= count <= MAX_LABELS:
+        names.refuse(f"from 1 to {MAX_LABELS} labels are needed")
     if set(names.mapping()) != {str(label) for label in range(count)}:
         names.refuse(f"{count} labels need the ids 0 to {count - 1}, without gaps")
-    for _, name in names.parts():
+    for _, name in names.fields():
         if not isinstance(name.value, (str, int, float)):
             name.refuse("a label's name is a string")
-    given = whole.given("num_labels")
+    given = root.non_null("num_labels")
     if given is not None and given.value != count:
         given.refuse(f"id2label names {count} labels")
 
@@ -218,13 +218,13 @@ def _check_distances(field: Callable[..., Value | None]) -> None:
 
 def check_sweet_settings(config: Mapping[str, Any], family: Family, file: Path) -> None:
     """Checks the training settings under `sweet`, if they are given."""
-    settings = Value(config, "", file).given("sweet")
+    settings = Value(config, "", file).non_null("sweet")
     if settings is None:
         return
     known = settings.mapping()
     if (learned := settings.get("learn_to_exit")) is not None:
-        learned.flag()
-    if (exits := settings.given("exits")) is not None:
+        learned.boolean()
+    if (exits := settings.non_null("exits")) is not None:
         exits.items()
     depth = next((config[name] for name in ("num_hidden_layers", "n_layers") if config.get(name) is not None), None)
     try:

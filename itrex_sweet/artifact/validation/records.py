@@ -33,29 +33,29 @@ def _check_provenance(provenance: Value, exits: Sequence[int]) -> None:
 
 def _check_quantization(quantization: Value, exits: Sequence[int]) -> None:
     if (recipe := quantization.get("recipe")) is not None:
-        recipe.text()
+        recipe.string()
 
 
 def _check_calibration(calibration: Value, exits: Sequence[int]) -> None:
     for name in ("backend", "precision"):
-        if (value := calibration.given(name)) is not None:
-            value.text()
-    for candidate in [] if (part := calibration.given("candidates")) is None else part.items():
+        if (value := calibration.non_null(name)) is not None:
+            value.string()
+    for candidate in [] if (part := calibration.non_null("candidates")) is None else part.items():
         candidate["mean_layers"].number(0.0)
-        if (milliseconds := candidate.given("milliseconds")) is not None:
+        if (milliseconds := candidate.non_null("milliseconds")) is not None:
             milliseconds.number(0.0)
         for threshold in candidate["thresholds"].items(len(exits) - 1):
             threshold.number(0.0, 1.0)
-    if (budget := calibration.given("budget")) is not None:
-        for name, value in budget.parts():
+    if (budget := calibration.non_null("budget")) is not None:
+        for name, value in budget.fields():
             if name == "confidence" or (name.startswith("max_") and value.value is not None):
                 value.number(0.0)
-    if (against := calibration.given("against")) is not None and against.mapping():
+    if (against := calibration.non_null("against")) is not None and against.mapping():
         for name in ("name", "kind", "sha256"):
-            against[name].text()
-        if (score := against.given("score")) is not None:
+            against[name].string()
+        if (score := against.non_null("score")) is not None:
             score.number()
-    if (traffic := calibration.given("traffic")) is not None and traffic.mapping():
+    if (traffic := calibration.non_null("traffic")) is not None and traffic.mapping():
         _check_traffic(traffic, exits)
 
 
@@ -68,24 +68,24 @@ def _check_traffic(traffic: Value, exits: Sequence[int]) -> None:
     edges = [edge.number() if of_values else edge.number(0.0, 1.0) for edge in traffic["score_edges"].items()]
     if edges != sorted(edges):
         traffic["score_edges"].refuse("rising edges are needed")
-    if (sets := traffic.given("sets")) is not None:
+    if (sets := traffic.non_null("sets")) is not None:
         for each in sets.items(len(labels) - 1):
             for label in each.items():
-                label.whole(0, MAX_ROWS)
+                label.integer(0, MAX_ROWS)
     total = 0
     for label in labels:
         for exit_ in label.items(len(exits)):
-            total += sum(count.whole(0, MAX_ROWS) for count in exit_.items(len(edges) + 1))
+            total += sum(count.integer(0, MAX_ROWS) for count in exit_.items(len(edges) + 1))
     if not total:
         traffic["rows"].refuse("at least one row is needed")
 
 
 def _check_costs(costs: Value, exits: Sequence[int]) -> None:
-    costs["processor"].text()
-    costs["threads"].whole(1, 1 << 16)
+    costs["processor"].string()
+    costs["threads"].integer(1, 1 << 16)
     axes = []
     for name in ("batch_sizes", "lengths"):
-        values = [part.whole(1, 1 << 31) for part in costs[name].items()]
+        values = [part.integer(1, 1 << 31) for part in costs[name].items()]
         if not values or values != sorted(set(values)):
             costs[name].refuse("rising numbers are needed")
         axes.append(len(values))

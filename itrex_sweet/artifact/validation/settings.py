@@ -15,7 +15,7 @@ from itrex_sweet.errors import ArtifactError, ConfigError, UnsupportedArtifactEr
 from itrex_sweet.policy import CRITERIA, Policy
 from itrex_sweet.tasks import REGRESSION, TASKS, task_of
 
-MOST_EXITS = 4096
+MAX_EXITS = 4096
 
 
 def check_settings(settings: Mapping[str, Any], config: Mapping[str, Any], file: Path) -> None:
@@ -29,25 +29,25 @@ def check_settings(settings: Mapping[str, Any], config: Mapping[str, Any], file:
     Raises:
         ArtifactError: a field is missing, of the wrong type, out of range, or contradicts another one.
     """
-    whole = Value(settings, "", file)
-    exits = check_exits(whole["exits"], config)
+    root = Value(settings, "", file)
+    exits = check_exits(root["exits"], config)
     sweet = config.get("sweet") or {}
     learned_to_exit = bool(sweet.get("learn_to_exit")) and not settings.get("stages")
     check_task(config, exits, learned_to_exit, file)
-    check_policy(whole["policy"], len(exits), config)
-    if (shares := whole.get("shares_pooler")) is not None:
-        shares.flag()
+    check_policy(root["policy"], len(exits), config)
+    if (shares := root.get("shares_pooler")) is not None:
+        shares.boolean()
         if shares.value and sweet.get("mode") == "decoupled":
             shares.refuse("config.json says mode='decoupled', whose exits have poolers of their own")
     trained = sweet.get("exits")
     if not settings.get("stages") and trained is not None and list(exits) != list(trained):
-        whole["exits"].refuse(f"config.json was trained with the exits {list(trained)}")
-    check_records(whole, exits)
+        root["exits"].refuse(f"config.json was trained with the exits {list(trained)}")
+    check_records(root, exits)
 
 
 def check_exits(exits: Value, config: Mapping[str, Any]) -> tuple[int, ...]:
     """Checks that exits increase to the number of layers."""
-    counts = tuple(part.whole(1, MOST_EXITS) for part in exits.items())
+    counts = tuple(part.integer(1, MAX_EXITS) for part in exits.items())
     depth = next((config[name] for name in ("num_hidden_layers", "n_layers") if config.get(name) is not None), None)
     if not counts:
         exits.refuse("at least one exit is needed")
@@ -80,17 +80,17 @@ def check_policy(policy: Value, exits: int, config: Mapping[str, Any]) -> None:
     for part in policy["thresholds"].items(exits - 1):
         part.number(0.0, 1.0)
     for part in policy["temperatures"].items(exits):
-        part.above(0.0, 3e38)
+        part.greater_than(0.0, 3e38)
     if (criterion := policy.get("criterion")) is not None:
         criterion.one_of(CRITERIA)
     if (patience := policy.get("patience")) is not None:
-        patience.whole(1, 1 << 16)
-    if (deepest := policy.given("deepest")) is not None:
-        deepest.whole(0, exits - 1)
-    if (task := policy.given("task")) is not None:
+        patience.integer(1, 1 << 16)
+    if (deepest := policy.non_null("deepest")) is not None:
+        deepest.integer(0, exits - 1)
+    if (task := policy.non_null("task")) is not None:
         task.one_of(TASKS)
-    for name, check in (("label_thresholds", _label_thresholds), ("tolerance", lambda value: value.above(0.0))):
-        if (value := policy.given(name)) is not None:
+    for name, check in (("label_thresholds", _label_thresholds), ("tolerance", lambda value: value.greater_than(0.0))):
+        if (value := policy.non_null(name)) is not None:
             check(value)
     try:
         Policy.from_dict(policy.mapping()).for_task(task_of(config).name, len(label_names_of(config)))
@@ -109,15 +109,15 @@ def stage_names(settings: Mapping[str, Any], file: Path) -> list[str]:
     Raises:
         ArtifactError: names are missing, invalid or duplicate, or their number is not that of the exits.
     """
-    whole = Value(settings, "", file)
-    if whole["architecture"].value != CASCADE:
+    root = Value(settings, "", file)
+    if root["architecture"].value != CASCADE:
         if settings.get("stages"):
-            whole["stages"].refuse(f"only the architecture {CASCADE!r} has stages")
+            root["stages"].refuse(f"only the architecture {CASCADE!r} has stages")
         return []
-    names = [part.text() for part in whole["stages"].items(len(whole["exits"].items()))]
+    names = [part.string() for part in root["stages"].items(len(root["exits"].items()))]
     for name in names:
         if "/" in name or not is_inside(name) or names.count(name) > 1:
-            whole["stages"].refuse("different plain names of sub-folders are needed")
+            root["stages"].refuse("different plain names of sub-folders are needed")
     return names
 
 
@@ -135,8 +135,8 @@ def check_stages(
         ArtifactError: another depth, family, vocabulary, padding token or label.
     """
     for exit_, (file, stage) in zip(exits, stages, strict=True):
-        whole = Value(stage, "", file)
-        depth = whole.given("n_layers") or whole["num_hidden_layers"]
+        root = Value(stage, "", file)
+        depth = root.non_null("n_layers") or root["num_hidden_layers"]
         if depth.value != exit_:
             depth.refuse(f"the stage of exit {exit_} has so many layers")
         for name in ("model_type", "id2label", "num_labels", "vocab_size", "pad_token_id"):

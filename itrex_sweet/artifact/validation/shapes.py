@@ -9,7 +9,7 @@ from itrex_sweet.artifact.architecture import Architecture
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ExpectedTensor:
     """Name and shape of one tensor.
 
     Args:
@@ -27,13 +27,13 @@ class Wanted:
     forbidden: bool = False
 
 
-def wanted_tensors(
+def expected_tensors(
     model: Architecture,
     exits: Sequence[int],
     shares_pooler: bool,
     private_exits: Collection[int],
     learns_to_exit: bool,
-) -> Iterator[Wanted]:
+) -> Iterator[ExpectedTensor]:
     """Yields the tensors of a model lazily, so that a reader can stop at the first missing one.
 
     Args:
@@ -49,7 +49,7 @@ def wanted_tensors(
     hidden, labels = model.hidden, model.config.num_labels
     for exit_ in exits:
         dense, out = model.family.head_paths(exit_, model.depth, shares_pooler)
-        yield Wanted(f"{dense}.weight", (hidden, hidden))
+        yield ExpectedTensor(f"{dense}.weight", (hidden, hidden))
         yield _bias(dense, hidden, model.has_bias("head"))
         yield from _linear(out, labels, hidden)
         for norm in filter(None, model.family.norm_paths(exit_, model.depth)):
@@ -60,7 +60,7 @@ def wanted_tensors(
             yield from _linear(model.family.correctness_path(exit_), 1, hidden)
 
 
-def unwanted_tables(model: Architecture) -> list[str]:
+def unexpected_tables(model: Architecture) -> list[str]:
     """Returns names of the family's embedding tables and projections that a model with this config does not have."""
     embeddings = model.family.embeddings
     absent = []
@@ -73,7 +73,7 @@ def unwanted_tables(model: Architecture) -> list[str]:
     return [_in_backbone(model, embeddings[name], "weight") for name in absent if name in embeddings]
 
 
-def unwanted_private_layers(model: Architecture, exits: Sequence[int], names: Iterable[str]) -> list[str]:
+def unexpected_private_layers(model: Architecture, exits: Sequence[int], names: Iterable[str]) -> list[str]:
     """Returns the names that belong to private layers.
 
     Args:
@@ -87,7 +87,7 @@ def _in_backbone(model: Architecture, path: str, part: str | None = None) -> str
     return ".".join(filter(None, (model.family.backbone, path, part)))
 
 
-def _embeddings(model: Architecture) -> Iterator[Wanted]:
+def _embeddings(model: Architecture) -> Iterator[ExpectedTensor]:
     paths, size = model.family.embeddings, model.embedding_size
     for name, rows in (
         ("words", model.config.vocab_size),
@@ -95,7 +95,7 @@ def _embeddings(model: Architecture) -> Iterator[Wanted]:
         ("token_types", model.token_types),
     ):
         if rows:
-            yield Wanted(_in_backbone(model, paths[name], "weight"), (rows, size))
+            yield ExpectedTensor(_in_backbone(model, paths[name], "weight"), (rows, size))
     before = "projection_before_norm" in paths and size != model.hidden
     after = "projection_after_norm" in paths and size != model.hidden
     yield from _norm(model, _in_backbone(model, paths["norm"]), model.hidden if before else size)
@@ -105,28 +105,28 @@ def _embeddings(model: Architecture) -> Iterator[Wanted]:
         yield from _linear(_in_backbone(model, paths["projection_after_norm"]), model.hidden, size)
 
 
-def _relative(model: Architecture) -> Iterator[Wanted]:
+def _relative(model: Architecture) -> Iterator[ExpectedTensor]:
     paths: Mapping[str, str] = model.family.relative
     if model.is_relative:
-        yield Wanted(_in_backbone(model, paths["table"], "weight"), (2 * model.buckets, model.hidden))
+        yield ExpectedTensor(_in_backbone(model, paths["table"], "weight"), (2 * model.buckets, model.hidden))
         if model.norms_table:
             yield from _norm(model, _in_backbone(model, paths["table_norm"]))
     if width := model.convolution_width:
         path = _in_backbone(model, paths["convolution"])
-        yield Wanted(f"{path}.weight", (model.hidden, model.hidden // model.convolution_groups, width))
-        yield Wanted(f"{path}.bias", (model.hidden,))
+        yield ExpectedTensor(f"{path}.weight", (model.hidden, model.hidden // model.convolution_groups, width))
+        yield ExpectedTensor(f"{path}.bias", (model.hidden,))
         yield from _norm(model, _in_backbone(model, paths["convolution_norm"]))
 
 
-def _layer(model: Architecture, path: str, index: int) -> Iterator[Wanted]:
+def _layer(model: Architecture, path: str, index: int) -> Iterator[ExpectedTensor]:
     hidden, inner = model.hidden, model.inner
     names = {name: f"{path}.{below}" for name, below in model.family.layer.items()}
     has_bias, inner_has_bias = model.has_bias("attention"), model.has_bias("feed_forward")
     if "query_bias" in names:
-        yield Wanted(f"{names['query_key_value']}.weight", (3 * hidden, hidden), may_be_quantized=True)
-        yield Wanted(f"{names['query_key_value']}.bias", (3 * hidden,), optional=True)
-        yield Wanted(names["query_bias"], (hidden,))
-        yield Wanted(names["value_bias"], (hidden,))
+        yield ExpectedTensor(f"{names['query_key_value']}.weight", (3 * hidden, hidden), may_be_quantized=True)
+        yield ExpectedTensor(f"{names['query_key_value']}.bias", (3 * hidden,), optional=True)
+        yield ExpectedTensor(names["query_bias"], (hidden,))
+        yield ExpectedTensor(names["value_bias"], (hidden,))
     elif "query_key_value" in names:
         yield from _projection(names["query_key_value"], 3 * hidden, hidden, has_bias)
     else:
@@ -150,21 +150,21 @@ def _layer(model: Architecture, path: str, index: int) -> Iterator[Wanted]:
             yield from _linear(f"{path}.{model.family.relative['position_query']}", hidden, hidden)
 
 
-def _linear(path: str, out: int, in_: int, has_bias: bool = True) -> Iterator[Wanted]:
-    yield Wanted(f"{path}.weight", (out, in_))
-    yield Wanted(f"{path}.bias", (out,), optional=not has_bias)
+def _linear(path: str, out: int, in_: int, has_bias: bool = True) -> Iterator[ExpectedTensor]:
+    yield ExpectedTensor(f"{path}.weight", (out, in_))
+    yield ExpectedTensor(f"{path}.bias", (out,), optional=not has_bias)
 
 
-def _projection(path: str, out: int, in_: int, has_bias: bool) -> Iterator[Wanted]:
-    yield Wanted(f"{path}.weight", (out, in_), may_be_quantized=True)
+def _projection(path: str, out: int, in_: int, has_bias: bool) -> Iterator[ExpectedTensor]:
+    yield ExpectedTensor(f"{path}.weight", (out, in_), may_be_quantized=True)
     yield _bias(path, out, has_bias)
 
 
-def _norm(model: Architecture, path: str, size: int | None = None) -> Iterator[Wanted]:
+def _norm(model: Architecture, path: str, size: int | None = None) -> Iterator[ExpectedTensor]:
     size = model.hidden if size is None else size
-    yield Wanted(f"{path}.weight", (size,))
+    yield ExpectedTensor(f"{path}.weight", (size,))
     yield _bias(path, size, model.has_bias("norm"))
 
 
-def _bias(path: str, size: int, is_there: bool) -> Wanted:
-    return Wanted(f"{path}.bias", (size,), optional=not is_there, forbidden=not is_there)
+def _bias(path: str, size: int, is_there: bool) -> ExpectedTensor:
+    return ExpectedTensor(f"{path}.bias", (size,), optional=not is_there, forbidden=not is_there)

@@ -9,7 +9,12 @@ import numpy as np
 
 from itrex_sweet.artifact.architecture import Architecture
 from itrex_sweet.artifact.stored_tensor import BFLOAT16, StoredTensor, float32_of
-from itrex_sweet.artifact.validation.shapes import Wanted, unwanted_private_layers, unwanted_tables, wanted_tensors
+from itrex_sweet.artifact.validation.shapes import (
+    ExpectedTensor,
+    expected_tensors,
+    unexpected_private_layers,
+    unexpected_tables,
+)
 from itrex_sweet.artifact.validation.values import ADVICE
 from itrex_sweet.errors import ArtifactError
 
@@ -51,22 +56,22 @@ def check_tensors(
             are not finite or out of range.
     """
     shared = [exit_ for exit_ in exits if exit_ not in private_exits]
-    for name in (*unwanted_tables(model), *unwanted_private_layers(model, shared, tensors)):
+    for name in (*unexpected_tables(model), *unexpected_private_layers(model, shared, tensors)):
         if name in tensors:
             raise ArtifactError(f"{tensors[name].file} holds {name!r}, which the config excludes. {ADVICE}")
-    for wanted in wanted_tensors(model, exits, shares_pooler, private_exits, learns_to_exit):
-        stored = tensors.get(wanted.name)
+    for expected in expected_tensors(model, exits, shares_pooler, private_exits, learns_to_exit):
+        stored = tensors.get(expected.name)
         if stored is None:
-            if wanted.optional:
+            if expected.optional:
                 continue
-            raise ArtifactError(f"{where}: the weights lack {wanted.name!r}. {ADVICE}")
-        if wanted.forbidden:
-            raise ArtifactError(f"{stored.file} holds {wanted.name!r}, which the config says is not there. {ADVICE}")
-        _check_shape(wanted.name, stored, wanted.shape)
-        if wanted.may_be_quantized:
-            _check_projection(wanted, stored, tensors, may_be_quantized)
+            raise ArtifactError(f"{where}: the weights lack {expected.name!r}. {ADVICE}")
+        if expected.forbidden:
+            raise ArtifactError(f"{stored.file} holds {expected.name!r}, which the config says is not there. {ADVICE}")
+        _check_shape(expected.name, stored, expected.shape)
+        if expected.may_be_quantized:
+            _check_projection(expected, stored, tensors, may_be_quantized)
         else:
-            check_numbers(wanted.name, stored)
+            check_numbers(expected.name, stored)
 
 
 def check_numbers(name: str, stored: StoredTensor, minimum: float | None = None) -> None:
@@ -98,20 +103,20 @@ def _check_shape(name: str, stored: StoredTensor, shape: tuple[int, ...]) -> Non
 
 
 def _check_projection(
-    wanted: Wanted, stored: StoredTensor, tensors: Mapping[str, StoredTensor], may_be_quantized: bool
+    expected: ExpectedTensor, stored: StoredTensor, tensors: Mapping[str, StoredTensor], may_be_quantized: bool
 ) -> None:
     """Checks a linear layer of the encoder: floats, or 8-bit integers with their quantization parameters."""
-    path = wanted.name.removesuffix(".weight")
+    path = expected.name.removesuffix(".weight")
     beside = {name: tensors[f"{path}.{name}"] for name in COMPANIONS if f"{path}.{name}" in tensors}
     if stored.dtype != QUANTIZED:
-        check_numbers(wanted.name, stored)
+        check_numbers(expected.name, stored)
         if beside:
             name = next(iter(beside))
-            _refuse(f"{path}.{name}", beside[name], "is there", f"{wanted.name!r} is not quantized")
+            _refuse(f"{path}.{name}", beside[name], "is there", f"{expected.name!r} is not quantized")
         return
     if not may_be_quantized:
-        _refuse(wanted.name, stored, f"has the type {stored.dtype}", "a float32 artifact holds no integers")
-    shapes = {"weight_scale": wanted.shape[:1], "input_smoothing": wanted.shape[1:]}
+        _refuse(expected.name, stored, f"has the type {stored.dtype}", "a float32 artifact holds no integers")
+    shapes = {"weight_scale": expected.shape[:1], "input_smoothing": expected.shape[1:]}
     for name, part in beside.items():
         _check_shape(f"{path}.{name}", part, shapes.get(name, ()))
         if name == "input_zero_point":

@@ -35,7 +35,7 @@ class Value:
         where = f"{self.field}={_shortened.repr(self.value)}" if self.field else _shortened.repr(self.value)
         raise ArtifactError(f"{self.file}: {where}: {expected}. {ADVICE}")
 
-    def whole(self, minimum: int, maximum: int) -> int:
+    def integer(self, minimum: int, maximum: int) -> int:
         """Returns an integer within limits, both included."""
         if isinstance(self.value, bool) or not isinstance(self.value, int) or not minimum <= self.value <= maximum:
             self.refuse(f"a whole number from {minimum} to {maximum} is needed")
@@ -49,20 +49,20 @@ class Value:
             self.refuse(f"a finite number{bounds} is needed")
         return float(self.value)
 
-    def above(self, minimum: float, maximum: float = math.inf) -> float:
+    def greater_than(self, minimum: float, maximum: float = math.inf) -> float:
         """Returns a finite number greater than `minimum`, and at most `maximum`."""
         number = self.number(maximum=maximum)
         if not number > minimum:
             self.refuse(f"a number above {minimum:g} is needed")
         return number
 
-    def flag(self) -> bool:
+    def boolean(self) -> bool:
         """Returns a boolean."""
         if not isinstance(self.value, bool):
             self.refuse("true or false is needed")
         return self.value
 
-    def text(self) -> str:
+    def string(self) -> str:
         """Returns a string."""
         if not isinstance(self.value, str):
             self.refuse("a string is needed")
@@ -99,12 +99,12 @@ class Value:
         contents = self.mapping()
         return self._part(name, contents[name]) if name in contents else None
 
-    def given(self, name: str) -> Value | None:
+    def non_null(self, name: str) -> Value | None:
         """Returns a field of an object; `None` if it is absent or null."""
         part = self.get(name)
         return None if part is None or part.value is None else part
 
-    def parts(self) -> Iterator[tuple[str, Value]]:
+    def fields(self) -> Iterator[tuple[str, Value]]:
         """Yields all fields of an object."""
         for name, value in self.mapping().items():
             yield name, self._part(name, value)

@@ -20,8 +20,10 @@ from itrex_sweet import criteria
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.policy import Policy
+from itrex_sweet.probabilities import softmax
+from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.ragged import TokenBatch
-from itrex_sweet.tasks import Task
+from itrex_sweet.tasks import NO_ANSWER, Task
 
 if TYPE_CHECKING:
     from itrex_sweet.runtime.encoder import Encoder
@@ -121,12 +123,24 @@ class Backend(ABC):
         """Computes the same as `criteria.confidence`, up to rounding."""
         return criteria.confidence(policy, exit_index, logits, state, correctness_logit)
 
-    def answer(self, batch: TokenBatch, policy: Policy) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    def best_labels(self, logits: np.ndarray, temperatures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the most probable label of each row, (rows,) int64, and its softmax probability, (rows,) float32; -1
+        and NaN where the probabilities are not finite.
+
+        Args:
+            logits: (rows, labels) float32.
+            temperatures: (rows,) float32, divide the logits.
+        """
+        scores = softmax(logits / temperatures[:, None])
+        labels = scores.argmax(axis=1)
+        probabilities = scores[np.arange(len(scores)), labels]
+        return np.where(np.isnan(probabilities), NO_ANSWER, labels), probabilities
+
+    def answer(self, batch: TokenBatch, policy: Policy) -> Answers | None:
         """Runs a batch through all exits, if the backend implements this faster than the executor's loop.
 
         Returns:
-            the logits (rows, labels) float32, exit index (rows,) int64 and confidence (rows,) float32 of the exit that
-            answered each row, equal to those of the loop; `None` if not implemented.
+            answers equal to those of the loop, in order; `None` if not implemented.
         """
         return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ctypes import byref
 
 import numpy as np
 
@@ -12,18 +11,18 @@ from itrex_sweet.artifact import Artifact
 from itrex_sweet.criteria import CorrectnessLogit, State
 from itrex_sweet.errors import ArtifactError, BackendUnavailable, InputError, SweetError
 from itrex_sweet.policy import Policy
+from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.backends.base import EncoderBackend, validate_dtype
 from itrex_sweet.runtime.encoder import Encoder
+from itrex_sweet.runtime.native.c_policy import CRITERIA, EnginePolicies, offsets_of, target_of
 from itrex_sweet.runtime.native.cores import default_threads, validate_threads
-from itrex_sweet.runtime.native.interface import READ_PADDING, CPolicy
+from itrex_sweet.runtime.native.interface import READ_PADDING
 from itrex_sweet.runtime.native.library import load
 from itrex_sweet.runtime.native.packing import DEFAULT_MIN_MACS, create_model, data_pointer
-from itrex_sweet.runtime.ragged import TokenBatch
+from itrex_sweet.runtime.ragged import TokenBatch, consecutive_positions
 from itrex_sweet.runtime.weights import load_encoder
-from itrex_sweet.tasks import MULTI_LABEL
 
 OUT_OF_MEMORY = "out of memory"  # the engine's message
-_CRITERIA = {"max_probability": 0, "learned": 1}  # supported by `sweet_answer` → `sweet_policy.learned`
 
 
 class NativeHidden:
@@ -120,6 +119,7 @@ class NativeBackend(EncoderBackend):
                 ) from error
             raise ArtifactError(f"{artifact.directory}: the native engine rejects it: {error}") from error
         self._hidden_size = encoder.hidden_size
+        self._policies = EnginePolicies(self._num_labels, self._num_outputs)
 
     @property
     def weight_bytes(self) -> int:
@@ -140,16 +140,18 @@ class NativeBackend(EncoderBackend):
         correctness_logit: CorrectnessLogit = None,
     ) -> tuple[np.ndarray, State]:
         # Computed by the engine, so that the result is bit-identical to that of `answer`.
-        if not _is_computed_by_engine(policy):
+        if policy.criterion not in CRITERIA:
             return super().confidence(policy, exit_index, logits, state, correctness_logit)
         if policy.criterion == "learned" and exit_index < len(policy.thresholds):
             return criteria.learned(policy, exit_index, logits, correctness_logit, self._logistic), None
         rows, labels = logits.shape
         logits = np.ascontiguousarray(logits, dtype=np.float32)
         confidences = np.empty(rows, dtype=np.float32)
-        temperature = policy.temperatures[exit_index]
+        temperature, offsets = policy.temperatures[exit_index], offsets_of(policy, labels)
         self._library.call(
-            "sweet_confidence", rows, labels, data_pointer(logits), temperature, data_pointer(confidences)
+            "sweet_confidence",
+            *(rows, labels, data_pointer(logits), temperature),
+            *(_optional(offsets), target_of(policy), data_pointer(confidences)),
         )
         return confidences, None
 
@@ -159,53 +161,68 @@ class NativeBackend(EncoderBackend):
         self._library.call("sweet_logistic", len(values), data_pointer(values), data_pointer(probabilities))
         return probabilities
 
-    def answer(self, batch: TokenBatch, policy: Policy) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    def best_labels(self, logits: np.ndarray, temperatures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        # Computed by the engine, so that the result is bit-identical to that of `answer`.
+        rows, labels = logits.shape
+        logits, temperatures = (np.ascontiguousarray(part, dtype=np.float32) for part in (logits, temperatures))
+        best, probabilities = np.empty(rows, dtype=np.int64), np.empty(rows, dtype=np.float32)
+        arrays = (logits, temperatures, best, probabilities)
+        self._library.call("sweet_best_label", rows, labels, *map(data_pointer, arrays))
+        return best, probabilities
+
+    def answer(self, batch: TokenBatch, policy: Policy) -> Answers | None:
         """Runs the loop over exits inside the engine; in Python, it costs more than a probe of a small model."""
-        has_no_correctness_logit = policy.criterion == "learned" and self.num_outputs == self.num_labels
-        if not _is_computed_by_engine(policy) or has_no_correctness_logit:
+        in_engine = self._policies.of(policy)
+        if in_engine is None:
             return None
-        lengths, *arrays = _inputs(batch)
-        rows = len(lengths)
-        temperatures, thresholds = (
-            np.array(part, dtype=np.float32) for part in (policy.temperatures, policy.thresholds)
+        lengths, ids, types, positions = _inputs(batch)
+        rows, labels = len(lengths), self._num_labels
+        integers = np.empty((2, rows), dtype=np.int64)
+        floats = np.empty(rows * (labels + 2), dtype=np.float32)
+        exits, logits = data_pointer(integers), data_pointer(floats)
+        confidences = logits + 4 * rows * labels
+        self._model.run(
+            "sweet_answer",
+            in_engine.address,
+            rows,
+            len(ids),
+            data_pointer(lengths),
+            data_pointer(ids),
+            None if types is None else data_pointer(types),
+            None if positions is None else data_pointer(positions),
+            logits,
+            exits,
+            confidences,
+            exits + 8 * rows if in_engine.with_labels else None,
+            confidences + 4 * rows,
         )
-        criterion = _CRITERIA[policy.criterion]
-        c_policy = CPolicy(
-            data_pointer(temperatures),
-            data_pointer(thresholds),
-            min(len(temperatures), len(thresholds) + 1),
-            self.num_labels,
-            policy.last_exit_index,
-            criterion,
-        )
-        logits = np.empty((rows, self.num_labels), dtype=np.float32)
-        exits, confidences = np.empty(rows, dtype=np.int64), np.empty(rows, dtype=np.float32)
-        c_arrays = (lengths, *arrays, logits, exits, confidences)
-        self._model.call("sweet_answer", byref(c_policy), rows, len(arrays[0]), *map(data_pointer, c_arrays))
-        return logits, exits, confidences
+        end = rows * labels
+        answers = Answers(np.arange(rows), floats[:end].reshape(rows, labels), integers[0], floats[end : end + rows])
+        if in_engine.with_labels:
+            answers.labels, answers.probabilities = integers[1], floats[end + rows :]
+        return answers
 
     def embed(self, batch: TokenBatch) -> NativeHidden:
-        lengths, *arrays = _inputs(batch)
-        positions = _position_addresses(arrays[-1], batch.cu_seqlens)
-        owners = () if positions is None else (arrays[-1],)
-        states, hidden = self._new_states(lengths, len(arrays[0]), positions, owners)
+        lengths, ids, types, positions = _inputs(batch)
+        gaps = None if positions is None else _position_addresses(positions, batch.cu_seqlens)
+        types = np.zeros_like(ids) if types is None else types
+        positions = consecutive_positions(batch.cu_seqlens) if positions is None else positions
+        states, hidden = self._new_states(lengths, len(ids), gaps, () if gaps is None else (positions,))
         rows, starts, c_lengths, _ = hidden.c_arguments
-        inputs = map(data_pointer, arrays)
-        self._model.call(
-            "sweet_embed", rows, len(arrays[0]), c_lengths, *inputs, data_pointer(states), states.size, starts
-        )
+        inputs = map(data_pointer, (ids, types, positions))
+        self._model.run("sweet_embed", rows, len(ids), c_lengths, *inputs, data_pointer(states), states.size, starts)
         return hidden
 
     def probe(self, exit_index: int, hidden: NativeHidden) -> np.ndarray:
         logits = np.empty((len(hidden), self.num_outputs), dtype=np.float32)
-        self._model.call("sweet_probe", exit_index, *hidden.c_arguments, data_pointer(logits), logits.size)
+        self._model.run("sweet_probe", exit_index, *hidden.c_arguments, data_pointer(logits), logits.size)
         return logits
 
     def advance(self, exit_index: int, hidden: NativeHidden) -> NativeHidden:
         owners = () if hidden.positions is None else hidden.owners
         states, advanced = self._new_states(hidden.lengths, int(hidden.lengths.sum()), hidden.positions, owners)
         starts = advanced.c_arguments[1]
-        self._model.call("sweet_advance", exit_index, *hidden.c_arguments, data_pointer(states), states.size, starts)
+        self._model.run("sweet_advance", exit_index, *hidden.c_arguments, data_pointer(states), states.size, starts)
         return advanced
 
     def merge(self, parts: Sequence[NativeHidden]) -> NativeHidden:
@@ -241,20 +258,28 @@ def _position_addresses(positions: np.ndarray, cu_seqlens: np.ndarray) -> np.nda
     return (positions.ctypes.data + positions.itemsize * cu_seqlens[:-1]).astype(np.uint64)
 
 
-def _is_computed_by_engine(policy: Policy) -> bool:
-    """Returns whether the engine computes the confidence of a policy."""
-    return policy.criterion in _CRITERIA and policy.task != MULTI_LABEL and policy.target_label is None
+def _optional(array: np.ndarray | None) -> int | None:
+    return None if array is None else data_pointer(array)
 
 
-def _inputs(batch: TokenBatch) -> list[np.ndarray]:
-    """Returns lengths, token ids, token types and positions as contiguous int64 arrays.
+def _inputs(batch: TokenBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Returns lengths, token ids, and token types and positions if the batch has them, as contiguous int64 arrays.
 
     Raises:
         InputError: an array does not have the number of tokens in `cu_seqlens`.
     """
-    inputs = (batch.input_ids, batch.token_type_ids, batch.position_ids)
-    tokens = int(batch.cu_seqlens[-1])
-    if any(part.shape != (tokens,) for part in inputs):
-        shapes = [part.shape for part in inputs]
-        raise InputError(f"token ids, types and positions have shapes {shapes}; expected {tokens} tokens each.")
-    return [np.ascontiguousarray(part, dtype=np.int64) for part in (batch.lengths, *inputs)]
+    shape = (int(batch.cu_seqlens[-1]),)
+    ids, types, positions = batch.input_ids, batch.given_types, batch.given_positions
+    if (
+        ids.shape != shape
+        or (types is not None and types.shape != shape)
+        or (positions is not None and positions.shape != shape)
+    ):
+        shapes = [part.shape for part in (ids, batch.token_type_ids, batch.position_ids)]
+        raise InputError(f"token ids, types and positions have shapes {shapes}; expected {shape[0]} tokens each.")
+    return (
+        np.ascontiguousarray(batch.lengths, np.int64),
+        np.ascontiguousarray(ids, np.int64),
+        None if types is None else np.ascontiguousarray(types, np.int64),
+        None if positions is None else np.ascontiguousarray(positions, np.int64),
+    )

@@ -364,7 +364,7 @@ def _convolve(
 
 
 def _convolve_first_tokens(convolution: Convolution, hidden: PackedHidden, after: torch.Tensor) -> torch.Tensor:
-    """Does the same for the first token of each row only, whose left neighbours are zeros."""
+    """Convolves the first token of each row only, whose left neighbours are zeros."""
     half = convolution.weight.shape[2] // 2
     near = hidden.position_ids <= half
     rows = np.repeat(np.arange(len(hidden)), np.diff(hidden.cu_seqlens))[near]

@@ -6,7 +6,7 @@ import logging
 import weakref
 from typing import Any, NoReturn
 
-from itrex_sweet.errors import BackendUnavailable
+from itrex_sweet.errors import BackendUnavailable, SweetError
 from itrex_sweet.runtime.native.interface import FEWER_THREADS
 from itrex_sweet.runtime.native.library import Library
 
@@ -36,15 +36,28 @@ class EngineModel:
         Raises:
             SweetError: the call failed; contains the engine's message.
         """
-        result = self._library.call(function, self._address, *arguments)
-        if result == FEWER_THREADS and function in _MODEL_CALLS and not self._has_warned_about_threads:
+        return self._library.call(function, self._address, *arguments)
+
+    def run(self, function: str, *arguments: Any) -> None:
+        """Calls a function that returns a `sweet_result`, and warns once if it ran on fewer threads than wanted.
+
+        Raises:
+            SweetError: as of `call`.
+        """
+        result = getattr(self._library, function)(self._address, *arguments)
+        if result != 0:
+            self._check(function, result)
+
+    def _check(self, function: str, result: int) -> None:
+        if result < 0:
+            raise SweetError(f"{function}: {self._library.error()}")
+        if result == FEWER_THREADS and not self._has_warned_about_threads:
             self._has_warned_about_threads = True
             logger.warning(
                 "The system refused to start a thread for the native engine, which continues with fewer threads and "
                 "runs slower. Check the limits on processes and address space (ulimit -u, ulimit -v, the container's "
                 "pids limit), or load the model with fewer threads."
             )
-        return result
 
     def __copy__(self) -> EngineModel:
         return self
@@ -57,7 +70,3 @@ class EngineModel:
             "A packed model of the native engine cannot be pickled. Pickle the artifact's path instead, and load it in "
             "the other process."
         )
-
-
-# Functions that may return `FEWER_THREADS`.
-_MODEL_CALLS = frozenset({"sweet_embed", "sweet_probe", "sweet_advance", "sweet_answer"})

@@ -6,7 +6,7 @@ from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int32, c_i
 from typing import Any
 
 # `kSweetInterface`: the version that a library must have
-INTERFACE = 4
+INTERFACE = 5
 
 # `sweet_result`: the call succeeded on fewer threads than wanted
 FEWER_THREADS = 1
@@ -142,6 +142,9 @@ class CPolicy(Structure):
         ("labels", c_int32),
         ("max_exit_index", c_int32),
         ("learned", c_int32),
+        ("label_offsets", c_void_p),
+        ("target_label", c_int32),
+        ("unused", c_int32),
     ]
 
 
@@ -170,9 +173,10 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "sweet_embed": (c_int32, (c_void_p, c_int32, c_int64, *(c_void_p,) * 5, c_int64, c_void_p)),
     "sweet_probe": (c_int32, (c_void_p, c_int32, c_int32, *(c_void_p,) * 4, c_int64)),
     "sweet_advance": (c_int32, (c_void_p, c_int32, c_int32, *(c_void_p,) * 4, c_int64, c_void_p)),
-    "sweet_confidence": (c_int32, (c_int32, c_int32, c_void_p, c_float, c_void_p)),
+    "sweet_confidence": (c_int32, (c_int32, c_int32, c_void_p, c_float, c_void_p, c_int32, c_void_p)),
     "sweet_logistic": (c_int32, (c_int32, c_void_p, c_void_p)),
-    "sweet_answer": (c_int32, (c_void_p, POINTER(CPolicy), c_int32, c_int64, *(c_void_p,) * 7)),
+    "sweet_best_label": (c_int32, (c_int32, c_int32, *(c_void_p,) * 4)),
+    "sweet_answer": (c_int32, (c_void_p, c_void_p, c_int32, c_int64, *(c_void_p,) * 9)),
     "sweet_isa": (c_char_p, ()),
     "sweet_error": (c_char_p, ()),
     "sweet_op_gemm_int32": (c_int32, (c_int32, c_int32, c_int32, c_void_p, c_void_p, c_void_p)),

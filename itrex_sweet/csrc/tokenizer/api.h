@@ -1,0 +1,88 @@
+// C interface of the tokenizer library: WordPiece as the `tokenizers` library computes it for BERT, from texts to packed
+// rows of token ids.
+//
+// A tokenizer is immutable after its creation: any number of threads may encode with it, and a forked child may as well.
+// The library keeps none of the pointers that it is given, has no global state, and throws no exceptions to its caller.
+#pragma once
+
+#include <cstdint>
+
+#define SWEET_API extern "C" __attribute__((visibility("default")))
+
+// Strings of UTF-8, each of which ends with a zero byte.
+struct sweet_strings {
+    const char* bytes;
+    int64_t size;   // bytes, the zeros included
+    int64_t count;  // strings
+};
+
+enum sweet_added_token {
+    SWEET_NORMALIZED = 1,   // matched in the normalized text
+    SWEET_IS_TEXT = 2,      // matched, and read as a text nevertheless
+    SWEET_UNSUPPORTED = 4,  // a text with it has to be encoded by another tokenizer
+};
+
+enum sweet_template_item { SWEET_SPECIAL_TOKEN = 0, SWEET_FIRST_TEXT = 1, SWEET_SECOND_TEXT = 2 };
+
+struct sweet_wordpiece {
+    sweet_strings pieces;  // the vocabulary
+    const int32_t* ids;    // (pieces.count,)
+    sweet_strings prefix;  // one string: of pieces that continue a word
+    sweet_strings added;   // added tokens
+    const int32_t* added_ids;
+    const int32_t* added_flags;  // sums of `sweet_added_token`
+    // Rows of one and of two texts: (items, 3) kind, token id and token type.
+    const int32_t* single;
+    const int32_t* pair;
+    int32_t single_items, pair_items;
+    int32_t unknown_id, max_word_characters;
+    int32_t spaced_ideographs, strip_accents, lowercase;
+    int32_t unused;
+};
+
+enum sweet_encode_result {
+    SWEET_INVALID = -1,          // an argument is wrong, or the text is not UTF-8
+    SWEET_OTHER_TOKENIZER = -2,  // a text has to be encoded by another tokenizer
+    SWEET_EMPTY_TEXT = -3,       // a text has no tokens of its own
+    SWEET_NO_MEMORY = -4,
+};
+
+enum sweet_encode_option {
+    SWEET_FROM_LEFT = 1,    // long rows are cut at their start
+    SWEET_ALLOW_EMPTY = 2,  // texts without tokens of their own make rows of special tokens
+};
+
+enum sweet_encode_contents { SWEET_HAS_TYPES = 1, SWEET_HAS_POSITIONS = 2 };
+
+SWEET_API int32_t sweet_tokenizer_interface();
+
+// Returns null if the description is inconsistent, or without memory.
+SWEET_API void* sweet_tokenizer_new(const sweet_wordpiece* description);
+SWEET_API void sweet_tokenizer_free(void* tokenizer);
+
+// Encodes rows of texts.
+//
+// `text`: the texts of all rows, concatenated, `size` bytes. `characters`: number of code points of each text; null for a
+// single row of one text. `is_pair`: (rows,), or null if every row is one text. `limit`: maximum tokens of a row, 0 for no
+// limit; longer rows are cut by the rule of `truncation="longest_first"`. `options`: a sum of `sweet_encode_option`.
+// `padding_id`: a token without a position, or -1.
+//
+// Writes to `output`, one after another: the ids, (tokens,); the starts of the rows and the end, (rows + 1,); the tokens of
+// each row before it was cut, (rows,); 4 times the number of rows that were cut, plus a sum of `sweet_encode_contents`; if
+// a type is not 0, types, (tokens,); if an id is `padding_id`, positions, (tokens,), counted without such tokens, which have
+// -1. A row has at most one token for each byte of its texts, and its special tokens.
+//
+// Returns the number of tokens, or one of `sweet_encode_result`.
+SWEET_API int64_t sweet_tokenizer_encode(const void* tokenizer, const char* text, int64_t size, const int64_t* characters,
+                                         const uint8_t* is_pair, int64_t rows, int64_t limit, int32_t options,
+                                         int64_t padding_id, int64_t* output, int64_t capacity);
+
+// For the comparison with another tokenizer.
+
+// Writes the code points at the borders of the tables, and a part of those that are mapped to others, without those that are
+// left to another tokenizer. Returns their number, at most `capacity`.
+SWEET_API int64_t sweet_tokenizer_borders(const void* tokenizer, uint32_t* codes, int64_t capacity);
+
+// Writes the normal form of a text. Returns its bytes, or one of `sweet_encode_result`.
+SWEET_API int64_t sweet_tokenizer_normalize(const void* tokenizer, const char* text, int64_t size, char* form,
+                                            int64_t capacity);

@@ -1,0 +1,237 @@
+"""Tests of the native tokenizer: the same token ids as the `tokenizers` library, or the library itself."""
+
+import ctypes
+import os
+import threading
+
+import numpy as np
+import pytest
+from tokenizers import AddedToken, normalizers, pre_tokenizers
+
+from itrex_sweet.tokenization import TextReader, native_library, proof
+from itrex_sweet.tokenization.encoders import FastEncoder
+from itrex_sweet.tokenization.fast_reader import fast_reader_of
+from itrex_sweet.tokenization.file_tokenizer import FileTokenizer
+from itrex_sweet.tokenization.wordpiece import WordPieceReader
+from tests.fuzz.tokenizers import KINDS, compare, word_piece
+from tests.tiny_tokenizers import fast_tokenizer
+
+try:
+    native_library.load()
+except native_library.LibraryUnavailable as error:
+    pytest.skip(str(error), allow_module_level=True)
+
+
+def encoder(backend=None, **settings):
+    backend = backend or word_piece(True)
+    return FastEncoder(FileTokenizer(backend, **settings), backend)
+
+
+def text_reader(backend=None, limit=64, **settings):
+    return TextReader(FileTokenizer(backend or word_piece(True), **settings), limit, None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(2))
+def test_random_texts(kind, seed):
+    outcome = compare(kind, 400, seed)
+    assert outcome.difference is None and outcome.texts == 400 and outcome.left < 200
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_pass_the_comparison_at_load(kind):
+    reader, reason = fast_reader_of(encoder(KINDS[kind]()))
+    assert reader is not None and reason is None
+
+
+@pytest.mark.parametrize(
+    ("lowercase", "strip", "spaced"), [(True, None, True), (False, None, False), (False, True, True)]
+)
+def test_normal_form_of_every_character(lowercase, strip, spaced):
+    """Against the installed release of the library, over all planes."""
+    backend = word_piece(lowercase, strip, spaced)
+    reader = WordPieceReader(backend)
+    known = [code for code in range(0x110000) if not 0xD800 <= code < 0xE000 and code not in range(0x20000, 0xE0000)]
+    left = 0
+    for first in range(0, len(known), 256):
+        codes = known[first : first + 256]
+        text = " ".join(f"a{chr(code)}b" for code in codes)
+        if (form := reader.normalize(text)) is not None:
+            assert form == backend.normalizer.normalize_str(text)
+            continue
+        for code in codes:
+            if (form := reader.normalize(f"a{chr(code)}b")) is None:
+                left += 1
+            else:
+                assert form == backend.normalizer.normalize_str(f"a{chr(code)}b"), hex(code)
+    assert left < 400
+
+
+def test_other_tokenizers_are_left_to_the_library(caplog):
+    backend = word_piece(True)
+    backend.normalizer = normalizers.Lowercase()
+    reader = text_reader(backend)
+    assert reader.reader_name == "tokenizers" and "BertNormalizer" in reader.reader_reason
+    assert reader.max_id is None and reader.pack(["good soup"]) is None
+    assert reader.read(["Good soup"], None, "truncate").batch.input_ids.tolist() == backend.encode("good soup").ids
+    assert not caplog.records
+
+    backend = word_piece(True)
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    assert "BertPreTokenizer" in text_reader(backend).reader_reason
+    assert "BPE" in TextReader(fast_tokenizer("roberta"), 32, None).reader_reason
+    assert "WordLevel" in TextReader(fast_tokenizer(), 32, None).reader_reason
+
+
+def test_variable_that_turns_the_native_tokenizer_off(monkeypatch):
+    monkeypatch.setenv("ITREX_SWEET_READER", "tokenizers")
+    assert text_reader().reader_reason == "ITREX_SWEET_READER=tokenizers"
+
+
+def test_a_reader_that_differs_is_not_used(monkeypatch, caplog):
+    """Each of these stands for an error of the native tokenizer; the comparison must find it."""
+    pack, normalize = WordPieceReader.pack, WordPieceReader.normalize
+    faults = {
+        "normalizes": lambda: monkeypatch.setattr(WordPieceReader, "normalize", lambda *args: normalize(*args)[:-1]),
+        "cut": lambda: monkeypatch.setattr(
+            WordPieceReader, "pack", lambda self, texts, limit=None, *more, **options: pack(self, texts, limit, True)
+        ),
+        "types": lambda: monkeypatch.setattr(WordPieceReader, "pack", changed("token_type_ids")),
+        "ids": lambda: monkeypatch.setattr(WordPieceReader, "pack", changed("input_ids")),
+    }
+
+    def changed(name):
+        def wrong(self, *args, **options):
+            packed = pack(self, *args, **options)
+            if packed is not None and len(packed[0].input_ids) > 12:
+                getattr(packed[0], name)[-3] += 1
+            return packed
+
+        return wrong
+
+    for inject in faults.values():
+        inject()
+        reader = text_reader()
+        monkeypatch.undo()
+        assert reader.reader_name == "tokenizers" and "than the tokenizers library" in reader.reader_reason
+        assert reader.reader_reason in caplog.text
+        caplog.clear()
+    assert text_reader().reader_name == "native WordPiece"
+
+
+def test_comparison_finds_a_vocabulary_that_differs():
+    other = encoder(word_piece(True, added=(AddedToken("soup", normalized=True),)))
+    assert "differently" in proof.difference(WordPieceReader(word_piece(True)), other)
+
+
+def test_added_tokens_that_take_spaces_are_left_to_the_library():
+    backend = KINDS["uncased, added tokens that take spaces"]()
+    reader = text_reader(backend)
+    assert reader.reader_name == "native WordPiece"
+    assert reader.pack(["good soup"]) is not None and reader.pack(["good <new> soup"]) is None
+    ids = reader.read(["good <new> soup", "good"], None, "truncate").batch.input_ids.tolist()
+    assert ids == backend.encode("good <new> soup").ids + backend.encode("good").ids
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [["good", " "], [""], ["good", 3], [("good",)], [["good", "bad"]], ["\ud800"], ["good", "good " * 99], [None]],
+)
+def test_unusual_rows_are_left_to_read(texts):
+    assert text_reader().pack(texts) is None
+
+
+def test_packed_rows_equal_those_of_read(monkeypatch):
+    texts = ["good soup", ("un", "affable"), "caf\u00e9 COVID", "a"]
+    native = text_reader()
+    monkeypatch.setenv("ITREX_SWEET_READER", "tokenizers")
+    expected = text_reader().read(texts, None, "truncate").batch
+    for batch in (native.pack(texts), native.read(texts, None, "truncate").batch):
+        for name in ("input_ids", "token_type_ids", "position_ids", "cu_seqlens"):
+            assert getattr(batch, name).dtype == np.int64
+            assert getattr(batch, name).tolist() == getattr(expected, name).tolist()
+    assert native.max_id >= batch.input_ids.max() and native.max_type == 1
+    assert native.pack([]).cu_seqlens.tolist() == [0]
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_long_texts_are_cut_with_a_warning_or_refused(side, monkeypatch, caplog):
+    texts = ["good " * 40, "soup", ("good " * 9, "soup " * 30), "the " * 17]
+    native = text_reader(limit=16, truncation_side=side)
+    monkeypatch.setenv("ITREX_SWEET_READER", "tokenizers")
+    slow = text_reader(limit=16, truncation_side=side)
+    assert native.pack(texts) is None
+    for length in (None, 9):
+        given, expected = native.read(texts, length, "truncate"), slow.read(texts, length, "truncate")
+        assert given.batch.input_ids.tolist() == expected.batch.input_ids.tolist()
+        assert caplog.messages[0] == caplog.messages[1] and "were cut" in caplog.text
+        caplog.clear()
+        assert native.read(texts, length, "refuse").errors == slow.read(texts, length, "refuse").errors
+
+
+def test_token_types_of_a_tokenizer_without():
+    reader = text_reader(model_input_names=("input_ids", "attention_mask"))
+    assert not reader.pack([("good", "soup")]).token_type_ids.any()
+    assert not reader.read([("good", "soup")], None, "truncate").batch.token_type_ids.any()
+
+
+def test_large_and_hostile_texts():
+    reader = text_reader(limit=None)
+    batch = reader.pack(["x" * 3_000_000, "\u4e2d" * 300_000, "good \x00" * 50_000])
+    assert batch.lengths.tolist() == [3, 300_002, 50_002]
+    assert reader.pack(["a\u0301" * 200_000, "\U0010ffff" * 10 + "a"]).lengths.tolist() == [3, 3]
+
+
+def test_library_refuses_invalid_arguments():
+    reader = WordPieceReader(word_piece(True))
+    output = (ctypes.c_int64 * 64)()
+    lengths = (ctypes.c_int64 * 2)(1, 1)
+
+    def encode(text, size=None, characters=None, is_pair=None, rows=1, limit=0, capacity=64):
+        size = len(text) if size is None else size
+        arguments = (text, size, characters, is_pair, rows, limit, 0, -1, output, capacity)
+        return reader._library.encode(reader._handle, *arguments)
+
+    assert encode(b"good") == 3
+    for text in (
+        b"\xff",
+        b"good \xc3",
+        b"\xe4\xb8",
+        b"\xed\xa0",
+        b"\xf5\x80\x80\x80",
+        b"\xc0\x80",
+        b"\x80a",
+        b"\xf4\x90\x80\x80",
+    ):
+        assert encode(text) == -1
+    assert encode(b"ab", characters=lengths, rows=2) == 6
+    assert encode(b"abc", characters=lengths, rows=2) == -1  # bytes that belong to no text
+    assert encode(b"a", characters=lengths, rows=2) == -1
+    assert encode(b"ab", characters=(ctypes.c_int64 * 2)(-1, 3), rows=2) == -1
+    assert encode(b"ab", rows=2) == -1 and encode(b"good", size=-1) == -1 and encode(b"good", limit=-1) == -1
+    assert encode(b"good", capacity=6) == -1 and encode(b"good", capacity=7) == 3
+    assert encode(b" ") == -3
+    assert reader._library.new(ctypes.byref(native_library.CWordPiece())) is None
+
+
+def test_threads_and_forks():
+    reader = text_reader()
+    texts = [["good soup " * count, "caf\u00e9"] for count in range(1, 9)]
+    expected = [reader.pack(each).input_ids.tolist() for each in texts]
+    wrong = []
+
+    def read():
+        for _ in range(200):
+            for each, ids in zip(texts, expected, strict=True):
+                if reader.pack(each).input_ids.tolist() != ids:
+                    wrong.append(each)
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if reader.pack(texts[3]).input_ids.tolist() == expected[3] else 1)
+    for thread in threads:
+        thread.join()
+    assert not wrong and os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
