@@ -6,13 +6,13 @@ import itertools
 from typing import Any
 
 import numpy as np
-from paper import plan
 from record import footer
 
 from token_dropping.schedules import candidates
 
 LAYERS, TIME = "token-layers", "time, batch 32"
 SHOWN = 0.01  # ε
+TASKS = ("cola", "rte", "sst2", "mnli", "qnli", "ag_news")
 NAMES = {"long": "long texts"}
 
 
@@ -30,7 +30,7 @@ def sections(result: dict[str, Any]) -> list[str]:
 
 def bounds(result: dict[str, Any]) -> str:
     """Renders the factor of each shape if dropping changed no answer."""
-    long = {name: each["bounds"] for name, each in result["accuracy"].items() if name not in plan.TASKS}
+    long = {name: each["bounds"] for name, each in result["accuracy"].items() if name not in TASKS}
     tasks = {**_in_order(result["bounds"]), **long}
     shapes = list(next(iter(tasks.values()))[LAYERS][str(SHOWN)]["factors"])
     lines = [
@@ -47,7 +47,7 @@ def bounds(result: dict[str, Any]) -> str:
     means = []
     for shape in shapes:
         factors = {
-            unit: np.mean([tasks[task][unit][str(SHOWN)]["factors"][shape] for task in tasks if task in plan.TASKS])
+            unit: np.mean([tasks[task][unit][str(SHOWN)]["factors"][shape] for task in tasks if task in TASKS])
             for unit in (LAYERS, TIME)
         }
         means.append(f"{factors[LAYERS]:.2f}, **{factors[TIME]:.2f}**")
@@ -64,7 +64,7 @@ def bounds(result: dict[str, Any]) -> str:
 def at_full_depth(result: dict[str, Any]) -> str:
     """Renders accuracy and agreement of each schedule without early exit, of the tasks and of the long texts."""
     tasks = _in_order(result["accuracy"])
-    long = {name: tasks.pop(name) for name in list(tasks) if name not in plan.TASKS}
+    long = {name: tasks.pop(name) for name in list(tasks) if name not in TASKS}
     rows = ", ".join(f"{task} {each['rows']['validation']}" for task, each in tasks.items())
     text = (
         "**Full depth, no early exit**: accuracy and agreement with all tokens, in percent; token-layers and time at "
@@ -110,7 +110,7 @@ def combined(result: dict[str, Any]) -> str:
                 continue  # too few rows
             every, dropped = (each[epsilon][f"{kind}, {among}"] for among in ("all tokens", "with schedules"))
             factor = every["cost"] / dropped["cost"]
-            if task in plan.TASKS:
+            if task in TASKS:
                 factors.setdefault((kind, epsilon), []).append(factor)
             schedules = (
                 f"{'all' if name == 'none' else name}" + (f" ({_percent(share, 0)})" if share < 1 else "")
@@ -176,7 +176,7 @@ def times(result: dict[str, Any]) -> str:
 
 
 def _in_order(found: dict[str, Any]) -> dict[str, Any]:
-    return {task: found[task] for task in (*plan.TASKS, "long") if task in found}
+    return {task: found[task] for task in (*TASKS, "long") if task in found}
 
 
 def _figures(figures: dict[str, Any]) -> str:
