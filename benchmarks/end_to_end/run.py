@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--busy", action="store_true", help="skip the check that the machine is idle")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    logging.getLogger("itrex_sweet").setLevel(logging.ERROR)  # no line per call that cuts a text
     if not options.busy:
         check_idle_machine(3.0)
     path = RESULTS / f"{options.name}.json"
