@@ -44,7 +44,7 @@ help:
 	@echo 'make test-sanitize  test the native engine with address, undefined-behaviour and thread sanitizers'
 	@echo 'make soak           stress forks, interpreter exits and threads; takes minutes'
 	@echo 'make soak-kills     kill writers of artifacts at random times, COUNT of each kind, while a reader runs; takes minutes'
-	@echo 'make fuzz           damaged artifacts and invalid calls; ARGS="--artifacts 20000 --inputs 10000" for more'
+	@echo 'make fuzz           damaged artifacts, invalid calls, texts; ARGS="--artifacts 20000 --inputs 10000 --texts 1000000" for more'
 	@echo 'make fuzz-sanitize  the same with address and undefined-behaviour sanitizers in the native engine'
 	@echo 'make bench          compare with other inference engines; includes IPEX if .venv-ipex exists'
 	@echo 'make paper          compute the missing results for docs/benchmarks/paper.md; takes hours'

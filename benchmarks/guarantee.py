@@ -6,14 +6,14 @@
 Uses the logits that `decoupled/run.py` stores, of rows that the models were not trained on: the population of a task.
 Calibration rows are drawn from it with replacement, so that the true loss of a policy is its mean over the population.
 Every draw is calibrated by every method on the same rows: by betting with a third of the rows for tuning, and by the
-exact test with several shares.
+exact test with several shares. Several draws of testing rows share the tuning rows, whose candidates take longest.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,17 @@ import numpy as np
 from record import RUNS, provenance, read_task, write_result
 
 from itrex_sweet import criteria
-from itrex_sweet.calibration.bounds import betting_p_value, certified
+from itrex_sweet.calibration.bounds import betting_p_value
 from itrex_sweet.calibration.costs import RowCosts
 from itrex_sweet.calibration.counts import LossCounts
-from itrex_sweet.calibration.guarantees import MeanLossGuarantee, MetricGuarantee, PairedPredictions
+from itrex_sweet.calibration.guarantees import MeanLossGuarantee
 from itrex_sweet.calibration.search import candidate_policies
 from itrex_sweet.calibration.temperature import fit_temperature
-from itrex_sweet.metrics import METRICS
 from itrex_sweet.policy import Policy
 
 EPSILONS, DELTA = (0.005, 0.01, 0.02), 0.05
-METRIC = "matthews"  # for the approximate test
 THIRD = 1 / 3
-betting = functools.cache(betting_p_value)
+_limits: dict[tuple[int, float, int], list[int]] = {}  # lost rows that are certified, and that are not
 CHOSEN, LAYERS = "softened", (1, 2, 4, 6)  # the variant of decoupled/variants.py that is reported
 
 
@@ -43,14 +41,12 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[3000, 1000], help="calibration rows of a draw")
     parser.add_argument("--shares", type=float, nargs="+", default=[THIRD], help="of the rows that tune, exact test")
     parser.add_argument("--draws", type=int, nargs="+", default=[500, 500], help="for each number of rows")
-    parser.add_argument("--oracle-draws", type=int, default=50, help="draws of the policy that is cheapest in truth")
-    parser.add_argument("--metric-draws", type=int, default=0, help="draws of the test of Matthews correlation")
+    parser.add_argument("--tests", type=int, default=25, help="draws of testing rows per draw of tuning rows")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float, default=1e9, help="limit for the draws of a task and number of rows")
     parser.add_argument("--folder", type=Path, default=RUNS / "decoupled", help="of the runs")
     parser.add_argument("--name", default="guarantee", help="of the result")
     options = parser.parse_args()
-    settings = {name: getattr(options, name) for name in ("rows", "shares", "draws", "oracle_draws", "metric_draws")}
+    settings = {name: getattr(options, name) for name in ("rows", "shares", "draws", "tests", "seed")}
     result: dict[str, Any] = {**provenance(), "settings": {**settings, "delta": DELTA}, "tasks": {}}
     for task in options.tasks:
         logits, labels = population(task, options.folder)
@@ -76,45 +72,34 @@ def measured(
     """Measures the share of draws whose policy exceeds ε, and the layers that it runs, for every ε and method."""
     predictions = logits.argmax(-1)
     correct = predictions == labels[:, None]
-    losses = correct[:, -1:].astype(int) - correct.astype(int)
-    guarantees = {epsilon: MeanLossGuarantee(epsilon, DELTA, of_accuracy=True) for epsilon in EPSILONS}
-    random, end = np.random.default_rng(options.seed), time.monotonic() + 60 * options.minutes
+    losses = correct[:, -1:].astype(np.int8) - correct.astype(np.int8)
+    random = np.random.default_rng(options.seed)
     outcomes: dict[tuple[float, str], list[tuple[float, float]]] = {}
-    for draw in range(draws):
-        if draw and time.monotonic() > end:
-            break
+    for _ in range(-(-draws // options.tests)):
         drawn = random.integers(0, len(labels), rows)
         for share in sorted({THIRD, *options.shares}):
-            tuning, testing = np.split(drawn, [round(rows * share)])
+            tuning = drawn[: round(rows * share)]
             policy = with_temperatures(logits[tuning], labels[tuning])
             confidences = criteria.confidence_at_every_exit(policy, logits)
             costs = RowCosts.from_layers(layers, len(tuning))
             candidates = candidate_policies(policy, confidences[tuning], losses[tuning], costs, epsilon=max(EPSILONS))
-            seen = [
-                LossCounts.of(losses[testing, criteria.leaving_exit(each, confidences[testing])]) for each in candidates
-            ]
-            true = functools.cache(
-                lambda index, candidates=candidates, confidences=confidences: of_policy(
-                    losses, layers, criteria.leaving_exit(candidates[index], confidences)
-                )
-            )
-            for epsilon, guarantee in guarantees.items():
-                tests = {f"exact {share:.3f}": lambda each, test=guarantee: test.p_value_of(each)}
-                if share == THIRD:
-                    tests["betting"] = lambda each, epsilon=epsilon: betting(each, epsilon)
-                    tests["plug-in"] = lambda each, epsilon=epsilon: float(each.mean_loss > epsilon)
-                for name, p_value in tests.items():
-                    outcomes.setdefault((epsilon, name), []).append(true(last_certified(seen, p_value)))
-                if share == THIRD and draw < options.oracle_draws:
-                    least = min(run for loss, run in map(true, range(len(candidates))) if loss <= epsilon)
-                    outcomes.setdefault((epsilon, "oracle"), []).append((0.0, least))
-                if share == THIRD and draw < options.metric_draws and rows == options.rows[0]:
-                    answers = [
-                        predictions[np.arange(len(labels)), criteria.leaving_exit(each, confidences)]
-                        for each in candidates
-                    ]
-                    drop, last = metric_outcome(epsilon, answers, predictions[:, -1], labels, testing)
-                    outcomes.setdefault((epsilon, METRIC), []).append((drop, true(last)[1]))
+            leaving = np.stack([criteria.leaving_exit(each, confidences) for each in candidates], axis=1)
+            of_candidates = np.take_along_axis(losses, leaving, axis=1)  # (rows, candidates)
+            true = list(zip(of_candidates.mean(0).tolist(), layers[leaving].mean(0).tolist(), strict=True))
+            for epsilon in EPSILONS:
+                least = min(run for loss, run in true if loss <= epsilon)
+                outcomes.setdefault((epsilon, f"oracle {share:.3f}"), []).append((0.0, least))
+            for _ in range(options.tests):
+                seen = of_candidates[random.integers(0, len(labels), rows - len(tuning))]
+                counts = zip((seen > 0).sum(0).tolist(), (seen < 0).sum(0).tolist(), strict=True)
+                counts = [LossCounts(lost, won, len(seen)) for lost, won in counts]
+                for epsilon in EPSILONS:
+                    tests = {f"exact {share:.3f}": exact}
+                    if share == THIRD:
+                        tests |= {"betting": betting, "plug-in": plug_in}
+                    for name, is_certified in tests.items():
+                        last = last_certified(counts, functools.partial(is_certified, epsilon=epsilon))
+                        outcomes.setdefault((epsilon, name), []).append(true[last])
     cells = []
     for epsilon in EPSILONS:
         cell: dict[str, Any] = {"rows": rows, "epsilon": epsilon}
@@ -138,24 +123,31 @@ def summary(loss: np.ndarray, run: np.ndarray, epsilon: float, full: float) -> d
     }
 
 
-def last_certified(seen: list[LossCounts], p_value: Any) -> int:
+def last_certified(seen: list[LossCounts], is_certified: Callable[[LossCounts], bool]) -> int:
     """Returns the index of the last certified candidate; the first is the full model, which loses nothing."""
     for index, counts in enumerate(seen[1:]):
-        if not certified([p_value(counts)], DELTA):
+        if not is_certified(counts):
             return index
     return len(seen) - 1
 
 
-def metric_outcome(
-    epsilon: float, answers: list[np.ndarray], full: np.ndarray, labels: np.ndarray, testing: np.ndarray
-) -> tuple[float, int]:
-    """Returns the true drop of the metric of the last certified policy, and its index."""
-    guarantee, last = MetricGuarantee(epsilon, DELTA, METRIC), 0
-    for index, each in enumerate(answers[1:], 1):
-        if guarantee.p_value(PairedPredictions(each[testing], full[testing], labels[testing])) > DELTA:
-            break
-        last = index
-    return METRICS[METRIC](full, labels) - METRICS[METRIC](answers[last], labels), last
+def exact(counts: LossCounts, epsilon: float) -> bool:
+    """Returns whether the exact test certifies; for fixed discordant rows, its p-value increases with lost rows."""
+    discordant = counts.lost + counts.won
+    limits = _limits.setdefault((counts.rows, epsilon, discordant), [-1, discordant + 1])
+    if limits[0] < counts.lost < limits[1]:
+        is_certified = MeanLossGuarantee(epsilon, DELTA, of_accuracy=True).p_value_of(counts) <= DELTA
+        limits[0 if is_certified else 1] = counts.lost
+    return counts.lost <= limits[0]
+
+
+@functools.cache
+def betting(counts: LossCounts, epsilon: float) -> bool:
+    return betting_p_value(counts, epsilon) <= DELTA
+
+
+def plug_in(counts: LossCounts, epsilon: float) -> bool:
+    return counts.mean_loss <= epsilon
 
 
 def population(task: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:

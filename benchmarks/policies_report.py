@@ -24,17 +24,17 @@ def guarantee(result: dict) -> str:
                 f"| {100 * before['beyond_full_depth']:.0f} % | {before['layers']:.2f} "
                 f"| {100 * after['exceeded']:.1f} % ({100 * low_high[0]:.1f}–{100 * low_high[1]:.1f}) "
                 f"| {100 * after['beyond_full_depth']:.0f} % | {after['layers']:.2f} "
-                f"| {100 * cell['plug-in']['exceeded']:.1f} % | {cell['oracle']['layers']:.2f} |"
+                f"| {100 * cell['plug-in']['exceeded']:.1f} % | {cell['oracle 0.333']['layers']:.2f} |"
             )
     populations = ", ".join(f"{task} {figures['population']}" for task, figures in result["tasks"].items())
     intro = (
-        f"**{settings['draws']} draws of calibration rows**, a third of which tune: MiniLM with decoupled exits in "
-        f"float32, a threshold per exit, δ = {settings['delta']:g}; populations of {populations} held-out rows. Draws "
-        "in which the policy's true loss exceeds ε, which the guarantee allows in a share δ of them; draws that "
-        "certified more than the full model; layers run per row, "
+        f"**{max(settings['draws'])} draws of calibration rows**, a third of which tune: MiniLM with decoupled exits "
+        f"in float32, a threshold per exit, δ = {settings['delta']:g}; populations of {populations} held-out rows. "
+        "Exceeded: draws in which the true loss of the policy is above ε, which the guarantee allows in a share δ of "
+        "them. Certified: draws in which a policy other than full depth was certified. Layers run per row, "
         f"{next(iter(result['tasks'].values()))['full_layers']:g} at full depth. Betting and the exact test judge the "
-        "same candidates on the same rows. Plug-in takes the observed loss for the true one; the oracle, on "
-        f"{settings['oracle_draws']} draws, uses the true loss."
+        "same candidates on the same rows. Plug-in takes the observed loss for the true one; the oracle uses the true "
+        f"loss. The same tuning rows have {settings['tests']} draws of testing rows."
     )
     return "\n".join([intro, "", *lines, "", footer(result)])
 
@@ -53,7 +53,7 @@ def tuning_shares(result: dict) -> str:
             lines.append(f"| {task} | {cell['rows']} | {100 * cell['epsilon']:g} % | {layers} |")
     intro = (
         "**Shares of the rows that fit temperatures and propose candidates**: layers per row of the policy that the "
-        f"exact test certifies, means of {settings['draws']} draws."
+        f"exact test certifies, means of {max(settings['draws'])} draws."
     )
     return "\n".join([intro, "", *lines, "", footer(result)])
 

@@ -17,10 +17,12 @@ import policies_report
 from end_to_end import plot as end_to_end_plot
 from end_to_end import report as end_to_end_report
 from record import RESULTS, ROOT, footer
+from token_dropping import report as token_dropping
 
 MARKERS = re.compile(r"(<!-- results: begin -->\n).*?(<!-- results: end -->)", re.DOTALL)
 
 PICTURES = ROOT / "docs" / "benchmarks"
+SPLIT = "guarantee_split"
 ENVIRONMENTS = {"default": "default environment", "ipex": "IPEX environment"}
 
 
@@ -57,13 +59,15 @@ def main() -> None:
     write(
         "docs/benchmarks/calibration.md",
         policies_report.guarantee(read("guarantee")),
-        policies_report.tuning_shares(read("guarantee_split")),
+        *([policies_report.tuning_shares(read(SPLIT))] if (RESULTS / f"{SPLIT}.json").is_file() else []),
         policies_report.paired_tests(read("paired_tests")),
         policies_report.task_guarantee(read("task_guarantee")),
         policies_report.ways(read("policies")),
         policies_report.cost_table(read("cost_table")),
         policies_report.deadlines(read("deadlines")),
     )
+    if (RESULTS / "token_dropping.json").is_file():
+        write("docs/benchmarks/token-dropping.md", *token_dropping.sections(read("token_dropping")))
 
 
 def read(name: str) -> dict:

@@ -60,6 +60,7 @@ MAY_IMPORT = {
         "criteria",
         "quantization",
         "calibration",
+        "tokenization",
     },
     "cli": {"commands"},
 }

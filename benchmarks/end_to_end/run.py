@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--busy", action="store_true", help="skip the check that the machine is idle")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    logging.getLogger("itrex_sweet").setLevel(logging.ERROR)  # no line per call that cuts a text
     if not options.busy:
         check_idle_machine(3.0)
     path = RESULTS / f"{options.name}.json"
@@ -66,10 +68,10 @@ def main() -> None:
         start = time.perf_counter()
         result["tasks"][task] = measured(task, options, result["engines"])
         result["tasks"] = {each: result["tasks"][each] for each in TASKS if each in result["tasks"]}
-        if task == options.tasks[0]:
-            result["cold"] = cold_starts(task, options)
         write_result(options.name, result)
         print(f"{task}: {time.perf_counter() - start:.0f} s", flush=True)
+    result["cold"] = cold_starts(options.tasks[0], options)
+    write_result(options.name, result)
 
 
 def measured(task: str, options: argparse.Namespace, engines: dict[str, Any]) -> dict[str, Any]:
@@ -191,12 +193,14 @@ def cold_starts(task: str, options: argparse.Namespace) -> dict[str, float]:
     rows = rows_of(task)
     is_pair = not isinstance(rows.reported[0][0], str)
     calibration = calibration_batch(run, rows)
-    found = {"early exit": cold.seconds("ours", folder / f"{CHOSEN}-1", is_pair)}
+    found = {"early exit": cold.seconds("ours", folder / f"{CHOSEN}-1", run / "plain", is_pair)}
     for name, kind in zip(ENGINES, ("openvino", "onnxruntime"), strict=True):
-        found[name] = cold.seconds(kind, engine_class(name)(run / "plain", calibration, 1).folder, is_pair)
-    found["torch fp32"] = cold.seconds("torch", run / "plain", is_pair)
+        found[name] = cold.seconds(
+            kind, engine_class(name)(run / "plain", calibration, 1).folder, run / "plain", is_pair
+        )
+    found["torch fp32"] = cold.seconds("torch", run / "plain", run / "plain", is_pair)
     for title in linear.makers(options.folder):
-        found[title] = cold.seconds("sklearn", linear.path_of(options.folder, task, title), is_pair)
+        found[title] = cold.seconds("sklearn", linear.path_of(options.folder, task, title), run / "plain", is_pair)
     found = {name: round(value, 3) for name, value in found.items()}
     print(f"cold start, seconds: {found}", flush=True)
     return found

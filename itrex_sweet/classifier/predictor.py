@@ -55,6 +55,13 @@ class Predictor:
         self._reader = None
 
     @property
+    def reader_info(self) -> dict[str, str | None]:
+        """Returns the name of the tokenizer that encodes texts, `reader`, and the `reason` if it is not the native
+        one."""
+        reader = self.reader_of(self.tokenizer)
+        return {"reader": reader.reader_name, "reason": reader.reader_reason}
+
+    @property
     def policy(self) -> Policy:
         """Default policy of calls, which decides at which exit a row leaves."""
         return self.executor.policy

@@ -97,10 +97,27 @@ def _artifact(name: str) -> dict[str, Any]:
         "policy": artifact.policy.to_dict(),
         "precision": artifact.precision,
         "tokenizer": any((artifact.directory / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json")),
+        "texts encoded by": _reader(artifact),
         "bytes": _sizes(artifact),
         "calibration": _calibration(artifact),
         "provenance": dict(artifact.provenance),
     }
+
+
+def _reader(artifact: Artifact) -> str | None:
+    """Returns the name of the tokenizer that encodes texts, and why not the native one; `None` without a tokenizer."""
+    from itrex_sweet.errors import SweetError
+    from itrex_sweet.tokenization import TextReader
+    from itrex_sweet.tokenization.stored import run_tokenizer_of
+
+    try:
+        tokenizer = run_tokenizer_of(artifact)
+    except SweetError as error:
+        return f"unknown: {error}"
+    if tokenizer is None:
+        return None
+    reader = TextReader(tokenizer, max_tokens=None, padding_idx=None)
+    return reader.reader_name if reader.reader_reason is None else f"{reader.reader_name}: {reader.reader_reason}"
 
 
 def _private_layers(artifact: Artifact) -> dict[str, Any]:

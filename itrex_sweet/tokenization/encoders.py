@@ -11,7 +11,7 @@ import copy
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,8 +87,13 @@ class FastEncoder(TextEncoder):
         return self._backend
 
     @property
+    def take_model_state(self) -> Callable[[], dict[str, Any]] | None:
+        """Returns the model as the library writes it; `None` for a tokenizer of transformers."""
+        return self._tokenizer.take_model_state if isinstance(self._tokenizer, FileTokenizer) else None
+
+    @property
     def cuts_from_left(self) -> bool:
-        """True if long texts are cut at their start."""
+        """`True` if long texts are cut at their start."""
         return self._tokenizer.truncation_side == "left"
 
     def special_tokens(self, pair: bool) -> int:

@@ -8,7 +8,8 @@ import os
 from itrex_sweet.tokenization.encoders import FastEncoder, TextEncoder
 from itrex_sweet.tokenization.native_library import LibraryUnavailable
 from itrex_sweet.tokenization.proof import difference
-from itrex_sweet.tokenization.wordpiece import UnsupportedTokenizer, WordPieceReader
+from itrex_sweet.tokenization.wordpiece import WordPieceReader
+from itrex_sweet.tokenization.wordpiece_description import UnsupportedTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -23,14 +24,16 @@ def fast_reader_of(encoder: TextEncoder) -> tuple[WordPieceReader | None, str | 
     if not isinstance(encoder, FastEncoder):
         return None, "the tokenizer is one in Python, or cannot be copied"
     try:
-        reader = WordPieceReader(encoder.backend)
+        reader = WordPieceReader(encoder.backend, encoder.take_model_state)
         different = difference(reader, encoder)
     except (UnsupportedTokenizer, LibraryUnavailable) as error:
         return None, str(error)
     except BaseException as error:  # a panic of the tokenizers library is no Exception
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        return None, f"the comparison with the tokenizers library failed ({type(error).__name__}: {error})"
+        reason = f"the comparison with the tokenizers library failed ({type(error).__name__}: {error})"
+        logger.warning("The native tokenizer is not used: %s.", reason)
+        return None, reason
     if different is not None:
         logger.warning("The native tokenizer is not used: %s than the tokenizers library.", different)
         return None, f"{different} than the tokenizers library"

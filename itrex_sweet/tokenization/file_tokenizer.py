@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, normalizers, processors
@@ -89,7 +90,21 @@ class FileTokenizer:
 
     def get_vocab(self) -> dict[str, int]:
         """Returns the id of each token, added ones included."""
-        return self.backend.get_vocab()
+        if type(self.backend.model).__name__ != "WordPiece":
+            return self.backend.get_vocab()
+        added = self.backend.get_added_tokens_decoder()
+        return {**self.model_state["vocab"], **{token.content: place for place, token in added.items()}}
+
+    @cached_property
+    def model_state(self) -> dict[str, Any]:
+        """The model as the library writes it, with its vocabulary; faster than to ask the library for that."""
+        return state_of(self.backend.model)
+
+    def take_model_state(self) -> dict[str, Any]:
+        """Returns `model_state`, and does not keep it."""
+        state = self.model_state
+        vars(self).pop("model_state", None)
+        return state
 
     @property
     def all_special_ids(self) -> list[int]:
@@ -219,7 +234,7 @@ def _object(contents: bytes, file: str) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------- classes
 
 
-def _state(part: Any) -> dict[str, Any]:
+def state_of(part: Any) -> dict[str, Any]:
     """Returns a part of a tokenizer as the library writes it; empty if there is none."""
     return {} if part is None else json.loads(part.__getstate__())
 
@@ -230,7 +245,7 @@ def _require(condition: bool, what: str) -> None:
 
 
 def _template(single: str, pair: str, tokens: Sequence[tuple[str, int]]) -> dict[str, Any]:
-    return _state(processors.TemplateProcessing(single=single, pair=pair, special_tokens=list(tokens)))
+    return state_of(processors.TemplateProcessing(single=single, pair=pair, special_tokens=list(tokens)))
 
 
 def _complete_bert(backend: Tokenizer, tokens: Mapping[str, str], settings: Mapping[str, Any]) -> None:
@@ -242,16 +257,16 @@ def _complete_bert(backend: Tokenizer, tokens: Mapping[str, str], settings: Mapp
         == (tokens["unk_token"], "##", 100),
         "WordPiece model",
     )
-    normalizer = _state(backend.normalizer)
+    normalizer = state_of(backend.normalizer)
     _require(normalizer.get("type") == "BertNormalizer" and normalizer.get("clean_text") is True, "normalizer")
-    _require(_state(backend.pre_tokenizer) == {"type": "BertPreTokenizer"}, "pre-tokenizer")
+    _require(state_of(backend.pre_tokenizer) == {"type": "BertPreTokenizer"}, "pre-tokenizer")
     cls, sep = tokens["cls_token"], tokens["sep_token"]
     ids = {token: backend.token_to_id(token) for token in (cls, sep)}
     standard = (
         _template(f"{cls}:0 $A:0 {sep}:0", f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1", list(ids.items())),
-        _state(processors.BertProcessing((sep, ids[sep]), (cls, ids[cls]))),
+        state_of(processors.BertProcessing((sep, ids[sep]), (cls, ids[cls]))),
     )
-    _require(_state(backend.post_processor) in standard, "post-processor")
+    _require(state_of(backend.post_processor) in standard, "post-processor")
     lower, strip, chinese = (
         settings.get(name, default)
         for name, default in (("do_lower_case", True), ("strip_accents", None), ("tokenize_chinese_chars", True))
@@ -282,14 +297,14 @@ def _complete_roberta(backend: Tokenizer, tokens: Mapping[str, str], settings: M
         "BPE model",
     )
     _require(backend.normalizer is None, "normalizer")
-    before = _state(backend.pre_tokenizer)
+    before = state_of(backend.pre_tokenizer)
     prefixed = bool(settings.get("add_prefix_space", False))
     _require(
         (before.get("type"), before.get("use_regex", True), before.get("add_prefix_space"))
         == ("ByteLevel", True, prefixed),
         "pre-tokenizer",
     )
-    after = _state(backend.post_processor)
+    after = state_of(backend.post_processor)
     expected = {
         name: [tokens[f"{name}_token"], backend.token_to_id(tokens[f"{name}_token"])] for name in ("sep", "cls")
     }
@@ -303,21 +318,21 @@ def _complete_xlm_roberta(backend: Tokenizer, tokens: Mapping[str, str], setting
     _require(type(backend.model).__name__ == "Unigram", "model")
     # The library does not tell the id; no vocabulary holds this character, which Unicode leaves unassigned for ever.
     _require([token.id for token in backend.model.tokenize("\U0010ffff")] == [3], "id of the unknown token")
-    _require(_state(backend.normalizer).get("type", "Precompiled") == "Precompiled", "normalizer")
+    _require(state_of(backend.normalizer).get("type", "Precompiled") == "Precompiled", "normalizer")
     words = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": True}
-    parts = _state(backend.pre_tokenizer).get("pretokenizers")
+    parts = state_of(backend.pre_tokenizer).get("pretokenizers")
     _require(parts == [{"type": "WhitespaceSplit"}, words], "pre-tokenizer")
     _require(settings.get("add_prefix_space", True) is True, "pre-tokenizer")
     bos, eos = tokens["bos_token"], tokens["eos_token"]
     ids = [(token, backend.token_to_id(token)) for token in (bos, eos)]
     standard = _template(f"{bos} $A {eos}", f"{bos} $A {eos} {eos} $B {eos}", ids)
-    _require(_state(backend.post_processor) == standard, "post-processor")
+    _require(state_of(backend.post_processor) == standard, "post-processor")
 
 
 def _complete_generic(backend: Tokenizer, tokens: Mapping[str, str], settings: Mapping[str, Any]) -> None:
     """Keeps any tokenizer of the library as its file describes it."""
     _require(backend.post_processor is not None, "post-processor")
-    prefixed = _state(backend.pre_tokenizer).get("add_prefix_space", settings.get("add_prefix_space", False))
+    prefixed = state_of(backend.pre_tokenizer).get("add_prefix_space", settings.get("add_prefix_space", False))
     _require(prefixed == settings.get("add_prefix_space", False), "pre-tokenizer")
 
 

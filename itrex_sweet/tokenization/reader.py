@@ -76,8 +76,10 @@ class TextReader:
     @property
     def limit(self) -> int | None:
         """Maximum tokens per row: the lower limit of model and tokenizer; `None` for no limit."""
-        limits = (self.max_tokens, getattr(self.tokenizer, "model_max_length", None))
-        return min((int(limit) for limit in limits if limit is not None and limit < _NO_LIMIT), default=None)
+        own, model = getattr(self.tokenizer, "model_max_length", None), self.max_tokens
+        if own is None or own >= _NO_LIMIT:
+            return model
+        return int(own) if model is None or own < model else model
 
     def pack(self, texts: Sequence[Any], max_length: int | None = None) -> TokenBatch | None:
         """Tokenizes texts that need no further attention: the short way for `read`.
@@ -95,7 +97,7 @@ class TextReader:
         limit = self.limit
         if max_length is not None and (limit is None or max_length < limit):
             limit = max_length
-        if limit is not None and limit <= max(self._fast.special_tokens):
+        if limit is not None and limit <= self._fast.most_special_tokens:
             return None
         packed = self._fast.pack(texts, limit, False, self.padding_idx)
         return None if packed is None or packed[2] else self._without_types(packed[0])

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import json
 from array import array
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,15 +12,10 @@ import numpy as np
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.tokenization import native_library
 from itrex_sweet.tokenization.inputs import Text
-from itrex_sweet.tokenization.native_library import CStrings, CWordPiece
+from itrex_sweet.tokenization.wordpiece_description import UnsupportedTokenizer, description_of, template_of
 
 # int64 values of an output buffer that is kept; greater outputs get one of their own.
 _BUFFER_SIZE = 16384
-_MAX_PIECE_CHARACTERS, _MAX_TOKEN_ID, _MAX_WORD_CHARACTERS = 63, (1 << 24) - 1, 1000
-
-
-class UnsupportedTokenizer(Exception):
-    """A tokenizer of another kind than this one reads; the message gives the reason."""
 
 
 class WordPieceReader:
@@ -32,9 +26,11 @@ class WordPieceReader:
     Args:
         backend: with a `BertNormalizer`, a `BertPreTokenizer`, a WordPiece model and a template of special tokens;
             neither truncates nor pads.
+        model_state: returns its model as the library writes it, where that is known already.
 
     Attributes:
         special_tokens: number of special tokens of a text, and of a pair.
+        most_special_tokens: the greater of these.
         max_id: largest token id that it can give.
         max_type: largest token type.
 
@@ -45,18 +41,19 @@ class WordPieceReader:
 
     name = "native WordPiece"
 
-    def __init__(self, backend: Any):
+    def __init__(self, backend: Any, model_state: Callable[[], dict[str, Any]] | None = None):
         self._handle: int | None = None
         self._library = library = native_library.load()
-        description, kept, largest = _description(backend)
+        description, kept, largest = description_of(backend, model_state)
         self._handle = library.new(ctypes.byref(description))
         del kept
         if not self._handle:
             raise UnsupportedTokenizer("the native tokenizer refuses its vocabulary, added tokens or template")
-        single, pair = (_template(backend, is_pair) for is_pair in (False, True))
+        single, pair = (template_of(backend, is_pair) for is_pair in (False, True))
         self.special_tokens = tuple(
             sum(kind == native_library.SPECIAL_TOKEN for kind, _, _ in row) for row in (single, pair)
         )
+        self.most_special_tokens = max(self.special_tokens)
         self.max_id = largest
         self.max_type = max(kind for _, _, kind in (*single, *pair))
         self._buffers: list[tuple[np.ndarray, int]] = []
@@ -99,9 +96,9 @@ class WordPieceReader:
         except (TypeError, UnicodeEncodeError):
             return None
         size = len(text)
-        tokens = size + rows * max(self.special_tokens)
+        tokens = size + rows * self.most_special_tokens
         if limit is not None:
-            tokens = min(tokens, rows * max(limit, *self.special_tokens))
+            tokens = min(tokens, rows * max(limit, self.most_special_tokens))
         capacity = 3 * tokens + 2 * rows + 2
         is_small = capacity <= _BUFFER_SIZE
         if is_small:
@@ -180,109 +177,3 @@ def _parts(texts: Sequence[Any]) -> tuple[Sequence[str], bytes | None]:
         else:
             raise TypeError
     return parts, bytes(pairs)
-
-
-# ---------------------------------------------------------------------------------------------------- description
-
-
-def _state(part: Any) -> dict[str, Any]:
-    """Returns a part of a tokenizer as the library writes it; empty if there is none."""
-    return {} if part is None else json.loads(part.__getstate__())
-
-
-def _description(backend: Any) -> tuple[CWordPiece, list[Any], int]:
-    """Returns the description of a tokenizer for the library, the arrays that it points to, and the largest id."""
-    if (kind := type(backend.model).__name__) != "WordPiece":
-        raise UnsupportedTokenizer(f"its model is {kind}, not WordPiece")
-    normalizer = _state(backend.normalizer)
-    if normalizer.get("type") != "BertNormalizer" or not normalizer.get("clean_text"):
-        raise UnsupportedTokenizer("its normalizer is not a BertNormalizer with clean_text")
-    if _state(backend.pre_tokenizer) != {"type": "BertPreTokenizer"}:
-        raise UnsupportedTokenizer("its pre-tokenizer is not BertPreTokenizer")
-    model = _state(backend.model)  # five times as fast as `get_vocab`
-    vocabulary, unknown, longest = model["vocab"], model["unk_token"], model["max_input_chars_per_word"]
-    if not 1 <= longest <= _MAX_WORD_CHARACTERS:
-        raise UnsupportedTokenizer(f"max_input_chars_per_word is {longest}")
-    if unknown not in vocabulary:
-        raise UnsupportedTokenizer(f"its vocabulary has no unknown token {unknown!r}")
-    kept: list[Any] = []
-
-    def integers(values: Any) -> int:
-        kept.append(np.array(values, dtype=np.int32))
-        return kept[-1].ctypes.data
-
-    def strings(values: Collection[str]) -> CStrings:
-        joined = ("\0".join(values) + "\0").encode() if values else b""
-        if joined.count(b"\0") != len(values):
-            raise UnsupportedTokenizer("a token holds a zero byte")
-        kept.append(joined)
-        return CStrings(joined, len(joined), len(values))
-
-    ids = list(vocabulary.values())
-    if max(map(len, vocabulary)) > _MAX_PIECE_CHARACTERS or max(ids) > _MAX_TOKEN_ID:
-        raise UnsupportedTokenizer(
-            f"a piece has more than {_MAX_PIECE_CHARACTERS} characters, or an id above {_MAX_TOKEN_ID}"
-        )
-    single, pair = (_template(backend, is_pair) for is_pair in (False, True))
-    added = backend.get_added_tokens_decoder()
-    strip = normalizer.get("strip_accents")
-    description = CWordPiece(
-        pieces=strings(vocabulary),
-        ids=integers(ids),
-        prefix=strings([model["continuing_subword_prefix"]]),
-        added=strings([token.content for token in added.values()]),
-        added_ids=integers(list(added)),
-        added_flags=integers([_flags(token, bool(backend.encode_special_tokens)) for token in added.values()]),
-        single=integers(single),
-        pair=integers(pair),
-        single_items=len(single),
-        pair_items=len(pair),
-        unknown_id=vocabulary[unknown],
-        max_word_characters=longest,
-        spaced_ideographs=bool(normalizer["handle_chinese_chars"]),
-        strip_accents=bool(normalizer["lowercase"] if strip is None else strip),
-        lowercase=bool(normalizer["lowercase"]),
-        unused=0,
-    )
-    special = [token for kind, token, _ in (*single, *pair) if kind == native_library.SPECIAL_TOKEN]
-    return description, kept, max(*ids, *added, *special)
-
-
-def _flags(token: Any, encode_special_tokens: bool) -> int:
-    flags = native_library.NORMALIZED if token.normalized else 0
-    if encode_special_tokens and token.special:
-        flags |= native_library.IS_TEXT
-    if token.single_word or token.lstrip or token.rstrip:
-        flags |= native_library.UNSUPPORTED
-    return flags
-
-
-def _template(backend: Any, is_pair: bool) -> list[tuple[int, int, int]]:
-    """Returns the special tokens and texts of a row in order: kind, token id and token type.
-
-    Raises:
-        UnsupportedTokenizer: a post-processor that makes other rows.
-    """
-    state = _state(backend.post_processor)
-    first, second = (native_library.FIRST_TEXT, 0, 0), (native_library.SECOND_TEXT, 0, 1)
-    if not state:
-        return [first, second] if is_pair else [first]
-    if state["type"] == "BertProcessing":
-        cls, sep = ((native_library.SPECIAL_TOKEN, state[name][1], 0) for name in ("cls", "sep"))
-        row = [cls, first, sep]
-        return [*row, second, (*sep[:2], 1)] if is_pair else row
-    if state["type"] != "TemplateProcessing":
-        raise UnsupportedTokenizer(f"its post-processor is {state['type']}")
-    row = []
-    for item in state["pair" if is_pair else "single"]:
-        if "Sequence" in item:
-            kind = native_library.FIRST_TEXT if item["Sequence"]["id"] == "A" else native_library.SECOND_TEXT
-            row.append((kind, 0, item["Sequence"]["type_id"]))
-        else:
-            token = item["SpecialToken"]
-            ids = state["special_tokens"][token["id"]]["ids"]
-            row += [(native_library.SPECIAL_TOKEN, each, token["type_id"]) for each in ids]
-    texts = sorted(kind for kind, _, _ in row if kind != native_library.SPECIAL_TOKEN)
-    if texts != ([native_library.FIRST_TEXT, native_library.SECOND_TEXT] if is_pair else [native_library.FIRST_TEXT]):
-        raise UnsupportedTokenizer("its template repeats or leaves out a text")
-    return row

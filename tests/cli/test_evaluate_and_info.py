@@ -98,6 +98,7 @@ def test_info_of_an_artifact(run, artifact):
     facts = run("info", artifact, "--json").json()
     assert facts["exits"] == [1, 2, 4] and facts["family"] == "bert" and facts["depth"] == 4
     assert facts["architecture"] == "early-exit" and facts["precision"] == "float32" and facts["tokenizer"]
+    assert facts["texts encoded by"].startswith("tokenizers: its model is WordLevel")
     assert facts["bytes"] == {"model.safetensors": (artifact / "model.safetensors").stat().st_size}
     assert facts["provenance"]["versions"]["torch"]
     assert "exits" in run("info", artifact).out

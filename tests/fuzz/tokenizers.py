@@ -40,7 +40,7 @@ def word_piece(
     added: tuple[AddedToken, ...] = (),
     processor: Any = None,
 ) -> Tokenizer:
-    """Returns a WordPiece tokenizer with a small vocabulary."""
+    """Makes a WordPiece tokenizer with a small vocabulary."""
     letters = [*_LETTERS, *(f"##{letter}" for letter in _LETTERS)]
     pieces = list(dict.fromkeys([*_SPECIAL, *letters, *_WORDS.split()]))
     tokenizer = Tokenizer(models.WordPiece({piece: place for place, piece in enumerate(pieces)}, unk_token="[UNK]"))

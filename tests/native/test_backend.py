@@ -222,13 +222,15 @@ def test_rows_with_a_common_first_token_get_the_same_logits(loaded, family, kind
     backend = NativeBackend(artifact, encoder, threads=2, min_macs_per_thread=0)
     rng = np.random.default_rng(0)
     rows, others = ([[first, *row] for row in random_rows(rng, [1, 7, 20, 3, 12, 2, 9], first=5)] for first in (2, 3))
-    expected = all_logits(backend, TokenBatch.from_rows([*rows, *others]), 2 * len(rows))
+    mixed = TokenBatch.from_rows([*rows, *others])
+    expected = all_logits(backend, mixed, len(mixed))
     for _ in range(3):
         parts = [TokenBatch.from_rows(part) for part in (rows, rows, rows, others, others)]
         got = [all_logits(backend, part, len(rows)) for part in parts]
         np.testing.assert_array_equal(np.concatenate([got[2], got[4]]), expected)
         for row, logits in zip(rows, expected, strict=False):
             np.testing.assert_array_equal(all_logits(backend, TokenBatch.from_rows([row]))[0], logits)
+        np.testing.assert_array_equal(all_logits(backend, mixed, len(mixed)), expected)
 
 
 def test_forked_child_can_use_the_backend(loaded):

@@ -93,7 +93,7 @@ class Characters {
         }
     }
 
-    // True if an ideograph gets spaces around it, which added tokens may contain.
+    // Returns whether a character gets spaces around it, which added tokens may contain.
     bool is_spaced(uint32_t code) const {
         if (!options_.spaced_ideographs) return false;
         for (const uint32_t* range = std::begin(unicode_tables::kIdeographs);
