@@ -17,6 +17,7 @@ import policies_report
 from end_to_end import plot as end_to_end_plot
 from end_to_end import report as end_to_end_report
 from record import RESULTS, ROOT, footer
+from token_dropping import report as token_dropping
 
 MARKERS = re.compile(r"(<!-- results: begin -->\n).*?(<!-- results: end -->)", re.DOTALL)
 
@@ -65,6 +66,8 @@ def main() -> None:
         policies_report.cost_table(read("cost_table")),
         policies_report.deadlines(read("deadlines")),
     )
+    if (RESULTS / "token_dropping.json").is_file():
+        write("docs/benchmarks/token-dropping.md", *token_dropping.sections(read("token_dropping")))
 
 
 def read(name: str) -> dict:

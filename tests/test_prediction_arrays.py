@@ -106,6 +106,8 @@ def test_logits_that_are_not_finite(models, monkeypatch, as_arrays):
     if as_arrays:
         assert list(marked.errors) == [0, 2]
         assert marked.labels.tolist() == [-1, 0, -1, 0]
+        assert marked.exit_layers.tolist() == [0, 4, 0, 4]
+        assert marked.stopped_by.tolist() == [-1, 3, -1, 3]
     else:
         assert [row for row, answer in enumerate(marked) if "error" in answer] == [0, 2]
 

@@ -68,10 +68,10 @@ def main() -> None:
         start = time.perf_counter()
         result["tasks"][task] = measured(task, options, result["engines"])
         result["tasks"] = {each: result["tasks"][each] for each in TASKS if each in result["tasks"]}
-        if task == options.tasks[0]:
-            result["cold"] = cold_starts(task, options)
         write_result(options.name, result)
         print(f"{task}: {time.perf_counter() - start:.0f} s", flush=True)
+    result["cold"] = cold_starts(options.tasks[0], options)
+    write_result(options.name, result)
 
 
 def measured(task: str, options: argparse.Namespace, engines: dict[str, Any]) -> dict[str, Any]:
@@ -193,12 +193,14 @@ def cold_starts(task: str, options: argparse.Namespace) -> dict[str, float]:
     rows = rows_of(task)
     is_pair = not isinstance(rows.reported[0][0], str)
     calibration = calibration_batch(run, rows)
-    found = {"early exit": cold.seconds("ours", folder / f"{CHOSEN}-1", is_pair)}
+    found = {"early exit": cold.seconds("ours", folder / f"{CHOSEN}-1", run / "plain", is_pair)}
     for name, kind in zip(ENGINES, ("openvino", "onnxruntime"), strict=True):
-        found[name] = cold.seconds(kind, engine_class(name)(run / "plain", calibration, 1).folder, is_pair)
-    found["torch fp32"] = cold.seconds("torch", run / "plain", is_pair)
+        found[name] = cold.seconds(
+            kind, engine_class(name)(run / "plain", calibration, 1).folder, run / "plain", is_pair
+        )
+    found["torch fp32"] = cold.seconds("torch", run / "plain", run / "plain", is_pair)
     for title in linear.makers(options.folder):
-        found[title] = cold.seconds("sklearn", linear.path_of(options.folder, task, title), is_pair)
+        found[title] = cold.seconds("sklearn", linear.path_of(options.folder, task, title), run / "plain", is_pair)
     found = {name: round(value, 3) for name, value in found.items()}
     print(f"cold start, seconds: {found}", flush=True)
     return found

@@ -1,0 +1,1 @@
+"""Token dropping between layers, with early exit: accuracy, token-layers and time."""
