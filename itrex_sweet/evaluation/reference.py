@@ -153,7 +153,7 @@ class _Answers(Reference):
         if task.name == REGRESSION:
             return np.array([self._value(*each) for each in self._predictions], dtype=np.float32)
         label_map = _label_indices(label_names)
-        indices = [self._indices(*each, label_map, task) for each in self._predictions]
+        indices = [self._indices(*each, label_names, label_map, task) for each in self._predictions]
         if task.name == SINGLE_LABEL:
             return np.array([row[0] for row in indices], dtype=np.int64)
         decisions = np.zeros((rows, len(label_names)), dtype=np.int64)
@@ -162,7 +162,12 @@ class _Answers(Reference):
         return decisions
 
     def _indices(
-        self, number: int, prediction: Mapping[str, Any], label_map: Mapping[str, int], task: Task
+        self,
+        number: int,
+        prediction: Mapping[str, Any],
+        label_names: Sequence[str],
+        label_map: Mapping[str, int],
+        task: Task,
     ) -> list[int]:
         """Returns the indices of a prediction's labels, given normalized name → index."""
         if task.name == MULTI_LABEL:
@@ -177,7 +182,7 @@ class _Answers(Reference):
         for label in labels:
             if _normalize(label) not in label_map:
                 raise ConfigError(
-                    f"line {number} of {self._path}: label {label!r} is not one of {', '.join(label_map)}."
+                    f"line {number} of {self._path}: label {label!r} is not one of {', '.join(label_names)}."
                 )
         return [label_map[_normalize(label)] for label in labels]
 
