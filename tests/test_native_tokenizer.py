@@ -124,6 +124,22 @@ def test_comparison_finds_a_vocabulary_that_differs():
     assert "differently" in proof.difference(WordPieceReader(word_piece(True)), other)
 
 
+def test_special_tokens_that_are_read_as_text():
+    backend = word_piece(True)
+    split = encoder(backend, split_special_tokens=True)
+    reader, _ = fast_reader_of(split)
+    ids = reader.pack(["good [SEP] soup"])[0].input_ids.tolist()
+    assert ids == split.encode(["good [SEP] soup"], None)[0].ids and ids.count(3) == 1
+    assert text_reader().pack(["good [SEP] soup"]).input_ids.tolist().count(3) == 2
+
+
+def test_marks_that_unicode_reorders():
+    backend = word_piece(True)
+    reader = WordPieceReader(backend)
+    for text in proof._REORDERED:
+        assert reader.normalize(text) in (None, backend.normalizer.normalize_str(text))
+
+
 def test_added_tokens_that_take_spaces_are_left_to_the_library():
     backend = KINDS["uncased, added tokens that take spaces"]()
     reader = text_reader(backend)

@@ -1,4 +1,4 @@
-"""What is compared: classifiers that take a list of strings, or of pairs, and return the names of labels."""
+"""Contenders of the comparison: they take a list of strings, or of pairs, and return the names of labels."""
 
 from __future__ import annotations
 

@@ -78,8 +78,10 @@ class FastEncoder(TextEncoder):
         backend.encode_special_tokens = bool(getattr(tokenizer, "split_special_tokens", False))
         self._tokenizer, self._backend = tokenizer, backend
         self.with_types = "token_type_ids" in tokenizer.model_input_names
-        # Without offsets, where the library can; they are not needed.
-        self._encode_batch = getattr(backend, "encode_batch_fast", backend.encode_batch)
+        # Offsets are not needed. Without a post-processor, `encode_batch_fast` gives both texts of a pair the type 0,
+        # unlike `encode_batch`.
+        is_processed = backend.post_processor is not None
+        self._encode_batch = backend.encode_batch_fast if is_processed else backend.encode_batch
 
     @property
     def backend(self) -> Any:

@@ -34,6 +34,8 @@ _TEXTS = (
     *("x" * 99, "x" * 100, "x" * 101, "ab " * 60, "A" * 300, "\u4e00" * 60),
     *("\u0301" * 20, "a\u0301" * 101, "\U0001d400" * 100),
 )
+# Marks that Unicode reorders and `strip_accents` keeps.
+_REORDERED = ("a\U0001d165\u302eb", "a\u302e\U0001d165b", "a\u1b44\U0001d16db", "a\U0001d15e\u1bf2b")
 _CUT = (*_TEXTS[4:10], _TEXTS[-9])  # texts that are also compared after truncation
 _PAIRS = (
     *(("a", "b"), ("The quick brown fox", "jumps"), ("short", "over the lazy dog and far away"), ("", "b"), ("a", "")),
@@ -56,6 +58,9 @@ def difference(reader: WordPieceReader, encoder: Any) -> str | None:
     borders = " ".join(f"a{chr(code)}b" for code in reader.borders())
     if reader.normalize(borders) != encoder.normalize(borders):
         return "it normalizes characters differently"
+    for text in _REORDERED:
+        if reader.normalize(text) not in (None, encoder.normalize(text)):
+            return "it orders marks differently"
     for text in (borders, *_texts(encoder)):
         if (shown := _difference(reader, encoder, [text], None)) is not None:
             return shown
