@@ -19,7 +19,7 @@ MEAN, NEAREST = "mean", "nearest"
 
 @dataclass(frozen=True)
 class Schedule:
-    """Where and how tokens are dropped.
+    """Layers before which tokens are dropped, shares that remain, and the treatment of the others.
 
     Args:
         steps: (layer, share): before that layer, from 1, this share of the row's tokens remains; after the exit there,
