@@ -43,7 +43,9 @@ def main() -> None:
         if task in tasks or not (run / "plain").is_dir():
             continue
         check_idle_machine()
-        tasks[task] = one(task, run, options.threads, options.seed)
+        source = provenance()  # tasks may be measured on different days
+        priority = {"priority": source["machine"]["priority"]} if "priority" in source["machine"] else {}
+        tasks[task] = {"commit": source["commit"], **priority, **one(task, run, options.threads, options.seed)}
         in_order = {each: tasks[each] for each in plan.TASKS if each in tasks}
         settings = {"seed": options.seed, "threads": options.threads, "max_agreement_drop": DROP}
         write_result(RESULT, {**provenance(), "settings": settings, "tasks": in_order})

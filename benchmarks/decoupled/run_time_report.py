@@ -31,14 +31,14 @@ def certified() -> str:
     settings, drop = result["settings"], result["settings"]["max_agreement_drop"]
     lines = [
         "| task | texts | exits | layers, on the testing rows | layers, held out | agreement with full depth "
-        "| with the checkpoint | texts/s | full depth | × full depth | × transformers float32 |",
-        "|---" * 11 + "|",
+        "| with the checkpoint | texts/s | full depth | × full depth | × transformers float32 | commit |",
+        "|---" * 12 + "|",
     ]
     ratios = []
     for task in (task for task in TASKS if task in result["tasks"]):
         of_task = result["tasks"][task]
         if "refused" in of_task:
-            lines.append(f"| {task} | {of_task['texts']} | {_reason(of_task)} " + "| – " * 8 + "|")
+            lines.append(f"| {task} | {of_task['texts']} | {_reason(of_task)} {'| – ' * 8}| {_source(of_task)} |")
             continue
         speed = of_task["texts per second"]
         ratios.append(speed["policy"] / speed["full depth"])
@@ -49,7 +49,7 @@ def certified() -> str:
             f"| {100 * of_task['agreement with full depth']:.2f} "
             f"| {100 * of_task['agreement with the checkpoint']:.2f} "
             f"| {speed['policy']:,.0f} | {speed['full depth']:,.0f} | {ratios[-1]:.2f} "
-            f"| {speed['policy'] / speed['checkpoint']:.2f} |"
+            f"| {speed['policy'] / speed['checkpoint']:.2f} | {_source(of_task)} |"
         )
     mean = f" Mean speed-up over full depth: {np.mean(ratios):.2f}." if ratios else ""
     exceeded = [
@@ -69,6 +69,12 @@ def certified() -> str:
         f"{settings['threads']} threads) are those of held-out texts.{mean}{above}{lacking}"
     )
     return "\n".join([intro, "", *lines, "", footer(result)])
+
+
+def _source(of_task: dict[str, Any]) -> str:
+    """Returns the commit of a task's run, and the priority if other work ran beside it."""
+    beside = f", at {of_task['priority']} priority beside other work" if "priority" in of_task else ""
+    return of_task["commit"][:10] + beside
 
 
 def _reason(of_task: dict[str, Any]) -> str:
