@@ -84,8 +84,8 @@ def makers(folder: Path) -> dict[str, Callable[[float], Pipeline]]:
         )
 
     def hashed(strength: float) -> Pipeline:
-        grams = HashingVectorizer(n_features=BUCKETS, ngram_range=(1, 2), norm="l1", alternate_sign=False)
-        return Pipeline([("text", Joined()), ("grams", grams), ("head", head(100 * strength))])
+        grams = HashingVectorizer(n_features=BUCKETS, ngram_range=(1, 2), norm="l2", alternate_sign=False)
+        return Pipeline([("text", Joined()), ("grams", grams), ("head", head(strength))])
 
     def static(strength: float) -> Pipeline:
         return Pipeline([("vectors", StaticVectors(static_model(folder))), ("head", head(strength))])
