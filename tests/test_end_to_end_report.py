@@ -55,6 +55,15 @@ def test_ratios_are_against_the_fastest_int8_peer(report):
     assert "99.4 % | 10.0 × | 8.0 ×" in summary and "in 1 of 1 tasks" in summary and "openvino 2026" in summary
 
 
+def test_means_leave_out_tasks_that_lose_too_much(report):
+    kept, lost = result(0.8), result(0.8)["tasks"]["sst2"]
+    lost["contenders"]["early exit, chosen"] = contender("ours", 0.5, 0.001, 0.001, layers=1.0)
+    kept["tasks"]["rte"] = lost
+    summary = report.summary(kept)
+    assert "500.0 ×" in summary and "in 1 of 2 tasks" in summary
+    assert "**mean** |  |  | **10.0 ×** | **8.0 ×**" in summary
+
+
 def test_static_rivals_need_our_accuracy_and_our_speed(report):
     assert report.beaten_by(result(0.8)["tasks"]["sst2"], "32") == []
     task = result(0.895)["tasks"]["sst2"]
