@@ -119,7 +119,7 @@ def _run(args: argparse.Namespace) -> int:
         "repeats": args.repeats,
         "machine": Machine.here().to_dict(),
         "loaded": loaded,
-        "skipped": skipped,
+        "left_out": skipped,
         "timings": [_timing(key, task, medians) for key, task in tasks.items()],
     }
     print(json.dumps(facts, indent=2, ensure_ascii=False) if args.json else _shown(facts, Machine.here().describe()))
@@ -266,5 +266,5 @@ def _shown(facts: dict[str, Any], machine: str) -> str:
     for name, took in facts["loaded"].items():
         held = f"; {took['weight_bytes'] / 1e6:.1f} MB of packed weights" if took["weight_bytes"] else ""
         lines.append(f"Loaded {name} in {took['seconds']:.2f} s{held}.")
-    lines += [f"Left out: {name} ({reason})" for name, reason in facts["skipped"].items()]
+    lines += [f"Left out: {name} ({reason})" for name, reason in facts["left_out"].items()]
     return "\n".join(lines)

@@ -11,7 +11,7 @@ from itrex_sweet.tokenization.wordpiece import WordPieceReader
 
 # Truncation is compared at these lengths, beyond the special tokens.
 _LENGTHS = (1, 2, 7)
-_MOST_ADDED_TOKENS = 64
+_MAX_ADDED_TOKENS = 64
 _RANDOM_TEXTS = 50
 
 _PHRASES = (
@@ -79,7 +79,7 @@ def difference(reader: WordPieceReader, encoder: Any) -> str | None:
 def _texts(encoder: Any) -> Iterator[Text]:
     yield from _TEXTS
     yield from _PAIRS
-    for token in encoder.added_tokens()[:_MOST_ADDED_TOKENS]:
+    for token in encoder.added_tokens()[:_MAX_ADDED_TOKENS]:
         yield f"{token} a{token}b {token}{token} {token.lower()} x{token.upper()} {token[:-1]} {token.title()}."
     choice = random.Random(0)
     for _ in range(_RANDOM_TEXTS):

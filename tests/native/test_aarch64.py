@@ -30,7 +30,7 @@ def output(tmp_path_factory):
         environment.setenv("CXX", CROSS_COMPILER)
         environment.setenv("CXXFLAGS", "-Werror")
         built = build_kernels.build(folder, required=True)
-        assert [result.name for result in built] == ["cpu", "portable"]
+        assert [result.name for result in built] == ["cpu", "tokenizer", "portable"]
         program = compile_program("op_table.cpp", folder / "op_table")
     compiler = subprocess.run([CROSS_COMPILER, "-print-file-name=libc.so.6"], capture_output=True, text=True)
     system = Path(compiler.stdout.strip()).resolve().parents[1]  # qemu finds the dynamic loader below it

@@ -109,7 +109,7 @@ def test_wait_for_an_ended_thread_has_a_limit(monkeypatch, ended_thread):
 
 
 def test_threads_that_left_the_process_are_removed(monkeypatch, ended_thread):
-    monkeypatch.setattr(fork_gate, "_MOST_CALLERS", 1)
+    monkeypatch.setattr(fork_gate, "_MAX_CALLERS", 1)
     monkeypatch.setattr(fork_gate, "_exists", lambda thread: thread != ended_thread)  # it may take a moment to leave
     fork_gate._gate._callers = {ended_thread: threading.Thread()}
     with no_fork_meanwhile():
