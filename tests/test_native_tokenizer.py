@@ -13,7 +13,7 @@ from itrex_sweet.tokenization.encoders import FastEncoder
 from itrex_sweet.tokenization.fast_reader import fast_reader_of
 from itrex_sweet.tokenization.file_tokenizer import FileTokenizer
 from itrex_sweet.tokenization.wordpiece import WordPieceReader
-from tests.fuzz.tokenizers import KINDS, compare, word_piece
+from tests.fuzz.tokenization import KINDS, compare, word_piece
 from tests.tiny_tokenizers import fast_tokenizer
 
 try:

@@ -133,8 +133,10 @@ def test_spawned_processes(directory):
     """`spawn` pickles the bound method and so the model, as joblib's processes do."""
     model = load(directory, threshold=0.4)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.map(model.predict, [TEXTS, TEXTS[:1]]) == [model.predict(TEXTS), model.predict(TEXTS[:1])]
-        assert pool.apply(os.getpid) != os.getpid()
+        # With a time limit: a pool replaces a worker that fails to read its task, and waits for ever.
+        answers = pool.map_async(model.predict, [TEXTS, TEXTS[:1]]).get(timeout=120)
+        assert answers == [model.predict(TEXTS), model.predict(TEXTS[:1])]
+        assert pool.apply_async(os.getpid).get(timeout=120) != os.getpid()
 
 
 def test_forward_of_a_copy(directory):

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -196,3 +197,11 @@ def test_public_names():
 def run(script: str) -> None:
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
+
+
+def test_test_modules_do_not_shadow_installed_packages():
+    """Pytest puts the folders of tests on `sys.path`, so that a module there can take the place of a package."""
+    packages = {*metadata.packages_distributions(), *sys.stdlib_module_names}
+    tests = Path(__file__).resolve().parent
+    names = {path.stem for path in tests.rglob("*.py")} - {"__init__", "__main__", "conftest"}
+    assert names & packages == set()

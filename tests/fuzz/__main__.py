@@ -11,7 +11,7 @@ from pathlib import Path
 
 from itrex_sweet.runtime.native import library
 from tests.artifact_kinds import KINDS
-from tests.fuzz import tokenizers
+from tests.fuzz import tokenization
 from tests.fuzz.artifacts import ArtifactCase, run_artifact
 from tests.fuzz.inputs import InputCase, Models, run_input
 from tests.fuzz.workers import Limits, find_failures
@@ -54,9 +54,9 @@ def tokenize(texts: int, seed: int) -> int:
     if not texts:
         return 0
     found = 0
-    for kind in tokenizers.KINDS:
+    for kind in tokenization.KINDS:
         outcomes = [
-            tokenizers.compare(kind, min(TEXTS_PER_SEED, texts - first), seed + first)
+            tokenization.compare(kind, min(TEXTS_PER_SEED, texts - first), seed + first)
             for first in range(0, texts, TEXTS_PER_SEED)
         ]
         compared, left = (sum(getattr(outcome, name) for outcome in outcomes) for name in ("texts", "left"))
