@@ -46,7 +46,7 @@ def main() -> None:
             engines_report.operations(read("operations")),
             engines_report.instruction_sets(read("instruction_sets")),
             engines_report.start(read("start")),
-            *([encoders_report.tables(read("encoders"))] if (RESULTS / "encoders.json").is_file() else []),
+            *(encoders_report.tables(read(path.stem)) for path in sorted(RESULTS.glob("encoders*.json"))),
         )
 
     if (RESULTS / "end_to_end.json").is_file():
