@@ -67,6 +67,7 @@ MAY_IMPORT = {
 }
 WITHOUT_TORCH = {
     *("classifier", "data", "hub", "tokenization", "runtime.backends.native", "runtime.machine", "runtime.executor"),
+    "runtime.runner",
     *("arguments", "config", "policy", "errors", "extras", "families", "version", "criteria", "cli"),
     *("tasks", "probabilities"),
     *("artifact", "supervision"),
