@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from record import RUNS
 
+MAX_LENGTH = 512
 MODELS = RUNS / "serving" / "models"
 TASKS = ("sst2", "ag_news")
 
@@ -50,33 +51,36 @@ def prepare(task: str, run: Path, folder: Path, threads: int) -> dict[str, Any]:
     ):
         files[key] = str(engine_class(name)(run / "plain", calibration, threads).folder / file)
     infinity = folder / "infinity"
-    if not (infinity / "onnx" / "model_quantized.onnx").is_file():
+    if not (infinity / "model_quantized.onnx").is_file():
         shutil.copytree(run / "plain", infinity, dirs_exist_ok=True)
-        _old_tokenizer(infinity)
-        (infinity / "onnx").mkdir(exist_ok=True)
-        _export(run / "plain", infinity / "onnx" / "model.onnx")
+        _fit_for_infinity(infinity)
+        _export(run / "plain", infinity / "model.onnx")
         quantize_dynamic(
-            str(infinity / "onnx" / "model.onnx"),
-            str(infinity / "onnx" / "model_quantized.onnx"),
+            str(infinity / "model.onnx"),
+            str(infinity / "model_quantized.onnx"),
             per_channel=True,
             weight_type=QuantType.QInt8,
             extra_options={"MatMulConstBOnly": True},
         )
     files["infinity"] = str(infinity)
-    float32 = folder / "infinity-float32"
-    if not float32.is_dir():
-        shutil.copytree(infinity, float32, ignore=shutil.ignore_patterns("model_quantized.onnx"))
-    files["infinity float32"] = str(float32)
     (folder / "files.json").write_text(json.dumps(files, indent=1) + "\n", encoding="utf-8")
     return files
 
 
-def _old_tokenizer(folder: Path) -> None:
-    """Names a tokenizer class that transformers 4 knows: Infinity does not run with 5."""
+def _fit_for_infinity(folder: Path) -> None:
+    """Names the labels, without which Infinity takes a model for a reranker, and cuts texts after 512 tokens."""
+    from transformers import AutoConfig
+
+    path = folder / "config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    labels = len(AutoConfig.from_pretrained(folder).id2label)
+    settings["id2label"] = {str(place): f"LABEL_{place}" for place in range(labels)}
+    settings["label2id"] = {f"LABEL_{place}": place for place in range(labels)}
+    path.write_text(json.dumps(settings), encoding="utf-8")
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))
-    settings["tokenizer_class"] = "BertTokenizer"
-    settings.pop("backend", None)
+    settings["model_max_length"] = MAX_LENGTH
+    settings.pop("max_length", None)
     path.write_text(json.dumps(settings), encoding="utf-8")
 
 

@@ -64,15 +64,22 @@ class Running:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **self.server.environment},
                 cwd=self.server.directory,
-                start_new_session=True,
+                preexec_fn=os.setpgrp,
             )
+        return self
+
+    def wait_until_ready(self) -> None:
+        """Waits for the health route.
+
+        Raises:
+            RuntimeError: the process ended, or took too long; with its output.
+        """
         end = time.monotonic() + READY_SECONDS
         while not self.is_ready():
             if self.process.poll() is not None or time.monotonic() > end:
                 self.stop()
                 raise RuntimeError(f"{self.server.title} did not start; its output:\n{self._log.read_text()[-3000:]}")
             time.sleep(0.1)
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
@@ -118,14 +125,14 @@ class Running:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def _pids(self) -> list[int]:
-        """Returns the processes of the server's session."""
+        """Returns the processes of the server's group."""
         pids = []
         for path in Path("/proc").glob("[0-9]*/stat"):
             try:
                 fields = path.read_text().rsplit(")", 1)[1].split()
             except OSError:
                 continue
-            if int(fields[3]) == self.process.pid:
+            if int(fields[2]) == self.process.pid:
                 pids.append(int(path.parent.name))
         return pids
 
@@ -154,10 +161,10 @@ def infinity(python: Path, model: Path, engine: str = "optimum", threads: int = 
         threads: of the engine.
         batch: rows at most.
     """
-    # "." in that folder: its engine `optimum` finds files of a local model by their relative names only
+    # without its warm-up, whose text is longer than the model allows; "." in that folder: its engine `optimum` finds files of a local model by their relative names only
     command = [str(python.with_name("infinity_emb")), "v2", "--model-id", ".", "--served-model-name", "model"]
     command += ["--engine", engine, "--device", "cpu", "--port", "{port}", "--batch-size", str(batch), "--no-bettertransformer"]
-    command += ["--log-level", "error"]
+    command += ["--log-level", "error", "--no-model-warmup"]
     environment = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "PYTHONPATH": ""}
     return Server(f"Infinity ({engine})", "infinity", command, environment, directory=model)
 

@@ -14,7 +14,8 @@ from record import read_task
 from serving.generator import http_request
 
 LIMIT = 2000  # texts of a workload
-TOKENS_PER_WORD = 1.35  # of the news texts, to join texts to a length
+MOST_TOKENS = 510  # of a text, without the two special ones
+WORDS_PER_TOKEN = 0.72  # of the news texts, to join texts to a length
 WORKLOADS = {"sst2": "SST-2", "ag_news": "AG News", "mixed": "8 to 512 tokens"}
 TASKS = {"sst2": "sst2", "ag_news": "ag_news", "mixed": "ag_news"}  # the model that answers
 
@@ -58,10 +59,11 @@ DIALECTS = {
 
 
 @cache
-def texts_of(workload: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def texts_of(workload: str, tokenizer: Any = None) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Returns the texts and labels of a workload.
 
-    `mixed` joins news texts of one class to between 8 and 512 tokens, with lengths uniform in their logarithm.
+    `mixed` joins news texts of one class to between 8 and 512 tokens, with lengths uniform in their logarithm;
+    it needs the model's tokenizer, of the `tokenizers` library.
     """
     texts, labels = read_task(TASKS[workload], "validation", LIMIT)
     if workload != "mixed":
@@ -71,16 +73,22 @@ def texts_of(workload: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
     joined = []
     for label in labels:
         words: list[str] = []
-        target = int(np.exp(random.uniform(np.log(8), np.log(512))) / TOKENS_PER_WORD) - 1
+        target = int(WORDS_PER_TOKEN * np.exp(random.uniform(np.log(8), np.log(512))))
         while len(words) < target:
             words += by_class[label][random.integers(len(by_class[label]))]
-        joined.append(" ".join(words[: max(target, 3)]))
+        joined.append(_cut(" ".join(words[: max(target, 3)]), tokenizer))
     return tuple(joined), tuple(labels)
 
 
-def requests_of(workload: str, dialect: str, size: int) -> tuple[list[bytes], list[list[int]]]:
+def _cut(text: str, tokenizer: Any) -> str:
+    """Returns a text without its tokens after the `MOST_TOKENS`th."""
+    encoding = tokenizer.encode(text, add_special_tokens=False)
+    return text if len(encoding.ids) <= MOST_TOKENS else text[: encoding.offsets[MOST_TOKENS - 1][1]]
+
+
+def requests_of(workload: str, dialect: str, size: int, tokenizer: Any = None) -> tuple[list[bytes], list[list[int]]]:
     """Returns HTTP requests of `size` texts each, and the true labels of each."""
-    texts, labels = texts_of(workload)
+    texts, labels = texts_of(workload, tokenizer)
     form = DIALECTS[dialect]
     requests, truths = [], []
     for start in range(0, len(texts) - size + 1, size):
