@@ -17,6 +17,7 @@ import policies_report
 from end_to_end import plot as end_to_end_plot
 from end_to_end import report as end_to_end_report
 from record import RESULTS, ROOT, footer
+from serving import report as serving_report
 from token_dropping import report as token_dropping
 
 MARKERS = re.compile(r"(<!-- results: begin -->\n).*?(<!-- results: end -->)", re.DOTALL)
@@ -68,6 +69,11 @@ def main() -> None:
     )
     if (RESULTS / "token_dropping.json").is_file():
         write("docs/benchmarks/token-dropping.md", *token_dropping.sections(read("token_dropping")))
+    if (RESULTS / "serving.json").is_file():
+        serving, simulation = read("serving"), read("serving_simulation")
+        serving_report.draw_peers(serving, PICTURES / "serving_peers.png")
+        serving_report.draw_simulation(simulation, PICTURES / "serving_simulation.png")
+        write("docs/benchmarks/serving.md", *serving_report.sections(serving, simulation))
 
 
 def read(name: str) -> dict:

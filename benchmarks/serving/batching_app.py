@@ -46,9 +46,7 @@ class OnnxRuntime:
         options.intra_op_num_threads, options.inter_op_num_threads = THREADS, 1
         options.enable_mem_pattern = False
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        self._types = {
-            port.name: np.int32 if "int32" in port.type else np.int64 for port in self._session.get_inputs()
-        }
+        self._types = {port.name: np.int32 if "int32" in port.type else np.int64 for port in self._session.get_inputs()}
 
     def __call__(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
         return self._session.run(None, {name: arrays[name].astype(type_) for name, type_ in self._types.items()})[0]
@@ -72,7 +70,11 @@ class OpenVino:
     def __call__(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
         request = self._requests.pop()
         try:
-            return request.infer([arrays[name] for name in INPUTS[: len(self._names)]], share_inputs=True).to_tuple()[0].copy()
+            return (
+                request.infer([arrays[name] for name in INPUTS[: len(self._names)]], share_inputs=True)
+                .to_tuple()[0]
+                .copy()
+            )
         finally:
             self._requests.append(request)
 

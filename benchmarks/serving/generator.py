@@ -165,7 +165,12 @@ def send(
 
 def http_request(path: str, body: bytes, headers: Sequence[tuple[str, str]] = ()) -> bytes:
     """Returns the bytes of a POST request with a JSON body."""
-    lines = [f"POST {path} HTTP/1.1", "host: localhost", "content-type: application/json", f"content-length: {len(body)}"]
+    lines = [
+        f"POST {path} HTTP/1.1",
+        "host: localhost",
+        "content-type: application/json",
+        f"content-length: {len(body)}",
+    ]
     lines += [f"{name}: {value}" for name, value in headers]
     return "\r\n".join([*lines, "", ""]).encode() + body
 

@@ -66,7 +66,9 @@ def _keep(part: str, key: str, outcome: dict[str, Any]) -> None:
     path = RESULTS / f"{RESULT}.json"
     result = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"parts": {}}
     result["parts"].setdefault(part, {}).setdefault(key, []).append(outcome)
-    write_result(RESULT, {**provenance(), "settings": {"bound_ms": BOUND, "clients": CLIENTS}, "parts": result["parts"]})
+    write_result(
+        RESULT, {**provenance(), "settings": {"bound_ms": BOUND, "clients": CLIENTS}, "parts": result["parts"]}
+    )
 
 
 class Bench:
@@ -91,15 +93,19 @@ class Bench:
 
     def saturate(self, title: str, seconds: float | None = None) -> dict[str, Any]:
         """Returns the figures of a closed loop."""
-        return self._figures(title, lambda port, requests: closed_loop(
-            port, requests, CLIENTS, seconds or self.options.seconds, self._next_seed()
-        ))
+        return self._figures(
+            title,
+            lambda port, requests: closed_loop(
+                port, requests, CLIENTS, seconds or self.options.seconds, self._next_seed()
+            ),
+        )
 
     def load(self, title: str, rate: float, seconds: float | None = None) -> dict[str, Any]:
         """Returns the figures of an open loop with `rate` requests per second."""
-        figures = self._figures(title, lambda port, requests: open_loop(
-            port, requests, rate, seconds or self.options.seconds, self._next_seed()
-        ))
+        figures = self._figures(
+            title,
+            lambda port, requests: open_loop(port, requests, rate, seconds or self.options.seconds, self._next_seed()),
+        )
         return {"rate": round(rate, 2), **figures}
 
     def _figures(self, title: str, send: Any) -> dict[str, Any]:
@@ -123,7 +129,7 @@ def own(workload: str, options: Any, title: str = "itrex-sweet", more: tuple[str
     """Returns this package's server for a workload."""
     artifact = files_of(TASKS[workload], options.models)["artifact"]
     if workload == "mixed":
-        more = (*more, "--max-length", "512")
+        more = (*more, "--max-input-length", "512")
     return servers.sweet(artifact, title, options.threads, more)
 
 
@@ -225,7 +231,9 @@ def overload(workload: str, size: int, options: Any) -> dict[str, Any]:
                 refused = np.isin(load.status, (429, 503))
                 waits = 1000 * (load.done - load.scheduled)[refused]
                 outcome["refused_p50"], outcome["refused_p99"] = (
-                    [round(float(value), 3) for value in np.percentile(waits, (50, 99))] if refused.any() else (None, None)
+                    [round(float(value), 3) for value in np.percentile(waits, (50, 99))]
+                    if refused.any()
+                    else (None, None)
                 )
                 figures[title][f"{factor:g}"] = outcome
     return figures

@@ -163,7 +163,17 @@ def infinity(python: Path, model: Path, engine: str = "optimum", threads: int = 
     """
     # without its warm-up, whose text is longer than the model allows; "." in that folder: its engine `optimum` finds files of a local model by their relative names only
     command = [str(python.with_name("infinity_emb")), "v2", "--model-id", ".", "--served-model-name", "model"]
-    command += ["--engine", engine, "--device", "cpu", "--port", "{port}", "--batch-size", str(batch), "--no-bettertransformer"]
+    command += [
+        "--engine",
+        engine,
+        "--device",
+        "cpu",
+        "--port",
+        "{port}",
+        "--batch-size",
+        str(batch),
+        "--no-bettertransformer",
+    ]
     command += ["--log-level", "error", "--no-model-warmup"]
     environment = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "PYTHONPATH": ""}
     return Server(f"Infinity ({engine})", "infinity", command, environment, directory=model)
@@ -183,8 +193,22 @@ def batching(
         settings: further variables: `batch`, `wait_ms`, `max_length`, `multiple`.
     """
     command = [sys.executable, "-m", "uvicorn", "--app-dir", str(Path(__file__).parent), "--port", "{port}"]
-    command += ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning", "batching_app:app"]
-    environment = {"ENGINE": engine, "MODEL": str(model), "TOKENIZER": str(tokenizer), "LABELS": json.dumps(list(labels))}
+    command += [
+        "--loop",
+        "uvloop",
+        "--http",
+        "httptools",
+        "--no-access-log",
+        "--log-level",
+        "warning",
+        "batching_app:app",
+    ]
+    environment = {
+        "ENGINE": engine,
+        "MODEL": str(model),
+        "TOKENIZER": str(tokenizer),
+        "LABELS": json.dumps(list(labels)),
+    }
     environment |= {"THREADS": str(threads), "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     environment |= {name.upper(): str(value) for name, value in settings.items()}
     titles = {"onnxruntime": "FastAPI + ONNX Runtime", "openvino": "FastAPI + OpenVINO"}

@@ -69,7 +69,9 @@ def texts_of(workload: str, tokenizer: Any = None) -> tuple[tuple[str, ...], tup
     if workload != "mixed":
         return tuple(texts), tuple(labels)
     random = np.random.default_rng(0)
-    by_class = {label: [text.split() for text, own in zip(texts, labels, strict=True) if own == label] for label in {*labels}}
+    by_class = {
+        label: [text.split() for text, own in zip(texts, labels, strict=True) if own == label] for label in {*labels}
+    }
     joined = []
     for label in labels:
         words: list[str] = []
