@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "hub": set(),
     "supervision": set(),
     "classifier": {"runtime", "criteria", "hub", "tokenization"},
+    "serving": {"runtime", "criteria", "tokenization", "classifier"},
     "modeling": {"runtime", "criteria", "hub", "tokenization", "classifier"},
     "evaluation": {"runtime", "criteria", "modeling", "hub", "tokenization"},
     "data": set(),
@@ -62,6 +63,7 @@ MAY_IMPORT = {
         "quantization",
         "calibration",
         "tokenization",
+        "serving",
     },
     "cli": {"commands"},
 }
@@ -124,6 +126,10 @@ def test_optional_packages_are_imported_by_their_owner(path):
         "onnxruntime": "export/onnx.py",
         "neural_compressor": "quantization/",
         "intel_extension_for_pytorch": "runtime/backends/ipex.py",
+        "starlette": "serving/",
+        "uvicorn": "serving/",
+        "uvloop": "serving/",
+        "orjson": "serving/",
         "openvino": ("runtime/dense/openvino.py", "export/openvino.py"),
     }
     relative = path.relative_to(PACKAGE).as_posix()
