@@ -30,6 +30,7 @@ EXTRAS = {
     "uvicorn": "serve",
     "uvloop": "serve",
     "httptools": "serve",
+    "ray": "ray",
 }
 
 

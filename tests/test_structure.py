@@ -47,6 +47,7 @@ MAY_IMPORT = {
         *("training", "data", "hub", "runtime", "tokenization", "classifier"),
         *("modeling", "evaluation", "calibration", "quantization"),
     },
+    "cluster": {"runtime", "classifier", "data", "hub", "tokenization"},
     "demo": {"training", "modeling", "evaluation", "criteria", "supervision"},
     "commands": {
         "acceleration",
@@ -64,11 +65,22 @@ MAY_IMPORT = {
         "calibration",
         "tokenization",
         "serving",
+        "cluster",
     },
     "cli": {"commands"},
 }
 WITHOUT_TORCH = {
-    *("classifier", "data", "hub", "tokenization", "runtime.backends.native", "runtime.machine", "runtime.executor"),
+    *(
+        "cluster",
+        "cluster.folders",
+        "classifier",
+        "data",
+        "hub",
+        "tokenization",
+        "runtime.backends.native",
+        "runtime.machine",
+        "runtime.executor",
+    ),
     *("arguments", "config", "policy", "errors", "extras", "families", "version", "criteria", "cli"),
     *("tasks", "probabilities"),
     *("artifact", "supervision"),
@@ -131,6 +143,7 @@ def test_optional_packages_are_imported_by_their_owner(path):
         "uvloop": "serving/",
         "orjson": "serving/",
         "openvino": ("runtime/dense/openvino.py", "export/openvino.py"),
+        "ray": "cluster/",
     }
     relative = path.relative_to(PACKAGE).as_posix()
     for package, owner in owners.items():
