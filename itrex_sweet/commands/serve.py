@@ -53,6 +53,7 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
 
     number("--max-concurrent-requests", 512, "requests in work at once; further ones get status 429")
     number("--max-batch-tokens", 16384, "tokens computed together")
+    number("--max-waiting-rows", 2048, "texts of a model without an answer; requests beyond it get status 429")
     number("--max-client-batch-size", 32, "texts of one request")
     number("--payload-limit", 2_000_000, "bytes of one request")
     group.add_argument(
@@ -137,6 +138,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 _SAME_NAME = (
+    "max_waiting_rows",
     *("max_concurrent_requests", "max_batch_tokens", "max_client_batch_size", "payload_limit", "auto_truncate"),
     *("read_seconds", "keep_alive_seconds", "drain_seconds", "under_load", "watch_seconds", "reload_route"),
     "classify_shape",

@@ -6,10 +6,13 @@ import logging
 
 from itrex_sweet.errors import (
     ConfigError,
+    DeadlineExceeded,
     InputError,
     MissingExtraError,
     NonFiniteLogitsError,
+    Overloaded,
     RequestError,
+    SchedulerClosed,
     SweetError,
 )
 
@@ -32,6 +35,12 @@ def failure_of(error: Exception) -> RequestError:
     """Returns the failure that a client sees for an exception; logs those that are faults of the server."""
     if isinstance(error, RequestError):
         return error
+    if isinstance(error, Overloaded):
+        return RequestError(OVERLOADED, str(error), error.retry_after or 1.0)
+    if isinstance(error, DeadlineExceeded):
+        return RequestError(EXPIRED, str(error))
+    if isinstance(error, SchedulerClosed):
+        return RequestError(UNHEALTHY, str(error), retry_after=1.0)
     if isinstance(error, InputError):
         return RequestError(_kind_of_input(error), str(error))
     if isinstance(error, ConfigError):

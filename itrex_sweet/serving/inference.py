@@ -14,7 +14,7 @@ import numpy as np
 from itrex_sweet.classifier.predictions import ALL, calibrated_logits, predictions_of
 from itrex_sweet.errors import NonFiniteLogitsError, RequestError
 from itrex_sweet.runtime.answers import Answers
-from itrex_sweet.runtime.call import Call
+from itrex_sweet.runtime.request import Request
 from itrex_sweet.serving.completion import Completions, Receive
 from itrex_sweet.serving.failures import EMPTY, TOO_MANY_TEXTS
 from itrex_sweet.serving.models import Model
@@ -33,14 +33,14 @@ class Outcome:
 
     Args:
         model: that answered.
-        request: its stopping options.
+        request: its stopping options, as it was answered.
         answers: one per text, in order.
         tokens, characters: of all texts.
         seconds: of tokenization, queue and inference.
     """
 
     model: Model
-    request: Call
+    request: Request
     answers: Answers
     tokens: int
     characters: int
@@ -105,10 +105,11 @@ class Inference:
                 loop = asyncio.get_running_loop()
                 batch = await loop.run_in_executor(self._tokenizers, model.read, texts, options, truncate)
             tokenized = time.perf_counter()
-            answers = await self._completions.wait(model.engine.submit(batch, request), receive)
-            ended = time.perf_counter()
-        seconds = (tokenized - began, 0.0, ended - tokenized)
-        return Outcome(model, request, answers, len(batch.input_ids), characters, seconds)
+            submission = model.scheduler.submit(batch, request)
+            answers = await self._completions.wait(submission, receive)
+        queued, ended = submission.started_at - submission.submitted_at, submission.finished_at
+        seconds = (tokenized - began, queued, ended - submission.started_at)
+        return Outcome(model, answers.request, answers, len(batch.input_ids), characters, seconds)
 
     def _check_count(self, texts: Texts) -> None:
         if not texts:

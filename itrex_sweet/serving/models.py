@@ -17,11 +17,13 @@ from itrex_sweet.artifact import INT8
 from itrex_sweet.classifier import Classifier
 from itrex_sweet.classifier.reopening import identity_of
 from itrex_sweet.errors import ConfigError, RequestError, SweetError
-from itrex_sweet.runtime.call import Call, CallCache
 from itrex_sweet.runtime.ragged import TokenBatch
-from itrex_sweet.serving.engine import Engine
+from itrex_sweet.runtime.request import Request, RequestCache
+from itrex_sweet.runtime.runner import Runner
+from itrex_sweet.runtime.scheduler import Scheduler
 from itrex_sweet.serving.failures import NOT_FOUND, UNHEALTHY
 from itrex_sweet.serving.options import Options
+from itrex_sweet.serving.settings import Settings
 from itrex_sweet.tokenization import TextReader
 
 logger = logging.getLogger(__name__)
@@ -67,25 +69,33 @@ class Model:
         name: that requests use.
         version: counts the artifacts served under this name, from 1.
         classifier: the loaded model.
+        settings: of the server.
 
     Attributes:
         identity: hash of the artifact.
+        scheduler: computes the rows of all requests.
     """
 
-    def __init__(self, name: str, version: int, classifier: Classifier):
+    def __init__(self, name: str, version: int, classifier: Classifier, settings: Settings):
         self.name, self.version, self.classifier = name, version, classifier
         self.artifact = classifier.artifact
         self.identity = identity_of(classifier.artifact)
-        self.engine = Engine(classifier)
+        self.scheduler = Scheduler(
+            classifier.backend,
+            classifier.policy,
+            batch_tokens=settings.max_batch_tokens,
+            max_waiting_rows=settings.max_waiting_rows,
+        )
+        self._runner = Runner(self.scheduler).start()
         self.labels = classifier.labels
         self.max_tokens = classifier.reader_of(classifier.tokenizer).limit
         self.reads_fast = classifier.reader_info["reason"] is None
-        self._calls = CallCache()
+        self._requests = RequestCache()
         self._left_reader: TextReader | None = None
         self._in_use = 0
         self._is_retired = False
 
-    def request(self, options: Options, arrived: float, deadline_ms: float | None = None) -> Call:
+    def request(self, options: Options, arrived: float, deadline_ms: float | None = None) -> Request:
         """Returns what the scheduler needs to know of a request.
 
         Args:
@@ -95,13 +105,14 @@ class Model:
         Raises:
             ConfigError: options that do not fit the model.
         """
-        request = self._calls.of(
+        request = self._requests.of(
             self.artifact, self.classifier.policy, options.threshold, None, options.quality, options.max_exit, None
         )
         deadline_ms = options.deadline_ms or deadline_ms
-        if deadline_ms is None:
+        if deadline_ms is None and options.priority == 0:
             return request
-        return dataclasses.replace(request, deadline=arrived + deadline_ms / 1000.0)
+        deadline = None if deadline_ms is None else arrived + deadline_ms / 1000.0
+        return dataclasses.replace(request, deadline=deadline, priority=-options.priority, drop_expired=True)
 
     def read(self, texts: list[Any], options: Options, truncate: bool) -> TokenBatch:
         """Tokenizes texts.
@@ -135,7 +146,7 @@ class Model:
 
     def close(self) -> None:
         """Frees threads and memory, in a thread of its own, since threads that still compute are joined."""
-        threading.Thread(target=self.engine.close, name="itrex-sweet-close", daemon=True).start()
+        threading.Thread(target=self._runner.close, name="itrex-sweet-close", daemon=True).start()
 
 
 class Models:
@@ -144,15 +155,16 @@ class Models:
     Args:
         sources: folders and names; the first is the default of requests that name none.
         load: loads a classifier from a folder.
+        settings: of the server.
     """
 
-    def __init__(self, sources: list[Source], load: Callable[[str], Classifier]):
+    def __init__(self, sources: list[Source], load: Callable[[str], Classifier], settings: Settings):
         names = [source.name for source in sources]
         if repeated := {name for name in names if names.count(name) > 1}:
             raise ConfigError(f"several models are named {min(repeated)}; name them: NAME=FOLDER.")
         self.sources = {source.name: source for source in sources}
         self.is_closing = False
-        self._load = load
+        self._load, self._settings = load, settings
         self._models: dict[str, Model] = {}
         self._replacing = asyncio.Lock()
 
@@ -220,7 +232,7 @@ class Models:
         classifier = self._load(source.folder)
         classifier.reader_of(classifier.tokenizer)  # raises if the artifact has no tokenizer
         classifier.predict(_WARM_UP)
-        return Model(source.name, version, classifier)
+        return Model(source.name, version, classifier, self._settings)
 
     def close(self) -> None:
         """Closes all models."""

@@ -91,7 +91,7 @@ class Server:
         """
         loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        self.models = Models(self.sources, self.load)
+        self.models = Models(self.sources, self.load, self.settings)
         self.application = Application(self.settings, self.models, self.routes)
         listening = self._socket()
         port = listening.getsockname()[1]

@@ -12,6 +12,7 @@ class Settings:
     Args:
         max_concurrent_requests: requests in work at once; a further one is refused with status 429.
         max_batch_tokens: tokens that the engine computes together.
+        max_waiting_rows: texts without an answer, of each model; a request beyond it is refused with status 429.
         max_client_batch_size: texts of one request.
         payload_limit: bytes of a request's body.
         auto_truncate: whether longer texts are cut where a request does not say so; otherwise they are refused.
@@ -28,6 +29,7 @@ class Settings:
 
     max_concurrent_requests: int = 512
     max_batch_tokens: int = 16384
+    max_waiting_rows: int = 2048
     max_client_batch_size: int = 32
     payload_limit: int = 2_000_000
     auto_truncate: bool = True
