@@ -173,7 +173,7 @@ class Models:
 
     @property
     def is_ready(self) -> bool:
-        """Whether every model is loaded, and the server does not stop."""
+        """True once every model is loaded, until the server stops."""
         return not self.is_closing and len(self._models) == len(self.sources)
 
     def get(self, name: str | None = None, version: str | None = None) -> Model:

@@ -45,7 +45,7 @@ class Options:
 
     @property
     def is_stored_policy(self) -> bool:
-        """Whether the texts stop where the model's own policy says."""
+        """True if the texts stop where the model's own policy says."""
         return self.threshold is None and self.quality is None and self.max_exit is None
 
 

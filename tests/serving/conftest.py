@@ -94,7 +94,7 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def served(folders):
-    """One server of three models, with the default settings but the reload route."""
+    """Starts one server of three models, with the default settings but the reload route."""
     running = Running(folders, Settings(reload_route=True))
     yield running
     running.stop()
