@@ -8,7 +8,9 @@ batch waits for others), `MAX_LENGTH`, `MULTIPLE` (padding).
 
 A queue collects the rows of all requests; a batch goes to the engine when it is full, or its first row has waited
 `WAIT_MS`, or at once if an engine is idle and `WAIT_MS` is 0. Rows of a batch are those with similar lengths among the
-waiting ones. Tokenization is the `tokenizers` library, in a thread beside the event loop; padding is to the longest row.
+waiting ones.
+
+Tokenization is the `tokenizers` library, in a thread beside the event loop; padding is to the longest row.
 ONNX Runtime runs one session with all threads; OpenVINO an asynchronous queue with a stream per thread.
 """
 

@@ -49,7 +49,7 @@ def peers(part: dict[str, Any], bound: float) -> str:
     if not part:
         return ""
     lines = [
-        f"| texts of a request | server | accuracy | texts/s, p99 ≤ {bound:.0f} ms | × best other | texts/s at saturation "
+        f"| texts of a request | server | accuracy | texts/s, p99 ≤ {bound:.0f} ms | × best other | saturation "
         "| equal load: p50, p99 ms | p99 ÷ best other | half of its own: p50, p99 ms | generator, cores |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
@@ -76,8 +76,8 @@ def peers(part: dict[str, Any], bound: float) -> str:
         [
             "## Beside other servers",
             "",
-            "The same fine-tuned MiniLM of 6 layers in each server; all with INT8 weights, two threads, on the same two "
-            "cores as the load generator. Poisson arrivals; latencies count from the scheduled arrival. The equal load "
+            "The same fine-tuned MiniLM of 6 layers in each server; all with INT8 weights, two threads, on the same "
+            "two cores as the load generator. Poisson arrivals; latencies count from the scheduled arrival. The equal load "
             "is half of the saturation load of the best other server. Saturation is a closed loop of 64 clients. "
             f"Medians of {_range(runs)} run{'s' if runs != {1} else ''}, in each of which the servers take turns. "
             "Accuracy is that of the answers of the saturation run, which draws texts with repetition.",
@@ -103,7 +103,7 @@ def overhead(part: dict[str, Any]) -> str:
         f"| {_middle(outcomes, 'overhead_ms'):.3f} |"
         for key, outcomes in part.items()
     ]
-    text = "One client sends the next request when it has an answer; `predict` gets the same texts in a process of its own."
+    text = "One client sends the next request when it has an answer; `predict` gets the same texts elsewhere."
     return "\n".join(["## The server above the engine", "", text, "", *lines])
 
 
@@ -134,8 +134,8 @@ def scheduling(part: dict[str, Any]) -> str:
         [
             "## Segments beside batches of requests",
             "",
-            "`itrex-sweet serve` with `--scheduling segments` (the default) and `batches`, which runs a batch of requests "
-            "to its last exit before the next one starts. Loads are shares of the saturation load of the segments.",
+            "`itrex-sweet serve` with `--scheduling segments` (the default) and `batches`, which runs a batch of "
+            "requests to its last exit before the next one starts. Loads are shares of the saturation load of the segments.",
             "",
             *lines,
         ]
@@ -178,7 +178,7 @@ def soak(part: dict[str, Any]) -> str:
             f"{figures['answered']:,} answers, {figures['lost']} lost, {figures['doubled']} doubled, "
             f"{figures['different']} different from `predict`; {figures['left']:,} clients left, {figures['reloads']} "
             f"reloads; resident memory {figures['memory_first_mb']:.0f} MB after the first minute and "
-            f"{figures['memory_last_mb']:.0f} MB at the end, {figures['slope_mb_per_hour']:+.1f} MB per hour by least squares.",
+            f"{figures['memory_last_mb']:.0f} MB at the end, {figures['slope_mb_per_hour']:+.1f} MB per hour.",
         ]
     )
 
@@ -195,7 +195,8 @@ def simulated(result: dict[str, Any]) -> str:
             lines.append(f"| {row['rate']:,} | {row['kind']} | not within the bound | | | | |")
             continue
         lines.append(
-            f"| {row['rate']:,} | {row['kind']} | {row['cores']:,} ({row['loops']:,} + {row['cores'] - row['loops']:,}) "
+            f"| {row['rate']:,} | {row['kind']} "
+            f"| {row['cores']:,} ({row['loops']:,} + {row['cores'] - row['loops']:,}) "
             f"| {row['dollars_per_million']:.4f} | {row['p50']:.1f}, {row['p99']:.1f}, {row['p99.9']:.1f} "
             f"| {row['loop_share']:.0%}, {row['engine_share']:.0%} | {row['network_gbit']:.2f} |"
         )
@@ -204,10 +205,10 @@ def simulated(result: dict[str, Any]) -> str:
         [
             "## More cores, simulated",
             "",
-            f"A discrete-event simulation (`benchmarks/serving/simulation.py`) fed by the measured costs of segments, the "
-            f"exits of real texts ({WORKLOADS[result['workload']]}) and {1e6 * seconds:.0f} µs of HTTP, tokenization and "
-            f"scheduling per request. The smallest number of cores with a 99th percentile within {result['bound_ms']:.0f} ms, "
-            f"and their price at US$ {result['price']} per core and hour.",
+            f"A discrete-event simulation (`benchmarks/serving/simulation.py`) fed by the measured costs of segments, "
+            f"the exits of real texts ({WORKLOADS[result['workload']]}) and {1e6 * seconds:.0f} µs of HTTP, tokenization "
+            f"and scheduling per request. The smallest number of cores with a 99th percentile within "
+            f"{result['bound_ms']:.0f} ms, and their price at US$ {result['price']} per core and hour.",
             "",
             *lines,
             "",

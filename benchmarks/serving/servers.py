@@ -156,12 +156,13 @@ def infinity(python: Path, model: Path, engine: str = "optimum", threads: int = 
 
     Args:
         python: the interpreter of an environment with `infinity-emb[server,optimum,torch]`.
-        model: folder with the model and, for `optimum`, `onnx/model.onnx`.
+        model: folder with the model and, for `optimum`, `model_quantized.onnx`.
         engine: `optimum` (ONNX Runtime) or `torch`.
         threads: of the engine.
         batch: rows at most.
     """
-    # without its warm-up, whose text is longer than the model allows; "." in that folder: its engine `optimum` finds files of a local model by their relative names only
+    # "." in that folder: its engine `optimum` finds files of a local model by their relative names only.
+    # Without its warm-up, whose text is longer than the model allows.
     command = [str(python.with_name("infinity_emb")), "v2", "--model-id", ".", "--served-model-name", "model"]
     command += [
         "--engine",

@@ -129,7 +129,7 @@ class Soak:
     async def run(
         self, seconds: float, rate: float, server: subprocess.Popen, say: bool = True
     ) -> list[tuple[float, float]]:
-        """Sends Poisson arrivals, and reloads the artifact; returns (seconds, resident MB) of the server, once a second."""
+        """Sends Poisson arrivals and reloads; returns (seconds, resident MB) of the server, once a second."""
         memory: list[tuple[float, float]] = []
         tasks: set[asyncio.Task] = set()
         start = next_ = time.monotonic()
