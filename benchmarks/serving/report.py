@@ -77,8 +77,8 @@ def peers(part: dict[str, Any], bound: float) -> str:
             "## Beside other servers",
             "",
             "The same fine-tuned MiniLM of 6 layers in each server; all with INT8 weights, two threads, on the same "
-            "two cores as the load generator. Poisson arrivals; latencies count from the scheduled arrival. The equal load "
-            "is half of the saturation load of the best other server. Saturation is a closed loop of 64 clients. "
+            "two cores as the load generator. Poisson arrivals; latencies count from the scheduled arrival. The equal "
+            "load is half of the saturation load of the best other server. Saturation is a closed loop of 64 clients. "
             f"Medians of {_range(runs)} run{'s' if runs != {1} else ''}, in each of which the servers take turns. "
             "Accuracy is that of the answers of the saturation run, which draws texts with repetition.",
             "",
@@ -135,7 +135,7 @@ def scheduling(part: dict[str, Any]) -> str:
             "## Segments beside batches of requests",
             "",
             "`itrex-sweet serve` with `--scheduling segments` (the default) and `batches`, which runs a batch of "
-            "requests to its last exit before the next one starts. Loads are shares of the saturation load of the segments.",
+            "requests to its last exit before the next one starts. Loads are shares of the saturation of the segments.",
             "",
             *lines,
         ]
@@ -206,7 +206,7 @@ def simulated(result: dict[str, Any]) -> str:
             "## More cores, simulated",
             "",
             f"A discrete-event simulation (`benchmarks/serving/simulation.py`) fed by the measured costs of segments, "
-            f"the exits of real texts ({WORKLOADS[result['workload']]}) and {1e6 * seconds:.0f} µs of HTTP, tokenization "
+            f"exits of real texts ({WORKLOADS[result['workload']]}) and {1e6 * seconds:.0f} µs of HTTP, tokenization "
             f"and scheduling per request. The smallest number of cores with a 99th percentile within "
             f"{result['bound_ms']:.0f} ms, and their price at US$ {result['price']} per core and hour.",
             "",

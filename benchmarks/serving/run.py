@@ -36,6 +36,7 @@ CLIENTS = 64  # of the closed loop that finds the saturation load
 FRACTIONS = (0.97, 0.9, 0.8, 0.7, 0.6, 0.5, 0.35, 0.2)  # of saturation, tried for the bound
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9)  # of saturation, for segments beside batches
 OVERLOAD = 3.0
+PEER_BATCH = 4  # rows at most: the fastest of 4, 8, 16, 32 and 64 for both engines on this machine
 NAMES = [f"LABEL_{place}" for place in range(4)]
 
 
@@ -141,8 +142,10 @@ def peers(workload: str, size: int, options: Any) -> dict[str, Any]:
     if options.infinity:
         wanted.append(servers.infinity(options.infinity, files["infinity"], "optimum", options.threads))
     wanted += [
-        servers.batching("onnxruntime", files["onnxruntime"], tokenizer, labels, options.threads),
-        servers.batching("openvino", files["openvino"], tokenizer, labels, options.threads, multiple=8),
+        servers.batching("onnxruntime", files["onnxruntime"], tokenizer, labels, options.threads, batch=PEER_BATCH),
+        servers.batching(
+            "openvino", files["openvino"], tokenizer, labels, options.threads, batch=PEER_BATCH, multiple=8
+        ),
     ]
     with ExitStack() as stack:
         bench = Bench(stack, wanted, workload, size, options)
