@@ -146,7 +146,7 @@ def free_port() -> int:
 
 def sweet(artifact: Path, title: str = "itrex-sweet", threads: int = 2, options: Sequence[str] = ()) -> Server:
     """Returns `itrex-sweet serve` of an artifact."""
-    command = [sys.executable, "-m", "itrex_sweet", "serve", str(artifact), "--port", "{port}"]
+    command = [sys.executable, "-m", "itrex_sweet.cli", "serve", str(artifact), "--port", "{port}"]
     command += ["--threads", str(threads), *options]
     return Server(title, "tei", command, {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])})
 

@@ -192,7 +192,7 @@ def slope(memory: Sequence[tuple[float, float]]) -> float:
 
 def start(artifact: Path, port: int, threads: int) -> subprocess.Popen:
     """Starts a server and waits until it is ready."""
-    command = [sys.executable, "-m", "itrex_sweet", "serve", f"model={artifact}", "--port", str(port)]
+    command = [sys.executable, "-m", "itrex_sweet.cli", "serve", f"model={artifact}", "--port", str(port)]
     server = subprocess.Popen([*command, "--hostname", "127.0.0.1", "--threads", str(threads)])
     end = time.monotonic() + 120
     while time.monotonic() < end and server.poll() is None:
