@@ -70,9 +70,11 @@ def main() -> None:
     if (RESULTS / "token_dropping.json").is_file():
         write("docs/benchmarks/token-dropping.md", *token_dropping.sections(read("token_dropping")))
     if (RESULTS / "serving.json").is_file():
-        serving, simulation = read("serving"), read("serving_simulation")
+        serving = read("serving")
         serving_report.draw_peers(serving, PICTURES / "serving_peers.png")
-        serving_report.draw_simulation(simulation, PICTURES / "serving_simulation.png")
+        simulation = read("serving_simulation") if (RESULTS / "serving_simulation.json").is_file() else None
+        if simulation:
+            serving_report.draw_simulation(simulation, PICTURES / "serving_simulation.png")
         write("docs/benchmarks/serving.md", *serving_report.sections(serving, simulation))
 
 

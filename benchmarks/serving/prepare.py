@@ -68,7 +68,7 @@ def prepare(task: str, run: Path, folder: Path, threads: int) -> dict[str, Any]:
 
 
 def _fit_for_infinity(folder: Path) -> None:
-    """Names the labels, without which Infinity takes a model for a reranker, and cuts texts after 512 tokens."""
+    """Writes names of labels, without which Infinity takes a model for a reranker, and a limit of 512 tokens."""
     from transformers import AutoConfig
 
     path = folder / "config.json"

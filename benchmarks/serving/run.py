@@ -135,7 +135,7 @@ def own(workload: str, options: Any, title: str = "itrex-sweet", more: tuple[str
 
 
 def peers(workload: str, size: int, options: Any) -> dict[str, Any]:
-    """Saturation, throughput within the bound, and latency at half of saturation: its own, and the best peer's."""
+    """Returns saturation, throughput within the bound, and latencies at half of both saturations."""
     files = files_of(TASKS[workload], options.models)
     tokenizer, labels = files["plain"] / "tokenizer.json", NAMES
     wanted = [own(workload, options)]
@@ -172,7 +172,7 @@ def peers(workload: str, size: int, options: Any) -> dict[str, Any]:
 
 
 def scheduling(workload: str, size: int, options: Any) -> dict[str, Any]:
-    """Continuous segments beside batches of requests, at fractions of the saturation load of the segments."""
+    """Returns figures of segments beside batches, at fractions of the saturation load of the segments."""
     wanted = [
         own(workload, options, "segments"),
         own(workload, options, "batches", ("--scheduling", "batches")),
@@ -188,7 +188,7 @@ def scheduling(workload: str, size: int, options: Any) -> dict[str, Any]:
 
 
 def overhead(workload: str, size: int, options: Any) -> dict[str, Any] | None:
-    """Milliseconds of one request at a time: through the server, and by `predict` in this process."""
+    """Returns the milliseconds of one request at a time: through the server, and by `predict` in this process."""
     import itrex_sweet
     from serving.workloads import texts_of
 
@@ -220,7 +220,7 @@ def overhead(workload: str, size: int, options: Any) -> dict[str, Any] | None:
 
 
 def overload(workload: str, size: int, options: Any) -> dict[str, Any]:
-    """Three times the capacity, with and without a lower quality under load."""
+    """Returns figures of up to three times the capacity, with and without lower quality under load."""
     wanted = [own(workload, options, "refuse"), own(workload, options, "degrade", ("--under-load", "degrade"))]
     with ExitStack() as stack:
         bench = Bench(stack, wanted, workload, size, options)

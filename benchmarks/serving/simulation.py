@@ -71,7 +71,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class Machine:
-    """What serves.
+    """Event loops and engines.
 
     Args:
         loops: event loops.

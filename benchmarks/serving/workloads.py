@@ -1,4 +1,4 @@
-"""Texts with labels, and how each server wants them."""
+"""Texts with labels, as requests in the dialect of each server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TASKS = {"sst2": "sst2", "ag_news": "ag_news", "mixed": "ag_news"}  # the model 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a server wants texts.
+    """Form of requests and answers of a server.
 
     Args:
         path: of the route.

@@ -98,7 +98,7 @@ class Soak:
             self._compare(rows, json.loads(answer))
             if kind == "plain":
                 self.latencies.append(time.perf_counter() - start)
-        if reader._buffer:  # bytes that nobody asked for
+        if reader._buffer:  # a second answer
             self.counts["doubled"] += 1
             writer.transport.abort()
         else:
