@@ -138,6 +138,7 @@ def test_optional_packages_are_imported_by_their_owner(path):
         "intel_extension_for_pytorch": "runtime/backends/ipex.py",
         "openvino": ("runtime/dense/openvino.py", "export/openvino.py"),
         "ray": "cluster/",
+        "pyspark": "cluster/spark.py",
     }
     relative = path.relative_to(PACKAGE).as_posix()
     for package, owner in owners.items():
