@@ -1,13 +1,16 @@
 """Tests on a Ray cluster of several processes on this machine; skipped without Ray."""
 
 import json
+import socket
+import urllib.error
+import urllib.request
 
 import pytest
 
 pytest.importorskip("ray", reason="Ray is not installed (make test-ray)")
 
 import itrex_sweet
-from itrex_sweet.cluster import FolderSettings, SweetPredictor, predict_folder
+from itrex_sweet.cluster import FolderSettings, SweetPredictor, deployment, predict_folder
 from itrex_sweet.cluster.output_folder import OutputFolder
 from itrex_sweet.errors import ConfigError
 from tests.cluster.conftest import texts
@@ -67,3 +70,50 @@ def test_ray_data(artifact, cluster):
     expected = itrex_sweet.load(artifact).predict([row["text"] for row in rows if row["text"]])
     assert [{name: row[name] for name in expected[0]} for row in found if row["text"]] == expected
     assert [row["id"] for row in found if row["error"]] == [2000]
+
+
+def post(url, content: bytes):
+    """Returns status and JSON of the answer to a request."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, content), timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_ray_serve(artifact, cluster):
+    """Concurrent requests get the answers of `predict`, also those that are in work when the replica is stopped."""
+    from ray import serve
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    serve.start(http_options={"port": port, "host": "127.0.0.1"})
+    try:
+        options = {"num_replicas": 1, "ray_actor_options": {"num_cpus": 0.5}}
+        handle = serve.run(deployment(artifact, deployment_options=options), name="tiny")
+        given = texts(200)
+        expected = itrex_sweet.load(artifact).predict(given)
+        calls = [handle.classify.remote([text]) for text in given]
+        cancelled = [handle.classify.remote([text] * 50) for text in given[:20]]
+        for call in cancelled:
+            call.cancel()
+        assert [call.result(timeout_s=60)[0] for call in calls] == expected
+        address = f"http://127.0.0.1:{port}/"
+        assert post(address, json.dumps({"inputs": given[:3]}).encode()) == (200, expected[:3])
+        status, answer = post(address, json.dumps({"inputs": given[0], "parameters": {"max_exit": 1}}).encode())
+        assert status == 200 and answer[0]["exit_layer"] == 1
+        for content, problem in (
+            (b"{", "not JSON"),
+            (b'{"inputs": 3}', "the body is not"),
+            (b'{"inputs": [""]}', "cannot be read"),
+            (b'{"inputs": "a", "parameters": {"max_exit": 3}}', "max_exit=3"),
+        ):
+            status, answer = post(address, content)
+            assert status == 422 and problem in answer["error"]
+        calls = [handle.classify.remote(given) for _ in range(20)]
+        serve.delete("tiny")
+        for call in calls:
+            assert call.result(timeout_s=60) == expected
+    finally:
+        serve.shutdown()
