@@ -139,7 +139,7 @@ def test_optional_packages_are_imported_by_their_owner(path):
         "onnxruntime": "export/onnx.py",
         "neural_compressor": "quantization/",
         "intel_extension_for_pytorch": "runtime/backends/ipex.py",
-        "starlette": "serving/",
+        "starlette": ("serving/", "cluster/serve.py"),
         "uvicorn": "serving/",
         "uvloop": "serving/",
         "orjson": "serving/",

@@ -91,7 +91,7 @@ def test_ray_serve(artifact, cluster):
     serve.start(http_options={"port": port, "host": "127.0.0.1"})
     try:
         options = {"num_replicas": 1, "ray_actor_options": {"num_cpus": 0.5}}
-        handle = serve.run(deployment(artifact, deployment_options=options), name="tiny")
+        handle = serve.run(deployment(artifact, deployment_options=options, max_waiting_rows=8000), name="tiny")
         given = texts(200)
         expected = itrex_sweet.load(artifact).predict(given)
         calls = [handle.classify.remote([text]) for text in given]
