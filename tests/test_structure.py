@@ -24,6 +24,7 @@ SHARED = {
     "version",
     "tasks",
     "probabilities",
+    "drift",
     "metrics",
 }
 # package → packages it may import besides itself and `SHARED`
