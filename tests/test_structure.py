@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "hub": set(),
     "supervision": set(),
     "classifier": {"runtime", "criteria", "hub", "tokenization"},
+    "serving": {"runtime", "criteria", "hub", "tokenization", "classifier"},
     "modeling": {"runtime", "criteria", "hub", "tokenization", "classifier"},
     "evaluation": {"runtime", "criteria", "modeling", "hub", "tokenization"},
     "data": set(),
@@ -125,6 +126,7 @@ def test_optional_packages_are_imported_by_their_owner(path):
         "onnxruntime": "export/onnx.py",
         "neural_compressor": "quantization/",
         "intel_extension_for_pytorch": "runtime/backends/ipex.py",
+        "opentelemetry": "serving/tracing.py",
         "openvino": ("runtime/dense/openvino.py", "export/openvino.py"),
     }
     relative = path.relative_to(PACKAGE).as_posix()

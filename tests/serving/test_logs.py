@@ -1,0 +1,71 @@
+"""Log lines of requests."""
+
+import io
+import json
+import logging
+import logging.config
+
+import pytest
+
+from itrex_sweet.serving.logs import RequestLog, log_settings
+from itrex_sweet.serving.observer import Observer
+from tests.serving.observed import answer, artifact
+
+
+@pytest.fixture()
+def written(monkeypatch):
+    """Returns a function that returns the log of a callable, as a server of these settings writes it."""
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+
+    def written(observe, json_output=True, **options):
+        observer = Observer(RequestLog(**options))
+        model = observer.add_model("m", artifact())
+        logging.config.dictConfig(log_settings(json_output))
+        observe(observer, model)
+        return stream.getvalue().splitlines()
+
+    yield written
+    for name in ("itrex_sweet", "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate, logger.level = True, logging.NOTSET
+
+
+def observe(observer, model):
+    answer(observer, model, [0, 2, 2], batch=True)
+    seen = observer.begin("predict", "id-2")
+    seen.texts = ["a secret text"]
+    seen.failed(503, "Unhealthy")
+
+
+def test_json_lines(written):
+    first, second = map(json.loads, written(observe))
+    assert first["request_id"] == "id-1" and first["model"] == "m" and first["status"] == 200
+    assert (first["rows"], first["tokens"], first["exits"]) == (3, 15, {"1": 1, "6": 2})
+    assert first["tokenization_ms"] == 1.0 and first["queue_ms"] == 2.0 and first["inference_ms"] == 3.0
+    assert first["total_ms"] > 0 and first["level"] == "INFO" and first["timestamp"].endswith("+00:00")
+    assert (second["status"], second["error_type"], second["level"]) == (503, "Unhealthy", "ERROR")
+    assert second["model"] is None
+
+
+def test_texts_are_logged_only_if_asked_for(written):
+    assert "secret" not in "".join(written(observe))
+    lines = written(observe, texts=True)
+    assert json.loads(lines[-2])["texts"] == ["a secret text"] * 3
+
+
+def test_errors_only_and_text_format(written):
+    (line,) = written(observe, json_output=False, requests="errors")
+    assert 'ERROR Unhealthy request_id="id-2"' in line and "status=503" in line
+
+
+def test_other_lines_of_the_server_are_json_too(written):
+    def fail(observer, model):
+        try:
+            raise ValueError("line 1\nline 2")
+        except ValueError:
+            logging.getLogger("uvicorn.error").exception("failed %d", 1)
+
+    (line,) = written(fail)
+    assert json.loads(line)["message"] == "failed 1" and "line 1\nline 2" in json.loads(line)["exception"]
