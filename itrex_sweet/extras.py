@@ -27,6 +27,7 @@ EXTRAS = {
     "peft": "peft",
     "matplotlib": "plot",
     "opentelemetry": "tracing",
+    "ray": "ray",
 }
 
 

@@ -48,6 +48,7 @@ MAY_IMPORT = {
         *("training", "data", "hub", "runtime", "tokenization", "classifier"),
         *("modeling", "evaluation", "calibration", "quantization"),
     },
+    "cluster": {"runtime", "classifier", "data", "hub", "tokenization"},
     "demo": {"training", "modeling", "evaluation", "criteria", "supervision"},
     "commands": {
         "acceleration",
@@ -64,11 +65,23 @@ MAY_IMPORT = {
         "quantization",
         "calibration",
         "tokenization",
+        "cluster",
     },
     "cli": {"commands"},
 }
 WITHOUT_TORCH = {
-    *("classifier", "data", "hub", "tokenization", "runtime.backends.native", "runtime.machine", "runtime.executor"),
+    *(
+        "cluster",
+        "cluster.folders",
+        "classifier",
+        "data",
+        "hub",
+        "tokenization",
+        "runtime.backends.native",
+        "runtime.machine",
+        "runtime.executor",
+        "runtime.runner",
+    ),
     *("arguments", "config", "policy", "errors", "extras", "families", "version", "criteria", "cli"),
     *("tasks", "probabilities"),
     *("artifact", "supervision"),
@@ -128,6 +141,7 @@ def test_optional_packages_are_imported_by_their_owner(path):
         "intel_extension_for_pytorch": "runtime/backends/ipex.py",
         "opentelemetry": "serving/tracing.py",
         "openvino": ("runtime/dense/openvino.py", "export/openvino.py"),
+        "ray": "cluster/",
     }
     relative = path.relative_to(PACKAGE).as_posix()
     for package, owner in owners.items():

@@ -35,7 +35,7 @@ def _model_state(model: ObservedModel, now: float) -> dict[str, Any]:
         "facts": model.facts,
         "rows": rows,
         "layers_saved": saved / max(depth * sum(rows), 1),
-        "degraded": model.degraded,
+        "degraded": int(model.degraded),
         "queue": None if state is None else list(state.rows_waiting),
         "history": model.history.to_dict(now),
         "drift": _drift_state(model, now),

@@ -99,5 +99,5 @@ def log_settings(json_output: bool = False, level: str = "INFO") -> dict[str, An
         "disable_existing_loggers": False,
         "formatters": {"line": {"()": JsonFormatter} if json_output else text},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}},
-        "loggers": {name: logger for name in ("itrex_sweet", "uvicorn")},
+        "loggers": dict.fromkeys(("itrex_sweet", "uvicorn"), logger),
     }

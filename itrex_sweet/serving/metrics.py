@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from itrex_sweet.drift import VERDICTS
-from itrex_sweet.runtime.call import STOPPED_BY
+from itrex_sweet.runtime.request import STOPPED_BY
 from itrex_sweet.serving.exposition import Exposition
 from itrex_sweet.serving.observed_model import ObservedModel
 from itrex_sweet.serving.observer import STEPS, Observer
@@ -107,7 +107,7 @@ def _add_models(document: Exposition, models: list[ObservedModel]) -> None:
     document.counter(
         "itrex_sweet_degraded_rows_total",
         "Texts answered with lowered quality because of load.",
-        [({"model": model.name}, model.degraded) for model in models],
+        [({"model": model.name}, int(model.degraded)) for model in models],
     )
     _add_queues(document, states)
     _add_drift(document, [model for model in models if model.drift is not None])

@@ -3,45 +3,44 @@
 from __future__ import annotations
 
 import argparse
-import json
-from typing import TYPE_CHECKING
 
+from itrex_sweet.serving.exchange import Exchange, Reply
 from itrex_sweet.serving.exposition import CONTENT_TYPE
 from itrex_sweet.serving.live import live_state
 from itrex_sweet.serving.logs import ALL, CHOICES, ERRORS, NONE, RequestLog
 from itrex_sweet.serving.metrics import metrics_text
 from itrex_sweet.serving.observer import Observer
 from itrex_sweet.serving.page import page, page_headers
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-    from starlette.responses import Response
-    from starlette.routing import Route
+from itrex_sweet.serving.protocol import Route
+from itrex_sweet.serving.text_embeddings import PROTOCOL
 
 
-def observability_routes(observer: Observer, with_page: bool = True) -> list[Route]:
+def observability_routes(observer: Observer, with_page: bool = True) -> tuple[Route, ...]:
     """Returns the routes `/metrics`, and with the page `/` and `/live`, which is its data.
 
     Args:
         observer: of the server.
         with_page: whether to serve the page.
     """
-    from starlette.responses import HTMLResponse
-    from starlette.responses import Response as PlainResponse
-    from starlette.routing import Route
 
-    async def metrics(request: Request) -> Response:
-        return PlainResponse(metrics_text(observer), headers={"Content-Type": CONTENT_TYPE})
+    async def metrics(exchange: Exchange) -> Reply:
+        return Reply(metrics_text(observer).encode(), content_type=CONTENT_TYPE.encode())
 
-    async def live(request: Request) -> Response:
-        body = json.dumps(live_state(observer), separators=(",", ":"), allow_nan=False)
-        return PlainResponse(body, media_type="application/json", headers={"Cache-Control": "no-store"})
+    async def live(exchange: Exchange) -> Reply:
+        return Reply(live_state(observer), headers=[(b"cache-control", b"no-store")])
 
-    async def index(request: Request) -> Response:
-        return HTMLResponse(page(), headers=page_headers())
+    async def index(exchange: Exchange) -> Reply:
+        headers = [(name.lower().encode(), value.encode()) for name, value in page_headers().items()]
+        return Reply(page().encode(), headers=headers, content_type=b"text/html; charset=utf-8")
 
-    routes = [Route("/metrics", metrics)]
-    return [*routes, Route("/live", live), Route("/", index)] if with_page else routes
+    routes = (Route("GET", "/metrics", metrics, PROTOCOL, "Metrics in Prometheus' text format.", is_public=True),)
+    if not with_page:
+        return routes
+    return (
+        *routes,
+        Route("GET", "/", index, PROTOCOL, "Live exits, latency and drift, as a page.", is_public=True),
+        Route("GET", "/live", live, PROTOCOL, "The data of the page.", response={"type": "object"}),
+    )
 
 
 def add_observability_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.drift import Reference, least_scores, number_sets
-from itrex_sweet.runtime.call import DEADLINE, STOPPED_BY
+from itrex_sweet.runtime.request import DEADLINE, STOPPED_BY
 from itrex_sweet.serving.histogram import Histogram
 from itrex_sweet.serving.history import History
 from itrex_sweet.serving.live_drift import LiveDrift
@@ -54,7 +54,7 @@ class ObservedModel:
         self.facts = {"precision": artifact.precision, **(facts or {})}
         self.snapshot = snapshot
         self.rows = np.zeros((len(self.exits), len(STOPPED_BY)), dtype=np.int64)
-        self.degraded = 0
+        self.degraded = np.zeros((), dtype=np.int64)  # an array, so that a model that replaces this one can share it
         self.requests: dict[str, Histogram] = {}
         self.batch_sizes, self.batch_tokens = Histogram(BATCH_SIZES), Histogram(BATCH_TOKENS)
         self.segments, self.segment_rows = (np.zeros(len(self.exits), dtype=np.int64) for _ in range(2))

@@ -74,9 +74,7 @@ class Tracing:
         """
         context = self._context_of(headers)
         attributes = {"itrex_sweet.request_id": request_id, "http.route": route}
-        span = self._tracer.start_span(
-            route, context=context, kind=self._trace.SpanKind.SERVER, attributes=attributes
-        )
+        span = self._tracer.start_span(route, context=context, kind=self._trace.SpanKind.SERVER, attributes=attributes)
         return span if span.is_recording() else None
 
     def end(self, seen: Observation) -> None:

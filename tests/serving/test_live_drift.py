@@ -56,7 +56,7 @@ def test_answers_that_are_not_finite_are_left_out():
 
 
 def test_memory_is_bounded():
-    window = LiveDrift(reference(), window=100)
+    window = LiveDrift(reference(), window=400)
     add(window, draw(20_000, 1))
     assert len(window._blocks) <= 21 and len(window.history) == window.history.maxlen
 
