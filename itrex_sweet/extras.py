@@ -27,6 +27,10 @@ EXTRAS = {
     "peft": "peft",
     "matplotlib": "plot",
     "opentelemetry": "tracing",
+    "orjson": "serve",
+    "uvicorn": "serve",
+    "uvloop": "serve",
+    "httptools": "serve",
     "ray": "ray",
 }
 

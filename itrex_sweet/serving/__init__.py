@@ -1,1 +1,1 @@
-"""The server: HTTP dialects over the scheduler, metrics, logs, traces and the live page."""
+"""The HTTP server: protocols of other servers, limits, models and their replacement. Imports no torch."""
