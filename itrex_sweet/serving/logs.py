@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any
 
 from itrex_sweet.serving.observation import Observation
 
 LOGGER = "itrex_sweet.serving"
-ALL, ERRORS, NONE = CHOICES = ("all", "errors", "none")  # requests that are logged
+ALL, ERRORS, NONE = ("all", "errors", "none")  # requests that are logged
 _FIELDS = "fields"  # of a record: what the line says beside its message
 
 
@@ -50,11 +53,11 @@ def request_fields(seen: Observation) -> dict[str, Any]:
         "tokens": seen.tokens,
         **{f"{name}_ms": round(seconds * 1e3, 3) for name, seconds in seen.seconds.items()},
     }
-    if seen.answers:
+    if seen.answers is not None and seen.model is not None:
         layers = seen.model.exits
-        counts = Counter(layers[place] for part in seen.answers for place in part.exit_index.tolist())
+        counts = Counter(layers[place] for place in seen.answers.exit_index.tolist())
         fields["exits"] = {str(exit_): counts[exit_] for exit_ in sorted(counts)}
-        if any(part.degraded for part in seen.answers):
+        if seen.is_degraded:
             fields["degraded"] = True
     if seen.error:
         fields["error_type"] = seen.error
@@ -90,14 +93,19 @@ class TextFormatter(logging.Formatter):
         return " ".join([line, *(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in fields.items())])
 
 
-def log_settings(json_output: bool = False, level: str = "INFO") -> dict[str, Any]:
-    """Returns settings of `logging.config.dictConfig` for a server: this package's and uvicorn's logs, to stderr."""
-    text = {"()": TextFormatter, "format": "%(asctime)s %(levelname)s %(message)s"}
-    logger = {"handlers": ["stderr"], "level": level, "propagate": False}
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {"line": {"()": JsonFormatter} if json_output else text},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}},
-        "loggers": dict.fromkeys(("itrex_sweet", "uvicorn"), logger),
-    }
+@contextmanager
+def write_logs(json_output: bool = False) -> Iterator[None]:
+    """Writes the logs of this package and of uvicorn to stderr in the block, as text or as JSON."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if json_output else TextFormatter("%(asctime)s %(levelname)s %(message)s"))
+    loggers = [logging.getLogger(name) for name in ("itrex_sweet", "uvicorn")]
+    before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.handlers[:], logger.propagate = [handler], False
+        logger.setLevel(logging.INFO if logger is loggers[0] else logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
+            logger.handlers[:], logger.propagate = handlers, propagate
+            logger.setLevel(level)

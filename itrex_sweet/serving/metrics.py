@@ -15,7 +15,7 @@ from itrex_sweet.version import __version__
 
 _METHODS = {False: "single", True: "batch"}
 # Names of text-embeddings-inference for errors.
-_ERRORS = {"Tokenizer": "tokenization", "Backend": "inference", "Cancelled": "dropped"}
+_ERRORS = {"tokenizer": "tokenization", "backend": "inference", "cancelled": "dropped", "too_many_texts": "batch_size"}
 
 
 def metrics_text(observer: Observer) -> str:
@@ -42,7 +42,7 @@ def _add_requests(document: Exposition, observer: Observer) -> None:
     document.counter(
         "te_request_failure",
         "Requests that were answered with an error, by its type.",
-        [({"err": _ERRORS.get(error, error.lower())}, count) for error, count in failed],
+        [({"err": _ERRORS.get(error, error)}, count) for error, count in failed],
     )
     document.counter("te_predict_count", "Texts that were answered.", [({}, observer.rows)])
     document.counter("te_predict_success", "Texts that were answered.", [({}, observer.rows)])

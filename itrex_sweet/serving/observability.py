@@ -1,18 +1,18 @@
-"""Metrics, live page, logs and traces as parts of a server: routes, command line options, and the observer of both."""
+"""Metrics, live page, logs and traces as parts of a server: its routes, and its observer."""
 
 from __future__ import annotations
-
-import argparse
 
 from itrex_sweet.serving.exchange import Exchange, Reply
 from itrex_sweet.serving.exposition import CONTENT_TYPE
 from itrex_sweet.serving.live import live_state
-from itrex_sweet.serving.logs import ALL, CHOICES, ERRORS, NONE, RequestLog
+from itrex_sweet.serving.logs import ALL, ERRORS, NONE, RequestLog, write_logs
 from itrex_sweet.serving.metrics import metrics_text
 from itrex_sweet.serving.observer import Observer
 from itrex_sweet.serving.page import page, page_headers
 from itrex_sweet.serving.protocol import Route
 from itrex_sweet.serving.text_embeddings import PROTOCOL
+
+__all__ = ["observability_routes", "observer_of", "write_logs"]
 
 
 def observability_routes(observer: Observer, with_page: bool = True) -> tuple[Route, ...]:
@@ -43,29 +43,19 @@ def observability_routes(observer: Observer, with_page: bool = True) -> tuple[Ro
     )
 
 
-def add_observability_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of logs, traces and the live page."""
-    group = parser.add_argument_group("logs, traces, live page")
-    group.add_argument("--json-output", action="store_true", help="write logs as JSON, with a line per request")
-    group.add_argument(
-        "--log-requests", choices=CHOICES, help=f"requests that are logged (default: {ERRORS}; JSON: {ALL})"
-    )
-    group.add_argument("--log-texts", action="store_true", help="write the texts of logged requests to the log")
-    group.add_argument(
-        "--otlp-endpoint", metavar="URL", help="send traces to this OpenTelemetry collector, such as http://host:4317"
-    )
-    group.add_argument(
-        "--otlp-service-name", default="itrex-sweet", metavar="NAME", help="name in traces (default: itrex-sweet)"
-    )
-    group.add_argument("--no-page", dest="page", action="store_false", help="do not serve the live page at /")
+def observer_of(
+    log_requests: str | None, json_output: bool, log_texts: bool, otlp_endpoint: str | None, otlp_service_name: str
+) -> Observer:
+    """Returns the observer that the options of `itrex-sweet serve` describe.
 
-
-def observer_of(args: argparse.Namespace) -> Observer:
-    """Returns the observer that the options of `add_observability_arguments` describe."""
-    requests = args.log_requests or (ALL if args.json_output else ERRORS)
-    log = None if requests == NONE else RequestLog(requests, texts=args.log_texts)
-    if args.otlp_endpoint is None:
+    Raises:
+        ConfigError: the endpoint is not an address.
+        MissingExtraError: it is given, and OpenTelemetry is not installed.
+    """
+    requests = log_requests or (ALL if json_output else ERRORS)
+    log = None if requests == NONE else RequestLog(requests, texts=log_texts)
+    if otlp_endpoint is None:
         return Observer(log)
     from itrex_sweet.serving.tracing import Tracing
 
-    return Observer(log, Tracing.to(args.otlp_endpoint, args.otlp_service_name))
+    return Observer(log, Tracing.to(otlp_endpoint, otlp_service_name))

@@ -4,34 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from itrex_sweet.runtime.answers import Answers
     from itrex_sweet.serving.observed_model import ObservedModel
     from itrex_sweet.serving.observer import Observer
 
 OK = 200
-
-
-class Answered(NamedTuple):
-    """Answers to rows of a request.
-
-    Args:
-        exit_index: (rows,) int64, from 0.
-        stopped_by: (rows,) int8, indices in `runtime.request.STOPPED_BY`.
-        labels, scores: as `classifier.predictions.labels_and_scores` returns them.
-        stored_policy: whether the artifact's policy decided, not options of the client or of load shedding.
-        degraded: whether load lowered the quality.
-    """
-
-    exit_index: np.ndarray
-    stopped_by: np.ndarray
-    labels: np.ndarray | None
-    scores: np.ndarray
-    stored_policy: bool = True
-    degraded: bool = False
 
 
 class Observation:
@@ -42,15 +24,16 @@ class Observation:
         route: name of the route, such as `"predict"`.
         request_id: of the client, or made by the server.
         span: of the request, if it is traced.
+        started: time of its arrival, by default now.
 
     Attributes:
         batch: whether the client sent a list of texts.
         model: that the request asks for; `None` if it is not known.
         texts: of the request, for the log; only read if texts are logged.
         segments: list that the scheduler fills with the segments that it runs, `None` unless the request is traced.
-        answers: in parts.
+        answers: `None` until the model has answered.
         status: of the response, in HTTP; 0 until then.
-        error: type of the error, such as `"Overloaded"`; empty if there is none.
+        error: kind of the failure, such as `"overloaded"`; empty if there is none.
         started, tokenized_at, finished: times of `time.perf_counter`, in seconds.
         tokenization, queue, inference: seconds.
         lengths: tokens of each row, (rows,).
@@ -63,7 +46,7 @@ class Observation:
         "tokenized_at",
     )
 
-    def __init__(self, observer: Observer, route: str, request_id: str, span: Any = None):
+    def __init__(self, observer: Observer, route: str, request_id: str, span: Any = None, started: float | None = None):
         self._observer = observer
         self.route = route
         self.request_id = request_id
@@ -72,13 +55,18 @@ class Observation:
         self.batch = False
         self.model: ObservedModel | None = None
         self.texts: Any = None
-        self.answers: list[Answered] = []
+        self.answers: Answers | None = None
         self.status = 0
         self.error = ""
-        self.started = perf_counter()
+        self.started = perf_counter() if started is None else started
         self.finished = self.tokenized_at = self.tokenization = self.queue = self.inference = 0.0
         self.lengths: list[np.ndarray] = []
         self.characters = 0
+
+    @property
+    def is_degraded(self) -> bool:
+        """True if load lowered the quality of the answers."""
+        return self.answers is not None and self.answers.request.quality is not None
 
     def tokenized(self, lengths: np.ndarray, characters: int, seconds: float) -> None:
         """Notes that texts were tokenized.
@@ -98,10 +86,6 @@ class Observation:
         self.queue += queue
         self.inference += inference
 
-    def answered(self, *answers: Any, **options: Any) -> None:
-        """Notes answers of `model`, with the arguments of `Answered`."""
-        self.answers.append(Answered(*answers, **options))
-
     def succeeded(self, status: int = OK) -> None:
         """Ends the request with its answer."""
         self._end(status, "")
@@ -111,7 +95,7 @@ class Observation:
 
         Args:
             status: of the response, in HTTP; 499 if the client left.
-            error: type of the error, such as `"Overloaded"`.
+            error: kind of the failure, such as `"overloaded"`.
         """
         self._end(status, error)
 

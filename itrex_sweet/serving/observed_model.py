@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 
 from itrex_sweet.artifact import Artifact
+from itrex_sweet.classifier.predictions import labels_and_scores
 from itrex_sweet.drift import Reference, least_scores, number_sets
-from itrex_sweet.runtime.request import DEADLINE, STOPPED_BY
+from itrex_sweet.policy import Policy
+from itrex_sweet.runtime.answers import Answers
+from itrex_sweet.runtime.backends.base import Backend
+from itrex_sweet.runtime.request import DEADLINE, STOPPED_BY, Request
 from itrex_sweet.serving.histogram import Histogram
 from itrex_sweet.serving.history import History
 from itrex_sweet.serving.live_drift import LiveDrift
-from itrex_sweet.serving.observation import Answered, Observation
+from itrex_sweet.serving.observation import Observation
 from itrex_sweet.tasks import MULTI_LABEL
 
 _DEADLINE = STOPPED_BY.index(DEADLINE)
@@ -30,6 +34,8 @@ class ObservedModel:
     Args:
         name: under which clients know it.
         artifact: that is served.
+        backend: runs it.
+        policy: of requests without options of their own.
         snapshot: returns the state of its scheduler, see `Scheduler.snapshot`.
         facts: shown beside the name, such as backend and precision.
 
@@ -39,13 +45,15 @@ class ObservedModel:
         requests: by route, seconds from arrival to answer.
         batch_sizes, batch_tokens: rows and tokens of the batches that enter the model.
         segments, segment_rows, segment_seconds: (exits,): the segments run in front of each exit, their rows and time.
-        drift: `None` if the artifact holds no calibration.
+        drift: `None` if the artifact holds no calibration, or is served under another policy.
     """
 
     def __init__(
         self,
         name: str,
         artifact: Artifact,
+        backend: Backend,
+        policy: Policy,
         snapshot: Callable[[], Any] | None = None,
         facts: dict[str, str] | None = None,
     ):
@@ -61,7 +69,9 @@ class ObservedModel:
         self.segment_seconds = np.zeros(len(self.exits))
         self.history = History(len(self.exits))
         traffic = artifact.calibration.get("traffic")
-        self.drift = LiveDrift(Reference(traffic)) if traffic else None
+        # Under other thresholds rows leave elsewhere, with or without drift.
+        self.drift = LiveDrift(Reference(traffic)) if traffic and policy == artifact.policy else None
+        self._backend, self._policy = backend, policy
         self._is_multi_label = artifact.task.name == MULTI_LABEL
         self._ran: deque[tuple[int, int, int, float]] = deque(maxlen=_MAX_SEGMENTS)
 
@@ -84,21 +94,22 @@ class ObservedModel:
             requests: each with answers.
             origin: time of `time.perf_counter` at which the server started, in seconds.
         """
-        parts = [part for seen in requests for part in seen.answers]
-        sizes = np.array([sum(len(part.exit_index) for part in seen.answers) for seen in requests], dtype=np.int64)
-        exits = np.concatenate([part.exit_index for part in parts])
+        sizes = np.array([len(seen.answers) for seen in requests], dtype=np.int64)
         finished = np.array([seen.finished for seen in requests]) - origin
         latencies = np.array([seen.finished - seen.started for seen in requests])
-        np.add.at(self.rows, (exits, np.concatenate([part.stopped_by for part in parts])), 1)
-        self.degraded += sum(len(part.exit_index) for part in parts if part.degraded)
+        exits = np.concatenate([seen.answers.exit_index for seen in requests])
         self.history.add_latencies(finished, latencies)
         self.history.add_rows(np.repeat(finished, sizes), exits)
         routes = [seen.route for seen in requests]
         for route in dict.fromkeys(routes):
             chosen = latencies[[each == route for each in routes]]
             self.requests.setdefault(route, Histogram(SECONDS)).add(chosen)
-        if self.drift is not None:
-            self._add_to_drift([part for part in parts if part.stored_policy and not part.degraded], finished[-1])
+        self.degraded += int(sizes[[seen.is_degraded for seen in requests]].sum())
+        by_policy: dict[int, list[Answers]] = {}
+        for seen in requests:
+            by_policy.setdefault(id(seen.answers.request.policy), []).append(seen.answers)
+        for parts in by_policy.values():
+            self._add_answers(parts[0].request, Answers.joined(parts), finished[-1])
 
     def count_segments(self) -> None:
         """Counts the segments that have run since the last call."""
@@ -111,20 +122,21 @@ class ObservedModel:
             self.batch_sizes.add(rows[exits == 0])
             self.batch_tokens.add(tokens[exits == 0])
 
-    def _add_to_drift(self, parts: Sequence[Answered], time: float) -> None:
-        """Adds answers to the window of `drift`, except rows that the deadline stopped."""
-        if not parts:
-            return
-        labels, scores = zip(*map(self._labels_and_scores, parts), strict=True)
-        chosen = np.concatenate([part.stopped_by for part in parts]) != _DEADLINE
-        exits = np.concatenate([part.exit_index for part in parts])
-        self.drift.add(np.concatenate(labels)[chosen], exits[chosen], np.concatenate(scores)[chosen], time)
+    def _add_answers(self, request: Request, answers: Answers, time: float) -> None:
+        """Counts answers of one policy by reason, and for drift unless load, a client or the deadline stopped them."""
+        reasons = request.stopped_by_codes(answers)
+        np.add.at(self.rows, (answers.exit_index, reasons), 1)
+        if self.drift is not None and request.quality is None and request.policy == self._policy:
+            labels, scores = self._labels_and_scores(request, answers)
+            chosen = reasons != _DEADLINE
+            self.drift.add(labels[chosen], answers.exit_index[chosen], scores[chosen], time)
 
-    def _labels_and_scores(self, part: Answered) -> tuple[np.ndarray, np.ndarray]:
+    def _labels_and_scores(self, request: Request, answers: Answers) -> tuple[np.ndarray, np.ndarray]:
         """Returns labels and scores as `Reference.count` needs them."""
-        if part.labels is None:  # regression
-            return np.zeros(len(part.scores), dtype=np.int64), part.scores
+        labels, scores = labels_and_scores(self._backend, request, answers)
+        if labels is None:  # regression
+            return np.zeros(len(scores), dtype=np.int64), scores
         if self._is_multi_label:
-            numbers = number_sets([np.flatnonzero(row).tolist() for row in part.labels], self.drift.reference.sets)
-            return numbers, least_scores(part.scores, part.labels)
-        return part.labels, part.scores
+            numbers = number_sets([np.flatnonzero(row).tolist() for row in labels], self.drift.reference.sets)
+            return numbers, least_scores(scores, labels)
+        return labels, scores

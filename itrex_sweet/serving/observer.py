@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from itrex_sweet.artifact import Artifact
 from itrex_sweet.serving.histogram import Histogram
 from itrex_sweet.serving.observation import Observation
 from itrex_sweet.serving.observed_model import ObservedModel
@@ -57,17 +57,13 @@ class Observer:
         self._log = log
         self._tracing = tracing
         self._pending: list[Observation] = []
+        self._run = secrets.token_hex(4)  # of the identifiers of requests that bring none
+        self._numbers = 0
 
-    def add_model(
-        self,
-        name: str,
-        artifact: Artifact,
-        snapshot: Callable[[], Any] | None = None,
-        facts: dict[str, str] | None = None,
-    ) -> ObservedModel:
+    def add_model(self, name: str, *arguments: Any, **options: Any) -> ObservedModel:
         """Adds a model, or replaces that of the same name, whose counts continue; with the arguments of
         `ObservedModel`."""
-        model = ObservedModel(name, artifact, snapshot, facts)
+        model = ObservedModel(name, *arguments, **options)
         if name in self.models:
             self.count()
             model.continue_from(self.models[name])
@@ -79,17 +75,23 @@ class Observer:
         self.count()
         del self.models[name]
 
-    def begin(self, route: str, request_id: str, headers: Mapping[str, str] | None = None) -> Observation:
+    def begin(
+        self, route: str, headers: Mapping[bytes, bytes] | None = None, arrived: float | None = None
+    ) -> Observation:
         """Returns the observation of a request that has arrived.
 
         Args:
-            route: name of the route, such as `"predict"`.
-            request_id: of the client, or made by the server.
-            headers: of the request, for the context of its trace.
+            route: its path, such as `"/predict"`.
+            headers: of the request: `x-request-id` names it, and `traceparent` its place in a trace.
+            arrived: time of `time.perf_counter`, by default now.
         """
         self.in_flight += 1
-        span = None if self._tracing is None else self._tracing.begin(route, request_id, headers or {})
-        return Observation(self, route, request_id, span)
+        self._numbers += 1
+        headers = headers or {}
+        given = headers.get(b"x-request-id")
+        request_id = f"{self._run}-{self._numbers}" if given is None else _printable(given)
+        span = None if self._tracing is None else self._tracing.begin(route, request_id, headers)
+        return Observation(self, route, request_id, span, arrived)
 
     def close(self) -> None:
         """Sends the spans that wait, after the last request."""
@@ -128,7 +130,7 @@ class Observer:
             self.lengths.add(np.concatenate(lengths))
         by_model: dict[ObservedModel, list[Observation]] = {}
         for seen in answered:
-            if seen.model is not None and seen.answers:
+            if seen.model is not None and seen.answers is not None:
                 by_model.setdefault(seen.model, []).append(seen)
         for model, requests in by_model.items():
             model.add(requests, self.started)
@@ -142,3 +144,8 @@ class Observer:
                 by_model.setdefault(seen.model, []).append(seen.finished - self.started)
         for model, finished in by_model.items():
             model.history.add_failures(np.array(finished))
+
+
+def _printable(given: bytes) -> str:
+    """Returns an identifier that a client chose, as it can stand in a header and in a log."""
+    return "".join(each if each.isprintable() else "?" for each in given[:128].decode("ascii", errors="replace"))

@@ -19,6 +19,7 @@ from itrex_sweet.version import __version__
 DEFAULT_SERVICE_NAME = "itrex-sweet"
 _GRPC_PORT = 4317  # of a collector; 4318 is that of HTTP
 _PURPOSE = "tracing"
+_CONTEXT = (b"traceparent", b"tracestate")
 
 
 class Tracing:
@@ -66,13 +67,14 @@ class Tracing:
         provider.add_span_processor(BatchSpanProcessor(exporter))
         return cls(provider)
 
-    def begin(self, route: str, request_id: str, headers: Mapping[str, str]) -> Any:
+    def begin(self, route: str, request_id: str, headers: Mapping[bytes, bytes]) -> Any:
         """Starts the span of a request; returns `None` if it is not sampled.
 
         Args:
             headers: of the request; `traceparent` and `tracestate` name the caller's span (W3C Trace Context).
         """
-        context = self._context_of(headers)
+        names = [name for name in _CONTEXT if name in headers]
+        context = self._context_of({name.decode(): headers[name].decode("latin-1") for name in names})
         attributes = {"itrex_sweet.request_id": request_id, "http.route": route}
         span = self._tracer.start_span(route, context=context, kind=self._trace.SpanKind.SERVER, attributes=attributes)
         return span if span.is_recording() else None
@@ -97,7 +99,7 @@ class Tracing:
             self._child(context, "tokenize", seen.tokenized_at - seen.tokenization, seen.tokenized_at)
         if segments and seen.queue:
             self._child(context, "queue", segments[0][1] - seen.queue, segments[0][1])
-        left = [exit_ for part in seen.answers for exit_ in part.exit_index.tolist()]
+        left = [] if seen.answers is None else seen.answers.exit_index.tolist()
         for exit_index, started, ended, rows, batch_rows in segments:
             layers = str(exit_index) if seen.model is None else seen.model.exits[exit_index]
             self._child(

@@ -11,7 +11,7 @@ from itrex_sweet.serving.live import live_state
 from itrex_sweet.serving.live_drift import LiveDrift, Reference
 from itrex_sweet.serving.observer import Observer
 from itrex_sweet.tasks import REGRESSION
-from tests.serving.observed import CONFIDENCE, DEADLINE, EXITS, answer, artifact, draw, snapshot
+from tests.serving.observed import EXITS, POLICY, add_model, answer, artifact, draw
 
 MOVED = (0.1, 0.3, 0.6)
 
@@ -63,26 +63,24 @@ def test_memory_is_bounded():
 
 def test_only_answers_under_the_stored_policy_are_compared():
     observer = Observer()
-    model = observer.add_model("m", artifact())
-    answer(observer, model, [0, 1], reasons=[CONFIDENCE, DEADLINE])
-    answer(observer, model, [0], stored_policy=False)
-    answer(observer, model, [0], degraded=True)
+    model = add_model(observer)
+    answer(observer, model, [0, 1], late=[False, True])
+    answer(observer, model, [0], policy=POLICY.with_threshold(0.9))
+    answer(observer, model, [0], quality=0.5)
     observer.count()
     assert model.drift.rows == 1 and model.rows.sum() == 4
 
 
 def test_models_without_calibration_and_other_tasks():
     observer = Observer()
-    model = observer.add_model("m", artifact(rows=0))
+    model = add_model(observer, rows=0)
     answer(observer, model, [0])
     assert live_state(observer)["models"][0]["drift"] is None
-    values = observer.add_model("values", artifact(task=REGRESSION))
-    seen = observer.begin("predict", "id")
-    seen.model = values
-    seen.answered(np.array([1]), np.array([0]), None, np.array([0.7]))
-    seen.succeeded()
+    assert add_model(observer, "other thresholds", POLICY.with_threshold(0.9)).drift is None
+    values = add_model(observer, "values", task=REGRESSION)
+    answer(observer, values, [1, 2])
     observer.count()
-    assert values.drift.rows == 1
+    assert values.drift.rows == 2
 
 
 # ---------------------------------------------------------------------------------------------------- live page
@@ -90,13 +88,13 @@ def test_models_without_calibration_and_other_tasks():
 
 def test_the_state_of_the_page_is_json():
     observer = Observer()
-    model = observer.add_model("m", artifact(), snapshot, {"backend": "native"})
+    model = add_model(observer)
     labels, exits, scores = draw(300, 1)
     for label, exit_, score in zip(labels, exits, scores, strict=True):
         answer(observer, model, [int(exit_)], labels=[label], scores=[score])
-    seen = observer.begin("predict", "id")
+    seen = observer.begin("/predict")
     seen.model = model
-    seen.failed(503, "Unhealthy")
+    seen.failed(503, "unhealthy")
     observer.started -= 10  # so that the second of these requests has ended
     model.history._advance(0)
     state = json.loads(json.dumps(live_state(observer), allow_nan=False))

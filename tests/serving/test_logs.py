@@ -2,13 +2,12 @@
 
 import json
 import logging
-import logging.config
 
 import pytest
 
-from itrex_sweet.serving.logs import RequestLog, log_settings
+from itrex_sweet.serving.logs import RequestLog, write_logs
 from itrex_sweet.serving.observer import Observer
-from tests.serving.observed import answer, artifact
+from tests.serving.observed import add_model, answer
 
 
 @pytest.fixture()
@@ -17,23 +16,19 @@ def written(capsys):
 
     def written(observe, json_output=True, **options):
         observer = Observer(RequestLog(**options))
-        model = observer.add_model("m", artifact())
-        logging.config.dictConfig(log_settings(json_output))
-        observe(observer, model)
+        model = add_model(observer)
+        with write_logs(json_output):
+            observe(observer, model)
         return capsys.readouterr().err.splitlines()
 
-    yield written
-    for name in ("itrex_sweet", "uvicorn"):
-        logger = logging.getLogger(name)
-        logger.handlers.clear()
-        logger.propagate, logger.level = True, logging.NOTSET
+    return written
 
 
 def observe(observer, model):
     answer(observer, model, [0, 2, 2], batch=True)
-    seen = observer.begin("predict", "id-2")
+    seen = observer.begin("/predict", {b"x-request-id": b"id-2\n"})
     seen.texts = ["a secret text"]
-    seen.failed(503, "Unhealthy")
+    seen.failed(503, "unhealthy")
 
 
 def test_json_lines(written):
@@ -42,7 +37,7 @@ def test_json_lines(written):
     assert (first["rows"], first["tokens"], first["exits"]) == (3, 15, {"1": 1, "6": 2})
     assert first["tokenization_ms"] == 1.0 and first["queue_ms"] == 2.0 and first["inference_ms"] == 3.0
     assert first["total_ms"] > 0 and first["level"] == "INFO" and first["timestamp"].endswith("+00:00")
-    assert (second["status"], second["error_type"], second["level"]) == (503, "Unhealthy", "ERROR")
+    assert (second["status"], second["error_type"], second["level"]) == (503, "unhealthy", "ERROR")
     assert second["model"] is None
 
 
@@ -53,7 +48,7 @@ def test_texts_are_logged_only_if_asked_for(written):
 
 def test_errors_only_and_text_format(written):
     (line,) = written(observe, json_output=False, requests="errors")
-    assert 'ERROR Unhealthy request_id="id-2"' in line and "status=503" in line
+    assert 'ERROR unhealthy request_id="id-2?"' in line and "status=503" in line
 
 
 def test_other_lines_of_the_server_are_json_too(written):

@@ -7,7 +7,7 @@ from itrex_sweet.serving.exposition import Exposition
 from itrex_sweet.serving.histogram import Histogram, quantiles
 from itrex_sweet.serving.metrics import metrics_text
 from itrex_sweet.serving.observer import Observer
-from tests.serving.observed import CONFIDENCE, DEADLINE, FULL_DEPTH, answer, artifact, snapshot
+from tests.serving.observed import add_model, answer
 
 parser = pytest.importorskip("prometheus_client.parser", reason="prometheus_client is not installed: the extra [test]")
 
@@ -32,18 +32,18 @@ def read(text: str) -> dict:
 @pytest.fixture()
 def observer():
     observer = Observer()
-    observer.add_model("m", artifact(), snapshot, {"backend": "native"})
+    add_model(observer)
     return observer
 
 
 def test_requests_and_rows_are_counted(observer):
     model = observer.models["m"]
-    answer(observer, model, [0], reasons=[CONFIDENCE])
-    answer(observer, model, [0, 1, 2], reasons=[CONFIDENCE, DEADLINE, FULL_DEPTH], batch=True, lengths=[1, 2, 300])
-    answer(observer, model, [2, 2], degraded=True, batch=True)
-    observer.begin("predict", "id").failed(429, "Overloaded")
-    observer.begin("predict", "id").failed(422, "Tokenizer")
-    waiting = observer.begin("predict", "id")
+    answer(observer, model, [0])
+    answer(observer, model, [0, 1, 2], late=[False, True, False], batch=True, lengths=[1, 2, 300])
+    answer(observer, model, [2, 2], quality=0.5, batch=True)
+    observer.begin("/predict").failed(429, "overloaded")
+    observer.begin("/predict").failed(422, "tokenizer")
+    waiting = observer.begin("/predict")
     found = read(metrics_text(observer))
 
     def of(name, **labels):
@@ -62,7 +62,7 @@ def test_requests_and_rows_are_counted(observer):
     assert of("te_queue_size") == 4
     assert of("itrex_sweet_rows_total", model="m", exit="1", stopped_by="confidence") == 2
     assert of("itrex_sweet_rows_total", model="m", exit="4", stopped_by="deadline") == 1
-    assert of("itrex_sweet_rows_total", model="m", exit="6", stopped_by="full_depth") == 1
+    assert of("itrex_sweet_rows_total", model="m", exit="6", stopped_by="full_depth") == 3
     assert of("itrex_sweet_layers_saved_total", model="m") == 5 + 5 + 2
     assert of("itrex_sweet_layers_full_total", model="m") == 6 * 6
     assert of("itrex_sweet_degraded_rows_total", model="m") == 2
@@ -70,7 +70,7 @@ def test_requests_and_rows_are_counted(observer):
     assert of("itrex_sweet_queue_tokens", model="m", exit="4") == 20
     assert of("itrex_sweet_requests_in_flight") == 1
     assert of("itrex_sweet_info", model="m", version=found_version(found), precision="int8", backend="native") == 1
-    assert of("itrex_sweet_request_duration_seconds_count", model="m", route="predict") == 3
+    assert of("itrex_sweet_request_duration_seconds_count", model="m", route="/predict") == 3
     waiting.succeeded()
     assert read(metrics_text(observer))[("itrex_sweet_requests_in_flight",)] == 0
 
@@ -97,7 +97,7 @@ def test_many_requests_are_counted_once(observer):
 
 def test_a_request_ends_once(observer):
     seen = answer(observer, observer.models["m"], [0])
-    seen.failed(500, "Backend")
+    seen.failed(424, "backend")
     found = read(metrics_text(observer))
     assert not [key for key in found if key[0] == "te_request_failure"]
     assert found[("itrex_sweet_requests_in_flight",)] == 0
@@ -119,10 +119,10 @@ def test_segments_are_counted_by_exit(observer):
 def test_a_replaced_model_continues_its_counts(observer):
     before = observer.models["m"]
     answer(observer, before, [0, 1])
-    after = observer.add_model("m", artifact(), snapshot)
+    after = add_model(observer)
     answer(observer, after, [2])
     answer(observer, before, [0])  # began before the replacement
-    answer(observer, before, [0], degraded=True)
+    answer(observer, before, [0], quality=0.5)
     observer.count()
     assert after.rows.sum() == 5 and after.degraded == 1 and after.drift.rows == 1
     found = read(metrics_text(observer))

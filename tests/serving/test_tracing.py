@@ -7,7 +7,7 @@ import pytest
 
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.serving.observer import Observer
-from tests.serving.observed import answer, artifact
+from tests.serving.observed import add_model, answer
 
 pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed: the extra [tracing]")
 
@@ -26,7 +26,7 @@ def traced():
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     observer = Observer(tracing=Tracing(provider))
-    observer.add_model("m", artifact())
+    add_model(observer)
     return observer, exporter.get_finished_spans
 
 
@@ -35,7 +35,7 @@ def test_a_span_per_exit(traced):
     answer(observer, observer.models["m"], [0, 1, 1], batch=True)
     *children, request = spans()
     assert [span.name for span in children] == ["tokenize", "queue", "exit 1", "exit 4"]
-    assert request.name == "predict" and request.kind.name == "SERVER"
+    assert request.name == "/predict" and request.kind.name == "SERVER"
     assert request.attributes["itrex_sweet.rows"] == 3 and request.attributes["itrex_sweet.model"] == "m"
     assert request.attributes["http.response.status_code"] == 200
     first, second = children[2:]
@@ -52,7 +52,7 @@ def test_a_span_per_exit(traced):
 
 def test_the_callers_trace_is_continued(traced):
     observer, spans = traced
-    answer(observer, observer.models["m"], [0], headers={"traceparent": f"00-{TRACE}-{PARENT}-01"})
+    answer(observer, observer.models["m"], [0], headers={b"traceparent": f"00-{TRACE}-{PARENT}-01".encode()})
     request = spans()[-1]
     assert f"{request.context.trace_id:032x}" == TRACE and f"{request.parent.span_id:016x}" == PARENT
 
@@ -60,23 +60,23 @@ def test_the_callers_trace_is_continued(traced):
 @pytest.mark.parametrize("traceparent", ["", "nonsense", f"00-{'0' * 32}-{PARENT}-01", f"ff-{TRACE}-{PARENT}-01"])
 def test_invalid_contexts_start_a_trace(traced, traceparent):
     observer, spans = traced
-    answer(observer, observer.models["m"], [0], headers={"traceparent": traceparent})
+    answer(observer, observer.models["m"], [0], headers={b"traceparent": traceparent.encode()})
     assert spans()[-1].parent is None
 
 
 def test_requests_that_the_caller_does_not_sample(traced):
     observer, spans = traced
-    seen = answer(observer, observer.models["m"], [0], headers={"traceparent": f"00-{TRACE}-{PARENT}-00"})
+    seen = answer(observer, observer.models["m"], [0], headers={b"traceparent": f"00-{TRACE}-{PARENT}-00".encode()})
     assert seen.segments is None and not spans()
 
 
 def test_errors(traced):
     observer, spans = traced
-    observer.begin("predict", "id").failed(503, "Unhealthy")
-    observer.begin("predict", "id").failed(422, "Validation")
+    observer.begin("/predict").failed(503, "unhealthy")
+    observer.begin("/predict").failed(422, "validation")
     server, client = spans()
-    assert server.status.status_code.name == "ERROR" and server.attributes["error.type"] == "Unhealthy"
-    assert client.status.status_code.name == "UNSET" and client.attributes["error.type"] == "Validation"
+    assert server.status.status_code.name == "ERROR" and server.attributes["error.type"] == "unhealthy"
+    assert client.status.status_code.name == "UNSET" and client.attributes["error.type"] == "validation"
 
 
 @pytest.mark.parametrize("endpoint", ["localhost:4317", "collector", "ftp://collector", "http://"])
@@ -90,8 +90,8 @@ def test_invalid_endpoints(endpoint):
 def test_opentelemetry_is_not_imported_without_traces():
     script = (
         "import sys, itrex_sweet.serving.observability as o\n"
-        "import argparse; p = argparse.ArgumentParser(); o.add_observability_arguments(p)\n"
-        "seen = o.observer_of(p.parse_args([])).begin('predict', 'id', {'traceparent': 'x'}); seen.succeeded()\n"
+        "observer = o.observer_of(None, True, False, None, '')\n"
+        "seen = observer.begin('/predict', {b'traceparent': b'x'}); seen.succeeded()\n"
         "assert seen.span is None and seen.segments is None\n"
         "assert not [name for name in sys.modules if name.split('.')[0] in ('opentelemetry', 'torch', 'transformers')]"
     )
