@@ -1,7 +1,7 @@
 """The text format of Prometheus, version 0.0.4.
 
-Written here because `prometheus_client` describes counters without the ending `_total`, as of text-embeddings-inference,
-under another name, and updates metrics one by one: 16 µs per request for those of a server.
+Written here because `prometheus_client` describes counters without the ending `_total` under another name, and those of
+text-embeddings-inference have none. It also updates metrics one by one: 16 µs per request for those of a server.
 """
 
 from __future__ import annotations
