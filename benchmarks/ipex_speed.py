@@ -1,11 +1,11 @@
 """Speed of the `ipex` backend in INT8 beside a monolithic IPEX TorchScript graph of all layers.
 
-    python benchmarks/ipex_speed.py --model benchmarks/runs/sst2/sweet-0 --int8 benchmarks/runs/sst2/int8-static-ipex
+    python benchmarks/ipex_speed.py
 
 Runs in the environment of the [ipex] extra: shapes of BERT-base and MiniLM with random weights, and MiniLM trained on
-SST-2. The monolithic graphs run every layer in full: IPEX's own quantization of the Hugging Face model, with attention
-in INT8 too, and the INT8 layers of the artifact. The runs of a table are interleaved in one process, warm, with equal
-threads; medians.
+SST-2 by `decoupled/run.py`, in `--folder`. The monolithic graphs run every layer in full: IPEX's own quantization of
+the Hugging Face model, with attention in INT8 too, and the INT8 layers of the artifact. The runs of a table are
+interleaved in one process, warm, with equal threads; medians.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from decoupled.artifacts import FOLDER, float32_artifact, int8_artifact, run_folder
 from ipex_monoliths import Monolith, dense_inputs, monoliths, padded, run_all, traced
 from peers.ipex_static import ipex_quantized
 from record import check_idle_machine, measure, provenance, read_task, write_result
@@ -42,8 +43,7 @@ THRESHOLDS = (0.8, 0.9, 1.0)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, help="float32 artifact trained on SST-2")
-    parser.add_argument("--int8", type=Path, required=True, help="its INT8 artifact, recipe static or smooth")
+    parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--rows", type=int, default=320, help="sentences of SST-2")
@@ -53,6 +53,8 @@ def main() -> None:
     if not options.busy:
         check_idle_machine()  # before the import of IPEX, which starts processes
     import_ipex()
+    run = run_folder(options.folder, "sst2")
+    trained = open_artifact(float32_artifact(run)), open_artifact(int8_artifact(run, "static", "ipex"))
     shapes = {}
     for name in SHAPES:
         shapes[name] = fixed_shapes(random_artifact(name), options)
@@ -62,8 +64,8 @@ def main() -> None:
         "ipex": metadata.version("intel-extension-for-pytorch"),
         "settings": {"threads": options.threads, "repeats": options.repeats, "exits": EXITS},
         "shapes": shapes,
-        "sst2": real_lengths(open_artifact(options.model), open_artifact(options.int8), options),
-        "backends": every_backend(open_artifact(options.model), open_artifact(options.int8), options),
+        "sst2": real_lengths(*trained, options),
+        "backends": every_backend(*trained, options),
     }
     print(write_result("ipex_speed", result))
 

@@ -9,7 +9,6 @@ import json
 import re
 
 import encoders_report
-import engines_plot
 import engines_report
 import headline_report
 import policies_plot
@@ -38,7 +37,6 @@ def main() -> None:
         *(agreement(name, read(f"{name}_agreement")) for name in ("native", "ipex")),
     )
     if (RESULTS / "engines.json").is_file():
-        engines_plot.draw(read("engines"), PICTURES / "engines.png")
         write(
             "docs/benchmarks/engines.md",
             *engines_report.sections(read("engines")),
