@@ -95,3 +95,23 @@ class NonFiniteLogitsError(SweetError, ArithmeticError):
         super().__init__(message)
         self.rows = rows
         self.answers = answers
+
+
+class Overloaded(SweetError, RuntimeError):
+    """More rows wait than the scheduler accepts.
+
+    Attributes:
+        retry_after: estimated seconds until there is room, or `None` if unknown.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None):
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class DeadlineExceeded(SweetError, TimeoutError):
+    """The deadline of a request passed before its rows were computed."""
+
+
+class SchedulerClosed(SweetError, RuntimeError):
+    """The scheduler does not accept requests any more, or was closed before it answered one."""

@@ -78,6 +78,7 @@ WITHOUT_TORCH = {
         "runtime.backends.native",
         "runtime.machine",
         "runtime.executor",
+        "runtime.runner",
     ),
     *("arguments", "config", "policy", "errors", "extras", "families", "version", "criteria", "cli"),
     *("tasks", "probabilities"),
