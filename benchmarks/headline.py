@@ -1,8 +1,8 @@
 """Measures the table of the README: accuracy and texts per second of early exit, plain fine-tuning and INT8 engines.
 
-    python benchmarks/decoupled/run.py --tasks sst2 --variants softened     # trains the models: minutes each
-    python benchmarks/headline.py --prepare                                 # artifacts of all engines
-    python benchmarks/headline.py                                           # measures, on an idle machine
+    python benchmarks/decoupled/run.py --tasks sst2 --variants softened     # trains the models
+    python benchmarks/headline.py --prepare      # artifacts of all engines, on an idle machine
+    python benchmarks/headline.py                # measures, on an idle machine
 
 Every seed's model is fine-tuned once, with decoupled exits beside it, so all engines run the same weights: the peers
 the plain model, early exit the same model with exits, quantized on held-out rows, with a policy that is certified on
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -79,8 +80,9 @@ def prepare(run: Path, task: str) -> None:
         held_out = Path(folder) / "held-out.jsonl"
         rows = zip(texts[OBSERVED:], labels[OBSERVED:], strict=True)
         held_out.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
+        SweetQuantizer.from_pretrained(float32).quantize(observed, Path(folder) / "int8")
         for name, budget in BUDGETS.items():
-            SweetQuantizer.from_pretrained(float32).quantize(observed, run / name)
+            shutil.copytree(Path(folder) / "int8", run / name, dirs_exist_ok=True)
             status = command(
                 f"calibrate {run / name} --data {held_out} --max-accuracy-drop {budget} --batch-size {BATCH}".split()
             )
