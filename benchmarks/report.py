@@ -22,19 +22,14 @@ MARKERS = re.compile(r"(<!-- results: begin -->\n).*?(<!-- results: end -->)", r
 
 PICTURES = ROOT / "docs" / "benchmarks"
 SPLIT = "guarantee_split"
-ENVIRONMENTS = {"default": "default environment", "ipex": "IPEX environment"}
 
 
 def main() -> None:
     write("README.md", headline_report.table())
-    quantized = [quantization(read(f"quantization_{name}"), title) for name, title in ENVIRONMENTS.items()]
     write(
         "docs/benchmarks/int8.md",
-        *quantized,
-        ipex_shapes(read("ipex_speed")),
-        ipex_sst2(read("ipex_speed")),
-        backends(read("ipex_speed")),
-        *(agreement(name, read(f"{name}_agreement")) for name in ("native", "ipex")),
+        quantization(read("quantization_default")),
+        agreement("native", read("native_agreement")),
     )
     if (RESULTS / "engines.json").is_file():
         write(
@@ -83,7 +78,7 @@ def write(name: str, *sections: str) -> None:
     path.write_text(text)
 
 
-def quantization(result: dict, environment: str) -> str:
+def quantization(result: dict) -> str:
     """Renders accuracy per exit, temperatures and calibration errors of every recipe on every task."""
     settings, versions = result["settings"], result["compressors"]
     compressors = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
@@ -108,10 +103,10 @@ def quantization(result: dict, environment: str) -> str:
     exits = "/".join(map(str, first["exits"]))
     return "\n".join(
         [
-            f"**INT8 recipes, {environment}** ({compressors}). MiniLM of 6 layers, SWEET, exits {exits}; percent. "
+            f"**INT8 recipes** ({compressors}). MiniLM of 6 layers, private layers, exits {exits}; percent. "
             f"Ranges are observed on {settings['observed']} rows and temperatures fitted on {settings['judged']} "
             f"others; neither are used for training or reporting. Reported on the first {settings['reported']} "
-            "validation rows (SST-2: 872), with the reference backend. INT8 encoder layers have "
+            "validation rows, with the reference backend. INT8 encoder layers have "
             f"{100 * min(shares):.0f} to {100 * max(shares):.0f} % of the size of fp32.",
             "",
             *lines,
@@ -127,82 +122,6 @@ def _float_layers(values: dict) -> str:
 
 def _slashed(values: list, digits: int = 1, factor: float = 1.0) -> str:
     return " / ".join(f"{factor * value:.{digits}f}" for value in values)
-
-
-def ipex_shapes(result: dict) -> str:
-    """Renders full depth beside monolithic graphs, and the time of each exit, on fixed shapes."""
-    lines = [
-        "| shape | batch | monolithic graph: quantized by IPEX | the same layers | full depth, with probes | × IPEX "
-        "| × same layers | all rows leave at an exit, ms | speed-up over ratio of layers |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for shape, tables in result["shapes"].items():
-        exits = result["settings"]["exits"][shape]
-        for batch, table in tables.items():
-            times = {name: value["median"] for name, value in table["milliseconds"].items()}
-            early = " / ".join(f"{times[f'exit {exit_}']:.1f}" for exit_ in exits[:-1])
-            shares = " / ".join(f"{value:.2f}" for value in table["realised_share_of_layer_ratio"].values())
-            own, same = times["monolith, IPEX's own"], times["monolith, the artifact's layers"]
-            lines.append(
-                f"| {shape} {'/'.join(map(str, exits))} | {batch} | {own:.1f} | {same:.1f} "
-                f"| {times[f'exit {exits[-1]}']:.1f} | {table['full_depth_against_ipex_own']:.2f} "
-                f"| {table['full_depth_against_same_layers']:.2f} | {early} | {shares} |"
-            )
-    return "\n".join(
-        [
-            f"**The `ipex` backend in INT8 and monolithic graphs**, milliseconds per batch, random weights, "
-            f"{result['settings']['threads']} threads. A monolithic graph is one TorchScript graph that runs "
-            "every layer in full: the Hugging Face model quantized by IPEX, or the layers of the artifact. The last "
-            "column is the speed-up over full depth, divided by the number of all layers over the number of layers "
-            "run. It is 1 if time is proportional to layers.",
-            "",
-            *lines,
-            "",
-            footer(result, f", IPEX {result['ipex']}"),
-        ]
-    )
-
-
-def ipex_sst2(result: dict) -> str:
-    """Renders times and accuracy on SST-2 with trained weights."""
-    figures = result["sst2"]
-    lines = ["| | batch 1: ms | speed-up | batch 32: ms | speed-up | accuracy | layers |", "|---" * 7 + "|"]
-    names = list(figures["batch 1"]["milliseconds_per_sentence"])
-    for name in names:
-        cells = []
-        for size in (1, 32):
-            table = figures[f"batch {size}"]
-            cells += [
-                f"{table['milliseconds_per_sentence'][name]['median']:.2f}",
-                f"{table['against_ipex_own'][name]:.2f}",
-            ]
-        answers = figures["answers"].get(name.removeprefix("threshold "))
-        cells += ["", ""] if answers is None else [f"{answers['accuracy']:.1f}", f"{answers['mean_layers']:.2f}"]
-        title = name.replace("monolith, IPEX's own", "monolithic graph, quantized by IPEX")
-        title = title.replace("monolith, the", "monolithic graph, the").replace("threshold stored", "stored policy")
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    made, bound = figures["compilations"]["made"], figures["compilations"]["bound"]
-    return "\n".join(
-        [
-            f"**SST-2, trained MiniLM in INT8**, {figures['rows']} validation sentences of {figures['mean_tokens']} "
-            "tokens on average, milliseconds per sentence, after a warm-up of every shape; batches of the monolithic "
-            f"graphs are sorted by length. The backend compiled {made} shapes; the maximum is {bound}.",
-            "",
-            *lines,
-        ]
-    )
-
-
-def backends(result: dict) -> str:
-    """Renders the times of every backend and precision on the same sentences."""
-    tables = result["backends"]
-    names = list(next(iter(tables.values())))
-    lines = ["| milliseconds per sentence | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    lines += [
-        f"| {title} | " + " | ".join(f"{times[name]['median']:.2f}" for name in names) + " |"
-        for title, times in tables.items()
-    ]
-    return "\n".join(["**Backends and precisions**, the same MiniLM and sentences.", "", *lines])
 
 
 def agreement(backend: str, result: dict) -> str:
@@ -228,7 +147,7 @@ def agreement(backend: str, result: dict) -> str:
             "",
             *lines,
             "",
-            footer(result, f", IPEX {result['ipex']}" if "ipex" in result else ""),
+            footer(result),
         ]
     )
 
