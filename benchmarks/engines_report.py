@@ -7,14 +7,14 @@ from typing import Any
 import record
 
 
-def sections(result: dict[str, Any]) -> list[str]:
+def sections(result: dict[str, Any]) -> str:
     """Renders a section per workload, and the provenance."""
     parts = []
     if "dense" in result:
         parts.append(dense(result["dense"]))
     if "lengths" in result:
         parts.append(lengths(result["lengths"]))
-    return [*parts, footer(result)]
+    return "\n\n".join([*parts, footer(result)])
 
 
 def dense(figures: dict[str, Any]) -> str:
@@ -86,6 +86,7 @@ def mixes(result: dict[str, Any]) -> str:
         f"every exit with no row leaving costs {probing} over the same layers without exits.",
         ["rows that leave at each exit", "multiply-adds", "time, one by one", "realised", "time, batches", "realised"],
         lines,
+        record.footer(result),
     )
 
 
@@ -112,6 +113,7 @@ def operations(result: dict[str, Any]) -> str:
         "rate of the instruction set's 8-bit multiply-add on registers.",
         ["instruction set", "limit", "1 row", "8", "25", "128", "512"],
         lines,
+        record.footer(result),
     )
 
 
@@ -142,9 +144,10 @@ def _tail(times: dict[str, Any]) -> str:
     return f"{times['p50']:.2f} / {times['p95']:.2f}" if "p50" in times else f"{times['median']:.2f}"
 
 
-def _section(intro: str, headings: list[str], rows: list[list[str]]) -> str:
+def _section(intro: str, headings: list[str], rows: list[list[str]], source: str = "") -> str:
     lines = ["| " + " | ".join(cells) + " |" for cells in (headings, *rows)]
-    return "\n".join([intro, "", lines[0], "|---" * len(headings) + "|", *lines[1:]])
+    table = "\n".join([intro, "", lines[0], "|---" * len(headings) + "|", *lines[1:]])
+    return f"{table}\n\n{source}" if source else table
 
 
 def instruction_sets(result: dict) -> str:

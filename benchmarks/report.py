@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from functools import partial
 
 import encoders_report
 import engines_report
@@ -21,43 +23,38 @@ from token_dropping import report as token_dropping
 MARKERS = re.compile(r"(<!-- results: begin -->\n).*?(<!-- results: end -->)", re.DOTALL)
 
 PICTURES = ROOT / "docs" / "benchmarks"
-SPLIT = "guarantee_split"
 
 
 def main() -> None:
     write("README.md", headline_report.table())
     write(
         "docs/benchmarks/int8.md",
-        quantization(read("quantization_default")),
-        agreement("native", read("native_agreement")),
+        render(quantization, "quantization_default"),
+        render(partial(agreement, "native"), "native_agreement"),
     )
-    if (RESULTS / "engines.json").is_file():
-        write(
-            "docs/benchmarks/engines.md",
-            *engines_report.sections(read("engines")),
-            engines_report.mixes(read("exit_mixes")),
-            engines_report.operations(read("operations")),
-            engines_report.instruction_sets(read("instruction_sets")),
-            engines_report.start(read("start")),
-            *(encoders_report.tables(read(path.stem)) for path in sorted(RESULTS.glob("encoders*.json"))),
-        )
-
+    write(
+        "docs/benchmarks/engines.md",
+        render(engines_report.sections, "engines"),
+        render(engines_report.mixes, "exit_mixes"),
+        render(engines_report.operations, "operations"),
+        render(engines_report.instruction_sets, "instruction_sets"),
+        render(engines_report.start, "start"),
+        *(render(encoders_report.tables, path.stem) for path in sorted(RESULTS.glob("encoders*.json"))),
+    )
     if (RESULTS / "end_to_end.json").is_file():
         end_to_end = read("end_to_end")
         for name, task in end_to_end["tasks"].items():
             end_to_end_plot.draw(task, PICTURES / f"end_to_end_{name}.png")
         write("docs/benchmarks/end-to-end.md", *end_to_end_report.sections(end_to_end))
-
-    policies_plot.draw(read("policies"), PICTURES / "policies.png")
     write(
         "docs/benchmarks/calibration.md",
-        policies_report.guarantee(read("guarantee")),
-        *([policies_report.tuning_shares(read(SPLIT))] if (RESULTS / f"{SPLIT}.json").is_file() else []),
-        policies_report.paired_tests(read("paired_tests")),
-        policies_report.task_guarantee(read("task_guarantee")),
-        policies_report.ways(read("policies")),
-        policies_report.cost_table(read("cost_table")),
-        policies_report.deadlines(read("deadlines")),
+        render(policies_report.guarantee, "guarantee"),
+        render(policies_report.tuning_shares, "guarantee_split"),
+        render(policies_report.paired_tests, "paired_tests"),
+        render(policies_report.task_guarantee, "task_guarantee"),
+        render(ways, "policies"),
+        render(policies_report.cost_table, "cost_table"),
+        render(policies_report.deadlines, "deadlines"),
     )
     if (RESULTS / "token_dropping.json").is_file():
         write("docs/benchmarks/token-dropping.md", *token_dropping.sections(read("token_dropping")))
@@ -65,6 +62,17 @@ def main() -> None:
 
 def read(name: str) -> dict:
     return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def render(section: Callable[[dict], str], name: str) -> str:
+    """Renders a result as Markdown; returns an empty string if it is not measured."""
+    return section(read(name)) if (RESULTS / f"{name}.json").is_file() else ""
+
+
+def ways(result: dict) -> str:
+    """Renders the exit criteria, and draws their picture."""
+    policies_plot.draw(result, PICTURES / "policies.png")
+    return f"{policies_report.ways(result)}\n\n![Accuracy over milliseconds of four exit criteria](policies.png)"
 
 
 def write(name: str, *sections: str) -> None:
