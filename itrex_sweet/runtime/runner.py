@@ -24,6 +24,7 @@ class Runner:
     def __init__(self, scheduler: Scheduler, workers: int = 1):
         self.scheduler = scheduler
         self.workers = whole_number("workers", workers, minimum=1)
+        scheduler.workers = self.workers
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         _runners.add(self)
