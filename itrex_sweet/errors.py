@@ -79,6 +79,20 @@ class InputError(SweetError, ValueError):
         self.rows = rows
 
 
+class RequestError(SweetError, RuntimeError):
+    """A request to a server that is refused or fails.
+
+    Attributes:
+        kind: one of the kinds of `itrex_sweet.serving.failures`, which have status codes.
+        retry_after: seconds after which the client may try again, or `None`.
+    """
+
+    def __init__(self, kind: str, message: str, retry_after: float | None = None):
+        super().__init__(message)
+        self.kind = kind
+        self.retry_after = retry_after
+
+
 class UnknownTokenError(InputError, IndexError):
     """A token id without an embedding in the model that is trained."""
 

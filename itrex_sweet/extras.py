@@ -26,6 +26,10 @@ EXTRAS = {
     "intel_extension_for_pytorch": "ipex",
     "peft": "peft",
     "matplotlib": "plot",
+    "orjson": "serve",
+    "uvicorn": "serve",
+    "uvloop": "serve",
+    "httptools": "serve",
     "ray": "ray",
 }
 

@@ -230,17 +230,18 @@ class Predictor:
         yield from unread
 
     @finish_before_exit
-    def read(self, texts: Iterable[Any], max_length: int | None = None) -> TokenBatch:
+    def read(self, texts: Iterable[Any], max_length: int | None = None, overlong: str = "truncate") -> TokenBatch:
         """Tokenizes texts and packs them for the executor.
 
         Args:
-            texts, max_length: as of `predict`.
+            texts, max_length, overlong: as of `predict`.
 
         Raises:
             InputError, ConfigError: as of `predict`, for any text.
         """
         texts = listed(texts)
-        reading = self._read(texts, max_length, "truncate")
+        _check_choice("overlong", overlong, _OVERLONG)
+        reading = self._read(texts, max_length, overlong)
         if reading.errors:
             raise _unreadable(reading.errors, len(texts))
         return reading.batch
