@@ -91,12 +91,12 @@ class Degradation:
             )
         levels = [Level(policy, None, 1.0)]
         for limit in np.linspace(cost, lowest, _MAX_LEVELS)[1:].tolist():
-            quality = min((limit - fastest) / (slowest - fastest), 1.0)
-            faster = policy_for_quality(artifact, max(quality, 0.0))
-            faster = dataclasses.replace(policy, thresholds=faster.thresholds)
-            own = next(costs[place] for place, each in enumerate(candidates) if _has(each, faster)) / cost
-            if own < levels[-1].cost:
-                levels.append(Level(faster, quality, own))
+            quality = min(max((limit - fastest) / (slowest - fastest), 0.0), 1.0)
+            thresholds = policy_for_quality(artifact, quality).thresholds
+            faster = dataclasses.replace(policy, thresholds=thresholds)
+            own = next(costs[place] for place, each in enumerate(candidates) if _has(each, faster))
+            if own / cost < levels[-1].cost:
+                levels.append(Level(faster, (own - fastest) / (slowest - fastest), own / cost))
         if len(levels) == 1:
             raise ConfigError("No calibrated candidate lies between the policy and the floor; give a lower floor.")
         return cls(levels, target_seconds)

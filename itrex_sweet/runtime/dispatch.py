@@ -38,6 +38,30 @@ class WholeBatches:
         return True
 
 
+class BreadthFirst:
+    """Runs shallow exits first, for one caller that waits for all rows.
+
+    Args:
+        refill: rows that are collected at an exit before its segment runs, as long as other rows are not embedded. The
+            hidden states of more rows than that are not kept.
+        exit_by_exit: whether every row passes an exit before any runs the next segment.
+    """
+
+    def __init__(self, refill: int, exit_by_exit: bool = False):
+        self.refill = refill
+        self.exit_by_exit = exit_by_exit
+
+    def choose(self, arrivals: ArrivalQueue, waiting: Sequence[ExitQueue], now: float) -> int | None:
+        if not self.exit_by_exit:
+            for exit_index, queue in enumerate(waiting, start=1):
+                if queue.rows >= self.refill:
+                    return exit_index
+        return next((exit_index for exit_index, queue in enumerate([arrivals, *waiting]) if queue.rows), None)
+
+    def runs_to_the_end(self, tokens: int) -> bool:
+        return False
+
+
 class MostAnswers:
     """Runs the rows that give most answers per second, unless a row has been passed over for too long.
 

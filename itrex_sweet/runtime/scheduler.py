@@ -93,7 +93,8 @@ class Scheduler:
         _schedulers.add(self)
 
     def _reset(self) -> None:
-        self._changed = threading.Condition(threading.Lock())
+        lock = threading.Lock()
+        self._changed, self._all_answered = threading.Condition(lock), threading.Condition(lock)
         self._arrivals = ArrivalQueue()
         self._waiting = [ExitQueue(self.backend) for _ in range(self._num_exits - 1)]
         self._deadlines: list[tuple[float, int, Submission]] = []
@@ -210,7 +211,7 @@ class Scheduler:
     def wait_until_answered(self, seconds: float | None = None) -> bool:
         """Waits until every accepted request is answered; returns false if not after this time."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._living, seconds)
+            return self._all_answered.wait_for(lambda: not self._living, seconds)
 
     def step(self) -> bool:
         """Runs one segment of one batch, or requests to their end; returns false if there was nothing to do.
@@ -312,7 +313,7 @@ class Scheduler:
         self._over_in_queues = self._over_in_queues or submission.unanswered > 0
         submission.unanswered = 0
         if self._living.pop(submission.number, None) is not None and not self._living:
-            self._changed.notify_all()
+            self._all_answered.notify_all()
 
     def _remove_over(self) -> None:
         if self._over_in_queues:
@@ -391,8 +392,11 @@ class Scheduler:
         if submission.cancelled():
             with self._changed:
                 self._cancelled += 1
-                if not submission.is_over:
+                is_over = submission.is_over
+                if not is_over:
                     self._end(submission)
+            if not is_over:  # else the thread that ended it resolves it
+                submission.resolve()
 
     def _for_task(self, policy: Policy) -> Policy:
         """Returns the policy for the task of the model, the same object for equal policies."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 _MEMORY = 0.98  # weight of earlier runs, per run
+_MAX_RATIO = 5.0
 _PRIOR_RUNS = 5.0  # runs that the stored table counts for
 _PRIOR_ROWS = 8.0  # rows that the initial share counts for
 
@@ -42,6 +43,8 @@ class StepCosts:
 
     def observe(self, exit_index: int, rows: int, left: int, tokens: int, seconds: float) -> None:
         """Updates the estimates with a run to an exit: its rows, and those that left there."""
+        if (expected := self.seconds(exit_index, tokens)) > 0.0:
+            seconds = min(seconds, _MAX_RATIO * expected)  # an interrupted process, not the cost of the run
         self._sums[exit_index] = [_MEMORY * each for each in self._sums[exit_index]]
         self._add(exit_index, tokens, seconds, 1.0)
         self._fit(exit_index)
