@@ -28,6 +28,7 @@ class Settings:
         quality_floor: lowest quality under `"degrade"`, in [0, 1]; `None` for that of the fastest certified policy.
         target_ms: time in which `"degrade"` answers a new text, unless quality is at its floor.
         scheduling: `"segments"`, which requests share, or `"batches"`, of which one runs to its end before the next.
+        live_page: whether `GET /` is the page of live exits, latency and drift, and `/live` its data.
     """
 
     max_concurrent_requests: int = 512
@@ -48,3 +49,4 @@ class Settings:
     quality_floor: float | None = None
     target_ms: float = 50.0
     scheduling: str = "segments"
+    live_page: bool = True
