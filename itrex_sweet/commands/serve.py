@@ -57,6 +57,12 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
     number("--max-client-batch-size", 32, "texts of one request")
     number("--payload-limit", 2_000_000, "bytes of one request")
     group.add_argument(
+        "--max-input-length",
+        type=options.positive,
+        metavar="N",
+        help="tokens of a text, in place of the limit of the artifact's tokenizer",
+    )
+    group.add_argument(
         "--auto-truncate",
         action=argparse.BooleanOptionalAction,
         default=True,
@@ -138,6 +144,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 _SAME_NAME = (
+    "max_input_length",
     "max_waiting_rows",
     *("max_concurrent_requests", "max_batch_tokens", "max_client_batch_size", "payload_limit", "auto_truncate"),
     *("read_seconds", "keep_alive_seconds", "drain_seconds", "under_load", "watch_seconds", "reload_route"),
