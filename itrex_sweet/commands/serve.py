@@ -1,9 +1,9 @@
 """Serve artifacts over HTTP until SIGTERM or SIGINT.
 
 Protocols: text-embeddings-inference (/predict, /info, /health), the Open Inference Protocol v2 (/v2/...), /classify of
-vLLM and Infinity, and the Hub's text classification (/). Every option can be set by an environment variable too: its
-name in capitals with underscores, such as MAX_BATCH_TOKENS. SIGHUP loads every folder again without losing a
-request."""
+vLLM and Infinity, and the Hub's text classification (/). Every option but --hostname can be set by an environment
+variable too: its name in capitals with underscores, such as MAX_BATCH_TOKENS. SIGHUP loads every folder again without
+losing a request."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
 def _read_environment(parser: argparse.ArgumentParser) -> None:
     """Takes the defaults of options from environment variables: `--max-batch-tokens` from `MAX_BATCH_TOKENS`."""
     for action in parser._actions:
-        if not action.option_strings or action.dest in ("help", "debug"):
+        if not action.option_strings or action.dest in _NOT_FROM_ENVIRONMENT:
             continue
         value = os.environ.get(action.dest.upper())
         if value is None or value == "":
@@ -142,6 +142,9 @@ def run(args: argparse.Namespace) -> int:
     Server([Source.of(given) for given in args.directories], loader, ROUTES, settings, address).run()
     return 0
 
+
+# HOSTNAME is the name of the machine in many shells and containers.
+_NOT_FROM_ENVIRONMENT = ("help", "debug", "hostname")
 
 _SAME_NAME = (
     "max_input_length",
