@@ -26,6 +26,7 @@ EXTRAS = {
     "intel_extension_for_pytorch": "ipex",
     "peft": "peft",
     "matplotlib": "plot",
+    "opentelemetry": "tracing",
     "orjson": "serve",
     "uvicorn": "serve",
     "uvloop": "serve",

@@ -24,6 +24,7 @@ SHARED = {
     "version",
     "tasks",
     "probabilities",
+    "drift",
     "metrics",
 }
 # package → packages it may import besides itself and `SHARED`
@@ -139,6 +140,7 @@ def test_optional_packages_are_imported_by_their_owner(path):
         "onnxruntime": "export/onnx.py",
         "neural_compressor": "quantization/",
         "intel_extension_for_pytorch": "runtime/backends/ipex.py",
+        "opentelemetry": "serving/tracing.py",
         "starlette": "serving/",
         "uvicorn": "serving/",
         "uvloop": "serving/",

@@ -22,6 +22,8 @@ from itrex_sweet.runtime.request import Request, RequestCache
 from itrex_sweet.runtime.runner import Runner
 from itrex_sweet.runtime.scheduler import Scheduler
 from itrex_sweet.serving.failures import NOT_FOUND, UNHEALTHY
+from itrex_sweet.serving.observed_model import ObservedModel
+from itrex_sweet.serving.observer import Observer
 from itrex_sweet.serving.options import Options
 from itrex_sweet.serving.settings import Settings
 from itrex_sweet.tokenization import TextReader
@@ -74,6 +76,7 @@ class Model:
     Attributes:
         identity: hash of the artifact.
         scheduler: computes the rows of all requests.
+        observed: counts what it does; set by `observe`.
     """
 
     def __init__(self, name: str, version: int, classifier: Classifier, settings: Settings):
@@ -87,6 +90,7 @@ class Model:
             max_waiting_rows=settings.max_waiting_rows,
         )
         self._runner = Runner(self.scheduler).start()
+        self.observed: ObservedModel | None = None
         self.labels = classifier.labels
         self.max_tokens = classifier.reader_of(classifier.tokenizer).limit
         self.reads_fast = classifier.reader_info["reason"] is None
@@ -127,6 +131,14 @@ class Model:
         """Precision of the weights."""
         return self.artifact.precision if self.artifact.precision == INT8 else self.classifier.computed_in
 
+    def observe(self, observer: Observer) -> None:
+        """Lets an observer count what the model does."""
+        backend = self.classifier.backend
+        facts = {"backend": " ".join(filter(None, [backend.name, getattr(backend, "isa", None)])), "dtype": self.dtype}
+        policy, snapshot = self.classifier.policy, self.scheduler.snapshot
+        self.observed = observer.add_model(self.name, self.artifact, backend, policy, snapshot, facts)
+        self.scheduler.on_segment = self.observed.segment_ran
+
     @contextmanager
     def in_use(self) -> Iterator[Model]:
         """Keeps the model open in the block. Called in the event loop only."""
@@ -156,15 +168,18 @@ class Models:
         sources: folders and names; the first is the default of requests that name none.
         load: loads a classifier from a folder.
         settings: of the server.
+        observer: counts what each model does.
     """
 
-    def __init__(self, sources: list[Source], load: Callable[[str], Classifier], settings: Settings):
+    def __init__(
+        self, sources: list[Source], load: Callable[[str], Classifier], settings: Settings, observer: Observer
+    ):
         names = [source.name for source in sources]
         if repeated := {name for name in names if names.count(name) > 1}:
             raise ConfigError(f"several models are named {min(repeated)}; name them: NAME=FOLDER.")
         self.sources = {source.name: source for source in sources}
         self.is_closing = False
-        self._load, self._settings = load, settings
+        self._load, self._settings, self._observer = load, settings, observer
         self._models: dict[str, Model] = {}
         self._replacing = asyncio.Lock()
 
@@ -200,7 +215,7 @@ class Models:
             SweetError: one cannot be loaded.
         """
         for source in self.sources.values():
-            self._models[source.name] = await asyncio.to_thread(self._opened, source, 1)
+            self._serve(await asyncio.to_thread(self._opened, source, 1))
 
     async def replace(self, name: str) -> Model:
         """Loads the artifact that a model's folder has now, and serves it instead of the one before.
@@ -222,10 +237,15 @@ class Models:
                 raise
             if after.identity == before.identity:
                 logger.info("%s: the folder holds the artifact that is served.", name)
-            self._models[name] = after
+            self._serve(after)
             before.retire()
             logger.info("%s: version %d serves.", name, after.version)
             return after
+
+    def _serve(self, model: Model) -> None:
+        """Answers requests of a name by a model from here on."""
+        model.observe(self._observer)
+        self._models[model.name] = model
 
     def _opened(self, source: Source, version: int) -> Model:
         """Loads a model and answers two texts with it."""

@@ -26,6 +26,7 @@ class Settings:
         reload_route: whether `POST /v2/repository/models/NAME/load` replaces a model.
         watch_seconds: interval at which folders are checked for a new artifact; `None` for never.
         under_load: `"reject"`, or `"degrade"` to answer by earlier exits before requests are refused.
+        live_page: whether `GET /` is the page of live exits, latency and drift, and `/live` its data.
     """
 
     max_concurrent_requests: int = 512
@@ -44,3 +45,4 @@ class Settings:
     reload_route: bool = False
     watch_seconds: float | None = None
     under_load: str = "reject"
+    live_page: bool = True
