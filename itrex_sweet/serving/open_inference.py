@@ -87,7 +87,6 @@ async def metadata(exchange: Exchange) -> Reply:
 
 async def infer(exchange: Exchange) -> Reply:
     """Answers `POST /v2/models/M/infer`."""
-    model = _model(exchange)
     header_length = exchange.headers.get(_HEADER_LENGTH)
     if header_length is None:
         fields, binary = await exchange.json(), memoryview(b"")
@@ -95,6 +94,7 @@ async def infer(exchange: Exchange) -> Reply:
         fields, binary = split_body(await exchange.body(), header_length)
         if not isinstance(fields, dict):
             raise RequestError(VALIDATION, "the body must begin with a JSON object.")
+    model = _model(exchange)  # after the body, which may take time, in which the model may be replaced
     wanted = _wanted(fields, model)
     texts = _texts(fields.get("inputs"), binary)
     outcome = await exchange.answer(model, texts, _options(fields, exchange))
@@ -206,7 +206,7 @@ def _outputs(model: Model) -> dict[str, tuple[str, bool, Reads]]:
     """Returns datatype, whether there is a value per label, and the reader of each output of a model."""
 
     def column(name: str) -> Reads:
-        return lambda outcome: [prediction[name] for prediction in outcome.predictions()]
+        return lambda outcome: [prediction[name] for prediction in outcome.rows]
 
     def numbers(name: str, kind: Any) -> Reads:
         return lambda outcome: np.array(column(name)(outcome), dtype=kind)
