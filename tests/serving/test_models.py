@@ -1,6 +1,7 @@
 """Tests of replacing a model while it serves, and of stopping."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -126,9 +127,9 @@ def serving(folder, *arguments, **environment):
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
     port = None
     for line in process.stderr:
-        if line.startswith("listening"):
-            port = int(line.split()[-1])
-        if line.startswith("ready"):
+        if (found := re.search(r"listening on \S+ port (\d+)", line)) is not None:
+            port = int(found[1])
+        if "ready: own" in line:
             return process, port
     raise AssertionError("it ended")
 
