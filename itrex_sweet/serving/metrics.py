@@ -99,7 +99,9 @@ def _add_models(document: Exposition, models: list[ObservedModel]) -> None:
         "Seconds from the arrival of a request to its answer.",
         [({"model": m.name, "route": route}, histogram) for m in models for route, histogram in m.requests.items()],
     )
-    document.counter("itrex_sweet_segments_total", "Segments run.", each_exit(lambda m: m.segments.tolist()))
+    document.counter(
+        "itrex_sweet_segments_total", "Runs of segments, by the exit.", each_exit(lambda m: m.segments.tolist())
+    )
     document.counter("itrex_sweet_segment_rows_total", "Texts in them.", each_exit(lambda m: m.segment_rows.tolist()))
     document.counter(
         "itrex_sweet_segment_seconds_total", "Seconds of them.", each_exit(lambda m: m.segment_seconds.tolist())

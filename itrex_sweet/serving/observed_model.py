@@ -105,9 +105,10 @@ class ObservedModel:
             chosen = latencies[[each == route for each in routes]]
             self.requests.setdefault(route, Histogram(SECONDS)).add(chosen)
         self.degraded += int(sizes[[seen.is_degraded for seen in requests]].sum())
-        by_policy: dict[int, list[Answers]] = {}
+        by_policy: dict[tuple[int, float | None], list[Answers]] = {}
         for seen in requests:
-            by_policy.setdefault(id(seen.answers.request.policy), []).append(seen.answers)
+            request = seen.answers.request
+            by_policy.setdefault((id(request.policy), request.quality), []).append(seen.answers)
         for parts in by_policy.values():
             self._add_answers(parts[0].request, Answers.joined(parts), finished[-1])
 
