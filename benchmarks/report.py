@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 
+import cluster_report
 import encoders_report
 import engines_plot
 import engines_report
@@ -66,6 +67,8 @@ def main() -> None:
         policies_report.cost_table(read("cost_table")),
         policies_report.deadlines(read("deadlines")),
     )
+    if (RESULTS / "cluster.json").is_file():
+        write("docs/guides/scale.md", cluster_report.table(read("cluster")))
     if (RESULTS / "token_dropping.json").is_file():
         write("docs/benchmarks/token-dropping.md", *token_dropping.sections(read("token_dropping")))
 

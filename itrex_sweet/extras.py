@@ -32,6 +32,7 @@ EXTRAS = {
     "uvloop": "serve",
     "httptools": "serve",
     "ray": "ray",
+    "pyspark": "spark",
 }
 
 

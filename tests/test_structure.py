@@ -141,12 +141,13 @@ def test_optional_packages_are_imported_by_their_owner(path):
         "neural_compressor": "quantization/",
         "intel_extension_for_pytorch": "runtime/backends/ipex.py",
         "opentelemetry": "serving/tracing.py",
-        "starlette": "serving/",
+        "starlette": ("serving/", "cluster/serve.py"),
         "uvicorn": "serving/",
         "uvloop": "serving/",
         "orjson": "serving/",
         "openvino": ("runtime/dense/openvino.py", "export/openvino.py"),
         "ray": "cluster/",
+        "pyspark": "cluster/spark.py",
     }
     relative = path.relative_to(PACKAGE).as_posix()
     for package, owner in owners.items():

@@ -67,7 +67,7 @@ class Outcome:
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """What `predictions` returns."""
+        """Result of `predictions`."""
         return self.predictions()
 
     @cached_property
