@@ -19,6 +19,7 @@ import policies_report
 from end_to_end import plot as end_to_end_plot
 from end_to_end import report as end_to_end_report
 from record import RESULTS, ROOT, footer
+from serving import report as serving_report
 from token_dropping import report as token_dropping
 
 MARKERS = re.compile(r"(<!-- results: begin -->\n).*?(<!-- results: end -->)", re.DOTALL)
@@ -61,6 +62,13 @@ def main() -> None:
         write("docs/guides/scale.md", cluster_report.table(read("cluster")))
     if (RESULTS / "token_dropping.json").is_file():
         write("docs/benchmarks/token-dropping.md", *token_dropping.sections(read("token_dropping")))
+    if (RESULTS / "serving.json").is_file():
+        serving = read("serving")
+        serving_report.draw_peers(serving, PICTURES / "serving_peers.png")
+        simulation = read("serving_simulation") if (RESULTS / "serving_simulation.json").is_file() else None
+        if simulation:
+            serving_report.draw_simulation(simulation, PICTURES / "serving_simulation.png")
+        write("docs/benchmarks/serving.md", *serving_report.sections(serving, simulation))
 
 
 def read(name: str) -> dict:
