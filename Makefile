@@ -32,7 +32,7 @@ comma := ,
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-ray soak-ray soak-kills test-amx test-sanitize test-ipex soak fuzz fuzz-sanitize bench paper paper-clock decoupled training-cost lint docs clean
+.PHONY: help demo test test-ray soak-ray soak-kills soak-serve test-amx test-sanitize test-ipex soak fuzz fuzz-sanitize bench paper paper-clock decoupled training-cost lint docs clean
 
 # The sources of the native engine: an editable installation holds libraries compiled from them.
 KERNELS := build_kernels.py $(wildcard itrex_sweet/csrc/*)
@@ -47,6 +47,7 @@ help:
 	@echo 'make soak           stress forks, interpreter exits and threads; takes minutes'
 	@echo 'make soak-ray       kill workers and nodes of a Ray cluster while a folder is answered; takes minutes'
 	@echo 'make soak-kills     kill writers of artifacts at random times, COUNT of each kind, while a reader runs; takes minutes'
+	@echo 'make soak-serve     an hour of load on the server: clients that leave, slow clients, reloads; ARGS="--minutes 10" for less'
 	@echo 'make fuzz           damaged artifacts, invalid calls, texts; ARGS="--artifacts 20000 --inputs 10000 --texts 1000000" for more'
 	@echo 'make fuzz-sanitize  the same with address and undefined-behaviour sanitizers in the native engine'
 	@echo 'make bench          compare with other inference engines; includes IPEX if .venv-ipex exists'
@@ -75,6 +76,9 @@ soak-ray: $(RAY_VENV)/.ready
 
 soak-kills: $(VENV)/.ready
 	@PYTHONPATH=. $(VENV)/bin/python tests/soak/kills.py --count $(COUNT) $(ARGS)
+
+soak-serve: $(VENV)/.ready
+	@$(VENV)/bin/python -m tests.soak.serving $(ARGS)
 
 test-amx: $(VENV)/.ready
 	@$(VENV)/bin/python -m pytest tests/native/test_amx_emulation.py $(ARGS)

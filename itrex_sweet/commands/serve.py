@@ -75,6 +75,19 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
         default="reject",
         help="refuse requests with status 429 when too many wait, or answer them by earlier exits first",
     )
+    group.add_argument(
+        "--quality-floor",
+        type=options.share,
+        metavar="Q",
+        help="lowest quality under degrade, in [0, 1] (default: that of the fastest certified policy)",
+    )
+    group.add_argument(
+        "--target-ms",
+        type=options.positive_number,
+        default=50.0,
+        metavar="MS",
+        help="under degrade, quality falls where a new text would take longer (default: 50)",
+    )
 
 
 def _add_running(group: argparse._ArgumentGroup) -> None:
@@ -82,6 +95,12 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--backend", default="auto", metavar="NAME", help="name of a backend (default: the fastest)")
     group.add_argument("--dtype", choices=("float32", "bfloat16"), help="data type for float artifacts")
     options.add_threads(group)
+    group.add_argument(
+        "--scheduling",
+        choices=("segments", "batches"),
+        default="segments",
+        help="requests share every segment, or wait until a batch has left the model, for comparisons",
+    )
     group.add_argument(
         "--watch-seconds",
         type=options.positive_number,
@@ -169,6 +188,7 @@ def run(args: argparse.Namespace) -> int:
 _SAME_NAME = (
     "max_waiting_rows",
     *("max_concurrent_requests", "max_batch_tokens", "max_client_batch_size", "payload_limit", "auto_truncate"),
-    *("read_seconds", "keep_alive_seconds", "drain_seconds", "under_load", "watch_seconds", "reload_route"),
+    *("read_seconds", "keep_alive_seconds", "drain_seconds", "watch_seconds", "reload_route"),
+    *("under_load", "quality_floor", "target_ms", "scheduling"),
     *("classify_shape", "live_page"),
 )
