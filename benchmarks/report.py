@@ -162,8 +162,8 @@ def agreement(backend: str, result: dict) -> str:
         [
             f"**The `{backend}` backend and the reference**, validation rows, percent; a margin is the difference "
             "between the two largest logits of the reference. The engine "
-            "[rounds differently](../concepts/backends.md#rounding-in-int8) between its INT8 products, which moves some "
-            "activations to the next of their levels.",
+            "[rounds differently](../concepts/backends.md#rounding-in-int8) between its INT8 products, which moves "
+            "some activations to the next of their levels.",
             "",
             *lines,
             "",
