@@ -26,7 +26,7 @@ def serving(monkeypatch, tmp_path):
 
 @pytest.fixture
 def stalling_port():
-    """A server whose first answer takes `STALL` seconds; its loop stands still meanwhile."""
+    """Yields the port of a server that stalls at its first answer, for `STALL` seconds."""
     ports, loop = [], asyncio.new_event_loop()
     is_first = [True]
 
