@@ -166,7 +166,7 @@ def overload(part: dict[str, Any]) -> str:
             "## Overload",
             "",
             "Loads as multiples of the saturation load, at most 128 requests in work. "
-            "Without load the thresholds are 0.995, nearly full depth; `degrade` falls to the stored policy, which is "
+            "Without load, the calibrated policy next to full depth; `degrade` falls to the stored policy, which is "
             "certified to keep 99 % of the labels of full depth. Latencies include those of a saturated event loop.",
             "",
             *lines,
