@@ -88,7 +88,8 @@ def measure(kind: str, threshold: float, few: int, many: int, repeats: int) -> d
     import ray
 
     make = {"ray_data": ray_data, "folder": folder}[kind]
-    ray.init(num_cpus=THREADS, object_store_memory=400 << 20, include_dashboard=False, log_to_driver=False)
+    # One more for tasks that read and write, which would otherwise wait for the actors.
+    ray.init(num_cpus=THREADS + 1, object_store_memory=400 << 20, include_dashboard=False, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     with tempfile.TemporaryDirectory() as temporary:
         one, cluster, same = make(Path(temporary), threshold, few, many)
@@ -154,7 +155,7 @@ def ray_data(temporary: Path, threshold: float, few: int, many: int) -> Contende
             SweetPredictor,
             fn_constructor_kwargs={"artifact": str(MODEL), "threshold": threshold},
             compute=ray.data.ActorPoolStrategy(size=ACTORS),
-            num_cpus=THREADS / ACTORS * 0.9,  # the rest is for the tasks that read and write
+            num_cpus=THREADS / ACTORS,
             batch_size=BATCH,
             batch_format="pyarrow",
         )
