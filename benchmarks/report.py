@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable
 from functools import partial
 
-import cluster_report
 import encoders_report
 import engines_report
 import headline_report
@@ -58,8 +57,6 @@ def main() -> None:
         render(policies_report.cost_table, "cost_table"),
         render(policies_report.deadlines, "deadlines"),
     )
-    if (RESULTS / "cluster.json").is_file():
-        write("docs/guides/scale.md", cluster_report.table(read("cluster")))
     if (RESULTS / "token_dropping.json").is_file():
         write("docs/benchmarks/token-dropping.md", *token_dropping.sections(read("token_dropping")))
     if (RESULTS / "serving.json").is_file():
