@@ -1,9 +1,9 @@
 """Serve artifacts over HTTP until SIGTERM or SIGINT.
 
 Protocols: text-embeddings-inference (/predict, /info, /health), the Open Inference Protocol v2 (/v2/...), /classify of
-vLLM and Infinity, and the Hub's text classification (/). Every option can be set by an environment variable too: its
-name in capitals with underscores, such as MAX_BATCH_TOKENS. SIGHUP loads every folder again without losing a
-request."""
+vLLM and Infinity, and the Hub's text classification (/). Every option but --hostname can be set by an environment
+variable too: its name in capitals with underscores, such as MAX_BATCH_TOKENS. SIGHUP loads every folder again without
+losing a request."""
 
 from __future__ import annotations
 
@@ -58,6 +58,12 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
     number("--max-client-batch-size", 32, "texts of one request")
     number("--payload-limit", 2_000_000, "bytes of one request")
     group.add_argument(
+        "--max-input-length",
+        type=options.positive,
+        metavar="N",
+        help="tokens of a text, in place of the limit of the artifact's tokenizer",
+    )
+    group.add_argument(
         "--auto-truncate",
         action=argparse.BooleanOptionalAction,
         default=True,
@@ -75,6 +81,19 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
         default="reject",
         help="refuse requests with status 429 when too many wait, or answer them by earlier exits first",
     )
+    group.add_argument(
+        "--quality-floor",
+        type=options.share,
+        metavar="Q",
+        help="lowest quality under degrade, in [0, 1] (default: that of the fastest certified policy)",
+    )
+    group.add_argument(
+        "--target-ms",
+        type=options.positive_number,
+        default=50.0,
+        metavar="MS",
+        help="under degrade, quality falls where a new text would take longer (default: 50)",
+    )
 
 
 def _add_running(group: argparse._ArgumentGroup) -> None:
@@ -82,6 +101,12 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--backend", default="auto", metavar="NAME", help="name of a backend (default: the fastest)")
     group.add_argument("--dtype", choices=("float32", "bfloat16"), help="data type for float artifacts")
     options.add_threads(group)
+    group.add_argument(
+        "--scheduling",
+        choices=("segments", "batches"),
+        default="segments",
+        help="requests share every segment, or wait until a batch has left the model, for comparisons",
+    )
     group.add_argument(
         "--watch-seconds",
         type=options.positive_number,
@@ -124,7 +149,7 @@ def _add_observability(group: argparse._ArgumentGroup) -> None:
 def _read_environment(parser: argparse.ArgumentParser) -> None:
     """Takes the defaults of options from environment variables: `--max-batch-tokens` from `MAX_BATCH_TOKENS`."""
     for action in parser._actions:
-        if not action.option_strings or action.dest in ("help", "debug"):
+        if not action.option_strings or action.dest in _NOT_FROM_ENVIRONMENT:
             continue
         value = os.environ.get(action.dest.upper())
         if value is None or value == "":
@@ -166,9 +191,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+# HOSTNAME is the name of the machine in many shells and containers.
+_NOT_FROM_ENVIRONMENT = ("help", "debug", "hostname")
+
 _SAME_NAME = (
+    "max_input_length",
     "max_waiting_rows",
     *("max_concurrent_requests", "max_batch_tokens", "max_client_batch_size", "payload_limit", "auto_truncate"),
-    *("read_seconds", "keep_alive_seconds", "drain_seconds", "under_load", "watch_seconds", "reload_route"),
+    *("read_seconds", "keep_alive_seconds", "drain_seconds", "watch_seconds", "reload_route"),
+    *("under_load", "quality_floor", "target_ms", "scheduling"),
     *("classify_shape", "live_page"),
 )

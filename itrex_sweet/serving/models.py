@@ -17,6 +17,8 @@ from itrex_sweet.artifact import INT8
 from itrex_sweet.classifier import Classifier
 from itrex_sweet.classifier.reopening import identity_of
 from itrex_sweet.errors import ConfigError, RequestError, SweetError
+from itrex_sweet.runtime.degradation import Degradation
+from itrex_sweet.runtime.dispatch import WholeBatches
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.request import Request, RequestCache
 from itrex_sweet.runtime.runner import Runner
@@ -88,6 +90,8 @@ class Model:
             classifier.policy,
             batch_tokens=settings.max_batch_tokens,
             max_waiting_rows=settings.max_waiting_rows,
+            dispatch=WholeBatches() if settings.scheduling == "batches" else None,
+            degradation=self._degradation(settings),
         )
         self._runner = Runner(self.scheduler).start()
         self.observed: ObservedModel | None = None
@@ -98,6 +102,13 @@ class Model:
         self._left_reader: TextReader | None = None
         self._in_use = 0
         self._is_retired = False
+
+    def _degradation(self, settings: Settings) -> Degradation | None:
+        """Returns the policies that load may choose, if it may."""
+        if settings.under_load != "degrade":
+            return None
+        floor, seconds = settings.quality_floor, settings.target_ms / 1000.0
+        return Degradation.of(self.artifact, self.classifier.policy, floor, seconds)
 
     def request(self, options: Options, arrived: float, deadline_ms: float | None = None) -> Request:
         """Returns what the scheduler needs to know of a request.
@@ -250,6 +261,8 @@ class Models:
     def _opened(self, source: Source, version: int) -> Model:
         """Loads a model and answers two texts with it."""
         classifier = self._load(source.folder)
+        if self._settings.max_input_length is not None and classifier.tokenizer is not None:
+            classifier.tokenizer.model_max_length = self._settings.max_input_length
         classifier.reader_of(classifier.tokenizer)  # raises if the artifact has no tokenizer
         classifier.predict(_WARM_UP)
         return Model(source.name, version, classifier, self._settings)

@@ -15,6 +15,7 @@ class Settings:
         max_waiting_rows: texts without an answer, of each model; a request beyond it is refused with status 429.
         max_client_batch_size: texts of one request.
         payload_limit: bytes of a request's body.
+        max_input_length: tokens of a text, in place of the limit of the artifact's tokenizer.
         auto_truncate: whether longer texts are cut where a request does not say so; otherwise they are refused.
         api_keys: keys of which a request must present one, as `Authorization: Bearer KEY`; empty for none.
         read_seconds: time in which a request's head and body must arrive, each.
@@ -25,6 +26,9 @@ class Settings:
         reload_route: whether `POST /v2/repository/models/NAME/load` replaces a model.
         watch_seconds: interval at which folders are checked for a new artifact; `None` for never.
         under_load: `"reject"`, or `"degrade"` to answer by earlier exits before requests are refused.
+        quality_floor: lowest quality under `"degrade"`, in [0, 1]; `None` for that of the fastest certified policy.
+        target_ms: time in which `"degrade"` answers a new text, unless quality is at its floor.
+        scheduling: `"segments"`, which requests share, or `"batches"`, of which one runs to its end before the next.
         live_page: whether `GET /` is the page of live exits, latency and drift, and `/live` its data.
     """
 
@@ -33,6 +37,7 @@ class Settings:
     max_waiting_rows: int = 2048
     max_client_batch_size: int = 32
     payload_limit: int = 2_000_000
+    max_input_length: int | None = None
     auto_truncate: bool = True
     api_keys: tuple[str, ...] = ()
     read_seconds: float = 10.0
@@ -43,4 +48,7 @@ class Settings:
     reload_route: bool = False
     watch_seconds: float | None = None
     under_load: str = "reject"
+    quality_floor: float | None = None
+    target_ms: float = 50.0
+    scheduling: str = "segments"
     live_page: bool = True
