@@ -26,7 +26,7 @@ def serving(monkeypatch, tmp_path):
 
 @pytest.fixture
 def stalling_port():
-    """A server whose first answer takes `STALL` seconds; its loop stands still meanwhile."""
+    """A server whose first answer takes `STALL` seconds, during which its loop is blocked."""
     ports, loop = [], asyncio.new_event_loop()
     is_first = [True]
 
