@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 
+import contexts_report
 import encoders_report
 import engines_plot
 import engines_report
@@ -43,6 +44,7 @@ def main() -> None:
             "docs/benchmarks/engines.md",
             *engines_report.sections(read("engines")),
             engines_report.mixes(read("exit_mixes")),
+            contexts_report.section(read("contexts")),
             engines_report.operations(read("operations")),
             engines_report.instruction_sets(read("instruction_sets")),
             engines_report.start(read("start")),
