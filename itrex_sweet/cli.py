@@ -25,6 +25,7 @@ VERBS = (
     "add-exits",
     "accelerate",
     "predict",
+    "serve",
     "evaluate",
     "bench",
     "quantize",

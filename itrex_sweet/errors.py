@@ -79,6 +79,20 @@ class InputError(SweetError, ValueError):
         self.rows = rows
 
 
+class RequestError(SweetError, RuntimeError):
+    """A request to a server that is refused or fails.
+
+    Attributes:
+        kind: one of the kinds of `itrex_sweet.serving.failures`, which have status codes.
+        retry_after: seconds after which the client may try again, or `None`.
+    """
+
+    def __init__(self, kind: str, message: str, retry_after: float | None = None):
+        super().__init__(message)
+        self.kind = kind
+        self.retry_after = retry_after
+
+
 class UnknownTokenError(InputError, IndexError):
     """A token id without an embedding in the model that is trained."""
 
@@ -95,3 +109,23 @@ class NonFiniteLogitsError(SweetError, ArithmeticError):
         super().__init__(message)
         self.rows = rows
         self.answers = answers
+
+
+class Overloaded(SweetError, RuntimeError):
+    """More rows wait than the scheduler accepts.
+
+    Attributes:
+        retry_after: estimated seconds until there is room, or `None` if unknown.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None):
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class DeadlineExceeded(SweetError, TimeoutError):
+    """The deadline of a request passed before its rows were computed."""
+
+
+class SchedulerClosed(SweetError, RuntimeError):
+    """The scheduler does not accept requests any more, or was closed before it answered one."""

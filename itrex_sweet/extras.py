@@ -26,6 +26,11 @@ EXTRAS = {
     "intel_extension_for_pytorch": "ipex",
     "peft": "peft",
     "matplotlib": "plot",
+    "orjson": "serve",
+    "uvicorn": "serve",
+    "uvloop": "serve",
+    "httptools": "serve",
+    "ray": "ray",
 }
 
 

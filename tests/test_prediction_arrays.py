@@ -10,7 +10,7 @@ from itrex_sweet.classifier.arrays import PredictionArrays
 from itrex_sweet.errors import ConfigError, InputError, NonFiniteLogitsError
 from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.backends.base import Backend
-from itrex_sweet.runtime.call import CallCache
+from itrex_sweet.runtime.request import RequestCache
 from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from tests.tiny_artifacts import tiny_artifact, tiny_tokenizer
 
@@ -114,7 +114,7 @@ def test_logits_that_are_not_finite(models, monkeypatch, as_arrays):
 
 def test_calls_are_kept_by_the_value_of_options(models):
     artifact = models(SINGLE_LABEL, "native").artifact
-    cache, other = CallCache(), dataclasses.replace(POLICY, thresholds=(0.1, 0.2))
+    cache, other = RequestCache(), dataclasses.replace(POLICY, thresholds=(0.1, 0.2))
 
     def call(stored=POLICY, threshold=None, policy=None, quality=None, max_exit=None):
         return cache.of(artifact, stored, threshold, policy, quality, max_exit, None)

@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "hub": set(),
     "supervision": set(),
     "classifier": {"runtime", "criteria", "hub", "tokenization"},
+    "serving": {"runtime", "criteria", "tokenization", "classifier"},
     "modeling": {"runtime", "criteria", "hub", "tokenization", "classifier"},
     "evaluation": {"runtime", "criteria", "modeling", "hub", "tokenization"},
     "data": set(),
@@ -46,6 +47,7 @@ MAY_IMPORT = {
         *("training", "data", "hub", "runtime", "tokenization", "classifier"),
         *("modeling", "evaluation", "calibration", "quantization"),
     },
+    "cluster": {"runtime", "classifier", "data", "hub", "tokenization"},
     "demo": {"training", "modeling", "evaluation", "criteria", "supervision"},
     "commands": {
         "acceleration",
@@ -62,11 +64,24 @@ MAY_IMPORT = {
         "quantization",
         "calibration",
         "tokenization",
+        "serving",
+        "cluster",
     },
     "cli": {"commands"},
 }
 WITHOUT_TORCH = {
-    *("classifier", "data", "hub", "tokenization", "runtime.backends.native", "runtime.machine", "runtime.executor"),
+    *(
+        "cluster",
+        "cluster.folders",
+        "classifier",
+        "data",
+        "hub",
+        "tokenization",
+        "runtime.backends.native",
+        "runtime.machine",
+        "runtime.executor",
+        "runtime.runner",
+    ),
     *("arguments", "config", "policy", "errors", "extras", "families", "version", "criteria", "cli"),
     *("tasks", "probabilities"),
     *("artifact", "supervision"),
@@ -124,7 +139,12 @@ def test_optional_packages_are_imported_by_their_owner(path):
         "onnxruntime": "export/onnx.py",
         "neural_compressor": "quantization/",
         "intel_extension_for_pytorch": "runtime/backends/ipex.py",
+        "starlette": "serving/",
+        "uvicorn": "serving/",
+        "uvloop": "serving/",
+        "orjson": "serving/",
         "openvino": ("runtime/dense/openvino.py", "export/openvino.py"),
+        "ray": "cluster/",
     }
     relative = path.relative_to(PACKAGE).as_posix()
     for package, owner in owners.items():

@@ -10,7 +10,7 @@ import numpy as np
 from itrex_sweet.classifier.predictions import NOT_FINITE, exit_layers, labels_and_scores
 from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.backends.base import Backend
-from itrex_sweet.runtime.call import STOPPED_BY, Call
+from itrex_sweet.runtime.request import STOPPED_BY, Request
 
 NO_REASON = -1  # code of a text without an answer
 
@@ -43,7 +43,7 @@ class PredictionArrays:
 
 
 def arrays_of(
-    backend: Backend, call: Call, answers: Answers, rows: Sequence[int], errors: Mapping[int, str], count: int
+    backend: Backend, request: Request, answers: Answers, rows: Sequence[int], errors: Mapping[int, str], count: int
 ) -> PredictionArrays:
     """Returns the answers of `count` texts as arrays.
 
@@ -52,8 +52,8 @@ def arrays_of(
         rows: their indices among the texts.
         errors: reason for each other text, by its index.
     """
-    labels, scores = labels_and_scores(backend, call, answers)
-    layers, codes = exit_layers(backend.artifact, answers), call.stopped_by_codes(answers)
+    labels, scores = labels_and_scores(backend, request, answers)
+    layers, codes = exit_layers(backend.artifact, answers), request.stopped_by_codes(answers)
     is_broken = np.isnan(scores)
     if not errors and not is_broken.any():
         return PredictionArrays(labels, scores, layers, codes)

@@ -14,8 +14,8 @@ from itrex_sweet.classifier.reopening import Origin, reopen
 from itrex_sweet.classifier.zero_shot import ZeroShot
 from itrex_sweet.hub import fetch
 from itrex_sweet.runtime.backends import load_backend
-from itrex_sweet.runtime.call import Threshold
 from itrex_sweet.runtime.executor import DEFAULT_BATCH_SIZE, Executor
+from itrex_sweet.runtime.request import Threshold
 from itrex_sweet.tasks import SINGLE_LABEL
 from itrex_sweet.tokenization.stored import run_tokenizer_of
 

@@ -13,7 +13,7 @@ from itrex_sweet.errors import ConfigError
 from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.backends.base import Backend
-from itrex_sweet.runtime.call import DEADLINE, Call
+from itrex_sweet.runtime.request import DEADLINE, Request
 from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 ALL = "all"
@@ -56,7 +56,7 @@ def most_probable(scores: np.ndarray, names: Sequence[str], top_k: int | str | N
     return [{"label": names[place], "score": float(scores[place])} for place in order.tolist()]
 
 
-def labels_and_scores(backend: Backend, call: Call, answers: Answers) -> tuple[np.ndarray | None, np.ndarray]:
+def labels_and_scores(backend: Backend, request: Request, answers: Answers) -> tuple[np.ndarray | None, np.ndarray]:
     """Returns the decision of each row and its score.
 
     Returns:
@@ -68,20 +68,20 @@ def labels_and_scores(backend: Backend, call: Call, answers: Answers) -> tuple[n
     if task.name == SINGLE_LABEL:
         if answers.labels is not None and answers.probabilities is not None:
             return answers.labels, answers.probabilities
-        return backend.best_labels(answers.logits, call.temperatures[answers.exit_index])
-    logits = calibrated_logits(answers, call.policy)
+        return backend.best_labels(answers.logits, request.temperatures[answers.exit_index])
+    logits = calibrated_logits(answers, request.policy)
     if task.name == REGRESSION:
         return None, task.decisions(logits)
-    return task.decisions(logits, label_thresholds=call.policy.label_thresholds), task.scores(logits)
+    return task.decisions(logits, label_thresholds=request.policy.label_thresholds), task.scores(logits)
 
 
 def predictions_of(
-    backend: Backend, call: Call, answers: Answers, names: Sequence[str], top_k: int | str | None = None
+    backend: Backend, request: Request, answers: Answers, names: Sequence[str], top_k: int | str | None = None
 ) -> tuple[list[dict[str, Any]], list[int]]:
     """Returns one dictionary per answer, in order, as documented in `Classifier.predict`, and the indices of those with
     an `error`, whose logits are not finite."""
-    labels, scores = labels_and_scores(backend, call, answers)
-    task, layers, reasons = backend.task.name, backend.artifact.exits, call.reasons
+    labels, scores = labels_and_scores(backend, request, answers)
+    task, layers, reasons = backend.task.name, backend.artifact.exits, request.reasons
     exits = answers.exit_index.tolist()
     if labels is None:
         predictions = [
@@ -107,7 +107,7 @@ def predictions_of(
             predictions[row]["stopped_by"] = DEADLINE
     if top_k is not None and labels is not None:
         if labels.ndim == 1:
-            scores = _scores_of_all_labels(backend, call, answers, labels, scores)
+            scores = _scores_of_all_labels(backend, request, answers, labels, scores)
         for prediction, row in zip(predictions, scores, strict=True):
             prediction[_RANKING[task]] = most_probable(row, names, top_k)
     for row in broken:
@@ -121,10 +121,10 @@ def labels_that_are_on(is_on: np.ndarray, scores: np.ndarray, names: Sequence[st
 
 
 def _scores_of_all_labels(
-    backend: Backend, call: Call, answers: Answers, labels: np.ndarray, probabilities: np.ndarray
+    backend: Backend, request: Request, answers: Answers, labels: np.ndarray, probabilities: np.ndarray
 ) -> np.ndarray:
     """Returns the probabilities of all labels, (rows, labels), those of the best labels as given and the greatest."""
-    scores = np.minimum(backend.task.scores(calibrated_logits(answers, call.policy)), probabilities[:, None])
+    scores = np.minimum(backend.task.scores(calibrated_logits(answers, request.policy)), probabilities[:, None])
     scores[np.arange(len(scores)), labels] = probabilities
     return scores
 

@@ -19,10 +19,10 @@ from itrex_sweet.errors import ArtifactError, ConfigError, InputError, NonFinite
 from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.backends.base import Backend
-from itrex_sweet.runtime.call import Call, CallCache, Threshold, checked_policy
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.limits import reasons
 from itrex_sweet.runtime.ragged import TokenBatch
+from itrex_sweet.runtime.request import Request, RequestCache, Threshold, checked_policy
 from itrex_sweet.runtime.shutdown import finish_before_exit
 from itrex_sweet.tokenization import Reading, TextReader
 from itrex_sweet.tokenization.inputs import listed
@@ -126,7 +126,7 @@ class Predictor:
             NonFiniteLogitsError: logits are NaN or infinite; the other rows' answers are in its `answers`.
             ConfigError: an option is wrong or does not fit the model.
         """
-        call = self._call(threshold, policy, quality, max_exit, deadline_ms)
+        request = self._request(threshold, policy, quality, max_exit, deadline_ms)
         top_k = checked_top_k(top_k)
         if as_arrays and top_k is not None:
             raise ConfigError("as_arrays and top_k exclude one another; give one of them.")
@@ -138,13 +138,13 @@ class Predictor:
         reading = self._read(texts, max_length, overlong)
         if reading.errors and errors == "raise":
             raise _unreadable(reading.errors, len(texts))
-        answers = self._answers(reading.batch, call, batch_size)
+        answers = self._answers(reading.batch, request, batch_size)
         if as_arrays:
-            arrays = arrays_of(self.backend, call, answers, reading.rows, reading.errors, len(texts))
+            arrays = arrays_of(self.backend, request, answers, reading.rows, reading.errors, len(texts))
             if arrays.errors and errors == "raise":
                 _raise_not_finite(list(arrays.errors), arrays)
             return arrays
-        results, broken = predictions_of(self.backend, call, answers, self._label_names(), top_k)
+        results, broken = predictions_of(self.backend, request, answers, self._label_names(), top_k)
         if reading.errors:
             answered, results = results, [{}] * len(texts)
             for row, reason in reading.errors.items():
@@ -186,12 +186,12 @@ class Predictor:
             ConfigError: as of `predict`.
             InputError: `texts` is a lone text, a table, a mapping or a set.
         """
-        call = self._call(threshold, policy, quality, max_exit, None)
+        request = self._request(threshold, policy, quality, max_exit, None)
         top_k = checked_top_k(top_k)
         size = self.executor.batch_size if batch_size is None else whole_number("batch_size", batch_size, minimum=1)
         _check_choice("overlong", overlong, _OVERLONG)
         texts = iter(texts if isinstance(texts, Iterator) else listed(texts))
-        stream = self._stream(texts, call, size, max_length, overlong, top_k)
+        stream = self._stream(texts, request, size, max_length, overlong, top_k)
         return iter(lambda: self._next(stream), None)
 
     @finish_before_exit
@@ -201,7 +201,7 @@ class Predictor:
     def _stream(
         self,
         texts: Iterator[Any],
-        call: Call,
+        request: Request,
         size: int,
         max_length: int | None,
         overlong: str,
@@ -221,26 +221,27 @@ class Predictor:
                 first, rows = first + len(chunk), rows + len(reading.rows)
                 yield reading.batch
 
-        for answers in self.executor.stream(batches(), call.policy, size):
+        for answers in self.executor.stream(batches(), request.policy, size):
             while unread:
                 yield unread.popleft()
-            predictions, _ = predictions_of(self.backend, call, answers, self._label_names(), top_k)
+            predictions, _ = predictions_of(self.backend, request, answers, self._label_names(), top_k)
             for row, prediction in zip(answers.rows.tolist(), predictions, strict=True):
                 yield places.pop(row), prediction
         yield from unread
 
     @finish_before_exit
-    def read(self, texts: Iterable[Any], max_length: int | None = None) -> TokenBatch:
+    def read(self, texts: Iterable[Any], max_length: int | None = None, overlong: str = "truncate") -> TokenBatch:
         """Tokenizes texts and packs them for the executor.
 
         Args:
-            texts, max_length: as of `predict`.
+            texts, max_length, overlong: as of `predict`.
 
         Raises:
             InputError, ConfigError: as of `predict`, for any text.
         """
         texts = listed(texts)
-        reading = self._read(texts, max_length, "truncate")
+        _check_choice("overlong", overlong, _OVERLONG)
+        reading = self._read(texts, max_length, overlong)
         if reading.errors:
             raise _unreadable(reading.errors, len(texts))
         return reading.batch
@@ -286,22 +287,22 @@ class Predictor:
             return False
         return types is None or (largest_type is not None and largest_type < types)
 
-    def _call(
+    def _request(
         self,
         threshold: Threshold | None,
         policy: Policy | None,
         quality: float | None,
         max_exit: int | None,
         deadline_ms: float | None,
-    ) -> Call:
-        return self._calls.of(self.artifact, self.policy, threshold, policy, quality, max_exit, deadline_ms)
+    ) -> Request:
+        return self._requests.of(self.artifact, self.policy, threshold, policy, quality, max_exit, deadline_ms)
 
     @functools.cached_property
-    def _calls(self) -> CallCache:
-        return CallCache()
+    def _requests(self) -> RequestCache:
+        return RequestCache()
 
-    def _answers(self, batch: TokenBatch, call: Call, batch_size: int | None = None) -> Answers:
-        return self.executor.run(batch, call.policy, batch_size, call.deadline)
+    def _answers(self, batch: TokenBatch, request: Request, batch_size: int | None = None) -> Answers:
+        return self.executor.run(batch, request.policy, batch_size, request.deadline)
 
     def _warn_of_untrained_lengths(self, batch: TokenBatch) -> None:
         """Warns once where rows are longer than those that the model was trained on."""

@@ -15,7 +15,7 @@ from itrex_sweet.classifier.predictor import Predictor
 from itrex_sweet.errors import ConfigError, InputError, NonFiniteLogitsError
 from itrex_sweet.policy import Policy
 from itrex_sweet.probabilities import softmax
-from itrex_sweet.runtime.call import Threshold
+from itrex_sweet.runtime.request import Threshold
 from itrex_sweet.runtime.shutdown import finish_before_exit
 from itrex_sweet.tasks import SINGLE_LABEL
 from itrex_sweet.tokenization.inputs import listed
@@ -74,9 +74,9 @@ class ZeroShot(Predictor):
         independent = multi_label or len(names) == 1
         entailed = self._label_named(*_ENTAILED)
         compared = [self._label_named(*_CONTRADICTED), entailed] if independent else [entailed]
-        call = self._call(threshold, policy, quality, max_exit, deadline_ms)
-        if call.policy.criterion == "max_probability":
-            call = dataclasses.replace(call, policy=dataclasses.replace(call.policy, target_label=entailed))
+        request = self._request(threshold, policy, quality, max_exit, deadline_ms)
+        if request.policy.criterion == "max_probability":
+            request = dataclasses.replace(request, policy=dataclasses.replace(request.policy, target_label=entailed))
         if batch_size is not None:
             batch_size = whole_number("batch_size", batch_size, minimum=1)
         texts = _checked_texts(texts)
@@ -84,8 +84,8 @@ class ZeroShot(Predictor):
         reading = self._read(pairs, max_length, "truncate", tokenizer)
         for row, reason in reading.errors.items():
             raise InputError(f"row {row // len(names)}: {reason}", (row // len(names),))
-        answers = self._answers(reading.batch, call, batch_size)
-        logits = calibrated_logits(answers, call.policy).reshape(len(texts), len(names), self.backend.num_labels)
+        answers = self._answers(reading.batch, request, batch_size)
+        logits = calibrated_logits(answers, request.policy).reshape(len(texts), len(names), self.backend.num_labels)
         scores = softmax(logits[..., compared])[..., -1] if independent else softmax(logits[..., entailed])
         broken = np.flatnonzero(~np.isfinite(scores).all(axis=1)).tolist()
         if broken:

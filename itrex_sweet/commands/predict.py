@@ -4,18 +4,21 @@ An object contains `label`, `score`, `exit_layer` and `stopped_by`, and with --t
 `labels` lists the labels that apply, in place of `label` and `score`; for a regression model there is only `score`. A
 text that cannot be classified gets an `error`; the exit status is then 1, and the other texts are still classified. A
 text from a pipe is classified when it arrives; texts of a file, and texts that arrive together, are classified in
-batches."""
+batches.
+
+With --output, files and folders of files are answered into a folder: FOLDER/answers has one file per part of an input
+file, whose objects have the number of the row in `row`, and FOLDER/bad_rows has file, row, line and reason of each row
+without an answer. A run that ended early is continued by the same command; finished parts are not computed again. The
+files are equal for any number of workers."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from itrex_sweet.commands import options
+from itrex_sweet.commands import options, predict_folder
 from itrex_sweet.data import (
     FORMATS,
     STDIN,
@@ -26,21 +29,23 @@ from itrex_sweet.data import (
     standard_input,
     waits_for_texts,
 )
+from itrex_sweet.data.json_lines import json_line
 from itrex_sweet.errors import InputError
 
 SUMMARY = "classify texts from files or standard input"
 
 _BATCHES_PER_CHUNK = 8
-_to_json = json.JSONEncoder(ensure_ascii=False).encode  # `json.dumps` makes an encoder for each value
-
-# Characters that JSON does not escape and that many readers take for the end of a line.
-_LINE_ENDS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `itrex-sweet predict`."""
     parser.add_argument("directory", metavar="DIR", help="an artifact, or its name on the Hub")
-    parser.add_argument("files", nargs="*", metavar="FILE", help="texts; standard input if absent, or for -")
+    parser.add_argument(
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="texts; standard input if absent, or for -; with --output also folders",
+    )
     parser.add_argument(
         "--format",
         choices=FORMATS,
@@ -67,16 +72,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--probabilities", action="store_const", const="all", dest="top_k", help="of all labels: --top-k all"
     )
     output.add_argument("--echo", action="store_true", help="repeat each text, and its column id, beside its answer")
+    predict_folder.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Classifies every text; returns 1 if some failed, otherwise 0."""
+    predict_folder.refuse_wrong_combinations(args)
+    if args.output is not None:
+        return predict_folder.run(args)
     sources = args.files or ["-"]
     for name in sources:
         if name != "-" and not is_readable(Path(name)):
             raise InputError(f"{name}: {'a folder, not a file' if Path(name).is_dir() else 'no such file'}.")
 
     from itrex_sweet.classifier import load
+    from itrex_sweet.cluster.answering import answer_rows
+    from itrex_sweet.cluster.parts import echoed
 
     classifier = load(
         args.directory,
@@ -96,12 +107,12 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     live = any(waits_for_texts(sys.stdin) if name == "-" else not Path(name).is_file() for name in sources)
     for batch in batches(_rows(args, sources), size, live):
-        good = [row.text for row in batch if row.problem is None]
-        predictions = iter(classifier.predict(good, errors="mark", **settings) if good else [])
-        for row in batch:
-            answer = _answer(row, None if row.problem is not None else next(predictions))
+        answers = answer_rows(classifier, [row.text for row in batch], [row.problem for row in batch], settings)
+        for row, answer in zip(batch, answers, strict=True):
+            if "error" in answer and row.problem is None:
+                answer = {"error": f"{row.place}: {answer['error']}"}
             failed += "error" in answer
-            print(_as_json({**_echoed(row), **answer} if args.echo else answer))
+            print(json_line({**echoed(row), **answer} if args.echo else answer))
         total += len(batch)
         sys.stdout.flush()
     if failed:
@@ -117,21 +128,3 @@ def _rows(args: argparse.Namespace, sources: list[str]) -> Iterator[TextRow]:
             yield from read_text_rows(source, args.format, args.text_column, args.pair_column, name=shown)
         except InputError as error:
             yield TextRow(name, None, str(error), {})
-
-
-def _answer(row: TextRow, prediction: dict[str, Any] | None) -> dict[str, Any]:
-    """Returns the output for a prediction; for one that failed, the line and the reason."""
-    if prediction is None:
-        return {"error": row.problem}
-    return {"error": f"{row.place}: {prediction['error']}"} if "error" in prediction else prediction
-
-
-def _echoed(row: TextRow) -> dict[str, Any]:
-    name = next((name for name in row.record if str(name).lower() == "id"), None)
-    return {**({} if name is None else {"id": row.record[name]}), "text": row.text}
-
-
-def _as_json(value: dict[str, Any]) -> str:
-    """Returns JSON on one line, with every Unicode line separator escaped."""
-    text = _to_json(value)
-    return text if text.isascii() else text.translate(_LINE_ENDS)

@@ -21,10 +21,10 @@ from itrex_sweet.modeling.module_methods import ModuleMethods
 from itrex_sweet.modeling.outputs import SweetClassifierOutput
 from itrex_sweet.modeling.pipeline_registration import register
 from itrex_sweet.policy import Policy
-from itrex_sweet.runtime.call import Threshold
 from itrex_sweet.runtime.executor import DEFAULT_BATCH_SIZE
 from itrex_sweet.runtime.limits import faults
 from itrex_sweet.runtime.ragged import TokenBatch
+from itrex_sweet.runtime.request import Threshold
 from itrex_sweet.runtime.shutdown import finish_before_exit
 from itrex_sweet.tokenization.inputs import numbers_of
 from itrex_sweet.tokenization.stored import tokenizer_of
@@ -102,7 +102,7 @@ class SweetModelForSequenceClassification(Classifier, ModuleMethods, OptimizedMo
                 outside the model's limits.
             ConfigError: an option does not fit the model.
         """
-        call = self._call(threshold, policy, quality, max_exit, deadline_ms)
+        request = self._request(threshold, policy, quality, max_exit, deadline_ms)
         if input_ids is None:
             raise InputError("input_ids is missing: model(**tokenizer(texts, return_tensors='pt', padding=True)).")
         ids, mask, types = (
@@ -119,15 +119,15 @@ class SweetModelForSequenceClassification(Classifier, ModuleMethods, OptimizedMo
         for fault in faults(batch, self.backend):
             raise InputError(fault.message, fault.rows)
         self._warn_of_untrained_lengths(batch)
-        answers = self._answers(batch, call)
-        logits = torch.from_numpy(answers.logits if raw_logits else calibrated_logits(answers, call.policy))
+        answers = self._answers(batch, request)
+        logits = torch.from_numpy(answers.logits if raw_logits else calibrated_logits(answers, request.policy))
         output = SweetClassifierOutput(
             loss=None if labels is None else task_loss(logits, labels, self.artifact.task.name),
             logits=logits,
             exit_layer=torch.from_numpy(self.exit_layers(answers)),
             confidence=torch.from_numpy(answers.confidence),
             out_of_time=None if answers.out_of_time is None else torch.from_numpy(answers.out_of_time),
-            stopped_by=call.stopped_by(answers),
+            stopped_by=request.stopped_by(answers),
         )
         return output if return_dict is None or return_dict else output.to_tuple()
 

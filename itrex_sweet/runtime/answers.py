@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from itrex_sweet.runtime.request import Request
 
 
 @dataclass
@@ -19,6 +23,8 @@ class Answers:
         confidence: (rows,) float32, by the policy's criterion.
         out_of_time: (rows,) bool, true if the deadline passed before the row could leave; `None` without a deadline.
         labels, probabilities: as of `Backend.best_labels`, if the backend computed them with the rest; else `None`.
+        request: from the scheduler, the request as it was answered: with the policy that decided, and its `quality` if
+            load lowered it.
     """
 
     rows: np.ndarray
@@ -28,6 +34,7 @@ class Answers:
     out_of_time: np.ndarray | None = None
     labels: np.ndarray | None = None
     probabilities: np.ndarray | None = None
+    request: Request | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

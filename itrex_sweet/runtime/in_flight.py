@@ -41,6 +41,19 @@ class InFlightRows:
         return dataclasses.replace(self, hidden=backend.advance(exit_index, self.hidden))
 
 
+def decide(
+    backend: Backend,
+    policy: Policy,
+    exit_index: int,
+    logits: np.ndarray,
+    state: criteria.State,
+    correctness_logit: criteria.CorrectnessLogit,
+) -> tuple[np.ndarray, criteria.State, np.ndarray]:
+    """Returns the confidence of each row at an exit, the new state of the criterion, and which rows leave."""
+    confidences, state = backend.confidence(policy, exit_index, logits, state, correctness_logit)
+    return confidences, state, criteria.may_leave(policy, exit_index, confidences)
+
+
 def outputs_at(
     backend: Backend, policy: Policy, exit_index: int, in_flight: InFlightRows
 ) -> tuple[Answers, InFlightRows]:

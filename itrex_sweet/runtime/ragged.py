@@ -71,12 +71,15 @@ class TokenBatch:
     @classmethod
     def concatenate(cls, batches: Sequence[TokenBatch]) -> TokenBatch:
         """Concatenates the rows of batches."""
-        return cls(
-            np.concatenate([batch.input_ids for batch in batches]),
-            np.concatenate([batch.token_type_ids for batch in batches]),
-            np.concatenate([batch.position_ids for batch in batches]),
-            cumulative(np.concatenate([batch.lengths for batch in batches])),
-        )
+        if len(batches) == 1:
+            return batches[0]
+        types = positions = None
+        if any(batch.given_types is not None for batch in batches):
+            types = np.concatenate([batch.token_type_ids for batch in batches])
+        if any(batch.given_positions is not None for batch in batches):
+            positions = np.concatenate([batch.position_ids for batch in batches])
+        ids = np.concatenate([batch.input_ids for batch in batches])
+        return cls(ids, types, positions, cumulative(np.concatenate([batch.lengths for batch in batches])))
 
     @classmethod
     def from_rows(

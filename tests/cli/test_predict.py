@@ -362,3 +362,33 @@ def test_closed_output_pipe_prints_no_traceback(artifact):
         assert process.wait(60) == 141  # while the pipe that it reads is still open
         err = process.stderr.read()
         assert "Traceback" not in err and "Fatal" not in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "problem"),
+    [
+        (["t.txt", "--ray"], "--ray needs --output"),
+        (["t.txt", "--rows-per-part", "5"], "--rows-per-part needs --output"),
+        (["t.txt", "--output", "out", "--workers", "2"], "--workers needs --ray"),
+        (["t.txt", "--output", "out", "--deadline-ms", "5"], "--deadline-ms and --output exclude one another"),
+        (["--output", "out"], "--output needs files or folders"),
+        (["-", "--output", "out"], "--output needs files or folders"),
+    ],
+)
+def test_combinations_of_options_of_a_folder(run, artifact, tmp_path, monkeypatch, argv, problem):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.txt").write_text("\n".join(TEXTS))
+    finished = run("predict", artifact, *argv)
+    assert finished.status == 2 and problem in finished.err and not (tmp_path / "out").exists()
+
+
+def test_answers_in_a_folder(run, artifact, expected, tmp_path):
+    (tmp_path / "t.txt").write_text("\n".join([*TEXTS, "", "again"]))
+    finished = run("predict", artifact, tmp_path / "t.txt", "--output", tmp_path / "out")
+    assert finished.status == 1 and finished.out == "" and "6 rows: 5 answered, 1 without" in finished.err
+    (file,) = (tmp_path / "out" / "answers").iterdir()
+    answers = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [answer.pop("row") for answer in answers] == [0, 1, 2, 3, 5]
+    same(answers[:4], expected)
+    finished = run("predict", artifact, tmp_path / "t.txt", "--output", tmp_path / "out")
+    assert finished.status == 1 and ". 0 rows were computed in this run" in finished.err

@@ -1,4 +1,4 @@
-"""The stopping options of one call, and the reason why each row stopped."""
+"""Requests: the stopping options of one caller, and the reason why each row stopped."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from itrex_sweet.runtime.quality import policy_for_quality
 
 Threshold = float | Sequence[float]
 
-# Reasons why rows stop; a code in `Call.stopped_by_codes` is the index of one.
+# Reasons why rows stop; a code in `Request.stopped_by_codes` is the index of one.
 STOPPED_BY = CONFIDENCE, DEADLINE, MAX_EXIT, FULL_DEPTH = "confidence", "deadline", "max_exit", "full_depth"
 
-_MAX_CALLS = 64  # in a cache
+_MAX_REQUESTS = 64  # in a cache
 
 
 def checked_policy(artifact: Artifact, policy: Policy) -> Policy:
@@ -39,16 +39,27 @@ def checked_policy(artifact: Artifact, policy: Policy) -> Policy:
 
 
 @dataclass(frozen=True)
-class Call:
-    """Stopping options of one call.
+class Request:
+    """Stopping options of one caller, and its place among others.
 
     Args:
         policy: decides where rows leave.
         deadline: time of `time.perf_counter`, in seconds; `None` for none.
+        priority: requests of higher priority are served first, unless others have waited long, see
+            `runtime.scheduler`.
+        drop_expired: whether the request fails with `DeadlineExceeded` if the deadline passes before the first exit of
+            every row was computed; otherwise that exit answers.
+        quality: of the policy, if load lowered it.
+        trace: list to which the scheduler appends each run of a segment that rows of the request took part in: index
+            of the exit reached, start and end in seconds of the clock, rows of the request, and rows in all.
     """
 
     policy: Policy
     deadline: float | None = None
+    priority: int = 0
+    drop_expired: bool = False
+    quality: float | None = None
+    trace: list[tuple[int, float, float, int, int]] | None = None
 
     @classmethod
     def of(
@@ -60,8 +71,8 @@ class Call:
         quality: float | None = None,
         max_exit: int | None = None,
         deadline_ms: float | None = None,
-    ) -> Call:
-        """Combines the options of a call; `Classifier.predict` documents them.
+    ) -> Request:
+        """Combines the options of a request; `Classifier.predict` documents them.
 
         Args:
             stored: policy that the options change.
@@ -114,8 +125,8 @@ class Call:
     def stopped_by(self, answers: Answers) -> list[str]:
         """Returns why each row stopped.
 
-        `"confidence"`: the confidence exceeded the threshold; `"deadline"`: the deadline passed; `"max_exit"`: the call
-        or policy allows no deeper exit; `"full_depth"`: the last exit of the model.
+        `"confidence"`: the confidence exceeded the threshold; `"deadline"`: the deadline passed; `"max_exit"`: the
+        request or policy allows no deeper exit; `"full_depth"`: the last exit of the model.
         """
         reasons = self.reasons
         why = [reasons[index] for index in answers.exit_index.tolist()]
@@ -131,16 +142,16 @@ class Call:
         return codes
 
 
-class CallCache:
-    """Keeps the calls of options that were checked before, so that a repeated call checks nothing again. Thread-safe.
+class RequestCache:
+    """Keeps the requests of options that were checked before, so that a repeated one is not checked again. Thread-safe.
 
-    Options are compared by value, and policies by identity. Calls with a deadline, and options of types other than
+    Options are compared by value, and policies by identity. Requests with a deadline, and options of types other than
     `int`, `float` and `Policy`, which may be changed after the call, are not kept.
     """
 
     def __init__(self) -> None:
-        self._default: Call | None = None  # without options
-        self._calls: dict[Any, tuple[Policy, Policy | None, Call]] = {}
+        self._default: Request | None = None  # without options
+        self._requests: dict[Any, tuple[Policy, Policy | None, Request]] = {}
 
     def of(
         self,
@@ -151,11 +162,11 @@ class CallCache:
         quality: float | None,
         max_exit: int | None,
         deadline_ms: float | None,
-    ) -> Call:
-        """Returns what `Call.of` returns."""
+    ) -> Request:
+        """Returns what `Request.of` returns."""
         if threshold is None and policy is None and quality is None and max_exit is None and deadline_ms is None:
             if self._default is None or self._default.policy is not stored:
-                self._default = Call(stored)
+                self._default = Request(stored)
             return self._default
         if (
             deadline_ms is not None
@@ -163,16 +174,16 @@ class CallCache:
             or type(quality) not in _COMPARED
             or type(max_exit) not in _COMPARED
         ):
-            return Call.of(artifact, stored, threshold, policy, quality, max_exit, deadline_ms)
+            return Request.of(artifact, stored, threshold, policy, quality, max_exit, deadline_ms)
         key = (id(stored), id(policy), threshold, quality, max_exit, type(max_exit))
-        found = self._calls.get(key)
+        found = self._requests.get(key)
         if found is not None and found[0] is stored and found[1] is policy:
             return found[2]
-        call = Call.of(artifact, stored, threshold, policy, quality, max_exit)
-        if len(self._calls) >= _MAX_CALLS:
-            self._calls = {}
-        self._calls[key] = (stored, policy, call)  # keeps both, so that no other policy gets their ids
-        return call
+        request = Request.of(artifact, stored, threshold, policy, quality, max_exit)
+        if len(self._requests) >= _MAX_REQUESTS:
+            self._requests = {}
+        self._requests[key] = (stored, policy, request)  # keeps both, so that no other policy gets their ids
+        return request
 
 
 _COMPARED = (type(None), int, float)  # booleans are no `int` here

@@ -1,0 +1,234 @@
+"""The folder that receives answers: names, manifest, lock, and atomic writing.
+
+    manifest.json            artifact, settings, and the fingerprint of each input file
+    answers/NAME.FIRST-LAST.SUFFIX    answers of the rows FIRST to LAST of the input file NAME
+    bad_rows/NAME.FIRST-LAST.jsonl    rows without an answer: file, row, line, reason; only where there are some
+
+A file has its name only if it is complete, and a part whose file of answers exists is finished. One process writes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from itrex_sweet.cluster.input_files import InputFile
+from itrex_sweet.cluster.parts import Part, PartAnswers
+from itrex_sweet.data.json_lines import json_line
+from itrex_sweet.errors import ConfigError, SweetError
+
+MANIFEST, ANSWERS, BAD_ROWS = "manifest.json", "answers", "bad_rows"
+
+_LOCK = ".lock"
+_UNFINISHED = ".unfinished"  # suffix of a file that is being written
+_KIND, _VERSION = "itrex-sweet answers", 1
+_SAVE_SECONDS = 5.0  # between two versions of the manifest that record finished files
+_RANGE = re.compile(r"\.\d{12}-\d{12}\.\w+$")  # behind the name of the input file
+_LINE = re.compile(r", line (\d+)$")  # of the place of a row
+
+
+class OutputFolder:
+    """A folder of answers, locked by this process.
+
+    Use `opened`.
+
+    Args:
+        path: the folder.
+        manifest: contents of its manifest.
+        suffix: of files of answers.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any], suffix: str):
+        self.path, self.manifest, self._suffix = path, manifest, suffix
+        self._saved = time.monotonic()
+
+    @classmethod
+    @contextmanager
+    def opened(cls, path: Path, run: Mapping[str, Any], suffix: str, restart: bool) -> Iterator[OutputFolder]:
+        """Opens a folder, creates it if it does not exist, and locks it.
+
+        Args:
+            run: all that answers depend on besides the input: artifact and settings, as JSON.
+            suffix: of files of answers.
+            restart: delete what an earlier run wrote.
+
+        Raises:
+            ConfigError: the folder has other contents, or answers of another artifact or with other settings.
+            SweetError: another process writes to it.
+        """
+        path.mkdir(parents=True, exist_ok=True)
+        _refuse_foreign(path)
+        with _locked(path):
+            _remove_unfinished(path)
+            if restart:
+                (path / MANIFEST).unlink(missing_ok=True)
+                _remove_files(path, lambda _: True)
+            manifest = _read_manifest(path)
+            if manifest is None:
+                if any(True for _ in _files(path)):
+                    raise ConfigError(f"{path} has answers without a {MANIFEST}: delete them with --restart.")
+                manifest = {"kind": _KIND, "version": _VERSION, "run": dict(run), "complete": False, "inputs": {}}
+            _refuse_changes(path, manifest["run"], json.loads(json.dumps(run)))
+            yield cls(path, manifest, suffix)
+
+    def known(self, name: str) -> Mapping[str, Any] | None:
+        """Returns the record of an input file, or `None` for a new one."""
+        return self.manifest["inputs"].get(name)
+
+    def begin(self, files: Sequence[InputFile]) -> list[str]:
+        """Records the input files, and deletes the answers of files that have changed or are not there any more.
+
+        Args:
+            files: with their hashes.
+
+        Returns:
+            a line for each of these files, for the log.
+        """
+        before, inputs, messages = self.manifest["inputs"], {}, []
+        for file in files:
+            record = before.get(file.name)
+            if record is not None and record["sha256"] == file.sha256:
+                inputs[file.name] = {**record, **file.recorded}
+                continue
+            inputs[file.name] = file.recorded
+            if record is not None:
+                messages.append(f"{file.path} has changed since the last run: its rows are answered again.")
+        for name in sorted(before.keys() - inputs.keys()):
+            messages.append(f"{name} is no longer among the input files: its answers are deleted.")
+        stale = {name for name, record in before.items() if inputs.get(name, {}).get("sha256") != record["sha256"]}
+        _remove_files(self.path, lambda name: _RANGE.sub("", name) in stale)
+        self.manifest |= {"complete": False, "inputs": inputs}
+        self._save()
+        return messages
+
+    def rows_of(self, name: str) -> tuple[int, int] | None:
+        """Returns the numbers of rows and of bad rows of an input file whose parts are all finished, else `None`."""
+        record = self.manifest["inputs"][name]
+        return (record["rows"], record["bad_rows"]) if "rows" in record else None
+
+    def is_finished(self, part: Part) -> bool:
+        """Returns whether the answers of a part exist."""
+        return self._answers(part).is_file()
+
+    def bad_rows_of(self, part: Part) -> int:
+        """Returns the number of rows of a finished part that have no answer."""
+        try:
+            return self._bad_rows(part).read_bytes().count(b"\n")
+        except FileNotFoundError:
+            return 0
+
+    def write(self, part: Part, answers: PartAnswers) -> None:
+        """Writes the answers of a part; the file of answers last, since it marks the part as finished."""
+        if answers.problems:
+            lines = (json_line(_bad_row(part, row, reason)) + "\n" for row, reason in answers.problems)
+            _write(self._bad_rows(part), "".join(lines).encode("utf-8", "backslashreplace"))
+        _write(self._answers(part), answers.contents)
+
+    def finish_file(self, name: str, rows: int, bad_rows: int) -> None:
+        """Records that all parts of an input file are finished."""
+        self.manifest["inputs"][name] |= {"rows": rows, "bad_rows": bad_rows}
+        if time.monotonic() - self._saved > _SAVE_SECONDS:
+            self._save()
+
+    def finish(self, complete: bool) -> None:
+        """Writes the final manifest."""
+        self.manifest["complete"] = complete
+        self._save()
+
+    def _save(self) -> None:
+        _write(self.path / MANIFEST, (json.dumps(self.manifest, indent=1) + "\n").encode())
+        self._saved = time.monotonic()
+
+    def _answers(self, part: Part) -> Path:
+        return self.path / ANSWERS / f"{part.name}.{self._suffix}"
+
+    def _bad_rows(self, part: Part) -> Path:
+        return self.path / BAD_ROWS / f"{part.name}.jsonl"
+
+
+def _bad_row(part: Part, row: int, reason: str) -> dict[str, Any]:
+    place = part.rows[row - part.first].place
+    line = _LINE.search(place)
+    where = {"line": int(line[1])} if line else {}
+    return {"file": part.source, "row": row, **where, "reason": reason.removeprefix(f"{place}: ")}
+
+
+def _write(path: Path, contents: bytes) -> None:
+    """Writes a file to the disk, and gives it its name when it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + _UNFINISHED)
+    with unfinished.open("wb") as stream:
+        stream.write(contents)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(unfinished, path)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with (path / _LOCK).open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise SweetError(f"{path}: another process writes answers to this folder; wait until it ends.") from error
+        yield
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raises ConfigError for a folder with contents that this module did not write."""
+    names = {entry.name.removesuffix(_UNFINISHED) for entry in os.scandir(path)}
+    if foreign := sorted(names - {MANIFEST, ANSWERS, BAD_ROWS, _LOCK}):
+        raise ConfigError(f"{path} contains {foreign[0]!r}: give a new folder for answers, or one of an earlier run.")
+
+
+def _read_manifest(path: Path) -> dict[str, Any] | None:
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        manifest = None
+    if not isinstance(manifest, dict) or manifest.get("kind") != _KIND or manifest.get("version") != _VERSION:
+        raise ConfigError(
+            f"{path / MANIFEST} was not written by this release: give another folder, or compute all again (--restart)."
+        )
+    return manifest
+
+
+def _refuse_changes(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    if changed:
+        shown = ", ".join(f"{name} (was {before.get(name)!r}, is {now.get(name)!r})" for name in changed)
+        raise ConfigError(
+            f"{path} contains answers of a run with another {shown}. Give another folder, or delete these answers and "
+            "compute all again with --restart."
+        )
+
+
+def _files(path: Path) -> Iterable[Path]:
+    for folder in (ANSWERS, BAD_ROWS):
+        for top, _, names in os.walk(path / folder):
+            yield from (Path(top, name) for name in names)
+
+
+def _remove_unfinished(path: Path) -> None:
+    for file in (*_files(path), path / f"{MANIFEST}{_UNFINISHED}"):
+        if file.name.endswith(_UNFINISHED):
+            file.unlink(missing_ok=True)
+
+
+def _remove_files(path: Path, chosen: Any) -> None:
+    """Deletes the files of answers and of bad rows whose name below their folder is chosen, and empty folders."""
+    for file in list(_files(path)):
+        name = "/".join(file.relative_to(path).parts[1:])
+        if chosen(name):
+            file.unlink(missing_ok=True)
+            with suppress(OSError):  # other files are in it
+                os.removedirs(file.parent)

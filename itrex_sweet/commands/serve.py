@@ -1,0 +1,145 @@
+"""Serve artifacts over HTTP until SIGTERM or SIGINT.
+
+Protocols: text-embeddings-inference (/predict, /info, /health), the Open Inference Protocol v2 (/v2/...), /classify of
+vLLM and Infinity, and the Hub's text classification (/). Every option can be set by an environment variable too: its
+name in capitals with underscores, such as MAX_BATCH_TOKENS. SIGHUP loads every folder again without losing a
+request."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+from typing import Any
+
+from itrex_sweet.commands import options
+from itrex_sweet.errors import ConfigError
+
+SUMMARY = "serve artifacts over HTTP"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `itrex-sweet serve`."""
+    parser.add_argument(
+        "directories",
+        nargs="+",
+        metavar="[NAME=]DIR",
+        help="artifacts, or their names on the Hub; the first answers requests that name no model",
+    )
+    address = parser.add_argument_group("address")
+    address.add_argument("--hostname", default="0.0.0.0", metavar="HOST", help="address to listen on (default: all)")
+    address.add_argument("-p", "--port", type=options.count, default=3000, help="(default: 3000; 0 for any free one)")
+    address.add_argument("--ssl-certfile", metavar="FILE", help="certificate, for TLS")
+    address.add_argument("--ssl-keyfile", metavar="FILE", help="its private key")
+    address.add_argument("--ssl-keyfile-password", metavar="PASSWORD", help="of the private key")
+    address.add_argument(
+        "--api-key", metavar="KEY", help="requests need Authorization: Bearer KEY; several keys with commas between"
+    )
+    _add_limits(parser.add_argument_group("limits"))
+    _add_running(parser.add_argument_group("running"))
+    _read_environment(parser)
+
+
+def _add_limits(group: argparse._ArgumentGroup) -> None:
+    def number(name: str, default: int, text: str) -> None:
+        group.add_argument(
+            name, type=options.positive, default=default, metavar="N", help=f"{text} (default: {default})"
+        )
+
+    def seconds(name: str, default: float, text: str) -> None:
+        group.add_argument(
+            name, type=options.positive_number, default=default, metavar="S", help=f"{text} (default: {default:g})"
+        )
+
+    number("--max-concurrent-requests", 512, "requests in work at once; further ones get status 429")
+    number("--max-batch-tokens", 16384, "tokens computed together")
+    number("--max-waiting-rows", 2048, "texts of a model without an answer; requests beyond it get status 429")
+    number("--max-client-batch-size", 32, "texts of one request")
+    number("--payload-limit", 2_000_000, "bytes of one request")
+    group.add_argument(
+        "--auto-truncate",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="cut longer texts where a request does not say (default: yes)",
+    )
+    group.add_argument(
+        "--deadline-ms", type=options.positive_number, metavar="MS", help="of requests that name no deadline"
+    )
+    seconds("--read-seconds", 10.0, "time for the head of a request, and for its body")
+    seconds("--keep-alive-seconds", 75.0, "time after which an idle connection is closed")
+    seconds("--drain-seconds", 30.0, "time to answer the requests in work when the server stops")
+    group.add_argument(
+        "--under-load",
+        choices=("reject", "degrade"),
+        default="reject",
+        help="refuse requests with status 429 when too many wait, or answer them by earlier exits first",
+    )
+
+
+def _add_running(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--threshold", type=options.threshold, metavar="T", help="in place of the stored thresholds")
+    group.add_argument("--backend", default="auto", metavar="NAME", help="name of a backend (default: the fastest)")
+    group.add_argument("--dtype", choices=("float32", "bfloat16"), help="data type for float artifacts")
+    options.add_threads(group)
+    group.add_argument(
+        "--watch-seconds",
+        type=options.positive_number,
+        metavar="S",
+        help="look for a new artifact in each folder at this interval, and serve it",
+    )
+    group.add_argument(
+        "--reload-route", action="store_true", help="POST /v2/repository/models/NAME/load loads a folder again"
+    )
+    group.add_argument(
+        "--classify-shape",
+        choices=("vllm", "infinity"),
+        default="vllm",
+        help="form of the answers of /classify (default: vllm)",
+    )
+
+
+def _read_environment(parser: argparse.ArgumentParser) -> None:
+    """Takes the defaults of options from environment variables: `--max-batch-tokens` from `MAX_BATCH_TOKENS`."""
+    for action in parser._actions:
+        if not action.option_strings or action.dest in ("help", "debug"):
+            continue
+        value = os.environ.get(action.dest.upper())
+        if value is None or value == "":
+            continue
+        if action.nargs == 0:
+            action.default = value.lower() in ("1", "true", "yes", "on")
+        elif action.choices is not None and value not in action.choices:
+            continue  # a variable of another program
+        else:
+            action.default = value  # argparse converts it as if it were given
+        parser.set_defaults(**{action.dest: action.default})
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serves until a signal arrives; returns 0."""
+    from itrex_sweet.classifier import load
+    from itrex_sweet.serving.models import Source
+    from itrex_sweet.serving.routes import ROUTES
+    from itrex_sweet.serving.server import Address, Server
+    from itrex_sweet.serving.settings import Settings
+
+    if bool(args.ssl_certfile) != bool(args.ssl_keyfile):
+        raise ConfigError("--ssl-certfile and --ssl-keyfile are given together.")
+    settings = Settings(
+        **{name: getattr(args, name) for name in _SAME_NAME},
+        api_keys=tuple(key for key in (args.api_key or "").split(",") if key),
+        default_deadline_ms=args.deadline_ms,
+    )
+    address = Address(args.hostname, args.port, args.ssl_certfile, args.ssl_keyfile, args.ssl_keyfile_password)
+    loading: dict[str, Any] = dict(backend=args.backend, dtype=args.dtype, threads=args.threads)
+    loader = functools.partial(load, threshold=args.threshold, **loading)
+    Server([Source.of(given) for given in args.directories], loader, ROUTES, settings, address).run()
+    return 0
+
+
+_SAME_NAME = (
+    "max_waiting_rows",
+    *("max_concurrent_requests", "max_batch_tokens", "max_client_batch_size", "payload_limit", "auto_truncate"),
+    *("read_seconds", "keep_alive_seconds", "drain_seconds", "under_load", "watch_seconds", "reload_route"),
+    "classify_shape",
+)

@@ -1,0 +1,1 @@
+"""The HTTP server: protocols of other servers, limits, models and their replacement. Imports no torch."""

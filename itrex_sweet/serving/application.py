@@ -1,0 +1,125 @@
+"""The ASGI application: finds the route, checks key and load, and reports failures in the protocol of the route."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import re
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from itrex_sweet.errors import RequestError
+from itrex_sweet.serving import text_embeddings
+from itrex_sweet.serving.completion import Completions
+from itrex_sweet.serving.exchange import Exchange, Reply
+from itrex_sweet.serving.failures import CANCELLED, METHOD, NOT_FOUND, OVERLOADED, UNAUTHORIZED, failure_of
+from itrex_sweet.serving.inference import Inference
+from itrex_sweet.serving.models import Models
+from itrex_sweet.serving.protocol import Route
+from itrex_sweet.serving.settings import Settings
+
+
+class Application:
+    """Answers HTTP requests; an ASGI application. Created in the event loop that runs it.
+
+    Args:
+        settings: of the server.
+        models: may be loaded later; until then requests are refused with status 503.
+        routes: of all protocols.
+        fallback: ASGI application for other paths, or `None`.
+    """
+
+    def __init__(self, settings: Settings, models: Models, routes: Iterable[Route], fallback: Any = None):
+        self.settings, self.models = settings, models
+        self.inference = Inference(settings, Completions(asyncio.get_running_loop()))
+        self.in_work = 0
+        self._fallback = fallback
+        self._fixed: dict[str, dict[str, Route]] = {}
+        self._patterns: list[tuple[re.Pattern[str], dict[str, Route]]] = []
+        by_path: dict[str, dict[str, Route]] = {}
+        for route in routes:
+            by_path.setdefault(route.path, {})[route.method] = route
+        for path, methods in by_path.items():
+            if "GET" in methods:
+                methods.setdefault("HEAD", methods["GET"])
+            if "{" in path:
+                pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path)
+                self._patterns.append((re.compile(pattern), methods))
+            else:
+                self._fixed[path] = methods
+        self._keys = [b"Bearer " + key.encode() for key in settings.api_keys]
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        arrived = time.perf_counter()
+        methods, path = self._find(scope["path"])
+        if not methods and self._fallback is not None:
+            await self._fallback(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        route = methods.get(scope["method"])
+        protocol = next(iter(methods.values()), _UNKNOWN).protocol
+        try:
+            if route is None:
+                raise _no_route(scope, methods)
+            if self._keys and not route.is_public:
+                self._check_key(headers)
+            exchange = Exchange(self.settings, self.models, self.inference, headers, path, receive, arrived)
+            reply = await self._answer(route, exchange)
+        except Exception as error:
+            failure = failure_of(error)
+            if failure.kind == CANCELLED:
+                return
+            reply = Reply(b"", 401) if failure.kind == UNAUTHORIZED else protocol.reply(failure)
+            if failure.kind == METHOD:
+                reply.headers.append((b"allow", ", ".join(sorted(methods)).encode()))
+        await _send(send, reply)
+
+    async def _answer(self, route: Route, exchange: Exchange) -> Reply:
+        if not route.classifies:
+            return await route.handle(exchange)
+        if self.in_work >= (limit := self.settings.max_concurrent_requests):
+            raise RequestError(OVERLOADED, f"model is overloaded: {limit} requests are in work.", retry_after=1.0)
+        self.in_work += 1
+        try:
+            return await route.handle(exchange)
+        finally:
+            self.in_work -= 1
+
+    def _find(self, path: str) -> tuple[dict[str, Route], dict[str, str]]:
+        """Returns the routes of a path by method, and the path's parameters."""
+        if (methods := self._fixed.get(path)) is not None:
+            return methods, {}
+        for pattern, methods in self._patterns:
+            if (match := pattern.fullmatch(path)) is not None:
+                return methods, match.groupdict()
+        return {}, {}
+
+    def _check_key(self, headers: dict[bytes, bytes]) -> None:
+        given = headers.get(b"authorization", b"")
+        if not max(hmac.compare_digest(given, key) for key in self._keys):  # compares with all of them
+            raise RequestError(UNAUTHORIZED, "")
+
+    def close(self) -> None:
+        """Ends threads of tokenization."""
+        self.inference.close()
+
+
+_UNKNOWN = Route("GET", "", text_embeddings.health, text_embeddings.PROTOCOL, "")
+
+
+def _no_route(scope: Any, methods: dict[str, Route]) -> RequestError:
+    if methods:
+        return RequestError(METHOD, f"{scope['path'][:200]} takes {' or '.join(sorted(methods))}.")
+    return RequestError(NOT_FOUND, f"there is no {scope['path'][:200]} here.")
+
+
+async def _send(send: Any, reply: Reply) -> None:
+    body = reply.body
+    headers = [(b"content-length", b"%d" % len(body)), *reply.headers]
+    if body:
+        headers.append((b"content-type", reply.content_type))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,75 @@
+"""One HTTP request and its reply, as the protocols see them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from itrex_sweet.serving.body import Headers, json_object, read_body, refuse_other_types
+from itrex_sweet.serving.completion import Receive
+from itrex_sweet.serving.inference import Inference, Outcome, Texts
+from itrex_sweet.serving.models import Model, Models
+from itrex_sweet.serving.options import Options
+from itrex_sweet.serving.settings import Settings
+
+JSON_TYPE = b"application/json"
+
+
+@dataclass
+class Reply:
+    """Reply to a request.
+
+    Args:
+        content: bytes, or an object to write as JSON.
+        headers: further headers.
+    """
+
+    content: Any = b""
+    status: int = 200
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    content_type: bytes = JSON_TYPE
+
+    @property
+    def body(self) -> bytes:
+        """The content as bytes."""
+        content = self.content
+        return content if isinstance(content, bytes) else orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+@dataclass
+class Exchange:
+    """One request, and what answers it.
+
+    Args:
+        headers: of the request, names in lower case.
+        path: values of the parameters in the path.
+        receive: of ASGI.
+        arrived: time of `time.perf_counter`.
+    """
+
+    settings: Settings
+    models: Models
+    inference: Inference
+    headers: Headers
+    path: dict[str, str]
+    receive: Receive
+    arrived: float
+
+    async def body(self) -> bytes:
+        """Reads the body, within the server's limits."""
+        return await read_body(self.receive, self.headers, self.settings.payload_limit, self.settings.read_seconds)
+
+    async def json(self) -> dict[str, Any]:
+        """Reads the body as a JSON object.
+
+        Raises:
+            RequestError: it is something else, or too long.
+        """
+        refuse_other_types(self.headers)
+        return json_object(await self.body())
+
+    async def answer(self, model: Model, texts: Texts, options: Options) -> Outcome:
+        """Answers texts; see `Inference.answer`. Cancels them if the client leaves."""
+        return await self.inference.answer(model, texts, options, self.arrived, self.receive)

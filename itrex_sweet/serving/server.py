@@ -1,0 +1,208 @@
+"""Runs a server: sockets, signals, loading, replacing models and stopping."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+import uvloop
+
+from itrex_sweet.classifier import Classifier
+from itrex_sweet.errors import SweetError
+from itrex_sweet.serving.application import Application
+from itrex_sweet.serving.connection import Connection
+from itrex_sweet.serving.models import Models, Source, folders_changed, manifests
+from itrex_sweet.serving.protocol import Route
+from itrex_sweet.serving.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_BACKLOG = 2048
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass(frozen=True)
+class Address:
+    """Address of a server, and its certificate.
+
+    Args:
+        host, port: port 0 is any free one.
+        certificate, key: files, for TLS.
+    """
+
+    host: str = "0.0.0.0"
+    port: int = 3000
+    certificate: str | None = None
+    key: str | None = None
+    key_password: str | None = None
+
+
+class _Listener(uvicorn.Server):
+    """A server of uvicorn whose signals are handled here."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Server:
+    """Serves models until a signal or `stop` ends it.
+
+    Args:
+        sources: folders and names of the models.
+        load: loads a classifier from a folder.
+        routes: of all protocols.
+    """
+
+    def __init__(
+        self,
+        sources: list[Source],
+        load: Callable[[str], Classifier],
+        routes: Iterable[Route],
+        settings: Settings,
+        address: Address,
+    ):
+        self.sources, self.load, self.routes = sources, load, tuple(routes)
+        self.settings, self.address = settings, address
+        self._stopping: asyncio.Event | None = None
+        self._reloads: set[asyncio.Task] = set()
+
+    def run(self) -> None:
+        """Serves until a signal arrives. SIGTERM and SIGINT stop, SIGHUP loads every folder again.
+
+        Raises:
+            SweetError: a model cannot be loaded.
+            OSError: the address is not free.
+        """
+        uvloop.run(self.serve())
+
+    async def serve(self, started: Callable[[int], Any] | None = None) -> None:
+        """Serves in the running event loop.
+
+        Args:
+            started: called with the port once every model is loaded.
+        """
+        loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        self.models = Models(self.sources, self.load, self.settings)
+        self.application = Application(self.settings, self.models, self.routes)
+        listening = self._socket()
+        port = listening.getsockname()[1]
+        listener = _Listener(self._config())
+        serving = asyncio.ensure_future(listener.serve([listening]))
+        watch = None
+        with self._signals(loop):
+            try:
+                logger.info("listening on %s port %d", self.address.host, port)
+                if await self._loaded():
+                    logger.info("ready: %s", ", ".join(self.models.sources))
+                    if started is not None:
+                        started(port)
+                    if self.settings.watch_seconds is not None:
+                        watch = asyncio.ensure_future(self._watch(self.settings.watch_seconds))
+                    await self._stopping.wait()
+            finally:
+                if watch is not None:
+                    watch.cancel()
+                self.models.is_closing = True  # not ready from here on
+                logger.info("stopping: %d requests in work", self.application.in_work)
+                listener.should_exit = True
+                await serving
+                self.application.close()
+                self.models.close()
+        logger.info("stopped")
+
+    def stop(self) -> None:
+        """Stops the server. Called in its event loop."""
+        if self._stopping is not None:
+            self._stopping.set()
+
+    async def _loaded(self) -> bool:
+        """Loads all models; returns whether the server is still wanted."""
+        loading = asyncio.ensure_future(self.models.load_all())
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not loading.done():
+            loading.cancel()
+            return False
+        loading.result()
+        return True
+
+    def reload(self) -> None:
+        """Loads every folder again, one after the other, and serves what it holds then."""
+        self._reload_of(list(self.models.sources))
+
+    def _reload_of(self, names: list[str]) -> None:
+        async def replace() -> None:
+            for name in names:
+                with contextlib.suppress(SweetError, OSError, MemoryError):  # logged there
+                    await self.models.replace(name)
+
+        task = asyncio.ensure_future(replace())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    async def _watch(self, seconds: float) -> None:
+        seen = manifests(self.models)
+        while True:
+            await asyncio.sleep(seconds)
+            if names := folders_changed(self.models, seen):
+                seen |= manifests(self.models)
+                self._reload_of(names)
+
+    @contextlib.contextmanager
+    def _signals(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+        handlers = dict.fromkeys(_SIGNALS, self.stop) | {signal.SIGHUP: self.reload}
+        added = []
+        before = {number: signal.getsignal(number) for number in handlers}
+        with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):  # not the main thread
+            for number, handler in handlers.items():
+                loop.add_signal_handler(number, handler)
+                added.append(number)
+        try:
+            yield
+        finally:
+            for number in added:
+                loop.remove_signal_handler(number)
+                signal.signal(number, before[number])
+
+    def _socket(self) -> socket.socket:
+        """Returns a socket that listens.
+
+        Raises:
+            OSError: the address is in use, or not of this machine.
+        """
+        host, port = self.address.host, self.address.port
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        except OSError as error:
+            raise OSError(f"cannot listen on {host} port {port}: {error.strerror or error}.") from None
+
+    def _config(self) -> uvicorn.Config:
+        address, settings = self.address, self.settings
+        return uvicorn.Config(
+            self.application,
+            http=Connection.with_timeout(settings.read_seconds),
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=settings.keep_alive_seconds,
+            timeout_graceful_shutdown=settings.drain_seconds,
+            backlog=_BACKLOG,
+            ssl_certfile=address.certificate,
+            ssl_keyfile=address.key,
+            ssl_keyfile_password=address.key_password,
+        )

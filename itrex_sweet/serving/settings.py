@@ -1,0 +1,44 @@
+"""Settings of a server: limits and time-outs, with the defaults of text-embeddings-inference where it has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Limits and behaviour of a server.
+
+    Args:
+        max_concurrent_requests: requests in work at once; a further one is refused with status 429.
+        max_batch_tokens: tokens that the engine computes together.
+        max_waiting_rows: texts without an answer, of each model; a request beyond it is refused with status 429.
+        max_client_batch_size: texts of one request.
+        payload_limit: bytes of a request's body.
+        auto_truncate: whether longer texts are cut where a request does not say so; otherwise they are refused.
+        api_keys: keys of which a request must present one, as `Authorization: Bearer KEY`; empty for none.
+        read_seconds: time in which a request's head and body must arrive, each.
+        keep_alive_seconds: time after which an idle connection is closed.
+        drain_seconds: time in which a stopping server answers the requests that it has.
+        default_deadline_ms: deadline of requests that name none; `None` for none.
+        classify_shape: answers of `/classify`: `"vllm"` or `"infinity"`, see `serving.classify`.
+        reload_route: whether `POST /v2/repository/models/NAME/load` replaces a model.
+        watch_seconds: interval at which folders are checked for a new artifact; `None` for never.
+        under_load: `"reject"`, or `"degrade"` to answer by earlier exits before requests are refused.
+    """
+
+    max_concurrent_requests: int = 512
+    max_batch_tokens: int = 16384
+    max_waiting_rows: int = 2048
+    max_client_batch_size: int = 32
+    payload_limit: int = 2_000_000
+    auto_truncate: bool = True
+    api_keys: tuple[str, ...] = ()
+    read_seconds: float = 10.0
+    keep_alive_seconds: float = 75.0
+    drain_seconds: float = 30.0
+    default_deadline_ms: float | None = None
+    classify_shape: str = "vllm"
+    reload_route: bool = False
+    watch_seconds: float | None = None
+    under_load: str = "reject"
