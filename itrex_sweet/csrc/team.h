@@ -81,8 +81,8 @@ class Worker {
         }
         pthread_sigmask(SIG_SETMASK, &before, nullptr);
     }
-    // No job may be running.
-    ~Worker() {
+    // Ends the thread after its last job. All workers that have worked in a team must have ended before one is destroyed.
+    void join() {
         job_ = nullptr;
         jobs_.advance();
         thread_.join();

@@ -173,6 +173,10 @@ class ThreadPool {
         workers_.reserve(static_cast<size_t>(threads - 1));
         idle_.reserve(static_cast<size_t>(threads - 1));
     }
+    // No call may be running.
+    ~ThreadPool() {
+        for (const auto& worker : workers_) worker->join();
+    }
     ThreadPool(const ThreadPool&) = delete;
     ThreadPool& operator=(const ThreadPool&) = delete;
 
