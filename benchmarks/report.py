@@ -44,7 +44,7 @@ def main() -> None:
             "docs/benchmarks/engines.md",
             *engines_report.sections(read("engines")),
             engines_report.mixes(read("exit_mixes")),
-            contexts_report.section(read("contexts")),
+            *([contexts_report.section(read("contexts"))] if (RESULTS / "contexts.json").is_file() else []),
             engines_report.operations(read("operations")),
             engines_report.instruction_sets(read("instruction_sets")),
             engines_report.start(read("start")),
