@@ -16,6 +16,7 @@ PYTHON ?= python3
 VENV ?= .venv
 IPEX_VENV ?= .venv-ipex
 BENCH_VENV ?= .venv-bench
+RAY_VENV ?= .venv-ray
 DOCS_VENV ?= .venv-docs
 PINS ?= -c requirements/default.txt
 IPEX_PINS ?= -c requirements/ipex.txt
@@ -31,7 +32,7 @@ comma := ,
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak-kills test-amx test-sanitize test-ipex soak fuzz fuzz-sanitize bench paper paper-clock decoupled training-cost lint docs clean
+.PHONY: help demo test test-ray soak-ray soak-kills soak-serve test-amx test-sanitize test-ipex soak fuzz fuzz-sanitize bench paper paper-clock decoupled training-cost lint docs clean
 
 # The sources of the native engine: an editable installation holds libraries compiled from them.
 KERNELS := build_kernels.py $(wildcard itrex_sweet/csrc/*)
@@ -40,10 +41,13 @@ help:
 	@echo 'make demo           train, save, load and measure a small early-exit model, into demo_output/'
 	@echo 'make test           run the tests with current torch and transformers'
 	@echo 'make test-ipex      run the tests with IPEX 2.8, torch 2.8 and the transformers they need'
+	@echo 'make test-ray       test on a Ray cluster of several processes, and in Spark if java is there'
 	@echo 'make test-amx       test the native engine on emulated processors, with and without AMX'
 	@echo 'make test-sanitize  test the native engine with address, undefined-behaviour and thread sanitizers'
 	@echo 'make soak           stress forks, interpreter exits and threads; takes minutes'
+	@echo 'make soak-ray       kill workers and nodes of a Ray cluster while a folder is answered; takes minutes'
 	@echo 'make soak-kills     kill writers of artifacts at random times, COUNT of each kind, while a reader runs; takes minutes'
+	@echo 'make soak-serve     an hour of load on the server: clients that leave, slow clients, reloads; ARGS="--minutes 10" for less'
 	@echo 'make fuzz           damaged artifacts, invalid calls, texts; ARGS="--artifacts 20000 --inputs 10000 --texts 1000000" for more'
 	@echo 'make fuzz-sanitize  the same with address and undefined-behaviour sanitizers in the native engine'
 	@echo 'make bench          compare with other inference engines; includes IPEX if .venv-ipex exists'
@@ -55,7 +59,7 @@ help:
 	@echo 'make docs           build the documentation into build/site; warnings are errors'
 	@echo 'make clean          remove the output of runs, tests and builds; keep the environments'
 	@echo
-	@echo 'Variables: PYTHON, VENV, IPEX_VENV, BENCH_VENV, DOCS_VENV, ARGS, COUNT, PIP_ARGS, PINS, IPEX_PINS, WHEEL, TREE; see the top of the Makefile.'
+	@echo 'Variables: PYTHON, VENV, IPEX_VENV, BENCH_VENV, RAY_VENV, DOCS_VENV, ARGS, COUNT, PIP_ARGS, PINS, IPEX_PINS, WHEEL, TREE; see the top of the Makefile.'
 
 demo: $(VENV)/.ready
 	@$(VENV)/bin/itrex-sweet demo --output demo_output $(ARGS)
@@ -63,8 +67,18 @@ demo: $(VENV)/.ready
 test: $(VENV)/.ready
 	@cd $(TREE) && $(abspath $(VENV))/bin/python -m pytest $(ARGS)
 
+# In an environment of its own: Ray and Spark take more than 1 GB.
+test-ray: $(RAY_VENV)/.ready
+	@cd $(TREE) && $(abspath $(RAY_VENV))/bin/python -m pytest tests/cluster $(ARGS)
+
+soak-ray: $(RAY_VENV)/.ready
+	@$(RAY_VENV)/bin/python -m tests.soak.cluster $(ARGS)
+
 soak-kills: $(VENV)/.ready
 	@PYTHONPATH=. $(VENV)/bin/python tests/soak/kills.py --count $(COUNT) $(ARGS)
+
+soak-serve: $(VENV)/.ready
+	@$(VENV)/bin/python -m tests.soak.serving $(ARGS)
 
 test-amx: $(VENV)/.ready
 	@$(VENV)/bin/python -m pytest tests/native/test_amx_emulation.py $(ARGS)
@@ -142,6 +156,9 @@ $(IPEX_VENV)/.ready: setup.py pyproject.toml requirements/ipex.txt $(KERNELS)
 
 $(BENCH_VENV)/.ready: setup.py pyproject.toml requirements/default.txt $(KERNELS)
 	$(call set_up,$(BENCH_VENV),bench$(comma)demo,$(PINS))
+
+$(RAY_VENV)/.ready: setup.py pyproject.toml requirements/default.txt $(KERNELS)
+	$(call set_up,$(RAY_VENV),demo$(comma)ray$(comma)spark$(comma)test,$(PINS))
 
 $(DOCS_VENV)/.ready: requirements/docs.txt
 	@echo 'Setting up $(DOCS_VENV) ...'

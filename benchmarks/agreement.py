@@ -2,35 +2,39 @@
 
     python benchmarks/agreement.py --backend native --tasks sst2 qnli ag_news
 
-Uses the artifacts of `train_models.py` and `quantize_recipes.py` in `benchmarks/runs`; `ipex` in the environment of its
-extra. For labels that differ, it records the margin between the two best logits of the reference.
+Uses the trained models of `decoupled/run.py` in `--folder`, and their INT8 artifacts (`decoupled/artifacts.py`); `ipex`
+in the environment of its extra. For labels that differ, it records the margin between the two best logits of the
+reference.
 """
 
 from __future__ import annotations
 
 import argparse
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from record import RUNS, provenance, read_task, write_result
+from decoupled.artifacts import FOLDER, float32_artifact, int8_artifact, run_folder
+from record import provenance, read_task, write_result
 
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.evaluation.outcomes import outputs_at_every_exit
 
-ARTIFACTS = {
+# name → recipe and environment of an INT8 artifact, or `None` for float32
+ARTIFACTS: dict[str, dict[str, tuple[str, str] | None]] = {
     "ipex": {
-        "float32": "sweet-0",
-        "static": "int8-static-ipex",
-        "smooth": "int8-smooth-ipex",
-        "static, made in the other environment": "int8-static-default",
+        "float32": None,
+        "static": ("static", "ipex"),
+        "smooth": ("smooth", "ipex"),
+        "static, made in the other environment": ("static", "default"),
     },
     "native": {
-        "float32": "sweet-0",
-        "static": "int8-static-default",
-        "smooth": "int8-smooth-default",
-        "dynamic": "int8-dynamic-default",
+        "float32": None,
+        "static": ("static", "default"),
+        "smooth": ("smooth", "default"),
+        "dynamic": ("dynamic", "default"),
     },
 }
 
@@ -40,6 +44,7 @@ def main() -> None:
     parser.add_argument("--backend", choices=ARTIFACTS, required=True)
     parser.add_argument("--tasks", nargs="+", default=["sst2", "qnli", "ag_news"])
     parser.add_argument("--artifacts", nargs="+", metavar="NAME", help="(default: all)")
+    parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--rows", type=int, default=1000, help="validation rows, the first ones")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -47,8 +52,11 @@ def main() -> None:
     tasks: dict[str, Any] = {}
     for task in options.tasks:
         known = ARTIFACTS[options.backend]
-        artifacts = [(name, known[name]) for name in options.artifacts or known]
-        tasks[task] = {name: compare(task, folder, options.backend, options.rows) for name, folder in artifacts}
+        run = run_folder(options.folder, task)
+        tasks[task] = {}
+        for name in options.artifacts or known:
+            folder = float32_artifact(run) if known[name] is None else int8_artifact(run, *known[name])
+            tasks[task][name] = compare(task, folder, options.backend, options.rows)
         print(task, tasks[task], flush=True)
     result: dict[str, Any] = {**provenance(), "settings": {"rows": options.rows, "threads": options.threads}}
     if options.backend == "ipex":
@@ -56,12 +64,12 @@ def main() -> None:
     print(write_result(f"{options.backend}_agreement", {**result, "tasks": tasks}))
 
 
-def compare(task: str, folder: str, backend: str, rows: int) -> dict[str, Any]:
+def compare(task: str, folder: Path, backend: str, rows: int) -> dict[str, Any]:
     """Compares labels (in percent) and logits of a backend and the reference."""
     texts, _ = read_task(task, "validation", rows)
     logits, answers = {}, {}
     for name in ("torch", backend):
-        model = SweetModelForSequenceClassification.from_pretrained(RUNS / task / folder, backend=name)
+        model = SweetModelForSequenceClassification.from_pretrained(folder, backend=name)
         batch = model.read(texts)
         logits[name] = outputs_at_every_exit(model.executor, batch)[0]
         answers[name] = model.executor.run(batch)

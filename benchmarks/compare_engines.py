@@ -1,12 +1,12 @@
-"""Compares early exit with other inference engines, each in its best configuration (`peers/`).
+"""Compares the native engine with other inference engines, each in its best configuration (`peers/`).
 
     python benchmarks/compare_engines.py --ipex-python .venv-ipex/bin/python
 
-Three workloads with the same weights for all engines: `dense`, the shape of BERT-base on 8 rows of 128 tokens;
+Two workloads with the same random weights for all engines: `dense`, the shape of BERT-base on 8 rows of 128 tokens;
 `lengths`, the same model on the sentences of SST-2 validation, one at a time and in batches of 32, in natural order and
-sorted by length; `trained`, MiniLM trained by SWEET, early exit against the peers at full depth (from `train_models.py`
-and `quantize_recipes.py`). Runs are interleaved and warm, with equal threads, without tokenization and padding. Engines
-that are not installed, and workloads without data or models, are left out and listed in the result.
+sorted by length. Runs are interleaved and warm, with equal threads, without tokenization and padding. Engines that are
+not installed are left out and listed in the result, and so are the sentences without the research data.
+`end_to_end/run.py` measures trained models from strings to labels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from peers.base import Engine
 from peers.comparison import multiply_adds, sweet_op_peak
 from peers.contenders import (
     BATCH,
-    accuracy_percent,
     agreements,
     close,
     load_engines,
@@ -32,8 +31,7 @@ from peers.contenders import (
 )
 from peers.ipex_int8 import IpexInt8
 from peers.sweet import Sweet
-from quantize_recipes import FIRST_FREE_ROW
-from record import DATA, RUNS, check_idle_machine, measure, pretrained, provenance, read_task, write_result
+from record import DATA, check_idle_machine, measure, pretrained, provenance, read_task, write_result
 from shapes import EXITS, random_artifact, random_batch, without_exits
 from transformers import AutoTokenizer
 
@@ -43,9 +41,8 @@ from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.tokenization import TextReader
 
 SHAPE, DENSE = "BERT-base", (8, 128)
-THRESHOLDS = (0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 PAUSE = 0.25  # seconds; threads of some libraries spin for 0.2
-WORKLOADS = ("dense", "lengths", "trained")
+WORKLOADS = ("dense", "lengths")
 DEFAULT_ENGINES = [name for name in ENGINES if name != "torch.compile bf16"]
 
 
@@ -55,11 +52,7 @@ def main() -> None:
     parser.add_argument("--ipex-python", type=Path, help="Python of an environment with the [ipex] extra")
     parser.add_argument("--backend", choices=BACKENDS, default="native" if "native" in BACKENDS else "torch")
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=WORKLOADS)
-    parser.add_argument(
-        "--tasks", nargs="+", default=["sst2", "qnli", "ag_news"], help="tasks of the workload `trained`"
-    )
-    parser.add_argument("--recipe", default="static", help="recipe of the INT8 artifacts of quantize_recipes.py")
-    parser.add_argument("--rows", type=int, default=872, help="maximum per task")
+    parser.add_argument("--rows", type=int, default=872, help="sentences")
     parser.add_argument("--calibration", type=int, default=200, help="calibration rows")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
@@ -75,29 +68,13 @@ def compare(options: argparse.Namespace) -> None:
     IpexInt8.python = options.ipex_python
     if not options.busy:
         check_idle_machine(3.0)
-    names = ("backend", "threads", "repeats", "rows", "calibration", "recipe", "busy")
+    names = ("backend", "threads", "repeats", "rows", "calibration", "busy")
     result: dict[str, Any] = {
         **provenance(),
         "settings": {**{name: getattr(options, name) for name in names}, "exits": EXITS[SHAPE]},
         "engines": {},
         "left_out": {},
     }
-    if {"dense", "lengths"} & set(options.workloads):
-        random_weights(options, result)
-    if "trained" in options.workloads:
-        result["trained"] = {}
-        for task in options.tasks:
-            if absent := missing_for(task, options):
-                result["left_out"][task] = absent
-                print(f"left out: {task}: {absent}", flush=True)
-                continue
-            result["trained"][task] = trained(task, options, result)
-            write_result(options.name, result)
-    print(write_result(options.name, result))
-
-
-def random_weights(options: argparse.Namespace, result: dict[str, Any]) -> None:
-    """Runs the workloads `dense` and `lengths` on the same loaded engines."""
     artifact = random_artifact(SHAPE)
     ours = Sweet(artifact.directory, options.backend)
     plain = Sweet(without_exits(artifact).directory, options.backend)
@@ -118,6 +95,7 @@ def random_weights(options: argparse.Namespace, result: dict[str, Any]) -> None:
         result["lengths"] = lengths(engines, ours, plain, sentences, options)
         write_result(options.name, result)
     close(engines)
+    print(write_result(options.name, result))
 
 
 def dense(engines: dict[str, Engine], ours: Sweet, plain: Sweet, options: argparse.Namespace) -> dict[str, Any]:
@@ -183,57 +161,6 @@ def lengths(
         result[name] = {"milliseconds_per_text": times, "answers": agreements(table), "choices": contenders.choices}
         print_medians(name, times)
     return result
-
-
-def trained(task: str, options: argparse.Namespace, result: dict[str, Any]) -> dict[str, Any]:
-    """Measures milliseconds per text and accuracy: early exit at several thresholds, and every peer at full depth."""
-    folder = RUNS / task
-    ours = Sweet(folder / f"int8-{options.recipe}-default", options.backend)
-    texts, labels = read_task(task, "validation", options.rows)
-    rows, truth = ours.model.read(texts), np.asarray(labels)
-    free = slice(FIRST_FREE_ROW, FIRST_FREE_ROW + options.calibration)
-    calibration = ours.model.read(read_task(task, "train_20k")[0][free])
-    engines = load_engines(folder / "sweet-0", calibration, options, result)
-    policies = {
-        **{f"threshold {value:g}": ours.model.policy.with_threshold(value) for value in THRESHOLDS},
-        "full depth": ours.full_depth(),
-        "stored policy": ours.model.policy,
-    }
-    batches = split_batches(rows)
-    figures: dict[str, Any] = {
-        "rows": len(rows),
-        "mean_tokens": round(float(rows.lengths.mean()), 1),
-        "exits": list(ours.model.artifact.exits),
-        "stored_thresholds": [round(value, 4) for value in ours.model.policy.thresholds],
-    }
-    for name in ("one by one", "sorted"):
-        contenders = peer_contenders(engines, name, batches[name])
-        for title, policy in policies.items():
-            contenders[f"{ours.name}, {title}"] = (
-                ours.all_rows(rows, policy, BATCH)
-                if name == "sorted"
-                else ours.batch_by_batch(batches[name], policy)
-            )  # fmt: skip
-        times = measure(contenders, options.repeats, len(rows), PAUSE)
-        figures[name] = {"milliseconds_per_text": times, "choices": contenders.choices}
-        print_medians(f"{task}, {name}", times)
-    table = {name: restore_order(engine.answers("sorted"), rows, "sorted") for name, engine in engines.items()}
-    table[f"{ours.name}, full depth"] = ours.answers(rows, ours.full_depth()).logits
-    figures["answers"] = agreements(table)
-    figures["accuracy"] = {name: accuracy_percent(logits, truth) for name, logits in table.items()}
-    figures["mean_layers"] = {}
-    for title, policy in policies.items():
-        answers = ours.answers(rows, policy)
-        figures["accuracy"][f"{ours.name}, {title}"] = accuracy_percent(answers.logits, truth)
-        figures["mean_layers"][f"{ours.name}, {title}"] = round(ours.mean_layers(answers), 3)
-    close(engines)
-    return figures
-
-
-def missing_for(task: str, options: argparse.Namespace) -> str | None:
-    """Returns the first data or model folder that the workload `trained` lacks for a task, or `None`."""
-    needed = (DATA / task, RUNS / task / "sweet-0", RUNS / task / f"int8-{options.recipe}-default")
-    return next((f"{'/'.join(folder.parts[-2:])} is missing" for folder in needed if not folder.is_dir()), None)
 
 
 if __name__ == "__main__":

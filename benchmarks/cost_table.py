@@ -1,20 +1,23 @@
 """Accuracy of the cost table of `calibrate`: predicted over measured mean time of policies.
 
-    python benchmarks/cost_table.py --tasks sst2 qnli ag_news cola
+    python benchmarks/cost_table.py --tasks sst2 qnli ag_news
 
-Uses the INT8 artifacts of `quantize_recipes.py` in `benchmarks/runs`. Measures a table on calibration rows, then times
-policies from full depth to the most aggressive on other rows, one text at a time and in batches of 32. Both are
-repeated in alternation, since the speed of a shared machine varies. Reports medians and ranges of the ratios.
+Uses the trained models of `decoupled/run.py` in `--folder`, in INT8 (`decoupled/artifacts.py`). Measures a table on
+calibration rows, then times policies from full depth to the most aggressive on other rows, one text at a time and in
+batches of 32. Both are repeated in alternation, since the speed of a shared machine varies. Reports medians and ranges
+of the ratios.
 """
 
 from __future__ import annotations
 
 import argparse
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from record import RUNS, check_idle_machine, held_out_rows, measure, provenance, read_task, write_result
+from decoupled.artifacts import FOLDER, int8_artifact, run_folder
+from record import check_idle_machine, held_out_rows, measure, provenance, read_task, write_result
 
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.calibration.cost_measurement import measure_costs
@@ -31,13 +34,13 @@ POLICIES = 6
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", default=["sst2", "qnli", "ag_news", "cola"])
+    parser.add_argument("--tasks", nargs="+", default=["sst2", "qnli", "ag_news"])
+    parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--calibration-rows", type=int, default=1000)
     parser.add_argument("--timed-rows", type=int, default=800)
     parser.add_argument("--alternations", type=int, default=5)
-    parser.add_argument("--recipe", default="static")
     options = parser.parse_args()
-    names = ("calibration_rows", "timed_rows", "alternations", "recipe")
+    names = ("calibration_rows", "timed_rows", "alternations")
     settings = {name: getattr(options, name) for name in names}
     result: dict[str, Any] = {**provenance(), "settings": settings, "tasks": {}}
     for task in options.tasks:
@@ -50,7 +53,7 @@ def main() -> None:
 
 def of_task(task: str, options: argparse.Namespace) -> dict[str, Any]:
     """Returns per batch size predicted and measured milliseconds and their ratios, a column per policy."""
-    model = SweetModelForSequenceClassification.from_pretrained(RUNS / task / f"int8-{options.recipe}-default")
+    model = SweetModelForSequenceClassification.from_pretrained(int8_artifact(run_folder(options.folder, task)))
     texts, labels = held_out_rows(task, options.calibration_rows)
     batch = model.read(texts, 128)
     policies = some_policies(ExitOutcomes.observe(model, batch, labels), model.policy)

@@ -1,11 +1,11 @@
 """Deadlines: share of answers that come in time, for deadlines between two exits.
 
-    python benchmarks/deadlines.py --shape BERT-base   # random weights
-    python benchmarks/deadlines.py --task sst2         # a model of `quantize_recipes.py` in benchmarks/runs
+    python benchmarks/deadlines.py --shape BERT-base
 
-The thresholds let no row exit early, so that only deadlines do. For each deadline, halfway between the median times of
-two exits, every text (or batch of 32) is answered once. An answer is in time if it takes no longer than the deadline
-plus one segment of the same text or batch, measured as a median of runs without a deadline.
+Uses random weights of a shape in INT8, and sentences of SST-2 validation. The thresholds let no row exit early, so that
+only deadlines do. For each deadline, halfway between the median times of two exits, every text (or batch of 32) is
+answered once. An answer is in time if it takes no longer than the deadline plus one segment of the same text or batch,
+measured as a median of runs without a deadline.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from typing import Any
 
 import numpy as np
-from record import RUNS, check_idle_machine, pretrained, provenance, read_task, write_result
+from record import check_idle_machine, pretrained, provenance, read_task, write_result
 from shapes import SHAPES, random_artifact
 from transformers import AutoTokenizer
 
@@ -30,16 +30,13 @@ NO_DEADLINE = float("inf")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="BERT-base", choices=SHAPES, help="shape of the random weights")
-    parser.add_argument("--task", help="use a model trained on this task instead")
     parser.add_argument("--rows", type=int, default=320)
     parser.add_argument("--repeats", type=int, default=5, help="runs to measure segment times")
     options = parser.parse_args()
     check_idle_machine()
-    task = RUNS / str(options.task) / "int8-static-default"
-    folder = task if options.task else random_artifact(options.shape).directory
-    model = SweetModelForSequenceClassification.from_pretrained(folder)
-    rows = texts_for(model, options.task or "sst2", options.rows)
-    settings = {name: getattr(options, name) for name in ("shape", "task", "rows", "repeats")}
+    model = SweetModelForSequenceClassification.from_pretrained(random_artifact(options.shape).directory)
+    rows = sentences(model, options.rows)
+    settings = {name: getattr(options, name) for name in ("shape", "rows", "repeats")}
     result: dict[str, Any] = {**provenance(), "settings": settings, "backend": model.backend.name}
     for size in (1, 32):
         parts = [rows.select(np.arange(start, min(start + size, len(rows)))) for start in range(0, len(rows), size)]
@@ -49,10 +46,10 @@ def main() -> None:
     print(write_result("deadlines", result))
 
 
-def texts_for(model: SweetModelForSequenceClassification, task: str, count: int) -> TokenBatch:
-    """Reads validation texts with the tokenizer of the model or of the pretrained weights."""
-    model.tokenizer = model.tokenizer or AutoTokenizer.from_pretrained(pretrained(), model_max_length=128)
-    return model.read(read_task(task, "validation", count)[0], 128)
+def sentences(model: SweetModelForSequenceClassification, count: int) -> TokenBatch:
+    """Reads sentences of SST-2 validation with the tokenizer of the pretrained weights."""
+    model.tokenizer = AutoTokenizer.from_pretrained(pretrained(), model_max_length=128)
+    return model.read(read_task("sst2", "validation", count)[0], 128)
 
 
 def of_parts(model: SweetModelForSequenceClassification, parts: list[TokenBatch], repeats: int) -> list[dict[str, Any]]:

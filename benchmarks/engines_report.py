@@ -7,15 +7,14 @@ from typing import Any
 import record
 
 
-def sections(result: dict[str, Any]) -> list[str]:
+def sections(result: dict[str, Any]) -> str:
     """Renders a section per workload, and the provenance."""
     parts = []
     if "dense" in result:
         parts.append(dense(result["dense"]))
     if "lengths" in result:
         parts.append(lengths(result["lengths"]))
-    parts += [trained(task, figures) for task, figures in result.get("trained", {}).items()]
-    return [*parts, footer(result)]
+    return "\n\n".join([*parts, footer(result)])
 
 
 def dense(figures: dict[str, Any]) -> str:
@@ -67,50 +66,6 @@ def lengths(figures: dict[str, Any]) -> str:
     )
 
 
-def trained(task: str, figures: dict[str, Any]) -> str:
-    """Renders early exit beside the peers at full depth."""
-    single, ordered = (figures[name]["milliseconds_per_text"] for name in ("one by one", "sorted"))
-    lines = []
-    for name, times in single.items():
-        layers = figures["mean_layers"].get(name)
-        lines.append(
-            [
-                name,
-                _tail(times),
-                f"{ordered[name]['median']:.3f}",
-                f"{1000 / ordered[name]['median']:.0f}",
-                f"{figures['accuracy'][name]:.1f}",
-                f"{figures['exits'][-1] if layers is None else layers:.2f}",
-            ]
-        )
-    table = _section(
-        f"**{task}**, MiniLM of {figures['exits'][-1]} layers trained by SWEET, exits "
-        f"{'/'.join(map(str, figures['exits']))}, {figures['rows']} validation rows of {figures['mean_tokens']} tokens "
-        "on average; peers at full depth. Milliseconds per text one at a time (median / 95th percentile) and in "
-        "batches of 32 sorted by length.",
-        ["engine", "one by one, ms", "batches, ms", "texts/s", "accuracy", "layers"],
-        lines,
-    )
-    return f"{table}\n\n{_outcome(figures)}"
-
-
-def _outcome(figures: dict[str, Any]) -> str:
-    """Describes the stored policy beside the fastest INT8 peer."""
-    accuracy = figures["accuracy"]
-    stored = next(name for name in accuracy if name.endswith("stored policy"))
-    comparisons = []
-    for title, kind in (("one at a time", "one by one"), ("in batches", "sorted")):
-        times = {name: each["median"] for name, each in figures[kind]["milliseconds_per_text"].items()}
-        peer = min((name for name in times if "INT8" in name), key=times.get)
-        comparisons.append(
-            f"{title} {times[peer] / times[stored]:.2f} times as fast as {peer} at full depth "
-            f"({accuracy[stored]:.1f} against {accuracy[peer]:.1f} %)"
-        )
-    rows, share = figures["rows"], accuracy[stored] / 100
-    error = 100 * (share * (1 - share) / rows) ** 0.5
-    return f"The stored policy is {' and '.join(comparisons)}; the standard error of one accuracy is {error:.1f}."
-
-
 def mixes(result: dict[str, Any]) -> str:
     """Renders the time saved by early exit beside the multiply-adds saved."""
     kinds = ("one by one", f"batches of {result['batch']}")
@@ -131,6 +86,7 @@ def mixes(result: dict[str, Any]) -> str:
         f"every exit with no row leaving costs {probing} over the same layers without exits.",
         ["rows that leave at each exit", "multiply-adds", "time, one by one", "realised", "time, batches", "realised"],
         lines,
+        record.footer(result),
     )
 
 
@@ -157,6 +113,7 @@ def operations(result: dict[str, Any]) -> str:
         "rate of the instruction set's 8-bit multiply-add on registers.",
         ["instruction set", "limit", "1 row", "8", "25", "128", "512"],
         lines,
+        record.footer(result),
     )
 
 
@@ -187,9 +144,10 @@ def _tail(times: dict[str, Any]) -> str:
     return f"{times['p50']:.2f} / {times['p95']:.2f}" if "p50" in times else f"{times['median']:.2f}"
 
 
-def _section(intro: str, headings: list[str], rows: list[list[str]]) -> str:
+def _section(intro: str, headings: list[str], rows: list[list[str]], source: str = "") -> str:
     lines = ["| " + " | ".join(cells) + " |" for cells in (headings, *rows)]
-    return "\n".join([intro, "", lines[0], "|---" * len(headings) + "|", *lines[1:]])
+    table = "\n".join([intro, "", lines[0], "|---" * len(headings) + "|", *lines[1:]])
+    return f"{table}\n\n{source}" if source else table
 
 
 def instruction_sets(result: dict) -> str:

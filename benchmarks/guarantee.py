@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from record import RUNS, provenance, read_task, write_result
+from decoupled.artifacts import FOLDER
+from record import TRAINED, provenance, read_task, write_result
 
 from itrex_sweet import criteria
 from itrex_sweet.calibration.bounds import betting_p_value
@@ -43,7 +44,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, nargs="+", default=[500, 500], help="for each number of rows")
     parser.add_argument("--tests", type=int, default=25, help="draws of testing rows per draw of tuning rows")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, default=RUNS / "decoupled", help="of the runs")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="of the runs")
     parser.add_argument("--name", default="guarantee", help="of the result")
     options = parser.parse_args()
     settings = {name: getattr(options, name) for name in ("rows", "shares", "draws", "tests", "seed")}
@@ -154,7 +155,6 @@ def population(task: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Returns logits (rows, exits, labels) and labels of a task's rows, cached beside the logits of the run."""
     cache = folder / f"{task}-0" / f"population-{CHOSEN}.npz"
     if not cache.is_file():
-        from decoupled.run import TRAINED
         from paper.run import training_rows
 
         stored = np.load(folder / f"{task}-0" / f"{CHOSEN}.npz")

@@ -1,8 +1,8 @@
 """Measures the table of the README: accuracy and texts per second of early exit, plain fine-tuning and INT8 engines.
 
-    python benchmarks/decoupled/run.py --tasks sst2 --variants softened     # trains the models: minutes each
-    python benchmarks/headline.py --prepare                                 # quantizes and calibrates them
-    python benchmarks/headline.py                                           # measures, on an idle machine
+    python benchmarks/decoupled/run.py --tasks sst2 --variants softened     # trains the models
+    python benchmarks/headline.py --prepare      # artifacts of all engines, on an idle machine
+    python benchmarks/headline.py                # measures, on an idle machine
 
 Every seed's model is fine-tuned once, with decoupled exits beside it, so all engines run the same weights: the peers
 the plain model, early exit the same model with exits, quantized on held-out rows, with a policy that is certified on
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,8 +24,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from decoupled.artifacts import float32_artifact
-from decoupled.run import FOLDER
+from decoupled.artifacts import FOLDER, float32_artifact, run_folder
 from fine_tuning import MAX_LENGTH
 from headline_report import RESULT
 from peers import engine_class
@@ -47,7 +47,6 @@ PEERS = {
 TITLES = {"sst2": "SST-2", "ag_news": "AG News"}
 BUDGETS = {"careful": 0.01, "ours": 0.02}  # accuracy that the certified policy may lose
 OBSERVED, HELD_OUT = 500, 8000  # rows to quantize with, and to calibrate on
-WARM_UP, REPEATS = 1, 7
 
 
 def main() -> None:
@@ -56,15 +55,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--prepare", action="store_true")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--prepare", action="store_true", help="quantize, calibrate and convert the models only")
     options = parser.parse_args()
-    runs = [options.folder / f"{options.task}-{seed}" for seed in options.seeds]
+    torch.set_num_threads(options.threads)
+    runs = [run_folder(options.folder, options.task, seed) for seed in options.seeds]
     for run in runs:
         if not (run / "ours").is_dir():
             prepare(run, options.task)
-    if not options.prepare:
+    if options.prepare:
+        for run in runs:
+            peers(run, options.task, options.threads)
+    else:
         check_idle_machine()
-        measure(runs, options.task, options.seeds, options.threads)
+        measure(runs, options)
 
 
 def prepare(run: Path, task: str) -> None:
@@ -76,8 +80,9 @@ def prepare(run: Path, task: str) -> None:
         held_out = Path(folder) / "held-out.jsonl"
         rows = zip(texts[OBSERVED:], labels[OBSERVED:], strict=True)
         held_out.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
+        SweetQuantizer.from_pretrained(float32).quantize(observed, Path(folder) / "int8")
         for name, budget in BUDGETS.items():
-            SweetQuantizer.from_pretrained(float32).quantize(observed, run / name)
+            shutil.copytree(Path(folder) / "int8", run / name, dirs_exist_ok=True)
             status = command(
                 f"calibrate {run / name} --data {held_out} --max-accuracy-drop {budget} --batch-size {BATCH}".split()
             )
@@ -85,9 +90,16 @@ def prepare(run: Path, task: str) -> None:
                 raise SystemExit(status)
 
 
-def measure(runs: list[Path], task: str, seeds: list[int], threads: int) -> None:
+def peers(run: Path, task: str, threads: int) -> dict[str, Engine]:
+    """Loads the peers with a run's plain model, converting it for each where no conversion is cached."""
+    reader = SweetModelForSequenceClassification.from_pretrained(run / "float32")
+    calibration = reader.read(held_out_rows(task, OBSERVED)[0], MAX_LENGTH)
+    return {key: engine_class(name)(run / "plain", calibration, threads) for key, (name, _) in PEERS.items()}
+
+
+def measure(runs: list[Path], options: argparse.Namespace) -> None:
     """Measures all engines in turns, run by run, and writes the result."""
-    torch.set_num_threads(threads)
+    task = options.task
     texts, labels = read_task(task, "validation")
     truth = torch.tensor(labels).numpy()
     methods: dict[str, dict[str, Any]] = {}
@@ -96,18 +108,16 @@ def measure(runs: list[Path], task: str, seeds: list[int], threads: int) -> None
         tokenizer = AutoTokenizer.from_pretrained(run / "plain", model_max_length=MAX_LENGTH)
         reader = SweetModelForSequenceClassification.from_pretrained(run / "float32")
         batches = [reader.read(texts[start : start + BATCH], MAX_LENGTH) for start in range(0, len(texts), BATCH)]
-        calibration = reader.read(held_out_rows(task, OBSERVED)[0], MAX_LENGTH)
         contenders: dict[str, Callable[[], float]] = {}
         scores: dict[str, float] = {}
         layers: dict[str, float] = {}
-        for key, (name, _) in PEERS.items():
-            engine = engine_class(name)(run / "plain", calibration, threads)
+        for key, engine in peers(run, task, options.threads).items():
             versions |= engine.versions()
             engine.load(key, batches)
             scores[key] = accuracy_percent(engine.answers(key), truth)
             contenders[key] = partial(run_peer, engine, key, tokenizer, texts)
         for key in BUDGETS:
-            classifier = itrex_sweet.load(run / key, threads=threads)
+            classifier = itrex_sweet.load(run / key, threads=options.threads)
             answers = classifier.predict(texts, batch_size=BATCH)
             names = classifier.labels
             scores[key] = (
@@ -118,10 +128,10 @@ def measure(runs: list[Path], task: str, seeds: list[int], threads: int) -> None
             layers[key] = sum(answer["exit_layer"] for answer in answers) / len(answers)
             contenders[key] = partial(predict, classifier, texts)
         seconds: dict[str, list[float]] = {key: [] for key in contenders}
-        for repeat in range(WARM_UP + REPEATS):
+        for repeat in range(1 + options.repeats):
             for key, run_once in contenders.items():
                 elapsed = run_once()
-                if repeat >= WARM_UP:
+                if repeat > 0:  # the first warms up
                     seconds[key].append(elapsed)
         for key, each in seconds.items():
             figures = methods.setdefault(key, {"name": title(key), "score": [], "texts_per_second": []})
@@ -134,8 +144,9 @@ def measure(runs: list[Path], task: str, seeds: list[int], threads: int) -> None
     about["versions"] |= versions
     settings = {
         "model": "MiniLM of 6 layers, 6000 training rows, exits 1/2/4/6",
-        "seeds": seeds,
-        "threads": threads,
+        "seeds": options.seeds,
+        "threads": options.threads,
+        "repeats": options.repeats,
         "batch": BATCH,
         "budget": (
             "The loss is that against the same INT8 model at full depth, certified on other rows with 95 % confidence."

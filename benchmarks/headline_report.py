@@ -37,7 +37,7 @@ def table() -> str:
         + f"texts per second end to end, tokenization included, batches of {settings['batch']}, "
         f"{settings['threads']} threads. {settings['budget']}"
     )
-    return "\n".join([*lines, "", foreword, "", footer(result)])
+    return "\n".join([*lines, "", f"{foreword} {footer(result)}"])
 
 
 def _cells(figures: dict[str, Any] | None, strong: bool) -> str:

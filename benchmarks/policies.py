@@ -1,8 +1,8 @@
 """Exit criteria compared by the area under the speed–accuracy curve, in measured milliseconds.
 
-    python benchmarks/policies.py --tasks sst2 qnli ag_news cola
+    python benchmarks/policies.py --tasks sst2 qnli ag_news
 
-Uses the INT8 artifacts of `quantize_recipes.py` in `benchmarks/runs`, trained with `learn_to_exit`. For each criterion,
+Uses the trained models of `decoupled/run.py` in `--folder`, in INT8 (`decoupled/artifacts.py`). For each criterion,
 policies from conservative to aggressive are searched, as `calibrate` does, on rows that were used for neither training
 nor quantization. Their accuracy is measured on validation rows, their time on a sample of those, all policies of a task
 interleaved.
@@ -13,10 +13,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from record import RUNS, check_idle_machine, held_out_rows, measure, provenance, read_task, write_result
+from decoupled.artifacts import FOLDER, int8_artifact, run_folder
+from record import check_idle_machine, held_out_rows, measure, provenance, read_task, write_result
 
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.calibration.cost_measurement import measure_costs
@@ -41,20 +43,19 @@ WAYS: dict[str, tuple[str, bool, bool]] = {
     "margin": ("margin", True, True),
     "patience": ("patience", True, True),
     "patience and confidence": ("patience_and_confidence", True, True),
-    "learned to exit": ("learned", True, True),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", default=["sst2", "qnli", "ag_news", "cola"])
+    parser.add_argument("--tasks", nargs="+", default=["sst2", "qnli", "ag_news"])
+    parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--calibration-rows", type=int, default=2000)
     parser.add_argument("--reported-rows", type=int, default=3000, help="maximum validation rows")
     parser.add_argument("--timed-rows", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--recipe", default="static")
     options = parser.parse_args()
-    names = ("calibration_rows", "reported_rows", "timed_rows", "repeats", "recipe")
+    names = ("calibration_rows", "reported_rows", "timed_rows", "repeats")
     settings = {name: getattr(options, name) for name in names}
     result: dict[str, Any] = {**provenance(), "settings": settings, "tasks": {}}
     for task in options.tasks:
@@ -70,7 +71,7 @@ def main() -> None:
 
 def of_task(task: str, options: argparse.Namespace) -> dict[str, Any]:
     """Measures the curve of every criterion."""
-    model = SweetModelForSequenceClassification.from_pretrained(RUNS / task / f"int8-{options.recipe}-default")
+    model = SweetModelForSequenceClassification.from_pretrained(int8_artifact(run_folder(options.folder, task)))
     texts, labels = held_out_rows(task, options.calibration_rows)
     batch = model.read(texts, 128)
     chosen_on = ExitOutcomes.observe(model, batch, labels)
@@ -125,8 +126,8 @@ def policies_of(
         fit_temperature(seen.logits[:, place], seen.labels) if with_temperatures else 1.0 for place in exits
     )
     policy = dataclasses.replace(policy, criterion=criterion, temperatures=temperatures)
-    # The engine computes these two criteria itself; the others run in Python.
-    table = tables["max_probability" if criterion in ("max_probability", "learned") else "entropy"]
+    # The engine computes the first criterion itself; the others run in Python.
+    table = tables["max_probability" if criterion == "max_probability" else "entropy"]
     losses = exit_losses(seen.predictions(), seen.labels)
     costs = table.of(batch.lengths, BATCH)
     return candidate_policies(policy, seen.confidences(policy), losses, costs, per_exit)

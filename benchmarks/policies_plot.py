@@ -12,7 +12,6 @@ SHOWN = {
     "max-probability, one threshold": "#56B4E9",
     "patience": "#D55E00",
     "patience and confidence": "#E69F00",
-    "learned to exit": "#009E73",
 }
 
 
@@ -42,5 +41,5 @@ def draw(result: dict, path: Path) -> None:
         for side in ("top", "right"):
             panel.spines[side].set_visible(False)
     panels[0].set_ylabel("accuracy, %")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(path, format="png")

@@ -187,13 +187,9 @@ def deadlines(result: dict) -> str:
                 f"| {answered} |"
             )
     settings = result["settings"]
-    model = (
-        f"MiniLM trained on {settings['task']}"
-        if settings["task"]
-        else f"the shape of {settings['shape']}, random weights"
-    )
     intro = (
-        f"**Deadlines**: {model} in INT8 on the `{result['backend']}` backend, {settings['rows']} sentences, without "
-        "early exits by confidence. In time: within the deadline plus one segment of the same text or batch."
+        f"**Deadlines**: the shape of {settings['shape']}, random weights in INT8 on the `{result['backend']}` "
+        f"backend, {settings['rows']} sentences, without early exits by confidence. In time: within the "
+        "deadline plus one segment of the same text or batch."
     )
     return "\n".join([intro, "", *lines, "", footer(result)])

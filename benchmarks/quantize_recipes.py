@@ -2,29 +2,27 @@
 
     python benchmarks/quantize_recipes.py --tasks sst2 qnli ag_news
 
-Uses the artifacts of `train_models.py` in `benchmarks/runs/TASK/sweet-0`. Calibrates on rows that were not trained on
-(after the 6000th of `train_20k`), and reports on validation rows with the INT8 reference of the `torch` backend. Writes
-`benchmarks/results/quantization_ENVIRONMENT.json`, and the artifacts beside the models.
+Quantizes the trained models of `decoupled/run.py` in `--folder` (`decoupled/artifacts.py`), and reports on validation
+rows with the INT8 reference of the `torch` backend. Writes `benchmarks/results/quantization_ENVIRONMENT.json`.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from record import RUNS, provenance, read_task, write_result
+from decoupled.artifacts import FOLDER, OBSERVED, float32_artifact, int8_artifact, run_folder
+from record import FIRST_HELD_OUT_ROW, TRAINED, provenance, read_task, write_result
 
-from itrex_sweet import SweetModelForSequenceClassification, SweetQuantizer
+from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.calibration import brier_score, expected_calibration_error
-from itrex_sweet.data import Rows
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 
 RECIPES = ("static", "smooth", "dynamic", "auto")
-FIRST_FREE_ROW = 6000
 COMPRESSORS = ("neural-compressor-pt", "torchao", "intel-extension-for-pytorch")
 
 
@@ -32,8 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", default=["sst2", "qnli", "ag_news"])
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=RECIPES)
-    parser.add_argument("--observed", type=int, default=200, help="rows for the ranges")
-    parser.add_argument("--judged", type=int, default=500, help="other rows to compare recipes and fit temperatures")
+    parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--reported", type=int, default=1000, help="validation rows, the first ones")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -43,7 +40,12 @@ def main() -> None:
     for task in options.tasks:
         tasks[task] = measure(task, environment, options)
         versions = {name: _version(name) for name in COMPRESSORS}
-        settings = {name: getattr(options, name) for name in ("observed", "judged", "reported", "threads")}
+        settings = {
+            "observed": OBSERVED,
+            "judged": FIRST_HELD_OUT_ROW - TRAINED - OBSERVED,
+            "reported": options.reported,
+            "threads": options.threads,
+        }
         result = {**provenance(), "compressors": versions, "settings": settings, "tasks": tasks}
         path = write_result(f"quantization_{environment}", result)
     print(path)
@@ -51,34 +53,28 @@ def main() -> None:
 
 def measure(task: str, environment: str, options: argparse.Namespace) -> dict[str, Any]:
     """Measures every recipe on one task."""
-    folder = RUNS / task
-    texts, labels = read_task(task, "train_20k")
-    stop = FIRST_FREE_ROW + options.observed + options.judged
-    free = slice(FIRST_FREE_ROW, stop)
-    calibration = Rows(texts[free], labels[free], source=f"{task}, rows {FIRST_FREE_ROW} to {stop}")
-    quantizer = SweetQuantizer.from_pretrained(folder / "sweet-0")
-    before = report(quantizer.model, task, options.reported)
+    run = run_folder(options.folder, task)
+    model = SweetModelForSequenceClassification.from_pretrained(float32_artifact(run), backend="torch")
+    exits = list(model.artifact.exits)
+    before = report(model, task, options.reported)
     print_figures(task, "float32", before)
     recipes = {}
     for recipe in options.recipes:
-        start = time.perf_counter()
-        target = folder / f"int8-{recipe}-{environment}"
-        artifact = quantizer.quantize(calibration, target, recipe, rows=options.observed)
-        seconds = round(time.perf_counter() - start)
-        model = SweetModelForSequenceClassification.from_pretrained(target, backend="torch")
+        folder = int8_artifact(run, recipe, environment)
+        model = SweetModelForSequenceClassification.from_pretrained(folder, backend="torch")
+        quantization = model.artifact.quantization
         after = report(model, task, options.reported)
         same = np.mean(after.pop("labels") == before["labels"], axis=0)
         recipes[recipe] = {
             **after,
             "same_label_as_float32": np.round(100 * same, 2).tolist(),
-            "taken": artifact.quantization["recipe"],
-            "float_layers": artifact.quantization["float_layers"],
-            "rows_at_another_exit": artifact.quantization["rows_at_another_exit"],
-            "seconds": seconds,
+            "taken": quantization["recipe"],
+            "float_layers": quantization["float_layers"],
+            "rows_at_another_exit": quantization["rows_at_another_exit"],
         }
         print_figures(task, recipe, recipes[recipe])
     before.pop("labels")
-    return {"exits": list(quantizer.model.artifact.exits), "float32": before, "recipes": recipes}
+    return {"exits": exits, "float32": before, "recipes": recipes}
 
 
 def report(model: SweetModelForSequenceClassification, task: str, limit: int) -> dict[str, Any]:
@@ -122,7 +118,7 @@ def print_figures(task: str, recipe: str, figures: dict[str, Any]) -> None:
     error = figures["calibration_error"]
     print(
         f"{task:<8} {recipe:<8} accuracy {figures['accuracy']}  temperatures {figures['temperatures']}  "
-        f"calibration error {error['temperature 1']} → {error['fitted']}  {figures.get('seconds', 0)} s",
+        f"calibration error {error['temperature 1']} → {error['fitted']}",
         flush=True,
     )
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from functools import partial
 
+import cluster_report
 import contexts_report
 import encoders_report
-import engines_plot
 import engines_report
 import headline_report
 import policies_plot
@@ -18,62 +20,72 @@ import policies_report
 from end_to_end import plot as end_to_end_plot
 from end_to_end import report as end_to_end_report
 from record import RESULTS, ROOT, footer
+from serving import report as serving_report
 from token_dropping import report as token_dropping
 
 MARKERS = re.compile(r"(<!-- results: begin -->\n).*?(<!-- results: end -->)", re.DOTALL)
 
 PICTURES = ROOT / "docs" / "benchmarks"
-SPLIT = "guarantee_split"
-ENVIRONMENTS = {"default": "default environment", "ipex": "IPEX environment"}
 
 
 def main() -> None:
     write("README.md", headline_report.table())
-    quantized = [quantization(read(f"quantization_{name}"), title) for name, title in ENVIRONMENTS.items()]
     write(
         "docs/benchmarks/int8.md",
-        *quantized,
-        ipex_shapes(read("ipex_speed")),
-        ipex_sst2(read("ipex_speed")),
-        backends(read("ipex_speed")),
-        *(agreement(name, read(f"{name}_agreement")) for name in ("native", "ipex")),
+        render(quantization, "quantization_default"),
+        render(partial(agreement, "native"), "native_agreement"),
     )
-    if (RESULTS / "engines.json").is_file():
-        engines_plot.draw(read("engines"), PICTURES / "engines.png")
-        write(
-            "docs/benchmarks/engines.md",
-            *engines_report.sections(read("engines")),
-            engines_report.mixes(read("exit_mixes")),
-            *([contexts_report.section(read("contexts"))] if (RESULTS / "contexts.json").is_file() else []),
-            engines_report.operations(read("operations")),
-            engines_report.instruction_sets(read("instruction_sets")),
-            engines_report.start(read("start")),
-            *(encoders_report.tables(read(path.stem)) for path in sorted(RESULTS.glob("encoders*.json"))),
-        )
-
+    write(
+        "docs/benchmarks/engines.md",
+        render(engines_report.sections, "engines"),
+        render(engines_report.mixes, "exit_mixes"),
+        render(contexts_report.section, "contexts"),
+        render(engines_report.operations, "operations"),
+        render(engines_report.instruction_sets, "instruction_sets"),
+        render(engines_report.start, "start"),
+        *(render(encoders_report.tables, path.stem) for path in sorted(RESULTS.glob("encoders*.json"))),
+    )
     if (RESULTS / "end_to_end.json").is_file():
         end_to_end = read("end_to_end")
         for name, task in end_to_end["tasks"].items():
             end_to_end_plot.draw(task, PICTURES / f"end_to_end_{name}.png")
         write("docs/benchmarks/end-to-end.md", *end_to_end_report.sections(end_to_end))
-
-    policies_plot.draw(read("policies"), PICTURES / "policies.png")
     write(
         "docs/benchmarks/calibration.md",
-        policies_report.guarantee(read("guarantee")),
-        *([policies_report.tuning_shares(read(SPLIT))] if (RESULTS / f"{SPLIT}.json").is_file() else []),
-        policies_report.paired_tests(read("paired_tests")),
-        policies_report.task_guarantee(read("task_guarantee")),
-        policies_report.ways(read("policies")),
-        policies_report.cost_table(read("cost_table")),
-        policies_report.deadlines(read("deadlines")),
+        render(policies_report.guarantee, "guarantee"),
+        render(policies_report.tuning_shares, "guarantee_split"),
+        render(policies_report.paired_tests, "paired_tests"),
+        render(policies_report.task_guarantee, "task_guarantee"),
+        render(ways, "policies"),
+        render(policies_report.cost_table, "cost_table"),
+        render(policies_report.deadlines, "deadlines"),
     )
+    if (RESULTS / "cluster.json").is_file():
+        write("docs/guides/scale.md", cluster_report.table(read("cluster")))
     if (RESULTS / "token_dropping.json").is_file():
         write("docs/benchmarks/token-dropping.md", *token_dropping.sections(read("token_dropping")))
+    if (RESULTS / "serving.json").is_file():
+        serving = read("serving")
+        serving_report.draw_peers(serving, PICTURES / "serving_peers.png")
+        simulation = read("serving_simulation") if (RESULTS / "serving_simulation.json").is_file() else None
+        if simulation:
+            serving_report.draw_simulation(simulation, PICTURES / "serving_simulation.png")
+        write("docs/benchmarks/serving.md", *serving_report.sections(serving, simulation))
 
 
 def read(name: str) -> dict:
     return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def render(section: Callable[[dict], str], name: str) -> str:
+    """Renders a result as Markdown; returns an empty string if it is not measured."""
+    return section(read(name)) if (RESULTS / f"{name}.json").is_file() else ""
+
+
+def ways(result: dict) -> str:
+    """Renders the exit criteria, and draws their picture."""
+    policies_plot.draw(result, PICTURES / "policies.png")
+    return f"{policies_report.ways(result)}\n\n![Accuracy over milliseconds of four exit criteria](policies.png)"
 
 
 def write(name: str, *sections: str) -> None:
@@ -87,7 +99,7 @@ def write(name: str, *sections: str) -> None:
     path.write_text(text)
 
 
-def quantization(result: dict, environment: str) -> str:
+def quantization(result: dict) -> str:
     """Renders accuracy per exit, temperatures and calibration errors of every recipe on every task."""
     settings, versions = result["settings"], result["compressors"]
     compressors = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
@@ -112,10 +124,10 @@ def quantization(result: dict, environment: str) -> str:
     exits = "/".join(map(str, first["exits"]))
     return "\n".join(
         [
-            f"**INT8 recipes, {environment}** ({compressors}). MiniLM of 6 layers, SWEET, exits {exits}; percent. "
+            f"**INT8 recipes** ({compressors}). MiniLM of 6 layers, private layers, exits {exits}; percent. "
             f"Ranges are observed on {settings['observed']} rows and temperatures fitted on {settings['judged']} "
             f"others; neither are used for training or reporting. Reported on the first {settings['reported']} "
-            "validation rows (SST-2: 872), with the reference backend. INT8 encoder layers have "
+            "validation rows, with the reference backend. INT8 encoder layers have "
             f"{100 * min(shares):.0f} to {100 * max(shares):.0f} % of the size of fp32.",
             "",
             *lines,
@@ -131,82 +143,6 @@ def _float_layers(values: dict) -> str:
 
 def _slashed(values: list, digits: int = 1, factor: float = 1.0) -> str:
     return " / ".join(f"{factor * value:.{digits}f}" for value in values)
-
-
-def ipex_shapes(result: dict) -> str:
-    """Renders full depth beside monolithic graphs, and the time of each exit, on fixed shapes."""
-    lines = [
-        "| shape | batch | monolithic graph: quantized by IPEX | the same layers | full depth, with probes | × IPEX "
-        "| × same layers | all rows leave at an exit, ms | speed-up over ratio of layers |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for shape, tables in result["shapes"].items():
-        exits = result["settings"]["exits"][shape]
-        for batch, table in tables.items():
-            times = {name: value["median"] for name, value in table["milliseconds"].items()}
-            early = " / ".join(f"{times[f'exit {exit_}']:.1f}" for exit_ in exits[:-1])
-            shares = " / ".join(f"{value:.2f}" for value in table["realised_share_of_layer_ratio"].values())
-            own, same = times["monolith, IPEX's own"], times["monolith, the artifact's layers"]
-            lines.append(
-                f"| {shape} {'/'.join(map(str, exits))} | {batch} | {own:.1f} | {same:.1f} "
-                f"| {times[f'exit {exits[-1]}']:.1f} | {table['full_depth_against_ipex_own']:.2f} "
-                f"| {table['full_depth_against_same_layers']:.2f} | {early} | {shares} |"
-            )
-    return "\n".join(
-        [
-            f"**The `ipex` backend in INT8 and monolithic graphs**, milliseconds per batch, random weights, "
-            f"{result['settings']['threads']} threads. A monolithic graph is one TorchScript graph that runs "
-            "every layer in full: the Hugging Face model quantized by IPEX, or the layers of the artifact. The last "
-            "column is the speed-up over full depth, divided by the number of all layers over the number of layers "
-            "run. It is 1 if time is proportional to layers.",
-            "",
-            *lines,
-            "",
-            footer(result, f", IPEX {result['ipex']}"),
-        ]
-    )
-
-
-def ipex_sst2(result: dict) -> str:
-    """Renders times and accuracy on SST-2 with trained weights."""
-    figures = result["sst2"]
-    lines = ["| | batch 1: ms | speed-up | batch 32: ms | speed-up | accuracy | layers |", "|---" * 7 + "|"]
-    names = list(figures["batch 1"]["milliseconds_per_sentence"])
-    for name in names:
-        cells = []
-        for size in (1, 32):
-            table = figures[f"batch {size}"]
-            cells += [
-                f"{table['milliseconds_per_sentence'][name]['median']:.2f}",
-                f"{table['against_ipex_own'][name]:.2f}",
-            ]
-        answers = figures["answers"].get(name.removeprefix("threshold "))
-        cells += ["", ""] if answers is None else [f"{answers['accuracy']:.1f}", f"{answers['mean_layers']:.2f}"]
-        title = name.replace("monolith, IPEX's own", "monolithic graph, quantized by IPEX")
-        title = title.replace("monolith, the", "monolithic graph, the").replace("threshold stored", "stored policy")
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    made, bound = figures["compilations"]["made"], figures["compilations"]["bound"]
-    return "\n".join(
-        [
-            f"**SST-2, trained MiniLM in INT8**, {figures['rows']} validation sentences of {figures['mean_tokens']} "
-            "tokens on average, milliseconds per sentence, after a warm-up of every shape; batches of the monolithic "
-            f"graphs are sorted by length. The backend compiled {made} shapes; the maximum is {bound}.",
-            "",
-            *lines,
-        ]
-    )
-
-
-def backends(result: dict) -> str:
-    """Renders the times of every backend and precision on the same sentences."""
-    tables = result["backends"]
-    names = list(next(iter(tables.values())))
-    lines = ["| milliseconds per sentence | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    lines += [
-        f"| {title} | " + " | ".join(f"{times[name]['median']:.2f}" for name in names) + " |"
-        for title, times in tables.items()
-    ]
-    return "\n".join(["**Backends and precisions**, the same MiniLM and sentences.", "", *lines])
 
 
 def agreement(backend: str, result: dict) -> str:
@@ -232,7 +168,7 @@ def agreement(backend: str, result: dict) -> str:
             "",
             *lines,
             "",
-            footer(result, f", IPEX {result['ipex']}" if "ipex" in result else ""),
+            footer(result),
         ]
     )
 

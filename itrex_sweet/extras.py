@@ -26,11 +26,13 @@ EXTRAS = {
     "intel_extension_for_pytorch": "ipex",
     "peft": "peft",
     "matplotlib": "plot",
+    "opentelemetry": "tracing",
     "orjson": "serve",
     "uvicorn": "serve",
     "uvloop": "serve",
     "httptools": "serve",
     "ray": "ray",
+    "pyspark": "spark",
 }
 
 

@@ -129,8 +129,11 @@ def _image_problems(all_stages: list[Stage], image: Stage, torch: bool) -> list[
         wrong.append("the image holds no environment")
     elif torch != ("itrex-sweet[${EXTRAS}]" in " ".join(with_bases(all_stages, builders[0]).of("RUN"))):
         wrong.append("extras in the wrong image")
-    if not any(check.endswith('CMD ["itrex-sweet", "info"]') for check in image.of("HEALTHCHECK")):
-        wrong.append("no health check by `itrex-sweet info`")
+    check = 'CMD ["itrex-sweet", "info"]' if torch else 'CMD ["python", "/usr/local/bin/itrex-sweet-healthcheck"]'
+    if not image.of("HEALTHCHECK")[-1:] or not image.of("HEALTHCHECK")[-1].endswith(check):
+        wrong.append("no health check")
+    if not torch and (image.of("CMD")[-1:], image.of("STOPSIGNAL")[-1:]) != (['["serve", "/model"]'], ["SIGTERM"]):
+        wrong.append("the image does not serve until SIGTERM")
     entry = image.of("ENTRYPOINT")
     if not entry or json.loads(entry[-1]) != ["itrex-sweet-entrypoint", "itrex-sweet"]:
         wrong.append("the entry point does not run itrex-sweet")

@@ -76,6 +76,8 @@ def prepared(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_code_of_a_page_runs(page, prepared, tmp_path, monkeypatch):
+    if page.name == "serve.md" and (importlib.util.find_spec("uvicorn") is None or shutil.which("curl") is None):
+        pytest.skip("needs the extra [serve] and curl")
     shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -100,10 +102,16 @@ def measured_in_layers(monkeypatch) -> None:
 
 
 def run_shell(code: str) -> None:
-    """Runs the lines of a block in this process: `itrex-sweet ...`, behind `echo TEXT |` and before `> FILE`."""
+    """Runs the lines of a block in this process: `itrex-sweet ...`, behind `echo TEXT |` and before `> FILE`.
+
+    `itrex-sweet serve ... &` starts a server, which `kill %1` stops, and `curl` asks it.
+    """
     for line in code.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         if not words:
+            continue
+        if words[0] in ("curl", "kill") or words[-1] == "&":
+            run_service(words)
             continue
         text, output = "", None
         if words[0] == "echo" and words[2] == "|":
@@ -115,6 +123,35 @@ def run_shell(code: str) -> None:
         assert status in MAY_EXIT_WITH.get(words[1], (0,)), f"{line}\nended with status {status}"
         if output:
             Path(output).write_text(printed)
+
+
+SERVERS: list[subprocess.Popen] = []
+
+
+def run_service(words: list[str]) -> None:
+    """Starts a server and waits until it is ready, asks it with `curl`, or stops it with SIGTERM."""
+    if words[0] == "curl":
+        done = subprocess.run(["curl", "--fail", *words[1:]], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}{done.stderr}"
+    elif words == ["kill", "%1"]:
+        server = SERVERS.pop()
+        server.terminate()
+        assert server.wait(60) == 0
+    else:
+        assert words[:2] == ["itrex-sweet", "serve"] and words[-1] == "&", words
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        SERVERS.append(subprocess.Popen([sys.executable, "-m", "itrex_sweet.cli", *words[1:-1]], env=environment))
+        port = words[words.index("--port") + 1]
+        ready = ["--retry", "60", "--retry-delay", "1", "--retry-all-errors", f"http://127.0.0.1:{port}/health"]
+        run_service(["curl", "-s", *ready])
+
+
+@pytest.fixture(autouse=True)
+def no_server_left():
+    """Kills servers of a page that failed."""
+    yield
+    while SERVERS:
+        SERVERS.pop().kill()
 
 
 def run_command(arguments: list[str], text: str) -> tuple[int, str]:

@@ -24,6 +24,7 @@ SHARED = {
     "version",
     "tasks",
     "probabilities",
+    "drift",
     "metrics",
 }
 # package → packages it may import besides itself and `SHARED`
@@ -139,12 +140,14 @@ def test_optional_packages_are_imported_by_their_owner(path):
         "onnxruntime": "export/onnx.py",
         "neural_compressor": "quantization/",
         "intel_extension_for_pytorch": "runtime/backends/ipex.py",
-        "starlette": "serving/",
+        "opentelemetry": "serving/tracing.py",
+        "starlette": ("serving/", "cluster/serve.py"),
         "uvicorn": "serving/",
         "uvloop": "serving/",
         "orjson": "serving/",
         "openvino": ("runtime/dense/openvino.py", "export/openvino.py"),
         "ray": "cluster/",
+        "pyspark": "cluster/spark.py",
     }
     relative = path.relative_to(PACKAGE).as_posix()
     for package, owner in owners.items():

@@ -21,7 +21,7 @@ from paper import plan
 from paper.run import TRAINED, training_rows
 from record import RESULTS, check_idle_machine, provenance, read_task, write_result
 
-from decoupled.run import FOLDER
+from decoupled.artifacts import FOLDER
 from itrex_sweet import accelerate
 from itrex_sweet.errors import SweetError
 

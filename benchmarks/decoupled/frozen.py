@@ -26,7 +26,8 @@ from paper.run import POOL, TRAINED, training_rows
 from record import provenance, read_task
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_linear_schedule_with_warmup
 
-from decoupled.run import FOLDER, observe
+from decoupled.artifacts import FOLDER
+from decoupled.run import observe
 from decoupled.scoring import figures_of
 from decoupled.side_by_side import ExitSet, ExitTrainer, States
 from decoupled.variants import EXITS, Variant

@@ -24,7 +24,7 @@ from datasets import Dataset
 from fine_tuning import MAX_LENGTH, columns_of
 from paper import plan, store
 from paper.run import TRAINED, training_rows
-from record import RUNS, pretrained, provenance, read_task
+from record import pretrained, provenance, read_task
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -34,11 +34,11 @@ from transformers import (
     set_seed,
 )
 
+from decoupled.artifacts import FOLDER
 from decoupled.scoring import AMONG, figures_of
 from decoupled.side_by_side import ExitSet, SideBySide, States
 from decoupled.variants import VARIANTS
 
-FOLDER = RUNS / "decoupled"
 BATCH = 16
 EVALUATION_BATCH = 32  # rows
 

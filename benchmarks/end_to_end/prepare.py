@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import torch
+from decoupled.artifacts import FOLDER as RUNS_FOLDER
 from decoupled.artifacts import float32_artifact
-from decoupled.run import FOLDER as RUNS_FOLDER
 from peers import engine_class
 from peers.contenders import restore_order, split_batches
 from record import RUNS, provenance

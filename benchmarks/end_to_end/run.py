@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import torch
-from decoupled.run import FOLDER as RUNS_FOLDER
+from decoupled.artifacts import FOLDER as RUNS_FOLDER
 from peers import engine_class
 from record import RESULTS, check_idle_machine, provenance, write_result
 

@@ -24,8 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from decoupled.artifacts import float32_artifact
-from decoupled.run import FOLDER
+from decoupled.artifacts import FOLDER, float32_artifact
 from record import RESULTS, check_idle_machine, provenance, read_task, write_result
 
 from itrex_sweet import SweetModelForSequenceClassification, SweetQuantizer

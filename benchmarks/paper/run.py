@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 from fine_tuning import MAX_LENGTH, METHODS, Settings, fine_tune
-from record import provenance, read_task
+from record import TRAINED, provenance, read_task
 
 from itrex_sweet import SweetModelForSequenceClassification
 from itrex_sweet.artifact import Artifact
@@ -37,7 +37,7 @@ from itrex_sweet.policy import Policy
 from itrex_sweet.training import GradientConflictCallback
 from paper import plan, store
 
-TRAINED, POOL = 6000, 2000  # rows
+POOL = 2000  # rows after those that train
 CONFLICT_EVERY = 50  # forwards
 POINTS = 40  # thresholds of a curve
 CRITERIA = ("max_probability", "entropy", "learned")

@@ -6,6 +6,9 @@ CPU `int8` is its only INT8 type (everything else is float32).
 
 from __future__ import annotations
 
+import json
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +63,12 @@ class CTranslate2Int8(Engine):
     def _convert(self, folder: Path) -> None:
         from ctranslate2.converters import TransformersConverter
 
-        TransformersConverter(str(self.model)).convert(str(folder), quantization="int8", force=True)
+        with tempfile.TemporaryDirectory() as source:
+            shutil.copytree(self.model, source, dirs_exist_ok=True)
+            config = json.loads((self.model / "config.json").read_text(encoding="utf-8"))
+            # The converter reads this field, which transformers 5 no longer writes.
+            config["position_embedding_type"] = "absolute"
+            (Path(source) / "config.json").write_text(json.dumps(config), encoding="utf-8")
+            TransformersConverter(source).convert(str(folder), quantization="int8", force=True)
         head = plain_model(self.model).classifier
         np.savez(folder / HEAD, weight=head.weight.detach().numpy(), bias=head.bias.detach().numpy())

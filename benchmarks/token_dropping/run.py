@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import torch
-from decoupled.run import FOLDER
+from decoupled.artifacts import FOLDER
 from decoupled.variants import CHOSEN
 from fine_tuning import MAX_LENGTH
 from paper import plan

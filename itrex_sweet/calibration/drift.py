@@ -2,56 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from itrex_sweet.artifact import Artifact
+from itrex_sweet.drift import MIN_ROWS, Drift, Reference, least_scores, number_sets
 from itrex_sweet.errors import ArtifactError, InputError
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.policy import Policy
 from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
 
-MIN_ROWS = 200
-WATCH, RECALIBRATE = 0.1, 0.25  # population stability index, the usual thresholds (Siddiqi 2006)
 _NUM_BINS = 10
 _MAX_LABEL_SETS = 15  # of multi-label classification that are counted apart; the others are counted together
 _MAX_VALUE = 1e300  # of a regression; excludes infinity
-_NORMAL_QUANTILE = 3.09  # of 99.9 %
-
-
-@dataclass(frozen=True)
-class Drift:
-    """Differences between the answers to live traffic and to the calibration rows.
-
-    Args:
-        rows: number of answers compared.
-        exits, labels, scores: population stability index of the exits at which rows leave, of the labels (sets of
-            labels in multi-label classification; 0 in regression) and of their scores: 0 if the distributions are
-            equal. The score of a row is the probability of its label, the least probability of its labels (0 without a
-            label), or its value.
-        ks: Kolmogorov–Smirnov statistic of the scores, at the stored bins.
-        ks_p_value: probability of a statistic at least as large without drift.
-        verdict: `"stable"`, `"watch"` or `"recalibrate"`.
-        why: the distributions that changed; empty if none did.
-    """
-
-    rows: int
-    exits: float
-    labels: float
-    scores: float
-    ks: float
-    ks_p_value: float
-    verdict: str
-    why: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain JSON types."""
-        return asdict(self)
 
 
 def traffic_summary(outcomes: ExitOutcomes, policy: Policy) -> dict[str, Any]:
@@ -70,7 +36,7 @@ def traffic_summary(outcomes: ExitOutcomes, policy: Policy) -> dict[str, Any]:
     sets: list[list[int]] | None = None
     if task.name == MULTI_LABEL:
         sets = _frequent_sets(decisions)
-        labels, num_labels = _number_sets([np.flatnonzero(row).tolist() for row in decisions], sets), len(sets) + 1
+        labels, num_labels = number_sets([np.flatnonzero(row).tolist() for row in decisions], sets), len(sets) + 1
     elif task.name == REGRESSION:
         labels, num_labels = np.zeros(len(outcomes), dtype=np.int64), 1
     else:
@@ -89,8 +55,7 @@ def _scores(task: Task, scores: np.ndarray, decisions: np.ndarray) -> np.ndarray
     if task.name == REGRESSION:
         return scores[:, 0]
     if task.name == MULTI_LABEL:
-        lowest = np.where(decisions == 1, scores, np.inf).min(axis=1)
-        return np.where(np.isfinite(lowest), lowest, 0.0)
+        return least_scores(scores, decisions)
     return scores.max(axis=1)
 
 
@@ -101,17 +66,8 @@ def _frequent_sets(decisions: np.ndarray) -> list[list[int]]:
     return [np.flatnonzero(sets[place] == 1).tolist() for place in order]
 
 
-def _number_sets(rows: Iterable[Sequence[int]], sets: Sequence[Sequence[int]]) -> np.ndarray:
-    """Returns the index in `sets` of each row's set of label ids, or `len(sets)`, (rows,) int64."""
-    indices = {tuple(sorted(each)): index for index, each in enumerate(sets)}
-    return np.array([indices.get(tuple(sorted(row)), len(sets)) for row in rows], dtype=np.int64)
-
-
 def drift(artifact: Artifact, predictions: Iterable[Mapping[str, Any]]) -> Drift:
-    """Compares answers to live traffic with those to the calibration rows.
-
-    An index is reported as changed if it exceeds the usual threshold and the 99.9 % quantile of its distribution
-    without drift (Yurdakul 2018).
+    """Compares answers to live traffic with those to the calibration rows, by `Reference.compare`.
 
     Args:
         artifact: calibrated.
@@ -126,27 +82,16 @@ def drift(artifact: Artifact, predictions: Iterable[Mapping[str, Any]]) -> Drift
         raise InputError(
             f"predictions of type {type(predictions).__name__}, expected the list that model.predict returns."
         )
-    reference = artifact.calibration.get("traffic")
-    if not reference:
+    summary = artifact.calibration.get("traffic")
+    if not summary:
         raise ArtifactError(
             f"{artifact.directory} holds no calibration to compare traffic with; run `itrex-sweet calibrate` first."
         )
     rows = {number: row for number, row in enumerate(predictions) if not _has_error(row)}
     if len(rows) < MIN_ROWS:
         raise InputError(f"{len(rows)} answers are too few to detect drift; at least {MIN_ROWS} are needed.")
-    reference_counts = np.asarray(reference["rows"], dtype=np.float64)
-    edges = np.asarray(reference["score_edges"], dtype=np.float64)
-    labels, leaving, scores = _parse_predictions(rows, artifact, reference)
-    counts = _count(labels, leaving, scores, edges, reference_counts.shape)
-    indices, changes, verdict = {}, [], "stable"
-    for name, axis in (("exits", 1), ("labels", 0), ("scores", 2)):
-        index, noise = _population_stability(reference_counts, counts, axis)
-        indices[name] = round(index, 4)
-        if index > max(WATCH, noise):
-            changes.append(f"{name} changed (index {index:.2f})")
-            verdict = "recalibrate" if index > RECALIBRATE or verdict == "recalibrate" else "watch"
-    ks, p_value = _kolmogorov_smirnov(reference_counts.sum(axis=(0, 1)), counts.sum(axis=(0, 1)))
-    return Drift(len(rows), **indices, ks=round(ks, 4), ks_p_value=p_value, verdict=verdict, why="; ".join(changes))
+    reference = Reference(summary)
+    return reference.compare(reference.count(*_parse_predictions(rows, artifact, reference)))
 
 
 def _count(
@@ -163,16 +108,16 @@ def _has_error(row: Any) -> bool:
 
 
 def _parse_predictions(
-    rows: Mapping[int, Any], artifact: Artifact, reference: Mapping[str, Any]
+    rows: Mapping[int, Any], artifact: Artifact, reference: Reference
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns label ids (indices of sets in multi-label classification, 0 in regression), indices of exits and scores.
 
     Args:
         rows: predictions by row number.
         artifact: whose task and labels the predictions have.
-        reference: summary of the calibration rows.
+        reference: answers to the calibration rows.
     """
-    exits, task, names = reference["exits"], artifact.task, artifact.label_names
+    exits, task, names = reference.exits, artifact.task, artifact.label_names
     exit_indices = {value: index for index, value in enumerate(exits)}
     label_ids = {value: index for index, value in enumerate(names)}
     parse, needed = _PARSERS[task.name]
@@ -190,7 +135,7 @@ def _parse_predictions(
             )
         parsed.append((*found, exit_indices[row["exit_layer"]]))
     labels, scores, leaving = zip(*parsed, strict=True)
-    numbered = _number_sets(labels, reference.get("sets", [])) if task.name == MULTI_LABEL else np.array(labels)
+    numbered = number_sets(labels, reference.sets) if task.name == MULTI_LABEL else np.array(labels)
     return numbered, np.array(leaving), np.array(scores, dtype=np.float64)
 
 
@@ -230,29 +175,3 @@ def _is_number(value: Any, low: float, high: float) -> bool:
 
 def _is_among(value: Any, known: Mapping[Any, int], kind: type) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool) and value in known
-
-
-def _population_stability(reference: np.ndarray, counts: np.ndarray, axis: int) -> tuple[float, float]:
-    """Returns the population stability index along an axis and its 99.9 % quantile without drift.
-
-    Half a row is added to each cell.
-    """
-    others = tuple(other for other in range(reference.ndim) if other != axis)
-    old, new = reference.sum(axis=others) + 0.5, counts.sum(axis=others) + 0.5
-    sizes = old.sum(), new.sum()
-    old, new = old / sizes[0], new / sizes[1]
-    freedom = max(len(old) - 1, 1)
-    # Chi-squared quantile by Wilson and Hilferty 1931.
-    quantile = freedom * (1 - 2 / (9 * freedom) + _NORMAL_QUANTILE * math.sqrt(2 / (9 * freedom))) ** 3
-    return float(((new - old) * np.log(new / old)).sum()), quantile * (1 / sizes[0] + 1 / sizes[1])
-
-
-def _kolmogorov_smirnov(reference: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
-    """Returns the statistic of two binned distributions and its asymptotic p-value, an upper bound because of bins."""
-    distance = float(np.abs(np.cumsum(reference) / reference.sum() - np.cumsum(counts) / counts.sum()).max())
-    size = reference.sum() * counts.sum() / (reference.sum() + counts.sum())
-    scaled = (math.sqrt(size) + 0.12 + 0.11 / math.sqrt(size)) * distance
-    if scaled < 0.2:
-        return distance, 1.0
-    series = sum((-1) ** (term - 1) * math.exp(-2 * term**2 * scaled**2) for term in range(1, 101))
-    return distance, float(min(max(2 * series, 0.0), 1.0))

@@ -13,6 +13,8 @@ _MODULES = {
     "artifact_identity": "itrex_sweet.cluster.loading",
     "make_predict_fn": "itrex_sweet.cluster.spark",
     "spark_return_type": "itrex_sweet.cluster.spark",
+    "SweetDeployment": "itrex_sweet.cluster.serve",
+    "deployment": "itrex_sweet.cluster.serve",
     "FolderSettings": "itrex_sweet.cluster.settings",
     "predict_folder": "itrex_sweet.cluster.folders",
 }
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from itrex_sweet.cluster.folders import predict_folder
     from itrex_sweet.cluster.loading import artifact_identity
     from itrex_sweet.cluster.predictor import SweetPredictor
+    from itrex_sweet.cluster.serve import SweetDeployment, deployment
     from itrex_sweet.cluster.settings import FolderSettings
     from itrex_sweet.cluster.spark import make_predict_fn, spark_return_type
 

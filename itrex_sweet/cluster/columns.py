@@ -18,7 +18,7 @@ from itrex_sweet.tasks import MULTI_LABEL, SINGLE_LABEL
 Batch = Any  # a mapping of NumPy arrays, a `pyarrow.Table` or a `pandas.DataFrame`
 
 _SOURCE = "the batch"
-_LABELS, _STRING, _FLOAT, _INT = "labels", "string", "float", "int"  # types of columns
+LABELS, STRING, FLOAT, INT = "labels", "string", "float", "int"  # types of columns
 
 
 @dataclass(frozen=True)
@@ -39,21 +39,21 @@ class AnswerColumns:
     def types(self) -> dict[str, str]:
         """The type of each field of an answer, by its name in the answer."""
         if self.task == SINGLE_LABEL:
-            own = {"label": _STRING, "score": _FLOAT, **({"labels": _LABELS} if self.ranked else {})}
+            own = {"label": STRING, "score": FLOAT, **({"labels": LABELS} if self.ranked else {})}
         elif self.task == MULTI_LABEL:
-            own = {"labels": _LABELS, **({"scores": _LABELS} if self.ranked else {})}
+            own = {"labels": LABELS, **({"scores": LABELS} if self.ranked else {})}
         else:
-            own = {"score": _FLOAT}
-        return {**own, "exit_layer": _INT, "stopped_by": _STRING, "error": _STRING}
+            own = {"score": FLOAT}
+        return {**own, "exit_layer": INT, "stopped_by": STRING, "error": STRING}
 
     def arrays(self, answers: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
         """Returns the columns as (rows,) arrays: strings and lists as objects, `score` float32, `exit_layer` int64."""
         columns = {}
         for name, type_ in self.types.items():
             values = [answer.get(name) for answer in answers]
-            if type_ == _FLOAT:
+            if type_ == FLOAT:
                 column = np.array([math.nan if value is None else value for value in values], dtype=np.float32)
-            elif type_ == _INT:
+            elif type_ == INT:
                 column = np.array([value or 0 for value in values], dtype=np.int64)
             else:
                 column = np.empty(len(values), dtype=object)
@@ -66,18 +66,11 @@ class AnswerColumns:
         import pyarrow as pa
 
         ranking = pa.list_(pa.struct([("label", pa.string()), ("score", pa.float32())]))
-        arrow = {_STRING: pa.string(), _FLOAT: pa.float32(), _INT: pa.int64(), _LABELS: ranking}
+        arrow = {STRING: pa.string(), FLOAT: pa.float32(), INT: pa.int64(), LABELS: ranking}
         return {
             self.prefix + name: pa.array([answer.get(name) for answer in answers], type=arrow[type_])
             for name, type_ in self.types.items()
         }
-
-    @property
-    def spark_type(self) -> str:
-        """The columns as a type of Spark, in its DDL."""
-        ranking = "array<struct<label: string, score: float>>"
-        spark = {_STRING: "string", _FLOAT: "float", _INT: "long", _LABELS: ranking}
-        return ", ".join(f"{self.prefix}{name} {spark[type_]}" for name, type_ in self.types.items())
 
 
 def texts_of(

@@ -22,6 +22,8 @@ _IN_FLIGHT = 2  # parts per actor, so that the next one is there when an actor f
 _ATTEMPTS = 5  # of a part whose actors end
 _WAIT_SECONDS = 1.0  # for an answer, before checking other things
 _NOTICE_SECONDS = 30.0  # without an actor, before it is reported
+_GIVE_UP_SECONDS = 600.0  # without an actor, if actors that were started ended
+_RESTART_SECONDS = 1.0  # before an actor that ended is called again
 
 
 class RayActor:
@@ -100,7 +102,11 @@ class RayWorkers:
                     calls.ask(actor, part, part.question(self._echo))
             if is_read and not again and not calls.parts:
                 return
-            finished, _ = ray.wait(calls.waiting(), num_returns=1, timeout=_WAIT_SECONDS)
+            calls.load_again()
+            if not (waiting := calls.waiting()):
+                time.sleep(_RESTART_SECONDS / 10)
+                continue
+            finished, _ = ray.wait(waiting, num_returns=1, timeout=_WAIT_SECONDS)
             if not finished:
                 calls.report_waiting(self._cpus)
             for reference in finished:
@@ -112,7 +118,7 @@ class RayWorkers:
                         raise cause from None
                     raise
                 except self._lost as error:
-                    calls.lose(actor)
+                    calls.lose(actor, error)
                     if part is not None:
                         calls.count_attempt(part, error)
                         again.append(part)
@@ -145,7 +151,8 @@ class _Calls:
         self._is_ready = [False] * len(actors)
         self._attempts: dict[str, int] = {}
         self._engines: set[str] = set()
-        self._changed = time.monotonic()
+        self._lost: dict[int, float] = {}  # actors to load again, and the time
+        self._changed = self._was_ready = time.monotonic()
 
     def load(self, actor: int) -> None:
         """Asks an actor to load the artifact; it gets parts once it has."""
@@ -176,10 +183,30 @@ class _Calls:
         self._load[actor] -= 1
         return actor, part
 
-    def lose(self, actor: int) -> None:
-        """Notes that the process of an actor has ended. Ray starts another, here or on another node."""
-        if self._is_ready[actor] or actor not in self._loading.values():
+    def lose(self, actor: int, error: Exception) -> None:
+        """Notes that the process of an actor has ended. Ray starts another, here or on another node.
+
+        Raises:
+            SweetError: no actor has been ready for a long time.
+        """
+        if self._is_ready[actor]:
             logger.warning("Worker %d was lost; its rows are sent to another.", actor)
+            if sum(self._is_ready) == 1:
+                self._was_ready = time.monotonic()
+        self._is_ready[actor] = False
+        if actor not in self._lost and actor not in self._loading.values():
+            self._lost[actor] = time.monotonic() + _RESTART_SECONDS
+        if not any(self._is_ready) and time.monotonic() - self._was_ready > _GIVE_UP_SECONDS:
+            raise SweetError(
+                f"no worker could be started for {_GIVE_UP_SECONDS:.0f} seconds; the last one ended with "
+                f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            ) from error
+
+    def load_again(self) -> None:
+        """Asks actors that ended, and that Ray has started again by now, to load the artifact."""
+        due = [actor for actor, when in self._lost.items() if time.monotonic() >= when]
+        for actor in due:
+            del self._lost[actor]
             self.load(actor)
 
     def count_attempt(self, part: Part, error: Exception) -> None:

@@ -18,7 +18,7 @@ from itrex_sweet.errors import InputError
 
 if TYPE_CHECKING:
     from itrex_sweet.artifact import Artifact
-    from itrex_sweet.calibration.drift import Drift
+    from itrex_sweet.drift import Drift
 
 SUMMARY = "compare traffic with the calibration rows"
 

@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_limits(parser.add_argument_group("limits"))
     _add_running(parser.add_argument_group("running"))
+    _add_observability(parser.add_argument_group("logs, traces, live page"))
     _read_environment(parser)
 
 
@@ -74,6 +75,19 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
         default="reject",
         help="refuse requests with status 429 when too many wait, or answer them by earlier exits first",
     )
+    group.add_argument(
+        "--quality-floor",
+        type=options.share,
+        metavar="Q",
+        help="lowest quality under degrade, in [0, 1] (default: that of the fastest certified policy)",
+    )
+    group.add_argument(
+        "--target-ms",
+        type=options.positive_number,
+        default=50.0,
+        metavar="MS",
+        help="under degrade, quality falls where a new text would take longer (default: 50)",
+    )
 
 
 def _add_running(group: argparse._ArgumentGroup) -> None:
@@ -81,6 +95,12 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--backend", default="auto", metavar="NAME", help="name of a backend (default: the fastest)")
     group.add_argument("--dtype", choices=("float32", "bfloat16"), help="data type for float artifacts")
     options.add_threads(group)
+    group.add_argument(
+        "--scheduling",
+        choices=("segments", "batches"),
+        default="segments",
+        help="requests share every segment, or wait until a batch has left the model, for comparisons",
+    )
     group.add_argument(
         "--watch-seconds",
         type=options.positive_number,
@@ -95,6 +115,28 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
         choices=("vllm", "infinity"),
         default="vllm",
         help="form of the answers of /classify (default: vllm)",
+    )
+
+
+def _add_observability(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--json-output", action="store_true", help="write logs as JSON, with a line per request")
+    group.add_argument(
+        "--log-requests",
+        choices=("all", "errors", "none"),
+        help="requests that are logged (default: errors of the server; with --json-output all)",
+    )
+    group.add_argument("--log-texts", action="store_true", help="write the texts of logged requests to the log")
+    group.add_argument(
+        "--otlp-endpoint", metavar="URL", help="send traces to this OpenTelemetry collector, such as http://host:4318"
+    )
+    group.add_argument(
+        "--otlp-service-name", default="itrex-sweet", metavar="NAME", help="name in traces (default: itrex-sweet)"
+    )
+    group.add_argument(
+        "--live-page",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="show live exits, latency and drift as a page at / (default: yes)",
     )
 
 
@@ -119,6 +161,7 @@ def run(args: argparse.Namespace) -> int:
     """Serves until a signal arrives; returns 0."""
     from itrex_sweet.classifier import load
     from itrex_sweet.serving.models import Source
+    from itrex_sweet.serving.observability import observer_of, write_logs
     from itrex_sweet.serving.routes import ROUTES
     from itrex_sweet.serving.server import Address, Server
     from itrex_sweet.serving.settings import Settings
@@ -133,13 +176,19 @@ def run(args: argparse.Namespace) -> int:
     address = Address(args.hostname, args.port, args.ssl_certfile, args.ssl_keyfile, args.ssl_keyfile_password)
     loading: dict[str, Any] = dict(backend=args.backend, dtype=args.dtype, threads=args.threads)
     loader = functools.partial(load, threshold=args.threshold, **loading)
-    Server([Source.of(given) for given in args.directories], loader, ROUTES, settings, address).run()
+    sources = [Source.of(given) for given in args.directories]
+    observer = observer_of(
+        args.log_requests, args.json_output, args.log_texts, args.otlp_endpoint, args.otlp_service_name
+    )
+    with write_logs(args.json_output):
+        Server(sources, loader, ROUTES, settings, address, observer).run()
     return 0
 
 
 _SAME_NAME = (
     "max_waiting_rows",
     *("max_concurrent_requests", "max_batch_tokens", "max_client_batch_size", "payload_limit", "auto_truncate"),
-    *("read_seconds", "keep_alive_seconds", "drain_seconds", "under_load", "watch_seconds", "reload_route"),
-    "classify_shape",
+    *("read_seconds", "keep_alive_seconds", "drain_seconds", "watch_seconds", "reload_route"),
+    *("under_load", "quality_floor", "target_ms", "scheduling"),
+    *("classify_shape", "live_page"),
 )

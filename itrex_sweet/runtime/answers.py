@@ -44,6 +44,16 @@ class Answers:
         late = None if self.out_of_time is None else self.out_of_time[places]
         return Answers(self.rows[places], self.logits[places], self.exit_index[places], self.confidence[places], late)
 
+    def part(self, start: int, end: int) -> Answers:
+        """Returns consecutive answers as those of a call of its own, which share memory."""
+        if start == 0 and end == len(self):
+            return self
+        labels = None if self.labels is None else self.labels[start:end]
+        probabilities = None if self.probabilities is None else self.probabilities[start:end]
+        late = None if self.out_of_time is None else self.out_of_time[start:end]
+        outputs = (self.logits[start:end], self.exit_index[start:end], self.confidence[start:end])
+        return Answers(np.arange(end - start), *outputs, late, labels, probabilities)
+
     def in_order(self) -> Answers:
         """Returns the answers sorted by row index."""
         return self.select(np.argsort(self.rows, kind="stable"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -11,13 +10,13 @@ from itrex_sweet.arguments import whole_number
 from itrex_sweet.criteria import split_outputs
 from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.answers import Answers
-from itrex_sweet.runtime.anytime import answer_until
 from itrex_sweet.runtime.backends.base import Backend
+from itrex_sweet.runtime.dispatch import BreadthFirst
 from itrex_sweet.runtime.in_flight import InFlightRows, WaitingRows, at_exit
 from itrex_sweet.runtime.ragged import TokenBatch
+from itrex_sweet.runtime.request import Request
+from itrex_sweet.runtime.scheduler import DEFAULT_BATCH_SIZE, Scheduler
 from itrex_sweet.runtime.shutdown import pause_at_exit
-
-DEFAULT_BATCH_SIZE = 32
 
 
 class Executor:
@@ -55,19 +54,24 @@ class Executor:
             policy: replaces the executor's policy.
             batch_size: replaces the executor's batch size.
             deadline: time of `time.perf_counter`, in seconds, after which rows are answered by the deepest exit that
-                they have reached (`runtime.anytime`).
+                they have reached. The first exit is computed for every row, and a running segment is finished.
         """
         policy, size = self._for_task(policy or self.policy), self._size(batch_size)
         if 0 < len(batch) <= size and deadline is None:
             return self._run_one(batch, policy)
-        order = np.argsort(batch.lengths, kind="stable")
-        places = [order[start : start + size] for start in range(0, len(order), size)]
-        batches = ((part, batch.select(part)) for part in places)
-        if deadline is not None:
-            return answer_until(deadline, self.backend, policy, batches, len(batch), size)
-        none = Answers.none(self.backend.num_labels)
-        answers = Answers.joined([none, *self.stream((part for _, part in batches), policy, size)])
-        return dataclasses.replace(answers, rows=order[answers.rows]).in_order()
+        return self._run_all(batch, Request(policy, deadline), size)
+
+    def _run_all(self, batch: TokenBatch, request: Request, size: int) -> Answers:
+        """Runs the scheduler's loop in this thread; its answers equal those of `_run_one`."""
+        tokens = max(int(batch.cu_seqlens[-1]), 1)
+        dispatch = BreadthFirst(size, exit_by_exit=request.deadline is not None)
+        scheduler = Scheduler(self.backend, request.policy, size, tokens, max(len(batch), 1), dispatch=dispatch)
+        future = scheduler.submit(batch, request)
+        while scheduler.step():
+            pause_at_exit()
+        answers = future.result(0)
+        answers.request = None
+        return answers
 
     def _run_one(self, batch: TokenBatch, policy: Policy) -> Answers:
         """Runs one batch through all exits, without queues."""

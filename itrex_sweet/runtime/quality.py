@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.policy import Policy
+
+
+def costs_of(candidates: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Returns the cost of each calibrated candidate, in milliseconds or layers as calibrated."""
+    return [each["mean_layers"] if each.get("milliseconds") is None else each["milliseconds"] for each in candidates]
 
 
 def policy_for_quality(artifact: Artifact, quality: float) -> Policy:
@@ -27,7 +34,7 @@ def policy_for_quality(artifact: Artifact, quality: float) -> Policy:
         raise ConfigError(
             f"quality={quality}: {artifact.directory} is not calibrated; run `itrex-sweet calibrate` first."
         )
-    costs = [each["mean_layers"] if each.get("milliseconds") is None else each["milliseconds"] for each in candidates]
+    costs = costs_of(candidates)
     limit = min(costs) + quality * (costs[0] - min(costs))  # the full model is the first candidate
     within = [index for index, cost in enumerate(costs) if cost <= limit * (1 + 1e-9)]
     best = max(within, key=costs.__getitem__) if quality < 1.0 else 0

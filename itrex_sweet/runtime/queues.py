@@ -25,6 +25,16 @@ class ArrivalQueue:
         """The submission that is served next."""
         return self._heap[0] if self._heap else None
 
+    @property
+    def held_since(self) -> float | None:
+        """Time since which the first request has waited for the rest of its rows, `None` if it has not started."""
+        return self._heap[0].started_at if self._heap else None
+
+    @property
+    def earliest_deadline(self) -> float | None:
+        """Deadline of the first request, which is the earliest unless priorities say otherwise."""
+        return self._heap[0].deadline if self._heap else None
+
     def put(self, submission: Submission) -> None:
         """Adds a submission."""
         heapq.heappush(self._heap, submission)
@@ -70,6 +80,18 @@ class ExitQueue:
     def front(self) -> Submission | None:
         """The submission of the row that is due first."""
         return self._heap[0][2].owners[0] if self._heap else None
+
+    @property
+    def held_since(self) -> float | None:
+        """Time at which the first of the waiting requests was embedded."""
+        times = [part.held_since for _, _, part in self._heap]
+        return min(times) if times else None
+
+    @property
+    def earliest_deadline(self) -> float | None:
+        """Earliest deadline of a waiting row."""
+        deadlines = [part.earliest_deadline for _, _, part in self._heap if part.earliest_deadline is not None]
+        return min(deadlines, default=None)
 
     def put(self, rows: SharedRows) -> None:
         """Adds rows."""

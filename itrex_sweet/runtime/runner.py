@@ -18,12 +18,14 @@ class Runner:
 
     Args:
         scheduler: whose requests are answered.
-        workers: number of threads; more than one needs a backend that may be called by several threads at once.
+        workers: number of threads, by default the calls that the backend can run at the same time.
     """
 
-    def __init__(self, scheduler: Scheduler, workers: int = 1):
+    def __init__(self, scheduler: Scheduler, workers: int | None = None):
         self.scheduler = scheduler
+        workers = scheduler.backend.concurrent_calls if workers is None else workers
         self.workers = whole_number("workers", workers, minimum=1)
+        scheduler.workers = self.workers
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         _runners.add(self)
@@ -70,7 +72,11 @@ def _work(scheduler: Scheduler, stop: threading.Event, runner: weakref.ref[Runne
 
 @finish_before_exit
 def _step(scheduler: Scheduler) -> None:
-    scheduler.step()
+    try:
+        scheduler.step()
+    except BaseException:
+        scheduler.close()  # rows may be lost, so that their requests would wait forever
+        raise
 
 
 _runners: weakref.WeakSet[Runner] = weakref.WeakSet()

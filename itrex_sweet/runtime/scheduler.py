@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,11 +18,16 @@ from itrex_sweet.errors import DeadlineExceeded, Overloaded, SchedulerClosed
 from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.backends.base import Backend
-from itrex_sweet.runtime.queues import ArrivalQueue, ExitQueue, tokens_of
+from itrex_sweet.runtime.degradation import Degradation
+from itrex_sweet.runtime.dispatch import Dispatch, MostAnswers
+from itrex_sweet.runtime.queues import ArrivalQueue, ExitQueue
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.request import Request
 from itrex_sweet.runtime.shared_rows import SharedRows, pass_exit
+from itrex_sweet.runtime.snapshot import Snapshot
+from itrex_sweet.runtime.step_costs import StepCosts
 from itrex_sweet.runtime.submission import Submission
+from itrex_sweet.runtime.work import Work
 
 DEFAULT_BATCH_SIZE = 32
 DEFAULT_BATCH_TOKENS = 4096
@@ -33,35 +38,10 @@ _PRIORITY_SECONDS = 1.0
 _NO_DEADLINE_SECONDS = 10.0  # requests without a deadline count as due so long after their arrival
 
 _MAX_POLICIES = 256  # in a cache
+_PACE_MEMORY = 0.98  # weight of earlier runs in the estimate of the time per row, per run
 
 # Called after each run of a segment: index of the exit that was reached, rows, tokens, seconds.
 SegmentObserver = Callable[[int, int, int, float], None]
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Counts of a scheduler at one moment.
-
-    Args:
-        rows_waiting, tokens_waiting: by the exit that rows wait for; rows that wait for the first are not embedded.
-        rows_answered: by the exit that answered, since the start.
-        unanswered: rows without an answer, also those being computed.
-        rejected: requests refused with `Overloaded`.
-        expired: requests failed with `DeadlineExceeded`.
-        cancelled: requests that were cancelled.
-        degraded: rows answered under a policy that load had lowered.
-        quality: of the policy of new requests, 1 unless load lowered it.
-    """
-
-    rows_waiting: tuple[int, ...]
-    tokens_waiting: tuple[int, ...]
-    rows_answered: tuple[int, ...]
-    unanswered: int
-    rejected: int
-    expired: int
-    cancelled: int
-    degraded: int
-    quality: float
 
 
 class Scheduler:
@@ -77,7 +57,9 @@ class Scheduler:
         batch_size: maximum number of rows per run of a segment.
         batch_tokens: maximum number of tokens per run, unless one row has more.
         max_waiting_rows: maximum number of rows without an answer; a request beyond it is refused, unless there is no
-            other.
+            other, or quality can still fall.
+        dispatch: chooses the rows that run next, by default `MostAnswers`.
+        degradation: lowers the quality of requests under the scheduler's policy when many rows wait.
         on_segment: called after each run of a segment.
         clock: returns seconds, by default `time.perf_counter`.
     """
@@ -89,8 +71,10 @@ class Scheduler:
         batch_size: int = DEFAULT_BATCH_SIZE,
         batch_tokens: int = DEFAULT_BATCH_TOKENS,
         max_waiting_rows: int = DEFAULT_MAX_WAITING_ROWS,
+        dispatch: Dispatch | None = None,
+        degradation: Degradation | None = None,
         on_segment: SegmentObserver | None = None,
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] | None = None,
     ):
         self.backend = backend
         self.policy = policy
@@ -98,14 +82,19 @@ class Scheduler:
         self.batch_tokens = whole_number("batch_tokens", batch_tokens, minimum=1)
         self.max_waiting_rows = whole_number("max_waiting_rows", max_waiting_rows, minimum=1)
         self.on_segment = on_segment
-        self._clock = clock
+        self.degradation = degradation
+        self.workers = 1  # threads that call `step`
+        self._clock = clock or time.perf_counter
         self._num_exits = len(backend.artifact.exits)
+        self._costs = StepCosts(self._num_exits, backend.artifact.costs)
+        self._dispatch = dispatch or MostAnswers(self._costs)
         self._policies: dict[Policy, Policy] = {}
         self._reset()
         _schedulers.add(self)
 
     def _reset(self) -> None:
-        self._changed = threading.Condition(threading.Lock())
+        lock = threading.Lock()
+        self._changed, self._all_answered = threading.Condition(lock), threading.Condition(lock)
         self._arrivals = ArrivalQueue()
         self._waiting = [ExitQueue(self.backend) for _ in range(self._num_exits - 1)]
         self._deadlines: list[tuple[float, int, Submission]] = []
@@ -116,7 +105,7 @@ class Scheduler:
         self._is_closed = False
         self._answered = np.zeros(self._num_exits, dtype=np.int64)
         self._rejected = self._expired = self._cancelled = self._degraded = 0
-        self._seconds_per_row = self._busy = self._answered_lately = 0.0
+        self._busy = self._answered_lately = 0.0  # seconds and rows, moving sums
 
     # ------------------------------------------------------------------ callers
 
@@ -151,12 +140,13 @@ class Scheduler:
         with self._changed:
             if self._is_closed:
                 raise SchedulerClosed("The scheduler is closed and accepts no requests.")
-            if self._unanswered and self._unanswered + rows > self.max_waiting_rows:
+            is_full = self._unanswered and self._unanswered + rows > self.max_waiting_rows
+            if is_full and (self.degradation is None or self.degradation.is_at_floor):
                 self._rejected += 1
                 raise Overloaded(
                     f"{self._unanswered} rows are waiting, and {rows} more exceed the limit of "
                     f"{self.max_waiting_rows}; try again later.",
-                    self._unanswered * self._seconds_per_row,
+                    self._unanswered * self.seconds_per_row,
                 )
             self._numbers += 1
             submission = Submission(batch, request, policy, self.backend.num_labels, self._numbers, now, due)
@@ -201,7 +191,7 @@ class Scheduler:
                 self._expired,
                 self._cancelled,
                 self._degraded,
-                1.0,
+                1.0 if self.degradation is None else self.degradation.level.quality or 1.0,
             )
 
     # ------------------------------------------------------------------ workers
@@ -221,10 +211,10 @@ class Scheduler:
     def wait_until_answered(self, seconds: float | None = None) -> bool:
         """Waits until every accepted request is answered; returns false if not after this time."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._living, seconds)
+            return self._all_answered.wait_for(lambda: not self._living, seconds)
 
     def step(self) -> bool:
-        """Runs one segment of one batch, or a lone request to its end; returns false if there was nothing to do.
+        """Runs one segment of one batch, or requests to their end; returns false if there was nothing to do.
 
         Several threads may call it at once, if the backend may be called so.
         """
@@ -245,26 +235,40 @@ class Scheduler:
     def _has_work(self) -> bool:
         return bool(self._arrivals.rows) or any(queue.rows for queue in self._waiting)
 
-    def _choose(self) -> int | None:
-        """Returns the index of the exit whose rows run next, that of the row due first; the deepest of equals."""
-        best, found = None, None
-        for exit_index in range(self._num_exits - 1, -1, -1):
-            front = self._waiting[exit_index - 1].front if exit_index else self._arrivals.front
-            if front is not None and (best is None or front < best):
-                best, found = front, exit_index
-        return found
-
-    def _next(self) -> _Work | None:
+    def _next(self) -> Work | None:
         """Takes the rows to compute next from their queue."""
-        exit_index = self._choose()
+        now = self._clock()
+        exit_index = self._dispatch.choose(self._arrivals, self._waiting, now)
         if exit_index is None:
             return None
         if exit_index > 0:
-            return _Work(exit_index, rows=self._waiting[exit_index - 1].take(self.batch_size, self.batch_tokens))
-        first = self._arrivals.front
-        is_alone = len(self._living) == 1 and first.untaken == len(first.batch) and first.deadline is None
+            return Work(exit_index, rows=self._waiting[exit_index - 1].take(self.batch_size, self.batch_tokens))
+        tokens = self._arrivals.tokens
         taken = self._arrivals.take(self.batch_size, self.batch_tokens)
-        return _Work(0, taken, lone=first if is_alone and not first.untaken else None)
+        for submission, _ in taken:
+            if submission.started_at is None:
+                self._start(submission, now)
+        policy = taken[0][0].policy
+        to_the_end = (
+            not self._arrivals.rows
+            and not any(queue.rows for queue in self._waiting)
+            and all(
+                owner.policy is policy and owner.deadline is None and len(rows) == len(owner.batch)
+                for owner, rows in taken
+            )
+            and self._dispatch.runs_to_the_end(tokens)
+        )
+        return Work(0, taken, to_the_end=to_the_end)
+
+    def _start(self, submission: Submission, now: float) -> None:
+        """Notes the start of a request, and chooses its policy by the load."""
+        submission.started_at = now
+        if self.degradation is None or submission.request.policy != self.policy:
+            return
+        level = self.degradation.update(self._unanswered, self.seconds_per_row)
+        if level.quality is not None:
+            submission.policy, submission.cost = self._for_task(level.policy), level.cost
+            submission.request = dataclasses.replace(submission.request, policy=level.policy, quality=level.quality)
 
     def _expire(self, now: float) -> list[Submission]:
         """Ends the rows whose deadline has passed; returns the submissions that have all answers, or have failed."""
@@ -297,6 +301,8 @@ class Scheduler:
         self._unanswered -= rows
         if submission.unanswered == 0:
             self._end(submission)
+            if submission.request.quality is not None:
+                self._degraded += len(submission.batch)
             ended.append(submission)
 
     def _end(self, submission: Submission) -> None:
@@ -307,7 +313,7 @@ class Scheduler:
         self._over_in_queues = self._over_in_queues or submission.unanswered > 0
         submission.unanswered = 0
         if self._living.pop(submission.number, None) is not None and not self._living:
-            self._changed.notify_all()
+            self._all_answered.notify_all()
 
     def _remove_over(self) -> None:
         if self._over_in_queues:
@@ -317,24 +323,21 @@ class Scheduler:
 
     # ------------------------------------------------------------------ without the lock
 
-    def _run(self, work: _Work, ended: list[Submission]) -> None:
-        """Runs rows to their next exit, and appends the submissions that ended."""
+    def _run(self, work: Work, ended: list[Submission]) -> None:
+        """Runs rows to their next exit or to the end, and appends the submissions that ended."""
         started = self._clock()
+        exit_index = work.exit_index
         try:
-            if (
-                work.lone is not None
-                and (answers := self.backend.answer(work.lone.batch, work.lone.policy)) is not None
-            ):
-                work.lone.record_all(answers)
-                left, staying = [work.lone] * len(work.lone.batch), None
-                counts = np.bincount(answers.exit_index, minlength=self._num_exits)
-                exit_index, tokens = int(answers.exit_index.max()), int(work.lone.batch.cu_seqlens[-1])
+            counts = work.answer(self.backend) if work.to_the_end else None
+            if counts is not None:
+                left, staying = work.owners(), None
             else:
-                rows, exit_index = work.advanced(self.backend), work.exit_index
-                left, staying = pass_exit(self.backend, exit_index, rows)
-                counts = np.bincount([exit_index] * len(left), minlength=self._num_exits)
-                tokens = tokens_of(rows)
+                left, staying = pass_exit(self.backend, exit_index, work.advanced(self.backend))
         except Exception as error:
+            if len(work.taken) > 1:  # of these requests, the ones that cannot be computed shall fail alone
+                for each in work.taken:
+                    self._run(Work(exit_index, [each]), ended)
+                return
             with self._changed:
                 for submission in work.submissions():
                     if not submission.is_over:
@@ -343,18 +346,21 @@ class Scheduler:
                         ended.append(submission)
             return
         finished = self._clock()
+        seconds, tokens = finished - started, work.tokens()
         with self._changed:
-            for submission in work.submissions():
-                submission.started_at = submission.started_at or started
-            self._answered += counts
+            if counts is not None:
+                self._answered += counts
+            else:
+                self._answered[exit_index] += len(left)
+                self._costs.observe(exit_index, len(work), len(left), tokens, seconds)
+            self._pace(left, seconds)
             for submission in left:
                 self._count(submission, 1, ended)
             if staying is not None:
                 self._put_back(exit_index, staying, ended)
-            self._pace(len(left), finished - started)
-        work.trace(exit_index, started, finished)
+        work.trace(started, finished)
         if self.on_segment is not None:
-            self.on_segment(exit_index, len(work), tokens, finished - started)
+            self.on_segment(exit_index, len(work), tokens, seconds)
 
     def _put_back(self, exit_index: int, rows: SharedRows, ended: list[Submission]) -> None:
         """Queues rows for the next segment, except those whose deadline has passed meanwhile, which are answered."""
@@ -372,19 +378,25 @@ class Scheduler:
             self._waiting[exit_index].put(living)
             self._changed.notify()
 
-    def _pace(self, answered: int, seconds: float) -> None:
-        """Updates the estimate of the time per answered row, a moving average."""
-        self._busy = 0.98 * self._busy + seconds
-        self._answered_lately = 0.98 * self._answered_lately + answered
-        self._seconds_per_row = self._busy / max(self._answered_lately, 1.0)
+    @property
+    def seconds_per_row(self) -> float:
+        """Estimated seconds per row under the scheduler's policy, a moving average over all workers."""
+        return self._busy / max(self._answered_lately, 1.0) / self.workers
+
+    def _pace(self, left: list[Submission], seconds: float) -> None:
+        self._busy = _PACE_MEMORY * self._busy + seconds
+        self._answered_lately = _PACE_MEMORY * self._answered_lately + sum(owner.cost for owner in left)
 
     def _on_done(self, submission: Future) -> None:
         """Drops the rows of a cancelled submission."""
         if submission.cancelled():
             with self._changed:
                 self._cancelled += 1
-                if not submission.is_over:
+                is_over = submission.is_over
+                if not is_over:
                     self._end(submission)
+            if not is_over:  # else the thread that ended it resolves it
+                submission.resolve()
 
     def _for_task(self, policy: Policy) -> Policy:
         """Returns the policy for the task of the model, the same object for equal policies."""
@@ -396,47 +408,6 @@ class Scheduler:
                 self._policies = {}
             self._policies[policy] = found
         return found
-
-
-@dataclass(frozen=True)
-class _Work:
-    """Rows that run to one exit together: embedded first, or from the exit before.
-
-    Args:
-        exit_index: index of the exit.
-        taken: submissions and their rows to embed.
-        rows: rows before the exit that comes before.
-        lone: the submission, if no other is unanswered and it may run through all exits at once.
-    """
-
-    exit_index: int
-    taken: Sequence[tuple[Submission, np.ndarray]] = ()
-    rows: SharedRows | None = None
-    lone: Submission | None = None
-
-    def __len__(self) -> int:
-        return len(self.rows) if self.rows is not None else sum(len(rows) for _, rows in self.taken)
-
-    def submissions(self) -> set[Submission]:
-        """Returns the submissions of the rows."""
-        return set(self.rows.owners) if self.rows is not None else {submission for submission, _ in self.taken}
-
-    def advanced(self, backend: Backend) -> SharedRows:
-        """Returns the rows before the exit."""
-        if self.rows is not None:
-            hidden = backend.advance(self.exit_index - 1, self.rows.hidden)
-            return SharedRows(self.rows.owners, self.rows.rows, hidden, self.rows.states)
-        owners = [submission for submission, rows in self.taken for _ in range(len(rows))]
-        batch = TokenBatch.concatenate([submission.select(rows) for submission, rows in self.taken])
-        return SharedRows(owners, np.concatenate([rows for _, rows in self.taken]), backend.embed(batch))
-
-    def trace(self, exit_index: int, started: float, finished: float) -> None:
-        """Appends the run to the traces of requests that have one."""
-        for submission in self.submissions():
-            if submission.request.trace is not None:
-                owners = [owner for owner, rows in self.taken for _ in rows] if self.rows is None else self.rows.owners
-                own = sum(owner is submission for owner in owners)
-                submission.request.trace.append((exit_index, started, finished, own, len(owners)))
 
 
 _schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()

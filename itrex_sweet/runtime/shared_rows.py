@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -32,6 +33,16 @@ class SharedRows:
 
     def __len__(self) -> int:
         return len(self.owners)
+
+    @functools.cached_property
+    def held_since(self) -> float:
+        """Time at which the first of the submissions was embedded."""
+        return min(0.0 if owner.started_at is None else owner.started_at for owner in self.owners)
+
+    @functools.cached_property
+    def earliest_deadline(self) -> float | None:
+        """Earliest deadline of the submissions."""
+        return min((owner.deadline for owner in self.owners if owner.deadline is not None), default=None)
 
     def select(self, places: np.ndarray) -> SharedRows:
         """Returns the rows at these indices, in that order."""

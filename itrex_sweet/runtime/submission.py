@@ -28,6 +28,7 @@ class Submission(Future):
     Attributes:
         submitted_at, started_at, finished_at: times in seconds of the clock: of the submission, of the first embedding
             of a row, and of the last answer; `None` before.
+        cost: of a row, relative to the scheduler's policy.
         unanswered: number of rows without an answer.
         is_over: whether its rows need not be computed any more.
         is_expired: whether the deadline has passed.
@@ -49,6 +50,7 @@ class Submission(Future):
         self.batch = batch
         self.request = request
         self.policy = policy
+        self.cost = 1.0
         self.deadline = request.deadline
         self.number = number
         self.due = due
@@ -89,6 +91,10 @@ class Submission(Future):
         rows = rows[: max(within, 1)]
         self._taken += len(rows)
         return rows
+
+    def tokens_in(self, rows: np.ndarray) -> int:
+        """Returns the number of tokens of rows."""
+        return self.token_counts[0] if len(self.token_counts) == 1 else int(self.lengths[rows].sum())
 
     def untaken_tokens(self) -> int:
         """Returns the number of tokens of the rows that are not embedded yet."""

@@ -13,9 +13,11 @@ from itrex_sweet.errors import RequestError
 from itrex_sweet.serving import text_embeddings
 from itrex_sweet.serving.completion import Completions
 from itrex_sweet.serving.exchange import Exchange, Reply
-from itrex_sweet.serving.failures import CANCELLED, METHOD, NOT_FOUND, OVERLOADED, UNAUTHORIZED, failure_of
+from itrex_sweet.serving.failures import CANCELLED, METHOD, NOT_FOUND, OVERLOADED, STATUS, UNAUTHORIZED, failure_of
 from itrex_sweet.serving.inference import Inference
 from itrex_sweet.serving.models import Models
+from itrex_sweet.serving.observation import Observation
+from itrex_sweet.serving.observer import Observer
 from itrex_sweet.serving.protocol import Route
 from itrex_sweet.serving.settings import Settings
 
@@ -27,13 +29,17 @@ class Application:
         settings: of the server.
         models: may be loaded later; until then requests are refused with status 503.
         routes: of all protocols.
+        observer: is told of the requests of routes that classify.
         fallback: ASGI application for other paths, or `None`.
     """
 
-    def __init__(self, settings: Settings, models: Models, routes: Iterable[Route], fallback: Any = None):
+    def __init__(
+        self, settings: Settings, models: Models, routes: Iterable[Route], observer: Observer, fallback: Any = None
+    ):
         self.settings, self.models = settings, models
         self.inference = Inference(settings, Completions(asyncio.get_running_loop()))
         self.in_work = 0
+        self._observer = observer
         self._fallback = fallback
         self._fixed: dict[str, dict[str, Route]] = {}
         self._patterns: list[tuple[re.Pattern[str], dict[str, Route]]] = []
@@ -61,13 +67,18 @@ class Application:
         headers = dict(scope["headers"])
         route = methods.get(scope["method"])
         protocol = next(iter(methods.values()), _UNKNOWN).protocol
+        seen: Observation | None = None
         try:
             if route is None:
                 raise _no_route(scope, methods)
             if self._keys and not route.is_public:
                 self._check_key(headers)
             exchange = Exchange(self.settings, self.models, self.inference, headers, path, receive, arrived)
+            if route.classifies:
+                seen = exchange.seen = self._observer.begin(route.path, headers, arrived)
             reply = await self._answer(route, exchange)
+            if seen is not None:
+                seen.succeeded(reply.status)
         except Exception as error:
             failure = failure_of(error)
             if failure.kind == CANCELLED:
@@ -75,6 +86,13 @@ class Application:
             reply = Reply(b"", 401) if failure.kind == UNAUTHORIZED else protocol.reply(failure)
             if failure.kind == METHOD:
                 reply.headers.append((b"allow", ", ".join(sorted(methods)).encode()))
+            if seen is not None:
+                seen.failed(reply.status, failure.kind)
+        finally:
+            if seen is not None:
+                seen.failed(STATUS[CANCELLED], CANCELLED)  # without effect on a request that has ended
+        if seen is not None:
+            reply.headers.append((b"x-request-id", seen.request_id.encode("ascii", errors="replace")))
         await _send(send, reply)
 
     async def _answer(self, route: Route, exchange: Exchange) -> Reply:

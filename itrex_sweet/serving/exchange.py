@@ -11,6 +11,7 @@ from itrex_sweet.serving.body import Headers, json_object, read_body, refuse_oth
 from itrex_sweet.serving.completion import Receive
 from itrex_sweet.serving.inference import Inference, Outcome, Texts
 from itrex_sweet.serving.models import Model, Models
+from itrex_sweet.serving.observation import Observation
 from itrex_sweet.serving.options import Options
 from itrex_sweet.serving.settings import Settings
 
@@ -47,6 +48,7 @@ class Exchange:
         path: values of the parameters in the path.
         receive: of ASGI.
         arrived: time of `time.perf_counter`.
+        seen: notes what happens to a request for classification.
     """
 
     settings: Settings
@@ -56,6 +58,7 @@ class Exchange:
     path: dict[str, str]
     receive: Receive
     arrived: float
+    seen: Observation | None = None
 
     async def body(self) -> bytes:
         """Reads the body, within the server's limits."""
@@ -72,4 +75,4 @@ class Exchange:
 
     async def answer(self, model: Model, texts: Texts, options: Options) -> Outcome:
         """Answers texts; see `Inference.answer`. Cancels them if the client leaves."""
-        return await self.inference.answer(model, texts, options, self.arrived, self.receive)
+        return await self.inference.answer(model, texts, options, self.arrived, self.receive, self.seen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from itrex_sweet.runtime.request import Request
 from itrex_sweet.serving.completion import Completions, Receive
 from itrex_sweet.serving.failures import EMPTY, TOO_MANY_TEXTS
 from itrex_sweet.serving.models import Model
+from itrex_sweet.serving.observation import Observation
 from itrex_sweet.serving.options import Options
 from itrex_sweet.serving.settings import Settings
 
@@ -82,17 +84,26 @@ class Inference:
         self._tokenizers = ThreadPoolExecutor(2, thread_name_prefix="itrex-sweet-tokenizer")
 
     async def answer(
-        self, model: Model, texts: Texts, options: Options, arrived: float, receive: Receive | None = None
+        self,
+        model: Model,
+        texts: Texts,
+        options: Options,
+        arrived: float,
+        receive: Receive | None = None,
+        seen: Observation | None = None,
     ) -> Outcome:
         """Answers texts.
 
         Args:
             arrived: time of the request, of `time.perf_counter`.
             receive: see `Completions.wait`.
+            seen: notes what happens to the request.
 
         Raises:
             SweetError: the request is refused, or a text cannot be answered.
         """
+        if seen is not None:
+            seen.model, seen.batch, seen.texts = model.observed, len(texts) > 1, texts
         self._check_count(texts)
         request = model.request(options, arrived, self._settings.default_deadline_ms)
         with model.in_use():
@@ -105,10 +116,17 @@ class Inference:
                 loop = asyncio.get_running_loop()
                 batch = await loop.run_in_executor(self._tokenizers, model.read, texts, options, truncate)
             tokenized = time.perf_counter()
+            if seen is not None:
+                seen.tokenized(batch.lengths, characters, tokenized - began)
+                if seen.segments is not None:
+                    request = dataclasses.replace(request, trace=seen.segments)
             submission = model.scheduler.submit(batch, request)
             answers = await self._completions.wait(submission, receive)
         queued, ended = submission.started_at - submission.submitted_at, submission.finished_at
         seconds = (tokenized - began, queued, ended - submission.started_at)
+        if seen is not None:
+            seen.timed(*seconds[1:])
+            seen.answers = answers
         return Outcome(model, answers.request, answers, len(batch.input_ids), characters, seconds)
 
     def _check_count(self, texts: Texts) -> None:

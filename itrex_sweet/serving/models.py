@@ -17,11 +17,15 @@ from itrex_sweet.artifact import INT8
 from itrex_sweet.classifier import Classifier
 from itrex_sweet.classifier.reopening import identity_of
 from itrex_sweet.errors import ConfigError, RequestError, SweetError
+from itrex_sweet.runtime.degradation import Degradation
+from itrex_sweet.runtime.dispatch import WholeBatches
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.request import Request, RequestCache
 from itrex_sweet.runtime.runner import Runner
 from itrex_sweet.runtime.scheduler import Scheduler
 from itrex_sweet.serving.failures import NOT_FOUND, UNHEALTHY
+from itrex_sweet.serving.observed_model import ObservedModel
+from itrex_sweet.serving.observer import Observer
 from itrex_sweet.serving.options import Options
 from itrex_sweet.serving.settings import Settings
 from itrex_sweet.tokenization import TextReader
@@ -74,6 +78,7 @@ class Model:
     Attributes:
         identity: hash of the artifact.
         scheduler: computes the rows of all requests.
+        observed: counts what it does; set by `observe`.
     """
 
     def __init__(self, name: str, version: int, classifier: Classifier, settings: Settings):
@@ -85,8 +90,11 @@ class Model:
             classifier.policy,
             batch_tokens=settings.max_batch_tokens,
             max_waiting_rows=settings.max_waiting_rows,
+            dispatch=WholeBatches() if settings.scheduling == "batches" else None,
+            degradation=self._degradation(settings),
         )
         self._runner = Runner(self.scheduler).start()
+        self.observed: ObservedModel | None = None
         self.labels = classifier.labels
         self.max_tokens = classifier.reader_of(classifier.tokenizer).limit
         self.reads_fast = classifier.reader_info["reason"] is None
@@ -94,6 +102,13 @@ class Model:
         self._left_reader: TextReader | None = None
         self._in_use = 0
         self._is_retired = False
+
+    def _degradation(self, settings: Settings) -> Degradation | None:
+        """Returns the policies that load may choose, if it may."""
+        if settings.under_load != "degrade":
+            return None
+        floor, seconds = settings.quality_floor, settings.target_ms / 1000.0
+        return Degradation.of(self.artifact, self.classifier.policy, floor, seconds)
 
     def request(self, options: Options, arrived: float, deadline_ms: float | None = None) -> Request:
         """Returns what the scheduler needs to know of a request.
@@ -127,6 +142,14 @@ class Model:
         """Precision of the weights."""
         return self.artifact.precision if self.artifact.precision == INT8 else self.classifier.computed_in
 
+    def observe(self, observer: Observer) -> None:
+        """Lets an observer count what the model does."""
+        backend = self.classifier.backend
+        facts = {"backend": " ".join(filter(None, [backend.name, getattr(backend, "isa", None)])), "dtype": self.dtype}
+        policy, snapshot = self.classifier.policy, self.scheduler.snapshot
+        self.observed = observer.add_model(self.name, self.artifact, backend, policy, snapshot, facts)
+        self.scheduler.on_segment = self.observed.segment_ran
+
     @contextmanager
     def in_use(self) -> Iterator[Model]:
         """Keeps the model open in the block. Called in the event loop only."""
@@ -156,15 +179,18 @@ class Models:
         sources: folders and names; the first is the default of requests that name none.
         load: loads a classifier from a folder.
         settings: of the server.
+        observer: counts what each model does.
     """
 
-    def __init__(self, sources: list[Source], load: Callable[[str], Classifier], settings: Settings):
+    def __init__(
+        self, sources: list[Source], load: Callable[[str], Classifier], settings: Settings, observer: Observer
+    ):
         names = [source.name for source in sources]
         if repeated := {name for name in names if names.count(name) > 1}:
             raise ConfigError(f"several models are named {min(repeated)}; name them: NAME=FOLDER.")
         self.sources = {source.name: source for source in sources}
         self.is_closing = False
-        self._load, self._settings = load, settings
+        self._load, self._settings, self._observer = load, settings, observer
         self._models: dict[str, Model] = {}
         self._replacing = asyncio.Lock()
 
@@ -200,7 +226,7 @@ class Models:
             SweetError: one cannot be loaded.
         """
         for source in self.sources.values():
-            self._models[source.name] = await asyncio.to_thread(self._opened, source, 1)
+            self._serve(await asyncio.to_thread(self._opened, source, 1))
 
     async def replace(self, name: str) -> Model:
         """Loads the artifact that a model's folder has now, and serves it instead of the one before.
@@ -222,10 +248,15 @@ class Models:
                 raise
             if after.identity == before.identity:
                 logger.info("%s: the folder holds the artifact that is served.", name)
-            self._models[name] = after
+            self._serve(after)
             before.retire()
             logger.info("%s: version %d serves.", name, after.version)
             return after
+
+    def _serve(self, model: Model) -> None:
+        """Answers requests of a name by a model from here on."""
+        model.observe(self._observer)
+        self._models[model.name] = model
 
     def _opened(self, source: Source, version: int) -> Model:
         """Loads a model and answers two texts with it."""

@@ -19,6 +19,8 @@ from itrex_sweet.errors import SweetError
 from itrex_sweet.serving.application import Application
 from itrex_sweet.serving.connection import Connection
 from itrex_sweet.serving.models import Models, Source, folders_changed, manifests
+from itrex_sweet.serving.observability import observability_routes
+from itrex_sweet.serving.observer import Observer
 from itrex_sweet.serving.protocol import Route
 from itrex_sweet.serving.settings import Settings
 
@@ -58,7 +60,8 @@ class Server:
     Args:
         sources: folders and names of the models.
         load: loads a classifier from a folder.
-        routes: of all protocols.
+        routes: of all protocols; those of metrics and of the live page are added.
+        observer: writes logs and traces; by default none are written.
     """
 
     def __init__(
@@ -68,9 +71,11 @@ class Server:
         routes: Iterable[Route],
         settings: Settings,
         address: Address,
+        observer: Observer | None = None,
     ):
         self.sources, self.load, self.routes = sources, load, tuple(routes)
         self.settings, self.address = settings, address
+        self.observer = observer or Observer()
         self._stopping: asyncio.Event | None = None
         self._reloads: set[asyncio.Task] = set()
 
@@ -91,8 +96,9 @@ class Server:
         """
         loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        self.models = Models(self.sources, self.load, self.settings)
-        self.application = Application(self.settings, self.models, self.routes)
+        self.models = Models(self.sources, self.load, self.settings, self.observer)
+        routes = (*self.routes, *observability_routes(self.observer, self.settings.live_page))
+        self.application = Application(self.settings, self.models, routes, self.observer)
         listening = self._socket()
         port = listening.getsockname()[1]
         listener = _Listener(self._config())
@@ -117,6 +123,7 @@ class Server:
                 await serving
                 self.application.close()
                 self.models.close()
+                await asyncio.to_thread(self.observer.close)
         logger.info("stopped")
 
     def stop(self) -> None:

@@ -25,6 +25,10 @@ class Settings:
         reload_route: whether `POST /v2/repository/models/NAME/load` replaces a model.
         watch_seconds: interval at which folders are checked for a new artifact; `None` for never.
         under_load: `"reject"`, or `"degrade"` to answer by earlier exits before requests are refused.
+        quality_floor: lowest quality under `"degrade"`, in [0, 1]; `None` for that of the fastest certified policy.
+        target_ms: time in which `"degrade"` answers a new text, unless quality is at its floor.
+        scheduling: `"segments"`, which requests share, or `"batches"`, of which one runs to its end before the next.
+        live_page: whether `GET /` is the page of live exits, latency and drift, and `/live` its data.
     """
 
     max_concurrent_requests: int = 512
@@ -42,3 +46,7 @@ class Settings:
     reload_route: bool = False
     watch_seconds: float | None = None
     under_load: str = "reject"
+    quality_floor: float | None = None
+    target_ms: float = 50.0
+    scheduling: str = "segments"
+    live_page: bool = True

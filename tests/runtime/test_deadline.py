@@ -1,10 +1,11 @@
 """Tests of deadlines: rows get the answer of the last exit reached, and the reason is reported."""
 
+import time
+
 import numpy as np
 import pytest
 
 from itrex_sweet.policy import Policy
-from itrex_sweet.runtime import anytime
 from itrex_sweet.runtime.backends import unavailable_reason
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
@@ -35,7 +36,7 @@ def a_batch(rows: int = 11, seed: int = 0) -> TokenBatch:
 def clock(monkeypatch):
     """Replaces the clock: it advances by one second per segment, and stands still otherwise."""
     now = [0.0]
-    monkeypatch.setattr(anytime.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     return now
 
 

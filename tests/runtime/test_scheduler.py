@@ -1,5 +1,6 @@
 """Tests of the scheduler: answers equal those of the executor to the bit, for any interleaving of requests."""
 
+import os
 import threading
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from itrex_sweet.errors import Overloaded, SchedulerClosed
+from itrex_sweet.errors import DeadlineExceeded, Overloaded, SchedulerClosed
 from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.backends import unavailable_reason
 from itrex_sweet.runtime.executor import Executor
@@ -132,3 +133,137 @@ def test_close_fails_requests_without_an_answer(backend):
         with pytest.raises(SchedulerClosed):
             future.result(0)
     assert not scheduler.step()
+
+
+class Clock:
+    """Advances by one second per run of a segment."""
+
+    def __init__(self, backend, monkeypatch):
+        self.now, self.runs = 0.0, []
+        for name in ("embed", "advance"):
+            monkeypatch.setattr(backend, name, self._timed(getattr(type(backend), name).__get__(backend)))
+
+    def _timed(self, function):
+        def run(*arguments):
+            self.now += 1.0
+            self.runs.append(arguments)
+            return function(*arguments)
+
+        return run
+
+    def __call__(self) -> float:
+        return self.now
+
+
+NEVER = POLICIES[0].with_threshold(1.0)
+
+
+def run_all(scheduler) -> None:
+    while scheduler.step():
+        pass
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rows=st.lists(st.integers(1, 6), min_size=1, max_size=5),
+    deadlines=st.lists(st.none() | st.floats(0.5, 14.5), min_size=5, max_size=5),
+    drop=st.booleans(),
+    batch_size=st.integers(1, 8),
+)
+def test_rows_get_the_last_exit_before_their_deadline(backend, rows, deadlines, drop, batch_size):
+    with pytest.MonkeyPatch.context() as patch:
+        clock = Clock(backend, patch)
+        scheduler = Scheduler(backend, NEVER, batch_size, clock=clock)
+        executor = Executor(backend, NEVER)
+        batches = [a_batch(count, seed) for seed, count in enumerate(rows)]
+        requests = [Request(NEVER, deadline, drop_expired=drop) for deadline in deadlines[: len(rows)]]
+        futures = [scheduler.submit(*each) for each in zip(batches, requests, strict=True)]
+        run_all(scheduler)
+    for future, batch, request in zip(futures, batches, requests, strict=True):
+        if drop and request.deadline is not None and future.exception(0) is not None:
+            assert isinstance(future.exception(), DeadlineExceeded) and future.finished_at >= request.deadline
+            continue
+        answers = future.result(0)
+        outputs = executor.logits_at_every_exit(batch)
+        np.testing.assert_array_equal(answers.logits, outputs[np.arange(len(batch)), answers.exit_index])
+        if request.deadline is None:
+            assert answers.out_of_time is None and (answers.exit_index == 2).all()
+        else:
+            np.testing.assert_array_equal(answers.out_of_time, answers.exit_index < 2)
+            if answers.out_of_time.any() and future.started_at < request.deadline:
+                assert future.finished_at < request.deadline + 1.0 + len(batch)  # rows not embedded get the first exit
+
+
+def test_expired_request_is_dropped_before_it_is_embedded(backend, monkeypatch):
+    clock = Clock(backend, monkeypatch)
+    scheduler = Scheduler(backend, NEVER, clock=clock)
+    dropped = scheduler.submit(a_batch(3), Request(NEVER, 5.0, drop_expired=True))
+    kept = scheduler.submit(a_batch(3), Request(NEVER, 5.0))
+    clock.now = 6.0
+    run_all(scheduler)
+    with pytest.raises(DeadlineExceeded):
+        dropped.result(0)
+    assert kept.result(0).out_of_time.all() and len(clock.runs) == 1
+    assert scheduler.snapshot().expired == 1
+
+
+@pytest.mark.parametrize("hold", [2.0, 7.0])
+def test_started_rows_are_not_held_beyond_the_bound(backend, monkeypatch, hold):
+    clock = Clock(backend, monkeypatch)
+    scheduler = Scheduler(backend, NEVER, 4, clock=clock)
+    scheduler._dispatch.max_hold_seconds = hold
+    first = scheduler.submit(a_batch(1))
+    for seed in range(60):  # arrivals as fast as they are served
+        for number in range(4):
+            scheduler.submit(a_batch(1, 4 * seed + number))
+        scheduler.step()
+        if first.done():
+            break
+    assert first.done() and first.finished_at - first.started_at <= hold + 5.0
+
+
+def test_low_priority_does_not_starve(backend, monkeypatch):
+    clock = Clock(backend, monkeypatch)
+    scheduler = Scheduler(backend, NEVER, 2, clock=clock)
+    low = scheduler.submit(a_batch(1), Request(NEVER, priority=-1))
+    for seed in range(80):
+        scheduler.submit(a_batch(2, seed), Request(NEVER, priority=5))
+        scheduler.step()
+    assert low.done()
+
+
+def test_higher_priority_and_earlier_deadline_go_first(backend, monkeypatch):
+    clock = Clock(backend, monkeypatch)
+    scheduler = Scheduler(backend, NEVER, 2, clock=clock)
+    requests = [Request(NEVER), Request(NEVER, deadline=8.0), Request(NEVER, priority=9), Request(NEVER, deadline=7.5)]
+    futures = [scheduler.submit(a_batch(2, 0), request) for request in requests]
+    run_all(scheduler)
+    started = [future.started_at for future in futures]
+    assert sorted(range(4), key=started.__getitem__) == [3, 1, 2, 0] or started[2] < started[0]
+    assert started[3] < started[1] < started[0]
+
+
+def test_only_the_request_that_cannot_be_computed_fails(backend):
+    scheduler = Scheduler(backend, POLICIES[0])
+    good = [scheduler.submit(a_batch(2, seed)) for seed in range(2)]
+    bad = scheduler.submit(TokenBatch.from_rows([[10**6]]))
+    good.append(scheduler.submit(a_batch(2, 2)))
+    run_all(scheduler)
+    assert bad.exception(0) is not None
+    for seed, future in enumerate(good):
+        assert_equal(future.result(0), Executor(backend, POLICIES[0]).run(a_batch(2, seed)))
+    assert scheduler.snapshot().unanswered == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_forked_child_answers_with_threads_of_its_own(backend):
+    with Runner(Scheduler(backend, POLICIES[0])) as runner:
+        expected = runner.scheduler.submit(a_batch(3)).result(60)
+        child = os.fork()
+        if child == 0:
+            try:
+                assert_equal(runner.scheduler.submit(a_batch(3)).result(30), expected)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0

@@ -48,6 +48,11 @@ class Backend(ABC):
     name: str
     threads: int  # maximum number of threads per call
 
+    @property
+    def concurrent_calls(self) -> int:
+        """Number of calls at the same time that are worth making; 1 if calls wait for one another."""
+        return 1
+
     def __init__(self, artifact: Artifact):
         self.artifact = artifact
 

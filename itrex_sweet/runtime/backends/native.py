@@ -103,6 +103,10 @@ class NativeBackend(EncoderBackend):
 
     name = "native"
 
+    @property
+    def concurrent_calls(self) -> int:
+        return self.threads
+
     def __init__(
         self,
         artifact: Artifact,
