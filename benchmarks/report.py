@@ -163,8 +163,9 @@ def agreement(backend: str, result: dict) -> str:
     return "\n".join(
         [
             f"**The `{backend}` backend and the reference**, validation rows, percent; a margin is the difference "
-            "between the two largest logits of the reference. Labels differ only where these are nearly equal: another "
-            "order of float sums moves an activation to the next INT8 level.",
+            "between the two largest logits of the reference. The engine "
+            "[rounds differently](../concepts/backends.md#rounding-in-int8) between its INT8 products, which moves "
+            "some activations to the next of their levels.",
             "",
             *lines,
             "",

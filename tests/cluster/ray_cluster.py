@@ -63,7 +63,8 @@ def local_cluster(nodes: int) -> Iterator[LocalCluster]:
 
     mark, before = uuid.uuid4().hex, os.environ.get(MARK)
     os.environ[MARK] = mark
-    cluster = Cluster(initialize_head=True, head_node_args={**_NODE, "num_cpus": 0})
+    # Hooks at exit cannot be installed by threads, which add nodes in the soak test.
+    cluster = Cluster(initialize_head=True, head_node_args={**_NODE, "num_cpus": 0}, shutdown_at_exit=False)
     try:
         local = LocalCluster(cluster, mark)
         for _ in range(nodes):

@@ -61,7 +61,7 @@ def main() -> int:
             is_same = contents(folder / f"many-{number}") == expected
             failed += not is_same
             print(f"folder, round {number}: {totals.rows} rows, {kills}, equal: {is_same}", flush=True)
-        with killing(cluster, "MapWorker", rng, 2 * args.pause) as kills:
+        with killing(cluster, "MapWorker", rng, args.pause) as kills:
             rows = ray_data(artifact, given)
         is_same = rows == [*enumerate(answers(artifact, given))]
         failed += not is_same
@@ -127,7 +127,7 @@ def answers(artifact: Path, given: list[str]) -> Iterator[tuple]:
 
 @contextmanager
 def killing(cluster: LocalCluster, title: str, rng: random.Random, pause: float) -> Iterator[dict[str, int]]:
-    """Kills workers, and nodes that it replaces, at random times; yields the numbers of kills."""
+    """Kills workers, and nodes that it replaces, in turn, at random times; yields the numbers of kills."""
     kills, stop = {"workers": 0, "nodes": 0}, threading.Event()
 
     def kill_node() -> bool:
@@ -139,13 +139,12 @@ def killing(cluster: LocalCluster, title: str, rng: random.Random, pause: float)
 
     ways: list[tuple[str, Callable[[], bool]]] = [
         ("workers", lambda: cluster.kill_worker(title)),
-        ("workers", lambda: cluster.kill_worker(title)),
         ("nodes", kill_node),
     ]
 
     def work() -> None:
         while not stop.wait(rng.expovariate(1 / pause)):
-            name, kill = rng.choice(ways)
+            name, kill = ways[sum(kills.values()) % len(ways)]
             kills[name] += kill()
 
     thread = threading.Thread(target=work)
