@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 import cluster_report
+import contexts_report
 import encoders_report
 import engines_report
 import headline_report
@@ -38,6 +39,7 @@ def main() -> None:
         "docs/benchmarks/engines.md",
         render(engines_report.sections, "engines"),
         render(engines_report.mixes, "exit_mixes"),
+        render(contexts_report.section, "contexts"),
         render(engines_report.operations, "operations"),
         render(engines_report.instruction_sets, "instruction_sets"),
         render(engines_report.start, "start"),
