@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 
+import contexts_report
 import encoders_report
 import engines_report
 import headline_report
@@ -37,6 +38,7 @@ def main() -> None:
         "docs/benchmarks/engines.md",
         render(engines_report.sections, "engines"),
         render(engines_report.mixes, "exit_mixes"),
+        render(contexts_report.section, "contexts"),
         render(engines_report.operations, "operations"),
         render(engines_report.instruction_sets, "instruction_sets"),
         render(engines_report.start, "start"),
@@ -158,8 +160,9 @@ def agreement(backend: str, result: dict) -> str:
     return "\n".join(
         [
             f"**The `{backend}` backend and the reference**, validation rows, percent; a margin is the difference "
-            "between the two largest logits of the reference. Labels differ only where these are nearly equal: another "
-            "order of float sums moves an activation to the next INT8 level.",
+            "between the two largest logits of the reference. The engine "
+            "[rounds differently](../concepts/backends.md#rounding-in-int8) between its INT8 products, which moves "
+            "some activations to the next of their levels.",
             "",
             *lines,
             "",

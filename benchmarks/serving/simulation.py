@@ -92,7 +92,7 @@ class Machine:
 
 
 def simulate(costs: Costs, machine: Machine, rate: float, count: int = EVENTS, seed: int = 0) -> dict[str, float]:
-    """Returns percentiles of the latency in milliseconds, and the busy shares of event loops and engines.
+    """Returns mean and percentiles of the latency in milliseconds, and busy shares of event loops and engines.
 
     Args:
         rate: requests per second, of one text each.
@@ -153,6 +153,7 @@ def simulate(costs: Costs, machine: Machine, rate: float, count: int = EVENTS, s
     span = float(times[-1])
     return {
         **{f"p{percent:g}": round(exact_percentile(latencies, percent), 3) for percent in (50, 99, 99.9)},
+        "mean": round(float(latencies.mean()), 3),
         "loop_share": round(len(times) * costs.request / span / machine.loops, 3),
         "engine_share": round(busy / span / machine.engines, 3),
     }

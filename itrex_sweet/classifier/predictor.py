@@ -239,7 +239,7 @@ class Predictor:
         Raises:
             InputError, ConfigError: as of `predict`, for any text.
         """
-        texts = listed(texts)
+        texts = texts.copy() if type(texts) is list else listed(texts)
         _check_choice("overlong", overlong, _OVERLONG)
         reading = self._read(texts, max_length, overlong)
         if reading.errors:

@@ -1,9 +1,9 @@
 """Serve artifacts over HTTP until SIGTERM or SIGINT.
 
 Protocols: text-embeddings-inference (/predict, /info, /health), the Open Inference Protocol v2 (/v2/...), /classify of
-vLLM and Infinity, and the Hub's text classification (/). Every option can be set by an environment variable too: its
-name in capitals with underscores, such as MAX_BATCH_TOKENS. SIGHUP loads every folder again without losing a
-request."""
+vLLM and Infinity, and the Hub's text classification (/). Every option but --hostname can be set by an environment
+variable too: its name in capitals with underscores, such as MAX_BATCH_TOKENS. SIGHUP loads every folder again without
+losing a request."""
 
 from __future__ import annotations
 
@@ -57,6 +57,12 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
     number("--max-waiting-rows", 2048, "texts of a model without an answer; requests beyond it get status 429")
     number("--max-client-batch-size", 32, "texts of one request")
     number("--payload-limit", 2_000_000, "bytes of one request")
+    group.add_argument(
+        "--max-input-length",
+        type=options.positive,
+        metavar="N",
+        help="tokens of a text, in place of the limit of the artifact's tokenizer",
+    )
     group.add_argument(
         "--auto-truncate",
         action=argparse.BooleanOptionalAction,
@@ -143,7 +149,7 @@ def _add_observability(group: argparse._ArgumentGroup) -> None:
 def _read_environment(parser: argparse.ArgumentParser) -> None:
     """Takes the defaults of options from environment variables: `--max-batch-tokens` from `MAX_BATCH_TOKENS`."""
     for action in parser._actions:
-        if not action.option_strings or action.dest in ("help", "debug"):
+        if not action.option_strings or action.dest in _NOT_FROM_ENVIRONMENT:
             continue
         value = os.environ.get(action.dest.upper())
         if value is None or value == "":
@@ -185,7 +191,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+# HOSTNAME is the name of the machine in many shells and containers.
+_NOT_FROM_ENVIRONMENT = ("help", "debug", "hostname")
+
 _SAME_NAME = (
+    "max_input_length",
     "max_waiting_rows",
     *("max_concurrent_requests", "max_batch_tokens", "max_client_batch_size", "payload_limit", "auto_truncate"),
     *("read_seconds", "keep_alive_seconds", "drain_seconds", "watch_seconds", "reload_route"),

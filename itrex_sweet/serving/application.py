@@ -66,7 +66,7 @@ class Application:
             return
         headers = dict(scope["headers"])
         route = methods.get(scope["method"])
-        protocol = next(iter(methods.values()), _UNKNOWN).protocol
+        protocol = (route or next(iter(methods.values()), _UNKNOWN)).protocol
         seen: Observation | None = None
         try:
             if route is None:

@@ -66,6 +66,11 @@ class Outcome:
         return found
 
     @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """Result of `predictions`."""
+        return self.predictions()
+
+    @cached_property
     def logits(self) -> np.ndarray:
         """Logits of each text divided by the temperature of its exit, (texts, labels) float32."""
         return calibrated_logits(self.answers, self.request.policy)

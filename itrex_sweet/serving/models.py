@@ -261,6 +261,8 @@ class Models:
     def _opened(self, source: Source, version: int) -> Model:
         """Loads a model and answers two texts with it."""
         classifier = self._load(source.folder)
+        if self._settings.max_input_length is not None and classifier.tokenizer is not None:
+            classifier.tokenizer.model_max_length = self._settings.max_input_length
         classifier.reader_of(classifier.tokenizer)  # raises if the artifact has no tokenizer
         classifier.predict(_WARM_UP)
         return Model(source.name, version, classifier, self._settings)

@@ -11,7 +11,7 @@ from itrex_sweet.errors import ConfigError, RequestError
 from itrex_sweet.serving.failures import VALIDATION
 
 NAMES = ("threshold", "quality", "max_exit", "deadline_ms", "priority")
-_HEADERS = {
+HEADERS = {
     b"x-threshold": "threshold",
     b"x-quality": "quality",
     b"x-max-exit": "max_exit",
@@ -62,7 +62,7 @@ def options_of(fields: Mapping[str, Any], headers: Mapping[bytes, bytes], **more
     Raises:
         RequestError: a value has a wrong type or is out of range.
     """
-    given = {name: headers[header] for header, name in _HEADERS.items() if header in headers}
+    given = {name: headers[header] for header, name in HEADERS.items() if header in headers}
     if given:
         given = {name: _number(name, value) for name, value in given.items()}
     for name in NAMES:

@@ -103,6 +103,7 @@ class Server:
         port = listening.getsockname()[1]
         listener = _Listener(self._config())
         serving = asyncio.ensure_future(listener.serve([listening]))
+        seen = manifests(self.models)  # before loading: what is written meanwhile is loaded again
         watch = None
         with self._signals(loop):
             try:
@@ -112,7 +113,7 @@ class Server:
                     if started is not None:
                         started(port)
                     if self.settings.watch_seconds is not None:
-                        watch = asyncio.ensure_future(self._watch(self.settings.watch_seconds))
+                        watch = asyncio.ensure_future(self._watch(self.settings.watch_seconds, seen))
                     await self._stopping.wait()
             finally:
                 if watch is not None:
@@ -157,8 +158,8 @@ class Server:
         self._reloads.add(task)
         task.add_done_callback(self._reloads.discard)
 
-    async def _watch(self, seconds: float) -> None:
-        seen = manifests(self.models)
+    async def _watch(self, seconds: float, seen: dict[str, Any]) -> None:
+        """Serves new artifacts; `seen` are the `manifests` of those that are served."""
         while True:
             await asyncio.sleep(seconds)
             if names := folders_changed(self.models, seen):

@@ -15,6 +15,7 @@ class Settings:
         max_waiting_rows: texts without an answer, of each model; a request beyond it is refused with status 429.
         max_client_batch_size: texts of one request.
         payload_limit: bytes of a request's body.
+        max_input_length: tokens of a text, in place of the limit of the artifact's tokenizer.
         auto_truncate: whether longer texts are cut where a request does not say so; otherwise they are refused.
         api_keys: keys of which a request must present one, as `Authorization: Bearer KEY`; empty for none.
         read_seconds: time in which a request's head and body must arrive, each.
@@ -36,6 +37,7 @@ class Settings:
     max_waiting_rows: int = 2048
     max_client_batch_size: int = 32
     payload_limit: int = 2_000_000
+    max_input_length: int | None = None
     auto_truncate: bool = True
     api_keys: tuple[str, ...] = ()
     read_seconds: float = 10.0

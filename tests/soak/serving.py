@@ -31,7 +31,7 @@ import itrex_sweet
 from tests.soak.processes import texts as random_texts
 from tests.tiny_artifacts import tiny_artifact
 
-PATIENCE = 30.0  # seconds until a request counts as lost
+PATIENCE = 30.0  # seconds until a request counts as lost, by default
 KINDS = {"plain": 0.9, "leaving": 0.06, "slow": 0.04}  # shares of clients
 SLOW_SECONDS = 2.0  # in which a slow client sends its request
 RELOAD_SECONDS = 20.0
@@ -47,10 +47,14 @@ class Soak:
         port: of the server.
         texts: to classify.
         expected: `predict`'s answers.
+        patience: seconds until a request counts as lost.
         seed: of the choices.
     """
 
-    def __init__(self, port: int, texts: Sequence[str], expected: Sequence[dict], seed: int = 0):
+    def __init__(
+        self, port: int, texts: Sequence[str], expected: Sequence[dict], patience: float = PATIENCE, seed: int = 0
+    ):
+        self._patience = patience
         self.port, self.texts, self.expected = port, texts, expected
         self.counts: Counter[str] = Counter()
         self.latencies: list[float] = []
@@ -83,7 +87,7 @@ class Soak:
                 return
             else:
                 writer.write(head + body)
-            status, answer = await asyncio.wait_for(_answer(reader), PATIENCE)
+            status, answer = await asyncio.wait_for(_answer(reader), self._patience)
         except (OSError, asyncio.IncompleteReadError, asyncio.TimeoutError, ValueError) as error:
             self.counts["lost"] += 1
             print(f"lost, {kind}: {type(error).__name__}: {error}", file=sys.stderr)
@@ -91,6 +95,8 @@ class Soak:
             return
         if status == 429:
             self.counts["refused"] += 1
+        elif status == 408 and kind == "slow":
+            self.counts["too slow"] += 1
         elif status != 200:
             self.counts["failed"] += 1
             print(f"status {status}: {answer[:200]!r}", file=sys.stderr)
@@ -214,6 +220,7 @@ def main() -> int:
     parser.add_argument("--load", type=float, default=0.8, help="share of the capacity, which is measured first")
     parser.add_argument("--rate", type=float, help="requests per second, in place of --load")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--patience", type=float, default=PATIENCE, help="seconds until a request counts as lost")
     parser.add_argument("--max-slope", type=float, default=20.0, help="MB per hour")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="itrex-sweet-soak-") as folder:
@@ -227,7 +234,7 @@ def main() -> int:
             port = free.getsockname()[1]
         server = start(artifact, port, options.threads)
         try:
-            outcome = asyncio.run(_soak(Soak(port, texts, expected), server, options))
+            outcome = asyncio.run(_soak(Soak(port, texts, expected, options.patience), server, options))
         finally:
             server.terminate()
             status = server.wait(60)
@@ -247,7 +254,17 @@ async def _soak(soak: Soak, server: subprocess.Popen, options: argparse.Namespac
         "rate": round(rate, 1),
         **{
             name: counts[name]
-            for name in ("answered", "lost", "doubled", "different", "refused", "failed", "not sent", "reloads")
+            for name in (
+                "answered",
+                "lost",
+                "doubled",
+                "different",
+                "refused",
+                "too slow",
+                "failed",
+                "not sent",
+                "reloads",
+            )
         },
         "left": counts["leaving"],
         "slow": counts["slow"],

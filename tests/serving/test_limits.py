@@ -1,0 +1,180 @@
+"""Tests of limits, deadlines, cancellation and keys."""
+
+import contextlib
+import json
+import socket
+import threading
+import time
+
+import pytest
+
+from itrex_sweet.serving.settings import Settings
+from tests.serving.slow_engine import Gate
+
+BODY = json.dumps({"inputs": "the room was good"}).encode()
+
+
+@pytest.fixture
+def gate():
+    gate = Gate()
+    yield gate
+    gate.open()
+
+
+class Asking(threading.Thread):
+    """Sends a request from a thread."""
+
+    def __init__(self, running, body, **headers):
+        super().__init__()
+        self.running, self.body, self.headers = running, body, headers
+        self.start()
+
+    def run(self):
+        self.status, self.replied, self.content = self.running.request("POST", "/predict", self.body, self.headers)
+
+    def result(self):
+        self.join(60)
+        return self.status
+
+
+def occupied(running, gate, **more):
+    """Returns a request that is being computed, and waits until it is."""
+    gate.close()
+    asking = Asking(running, {"inputs": "the room was good", **more})
+    gate.wait_until_reached()
+    return asking
+
+
+def until(condition):
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_too_many_requests_are_refused_at_once(start, folders, gate):
+    running = start({"single": folders["single"]}, Settings(max_concurrent_requests=1), gate.load)
+    first = occupied(running, gate)
+    status, headers, content = running.request("POST", "/predict", {"inputs": "a"})
+    assert status == 429 and content["error_type"] == "Overloaded" and int(headers["retry-after"]) >= 1
+    assert running.get("/health")[0] == 200
+    gate.open()
+    assert first.result() == 200 and running.post("/predict", {"inputs": "a"})[0] == 200
+
+
+def test_too_many_waiting_texts_are_refused(start, folders, gate):
+    running = start({"single": folders["single"]}, Settings(max_waiting_rows=2), gate.load)
+    first = occupied(running, gate)
+    status, headers, _ = running.request("POST", "/predict", {"inputs": [["a"], ["soup"]]})
+    assert status == 429 and int(headers["retry-after"]) >= 1
+    gate.open()
+    assert first.result() == 200
+
+
+@pytest.mark.parametrize("where", ["header", "body", "timeout"])
+def test_expired_requests_are_dropped(start, folders, gate, where):
+    running = start({"single": folders["single"]}, Settings(), gate.load)
+    first = occupied(running, gate)
+    if where == "timeout":
+        texts = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["a"]}
+        answer = []
+        body = {"inputs": [texts], "parameters": {"timeout": 1000}}
+        late = threading.Thread(target=lambda: answer.append(running.post("/v2/models/single/infer", body)[0]))
+        late.start()
+    elif where == "header":
+        late = Asking(running, {"inputs": "a"}, **{"X-Deadline-Ms": "1"})
+    else:
+        late = Asking(running, {"inputs": "a", "deadline_ms": 1})
+    scheduler = running.server.models.get().scheduler
+    until(lambda: scheduler.snapshot().unanswered == 2)
+    time.sleep(0.01)
+    gate.open()
+    assert first.result() == 200
+    late.join(60)
+    assert (answer[0] if where == "timeout" else late.status) == 504
+    assert scheduler.snapshot().expired == 1
+
+
+def test_a_client_that_leaves_cancels_its_rows(start, folders, gate):
+    running = start({"single": folders["single"]}, Settings(), gate.load)
+    first = occupied(running, gate)
+    scheduler = running.server.models.get().scheduler
+    head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(BODY)
+    with socket.create_connection(("127.0.0.1", running.port)) as client:
+        client.sendall(head + BODY)
+        until(lambda: scheduler.snapshot().unanswered == 2)
+    until(lambda: scheduler.snapshot().cancelled == 1)
+    assert scheduler.snapshot().unanswered == 1
+    gate.open()
+    assert first.result() == 200 and running.server.application.in_work == 0
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_long_bodies_are_refused(start, folders, chunked):
+    running = start({"single": folders["single"]}, Settings(payload_limit=1000))
+    with contextlib.closing(running.connect()) as connection:
+        body = json.dumps({"inputs": "a" * 10_000_000 if chunked else "a" * 1000}).encode()
+        parts = iter([body[place : place + 65536] for place in range(0, len(body), 65536)]) if chunked else body
+        with contextlib.suppress(ConnectionError):
+            connection.request("POST", "/predict", parts, {"content-type": "application/json"}, encode_chunked=chunked)
+            assert connection.getresponse().status == 413
+    assert running.post("/predict", {"inputs": "a" * 900})[0] == 200
+
+
+def test_slow_heads_and_bodies_end(start, folders):
+    running = start({"single": folders["single"]}, Settings(read_seconds=0.3))
+    for sent, expected in (
+        (b"", b""),
+        (b"POST /predict HTTP/1.1\r\nhost:", b""),
+        (b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{", b"HTTP/1.1 408"),
+    ):
+        with socket.create_connection(("127.0.0.1", running.port), timeout=30) as client:
+            client.sendall(sent)
+            assert client.recv(12) == expected
+    assert running.post("/predict", {"inputs": "a"})[0] == 200
+
+
+def test_other_types_and_encodings_are_refused(served):
+    for headers in ({"content-type": "text/plain"}, {"content-encoding": "gzip"}):
+        assert served.request("POST", "/predict", BODY, headers)[0] == 415
+    for kind in ("application/json; charset=utf-8", "application/vnd.api+json"):
+        assert served.request("POST", "/predict", BODY, {"content-type": kind})[0] == 200
+
+
+def test_keys(start, folders):
+    running = start({"single": folders["single"]}, Settings(api_keys=("one", "two")))
+    for header in ({}, {"Authorization": "Bearer three"}, {"Authorization": "one"}, {"Authorization": "Bearer on"}):
+        status, _, content = running.request("POST", "/predict", BODY, header)
+        assert (status, content) == (401, b"")
+    assert running.get("/info")[0] == running.get("/v2/models/single")[0] == 401
+    for key in ("one", "two"):
+        assert running.request("POST", "/predict", BODY, {"Authorization": f"Bearer {key}"})[0] == 200
+    assert running.get("/health")[0] == running.get("/v2/health/ready")[0] == 200
+
+
+def test_answers_of_many_clients_are_their_own(served, classifiers):
+    texts = [
+        f"the {first} was {second} and {third}"
+        for first in ("room", "soup", "phone")
+        for second in ("good", "bad", "cold", "slow")
+        for third in ("quick", "warm", "never")
+    ]
+    expected = {
+        text: prediction["score"] for text, prediction in zip(texts, classifiers["single"].predict(texts), strict=True)
+    }
+    wrong = []
+
+    def ask(own):
+        with contextlib.closing(served.connect()) as connection:
+            for text in own:
+                connection.request("POST", "/predict", json.dumps({"inputs": text}))
+                found = json.loads(connection.getresponse().read())[0]["score"]
+                if found != expected[text]:
+                    wrong.append(text)
+
+    threads = [threading.Thread(target=ask, args=(texts[place::6] * 3,)) for place in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
