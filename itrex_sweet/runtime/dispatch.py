@@ -23,8 +23,14 @@ class Dispatch(Protocol):
             now: seconds of the scheduler's clock.
         """
 
-    def runs_to_the_end(self, tokens: int) -> bool:
-        """Returns whether new rows with these tokens, if no other rows wait, run through all exits at once."""
+    def runs_to_the_end(self, rows: int, tokens: int, batch_size: int, others_wait: bool) -> bool:
+        """Returns whether new rows run through all exits in one call, which other rows cannot join.
+
+        Args:
+            rows, tokens: that would run.
+            batch_size: maximum number of rows per run.
+            others_wait: whether there are rows that could join at a later exit.
+        """
 
 
 class WholeBatches:
@@ -34,7 +40,7 @@ class WholeBatches:
         queues = [arrivals, *waiting]
         return max((exit_index for exit_index, queue in enumerate(queues) if queue.rows), default=None)
 
-    def runs_to_the_end(self, tokens: int) -> bool:
+    def runs_to_the_end(self, rows: int, tokens: int, batch_size: int, others_wait: bool) -> bool:
         return True
 
 
@@ -58,7 +64,7 @@ class BreadthFirst:
                     return exit_index
         return next((exit_index for exit_index, queue in enumerate([arrivals, *waiting]) if queue.rows), None)
 
-    def runs_to_the_end(self, tokens: int) -> bool:
+    def runs_to_the_end(self, rows: int, tokens: int, batch_size: int, others_wait: bool) -> bool:
         return False
 
 
@@ -66,8 +72,9 @@ class MostAnswers:
     """Runs the rows that give most answers per second, unless a row has been passed over for too long.
 
     Few survivors of a batch therefore wait for those of the next one as long as new rows give more answers in the same
-    time, and run at once if they are many or no other rows wait. A row that was embedded is passed over at most
-    `max_hold_seconds` after that; rows near their deadline are not passed over. Rows of higher priority run first.
+    time, and run at once if they are many or no other rows wait. Where regrouping survivors saves less than its steps
+    cost, and the run is short, new rows run through all exits in one call of the backend. An embedded row is passed
+    over for at most `max_hold_seconds`; rows near their deadline are not passed over. Higher priority runs first.
 
     Args:
         costs: the estimate of time.
@@ -89,8 +96,10 @@ class MostAnswers:
             return _due_first(queues, overdue)
         return max(filled, key=lambda exit_index: (self._priority(queues[exit_index]), *self._rate(exit_index, queues)))
 
-    def runs_to_the_end(self, tokens: int) -> bool:
-        return self.costs.seconds_to_the_end(tokens) <= self.max_hold_seconds
+    def runs_to_the_end(self, rows: int, tokens: int, batch_size: int, others_wait: bool) -> bool:
+        if self.costs.seconds_to_the_end(tokens) > self.max_hold_seconds:
+            return False
+        return not others_wait or self.costs.saved_by_regrouping(rows, batch_size) <= 0.0
 
     def _is_overdue(self, queue: ArrivalQueue | ExitQueue, now: float) -> bool:
         since, deadline = queue.held_since, queue.earliest_deadline

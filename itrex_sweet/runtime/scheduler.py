@@ -243,21 +243,18 @@ class Scheduler:
             return None
         if exit_index > 0:
             return Work(exit_index, rows=self._waiting[exit_index - 1].take(self.batch_size, self.batch_tokens))
-        tokens = self._arrivals.tokens
         taken = self._arrivals.take(self.batch_size, self.batch_tokens)
         for submission, _ in taken:
             if submission.started_at is None:
                 self._start(submission, now)
         policy = taken[0][0].policy
-        to_the_end = (
-            not self._arrivals.rows
-            and not any(queue.rows for queue in self._waiting)
-            and all(
-                owner.policy is policy and owner.deadline is None and len(rows) == len(owner.batch)
-                for owner, rows in taken
-            )
-            and self._dispatch.runs_to_the_end(tokens)
+        may_run_to_the_end = all(
+            owner.policy is policy and owner.deadline is None and len(rows) == len(owner.batch) for owner, rows in taken
         )
+        if not may_run_to_the_end:
+            return Work(0, taken)
+        rows, tokens = (sum(counts) for counts in zip(*(owner.size for owner, _ in taken), strict=True))
+        to_the_end = self._dispatch.runs_to_the_end(rows, tokens, self.batch_size, self._has_work())
         return Work(0, taken, to_the_end=to_the_end)
 
     def _start(self, submission: Submission, now: float) -> None:
@@ -350,6 +347,7 @@ class Scheduler:
         with self._changed:
             if counts is not None:
                 self._answered += counts
+                self._costs.observe_to_the_end(counts.tolist(), tokens, seconds)
             else:
                 self._answered[exit_index] += len(left)
                 self._costs.observe(exit_index, len(work), len(left), tokens, seconds)

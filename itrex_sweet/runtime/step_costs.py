@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 _MEMORY = 0.98  # weight of earlier runs, per run
-_MAX_RATIO = 5.0
+_MAX_RATIO = 5.0  # of a measured time to the estimate; more is an interruption of the process
+_STEP_SECONDS = 1.5e-4  # time of a step outside the backend
 _PRIOR_RUNS = 5.0  # runs that the stored table counts for
 _PRIOR_ROWS = 8.0  # rows that the initial share counts for
 
@@ -68,6 +69,35 @@ class StepCosts:
             total += self.seconds(exit_index, tokens)
             tokens *= 1.0 - self.share_leaving(exit_index)
         return total or float("inf")
+
+    def observe_to_the_end(self, left: Sequence[int], tokens: int, seconds: float) -> None:
+        """Updates the estimates with a run through all exits at once.
+
+        Args:
+            left: rows that left at each exit.
+        """
+        expected = self.seconds_to_the_end(tokens)
+        ratio = min(max(seconds / expected, 1.0 / _MAX_RATIO), _MAX_RATIO) if expected > 0.0 else 1.0
+        factor = _MEMORY + (1.0 - _MEMORY) * ratio
+        rows = sum(left)
+        for exit_index, count in enumerate(left):
+            fixed, per_token = self._lines[exit_index]
+            self._lines[exit_index] = (factor * fixed, factor * per_token)
+            sums = self._sums[exit_index]
+            sums[2], sums[4] = factor * sums[2], factor * sums[4]
+            if rows:
+                self._rows[exit_index] = _MEMORY * self._rows[exit_index] + rows
+                self._left[exit_index] = _MEMORY * self._left[exit_index] + count
+            rows -= count
+
+    def saved_by_regrouping(self, rows: int, batch_size: int) -> float:
+        """Returns the seconds that a full batch at each later exit saves against running the survivors of these rows
+        alone, less the time of the additional steps."""
+        saved, surviving = 0.0, float(rows)
+        for exit_index in range(1, len(self._lines)):
+            surviving *= 1.0 - self.share_leaving(exit_index - 1)
+            saved += self._lines[exit_index][0] * max(1.0 - surviving / batch_size, 0.0) - _STEP_SECONDS
+        return saved
 
     def _add(self, exit_index: int, tokens: float, seconds: float, weight: float) -> None:
         sums = self._sums[exit_index]

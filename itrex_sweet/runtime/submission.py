@@ -75,6 +75,11 @@ class Submission(Future):
         return (self.due, self.number) < (other.due, other.number)
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Number of rows, and of their tokens."""
+        return len(self._order), int(self.batch.cu_seqlens[-1])
+
+    @property
     def untaken(self) -> int:
         """Number of rows that are not embedded yet."""
         return len(self._order) - self._taken

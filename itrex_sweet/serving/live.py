@@ -19,6 +19,7 @@ def live_state(observer: Observer) -> dict[str, Any]:
         "version": __version__,
         "uptime_seconds": round(now, 1),
         "in_flight": observer.in_flight,
+        "failures": observer.history.to_dict(now)["failures"],
         "quantiles": list(QUANTILES),
         "seconds": SECONDS - 1,
         "models": [_model_state(model, now) for model in observer.models.values()],
@@ -28,6 +29,8 @@ def live_state(observer: Observer) -> dict[str, Any]:
 def _model_state(model: ObservedModel, now: float) -> dict[str, Any]:
     rows, depth = model.rows.sum(axis=1).tolist(), model.exits[-1]
     saved = sum((depth - exit_) * count for exit_, count in zip(model.exits, rows, strict=True))
+    history = model.history.to_dict(now)
+    del history["failures"]  # are counted for the server, because a request that fails may name no model
     state = None if model.snapshot is None else model.snapshot()
     return {
         "name": model.name,
@@ -37,7 +40,7 @@ def _model_state(model: ObservedModel, now: float) -> dict[str, Any]:
         "layers_saved": saved / max(depth * sum(rows), 1),
         "degraded": int(model.degraded),
         "queue": None if state is None else list(state.rows_waiting),
-        "history": model.history.to_dict(now),
+        "history": history,
         "drift": _drift_state(model, now),
     }
 

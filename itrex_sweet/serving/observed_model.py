@@ -37,7 +37,7 @@ class ObservedModel:
         backend: runs it.
         policy: of requests without options of their own.
         snapshot: returns the state of its scheduler, see `Scheduler.snapshot`.
-        facts: shown beside the name, such as backend and precision.
+        facts: shown beside the name, such as backend and data type.
 
     Attributes:
         rows: answered, by exit and reason, (exits, reasons).
@@ -59,7 +59,7 @@ class ObservedModel:
     ):
         self.name = name
         self.exits: tuple[int, ...] = tuple(artifact.exits)
-        self.facts = {"precision": artifact.precision, **(facts or {})}
+        self.facts = facts or {}
         self.snapshot = snapshot
         self.rows = np.zeros((len(self.exits), len(STOPPED_BY)), dtype=np.int64)
         self.degraded = np.zeros((), dtype=np.int64)  # an array, so that a model that replaces this one can share it

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from itrex_sweet.serving.histogram import Histogram
+from itrex_sweet.serving.history import History
 from itrex_sweet.serving.observation import Observation
 from itrex_sweet.serving.observed_model import ObservedModel
 
@@ -39,6 +40,7 @@ class Observer:
         succeeded, refused: requests that were answered, or not, by whether they are a batch.
         failed: requests answered with an error, by type.
         rows: that were answered.
+        history: failures in each of the last seconds, also of requests without a known model.
         durations: of requests that were answered, by step, in seconds, and the same per row.
         lengths: tokens of each row.
     """
@@ -51,6 +53,7 @@ class Observer:
         self.refused: Counter[bool] = Counter()
         self.failed: Counter[str] = Counter()
         self.rows = 0
+        self.history = History(0)
         self.durations = {step: Histogram(DURATIONS) for step in STEPS}
         self.row_durations = {step: Histogram(DURATIONS) for step in STEPS}
         self.lengths = Histogram(LENGTHS)
@@ -138,12 +141,7 @@ class Observer:
     def _count_failures(self, failed: list[Observation]) -> None:
         self.refused.update(seen.batch for seen in failed)
         self.failed.update(seen.error for seen in failed)
-        by_model: dict[ObservedModel, list[float]] = {}
-        for seen in failed:
-            if seen.model is not None:
-                by_model.setdefault(seen.model, []).append(seen.finished - self.started)
-        for model, finished in by_model.items():
-            model.history.add_failures(np.array(finished))
+        self.history.add_failures(np.array([seen.finished for seen in failed]) - self.started)
 
 
 def _printable(given: bytes) -> str:

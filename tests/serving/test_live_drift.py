@@ -95,13 +95,14 @@ def test_the_state_of_the_page_is_json():
     seen = observer.begin("/predict")
     seen.model = model
     seen.failed(503, "unhealthy")
+    observer.count()
     observer.started -= 10  # so that the second of these requests has ended
-    model.history._advance(0)
     state = json.loads(json.dumps(live_state(observer), allow_nan=False))
     (found,) = state["models"]
     assert found["exits"] == list(EXITS) and sum(found["rows"]) == 300 and found["queue"] == [3, 1, 0]
     assert found["drift"]["report"]["verdict"] == "stable" and found["drift"]["rows"] == 300
     assert found["layers_saved"] == pytest.approx(((exits == 0) * 5 + (exits == 1) * 2).sum() / (6 * 300))
+    assert sum(state["failures"]) == 1
     history = found["history"]
     assert len(history["requests"]) == len(history["rows"][0]) == len(history["latency_ms"][0]) == state["seconds"]
 
