@@ -37,7 +37,7 @@ PRICE = 0.04  # US dollars of a core and hour, about the list price of a virtual
 BATCH_ROWS, BATCH_TOKENS = 32, 4096
 HOLD_SECONDS = 0.01  # rows between exits are passed over so long at most
 REQUEST_BYTES, ANSWER_BYTES = 500, 250  # with headers; a text of 200 characters
-EVENTS = 30_000  # arrivals simulated
+EVENTS = 10_000  # arrivals simulated
 SIZES = (1, 2, 4, 8, 16, 32)  # rows, to measure costs
 
 
@@ -300,7 +300,7 @@ def check(costs: Costs, measured: dict[str, Any], engines: int, threads: int) ->
             if name == "saturation":
                 continue
             machine = Machine(1, engines, threads, is_continuous)
-            simulated = simulate(costs, machine, figures["rate"], 20_000)
+            simulated = simulate(costs, machine, figures["rate"], EVENTS)
             rows.append(
                 {
                     "kind": kind,
