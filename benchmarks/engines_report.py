@@ -124,10 +124,11 @@ def footer(result: dict[str, Any]) -> str:
     versions.update(result["versions"])  # of this process; the IPEX environment has others
     shown = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
     missing = "; ".join(f"{name} ({reason})" for name, reason in result["left_out"].items())
+    priority = ", at real-time priority beside other work" if machine.get("priority") == "real-time" else ""
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, {settings['threads']} threads; {shown}; "
-        f"{result['date'][:10]}, commit {result['commit'][:10]}." + (f" Not measured: {missing}." if missing else "")
-    )
+        f"{machine['cpu']} (family {machine['family']}, model {machine['model']}), {machine['cores']} cores, "
+        f"{settings['threads']} threads; {shown}{priority}; {result['date'][:10]}, commit {result['commit'][:10]}."
+    ) + (f" Not measured: {missing}." if missing else "")
 
 
 def _answers(agreements: dict[str, Any], name: str) -> list[str]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 
-import cluster_report
+import contexts_report
 import encoders_report
 import engines_report
 import headline_report
@@ -38,6 +38,7 @@ def main() -> None:
         "docs/benchmarks/engines.md",
         render(engines_report.sections, "engines"),
         render(engines_report.mixes, "exit_mixes"),
+        render(contexts_report.section, "contexts"),
         render(engines_report.operations, "operations"),
         render(engines_report.instruction_sets, "instruction_sets"),
         render(engines_report.start, "start"),
@@ -58,8 +59,6 @@ def main() -> None:
         render(policies_report.cost_table, "cost_table"),
         render(policies_report.deadlines, "deadlines"),
     )
-    if (RESULTS / "cluster.json").is_file():
-        write("docs/guides/scale.md", cluster_report.table(read("cluster")))
     if (RESULTS / "token_dropping.json").is_file():
         write("docs/benchmarks/token-dropping.md", *token_dropping.sections(read("token_dropping")))
     if (RESULTS / "serving.json").is_file():

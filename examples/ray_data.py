@@ -3,6 +3,7 @@
     pip install 'itrex-sweet[ray]'
     python examples/ray_data.py my-classifier-int8 texts/ answers/ --actors 4
 
+Leave CPUs for the tasks that read and write: actors hold `--actors` times `--cpus` until the end.
 On a cluster, the artifact has to be at the same path on every machine; `RAY_ADDRESS=auto` connects to a running one.
 `itrex-sweet predict DIR texts/ --output answers --ray` also reads JSON lines and CSV, and can be continued.
 """

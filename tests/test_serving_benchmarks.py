@@ -26,7 +26,7 @@ def serving(monkeypatch, tmp_path):
 
 @pytest.fixture
 def stalling_port():
-    """A server whose first answer takes `STALL` seconds; its loop stands still meanwhile."""
+    """Returns the port of a server that blocks its loop for `STALL` seconds at the first request."""
     ports, loop = [], asyncio.new_event_loop()
     is_first = [True]
 

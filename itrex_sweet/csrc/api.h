@@ -126,26 +126,52 @@ struct sweet_policy {
 };
 
 struct sweet_model;
+struct sweet_threads;
+struct sweet_context;
 
 // Version of the interface; increases when a structure, a function or its meaning changes.
-constexpr int32_t kSweetInterface = 5;
+constexpr int32_t kSweetInterface = 6;
 // Return the version that the library was built with, and the size in bytes of a structure by its name, -1 if unknown. A
 // caller compares them with its own before it calls anything else.
 SWEET_API int32_t sweet_interface();
 SWEET_API int64_t sweet_size_of(const char* structure);
 
-// Packs a model; returns null on failure. A call uses up to `threads` threads, from 1 to 1024, as long as each gets at least
-// `min_macs_per_thread` multiply-accumulates; 0 uses all threads for every call, -1 selects a default.
-SWEET_API sweet_model* sweet_model_new(const sweet_description* description, int32_t threads, int64_t min_macs_per_thread);
-// No call of the model may be running.
+// Packs a model; returns null on failure. A model is immutable: it has the weights and tables, which all its contexts share.
+SWEET_API sweet_model* sweet_model_new(const sweet_description* description);
+// Contexts keep what they use: the memory of a model, or of threads, is freed with the last context.
 SWEET_API void sweet_model_free(sweet_model* model);
-// Return the bytes of packed weights and tables, and of the workspace, which grows to the largest call and never shrinks.
+// Returns the bytes of packed weights and tables.
 SWEET_API int64_t sweet_model_bytes(const sweet_model* model);
-SWEET_API int64_t sweet_workspace_bytes(const sweet_model* model);
 
-// `sweet_embed`, `sweet_probe`, `sweet_advance` and `sweet_answer` run a model. Concurrent calls of one model are
-// serialized. They return SWEET_OK, or SWEET_FEWER_THREADS if they succeeded on fewer threads than wanted because the
-// system did not start more. A forked child may call a model whatever the parent's threads were doing at the fork.
+// Creates threads for the calls of any number of contexts; returns null on failure. At most `threads` of them run at the same
+// time, from 1 to 1024, the calling threads included. A call alone uses all of them, several calls share them evenly, and if
+// there are more calls than threads, they take turns. Shares change between the jobs of a call, of about a millisecond each.
+SWEET_API sweet_threads* sweet_threads_new(int32_t threads);
+SWEET_API void sweet_threads_free(sweet_threads* threads);
+// Writes `SWEET_NUM_COUNTS` numbers.
+enum sweet_count {
+    SWEET_CALLS = 0,         // calls in progress, of which some may wait for a thread
+    SWEET_THREADS = 1,       // threads that calls hold
+    SWEET_MOST_CALLS = 2,    // greatest number of calls that held a thread at the same time
+    SWEET_MOST_THREADS = 3,  // greatest number of threads that calls held at the same time
+    SWEET_NUM_COUNTS = 4
+};
+SWEET_API int32_t sweet_threads_count(const sweet_threads* threads, int64_t* counts);
+
+// Creates a context, the mutable state of calls of a model; returns null on failure. A call uses as many threads as get at
+// least `min_macs_per_thread` multiply-accumulates each; 0 uses all threads for every call, -1 selects a default.
+SWEET_API sweet_context* sweet_context_new(const sweet_model* model, const sweet_threads* threads,
+                                           int64_t min_macs_per_thread);
+// No call of the context may be running.
+SWEET_API void sweet_context_free(sweet_context* context);
+// Returns the bytes of the workspaces, which grow to the largest call and never shrink. Waits for a running call.
+SWEET_API int64_t sweet_context_bytes(const sweet_context* context);
+
+// `sweet_embed`, `sweet_probe`, `sweet_advance` and `sweet_answer` run a model. Calls of several contexts run at the same
+// time; concurrent calls of one context are serialized. The results do not depend on the context or the number of threads,
+// and the states that one context computes may be given to another one of the same model. They return SWEET_OK, or
+// SWEET_FEWER_THREADS if they succeeded on fewer threads than wanted because the system did not start more. A forked child
+// may call a context whatever the parent's threads were doing at the fork.
 enum sweet_result { SWEET_OK = 0, SWEET_FEWER_THREADS = 1 };
 
 // Computes the states before the last layer of the first exit. Token ids, types and positions are (tokens,) int64, the
@@ -153,17 +179,17 @@ enum sweet_result { SWEET_OK = 0, SWEET_FEWER_THREADS = 1 };
 // `starts` (rows,). `states` holds `states_size` floats: SWEET_READ_PADDING more than are written, since kernels load whole
 // vectors.
 enum sweet_padding { SWEET_READ_PADDING = 16 };
-SWEET_API int32_t sweet_embed(sweet_model* model, int32_t rows, int64_t tokens, const int64_t* lengths, const int64_t* ids,
-                              const int64_t* token_types, const int64_t* positions, float* states, int64_t states_size,
-                              const float** starts);
+SWEET_API int32_t sweet_embed(sweet_context* context, int32_t rows, int64_t tokens, const int64_t* lengths,
+                              const int64_t* ids, const int64_t* token_types, const int64_t* positions, float* states,
+                              int64_t states_size, const float** starts);
 // Computes the outputs of one exit: `logits` (rows, outputs), `logits_size` floats. `starts[r]` points to the states of row
 // r, `lengths[r]` tokens. `positions[r]` points to the positions of its tokens, which must increase if the model has
 // disentangled attention or a convolution; null, as `positions` may be, means that they are consecutive.
-SWEET_API int32_t sweet_probe(sweet_model* model, int32_t exit, int32_t rows, const float* const* starts,
+SWEET_API int32_t sweet_probe(sweet_context* context, int32_t exit, int32_t rows, const float* const* starts,
                               const int64_t* lengths, const int64_t* const* positions, float* logits, int64_t logits_size);
 // Runs the layers from before the last layer of an exit to before the last layer of the next one. Writes packed states
 // (tokens, hidden), which must not overlap the input, and the address of each row's states to `next_starts`.
-SWEET_API int32_t sweet_advance(sweet_model* model, int32_t exit, int32_t rows, const float* const* starts,
+SWEET_API int32_t sweet_advance(sweet_context* context, int32_t exit, int32_t rows, const float* const* starts,
                                 const int64_t* lengths, const int64_t* const* positions, float* states, int64_t states_size,
                                 const float** next_starts);
 
@@ -184,7 +210,7 @@ SWEET_API int32_t sweet_best_label(int32_t rows, int32_t labels, const float* lo
 // may be null: all are 0; positions too: those of every row are consecutive from 0. Writes for each row the logits (rows,
 // labels) of the exit that answered, its index from 0, and the confidence; and if `best` is not null, what `sweet_best_label`
 // computes of the logits.
-SWEET_API int32_t sweet_answer(sweet_model* model, const sweet_policy* policy, int32_t rows, int64_t tokens,
+SWEET_API int32_t sweet_answer(sweet_context* context, const sweet_policy* policy, int32_t rows, int64_t tokens,
                                const int64_t* lengths, const int64_t* ids, const int64_t* token_types,
                                const int64_t* positions, float* logits, int64_t* exits, float* confidences, int64_t* best,
                                float* probabilities);

@@ -4,13 +4,27 @@
 #include <cstring>
 #include <exception>
 #include <limits>
+#include <memory>
 #include <new>
 #include <tuple>
 #include <type_traits>
 #include <utility>
 
-#include "model.h"
+#include "context.h"
 #include "operations.h"
+
+// Handles share ownership, so that they may be freed in any order.
+struct sweet_model {
+    std::shared_ptr<const Model> shared;
+};
+
+struct sweet_threads {
+    std::shared_ptr<const SharedThreads> shared;
+};
+
+struct sweet_context {
+    Context context;
+};
 
 namespace {
 
@@ -40,6 +54,8 @@ int32_t guarded(Call call) {
 }
 
 void check_model(const sweet_model* model) { check_pointer("the call", "the model", model); }
+void check_threads(const sweet_threads* threads) { check_pointer("the call", "the threads", threads); }
+void check_context(const sweet_context* context) { check_pointer("the call", "the context", context); }
 
 // Checks an elementwise operation on `count` values.
 void check_values(int64_t count, const float* from, const float* to) {
@@ -72,13 +88,12 @@ int64_t sweet_size_of(const char* structure) {
     return -1;
 }
 
-sweet_model* sweet_model_new(const sweet_description* description, int32_t threads, int64_t min_macs_per_thread) {
+sweet_model* sweet_model_new(const sweet_description* description) {
     sweet_model* model = nullptr;
     guarded([&] {
         check_pointer("the call", "the description", description);
-        check_range("the call", "min_macs_per_thread", min_macs_per_thread, -1, std::numeric_limits<int64_t>::max());
         check_description(*description);
-        model = new sweet_model(*description, validate_threads(threads), min_macs_per_thread);
+        model = new sweet_model{std::make_shared<const Model>(*description)};
     });
     return model;
 }
@@ -89,42 +104,75 @@ int64_t sweet_model_bytes(const sweet_model* model) {
     int64_t bytes = -1;
     guarded([&] {
         check_model(model);
-        bytes = model->bytes();
+        bytes = model->shared->bytes();
     });
     return bytes;
 }
 
-int64_t sweet_workspace_bytes(const sweet_model* model) {
-    int64_t bytes = -1;
+sweet_threads* sweet_threads_new(int32_t threads) {
+    sweet_threads* created = nullptr;
+    guarded([&] { created = new sweet_threads{std::make_shared<const SharedThreads>(validate_threads(threads))}; });
+    return created;
+}
+
+void sweet_threads_free(sweet_threads* threads) { delete threads; }
+
+int32_t sweet_threads_count(const sweet_threads* threads, int64_t* counts) {
+    return guarded([&] {
+        check_threads(threads);
+        check_pointer("the call", "counts", counts);
+        const ThreadPool::Counts now = threads->shared->pool().counts();
+        counts[SWEET_CALLS] = now.calls;
+        counts[SWEET_THREADS] = now.threads;
+        counts[SWEET_MOST_CALLS] = now.most_running;
+        counts[SWEET_MOST_THREADS] = now.most_threads;
+    });
+}
+
+sweet_context* sweet_context_new(const sweet_model* model, const sweet_threads* threads, int64_t min_macs_per_thread) {
+    sweet_context* context = nullptr;
     guarded([&] {
         check_model(model);
-        bytes = model->workspace_bytes();
+        check_threads(threads);
+        check_range("the call", "min_macs_per_thread", min_macs_per_thread, -1, std::numeric_limits<int64_t>::max());
+        context = new sweet_context{Context(model->shared, threads->shared, min_macs_per_thread)};
+    });
+    return context;
+}
+
+void sweet_context_free(sweet_context* context) { delete context; }
+
+int64_t sweet_context_bytes(const sweet_context* context) {
+    int64_t bytes = -1;
+    guarded([&] {
+        check_context(context);
+        bytes = context->context.bytes();
     });
     return bytes;
 }
 
-int32_t sweet_embed(sweet_model* model, int32_t rows, int64_t tokens, const int64_t* lengths, const int64_t* ids,
+int32_t sweet_embed(sweet_context* context, int32_t rows, int64_t tokens, const int64_t* lengths, const int64_t* ids,
                     const int64_t* token_types, const int64_t* positions, float* states, int64_t states_size,
                     const float** starts) {
     return guarded([&] {
-        check_model(model);
-        return model->embed(rows, tokens, lengths, ids, token_types, positions, states, states_size, starts);
+        check_context(context);
+        return context->context.embed(rows, tokens, lengths, ids, token_types, positions, states, states_size, starts);
     });
 }
 
-int32_t sweet_probe(sweet_model* model, int32_t exit, int32_t rows, const float* const* starts, const int64_t* lengths,
+int32_t sweet_probe(sweet_context* context, int32_t exit, int32_t rows, const float* const* starts, const int64_t* lengths,
                     const int64_t* const* positions, float* logits, int64_t logits_size) {
     return guarded([&] {
-        check_model(model);
-        return model->probe(exit, rows, starts, lengths, positions, logits, logits_size);
+        check_context(context);
+        return context->context.probe(exit, rows, starts, lengths, positions, logits, logits_size);
     });
 }
 
-int32_t sweet_advance(sweet_model* model, int32_t exit, int32_t rows, const float* const* starts, const int64_t* lengths,
+int32_t sweet_advance(sweet_context* context, int32_t exit, int32_t rows, const float* const* starts, const int64_t* lengths,
                       const int64_t* const* positions, float* states, int64_t states_size, const float** next_starts) {
     return guarded([&] {
-        check_model(model);
-        return model->advance(exit, rows, starts, lengths, positions, states, states_size, next_starts);
+        check_context(context);
+        return context->context.advance(exit, rows, starts, lengths, positions, states, states_size, next_starts);
     });
 }
 
@@ -169,14 +217,14 @@ int32_t sweet_best_label(int32_t rows, int32_t labels, const float* logits, cons
     });
 }
 
-int32_t sweet_answer(sweet_model* model, const sweet_policy* policy, int32_t rows, int64_t tokens, const int64_t* lengths,
+int32_t sweet_answer(sweet_context* context, const sweet_policy* policy, int32_t rows, int64_t tokens, const int64_t* lengths,
                      const int64_t* ids, const int64_t* token_types, const int64_t* positions, float* logits, int64_t* exits,
                      float* confidences, int64_t* best, float* probabilities) {
     return guarded([&] {
-        check_model(model);
+        check_context(context);
         check_pointer("the call", "the policy", policy);
         const Answers answers{logits, exits, confidences, best, probabilities};
-        return model->answer(*policy, rows, tokens, lengths, {ids, token_types, positions}, answers);
+        return context->context.answer(*policy, rows, tokens, lengths, {ids, token_types, positions}, answers);
     });
 }
 

@@ -38,9 +38,11 @@ class EventCount {
 
     bool has_waiters() const { return waiters_.load(std::memory_order_relaxed) > 0; }
 
-    // Returns once the value differs from `seen`; the result is the time that the thread slept.
-    Duration wait(uint32_t seen) {
-        if (spin(seen)) return {};
+    // Returns once the value differs from `seen`; the result is the time that the thread slept. It spins only as long as
+    // may_spin() is true.
+    template <class Predicate>
+    Duration wait(uint32_t seen, Predicate may_spin) {
+        if (spin(seen, may_spin)) return {};
         const auto start = Clock::now();
         std::unique_lock<std::mutex> guard(mutex_);
         waiters_.fetch_add(1);
@@ -48,13 +50,18 @@ class EventCount {
         waiters_.fetch_sub(1);
         return Clock::now() - start;
     }
+    Duration wait(uint32_t seen) {
+        return wait(seen, [] { return true; });
+    }
 
    private:
     static constexpr int64_t kMinSpin = 500;  // nanoseconds
     static constexpr uint32_t kMaxSpinInterval = 16;
 
-    bool spin(uint32_t seen) {
+    template <class Predicate>
+    bool spin(uint32_t seen, Predicate may_spin) {
         if (poll(seen)) return true;
+        if (!may_spin()) return false;
         const int64_t limit = spin_limit_.load(std::memory_order_relaxed);
         const bool tries_max = waits_.fetch_add(1, std::memory_order_relaxed) % kMaxSpinInterval == 0;
         const auto until = Clock::now() + std::chrono::nanoseconds(tries_max ? max_spin_ : limit);
@@ -63,6 +70,7 @@ class EventCount {
                 spin_limit_.store(tries_max ? max_spin_ : std::min(2 * limit, max_spin_), std::memory_order_relaxed);
                 return true;
             }
+            if (!may_spin()) return false;
         } while (Clock::now() < until);
         spin_limit_.store(std::max(limit / 2, kMinSpin), std::memory_order_relaxed);
         return false;

@@ -50,11 +50,12 @@ inline void gemm_int32(int32_t m, int32_t n, int32_t k, const uint8_t* a, const 
 class LinearCall {
    public:
     LinearCall(const sweet_linear& layer, int32_t rows, const float* x, int32_t threads)
-        : packed_(layer), rows_(rows), threads_(threads), pool_(threads), x_(x) {
+        : packed_(layer), rows_(rows), threads_(threads), pool_(threads), call_(pool_, backoff_), x_(x) {
         input_.reserve(packed_, rows, false);
     }
     void run(float* y) {
-        pool_.run(pool_.available_threads(threads_), [&](const Team& team) {
+        call_.prepare(threads_, threads_);
+        call_.run([&](const Team& team) {
             const auto [first, last] = team.range(rows_);
             for (int64_t row = first; row < last; ++row) input_.quantize_row(packed_, row, x_ + row * packed_.in);
             team.barrier();
@@ -71,6 +72,8 @@ class LinearCall {
     const int32_t rows_, threads_;
     LinearInput input_;
     ThreadPool pool_;
+    Backoff backoff_;
+    ThreadPool::Call call_;
     const float* x_;
 };
 
@@ -94,12 +97,14 @@ inline double time_linear(const sweet_linear& layer, int32_t m, int32_t threads,
 inline double measure_peak(int32_t threads) {
     double best = -1.0;
     ThreadPool pool(threads);
+    Backoff backoff;
+    ThreadPool::Call call(pool, backoff);
     std::vector<int64_t> macs(static_cast<size_t>(threads));
     for (int repeat = 0; repeat < 5; ++repeat) {
         std::fill(macs.begin(), macs.end(), 0);
-        const int size = pool.available_threads(threads);
+        call.prepare(threads, threads);
         const double start = seconds();
-        pool.run(size, [&](const Team& team) { macs[static_cast<size_t>(team.index)] = run_peak_loop(400000); });
+        call.run([&](const Team& team) { macs[static_cast<size_t>(team.index)] = run_peak_loop(400000); });
         int64_t total = 0;
         for (const int64_t part : macs) total += part;
         best = std::max(best, static_cast<double>(total) / (seconds() - start));

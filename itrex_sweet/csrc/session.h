@@ -1,4 +1,4 @@
-// The mutable state of a model: threads, workspaces, and the lock that serializes its calls.
+// The mutable state of a context: workspaces, and the lock that serializes its calls.
 #pragma once
 
 #include <mutex>
@@ -11,7 +11,8 @@
 
 struct Session {
     std::mutex mutex;  // held during a call
-    ThreadPool pool;
+    Backoff backoff;
+    ThreadPool::Call* call = nullptr;   // the threads of the call in progress
     std::vector<Workspace> workspaces;  // one per thread; a team of several threads shares the first
     Buffer<int64_t> starts;
     Buffer<int64_t> token_types, position_ids;  // of a call that gives none
@@ -19,7 +20,7 @@ struct Session {
     ActiveRows active;
     SharedQuery shared_query;  // of the first exit, if no layer precedes its probe
 
-    explicit Session(int threads) : pool(threads), workspaces(static_cast<size_t>(threads)) {
+    explicit Session(int threads) : workspaces(static_cast<size_t>(threads)) {
         for (Workspace& workspace : workspaces) workspace.threads.resize(1);
         workspaces[0].threads.resize(static_cast<size_t>(threads));
     }

@@ -1,185 +1,258 @@
-// Thread pool: runs one function on several threads, which synchronize at a barrier.
+// Thread pool: the threads that the calls of several contexts share.
 #pragma once
-
-#include <pthread.h>
-#include <signal.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cstdint>
+#include <condition_variable>
 #include <exception>
-#include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
-#include <thread>
 #include <utility>
 #include <vector>
 
-#include "event_count.h"
-#include "placement.h"
+#include "team.h"
 
-// On an idle core of a virtual machine a worker takes up to 100 microseconds to wake, and its team waits for it. Workers
-// therefore spin for the time that a program typically takes between two calls.
-constexpr std::chrono::microseconds kSpinForTeam{200}, kSpinForJob{200};
-
-class Barrier {
+// Exponential backoff from oversubscribed cores. If the caller slept for more than half of a job, and longer than a worker
+// takes to wake, then other programs or threads occupy the workers' cores: the next jobs run on the calling thread alone,
+// twice as many after each repetition.
+class Backoff {
    public:
-    // Returns once `size` threads have arrived; the result is the time that this thread slept.
-    Duration wait(int size) {
-        if (size == 1) return {};
-        const uint32_t generation = generation_.value();
-        if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
-            arrived_.store(0, std::memory_order_relaxed);
-            generation_.advance();
-            return {};
-        }
-        return generation_.wait(generation);
+    // Returns true if the next job must run on the calling thread alone; counts that job.
+    bool applies_to_next_job() { return left_ > 0 && left_-- > 0; }
+
+    bool is_active() const { return left_ > 0; }
+
+    void update(Duration slept, Duration elapsed) {
+        const bool is_oversubscribed = slept > kWakeLatency && 2 * slept > elapsed;
+        jobs_ = is_oversubscribed ? std::clamp(2 * jobs_, 1, kMaxJobs) : jobs_ / 2;
+        left_ = is_oversubscribed ? jobs_ : 0;
     }
 
    private:
-    EventCount generation_{kSpinForTeam};
-    alignas(64) std::atomic<int> arrived_{0};
+    static constexpr int kMaxJobs = 64;
+    static constexpr std::chrono::microseconds kWakeLatency{300};
+
+    int jobs_ = 0, left_ = 0;
 };
 
-// The threads that run one job together, as seen by one of them.
-struct Team {
-    int index;
-    int size;
-    Barrier* shared_barrier;
-    Duration* slept;  // time that this thread slept at the barrier; may be null
-
-    void barrier() const {
-        const Duration time = shared_barrier->wait(size);
-        if (slept != nullptr) *slept += time;
-    }
-    // Returns this thread's share of `count` items as [first, last).
-    std::pair<int64_t, int64_t> range(int64_t count) const { return {count * index / size, count * (index + 1) / size}; }
-};
-
-// Up to `threads` - 1 workers and the calling thread. Workers are started on first use. One caller at a time, in the process
-// that created the pool.
+// At most `threads` threads run the calls of all contexts of the pool, the calling threads included. A call alone may use all
+// of them. Several calls share them evenly: the shares are computed again before every job, so a call gives threads to the
+// others when its next job begins. If there are more calls than threads, the calls take turns. Workers are started on first
+// use, in the process that created the pool.
 class ThreadPool {
    public:
-    explicit ThreadPool(int threads) : threads_(threads) { workers_.reserve(static_cast<size_t>(threads - 1)); }
-    ~ThreadPool() {
-        for (const auto& worker : workers_) {
-            worker->job = nullptr;
-            worker->jobs.advance();
+    struct Counts {
+        int calls = 0;         // in progress, of which some may wait for a thread
+        int threads = 0;       // that calls hold
+        int most_running = 0;  // greatest number of calls that held a thread at the same time
+        int most_threads = 0;  // greatest number of threads that calls held at the same time
+    };
+
+    // The threads of one call, including the calling thread.
+    class Call {
+       public:
+        // Waits until a thread is unused. `backoff` belongs to the caller's context.
+        Call(ThreadPool& pool, Backoff& backoff) : pool_(pool), backoff_(backoff) {
+            std::unique_lock<std::mutex> lock(pool_.mutex_);
+            ++pool_.counts_.calls;
+            pool_.wait_for_thread(*this, lock);
         }
-        for (const auto& worker : workers_) worker->thread.join();
+        ~Call() {
+            const std::lock_guard<std::mutex> lock(pool_.mutex_);
+            give_back_workers(0);
+            pool_.release(1);
+            --pool_.counts_.calls;
+            --pool_.running_calls_;
+        }
+        Call(const Call&) = delete;
+        Call& operator=(const Call&) = delete;
+
+        // Prepares the threads of the next job: at most `wanted`, or `wanted_if_spinning` if the workers are awake. Waits if
+        // it is the turn of other calls. Returns the number of threads that the job may be divided among; fewer may run it,
+        // if the system does not start them or after oversubscription.
+        int prepare(int wanted, int wanted_if_spinning) {
+            std::unique_lock<std::mutex> lock(pool_.mutex_);
+            const auto now = Clock::now();
+            int share = pool_.share(now);
+            give_back_workers(share - 1);
+            if (pool_.first_waiting_ != nullptr && now - turn_began_ >= kTurn) {
+                give_back_workers(0);
+                pool_.release(1);
+                --pool_.running_calls_;
+                pool_.wait_for_thread(*this, lock);
+                share = pool_.share(turn_began_);
+            }
+            const int awake = std::min(share, wanted_if_spinning);
+            const int goal = are_spinning(awake - 1) ? awake : std::min(share, wanted);
+            const int granted = std::min(goal, size() + pool_.unused_.load(std::memory_order_relaxed));
+            const int running = granted > 1 && backoff_.applies_to_next_job() ? 1 : granted;
+            give_back_workers(running - 1);
+            while (size() < running && take_worker()) {
+            }
+            return std::max(granted, 1);
+        }
+
+        // Runs job(team) on the prepared threads, and returns when all have finished.
+        void run(const Job& job) {
+            if (workers_.empty()) {
+                Barrier barrier;
+                return job(Team{0, 1, &barrier, nullptr});
+            }
+            const auto start = Clock::now();
+            TeamState& state = workers_.front()->team_state();
+            Duration slept{};
+            const uint32_t finished = state.finished.value();
+            state.running.store(size() - 1, std::memory_order_relaxed);
+            std::optional<Placement> placement;
+            for (int index = 1; index < size(); ++index) {
+                workers_[static_cast<size_t>(index - 1)]->start(job, Team{index, size(), &state.barrier, nullptr}, state,
+                                                                placement);
+            }
+            job(Team{0, size(), &state.barrier, &slept});
+            slept += state.finished.wait(finished);
+            backoff_.update(slept, Clock::now() - start);
+        }
+
+        // True if the system did not start a thread.
+        bool has_thread_shortage() const { return has_thread_shortage_; }
+
+       private:
+        friend class ThreadPool;
+
+        // A call that has run for this long lets waiting calls run, before its next job.
+        static constexpr std::chrono::milliseconds kTurn{2};
+
+        int size() const { return static_cast<int>(workers_.size()) + 1; }
+
+        void give_back_workers(int kept) {
+            while (static_cast<int>(workers_.size()) > std::max(kept, 0)) {
+                workers_.back()->set_held(false);
+                pool_.idle_.push_back(workers_.back());
+                workers_.pop_back();
+                pool_.release(1);
+            }
+        }
+
+        bool take_worker() {
+            if (pool_.idle_.empty() && !pool_.start_worker()) {
+                has_thread_shortage_ = true;
+                return false;
+            }
+            workers_.reserve(static_cast<size_t>(pool_.threads_));
+            workers_.push_back(pool_.idle_.back());
+            pool_.idle_.pop_back();
+            workers_.back()->set_held(true);
+            pool_.take(1);
+            return true;
+        }
+
+        // Returns true if `count` workers are held or idle, and none of them sleeps: starting a job on them costs little more
+        // than a barrier.
+        bool are_spinning(int count) const {
+            const auto held = std::min<size_t>(static_cast<size_t>(std::max(count, 0)), workers_.size());
+            const size_t idle = static_cast<size_t>(std::max(count, 0)) - held;
+            const auto sleeps = [](const Worker* worker) { return worker->sleeps(); };
+            return idle <= pool_.idle_.size() && !backoff_.is_active() &&
+                   std::none_of(workers_.begin(), workers_.begin() + static_cast<std::ptrdiff_t>(held), sleeps) &&
+                   std::none_of(pool_.idle_.rbegin(), pool_.idle_.rbegin() + static_cast<std::ptrdiff_t>(idle), sleeps);
+        }
+
+        ThreadPool& pool_;
+        Backoff& backoff_;
+        std::vector<Worker*> workers_;
+        bool has_thread_shortage_ = false;
+        Call* next_waiting_ = nullptr;
+        bool is_granted_ = false;  // a thread, after waiting
+        std::condition_variable granted_;
+        Clock::time_point turn_began_;
+    };
+
+    explicit ThreadPool(int threads) : threads_(threads), unused_(threads) {
+        workers_.reserve(static_cast<size_t>(threads - 1));
+        idle_.reserve(static_cast<size_t>(threads - 1));
+    }
+    // No call may be running.
+    ~ThreadPool() {
+        for (const auto& worker : workers_) worker->join();
     }
     ThreadPool(const ThreadPool&) = delete;
     ThreadPool& operator=(const ThreadPool&) = delete;
 
-    // Returns the number of threads for a job, from 1 to `wanted`, the caller included: fewer if the system does not start
-    // them, and 1 during a backoff (see `update_backoff`).
-    int available_threads(int wanted) {
-        const int size = std::min(wanted, threads_);
-        if (size > 1 && backoff_left_ > 0) {
-            --backoff_left_;
-            return 1;
-        }
-        while (static_cast<int>(workers_.size()) + 1 < size && start_worker()) {
-        }
-        return std::min(size, static_cast<int>(workers_.size()) + 1);
-    }
-
-    // Returns true if `size` threads are running and none of them sleeps: starting a job costs little more than a barrier.
-    bool all_spinning(int size) const {
-        if (size > static_cast<int>(workers_.size()) + 1 || backoff_left_ > 0) return false;
-        for (int index = 1; index < size; ++index) {
-            if (workers_[static_cast<size_t>(index - 1)]->jobs.has_waiters()) return false;
-        }
-        return true;
-    }
-
-    // Returns true if a thread could not be started since the last call of this function.
-    bool take_thread_shortage() { return std::exchange(has_thread_shortage_, false); }
-
-    // Runs job(team) on `size` threads, a result of `available_threads`, and returns when all have finished.
-    void run(int size, const std::function<void(const Team&)>& job) {
-        if (size == 1) return job(Team{0, 1, &barrier_, nullptr});
-        const auto start = Clock::now();
-        Duration slept{};
-        const uint32_t finished = finished_.value();
-        running_.store(size - 1, std::memory_order_relaxed);
-        std::optional<Placement> placement;  // only if a worker sleeps
-        for (int index = 1; index < size; ++index) {
-            Worker& worker = *workers_[static_cast<size_t>(index - 1)];
-            worker.job = &job;
-            worker.team = Team{index, size, &barrier_, nullptr};
-            worker.is_restricted = false;
-            if (worker.jobs.has_waiters()) {
-                if (!placement) placement.emplace();
-                worker.is_restricted =
-                    placement->restrict(worker.thread.native_handle(), worker.last_processor, worker.affinity);
-            }
-            worker.jobs.advance();
-        }
-        job(Team{0, size, &barrier_, &slept});
-        slept += finished_.wait(finished);
-        update_backoff(slept, Clock::now() - start);
+    Counts counts() {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        return counts_;
     }
 
    private:
-    static constexpr int kMaxBackoff = 64;  // jobs
-    static constexpr std::chrono::microseconds kWakeLatency{300};
+    // Calls that ran within this time count as calls in progress: their callers are about to call again, and would wait for
+    // threads that another call took meanwhile.
+    static constexpr std::chrono::milliseconds kRecent{1};
 
-    struct Worker {
-        EventCount jobs{kSpinForJob};
-        const std::function<void(const Team&)>* job = nullptr;  // null: terminate
-        Team team{};
-        std::atomic<int> last_processor{-1};
-        bool is_restricted = false;  // while it wakes, see `Placement`
-        cpu_set_t affinity;          // to restore, if restricted
-        std::thread thread;
-    };
+    // All members but `unused_` are changed only by functions that hold `mutex_`.
 
+    void take(int threads) {
+        unused_.fetch_sub(threads, std::memory_order_relaxed);
+        counts_.threads += threads;
+        counts_.most_threads = std::max(counts_.most_threads, counts_.threads);
+    }
+
+    void release(int threads) {
+        unused_.fetch_add(threads, std::memory_order_relaxed);
+        counts_.threads -= threads;
+        while (unused_.load(std::memory_order_relaxed) > 0 && first_waiting_ != nullptr) {
+            Call& first = *std::exchange(first_waiting_, first_waiting_->next_waiting_);
+            take(1);
+            first.is_granted_ = true;
+            first.granted_.notify_one();
+        }
+    }
+
+    // Takes the first thread of a call.
+    void wait_for_thread(Call& call, std::unique_lock<std::mutex>& lock) {
+        if (unused_.load(std::memory_order_relaxed) > 0) {
+            take(1);
+        } else {
+            call.is_granted_ = false;
+            call.next_waiting_ = nullptr;
+            (first_waiting_ == nullptr ? first_waiting_ : last_waiting_->next_waiting_) = &call;
+            last_waiting_ = &call;
+            call.granted_.wait(lock, [&] { return call.is_granted_; });
+        }
+        counts_.most_running = std::max(counts_.most_running, ++running_calls_);
+        call.turn_began_ = Clock::now();
+    }
+
+    // Returns the number of threads that each call may use.
+    int share(Clock::time_point now) {
+        if (counts_.calls >= recent_calls_ || now - recent_time_ > kRecent) {
+            recent_calls_ = counts_.calls;
+            recent_time_ = now;
+        }
+        const int calls = std::max(counts_.calls, recent_calls_);
+        return std::max(first_waiting_ == nullptr ? (threads_ + calls - 1) / calls : threads_ / calls, 1);
+    }
+
+    // Adds an idle worker; returns false if the system does not start it.
     bool start_worker() {
-        workers_.push_back(std::make_unique<Worker>());
-        Worker& worker = *workers_.back();
-        // Workers block all signals, so that the program's own threads handle them.
-        sigset_t all, before;
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &before);
         try {
-            worker.thread = std::thread([this, &worker] { work(worker); });
+            workers_.push_back(std::make_unique<Worker>(unused_));
         } catch (const std::exception&) {  // the limit of threads, or out of memory
-            workers_.pop_back();
-            has_thread_shortage_ = true;
-            pthread_sigmask(SIG_SETMASK, &before, nullptr);
             return false;
         }
-        pthread_sigmask(SIG_SETMASK, &before, nullptr);
+        idle_.push_back(workers_.back().get());
         return true;
     }
 
-    void work(Worker& worker) {
-        for (uint32_t seen = 0;; ++seen) {
-            worker.jobs.wait(seen);
-            if (worker.job == nullptr) return;
-            if (worker.is_restricted) pthread_setaffinity_np(pthread_self(), sizeof worker.affinity, &worker.affinity);
-            worker.last_processor.store(sched_getcpu(), std::memory_order_relaxed);
-            (*worker.job)(worker.team);
-            if (running_.fetch_sub(1, std::memory_order_acq_rel) == 1) finished_.advance();
-        }
-    }
-
-    // Exponential backoff from oversubscribed cores. If the caller slept for more than half of a job, and longer than a
-    // worker takes to wake, then other programs or threads occupy the workers' cores: the next jobs run on the calling thread
-    // alone, twice as many after each repetition.
-    void update_backoff(Duration slept, Duration elapsed) {
-        const bool is_oversubscribed = slept > kWakeLatency && 2 * slept > elapsed;
-        backoff_ = is_oversubscribed ? std::clamp(2 * backoff_, 1, kMaxBackoff) : backoff_ / 2;
-        backoff_left_ = is_oversubscribed ? backoff_ : 0;
-    }
-
     const int threads_;
+    alignas(64) std::atomic<int> unused_;  // threads that no call holds; idle workers read it while they spin
+    alignas(64) std::mutex mutex_;
+    Counts counts_;
+    int running_calls_ = 0;                                    // calls that hold a thread
+    Call *first_waiting_ = nullptr, *last_waiting_ = nullptr;  // linked in the order of their arrival
+    std::vector<Worker*> idle_;                                // the last is taken first
+    int recent_calls_ = 0;                                     // see `kRecent`
+    Clock::time_point recent_time_;
     std::vector<std::unique_ptr<Worker>> workers_;
-    Barrier barrier_;
-    EventCount finished_{kSpinForTeam};
-    alignas(64) std::atomic<int> running_{0};
-    int backoff_ = 0, backoff_left_ = 0;
-    bool has_thread_shortage_ = false;
 };

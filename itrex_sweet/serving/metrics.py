@@ -134,6 +134,11 @@ def _add_queues(document: Exposition, states: dict[ObservedModel, Any]) -> None:
                 for exit_, value in zip(model.exits, getattr(state, field), strict=False)
             ],
         )
+    document.gauge(
+        "itrex_sweet_quality",
+        "Quality of the policy of new requests: 1 unless load lowered it.",
+        [({"model": model.name}, state.quality) for model, state in states.items()],
+    )
 
 
 def _add_drift(document: Exposition, models: list[ObservedModel]) -> None:

@@ -1,5 +1,6 @@
-// Calls several models from several threads while other models are created and freed; every answer must equal that of a
-// expected thread bit by bit. Intended for ThreadSanitizer.
+// Calls models from several threads, on contexts of one model, of several, and on one that all threads share, while other
+// models and contexts are created and freed; every answer must equal that of one thread bit by bit. There are more callers
+// than threads, so calls wait, and give threads to one another. Intended for ThreadSanitizer.
 //
 //   concurrent_calls LIBRARY ROUNDS
 #include <atomic>
@@ -10,7 +11,7 @@
 
 namespace {
 
-constexpr int kCallers = 4, kThreads = 3;
+constexpr int kCallers = 6, kThreads = 3;
 constexpr InputType kKinds[] = {FLOAT, DYNAMIC, STATIC};
 
 std::vector<std::vector<int64_t>> make_texts() {
@@ -21,6 +22,10 @@ std::vector<std::vector<int64_t>> make_texts() {
         for (size_t place = 0; place < length; ++place) texts.back().push_back(random() % SmallModel::kVocabulary);
     }
     return texts;
+}
+
+bool same(const std::vector<float>& got, const std::vector<float>& expected) {
+    return got.size() == expected.size() && same_bits(got.data(), expected.data(), expected.size());
 }
 
 }  // namespace
@@ -35,11 +40,13 @@ int main(int argc, char** argv) {
     const int rounds = std::atoi(argv[2]);
     const auto texts = make_texts();
     std::atomic<int> wrong{0}, calls{0};
+    sweet_threads* const threads = engine.threads_new(kThreads);  // of all models
     for (const InputType kind : kKinds) {
         const SmallModel model(kind, kind == DYNAMIC ? Variant::DISENTANGLED : Variant::PLAIN);
         const std::vector<float> expected = model.run(engine, texts, 1);
         const auto [answers, exits] = model.answer(engine, texts, 0.6f);
-        sweet_model* const shared = model.make(engine, kThreads);
+        sweet_model* const packed = engine.model_new(&model.description());
+        sweet_context* const shared = packed ? engine.context_new(packed, threads, 0) : nullptr;
         if (expected.empty() || answers.empty() || !shared) {
             std::printf("FAIL %s\n", engine.error());
             return 1;
@@ -47,25 +54,42 @@ int main(int argc, char** argv) {
         std::vector<std::thread> callers;
         for (int caller = 0; caller < kCallers; ++caller)
             callers.emplace_back([&, caller] {
+                sweet_context* own = engine.context_new(packed, threads, caller % 2 == 0 ? 0 : -1);
                 for (int round = 0; round < rounds; ++round, ++calls) {
-                    bool same;
-                    if ((caller + round) % 4 == 0) {  // creates its own model
-                        const std::vector<float> logits = model.run(engine, texts, kThreads);
-                        same = logits.size() == expected.size() && same_bits(logits.data(), expected.data(), expected.size());
-                    } else if ((caller + round) % 4 == 1) {
-                        const std::vector<float> logits = model.run_on(engine, shared, texts);
-                        same = logits.size() == expected.size() && same_bits(logits.data(), expected.data(), expected.size());
-                    } else {
-                        const auto [got, at] = model.answer_on(engine, shared, texts, 0.6f);
-                        same = at == exits && same_bits(got.data(), answers.data(), answers.size());
+                    bool is_same;
+                    switch ((caller + round) % 5) {
+                        case 0:  // a model and threads of its own
+                            is_same = same(model.run(engine, texts, kThreads), expected);
+                            break;
+                        case 1:  // the context that all callers share
+                            is_same = same(model.run_on(engine, shared, texts), expected);
+                            break;
+                        case 2:
+                            engine.context_free(own);
+                            own = engine.context_new(packed, threads, 0);
+                            is_same = same(model.run_on(engine, own, texts), expected);
+                            break;
+                        default:
+                            const auto [got, at] = model.answer_on(engine, own, texts, 0.6f);
+                            is_same = at == exits && same(got, answers);
                     }
-                    wrong += !same;
-                    if (engine.workspace_bytes(shared) < 0) ++wrong;
+                    wrong += !is_same;
+                    int64_t counts[SWEET_NUM_COUNTS];
+                    if (engine.context_bytes(shared) < 0 || engine.threads_count(threads, counts) != 0 ||
+                        counts[SWEET_MOST_THREADS] > kThreads)
+                        ++wrong;
                 }
+                engine.context_free(own);
             });
         for (std::thread& caller : callers) caller.join();
-        engine.model_free(shared);
+        engine.model_free(packed);
+        engine.context_free(shared);
     }
+    int64_t counts[SWEET_NUM_COUNTS];
+    engine.threads_count(threads, counts);
     std::printf("%d of %d concurrent calls match\n", calls - wrong, calls.load());
-    return wrong ? 1 : 0;
+    std::printf("%d calls and %d threads at the same time\n", static_cast<int>(counts[SWEET_MOST_CALLS]),
+                static_cast<int>(counts[SWEET_MOST_THREADS]));
+    engine.threads_free(threads);
+    return wrong || counts[SWEET_CALLS] != 0 || counts[SWEET_THREADS] != 0;
 }

@@ -127,8 +127,16 @@ class SmallModel {
         description_.max_length = kMaxLength;
     }
 
-    // Every call uses all threads, regardless of its size.
-    sweet_model* make(const Engine& engine, int threads) const { return engine.model_new(&description_, threads, 0); }
+    // Returns a context of a model and of threads that nothing else uses. Every call uses all threads, regardless of its
+    // size.
+    sweet_context* make(const Engine& engine, int threads) const {
+        sweet_model* const model = engine.model_new(&description_);
+        sweet_threads* const of_context = engine.threads_new(threads);
+        sweet_context* const context = model && of_context ? engine.context_new(model, of_context, 0) : nullptr;
+        engine.model_free(model);
+        engine.threads_free(of_context);
+        return context;
+    }
     const sweet_description& description() const { return description_; }
 
     // Texts packed without padding, as the engine reads them.
@@ -153,15 +161,15 @@ class SmallModel {
     std::pair<std::vector<float>, std::vector<int64_t>> answer(const Engine& engine,
                                                                const std::vector<std::vector<int64_t>>& texts,
                                                                float threshold) const {
-        sweet_model* const model = make(engine, 2);
-        if (!model) return {};
-        const auto answers = answer_on(engine, model, texts, threshold);
-        engine.model_free(model);
+        sweet_context* const context = make(engine, 2);
+        if (!context) return {};
+        const auto answers = answer_on(engine, context, texts, threshold);
+        engine.context_free(context);
         return answers;
     }
 
-    // The same for an existing model.
-    std::pair<std::vector<float>, std::vector<int64_t>> answer_on(const Engine& engine, sweet_model* model,
+    // The same for an existing context.
+    std::pair<std::vector<float>, std::vector<int64_t>> answer_on(const Engine& engine, sweet_context* context,
                                                                   const std::vector<std::vector<int64_t>>& texts,
                                                                   float threshold) const {
         const PackedTexts packed(texts);
@@ -171,7 +179,7 @@ class SmallModel {
         std::vector<float> probabilities(texts.size(), NAN);
         const sweet_policy policy{temperatures.data(), &threshold, kExits, kLabels, kExits - 1, 0, nullptr, -1, 0};
         const int32_t code =
-            engine.answer(model, &policy, static_cast<int32_t>(texts.size()), packed.tokens(), packed.lengths.data(),
+            engine.answer(context, &policy, static_cast<int32_t>(texts.size()), packed.tokens(), packed.lengths.data(),
                           packed.ids.data(), packed.types.data(), packed.positions.data(), logits.data(), exits.data(),
                           confidences.data(), best.data(), probabilities.data());
         if (code != 0) return {};
@@ -180,15 +188,15 @@ class SmallModel {
 
     // Returns the logits of all exits (exits, texts, labels), or an empty vector if a call fails.
     std::vector<float> run(const Engine& engine, const std::vector<std::vector<int64_t>>& texts, int threads) const {
-        sweet_model* const model = make(engine, threads);
-        if (!model) return {};
-        const std::vector<float> logits = run_on(engine, model, texts);
-        engine.model_free(model);
+        sweet_context* const context = make(engine, threads);
+        if (!context) return {};
+        const std::vector<float> logits = run_on(engine, context, texts);
+        engine.context_free(context);
         return logits;
     }
 
-    // The same for an existing model.
-    std::vector<float> run_on(const Engine& engine, sweet_model* model,
+    // The same for an existing context.
+    std::vector<float> run_on(const Engine& engine, sweet_context* context,
                               const std::vector<std::vector<int64_t>>& texts) const {
         const auto [lengths, ids, types, positions] = PackedTexts(texts);
         const int32_t rows = static_cast<int32_t>(texts.size());
@@ -196,14 +204,14 @@ class SmallModel {
         std::vector<const float*> starts(texts.size()), next_starts(texts.size());
         std::vector<float> logits(size_t{kExits} * rows * kLabels, NAN), states(size), next(size);
         const auto states_size = static_cast<int64_t>(size);
-        bool succeeded = engine.embed(model, rows, static_cast<int64_t>(ids.size()), lengths.data(), ids.data(), types.data(),
-                                      positions.data(), states.data(), states_size, starts.data()) == 0;
+        bool succeeded = engine.embed(context, rows, static_cast<int64_t>(ids.size()), lengths.data(), ids.data(),
+                                      types.data(), positions.data(), states.data(), states_size, starts.data()) == 0;
         for (int32_t exit = 0; exit < description_.num_exits && succeeded; ++exit) {
             float* const answers = logits.data() + static_cast<size_t>(exit) * rows * kLabels;
-            succeeded = engine.probe(model, exit, rows, starts.data(), lengths.data(), nullptr, answers,
+            succeeded = engine.probe(context, exit, rows, starts.data(), lengths.data(), nullptr, answers,
                                      int64_t{rows} * kLabels) == 0;
             if (exit + 1 == description_.num_exits) break;
-            succeeded = succeeded && engine.advance(model, exit, rows, starts.data(), lengths.data(), nullptr, next.data(),
+            succeeded = succeeded && engine.advance(context, exit, rows, starts.data(), lengths.data(), nullptr, next.data(),
                                                     states_size, next_starts.data()) == 0;
             states.swap(next);
             starts.swap(next_starts);

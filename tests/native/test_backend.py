@@ -469,9 +469,9 @@ def test_inconsistent_segments_and_probes_raise(loaded):
     first, second, third, _ = encoder.trunk
     with pytest.raises(SweetError, match="full layers before an exit"):  # two exits before the same layer
         segments = ((first,), (), (second, third))
-        create_model(library.load(), dataclasses.replace(encoder, segments=segments), 1)
+        create_model(library.load(), dataclasses.replace(encoder, segments=segments))
     with pytest.raises(SweetError, match="full layer of a probe"):  # a later layer
-        create_model(library.load(), replace_at(encoder, "probes.0", layer=third), 1)
+        create_model(library.load(), replace_at(encoder, "probes.0", layer=third))
 
 
 @pytest.mark.parametrize("kind", ["float32", "static"])

@@ -168,7 +168,7 @@ def test_int8_product_is_exact(isa):
 def test_failed_call_raises_the_engine_s_message(isa):
     loaded = library.load(isa)
     with pytest.raises(SweetError, match=r"^sweet_model_new: the model: the hidden size is 0; expected 1 to 65536"):
-        loaded.call("sweet_model_new", ctypes.byref(interface.CDescription()), 1, -1)
+        loaded.call("sweet_model_new", ctypes.byref(interface.CDescription()))
 
 
 @needs_kernels

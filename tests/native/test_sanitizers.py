@@ -16,16 +16,17 @@ pytestmark = [needs_compiler, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def sanitized(tmp_path_factory):
-    """Returns a function that compiles the libraries and a test program with a sanitizer; it returns their folder."""
+    """Returns a function that compiles the libraries and test programs with a sanitizer; it returns their folder."""
 
-    def make(sanitizer: str, program: str):
+    def make(sanitizer: str, *programs: str):
         directory = tmp_path_factory.mktemp(sanitizer)
         flags = build_kernels.SANITIZERS[sanitizer]
         probe = [*build_kernels.compiler(), *flags, "-x", "c++", "-", "-o", str(directory / "probe")]
         if subprocess.run(probe, input="int main() {}", capture_output=True, text=True).returncode != 0:
             pytest.skip(f"the compiler has no {sanitizer} sanitizer")
         build_kernels.build(directory, (build_kernels.CPU, *ISAS), sanitizer=sanitizer, required=True)
-        compile_program(f"{program}.cpp", directory / program, flags)
+        for program in programs:
+            compile_program(f"{program}.cpp", directory / program, flags)
         return directory
 
     return make
@@ -33,7 +34,7 @@ def sanitized(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address_sanitized(sanitized):
-    return sanitized("address", "op_table")
+    return sanitized("address", "op_table", "concurrent_calls")
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +56,21 @@ def test_operations_under_address_sanitizer(isa, address_sanitized):
 
 
 @pytest.mark.parametrize("isa", ISAS)
+def test_concurrent_calls_under_address_sanitizer(isa, address_sanitized):
+    skip_if_unsupported(isa)
+    check_concurrent_calls(address_sanitized, isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_concurrent_calls_under_thread_sanitizer(isa, thread_sanitized):
     skip_if_unsupported(isa)
+    check_concurrent_calls(thread_sanitized, isa)
+
+
+def check_concurrent_calls(directory, isa: str) -> None:
     # Without address space randomization: with too many random bits, ThreadSanitizer cannot map its shadow memory.
     prefix = ["setarch", "-R"] if shutil.which("setarch") else []
-    finished = run(
-        *prefix, thread_sanitized / "concurrent_calls", thread_sanitized / f"libsweet_{isa}.so", "6", timeout=300
-    )
+    finished = run(*prefix, directory / "concurrent_calls", directory / f"libsweet_{isa}.so", "10", timeout=300)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "concurrent calls match" in finished.stdout
+    assert "3 calls and 3 threads at the same time" in finished.stdout

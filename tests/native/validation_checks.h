@@ -21,7 +21,7 @@ inline void expect_rejected_change(const Engine& engine, Checks& check, const Sm
     changed.layers = layers.data();
     changed.exits = exits.data();
     change(changed, layers, exits);
-    sweet_model* const model = engine.model_new(&changed, 1, 0);
+    sweet_model* const model = engine.model_new(&changed);
     check(model == nullptr, name + " was accepted");
     if (model) engine.model_free(model);
 }
@@ -111,7 +111,7 @@ inline void check_invalid_models(const Engine& engine, Checks& check) {
     // Disentangled attention and the convolution.
     const SmallModel disentangled(STATIC, Variant::DISENTANGLED);
     const auto expect_rejected_terms = [&](const Change& change) { expect_rejected_of(disentangled, change); };
-    sweet_model* const valid = disentangled.make(engine, 1);
+    sweet_model* const valid = engine.model_new(&disentangled.description());
     check(valid != nullptr, engine.error());
     if (valid) engine.model_free(valid);
     for (const int32_t count : {0, -1, 1, 49, 51, 2147483647, -2147483647 - 1})
@@ -142,10 +142,38 @@ inline void check_invalid_models(const Engine& engine, Checks& check) {
     expect_rejected_terms([](auto&, auto& layers, auto&) { --layers[0].convolution_norm.size; });
     expect_rejected_terms([](auto&, auto& layers, auto&) { layers[0].convolution_norm.weight = {}; });
     expect_rejected_terms([](auto&, auto& layers, auto&) { layers[0].convolution_activation = 5; });
-    for (const int32_t threads : {0, -1, 1025, 2147483647})
-        check(engine.model_new(&small.description(), threads, 0) == nullptr, std::to_string(threads) + " threads");
-    check(engine.model_new(nullptr, 1, 0) == nullptr, "no description");
-    check(engine.model_new(&small.description(), 1, -2) == nullptr, "min_macs_per_thread below -1");
+    check(engine.model_new(nullptr) == nullptr, "no description");
+    check(engine.model_bytes(nullptr) < 0, "bytes of no model");
+}
+
+inline void check_invalid_contexts(const Engine& engine, Checks& check) {
+    const SmallModel small(STATIC);
+    sweet_model* const model = engine.model_new(&small.description());
+    sweet_threads* const threads = engine.threads_new(2);
+    for (const int32_t count : {0, -1, 1025, 2147483647})
+        check(engine.threads_new(count) == nullptr, std::to_string(count) + " threads");
+    check(engine.context_new(model, threads, -2) == nullptr, "min_macs_per_thread below -1");
+    check(engine.context_new(nullptr, threads, 0) == nullptr, "no model");
+    check(engine.context_new(model, nullptr, 0) == nullptr, "no threads");
+    check(engine.context_bytes(nullptr) < 0, "bytes of no context");
+    int64_t counts[SWEET_NUM_COUNTS] = {-1, -1, -1, -1};
+    check(engine.threads_count(nullptr, counts) < 0, "counts of no threads");
+    check(engine.threads_count(threads, nullptr) < 0, "no counts");
+    check(engine.threads_count(threads, counts) == 0 && counts[SWEET_CALLS] == 0 && counts[SWEET_MOST_THREADS] == 0,
+          "counts of unused threads");
+    sweet_context* const context = engine.context_new(model, threads, 0);
+    const int64_t bytes = engine.model_bytes(model);
+    engine.model_free(model);
+    const std::vector<std::vector<int64_t>> texts{{1, 2, 3}, {4}};
+    const std::vector<float> logits = small.run_on(engine, context, texts), expected = small.run(engine, texts, 1);
+    check(bytes > 0 && !logits.empty() && same_bits(logits.data(), expected.data(), logits.size()),
+          "a context whose model was freed by its creator");
+    check(engine.threads_count(threads, counts) == 0 && counts[SWEET_CALLS] == 0 && counts[SWEET_THREADS] == 0 &&
+              counts[SWEET_MOST_CALLS] == 1 && counts[SWEET_MOST_THREADS] >= 1 && counts[SWEET_MOST_THREADS] <= 2,
+          "counts after calls");
+    engine.threads_free(threads);
+    check(engine.context_bytes(context) > 0, "bytes of a context");
+    engine.context_free(context);
 }
 
 // The parts of pre-norm models.
@@ -194,22 +222,23 @@ inline void check_invalid_pre_norm_models(const Engine& engine, Checks& check) {
 // Rows that are longer than the table of rotary positions.
 inline void check_too_long_rows(const Engine& engine, Checks& check) {
     const SmallModel small(FLOAT, Variant::PRE_NORM);
-    sweet_model* const model = small.make(engine, 2);
-    if (!model) return check(false, engine.error());
+    sweet_context* const context = small.make(engine, 2);
+    if (!context) return check(false, engine.error());
     constexpr int64_t kTokens = SmallModel::kMaxLength + 1, kSize = kTokens * SmallModel::kHidden + SWEET_READ_PADDING;
     const int64_t lengths[] = {kTokens};
     const std::vector<int64_t> zeros(kTokens, 0);
     std::vector<float> states(kSize), next(kSize), logits(SmallModel::kLabels), confidences(1);
     std::vector<int64_t> exits(1);
     const float *starts[] = {states.data()}, *next_starts[1];
-    check(engine.embed(model, 1, kTokens, lengths, zeros.data(), zeros.data(), zeros.data(), states.data(), kSize,
+    check(engine.embed(context, 1, kTokens, lengths, zeros.data(), zeros.data(), zeros.data(), states.data(), kSize,
                        next_starts) < 0,
           "embed: a long row");
-    check(engine.probe(model, 0, 1, starts, lengths, nullptr, logits.data(), SmallModel::kLabels) < 0, "probe: a long row");
-    check(engine.advance(model, 0, 1, starts, lengths, nullptr, next.data(), kSize, next_starts) < 0, "advance: a long row");
+    check(engine.probe(context, 0, 1, starts, lengths, nullptr, logits.data(), SmallModel::kLabels) < 0, "probe: a long row");
+    check(engine.advance(context, 0, 1, starts, lengths, nullptr, next.data(), kSize, next_starts) < 0,
+          "advance: a long row");
     const float temperatures[] = {1.0f, 1.0f}, thresholds[] = {0.5f};
     const sweet_policy policy{temperatures, thresholds, 2, SmallModel::kLabels, 1, 0, nullptr, -1, 0};
-    check(engine.answer(model, &policy, 1, kTokens, lengths, zeros.data(), zeros.data(), zeros.data(), logits.data(),
+    check(engine.answer(context, &policy, 1, kTokens, lengths, zeros.data(), zeros.data(), zeros.data(), logits.data(),
                         exits.data(), confidences.data(), nullptr, nullptr) < 0,
           "answer: a long row");
     // Rows with gaps.
@@ -217,37 +246,37 @@ inline void check_too_long_rows(const Engine& engine, Checks& check) {
     for (const int64_t last : {int64_t{SmallModel::kMaxLength} - 1, int64_t{SmallModel::kMaxLength}, int64_t{1} << 40}) {
         const int64_t positions[] = {0, 3, last}, *rows[] = {positions};
         const bool is_valid = last < SmallModel::kMaxLength;
-        check((engine.embed(model, 1, 3, three, zeros.data(), zeros.data(), positions, states.data(), kSize, next_starts) ==
+        check((engine.embed(context, 1, 3, three, zeros.data(), zeros.data(), positions, states.data(), kSize, next_starts) ==
                0) == is_valid,
               "embed: a position");
-        check((engine.probe(model, 0, 1, starts, three, rows, logits.data(), SmallModel::kLabels) == 0) == is_valid,
+        check((engine.probe(context, 0, 1, starts, three, rows, logits.data(), SmallModel::kLabels) == 0) == is_valid,
               "probe: a position");
-        check((engine.advance(model, 0, 1, starts, three, rows, next.data(), kSize, next_starts) == 0) == is_valid,
+        check((engine.advance(context, 0, 1, starts, three, rows, next.data(), kSize, next_starts) == 0) == is_valid,
               "advance: a position");
     }
     const int64_t negative[] = {-1, 0, 3}, *negative_rows[] = {negative};
-    check(engine.probe(model, 0, 1, starts, three, negative_rows, logits.data(), SmallModel::kLabels) < 0,
+    check(engine.probe(context, 0, 1, starts, three, negative_rows, logits.data(), SmallModel::kLabels) < 0,
           "probe: a negative position");
-    engine.model_free(model);
+    engine.context_free(context);
 }
 
 // Positions of rows with gaps, which disentangled attention reads.
 inline void check_positions(const Engine& engine, Checks& check) {
     const SmallModel small(FLOAT, Variant::DISENTANGLED);
-    sweet_model* const model = small.make(engine, 2);
-    if (!model) return check(false, engine.error());
+    sweet_context* const context = small.make(engine, 2);
+    if (!context) return check(false, engine.error());
     constexpr int64_t kTokens = 5, kSize = kTokens * SmallModel::kHidden + SWEET_READ_PADDING;
     const std::vector<int64_t> lengths{2, 3}, zeros(kTokens, 0);
     std::vector<float> states(kSize), next(kSize), logits(2 * SmallModel::kLabels);
     std::vector<const float*> starts(2), next_starts(2);
     const auto succeeds = [&](const std::vector<int64_t>& positions) {
         const int64_t* const rows[] = {nullptr, positions.data() + 2};
-        const bool embeds = engine.embed(model, 2, kTokens, lengths.data(), zeros.data(), zeros.data(), positions.data(),
+        const bool embeds = engine.embed(context, 2, kTokens, lengths.data(), zeros.data(), zeros.data(), positions.data(),
                                          states.data(), kSize, starts.data()) == 0;
         const bool probes =
-            engine.probe(model, 0, 2, starts.data(), lengths.data(), rows, logits.data(), 2 * SmallModel::kLabels) == 0;
+            engine.probe(context, 0, 2, starts.data(), lengths.data(), rows, logits.data(), 2 * SmallModel::kLabels) == 0;
         const bool advances =
-            engine.advance(model, 0, 2, starts.data(), lengths.data(), rows, next.data(), kSize, next_starts.data()) == 0;
+            engine.advance(context, 0, 2, starts.data(), lengths.data(), rows, next.data(), kSize, next_starts.data()) == 0;
         check(probes == advances && embeds == probes, "positions are accepted by some calls only");
         return probes;
     };
@@ -256,13 +285,13 @@ inline void check_positions(const Engine& engine, Checks& check) {
     check(succeeds({0, 1, -(int64_t{1} << 40), 0, int64_t{1} << 40}), engine.error());
     for (const int64_t position : {int64_t{7}, int64_t{6}, (int64_t{1} << 40) + 1, INT64_MAX, INT64_MIN})
         check(!succeeds({0, 1, 7, position, position}), "position " + std::to_string(position));
-    engine.model_free(model);
+    engine.context_free(context);
 }
 
 inline void check_invalid_calls(const Engine& engine, Checks& check) {
     const SmallModel small(FLOAT);
-    sweet_model* const model = small.make(engine, 2);
-    if (!model) return check(false, engine.error());
+    sweet_context* const context = small.make(engine, 2);
+    if (!context) return check(false, engine.error());
     constexpr int64_t kTokens = 5, kSize = kTokens * SmallModel::kHidden + SWEET_READ_PADDING;
     const std::vector<int64_t> good_lengths{2, 3}, zeros(kTokens, 0), positions{0, 1, 0, 1, 2};
     std::vector<float> states(kSize), next(kSize), logits(2 * SmallModel::kLabels), confidences(2);
@@ -270,7 +299,7 @@ inline void check_invalid_calls(const Engine& engine, Checks& check) {
     std::vector<int64_t> exits(2);
     const auto embed = [&](int32_t rows, int64_t tokens, const int64_t* lengths, const int64_t* ids, const int64_t* types,
                            const int64_t* position_ids, int64_t size) {
-        return engine.embed(model, rows, tokens, lengths, ids, types, position_ids, states.data(), size, starts.data());
+        return engine.embed(context, rows, tokens, lengths, ids, types, position_ids, states.data(), size, starts.data());
     };
     const int64_t *lengths = good_lengths.data(), *zero_ids = zeros.data(), *position_ids = positions.data();
     check(embed(2, kTokens, lengths, zero_ids, zero_ids, position_ids, kSize) == 0, engine.error());
@@ -281,9 +310,10 @@ inline void check_invalid_calls(const Engine& engine, Checks& check) {
         check(embed(2, 2 + static_cast<int64_t>(static_cast<uint64_t>(length) % (1u << 30)), invalid.data(), zero_ids,
                     zero_ids, position_ids, kSize) < 0,
               "embed: a length and tokens");
-        check(engine.probe(model, 0, 2, starts.data(), invalid.data(), nullptr, logits.data(), 6) < 0, "probe: a length");
-        check(engine.advance(model, 0, 2, starts.data(), invalid.data(), nullptr, next.data(), kSize, next_starts.data()) < 0,
-              "advance: a length");
+        check(engine.probe(context, 0, 2, starts.data(), invalid.data(), nullptr, logits.data(), 6) < 0, "probe: a length");
+        check(
+            engine.advance(context, 0, 2, starts.data(), invalid.data(), nullptr, next.data(), kSize, next_starts.data()) < 0,
+            "advance: a length");
     }
     check(embed(-1, kTokens, lengths, zero_ids, zero_ids, position_ids, kSize) < 0, "embed: rows");
     check(embed(2, kTokens - 1, lengths, zero_ids, zero_ids, position_ids, kSize) < 0, "embed: tokens");
@@ -300,21 +330,21 @@ inline void check_invalid_calls(const Engine& engine, Checks& check) {
         check(embed(2, kTokens, lengths, zero_ids, zero_ids, invalid.data(), kSize) < 0, "embed: a position");
     }
     for (const int32_t exit : {-1, 2, 2147483647, -2147483647 - 1})
-        check(engine.probe(model, exit, 2, starts.data(), lengths, nullptr, logits.data(), 6) < 0, "probe: an exit");
+        check(engine.probe(context, exit, 2, starts.data(), lengths, nullptr, logits.data(), 6) < 0, "probe: an exit");
     for (const int32_t exit : {-1, 1, 2, 2147483647})
-        check(engine.advance(model, exit, 2, starts.data(), lengths, nullptr, next.data(), kSize, next_starts.data()) < 0,
+        check(engine.advance(context, exit, 2, starts.data(), lengths, nullptr, next.data(), kSize, next_starts.data()) < 0,
               "advance: an exit");
-    check(engine.probe(model, 0, 2, starts.data(), lengths, nullptr, logits.data(), 5) < 0, "probe: logits_size");
-    check(engine.probe(model, 0, 2, nullptr, lengths, nullptr, logits.data(), 6) < 0, "probe: no starts");
-    check(engine.advance(model, 0, 2, starts.data(), lengths, nullptr, next.data(), kSize - 1, next_starts.data()) < 0,
+    check(engine.probe(context, 0, 2, starts.data(), lengths, nullptr, logits.data(), 5) < 0, "probe: logits_size");
+    check(engine.probe(context, 0, 2, nullptr, lengths, nullptr, logits.data(), 6) < 0, "probe: no starts");
+    check(engine.advance(context, 0, 2, starts.data(), lengths, nullptr, next.data(), kSize - 1, next_starts.data()) < 0,
           "advance: states_size");
     starts[1] = nullptr;
-    check(engine.probe(model, 0, 2, starts.data(), lengths, nullptr, logits.data(), 6) < 0, "probe: no start");
+    check(engine.probe(context, 0, 2, starts.data(), lengths, nullptr, logits.data(), 6) < 0, "probe: no start");
 
     const std::vector<float> temperatures{1.0f, 1.0f}, thresholds{0.5f};
     const sweet_policy good{temperatures.data(), thresholds.data(), 2, SmallModel::kLabels, 1, 0, nullptr, -1, 0};
     const auto answer = [&](const sweet_policy* policy) {
-        return engine.answer(model, policy, 2, kTokens, lengths, zero_ids, zero_ids, position_ids, logits.data(),
+        return engine.answer(context, policy, 2, kTokens, lengths, zero_ids, zero_ids, position_ids, logits.data(),
                              exits.data(), confidences.data(), nullptr, nullptr);
     };
     check(answer(&good) == 0, engine.error());
@@ -342,7 +372,7 @@ inline void check_invalid_calls(const Engine& engine, Checks& check) {
         policy.temperatures = invalid.data();
         check(answer(&policy) < 0, "policy: a temperature");
     }
-    engine.model_free(model);
+    engine.context_free(context);
 }
 
 inline void check_invalid_operations(const Engine& engine, Checks& check) {
@@ -385,6 +415,7 @@ inline void check_invalid_operations(const Engine& engine, Checks& check) {
 inline Checks check_validation(const Engine& engine) {
     Checks check(engine.isa());
     check_invalid_models(engine, check);
+    check_invalid_contexts(engine, check);
     check_invalid_pre_norm_models(engine, check);
     check_too_long_rows(engine, check);
     check_positions(engine, check);

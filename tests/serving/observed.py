@@ -35,7 +35,7 @@ def draw(rows: int, seed: int, shares: tuple[float, ...] = (0.5, 0.3, 0.2)) -> t
 
 def snapshot() -> SimpleNamespace:
     """Returns the state of a scheduler."""
-    return SimpleNamespace(rows_waiting=(3, 1, 0), tokens_waiting=(60, 20, 0))
+    return SimpleNamespace(rows_waiting=(3, 1, 0), tokens_waiting=(60, 20, 0), quality=0.75)
 
 
 def add_model(observer: Observer, name: str = "m", policy: Policy = POLICY, **options) -> ObservedModel:

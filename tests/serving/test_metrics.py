@@ -68,6 +68,7 @@ def test_requests_and_rows_are_counted(observer):
     assert of("itrex_sweet_degraded_rows_total", model="m") == 2
     assert of("itrex_sweet_queue_rows", model="m", exit="1") == 3
     assert of("itrex_sweet_queue_tokens", model="m", exit="4") == 20
+    assert of("itrex_sweet_quality", model="m") == 0.75
     assert of("itrex_sweet_requests_in_flight") == 1
     assert of("itrex_sweet_info", model="m", version=found_version(found), backend="native") == 1
     assert of("itrex_sweet_request_duration_seconds_count", model="m", route="/predict") == 3

@@ -108,6 +108,20 @@ class Backend(ABC):
         The outputs are the logits of the labels, followed by the correctness logit if the exits have learned one.
         """
 
+    def context(self, threads: int = 1) -> Backend:
+        """Returns a backend with the same weights, whose calls run on threads of its own, at the same time as those of
+        this backend. Either one may use the other's hidden states.
+
+        Backends whose calls have no threads of their own return themselves.
+
+        Args:
+            threads: maximum number of threads of its calls.
+
+        Raises:
+            ConfigError: the number of threads is invalid.
+        """
+        return self
+
     def read_exit(self, exit_index: int, hidden: Hidden) -> tuple[np.ndarray, criteria.CorrectnessLogit]:
         """Returns the logits (rows, labels) and the correctness logits (rows,) or `None` of an exit, float32."""
         outputs = self.probe(exit_index, hidden)

@@ -15,10 +15,13 @@ from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.backends.base import EncoderBackend, validate_dtype
 from itrex_sweet.runtime.encoder import Encoder
 from itrex_sweet.runtime.native.c_policy import CRITERIA, EnginePolicies, offsets_of, target_of
-from itrex_sweet.runtime.native.cores import default_threads, validate_threads
+from itrex_sweet.runtime.native.contexts import Contexts
+from itrex_sweet.runtime.native.cores import validate_threads
+from itrex_sweet.runtime.native.handle import DEFAULT_MIN_MACS, EngineModel, EngineThreads, ThreadCounts
 from itrex_sweet.runtime.native.interface import READ_PADDING
 from itrex_sweet.runtime.native.library import load
-from itrex_sweet.runtime.native.packing import DEFAULT_MIN_MACS, create_model, data_pointer
+from itrex_sweet.runtime.native.packing import create_model, data_pointer
+from itrex_sweet.runtime.native.sharing import shared_model, shared_threads
 from itrex_sweet.runtime.ragged import TokenBatch, consecutive_positions
 from itrex_sweet.runtime.weights import load_encoder
 
@@ -68,15 +71,23 @@ class NativeHidden:
 class NativeBackend(EncoderBackend):
     """Runs an early-exit artifact with the native engine.
 
-    The logits of a row are bit-identical for every batch composition and every number of threads. Concurrent calls are
-    serialized and release the GIL. A forked child continues with threads of its own. If the system starts fewer threads
-    than requested, calls run on those that exist, with one warning.
+    The logits of a row are bit-identical for every batch composition and every number of threads. A forked child
+    continues with threads of its own. If the system starts fewer threads than requested, calls run on those that exist,
+    with one warning.
+
+    Calls release the GIL, and calls of several Python threads run at the same time: a call alone uses all threads,
+    several calls share them evenly, and if there are more calls than threads, they take turns of some milliseconds.
+    Shares change while calls run, so a short call does not wait for a long one to end. Hidden states may be computed in
+    one thread and used in another.
+
+    Backends of the same weights and instruction set in one process share one copy of the packed weights.
 
     Args:
         artifact: opened by `open_artifact`.
         encoder: replaces the artifact's own weights.
-        threads: maximum number of threads per call, by default `runtime.native.cores.default_threads()`. Short calls
-            use fewer.
+        threads: maximum number of threads of all calls together. Short calls use fewer. By default
+            `runtime.native.cores.default_threads()`, which all backends without this argument share: together they use
+            no more.
         isa: instruction set, one of `runtime.native.library.ISAS`; by default the best one available.
         dtype: `"float32"` or `"bfloat16"`, for matrix products in the layers of a float artifact. bfloat16 halves the
             memory of the weights, and the time on processors with AVX-512 BF16.
@@ -105,15 +116,23 @@ class NativeBackend(EncoderBackend):
         dtype: str | None = None,
         min_macs_per_thread: int = DEFAULT_MIN_MACS,
     ):
-        self.threads = default_threads() if threads is None else validate_threads(threads)
+        if threads is not None:
+            threads = validate_threads(threads)
         library = load(isa)
-        encoder = encoder or load_encoder(artifact)
-        use_bfloat16 = validate_dtype(dtype or "float32", encoder) == "bfloat16"
-        super().__init__(artifact, encoder)
+        own_encoder = encoder or load_encoder(artifact)
+        use_bfloat16 = validate_dtype(dtype or "float32", own_encoder) == "bfloat16"
+        super().__init__(artifact, own_encoder)
         self.isa = library.isa
         self._library = library
+
+        def create() -> EngineModel:
+            return create_model(library, own_encoder, use_bfloat16)
+
         try:
-            self._model = create_model(library, encoder, self.threads, use_bfloat16, min_macs_per_thread)
+            self._model = shared_model(library, artifact, use_bfloat16, create) if encoder is None else create()
+            self._use(
+                shared_threads(library) if threads is None else EngineThreads(library, threads), min_macs_per_thread
+            )
         except BackendUnavailable:
             raise
         except SweetError as error:
@@ -122,18 +141,36 @@ class NativeBackend(EncoderBackend):
                     f"Out of memory while packing the weights of {artifact.directory} for the native engine."
                 ) from error
             raise ArtifactError(f"{artifact.directory}: the native engine rejects it: {error}") from error
-        self._hidden_size = encoder.hidden_size
+        self._hidden_size = own_encoder.hidden_size
         self._policies = EnginePolicies(self._num_labels, self._num_outputs)
+
+    def _use(self, threads: EngineThreads, min_macs_per_thread: int) -> None:
+        """Runs the calls on these threads."""
+        self.threads = threads.threads
+        self._threads = threads
+        self._min_macs_per_thread = min_macs_per_thread
+        self._contexts = Contexts(self._model, threads, min_macs_per_thread)
+
+    def context(self, threads: int = 1) -> NativeBackend:
+        context = object.__new__(type(self))
+        context.__dict__.update(self.__dict__)
+        context._use(EngineThreads(self._library, validate_threads(threads)), self._min_macs_per_thread)
+        return context
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of the packed weights and embedding tables."""
+        """Bytes of the packed weights and embedding tables, which other backends may share."""
         return self._model.call("sweet_model_bytes")
 
     @property
     def workspace_bytes(self) -> int:
-        """Bytes of the memory for intermediate results, which grows to the largest call."""
-        return self._model.call("sweet_workspace_bytes")
+        """Bytes of the memory for intermediate results, without that of running calls; grows to the largest calls."""
+        return self._contexts.workspace_bytes()
+
+    @property
+    def thread_counts(self) -> ThreadCounts:
+        """Numbers of calls and threads that run, of all backends that share the threads."""
+        return self._threads.counts()
 
     def confidence(
         self,
@@ -185,7 +222,7 @@ class NativeBackend(EncoderBackend):
         floats = np.empty(rows * (labels + 2), dtype=np.float32)
         exits, logits = data_pointer(integers), data_pointer(floats)
         confidences = logits + 4 * rows * labels
-        self._model.run(
+        self._contexts.run(
             "sweet_answer",
             in_engine.address,
             rows,
@@ -214,19 +251,19 @@ class NativeBackend(EncoderBackend):
         states, hidden = self._new_states(lengths, len(ids), gaps, () if gaps is None else (positions,))
         rows, starts, c_lengths, _ = hidden.c_arguments
         inputs = map(data_pointer, (ids, types, positions))
-        self._model.run("sweet_embed", rows, len(ids), c_lengths, *inputs, data_pointer(states), states.size, starts)
+        self._contexts.run("sweet_embed", rows, len(ids), c_lengths, *inputs, data_pointer(states), states.size, starts)
         return hidden
 
     def probe(self, exit_index: int, hidden: NativeHidden) -> np.ndarray:
         logits = np.empty((len(hidden), self.num_outputs), dtype=np.float32)
-        self._model.run("sweet_probe", exit_index, *hidden.c_arguments, data_pointer(logits), logits.size)
+        self._contexts.run("sweet_probe", exit_index, *hidden.c_arguments, data_pointer(logits), logits.size)
         return logits
 
     def advance(self, exit_index: int, hidden: NativeHidden) -> NativeHidden:
         owners = () if hidden.positions is None else hidden.owners
         states, advanced = self._new_states(hidden.lengths, int(hidden.lengths.sum()), hidden.positions, owners)
         starts = advanced.c_arguments[1]
-        self._model.run("sweet_advance", exit_index, *hidden.c_arguments, data_pointer(states), states.size, starts)
+        self._contexts.run("sweet_advance", exit_index, *hidden.c_arguments, data_pointer(states), states.size, starts)
         return advanced
 
     def merge(self, parts: Sequence[NativeHidden]) -> NativeHidden:

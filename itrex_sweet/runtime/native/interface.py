@@ -6,10 +6,13 @@ from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int32, c_i
 from typing import Any
 
 # `kSweetInterface`: the version that a library must have
-INTERFACE = 5
+INTERFACE = 6
 
 # `sweet_result`: the call succeeded on fewer threads than wanted
 FEWER_THREADS = 1
+
+# `SWEET_NUM_COUNTS`: numbers that `sweet_threads_count` writes
+NUM_COUNTS = 4
 
 # `SWEET_READ_PADDING`: floats after the last row of states that kernels may read
 READ_PADDING = 16
@@ -166,10 +169,15 @@ STRUCTURES: dict[str, type[Structure]] = {
 FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "sweet_interface": (c_int32, ()),
     "sweet_size_of": (c_int64, (c_char_p,)),
-    "sweet_model_new": (c_void_p, (POINTER(CDescription), c_int32, c_int64)),
+    "sweet_model_new": (c_void_p, (POINTER(CDescription),)),
     "sweet_model_free": (None, (c_void_p,)),
     "sweet_model_bytes": (c_int64, (c_void_p,)),
-    "sweet_workspace_bytes": (c_int64, (c_void_p,)),
+    "sweet_threads_new": (c_void_p, (c_int32,)),
+    "sweet_threads_free": (None, (c_void_p,)),
+    "sweet_threads_count": (c_int32, (c_void_p, c_void_p)),
+    "sweet_context_new": (c_void_p, (c_void_p, c_void_p, c_int64)),
+    "sweet_context_free": (None, (c_void_p,)),
+    "sweet_context_bytes": (c_int64, (c_void_p,)),
     "sweet_embed": (c_int32, (c_void_p, c_int32, c_int64, *(c_void_p,) * 5, c_int64, c_void_p)),
     "sweet_probe": (c_int32, (c_void_p, c_int32, c_int32, *(c_void_p,) * 4, c_int64)),
     "sweet_advance": (c_int32, (c_void_p, c_int32, c_int32, *(c_void_p,) * 4, c_int64, c_void_p)),

@@ -57,24 +57,12 @@ _ACTIVATIONS = {
 _MAX_INPUTS = 65536
 _LAYER_LINEARS = ("query", "key", "value", "attention_output", "up", "down")
 
-# Selects the engine's default, `kMinMacsPerThread` in csrc/parallel.h.
-DEFAULT_MIN_MACS = -1
 
-
-def create_model(
-    library: Library,
-    encoder: Encoder,
-    threads: int,
-    use_bfloat16: bool = False,
-    min_macs_per_thread: int = DEFAULT_MIN_MACS,
-) -> EngineModel:
+def create_model(library: Library, encoder: Encoder, use_bfloat16: bool = False) -> EngineModel:
     """Creates the engine's model of an encoder.
 
     Args:
-        threads: maximum number of threads per call.
         use_bfloat16: compute the products of float layers in bfloat16; heads and embeddings stay in float32.
-        min_macs_per_thread: multiply-accumulates per thread below which a call uses fewer threads; 0 uses all threads
-            for every call.
 
     Raises:
         BackendUnavailable: the engine does not support a layer.
@@ -83,9 +71,7 @@ def create_model(
     check_supported(encoder)
     builder = _DescriptionBuilder(use_bfloat16)
     description = builder.build(encoder)
-    return EngineModel(
-        library, library.call("sweet_model_new", ctypes.byref(description), threads, min_macs_per_thread)
-    )
+    return EngineModel(library, library.call("sweet_model_new", ctypes.byref(description)))
 
 
 def check_supported(encoder: Encoder) -> None:
