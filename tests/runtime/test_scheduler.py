@@ -1,7 +1,9 @@
 """Tests of the scheduler: answers equal those of the executor to the bit, for any interleaving of requests."""
 
+import gc
 import os
 import threading
+import weakref
 from concurrent.futures import wait
 
 import numpy as np
@@ -207,6 +209,16 @@ def test_expired_request_is_dropped_before_it_is_embedded(backend, monkeypatch):
         dropped.result(0)
     assert kept.result(0).out_of_time.all() and len(clock.runs) == 1
     assert scheduler.snapshot().expired == 1
+
+
+def test_answered_requests_are_not_kept_until_their_deadline(backend):
+    scheduler = Scheduler(backend, POLICIES[0])
+    kept = [weakref.ref(scheduler.submit(a_batch(1), Request(POLICIES[0], 1e9))) for _ in range(5)]
+    for _ in range(100):
+        run_all(scheduler)
+        scheduler.submit(a_batch(1), Request(POLICIES[0], 1e9))
+    gc.collect()
+    assert all(each() is None for each in kept)
 
 
 @pytest.mark.parametrize("hold", [2.0, 7.0])
