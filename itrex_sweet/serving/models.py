@@ -262,7 +262,8 @@ class Models:
         """Loads a model and answers two texts with it."""
         classifier = self._load(source.folder)
         if self._settings.max_input_length is not None and classifier.tokenizer is not None:
-            classifier.tokenizer.model_max_length = self._settings.max_input_length
+            limit = self._settings.max_input_length
+            classifier.tokenizer = dataclasses.replace(classifier.tokenizer, model_max_length=limit)
         classifier.reader_of(classifier.tokenizer)  # raises if the artifact has no tokenizer
         classifier.predict(_WARM_UP)
         return Model(source.name, version, classifier, self._settings)
