@@ -32,7 +32,7 @@ comma := ,
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-ray soak-ray soak-kills soak-serve test-amx test-sanitize test-ipex soak fuzz fuzz-sanitize bench paper paper-clock decoupled training-cost lint docs clean
+.PHONY: help demo test test-ray soak-ray soak-kills soak-serve test-amx test-sanitize test-ipex soak fuzz fuzz-server fuzz-sanitize bench paper paper-clock decoupled training-cost lint docs clean
 
 # The sources of the native engine: an editable installation holds libraries compiled from them.
 KERNELS := build_kernels.py $(wildcard itrex_sweet/csrc/*)
@@ -49,6 +49,7 @@ help:
 	@echo 'make soak-kills     kill writers of artifacts at random times, COUNT of each kind, while a reader runs; takes minutes'
 	@echo 'make soak-serve     an hour of load on the server: clients that leave, slow clients, reloads; ARGS="--minutes 10" for less'
 	@echo 'make fuzz           damaged artifacts, invalid calls, texts; ARGS="--artifacts 20000 --inputs 10000 --texts 1000000" for more'
+	@echo 'make fuzz-server    hostile requests to a server; ARGS="--requests 100000 --raw 10000" for more'
 	@echo 'make fuzz-sanitize  the same with address and undefined-behaviour sanitizers in the native engine'
 	@echo 'make bench          compare with other inference engines; includes IPEX if .venv-ipex exists'
 	@echo 'make paper          compute the missing results for docs/benchmarks/paper.md; takes hours'
@@ -88,6 +89,10 @@ test-sanitize: $(VENV)/.ready
 
 fuzz: $(VENV)/.ready
 	@$(VENV)/bin/python -m tests.fuzz $(ARGS)
+
+fuzz-server: $(VENV)/.ready
+	@$(VENV)/bin/python -m pip install -q $(PIP_ARGS) 'schemathesis>=4,<5'
+	@$(VENV)/bin/python -m tests.fuzz.server $(ARGS)
 
 # The sanitizers' runtime has to be loaded before Python. Python frees little at exit, so leaks are not reported.
 fuzz-sanitize: $(VENV)/.ready

@@ -38,6 +38,7 @@ _PRIORITY_SECONDS = 1.0
 _NO_DEADLINE_SECONDS = 10.0  # requests without a deadline count as due so long after their arrival
 
 _MAX_POLICIES = 256  # in a cache
+_MAX_ENDED = 64  # requests kept until their deadline although they are answered, beside twice those that are not
 _PACE_MEMORY = 0.98  # weight of earlier runs in the estimate of the time per row, per run
 
 # Called after each run of a segment: index of the exit that was reached, rows, tokens, seconds.
@@ -153,6 +154,9 @@ class Scheduler:
             self._living[submission.number] = submission
             self._arrivals.put(submission)
             if submission.deadline is not None:
+                if len(self._deadlines) > 2 * len(self._living) + _MAX_ENDED:
+                    self._deadlines = [each for each in self._deadlines if not each[2].is_over]
+                    heapq.heapify(self._deadlines)
                 heapq.heappush(self._deadlines, (submission.deadline, submission.number, submission))
             self._unanswered += rows
             self._changed.notify()

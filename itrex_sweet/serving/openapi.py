@@ -14,11 +14,16 @@ from itrex_sweet.serving.text_embeddings import PROTOCOL
 from itrex_sweet.version import __version__
 
 
-def document_of(routes: Iterable[Route]) -> dict[str, Any]:
-    """Returns the OpenAPI 3.0 document of routes."""
+def document_of(routes: Iterable[Route], models: Iterable[str] = ()) -> dict[str, Any]:
+    """Returns the OpenAPI 3.0 document of routes.
+
+    Args:
+        models: names of the models that are served.
+    """
+    names = list(models)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, names)
     return {
         "openapi": "3.0.3",
         "info": {"title": "itrex-sweet", "version": __version__, "license": {"name": "Apache 2.0"}},
@@ -27,9 +32,9 @@ def document_of(routes: Iterable[Route]) -> dict[str, Any]:
     }
 
 
-def _operation(route: Route) -> dict[str, Any]:
+def _operation(route: Route, models: list[str]) -> dict[str, Any]:
     parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        {"name": name, "in": "path", "required": True, "schema": _of_path(name, models)}
         for name in re.findall(r"\{(\w+)\}", route.path)
     ]
     if route.classifies:
@@ -57,6 +62,13 @@ def _operation(route: Route) -> dict[str, Any]:
     return operation
 
 
+def _of_path(name: str, models: list[str]) -> dict[str, Any]:
+    """Returns the schema of a parameter in the path."""
+    if name == "model" and models:
+        return {"type": "string", "enum": models}
+    return {"type": "string", "pattern": "^[0-9]+$"} if name == "version" else {"type": "string"}
+
+
 def _of_header(schema: dict[str, Any]) -> dict[str, Any]:
     """Returns the schema of an option in a header, where a threshold is one number."""
     return schema["oneOf"][0] if "oneOf" in schema else schema
@@ -68,10 +80,10 @@ def _identifier(route: Route) -> str:
 
 def document_route(routes: Iterable[Route]) -> Route:
     """Returns the route of the document of routes."""
-    document = document_of(routes)
+    described = tuple(routes)
 
     async def openapi(exchange: Exchange) -> Reply:
         """Answers `GET /openapi.json`."""
-        return Reply(document)
+        return Reply(document_of(described, exchange.models.sources))
 
     return Route("GET", "/openapi.json", openapi, PROTOCOL, "This document", response={"type": "object"})

@@ -22,7 +22,8 @@ OPTIONS: dict[str, Any] = {
     "max_exit": {"type": "integer", "minimum": 1, "description": "Deepest exit, a number of layers."},
     "deadline_ms": {
         "type": "number",
-        "exclusiveMinimum": 0,
+        "minimum": 0,
+        "exclusiveMinimum": True,
         "maximum": 1e9,
         "description": "Milliseconds from the arrival of the request; then the deepest exit reached answers, or none "
         "with status 504.",

@@ -1,0 +1,111 @@
+"""Sends hostile requests to a server: `python -m tests.fuzz.server [--requests N] [--raw N]`.
+
+Schemathesis makes requests from the server's OpenAPI document, valid and invalid ones; then random and damaged bytes
+are written to its sockets. The server must answer each request without an error of its own (status 500), and afterwards
+answer a plain request as before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import random
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+BODY = json.dumps({"inputs": "the room was good"}).encode()
+HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(BODY)
+OPERATIONS = 20  # of the document, about
+SERVE = "import sys; from itrex_sweet.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+def main() -> int:
+    """Runs the requests; returns 0 if the server survived them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=1000, help="of schemathesis, about (default: 1000)")
+    parser.add_argument("--raw", type=int, default=300, help="connections with damaged bytes (default: 300)")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    from tests.tiny_artifacts import tiny_artifact, tiny_tokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        tiny_artifact(Path(folder) / "own", tokenizer=tiny_tokenizer())
+        command = [sys.executable, "-c", SERVE, "serve", f"own={folder}/own", "--hostname", "127.0.0.1", "--port", "0"]
+        log = Path(folder) / "log"
+        with log.open("w") as stream, subprocess.Popen(command, stderr=stream) as process:
+            try:
+                port = port_of(process, log)
+                before = answer(port)
+                failed = schemathesis(port, max(1, args.requests // OPERATIONS), args.seed, folder)
+                damaged(port, args.raw, random.Random(args.seed))
+                same = answer(port) == before
+            finally:
+                process.terminate()
+                status = process.wait(60)
+        internal = log.read_text().count("Traceback")
+        print(f"schemathesis: {'failures' if failed else 'no failure'}; same answer after it: {same}; ", end="")
+        print(f"tracebacks in the log: {internal}; exit status: {status}")
+        if internal:
+            print(log.read_text()[-4000:])
+    return int(failed or not same or internal > 0 or status != 0)
+
+
+def port_of(process: subprocess.Popen, log: Path) -> int:
+    """Waits until the server is ready; returns its port."""
+    while process.poll() is None:
+        text = log.read_text()
+        if "ready: own" in text:
+            return int(re.search(r"listening on \S+ port (\d+)", text)[1])
+    raise RuntimeError(log.read_text())
+
+
+def answer(port: int) -> bytes:
+    """Returns the answer to a plain request."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("POST", "/predict", BODY, {"content-type": "application/json"})
+    response = connection.getresponse()
+    content = response.read()
+    connection.close()
+    assert response.status == 200, content
+    return content
+
+
+def schemathesis(port: int, examples: int, seed: int, folder: str) -> bool:
+    """Runs schemathesis; returns whether an answer is not as documented: status 500 is not, 503 and 504 are."""
+    url = f"http://127.0.0.1:{port}/openapi.json"
+    checks = "status_code_conformance,content_type_conformance,response_schema_conformance"
+    command = [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()", "run", url]
+    command += ["--max-examples", str(examples), "--checks", checks, "--seed", str(seed), "--phases", "fuzzing"]
+    command += ["--mode", "all", "--workers", "1", "--suppress-health-check", "all"]
+    return subprocess.run(command, cwd=folder).returncode != 0  # it writes a cache there
+
+
+def damaged(port: int, count: int, rng: random.Random) -> None:
+    """Writes damaged requests, and closes connections at random times."""
+    for _ in range(count):
+        data = bytearray(HEAD + BODY)
+        for _ in range(rng.randrange(1, 20)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        if rng.random() < 0.3:
+            del data[rng.randrange(len(data)) :]
+        if rng.random() < 0.1:
+            data = bytearray(rng.randbytes(rng.randrange(1, 5000)))
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+            try:
+                client.sendall(data)
+                if rng.random() < 0.5:
+                    client.shutdown(socket.SHUT_WR)
+                if rng.random() < 0.5:
+                    client.settimeout(0.05)
+                    client.recv(4096)
+            except OSError:
+                pass
+
+
+if __name__ == "__main__":
+    sys.exit(main())
