@@ -283,8 +283,8 @@ def bare() -> str:
         "**A bare callback**, `callbacks=[SweetCallback]`, beside plain fine-tuning with the same arguments and seed, "
         "on tasks built by `benchmarks/decoupled/bare.py`: accuracy in percent, and the share of the layers that the "
         "stored, uncalibrated policy runs. Rows with a recorded threshold were trained on the CPU: training stores a "
-        "higher threshold where exits are overconfident, and the weights of the trunk equal those of the plain model to "
-        "the bit. The other rows are older: they were trained on a GPU, where gradients are summed in an order that "
+        "higher threshold where exits are overconfident, and the weights of the trunk equal those of the plain model "
+        "to the bit. The other rows are older: they were trained on a GPU, where gradients are summed in an order that "
         "varies, and their threshold was fixed at 0.9, which loses up to 2.4 points on reviews."
     )
     return "\n".join([intro, "", *lines, "", footer(max(results, key=lambda result: result["date"]))])
