@@ -36,6 +36,7 @@ CLIENTS = 64  # of the closed loop that finds the saturation load
 FRACTIONS = (0.97, 0.9, 0.8, 0.7, 0.6, 0.5, 0.35, 0.2)  # of saturation, tried for the bound
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9)  # of saturation, for segments beside batches
 OVERLOAD = 3.0
+OVERLOADED = ("--max-concurrent-requests", "128")
 PEER_BATCH = 4  # rows at most: the fastest of 4, 8, 16, 32 and 64 for both engines on this machine
 NAMES = [f"LABEL_{place}" for place in range(4)]
 
@@ -221,7 +222,15 @@ def overhead(workload: str, size: int, options: Any) -> dict[str, Any] | None:
 
 def overload(workload: str, size: int, options: Any) -> dict[str, Any]:
     """Returns figures of up to three times the capacity, with and without lower quality under load."""
-    wanted = [own(workload, options, "refuse"), own(workload, options, "degrade", ("--under-load", "degrade"))]
+    artifact = files_of(TASKS[workload], options.models)["artifact"]
+    settings = json.loads((artifact / "sweet_config.json").read_text(encoding="utf-8"))
+    # without load, the calibrated policy next to full depth; the certified one is the floor
+    careful = ",".join(map(repr, settings["calibration"]["candidates"][1]["thresholds"]))
+    more = ("--threshold", careful, *OVERLOADED)
+    wanted = [
+        own(workload, options, "refuse", more),
+        own(workload, options, "degrade", (*more, "--under-load", "degrade")),
+    ]
     with ExitStack() as stack:
         bench = Bench(stack, wanted, workload, size, options)
         capacity = bench.saturate("refuse")

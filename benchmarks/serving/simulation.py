@@ -5,9 +5,9 @@
 
 A machine has event loops (HTTP, tokenization), each of which handles one request at a time, and engines. An engine is
 one thread, or a team of threads that share one batch, and runs one segment of one batch at a time. With `segments`,
-survivors wait at their exit, and the rows that have waited longest run next together with others at the same exit. With
-`batches`, a batch runs to its last exit before the next one starts. Costs of a segment are affine in rows and tokens.
-Event loops and engines use cores of their own.
+survivors wait at their exit for others, and the rows that give most answers per second run next, unless some have been
+passed over for `HOLD_SECONDS`, as `runtime/dispatch.py` does. With `batches`, a batch runs to its last exit before the
+next one starts. Costs of a segment are affine in rows and tokens. Event loops and engines use cores of their own.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ RATES = (10, 1000, 100_000)
 BOUND = 50.0  # milliseconds of the 99th percentile
 PRICE = 0.04  # US dollars of a core and hour, about the list price of a virtual core with its memory
 BATCH_ROWS, BATCH_TOKENS = 32, 4096
+HOLD_SECONDS = 0.01  # rows between exits are passed over so long at most
 REQUEST_BYTES, ANSWER_BYTES = 500, 250  # with headers; a text of 200 characters
-EVENTS = 60_000  # arrivals simulated
+EVENTS = 10_000  # arrivals simulated
 SIZES = (1, 2, 4, 8, 16, 32)  # rows, to measure costs
 
 
@@ -113,11 +114,25 @@ def simulate(costs: Costs, machine: Machine, rate: float, count: int = EVENTS, s
         order += 1
     idle, busy = machine.engines, 0.0
 
-    def take() -> tuple[int, list[int]] | None:
-        candidates = [(queue[0], -place) for place, queue in enumerate(queues) if queue]
-        if not candidates:
+    share_leaving = [
+        float((costs.exits == place).sum() / max((costs.exits >= place).sum(), 1)) for place in range(len(queues))
+    ]
+    mean_tokens = float(costs.tokens.mean())
+    held_since = np.zeros(len(times))  # when a row was put back
+
+    def rate_of(place: int) -> float:
+        rows = min(len(queues[place]), BATCH_ROWS)
+        return rows * share_leaving[place] / costs.seconds(place, rows, int(rows * mean_tokens), machine.threads)
+
+    def take(now: float) -> tuple[int, list[int]] | None:
+        filled = [place for place, queue in enumerate(queues) if queue]
+        if not filled:
             return None
-        place = -min(candidates)[1]
+        overdue = [place for place in filled if place and now - held_since[queues[place][0]] >= HOLD_SECONDS]
+        if overdue:
+            place = min(overdue, key=lambda each: (queues[each][0], -each))
+        else:
+            place = max(filled, key=lambda each: (rate_of(each), each))
         queue, rows, total = queues[place], [], 0
         while queue and len(rows) < BATCH_ROWS and (not rows or total + tokens[queue[0]] <= BATCH_TOKENS):
             total += tokens[queue[0]]
@@ -141,8 +156,9 @@ def simulate(costs: Costs, machine: Machine, rate: float, count: int = EVENTS, s
                 continue
             if stay:
                 queues[exit_index + 1].extend(stay)
+                held_since[stay] = now
             idle += 1
-        while idle and (chosen := take()) is not None:
+        while idle and (chosen := take(now)) is not None:
             place, taken = chosen
             spent = costs.seconds(place, len(taken), int(tokens[taken].sum()), machine.threads)
             busy += spent
@@ -175,7 +191,7 @@ def smallest(
     if found[1]["p99"] > BOUND:
         return None
     low = 0
-    while high - low > max(1, high // 50):
+    while high - low > max(1, high // 30):
         middle = (low + high) // 2
         tried = attempt(middle)
         if tried[1]["p99"] <= BOUND and tried[1]["engine_share"] < 1:
@@ -284,7 +300,7 @@ def check(costs: Costs, measured: dict[str, Any], engines: int, threads: int) ->
             if name == "saturation":
                 continue
             machine = Machine(1, engines, threads, is_continuous)
-            simulated = simulate(costs, machine, figures["rate"], 20_000)
+            simulated = simulate(costs, machine, figures["rate"], EVENTS)
             rows.append(
                 {
                     "kind": kind,
