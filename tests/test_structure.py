@@ -228,3 +228,10 @@ def test_test_modules_do_not_shadow_installed_packages():
     tests = Path(__file__).resolve().parent
     names = {path.stem for path in tests.rglob("*.py")} - {"__init__", "__main__", "conftest"}
     assert names & packages == set()
+
+
+def test_test_modules_have_names_of_their_own():
+    """The folders of tests are no packages, so that pytest refuses to collect two modules of one name."""
+    tests = Path(__file__).resolve().parent
+    names = [path.name for path in tests.rglob("test_*.py")]
+    assert {name for name in names if names.count(name) > 1} == set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import logging
 import re
 import threading
@@ -169,7 +170,13 @@ class Model:
 
     def close(self) -> None:
         """Frees threads and memory, in a thread of its own, since threads that still compute are joined."""
-        threading.Thread(target=self._runner.close, name="itrex-sweet-close", daemon=True).start()
+        threading.Thread(target=_close, args=([self._runner],), name="itrex-sweet-close", daemon=True).start()
+
+
+def _close(runners: list[Runner]) -> None:
+    """Ends the threads of a runner and frees its model, which lies in cycles of references."""
+    runners.pop().close()
+    gc.collect()
 
 
 class Models:

@@ -30,7 +30,6 @@ class Options:
         deadline_ms: milliseconds from the arrival of the request.
         priority: requests with a lower number are served first.
         truncate: whether longer texts are cut, `None` for the server's default.
-        truncate_left: cut the beginning instead of the end.
         max_length: tokens to which texts are cut.
     """
 
@@ -40,7 +39,6 @@ class Options:
     deadline_ms: float | None = None
     priority: int = 0
     truncate: bool | None = None
-    truncate_left: bool = False
     max_length: int | None = None
 
     @property

@@ -92,13 +92,11 @@ def _name(fields: dict[str, Any]) -> str | None:
 
 def _options(fields: dict[str, Any], exchange: Exchange) -> Options:
     direction = fields.get("truncation_direction")
-    if direction is not None and direction not in ("right", "left", "Right", "Left"):
-        raise RequestError(VALIDATION, f"truncation_direction: 'right' or 'left', not {direction!r:.80}.")
+    if direction is not None and direction not in ("right", "Right"):
+        raise RequestError(VALIDATION, f"truncation_direction: texts are cut on the right, not {direction!r:.80}.")
     more = {}
     if (truncate := flag(fields, "truncate", None)) is not None:
         more["truncate"] = truncate
-    if direction in ("left", "Left"):
-        more["truncate_left"] = True
     return options_of(fields, exchange.headers, **more)
 
 
@@ -166,7 +164,7 @@ _REQUEST = {
             ]
         },
         "truncate": {"type": "boolean", "nullable": True},
-        "truncation_direction": {"type": "string", "enum": ["right", "left"]},
+        "truncation_direction": {"type": "string", "enum": ["right"]},
         "raw_scores": {"type": "boolean"},
         "model": {"type": "string"},
         **OPTIONS,

@@ -15,7 +15,7 @@ from itrex_sweet.errors import ArtifactError, ConfigError
 from itrex_sweet.serving.models import Source
 from itrex_sweet.serving.settings import Settings
 from tests.serving.slow_engine import Gate
-from tests.serving.test_limits import Asking, occupied
+from tests.serving.test_server_limits import Asking, occupied
 
 LOAD = "/v2/repository/models/own/load"
 

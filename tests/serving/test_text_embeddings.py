@@ -69,6 +69,7 @@ def test_options_are_those_of_predict(served, classifiers):
         ({"inputs": "a", "quality": 0.5}, 422, "Validation"),
         ({"inputs": "a", "deadline_ms": 0}, 422, "Validation"),
         ({"inputs": "a", "raw_scores": 1}, 422, "Validation"),
+        ({"inputs": "a", "truncation_direction": "left"}, 422, "Validation"),
         ({"inputs": "a", "model": "none"}, 404, "Validation"),
         ("[1]", 422, "Validation"),
         ("{", 400, "Validation"),

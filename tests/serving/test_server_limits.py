@@ -162,14 +162,14 @@ def test_answers_of_many_clients_are_their_own(served, classifiers):
     expected = {
         text: prediction["score"] for text, prediction in zip(texts, classifiers["single"].predict(texts), strict=True)
     }
-    wrong = []
+    wrong, rounding = [], 0.0 if classifiers["single"].backend.name == "native" else 1e-5
 
     def ask(own):
         with contextlib.closing(served.connect()) as connection:
             for text in own:
                 connection.request("POST", "/predict", json.dumps({"inputs": text}))
                 found = json.loads(connection.getresponse().read())[0]["score"]
-                if found != expected[text]:
+                if abs(found - expected[text]) > rounding:
                     wrong.append(text)
 
     threads = [threading.Thread(target=ask, args=(texts[place::6] * 3,)) for place in range(6)]
