@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import gc
 import logging
 import re
 import threading
@@ -170,13 +169,9 @@ class Model:
 
     def close(self) -> None:
         """Frees threads and memory, in a thread of its own, since threads that still compute are joined."""
-        threading.Thread(target=_close, args=([self._runner],), name="itrex-sweet-close", daemon=True).start()
-
-
-def _close(runners: list[Runner]) -> None:
-    """Ends the threads of a runner and frees its model, which lies in cycles of references."""
-    runners.pop().close()
-    gc.collect()
+        # The observer refers to the scheduler. Without this the model would stay until the garbage collector runs.
+        self.scheduler.on_segment = None
+        threading.Thread(target=self._runner.close, name="itrex-sweet-close", daemon=True).start()
 
 
 class Models:

@@ -1,14 +1,20 @@
 """Metrics, live page, logs and traces of a running server."""
 
+import asyncio
 import base64
+import gc
 import hashlib
 import re
 import shutil
 import subprocess
 import time
+import weakref
 
 import pytest
 
+import itrex_sweet
+from itrex_sweet.serving.models import Models, Source
+from itrex_sweet.serving.observer import Observer
 from itrex_sweet.serving.page import page, page_headers
 from itrex_sweet.serving.settings import Settings
 
@@ -72,6 +78,29 @@ def test_counts_continue_after_a_reload(running):
     found = counts(running)
     rows = [value for name, value in found.items() if name.startswith('itrex_sweet_rows_total{model="single"')]
     assert sum(rows) == 2 and ran(running, "itrex_sweet_segments_total", 2) >= 2
+
+
+def test_a_replaced_model_is_freed(folders):
+    """No reference cycle keeps its weights until the garbage collector runs."""
+
+    async def replaced():
+        models = Models([Source("m", str(folders["single"]))], itrex_sweet.load, Settings(), Observer())
+        await models.load_all()
+        backend = weakref.ref(models.get("m").classifier.backend)
+        gc.collect()
+        gc.disable()
+        try:
+            await models.replace("m")
+            for _ in range(100):
+                if backend() is None:
+                    break
+                await asyncio.sleep(0.05)
+            return backend() is None
+        finally:
+            gc.enable()
+            models.close()
+
+    assert asyncio.run(replaced())
 
 
 def test_identifiers_of_requests(running):
