@@ -172,7 +172,11 @@ def test_backends_without_contexts_return_themselves(artifact):
 # ---------------------------------------------------------------------------------------------------- shared weights
 
 
-def test_backends_of_the_same_weights_share_one_copy(artifact, tmp_path):
+def test_backends_of_the_same_weights_share_one_copy(tmp_path):
+    # No backend of another test has these weights.
+    _, config, tensors = model_and_tensors("bert", (1, 2, 4), seed=5)
+    write_artifact(tmp_path / "own", config=config, tensors=tensors)
+    artifact = open_artifact(tmp_path / "own")
     calibrated = copy_artifact(artifact, tmp_path / "calibrated", policy=EARLY)
     first, again, other_policy = map(NativeBackend, (artifact, open_artifact(artifact.directory), calibrated))
     assert first._model is again._model is other_policy._model
