@@ -37,7 +37,8 @@ FRACTIONS = (0.97, 0.9, 0.8, 0.7, 0.6, 0.5, 0.35, 0.2)  # of saturation, tried f
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9)  # of saturation, for segments beside batches
 OVERLOAD = 3.0
 OVERLOADED = ("--max-concurrent-requests", "128")
-PEER_BATCH = 4  # rows at most: the fastest of 4, 8, 16, 32 and 64 for both engines on this machine
+# Rows at most: the fastest of 4 to 64 for ONNX Runtime, and of 4, 8 and 16 for OpenVINO, on two cores.
+PEER_BATCH = 4
 NAMES = [f"LABEL_{place}" for place in range(4)]
 
 

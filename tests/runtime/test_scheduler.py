@@ -5,6 +5,8 @@ import os
 import threading
 import weakref
 from concurrent.futures import wait
+from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,11 +16,13 @@ from hypothesis import strategies as st
 from itrex_sweet.errors import DeadlineExceeded, Overloaded, SchedulerClosed
 from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.backends import unavailable_reason
+from itrex_sweet.runtime.dispatch import MostAnswers
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.request import Request
 from itrex_sweet.runtime.runner import Runner
 from itrex_sweet.runtime.scheduler import Scheduler
+from itrex_sweet.runtime.shared_rows import SharedRows
 from tests.tiny_artifacts import random_rows
 
 pytestmark = pytest.mark.skipif(unavailable_reason("native") is not None, reason="the native engine was not built")
@@ -234,6 +238,29 @@ def test_started_rows_are_not_held_beyond_the_bound(backend, monkeypatch, hold):
         if first.done():
             break
     assert first.done() and first.finished_at - first.started_at <= hold + 5.0
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_rows_are_held_since_their_oldest_request_was_embedded(order):
+    owners = [SimpleNamespace(started_at=started, deadline=None, due=0.0, number=0) for started in (1.0, 7.0)]
+    rows = SharedRows([owners[place] for place in order], np.arange(2), None)
+    assert rows.held_since == 1.0
+
+
+@pytest.mark.parametrize(("now", "chosen"), [(1.9, 0), (2.0, 1)])
+def test_overdue_rows_run_before_more_profitable_ones(now, chosen):
+    arrivals = SimpleNamespace(rows=32, tokens=32, held_since=None, earliest_deadline=None, front=_Front(5.0))
+    survivors = SimpleNamespace(rows=1, tokens=100, held_since=1.0, earliest_deadline=None, front=_Front(1.0))
+    costs = SimpleNamespace(seconds=lambda exit_index, tokens: tokens, share_leaving=lambda exit_index: 0.9)
+    assert MostAnswers(costs, max_hold_seconds=1.0).choose(arrivals, [survivors], now) == chosen
+
+
+@dataclass(order=True)
+class _Front:
+    """The request that is due first in a queue."""
+
+    due: float
+    request = Request(NEVER)
 
 
 def test_low_priority_does_not_starve(backend, monkeypatch):
