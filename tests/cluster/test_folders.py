@@ -281,6 +281,22 @@ def test_answers_inside_of_the_input_folder_are_not_read(artifact, inputs, tmp_p
     assert contents(inputs / "sub" / "out") == whole
 
 
+def test_a_full_disk_is_an_error_that_names_the_file(artifact, inputs, tmp_path, whole, monkeypatch):
+    real, output = os.fsync, tmp_path / "out"
+
+    def fsync(descriptor):
+        if len(names_of(output)) == 3:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(SweetError, match=r"cannot write .*answers/.*No space left on device"):
+        predict_folder(artifact, [str(inputs)], output, SMALL)
+    monkeypatch.setattr(os, "fsync", real)
+    predict_folder(artifact, [str(inputs)], output, SMALL)
+    assert contents(output) == whole
+
+
 def test_deleted_answers_are_computed_again(artifact, inputs, tmp_path, whole):
     output = tmp_path / "whole"
     (output / "answers" / "a.jsonl.000000000016-000000000031.jsonl").unlink()
