@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
+import itrex_sweet
 from itrex_sweet.artifact import (
     SCHEMA_VERSION,
     copy_artifact,
@@ -84,6 +86,16 @@ def test_copy_onto_itself_changes_the_policy_only(tmp_path):
     again = open_artifact(tmp_path / "a")
     assert again.policy.thresholds == (0.2, 0.2)
     assert again.tensors().keys() == source.tensors().keys()
+
+
+def test_an_artifact_stands_for_its_folder(tmp_path):
+    artifact = tiny_artifact(tmp_path / "artifact", tokenizer=tiny_tokenizer())
+    expected = itrex_sweet.load(tmp_path / "artifact").predict(["the soup was good"])
+    assert itrex_sweet.load(artifact).predict(["the soup was good"]) == expected
+    assert open_artifact(artifact).directory == artifact.directory
+    shutil.rmtree(tmp_path / "artifact")
+    with pytest.raises(ArtifactError, match=f"^{tmp_path / 'artifact'} is neither a folder"):
+        itrex_sweet.load(artifact)
 
 
 def test_trainer_checkpoint_is_opened(tmp_path):

@@ -125,18 +125,21 @@ class PartAnswerer:
             for row, echo, answer in zip(numbers, echoes, answers, strict=True)
             if "error" not in answer
         ]
-        encoded = self._table(good) if self._format == PARQUET else _lines(good)
+        encoded = self._table(good, question.echoes is not None) if self._format == PARQUET else _lines(good)
         return PartAnswers(encoded, problems)
 
-    def _table(self, rows: list[tuple[int, Mapping[str, Any], Mapping[str, Any]]]) -> bytes:
+    def _table(self, rows: list[tuple[int, Mapping[str, Any], Mapping[str, Any]]], with_echo: bool) -> bytes:
+        """Returns a Parquet file. Its columns do not depend on the rows, so that all parts have the same ones."""
         with naming_extras("writing a Parquet file"):
             import pyarrow as pa
             from pyarrow import parquet
         columns: dict[str, Any] = {"row": pa.array([row for row, _, _ in rows], type=pa.int64())}
-        for name in ("id", "text", "text_pair"):
-            values = [echo.get(name) for _, echo, _ in rows]
-            if any(value is not None for value in values):
-                columns[name] = pa.array([None if value is None else str(value) for value in values], type=pa.string())
+        if with_echo:
+            texts = [(echo["text"], None) if isinstance(echo["text"], str) else echo["text"] for _, echo, _ in rows]
+            ids = [None if (value := echo.get("id")) is None else str(value) for _, echo, _ in rows]
+            first, second = ([text[place] for text in texts] for place in (0, 1))
+            for name, values in (("id", ids), ("text", first), ("text_pair", second)):
+                columns[name] = pa.array(values, type=pa.string())
         answers = self._columns.arrow_arrays([answer for _, _, answer in rows])
         columns |= {name: values for name, values in answers.items() if name != "error"}
         stream = io.BytesIO()

@@ -3,14 +3,21 @@
 import contextlib
 import json
 import socket
+import struct
 import threading
 import time
 
 import pytest
 
+from itrex_sweet.cli import main
 from itrex_sweet.serving.settings import Settings
 from tests.serving.slow_engine import Gate
 
+# Of no certificate.
+PRIVATE_KEY = """-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g
+-----END PRIVATE KEY-----
+"""
 BODY = json.dumps({"inputs": "the room was good"}).encode()
 
 
@@ -141,6 +148,29 @@ def test_other_types_and_encodings_are_refused(served):
         assert served.request("POST", "/predict", BODY, {"content-type": kind})[0] == 200
 
 
+def test_an_offered_upgrade_is_ignored(served):
+    """Java's client offers HTTP/2 so."""
+    headers = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAEAAEAA"}
+    body = json.dumps({"inputs": "Upgrade: h2c\r\n\r\nupgrade: the room was good"}).encode()
+    assert served.request("POST", "/predict", body, headers)[0] == 200
+    expected = served.request("POST", "/predict", body)
+    with contextlib.closing(served.connect()) as connection:
+        for _ in range(2):
+            connection.request("POST", "/predict", body, {"Content-Type": "application/json", **headers})
+            assert json.loads(connection.getresponse().read()) == expected[2]
+
+
+def test_clients_that_close_with_requests_in_work_cause_no_error(served, caplog):
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+    for seconds in (0.0, 0.001, 0.002, 0.004, 0.008) * 4:
+        with socket.create_connection(("127.0.0.1", served.port)) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # reset when closed
+            client.sendall((head + BODY) * 20)
+            time.sleep(seconds)
+    assert served.post("/predict", {"inputs": "the room was good"})[0] == 200
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 def test_keys(start, folders):
     running = start({"single": folders["single"]}, Settings(api_keys=("one", "two")))
     for header in ({}, {"Authorization": "Bearer three"}, {"Authorization": "one"}, {"Authorization": "Bearer on"}):
@@ -150,6 +180,21 @@ def test_keys(start, folders):
     for key in ("one", "two"):
         assert running.request("POST", "/predict", BODY, {"Authorization": f"Bearer {key}"})[0] == 200
     assert running.get("/health")[0] == running.get("/v2/health/ready")[0] == 200
+
+
+@pytest.mark.parametrize("what", ["absent", "no certificate", "key alone"])
+def test_a_certificate_that_cannot_be_used_ends_the_start(start, folders, tmp_path, what):
+    path = tmp_path / "tls.pem"
+    if what != "absent":
+        path.write_text("nothing" if what == "no certificate" else PRIVATE_KEY)
+    with pytest.raises(OSError, match=r"tls\.pem cannot be used"):
+        start({"single": folders["single"]}, certificate=str(path), key=str(path))
+
+
+@pytest.mark.parametrize("port", ["65536", "-1", "x"])
+def test_ports_out_of_range_are_usage_errors(folders, port, capsys):
+    assert main(["serve", str(folders["single"]), "--port", port]) == 2
+    assert "--port" in capsys.readouterr().err
 
 
 def test_answers_of_many_clients_are_their_own(served, classifiers):
