@@ -510,7 +510,7 @@ def test_tensors(artifact_of, place):
 
 
 @pytest.mark.parametrize(
-    "kind", ["electra", "deberta", "deberta-v3", "deberta-v2-conv", "learned", "dynamic", "deberta-static", "cascade"]
+    "kind", ["electra", "deberta", "deberta-v3", "deberta-v2-conv", "learned", "dynamic", "cascade"]
 )
 def test_every_tensor_of_every_kind_is_checked(artifact_of, kind):
     """Damages each tensor in several ways."""
