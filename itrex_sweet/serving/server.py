@@ -103,6 +103,7 @@ class Server:
         listening = self._socket()
         port = listening.getsockname()[1]
         listener = _Listener(config)
+        self.application.inference.tasks = listener.server_state.tasks
         serving = asyncio.ensure_future(listener.serve([listening]))
         seen = manifests(self.models)  # before loading: what is written meanwhile is loaded again
         watch = None

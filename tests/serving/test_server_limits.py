@@ -31,13 +31,13 @@ def gate():
 class Asking(threading.Thread):
     """Sends a request from a thread."""
 
-    def __init__(self, running, body, **headers):
+    def __init__(self, running, body, path="/predict", **headers):
         super().__init__()
-        self.running, self.body, self.headers = running, body, headers
+        self.running, self.body, self.path, self.headers = running, body, path, headers
         self.start()
 
     def run(self):
-        self.status, self.replied, self.content = self.running.request("POST", "/predict", self.body, self.headers)
+        self.status, self.replied, self.content = self.running.request("POST", self.path, self.body, self.headers)
 
     def result(self):
         self.join(60)
@@ -78,28 +78,62 @@ def test_too_many_waiting_texts_are_refused(start, folders, gate):
     assert first.result() == 200
 
 
-@pytest.mark.parametrize("where", ["header", "body", "timeout"])
-def test_expired_requests_are_dropped(start, folders, gate, where):
+def infer(**parameters):
+    texts = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["a"]}
+    return {"inputs": [texts], "parameters": parameters}
+
+
+# path, body with a deadline of one millisecond, headers
+LATE = {
+    "predict": ("/predict", {"inputs": "a", "deadline_ms": 1}, {}),
+    "header": ("/predict", {"inputs": "a"}, {"X-Deadline-Ms": "1"}),
+    "batch": ("/predict", {"inputs": [["a"], ["soup"]], "deadline_ms": 1}, {}),
+    "infer": ("/v2/models/single/infer", infer(timeout=1000), {}),
+    "infer in milliseconds": ("/v2/models/single/infer", infer(deadline_ms=1), {}),
+    "infer with a header": ("/v2/models/single/infer", infer(), {"X-Deadline-Ms": "1"}),
+    "vllm": ("/classify", {"input": "a", "deadline_ms": 1}, {}),
+    "v1": ("/v1/classify", {"input": ["a"]}, {"X-Deadline-Ms": "1"}),
+    "infinity": ("/classify", {"input": ["a"], "raw_scores": False, "deadline_ms": 1}, {}),
+    "hub": ("/", {"inputs": "a", "parameters": {"deadline_ms": 1}}, {}),
+}
+
+
+def message_of(content):
+    """Returns the message of an error, in the form of any protocol."""
+    error = content["error"]
+    return error["message"] if isinstance(error, dict) else error
+
+
+def test_expired_requests_are_dropped(start, folders, gate):
     running = start({"single": folders["single"]}, Settings(), gate.load)
     first = occupied(running, gate)
-    if where == "timeout":
-        texts = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["a"]}
-        answer = []
-        body = {"inputs": [texts], "parameters": {"timeout": 1000}}
-        late = threading.Thread(target=lambda: answer.append(running.post("/v2/models/single/infer", body)[0]))
-        late.start()
-    elif where == "header":
-        late = Asking(running, {"inputs": "a"}, **{"X-Deadline-Ms": "1"})
-    else:
-        late = Asking(running, {"inputs": "a", "deadline_ms": 1})
+    late = {name: Asking(running, body, path, **headers) for name, (path, body, headers) in LATE.items()}
     scheduler = running.server.models.get().scheduler
-    until(lambda: scheduler.snapshot().unanswered == 2)
+    until(lambda: scheduler.snapshot().unanswered == 2 + len(LATE))
     time.sleep(0.01)
     gate.open()
     assert first.result() == 200
-    late.join(60)
-    assert (answer[0] if where == "timeout" else late.status) == 504
-    assert scheduler.snapshot().expired == 1
+    assert {name: each.result() for name, each in late.items()} == dict.fromkeys(LATE, 504)
+    assert all("deadline passed" in message_of(each.content) for each in late.values())
+    assert scheduler.snapshot().expired == len(LATE) and scheduler.snapshot().rows_answered[0] <= 1
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_requests_within_their_deadline_are_answered(served, name):
+    path, body, headers = LATE[name]
+    text = json.dumps(body).replace('"deadline_ms": 1', '"deadline_ms": 60000').replace("1000}", "60000000}")
+    status, _, content = served.request("POST", path, json.loads(text), dict.fromkeys(headers, "60000"))
+    assert status == 200, content
+
+
+def test_deadline_of_the_server_is_that_of_requests_without_one(start, folders, gate):
+    running = start({"single": folders["single"]}, Settings(default_deadline_ms=500.0), gate.load)
+    first = occupied(running, gate, deadline_ms=60_000)
+    default, own = Asking(running, {"inputs": "a"}), Asking(running, {"inputs": "a", "deadline_ms": 60_000})
+    until(lambda: running.server.models.get().scheduler.snapshot().unanswered == 3)
+    time.sleep(0.6)
+    gate.open()
+    assert (first.result(), default.result(), own.result()) == (200, 504, 200)
 
 
 def test_a_client_that_leaves_cancels_its_rows(start, folders, gate):
