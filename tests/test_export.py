@@ -25,7 +25,7 @@ from itrex_sweet.runtime.backends import load_backend
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.torch_encoder import load_torch_encoder
-from tests.quantized_encoders import PROJECTIONS, quantized
+from tests.quantized_encoders import PROJECTIONS, quantized, with_int8_words
 from tests.tiny_artifacts import model_and_tensors, random_rows, tiny_artifact, tiny_cascade
 from tests.tiny_models import FAMILY_CONFIGS, tiny_model
 
@@ -127,8 +127,10 @@ def assert_equal_answers(artifact, folder: Path, median: float, most: float) -> 
 def int8_artifact(folder: Path, family: str, recipe: str, exits=(1, 2, 4), mode: str = "sweet"):
     """Writes a tiny INT8 artifact as the quantizer does."""
     encoder = quantized(load_torch_encoder(tiny_artifact(folder / "float32", family, exits, mode=mode)), recipe)
+    words = with_int8_words(encoder).embeddings.words
     _, config, tensors = model_and_tensors(family, exits, mode=mode)
     row = family_of(config)
+    tensors[f"{row.word_embeddings}.weight"], tensors[f"{row.word_embeddings}.weight_scale"] = words.weight, words.scale
     layers = {f"{row.layers_path}.{index}": layer for index, layer in enumerate(encoder.trunk)}
     if mode == "decoupled":
         private = zip(exits[:-1], encoder.probes, strict=False)
@@ -205,6 +207,9 @@ def test_onnx_files_store_int8_weights(tmp_path, recipe):
     graph = library.load(str(tmp_path / "out" / "advance_2_4.onnx")).graph
     weights = [tensor.data_type for tensor in graph.initializer if len(tensor.dims) == 2]
     assert weights == [library.TensorProto.INT8] * 8
+    graph = library.load(str(tmp_path / "out" / "embed.onnx")).graph
+    [table] = [tensor for tensor in graph.initializer if list(tensor.dims) == [96, 32]]
+    assert table.data_type == library.TensorProto.INT8
 
 
 def test_onnx_runtime_fuses_static_layers_to_integer_arithmetic(tmp_path):
