@@ -30,6 +30,7 @@ from itrex_sweet.artifact.layout import (
 )
 from itrex_sweet.artifact.manifest import check_digest
 from itrex_sweet.artifact.model_config import ModelConfig, label_names_of, resolved_config
+from itrex_sweet.artifact.settings import EMBEDDINGS
 from itrex_sweet.artifact.snapshot import COMMITTED, JSON_LIMIT, Snapshot
 from itrex_sweet.artifact.staging import resume
 from itrex_sweet.artifact.stored_tensor import StoredTensor
@@ -107,6 +108,11 @@ class Artifact:
     def mode(self) -> str | None:
         """Training mode of the exits, one of `itrex_sweet.config.MODES`; `None` for a cascade."""
         return None if self.stages else (self.config.get("sweet") or {}).get("mode", UNNAMED_MODE)
+
+    @property
+    def embeddings_precision(self) -> str:
+        """Precision of the word embeddings: `"int8"`, with one scale per token, or `"float32"`."""
+        return self.quantization.get(EMBEDDINGS, FLOAT32)
 
     @property
     def private_exits(self) -> tuple[int, ...]:
