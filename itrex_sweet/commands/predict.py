@@ -49,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         choices=FORMATS,
-        help="of what is read (default: by suffix, .csv .tsv .jsonl, also .gz; else one text per line)",
+        help="of what is read (default: by suffix, .csv .tsv .jsonl .json, also .gz, or .parquet; else one text per "
+        "line)",
     )
     options.add_columns(parser, labels=False)
     options.add_running(parser)
