@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -389,3 +390,24 @@ def test_artifact_is_unchanged(tmp_path, bert):
     export_subgraphs(bert.directory, tmp_path / "out", format="torchscript")
     assert contents(bert.directory) == before
     open_artifact(bert.directory)
+
+
+def test_a_full_disk_is_an_error(tmp_path):
+    """A limit on file size takes the place of a full disk. In a process of its own, which a library might end."""
+    tiny_artifact(tmp_path / "artifact")
+    script = (
+        "import resource, signal, sys\n"
+        "from itrex_sweet.errors import ArtifactError\n"
+        "from itrex_sweet.export.subgraphs import export_subgraphs\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        "for format in sys.argv[2:]:\n"
+        "    try: export_subgraphs(sys.argv[1], sys.argv[1] + format, format=format)\n"
+        "    except ArtifactError as error: print(error)\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "artifact"), *FORMATS]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stderr[-2000:]
+    lines = [line for line in run.stdout.splitlines() if "cannot write" in line and "unchanged" in line]
+    assert len(lines) == len(FORMATS), run.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["artifact"]

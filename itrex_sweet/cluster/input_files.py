@@ -96,7 +96,7 @@ def input_files(
 
     Args:
         sources: files, and folders, of which all files with a known suffix are read, also in folders inside. Files and
-            folders whose names begin with `.` or `_` are left out.
+            folders whose names begin with `.` or `_`, and links to folders, are left out.
         format: if given, files of every suffix are read.
         output: folder of answers, whose files are not read where it is inside of a source.
 

@@ -174,14 +174,23 @@ def _bad_row(part: Part, row: int, reason: str) -> dict[str, Any]:
 
 
 def _write(path: Path, contents: bytes) -> None:
-    """Writes a file to the disk, and gives it its name when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes a file to the disk, and gives it its name when it is complete.
+
+    Raises:
+        SweetError: it cannot be written, for instance because the disk is full.
+    """
     unfinished = path.with_name(path.name + _UNFINISHED)
-    with unfinished.open("wb") as stream:
-        stream.write(contents)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(unfinished, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("wb") as stream:
+            stream.write(contents)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise SweetError(
+            f"cannot write {path} ({error}); the same command continues when it can be written."
+        ) from error
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from itrex_sweet.runtime.queues import ArrivalQueue, ExitQueue
 from itrex_sweet.runtime.step_costs import StepCosts
 
 DEFAULT_MAX_HOLD_SECONDS = 0.01
+DEFAULT_MAX_RUN_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -84,21 +85,28 @@ class BreadthFirst:
 class MostAnswers:
     """Runs the rows that give most answers per second, unless a row has been passed over for too long.
 
-    A run takes about `max_hold_seconds`, so that rows which arrive meanwhile start soon, or longer if more than 3 %
-    of a shorter run's time would not depend on its tokens. New rows run through all exits in one call of the backend
-    if they get to the end in this time, unless regrouping their survivors saves more than its steps cost. Longer rows
-    run segment by segment. Few survivors of a batch wait for those of the next one as long as new rows give more
-    answers in the same time, and run at once if they are many or no other rows wait. An embedded row is passed over
-    for at most `max_hold_seconds`; rows near their deadline are not passed over. Higher priority runs first.
+    A run takes at most about `max_run_seconds`, so that rows which arrive meanwhile start soon, or longer if more than
+    3 % of a shorter run's time would not depend on its tokens. New rows run through all exits in one call of the
+    backend if they get to the end in this time, unless regrouping their survivors saves more than its steps cost.
+    Longer rows run segment by segment. Few survivors of a batch wait for those of the next one as long as new rows
+    give more answers in the same time, and run at once if they are many or no other rows wait. An embedded row is
+    passed over for at most `max_hold_seconds`; rows near their deadline are not passed over. Higher priority runs
+    first.
 
     Args:
         costs: the estimate of time.
-        max_hold_seconds: the bound.
+        max_hold_seconds, max_run_seconds: the bounds.
     """
 
-    def __init__(self, costs: StepCosts, max_hold_seconds: float = DEFAULT_MAX_HOLD_SECONDS):
+    def __init__(
+        self,
+        costs: StepCosts,
+        max_hold_seconds: float = DEFAULT_MAX_HOLD_SECONDS,
+        max_run_seconds: float = DEFAULT_MAX_RUN_SECONDS,
+    ):
         self.costs = costs
         self.max_hold_seconds = max_hold_seconds
+        self.max_run_seconds = max_run_seconds
 
     def choose(self, arrivals: ArrivalQueue, waiting: Sequence[ExitQueue], now: float) -> int | None:
         queues = [arrivals, *waiting]
@@ -111,7 +119,7 @@ class MostAnswers:
         return max(filled, key=lambda exit_index: (self._priority(queues[exit_index]), *self._rate(exit_index, queues)))
 
     def plan(self, exit_index: int, arrivals: ArrivalQueue, waiting: Sequence[ExitQueue], batch_size: int) -> Plan:
-        seconds = self.max_hold_seconds
+        seconds = self.max_run_seconds
         if exit_index == 0 and arrivals.front is not None:
             max_tokens = self.costs.tokens_to_the_end(seconds)
             is_short = arrivals.front.next_length() <= max_tokens

@@ -1,5 +1,7 @@
 """Tests of answers in a folder: each row once, whatever happened to earlier runs."""
 
+import datetime
+import decimal
 import gzip
 import json
 import os
@@ -274,11 +276,46 @@ def test_columns_of_parquet_parts_do_not_depend_on_the_rows(artifact, tmp_path, 
     assert table["id"].to_pylist() == [None] * 5 + [str(2**70)] + [None] * 2
 
 
+@pytest.mark.parametrize("output_format", ["jsonl", "parquet"])
+def test_any_value_of_the_column_id_is_repeated(artifact, tmp_path, output_format):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    values = [datetime.date(2020, 1, 31), decimal.Decimal("1.50"), b"\xff", float("nan"), [1, None], {"a": 1.5}]
+    for number, value in enumerate(values):
+        parquet.write_table(pa.table({"id": [value], "text": ["the soup"]}), tmp_path / f"{number}.parquet")
+    (tmp_path / "6.jsonl").write_text('{"id": "\\ud800", "text": "the soup"}\n')
+    settings = FolderSettings(output_format=output_format, echo=True)
+    totals = predict_folder(artifact, [str(tmp_path)], tmp_path / "out", settings)
+    assert (totals.rows, totals.bad_rows) == (7, 0)
+    files = sorted((tmp_path / "out" / "answers").iterdir())
+    if output_format == "jsonl":
+        found = [json.loads(file.read_text(), parse_constant=pytest.fail)["id"] for file in files]
+        assert found == ["2020-01-31", "1.50", "\\xff", "nan", [1, None], {"a": 1.5}, "\ud800"]
+    else:
+        found = [parquet.read_table(file)["id"].to_pylist()[0] for file in files]
+        assert found == ["2020-01-31", "1.50", "\\xff", "nan", "[1, null]", '{"a": 1.5}', "\\ud800"]
+
+
 def test_answers_inside_of_the_input_folder_are_not_read(artifact, inputs, tmp_path, whole):
     for _ in range(2):  # the second run finds the files of the first
         totals = predict_folder(artifact, [str(inputs)], inputs / "sub" / "out", SMALL)
         assert totals.rows == 160
     assert contents(inputs / "sub" / "out") == whole
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(artifact, inputs, tmp_path, whole, monkeypatch):
+    real, output = os.fsync, tmp_path / "out"
+
+    def fsync(descriptor):
+        if len(names_of(output)) == 3:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(SweetError, match=r"cannot write .*answers/.*No space left on device"):
+        predict_folder(artifact, [str(inputs)], output, SMALL)
+    monkeypatch.setattr(os, "fsync", real)
+    predict_folder(artifact, [str(inputs)], output, SMALL)
+    assert contents(output) == whole
 
 
 def test_deleted_answers_are_computed_again(artifact, inputs, tmp_path, whole):

@@ -63,7 +63,9 @@ def queue(rows: int, tokens_each: int = 30) -> SimpleNamespace:
 
 
 def planned(costs: StepCosts, rows: int, waiting: int = 0, tokens_each: int = 30, exit_index: int = 0) -> Plan:
-    return MostAnswers(costs, 0.01).plan(exit_index, queue(rows, tokens_each), [queue(waiting), queue(0)], 32)
+    return MostAnswers(costs, max_run_seconds=0.01).plan(
+        exit_index, queue(rows, tokens_each), [queue(waiting), queue(0)], 32
+    )
 
 
 def test_new_rows_run_to_the_end_unless_regrouping_pays():
