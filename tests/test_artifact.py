@@ -148,7 +148,7 @@ DAMAGES = {
         lambda d: edit(d / "sweet_config.json", lambda s: s.update(policy=Policy.uniform(5).to_dict())),
         r"policy.thresholds=.* a list of 2 is needed",
     ),
-    "plain": (plain_checkpoint, "it has no exits. Fine-tune it with"),
+    "plain": (plain_checkpoint, "it has no exits. If it is fine-tuned, .*itrex-sweet accelerate DIR"),
     "not a folder": (lambda d: __import__("shutil").rmtree(d), "is not a folder"),
 }
 
