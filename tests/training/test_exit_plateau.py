@@ -1,0 +1,39 @@
+"""Tests that exits learn where the first token of the pretrained model attends to itself alone."""
+
+from __future__ import annotations
+
+import torch
+
+from itrex_sweet.training import SweetCallback
+from itrex_sweet.training.exit_optimization import WARMUP_SHARE, warmup_of
+from tests.tiny_models import FIRST_TOKEN, tiny_model
+from tests.training.trainers import EXITS, make_trainer
+
+
+def model_without_context():
+    """Returns a model whose first token attends to itself in its first layer: its state is equal in all rows."""
+    model = tiny_model(num_layers=4)
+    attention = model.bert.encoder.layer[0].attention.self
+    with torch.no_grad():
+        first = model.bert.embeddings(torch.tensor([[FIRST_TOKEN]]))[0, 0]
+        attention.key.weight.copy_(torch.outer(torch.ones(32), first))
+        attention.query.weight.zero_()
+        attention.query.bias.fill_(2.0)
+    return model
+
+
+def test_exits_learn_although_their_first_token_attends_to_itself(tmp_path):
+    model = model_without_context()
+    settings = {"num_train_epochs": 60, "learning_rate": 2e-3, "per_device_train_batch_size": 16, "logging_steps": 100}
+    trainer = make_trainer(model, tmp_path, SweetCallback(exits=EXITS), **settings)
+    trainer.train()
+    metrics = trainer.evaluate(trainer.train_dataset)
+    assert metrics["eval_exit_1_accuracy"] == 1.0
+
+
+def test_the_warm_up_rises_to_one_in_its_share_of_the_steps():
+    for steps in (1, 5, 10, 99, 1000):
+        shares = [warmup_of(step, steps) for step in range(steps)]
+        assert shares == sorted(shares) and shares[0] > 0.0 and shares[-1] == 1.0
+        assert sum(share < 1.0 for share in shares) <= WARMUP_SHARE * steps
+    assert warmup_of(0, 1000) == 0.01 and warmup_of(49, 1000) == 0.5
