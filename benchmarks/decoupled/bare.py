@@ -170,6 +170,7 @@ def one(task: str, seed: int, gpu: bool, before: dict[str, Any] | None = None) -
         **provenance(),
         "run": f"bare-{task}-{seed}",
         "settings": settings,
+        "first attention": "even",
         "labels": len({label for _, label in rows}),
         "tokens": round(float(np.mean([len(ids) for ids in tokenizer(texts, truncation=True)["input_ids"]])), 1),
         **of_plain,
