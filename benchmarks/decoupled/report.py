@@ -286,8 +286,8 @@ def bare() -> str:
         "higher threshold where exits are overconfident, and the weights of the trunk equal those of the plain model "
         "to the bit. The other rows are older: they were trained on a GPU, where gradients are summed in an order that "
         "varies, and their threshold was fixed at 0.9, which loses up to 2.4 points on reviews. Rows with a star were "
-        "trained before private layers began with even attention and their rate with a warm-up: their exits 1 and 2 "
-        "may have stayed at the frequencies of the labels for a part of the training."
+        "trained before the private layers of exits 1 and 2 began with even attention: these exits may have stayed at "
+        "the frequencies of the labels for a part of the training."
     )
     return "\n".join([intro, "", *lines, "", footer(max(results, key=lambda result: result["date"]))])
 

@@ -38,7 +38,7 @@ class SweetCallback(ExitEvaluation, ExitOptimization, ExportableState):
 
     In mode `"decoupled"`, the default, the model and its own head train exactly as without the callback, to the bit,
     given the same arguments and seed. The exits' own parameters train with `exit_lr_multiplier` times the learning
-    rate, after a warm-up over the first tenth of the steps.
+    rate.
 
     The training loss is the sum of the losses of all exits. Every training log gets `loss_exit_4` and so on, and every
     evaluation `eval_exit_4_accuracy` and `eval_exit_4_loss` for each exit, which `metric_for_best_model` can name.

@@ -17,8 +17,6 @@ from itrex_sweet.training.gradients import clip_by_group, gradient_norm
 from itrex_sweet.training.late_losses import LATE_SHARE, LateLosses
 from itrex_sweet.training.validation import check_gradients_reached_exits
 
-WARMUP_SHARE = 0.1  # of the steps of a training
-
 
 class ExitLearningRate:
     """Multiplies each optimizer step on some parameters: `p ← p_before + m (p - p_before)`.
@@ -28,44 +26,24 @@ class ExitLearningRate:
     and any schedule applies.
 
     Args:
-        multiplier: m after the warm-up, positive.
+        multiplier: m, positive.
     """
 
     def __init__(self, multiplier: float):
         self.multiplier = multiplier
-        self._factor = multiplier
         self._before: list[tuple[nn.Parameter, torch.Tensor]] = []
 
-    def before_step(self, parameters: Iterable[nn.Parameter], warmup: float = 1.0) -> None:
-        """Copies the parameters that have a gradient.
-
-        Args:
-            parameters: whose step is multiplied.
-            warmup: share of the multiplier that this step has, see `warmup_of`.
-        """
-        self._factor = self.multiplier * warmup
-        if self._factor != 1.0:
+    def before_step(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Copies the parameters that have a gradient."""
+        if self.multiplier != 1.0:
             self._before = [(one, one.detach().clone()) for one in parameters if one.grad is not None]
 
     @torch.no_grad()
     def after_step(self) -> None:
         """Multiplies the change since `before_step`."""
         for parameter, before in self._before:
-            parameter.lerp_(before, 1.0 - self._factor)
+            parameter.lerp_(before, 1.0 - self.multiplier)
         self._before = []
-
-
-def warmup_of(step: int, steps: int) -> float:
-    """Returns the share of the exits' learning rate at a step: it rises linearly over the first tenth of the steps.
-
-    The model's schedule applies too. Without a warm-up, the first batches, of which one may hold few of the labels,
-    move the exits far before the optimizer has a mean of the gradients.
-
-    Args:
-        step: number of steps before this one.
-        steps: of the whole training.
-    """
-    return min(1.0, (step + 1) / max(1.0, WARMUP_SHARE * steps))
 
 
 class ExitOptimization(TrainerCallback):
@@ -121,8 +99,7 @@ class ExitOptimization(TrainerCallback):
         check_finite(model, state.global_step + 1, self._step_losses.sums(), norm)
         self._step_losses.clear()
         if self.config.has_private_layers:
-            parameters = (parameter for _, parameter in attachment.head_parameters())
-            self._exit_learning_rate.before_step(parameters, warmup_of(state.global_step, state.max_steps))
+            self._exit_learning_rate.before_step(parameter for _, parameter in attachment.head_parameters())
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

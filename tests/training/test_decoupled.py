@@ -132,9 +132,9 @@ def test_an_exit_starts_from_weights_with_adapters_merged():
     model = peft.get_peft_model(tiny_model("bert"), config)
     attach(model, SweetConfig(EXITS))
     weights = plain_state_dict(model)
-    path = "attention.self.value.weight"
+    path = "attention.self.query.weight"
     torch.testing.assert_close(weights[f"sweet_exits.3.layer.{path}"], weights[f"bert.encoder.layer.2.{path}"])
-    base = tiny_model("bert").bert.encoder.layer[2].attention.self.value.weight
+    base = tiny_model("bert").bert.encoder.layer[2].attention.self.query.weight
     assert not torch.equal(weights[f"sweet_exits.3.layer.{path}"], base)
 
 

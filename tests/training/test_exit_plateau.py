@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from itrex_sweet.training import SweetCallback
-from itrex_sweet.training.exit_optimization import WARMUP_SHARE, warmup_of
+from itrex_sweet.config import SweetConfig
+from itrex_sweet.training import SweetCallback, attach
 from tests.tiny_models import FIRST_TOKEN, tiny_model
 from tests.training.trainers import EXITS, make_trainer
 
@@ -31,9 +31,11 @@ def test_exits_learn_although_their_first_token_attends_to_itself(tmp_path):
     assert metrics["eval_exit_1_accuracy"] == 1.0
 
 
-def test_the_warm_up_rises_to_one_in_its_share_of_the_steps():
-    for steps in (1, 5, 10, 99, 1000):
-        shares = [warmup_of(step, steps) for step in range(steps)]
-        assert shares == sorted(shares) and shares[0] > 0.0 and shares[-1] == 1.0
-        assert sum(share < 1.0 for share in shares) <= WARMUP_SHARE * steps
-    assert warmup_of(0, 1000) == 0.01 and warmup_of(49, 1000) == 0.5
+def test_private_layers_attend_evenly_in_the_first_half_of_the_model():
+    model = tiny_model(num_layers=4)
+    attach(model, SweetConfig(exits=(1, 2, 3, 4)))
+    for exit_ in (1, 2, 3):
+        query = model.sweet_exits[str(exit_)].layer.attention.self.query
+        layers = model.bert.encoder.layer[exit_ - 1].attention.self.query
+        zero, copied = not (query.weight.any() or query.bias.any()), torch.equal(query.weight, layers.weight)
+        assert (zero, copied) == ((True, False) if exit_ <= 2 else (False, True))
