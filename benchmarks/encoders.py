@@ -25,7 +25,7 @@ from itrex_sweet import SweetConfig, attach, save_artifact
 from itrex_sweet.artifact import open_artifact, write_artifact
 from itrex_sweet.commands.bench import threads
 from itrex_sweet.quantization.observation import observe
-from itrex_sweet.quantization.packing import pack
+from itrex_sweet.quantization.packing import pack, word_embeddings
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.tokenization import TextReader
 
@@ -174,7 +174,7 @@ def random_artifact(shape: str, calibration: TokenBatch) -> Path:
         write_artifact(
             folder / "int8",
             config=model.config,
-            tensors=pack(source.tensors(), observed.linears),
+            tensors=pack(source.tensors(), observed.linears, tables=[word_embeddings(source)]),
             quantization={"recipe": "static", "calibration": "random rows"},
         )
     return open_artifact(folder / "int8").directory

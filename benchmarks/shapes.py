@@ -11,7 +11,7 @@ from itrex_sweet import SweetConfig, attach, save_artifact
 from itrex_sweet.artifact import Artifact, open_artifact, write_artifact
 from itrex_sweet.families import EXIT_HEADS
 from itrex_sweet.quantization.observation import observe
-from itrex_sweet.quantization.packing import pack
+from itrex_sweet.quantization.packing import pack, word_embeddings
 from itrex_sweet.runtime.ragged import TokenBatch
 
 SHAPES = {
@@ -43,9 +43,8 @@ def random_artifact(name: str, mode: str = DEFAULT_MODE) -> Artifact:
     rows = random_batch(source, 16, 64)
     observed = observe(source, rows, "static")
     provenance = {"recipe": "static", "calibration": "random rows"}
-    return write_artifact(
-        folder / "int8", config=model.config, tensors=pack(source.tensors(), observed.linears), quantization=provenance
-    )
+    tensors = pack(source.tensors(), observed.linears, tables=[word_embeddings(source)])
+    return write_artifact(folder / "int8", config=model.config, tensors=tensors, quantization=provenance)
 
 
 def random_batch(artifact: Artifact, rows: int, length: int) -> TokenBatch:

@@ -28,12 +28,12 @@ def make_server(directory: str, host: str, port: int) -> ThreadingHTTPServer:
                 return self.answer(404, {"error": "POST /classify"})
             try:
                 length = int(self.headers.get("Content-Length", 0))
-                if length > MAX_BYTES:
-                    return self.answer(413, {"error": f"at most {MAX_BYTES} bytes"})
+                if not 0 <= length <= MAX_BYTES:
+                    return self.answer(413, {"error": f"0 to {MAX_BYTES} bytes"})
                 request = json.loads(self.rfile.read(length))
                 options = {name: request[name] for name in OPTIONS if name in request}
                 answers = classifier.predict(request["texts"], errors="mark", **options)
-            except (ValueError, KeyError, TypeError, SweetError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError, SweetError) as error:
                 return self.answer(400, {"error": str(error)})
             self.answer(200, {"answers": answers})
 

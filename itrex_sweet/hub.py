@@ -28,7 +28,7 @@ def fetch(model_id: str | os.PathLike, *, subfolder: str = "", local_files_only:
         raise ArtifactError(f"{model_id!r} is neither a folder nor a name on the hub.")
     path = Path(model_id)
     if not os.path.isdir(path):
-        path = _download(str(model_id), subfolder, local_files_only, options)
+        path = _download(os.fspath(model_id), subfolder, local_files_only, options)
     folder = path / subfolder
     if not folder.is_dir():
         raise ArtifactError(f"{model_id} has no sub-folder {subfolder!r}.")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from itrex_sweet.artifact import write_artifact
-from itrex_sweet.quantization.packing import quantizable_layers
+from itrex_sweet.quantization.packing import quantizable_layers, word_embeddings
 from tests.mutation import RawTensor, quantized_tensors
 from tests.tiny_artifacts import tiny_artifact, tiny_cascade, tiny_tokenizer
 
@@ -25,7 +25,8 @@ def _int8(family: str, recipe: str, **options: Any) -> Callable[[Path], None]:
     def make(directory: Path) -> None:
         with TemporaryDirectory() as folder:
             artifact = tiny_artifact(Path(folder), family, EXITS, **options)
-            tensors = quantized_tensors(artifact.directory, recipe, quantizable_layers(artifact))
+            layers, tables = quantizable_layers(artifact), [] if recipe == "dynamic" else [word_embeddings(artifact)]
+            tensors = quantized_tensors(artifact.directory, recipe, layers, tables=tables)
         config = artifact.model_config()
         config.architectures = list(artifact.config["architectures"])
         write_artifact(

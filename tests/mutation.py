@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -129,12 +129,15 @@ def recompute_hashes(directory: Path) -> None:
         return
 
 
-def quantized_tensors(directory: Path, recipe: str, layers: list[str], seed: int = 0) -> dict[str, RawTensor]:
-    """Returns the tensors of a float artifact with some linear layers in INT8.
+def quantized_tensors(
+    directory: Path, recipe: str, layers: list[str], seed: int = 0, tables: Sequence[str] = ()
+) -> dict[str, RawTensor]:
+    """Returns the tensors of a float artifact with some linear layers and embedding tables in INT8.
 
     Args:
         recipe: `"static"`, `"smooth"` or `"dynamic"`.
         layers: paths of the layers.
+        tables: paths of the tables.
     """
     rng = np.random.default_rng(seed)
     tensors = read_tensors(weights_of(directory))
@@ -150,6 +153,11 @@ def quantized_tensors(directory: Path, recipe: str, layers: list[str], seed: int
         if recipe != "dynamic":
             tensors[f"{path}.input_scale"] = RawTensor.of(np.array(rng.uniform(0.02, 0.05)), "F32")
             tensors[f"{path}.input_zero_point"] = RawTensor.of(np.array(rng.integers(100, 150)), "I32")
+    for path in tables:
+        table = tensors[f"{path}.weight"].values
+        scale = np.maximum(np.abs(table).max(axis=1), 1e-30) / 127
+        tensors[f"{path}.weight"] = RawTensor.of(np.round(table / scale[:, None]), "I8")
+        tensors[f"{path}.weight_scale"] = RawTensor.of(scale, "F32")
     return tensors
 
 

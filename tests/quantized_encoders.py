@@ -8,14 +8,14 @@ from collections.abc import Callable
 import torch
 
 from itrex_sweet.runtime.dense.subgraphs import Embed, FullLayer
-from itrex_sweet.runtime.encoder import Encoder, Layer, Linear, QuantizedLinear
+from itrex_sweet.runtime.encoder import Encoder, Layer, Linear, QuantizedLinear, QuantizedTable
 
 PROJECTIONS = ("query", "key", "value", "attention_output", "up", "down", "gate")
 MODULES = {name: f"rest.{name}" for name in PROJECTIONS[3:]} | dict.fromkeys(PROJECTIONS[:3], "attention.projections")
 
 
 def quantized(encoder: Encoder, recipe: str, rows: int = 16, length: int = 12) -> Encoder:
-    """Quantizes a float encoder to INT8.
+    """Quantizes the layers of a float encoder to INT8.
 
     Args:
         recipe: `"static"`, `"smooth"`, `"dynamic"`, or `"mixed"`: static with some layers kept in float.
@@ -72,6 +72,14 @@ def _also(private: FullLayer) -> Callable[..., None]:
         private(*inputs)
 
     return run
+
+
+def with_int8_words(encoder: Encoder) -> Encoder:
+    """Quantizes the word embeddings symmetrically per entry; everything else stays as it is."""
+    table = encoder.embeddings.words
+    scale = (table.abs().amax(1) / 127).clamp(min=1e-30)
+    words = QuantizedTable(torch.round(table / scale[:, None]).to(torch.int8), scale)
+    return dataclasses.replace(encoder, embeddings=dataclasses.replace(encoder.embeddings, words=words))
 
 
 def quantized_linear(linear: Linear, entering: torch.Tensor, recipe: str) -> QuantizedLinear:

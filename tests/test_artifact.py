@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
+import itrex_sweet
 from itrex_sweet.artifact import (
     SCHEMA_VERSION,
     copy_artifact,
@@ -86,6 +88,16 @@ def test_copy_onto_itself_changes_the_policy_only(tmp_path):
     assert again.tensors().keys() == source.tensors().keys()
 
 
+def test_an_artifact_stands_for_its_folder(tmp_path):
+    artifact = tiny_artifact(tmp_path / "artifact", tokenizer=tiny_tokenizer())
+    expected = itrex_sweet.load(tmp_path / "artifact").predict(["the soup was good"])
+    assert itrex_sweet.load(artifact).predict(["the soup was good"]) == expected
+    assert open_artifact(artifact).directory == artifact.directory
+    shutil.rmtree(tmp_path / "artifact")
+    with pytest.raises(ArtifactError, match=f"^{tmp_path / 'artifact'} is neither a folder"):
+        itrex_sweet.load(artifact)
+
+
 def test_trainer_checkpoint_is_opened(tmp_path):
     _, config, tensors = model_and_tensors("bert", (1, 2, 4))
     write_artifact(tmp_path, config=config, tensors=tensors)
@@ -136,7 +148,7 @@ DAMAGES = {
         lambda d: edit(d / "sweet_config.json", lambda s: s.update(policy=Policy.uniform(5).to_dict())),
         r"policy.thresholds=.* a list of 2 is needed",
     ),
-    "plain": (plain_checkpoint, "it has no exits. Fine-tune it with"),
+    "plain": (plain_checkpoint, "it has no exits. If it is fine-tuned, .*itrex-sweet accelerate DIR"),
     "not a folder": (lambda d: __import__("shutil").rmtree(d), "is not a folder"),
 }
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from itrex_sweet import SweetModelForSequenceClassification
-from itrex_sweet.artifact import SCHEMA_VERSION, copy_artifact, open_artifact, snapshot, write_artifact, write_card
+from itrex_sweet.artifact import copy_artifact, open_artifact, snapshot, write_artifact, write_card
 from itrex_sweet.artifact.fingerprints import CALIBRATION, TRAINING, Fingerprints
+from itrex_sweet.artifact.layout import FLOAT_EMBEDDINGS_SCHEMA
 from itrex_sweet.artifact.manifest import settings_digest
 from itrex_sweet.artifact.tensors import TensorFile
 from itrex_sweet.errors import ArtifactError
@@ -237,7 +238,10 @@ def test_older_schemas_are_read_with_verified_weights(folder, version):
     artifact = open_artifact(folder)
     assert artifact.files
     copied = copy_artifact(artifact, folder.parent / "copy")
-    assert json.loads((folder.parent / "copy" / "sweet_config.json").read_text())["schema_version"] == SCHEMA_VERSION
+    assert (
+        json.loads((folder.parent / "copy" / "sweet_config.json").read_text())["schema_version"]
+        == FLOAT_EMBEDDINGS_SCHEMA
+    )
     assert "added_tokens.json" in listed(folder.parent / "copy") and open_artifact(folder.parent / "copy") == copied
     write_card(artifact, "# Card")
     assert (folder / "README.md").read_text() == "# Card" and open_artifact(folder).policy == artifact.policy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from itrex_sweet.runtime.backends import load_backend
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.torch_encoder import load_torch_encoder
-from tests.quantized_encoders import PROJECTIONS, quantized
+from tests.quantized_encoders import PROJECTIONS, quantized, with_int8_words
 from tests.tiny_artifacts import model_and_tensors, random_rows, tiny_artifact, tiny_cascade
 from tests.tiny_models import FAMILY_CONFIGS, tiny_model
 
@@ -126,8 +127,10 @@ def assert_equal_answers(artifact, folder: Path, median: float, most: float) -> 
 def int8_artifact(folder: Path, family: str, recipe: str, exits=(1, 2, 4), mode: str = "sweet"):
     """Writes a tiny INT8 artifact as the quantizer does."""
     encoder = quantized(load_torch_encoder(tiny_artifact(folder / "float32", family, exits, mode=mode)), recipe)
+    words = with_int8_words(encoder).embeddings.words
     _, config, tensors = model_and_tensors(family, exits, mode=mode)
     row = family_of(config)
+    tensors[f"{row.word_embeddings}.weight"], tensors[f"{row.word_embeddings}.weight_scale"] = words.weight, words.scale
     layers = {f"{row.layers_path}.{index}": layer for index, layer in enumerate(encoder.trunk)}
     if mode == "decoupled":
         private = zip(exits[:-1], encoder.probes, strict=False)
@@ -204,6 +207,9 @@ def test_onnx_files_store_int8_weights(tmp_path, recipe):
     graph = library.load(str(tmp_path / "out" / "advance_2_4.onnx")).graph
     weights = [tensor.data_type for tensor in graph.initializer if len(tensor.dims) == 2]
     assert weights == [library.TensorProto.INT8] * 8
+    graph = library.load(str(tmp_path / "out" / "embed.onnx")).graph
+    [table] = [tensor for tensor in graph.initializer if list(tensor.dims) == [96, 32]]
+    assert table.data_type == library.TensorProto.INT8
 
 
 def test_onnx_runtime_fuses_static_layers_to_integer_arithmetic(tmp_path):
@@ -384,3 +390,24 @@ def test_artifact_is_unchanged(tmp_path, bert):
     export_subgraphs(bert.directory, tmp_path / "out", format="torchscript")
     assert contents(bert.directory) == before
     open_artifact(bert.directory)
+
+
+def test_a_full_disk_is_an_error(tmp_path):
+    """A limit on file size takes the place of a full disk. In a process of its own, which a library might end."""
+    tiny_artifact(tmp_path / "artifact")
+    script = (
+        "import resource, signal, sys\n"
+        "from itrex_sweet.errors import ArtifactError\n"
+        "from itrex_sweet.export.subgraphs import export_subgraphs\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        "for format in sys.argv[2:]:\n"
+        "    try: export_subgraphs(sys.argv[1], sys.argv[1] + format, format=format)\n"
+        "    except ArtifactError as error: print(error)\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "artifact"), *FORMATS]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stderr[-2000:]
+    lines = [line for line in run.stdout.splitlines() if "cannot write" in line and "unchanged" in line]
+    assert len(lines) == len(FORMATS), run.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["artifact"]

@@ -1,7 +1,9 @@
 """Parquet files are read like other files of rows."""
 
 import datasets
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from itrex_sweet.data import read_rows, read_text_rows
 from itrex_sweet.errors import ConfigError, InputError
@@ -52,3 +54,23 @@ def test_texts_and_errors(tmp_path):
     path.rename(tmp_path / "rows.csv")
     with pytest.raises(InputError, match=r"name it \.parquet"):
         read_rows(tmp_path / "rows.csv")
+
+
+def not_utf8(count: int) -> pa.Array:
+    """Returns strings of which the second is not UTF-8."""
+    texts = [text.encode() for text in TEXTS]
+    values = pa.array([texts[0], b"caf\xe9", *texts[2:]][:count], type=pa.binary())
+    return pa.Array.from_buffers(pa.string(), count, values.buffers())
+
+
+@pytest.mark.parametrize("kind", ["plain", "large"])
+def test_values_that_python_lacks_do_not_end_the_reading(tmp_path, kind):
+    texts = not_utf8(4)
+    if kind == "large":
+        texts = pa.Array.from_buffers(pa.large_binary(), 4, texts.cast(pa.large_binary()).buffers())
+        texts = pa.Array.from_buffers(pa.large_string(), 4, texts.buffers())
+    dates = pa.array([0, 2**31 - 1, -(2**31), None], type=pa.int32()).cast(pa.date32())
+    parquet.write_table(pa.table({"text": texts, "id": dates}), tmp_path / "rows.parquet")
+    rows = list(read_text_rows(tmp_path / "rows.parquet"))
+    assert [row.text for row in rows] == [TEXTS[0], None, *TEXTS[2:]]
+    assert "not valid UTF-8" in rows[1].problem

@@ -476,6 +476,22 @@ TENSORS = [
     ("static", lambda tensors: tensors.pop(f"{QUERY}.weight_scale"), "weight_scale"),
     ("static", resized((f"{QUERY}.weight_scale", 1)), "weight_scale"),
     ("static", resized((f"{QUERY}.input_scale", 32)), "input_scale"),
+    *(
+        ("static", set_to(f"{TABLE}.word_embeddings.weight_scale", value, 3), r"word_embeddings\.weight_scale")
+        for value in (0.0, -1.0, NAN, INFINITY)
+    ),
+    ("static", lambda tensors: tensors.pop(f"{TABLE}.word_embeddings.weight_scale"), "word_embeddings.weight_scale"),
+    ("static", resized((f"{TABLE}.word_embeddings.weight_scale", 32)), "word_embeddings.weight_scale"),
+    ("static", replaced(WORDS, RawTensor.of(np.ones((96, 32)), "U8")), "word_embeddings.*uint8"),
+    ("static", replaced(WORDS, RawTensor.of(np.ones((96, 32)), "F32")), "word_embeddings.*not quantized"),
+    ("static", replaced(WORDS, RawTensor.of(np.ones((96, 16)), "I8")), r"word_embeddings.*\(96, 16\)"),
+    (
+        "static",
+        lambda tensors: tensors.update({f"{TABLE}.word_embeddings.input_scale": RawTensor.of(np.array(0.1), "F32")}),
+        "word_embeddings.input_scale.*no input range",
+    ),
+    ("bert", replaced(WORDS, RawTensor.of(np.ones((96, 32)), "I8")), "word_embeddings.*holds no integers"),
+    ("static", replaced(f"{TABLE}.position_embeddings.weight", RawTensor.of(np.ones((64, 32)), "I8")), "int8"),
     ("static", resized((f"{QUERY}.input_zero_point", 1)), "input_zero_point"),
     ("static", replaced(f"{QUERY}.weight", RawTensor.of(np.ones((32, 32)), "U8")), "uint8"),
     ("static", replaced(f"{QUERY}.weight", RawTensor.of(np.ones((32, 32)), "F32")), "weight_scale"),

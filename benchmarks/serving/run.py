@@ -99,15 +99,19 @@ class Bench:
         return self._figures(
             title,
             lambda port, requests: closed_loop(
-                port, requests, CLIENTS, seconds or self.options.seconds, self._next_seed()
+                port, requests, CLIENTS, seconds or self.options.seconds, self.next_seed()
             ),
         )
 
-    def load(self, title: str, rate: float, seconds: float | None = None) -> dict[str, Any]:
-        """Returns the figures of an open loop with `rate` requests per second."""
+    def load(self, title: str, rate: float, seconds: float | None = None, seed: int | None = None) -> dict[str, Any]:
+        """Returns the figures of an open loop with `rate` requests per second.
+
+        Args:
+            seed: of the arrivals; by default one that no other load has.
+        """
+        seed = self.next_seed() if seed is None else seed
         figures = self._figures(
-            title,
-            lambda port, requests: open_loop(port, requests, rate, seconds or self.options.seconds, self._next_seed()),
+            title, lambda port, requests: open_loop(port, requests, rate, seconds or self.options.seconds, seed)
         )
         return {"rate": round(rate, 2), **figures}
 
@@ -123,7 +127,8 @@ class Bench:
         self.last = load
         return figures
 
-    def _next_seed(self) -> int:
+    def next_seed(self) -> int:
+        """Returns a seed that was not used before."""
         self._seed += 1
         return self._seed
 
@@ -183,9 +188,12 @@ def scheduling(workload: str, size: int, options: Any) -> dict[str, Any]:
         bench = Bench(stack, wanted, workload, size, options)
         figures: dict[str, Any] = {title: {"saturation": bench.saturate(title)} for title in bench.running}
         best = figures["segments"]["saturation"]["per_second"]
+        titles = list(bench.running)
         for fraction in LOADS:
-            for title in bench.running:
-                figures[title][f"{fraction:g}"] = bench.load(title, fraction * best)
+            seed = bench.next_seed()  # the same arrivals for both
+            for title in titles:
+                figures[title][f"{fraction:g}"] = bench.load(title, fraction * best, seed=seed)
+            titles.reverse()
     return figures
 
 
@@ -205,7 +213,7 @@ def overhead(workload: str, size: int, options: Any) -> dict[str, Any] | None:
         for _ in range(5):
             running = bench.running["itrex-sweet"]
             requests, _truths = bench._requests["itrex-sweet"]
-            load = closed_loop(running.port, requests, 1, 1.5, bench._next_seed())
+            load = closed_loop(running.port, requests, 1, 1.5, bench.next_seed())
             served.append(float(np.median(load.latencies())))
             chosen = [texts[request] for request in load.requests.tolist()[:2000]]
             times = []

@@ -162,11 +162,11 @@ def population(name: str, model: SweetModelForSequenceClassification, rows: int)
     if not cache.is_file():
         outputs = model.executor.outputs_at_every_exit(model.read(held_out.texts, MAX_LENGTH))
         np.savez(cache, outputs=outputs)
-    logits, certainty = criteria.split_outputs(np.load(cache)["outputs"], model.backend.num_labels)
+    logits, correctness = criteria.split_outputs(np.load(cache)["outputs"], model.backend.num_labels)
     labels = held_out.labels if name == RATING else held_out.labels.astype(np.int64)
     artifact = model.artifact
     return ExitOutcomes(
-        logits, labels, artifact.exits, artifact.layers_run, certainty, model.backend.confidence, artifact.task
+        logits, labels, artifact.exits, artifact.layers_run, correctness, model.backend.confidence, artifact.task
     )
 
 

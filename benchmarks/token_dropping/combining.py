@@ -28,7 +28,16 @@ def bounds_of(
     exits: tuple[int, ...],
     choose: Callable[..., dict] = policies.certified_choices,
 ) -> dict[str, Any]:
-    """Returns what `bounds` does, for rows with logits (rows, exits, labels) of all tokens and a way of choosing."""
+    """Returns upper bounds of the gain by dropping: of the cost of chosen policies, if no schedule changed an answer.
+
+    Args:
+        logits: (rows, exits, labels), with all tokens.
+        labels, lengths: (rows,).
+        choose: a function of `policies` that chooses a policy for each of `EPSILONS`.
+
+    Returns:
+        for each unit of cost and each epsilon the cost with all tokens, and the factor of each schedule of `SHAPES`.
+    """
     reference = logits[:, -1].argmax(-1)
     result: dict[str, Any] = {"rows": len(labels), "tokens": round(float(lengths.mean()), 1)}
     for unit, price in prices(exits).items():
@@ -63,14 +72,11 @@ def named(*schedules: Schedule) -> Iterator[tuple[str, Schedule]]:
 
 def prices(exits: tuple[int, ...]) -> dict[str, Any]:
     """Returns unit → function of schedule and lengths that gives the costs of rows."""
-    stored = read()["times"]["batch"]
-    found: dict[str, Any] = {"token-layers": lambda schedule, lengths: costs.token_layers(schedule, lengths, exits)}
-    for size in ("32",):
-        times = costs.LayerTimes.from_dict(stored[size])
-        found[f"time, batch {size}"] = lambda schedule, lengths, times=times: costs.milliseconds(
-            schedule, lengths, exits, times
-        )
-    return found
+    times = costs.LayerTimes.from_dict(read()["times"]["batch"]["32"])
+    return {
+        "token-layers": lambda schedule, lengths: costs.token_layers(schedule, lengths, exits),
+        TIME: lambda schedule, lengths: costs.milliseconds(schedule, lengths, exits, times),
+    }
 
 
 def save(path: Path, logits: dict, labels: dict, lengths: dict) -> None:

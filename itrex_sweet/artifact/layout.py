@@ -7,7 +7,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 FORMAT = "itrex-sweet"
-SCHEMA_VERSION = 4  # of what is written: 4 has private layers; 1 to 3 are still read
+SCHEMA_VERSION = 5  # newest that is read: 5 has word embeddings in INT8, 4 has private layers; 1 to 3 are still read
+FLOAT_EMBEDDINGS_SCHEMA = 4  # of what is written without word embeddings in INT8, so that older releases read it
 FULL_MANIFEST_SCHEMA = 3  # versions before this one listed the weights alone, and had no digest
 EARLY_EXIT, CASCADE = "early_exit", "cascade"
 FLOAT32, INT8 = "float32", "int8"

@@ -30,6 +30,7 @@ from itrex_sweet.artifact.layout import (
 )
 from itrex_sweet.artifact.manifest import check_digest
 from itrex_sweet.artifact.model_config import ModelConfig, label_names_of, resolved_config
+from itrex_sweet.artifact.settings import EMBEDDINGS
 from itrex_sweet.artifact.snapshot import COMMITTED, JSON_LIMIT, Snapshot
 from itrex_sweet.artifact.staging import resume
 from itrex_sweet.artifact.stored_tensor import StoredTensor
@@ -84,6 +85,10 @@ class Artifact:
     contents: Contents = field(kw_only=True, repr=False, compare=False)
     prefix: str = field(default="", kw_only=True, repr=False, compare=False)
 
+    def __fspath__(self) -> str:
+        """Returns the folder, so that functions that take one also take the artifact."""
+        return os.fspath(self.directory)
+
     @property
     def layers_run(self) -> tuple[int, ...]:
         """Number of layers that are run for a row that leaves at each exit; in a cascade the sum over the stages."""
@@ -103,6 +108,11 @@ class Artifact:
     def mode(self) -> str | None:
         """Training mode of the exits, one of `itrex_sweet.config.MODES`; `None` for a cascade."""
         return None if self.stages else (self.config.get("sweet") or {}).get("mode", UNNAMED_MODE)
+
+    @property
+    def embeddings_precision(self) -> str:
+        """Precision of the word embeddings: `"int8"`, with one scale per token, or `"float32"`."""
+        return self.quantization.get(EMBEDDINGS, FLOAT32)
 
     @property
     def private_exits(self) -> tuple[int, ...]:
@@ -301,9 +311,9 @@ def _checkpoint(contents: Contents, prefix: str) -> Artifact:
     sweet = config.get("sweet")
     if not sweet or (isinstance(sweet, dict) and not sweet.get("exits")):
         raise ArtifactError(
-            f"{directory} is a plain checkpoint: it has no exits. Fine-tune it with "
-            "Trainer(..., callbacks=[SweetCallback()]) or `itrex-sweet train --model DIR`, then load the result. "
-            "To run it in full, use transformers."
+            f"{directory} is a plain checkpoint: it has no exits. If it is fine-tuned, add them with `itrex-sweet "
+            "accelerate DIR --traffic FILE`; else fine-tune it with `itrex-sweet train --model DIR`, or "
+            "Trainer(..., callbacks=[SweetCallback()])."
         )
     check_config(config, directory / CONFIG_FILE)
     settings = SweetConfig.from_dict(sweet)

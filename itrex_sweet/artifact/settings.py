@@ -10,12 +10,21 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from itrex_sweet.artifact.layout import CARD_FILE, FORMAT, SCHEMA_VERSION, SETTINGS_FILE, sha256
+from itrex_sweet.artifact.layout import (
+    CARD_FILE,
+    FLOAT_EMBEDDINGS_SCHEMA,
+    FORMAT,
+    INT8,
+    SCHEMA_VERSION,
+    SETTINGS_FILE,
+    sha256,
+)
 from itrex_sweet.artifact.manifest import DIGEST, FILES, FileRecord, settings_digest
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.policy import Policy
 from itrex_sweet.version import __version__
 
+EMBEDDINGS = "embeddings"  # in the record of the quantization: precision of the word embeddings
 _SOURCES = ("torch", "transformers", "numpy", "safetensors")
 
 
@@ -28,10 +37,11 @@ def settings_of(
     **facts: Any,
 ) -> dict[str, Any]:
     """Returns the settings of an artifact, without its manifest."""
+    has_int8_embeddings = facts.get("quantization", {}).get(EMBEDDINGS) == INT8
     created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     return {
         "format": FORMAT,
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": SCHEMA_VERSION if has_int8_embeddings else FLOAT_EMBEDDINGS_SCHEMA,
         "architecture": architecture,
         "exits": list(exits),
         "precision": precision,

@@ -95,7 +95,7 @@ class _Staging:
     @classmethod
     @contextmanager
     def create(cls, directory: Path) -> Iterator[_Staging]:
-        """Creates a staging folder pattern the target, or inside it if that is impossible; removes it at the end."""
+        """Creates a staging folder beside the target, or inside it if that is impossible; removes it at the end."""
         target = _resolve(directory)
         created = [parent for parent in target.parents if not parent.exists()]
         try:
@@ -198,7 +198,7 @@ def _can_exchange(target: Path) -> bool:
 
 
 def _prefix(target: Path) -> str:
-    """Returns the prefix of the names of staging folders pattern a target."""
+    """Returns the prefix of the names of staging folders of a target."""
     name = target.name
     if len(name) > _LONGEST:
         name = f"{name[:_LONGEST]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}"

@@ -27,10 +27,11 @@ from itrex_sweet.artifact.layout import (
     is_model_file,
 )
 from itrex_sweet.artifact.reading import Artifact, open_staged
-from itrex_sweet.artifact.settings import settings_of, write_settings
+from itrex_sweet.artifact.settings import EMBEDDINGS, settings_of, write_settings
 from itrex_sweet.artifact.staging import staged
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import ConfigError, SweetError
+from itrex_sweet.families import family_of
 from itrex_sweet.policy import Policy
 from itrex_sweet.tasks import task_of
 
@@ -61,7 +62,8 @@ def write_artifact(
         policy: exit policy; default: the threshold that training recorded, for all exits.
         tokenizer: tokenizer to save; default: the one that is already in the folder, if any.
         provenance: facts to record (training settings, metrics); versions and date are added.
-        quantization: record of the quantization; makes it an INT8 artifact.
+        quantization: record of the quantization; makes it an INT8 artifact. The precision of the word embeddings is
+            added.
         fingerprints: fingerprints of the training, calibration and evaluation rows, by role.
         calibration: calibration record of the policy.
         costs: record of the measured times.
@@ -73,6 +75,8 @@ def write_artifact(
     directory = Path(directory)
     sweet = SweetConfig.from_dict(config.sweet)
     precision = FLOAT32 if quantization is None else INT8
+    if quantization is not None:
+        quantization = {**quantization, EMBEDDINGS: _precision_of_embeddings(config, tensors)}
     records = {"quantization": quantization, "calibration": calibration, "costs": costs}
     facts = {name: dict(record) for name, record in records.items() if record is not None}
     policy = policy or sweet.default_policy(task_of(config))
@@ -92,6 +96,11 @@ def write_artifact(
         write_settings(staging, settings)
         artifact = open_staged(staging, directory)
     return artifact
+
+
+def _precision_of_embeddings(config: Any, tensors: Mapping[str, torch.Tensor]) -> str:
+    table = tensors.get(f"{family_of(config).word_embeddings}.weight")
+    return INT8 if table is not None and str(table.dtype) == "torch.int8" else FLOAT32
 
 
 def write_cascade(

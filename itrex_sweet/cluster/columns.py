@@ -12,6 +12,7 @@ import numpy as np
 
 from itrex_sweet.data import Text
 from itrex_sweet.data.columns import Columns
+from itrex_sweet.data.parquet import column_values
 from itrex_sweet.errors import ConfigError, InputError
 from itrex_sweet.tasks import MULTI_LABEL, SINGLE_LABEL
 
@@ -132,7 +133,7 @@ def _values(batch: Batch, name: str) -> list[Any]:
         values = batch[name]
         values = values.tolist() if hasattr(values, "tolist") else list(values)
     elif _is_arrow(batch):
-        return batch.column(name).to_pylist()
+        return column_values(batch.column(name))
     else:
         values = batch[name].tolist()
     return [None if _is_missing(value) else value for value in values]

@@ -75,7 +75,7 @@ def predict_folder(
         SweetError: another process writes to the folder, or a part cannot be computed.
     """
     settings = settings or FolderSettings()
-    files = input_files(sources, settings.format)
+    files = input_files(sources, settings.format, output)
     _check_first_rows(files, settings)
     identity = artifact_identity(artifact)
     run = {"release": __version__, "artifact": identity, **asdict(settings)}

@@ -89,13 +89,16 @@ class InputFile:
         return read_text_rows(self.path, format, text_column, pair_column)
 
 
-def input_files(sources: Sequence[str], format: str | None = None) -> list[InputFile]:
+def input_files(
+    sources: Sequence[str], format: str | None = None, output: str | os.PathLike | None = None
+) -> list[InputFile]:
     """Returns the files of sources, in the order of their names.
 
     Args:
         sources: files, and folders, of which all files with a known suffix are read, also in folders inside. Files and
-            folders whose names begin with `.` or `_` are left out.
+            folders whose names begin with `.` or `_`, and links to folders, are left out.
         format: if given, files of every suffix are read.
+        output: folder of answers, whose files are not read where it is inside of a source.
 
     Raises:
         InputError: a source does not exist, there is no file, or two files have the same name.
@@ -105,7 +108,7 @@ def input_files(sources: Sequence[str], format: str | None = None) -> list[Input
         top = Path(source)
         if not top.exists():
             raise InputError(f"{source}: no such file or folder.")
-        found = sorted(_below(top, format)) if top.is_dir() else [top]
+        found = sorted(_below(top, format, output)) if top.is_dir() else [top]
         if not found:
             suffixes = " ".join([*FORMAT_OF_SUFFIX, ".parquet"])
             raise InputError(f"{source} contains no file of a known format ({suffixes}, also .gz); name it: --format.")
@@ -120,8 +123,12 @@ def input_files(sources: Sequence[str], format: str | None = None) -> list[Input
     return [files[name] for name in sorted(files)]
 
 
-def _below(folder: Path, format: str | None) -> Iterator[Path]:
+def _below(folder: Path, format: str | None, output: str | os.PathLike | None) -> Iterator[Path]:
+    left_out = None if output is None else Path(output).resolve()
     for top, folders, names in os.walk(folder, onerror=_refuse):
+        if Path(top).resolve() == left_out:
+            folders.clear()
+            continue
         folders[:] = [name for name in folders if not name.startswith(_HIDDEN)]
         for name in names:
             path = Path(top, name)

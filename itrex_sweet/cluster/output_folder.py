@@ -30,7 +30,7 @@ _LOCK = ".lock"
 _UNFINISHED = ".unfinished"  # suffix of a file that is being written
 _KIND, _VERSION = "itrex-sweet answers", 1
 _SAVE_SECONDS = 5.0  # between two versions of the manifest that record finished files
-_RANGE = re.compile(r"\.\d{12}-\d{12}\.\w+$")  # behind the name of the input file
+_RANGE = re.compile(r"\.(\d{12})-(\d{12})\.\w+$")  # behind the name of the input file
 _LINE = re.compile(r", line (\d+)$")  # of the place of a row
 
 
@@ -92,10 +92,14 @@ class OutputFolder:
             a line for each of these files, for the log.
         """
         before, inputs, messages = self.manifest["inputs"], {}, []
+        rows_answered = self._rows_answered()
         for file in files:
             record = before.get(file.name)
             if record is not None and record["sha256"] == file.sha256:
                 inputs[file.name] = {**record, **file.recorded}
+                if "rows" in record and rows_answered.get(file.name, 0) != record["rows"]:
+                    del inputs[file.name]["rows"], inputs[file.name]["bad_rows"]
+                    messages.append(f"{self.path}: answers of {file.name} are missing; their rows are answered again.")
                 continue
             inputs[file.name] = file.recorded
             if record is not None:
@@ -107,6 +111,15 @@ class OutputFolder:
         self.manifest |= {"complete": False, "inputs": inputs}
         self._save()
         return messages
+
+    def _rows_answered(self) -> dict[str, int]:
+        """Returns the number of rows in the finished parts of each input file, by its name."""
+        counts: dict[str, int] = {}
+        for _, name in _files(self.path, (ANSWERS,)):
+            if (found := _RANGE.search(name)) is not None:
+                source = name[: found.start()]
+                counts[source] = counts.get(source, 0) + int(found[2]) - int(found[1]) + 1
+        return counts
 
     def rows_of(self, name: str) -> tuple[int, int] | None:
         """Returns the numbers of rows and of bad rows of an input file whose parts are all finished, else `None`."""
@@ -161,14 +174,23 @@ def _bad_row(part: Part, row: int, reason: str) -> dict[str, Any]:
 
 
 def _write(path: Path, contents: bytes) -> None:
-    """Writes a file to the disk, and gives it its name when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes a file to the disk, and gives it its name when it is complete.
+
+    Raises:
+        SweetError: it cannot be written, for instance because the disk is full.
+    """
     unfinished = path.with_name(path.name + _UNFINISHED)
-    with unfinished.open("wb") as stream:
-        stream.write(contents)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(unfinished, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("wb") as stream:
+            stream.write(contents)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise SweetError(
+            f"cannot write {path} ({error}); the same command continues when it can be written."
+        ) from error
 
 
 @contextmanager
@@ -176,7 +198,7 @@ def _locked(path: Path) -> Iterator[None]:
     with (path / _LOCK).open("w") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise SweetError(f"{path}: another process writes answers to this folder; wait until it ends.") from error
         yield
 
@@ -193,13 +215,29 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (ValueError, RecursionError):
         manifest = None
     if not isinstance(manifest, dict) or manifest.get("kind") != _KIND or manifest.get("version") != _VERSION:
         raise ConfigError(
             f"{path / MANIFEST} was not written by this release: give another folder, or compute all again (--restart)."
         )
+    if not isinstance(manifest.get("run"), dict) or not _are_records(manifest.get("inputs")):
+        raise ConfigError(f"{path / MANIFEST} is damaged: compute all again with --restart.")
     return manifest
+
+
+def _are_records(inputs: Any) -> bool:
+    """Returns whether these are records of input files, by name."""
+    if not isinstance(inputs, dict):
+        return False
+    counts = ("rows", "bad_rows")
+    return all(
+        isinstance(record, dict)
+        and isinstance(record.get("sha256"), str)
+        and ("rows" in record) == ("bad_rows" in record)
+        and all(type(record.get(name, 0)) is int for name in counts)
+        for record in inputs.values()
+    )
 
 
 def _refuse_changes(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -212,22 +250,23 @@ def _refuse_changes(path: Path, before: Mapping[str, Any], now: Mapping[str, Any
         )
 
 
-def _files(path: Path) -> Iterable[Path]:
-    for folder in (ANSWERS, BAD_ROWS):
+def _files(path: Path, folders: Sequence[str] = (ANSWERS, BAD_ROWS)) -> Iterable[tuple[Path, str]]:
+    """Yields the files of these folders, and the name of each below its folder."""
+    for folder in folders:
         for top, _, names in os.walk(path / folder):
-            yield from (Path(top, name) for name in names)
+            for name in names:
+                yield (file := Path(top, name)), file.relative_to(path / folder).as_posix()
 
 
 def _remove_unfinished(path: Path) -> None:
-    for file in (*_files(path), path / f"{MANIFEST}{_UNFINISHED}"):
+    for file in (*(file for file, _ in _files(path)), path / f"{MANIFEST}{_UNFINISHED}"):
         if file.name.endswith(_UNFINISHED):
             file.unlink(missing_ok=True)
 
 
 def _remove_files(path: Path, chosen: Any) -> None:
     """Deletes the files of answers and of bad rows whose name below their folder is chosen, and empty folders."""
-    for file in list(_files(path)):
-        name = "/".join(file.relative_to(path).parts[1:])
+    for file, name in list(_files(path)):
         if chosen(name):
             file.unlink(missing_ok=True)
             with suppress(OSError):  # other files are in it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -125,18 +126,21 @@ class PartAnswerer:
             for row, echo, answer in zip(numbers, echoes, answers, strict=True)
             if "error" not in answer
         ]
-        encoded = self._table(good) if self._format == PARQUET else _lines(good)
+        encoded = self._table(good, question.echoes is not None) if self._format == PARQUET else _lines(good)
         return PartAnswers(encoded, problems)
 
-    def _table(self, rows: list[tuple[int, Mapping[str, Any], Mapping[str, Any]]]) -> bytes:
+    def _table(self, rows: list[tuple[int, Mapping[str, Any], Mapping[str, Any]]], with_echo: bool) -> bytes:
+        """Returns a Parquet file. Its columns do not depend on the rows, so that all parts have the same ones."""
         with naming_extras("writing a Parquet file"):
             import pyarrow as pa
             from pyarrow import parquet
         columns: dict[str, Any] = {"row": pa.array([row for row, _, _ in rows], type=pa.int64())}
-        for name in ("id", "text", "text_pair"):
-            values = [echo.get(name) for _, echo, _ in rows]
-            if any(value is not None for value in values):
-                columns[name] = pa.array([None if value is None else str(value) for value in values], type=pa.string())
+        if with_echo:
+            texts = [(echo["text"], None) if isinstance(echo["text"], str) else echo["text"] for _, echo, _ in rows]
+            ids = [_as_string(echo.get("id")) for _, echo, _ in rows]
+            first, second = ([text[place] for text in texts] for place in (0, 1))
+            for name, values in (("id", ids), ("text", first), ("text_pair", second)):
+                columns[name] = pa.array(values, type=pa.string())
         answers = self._columns.arrow_arrays([answer for _, _, answer in rows])
         columns |= {name: values for name, values in answers.items() if name != "error"}
         stream = io.BytesIO()
@@ -152,4 +156,27 @@ def _lines(rows: list[tuple[int, Mapping[str, Any], Mapping[str, Any]]]) -> byte
 def echoed(row: TextRow) -> dict[str, Any]:
     """Returns the text of a row, and the value of its column `id` if it has one, to be repeated beside the answer."""
     name = next((name for name in row.record if str(name).lower() == "id"), None)
-    return {**({} if name is None else {"id": row.record[name]}), "text": row.text}
+    return {**({} if name is None else {"id": _as_json(row.record[name])}), "text": row.text}
+
+
+def _as_json(value: Any) -> Any:
+    """Returns a value that JSON can hold: dates, times, decimals and numbers that are not finite as strings."""
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, (list, tuple)):
+        return [_as_json(each) for each in value]
+    if isinstance(value, Mapping):
+        return {str(key): _as_json(each) for key, each in value.items()}
+    return str(value)
+
+
+def _as_string(value: Any) -> str | None:
+    """Returns a value of JSON as a string that UTF-8 can hold."""
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else json_line(value)
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -77,7 +77,7 @@ def _native_isa() -> str:
 
 
 def _artifact(name: str) -> dict[str, Any]:
-    from itrex_sweet.artifact import open_artifact
+    from itrex_sweet.artifact import INT8, open_artifact
     from itrex_sweet.hub import fetch
 
     artifact = open_artifact(fetch(name))
@@ -96,6 +96,7 @@ def _artifact(name: str) -> dict[str, Any]:
         "layers run": list(artifact.layers_run),
         "policy": artifact.policy.to_dict(),
         "precision": artifact.precision,
+        **({"word embeddings": artifact.embeddings_precision} if artifact.precision == INT8 else {}),
         "tokenizer": any((artifact.directory / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json")),
         "texts encoded by": _reader(artifact),
         "bytes": _sizes(artifact),

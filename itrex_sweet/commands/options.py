@@ -8,6 +8,7 @@ import math
 from itrex_sweet.config import BALANCED, CUT_FIRST
 
 _MAX = 2**31 - 1  # for numbers of rows and tokens; a larger one does not fit a C int
+_MAX_PORT = 2**16 - 1
 
 
 def positive(text: str) -> int:
@@ -18,6 +19,14 @@ def positive(text: str) -> int:
 def count(text: str) -> int:
     """Parses a non-negative integer."""
     return _at_least(0, text)
+
+
+def port(text: str) -> int:
+    """Parses a port of TCP; 0 is any free one."""
+    number = count(text)
+    if number > _MAX_PORT:
+        raise argparse.ArgumentTypeError(f"{number} is above {_MAX_PORT}")
+    return number
 
 
 def positive_or_all(text: str) -> int | str:

@@ -30,7 +30,7 @@ from itrex_sweet.data import (
     waits_for_texts,
 )
 from itrex_sweet.data.json_lines import json_line
-from itrex_sweet.errors import InputError
+from itrex_sweet.errors import InputError, SweetError
 
 SUMMARY = "classify texts from files or standard input"
 
@@ -49,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         choices=FORMATS,
-        help="of what is read (default: by suffix, .csv .tsv .jsonl, also .gz; else one text per line)",
+        help="of what is read (default: by suffix, .csv .tsv .jsonl .json, also .gz, or .parquet; else one text per "
+        "line)",
     )
     options.add_columns(parser, labels=False)
     options.add_running(parser)
@@ -108,16 +109,32 @@ def run(args: argparse.Namespace) -> int:
     live = any(waits_for_texts(sys.stdin) if name == "-" else not Path(name).is_file() for name in sources)
     for batch in batches(_rows(args, sources), size, live):
         answers = answer_rows(classifier, [row.text for row in batch], [row.problem for row in batch], settings)
+        lines = []
         for row, answer in zip(batch, answers, strict=True):
             if "error" in answer and row.problem is None:
                 answer = {"error": f"{row.place}: {answer['error']}"}
             failed += "error" in answer
-            print(json_line({**echoed(row), **answer} if args.echo else answer))
+            lines.append(json_line({**echoed(row), **answer} if args.echo else answer))
         total += len(batch)
-        sys.stdout.flush()
+        _print(lines)
     if failed:
         print(f"{failed} of {total} texts got no answer; their lines say why.", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _print(lines: list[str]) -> None:
+    """Prints lines at once.
+
+    Raises:
+        BrokenPipeError: the reader has closed the pipe.
+        SweetError: standard output cannot be written, for instance a file on a full disk.
+    """
+    try:
+        print(*lines, sep="\n", flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise SweetError(f"cannot write to standard output ({error}).") from error
 
 
 def _rows(args: argparse.Namespace, sources: list[str]) -> Iterator[TextRow]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SUMMARY = "quantize an artifact to INT8"
 
 _RECIPES = ("auto", "static", "smooth", "dynamic")
+_EMBEDDINGS = ("int8", "float32")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="static: fixed activation scales; smooth: SmoothQuant, then static; dynamic: a scale per row; "
         "auto: the fastest of these within the limits (default)",
+    )
+    parser.add_argument(
+        "--embeddings",
+        choices=_EMBEDDINGS,
+        default="int8",
+        help="precision of the word embeddings: int8, with a scale per token (default), or float32",
     )
     parser.add_argument(
         "--rows", type=options.positive, default=200, metavar="N", help="number of rows to observe (default: 200)"
@@ -75,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
         args.calibration,
         args.output,
         args.recipe,
+        embeddings=args.embeddings,
         rows=args.rows,
         max_drop=args.max_drop,
         max_moved=args.max_moved,
@@ -103,7 +111,7 @@ def _shown(artifact: Artifact, bytes_before: int) -> str:
     return "\n".join(
         [
             f"{artifact.directory}: recipe {facts['recipe']}, {facts['integer_layers']} linear layers in INT8; in "
-            f"float: {kept}",
+            f"float: {kept}; word embeddings in {artifact.embeddings_precision}",
             "",
             plain_table(*quantization_cells(facts)),
             "",

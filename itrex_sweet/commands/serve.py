@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     address = parser.add_argument_group("address")
     address.add_argument("--hostname", default="0.0.0.0", metavar="HOST", help="address to listen on (default: all)")
-    address.add_argument("-p", "--port", type=options.count, default=3000, help="(default: 3000; 0 for any free one)")
+    address.add_argument("-p", "--port", type=options.port, default=3000, help="(default: 3000; 0 for any free one)")
     address.add_argument("--ssl-certfile", metavar="FILE", help="certificate, for TLS")
     address.add_argument("--ssl-keyfile", metavar="FILE", help="its private key")
     address.add_argument("--ssl-keyfile-password", metavar="PASSWORD", help="of the private key")

@@ -76,7 +76,9 @@ struct sweet_head {
 };
 
 struct sweet_embeddings {
-    sweet_floats words;        // (vocabulary, width)
+    const void* words;         // (vocabulary, width), row-major: int8 if `word_scale` is given, else float32
+    int64_t words_size;        // in elements: vocabulary · width
+    sweet_floats word_scale;   // (vocabulary,), optional
     sweet_floats positions;    // (num_positions, width), optional
     sweet_floats token_types;  // (num_token_types, width), optional
     int32_t vocabulary, num_positions, num_token_types, width;
@@ -130,7 +132,7 @@ struct sweet_threads;
 struct sweet_context;
 
 // Version of the interface; increases when a structure, a function or its meaning changes.
-constexpr int32_t kSweetInterface = 6;
+constexpr int32_t kSweetInterface = 7;
 // Return the version that the library was built with, and the size in bytes of a structure by its name, -1 if unknown. A
 // caller compares them with its own before it calls anything else.
 SWEET_API int32_t sweet_interface();

@@ -127,11 +127,20 @@ inline void check_table(const char* what, const sweet_floats& table, int64_t row
     check_floats(where, "the table", table, checked_product(where, rows, width));
 }
 
+inline void check_words(const sweet_embeddings& description) {
+    const std::string where = "embeddings, words";
+    check_array(where, "the table", description.words, description.words_size,
+                checked_product(where, description.vocabulary, description.width));
+    check_optional(where, "word_scale", description.word_scale, description.vocabulary);
+    for (int64_t row = 0; row < description.word_scale.size; ++row)
+        check_positive(where, "an element of word_scale", description.word_scale.values[row]);
+}
+
 inline void check_embeddings(const sweet_embeddings& description, int64_t hidden) {
     const std::string where = "embeddings";
     check_range(where, "the width", description.width, 1, kMaxInputs);
     check_range(where, "the vocabulary", description.vocabulary, 1, std::numeric_limits<int32_t>::max());
-    check_table("words", description.words, description.vocabulary, description.width);
+    check_words(description);
     check_table("positions", description.positions, description.num_positions, description.width);
     check_table("token_types", description.token_types, description.num_token_types, description.width);
     check_range(where, "the position offset", description.position_offset, 0, description.num_positions);

@@ -9,15 +9,18 @@
 #include "layers.h"
 #include "packed_linear.h"
 #include "threads.h"
+#include "word_table.h"
 
 struct Embeddings {
-    Buffer<float> words, positions, token_types;
+    WordTable words;
+    Buffer<float> positions, token_types;
     int64_t vocabulary, num_positions, num_token_types, width, position_offset;
     LayerNorm norm;
     PackedLinear before_norm, after_norm;
 
     explicit Embeddings(const sweet_embeddings& from)
-        : vocabulary(from.vocabulary),
+        : words(from),
+          vocabulary(from.vocabulary),
           num_positions(from.num_positions),
           num_token_types(from.num_token_types),
           width(from.width),
@@ -25,7 +28,6 @@ struct Embeddings {
           norm(from.norm),
           before_norm(from.before_norm),
           after_norm(from.after_norm) {
-        copy(from.words, words);
         copy(from.positions, positions);
         copy(from.token_types, token_types);
     }
@@ -61,18 +63,19 @@ struct Embeddings {
             team.barrier();
         };
         for (int64_t token = range.first; token < range.second; ++token) {
-            if (token + kPrefetchDistance < range.second) prefetch_word(ids[token + kPrefetchDistance]);
-            const float* word = words.get() + ids[token] * width;
+            if (token + kPrefetchDistance < range.second) words.prefetch(ids[token + kPrefetchDistance]);
             const float* type = token_types.empty() ? nullptr : token_types.get() + types[token] * width;
             const float* position =
                 positions.empty() ? nullptr : positions.get() + (position_ids[token] + position_offset) * width;
             float* to = sums + token * width;
-            for (int64_t column = 0; column < width; ++column) {
-                float total = word[column];
-                if (type != nullptr) total += type[column];
-                if (position != nullptr) total += position[column];
-                to[column] = total;
-            }
+            words.with_row(ids[token], [&](const auto& word) __attribute__((always_inline)) {
+                for (int64_t column = 0; column < width; column += kLanes) {
+                    f32x16 total = word(column);
+                    if (type != nullptr) total += load(type + column);
+                    if (position != nullptr) total += load(position + column);
+                    store_partial(to + column, total, static_cast<int>(std::min<int64_t>(kLanes, width - column)));
+                }
+            });
             if (!before_norm.is_present()) norm.apply(to, to);  // while the row is in the L1 cache
         }
         team.barrier();
@@ -89,11 +92,6 @@ struct Embeddings {
    private:
     // Tokens. Their rows are far apart in a table that exceeds the caches.
     static constexpr int64_t kPrefetchDistance = 3;
-
-    void prefetch_word(int64_t id) const {
-        const float* row = words.get() + id * width;
-        for (int64_t column = 0; column < width; column += kLanes) prefetch_line(row + column);
-    }
 
     static void copy(const sweet_floats& from, Buffer<float>& to) {
         if (from.size > 0) std::copy_n(from.values, from.size, to.reserve(from.size));

@@ -17,6 +17,7 @@ typedef float f32x16 __attribute__((vector_size(64)));
 typedef int32_t i32x16 __attribute__((vector_size(64)));
 typedef uint32_t u32x16 __attribute__((vector_size(64)));
 typedef uint8_t u8x16 __attribute__((vector_size(16)));
+typedef int8_t i8x16 __attribute__((vector_size(16)));
 typedef int16_t i16x16 __attribute__((vector_size(32)));
 typedef uint16_t u16x16 __attribute__((vector_size(32)));
 
@@ -32,6 +33,9 @@ SWEET_INLINE Vector load_as(const Element* from) {
 SWEET_INLINE f32x16 splat(float value) { return value - f32x16{}; }
 SWEET_INLINE f32x16 load(const float* from) { return load_as<f32x16>(from); }
 SWEET_INLINE i32x16 load(const int32_t* from) { return load_as<i32x16>(from); }
+SWEET_INLINE f32x16 to_floats(i8x16 vector) {
+    return __builtin_convertvector(__builtin_convertvector(__builtin_convertvector(vector, i16x16), i32x16), f32x16);
+}
 SWEET_INLINE void store(float* to, f32x16 vector) { std::memcpy(to, &vector, sizeof(vector)); }
 
 // Loads the first `count` elements, at most 16; the other lanes are zero.

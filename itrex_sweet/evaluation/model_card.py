@@ -200,10 +200,13 @@ def _quantization(artifact: Artifact) -> list[str]:
     rows, compressor = facts["calibration"], facts["neural_compressor"]
     kept = f"; also {_join(facts['float_layers'])}" if facts["float_layers"] else ""
     versions = ", ".join(f"{package} {version}" for package, version in compressor["versions"].items())
+    embeddings = (
+        " Word embeddings are in int8, with a scale per token." if artifact.embeddings_precision == INT8 else ""
+    )
     return [
         "## Quantization",
         f"INT8 by the recipe `{facts['recipe']}`: {facts['integer_layers']} linear layers with weights in int8, a "
-        f"scale per output channel, and inputs in uint8, a scale {facts['activations']}. In float: "
+        f"scale per output channel, and inputs in uint8, a scale {facts['activations']}.{embeddings} In float: "
         f"{facts['in_float']}{kept}.",
         f"Ranges were observed by Neural Compressor ({versions}) on {rows['rows_observed']} rows; {facts['metric']} "
         f"per exit and temperatures come from {rows['rows_judged']} "

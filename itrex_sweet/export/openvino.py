@@ -35,6 +35,7 @@ def write(graph: Graph, inputs: Mapping[str, torch.Tensor], path: Path) -> tuple
 
     Raises:
         ExportError: OpenVINO does not support an operator.
+        OSError: the file cannot be written.
     """
     import openvino
 
@@ -47,7 +48,10 @@ def write(graph: Graph, inputs: Mapping[str, torch.Tensor], path: Path) -> tuple
         raise ExportError(
             f"{graph.name} cannot be written as an OpenVINO model: {error}. Try ONNX (--format onnx)."
         ) from error
-    openvino.save_model(model, path, compress_to_fp16=False)
+    try:
+        openvino.save_model(model, path, compress_to_fp16=False)
+    except RuntimeError as error:
+        raise OSError(f"{path.name}: {error}") from error
     return tuple(inputs)
 
 

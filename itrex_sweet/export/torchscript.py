@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,7 +28,10 @@ def write(graph: Graph, inputs: Mapping[str, torch.Tensor], path: Path) -> tuple
     """
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the tracer warns of data-dependent control flow
-        torch.jit.save(torch.jit.trace(graph.module, tuple(inputs.values()), check_trace=False), str(path))
+        traced = torch.jit.trace(graph.module, tuple(inputs.values()), check_trace=False)
+    contents = io.BytesIO()  # torch ends the process if it cannot write a file, for instance on a full disk
+    torch.jit.save(traced, contents)
+    path.write_bytes(contents.getbuffer())
     return tuple(inputs)
 
 

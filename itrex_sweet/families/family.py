@@ -89,6 +89,11 @@ class Family:
         """Path of the list of layers, from the classification model."""
         return f"{self.backbone}.{self.layers}"
 
+    @property
+    def word_embeddings(self) -> str:
+        """Path of the table of word embeddings, from the classification model."""
+        return f"{self.backbone}.{self.embeddings['words']}"
+
     def head_paths(self, exit_: int, depth: int, shares_pooler: bool) -> tuple[str, str]:
         """Returns the paths, from the model, of the two linear layers (pooler, classifier) that an exit answers with.
 

@@ -1,4 +1,4 @@
-"""Converts float weights to the tensors of an INT8 artifact, with the observed quantization parameters."""
+"""Converts float weights to the tensors of an INT8 artifact: linear layers and word embeddings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 import torch
 
 from itrex_sweet.artifact import Artifact
+from itrex_sweet.artifact.validation.tensors import MIN_SCALE
 from itrex_sweet.families import family_of
 from itrex_sweet.quantization.inc_linears import layers_by_input
 from itrex_sweet.quantization.observation import LinearObservation
@@ -24,8 +25,16 @@ def quantizable_layers(artifact: Artifact) -> list[str]:
     return [path for paths in by_input for path in paths]
 
 
+def word_embeddings(artifact: Artifact) -> str:
+    """Returns the module path of the table of word embeddings."""
+    return family_of(artifact.model_config()).word_embeddings
+
+
 def pack(
-    tensors: Mapping[str, torch.Tensor], observed: Mapping[str, LinearObservation], float_layers: Collection[str] = ()
+    tensors: Mapping[str, torch.Tensor],
+    observed: Mapping[str, LinearObservation],
+    float_layers: Collection[str] = (),
+    tables: Collection[str] = (),
 ) -> dict[str, torch.Tensor]:
     """Replaces the weights of linear layers with int8 weights, scales, zero points and smoothing factors.
 
@@ -33,6 +42,7 @@ def pack(
         tensors: of a float32 artifact, by name.
         observed: scales, zero points and smoothing by module path.
         float_layers: module paths to leave in float.
+        tables: module paths of embedding tables to replace with int8 tables and a scale per entry.
 
     Returns:
         all tensors of the INT8 artifact (`itrex_sweet.artifact` names them).
@@ -43,7 +53,18 @@ def pack(
             packed.update(
                 {f"{path}.{name}": tensor for name, tensor in _quantize_weight(tensors[f"{path}.weight"], found)}
             )
+    for path in tables:
+        if path not in float_layers:
+            packed.update({f"{path}.{name}": tensor for name, tensor in _quantize_table(tensors[f"{path}.weight"])})
     return packed
+
+
+def _quantize_table(table: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
+    table = table.float()
+    scale = table.abs().amax(dim=1) / WEIGHT_MAX
+    scale = torch.where(scale < MIN_SCALE, 1.0, scale)  # of an entry of zeros, such as that of the padding token
+    integers = torch.round(table / scale[:, None]).clamp(-WEIGHT_MAX, WEIGHT_MAX).to(torch.int8)
+    return [("weight", integers), ("weight_scale", scale)]
 
 
 def _quantize_weight(weight: torch.Tensor, found: LinearObservation) -> list[tuple[str, torch.Tensor]]:

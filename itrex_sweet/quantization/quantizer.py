@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from itrex_sweet.arguments import real_number, whole_number
-from itrex_sweet.artifact import CASCADE, INT8, Artifact, write_artifact, write_card
+from itrex_sweet.artifact import CASCADE, FLOAT32, INT8, Artifact, write_artifact, write_card
 from itrex_sweet.artifact.fingerprints import QUANTIZATION
 from itrex_sweet.artifact.staging import require_writable
 from itrex_sweet.errors import ConfigError
@@ -21,7 +21,7 @@ from itrex_sweet.modeling import SweetModelForSequenceClassification
 from itrex_sweet.quantization.calibration_rows import CalibrationRows, read_calibration_rows, warn_about_seen_rows
 from itrex_sweet.quantization.comparison import ExitComparison, Limits
 from itrex_sweet.quantization.observation import Observations, observe
-from itrex_sweet.quantization.packing import quantizable_layers
+from itrex_sweet.quantization.packing import quantizable_layers, word_embeddings
 from itrex_sweet.quantization.recipe_search import RECIPES, Candidate, RecipeSearch
 from itrex_sweet.runtime.torch_threads import on_own_threads
 
@@ -30,7 +30,10 @@ logger = logging.getLogger(__name__)
 AUTO = "auto"
 DEFAULT_ROWS = 200
 
-_IN_FLOAT = "embeddings, layer norms, softmax, activations, heads; in a probe, the products with keys and values"
+# Precision of the word embeddings.
+EMBEDDINGS = (INT8, FLOAT32)
+
+_IN_FLOAT = "layer norms, softmax, activations, heads; in a probe, the products with keys and values"
 
 
 class SweetQuantizer:
@@ -71,6 +74,7 @@ class SweetQuantizer:
         save_directory: str | os.PathLike,
         recipe: str = AUTO,
         *,
+        embeddings: str = INT8,
         rows: int = DEFAULT_ROWS,
         max_drop: float = Limits.drop,
         max_moved: float = Limits.moved,
@@ -96,6 +100,7 @@ class SweetQuantizer:
             save_directory: of the INT8 artifact; an existing artifact is replaced atomically.
             recipe: `"static"` (one scale per tensor), `"smooth"` (SmoothQuant, then static), `"dynamic"` (one scale
                 per row, at run time), or `"auto"` for the fastest of these within the limits.
+            embeddings: precision of the word embeddings: `"int8"`, symmetric with one scale per token, or `"float32"`.
             rows: number of rows to observe ranges on.
             max_drop: largest drop of the score at any exit that `"auto"` accepts, a fraction; 0.01 is one point.
             max_moved: largest fraction of rows leaving at another exit than before that `"auto"` accepts.
@@ -110,7 +115,7 @@ class SweetQuantizer:
 
         Raises:
             MissingExtraError: Neural Compressor is not installed.
-            ConfigError: an unknown recipe, an invalid setting, or the model's own folder as the target.
+            ConfigError: an unknown recipe or precision, an invalid setting, or the model's own folder as the target.
             InputError: too few or unreadable calibration rows.
             QuantizationError: weights or activations are not finite, or no candidate is within the limits of `"auto"`.
             ArtifactError: the folder cannot be written; its previous content is unchanged.
@@ -118,7 +123,7 @@ class SweetQuantizer:
         rows, seed = whole_number("rows", rows, 1), whole_number("seed", seed, 0)
         max_drop, max_moved = _fraction("max_drop", max_drop), _fraction("max_moved", max_moved)
         smoothing_alpha = _fraction("smoothing_alpha", smoothing_alpha)
-        self._check_arguments(recipe, save_directory)
+        self._check_arguments(recipe, embeddings, save_directory)
         require_installed("neural_compressor", "quantization")
         require_writable(Path(save_directory))
         source = self.model.artifact
@@ -148,12 +153,14 @@ class SweetQuantizer:
                     progress=functools.partial(_update_bar, bar),
                 )
 
-        search = RecipeSearch(comparison, observe_with_progress)
+        table = word_embeddings(source)
+        search = RecipeSearch(comparison, observe_with_progress, [table] if embeddings == INT8 else [])
         limits = Limits(max_drop, max_moved)
         candidate = search.cheapest_within(limits) if recipe == AUTO else search.candidate(recipe)
         if not candidate.result.within(limits):
             logger.warning("%s exceeds the limits of recipe='auto':\n%s", recipe, comparison.table([candidate.result]))
-        facts = self._facts(recipe, calibration_rows, comparison, candidate)
+        has_tables = embeddings == INT8 and table not in candidate.result.float_layers
+        facts = self._facts(recipe, calibration_rows, comparison, candidate, has_tables)
         if shared:
             facts["shared_rows"] = {role: round(share, 4) for role, share in shared.items()}
         config = source.model_config()
@@ -171,9 +178,11 @@ class SweetQuantizer:
         write_card(artifact, render_card(artifact))
         return artifact
 
-    def _check_arguments(self, recipe: str, save_directory: str | os.PathLike) -> None:
+    def _check_arguments(self, recipe: str, embeddings: str, save_directory: str | os.PathLike) -> None:
         if recipe not in (*RECIPES, AUTO):
             raise ConfigError(f"recipe={recipe!r}: choose one of {', '.join((*RECIPES, AUTO))}.")
+        if embeddings not in EMBEDDINGS:
+            raise ConfigError(f"embeddings={embeddings!r}: choose one of {', '.join(EMBEDDINGS)}.")
         if not isinstance(save_directory, (str, os.PathLike)) or "\0" in str(save_directory):
             raise ConfigError(f"save_directory={save_directory!r}: must be the path of a folder.")
         if Path(save_directory).resolve() == self.model.artifact.directory.resolve():
@@ -182,7 +191,7 @@ class SweetQuantizer:
             )
 
     def _facts(
-        self, recipe: str, rows: CalibrationRows, comparison: ExitComparison, candidate: Candidate
+        self, recipe: str, rows: CalibrationRows, comparison: ExitComparison, candidate: Candidate, has_tables: bool
     ) -> dict[str, Any]:
         layers = quantizable_layers(self.model.artifact)
         kept = candidate.result.float_layers
@@ -190,9 +199,9 @@ class SweetQuantizer:
             "recipe": candidate.result.recipe,
             "asked": recipe,
             "activations": "per row" if candidate.result.recipe == "dynamic" else "per tensor",
-            "integer_layers": len(layers) - len(kept),
+            "integer_layers": len(set(layers) - set(kept)),
             "float_layers": list(kept),
-            "in_float": _IN_FLOAT,
+            "in_float": f"{'other ' if has_tables else ''}embeddings, {_IN_FLOAT}",
             "calibration": {
                 "source": Path(rows.source).name,
                 "rows_observed": len(rows.observed),

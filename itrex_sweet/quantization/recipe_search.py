@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 # Fastest at run time first: static scales; static scales with smoothing of inputs; dynamic scales per row.
 RECIPES = ("static", "smooth", "dynamic")
-MAX_FLOAT_SHARE = 0.5  # of the linear layers
+MAX_FLOAT_SHARE = 0.5  # of the linear layers and tables
 _SENSITIVITY_ROWS = 64
 
 
@@ -43,18 +43,19 @@ class RecipeSearch:
     Args:
         comparison: with the float model.
         observe: recipe → observations; called once per recipe.
+        tables: module paths of the embedding tables to quantize; like linear layers, they are left in float if needed.
     """
 
-    def __init__(self, comparison: ExitComparison, observe: Callable[[str], Observations]):
+    def __init__(self, comparison: ExitComparison, observe: Callable[[str], Observations], tables: Sequence[str] = ()):
         self.comparison = comparison
         self.tensors = comparison.artifact.tensors()
-        self._observe = observe
+        self._observe, self._tables = observe, tuple(tables)
         self._observed: dict[str, Observations] = {}
 
     def candidate(self, recipe: str, float_layers: Sequence[str] = ()) -> Candidate:
         """Quantizes with one recipe, some layers left in float."""
         observations = self._observations(recipe)
-        packed = pack(self.tensors, observations.linears, float_layers)
+        packed = pack(self.tensors, observations.linears, float_layers, self._tables)
         result = self.comparison.compare(load_encoder(self.comparison.artifact, packed), recipe, float_layers)
         return Candidate(packed, observations, result)
 
@@ -87,13 +88,14 @@ class RecipeSearch:
                 count *= 2
 
     def _by_sensitivity(self, recipe: str) -> list[str]:
-        """Returns linear layers by falling mean squared change of the logits when only that layer is quantized."""
+        """Returns layers and tables by falling mean squared change of the logits when only that one is quantized."""
         linears = self._observations(recipe).linears
         exact = self.comparison.observe(None, "float32", _SENSITIVITY_ROWS).logits
         sensitivity = {}
-        for path in progress(list(linears), f"{recipe}: layer by layer", unit="layer"):
-            alone: dict[str, LinearObservation] = {path: linears[path]}
-            encoder = load_encoder(self.comparison.artifact, pack(self.tensors, alone))
+        for path in progress([*self._tables, *linears], f"{recipe}: layer by layer", unit="layer"):
+            alone: dict[str, LinearObservation] = {path: linears[path]} if path in linears else {}
+            tables = [path] if path in self._tables else []
+            encoder = load_encoder(self.comparison.artifact, pack(self.tensors, alone, tables=tables))
             changed = self.comparison.observe(encoder, path, _SENSITIVITY_ROWS).logits
             sensitivity[path] = float(np.square(changed - exact).mean())
         return sorted(sensitivity, key=sensitivity.__getitem__, reverse=True)

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from itrex_sweet.runtime.queues import ArrivalQueue, ExitQueue
 from itrex_sweet.runtime.step_costs import StepCosts
 
 DEFAULT_MAX_HOLD_SECONDS = 0.01
+DEFAULT_MAX_RUN_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Size of a run.
+
+    Args:
+        max_tokens: beside the scheduler's own limit; one row may have more.
+        to_the_end: whether new rows run through all exits in one call, which other rows cannot join.
+    """
+
+    max_tokens: float = float("inf")
+    to_the_end: bool = False
 
 
 class Dispatch(Protocol):
@@ -23,13 +38,12 @@ class Dispatch(Protocol):
             now: seconds of the scheduler's clock.
         """
 
-    def runs_to_the_end(self, rows: int, tokens: int, batch_size: int, others_wait: bool) -> bool:
-        """Returns whether new rows run through all exits in one call, which other rows cannot join.
+    def plan(self, exit_index: int, arrivals: ArrivalQueue, waiting: Sequence[ExitQueue], batch_size: int) -> Plan:
+        """Returns the size of the run to an exit.
 
         Args:
-            rows, tokens: that would run.
+            exit_index: as of `choose`.
             batch_size: maximum number of rows per run.
-            others_wait: whether there are rows that could join at a later exit.
         """
 
 
@@ -40,8 +54,8 @@ class WholeBatches:
         queues = [arrivals, *waiting]
         return max((exit_index for exit_index, queue in enumerate(queues) if queue.rows), default=None)
 
-    def runs_to_the_end(self, rows: int, tokens: int, batch_size: int, others_wait: bool) -> bool:
-        return True
+    def plan(self, exit_index: int, arrivals: ArrivalQueue, waiting: Sequence[ExitQueue], batch_size: int) -> Plan:
+        return Plan(to_the_end=exit_index == 0)
 
 
 class BreadthFirst:
@@ -64,27 +78,35 @@ class BreadthFirst:
                     return exit_index
         return next((exit_index for exit_index, queue in enumerate([arrivals, *waiting]) if queue.rows), None)
 
-    def runs_to_the_end(self, rows: int, tokens: int, batch_size: int, others_wait: bool) -> bool:
-        return False
+    def plan(self, exit_index: int, arrivals: ArrivalQueue, waiting: Sequence[ExitQueue], batch_size: int) -> Plan:
+        return Plan()
 
 
 class MostAnswers:
     """Runs the rows that give most answers per second, unless a row has been passed over for too long.
 
-    Few survivors of a batch therefore wait for those of the next one as long as new rows give more answers in the same
-    time, and run at once if they are many or no other rows wait. Where regrouping survivors saves less than its steps
-    cost, and the run is short, new rows run through all exits in one call of the backend. An embedded row is passed
-    over for at most `max_hold_seconds`; rows near their deadline are not passed over. Higher priority runs first.
+    A run takes at most about `max_run_seconds`, so that rows which arrive meanwhile start soon, or longer if more than
+    3 % of a shorter run's time would not depend on its tokens. New rows run through all exits in one call of the
+    backend if they get to the end in this time, unless regrouping their survivors saves more than its steps cost.
+    Longer rows run segment by segment. Few survivors of a batch wait for those of the next one as long as new rows
+    give more answers in the same time, and run at once if they are many or no other rows wait. An embedded row is
+    passed over for at most `max_hold_seconds`; rows near their deadline are not passed over. Higher priority runs
+    first.
 
     Args:
         costs: the estimate of time.
-        max_hold_seconds: the bound; also the maximum estimated duration of a run through all exits at once, which other
-            rows cannot join.
+        max_hold_seconds, max_run_seconds: the bounds.
     """
 
-    def __init__(self, costs: StepCosts, max_hold_seconds: float = DEFAULT_MAX_HOLD_SECONDS):
+    def __init__(
+        self,
+        costs: StepCosts,
+        max_hold_seconds: float = DEFAULT_MAX_HOLD_SECONDS,
+        max_run_seconds: float = DEFAULT_MAX_RUN_SECONDS,
+    ):
         self.costs = costs
         self.max_hold_seconds = max_hold_seconds
+        self.max_run_seconds = max_run_seconds
 
     def choose(self, arrivals: ArrivalQueue, waiting: Sequence[ExitQueue], now: float) -> int | None:
         queues = [arrivals, *waiting]
@@ -96,10 +118,20 @@ class MostAnswers:
             return _due_first(queues, overdue)
         return max(filled, key=lambda exit_index: (self._priority(queues[exit_index]), *self._rate(exit_index, queues)))
 
-    def runs_to_the_end(self, rows: int, tokens: int, batch_size: int, others_wait: bool) -> bool:
-        if self.costs.seconds_to_the_end(tokens) > self.max_hold_seconds:
-            return False
-        return not others_wait or self.costs.saved_by_regrouping(rows, batch_size) <= 0.0
+    def plan(self, exit_index: int, arrivals: ArrivalQueue, waiting: Sequence[ExitQueue], batch_size: int) -> Plan:
+        seconds = self.max_run_seconds
+        if exit_index == 0 and arrivals.front is not None:
+            max_tokens = self.costs.tokens_to_the_end(seconds)
+            is_short = arrivals.front.next_length() <= max_tokens
+            if is_short and not self._regroups(arrivals, waiting, batch_size):
+                return Plan(max_tokens, to_the_end=True)
+        return Plan(self.costs.tokens_of_a_run(exit_index, seconds))
+
+    def _regroups(self, arrivals: ArrivalQueue, waiting: Sequence[ExitQueue], batch_size: int) -> bool:
+        """Returns whether survivors of new rows had better wait for others at a later exit."""
+        if arrivals.rows <= batch_size and not any(queue.rows for queue in waiting):
+            return False  # no rows could join them
+        return self.costs.saved_by_regrouping(min(arrivals.rows, batch_size), batch_size) > 0.0
 
     def _is_overdue(self, queue: ArrivalQueue | ExitQueue, now: float) -> bool:
         since, deadline = queue.held_since, queue.earliest_deadline

@@ -136,10 +136,35 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class QuantizedTable:
+    """An embedding table in 8-bit integers; indexing it with entries returns their rows in float32.
+
+    Args:
+        weight: (entries, size) int8, symmetric.
+        scale: (entries,) float32, one per entry.
+    """
+
+    weight: Tensor
+    scale: Tensor
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the table."""
+        return tuple(self.weight.shape)
+
+    def __getitem__(self, entries: Tensor) -> Tensor:
+        """Returns rows: (..., size) float32 for integers of any shape."""
+        return self.weight[entries] * self.scale[entries][..., None]
+
+
+@dataclass(frozen=True)
 class Embeddings:
     """Tables (entries, size); positions and token types may be absent, and a projection may stand around the norm."""
 
-    words: Tensor
+    words: Tensor | QuantizedTable
     positions: Tensor | None
     token_types: Tensor | None
     norm: Norm

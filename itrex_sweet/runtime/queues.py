@@ -39,7 +39,7 @@ class ArrivalQueue:
         """Adds a submission."""
         heapq.heappush(self._heap, submission)
         self.rows += submission.untaken
-        self.tokens += int(submission.batch.cu_seqlens[-1])
+        self.tokens += sum(submission.token_counts)
 
     def take(self, max_rows: int, max_tokens: int) -> list[tuple[Submission, np.ndarray]]:
         """Removes and returns rows of submissions, at least one row and otherwise within both limits."""
@@ -51,7 +51,7 @@ class ArrivalQueue:
             rows = submission.take(max_rows, max_tokens)
             if not submission.untaken:
                 heapq.heappop(self._heap)
-            tokens = int(submission.lengths[rows].sum())
+            tokens = submission.tokens_in(rows)
             max_rows, max_tokens = max_rows - len(rows), max_tokens - tokens
             self.rows, self.tokens = self.rows - len(rows), self.tokens - tokens
             taken.append((submission, rows))

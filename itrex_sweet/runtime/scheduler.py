@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import heapq
 import os
 import threading
 import time
@@ -20,6 +19,7 @@ from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.backends.base import Backend
 from itrex_sweet.runtime.degradation import Degradation
 from itrex_sweet.runtime.dispatch import Dispatch, MostAnswers
+from itrex_sweet.runtime.open_requests import OpenRequests
 from itrex_sweet.runtime.queues import ArrivalQueue, ExitQueue
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.request import Request
@@ -38,7 +38,6 @@ _PRIORITY_SECONDS = 1.0
 _NO_DEADLINE_SECONDS = 10.0  # requests without a deadline count as due so long after their arrival
 
 _MAX_POLICIES = 256  # in a cache
-_MAX_ENDED = 64  # requests kept until their deadline although they are answered, beside twice those that are not
 _PACE_MEMORY = 0.98  # weight of earlier runs in the estimate of the time per row, per run
 
 # Called after each run of a segment: index of the exit that was reached, rows, tokens, seconds.
@@ -95,27 +94,24 @@ class Scheduler:
 
     def _reset(self) -> None:
         lock = threading.Lock()
-        self._changed, self._all_answered = threading.Condition(lock), threading.Condition(lock)
+        self._changed = threading.Condition(lock)
+        self._open = OpenRequests(self._num_exits, self._clock, lock)
         self._arrivals = ArrivalQueue()
         self._waiting = [ExitQueue(self.backend) for _ in range(self._num_exits - 1)]
-        self._deadlines: list[tuple[float, int, Submission]] = []
-        self._living: dict[int, Submission] = {}  # by number
-        self._unanswered = 0
         self._numbers = 0
-        self._over_in_queues = False
         self._is_closed = False
-        self._answered = np.zeros(self._num_exits, dtype=np.int64)
-        self._rejected = self._expired = self._cancelled = self._degraded = 0
         self._busy = self._answered_lately = 0.0  # seconds and rows, moving sums
 
     # ------------------------------------------------------------------ callers
 
-    def submit(self, batch: TokenBatch, request: Request | None = None) -> Future[Answers]:
+    def submit(self, batch: TokenBatch, request: Request | None = None, here_within: float = 0.0) -> Future[Answers]:
         """Queues rows and returns the future of their answers, in the given order. `future.cancel()` drops the rows.
 
         Args:
             batch: any number of rows within the model's limits, as `Classifier.read` returns them.
             request: stopping options; by default the scheduler's policy.
+            here_within: if no other rows wait, and these are expected to take at most so many seconds, the calling
+                thread computes them before `submit` returns, which is sooner than another thread would.
 
         Returns:
             A future with the times `submitted_at`, `started_at` and `finished_at` in seconds of the clock. Its result
@@ -141,36 +137,48 @@ class Scheduler:
         with self._changed:
             if self._is_closed:
                 raise SchedulerClosed("The scheduler is closed and accepts no requests.")
-            is_full = self._unanswered and self._unanswered + rows > self.max_waiting_rows
+            waiting = self._open.unanswered
+            is_full = waiting and waiting + rows > self.max_waiting_rows
             if is_full and (self.degradation is None or self.degradation.is_at_floor):
-                self._rejected += 1
+                self._open.rejected += 1
                 raise Overloaded(
-                    f"{self._unanswered} rows are waiting, and {rows} more exceed the limit of "
-                    f"{self.max_waiting_rows}; try again later.",
-                    self._unanswered * self.seconds_per_row,
+                    f"{waiting} rows are waiting, and {rows} more exceed the limit of {self.max_waiting_rows}; try "
+                    "again later.",
+                    waiting * self.seconds_per_row,
                 )
             self._numbers += 1
             submission = Submission(batch, request, policy, self.backend.num_labels, self._numbers, now, due)
-            self._living[submission.number] = submission
-            self._arrivals.put(submission)
-            if submission.deadline is not None:
-                if len(self._deadlines) > 2 * len(self._living) + _MAX_ENDED:
-                    self._deadlines = [each for each in self._deadlines if not each[2].is_over]
-                    heapq.heapify(self._deadlines)
-                heapq.heappush(self._deadlines, (submission.deadline, submission.number, submission))
-            self._unanswered += rows
-            self._changed.notify()
+            is_here = here_within > 0.0 and self._is_idle() and self._is_within(submission, here_within)
+            self._open.add(submission)
+            if is_here:
+                self._start(submission, now)
+            else:
+                self._arrivals.put(submission)
+                self._changed.notify()
+        if is_here:
+            ended: list[Submission] = []
+            self._run(Work(0, [(submission, submission.take_all())], to_the_end=True), ended)
+            for each in ended:
+                each.resolve()
         submission.add_done_callback(self._on_done)
         return submission
+
+    def _is_idle(self) -> bool:
+        return not (self._open.unanswered or self._open.has_rows_in_queues)
+
+    def _is_within(self, submission: Submission, seconds: float) -> bool:
+        """Returns whether a request is one batch that runs to the end in this time."""
+        rows, tokens = submission.size
+        fits = rows <= self.batch_size and tokens <= self.batch_tokens and submission.deadline is None
+        return fits and self._costs.seconds_to_the_end(tokens) <= seconds
 
     def close(self) -> None:
         """Refuses new requests, and fails those without an answer with `SchedulerClosed`."""
         with self._changed:
             self._is_closed = True
-            living = list(self._living.values())
+            living = list(self._open)
             for submission in living:
-                submission.error = SchedulerClosed("The scheduler was closed before it answered the request.")
-                self._end(submission)
+                self._open.end(submission, SchedulerClosed("The scheduler was closed before it answered the request."))
             self._changed.notify_all()
         for submission in living:
             submission.resolve()
@@ -189,12 +197,12 @@ class Scheduler:
             return Snapshot(
                 tuple(queue.rows for queue in queues),
                 tuple(queue.tokens for queue in queues),
-                tuple(self._answered.tolist()),
-                self._unanswered,
-                self._rejected,
-                self._expired,
-                self._cancelled,
-                self._degraded,
+                tuple(self._open.answered.tolist()),
+                self._open.unanswered,
+                self._open.rejected,
+                self._open.expired,
+                self._open.cancelled,
+                self._open.degraded,
                 1.0 if self.degradation is None else self.degradation.level.quality or 1.0,
             )
 
@@ -215,24 +223,27 @@ class Scheduler:
     def wait_until_answered(self, seconds: float | None = None) -> bool:
         """Waits until every accepted request is answered; returns false if not after this time."""
         with self._changed:
-            return self._all_answered.wait_for(lambda: not self._living, seconds)
+            return self._open.none_left.wait_for(lambda: not self._open, seconds)
 
     def step(self) -> bool:
         """Runs one segment of one batch, or requests to their end; returns false if there was nothing to do.
 
         Several threads may call it at once, if the backend may be called so.
         """
+        began, computing = self._clock(), 0.0
         ended: list[Submission] = []
         try:
             with self._changed:
-                ended += self._expire(self._clock())
+                ended += self._expire(began)
                 work = self._next()
             if work is not None:
-                self._run(work, ended)
-            return work is not None or bool(ended)
+                computing = self._run(work, ended)
         finally:
             for submission in ended:
                 submission.resolve()
+        if work is not None:
+            self._costs.observe_step(self._clock() - began - computing)
+        return work is not None or bool(ended)
 
     # ------------------------------------------------------------------ with the lock
 
@@ -245,20 +256,18 @@ class Scheduler:
         exit_index = self._dispatch.choose(self._arrivals, self._waiting, now)
         if exit_index is None:
             return None
+        plan = self._dispatch.plan(exit_index, self._arrivals, self._waiting, self.batch_size)
+        max_tokens = int(min(plan.max_tokens, self.batch_tokens))
         if exit_index > 0:
-            return Work(exit_index, rows=self._waiting[exit_index - 1].take(self.batch_size, self.batch_tokens))
-        taken = self._arrivals.take(self.batch_size, self.batch_tokens)
+            return Work(exit_index, rows=self._waiting[exit_index - 1].take(self.batch_size, max_tokens))
+        taken = self._arrivals.take(self.batch_size, max_tokens)
         for submission, _ in taken:
             if submission.started_at is None:
                 self._start(submission, now)
         policy = taken[0][0].policy
-        may_run_to_the_end = all(
+        to_the_end = plan.to_the_end and all(
             owner.policy is policy and owner.deadline is None and len(rows) == len(owner.batch) for owner, rows in taken
         )
-        if not may_run_to_the_end:
-            return Work(0, taken)
-        rows, tokens = (sum(counts) for counts in zip(*(owner.size for owner, _ in taken), strict=True))
-        to_the_end = self._dispatch.runs_to_the_end(rows, tokens, self.batch_size, self._has_work())
         return Work(0, taken, to_the_end=to_the_end)
 
     def _start(self, submission: Submission, now: float) -> None:
@@ -266,7 +275,7 @@ class Scheduler:
         submission.started_at = now
         if self.degradation is None or submission.request.policy != self.policy:
             return
-        level = self.degradation.update(self._unanswered, self.seconds_per_row)
+        level = self.degradation.update(self._open.unanswered, self.seconds_per_row)
         if level.quality is not None:
             submission.policy, submission.cost = self._for_task(level.policy), level.cost
             submission.request = dataclasses.replace(submission.request, policy=level.policy, quality=level.quality)
@@ -275,57 +284,31 @@ class Scheduler:
         """Ends the rows whose deadline has passed; returns the submissions that have all answers, or have failed."""
         ended: list[Submission] = []
         expired = False
-        while self._deadlines and self._deadlines[0][0] <= now:
-            submission = heapq.heappop(self._deadlines)[2]
-            if submission.is_over:
-                continue
+        for submission in self._open.take_expired(now):
             if submission.untaken and submission.request.drop_expired:
-                submission.error = DeadlineExceeded("The deadline passed before the rows were computed.")
-                self._expired += 1
-                self._end(submission)
+                self._open.expired += 1
+                self._open.end(submission, DeadlineExceeded("The deadline passed before the rows were computed."))
                 ended.append(submission)
-                continue
-            submission.is_expired = expired = True
+            else:
+                submission.is_expired = expired = True
         if expired:
             for queue in self._waiting:
                 for submission, row in queue.remove_expired():
                     submission.record_out_of_time(row)
-                    self._count(submission, 1, ended)
+                    self._open.count(submission, 1, ended)
         self._remove_over()
         return ended
 
-    def _count(self, submission: Submission, rows: int, ended: list[Submission]) -> None:
-        """Counts answered rows of a submission, and ends it with its last row."""
-        if submission.is_over:
-            return
-        submission.unanswered -= rows
-        self._unanswered -= rows
-        if submission.unanswered == 0:
-            self._end(submission)
-            if submission.request.quality is not None:
-                self._degraded += len(submission.batch)
-            ended.append(submission)
-
-    def _end(self, submission: Submission) -> None:
-        """Forgets a submission; its rows that wait are removed later."""
-        submission.is_over = True
-        submission.finished_at = self._clock()
-        self._unanswered -= submission.unanswered
-        self._over_in_queues = self._over_in_queues or submission.unanswered > 0
-        submission.unanswered = 0
-        if self._living.pop(submission.number, None) is not None and not self._living:
-            self._all_answered.notify_all()
-
     def _remove_over(self) -> None:
-        if self._over_in_queues:
-            self._over_in_queues = False
+        if self._open.has_rows_in_queues:
+            self._open.has_rows_in_queues = False
             for queue in (self._arrivals, *self._waiting):
                 queue.remove_over()
 
     # ------------------------------------------------------------------ without the lock
 
-    def _run(self, work: Work, ended: list[Submission]) -> None:
-        """Runs rows to their next exit or to the end, and appends the submissions that ended."""
+    def _run(self, work: Work, ended: list[Submission]) -> float:
+        """Runs rows to their next exit or to the end, and appends the submissions that ended; returns the seconds."""
         started = self._clock()
         exit_index = work.exit_index
         try:
@@ -336,33 +319,31 @@ class Scheduler:
                 left, staying = pass_exit(self.backend, exit_index, work.advanced(self.backend))
         except Exception as error:
             if len(work.taken) > 1:  # of these requests, the ones that cannot be computed shall fail alone
-                for each in work.taken:
-                    self._run(Work(exit_index, [each]), ended)
-                return
+                return sum(self._run(Work(exit_index, [each]), ended) for each in work.taken)
             with self._changed:
                 for submission in work.submissions():
                     if not submission.is_over:
-                        submission.error = error
-                        self._end(submission)
+                        self._open.end(submission, error)
                         ended.append(submission)
-            return
+            return self._clock() - started
         finished = self._clock()
         seconds, tokens = finished - started, work.tokens()
         with self._changed:
             if counts is not None:
-                self._answered += counts
+                self._open.answered += counts
                 self._costs.observe_to_the_end(counts.tolist(), tokens, seconds)
             else:
-                self._answered[exit_index] += len(left)
+                self._open.answered[exit_index] += len(left)
                 self._costs.observe(exit_index, len(work), len(left), tokens, seconds)
             self._pace(left, seconds)
             for submission in left:
-                self._count(submission, 1, ended)
+                self._open.count(submission, 1, ended)
             if staying is not None:
                 self._put_back(exit_index, staying, ended)
         work.trace(started, finished)
         if self.on_segment is not None:
             self.on_segment(exit_index, len(work), tokens, seconds)
+        return seconds
 
     def _put_back(self, exit_index: int, rows: SharedRows, ended: list[Submission]) -> None:
         """Queues rows for the next segment, except those whose deadline has passed meanwhile, which are answered."""
@@ -370,7 +351,7 @@ class Scheduler:
             for owner, row in zip(rows.owners, rows.rows.tolist(), strict=True):
                 if owner.is_expired:
                     owner.record_out_of_time(row)
-                    self._count(owner, 1, ended)
+                    self._open.count(owner, 1, ended)
             places = [place for place, owner in enumerate(rows.owners) if not owner.is_expired]
             if not places:
                 return
@@ -393,10 +374,10 @@ class Scheduler:
         """Drops the rows of a cancelled submission."""
         if submission.cancelled():
             with self._changed:
-                self._cancelled += 1
+                self._open.cancelled += 1
                 is_over = submission.is_over
                 if not is_over:
-                    self._end(submission)
+                    self._open.end(submission)
             if not is_over:  # else the thread that ended it resolves it
                 submission.resolve()
 

@@ -11,6 +11,9 @@ from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.request import Request
 
+_FIRST_ROW = np.zeros(1, np.int64)
+_FIRST_ROW.flags.writeable = False
+
 
 class Submission(Future):
     """Rows that were submitted together; as a future, their `Answers` in the submitted order.
@@ -63,11 +66,12 @@ class Submission(Future):
         self.lengths = lengths = batch.lengths
         self.token_counts: list[int] = lengths.tolist()
         # Rows of similar length are computed together.
-        self._order = np.zeros(1, np.int64) if rows == 1 else np.argsort(lengths, kind="stable")
+        self._order = _FIRST_ROW if rows == 1 else np.argsort(lengths, kind="stable")
         self._taken = 0
-        self._logits = np.zeros((rows, num_labels), dtype=np.float32)
-        self._exit_index = np.zeros(rows, dtype=np.int64)
-        self._confidence = np.zeros(rows, dtype=np.float32)
+        self._num_labels = num_labels
+        self._logits: np.ndarray | None = None
+        self._exit_index: np.ndarray | None = None
+        self._confidence: np.ndarray | None = None
         self._out_of_time = None if self.deadline is None else np.zeros(rows, dtype=bool)
         self._answers: Answers | None = None
 
@@ -91,11 +95,18 @@ class Submission(Future):
             max_rows: at least 1.
             max_tokens: of all returned rows; less than one row has gives that row if it is the first of its batch.
         """
+        if len(self._order) == 1:
+            return self.take_all()
         rows = self._order[self._taken : self._taken + max_rows]
         within = int(np.searchsorted(np.cumsum(self.lengths[rows]), max_tokens, side="right"))
         rows = rows[: max(within, 1)]
         self._taken += len(rows)
         return rows
+
+    def take_all(self) -> np.ndarray:
+        """Removes and returns all rows, of which none was taken before."""
+        self._taken = len(self._order)
+        return self._order
 
     def tokens_in(self, rows: np.ndarray) -> int:
         """Returns the number of tokens of rows."""
@@ -107,7 +118,7 @@ class Submission(Future):
 
     def next_length(self) -> int:
         """Returns the number of tokens of the row that `take` returns first."""
-        return int(self.lengths[self._order[self._taken]])
+        return self.token_counts[self._order[self._taken]]
 
     def select(self, rows: np.ndarray) -> TokenBatch:
         """Returns rows of the batch."""
@@ -115,6 +126,11 @@ class Submission(Future):
 
     def record(self, rows: np.ndarray | int, logits: np.ndarray, exit_index: int, confidence: np.ndarray) -> None:
         """Stores the outputs of an exit, which replace those of earlier exits."""
+        if self._logits is None:
+            count = len(self._order)
+            self._logits = np.zeros((count, self._num_labels), dtype=np.float32)
+            self._exit_index = np.zeros(count, dtype=np.int64)
+            self._confidence = np.zeros(count, dtype=np.float32)
         self._logits[rows] = logits
         self._exit_index[rows] = exit_index
         self._confidence[rows] = confidence

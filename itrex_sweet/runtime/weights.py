@@ -27,6 +27,7 @@ from itrex_sweet.runtime.encoder import (
     Norm,
     Probe,
     QuantizedLinear,
+    QuantizedTable,
     RelativeTerms,
     Rotary,
     float_of,
@@ -180,13 +181,19 @@ class _Reader:
             return self.linear(paths[name]) if f"{paths.get(name)}.weight" in self.tensors else None
 
         return Embeddings(
-            words=self.tensor(f"{paths['words']}.weight"),
+            words=self.words(paths["words"]),
             positions=table("positions"),
             token_types=table("token_types"),
             norm=self.norm(paths["norm"]),
             projection_before_norm=projection("projection_before_norm"),
             projection_after_norm=projection("projection_after_norm"),
         )
+
+    def words(self, path: str) -> np.ndarray | QuantizedTable:
+        """Returns the table of word embeddings, quantized or not."""
+        if not self.is_quantized(path):
+            return self.tensor(f"{path}.weight")
+        return QuantizedTable(self.tensors[f"{path}.weight"].values, self.tensor(f"{path}.weight_scale"))
 
     def layer(
         self,

@@ -93,6 +93,8 @@ class Application:
                 seen.failed(STATUS[CANCELLED], CANCELLED)  # without effect on a request that has ended
         if seen is not None:
             reply.headers.append((b"x-request-id", seen.request_id.encode("ascii", errors="replace")))
+            if seen.is_degraded:
+                reply.headers.append((b"x-quality", b"%.4g" % seen.answers.request.quality))
         await _send(send, reply)
 
     async def _answer(self, route: Route, exchange: Exchange) -> Reply:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+_UPGRADE = re.compile(rb"^upgrade(?=[ \t]*:)", re.IGNORECASE | re.MULTILINE)
+
 
 class _JoinedWrites:
-    """A transport that writes the head of a response together with its body: one system call instead of two."""
+    """A transport that writes the head of a response together with its body: one system call instead of two.
+
+    What is written after the client has closed the connection is dropped; uvloop raises an error for it.
+    """
 
     def __init__(self, transport: Any):
         self._transport = transport
@@ -20,7 +26,9 @@ class _JoinedWrites:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        if self._head:
+        if self.is_closing():
+            self._head = b""
+        elif self._head:
             self._transport.write(self._head + data)
             self._head = b""
         elif data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 100"):
@@ -57,6 +65,8 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._timer is None and (self.cycle is None or self.cycle.response_complete):
             self._expect_head()
+        if self._timer is not None and b"pgrade" in data:
+            data = _without_upgrade(data)
         super().data_received(data)
 
     def on_headers_complete(self) -> None:
@@ -94,3 +104,11 @@ class Connection(HttpToolsProtocol):
         self._timer = None
         if not self.transport.is_closing():
             self.transport.close()
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """Renames the header `Upgrade`, for which uvicorn would ignore the body of the request. A server may ignore the
+    offer of another protocol; Java's client offers HTTP/2 in the first request of a connection.
+    """
+    head, end, body = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"x-upgrade", head) + end + body

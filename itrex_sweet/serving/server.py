@@ -84,7 +84,7 @@ class Server:
 
         Raises:
             SweetError: a model cannot be loaded.
-            OSError: the address is not free.
+            OSError: the address is not free, or the certificate cannot be used.
         """
         uvloop.run(self.serve())
 
@@ -99,9 +99,11 @@ class Server:
         self.models = Models(self.sources, self.load, self.settings, self.observer)
         routes = (*self.routes, *observability_routes(self.observer, self.settings.live_page))
         self.application = Application(self.settings, self.models, routes, self.observer)
+        config = self._config()
         listening = self._socket()
         port = listening.getsockname()[1]
-        listener = _Listener(self._config())
+        listener = _Listener(config)
+        self.application.inference.tasks = listener.server_state.tasks
         serving = asyncio.ensure_future(listener.serve([listening]))
         seen = manifests(self.models)  # before loading: what is written meanwhile is loaded again
         watch = None
@@ -196,8 +198,13 @@ class Server:
             raise OSError(f"cannot listen on {host} port {port}: {error.strerror or error}.") from None
 
     def _config(self) -> uvicorn.Config:
+        """Returns the settings of uvicorn, with the certificate read.
+
+        Raises:
+            OSError: certificate or key cannot be read, or do not belong together.
+        """
         address, settings = self.address, self.settings
-        return uvicorn.Config(
+        config = uvicorn.Config(
             self.application,
             http=Connection.with_timeout(settings.read_seconds),
             ws="none",
@@ -214,3 +221,9 @@ class Server:
             ssl_keyfile=address.key,
             ssl_keyfile_password=address.key_password,
         )
+        try:
+            config.load()
+        except OSError as error:  # also errors of TLS
+            files = f"certificate {address.certificate} and key {address.key}"
+            raise OSError(f"{files} cannot be used: {error.strerror or error}.") from None
+        return config

@@ -205,7 +205,7 @@ def _names(columns: Any) -> list[str]:
 
 
 def _name_a_column(names: list[str]) -> str:
-    shown = f"its columns are {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}. " if names else ""
+    shown = f"Its columns are {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}. " if names else ""
     likely = next((name for name in names if name in (TEXT, "sentence", "review", "content")), TEXT)
     return f"pass the column with the texts, such as predict(table[{likely!r}]) or its .tolist(). {shown}".strip()
 

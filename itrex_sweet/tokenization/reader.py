@@ -197,4 +197,4 @@ class TextReader:
 
 def _warn_of_cut(cut: int, limit: int | None) -> None:
     if cut:
-        logger.warning("%d texts have more than %d tokens and were cut.", cut, limit)
+        logger.warning("Cut %d %s of more than %d tokens.", cut, "text" if cut == 1 else "texts", limit)

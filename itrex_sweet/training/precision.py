@@ -36,9 +36,9 @@ def to_float32(model: nn.Module) -> None:
 
 def set_config_dtype_to_float32(config: Any) -> None:
     """Sets the dtype of a Hugging Face config, which transformers 5 loads a model in."""
-    for name in ("dtype", "torch_dtype"):  # of transformers 5, and of 4
-        if getattr(config, name, None) is not None:
-            setattr(config, name, torch.float32)
+    name = "dtype" if hasattr(config, "dtype") else "torch_dtype"  # before transformers 4.56
+    if getattr(config, name, None) is not None:
+        setattr(config, name, torch.float32)
 
 
 def ensure_float32(model: nn.Module) -> None:

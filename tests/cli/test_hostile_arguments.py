@@ -232,12 +232,14 @@ def test_closed_standard_streams_print_no_traceback(place, monkeypatch, closed):
         assert main(["drift", str(place / "good")]) == 1
 
 
-def test_full_disk_on_stdout(place, monkeypatch, capsys):
+@pytest.mark.parametrize("command", ["info", "predict"])
+def test_full_disk_on_stdout(place, monkeypatch, capsys, command):
+    texts = [] if command == "info" else [str(place / "texts.txt")]
     with open("/dev/full", "w") as full:
         monkeypatch.setattr("sys.stdout", full)
         monkeypatch.setattr("itrex_sweet.cli._discard_stdout", lambda: None)  # which would replace the descriptor
-        assert main(["info", str(place / "good")]) == 1
-        assert "No space left" in capsys.readouterr().err
+        assert main([command, str(place / "good"), *texts]) == 1
+        assert "cannot write to standard output ([Errno 28] No space left" in capsys.readouterr().err
         monkeypatch.undo()
         with contextlib.suppress(OSError):
             full.close()

@@ -1,6 +1,7 @@
 """Tests of `itrex-sweet quantize`: arguments and output."""
 
 import json
+import re
 
 import pytest
 
@@ -28,13 +29,16 @@ def quantize(source, *more: str) -> int:
 def test_comparison_table(source, capsys):
     assert quantize(source, "--recipe", "static", "--rows", "40") == 0
     shown = capsys.readouterr().out
-    for part in ("recipe static, 24 linear layers in INT8", "in float: none", "float32", "temperature", " MB → "):
+    layers = "24 linear layers in INT8; in float: none; word embeddings in int8"
+    for part in (f"recipe static, {layers}", "float32", "temperature", " MB → "):
         assert part in shown
     card = (source / "int8" / "README.md").read_text()
     assert "## Quantization" in card
     assert "AutoModelForSequenceClassification" not in card
     assert main(["info", str(source / "int8")]) == 0
-    assert "int8" in capsys.readouterr().out
+    assert re.search("word embeddings +int8", capsys.readouterr().out)
+    assert quantize(source, "--recipe", "static", "--rows", "40", "--embeddings", "float32") == 0
+    assert "word embeddings in float32" in capsys.readouterr().out
 
 
 def test_json_output_equals_the_record(source, capsys):

@@ -1,5 +1,7 @@
 """Tests of answers in a folder: each row once, whatever happened to earlier runs."""
 
+import datetime
+import decimal
 import gzip
 import json
 import os
@@ -251,6 +253,90 @@ def test_parquet_in_and_out(artifact, inputs, tmp_path):
     assert objects(tmp_path / "out", "bad_rows", "p.parquet") == [
         {"file": "p.parquet", "row": 30, "reason": "no value in column 'text'"}
     ]
+
+
+@pytest.mark.parametrize("kind", ["single", "pair", "mixed"])
+def test_columns_of_parquet_parts_do_not_depend_on_the_rows(artifact, tmp_path, kind):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = [{"text": text} for text in texts(12)]
+    if kind != "single":
+        rows = [
+            {**row, "text_pair": "the soup"} if kind == "pair" or place < 4 else row for place, row in enumerate(rows)
+        ]
+    rows[5] |= {"id": 2**70}
+    rows[8:] = [{"text": ""}] * 4  # a part without an answer
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = FolderSettings(rows_per_part=4, output_format="parquet", echo=True)
+    predict_folder(artifact, [str(tmp_path / "in.jsonl")], tmp_path / "out", settings)
+    tables = [parquet.read_table(file) for file in sorted((tmp_path / "out" / "answers").iterdir())]
+    assert len({str(table.schema) for table in tables}) == 1
+    table = pa.concat_tables(tables)
+    assert table["text"].to_pylist() == [row["text"] for row in rows[:8]]
+    assert table["text_pair"].to_pylist() == [row.get("text_pair") for row in rows[:8]]
+    assert table["id"].to_pylist() == [None] * 5 + [str(2**70)] + [None] * 2
+
+
+@pytest.mark.parametrize("output_format", ["jsonl", "parquet"])
+def test_any_value_of_the_column_id_is_repeated(artifact, tmp_path, output_format):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    values = [datetime.date(2020, 1, 31), decimal.Decimal("1.50"), b"\xff", float("nan"), [1, None], {"a": 1.5}]
+    for number, value in enumerate(values):
+        parquet.write_table(pa.table({"id": [value], "text": ["the soup"]}), tmp_path / f"{number}.parquet")
+    (tmp_path / "6.jsonl").write_text('{"id": "\\ud800", "text": "the soup"}\n')
+    settings = FolderSettings(output_format=output_format, echo=True)
+    totals = predict_folder(artifact, [str(tmp_path)], tmp_path / "out", settings)
+    assert (totals.rows, totals.bad_rows) == (7, 0)
+    files = sorted((tmp_path / "out" / "answers").iterdir())
+    if output_format == "jsonl":
+        found = [json.loads(file.read_text(), parse_constant=pytest.fail)["id"] for file in files]
+        assert found == ["2020-01-31", "1.50", "\\xff", "nan", [1, None], {"a": 1.5}, "\ud800"]
+    else:
+        found = [parquet.read_table(file)["id"].to_pylist()[0] for file in files]
+        assert found == ["2020-01-31", "1.50", "\\xff", "nan", "[1, null]", '{"a": 1.5}', "\\ud800"]
+
+
+def test_answers_inside_of_the_input_folder_are_not_read(artifact, inputs, tmp_path, whole):
+    for _ in range(2):  # the second run finds the files of the first
+        totals = predict_folder(artifact, [str(inputs)], inputs / "sub" / "out", SMALL)
+        assert totals.rows == 160
+    assert contents(inputs / "sub" / "out") == whole
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(artifact, inputs, tmp_path, whole, monkeypatch):
+    real, output = os.fsync, tmp_path / "out"
+
+    def fsync(descriptor):
+        if len(names_of(output)) == 3:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(SweetError, match=r"cannot write .*answers/.*No space left on device"):
+        predict_folder(artifact, [str(inputs)], output, SMALL)
+    monkeypatch.setattr(os, "fsync", real)
+    predict_folder(artifact, [str(inputs)], output, SMALL)
+    assert contents(output) == whole
+
+
+def test_deleted_answers_are_computed_again(artifact, inputs, tmp_path, whole):
+    output = tmp_path / "whole"
+    (output / "answers" / "a.jsonl.000000000016-000000000031.jsonl").unlink()
+    assert predict_folder(artifact, [str(inputs)], output, SMALL).answered_now == 16
+    shutil.rmtree(output / "answers")
+    assert predict_folder(artifact, [str(inputs)], output, SMALL).answered_now == 160
+    assert contents(output) == whole
+
+
+@pytest.mark.parametrize(
+    "change", [{"run": 3}, {"run": None}, {"inputs": []}, {"inputs": {"a.jsonl": {}}}, "[" * 99999]
+)
+def test_damaged_manifests_are_refused(artifact, inputs, tmp_path, whole, change):
+    path = tmp_path / "whole" / "manifest.json"
+    path.write_text(change if isinstance(change, str) else json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ConfigError, match=r"manifest\.json .*--restart"):
+        predict_folder(artifact, [str(inputs)], tmp_path / "whole", SMALL)
+    predict_folder(artifact, [str(inputs)], tmp_path / "whole", SMALL, restart=True)
+    assert contents(tmp_path / "whole") == whole
 
 
 def test_output_does_not_depend_on_the_place_of_the_input(artifact, inputs, tmp_path, whole):

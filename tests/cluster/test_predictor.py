@@ -132,3 +132,15 @@ def test_spark_function_travels_without_the_model(artifact):
     pickled = cloudpickle.dumps(make_predict_fn(artifact))
     assert len(pickled) < 10_000
     assert pickle.loads(pickled)()(np.array(["the room was good"]))["error"][0] is None
+
+
+@pytest.mark.parametrize("kind", ["plain", "dictionary"])
+def test_texts_that_are_not_utf8_are_bad_rows(artifact, kind):
+    pa = pytest.importorskip("pyarrow")
+    values = pa.array([b"the soup", b"caf\xe9"], type=pa.binary())
+    texts = pa.Array.from_buffers(pa.string(), 2, values.buffers())
+    if kind == "dictionary":
+        texts = pa.DictionaryArray.from_arrays(pa.array([0, 1]), texts)
+    answered = SweetPredictor(artifact)(pa.table({"text": texts}))
+    assert answered["label"].to_pylist()[1] is None and answered["label"].to_pylist()[0] is not None
+    assert "not valid UTF-8" in answered["error"].to_pylist()[1]

@@ -72,7 +72,15 @@ class SmallModel {
         const bool has_private_layer = variant == Variant::PRIVATE_LAYER || variant == Variant::PRE_NORM_PRIVATE;
         Random random;
         sweet_embeddings& embeddings = description_.embeddings;
-        embeddings.words = store(random.reals(kVocabulary * kWidth, 1.0f));
+        const size_t num_words = kVocabulary * kWidth;
+        embeddings.words_size = num_words;
+        if (kind == FLOAT || kind == BFLOAT16) {
+            embeddings.words = store(random.reals(num_words, 1.0f)).values;
+        } else {
+            for (size_t i = 0; i < num_words; ++i) words_.push_back(static_cast<int8_t>(random() >> 11));
+            embeddings.words = words_.data();
+            embeddings.word_scale = store(random.reals(kVocabulary, 0.004f, 0.008f));
+        }
         embeddings.positions = store(random.reals(kPositions * kWidth, 1.0f));
         embeddings.token_types = store(random.reals(2 * kWidth, 1.0f));
         embeddings.vocabulary = kVocabulary;
@@ -256,6 +264,7 @@ class SmallModel {
 
     bool is_pre_norm_;
     std::vector<int64_t> relative_index_;
+    std::vector<int8_t> words_;
     std::vector<std::vector<float>> arrays_;
     std::vector<Linear> linears_;
     std::vector<sweet_layer> layers_;

@@ -15,14 +15,14 @@ from itrex_sweet.errors import ArtifactError, BackendUnavailable, ConfigError, I
 from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.backends.native import NativeBackend
 from itrex_sweet.runtime.backends.torch import TorchBackend
-from itrex_sweet.runtime.encoder import Linear, Norm, Rotary
+from itrex_sweet.runtime.encoder import Linear, Norm, QuantizedTable, Rotary
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.native import library
 from itrex_sweet.runtime.native.packing import create_model
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.torch_encoder import load_torch_encoder
 from itrex_sweet.tasks import MULTI_LABEL, SINGLE_LABEL
-from tests.quantized_encoders import quantized
+from tests.quantized_encoders import quantized, with_int8_words
 from tests.tiny_artifacts import random_rows, tiny_artifact
 
 AVAILABLE = [isa for isa, reason in library.available().items() if reason is None]
@@ -76,6 +76,23 @@ def test_logits_match_the_reference(loaded, family, kind, isa):
     assert error.max() < (1e-4 if kind == "float32" else step)
     has_margin = np.diff(np.sort(expected, axis=-1)[..., -2:], axis=-1)[..., 0] > step
     assert has_margin.mean() > 0.5 and (got.argmax(-1) == expected.argmax(-1))[has_margin].all()
+
+
+@pytest.mark.parametrize("isa", AVAILABLE)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_int8_word_embeddings_match_the_reference(loaded, family, isa):
+    artifact, in_float = loaded(family)
+    encoder = with_int8_words(in_float)
+    backend = NativeBackend(artifact, encoder, isa=isa, threads=2, min_macs_per_thread=0)
+    got, batch = all_logits(backend, random_batch()), random_batch()
+    np.testing.assert_allclose(got, all_logits(TorchBackend(artifact, encoder), batch), atol=1e-4, rtol=0)
+    np.testing.assert_array_equal(all_logits(backend, batch, 1), got)
+    words = encoder.embeddings.words
+    table = dataclasses.replace(in_float.embeddings, words=words[torch.arange(len(words))])
+    expected = all_logits(TorchBackend(artifact, dataclasses.replace(in_float, embeddings=table)), batch)
+    np.testing.assert_allclose(got, expected, atol=1e-4, rtol=0)
+    saved = NativeBackend(artifact, in_float, isa=isa).weight_bytes - backend.weight_bytes
+    assert saved == 3 * len(words) * words.shape[1] - 4 * len(words)
 
 
 @pytest.mark.parametrize("isa", AVAILABLE)
@@ -447,6 +464,9 @@ def replace_at(encoder, path: str, **fields):
         ("probes.1", dict(norm=Norm(torch.ones(8), None, 1e-5))),
         ("embeddings", dict(words=torch.zeros(99, 16))),
         ("embeddings", dict(words=torch.zeros(99, 64))),
+        ("embeddings.words", dict(scale=torch.ones(95))),
+        *(("embeddings.words", dict(scale=torch.full((96,), scale))) for scale in (0.0, -1.0, float("nan"))),
+        ("embeddings", dict(words=QuantizedTable(torch.zeros((96, 31), dtype=torch.int8), torch.ones(96)))),
         ("embeddings", dict(positions=torch.zeros(40, 16))),
         ("embeddings.norm", dict(weight=torch.ones(16), bias=torch.zeros(16))),
         ("probes.0.head.classifier", dict(weight=torch.zeros(2, 32), bias=torch.zeros(2))),
@@ -460,6 +480,7 @@ def replace_at(encoder, path: str, **fields):
 )
 def test_inconsistent_tensors_raise(loaded, path, fields):
     artifact, encoder = loaded("bert", "static")
+    encoder = with_int8_words(encoder)
     with pytest.raises(ArtifactError, match="the native engine rejects it"):
         NativeBackend(artifact, replace_at(encoder, path, **fields))
 

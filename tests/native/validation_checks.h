@@ -88,7 +88,14 @@ inline void check_invalid_models(const Engine& engine, Checks& check) {
     expect_rejected([](auto& model, auto&, auto&) { model.embeddings.before_norm = model.embeddings.after_norm; });
     expect_rejected([](auto& model, auto&, auto&) { model.embeddings.after_norm = {}; });
     expect_rejected([](auto& model, auto&, auto&) { model.embeddings.after_norm.is_bfloat16 = 1; });
-    expect_rejected([](auto& model, auto&, auto&) { model.embeddings.words = {}; });
+    expect_rejected([](auto& model, auto&, auto&) { model.embeddings.words = nullptr; });
+    expect_rejected([](auto& model, auto&, auto&) { --model.embeddings.words_size; });
+    expect_rejected([](auto& model, auto&, auto&) { --model.embeddings.word_scale.size; });
+    for (const float scale : {0.0f, -1.0f, NAN, INFINITY}) {
+        std::vector<float> scales(SmallModel::kVocabulary, 0.01f);
+        scales.back() = scale;
+        expect_rejected([&](auto& model, auto&, auto&) { model.embeddings.word_scale.values = scales.data(); });
+    }
     for (const int32_t offset : {-1, SmallModel::kPositions + 1, 2147483647})
         expect_rejected([=](auto& model, auto&, auto&) { model.embeddings.position_offset = offset; });
     for (const int32_t activation : {-1, 5, 2147483647}) {

@@ -13,14 +13,17 @@ import torch
 from datasets import Dataset
 
 from itrex_sweet import SweetModelForSequenceClassification, SweetQuantizer, open_artifact
-from itrex_sweet.artifact import write_artifact, write_card
+from itrex_sweet.artifact import copy_artifact, write_artifact, write_card
 from itrex_sweet.artifact.fingerprints import Fingerprints
+from itrex_sweet.artifact.pruning import keep_exits
 from itrex_sweet.data import Rows
 from itrex_sweet.errors import ArtifactError, ConfigError, InputError, QuantizationError
 from itrex_sweet.policy import Policy
+from itrex_sweet.quantization import packing
 from itrex_sweet.quantization import quantizer as quantizer_file
-from itrex_sweet.quantization.packing import quantizable_layers
+from itrex_sweet.quantization.packing import pack, quantizable_layers, word_embeddings
 from itrex_sweet.quantization.recipe_search import RECIPES
+from itrex_sweet.runtime.encoder import QuantizedTable
 from tests.quantization.hook_observer import observe_with_hooks
 from tests.tiny_artifacts import WORDS, model_and_tensors, tiny_artifact, tiny_cascade, tiny_tokenizer
 
@@ -82,7 +85,9 @@ def test_recipes_write_quantized_weights_and_parameters(source, rows, tmp_path, 
         assert tensors[f"{path}.weight_scale"].shape == tensors[f"{path}.weight"].shape[:1]
         assert (f"{path}.input_scale" in tensors) == (recipe != "dynamic")
         assert (f"{path}.input_smoothing" in tensors) == (recipe == "smooth")
-    integers = {f"{path}.weight" for path in layers}
+    table = tensors[f"{word_embeddings(artifact)}.weight"]
+    assert table.dtype == torch.int8 and artifact.embeddings_precision == "int8"
+    integers = {f"{path}.weight" for path in (*layers, word_embeddings(artifact))}
     for name in before.keys() - integers:
         torch.testing.assert_close(tensors[name], before[name], rtol=0, atol=0)
     assert artifact.precision == "int8"
@@ -117,7 +122,8 @@ def test_families_are_close_to_float(family, mode, tmp_path):
     artifact = open_artifact(tmp_path / "int8")
     assert artifact.quantization["integer_layers"] == len(quantizable_layers(artifact))
     integers = [name for name, tensor in artifact.tensors().items() if tensor.dtype == torch.int8]
-    assert sorted(integers) == sorted(f"{path}.weight" for path in quantizable_layers(artifact))
+    quantized = (*quantizable_layers(artifact), word_embeddings(artifact))
+    assert sorted(integers) == sorted(f"{path}.weight" for path in quantized)
     error = np.abs(logits[1] - logits[0]).mean() / np.abs(logits[0]).mean()
     assert 0 < error < 0.05
 
@@ -208,12 +214,13 @@ def spoiled(recipes: dict[str, list[str]]):
 
 
 def test_auto_selects_the_fastest_recipe_within_the_limits(source, rows, tmp_path, monkeypatch):
-    assert quantize(source, rows, tmp_path / "a", "auto", max_drop=0.05).quantization["recipe"] == "static"
+    options = dict(max_drop=0.05, embeddings="float32")
+    assert quantize(source, rows, tmp_path / "a", "auto", **options).quantization["recipe"] == "static"
     monkeypatch.setattr(quantizer_file, "observe", spoiled({"static": ["layer"]}))
-    artifact = quantize(source, rows, tmp_path / "b", "auto", max_drop=0.05)
+    artifact = quantize(source, rows, tmp_path / "b", "auto", **options)
     assert (artifact.quantization["recipe"], artifact.quantization["asked"]) == ("smooth", "auto")
     monkeypatch.setattr(quantizer_file, "observe", spoiled({"static": ["layer"], "smooth": ["layer"]}))
-    assert quantize(source, rows, tmp_path / "c", "auto", max_drop=0.05).quantization["recipe"] == "dynamic"
+    assert quantize(source, rows, tmp_path / "c", "auto", **options).quantization["recipe"] == "dynamic"
 
 
 def test_auto_leaves_sensitive_layers_in_float(source, rows, tmp_path, monkeypatch):
@@ -225,6 +232,51 @@ def test_auto_leaves_sensitive_layers_in_float(source, rows, tmp_path, monkeypat
     assert artifact.quantization["integer_layers"] == 23
     assert artifact.tensors()[f"bert.encoder.{bad}.weight"].dtype == torch.float32
     assert max(np.subtract(artifact.quantization["before"], artifact.quantization["after"])) <= 0.05
+
+
+def test_embeddings_are_quantized_per_token(source):
+    path, whole = word_embeddings(open_artifact(source)), open_artifact(source).tensors()
+    table = whole[f"{path}.weight"]
+    table[7] = 0.0
+    table[8] *= 1000.0  # no other row gets a greater error
+    packed = pack(whole, {}, tables=[path])
+    assert packed.keys() - whole.keys() == {f"{path}.weight_scale"}
+    words = QuantizedTable(packed[f"{path}.weight"], packed[f"{path}.weight_scale"])
+    error = (words[torch.arange(len(words))] - table).abs().amax(dim=1)
+    assert (error <= table.abs().amax(dim=1) / 254 * 1.0001).all()
+    assert not words[torch.tensor([7])].any() and (words.scale > 0).all()
+
+
+def test_embeddings_stay_in_float_on_request(source, rows, tmp_path):
+    path = word_embeddings(open_artifact(source))
+    versions = {}
+    for precision in ("int8", "float32"):
+        artifact = quantize(source, rows, tmp_path / precision, embeddings=precision)
+        assert artifact.embeddings_precision == artifact.quantization["embeddings"] == precision
+        versions[precision] = json.loads((tmp_path / precision / "sweet_config.json").read_text())["schema_version"]
+        card = (tmp_path / precision / "README.md").read_text()
+        assert ("Word embeddings are in int8" in card) == (precision == "int8")
+    assert torch.equal(artifact.tensors()[f"{path}.weight"], open_artifact(source).tensors()[f"{path}.weight"])
+    assert versions == {"int8": 5, "float32": 4}  # older releases read the second
+    written = open_artifact(tmp_path / "int8")
+    for done in (copy_artifact(written, tmp_path / "copy"), keep_exits(written, [4], tmp_path / "pruned")):
+        settings = json.loads((done.directory / "sweet_config.json").read_text())
+        assert (settings["schema_version"], done.embeddings_precision) == (5, "int8")
+    with pytest.raises(ConfigError, match="embeddings='int4': choose one of int8, float32"):
+        quantize(source, rows, tmp_path / "int4", embeddings="int4")
+
+
+def test_auto_leaves_sensitive_embeddings_in_float(source, rows, tmp_path, monkeypatch):
+    def spoil(table):
+        return [(name, part.roll(1, 0)) for name, part in quantize_table(table)]  # each token gets another's row
+
+    quantize_table = packing._quantize_table
+    monkeypatch.setattr(packing, "_quantize_table", spoil)
+    artifact = quantize(source, rows, tmp_path / "int8", "auto", max_drop=0.05)
+    path = word_embeddings(artifact)
+    assert (artifact.embeddings_precision, artifact.quantization["float_layers"]) == ("float32", [path])
+    assert artifact.quantization["integer_layers"] == 24
+    assert artifact.tensors()[f"{path}.weight"].dtype == torch.float32
 
 
 def test_auto_fails_with_a_table_if_no_recipe_is_within_the_limits(source, rows, tmp_path, monkeypatch):

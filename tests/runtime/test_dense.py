@@ -13,7 +13,7 @@ from itrex_sweet.runtime.dense import build_subgraphs
 from itrex_sweet.runtime.encoder import Encoder
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
-from tests.quantized_encoders import quantized
+from tests.quantized_encoders import quantized, with_int8_words
 from tests.tiny_models import FAMILY_CONFIGS
 
 EVERY_FAMILY = [*FAMILY_CONFIGS, *(f"{family}+private" for family in FAMILY_CONFIGS)]
@@ -115,6 +115,19 @@ def test_int8_layers_equal_the_reference(backend_of, family, recipe):
         assert np.median(off) < 1e-4
         assert off.max() < 0.02  # rounding may change a quantized input by one step
     assert np.abs(reference - expected(plain, batch)).max() > 1e-3  # it is not the float model that answered
+
+
+@pytest.mark.parametrize("family", ["bert", "electra", "deberta-v3", "modernbert"])
+def test_int8_word_embeddings_equal_the_reference(backend_of, family):
+    plain = backend_of(family)
+    encoder = with_int8_words(plain.encoder)
+    batch = a_batch(plain)
+    reference = expected(TorchBackend(plain.artifact, encoder), batch)
+    inputs = padded(batch, batch.lengths.max() + 2, np.random.default_rng(1))
+    for_trace = padded(a_batch(plain, seed=3, rows=3, longest=8), 9, np.random.default_rng(2))
+    for dense in (build_subgraphs(encoder), traced(encoder, for_trace)):
+        np.testing.assert_allclose(logits_of(dense, inputs), reference, **CLOSE)
+    assert np.abs(reference - expected(plain, batch)).max() > 1e-4
 
 
 def test_weights_are_shared(backend_of):

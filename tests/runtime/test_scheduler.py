@@ -46,7 +46,8 @@ def backend(backend_of):
     return backend_of("bert static on native")
 
 
-# rows, policy, whether it has a distant deadline, priority, steps before the next one, whether it is cancelled then
+# rows, policy, whether it has a distant deadline, priority, steps before the next one, whether it is cancelled then,
+# whether it may be computed by the calling thread
 submissions = st.lists(
     st.tuples(
         st.integers(0, 9),
@@ -55,6 +56,7 @@ submissions = st.lists(
         st.integers(-2, 2),
         st.integers(0, 3),
         st.sampled_from([False, False, False, True]),
+        st.booleans(),
     ),
     max_size=12,
 )
@@ -65,9 +67,9 @@ submissions = st.lists(
 def test_answers_equal_those_of_the_executor(backend, submitted, batch_size, batch_tokens):
     scheduler = Scheduler(backend, POLICIES[0], batch_size, batch_tokens)
     executor, futures = Executor(backend, POLICIES[0]), []
-    for place, (rows, policy, has_deadline, priority, steps, is_cancelled) in enumerate(submitted):
+    for place, (rows, policy, has_deadline, priority, steps, is_cancelled, here) in enumerate(submitted):
         request = Request(policy, float("inf") if has_deadline else None, priority)
-        future = scheduler.submit(batch := a_batch(rows, place), request)
+        future = scheduler.submit(batch := a_batch(rows, place), request, float("inf") if here else 0.0)
         resolved = []
         future.add_done_callback(resolved.append)
         futures.append((future, batch, policy, resolved))
@@ -116,6 +118,30 @@ def test_threads_submit_and_cancel(backend):
     assert not wrong, wrong[0]
     with pytest.raises(SchedulerClosed):
         runner.scheduler.submit(batches[0])
+
+
+def test_a_lone_request_is_computed_by_its_caller(backend):
+    scheduler = Scheduler(backend, POLICIES[0])
+    assert not scheduler.submit(a_batch(2), here_within=1e9).done()  # it is not known how long it takes
+    run_all(scheduler)
+    expected = Executor(backend, POLICIES[0]).run(a_batch(2))
+    seen = []
+    scheduler.on_segment = lambda *arguments: seen.append(arguments[1])
+    alone = scheduler.submit(a_batch(2), here_within=1e9)
+    assert alone.done() and alone.started_at <= alone.finished_at and seen == [2]
+    assert_equal(alone.result(0), expected)
+    assert not scheduler.submit(a_batch(2), here_within=1e-9).done()  # too long
+    assert not scheduler.submit(a_batch(2), here_within=1e9).done()  # not alone
+    run_all(scheduler)
+    left = scheduler.submit(a_batch(2))
+    left.cancel()
+    behind = scheduler.submit(a_batch(2), here_within=1e9)
+    assert not behind.done()  # rows of the other are still queued
+    run_all(scheduler)
+    assert_equal(behind.result(0), expected)
+    assert not scheduler.submit(a_batch(33), here_within=1e9).done()  # more than a batch
+    snapshot = scheduler.snapshot()
+    assert sum(snapshot.rows_answered) == 10 and snapshot.unanswered == 33
 
 
 def test_full_queue_refuses_at_once(backend):

@@ -12,6 +12,8 @@ pytest.importorskip("uvicorn", reason="needs the extra [serve]")
 pytest.importorskip("uvloop", reason="needs the extra [serve]")
 pytest.importorskip("orjson", reason="needs the extra [serve]")
 
+import uvloop
+
 import itrex_sweet
 from itrex_sweet.serving.models import Source
 from itrex_sweet.serving.routes import ROUTES
@@ -45,7 +47,7 @@ class Running:
             await self.server.serve(self._ready)
 
         try:
-            asyncio.run(serve())
+            uvloop.run(serve())  # as `Server.run`
         except BaseException as error:
             self.error = error
         finally:

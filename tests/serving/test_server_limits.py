@@ -3,14 +3,21 @@
 import contextlib
 import json
 import socket
+import struct
 import threading
 import time
 
 import pytest
 
+from itrex_sweet.cli import main
 from itrex_sweet.serving.settings import Settings
 from tests.serving.slow_engine import Gate
 
+# Of no certificate.
+PRIVATE_KEY = """-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g
+-----END PRIVATE KEY-----
+"""
 BODY = json.dumps({"inputs": "the room was good"}).encode()
 
 
@@ -24,13 +31,13 @@ def gate():
 class Asking(threading.Thread):
     """Sends a request from a thread."""
 
-    def __init__(self, running, body, **headers):
+    def __init__(self, running, body, path="/predict", **headers):
         super().__init__()
-        self.running, self.body, self.headers = running, body, headers
+        self.running, self.body, self.path, self.headers = running, body, path, headers
         self.start()
 
     def run(self):
-        self.status, self.replied, self.content = self.running.request("POST", "/predict", self.body, self.headers)
+        self.status, self.replied, self.content = self.running.request("POST", self.path, self.body, self.headers)
 
     def result(self):
         self.join(60)
@@ -71,28 +78,62 @@ def test_too_many_waiting_texts_are_refused(start, folders, gate):
     assert first.result() == 200
 
 
-@pytest.mark.parametrize("where", ["header", "body", "timeout"])
-def test_expired_requests_are_dropped(start, folders, gate, where):
+def infer(**parameters):
+    texts = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["a"]}
+    return {"inputs": [texts], "parameters": parameters}
+
+
+# path, body with a deadline of one millisecond, headers
+LATE = {
+    "predict": ("/predict", {"inputs": "a", "deadline_ms": 1}, {}),
+    "header": ("/predict", {"inputs": "a"}, {"X-Deadline-Ms": "1"}),
+    "batch": ("/predict", {"inputs": [["a"], ["soup"]], "deadline_ms": 1}, {}),
+    "infer": ("/v2/models/single/infer", infer(timeout=1000), {}),
+    "infer in milliseconds": ("/v2/models/single/infer", infer(deadline_ms=1), {}),
+    "infer with a header": ("/v2/models/single/infer", infer(), {"X-Deadline-Ms": "1"}),
+    "vllm": ("/classify", {"input": "a", "deadline_ms": 1}, {}),
+    "v1": ("/v1/classify", {"input": ["a"]}, {"X-Deadline-Ms": "1"}),
+    "infinity": ("/classify", {"input": ["a"], "raw_scores": False, "deadline_ms": 1}, {}),
+    "hub": ("/", {"inputs": "a", "parameters": {"deadline_ms": 1}}, {}),
+}
+
+
+def message_of(content):
+    """Returns the message of an error, in the form of any protocol."""
+    error = content["error"]
+    return error["message"] if isinstance(error, dict) else error
+
+
+def test_expired_requests_are_dropped(start, folders, gate):
     running = start({"single": folders["single"]}, Settings(), gate.load)
     first = occupied(running, gate)
-    if where == "timeout":
-        texts = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["a"]}
-        answer = []
-        body = {"inputs": [texts], "parameters": {"timeout": 1000}}
-        late = threading.Thread(target=lambda: answer.append(running.post("/v2/models/single/infer", body)[0]))
-        late.start()
-    elif where == "header":
-        late = Asking(running, {"inputs": "a"}, **{"X-Deadline-Ms": "1"})
-    else:
-        late = Asking(running, {"inputs": "a", "deadline_ms": 1})
+    late = {name: Asking(running, body, path, **headers) for name, (path, body, headers) in LATE.items()}
     scheduler = running.server.models.get().scheduler
-    until(lambda: scheduler.snapshot().unanswered == 2)
+    until(lambda: scheduler.snapshot().unanswered == 2 + len(LATE))
     time.sleep(0.01)
     gate.open()
     assert first.result() == 200
-    late.join(60)
-    assert (answer[0] if where == "timeout" else late.status) == 504
-    assert scheduler.snapshot().expired == 1
+    assert {name: each.result() for name, each in late.items()} == dict.fromkeys(LATE, 504)
+    assert all("deadline passed" in message_of(each.content) for each in late.values())
+    assert scheduler.snapshot().expired == len(LATE) and scheduler.snapshot().rows_answered[0] <= 1
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_requests_within_their_deadline_are_answered(served, name):
+    path, body, headers = LATE[name]
+    text = json.dumps(body).replace('"deadline_ms": 1', '"deadline_ms": 60000').replace("1000}", "60000000}")
+    status, _, content = served.request("POST", path, json.loads(text), dict.fromkeys(headers, "60000"))
+    assert status == 200, content
+
+
+def test_deadline_of_the_server_is_that_of_requests_without_one(start, folders, gate):
+    running = start({"single": folders["single"]}, Settings(default_deadline_ms=500.0), gate.load)
+    first = occupied(running, gate, deadline_ms=60_000)
+    default, own = Asking(running, {"inputs": "a"}), Asking(running, {"inputs": "a", "deadline_ms": 60_000})
+    until(lambda: running.server.models.get().scheduler.snapshot().unanswered == 3)
+    time.sleep(0.6)
+    gate.open()
+    assert (first.result(), default.result(), own.result()) == (200, 504, 200)
 
 
 def test_a_client_that_leaves_cancels_its_rows(start, folders, gate):
@@ -109,11 +150,11 @@ def test_a_client_that_leaves_cancels_its_rows(start, folders, gate):
     assert first.result() == 200 and running.server.application.in_work == 0
 
 
-@pytest.mark.parametrize("chunked", [False, True])
-def test_long_bodies_are_refused(start, folders, chunked):
+@pytest.mark.parametrize(("size", "chunked"), [(1000, False), (1000, True), (10_000_000, True)])
+def test_long_bodies_are_refused(start, folders, size, chunked):
     running = start({"single": folders["single"]}, Settings(payload_limit=1000))
     with contextlib.closing(running.connect()) as connection:
-        body = json.dumps({"inputs": "a" * 10_000_000 if chunked else "a" * 1000}).encode()
+        body = json.dumps({"inputs": "a" * size}).encode()
         parts = iter([body[place : place + 65536] for place in range(0, len(body), 65536)]) if chunked else body
         with contextlib.suppress(ConnectionError):
             connection.request("POST", "/predict", parts, {"content-type": "application/json"}, encode_chunked=chunked)
@@ -141,6 +182,29 @@ def test_other_types_and_encodings_are_refused(served):
         assert served.request("POST", "/predict", BODY, {"content-type": kind})[0] == 200
 
 
+def test_an_offered_upgrade_is_ignored(served):
+    """Java's client offers HTTP/2 so."""
+    headers = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAEAAEAA"}
+    body = json.dumps({"inputs": "Upgrade: h2c\r\n\r\nupgrade: the room was good"}).encode()
+    assert served.request("POST", "/predict", body, headers)[0] == 200
+    expected = served.request("POST", "/predict", body)
+    with contextlib.closing(served.connect()) as connection:
+        for _ in range(2):
+            connection.request("POST", "/predict", body, {"Content-Type": "application/json", **headers})
+            assert json.loads(connection.getresponse().read()) == expected[2]
+
+
+def test_clients_that_close_with_requests_in_work_cause_no_error(served, caplog):
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+    for seconds in (0.0, 0.001, 0.002, 0.004, 0.008) * 4:
+        with socket.create_connection(("127.0.0.1", served.port)) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # reset when closed
+            client.sendall((head + BODY) * 20)
+            time.sleep(seconds)
+    assert served.post("/predict", {"inputs": "the room was good"})[0] == 200
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 def test_keys(start, folders):
     running = start({"single": folders["single"]}, Settings(api_keys=("one", "two")))
     for header in ({}, {"Authorization": "Bearer three"}, {"Authorization": "one"}, {"Authorization": "Bearer on"}):
@@ -150,6 +214,21 @@ def test_keys(start, folders):
     for key in ("one", "two"):
         assert running.request("POST", "/predict", BODY, {"Authorization": f"Bearer {key}"})[0] == 200
     assert running.get("/health")[0] == running.get("/v2/health/ready")[0] == 200
+
+
+@pytest.mark.parametrize("what", ["absent", "no certificate", "key alone"])
+def test_a_certificate_that_cannot_be_used_ends_the_start(start, folders, tmp_path, what):
+    path = tmp_path / "tls.pem"
+    if what != "absent":
+        path.write_text("nothing" if what == "no certificate" else PRIVATE_KEY)
+    with pytest.raises(OSError, match=r"tls\.pem cannot be used"):
+        start({"single": folders["single"]}, certificate=str(path), key=str(path))
+
+
+@pytest.mark.parametrize("port", ["65536", "-1", "x"])
+def test_ports_out_of_range_are_usage_errors(folders, port, capsys):
+    assert main(["serve", str(folders["single"]), "--port", port]) == 2
+    assert "--port" in capsys.readouterr().err
 
 
 def test_answers_of_many_clients_are_their_own(served, classifiers):

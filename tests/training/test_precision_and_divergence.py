@@ -23,6 +23,7 @@ from itrex_sweet.training import (
     save_cascade,
     truncate,
 )
+from itrex_sweet.training.precision import set_config_dtype_to_float32
 from tests.tiny_models import tiny_batch, tiny_model
 from tests.training import trainers
 from tests.training.trainers import EXITS, Rows, make_trainer
@@ -226,3 +227,18 @@ def test_rows_without_labels_are_no_divergence(tmp_path):
     trainer.train_dataset.batch["labels"][:] = -100
     trainer.train()
     assert torch.isfinite(trainer.model(**tiny_batch()).loss)
+
+
+def test_the_deprecated_name_of_the_dtype_is_not_read():
+    """transformers 5 warns of it."""
+
+    class Config:
+        dtype = torch.bfloat16
+
+        @property
+        def torch_dtype(self):
+            raise AssertionError("deprecated")
+
+    config = Config()
+    set_config_dtype_to_float32(config)
+    assert config.dtype == torch.float32

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from itrex_sweet.artifact.layout import FLOAT32, INT8
 from itrex_sweet.artifact.validation.values import Value
 
 MAX_ROWS = 1 << 53
@@ -34,6 +35,8 @@ def _check_provenance(provenance: Value, exits: Sequence[int]) -> None:
 def _check_quantization(quantization: Value, exits: Sequence[int]) -> None:
     if (recipe := quantization.get("recipe")) is not None:
         recipe.string()
+    if (embeddings := quantization.get("embeddings")) is not None:
+        embeddings.one_of((FLOAT32, INT8))
 
 
 def _check_calibration(calibration: Value, exits: Sequence[int]) -> None:

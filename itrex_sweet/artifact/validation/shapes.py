@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from itrex_sweet.artifact.architecture import Architecture
 
+OF_LINEAR = ("weight_scale", "input_scale", "input_zero_point", "input_smoothing")
+OF_TABLE = ("weight_scale",)
+
 
 @dataclass(frozen=True)
 class ExpectedTensor:
@@ -16,14 +19,14 @@ class ExpectedTensor:
         name: name in Hugging Face's state dict.
         shape: required shape.
         optional: whether the tensor may be absent.
-        may_be_quantized: whether it may be stored in INT8, with scales in further tensors.
+        companions: names of the quantization parameters beside it if it is stored in INT8; empty if it may not be.
         forbidden: whether the config excludes the tensor.
     """
 
     name: str
     shape: tuple[int, ...]
     optional: bool = False
-    may_be_quantized: bool = False
+    companions: tuple[str, ...] = ()
     forbidden: bool = False
 
 
@@ -95,7 +98,8 @@ def _embeddings(model: Architecture) -> Iterator[ExpectedTensor]:
         ("token_types", model.token_types),
     ):
         if rows:
-            yield ExpectedTensor(_in_backbone(model, paths[name], "weight"), (rows, size))
+            companions = OF_TABLE if name == "words" else ()
+            yield ExpectedTensor(_in_backbone(model, paths[name], "weight"), (rows, size), companions=companions)
     before = "projection_before_norm" in paths and size != model.hidden
     after = "projection_after_norm" in paths and size != model.hidden
     yield from _norm(model, _in_backbone(model, paths["norm"]), model.hidden if before else size)
@@ -123,7 +127,7 @@ def _layer(model: Architecture, path: str, index: int) -> Iterator[ExpectedTenso
     names = {name: f"{path}.{below}" for name, below in model.family.layer.items()}
     has_bias, inner_has_bias = model.has_bias("attention"), model.has_bias("feed_forward")
     if "query_bias" in names:
-        yield ExpectedTensor(f"{names['query_key_value']}.weight", (3 * hidden, hidden), may_be_quantized=True)
+        yield ExpectedTensor(f"{names['query_key_value']}.weight", (3 * hidden, hidden), companions=OF_LINEAR)
         yield ExpectedTensor(f"{names['query_key_value']}.bias", (3 * hidden,), optional=True)
         yield ExpectedTensor(names["query_bias"], (hidden,))
         yield ExpectedTensor(names["value_bias"], (hidden,))
@@ -156,7 +160,7 @@ def _linear(path: str, out: int, in_: int, has_bias: bool = True) -> Iterator[Ex
 
 
 def _projection(path: str, out: int, in_: int, has_bias: bool) -> Iterator[ExpectedTensor]:
-    yield ExpectedTensor(f"{path}.weight", (out, in_), may_be_quantized=True)
+    yield ExpectedTensor(f"{path}.weight", (out, in_), companions=OF_LINEAR)
     yield _bias(path, out, has_bias)
 
 

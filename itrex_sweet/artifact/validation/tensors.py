@@ -10,6 +10,7 @@ import numpy as np
 from itrex_sweet.artifact.architecture import Architecture
 from itrex_sweet.artifact.stored_tensor import BFLOAT16, StoredTensor, float32_of
 from itrex_sweet.artifact.validation.shapes import (
+    OF_LINEAR,
     ExpectedTensor,
     expected_tensors,
     unexpected_private_layers,
@@ -26,7 +27,6 @@ QUANTIZED = "int8"
 # or not as each backend orders them.
 MAX_MAGNITUDE = 1e9
 MIN_SCALE = float(np.finfo(np.float32).tiny)  # its inverse is finite
-COMPANIONS = ("weight_scale", "input_scale", "input_zero_point", "input_smoothing")
 _CHUNK = 1 << 20  # numbers looked at together, which bounds the memory of a check
 
 
@@ -48,7 +48,7 @@ def check_tensors(
         exits: counts of layers.
         shares_pooler, learns_to_exit: kind of the exit heads.
         private_exits: exits with a copy of their last layer.
-        may_be_quantized: whether linear layers of the encoder may be in INT8.
+        may_be_quantized: whether linear layers of the encoder and word embeddings may be in INT8.
         where: path of the folder, for errors about missing tensors.
 
     Raises:
@@ -68,8 +68,8 @@ def check_tensors(
         if expected.forbidden:
             raise ArtifactError(f"{stored.file} holds {expected.name!r}, which the config says is not there. {ADVICE}")
         _check_shape(expected.name, stored, expected.shape)
-        if expected.may_be_quantized:
-            _check_projection(expected, stored, tensors, may_be_quantized)
+        if expected.companions:
+            _check_quantizable(expected, stored, tensors, may_be_quantized)
         else:
             check_numbers(expected.name, stored)
 
@@ -102,12 +102,12 @@ def _check_shape(name: str, stored: StoredTensor, shape: tuple[int, ...]) -> Non
         _refuse(name, stored, f"has shape {stored.shape}", f"the config needs {shape}")
 
 
-def _check_projection(
+def _check_quantizable(
     expected: ExpectedTensor, stored: StoredTensor, tensors: Mapping[str, StoredTensor], may_be_quantized: bool
 ) -> None:
-    """Checks a linear layer of the encoder: floats, or 8-bit integers with their quantization parameters."""
+    """Checks a linear layer or a table: floats, or 8-bit integers with their quantization parameters."""
     path = expected.name.removesuffix(".weight")
-    beside = {name: tensors[f"{path}.{name}"] for name in COMPANIONS if f"{path}.{name}" in tensors}
+    beside = {name: tensors[f"{path}.{name}"] for name in OF_LINEAR if f"{path}.{name}" in tensors}
     if stored.dtype != QUANTIZED:
         check_numbers(expected.name, stored)
         if beside:
@@ -116,6 +116,8 @@ def _check_projection(
         return
     if not may_be_quantized:
         _refuse(expected.name, stored, f"has the type {stored.dtype}", "a float32 artifact holds no integers")
+    for name in beside.keys() - set(expected.companions):
+        _refuse(f"{path}.{name}", beside[name], "is there", "a table of embeddings has no input range")
     shapes = {"weight_scale": expected.shape[:1], "input_smoothing": expected.shape[1:]}
     for name, part in beside.items():
         _check_shape(f"{path}.{name}", part, shapes.get(name, ()))

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers.activations import ACT2FN
 
 from itrex_sweet.runtime.dense.attention import MASKED, Attention, FirstTokenAttention
 from itrex_sweet.runtime.dense.convolution import PositionConvolution
 from itrex_sweet.runtime.dense.linear import linear_module, norm_module, optional_norm
-from itrex_sweet.runtime.encoder import Embeddings, Encoder, Layer, Linear
+from itrex_sweet.runtime.encoder import Embeddings, Encoder, Layer, Linear, QuantizedTable
 from itrex_sweet.runtime.encoder import Probe as ProbeDescription
 
 
@@ -214,8 +215,22 @@ def _norm_before_attention(encoder: Encoder, layer: Layer) -> nn.Module:
     return optional_norm(layer.attention_norm if encoder.norm_first else None)
 
 
-def _table(weight: torch.Tensor | None) -> nn.Embedding | None:
-    return None if weight is None else nn.Embedding.from_pretrained(weight)
+class QuantizedEmbedding(nn.Module):
+    """Looks up rows of an int8 table in float32: (rows, length) ids → (rows, length, size)."""
+
+    def __init__(self, table: QuantizedTable):
+        super().__init__()
+        self.register_buffer("weight", table.weight)
+        self.register_buffer("scale", table.scale[:, None])
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return F.embedding(ids, self.weight).float() * F.embedding(ids, self.scale)
+
+
+def _table(weight: torch.Tensor | QuantizedTable | None) -> nn.Module | None:
+    if weight is None:
+        return None
+    return QuantizedEmbedding(weight) if isinstance(weight, QuantizedTable) else nn.Embedding.from_pretrained(weight)
 
 
 def _projection(layer: Linear | None) -> nn.Module:

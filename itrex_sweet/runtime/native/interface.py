@@ -6,7 +6,7 @@ from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int32, c_i
 from typing import Any
 
 # `kSweetInterface`: the version that a library must have
-INTERFACE = 6
+INTERFACE = 7
 
 # `sweet_result`: the call succeeded on fewer threads than wanted
 FEWER_THREADS = 1
@@ -97,10 +97,12 @@ class CExit(Structure):
 
 
 class CEmbeddings(Structure):
-    """`sweet_embeddings`: tables (number, width) float32."""
+    """`sweet_embeddings`: tables (number, width) float32, that of the words also int8 with scales (number,)."""
 
     _fields_ = [
-        *((name, CFloats) for name in ("words", "positions", "token_types")),
+        ("words", c_void_p),
+        ("words_size", c_int64),
+        *((name, CFloats) for name in ("word_scale", "positions", "token_types")),
         ("vocabulary", c_int32),
         ("num_positions", c_int32),
         ("num_token_types", c_int32),

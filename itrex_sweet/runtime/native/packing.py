@@ -20,6 +20,7 @@ from itrex_sweet.runtime.encoder import (
     Linear,
     Norm,
     QuantizedLinear,
+    QuantizedTable,
     Rotary,
 )
 from itrex_sweet.runtime.native.handle import EngineModel
@@ -186,9 +187,13 @@ class _DescriptionBuilder:
         )
 
     def _embeddings(self, tables: Embeddings, padding_idx: int | None) -> CEmbeddings:
-        parts = [tables.words, tables.positions, tables.token_types]
+        words, scale, dtype = tables.words, None, np.float32
+        if isinstance(words, QuantizedTable):
+            words, scale, dtype = words.weight, words.scale, np.int8
         return CEmbeddings(
-            *(self._floats(part) for part in parts),
+            self._data_pointer(words, dtype),
+            math.prod(words.shape),
+            *(self._floats(part) for part in (scale, tables.positions, tables.token_types)),
             *(0 if part is None else len(part) for part in (tables.words, tables.positions, tables.token_types)),
             tables.words.shape[1],
             0 if padding_idx is None else _int32("the padding index", padding_idx + 1),
