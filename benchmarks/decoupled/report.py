@@ -274,7 +274,7 @@ def bare() -> str:
         score = result["score"]
         exits = "/".join(f"{100 * value:.1f}" for name, value in score.items() if name.isdigit())
         lines.append(
-            f"| {result['run'].removeprefix('bare-').replace('-', ', seed ')} "
+            f"| {result['run'].removeprefix('bare-').replace('-', ', seed ')}{_mark(result)} "
             f"| {'recorded' if result['settings']['device'] == 'cpu' else '0.9'} | {result['labels']} "
             f"| {result['tokens']:.0f} | {100 * result['plain']:.1f} | {exits} | {100 * score['stored policy']:.1f} "
             f"| {result['share of the layers']:.0%} |"
@@ -285,9 +285,16 @@ def bare() -> str:
         "stored, uncalibrated policy runs. Rows with a recorded threshold were trained on the CPU: training stores a "
         "higher threshold where exits are overconfident, and the weights of the trunk equal those of the plain model "
         "to the bit. The other rows are older: they were trained on a GPU, where gradients are summed in an order that "
-        "varies, and their threshold was fixed at 0.9, which loses up to 2.4 points on reviews."
+        "varies, and their threshold was fixed at 0.9, which loses up to 2.4 points on reviews. Rows with a star were "
+        "trained before the private layers of exits 1 and 2 began with even attention: these exits may have stayed at "
+        "the frequencies of the labels for a part of the training."
     )
     return "\n".join([intro, "", *lines, "", footer(max(results, key=lambda result: result["date"]))])
+
+
+def _mark(result: dict[str, Any]) -> str:
+    """Returns a star for a training whose private layers began with the attention of the model's."""
+    return "" if result.get("first attention") == "even" else " *"
 
 
 def _rows(result: dict[str, Any], name: str) -> int:

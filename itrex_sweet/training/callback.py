@@ -44,7 +44,8 @@ class SweetCallback(ExitEvaluation, ExitOptimization, ExportableState):
     evaluation `eval_exit_4_accuracy` and `eval_exit_4_loss` for each exit, which `metric_for_best_model` can name.
     Gradients are clipped to `args.max_grad_norm` for the model and for each exit separately, in `sweet` mode per
     segment, since a global norm would couple the exits. A loss or gradient that is not finite stops the training before
-    the optimizer step. When training ends, a warning is logged if the last evaluation found exits no better than the
+    the optimizer step. When training ends, a warning is logged if an exit's loss is nearly that of predicting the
+    frequencies of the labels while the last exit's is not, and if the last evaluation found exits no better than the
     majority class, or no row that leaves early; `logs_diagnostics = False` turns these warnings off.
 
     Half-precision weights, which transformers 5 loads from a half-precision checkpoint, are converted to float32.
@@ -252,6 +253,8 @@ class SweetCallback(ExitEvaluation, ExitOptimization, ExportableState):
             attachment.unfreeze_model()
         self._end_optimization(args)
         if self.logs_diagnostics and state.is_world_process_zero:
+            for sentence in self._late_losses.warnings():
+                logger.warning("training: %s", sentence)
             for prefix, diagnostics in self._final_diagnostics(args, state).items():
                 for sentence in diagnostics.warnings():
                     logger.warning("%s: %s", prefix, sentence)

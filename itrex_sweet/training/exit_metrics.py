@@ -164,9 +164,13 @@ class RunningMeans:
 
     def pop(self) -> dict[int, float]:
         """Returns exit → mean loss over all processes, and resets the means."""
-        means = {exit_: mean_over_processes(total / self._count) for exit_, total in self._sums.items()}
+        means = {exit_: mean_over_processes(mean) for exit_, mean in self.means().items()}
         self.clear()
         return means
+
+    def means(self) -> dict[int, torch.Tensor]:
+        """Returns exit → mean loss of this process."""
+        return {exit_: total / self._count for exit_, total in self._sums.items()}
 
     def sums(self) -> dict[int, torch.Tensor]:
         """Returns exit → sum of its losses."""

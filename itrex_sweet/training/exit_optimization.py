@@ -14,6 +14,7 @@ from itrex_sweet.training.attaching import attachment_of
 from itrex_sweet.training.divergence import check_finite
 from itrex_sweet.training.exit_metrics import RunningMeans
 from itrex_sweet.training.gradients import clip_by_group, gradient_norm
+from itrex_sweet.training.late_losses import LATE_SHARE, LateLosses
 from itrex_sweet.training.validation import check_gradients_reached_exits
 
 
@@ -56,6 +57,7 @@ class ExitOptimization(TrainerCallback):
         self.config = config
         self._losses = RunningMeans()
         self._step_losses = RunningMeans()
+        self._late_losses = LateLosses()
         self._max_grad_norm: float | None = None
         self._no_clipping = float("0")  # a separate object: `is` tells it from a 0.0 that the user set
         self._gradient_norm: torch.Tensor | None = None
@@ -114,7 +116,10 @@ class ExitOptimization(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Adds the exits' losses of the last micro-batch of a step to their running means."""
-        self._losses.add(attachment_of(model).exit_losses)
+        attachment = attachment_of(model)
+        self._losses.add(attachment.exit_losses)
+        if state.global_step > (1.0 - LATE_SHARE) * state.max_steps:
+            self._late_losses.add(attachment)
 
     def on_substep_end(
         self,
@@ -136,8 +141,8 @@ class ExitOptimization(TrainerCallback):
     def _begin_optimization(self, args: TrainingArguments) -> None:
         """Resets the state of an earlier training, and disables gradient clipping by the Trainer."""
         self._checks_exits = True
-        self._losses.clear()
-        self._step_losses.clear()
+        for losses in (self._losses, self._step_losses, self._late_losses):
+            losses.clear()
         if self.config.mode in ("sweet", DECOUPLED) or self.config.learn_to_exit:
             self._replace_clipping(args)
 

@@ -125,7 +125,9 @@ class PrivateExitHead(ExitHead):
 def create_exit_head(model: nn.Module, family: Family, config: SweetConfig, exit_: int) -> ExitHead:
     """Creates a trainable exit head, initialized from the model's own head, with its device and dtype.
 
-    The layer that predicts correctness (`learn_to_exit`) starts from zeros, a probability of one half.
+    A private layer is a copy of the model's. In the first half of the model it attends to all tokens evenly, see
+    `PrivateLayer.attend_evenly`. The layer that predicts correctness (`learn_to_exit`) starts from zeros, a probability
+    of one half.
 
     Args:
         model: the Hugging Face classification model; PEFT may have wrapped its layers and its head.
@@ -146,8 +148,10 @@ def create_exit_head(model: nn.Module, family: Family, config: SweetConfig, exit
     }
     if not config.has_private_layers:
         return ExitHead(**arguments)
-    layer = get_module(model, family.layers_path)[exit_ - 1]
-    return PrivateExitHead(PrivateLayer(layer, family, model.config, exit_ - 1), **arguments)
+    layer = PrivateLayer(get_module(model, family.layers_path)[exit_ - 1], family, model.config, exit_ - 1)
+    if 2 * exit_ <= model.config.num_hidden_layers:  # a deeper layer's first token has learned where to attend
+        layer.attend_evenly()
+    return PrivateExitHead(layer, **arguments)
 
 
 def classification_head(model: nn.Module, family: Family) -> tuple[nn.Linear, nn.Linear]:

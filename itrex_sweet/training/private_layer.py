@@ -101,6 +101,23 @@ class PrivateLayer(nn.Module):
         attended = self._part("attention_norm")(attended)
         return self._part("output_norm")(self._feed_forward(attended, generator) + attended)
 
+    @torch.no_grad()
+    def attend_evenly(self) -> None:
+        """Sets the query projection to zero, so that the first token attends to all tokens equally, apart from
+        DeBERTa's relative positions.
+
+        In the first layers of a pretrained encoder the first token attends to itself and to separators, so that its
+        state hardly differs between texts; training from there may take hundreds of steps to find the words.
+        """
+        query = self._projections()[0]
+        if "query_key_value" in self._paths:
+            fused = self._part("query_key_value").weight
+            rows = fused.view(self._heads, 3, -1, fused.shape[1])[:, 0] if self._splits_by_head else fused.chunk(3)[0]
+            query = (rows, query[1])
+        for part in query:
+            if part is not None:
+                part.zero_()
+
     def _feed_forward(self, states: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
         if "up_gate" in self._paths:
             up, gate = self._part("up_gate")(states).chunk(2, dim=-1)

@@ -75,6 +75,26 @@ def test_names_are_the_familys_and_weights_are_copies(family):
     assert all(torch.equal(tensor, before[name]) for name, tensor in layer.state_dict().items())
 
 
+@pytest.mark.parametrize("family", FAMILY_CONFIGS)
+def test_an_even_layer_gives_the_same_for_tokens_in_any_order(family):
+    """Disentangled attention is left out, since its positions still count."""
+    model = tiny_model(family, num_layers=2)
+    batch = tiny_batch(rows=3, length=9, padded=False)
+    layer, args, kwargs, _ = layer_calls(model, batch)[1]
+    before = copy.deepcopy(layer.state_dict())
+    private = PrivateLayer(layer, family_of(model.config), model.config, 1)
+    copied = run_private_layer(private, batch, args, kwargs)
+    private.attend_evenly()
+    states = (args[0] if args else kwargs["hidden_states"]).detach()
+    other = states[:, [0, 4, 3, 2, 1, 8, 7, 6, 5]]
+    even = private(states, batch["attention_mask"])
+    torch.testing.assert_close(private(other, batch["attention_mask"]), even, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(even, copied, atol=1e-3)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in layer.state_dict().items())
+    changed = [name for name, tensor in private.state_dict().items() if not torch.equal(tensor, before[name])]
+    assert changed and all(any(word in name for word in ("query", "q_", "in_proj", "Wqkv")) for name in changed)
+
+
 def test_integer_weights_are_rejected():
     model = tiny_model("bert", num_layers=1)
     layer = model.bert.encoder.layer[0]
