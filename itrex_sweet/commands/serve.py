@@ -29,6 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     address = parser.add_argument_group("address")
     address.add_argument("--hostname", default="0.0.0.0", metavar="HOST", help="address to listen on (default: all)")
     address.add_argument("-p", "--port", type=options.port, default=3000, help="(default: 3000; 0 for any free one)")
+    address.add_argument(
+        "--reuse-port",
+        action="store_true",
+        help="let other servers with this option listen on the same port; the system distributes connections",
+    )
     address.add_argument("--ssl-certfile", metavar="FILE", help="certificate, for TLS")
     address.add_argument("--ssl-keyfile", metavar="FILE", help="its private key")
     address.add_argument("--ssl-keyfile-password", metavar="PASSWORD", help="of the private key")
@@ -179,7 +184,8 @@ def run(args: argparse.Namespace) -> int:
         api_keys=tuple(key for key in (args.api_key or "").split(",") if key),
         default_deadline_ms=args.deadline_ms,
     )
-    address = Address(args.hostname, args.port, args.ssl_certfile, args.ssl_keyfile, args.ssl_keyfile_password)
+    certificate = (args.ssl_certfile, args.ssl_keyfile, args.ssl_keyfile_password)
+    address = Address(args.hostname, args.port, *certificate, reuse_port=args.reuse_port)
     loading: dict[str, Any] = dict(backend=args.backend, dtype=args.dtype, threads=args.threads)
     loader = functools.partial(load, threshold=args.threshold, **loading)
     sources = [Source.of(given) for given in args.directories]

@@ -37,6 +37,9 @@ class Address:
     Args:
         host, port: port 0 is any free one.
         certificate, key: files, for TLS.
+        reuse_port: whether other servers that allow it too may listen on the same port; the system then distributes
+            the connections. The server listens once its models are loaded, and not before, so that the others answer
+            meanwhile.
     """
 
     host: str = "0.0.0.0"
@@ -44,6 +47,7 @@ class Address:
     certificate: str | None = None
     key: str | None = None
     key_password: str | None = None
+    reuse_port: bool = False
 
 
 class _Listener(uvicorn.Server):
@@ -100,17 +104,17 @@ class Server:
         routes = (*self.routes, *observability_routes(self.observer, self.settings.live_page))
         self.application = Application(self.settings, self.models, routes, self.observer)
         config = self._config()
-        listening = self._socket()
-        port = listening.getsockname()[1]
+        bound = self._socket()
+        port = bound.getsockname()[1]
         listener = _Listener(config)
         self.application.inference.tasks = listener.server_state.tasks
-        serving = asyncio.ensure_future(listener.serve([listening]))
+        serving = None if self.address.reuse_port else self._listen(listener, bound)
         seen = manifests(self.models)  # before loading: what is written meanwhile is loaded again
         watch = None
         with self._signals(loop):
             try:
-                logger.info("listening on %s port %d", self.address.host, port)
                 if await self._loaded():
+                    serving = serving or self._listen(listener, bound)
                     logger.info("ready: %s", ", ".join(self.models.sources))
                     if started is not None:
                         started(port)
@@ -123,7 +127,9 @@ class Server:
                 self.models.is_closing = True  # not ready from here on
                 logger.info("stopping: %d requests in work", self.application.in_work)
                 listener.should_exit = True
-                await serving
+                if serving is not None:
+                    await serving
+                bound.close()
                 self.application.close()
                 self.models.close()
                 await asyncio.to_thread(self.observer.close)
@@ -184,8 +190,14 @@ class Server:
                 loop.remove_signal_handler(number)
                 signal.signal(number, before[number])
 
+    def _listen(self, listener: _Listener, bound: socket.socket) -> asyncio.Future:
+        """Accepts connections from here on; returns a future of the end."""
+        bound.listen(_BACKLOG)
+        logger.info("listening on %s port %d", *bound.getsockname()[:2])
+        return asyncio.ensure_future(listener.serve([bound]))
+
     def _socket(self) -> socket.socket:
-        """Returns a socket that listens.
+        """Returns a socket with the server's address, which listens unless others may have it too.
 
         Raises:
             OSError: the address is in use, or not of this machine.
@@ -193,7 +205,16 @@ class Server:
         host, port = self.address.host, self.address.port
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+            if not self.address.reuse_port:
+                return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+            with contextlib.ExitStack() as on_error:
+                bound = on_error.enter_context(socket.socket(family))
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                if family == socket.AF_INET6:
+                    bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as create_server
+                bound.bind((host, port))
+                on_error.pop_all()
+            return bound
         except OSError as error:
             raise OSError(f"cannot listen on {host} port {port}: {error.strerror or error}.") from None
 

@@ -28,9 +28,9 @@ FOLDERS = {"single": SINGLE_LABEL, "multi": MULTI_LABEL, "value": REGRESSION}
 class Running:
     """A server that runs in a thread, and requests to it."""
 
-    def __init__(self, folders, settings=None, load=itrex_sweet.load, **address):
+    def __init__(self, folders, settings=None, load=itrex_sweet.load, port=0, **address):
         sources = [Source(name, str(folder)) for name, folder in folders.items()]
-        address = Address("127.0.0.1", 0, **address)
+        address = Address("127.0.0.1", port, **address)
         self.server = Server(sources, load, ROUTES, settings or Settings(), address)
         self._started = threading.Event()
         self.error = None
