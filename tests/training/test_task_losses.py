@@ -59,7 +59,8 @@ def test_decoupled_exits_leave_the_models_gradient_as_without_exits(task):
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     for name, parameter in plain.named_parameters():
         assert torch.equal(gradients[name], parameter.grad), name
-    heads = [gradients[name] for name in gradients if name.startswith("sweet_exits.")]
+    # The keys of a private layer whose query is still zero get a gradient from the second step on.
+    heads = [gradients[name] for name in gradients if name.startswith("sweet_exits.") and ".key." not in name]
     assert heads and all(gradient is not None and gradient.abs().sum() > 0 for gradient in heads)
 
 
