@@ -62,7 +62,7 @@ def prepare(source: Path, folder: Path) -> None:
         pairs,
         folder / "float32",
         exits=(*EXITS, depth),
-        epochs=1,
+        epochs=3,
         learning_rate=2e-4,
         batch_size=32,
         max_length=MAX_LENGTH,
