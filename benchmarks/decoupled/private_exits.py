@@ -24,18 +24,25 @@ class PrivateExit(nn.Module):
         query_rows: 1 for the first token; 2 for the first token and the mean of all, concatenated before the pooler.
         sees: size of the pooled state of the exit before, which the pooler also reads; 0 for none.
         scratch: initialize the private layers at random.
+        even: the private layers begin with even attention.
     """
 
     def __init__(
-        self, model: nn.Module, exit_: int, depth: int = 1, query_rows: int = 1, sees: int = 0, scratch: bool = False
+        self,
+        model: nn.Module,
+        exit_: int,
+        depth: int = 1,
+        query_rows: int = 1,
+        sees: int = 0,
+        scratch: bool = False,
+        even: bool = False,
     ):
         super().__init__()
         family = family_of(model.config)
-        trunk = get_module(model, family.layers_path)[exit_ - 1 :]
+        trunk = get_module(model, family.layers_path)
         self.exit = exit_
-        self.layers = nn.ModuleList(
-            PrivateLayer(trunk[min(place, len(trunk) - 1)], family, model.config) for place in range(depth)
-        )
+        copied = [min(exit_ - 1 + place, len(trunk) - 1) for place in range(depth)]
+        self.layers = nn.ModuleList(PrivateLayer(trunk[index], family, model.config, index) for index in copied)
         self.head = create_exit_head(model, family, SweetConfig(mode="sweet"), exit_)
         self.query_rows = query_rows
         hidden = model.config.hidden_size
@@ -43,6 +50,9 @@ class PrivateExit(nn.Module):
         self.widened = nn.Parameter(torch.zeros(hidden, more)) if more else None
         if scratch:
             self._randomize(model.config.initializer_range)
+        if even:
+            for layer in self.layers:
+                layer.attend_evenly()
 
     def _randomize(self, deviation: float) -> None:
         generator = torch.Generator().manual_seed(self.exit)

@@ -33,6 +33,7 @@ class ExitSet(nn.Module):
                 variant.query_rows,
                 hidden if variant.earlier and place else 0,
                 variant.scratch,
+                exit_ in variant.even,
             )
             for place, exit_ in enumerate(variant.exits)
         )

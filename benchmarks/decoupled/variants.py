@@ -7,6 +7,7 @@ from dataclasses import dataclass
 EXITS = (1, 2, 4)  # without the last, the model's own head
 ALL = (1, 2, 3, 4, 5)
 DEFAULT = "x3"  # the others differ from it in one setting
+EVEN, EVEN_LABELS = "even", "even-labels"
 CHOSEN = "softened"
 REPORTED = (CHOSEN, DEFAULT)  # with their curves on validation rows
 
@@ -28,6 +29,7 @@ class Variant:
         earlier: the pooler of an exit also reads the pooled state of the exit before.
         scratch: private layers are initialized at random.
         constant: the learning rate is constant, where the trunk's falls to 0.
+        even: exits whose private layer begins with a query of zero, that is, with even attention.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Variant:
     earlier: bool = False
     scratch: bool = False
     constant: bool = False
+    even: tuple[int, ...] = ()
 
 
 VARIANTS = {
@@ -97,6 +100,15 @@ VARIANTS = {
         Variant(
             "scratch", "private layers begin at random", "2 to 5 points lower: two epochs are little", scratch=True
         ),
+        Variant(
+            EVEN,
+            "softened, exits 1 and 2 begin with even attention",
+            "exits 1 and 2 +1 on pairs and where they stay at the frequencies of the labels, within noise elsewhere",
+            distillation=0.5,
+            temperature=2.0,
+            even=(1, 2),
+        ),
+        Variant(EVEN_LABELS, "even attention, labels alone", "within 0.3 of the labels and the last exit", even=(1, 2)),
         Variant("constant", "three times, a rate that does not fall", "0.5 lower: no annealing", constant=True),
     )
 }
