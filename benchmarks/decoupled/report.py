@@ -14,12 +14,13 @@ from paper.recipes import BASELINES, cheapest
 from record import footer
 
 from decoupled.scoring import AMONG, PROBE
-from decoupled.variants import CONCLUSIONS, DEFAULT, REPORTED, VARIANTS
+from decoupled.variants import CHOSEN, CONCLUSIONS, DEFAULT, EVEN, REPORTED, VARIANTS
 
 OTHERS = (*BASELINES, RECIPE)
 SHOWN = dict(zip((DECOUPLED, LABELS_ALONE), REPORTED, strict=True))
 METHODS = (*OTHERS, *SHOWN)
 FROZEN = "-frozen"
+WITH_EVEN = "-even"
 TOGETHER = "trained together with the model, from labels"
 CHEAPEST = 8  # subsets of exits in the table
 COMPARED = ("1/2/4/6", "1/2/3/6", "1/2/3/4/5/6", "2/4/6", "3/6")
@@ -162,6 +163,34 @@ def variants() -> str:
         "measurement."
     )
     return "\n".join([intro, "", *lines])
+
+
+def even_attention() -> str:
+    """Renders exits whose private layers begin with even attention beside those that begin as copies."""
+    results = stored(WITH_EVEN)
+    if not results:
+        return ""
+    lines = ["| task | seed | private layers begin | exit 1 | exit 2 | exit 4 | exit 6 | area | layers at 99 % |"]
+    lines.append("|---" * 9 + "|")
+    gains = []
+    for (task, seed), result in sorted(results.items(), key=lambda item: (TASKS.index(item[0][0]), item[0][1])):
+        pair = [result["variants"][name]["validation"] for name in (CHOSEN, EVEN)]
+        for begins, run in zip(("as copies", "with even attention"), pair, strict=True):
+            scores = " | ".join(f"{100 * score:.1f}" for score in run["score"])
+            lines.append(
+                f"| {task} | {seed} | {begins} | {scores} | {100 * run['area']:.2f} | {_shares([run['share at 99 %']])} |"
+            )
+        gains.append(
+            [100 * (pair[1][of] - pair[0][of]) for of in ("area",)]
+            + [100 * (pair[1]["score"][place] - pair[0]["score"][place]) for place in (0, 1)]
+        )
+    area, first, second = np.array(gains).T
+    intro = (
+        f"**Even attention at the start**, {len(gains)} runs: both kinds of exits beside one fine-tuning each, half of the loss from "
+        "the last exit, validation rows, in percent. With even attention the area changes by "
+        f"{mean_and_error(area)}, exit 1 by {mean_and_error(first)} and exit 2 by {mean_and_error(second)} points."
+    )
+    return "\n".join([intro, "", *lines, "", footer(max(results.values(), key=lambda result: result["date"]))])
 
 
 def which_exits() -> str:

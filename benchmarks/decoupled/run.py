@@ -49,16 +49,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=plan.SEEDS)
     parser.add_argument("--variants", nargs="*", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument(
+        "--kind", default="", help="appended to the names of the results, for a training beside those that exist"
+    )
     parser.add_argument("--gpu", action="store_true", help="train on the GPU; scores are always computed on the CPU")
     options = parser.parse_args()
     for seed in options.seeds:
         for task in options.tasks:
-            there = store.read(store.DECOUPLED).get(f"{task}-{seed}")
-            missing = [name for name in options.variants if there is None or name not in there["variants"]]
+            name = f"{task}-{seed}{options.kind}"
+            there = store.read(store.DECOUPLED).get(name)
+            missing = [each for each in options.variants if there is None or each not in there["variants"]]
             if missing:
                 result = one(task, seed, missing, options.folder, options.gpu)
                 result = result if there is None else joined(there, result)
-                store.add(f"{task}-{seed}", result, store.DECOUPLED)
+                store.add(name, result, store.DECOUPLED)
 
 
 def joined(there: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:

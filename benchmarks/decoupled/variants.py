@@ -7,7 +7,7 @@ from dataclasses import dataclass
 EXITS = (1, 2, 4)  # without the last, the model's own head
 ALL = (1, 2, 3, 4, 5)
 DEFAULT = "x3"  # the others differ from it in one setting
-EVEN, EVEN_LABELS = "even", "even-labels"
+EVEN = "even"
 CHOSEN = "softened"
 REPORTED = (CHOSEN, DEFAULT)  # with their curves on validation rows
 
@@ -108,7 +108,6 @@ VARIANTS = {
             temperature=2.0,
             even=(1, 2),
         ),
-        Variant(EVEN_LABELS, "even attention, labels alone", "within 0.3 of the labels and the last exit", even=(1, 2)),
         Variant("constant", "three times, a rate that does not fall", "0.5 lower: no annealing", constant=True),
     )
 }

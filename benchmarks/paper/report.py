@@ -49,6 +49,7 @@ def main() -> None:
     private_exits = (
         [
             decoupled.variants(),
+            decoupled.even_attention(),
             decoupled.which_exits(),
             decoupled.frozen(),
             run_time_report.certified(),
