@@ -177,18 +177,15 @@ def even_attention() -> str:
         pair = [result["variants"][name]["validation"] for name in (CHOSEN, EVEN)]
         for begins, run in zip(("as copies", "with even attention"), pair, strict=True):
             scores = " | ".join(f"{100 * score:.1f}" for score in run["score"])
-            lines.append(
-                f"| {task} | {seed} | {begins} | {scores} | {100 * run['area']:.2f} | {_shares([run['share at 99 %']])} |"
-            )
-        gains.append(
-            [100 * (pair[1][of] - pair[0][of]) for of in ("area",)]
-            + [100 * (pair[1]["score"][place] - pair[0]["score"][place]) for place in (0, 1)]
-        )
-    area, first, second = np.array(gains).T
+            area, share = f"{100 * run['area']:.2f}", _shares([run["share at 99 %"]])
+            lines.append(f"| {task} | {seed} | {begins} | {scores} | {area} | {share} |")
+        copied, even = ([run["area"], *run["score"][:2]] for run in pair)
+        gains.append(100 * np.subtract(even, copied))
+    area, first, second = map(mean_and_error, np.transpose(gains))
     intro = (
-        f"**Even attention at the start**, {len(gains)} runs: both kinds of exits beside one fine-tuning each, half of the loss from "
-        "the last exit, validation rows, in percent. With even attention the area changes by "
-        f"{mean_and_error(area)}, exit 1 by {mean_and_error(first)} and exit 2 by {mean_and_error(second)} points."
+        f"**Even attention at the start**, {len(gains)} runs: both kinds of exits beside one fine-tuning each, half of "
+        f"the loss from the last exit, validation rows, in percent. With even attention the area changes by {area}, "
+        f"exit 1 by {first} and exit 2 by {second} points."
     )
     return "\n".join([intro, "", *lines, "", footer(max(results.values(), key=lambda result: result["date"]))])
 

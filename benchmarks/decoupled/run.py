@@ -52,6 +52,11 @@ def main() -> None:
     parser.add_argument(
         "--kind", default="", help="appended to the names of the results, for a training beside those that exist"
     )
+    parser.add_argument(
+        "--float32",
+        action="store_true",
+        help="train in float32; processors without bfloat16 emulate it, 20 times slower",
+    )
     parser.add_argument("--gpu", action="store_true", help="train on the GPU; scores are always computed on the CPU")
     options = parser.parse_args()
     for seed in options.seeds:
@@ -60,7 +65,7 @@ def main() -> None:
             there = store.read(store.DECOUPLED).get(name)
             missing = [each for each in options.variants if there is None or each not in there["variants"]]
             if missing:
-                result = one(task, seed, missing, options.folder, options.gpu)
+                result = one(task, seed, missing, options.folder, options.gpu, not options.float32)
                 result = result if there is None else joined(there, result)
                 store.add(name, result, store.DECOUPLED)
 
@@ -78,19 +83,20 @@ def joined(there: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     return {**there, **{name: {**there[name], **more[name]} for name in ("variants", AMONG)}}
 
 
-def one(task: str, seed: int, variants: list[str], folder: Path, gpu: bool) -> dict[str, Any]:
+def one(task: str, seed: int, variants: list[str], folder: Path, gpu: bool, bf16: bool = True) -> dict[str, Any]:
     """Trains and scores one run.
 
     Args:
         folder: parent of the run's own folder, which is created.
         gpu: trains on the GPU.
+        bf16: trains with automatic mixed precision in bfloat16.
     """
     start = time.perf_counter()
     plain = plan.reported(task, plan.MULTI_MODEL, seed)
     rows, pool = training_rows(task, TRAINED)
     folder /= f"{task}-{seed}"
     beside = SideBySide([VARIANTS[name] for name in variants], seed)
-    model, seconds = fine_tune(*rows, seed, plain.learning_rate, folder, beside, gpu)
+    model, seconds = fine_tune(*rows, seed, plain.learning_rate, folder, beside, gpu, bf16)
     model.cpu()
     for each in beside.trained:
         each.cpu()
@@ -112,7 +118,7 @@ def one(task: str, seed: int, variants: list[str], folder: Path, gpu: bool) -> d
             "epochs": plan.EPOCHS,
             "learning_rate": plain.learning_rate,
             "batch_size": BATCH,
-            "bf16": True,
+            "bf16": bf16,
             "rows": len(rows[0]),
             "plain": plain.name,
             "device": torch.cuda.get_device_name() if gpu else "cpu",
@@ -139,7 +145,14 @@ def one(task: str, seed: int, variants: list[str], folder: Path, gpu: bool) -> d
 
 
 def fine_tune(
-    texts: list, labels: list[int], seed: int, rate: float, folder: Path, beside: SideBySide | None, gpu: bool = False
+    texts: list,
+    labels: list[int],
+    seed: int,
+    rate: float,
+    folder: Path,
+    beside: SideBySide | None,
+    gpu: bool = False,
+    bf16: bool = True,
 ) -> tuple[torch.nn.Module, float]:
     """Returns the plain model, as `fine_tuning.py` trains Multi-Model's deepest, and the seconds that it took."""
     weights = pretrained()
@@ -158,7 +171,7 @@ def fine_tune(
         save_strategy="no",
         report_to="none",
         use_cpu=not gpu,
-        bf16=True,
+        bf16=bf16,
         disable_tqdm=True,
     )
     trainer = Trainer(
