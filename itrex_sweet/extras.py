@@ -31,6 +31,8 @@ EXTRAS = {
     "uvicorn": "serve",
     "uvloop": "serve",
     "httptools": "serve",
+    "grpc": "grpc",
+    "google": "grpc",  # of protobuf
     "ray": "ray",
     "pyspark": "spark",
 }

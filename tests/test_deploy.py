@@ -18,6 +18,7 @@ OTHER_VALUES = {
     "autoscaling": {"enabled": True},
     "serviceMonitor": {"enabled": True},
     "apiKeySecret": "keys",
+    "service": {"grpcPort": 9000},
     "otlpEndpoint": "http://collector:4318",
     "args": ["--under-load", "degrade"],
     "imagePullSecrets": [{"name": "registry"}],
@@ -123,6 +124,9 @@ def test_options_of_the_chart(tmp_path):
     arguments = build_parser().parse_args(container["args"])
     assert arguments.under_load == "degrade" and arguments.otlp_endpoint == "http://collector:4318"
     assert deployment["template"]["spec"]["nodeSelector"] == {"pool": "cpu"}
+    grpc = next(each for each in found["Service"]["spec"]["ports"] if each["name"] == "grpc")
+    assert grpc["port"] == 9000
+    assert {"name": "grpc", "containerPort": arguments.grpc_port} in container["ports"]
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")

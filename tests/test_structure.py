@@ -145,6 +145,8 @@ def test_optional_packages_are_imported_by_their_owner(path):
         "uvicorn": "serving/",
         "uvloop": "serving/",
         "orjson": "serving/",
+        "grpc": "serving/",
+        "google": "serving/",
         "openvino": ("runtime/dense/openvino.py", "export/openvino.py"),
         "ray": "cluster/",
         "pyspark": "cluster/spark.py",

@@ -1,9 +1,9 @@
 """Serve artifacts over HTTP until SIGTERM or SIGINT.
 
-Protocols: text-embeddings-inference (/predict, /info, /health), the Open Inference Protocol v2 (/v2/...), /classify of
-vLLM and Infinity, and the Hub's text classification (/). Every option but --hostname can be set by an environment
-variable too: its name in capitals with underscores, such as MAX_BATCH_TOKENS. SIGHUP loads every folder again without
-losing a request."""
+Protocols: text-embeddings-inference (/predict, /info, /health), the Open Inference Protocol v2 (/v2/..., and with
+--grpc-port over gRPC), /classify of vLLM and Infinity, and the Hub's text classification (/). Every option but
+--hostname can be set by an environment variable too: its name in capitals with underscores, such as MAX_BATCH_TOKENS.
+SIGHUP loads every folder again without losing a request."""
 
 from __future__ import annotations
 
@@ -29,6 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     address = parser.add_argument_group("address")
     address.add_argument("--hostname", default="0.0.0.0", metavar="HOST", help="address to listen on (default: all)")
     address.add_argument("-p", "--port", type=options.port, default=3000, help="(default: 3000; 0 for any free one)")
+    address.add_argument(
+        "--grpc-port",
+        type=options.port,
+        metavar="PORT",
+        help="serve the Open Inference Protocol over gRPC too, on this port (0 for any free one)",
+    )
     address.add_argument(
         "--reuse-port",
         action="store_true",
@@ -185,7 +191,7 @@ def run(args: argparse.Namespace) -> int:
         default_deadline_ms=args.deadline_ms,
     )
     certificate = (args.ssl_certfile, args.ssl_keyfile, args.ssl_keyfile_password)
-    address = Address(args.hostname, args.port, *certificate, reuse_port=args.reuse_port)
+    address = Address(args.hostname, args.port, args.grpc_port, *certificate, args.reuse_port)
     loading: dict[str, Any] = dict(backend=args.backend, dtype=args.dtype, threads=args.threads)
     loader = functools.partial(load, threshold=args.threshold, **loading)
     sources = [Source.of(given) for given in args.directories]

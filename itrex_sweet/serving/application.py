@@ -1,4 +1,4 @@
-"""The ASGI application: finds the route, checks key and load, and reports failures in the protocol of the route."""
+"""The application: finds the route, checks key and load, and reports failures in the protocol of the route."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 
 from itrex_sweet.errors import RequestError
 from itrex_sweet.serving import text_embeddings
-from itrex_sweet.serving.completion import Completions
+from itrex_sweet.serving.body import Headers
+from itrex_sweet.serving.completion import Completions, Receive
 from itrex_sweet.serving.exchange import Exchange, Reply
 from itrex_sweet.serving.failures import CANCELLED, METHOD, NOT_FOUND, OVERLOADED, STATUS, UNAUTHORIZED, failure_of
 from itrex_sweet.serving.inference import Inference
@@ -23,7 +24,7 @@ from itrex_sweet.serving.settings import Settings
 
 
 class Application:
-    """Answers HTTP requests; an ASGI application. Created in the event loop that runs it.
+    """Answers requests of HTTP, as an ASGI application, and of gRPC. Created in the event loop that runs it.
 
     Args:
         settings: of the server.
@@ -59,21 +60,32 @@ class Application:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return
-        arrived = time.perf_counter()
-        methods, path = self._find(scope["path"])
-        if not methods and self._fallback is not None:
+        if self._fallback is not None and not self._find(scope["path"])[0]:
             await self._fallback(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        route = methods.get(scope["method"])
+        reply = await self.reply(scope["method"], scope["path"], dict(scope["headers"]), receive)
+        if reply is not None:
+            await _send(send, reply)
+
+    async def reply(self, method: str, path: str, headers: Headers, receive: Receive) -> Reply | None:
+        """Returns the reply to a request, also to one that fails; `None` if its client has left.
+
+        Args:
+            method, path: of the request, the path without percent-encoding.
+            headers: names in lower case.
+            receive: of ASGI.
+        """
+        arrived = time.perf_counter()
+        methods, parameters = self._find(path)
+        route = methods.get(method)
         protocol = (route or next(iter(methods.values()), _UNKNOWN)).protocol
         seen: Observation | None = None
         try:
             if route is None:
-                raise _no_route(scope, methods)
+                raise _no_route(path, methods)
             if self._keys and not route.is_public:
                 self._check_key(headers)
-            exchange = Exchange(self.settings, self.models, self.inference, headers, path, receive, arrived)
+            exchange = Exchange(self.settings, self.models, self.inference, headers, parameters, receive, arrived)
             if route.classifies:
                 seen = exchange.seen = self._observer.begin(route.path, headers, arrived)
             reply = await self._answer(route, exchange)
@@ -82,7 +94,7 @@ class Application:
         except Exception as error:
             failure = failure_of(error)
             if failure.kind == CANCELLED:
-                return
+                return None
             reply = Reply(b"", 401) if failure.kind == UNAUTHORIZED else protocol.reply(failure)
             if failure.kind == METHOD:
                 reply.headers.append((b"allow", ", ".join(sorted(methods)).encode()))
@@ -95,7 +107,7 @@ class Application:
             reply.headers.append((b"x-request-id", seen.request_id.encode("ascii", errors="replace")))
             if seen.is_degraded:
                 reply.headers.append((b"x-quality", b"%.4g" % seen.answers.request.quality))
-        await _send(send, reply)
+        return reply
 
     async def _answer(self, route: Route, exchange: Exchange) -> Reply:
         if not route.classifies:
@@ -130,10 +142,10 @@ class Application:
 _UNKNOWN = Route("GET", "", text_embeddings.health, text_embeddings.PROTOCOL, "")
 
 
-def _no_route(scope: Any, methods: dict[str, Route]) -> RequestError:
+def _no_route(path: str, methods: dict[str, Route]) -> RequestError:
     if methods:
-        return RequestError(METHOD, f"{scope['path'][:200]} takes {' or '.join(sorted(methods))}.")
-    return RequestError(NOT_FOUND, f"there is no {scope['path'][:200]} here.")
+        return RequestError(METHOD, f"{path[:200]} takes {' or '.join(sorted(methods))}.")
+    return RequestError(NOT_FOUND, f"there is no {path[:200]} here.")
 
 
 async def _send(send: Any, reply: Reply) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Collection
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -87,12 +87,12 @@ class Inference:
         completions: of the event loop.
 
     Attributes:
-        tasks: of the requests that were read and are not answered.
+        requests: counts the requests of the server that are not answered.
     """
 
     def __init__(self, settings: Settings, completions: Completions):
         self._settings, self._completions = settings, completions
-        self.tasks: Collection[asyncio.Task] = ()
+        self.requests: Callable[[], int] = lambda: 0
         self._tokenizers = ThreadPoolExecutor(2, thread_name_prefix="itrex-sweet-tokenizer")
 
     async def answer(
@@ -132,7 +132,7 @@ class Inference:
                 seen.tokenized(batch.lengths, characters, tokenized - began)
                 if seen.segments is not None:
                     request = dataclasses.replace(request, trace=seen.segments)
-            submission = model.scheduler.submit(batch, request, _HERE_SECONDS if len(self.tasks) == 1 else 0.0)
+            submission = model.scheduler.submit(batch, request, _HERE_SECONDS if self.requests() == 1 else 0.0)
             if submission.done():
                 answers = submission.result()
             else:

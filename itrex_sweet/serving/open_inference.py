@@ -32,7 +32,7 @@ from itrex_sweet.serving.tensors import BYTES, FP32, INT64, output, split_body, 
 from itrex_sweet.tasks import MULTI_LABEL, REGRESSION
 from itrex_sweet.version import __version__
 
-_HEADER_LENGTH = b"inference-header-content-length"
+HEADER_LENGTH = b"inference-header-content-length"
 _DEFAULT_PRIORITY = 2  # Triton's levels count from 1, the first to be served; 0 is the default
 
 PROTOCOL = Protocol(
@@ -87,7 +87,7 @@ async def metadata(exchange: Exchange) -> Reply:
 
 async def infer(exchange: Exchange) -> Reply:
     """Answers `POST /v2/models/M/infer`."""
-    header_length = exchange.headers.get(_HEADER_LENGTH)
+    header_length = exchange.headers.get(HEADER_LENGTH)
     if header_length is None:
         fields, binary = await exchange.json(), memoryview(b"")
     else:
@@ -116,7 +116,7 @@ async def infer(exchange: Exchange) -> Reply:
         reply.content["id"] = identifier
     if any(is_binary for is_binary, _ in wanted.values()):
         head = reply.body
-        reply.headers.append((_HEADER_LENGTH, b"%d" % len(head)))
+        reply.headers.append((HEADER_LENGTH, b"%d" % len(head)))
         reply.content, reply.content_type = b"".join([head, *data]), b"application/octet-stream"
     return reply
 

@@ -18,6 +18,7 @@ HEADERS = {
     b"x-deadline-ms": "deadline_ms",
     b"x-priority": "priority",
 }
+MAX_DEADLINE_MS = 1e9
 _MAX_PRIORITY = 100
 
 
@@ -113,6 +114,8 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
             raise ConfigError(f"priority={checked['priority']}: at most {_MAX_PRIORITY}.")
     if "deadline_ms" in given:
         checked["deadline_ms"] = real_number("deadline_ms", given["deadline_ms"])
-        if not 0.0 < checked["deadline_ms"] <= 1e9:
-            raise ConfigError(f"deadline_ms={checked['deadline_ms']}: a positive number of milliseconds, up to 1e9.")
+        if not 0.0 < checked["deadline_ms"] <= MAX_DEADLINE_MS:
+            raise ConfigError(
+                f"deadline_ms={checked['deadline_ms']}: a positive number of milliseconds, up to {MAX_DEADLINE_MS:g}."
+            )
     return checked

@@ -9,13 +9,15 @@ import signal
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 import uvloop
 
 from itrex_sweet.classifier import Classifier
-from itrex_sweet.errors import SweetError
+from itrex_sweet.errors import ConfigError, SweetError
+from itrex_sweet.extras import naming_extras
 from itrex_sweet.serving.application import Application
 from itrex_sweet.serving.connection import Connection
 from itrex_sweet.serving.models import Models, Source, folders_changed, manifests
@@ -23,6 +25,9 @@ from itrex_sweet.serving.observability import observability_routes
 from itrex_sweet.serving.observer import Observer
 from itrex_sweet.serving.protocol import Route
 from itrex_sweet.serving.settings import Settings
+
+if TYPE_CHECKING:
+    from itrex_sweet.serving.grpc_server import GrpcServer
 
 logger = logging.getLogger(__name__)
 
@@ -40,10 +45,12 @@ class Address:
         reuse_port: whether other servers that allow it too may listen on the same port; the system then distributes
             the connections. The server listens once its models are loaded, and not before, so that the others answer
             meanwhile.
+        grpc_port: of the Open Inference Protocol over gRPC; `None` for none.
     """
 
     host: str = "0.0.0.0"
     port: int = 3000
+    grpc_port: int | None = None
     certificate: str | None = None
     key: str | None = None
     key_password: str | None = None
@@ -80,6 +87,7 @@ class Server:
         self.sources, self.load, self.routes = sources, load, tuple(routes)
         self.settings, self.address = settings, address
         self.observer = observer or Observer()
+        self.grpc: GrpcServer | None = None
         self._stopping: asyncio.Event | None = None
         self._reloads: set[asyncio.Task] = set()
 
@@ -107,14 +115,15 @@ class Server:
         bound = self._socket()
         port = bound.getsockname()[1]
         listener = _Listener(config)
-        self.application.inference.tasks = listener.server_state.tasks
-        serving = None if self.address.reuse_port else self._listen(listener, bound)
+        self.application.inference.requests = lambda: len(listener.server_state.tasks) + self._grpc_calls()
         seen = manifests(self.models)  # before loading: what is written meanwhile is loaded again
-        watch = None
+        serving = watch = None
         with self._signals(loop):
             try:
+                if not self.address.reuse_port:
+                    serving = await self._listen(listener, bound)
                 if await self._loaded():
-                    serving = serving or self._listen(listener, bound)
+                    serving = serving or await self._listen(listener, bound)
                     logger.info("ready: %s", ", ".join(self.models.sources))
                     if started is not None:
                         started(port)
@@ -127,6 +136,8 @@ class Server:
                 self.models.is_closing = True  # not ready from here on
                 logger.info("stopping: %d requests in work", self.application.in_work)
                 listener.should_exit = True
+                if self.grpc is not None:
+                    await self.grpc.stop(self.settings.drain_seconds)
                 if serving is not None:
                     await serving
                 bound.close()
@@ -190,11 +201,32 @@ class Server:
                 loop.remove_signal_handler(number)
                 signal.signal(number, before[number])
 
-    def _listen(self, listener: _Listener, bound: socket.socket) -> asyncio.Future:
-        """Accepts connections from here on; returns a future of the end."""
+    async def _listen(self, listener: _Listener, bound: socket.socket) -> asyncio.Future:
+        """Accepts connections from here on; returns a future of the end.
+
+        Raises:
+            OSError: the port of gRPC is in use.
+            MissingExtraError: gRPC is not installed.
+        """
+        if self.address.grpc_port is not None:
+            self.grpc = self._grpc_server(self.address)
+            await self.grpc.start()
+            logger.info("listening on %s port %d for gRPC", self.address.host, self.grpc.port)
         bound.listen(_BACKLOG)
         logger.info("listening on %s port %d", *bound.getsockname()[:2])
         return asyncio.ensure_future(listener.serve([bound]))
+
+    def _grpc_server(self, address: Address) -> GrpcServer:
+        with naming_extras("gRPC"):
+            from itrex_sweet.serving.grpc_server import GrpcServer
+        if address.key_password is not None:
+            raise ConfigError("gRPC needs a private key without a password.")
+        files = [address.certificate, address.key]
+        certificate, key = (None if name is None else Path(name).read_bytes() for name in files)
+        return GrpcServer(self.application, address.host, address.grpc_port, certificate, key, address.reuse_port)
+
+    def _grpc_calls(self) -> int:
+        return 0 if self.grpc is None else self.grpc.in_work
 
     def _socket(self) -> socket.socket:
         """Returns a socket with the server's address, which listens unless others may have it too.

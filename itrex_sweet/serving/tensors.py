@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -114,15 +115,14 @@ def output(name: str, datatype: str, values: np.ndarray | Strings, binary: bool)
     if not binary:
         tensor["data"] = values if strings else values.ravel().tolist()
         return tensor, b""
-    data = packed(values) if strings else values.astype(_NUMPY[datatype]).tobytes()
+    data = packed(value.encode() for value in values) if strings else values.astype(_NUMPY[datatype]).tobytes()
     tensor["parameters"] = {"binary_data_size": len(data)}
     return tensor, data
 
 
-def packed(values: Strings) -> bytes:
-    """Writes strings, each after its length in 4 bytes."""
-    encoded = [value.encode() for value in values]
-    return b"".join(part for value in encoded for part in (struct.pack("<I", len(value)), value))
+def packed(values: Iterable[bytes]) -> bytes:
+    """Joins strings in UTF-8, each after its length in 4 bytes."""
+    return b"".join(part for value in values for part in (struct.pack("<I", len(value)), value))
 
 
 def _shown(name: Any) -> str:

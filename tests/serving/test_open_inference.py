@@ -128,6 +128,7 @@ def test_models_and_health(served):
 
 
 def test_triton_client(served, classifiers):
+    pytest.importorskip("geventhttpclient", reason="needs tritonclient[http]")
     client = pytest.importorskip("tritonclient.http", reason="needs tritonclient[http]")
     with client.InferenceServerClient(f"127.0.0.1:{served.port}") as triton:
         assert triton.is_server_live() and triton.is_server_ready() and triton.is_model_ready("single")

@@ -5,7 +5,6 @@ import http.client
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import ssl
@@ -14,25 +13,12 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl here to make a certificate")
-PASSWORD = "a password"
+from tests.serving.certificates import PASSWORD, make_certificate
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """Returns the files of a certificate for 127.0.0.1, and of its encrypted key."""
-    folder = tmp_path_factory.mktemp("certificate")
-    certificate, key = folder / "cert.pem", folder / "key.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-days", "2", "-subj", "/CN=localhost"),
-            *("-addext", "subjectAltName=IP:127.0.0.1", "-passout", f"pass:{PASSWORD}"),
-            *("-keyout", str(key), "-out", str(certificate)),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return certificate, key
+    return make_certificate(tmp_path_factory.mktemp("certificate"), PASSWORD)
 
 
 @pytest.fixture(scope="module")
