@@ -92,10 +92,10 @@ def label_offsets(label_thresholds: Sequence[float]) -> np.ndarray:
     return np.log(thresholds / (1.0 - thresholds)).astype(np.float32)
 
 
-def label_certainty(
+def label_confidence(
     logits: np.ndarray, temperature: float = 1.0, label_thresholds: Sequence[float] | None = None
 ) -> np.ndarray:
-    """Returns the certainty of the least certain label, `logistic(label_distance)`: the minimum over labels of
+    """Returns the confidence of the least confident label, `logistic(label_distance)`: the minimum over labels of
     `max(p, 1 - p)` where thresholds are 0.5, and 0.5 where a probability equals its threshold.
 
     Arguments and rows that are not finite as of `label_distance`.
@@ -109,7 +109,7 @@ def label_certainty(
 def label_entropy(
     logits: np.ndarray, temperature: float = 1.0, label_thresholds: Sequence[float] | None = None
 ) -> np.ndarray:
-    """Returns 1 minus the binary entropy, in bits, of `label_certainty`: (rows,) float32 in [0, 1]."""
+    """Returns 1 minus the binary entropy, in bits, of `label_confidence`: (rows,) float32 in [0, 1]."""
     distance = label_distance(logits, temperature, label_thresholds)
     return entropy(np.stack([distance, np.zeros_like(distance)], axis=-1))
 
@@ -117,5 +117,5 @@ def label_entropy(
 def label_margin(
     logits: np.ndarray, temperature: float = 1.0, label_thresholds: Sequence[float] | None = None
 ) -> np.ndarray:
-    """Returns `2 p - 1` of the certainty `p` of the least certain label: (rows,) float32 in [0, 1]."""
-    return 2 * label_certainty(logits, temperature, label_thresholds) - 1
+    """Returns `2 p - 1` of the confidence `p` of the least confident label: (rows,) float32 in [0, 1]."""
+    return 2 * label_confidence(logits, temperature, label_thresholds) - 1

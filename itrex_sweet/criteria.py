@@ -12,7 +12,7 @@ import numpy as np
 
 from itrex_sweet.confidence_formulas import (
     entropy,
-    label_certainty,
+    label_confidence,
     label_entropy,
     label_margin,
     margin,
@@ -35,7 +35,7 @@ ConfidenceFunction = Callable[..., tuple[np.ndarray, State]]
 
 
 _SINGLE_LABEL = {"max_probability": max_probability, "entropy": entropy, "margin": margin}
-_MULTI_LABEL = {"max_probability": label_certainty, "entropy": label_entropy, "margin": label_margin}
+_MULTI_LABEL = {"max_probability": label_confidence, "entropy": label_entropy, "margin": label_margin}
 
 
 def _from_logits(criterion: str, policy: Policy, exit_index: int, logits: np.ndarray) -> np.ndarray:

@@ -73,7 +73,7 @@ def one(task: str, run: Path, threads: int, seed: int) -> dict[str, Any]:
         "depth": measured.exits[-1],
         "agreement with full depth": round(measured.agreement_with_full_depth, 5),
         "agreement with the checkpoint": round(measured.agreement, 5),
-        "within the guarantee": measured.promise_kept,
+        "within the guarantee": measured.guarantee_holds,
         "texts per second": {
             "policy": round(1000 / measured.milliseconds, 1),
             "full depth": round(1000 / measured.milliseconds_full_depth, 1),

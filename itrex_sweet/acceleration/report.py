@@ -53,7 +53,7 @@ class Measurements:
         agreement_at_least: lower bound of that share with 95 % confidence (exact binomial).
         agreement_with_full_depth: share of the texts with the label of the artifact at full depth, which the
             calibration guarantees.
-        promise_kept: `True` if the measured drop is within the guarantee.
+        guarantee_holds: `True` if the measured drop is within the guarantee.
         milliseconds: per text under the policy, without tokenization.
         milliseconds_full_depth: per text of the same engine at full depth.
         milliseconds_checkpoint: per text of transformers with the original checkpoint in float32, texts sorted by
@@ -67,7 +67,7 @@ class Measurements:
     agreement: float
     agreement_at_least: float
     agreement_with_full_depth: float
-    promise_kept: bool | None
+    guarantee_holds: bool | None
     milliseconds: float
     milliseconds_full_depth: float
     milliseconds_checkpoint: float
@@ -122,7 +122,7 @@ def measure(source: Path, checkpoint: Checkpoint, rows: Rows, output: Path, thre
         agreement=report.metric,
         agreement_at_least=_agreement_lower_bound(report.metric, len(rows)),
         agreement_with_full_depth=report.agreement,
-        promise_kept=None if evaluation.guarantee is None else evaluation.guarantee.holds,
+        guarantee_holds=None if evaluation.guarantee is None else evaluation.guarantee.holds,
         milliseconds=report.milliseconds,
         milliseconds_full_depth=report.exits[-1].milliseconds,
         milliseconds_checkpoint=_checkpoint_milliseconds(checkpoint, rows, threads),

@@ -18,8 +18,8 @@ def warn_of_another_calibration(artifact: Artifact, backend: str) -> None:
     if other:
         was = " and ".join(f"{name} {value}" for name, value in other.items())
         logger.warning(
-            "%s was calibrated on %s, and runs on %s: what its policy promises was shown for that. Calibrate again: "
-            "itrex-sweet calibrate.",
+            "%s was calibrated on %s, and runs on %s: the guarantee of its policy was tested on the former. Calibrate "
+            "again: itrex-sweet calibrate.",
             artifact.directory,
             was,
             " and ".join(running[name] for name in other),

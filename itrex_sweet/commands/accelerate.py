@@ -110,7 +110,7 @@ def shown(made: Acceleration) -> str:
             "the checkpoint by transformers in float32"
         )
     same = "the label" if budget.tolerance is None else f"the value (± {budget.tolerance:g})"
-    kept = {True: "held", False: "not held on these texts", None: "not judged"}[measured.promise_kept]
+    kept = {True: "held", False: "not held on these texts", None: "not judged"}[measured.guarantee_holds]
     return "\n".join(
         [
             f"{pays}: {measured.milliseconds:.3g} ms per text, {measured.milliseconds_full_depth:.3g} and "

@@ -32,7 +32,7 @@ inline float one_against_rest(const float* logits, int labels, float temperature
 }
 
 // Returns the certainty of the least certain label of a multi-label row.
-inline float label_certainty(const float* logits, int labels, float temperature, const float* offsets) {
+inline float label_confidence(const float* logits, int labels, float temperature, const float* offsets) {
     float distance = INFINITY;
     for (int label = 0; label < labels; ++label) {
         if (!std::isfinite(logits[label])) return NAN;
@@ -44,7 +44,7 @@ inline float label_certainty(const float* logits, int labels, float temperature,
 // Returns the confidence of `sweet_confidence` for one row.
 inline float confidence_of_logits(const float* logits, int labels, float temperature, const float* label_offsets,
                                   int target_label) {
-    if (label_offsets != nullptr) return label_certainty(logits, labels, temperature, label_offsets);
+    if (label_offsets != nullptr) return label_confidence(logits, labels, temperature, label_offsets);
     if (target_label >= 0) return one_against_rest(logits, labels, temperature, target_label);
     return max_probability(logits, labels, temperature);
 }

@@ -82,7 +82,7 @@ class Evaluation:
             "versions": dict(self.versions),
             "created": self.created,
             "seen": dict(self.seen),
-            "promise": None if self.guarantee is None else self.guarantee.to_dict(),
+            "guarantee": None if self.guarantee is None else self.guarantee.to_dict(),
             "reference": None if self.reference is None else dict(self.reference),
         }
 

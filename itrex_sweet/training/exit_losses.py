@@ -91,7 +91,7 @@ class ExitLosses(ExitParameters):
         loss = exit_loss(self.config, scaled, logits, labels, teacher_logits, self._num_items, of_task.distillation)
         if correctness_logits is None:
             return loss
-        return loss + of_task.certainty(correctness_logits, logits, labels, teacher_logits, self._num_items)
+        return loss + of_task.confidence(correctness_logits, logits, labels, teacher_logits, self._num_items)
 
     def _record_gradient(self, gradient: torch.Tensor | None) -> None:
         # DistributedDataParallel passes all outputs through one node, which passes `None` to outputs that are not used.

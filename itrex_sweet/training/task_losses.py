@@ -33,7 +33,7 @@ class TaskLosses:
     Args:
         label: `(logits, labels, weights)`, the loss against the labels; `weights` are class weights or `None`.
         distillation: `(logits, teacher_logits, labels, temperature, num_items)`.
-        certainty: `(certainty, logits, labels, teacher_logits, num_items)`, the loss of an exit's additional output; it
+        confidence: `(output, logits, labels, teacher_logits, num_items)`, the loss of an exit's additional output; it
             has no gradient for `logits`.
         targets: `(logits)`, the labels that the model predicts, as targets for other exits.
         validate: `(labels, num_labels)`, returns checked labels.
@@ -41,7 +41,7 @@ class TaskLosses:
 
     label: Callable[[torch.Tensor, torch.Tensor, tuple[float, ...] | None], Loss]
     distillation: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float, NumItems], Loss]
-    certainty: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, NumItems], Loss]
+    confidence: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, NumItems], Loss]
     targets: Callable[[torch.Tensor], torch.Tensor]
     validate: Callable[[torch.Tensor, int], torch.Tensor]
 
@@ -94,7 +94,7 @@ def binary_distillation_loss(
 
 
 def exact_match_loss(
-    certainty: torch.Tensor,
+    correctness_logits: torch.Tensor,
     logits: torch.Tensor,
     labels: torch.Tensor,
     teacher_logits: torch.Tensor | None = None,
@@ -104,14 +104,14 @@ def exact_match_loss(
     `losses.correctness_loss`.
 
     Args:
-        certainty: (rows,) logits of that probability.
+        correctness_logits: (rows,) logits of that probability.
         logits, labels: (rows, labels); detached.
         teacher_logits: ignored.
         num_items: number of elements of the labels of the whole accumulated batch.
     """
     labels = labels.to(logits.device)
     is_correct = ((logits.detach() > 0) == (labels > 0.5)).all(dim=-1).float()
-    squares = (torch.sigmoid(certainty.float()) - is_correct) ** 2
+    squares = (torch.sigmoid(correctness_logits.float()) - is_correct) ** 2
     return _mean(labels.shape[1] * squares.sum(), labels.numel(), num_items)
 
 
@@ -171,7 +171,7 @@ def value_distillation_loss(
 
 
 def error_estimate_loss(
-    certainty: torch.Tensor,
+    output: torch.Tensor,
     logits: torch.Tensor,
     labels: torch.Tensor,
     teacher_logits: torch.Tensor | None = None,
@@ -184,7 +184,7 @@ def error_estimate_loss(
     1703.04977, section 3.1, with a detached error). It is minimal where `exp(-c)` is the mean absolute error.
 
     Args:
-        certainty: (rows,) c.
+        output: (rows,) c.
         logits: (rows, 1) values of the exit; detached.
         labels: (rows,).
         teacher_logits: (rows, 1) of the model that the exit learns from, whose value the error is measured against: an
@@ -193,8 +193,8 @@ def error_estimate_loss(
     """
     target = labels.to(logits.device).float() if teacher_logits is None else teacher_logits.detach()[:, 0].float()
     error = (logits.detach()[:, 0].float() - target).abs()
-    certainty = certainty.float()
-    return _mean((error * certainty.clamp(max=_MAX_CERTAINTY).exp() - certainty).sum(), labels.numel(), num_items)
+    output = output.float()
+    return _mean((error * output.clamp(max=_MAX_OUTPUT).exp() - output).sum(), labels.numel(), num_items)
 
 
 def validate_values(labels: torch.Tensor, num_labels: int) -> torch.Tensor:
@@ -221,7 +221,7 @@ def validate_values(labels: torch.Tensor, num_labels: int) -> torch.Tensor:
     return labels
 
 
-_MAX_CERTAINTY = 20.0  # an estimated error of 2e-9; keeps the exponential finite
+_MAX_OUTPUT = 20.0  # an estimated error of 2e-9; keeps the exponential finite
 
 
 def _mean(total: torch.Tensor, items: int, num_items: NumItems) -> Loss:
@@ -235,13 +235,13 @@ def _refuse_complex(labels: torch.Tensor) -> None:
 
 
 def _single_label_correctness(
-    certainty: torch.Tensor,
+    correctness_logits: torch.Tensor,
     logits: torch.Tensor,
     labels: torch.Tensor,
     teacher_logits: torch.Tensor | None = None,
     num_items: NumItems = None,
 ) -> Loss:
-    return correctness_loss(certainty, logits, labels, num_items)
+    return correctness_loss(correctness_logits, logits, labels, num_items)
 
 
 _LOSSES = {
@@ -252,21 +252,21 @@ _LOSSES = {
             else weighted_classification_loss(logits, labels, weights)
         ),
         distillation=distillation_loss,
-        certainty=_single_label_correctness,
+        confidence=_single_label_correctness,
         targets=lambda logits: logits.argmax(dim=-1),
         validate=validate_labels,
     ),
     MULTI_LABEL: TaskLosses(
         label=binary_classification_loss,
         distillation=binary_distillation_loss,
-        certainty=exact_match_loss,
+        confidence=exact_match_loss,
         targets=lambda logits: (logits > 0).float(),
         validate=validate_label_vectors,
     ),
     REGRESSION: TaskLosses(
         label=regression_loss,
         distillation=value_distillation_loss,
-        certainty=error_estimate_loss,
+        confidence=error_estimate_loss,
         targets=lambda logits: logits[:, 0].float(),
         validate=validate_values,
     ),

@@ -73,7 +73,7 @@ def test_regression_agrees_within_the_tolerance(plain_regression, plain, tmp_pat
     assert not output.exists()
     made = accelerate(plain_regression, TEXTS, output, **QUICK, tolerance=0.8)
     measured, artifact = made.measured, open_artifact(output)
-    assert measured.mean_layers < 4 and measured.agreement_with_full_depth >= 0.9 and measured.promise_kept
+    assert measured.mean_layers < 4 and measured.agreement_with_full_depth >= 0.9 and measured.guarantee_holds
     assert artifact.policy.tolerance == artifact.calibration["budget"]["tolerance"] == 0.8
     held_out = texts_of(120, seed=9)
     model = SweetModelForSequenceClassification.from_pretrained(output)

@@ -140,9 +140,9 @@ def test_evaluate_checks_the_guarantee(run, copied, held_out, tmp_path, budget, 
     finished = run(*argv, *more)
     assert finished.status == 0, finished.err
     assert what in finished.out and verdict in finished.out
-    assert "promised" not in run(*argv, *more, "--threshold", 0.9).out
+    assert "certified" not in run(*argv, *more, "--threshold", 0.9).out
     if more:
-        assert "promised" not in run(*argv).out, "that metric was not evaluated"
+        assert "certified" not in run(*argv).out, "that metric was not evaluated"
 
 
 def test_metric_choices_of_evaluate():
@@ -175,8 +175,8 @@ def plain(tmp_path_factory):
 
 
 def test_guarantee_against_a_reference_model(run, copied, held_out, plain, tmp_path):
-    promise = ("--max-accuracy-drop", 0.9, "--confidence", 0.6, "--unit", "layers")
-    finished = run("calibrate", copied, "--data", held_out, *promise, "--against", plain)
+    guarantee = ("--max-accuracy-drop", 0.9, "--confidence", 0.6, "--unit", "layers")
+    finished = run("calibrate", copied, "--data", held_out, *guarantee, "--against", plain)
     assert finished.status == 0, finished.err
     assert "of accuracy lost against plain-bert" in finished.out and "plain-bert has" in finished.out
     recorded = open_artifact(copied).calibration["against"]
@@ -192,7 +192,7 @@ def test_guarantee_against_a_reference_model(run, copied, held_out, plain, tmp_p
     assert compared.status == 0 and "confidence; lost" in compared.out and "held" in compared.out
     assert "plain-bert has accuracy" in compared.out
     (facts,) = run(*argv, "--against", plain, "--json").json()
-    assert facts["promise"]["against"] == "plain-bert" and facts["reference"]["name"] == "plain-bert"
+    assert facts["guarantee"]["against"] == "plain-bert" and facts["reference"]["name"] == "plain-bert"
 
 
 @pytest.mark.parametrize("verb", ["calibrate", "evaluate"])
@@ -208,8 +208,8 @@ def test_invalid_reference_model(run, copied, held_out, tmp_path, verb, other):
 
 
 def test_guarantee_is_not_checked_on_calibration_rows(run, copied, held_out, tmp_path):
-    promise = ("--max-accuracy-drop", 0.9, "--confidence", 0.6, "--unit", "layers")
-    assert run("calibrate", copied, "--data", held_out, *promise).status == 0
+    guarantee = ("--max-accuracy-drop", 0.9, "--confidence", 0.6, "--unit", "layers")
+    assert run("calibrate", copied, "--data", held_out, *guarantee).status == 0
     argv = ("evaluate", copied, "--timed-rows", 0, "--data")
     finished = run(*argv, held_out)
     assert "not checked on these rows: 100 % of the rows were used for calibration" in finished.out
@@ -238,9 +238,9 @@ def test_quantization_rows_are_detected_by_calibrate(run, copied, tmp_path, monk
     calibrated.write_text("\n".join(["text,label", *(used if part == "all" else [*used[:20], *fresh])]))
     argv = ("quantize", copied, "--calibration", quantized, "--output", tmp_path / "int8", "--recipe", "dynamic")
     assert run(*argv, "--rows", 100).status == 0
-    promise = ("--max-accuracy-drop", 0.9, "--confidence", 0.6, "--unit", "layers")
+    guarantee = ("--max-accuracy-drop", 0.9, "--confidence", 0.6, "--unit", "layers")
     for folder in (tmp_path / "int8", tmp_path / "again"):  # a copy knows them too
-        argv = ("calibrate", folder, "--data", calibrated, *promise)
+        argv = ("calibrate", folder, "--data", calibrated, *guarantee)
         finished = run(*argv)
         if part == "all":
             assert finished.status == 1 and "100 % of the rows in" in finished.err

@@ -432,3 +432,27 @@ def test_without_grpc_the_extra_is_named(folders):
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1 and "pip install 'itrex-sweet[grpc]'" in ended.stderr, ended.stderr
+
+
+def test_mutated_messages(served, classifiers):
+    """Messages with random bytes changed get an answer or a refusal of the client's fault, and the server goes on."""
+    rng = np.random.default_rng(0)
+    message = request(id="7")
+    message.outputs.add(name="scores").parameters["classification"].int64_param = 2
+    message.parameters["max_exit"].int64_param = 1
+    whole = np.frombuffer(message.SerializeToString(), np.uint8)
+    refusals = (CODES.INVALID_ARGUMENT, CODES.NOT_FOUND, CODES.DEADLINE_EXCEEDED)
+    codes = set()
+    with channel_to(served) as channel:
+        infer = channel.unary_unary(f"/{SERVICE}/ModelInfer")
+        for _ in range(300):
+            content = whole[: rng.integers(1, len(whole) + 1)].copy()
+            content[rng.integers(0, len(content), 3)] = rng.integers(0, 256, 3)
+            try:
+                infer(content.tobytes(), timeout=30)
+            except grpc.RpcError as error:
+                codes.add(error.code())
+    assert codes and codes <= set(refusals), codes
+    assert outputs(call(served, "ModelInfer", request())[0])["label"] == [
+        prediction["label"] for prediction in classifiers["single"].predict(TEXTS)
+    ]

@@ -89,8 +89,8 @@ class ThreadCounts:
     Args:
         calls: calls in progress, of which some may wait for a thread.
         threads: threads that calls use.
-        most_calls: greatest number of calls that ran at the same time.
-        most_threads: greatest number of threads that calls used at the same time.
+        most_calls: maximum number of calls that ran at the same time.
+        most_threads: maximum number of threads that calls used at the same time.
     """
 
     calls: int
@@ -116,7 +116,7 @@ class EngineThreads(_Handle):
         self._has_warned_about_shortage = False
 
     def counts(self) -> ThreadCounts:
-        """Returns the current numbers of calls and threads, and the greatest ones in this process."""
+        """Returns the current numbers of calls and threads, and the maxima of this process."""
         numbers = (ctypes.c_int64 * NUM_COUNTS)()
         self.call("sweet_threads_count", ctypes.addressof(numbers))
         return ThreadCounts(*numbers)
