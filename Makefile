@@ -49,7 +49,7 @@ help:
 	@echo 'make soak-kills     kill writers of artifacts at random times, COUNT of each kind, while a reader runs; takes minutes'
 	@echo 'make soak-serve     an hour of load on the server: clients that leave, slow clients, reloads; ARGS="--minutes 10" for less'
 	@echo 'make fuzz           damaged artifacts, invalid calls, texts; ARGS="--artifacts 20000 --inputs 10000 --texts 1000000" for more'
-	@echo 'make fuzz-server    hostile requests to a server; ARGS="--requests 100000 --raw 10000" for more'
+	@echo 'make fuzz-server    hostile requests to a server; ARGS="--requests 100000 --raw 10000 --calls 10000" for more'
 	@echo 'make fuzz-sanitize  the same with address and undefined-behaviour sanitizers in the native engine'
 	@echo 'make bench          compare with other inference engines; includes IPEX if .venv-ipex exists'
 	@echo 'make paper          compute the missing results for docs/benchmarks/paper.md; takes hours'

@@ -1,8 +1,8 @@
-"""Sends hostile requests to a server: `python -m tests.fuzz.server [--requests N] [--raw N]`.
+"""Sends hostile requests to a server: `python -m tests.fuzz.server [--requests N] [--raw N] [--calls N]`.
 
 Schemathesis makes requests from the server's OpenAPI document, valid and invalid ones; then random and damaged bytes
-are written to its sockets. The server must answer each request without an error of its own (status 500), and afterwards
-answer a plain request as before.
+are written to its sockets, and damaged messages sent over gRPC. The server must answer each request without an error
+of its own (status 500), and afterwards answer a plain request as before.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=1000, help="of schemathesis, about (default: 1000)")
     parser.add_argument("--raw", type=int, default=300, help="connections with damaged bytes (default: 300)")
+    parser.add_argument("--calls", type=int, default=300, help="calls of gRPC with damaged messages (default: 300)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     from tests.tiny_artifacts import tiny_artifact, tiny_tokenizer
@@ -36,31 +37,35 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         tiny_artifact(Path(folder) / "own", tokenizer=tiny_tokenizer())
         command = [sys.executable, "-c", SERVE, "serve", f"own={folder}/own", "--hostname", "127.0.0.1", "--port", "0"]
+        command += ["--grpc-port", "0"]
         log = Path(folder) / "log"
         with log.open("w") as stream, subprocess.Popen(command, stderr=stream) as process:
             try:
-                port = port_of(process, log)
+                port, grpc_port = ports_of(process, log)
                 before = answer(port)
                 failed = schemathesis(port, max(1, args.requests // OPERATIONS), args.seed, folder)
                 damaged(port, args.raw, random.Random(args.seed))
+                faults = damaged_calls(grpc_port, args.calls, random.Random(args.seed))
                 same = answer(port) == before
             finally:
                 process.terminate()
                 status = process.wait(60)
         internal = log.read_text().count("Traceback")
         print(f"schemathesis: {'failures' if failed else 'no failure'}; same answer after it: {same}; ", end="")
-        print(f"tracebacks in the log: {internal}; exit status: {status}")
+        print(f"faults over gRPC: {faults}; tracebacks in the log: {internal}; exit status: {status}")
         if internal:
             print(log.read_text()[-4000:])
-    return int(failed or not same or internal > 0 or status != 0)
+    return int(failed or faults > 0 or not same or internal > 0 or status != 0)
 
 
-def port_of(process: subprocess.Popen, log: Path) -> int:
-    """Waits until the server is ready; returns its port."""
+def ports_of(process: subprocess.Popen, log: Path) -> tuple[int, int]:
+    """Waits until the server is ready; returns its ports, for HTTP and gRPC."""
     while process.poll() is None:
         text = log.read_text()
         if "ready: own" in text:
-            return int(re.search(r"listening on \S+ port (\d+)", text)[1])
+            return tuple(
+                int(re.search(rf"listening on \S+ port (\d+){of}$", text, re.MULTILINE)[1]) for of in ("", " for gRPC")
+            )
     raise RuntimeError(log.read_text())
 
 
@@ -105,6 +110,31 @@ def damaged(port: int, count: int, rng: random.Random) -> None:
                     client.recv(4096)
             except OSError:
                 pass
+
+
+def damaged_calls(port: int, count: int, rng: random.Random) -> int:
+    """Sends damaged messages over gRPC; returns the number of answers that are the server's fault."""
+    import grpc
+
+    from itrex_sweet.serving.grpc_messages import MESSAGES, SERVICE
+    from itrex_sweet.serving.tensors import packed
+
+    message = MESSAGES.ModelInferRequest(model_name="own", id="7", raw_input_contents=[packed([b"the room", b"a"])])
+    message.inputs.add(name="text", datatype="BYTES", shape=[2])
+    message.outputs.add(name="scores").parameters["classification"].int64_param = 2
+    message.parameters["max_exit"].int64_param = 1
+    whole, faults = message.SerializeToString(), 0
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        for _ in range(count):
+            data = bytearray(whole[: rng.randrange(len(whole) + 1)])
+            for _ in range(rng.randrange(1, 6) if data else 0):
+                data[rng.randrange(len(data))] = rng.randrange(256)
+            method = rng.choice(["ModelInfer", "ModelInfer", "ModelMetadata", "ModelReady", "RepositoryIndex"])
+            try:
+                channel.unary_unary(f"/{SERVICE}/{method}")(bytes(data), timeout=60)
+            except grpc.RpcError as error:
+                faults += error.code().name in ("INTERNAL", "UNKNOWN", "UNAVAILABLE")
+    return faults
 
 
 if __name__ == "__main__":
