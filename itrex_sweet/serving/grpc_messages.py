@@ -108,7 +108,7 @@ def _classes(package: str, messages: dict[str, dict[str, str]]) -> SimpleNamespa
         for number, (field, kind) in enumerate(fields.items(), start=1):
             _add_field(message, f".{package}.{name}", package, field, number, kind)
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
+    pool.AddSerializedFile(file.SerializeToString())
     found = {
         name.rpartition(".")[2]: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}"))
         for name in messages
