@@ -22,7 +22,7 @@ from typing import Any
 from itrex_sweet.cluster.input_files import InputFile
 from itrex_sweet.cluster.parts import Part, PartAnswers
 from itrex_sweet.data.json_lines import json_line
-from itrex_sweet.errors import ConfigError, SweetError
+from itrex_sweet.errors import ConfigError, InputError, SweetError
 
 MANIFEST, ANSWERS, BAD_ROWS = "manifest.json", "answers", "bad_rows"
 
@@ -90,7 +90,11 @@ class OutputFolder:
 
         Returns:
             a line for each of these files, for the log.
+
+        Raises:
+            InputError: a name is too long for the names of its answers. Nothing is changed then.
         """
+        self._refuse_long_names(files)
         before, inputs, messages = self.manifest["inputs"], {}, []
         rows_answered = self._rows_answered()
         for file in files:
@@ -111,6 +115,26 @@ class OutputFolder:
         self.manifest |= {"complete": False, "inputs": inputs}
         self._save()
         return messages
+
+    def _refuse_long_names(self, files: Sequence[InputFile]) -> None:
+        """Raises InputError for files whose parts would have names that the file system does not take."""
+        longest_name, longest_path = (os.pathconf(self.path, limit) for limit in ("PC_NAME_MAX", "PC_PATH_MAX"))
+        for file in files:
+            part = Part(file.name, 0, ())
+            for path in (self._answers(part), self._bad_rows(part)):
+                name = os.fsencode(path.name + _UNFINISHED)
+                excess = len(name) - longest_name
+                if excess > 0:
+                    own = len(os.fsencode(Path(file.name).name))
+                    raise InputError(
+                        f"{file.path}: the name has {own} bytes, and the names of its answers, which are made of it, "
+                        f"fit in {self.path} if it has at most {own - excess}. Rename the file."
+                    )
+                if len(os.fsencode(path.absolute())) + len(_UNFINISHED) >= longest_path:
+                    raise InputError(
+                        f"{file.path}: the paths of its answers in {self.path} would have more than {longest_path - 1} "
+                        "bytes. Give an output folder with a shorter path."
+                    )
 
     def _rows_answered(self) -> dict[str, int]:
         """Returns the number of rows in the finished parts of each input file, by its name."""

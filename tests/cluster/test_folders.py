@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -300,6 +301,27 @@ def test_answers_inside_of_the_input_folder_are_not_read(artifact, inputs, tmp_p
         totals = predict_folder(artifact, [str(inputs)], inputs / "sub" / "out", SMALL)
         assert totals.rows == 160
     assert contents(inputs / "sub" / "out") == whole
+
+
+@pytest.mark.parametrize("output_format", ["jsonl", "parquet"])
+def test_long_names_are_refused_before_rows_are_computed(artifact, tmp_path, monkeypatch, output_format):
+    folder, output = tmp_path / "in", tmp_path / "out"
+    settings = FolderSettings(output_format=output_format)
+    folder.mkdir()
+    long = folder / ("ü" * 124 + "a.jsonl")  # 255 bytes
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in ("fine", "", "good"))
+    long.write_text(lines)
+    with monkeypatch.context() as patch, pytest.raises(InputError, match=r"has 255 bytes.* at most (\d+)") as refused:
+        patch.setattr(folders, "LocalWorker", None)  # nothing is loaded
+        predict_folder(artifact, [str(folder)], output, settings)
+    most = int(re.search(r"at most (\d+)", str(refused.value))[1])
+    long.rename(fitting := folder / ("a" * (most - 6) + ".jsonl"))
+    totals = predict_folder(artifact, [str(folder)], output, settings)
+    assert (totals.rows, totals.bad_rows) == (3, 1)
+    fitting.rename(fitting.with_name("b" + fitting.name))
+    with pytest.raises(InputError, match="Rename the file"):
+        predict_folder(artifact, [str(folder)], output, settings)
+    assert len(list((output / "answers").iterdir())) == 1  # nothing is deleted either
 
 
 def test_a_full_disk_is_an_error_that_names_the_file(artifact, inputs, tmp_path, whole, monkeypatch):
