@@ -26,6 +26,9 @@ class Plan:
     to_the_end: bool = False
 
 
+_ONE_SEGMENT, _TO_THE_END = Plan(), Plan(to_the_end=True)
+
+
 class Dispatch(Protocol):
     """Chooses the next run."""
 
@@ -63,23 +66,29 @@ class BreadthFirst:
 
     Args:
         refill: rows that are collected at an exit before its segment runs, as long as other rows are not embedded. The
-            hidden states of more rows than that are not kept.
+            hidden states of more rows than that are not kept. With 1, new rows run to the end, since none waits.
         exit_by_exit: whether every row passes an exit before any runs the next segment.
+
+    Attributes:
+        expects_more: whether rows will arrive that the waiting ones are to be collected with.
     """
 
     def __init__(self, refill: int, exit_by_exit: bool = False):
         self.refill = refill
         self.exit_by_exit = exit_by_exit
+        self.expects_more = False
 
     def choose(self, arrivals: ArrivalQueue, waiting: Sequence[ExitQueue], now: float) -> int | None:
         if not self.exit_by_exit:
             for exit_index, queue in enumerate(waiting, start=1):
                 if queue.rows >= self.refill:
                     return exit_index
+        if self.expects_more:
+            return 0 if arrivals.rows else None
         return next((exit_index for exit_index, queue in enumerate([arrivals, *waiting]) if queue.rows), None)
 
     def plan(self, exit_index: int, arrivals: ArrivalQueue, waiting: Sequence[ExitQueue], batch_size: int) -> Plan:
-        return Plan()
+        return _TO_THE_END if exit_index == 0 and self.refill == 1 and not self.exit_by_exit else _ONE_SEGMENT
 
 
 class MostAnswers:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from itrex_sweet.errors import DeadlineExceeded
+from itrex_sweet.runtime.batching import Batcher
+from itrex_sweet.runtime.shared_rows import SharedRows
 from itrex_sweet.runtime.submission import Submission
 
 _MAX_ENDED = 64  # requests kept until their deadline although they are answered, beside twice those that are not
@@ -17,6 +20,7 @@ class OpenRequests:
     """Submissions without an answer. Used under the lock of the scheduler.
 
     Args:
+        batcher: holds their rows.
         num_exits: of the model.
         clock: returns seconds.
         lock: of the scheduler.
@@ -24,18 +28,19 @@ class OpenRequests:
     Attributes:
         unanswered: rows without an answer.
         answered: rows by the exit that answered, (exits,) int64.
-        rejected, expired, cancelled: requests; see `Snapshot`.
+        expired, cancelled: requests; see `Snapshot`.
         degraded: rows; see `Snapshot`.
         has_rows_in_queues: whether rows of requests that are over may still be queued.
         none_left: notified when the last request has its answer.
     """
 
-    def __init__(self, num_exits: int, clock: Callable[[], float], lock: threading.Lock):
+    def __init__(self, batcher: Batcher, num_exits: int, clock: Callable[[], float], lock: threading.Lock):
         self.unanswered = 0
         self.answered = np.zeros(num_exits, dtype=np.int64)
-        self.rejected = self.expired = self.cancelled = self.degraded = 0
+        self.expired = self.cancelled = self.degraded = 0
         self.has_rows_in_queues = False
         self.none_left = threading.Condition(lock)
+        self._batcher = batcher
         self._clock = clock
         self._living: dict[int, Submission] = {}  # by number
         self._deadlines: list[tuple[float, int, Submission]] = []
@@ -56,12 +61,55 @@ class OpenRequests:
                 heapq.heapify(self._deadlines)
             heapq.heappush(self._deadlines, (submission.deadline, submission.number, submission))
 
-    def take_expired(self, now: float) -> Iterator[Submission]:
+    def expire(self, now: float) -> list[Submission]:
+        """Ends the rows whose deadline has passed; returns the submissions that have all answers, or have failed."""
+        ended: list[Submission] = []
+        has_expired = False
+        for submission in self._take_expired(now):
+            if submission.untaken and submission.request.drop_expired:
+                self.expired += 1
+                self.end(submission, DeadlineExceeded("The deadline passed before the rows were computed."))
+                ended.append(submission)
+            else:
+                submission.is_expired = has_expired = True
+        if has_expired:
+            self._answer_expired(self._batcher.remove_expired(), ended)
+        self.remove_over()
+        return ended
+
+    def put_back(self, exit_index: int, rows: SharedRows, ended: list[Submission]) -> bool:
+        """Queues rows for the next segment, except those whose deadline has passed meanwhile, which are answered, and
+        those of requests that are over; returns whether there are any.
+
+        Args:
+            ended: receives the requests that have all answers.
+        """
+        staying, expired = rows.without(lambda submission: submission.is_expired)
+        self._answer_expired(expired, ended)
+        if staying is not None:
+            staying, _ = staying.without(lambda submission: submission.is_over)
+        if staying is not None:
+            self._batcher.put_back(exit_index, staying)
+        return staying is not None
+
+    def remove_over(self) -> None:
+        """Removes the queued rows of requests that are over."""
+        if self.has_rows_in_queues:
+            self.has_rows_in_queues = False
+            self._batcher.remove_over()
+
+    def _take_expired(self, now: float) -> Iterator[Submission]:
         """Yields the requests whose deadline has passed since the last call."""
         while self._deadlines and self._deadlines[0][0] <= now:
             submission = heapq.heappop(self._deadlines)[2]
             if not submission.is_over:
                 yield submission
+
+    def _answer_expired(self, removed: Sequence[tuple[Submission, np.ndarray]], ended: list[Submission]) -> None:
+        """Answers rows with the outputs of the last exit that they reached."""
+        for submission, rows in removed:
+            submission.record_out_of_time(rows)
+            self.count(submission, len(rows), ended)
 
     def count(self, submission: Submission, rows: int, ended: list[Submission]) -> None:
         """Counts answered rows of a request; ends it with its last row, and appends it to `ended` then."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class ArrivalQueue:
         """Adds a submission."""
         heapq.heappush(self._heap, submission)
         self.rows += submission.untaken
-        self.tokens += sum(submission.token_counts)
+        self.tokens += submission.size[1]
 
     def take(self, max_rows: int, max_tokens: int) -> list[tuple[Submission, np.ndarray]]:
         """Removes and returns rows of submissions, at least one row and otherwise within both limits."""
@@ -79,7 +80,7 @@ class ExitQueue:
     @property
     def front(self) -> Submission | None:
         """The submission of the row that is due first."""
-        return self._heap[0][2].owners[0] if self._heap else None
+        return self._heap[0][2].front if self._heap else None
 
     @property
     def held_since(self) -> float | None:
@@ -97,74 +98,48 @@ class ExitQueue:
         """Adds rows."""
         self._push(rows)
         self.rows += len(rows)
-        self.tokens += tokens_of(rows)
+        self.tokens += rows.tokens
 
     def take(self, max_rows: int, max_tokens: int) -> SharedRows:
         """Removes and returns rows, at least one and otherwise within both limits. The queue must not be empty."""
         parts: list[SharedRows] = []
         while self._heap and max_rows > 0:
             part = heapq.heappop(self._heap)[2]
-            lengths = lengths_of(part)
-            count = min(_within(lengths, max_tokens), max_rows)
-            if count == 0 and parts:
-                self._push(part)
-                break
-            count = max(count, 1)
+            tokens = part.tokens
+            count = min(len(part), max_rows)
+            if tokens > max_tokens:
+                count = min(int(np.searchsorted(np.cumsum(part.lengths), max_tokens, side="right")), count)
+                if count == 0 and parts:
+                    self._push(part)
+                    break
+                count = max(count, 1)
             if count < len(part):
                 part, others = part.split(count)
                 self._push(others)
-            max_rows, max_tokens = max_rows - count, max_tokens - sum(lengths[:count])
+                tokens = part.tokens
+            self.rows, self.tokens = self.rows - count, self.tokens - tokens
+            max_rows, max_tokens = max_rows - count, max_tokens - tokens
             parts.append(part)
-        taken = SharedRows.merged(self._backend, parts)
-        self.rows -= len(taken)
-        self.tokens -= tokens_of(taken)
-        return taken
+        return SharedRows.merged(self._backend, parts)
 
     def remove_over(self) -> None:
         """Removes the rows of submissions that are over."""
-        self._replace([living for _, _, part in self._heap if (living := part.living()) is not None])
+        self._remove(lambda submission: submission.is_over)
 
-    def remove_expired(self) -> list[tuple[Submission, int]]:
-        """Removes the rows of submissions whose deadline has passed; returns the submission and index of each."""
-        removed: list[tuple[Submission, int]] = []
-        kept: list[SharedRows] = []
-        for _, _, part in self._heap:
-            places = [place for place, owner in enumerate(part.owners) if not owner.is_expired]
-            if len(places) < len(part):
-                indices = zip(part.owners, part.rows.tolist(), strict=True)
-                removed += [(owner, row) for owner, row in indices if owner.is_expired]
-                if not places:
-                    continue
-                part = part.select(np.array(places))
-            kept.append(part)
-        if removed:
-            self._replace(kept)
+    def remove_expired(self) -> list[tuple[Submission, np.ndarray]]:
+        """Removes the rows of submissions whose deadline has passed, and returns them by submission."""
+        return self._remove(lambda submission: submission.is_expired)
+
+    def _remove(self, is_removed: Callable[[Submission], bool]) -> list[tuple[Submission, np.ndarray]]:
+        parts, self._heap = self._heap, []
+        self.rows = self.tokens = 0
+        removed: list[tuple[Submission, np.ndarray]] = []
+        for _, _, part in parts:
+            kept, own = part.without(is_removed)
+            removed += own
+            if kept is not None:
+                self.put(kept)
         return removed
 
     def _push(self, rows: SharedRows) -> None:
-        heapq.heappush(self._heap, (rows.owners[0].due, next(self._numbers), rows))
-
-    def _replace(self, parts: list[SharedRows]) -> None:
-        self._heap = []
-        for part in parts:
-            self._push(part)
-        self.rows = sum(map(len, parts))
-        self.tokens = sum(map(tokens_of, parts))
-
-
-def lengths_of(rows: SharedRows) -> list[int]:
-    """Returns the number of tokens of each row."""
-    return [owner.token_counts[row] for owner, row in zip(rows.owners, rows.rows.tolist(), strict=True)]
-
-
-def tokens_of(rows: SharedRows) -> int:
-    """Returns the number of tokens of all rows."""
-    return sum(lengths_of(rows))
-
-
-def _within(lengths: list[int], max_tokens: int) -> int:
-    """Returns how many of the first rows have at most this many tokens together."""
-    for count, total in enumerate(itertools.accumulate(lengths)):
-        if total > max_tokens:
-            return count
-    return len(lengths)
+        heapq.heappush(self._heap, (rows.front.due, next(self._numbers), rows))

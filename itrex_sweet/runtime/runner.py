@@ -83,8 +83,9 @@ _runners: weakref.WeakSet[Runner] = weakref.WeakSet()
 
 
 def _start_in_child() -> None:
-    """Starts the threads of runners again, which a child process does not have."""
+    """Starts the threads of runners again, which a child process does not have, with schedulers without requests."""
     for runner in list(_runners):
+        runner.scheduler.reset_in_child()
         if runner._threads:
             runner._threads = []
             runner.start()

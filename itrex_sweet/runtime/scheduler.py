@@ -2,43 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
+import logging
 import threading
 import time
-import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
-import numpy as np
-
 from itrex_sweet.arguments import whole_number
-from itrex_sweet.errors import DeadlineExceeded, Overloaded, SchedulerClosed
+from itrex_sweet.errors import SchedulerClosed
 from itrex_sweet.policy import Policy
+from itrex_sweet.runtime.admission import Admission
 from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.backends.base import Backend
+from itrex_sweet.runtime.batching import DEFAULT_BATCH_SIZE, DEFAULT_BATCH_TOKENS, Batcher
 from itrex_sweet.runtime.degradation import Degradation
 from itrex_sweet.runtime.dispatch import Dispatch, MostAnswers
 from itrex_sweet.runtime.open_requests import OpenRequests
-from itrex_sweet.runtime.queues import ArrivalQueue, ExitQueue
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.request import Request
-from itrex_sweet.runtime.shared_rows import SharedRows, pass_exit
 from itrex_sweet.runtime.snapshot import Snapshot
 from itrex_sweet.runtime.step_costs import StepCosts
-from itrex_sweet.runtime.submission import Submission
-from itrex_sweet.runtime.work import Work
+from itrex_sweet.runtime.submission import Submission, resolve_all
+from itrex_sweet.runtime.work import Outcome, Work
 
-DEFAULT_BATCH_SIZE = 32
-DEFAULT_BATCH_TOKENS = 4096
 DEFAULT_MAX_WAITING_ROWS = 2048
 
-# Seconds by which one level of priority, or a deadline, can bring a request forward. Bounded, so that none starves.
-_PRIORITY_SECONDS = 1.0
-_NO_DEADLINE_SECONDS = 10.0  # requests without a deadline count as due so long after their arrival
-
-_MAX_POLICIES = 256  # in a cache
-_PACE_MEMORY = 0.98  # weight of earlier runs in the estimate of the time per row, per run
+logger = logging.getLogger(__name__)
 
 # Called after each run of a segment: index of the exit that was reached, rows, tokens, seconds.
 SegmentObserver = Callable[[int, int, int, float], None]
@@ -47,9 +36,9 @@ SegmentObserver = Callable[[int, int, int, float], None]
 class Scheduler:
     """Answers rows of requests; rows of different requests run through segments together. Thread-safe.
 
-    Requests are served in the order in which they are due: `_NO_DEADLINE_SECONDS` after their arrival, or at their
-    deadline if that is earlier, less `_PRIORITY_SECONDS` per level of priority. A later request overtakes an earlier
-    one only if it arrives within a bounded time after it.
+    Requests are served in the order in which they are due: `NO_DEADLINE_SECONDS` of `runtime.admission` after their
+    arrival, or at their deadline if that is earlier, less `PRIORITY_SECONDS` per level of priority. A later request
+    overtakes an earlier one only if it arrives within a bounded time after it.
 
     Args:
         backend: runs the model.
@@ -60,7 +49,7 @@ class Scheduler:
             other, or quality can still fall.
         dispatch: chooses the rows that run next, by default `MostAnswers`.
         degradation: lowers the quality of requests under the scheduler's policy when many rows wait.
-        on_segment: called after each run of a segment.
+        on_segment: called after each run of a segment; its errors are logged.
         clock: returns seconds, by default `time.perf_counter`.
     """
 
@@ -77,32 +66,42 @@ class Scheduler:
         clock: Callable[[], float] | None = None,
     ):
         self.backend = backend
-        self.policy = policy
         self.batch_size = whole_number("batch_size", batch_size, minimum=1)
         self.batch_tokens = whole_number("batch_tokens", batch_tokens, minimum=1)
-        self.max_waiting_rows = whole_number("max_waiting_rows", max_waiting_rows, minimum=1)
+        max_waiting_rows = whole_number("max_waiting_rows", max_waiting_rows, minimum=1)
         self.on_segment = on_segment
-        self.degradation = degradation
-        self.workers = 1  # threads that call `step`
         self._clock = clock or time.perf_counter
-        self._num_exits = len(backend.artifact.exits)
-        self._costs = StepCosts(self._num_exits, backend.artifact.costs)
+        self._costs = StepCosts(len(backend.artifact.exits), backend.artifact.costs)
         self._dispatch = dispatch or MostAnswers(self._costs)
-        self._policies: dict[Policy, Policy] = {}
+        self._admission = Admission(backend, policy, max_waiting_rows, degradation)
+        self._is_closed = False
         self._reset()
-        _schedulers.add(self)
 
     def _reset(self) -> None:
         lock = threading.Lock()
         self._changed = threading.Condition(lock)
-        self._open = OpenRequests(self._num_exits, self._clock, lock)
-        self._arrivals = ArrivalQueue()
-        self._waiting = [ExitQueue(self.backend) for _ in range(self._num_exits - 1)]
-        self._numbers = 0
-        self._is_closed = False
-        self._busy = self._answered_lately = 0.0  # seconds and rows, moving sums
+        self._batcher = Batcher(self.backend, self.batch_size, self.batch_tokens, self._dispatch)
+        self._open = OpenRequests(self._batcher, len(self.backend.artifact.exits), self._clock, lock)
+
+    def reset_in_child(self) -> None:
+        """Forgets all requests after a fork: a child has no thread that answers them, and locks may be held."""
+        self._reset()
 
     # ------------------------------------------------------------------ callers
+
+    @property
+    def policy(self) -> Policy:
+        """The policy of requests that have none."""
+        return self._admission.policy
+
+    @property
+    def workers(self) -> int:
+        """Number of threads that call `step`."""
+        return self._admission.workers
+
+    @workers.setter
+    def workers(self, workers: int) -> None:
+        self._admission.workers = workers
 
     def submit(self, batch: TokenBatch, request: Request | None = None, here_within: float = 0.0) -> Future[Answers]:
         """Queues rows and returns the future of their answers, in the given order. `future.cancel()` drops the rows.
@@ -122,45 +121,23 @@ class Scheduler:
             SchedulerClosed: the scheduler does not accept requests any more.
         """
         request = request or Request(self.policy)
-        policy, rows = self._for_task(request.policy), len(batch)
-        if rows == 0:
-            nothing: Future[Answers] = Future()
-            answers = Answers.none(self.backend.num_labels)
-            answers.request = request
-            nothing.set_result(answers)
-            return nothing
         now = self._clock()
-        due = now + _NO_DEADLINE_SECONDS
-        if request.deadline is not None:
-            due = max(min(due, request.deadline), now)
-        due -= _PRIORITY_SECONDS * request.priority
         with self._changed:
             if self._is_closed:
                 raise SchedulerClosed("The scheduler is closed and accepts no requests.")
-            waiting = self._open.unanswered
-            is_full = waiting and waiting + rows > self.max_waiting_rows
-            if is_full and (self.degradation is None or self.degradation.is_at_floor):
-                self._open.rejected += 1
-                raise Overloaded(
-                    f"{waiting} rows are waiting, and {rows} more exceed the limit of {self.max_waiting_rows}; try "
-                    "again later.",
-                    waiting * self.seconds_per_row,
-                )
-            self._numbers += 1
-            submission = Submission(batch, request, policy, self.backend.num_labels, self._numbers, now, due)
+            submission = self._admission.accept(batch, request, now, self._open.unanswered)
+            if not submission.unanswered:
+                return submission.without_rows()
             is_here = here_within > 0.0 and self._is_idle() and self._is_within(submission, here_within)
             self._open.add(submission)
             if is_here:
-                self._start(submission, now)
+                self._admission.start(submission, now, self._open.unanswered)
             else:
-                self._arrivals.put(submission)
+                self._batcher.put(submission)
                 self._changed.notify()
-        if is_here:
-            ended: list[Submission] = []
-            self._run(Work(0, [(submission, submission.take_all())], to_the_end=True), ended)
-            for each in ended:
-                each.resolve()
         submission.add_done_callback(self._on_done)
+        if is_here:
+            self._compute(Work(0, [(submission, submission.take_all())], to_the_end=True))
         return submission
 
     def _is_idle(self) -> bool:
@@ -179,9 +156,9 @@ class Scheduler:
             living = list(self._open)
             for submission in living:
                 self._open.end(submission, SchedulerClosed("The scheduler was closed before it answered the request."))
+            self._open.remove_over()
             self._changed.notify_all()
-        for submission in living:
-            submission.resolve()
+        resolve_all(living)
 
     def refuse(self) -> None:
         """Refuses new requests; those that were accepted are answered."""
@@ -192,18 +169,17 @@ class Scheduler:
     def snapshot(self) -> Snapshot:
         """Returns the counts of this moment."""
         with self._changed:
-            self._remove_over()
-            queues = [self._arrivals, *self._waiting]
+            self._open.remove_over()
             return Snapshot(
-                tuple(queue.rows for queue in queues),
-                tuple(queue.tokens for queue in queues),
+                tuple(queue.rows for queue in self._batcher.queues),
+                tuple(queue.tokens for queue in self._batcher.queues),
                 tuple(self._open.answered.tolist()),
                 self._open.unanswered,
-                self._open.rejected,
+                self._admission.rejected,
                 self._open.expired,
                 self._open.cancelled,
                 self._open.degraded,
-                1.0 if self.degradation is None else self.degradation.level.quality or 1.0,
+                self._admission.quality,
             )
 
     # ------------------------------------------------------------------ workers
@@ -217,8 +193,8 @@ class Scheduler:
         """Waits until there are rows to compute; returns false if there are none after this time, or if the scheduler
         is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._has_work() or self._is_closed, seconds)
-            return self._has_work()
+            self._changed.wait_for(lambda: self._batcher.has_rows() or self._is_closed, seconds)
+            return self._batcher.has_rows()
 
     def wait_until_answered(self, seconds: float | None = None) -> bool:
         """Waits until every accepted request is answered; returns false if not after this time."""
@@ -230,145 +206,97 @@ class Scheduler:
 
         Several threads may call it at once, if the backend may be called so.
         """
-        began, computing = self._clock(), 0.0
-        ended: list[Submission] = []
-        try:
-            with self._changed:
-                ended += self._expire(began)
-                work = self._next()
-            if work is not None:
-                computing = self._run(work, ended)
-        finally:
-            for submission in ended:
-                submission.resolve()
-        if work is not None:
-            self._costs.observe_step(self._clock() - began - computing)
-        return work is not None or bool(ended)
+        began = self._clock()
+        with self._changed:
+            ended = self._open.expire(began)
+            work = self._next()
+        computing = self._compute(work, ended)
+        if work is None:
+            return bool(ended)
+        self._costs.observe_step(self._clock() - began - computing)
+        return True
 
     # ------------------------------------------------------------------ with the lock
-
-    def _has_work(self) -> bool:
-        return bool(self._arrivals.rows) or any(queue.rows for queue in self._waiting)
 
     def _next(self) -> Work | None:
         """Takes the rows to compute next from their queue."""
         now = self._clock()
-        exit_index = self._dispatch.choose(self._arrivals, self._waiting, now)
-        if exit_index is None:
-            return None
-        plan = self._dispatch.plan(exit_index, self._arrivals, self._waiting, self.batch_size)
-        max_tokens = int(min(plan.max_tokens, self.batch_tokens))
-        if exit_index > 0:
-            return Work(exit_index, rows=self._waiting[exit_index - 1].take(self.batch_size, max_tokens))
-        taken = self._arrivals.take(self.batch_size, max_tokens)
-        for submission, _ in taken:
+        work = self._batcher.next(now)
+        for submission, _ in () if work is None else work.taken:
             if submission.started_at is None:
-                self._start(submission, now)
-        policy = taken[0][0].policy
-        to_the_end = plan.to_the_end and all(
-            owner.policy is policy and owner.deadline is None and len(rows) == len(owner.batch) for owner, rows in taken
-        )
-        return Work(0, taken, to_the_end=to_the_end)
+                self._admission.start(submission, now, self._open.unanswered)
+        return work
 
-    def _start(self, submission: Submission, now: float) -> None:
-        """Notes the start of a request, and chooses its policy by the load."""
-        submission.started_at = now
-        if self.degradation is None or submission.request.policy != self.policy:
-            return
-        level = self.degradation.update(self._open.unanswered, self.seconds_per_row)
-        if level.quality is not None:
-            submission.policy, submission.cost = self._for_task(level.policy), level.cost
-            submission.request = dataclasses.replace(submission.request, policy=level.policy, quality=level.quality)
-
-    def _expire(self, now: float) -> list[Submission]:
-        """Ends the rows whose deadline has passed; returns the submissions that have all answers, or have failed."""
-        ended: list[Submission] = []
-        expired = False
-        for submission in self._open.take_expired(now):
-            if submission.untaken and submission.request.drop_expired:
-                self._open.expired += 1
-                self._open.end(submission, DeadlineExceeded("The deadline passed before the rows were computed."))
-                ended.append(submission)
-            else:
-                submission.is_expired = expired = True
-        if expired:
-            for queue in self._waiting:
-                for submission, row in queue.remove_expired():
-                    submission.record_out_of_time(row)
-                    self._open.count(submission, 1, ended)
-        self._remove_over()
-        return ended
-
-    def _remove_over(self) -> None:
-        if self._open.has_rows_in_queues:
-            self._open.has_rows_in_queues = False
-            for queue in (self._arrivals, *self._waiting):
-                queue.remove_over()
+    def _observe(self, work: Work, outcome: Outcome, seconds: float) -> None:
+        """Updates counts and estimates of time with a run."""
+        if outcome.left_at is not None:
+            self._open.answered += outcome.left_at
+            self._costs.observe_to_the_end(outcome.left_at.tolist(), work.tokens(), seconds)
+        else:
+            self._open.answered[work.exit_index] += outcome.count
+            self._costs.observe(work.exit_index, len(work), outcome.count, work.tokens(), seconds)
+        self._admission.observe(outcome.left, seconds)
 
     # ------------------------------------------------------------------ without the lock
 
-    def _run(self, work: Work, ended: list[Submission]) -> float:
-        """Runs rows to their next exit or to the end, and appends the submissions that ended; returns the seconds."""
-        started = self._clock()
-        exit_index = work.exit_index
+    def _compute(self, work: Work | None, ended: Sequence[Submission] = ()) -> float:
+        """Resolves submissions that have ended, and runs rows; returns the seconds of the run.
+
+        If the thread is interrupted, the requests of these rows fail; without rows in a queue they would wait forever.
+        """
         try:
-            counts = work.answer(self.backend) if work.to_the_end else None
-            if counts is not None:
-                left, staying = work.owners(), None
-            else:
-                left, staying = pass_exit(self.backend, exit_index, work.advanced(self.backend))
-        except Exception as error:
-            if len(work.taken) > 1:  # of these requests, the ones that cannot be computed shall fail alone
-                return sum(self._run(Work(exit_index, [each]), ended) for each in work.taken)
-            with self._changed:
-                for submission in work.submissions():
-                    if not submission.is_over:
-                        self._open.end(submission, error)
-                        ended.append(submission)
-            return self._clock() - started
-        finished = self._clock()
-        seconds, tokens = finished - started, work.tokens()
+            resolve_all(ended)
+            return 0.0 if work is None else self._run(work)
+        except BaseException:
+            if work is not None:
+                self._fail(work, SchedulerClosed("The computation of the request was interrupted."))
+            raise
+
+    def _run(self, work: Work) -> float:
+        """Runs rows to their next exit or to the end, and resolves the submissions that end; returns the seconds."""
+        total = 0.0
+        for part, outcome, started in work.attempts(self.backend, self._clock):
+            finished = self._clock()
+            total += finished - started
+            if isinstance(outcome, Exception):
+                self._fail(part, outcome)
+                continue
+            ended = self._count(part, outcome, finished - started)
+            try:
+                part.trace(started, finished)
+                self._report(part, finished - started)
+            finally:
+                resolve_all(ended)
+        return total
+
+    def _count(self, work: Work, outcome: Outcome, seconds: float) -> list[Submission]:
+        """Counts the rows that left, and queues the others; returns the submissions that have all answers."""
+        ended: list[Submission] = []
         with self._changed:
-            if counts is not None:
-                self._open.answered += counts
-                self._costs.observe_to_the_end(counts.tolist(), tokens, seconds)
-            else:
-                self._open.answered[exit_index] += len(left)
-                self._costs.observe(exit_index, len(work), len(left), tokens, seconds)
-            self._pace(left, seconds)
-            for submission in left:
-                self._open.count(submission, 1, ended)
-            if staying is not None:
-                self._put_back(exit_index, staying, ended)
-        work.trace(started, finished)
-        if self.on_segment is not None:
-            self.on_segment(exit_index, len(work), tokens, seconds)
-        return seconds
+            self._observe(work, outcome, seconds)
+            for submission, rows in outcome.left:
+                self._open.count(submission, rows, ended)
+            if outcome.staying is not None and self._open.put_back(work.exit_index, outcome.staying, ended):
+                self._changed.notify()
+        return ended
 
-    def _put_back(self, exit_index: int, rows: SharedRows, ended: list[Submission]) -> None:
-        """Queues rows for the next segment, except those whose deadline has passed meanwhile, which are answered."""
-        if any(owner.is_expired for owner in rows.owners):
-            for owner, row in zip(rows.owners, rows.rows.tolist(), strict=True):
-                if owner.is_expired:
-                    owner.record_out_of_time(row)
-                    self._open.count(owner, 1, ended)
-            places = [place for place, owner in enumerate(rows.owners) if not owner.is_expired]
-            if not places:
-                return
-            rows = rows.select(np.array(places))
-        living = rows.living()
-        if living is not None:
-            self._waiting[exit_index].put(living)
-            self._changed.notify()
+    def _fail(self, work: Work, error: Exception) -> None:
+        """Fails the submissions of a run that have no answer yet."""
+        owners = dict.fromkeys(submission for submission, _ in work.by_owner())
+        with self._changed:
+            failed = [submission for submission in owners if not submission.is_over]
+            for submission in failed:
+                self._open.end(submission, error)
+        resolve_all(failed)
 
-    @property
-    def seconds_per_row(self) -> float:
-        """Estimated seconds per row under the scheduler's policy, a moving average over all workers."""
-        return self._busy / max(self._answered_lately, 1.0) / self.workers
-
-    def _pace(self, left: list[Submission], seconds: float) -> None:
-        self._busy = _PACE_MEMORY * self._busy + seconds
-        self._answered_lately = _PACE_MEMORY * self._answered_lately + sum(owner.cost for owner in left)
+    def _report(self, work: Work, seconds: float) -> None:
+        """Calls the observer. Its errors concern no request."""
+        observer = self.on_segment  # which another thread may remove
+        if observer is not None:
+            try:
+                observer(work.exit_index, len(work), work.tokens(), seconds)
+            except Exception:
+                logger.exception("The observer of segments has failed.")
 
     def _on_done(self, submission: Future) -> None:
         """Drops the rows of a cancelled submission."""
@@ -380,26 +308,3 @@ class Scheduler:
                     self._open.end(submission)
             if not is_over:  # else the thread that ended it resolves it
                 submission.resolve()
-
-    def _for_task(self, policy: Policy) -> Policy:
-        """Returns the policy for the task of the model, the same object for equal policies."""
-        found = self._policies.get(policy)
-        if found is None:
-            task = self.backend.task.name
-            found = policy if policy.task == task else policy.for_task(task, self.backend.num_labels)
-            if len(self._policies) >= _MAX_POLICIES:
-                self._policies = {}
-            self._policies[policy] = found
-        return found
-
-
-_schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
-
-
-def _reset_in_child() -> None:
-    """Empties schedulers: a child has no thread that answers the parent's requests, and locks may be held."""
-    for scheduler in list(_schedulers):
-        scheduler._reset()
-
-
-os.register_at_fork(after_in_child=_reset_in_child)

@@ -1,38 +1,65 @@
-"""Rows of several submissions that run through segments together, and the decision of each under its own policy."""
+"""Rows of several submissions that run through segments together."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from itrex_sweet import criteria
-from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.backends.base import Backend, Hidden
-from itrex_sweet.runtime.in_flight import decide
 from itrex_sweet.runtime.submission import Submission
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class SharedRows:
     """Rows before the same exit, of any submissions.
 
+    Rows of a submission that follow one another share an element of `owners`, so that most work is done once per
+    submission and not once per row.
+
     Args:
-        owners: submission of each row.
+        owners: submissions in the order of their rows; each has at least one.
+        owner_index: (rows,) int64, submission of each row as an index in `owners`, ascending.
         rows: (rows,) int64, index of each row in its submission.
+        lengths: (rows,) int64, number of tokens of each row.
         hidden: hidden states.
         states: state of each row's criterion, (numbers,) float32; `None` if no criterion has one.
     """
 
     owners: list[Submission]
+    owner_index: np.ndarray
     rows: np.ndarray
+    lengths: np.ndarray
     hidden: Hidden
     states: list[np.ndarray | None] | None = None
+    _tokens: int | None = dataclasses.field(default=None, init=False)
 
     def __len__(self) -> int:
-        return len(self.owners)
+        return len(self.rows)
+
+    @classmethod
+    def of(cls, taken: Sequence[tuple[Submission, np.ndarray]], lengths: np.ndarray, hidden: Hidden) -> SharedRows:
+        """Returns rows of submissions.
+
+        Args:
+            taken: submissions, and their rows as `Submission.take` returns them.
+            lengths: number of tokens of each row.
+            hidden: states of these rows.
+        """
+        if len(taken) == 1:
+            owner, rows = taken[0]
+            return cls([owner], np.zeros(len(rows), np.int64), rows + owner.first, lengths, hidden)
+        index = np.repeat(np.arange(len(taken)), [len(rows) for _, rows in taken])
+        numbers = [rows + owner.first if owner.first else rows for owner, rows in taken]
+        return cls([owner for owner, _ in taken], index, np.concatenate(numbers), lengths, hidden)
+
+    @property
+    def front(self) -> Submission:
+        """The submission of the first row."""
+        return self.owners[0]
 
     @functools.cached_property
     def held_since(self) -> float:
@@ -44,23 +71,79 @@ class SharedRows:
         """Earliest deadline of the submissions."""
         return min((owner.deadline for owner in self.owners if owner.deadline is not None), default=None)
 
+    @property
+    def tokens(self) -> int:
+        """Number of tokens of all rows."""
+        if self._tokens is None:
+            self._tokens = int(self.lengths.sum())
+        return self._tokens
+
+    def runs(self, places: np.ndarray) -> Iterator[tuple[Submission, slice]]:
+        """Yields each submission that has rows among some, and the slice of these.
+
+        Args:
+            places: indices of rows, ascending.
+        """
+        count = len(places)
+        if not count:
+            return
+        if len(self.owners) == 1:
+            yield self.owners[0], slice(0, count)
+            return
+        index = self.owner_index[places]
+        starts = [0, *((index[1:] != index[:-1]).nonzero()[0] + 1).tolist()]
+        for place, start, end in zip(index[starts].tolist(), starts, [*starts[1:], count], strict=True):
+            yield self.owners[place], slice(start, end)
+
+    def by_owner(self, places: np.ndarray | None = None) -> list[tuple[Submission, np.ndarray]]:
+        """Returns each submission and the indices of its rows.
+
+        Args:
+            places: of the rows, ascending; all by default.
+        """
+        places = np.arange(len(self)) if places is None else places
+        rows = self.rows[places]
+        return [(owner, rows[part]) for owner, part in self.runs(places)]
+
     def select(self, places: np.ndarray) -> SharedRows:
-        """Returns the rows at these indices, in that order."""
-        indices = places.tolist()
-        states = None if self.states is None else [self.states[place] for place in indices]
+        """Returns the rows at these indices, at least one, ascending."""
+        states = None if self.states is None else [self.states[place] for place in places.tolist()]
         owners = self.owners
-        return SharedRows([owners[place] for place in indices], self.rows[places], self.hidden.select(places), states)
+        if len(owners) == 1:
+            index = self.owner_index[: len(places)]
+        else:
+            index = self.owner_index[places]
+            is_first = np.ones(len(index), dtype=bool)
+            np.not_equal(index[1:], index[:-1], out=is_first[1:])
+            first = index[is_first].tolist()
+            if len(first) < len(owners):
+                owners = [owners[place] for place in first]
+                index = np.cumsum(is_first) - 1
+        return SharedRows(owners, index, self.rows[places], self.lengths[places], self.hidden.select(places), states)
+
+    def with_hidden(self, hidden: Hidden) -> SharedRows:
+        """Returns the rows with other hidden states."""
+        return SharedRows(self.owners, self.owner_index, self.rows, self.lengths, hidden, self.states)
 
     def split(self, count: int) -> tuple[SharedRows, SharedRows]:
         """Returns the first `count` rows and the others."""
         return self.select(np.arange(count)), self.select(np.arange(count, len(self)))
 
-    def living(self) -> SharedRows | None:
-        """Returns the rows of submissions that are not over, or `None` if there are none."""
-        if not any(owner.is_over for owner in self.owners):
-            return self
-        places = [place for place, owner in enumerate(self.owners) if not owner.is_over]
-        return self.select(np.array(places)) if places else None
+    def without(
+        self, is_removed: Callable[[Submission], bool]
+    ) -> tuple[SharedRows | None, list[tuple[Submission, np.ndarray]]]:
+        """Removes the rows of some submissions.
+
+        Returns:
+            the other rows, or `None` if there are none, and the removed ones by submission.
+        """
+        removed = [is_removed(owner) for owner in self.owners]
+        if not any(removed):
+            return self, []
+        if all(removed):
+            return None, self.by_owner()
+        mask = np.array(removed)[self.owner_index]
+        return self.select((~mask).nonzero()[0]), self.by_owner(mask.nonzero()[0])
 
     @classmethod
     def merged(cls, backend: Backend, parts: Sequence[SharedRows]) -> SharedRows:
@@ -71,111 +154,22 @@ class SharedRows:
         if any(part.states is not None for part in parts):
             states = [state for part in parts for state in part.states or [None] * len(part)]
         return cls(
-            [owner for part in parts for owner in part.owners],
+            *_joined_owners(parts),
             np.concatenate([part.rows for part in parts]),
+            np.concatenate([part.lengths for part in parts]),
             backend.merge([part.hidden for part in parts]),
             states,
         )
 
 
-def pass_exit(backend: Backend, exit_index: int, rows: SharedRows) -> tuple[list[Submission], SharedRows | None]:
-    """Probes an exit and records the outputs of rows that leave, each under the policy of its submission.
-
-    Rows with a deadline are probed also where their policy has switched the exit off, and their outputs are recorded
-    also if they stay, because they are the answer if the deadline passes before the next exit.
-
-    Returns:
-        the submission of each row that left, and the rows that stay, or `None` if all left.
-    """
-    groups = [
-        (policy, places)
-        for policy, has_deadline, places in _by_policy(rows.owners)
-        if has_deadline or not criteria.is_switched_off(policy, exit_index)
-    ]
-    if not groups:
-        return [], rows
-    if len(groups) == 1:
-        probed = groups[0][1]
-    else:
-        probed = np.concatenate([places for _, places in groups])
-    covers_all = len(probed) == len(rows)
-    in_order = covers_all and len(groups) == 1
-    hidden = rows.hidden if in_order else rows.hidden.select(probed)
-    logits, correctness_logit = backend.read_exit(exit_index, hidden)
-    leaving = np.zeros(len(rows), dtype=bool)
-    states = rows.states
-    start = 0
-    for policy, places in groups:
-        part = slice(start, start + len(places))
-        start += len(places)
-        correctness = None if correctness_logit is None else correctness_logit[part]
-        before = _stacked(rows.states, places) if criteria.is_stateful(policy) else None
-        confidences, state, leaves = decide(backend, policy, exit_index, logits[part], before, correctness)
-        if in_order:
-            leaving = leaves
-        else:
-            leaving[places] = leaves
-        if state is not None:
-            states = states or [None] * len(rows)
-            for place, own in zip(places.tolist(), state, strict=True):
-                states[place] = own
-        _record(rows, places, leaves, exit_index, logits[part], confidences)
-    count = int(np.count_nonzero(leaving))
-    if count == 0:
-        return [], SharedRows(rows.owners, rows.rows, rows.hidden, states)
-    if count == len(rows):
-        return rows.owners, None
-    left = [rows.owners[place] for place in np.flatnonzero(leaving).tolist()]
-    staying = SharedRows(rows.owners, rows.rows, rows.hidden, states).select(np.flatnonzero(~leaving))
-    return left, staying
-
-
-def _by_policy(owners: list[Submission]) -> Iterator[tuple[Policy, bool, np.ndarray]]:
-    """Yields the places of rows with the same policy, and whether they have a deadline."""
-    first = owners[0]
-    policy, has_deadline = first.policy, first.deadline is not None
-    if all(owner.policy is policy and (owner.deadline is not None) is has_deadline for owner in owners):
-        yield policy, has_deadline, np.arange(len(owners))
-        return
-    groups: dict[tuple[int, bool], list[int]] = {}
-    for place, owner in enumerate(owners):
-        groups.setdefault((id(owner.policy), owner.deadline is not None), []).append(place)
-    for (_, has_deadline), places in groups.items():
-        yield owners[places[0]].policy, has_deadline, np.array(places)
-
-
-def _stacked(states: list[np.ndarray | None] | None, places: np.ndarray) -> criteria.State:
-    """Returns the states of rows that have passed the same exits under one policy."""
-    if states is None or states[places[0]] is None:
-        return None
-    return np.stack([states[place] for place in places.tolist()])
-
-
-def _record(
-    rows: SharedRows,
-    places: np.ndarray,
-    leaves: np.ndarray,
-    exit_index: int,
-    logits: np.ndarray,
-    confidences: np.ndarray,
-) -> None:
-    """Records the outputs of one policy's rows that leave, or of all if they have a deadline.
-
-    Args:
-        places: (rows of the policy,) indices in `rows`; the other arrays have one element for each.
-    """
-    owners = rows.owners
-    if owners[places[0]].deadline is None:
-        recorded = np.flatnonzero(leaves)
-        if not len(recorded):
-            return
-        if len(recorded) < len(places):
-            places, logits, confidences = places[recorded], logits[recorded], confidences[recorded]
-    own = rows.rows[places]
-    indices = places.tolist()
-    start = 0
-    for end in range(1, len(indices) + 1):
-        owner = owners[indices[start]]
-        if end == len(indices) or owners[indices[end]] is not owner:
-            owner.record(own[start:end], logits[start:end], exit_index, confidences[start:end])
-            start = end
+def _joined_owners(parts: Sequence[SharedRows]) -> tuple[list[Submission], np.ndarray]:
+    """Returns `owners` and `owner_index` of concatenated rows."""
+    owners = list(parts[0].owners)
+    index = [parts[0].owner_index]
+    for part in parts[1:]:
+        is_shared = owners[-1] is part.owners[0]
+        index.append(part.owner_index + (len(owners) - is_shared))
+        owners += part.owners[is_shared:]
+    if len(owners) == 1:
+        return owners, np.zeros(sum(map(len, index)), np.int64)
+    return owners, np.concatenate(index)

@@ -269,7 +269,7 @@ def test_started_rows_are_not_held_beyond_the_bound(backend, monkeypatch, hold):
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_rows_are_held_since_their_oldest_request_was_embedded(order):
     owners = [SimpleNamespace(started_at=started, deadline=None, due=0.0, number=0) for started in (1.0, 7.0)]
-    rows = SharedRows([owners[place] for place in order], np.arange(2), None)
+    rows = SharedRows([owners[place] for place in order], np.arange(2), np.arange(2), np.ones(2, int), None)
     assert rows.held_since == 1.0
 
 

@@ -67,6 +67,11 @@ class Backend(ABC):
         """The task of the model, which defines the meaning of the logits."""
         return self.artifact.task
 
+    def for_task(self, policy: Policy) -> Policy:
+        """Returns the policy for the task of the model, where it names none."""
+        task = self.task.name
+        return policy if policy.task == task else policy.for_task(task, self.num_labels)
+
     @property
     @abstractmethod
     def num_labels(self) -> int:
