@@ -19,7 +19,11 @@ from itrex_sweet.runtime.ragged import TokenBatch, groups_of_equal_length
 
 Inputs = tuple[torch.Tensor, ...]  # (tokens, in) float32 of one batch, for each linear layer of `Linears`
 
-_SAME_INPUT = (("query_key_value",), ("query", "key", "value"), ("attention_output",), ("up",), ("up_gate",), ("down",))
+_PROJECTIONS = ("query", "key", "value", "query_key_value")
+_SAME_INPUT = (("query_key_value",), _PROJECTIONS[:3], ("attention_output",), ("up",), ("up_gate",), ("down",))
+# Ranges observed on the first token of each row are widened: a row gives one vector there, not one per token, and the
+# extremes of few vectors are soon exceeded.
+_FIRST_TOKEN_MARGIN = 1.2
 _TOKENS_PER_BATCH = 1024  # limits the memory of the inputs of all layers
 
 
@@ -68,8 +72,10 @@ class Linears(torch.nn.Module):
 class CalibrationInputs:
     """A re-iterable of the inputs of the quantized layers in the float model, batch by batch.
 
-    Batches contain rows of equal length, so that padding does not widen a range. A private layer of an exit runs only
-    for the first token, so only the first tokens' inputs are observed there.
+    Batches contain rows of equal length, so that padding does not widen a range. In a private layer of an exit, query,
+    key and value are observed on all tokens, whose states the key and value weights multiply in float; all other layers
+    on the first token, for which alone they run. Before layer 1 that token has the same state in every row: smoothing
+    factors of this state would deprive the key and value weights of bits wherever it is small and other tokens are not.
 
     Args:
         model: the Hugging Face classification model, in evaluation mode.
@@ -97,11 +103,20 @@ class CalibrationInputs:
         self.encoder = model.get_submodule(family.backbone)
         # The last of a group: in DeBERTa, the relative position embeddings also go through query and key.
         self.hooked = [(paths[-1], model.get_submodule(paths[-1])) for paths in layers]
+        projections = tuple(f".{family.layer[name]}" for name in _PROJECTIONS if name in family.layer)
+        self.of_first_token = {
+            path for path, _ in self.hooked if is_of_private_layer(path) and not path.endswith(projections)
+        }
         self.rows, self.batch_size, self.report, self.smoothing = rows, batch_size, report, smoothing
         self.has_token_types = "token_types" in family.embeddings
 
+    @property
+    def margins(self) -> list[float]:
+        """Factors by which the observed range of each input is to be multiplied."""
+        return [_FIRST_TOKEN_MARGIN if path in self.of_first_token else 1.0 for path, _ in self.hooked]
+
     def __iter__(self) -> Iterator[Inputs]:
-        """Yields the inputs of each batch, (tokens, in), or (rows, in) for private layers.
+        """Yields the inputs of each batch, (tokens, in), or (rows, in) for what runs for first tokens only.
 
         Raises:
             QuantizationError: an input is NaN or infinite; the message names the layer.
@@ -134,7 +149,7 @@ class CalibrationInputs:
                         f"the input of {path} holds NaN or infinite values: the weights are corrupt, or activations "
                         "overflow on the calibration rows. Check them with `itrex-sweet predict`."
                     )
-                captured[path] = states[:, 0] if is_of_private_layer(path) else states.reshape(-1, states.shape[-1])
+                captured[path] = states[:, 0] if path in self.of_first_token else states.flatten(0, -2)
 
             return hook
 

@@ -98,7 +98,7 @@ def observe_here(
         ranges = (
             observe_dynamic(linears) if recipe == DYNAMIC else observe_static(linears, inputs("calibrating", smoothing))
         )
-    tensors = _split_by_layer(model, layers, ranges, smoothing)
+    tensors = _split_by_layer(model, layers, ranges, inputs("").margins, smoothing)
     return tensors, dict(
         path=path, versions=json.dumps(_versions(path)), layers=json.dumps([name for names in layers for name in names])
     )
@@ -136,16 +136,19 @@ def _split_by_layer(
     model: PreTrainedModel,
     layers: Sequence[tuple[str, ...]],
     ranges: Sequence[QuantizationParameters],
+    margins: Sequence[float],
     smoothing: Sequence[torch.Tensor] | None,
 ) -> Tensors:
-    """Splits the parameters of concatenated layers."""
+    """Splits the parameters of concatenated layers, and widens the ranges of inputs by their margins."""
     tensors: Tensors = {}
     for index, (names, found) in enumerate(zip(layers, ranges, strict=True)):
         outputs = [model.get_submodule(name).out_features for name in names]
         for name, scales in zip(names, found.weight_scale.split(outputs), strict=True):
             tensors[f"{name}.weight_scale"] = scales.float().clone()
             if found.input_scale is not None:
-                tensors[f"{name}.input_scale"] = torch.tensor(found.input_scale, dtype=torch.float32)
+                # Both ends of the range move by the same factor, so the zero point stays.
+                scale = found.input_scale * margins[index]
+                tensors[f"{name}.input_scale"] = torch.tensor(scale, dtype=torch.float32)
                 tensors[f"{name}.input_zero_point"] = torch.tensor(found.input_zero_point, dtype=torch.int32)
             if smoothing is not None:
                 tensors[f"{name}.input_smoothing"] = smoothing[index].clone()
