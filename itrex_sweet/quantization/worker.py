@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,17 +75,18 @@ def observe_here(
     layers = layers_by_input(family, model.config.num_hidden_layers, artifact.private_exits)
     weights = [torch.cat([model.get_submodule(name).weight.detach() for name in names]) for names in layers]
 
-    def inputs(stage: str, smoothing: Sequence[torch.Tensor] | None = None) -> CalibrationInputs:
+    def inputs(stage: str, smoothing: Sequence[torch.Tensor] | None = None, **options: Any) -> CalibrationInputs:
         def progress(done: int, count: int) -> None:
             report(stage=stage, done=done, rows=count)
 
-        return CalibrationInputs(model, family, layers, rows, batch_size, progress, artifact.private_exits, smoothing)
+        settings = (rows, batch_size, progress, artifact.private_exits, smoothing)
+        return CalibrationInputs(model, family, layers, *settings, **options)
 
     smoothing = None
     if recipe == SMOOTH:
         from itrex_sweet.quantization.inc_smoothing import smoothing_factors
 
-        smoothing = smoothing_factors(Linears(weights), inputs("smoothing"), alpha)
+        smoothing = smoothing_factors(Linears(weights), inputs("smoothing", for_smoothing=True), alpha)
         weights = [weight / factors for weight, factors in zip(weights, smoothing, strict=True)]
     # Only one of the two may be imported: Neural Compressor selects its implementation by it.
     if path == IPEX:
@@ -98,7 +100,7 @@ def observe_here(
         ranges = (
             observe_dynamic(linears) if recipe == DYNAMIC else observe_static(linears, inputs("calibrating", smoothing))
         )
-    tensors = _split_by_layer(model, layers, ranges, inputs("").margins, smoothing)
+    tensors = _split_by_layer(model, layers, ranges, smoothing)
     return tensors, dict(
         path=path, versions=json.dumps(_versions(path)), layers=json.dumps([name for names in layers for name in names])
     )
@@ -136,19 +138,16 @@ def _split_by_layer(
     model: PreTrainedModel,
     layers: Sequence[tuple[str, ...]],
     ranges: Sequence[QuantizationParameters],
-    margins: Sequence[float],
     smoothing: Sequence[torch.Tensor] | None,
 ) -> Tensors:
-    """Splits the parameters of concatenated layers, and widens the ranges of inputs by their margins."""
+    """Splits the parameters of concatenated layers."""
     tensors: Tensors = {}
     for index, (names, found) in enumerate(zip(layers, ranges, strict=True)):
         outputs = [model.get_submodule(name).out_features for name in names]
         for name, scales in zip(names, found.weight_scale.split(outputs), strict=True):
             tensors[f"{name}.weight_scale"] = scales.float().clone()
             if found.input_scale is not None:
-                # Both ends of the range move by the same factor, so the zero point stays.
-                scale = found.input_scale * margins[index]
-                tensors[f"{name}.input_scale"] = torch.tensor(scale, dtype=torch.float32)
+                tensors[f"{name}.input_scale"] = torch.tensor(found.input_scale, dtype=torch.float32)
                 tensors[f"{name}.input_zero_point"] = torch.tensor(found.input_zero_point, dtype=torch.int32)
             if smoothing is not None:
                 tensors[f"{name}.input_smoothing"] = smoothing[index].clone()

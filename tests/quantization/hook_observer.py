@@ -37,13 +37,6 @@ def _run_layer(layer: torch.nn.Module, row: Family) -> Callable[..., None]:
     return run
 
 
-def runs_for_first_token_only(path: str) -> bool:
-    """Returns whether a linear layer never reads the states of other tokens, as query, key and value do."""
-    return path.startswith("sweet_exits.") and not path.endswith(
-        ("query", "key", "value", "q_lin", "k_lin", "v_lin", "query_proj", "key_proj", "value_proj", "in_proj", "Wqkv")
-    )
-
-
 @torch.inference_mode()
 def observe_with_hooks(artifact: Artifact, rows: TokenBatch, recipe: str, **_) -> Observations:
     """Replaces `itrex_sweet.quantization.observation.observe`."""
@@ -54,7 +47,7 @@ def observe_with_hooks(artifact: Artifact, rows: TokenBatch, recipe: str, **_) -
     seen = {path: [] for path in quantizable_layers(artifact)}
     with_private_layers(model, artifact)
     for path, inputs in seen.items():
-        positions = slice(0, 1) if runs_for_first_token_only(path) else slice(None)
+        positions = slice(0, 1) if path.startswith("sweet_exits.") else slice(None)
         model.get_submodule(path).register_forward_pre_hook(
             lambda _, args, inputs=inputs, positions=positions: inputs.append(args[0][:, positions])
         )

@@ -21,7 +21,7 @@ from itrex_sweet.quantization.inc_linears import CalibrationInputs, layers_by_in
 from itrex_sweet.quantization.observation import observe
 from itrex_sweet.quantization.packing import quantizable_layers
 from itrex_sweet.runtime.ragged import TokenBatch
-from tests.quantization.hook_observer import runs_for_first_token_only, with_private_layers
+from tests.quantization.hook_observer import with_private_layers
 from tests.tiny_artifacts import model_and_tensors, random_rows, tiny_artifact, tiny_cascade
 from tests.tiny_models import FAMILY_CONFIGS, POSITIONS
 
@@ -50,8 +50,11 @@ def artifact(tmp_path_factory):
 
 
 @torch.no_grad()
-def inputs_by_hooks(artifact, rows):
-    """Returns the linear layers of the plain model and their inputs (tokens, in), rows one at a time and in order."""
+def inputs_by_hooks(artifact, rows, all_tokens=()):
+    """Returns the linear layers of the plain model and their inputs (tokens, in), rows one at a time and in order.
+
+    Private layers have the first tokens' inputs, except those whose paths end with one of `all_tokens`.
+    """
     model = AutoModelForSequenceClassification.from_pretrained(artifact.directory).eval()
     family = family_of(model.config)
     with_private_layers(model, artifact)
@@ -61,7 +64,8 @@ def inputs_by_hooks(artifact, rows):
     def keep(path):
         def hook(_, arguments):
             if arguments[0].shape[:2] == (1, length):  # not DeBERTa's relative position embeddings
-                seen[path].append(arguments[0][0, :1] if runs_for_first_token_only(path) else arguments[0][0])
+                is_of_first = path.startswith("sweet_exits.") and not path.endswith(tuple(all_tokens))
+                seen[path].append(arguments[0][0, :1] if is_of_first else arguments[0][0])
 
         return hook
 
@@ -145,9 +149,18 @@ def observed(artifact, rows):
         return dict(zip(RUNS, pool.map(one, RUNS), strict=True)), progress
 
 
+PROJECTIONS = ("query", "key", "value")
+
+
 @pytest.fixture(scope="module")
 def truth(artifact, rows):
     return inputs_by_hooks(artifact, rows)
+
+
+@pytest.fixture(scope="module")
+def smoothed(artifact, rows):
+    """Inputs that determine smoothing factors: key and value weights multiply the states of all tokens."""
+    return inputs_by_hooks(artifact, rows, PROJECTIONS)[1]
 
 
 def expected_factors(layers, inputs, path):
@@ -161,7 +174,7 @@ def expected_factors(layers, inputs, path):
 
 
 @pytest.mark.parametrize("recipe", RUNS)
-def test_observations_match_minimum_and_maximum(observed, truth, artifact, recipe):
+def test_observations_match_minimum_and_maximum(observed, truth, smoothed, artifact, recipe):
     found = observed[0][recipe]
     layers, inputs = truth
     assert found.path == RUNS[recipe]
@@ -169,7 +182,7 @@ def test_observations_match_minimum_and_maximum(observed, truth, artifact, recip
     for path, seen in found.linears.items():
         weight, states = layers[path].weight.detach(), inputs[path]
         if recipe == "smooth":
-            factors = expected_factors(layers, inputs, path)
+            factors = expected_factors(layers, smoothed, path)
             torch.testing.assert_close(seen.input_smoothing, factors, rtol=1e-4, atol=0.0)
             weight, states = weight / seen.input_smoothing, states * seen.input_smoothing
         else:
@@ -182,9 +195,8 @@ def test_observations_match_minimum_and_maximum(observed, truth, artifact, recip
             assert (seen.input_scale, seen.input_zero_point) == (1.0, 0)
         else:
             least, greatest = min(states.min().item(), 0.0), max(states.max().item(), 0.0)
-            margin = 1.2 if runs_for_first_token_only(path) else 1.0
-            assert seen.input_scale == pytest.approx(margin * (greatest - least) / 255, rel=1e-5), path
-            assert abs(seen.input_zero_point + margin * least / seen.input_scale) <= 0.501, path
+            assert seen.input_scale == pytest.approx((greatest - least) / 255, rel=1e-5), path
+            assert abs(seen.input_zero_point + least / seen.input_scale) <= 0.501, path
             assert isinstance(seen.input_zero_point, int) and 0 <= seen.input_zero_point <= 255
 
 

@@ -25,7 +25,7 @@ from tests.tiny_models import FAMILY_CONFIGS, FIRST_TOKEN, ROW_CONFIGS
 EXITS = (1, 2, 4)
 
 
-def rows_of(seed: int, count: int = 64) -> TokenBatch:
+def rows_of(seed: int, count: int = 256) -> TokenBatch:
     """Returns random rows that begin with the same token, as a tokenizer makes them."""
     rows = random_rows(np.random.default_rng(seed), [5, 9, 17, 30] * (count // 4))
     return TokenBatch.from_rows([[FIRST_TOKEN, *row[1:]] for row in rows])
@@ -51,18 +51,21 @@ def observe(artifact, rows, recipe) -> dict[str, LinearObservation]:
     model, private = worker._float_model(artifact), artifact.private_exits
     row = family_of(model.config)
     layers = layers_by_input(row, model.config.num_hidden_layers, private)
-    inputs = CalibrationInputs(model, row, layers, rows, 8, lambda *_: None, private)
+
+    def inputs(**options):
+        batches = CalibrationInputs(model, row, layers, rows, 8, lambda *_: None, private, **options)
+        return [torch.cat(states) for states in zip(*batches, strict=True)]
+
     observed = {}
-    for names, margin, *batches in zip(layers, inputs.margins, *inputs, strict=True):
-        states, parts = torch.cat(batches), [model.get_submodule(name).weight.detach() for name in names]
-        factors = None
+    for names, states, smoothed in zip(layers, inputs(), inputs(for_smoothing=True), strict=True):
+        parts, factors = [model.get_submodule(name).weight.detach() for name in names], None
         if recipe == "smooth":
-            factors = (torch.cat(parts).abs().amax(0) / states.abs().amax(0)).sqrt()
+            factors = (torch.cat(parts).abs().amax(0) / smoothed.abs().amax(0)).sqrt()
             states, parts = states * factors, [part / factors for part in parts]
         scale = (states.max().clamp(min=0) - states.min().clamp(max=0)).item() / 255
         zero_point = round(-min(states.min().item(), 0.0) / scale)
         for name, part in zip(names, parts, strict=True):
-            observed[name] = LinearObservation(part.abs().amax(1) / 127, margin * scale, zero_point, factors)
+            observed[name] = LinearObservation(part.abs().amax(1) / 127, scale, zero_point, factors)
     return observed
 
 
