@@ -19,7 +19,8 @@ from itrex_sweet.runtime.ragged import TokenBatch, groups_of_equal_length
 
 Inputs = tuple[torch.Tensor, ...]  # (tokens, in) float32 of one batch, for each linear layer of `Linears`
 
-_SAME_INPUT = (("query_key_value",), ("query", "key", "value"), ("attention_output",), ("up",), ("up_gate",), ("down",))
+_PROJECTIONS = ("query", "key", "value", "query_key_value")
+_SAME_INPUT = (("query_key_value",), _PROJECTIONS[:3], ("attention_output",), ("up",), ("up_gate",), ("down",))
 _TOKENS_PER_BATCH = 1024  # limits the memory of the inputs of all layers
 
 
@@ -69,7 +70,9 @@ class CalibrationInputs:
     """A re-iterable of the inputs of the quantized layers in the float model, batch by batch.
 
     Batches contain rows of equal length, so that padding does not widen a range. A private layer of an exit runs only
-    for the first token, so only the first tokens' inputs are observed there.
+    for the first token, so only the first tokens' inputs are observed there. Smoothing factors are an exception: key
+    and value weights multiply the states of all tokens, in float, and before layer 1 the first token has the same state
+    in every row. Factors of that state would leave these weights few bits where it is small and other tokens are not.
 
     Args:
         model: the Hugging Face classification model, in evaluation mode.
@@ -80,6 +83,8 @@ class CalibrationInputs:
         report: called with (rows done, rows).
         private: exits with private layers.
         smoothing: factors (in,) by which each input is multiplied, if given.
+        for_smoothing: the inputs determine smoothing factors; query, key and value of private layers are observed on
+            all tokens.
     """
 
     def __init__(
@@ -92,16 +97,23 @@ class CalibrationInputs:
         report: Callable[[int, int], None],
         private: Sequence[int] = (),
         smoothing: Sequence[torch.Tensor] | None = None,
+        for_smoothing: bool = False,
     ):
         self.model, self.family, self.private = model, family, private
         self.encoder = model.get_submodule(family.backbone)
         # The last of a group: in DeBERTa, the relative position embeddings also go through query and key.
         self.hooked = [(paths[-1], model.get_submodule(paths[-1])) for paths in layers]
+        on_all_tokens = tuple(
+            f".{family.layer[name]}" for name in _PROJECTIONS if for_smoothing and name in family.layer
+        )
+        self.of_first_token = {
+            path for path, _ in self.hooked if is_of_private_layer(path) and not path.endswith(on_all_tokens)
+        }
         self.rows, self.batch_size, self.report, self.smoothing = rows, batch_size, report, smoothing
         self.has_token_types = "token_types" in family.embeddings
 
     def __iter__(self) -> Iterator[Inputs]:
-        """Yields the inputs of each batch, (tokens, in), or (rows, in) for private layers.
+        """Yields the inputs of each batch, (tokens, in), or (rows, in) for what is observed on first tokens.
 
         Raises:
             QuantizationError: an input is NaN or infinite; the message names the layer.
@@ -134,7 +146,7 @@ class CalibrationInputs:
                         f"the input of {path} holds NaN or infinite values: the weights are corrupt, or activations "
                         "overflow on the calibration rows. Check them with `itrex-sweet predict`."
                     )
-                captured[path] = states[:, 0] if is_of_private_layer(path) else states.reshape(-1, states.shape[-1])
+                captured[path] = states[:, 0] if path in self.of_first_token else states.flatten(0, -2)
 
             return hook
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,17 +75,18 @@ def observe_here(
     layers = layers_by_input(family, model.config.num_hidden_layers, artifact.private_exits)
     weights = [torch.cat([model.get_submodule(name).weight.detach() for name in names]) for names in layers]
 
-    def inputs(stage: str, smoothing: Sequence[torch.Tensor] | None = None) -> CalibrationInputs:
+    def inputs(stage: str, smoothing: Sequence[torch.Tensor] | None = None, **options: Any) -> CalibrationInputs:
         def progress(done: int, count: int) -> None:
             report(stage=stage, done=done, rows=count)
 
-        return CalibrationInputs(model, family, layers, rows, batch_size, progress, artifact.private_exits, smoothing)
+        settings = (rows, batch_size, progress, artifact.private_exits, smoothing)
+        return CalibrationInputs(model, family, layers, *settings, **options)
 
     smoothing = None
     if recipe == SMOOTH:
         from itrex_sweet.quantization.inc_smoothing import smoothing_factors
 
-        smoothing = smoothing_factors(Linears(weights), inputs("smoothing"), alpha)
+        smoothing = smoothing_factors(Linears(weights), inputs("smoothing", for_smoothing=True), alpha)
         weights = [weight / factors for weight, factors in zip(weights, smoothing, strict=True)]
     # Only one of the two may be imported: Neural Compressor selects its implementation by it.
     if path == IPEX:

@@ -50,8 +50,11 @@ def artifact(tmp_path_factory):
 
 
 @torch.no_grad()
-def inputs_by_hooks(artifact, rows):
-    """Returns the linear layers of the plain model and their inputs (tokens, in), rows one at a time and in order."""
+def inputs_by_hooks(artifact, rows, all_tokens=()):
+    """Returns the linear layers of the plain model and their inputs (tokens, in), rows one at a time and in order.
+
+    Private layers have the first tokens' inputs, except those whose paths end with one of `all_tokens`.
+    """
     model = AutoModelForSequenceClassification.from_pretrained(artifact.directory).eval()
     family = family_of(model.config)
     with_private_layers(model, artifact)
@@ -61,7 +64,8 @@ def inputs_by_hooks(artifact, rows):
     def keep(path):
         def hook(_, arguments):
             if arguments[0].shape[:2] == (1, length):  # not DeBERTa's relative position embeddings
-                seen[path].append(arguments[0][0, :1] if path.startswith("sweet_exits.") else arguments[0][0])
+                is_of_first = path.startswith("sweet_exits.") and not path.endswith(tuple(all_tokens))
+                seen[path].append(arguments[0][0, :1] if is_of_first else arguments[0][0])
 
         return hook
 
@@ -145,21 +149,32 @@ def observed(artifact, rows):
         return dict(zip(RUNS, pool.map(one, RUNS), strict=True)), progress
 
 
+PROJECTIONS = ("query", "key", "value")
+
+
 @pytest.fixture(scope="module")
 def truth(artifact, rows):
     return inputs_by_hooks(artifact, rows)
 
 
+@pytest.fixture(scope="module")
+def smoothed(artifact, rows):
+    """Inputs that determine smoothing factors: key and value weights multiply the states of all tokens."""
+    return inputs_by_hooks(artifact, rows, PROJECTIONS)[1]
+
+
 def expected_factors(layers, inputs, path):
     """Returns SmoothQuant's equation 4 with alpha 0.5, over all layers that read one input."""
-    group = [other for other in layers if inputs[other].equal(inputs[path])]
+    # A private layer has the same input as a layer of the trunk.
+    of_same_layer = [other for other in layers if other.startswith("sweet_exits.") == path.startswith("sweet_exits.")]
+    group = [other for other in of_same_layer if inputs[other].equal(inputs[path])]
     weights = torch.cat([layers[other].weight for other in group]).abs().amax(0).clamp(min=1e-5)
     strength = inputs[path].abs().amax(0)
     return torch.where(strength == 0, torch.ones_like(strength), (weights / strength).sqrt())
 
 
 @pytest.mark.parametrize("recipe", RUNS)
-def test_observations_match_minimum_and_maximum(observed, truth, artifact, recipe):
+def test_observations_match_minimum_and_maximum(observed, truth, smoothed, artifact, recipe):
     found = observed[0][recipe]
     layers, inputs = truth
     assert found.path == RUNS[recipe]
@@ -167,7 +182,7 @@ def test_observations_match_minimum_and_maximum(observed, truth, artifact, recip
     for path, seen in found.linears.items():
         weight, states = layers[path].weight.detach(), inputs[path]
         if recipe == "smooth":
-            factors = expected_factors(layers, inputs, path)
+            factors = expected_factors(layers, smoothed, path)
             torch.testing.assert_close(seen.input_smoothing, factors, rtol=1e-4, atol=0.0)
             weight, states = weight / seen.input_smoothing, states * seen.input_smoothing
         else:

@@ -1,17 +1,22 @@
 """Smoothing and recipes on models whose norms have outlier channels, as ModernBERT and DeBERTa have them."""
 
+import logging
+
 import numpy as np
 import pytest
 import torch
 
+from itrex_sweet import SweetModelForSequenceClassification, SweetQuantizer
 from itrex_sweet.artifact import write_artifact
-from itrex_sweet.quantization.packing import pack
+from itrex_sweet.families import family_of
+from itrex_sweet.quantization import quantizer as quantizer_file
+from itrex_sweet.quantization.packing import pack, quantizable_layers
 from itrex_sweet.runtime.backends.torch import TorchBackend
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.weights import load_encoder
 from tests.quantization.hook_observer import observe_with_hooks
-from tests.tiny_artifacts import model_and_tensors, random_rows
+from tests.tiny_artifacts import WORDS, model_and_tensors, random_rows, tiny_tokenizer
 
 EXITS = (1, 2, 4)
 CHANNELS, FACTOR = (3, 17), 60.0
@@ -83,3 +88,44 @@ def test_smoothing_reduces_the_error_of_outliers(artifacts, batch):
         packed = pack(artifact.tensors(), observe_with_hooks(artifact, batch, recipe).linears)
         errors[recipe] = np.abs(logits(artifact, batch, packed) - expected).mean()
     assert errors["smooth"] < 0.5 * errors["static"], errors
+
+
+def add_context_outliers(tensors: dict[str, torch.Tensor], value: str, output: str) -> dict[str, torch.Tensor]:
+    """Scales two channels of each layer's values, and divides the columns of the layer after it: the same function.
+
+    Post-norm layers have no other place for outliers without a change of the function: the output of a norm is also the
+    residual.
+    """
+    changed = {name: tensor.clone() for name, tensor in tensors.items()}
+    for name in tensors:
+        path, found, part = name.partition(f".{value}.")
+        if found:
+            changed[name][list(CHANNELS)] *= 40 * FACTOR
+            if part == "weight":
+                changed[f"{path}.{output}.weight"][:, list(CHANNELS)] /= 40 * FACTOR
+    return changed
+
+
+@pytest.mark.parametrize("family", ["deberta-v3", "bert"])
+def test_auto_holds_on_other_rows_or_names_the_layers_in_float(family, tmp_path, monkeypatch, caplog):
+    """Static scales fail on outliers in private and shared layers; what `auto` selects is as accurate on other rows."""
+    monkeypatch.setattr(quantizer_file, "observe", observe_with_hooks)
+    _, config, tensors = model_and_tensors(family, EXITS, mode="decoupled")
+    layer = family_of(config).layer
+    tensors = add_context_outliers(tensors, layer["value"], layer["attention_output"])
+    source = write_artifact(tmp_path / "float", config=config, tensors=tensors, tokenizer=tiny_tokenizer(family))
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(WORDS, rng.integers(3, 14))) for _ in range(1000)]
+    caplog.set_level(logging.INFO, "itrex_sweet.quantization")
+    artifact = SweetQuantizer.from_pretrained(source.directory).quantize(
+        texts[:400], tmp_path / "int8", rows=100, max_drop=0.04
+    )
+    facts = artifact.quantization
+    assert "\nstatic " in caplog.text and (facts["recipe"] != "static" or facts["float_layers"])
+    layers = quantizable_layers(artifact)
+    assert facts["integer_layers"] == len(set(layers) - set(facts["float_layers"]))
+    predictions = [
+        model.executor.logits_at_every_exit(model.read(texts[400:])).argmax(-1)
+        for model in map(SweetModelForSequenceClassification.from_pretrained, (source.directory, artifact.directory))
+    ]
+    assert ((predictions[0] != predictions[1]).mean(0) <= 0.04 + 0.02).all()
