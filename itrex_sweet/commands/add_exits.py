@@ -1,9 +1,8 @@
 """Add exits to a plain fine-tuned classifier, with unlabelled texts.
 
 The model is frozen: its weights do not change. Each exit learns the probabilities of the model at full depth; labels
-in FILE are ignored. Exits that agree with full depth no more often than its most frequent label does are removed and
-reported. Calibrate afterwards, on other texts: itrex-sweet calibrate DIR --max-agreement-drop 0.01. itrex-sweet
-accelerate runs all steps.
+in FILE are ignored. Exits whose outputs do not depend on the text are removed and reported. Calibrate afterwards, on
+other texts: itrex-sweet calibrate DIR --max-agreement-drop 0.01. itrex-sweet accelerate runs all steps.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "add exits to a fine-tuned model, without labels"
 EPILOG = """\
-exit status: 0 done, 1 failed, 2 wrong usage, 3 no exit is better than the most frequent label
+exit status: 0 done, 1 failed, 2 wrong usage, 3 no exit learned anything
 
 example:
   itrex-sweet add-exits my-deployed-classifier --data traffic.jsonl --output my-classifier
