@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from itrex_sweet.acceleration.agreement import Agreements, agreements_with_full_depth
-from itrex_sweet.acceleration.checkpoint import Checkpoint, open_checkpoint
+from itrex_sweet.acceleration.checkpoint import Checkpoint, open_checkpoint, require_other_folder
 from itrex_sweet.acceleration.traffic import (
     MIN_TRAINING_TEXTS,
     Traffic,
@@ -111,6 +111,7 @@ def add_exits(
     requested = resolve_exits(exits, checkpoint.depth)
     if len(requested) < 2:
         raise ConfigError(f"exits={requested}: name at least one exit before the last.")
+    require_other_folder(checkpoint, Path(output))
     require_writable(Path(output))
     traffic = read_traffic(data, limit, **columns)
     check_enough_texts(traffic, MIN_TRAINING_TEXTS, "adding exits")

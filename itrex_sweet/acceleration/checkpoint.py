@@ -91,6 +91,16 @@ def open_checkpoint(model_id: str | os.PathLike) -> Checkpoint:
     return Checkpoint(folder, name, depth, task_of(given))
 
 
+def require_other_folder(checkpoint: Checkpoint, output: Path) -> None:
+    """Checks that an artifact does not replace the checkpoint.
+
+    Raises:
+        ConfigError: the folders are the same.
+    """
+    if output.resolve() == checkpoint.folder.resolve():
+        raise ConfigError(f"{output} holds the model itself, which stays as it is: pass another output folder.")
+
+
 def _with_defaults(config: dict[str, Any]) -> SimpleNamespace:
     """Returns the config as an object, with `num_labels` as transformers derives it."""
     labels = config.get("id2label")

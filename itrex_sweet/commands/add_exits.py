@@ -34,7 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model", metavar="MODEL", help="fine-tuned Hugging Face classifier, a folder or a name on the Hub"
     )
     parser.add_argument(
-        "--data", required=True, metavar="FILE", help="texts: .txt, .csv, .tsv, .jsonl (.gz), or a datasets name"
+        "--data",
+        required=True,
+        metavar="FILE",
+        help="texts: .txt, .csv, .tsv, .jsonl (.gz), .parquet, or a datasets name",
     )
     parser.add_argument(
         "--output",
@@ -103,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     from itrex_sweet.acceleration import add_exits
     from itrex_sweet.runtime.torch_threads import computing_with
 
-    output = args.output or Path(f"{Path(args.model).name}-exits")
+    output = args.output or Path(f"{Path(args.model).resolve().name}-exits")
     # The Trainer prints its logs to standard output, which is reserved for results.
     with computing_with(args.threads), contextlib.redirect_stdout(sys.stderr):
         added = add_exits(args.model, args.data, output, **training_options(args))

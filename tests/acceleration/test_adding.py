@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import itrex_sweet
 from itrex_sweet import Budget, SweetModelForSequenceClassification, add_exits, calibrate, open_artifact
 from itrex_sweet.acceleration.agreement import Agreements
 from itrex_sweet.calibration.drift import drift
@@ -195,6 +196,57 @@ def test_invalid_models(plain, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_the_checkpoint_is_not_replaced(plain, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(plain, model)
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    (tmp_path / "link").symlink_to(model)
+    for output in (model, model / ".." / "model", tmp_path / "link"):
+        with pytest.raises(ConfigError, match="holds the model itself"):
+            add_exits(model, texts_of(300, seed=2), output, **QUICK)
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+
+
+@pytest.fixture
+def quick_training(monkeypatch):
+    """Keeps all exits, so that little training is enough."""
+    monkeypatch.setattr(Agreements, "useful_exits", lambda found: found.exits)
+    return {**QUICK, "epochs": 0.1}
+
+
+def test_unusual_checkpoints(plain, tmp_path, quick_training):
+    """Label names that are equal, and lengths that mean no limit."""
+    texts = texts_of(200, seed=2)
+    for number, length in enumerate((10**30, int(1e30), 1e30, 2**63 - 1, None)):
+        model = _changed(plain, tmp_path / f"length{number}", "tokenizer_config.json", model_max_length=length)
+        add_exits(model, texts, tmp_path / f"out{number}", **quick_training)
+        assert itrex_sweet.load(tmp_path / f"out{number}").predict(texts[:2])
+    model = _changed(plain, tmp_path / "names", "config.json", id2label={"0": "x", "1": "x"}, label2id={"x": 1})
+    artifact = add_exits(model, texts, tmp_path / "out", **quick_training).artifact
+    answers = open_reference(model).answers(texts, len(texts), artifact.label_names)
+    assert np.array_equal(answers, open_reference(plain).answers(texts, len(texts), ("bad", "good")))
+
+
+def test_checkpoints_that_cannot_be_saved_fail_before_training(plain, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.Trainer.train", None)
+    model = _changed(plain, tmp_path / "gap", "config.json", id2label={"0": "a", "5": "b"}, label2id={"a": 0, "b": 5})
+    with pytest.raises(ConfigError, match="ids 0 to 1, without gaps"):
+        add_exits(model, texts_of(200, seed=2), tmp_path / "out", **QUICK)
+    model = tmp_path / "pickle"
+    shutil.copytree(plain, model)
+    torch.save(load_file(model / "model.safetensors"), model / "pytorch_model.bin")
+    (model / "model.safetensors").unlink()
+    with pytest.raises(ArtifactError, match=r"pytorch_model.bin, a pickle file.*save_pretrained"):
+        add_exits(model, texts_of(200, seed=2), tmp_path / "out", **QUICK)
+
+
+def _changed(source, folder, file, **fields):
+    """Copies a model and changes fields of a JSON file."""
+    shutil.copytree(source, folder)
+    (folder / file).write_text(json.dumps({**json.loads((folder / file).read_text()), **fields}))
+    return folder
+
+
 def test_invalid_traffic(plain, tmp_path):
     few = texts_of(150, seed=2)
     with pytest.raises(
@@ -203,6 +255,17 @@ def test_invalid_traffic(plain, tmp_path):
         add_exits(plain, [*few, *(text.upper() for text in few[:90])], tmp_path / "out")
     with pytest.raises(InputError, match="no rows"):
         add_exits(plain, [], tmp_path / "out")
+    with pytest.raises(InputError, match=r"needs at least 200 different texts; there are 120"):
+        add_exits(plain, texts_of(300, seed=2), tmp_path / "out", limit=120)
+    with pytest.raises(InputError, match=r"40 of 340 rows have no text .* first is row 300: the text"):
+        add_exits(plain, [*texts_of(300, seed=2), *[""] * 20, *[None] * 20], tmp_path / "out", max_length=2)
+    with pytest.raises(InputError, match="bytes"):
+        add_exits(plain, b"traffic.txt", tmp_path / "out")
+    for limit in (0, -1, 2.5):
+        with pytest.raises(ConfigError, match="limit"):
+            add_exits(plain, few, tmp_path / "out", limit=limit)
+    with pytest.raises(ConfigError, match="max_length=2: texts have 2 special tokens"):
+        add_exits(plain, texts_of(300, seed=2), tmp_path / "out", max_length=2)
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(InputError, match=r"empty.jsonl.*no rows"):
         add_exits(plain, tmp_path / "empty.jsonl", tmp_path / "out")
