@@ -224,3 +224,29 @@ def test_the_research_data_is_readable(task):
     assert rows.label_names == tuple(info["labels"])
     assert [rows.labels.count(label) for label in range(rows.num_labels)] == info["splits"]["validation"]["labels"]
     assert all(isinstance(text, tuple) == ("sentence2" in info["columns"]) for text in rows.texts)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "txt", "jsonl"])
+def test_a_few_rows_without_a_text_are_skipped_on_request(tmp_path, caplog, suffix):
+    texts = [f"text {number}" for number in range(10)]
+    texts[3:3] = [""]
+    content = "\n".join([*(["text"] if suffix == "csv" else []), *(f'"{t}"' if suffix == "csv" else t for t in texts)])
+    if suffix == "jsonl":
+        content = jsonl(*({"text": text} for text in texts))
+    path = write(tmp_path / f"d.{suffix}", content)
+    with pytest.raises(InputError, match=f"line {5 if suffix == 'csv' else 4}"):
+        read_rows(path)
+    rows = read_rows(path, skip_invalid=True)
+    assert rows.texts == [text for text in texts if text] and rows.labels is None
+    assert "skipped 1 row without a text. The first is" in caplog.text
+    path = write(tmp_path / f"bad.{suffix}", content.replace("text 1", " ").replace("text 2", " "))
+    with pytest.raises(InputError, match="3 of 11 rows have no text that can be read"):
+        read_rows(path, skip_invalid=True)
+
+
+def test_a_folder_that_is_no_data_set_is_an_input_error(tmp_path):
+    pytest.importorskip("datasets")
+    (tmp_path / "a.csv").write_text("text,label\na,b\n")
+    (tmp_path / "b.csv").write_text("other\nc\n")
+    with pytest.raises(InputError, match="cannot be loaded as a data set: An error occurred"):
+        read_rows(str(tmp_path))

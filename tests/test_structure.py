@@ -26,6 +26,7 @@ SHARED = {
     "probabilities",
     "drift",
     "metrics",
+    "association",
 }
 # package → packages it may import besides itself and `SHARED`
 MAY_IMPORT = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from itrex_sweet.acceleration.adding import BATCH_SIZE, EPOCHS, LEARNING_RATE, add_exits
-from itrex_sweet.acceleration.checkpoint import open_checkpoint
+from itrex_sweet.acceleration.checkpoint import open_checkpoint, require_other_folder
 from itrex_sweet.acceleration.report import PICTURE_FILE, REPORT_FILE, Measurements, measure
 from itrex_sweet.acceleration.steps import Steps
 from itrex_sweet.acceleration.traffic import check_enough_texts, min_rows, read_traffic, split_traffic
@@ -22,7 +22,7 @@ from itrex_sweet.calibration.calibrate import calibrate
 from itrex_sweet.calibration.pruning import prune_exits, remove_unused_exits
 from itrex_sweet.config import resolve_exits
 from itrex_sweet.data import Rows
-from itrex_sweet.errors import ConfigError, NoGainError, QuantizationError
+from itrex_sweet.errors import NoGainError, QuantizationError
 from itrex_sweet.extras import install_command, is_installed
 from itrex_sweet.modeling import SweetModelForSequenceClassification
 from itrex_sweet.version import __version__
@@ -111,9 +111,8 @@ def accelerate(
     tolerance = checked_tolerance(checkpoint.task, tolerance)
     budget = Budget(max_agreement_drop=max_agreement_drop, confidence=confidence, tolerance=tolerance)
     requested = resolve_exits(_candidate_exits(checkpoint.depth) if exits is None else exits, checkpoint.depth)
+    require_other_folder(checkpoint, output)
     require_writable(output)
-    if output.resolve() == checkpoint.folder.resolve():
-        raise ConfigError(f"{output} holds the model itself: pass another output folder.")
     texts = read_traffic(traffic, limit, **columns)
     check_enough_texts(texts, min_rows(budget), f"certifying a drop of at most {100 * budget.epsilon:g} %")
     parts = split_traffic(texts, seed)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from itrex_sweet.acceleration.agreement import Agreements, agreements_with_full_depth
-from itrex_sweet.acceleration.checkpoint import Checkpoint, open_checkpoint
+from itrex_sweet.acceleration.checkpoint import Checkpoint, open_checkpoint, require_other_folder
 from itrex_sweet.acceleration.traffic import (
     MIN_TRAINING_TEXTS,
     Traffic,
@@ -56,7 +56,7 @@ class AddedExits:
 
     @property
     def dropped(self) -> tuple[int, ...]:
-        """Exits that are no better than the majority class, and are not in the artifact."""
+        """Exits that learned nothing, and are not in the artifact."""
         return tuple(exit_ for exit_ in self.agreements.exits if exit_ not in self.artifact.exits)
 
 
@@ -77,8 +77,8 @@ def add_exits(
     """Trains exits on a fine-tuned classifier with unlabelled texts, and saves the artifact.
 
     The model is frozen, and its weights, its own head included, do not change. Each exit learns the probabilities that
-    the model predicts at full depth (distillation, Hinton et al. 2015, arXiv 1503.02531). Exits that agree with full
-    depth no better than its most frequent label are dropped, with a warning.
+    the model predicts at full depth (distillation, Hinton et al. 2015, arXiv 1503.02531). Exits whose outputs do not
+    depend on the text are dropped, with a warning; see `itrex_sweet.association`.
 
     Args:
         model: folder of a Hugging Face classifier, or its name on the hub.
@@ -111,6 +111,7 @@ def add_exits(
     requested = resolve_exits(exits, checkpoint.depth)
     if len(requested) < 2:
         raise ConfigError(f"exits={requested}: name at least one exit before the last.")
+    require_other_folder(checkpoint, Path(output))
     require_writable(Path(output))
     traffic = read_traffic(data, limit, **columns)
     check_enough_texts(traffic, MIN_TRAINING_TEXTS, "adding exits")
@@ -123,6 +124,14 @@ def add_exits(
         )
         trainer.train()
     agreements = agreements_with_full_depth(trainer.model, tokenizer, eval_examples, batch_size)
+    if agreements.num_labels == 1:  # the other labels are rare
+        logger.warning(
+            "All %d evaluated texts get the same label. The exits are evaluated on the training texts as well; more "
+            "texts give a better comparison.",
+            agreements.rows,
+        )
+        all_examples = [*train_examples, *eval_examples]
+        agreements = agreements_with_full_depth(trainer.model, tokenizer, all_examples, batch_size)
     kept = agreements.useful_exits()
     _check_gain(agreements, kept, traffic)
     artifact = _save(
@@ -214,8 +223,8 @@ def _trainer(
 def _check_gain(agreements: Agreements, kept: tuple[int, ...], traffic: Traffic) -> None:
     if agreements.num_labels == 1:
         raise NoGainError(
-            f"the model predicts the same label for all {agreements.rows} evaluated texts of {traffic.source}, so "
-            "exits cannot be compared with it. Pass texts of the kind that the model was trained for."
+            f"the model predicts the same label for all {agreements.rows} texts of {traffic.source}, so there is "
+            "nothing that exits could learn. Pass texts of the kind that the model was trained for."
         )
     dropped = [exit_ for exit_ in agreements.exits if exit_ not in kept]
     if len(kept) == 1:
@@ -225,8 +234,8 @@ def _check_gain(agreements: Agreements, kept: tuple[int, ...], traffic: Traffic)
         )
     if dropped:
         logger.warning(
-            "Dropped exits %s, which learned nothing: %s.",
-            ", ".join(map(str, dropped)),
+            "Dropped %s, which learned nothing: %s.",
+            f"exit {dropped[0]}" if len(dropped) == 1 else f"exits {', '.join(map(str, dropped))}",
             agreements.describe(dropped),
         )
 

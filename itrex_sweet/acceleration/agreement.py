@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from itrex_sweet.association import MIN_ASSOCIATION, association
 from itrex_sweet.evaluation.progress import progress
 from itrex_sweet.tasks import MULTI_LABEL, REGRESSION
 
@@ -28,6 +28,8 @@ class Agreements:
             that near to the median.
         num_labels: number of different labels, sets or values at full depth.
         rows: number of rows.
+        associations: per exit, how strongly its outputs depend on the scores of full depth, see
+            `itrex_sweet.association`.
     """
 
     exits: tuple[int, ...]
@@ -35,28 +37,34 @@ class Agreements:
     majority: float
     num_labels: int
     rows: int
+    associations: tuple[float, ...]
 
     def useful_exits(self) -> tuple[int, ...]:
-        """Returns the last exit and those that agree better than the most frequent label does, by more than two
-        standard errors of a proportion, sqrt(p (1 - p) / rows).
+        """Returns the last exit and those whose outputs depend on the scores of full depth.
+
+        An exit may be useful although it agrees no more often than the most frequent label does: where that label is
+        very frequent, the exit is useful if it is certain of a part of the texts.
         """
-        margin = 2.0 * math.sqrt(self.majority * (1.0 - self.majority) / max(self.rows, 1))
-        early = zip(self.exits[:-1], self.shares, strict=False)
-        return (*(exit_ for exit_, share in early if share > self.majority + margin), self.exits[-1])
+        early = zip(self.exits[:-1], self.associations, strict=False)
+        return (*(exit_ for exit_, value in early if value > MIN_ASSOCIATION), self.exits[-1])
 
     def describe(self, exits: Sequence[int]) -> str:
-        """Returns a sentence with the agreement of some exits."""
-        by_exit = dict(zip(self.exits, self.shares, strict=True))
-        shares = ", ".join(f"{100 * by_exit[exit_]:.1f}" for exit_ in exits)
+        """Returns a description of some exits that are not useful."""
+        places = [self.exits.index(exit_) for exit_ in exits]
+        shares = ", ".join(f"{100 * self.shares[place]:.1f}" for place in places)
+        values = ", ".join(f"{self.associations[place]:.1f}" for place in places)
         return (
-            f"{shares} % of {self.rows} texts get the label of full depth, and always predicting its most frequent "
-            f"label has {100 * self.majority:.1f} %"
+            f"on {self.rows} texts, the outputs depend on the text no more than chance explains (association {values}; "
+            f"above {MIN_ASSOCIATION:g} is needed); {shares} % of the labels agree with full depth, and its most "
+            f"frequent label does with {100 * self.majority:.1f} %"
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON types."""
         shares = {str(exit_): round(share, 4) for exit_, share in zip(self.exits, self.shares, strict=True)}
-        return {"rows": self.rows, "most_frequent_answer": round(self.majority, 4), **shares}
+        values = {str(exit_): round(one, 2) for exit_, one in zip(self.exits, self.associations, strict=True)}
+        facts = {"rows": self.rows, "most_frequent_answer": round(self.majority, 4)}
+        return {**facts, **shares, "association": values}
 
 
 def agreements_with_full_depth(
@@ -76,21 +84,23 @@ def agreements_with_full_depth(
         for start in progress(range(0, len(order), batch_size), "evaluating exits", unit="batch"):
             rows = [examples[row] for row in order[start : start + batch_size]]
             model(**tokenizer.pad(rows, return_tensors="pt").to(device))
-            logits = [attachment.exit_logits[exit_] for exit_ in attachment.exits]
-            predictions.append(torch.stack(logits, dim=1).float().cpu().numpy())
-    decisions = attachment.task.decisions(np.concatenate(predictions))
+            of_exits = [attachment.exit_logits[exit_] for exit_ in attachment.exits]
+            predictions.append(torch.stack(of_exits, dim=1).float().cpu().numpy())
+    logits = np.concatenate(predictions)  # (rows, exits, labels)
+    decisions, targets = attachment.task.decisions(logits), attachment.task.scores(logits[:, -1])
+    associations = tuple(association(logits[:, place], targets) for place in range(len(attachment.exits)))
     if attachment.task.name == REGRESSION:
-        return _agreements_of_values(attachment.exits, decisions)
+        return _agreements_of_values(attachment.exits, decisions, associations)
     if attachment.task.name == MULTI_LABEL:  # numbers the sets of labels
         flat = decisions.reshape(-1, decisions.shape[-1])
         decisions = np.unique(flat, axis=0, return_inverse=True)[1].reshape(decisions.shape[:2])
-    labels, full = decisions, decisions[:, -1:]
+    full = decisions[:, -1:]
     counts = np.unique(full, return_counts=True)[1]
-    shares = tuple((labels == full).mean(axis=0).tolist())
-    return Agreements(attachment.exits, shares, float(counts.max() / len(full)), len(counts), len(full))
+    shares = tuple((decisions == full).mean(axis=0).tolist())
+    return Agreements(attachment.exits, shares, float(counts.max() / len(full)), len(counts), len(full), associations)
 
 
-def _agreements_of_values(exits: tuple[int, ...], values: np.ndarray) -> Agreements:
+def _agreements_of_values(exits: tuple[int, ...], values: np.ndarray, associations: tuple[float, ...]) -> Agreements:
     """Returns the agreement of values (rows, exits) within a tolerance relative to their spread."""
     from itrex_sweet.training.default_threshold import VALUE_TOLERANCE
 
@@ -98,4 +108,4 @@ def _agreements_of_values(exits: tuple[int, ...], values: np.ndarray) -> Agreeme
     tolerance = VALUE_TOLERANCE * float(full.std())
     shares = tuple((np.abs(values - full) <= tolerance).mean(axis=0).tolist())
     majority = float((np.abs(full - np.median(full)) <= tolerance).mean())
-    return Agreements(exits, shares, majority, len(np.unique(full)), len(full))
+    return Agreements(exits, shares, majority, len(np.unique(full)), len(full), associations)

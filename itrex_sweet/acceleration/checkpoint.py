@@ -21,6 +21,8 @@ from itrex_sweet.tasks import Task, task_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+_CONFIG_AND_TOKENIZER = ("*.json", "vocab.txt", "merges.txt", "*.model")
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -53,8 +55,8 @@ class Checkpoint:
 
     def identity(self) -> dict[str, str]:
         """Returns hashes of the files that its predictions depend on."""
-        names = [CONFIG_FILE, "tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json"]
-        files = {name: sha256(self.folder / name) for name in names if (self.folder / name).is_file()}
+        paths = [path for pattern in _CONFIG_AND_TOKENIZER for path in sorted(self.folder.glob(pattern))]
+        files = {path.name: sha256(path) for path in paths if path.is_file()}
         return {"weights": open_reference(self.folder).sha256, **files}
 
 
@@ -89,6 +91,16 @@ def open_checkpoint(model_id: str | os.PathLike) -> Checkpoint:
 
         depth = AutoConfig.from_pretrained(folder, trust_remote_code=False).num_hidden_layers
     return Checkpoint(folder, name, depth, task_of(given))
+
+
+def require_other_folder(checkpoint: Checkpoint, output: Path) -> None:
+    """Checks that an artifact does not replace the checkpoint.
+
+    Raises:
+        ConfigError: the folders are the same.
+    """
+    if output.resolve() == checkpoint.folder.resolve():
+        raise ConfigError(f"{output} holds the model itself, which stays as it is: pass another output folder.")
 
 
 def _with_defaults(config: dict[str, Any]) -> SimpleNamespace:

@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from itrex_sweet.arguments import integer
+from itrex_sweet.arguments import integer, whole_number
 from itrex_sweet.calibration.budget import Budget
 from itrex_sweet.calibration.calibrate import MIN_ROWS
 from itrex_sweet.calibration.guarantees import guarantee_for
 from itrex_sweet.calibration.selection import TUNING_SHARE
 from itrex_sweet.data import Rows, Text, read_rows
+from itrex_sweet.data.invalid_rows import warn_of_invalid_rows
 from itrex_sweet.errors import InputError
-from itrex_sweet.tokenization.inputs import listed, plain_texts
+from itrex_sweet.tokenization.inputs import listed, text_or_reason
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class Traffic:
 
 
 def read_traffic(source: Any, limit: int | None = None, **columns: Any) -> Traffic:
-    """Reads texts; labels are ignored.
+    """Reads texts; labels are ignored, and a few rows without a text are skipped with a warning.
 
     Args:
         source: a file or `datasets` name, a `datasets.Dataset`, or a list of texts or of pairs.
@@ -65,17 +66,23 @@ def read_traffic(source: Any, limit: int | None = None, **columns: Any) -> Traff
         columns: `text_column`, `pair_column`, `split` and `dataset_config` of `itrex_sweet.data.read_rows`.
 
     Raises:
-        InputError: the source does not exist, cannot be read, or has no rows.
-        ConfigError: a column does not exist.
+        InputError: the source does not exist, cannot be read, has no rows, or many rows without a text.
+        ConfigError: a column does not exist, or `limit` is not positive.
     """
     if isinstance(source, Traffic):
         return source
+    limit = None if limit is None else whole_number("limit", limit, 1)
     if isinstance(source, Rows):
         rows = source
-    elif isinstance(source, (str, bytes)) or hasattr(source, "__fspath__") or hasattr(source, "column_names"):
-        rows = read_rows(source, label_column=None, limit=limit, **columns)
+    elif isinstance(source, str) or hasattr(source, "__fspath__") or hasattr(source, "column_names"):
+        rows = read_rows(source, label_column=None, limit=limit, skip_invalid=True, **columns)
     else:
-        rows = Rows(plain_texts(listed(source)), source="the given texts")
+        read = [text_or_reason(text) for text in listed(source)]
+        invalid = [f"row {row}: {reason}" for row, (_, reason) in enumerate(read) if reason is not None]
+        rows = Rows([text for text, _ in read if text is not None], source="the given texts")
+        warn_of_invalid_rows(invalid, len(rows), rows.source)
+    if limit is not None:
+        rows = Rows(rows.texts[:limit], source=rows.source)
     if not len(rows):
         raise InputError(f"{rows.source or 'the traffic'}: there are no rows.")
     first = {_normalized(text): text for text in reversed(rows.texts)}  # keeps the first of equal texts

@@ -18,6 +18,7 @@ import numpy as np
 from itrex_sweet.arguments import whole_number
 from itrex_sweet.artifact.fingerprints import Fingerprints
 from itrex_sweet.calibration.budget import Budget
+from itrex_sweet.calibration.constant_prediction import warn_of_constant_prediction
 from itrex_sweet.calibration.cost_measurement import cost_table
 from itrex_sweet.calibration.costs import CostTable, RowCosts
 from itrex_sweet.calibration.drift import traffic_summary
@@ -150,6 +151,7 @@ def calibrate(
     early = () if is_stateful(policy) else range(len(outcomes.exits) - 1)  # some states need every exit
     _, fixed_exits = measure([single_exit_policy(place, policy) for place in early])
     against_name = None if reference is None else reference.name
+    warn_of_constant_prediction(predictions[0], guarantee, model.artifact.label_names)
     chosen, num_certified = select_candidate(candidates, predictions, budget, guarantee, against_name)
     rows_for_the_next = None
     if num_certified is not None and num_certified < len(candidates):

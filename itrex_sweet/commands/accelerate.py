@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--traffic",
         required=True,
         metavar="FILE",
-        help="texts from production: .txt, .csv, .tsv, .jsonl (.gz), or a datasets name; labels are ignored",
+        help="texts from production: .txt, .csv, .tsv, .jsonl (.gz), .parquet, or a datasets name; labels are ignored",
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the artifact")
     add_traffic(parser)

@@ -1,9 +1,8 @@
 """Add exits to a plain fine-tuned classifier, with unlabelled texts.
 
 The model is frozen: its weights do not change. Each exit learns the probabilities of the model at full depth; labels
-in FILE are ignored. Exits that agree with full depth no more often than its most frequent label does are removed and
-reported. Calibrate afterwards, on other texts: itrex-sweet calibrate DIR --max-agreement-drop 0.01. itrex-sweet
-accelerate runs all steps.
+in FILE are ignored. Exits whose outputs do not depend on the text are removed and reported. Calibrate afterwards, on
+other texts: itrex-sweet calibrate DIR --max-agreement-drop 0.01. itrex-sweet accelerate runs all steps.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "add exits to a fine-tuned model, without labels"
 EPILOG = """\
-exit status: 0 done, 1 failed, 2 wrong usage, 3 no exit is better than the most frequent label
+exit status: 0 done, 1 failed, 2 wrong usage, 3 no exit learned anything
 
 example:
   itrex-sweet add-exits my-deployed-classifier --data traffic.jsonl --output my-classifier
@@ -35,7 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model", metavar="MODEL", help="fine-tuned Hugging Face classifier, a folder or a name on the Hub"
     )
     parser.add_argument(
-        "--data", required=True, metavar="FILE", help="texts: .txt, .csv, .tsv, .jsonl (.gz), or a datasets name"
+        "--data",
+        required=True,
+        metavar="FILE",
+        help="texts: .txt, .csv, .tsv, .jsonl (.gz), .parquet, or a datasets name",
     )
     parser.add_argument(
         "--output",
@@ -104,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     from itrex_sweet.acceleration import add_exits
     from itrex_sweet.runtime.torch_threads import computing_with
 
-    output = args.output or Path(f"{Path(args.model).name}-exits")
+    output = args.output or Path(f"{Path(args.model).resolve().name}-exits")
     # The Trainer prints its logs to standard output, which is reserved for results.
     with computing_with(args.threads), contextlib.redirect_stdout(sys.stderr):
         added = add_exits(args.model, args.data, output, **training_options(args))

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         required=True,
         metavar="FILE",
-        help="labelled texts: .csv, .tsv, .jsonl (.gz), or a datasets name",
+        help="labelled texts: .csv, .tsv, .jsonl (.gz), .parquet, or a datasets name",
     )
     options.add_named_dataset(parser)
     parser.add_argument("--limit", type=options.positive, metavar="N", help="read only the first N rows")

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--calibration",
         required=True,
         metavar="FILE",
-        help="texts, optionally with labels: .csv, .tsv, .jsonl (.gz), .txt, or a datasets name",
+        help="texts, optionally with labels: .csv, .tsv, .jsonl (.gz), .parquet, .txt, or a datasets name",
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the INT8 artifact")
     options.add_named_dataset(parser)

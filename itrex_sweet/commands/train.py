@@ -32,7 +32,7 @@ from itrex_sweet.commands.training_plan import MULTI_MODEL, TrainingPlan, make_p
 from itrex_sweet.config import DEFAULT_EXIT_LR_MULTIPLIER, MODES, SweetConfig, resolve_exits
 from itrex_sweet.data import Rows
 from itrex_sweet.errors import ConfigError, InputError, MissingExtraError, SweetError
-from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, task_of
+from itrex_sweet.tasks import REGRESSION, TASKS, task_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -322,16 +322,19 @@ def _conclude(args: argparse.Namespace, artifact: Artifact, validation: Rows | N
 
 
 def _warn_of_useless_exits(evaluation: Evaluation, labels: Sequence[Any]) -> None:
-    """Warns of exits at chance level or below the majority class, and of a policy with which no row exits early."""
+    """Warns of exits that learned nothing, and of a policy with which no row exits early."""
     from itrex_sweet.training.exit_diagnostics import ExitDiagnostics
 
     report = evaluation.report
-    if report.policy.task == REGRESSION:
-        return
-    if report.policy.task == MULTI_LABEL:  # sets of labels
-        labels = list(map(tuple, labels))
     early = sum(exit_.share_leaving for exit_ in report.exits[:-1]) if len(report.exits) > 1 else None
     thresholds = ", ".join(f"{value:g}" for value in report.policy.thresholds)
-    accuracies = {exit_.exit: exit_.metric for exit_ in report.exits}
-    for sentence in ExitDiagnostics.of(labels, accuracies, early, f"the stored thresholds ({thresholds})").warnings():
+    diagnostics = ExitDiagnostics.of(
+        TASKS[report.policy.task],
+        labels,
+        {exit_.exit: exit_.metric for exit_ in report.exits},
+        {exit_.exit: exit_.association for exit_ in report.exits},
+        early,
+        f"the stored thresholds ({thresholds})",
+    )
+    for sentence in diagnostics.warnings():
         logger.warning("%s", sentence)

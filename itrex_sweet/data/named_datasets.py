@@ -30,9 +30,15 @@ def load_named_dataset(name: str, config: str | None, split: str | None) -> Any:
         else:
             loaded = datasets.load_dataset(name, config)
     # `datasets` passes on the exceptions of its readers: those of files, networks and parsers.
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError, NotImplementedError) as error:
-        first_line = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"{name} is not a file and cannot be loaded as a data set: {first_line}") from error
+    except (
+        *(OSError, ValueError, RuntimeError, TypeError, KeyError, NotImplementedError),
+        datasets.exceptions.DatasetsError,
+    ) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        if isinstance(error, datasets.exceptions.DatasetGenerationError) and error.__cause__ is not None:
+            lines += str(error.__cause__).splitlines()
+        reason = " ".join(lines[:2])
+        raise InputError(f"{name} is not a file and cannot be loaded as a data set: {reason}") from error
     part = _SLICE.fullmatch(split or "")
     rows = _split_of(loaded, name, part["split"] if part else split)
     if part is None:

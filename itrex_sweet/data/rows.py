@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from itrex_sweet.data.columns import LABEL_COLUMN, ColumnChoice, Text, no_such_column
 from itrex_sweet.data.files import FORMAT_OF_SUFFIX, FORMATS, file_lines, format_of, is_parquet, stream_lines, suffix_of
+from itrex_sweet.data.invalid_rows import warn_of_invalid_rows
 from itrex_sweet.data.label_sets import label_vectors
 from itrex_sweet.data.labels import Meanings, label_ids, names_beside
 from itrex_sweet.data.line import Line
@@ -69,6 +70,7 @@ def read_rows(
     require_labels: bool = False,
     new_classes: bool = False,
     dataset_config: str | None = None,
+    skip_invalid: bool = False,
 ) -> Rows:
     """Reads texts, and their labels if the source has any.
 
@@ -91,6 +93,7 @@ def read_rows(
         new_classes: the labels are those of a new model: raise an error for gaps, variants of one name, and columns
             that do not hold classes.
         dataset_config: configuration of a data set that has several, such as `sst2` of `glue`.
+        skip_invalid: leave out rows that are malformed or have no text, with a warning, if they are at most a tenth.
 
     Raises:
         InputError: the source does not exist or cannot be read, or a row is malformed, empty, has no label or a label
@@ -108,14 +111,18 @@ def read_rows(
     texts: list[Text] = []
     raw_labels: list[Any] = []
     places: list[str] = []
+    invalid: list[str] = []
     for line in islice(lines, limit):
-        if line.problem is not None:
-            raise InputError(f"{line.place}: {line.problem}")
-        known_columns = known_columns or tuple(map(str, line.record))
-        columns = choice.of(line.record)
-        text, problem = columns.text_of(line.record)
+        text, problem = None, line.problem
+        if problem is None:
+            known_columns = known_columns or tuple(map(str, line.record))
+            columns = choice.of(line.record)
+            text, problem = columns.text_of(line.record)
         if problem is not None or text is None:
-            raise InputError(f"{line.place}: {problem}")
+            invalid.append(f"{line.place}: {problem}")
+            if not skip_invalid:
+                raise InputError(invalid[0])
+            continue
         if texts and isinstance(text, str) != isinstance(texts[0], str):
             raise InputError(f"{line.place}: pairs of texts and single texts are mixed", (len(texts),))
         texts.append(text)
@@ -129,6 +136,7 @@ def read_rows(
             raw_labels.append({name: line.record.get(name) for name in several})
         else:
             raw_labels.append(None if columns.label is None else line.record.get(columns.label))
+    warn_of_invalid_rows(invalid, len(texts), described)
     if not texts:
         raise InputError(f"{described} has no rows.")
     if label_meanings is None and task != REGRESSION and not several:

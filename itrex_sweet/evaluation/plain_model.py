@@ -33,6 +33,12 @@ def load_plain_model(folder: Path) -> tuple[Any, Any]:
     if not any(path.is_file() for pattern in _TOKENIZER_FILES for path in folder.glob(pattern)):
         # transformers would create a tokenizer with an empty vocabulary.
         raise ArtifactError(f"{folder} has no tokenizer: save the tokenizer of the fine-tuning there.")
+    if not any(folder.glob("*.safetensors")) and (pickled := sorted(folder.glob("pytorch_model*.bin"))):
+        raise ArtifactError(
+            f"{folder} has its weights in {pickled[0].name}, a pickle file, which can run code when it is read, and no "
+            "safetensors. If you trust the file, convert it once: "
+            "AutoModelForSequenceClassification.from_pretrained(DIR).save_pretrained(DIR)."
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         model, info = AutoModelForSequenceClassification.from_pretrained(

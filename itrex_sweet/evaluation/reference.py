@@ -273,6 +273,8 @@ def _match_labels(theirs: Sequence[str], ours: Sequence[str], name: str, task: T
     """
     if task.name == REGRESSION:
         return np.zeros(1, dtype=np.int64)
+    if list(theirs) == list(ours):
+        return np.arange(len(ours))
     indices = _label_indices(ours)
     if len(theirs) != len(ours) or {_normalize(label) for label in theirs} != set(indices):
         raise ConfigError(
@@ -286,7 +288,9 @@ def _label_indices(label_names: Sequence[str]) -> dict[str, int]:
     """Returns normalized name → index."""
     indices = {_normalize(label): index for index, label in enumerate(label_names)}
     if len(indices) < len(label_names):
-        raise ConfigError(f"the labels {', '.join(label_names)} differ only in case, so they cannot be matched.")
+        raise ConfigError(
+            f"the labels {', '.join(label_names)} cannot be matched: some of them are equal, or differ only in case."
+        )
     return indices
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from itrex_sweet.association import association, one_hot
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.tables import figure, percent, plain_table, score
 from itrex_sweet.metrics import METRICS, Metric, accuracy
@@ -28,6 +29,7 @@ class ExitReport:
         mean_confidence: over rows with finite logits; `None` if there are none.
         milliseconds: measured per row if all rows leave here; `None` if not measured.
         other_metrics: the task's other metrics, if all rows leave here; for multi-label classification and regression.
+        association: how strongly the outputs of the exit depend on the labels, see `itrex_sweet.association`.
     """
 
     exit: int
@@ -38,6 +40,7 @@ class ExitReport:
     mean_confidence: float | None
     milliseconds: float | None = None
     other_metrics: Mapping[str, float] = field(default_factory=dict)
+    association: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,7 @@ def make_report(
     elif task.name != REGRESSION or policy.tolerance is not None:
         agreement = float(task.agree(answers, last, policy.tolerance).mean())
     confidences = outcomes.confidences(policy)
+    targets = one_hot(task, outcomes.labels, outcomes.logits.shape[-1])
     exits = []
     for index, exit_ in enumerate(outcomes.exits):
         here, finite = leaving == index, np.isfinite(confidences[:, index])
@@ -163,6 +167,7 @@ def make_report(
                 mean_confidence=float(confidences[finite, index].mean(dtype=np.float64)) if finite.any() else None,
                 milliseconds=(exit_milliseconds or {}).get(index),
                 other_metrics=other_metrics(predictions[:, index]),
+                association=association(outcomes.logits[:, index], targets),
             )
         )
     return Report(

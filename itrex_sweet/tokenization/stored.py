@@ -218,7 +218,8 @@ def _replace_paths(tokenizer: Any, folder: str, directory: Path) -> None:
 
 def _check_length(tokenizer: Any, directory: Path) -> None:
     length = Value(tokenizer.model_max_length, "model_max_length", directory / SETTINGS_FILE)
-    if length.number(1) != int(length.value):
+    length.number(1)
+    if length.value != int(length.value):  # not of its float: 10**30, for no limit, has none
         length.refuse("a whole number of tokens is needed")
 
 

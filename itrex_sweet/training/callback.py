@@ -45,8 +45,9 @@ class SweetCallback(ExitEvaluation, ExitOptimization, ExportableState):
     Gradients are clipped to `args.max_grad_norm` for the model and for each exit separately, in `sweet` mode per
     segment, since a global norm would couple the exits. A loss or gradient that is not finite stops the training before
     the optimizer step. When training ends, a warning is logged if an exit's loss is nearly that of predicting the
-    frequencies of the labels while the last exit's is not, and if the last evaluation found exits no better than the
-    majority class, or no row that leaves early; `logs_diagnostics = False` turns these warnings off.
+    frequencies, or the mean, of the labels while the last exit's is not, and if the last evaluation found exits whose
+    outputs do not depend on the labels, or no row that leaves early; `logs_diagnostics = False` turns these warnings
+    off.
 
     Half-precision weights, which transformers 5 loads from a half-precision checkpoint, are converted to float32.
 

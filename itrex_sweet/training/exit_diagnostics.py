@@ -1,4 +1,4 @@
-"""Compares the exits of a trained model with predicting the most frequent label. Imports no torch."""
+"""Finds exits of a trained model that are no better than a constant prediction. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from itrex_sweet.association import MIN_ASSOCIATION
+from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, Task
+
+_CONSTANT = "not measurably better than a constant prediction"
 
 
 @dataclass(frozen=True)
@@ -14,34 +20,43 @@ class ExitDiagnostics:
 
     Args:
         rows: number of labelled rows.
-        labels: number of different labels among them.
-        majority: share of the most frequent label.
-        accuracies: exit → accuracy, shallow to deep.
-        early_share: share of rows that leave before the last exit; `None` for a model with one exit.
+        labels: number of different labels, sets of labels or values among them.
+        majority: share of the most frequent label or set; `None` for a regression.
+        accuracies: exit → accuracy, shallow to deep; not read for a regression.
+        associations: exit → how strongly its outputs depend on the labels, see `itrex_sweet.association`.
+        early_share: share of rows that leave before the last exit; `None` for a model with one exit, or if unknown.
         thresholds: a description of the thresholds that `early_share` was computed with.
     """
 
     rows: int
     labels: int
-    majority: float
+    majority: float | None
     accuracies: Mapping[int, float]
+    associations: Mapping[int, float]
     early_share: float | None
     thresholds: str
 
     @classmethod
     def of(
-        cls, labels: Sequence[int], accuracies: Mapping[int, float], early_share: float | None, thresholds: str
+        cls,
+        task: Task,
+        labels: Sequence[Any],
+        accuracies: Mapping[int, float],
+        associations: Mapping[int, float],
+        early_share: float | None,
+        thresholds: str,
     ) -> ExitDiagnostics:
-        """Creates it from the labels of the rows."""
-        counts = Counter(labels)
-        majority = max(counts.values(), default=0) / max(len(labels), 1)
-        return cls(len(labels), len(counts), majority, dict(accuracies), early_share, thresholds)
+        """Creates it from the labels of the rows, or vectors of labels, or values."""
+        counts = Counter(map(tuple, labels) if task.name == MULTI_LABEL else labels)
+        majority = None if task.name == REGRESSION else max(counts.values(), default=0) / max(len(labels), 1)
+        return cls(len(labels), len(counts), majority, dict(accuracies), dict(associations), early_share, thresholds)
 
     def warnings(self) -> list[str]:
         """Returns one sentence for each finding that makes the model, or some of its exits, useless.
 
-        An exit differs from the majority class if its accuracy differs by more than two standard errors of a
-        proportion, sqrt(p (1 - p) / rows).
+        An exit is no better than a constant prediction if its outputs do not depend on the labels and its accuracy is
+        not above the share of the most frequent label by more than two standard errors, sqrt(p (1 - p) / rows).
+        Accuracy alone is not enough: if most rows have the same label, a useful exit may get no more rows right.
         """
         if self.rows == 0:
             return []
@@ -50,16 +65,23 @@ class ExitDiagnostics:
                 f"all {self.rows} evaluated rows have the same label, so their accuracy says nothing about the model."
             ]
         sentences = []
-        *earlier, last = self.accuracies
-        if (finding := self._compare(last)) is not None:
-            sentences.append(f"the model, at its last exit ({last} layers), is {finding}: {self._figures([last])}.")
-        findings = {exit_: self._compare(exit_) for exit_ in earlier}
-        for finding in dict.fromkeys(filter(None, findings.values())):
-            exits = [exit_ for exit_ in earlier if findings[exit_] == finding]
+        *earlier, last = self.associations
+        if not self._is_accurate(last):
+            subject = f"the model, at its last exit ({last} layers),"
+            if not self._learned(last):
+                sentences.append(f"{subject} is {_CONSTANT}: {self._figures([last])}.")
+            elif self.majority is not None:
+                sentences.append(
+                    f"{subject} gets no more rows right than always predicting the most frequent label, although its "
+                    f"outputs depend on the labels: {self._figures([last])}. Compare another metric, such as f1 or "
+                    "matthews."
+                )
+        exits = [exit_ for exit_ in earlier if not self._learned(exit_) and not self._is_accurate(exit_)]
+        if exits:
             subject = f"exit {exits[0]} is" if len(exits) == 1 else f"exits {', '.join(map(str, exits))} are"
             sentences.append(
-                f"{subject} {finding}: {self._figures(exits)}. Rows that leave there get no better answer than the "
-                "most frequent label."
+                f"{subject} {_CONSTANT}: {self._figures(exits)}. Rows that leave there get no better answer than a "
+                "constant one. Train longer, or leave the exit out."
             )
         if self.early_share == 0.0 and earlier:
             sentences.append(
@@ -68,25 +90,22 @@ class ExitDiagnostics:
             )
         return sentences
 
-    def _compare(self, exit_: int) -> str | None:
-        """Describes an exit that is not better than the majority class; `None` for a better one."""
-        accuracy, chance = self.accuracies[exit_], 1.0 / self.labels
-        difference = accuracy - self.majority
-        if difference > self._margin(self.majority):
-            return None
-        if difference >= -self._margin(self.majority):
-            balanced = abs(self.majority - chance) <= self._margin(chance)
-            return f"{'at chance, ' if balanced else ''}within two standard errors of the majority class"
-        at_chance = abs(accuracy - chance) <= self._margin(chance)
-        return f"{'at chance, ' if at_chance else ''}below the majority class"
+    def _learned(self, exit_: int) -> bool:
+        return self.associations[exit_] > MIN_ASSOCIATION
+
+    def _is_accurate(self, exit_: int) -> bool:
+        if self.majority is None:
+            return False
+        margin = 2.0 * math.sqrt(self.majority * (1.0 - self.majority) / self.rows)
+        return self.accuracies[exit_] - self.majority > margin
 
     def _figures(self, exits: Sequence[int]) -> str:
+        values = ", ".join(f"{self.associations[exit_]:.1f}" for exit_ in exits)
+        association = f"association of outputs and labels {values}, which chance explains up to {MIN_ASSOCIATION:g}"
+        if self.majority is None:
+            return f"{association}, on {self.rows} rows"
         accuracies = ", ".join(f"{100 * self.accuracies[exit_]:.1f}" for exit_ in exits)
         return (
             f"{accuracies} % of {self.rows} rows correct, and always predicting the most frequent label has "
-            f"{100 * self.majority:.1f} %"
+            f"{100 * self.majority:.1f} %; {association}"
         )
-
-    def _margin(self, share: float) -> float:
-        """Returns two standard errors of a share of the rows."""
-        return 2.0 * math.sqrt(share * (1.0 - share) / self.rows)

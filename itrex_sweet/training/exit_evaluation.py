@@ -107,9 +107,8 @@ class ExitEvaluation(TrainerCallback):
             return {name.replace("_accuracy", "_agreement"): value for name, value in metrics.items()}
         metrics = self._predictions.metrics(prefix, self._label_loss, self.compute_metrics, args)
         diagnostics = self._predictions.diagnostics(self._thresholds, self._label_loss.task)
-        if diagnostics is not None:
-            self._diagnostics[prefix] = diagnostics
-            self._diagnostics_at_step.setdefault(state.global_step, {})[prefix] = diagnostics
+        self._diagnostics[prefix] = diagnostics
+        self._diagnostics_at_step.setdefault(state.global_step, {})[prefix] = diagnostics
         self._reset_evaluation()
         return metrics
 

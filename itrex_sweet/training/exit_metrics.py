@@ -11,8 +11,9 @@ from accelerate.utils import gather, pad_across_processes
 from transformers import EvalPrediction, TrainingArguments
 from transformers.trainer_utils import denumpify_detensorize
 
+from itrex_sweet.association import association, one_hot
 from itrex_sweet.metrics import METRICS
-from itrex_sweet.tasks import MULTI_LABEL, SINGLE_LABEL, Task
+from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
 from itrex_sweet.training.exit_diagnostics import ExitDiagnostics
 from itrex_sweet.training.label_loss import LabelLoss
 from itrex_sweet.training.losses import IGNORE_INDEX
@@ -93,40 +94,24 @@ class ExitPredictions:
             metrics.update({f"{prefix}_exit_{exit_}_{name}": value for name, value in values.items()})
         return metrics
 
-    def diagnostics(self, thresholds: Sequence[float], task: Task) -> ExitDiagnostics | None:
-        """Compares the exits with the most frequent label or set of labels, and computes the share of rows that leave
-        early; `None` for a regression.
+    def diagnostics(self, thresholds: Sequence[float], task: Task) -> ExitDiagnostics:
+        """Compares the exits with a constant prediction, and computes the share of rows that leave early, which is not
+        known for a regression.
 
         Args:
             thresholds: of the default policy, one per exit but the last.
         """
         labels = torch.cat(self._labels)
-        if task.name == MULTI_LABEL:
-            return self._set_diagnostics(labels > 0.5, thresholds)
-        if task.name != SINGLE_LABEL:
-            return None
-        labelled = labels != IGNORE_INDEX
-        labels = labels[labelled]
+        labelled = labels != IGNORE_INDEX if task.name == SINGLE_LABEL else torch.ones(len(labels), dtype=torch.bool)
+        labels = (labels > 0.5).long() if task.name == MULTI_LABEL else labels[labelled]
         logits = {exit_: torch.cat(batches)[labelled] for exit_, batches in self._logits.items()}
-        leaves_early = torch.zeros(len(labels), dtype=torch.bool)
-        for each, threshold in zip(list(logits.values())[:-1], thresholds, strict=True):
-            leaves_early |= each.softmax(-1).amax(-1) > threshold
+        targets = one_hot(task, labels.numpy(), next(iter(logits.values())).shape[1])
         return ExitDiagnostics.of(
+            task,
             labels.tolist(),
-            {exit_: (each.argmax(-1) == labels).float().mean().item() for exit_, each in logits.items()},
-            leaves_early.float().mean().item() if len(logits) > 1 else None,
-            f"the default threshold of {thresholds[0]:g}" if thresholds else "",
-        )
-
-    def _set_diagnostics(self, labels: torch.Tensor, thresholds: Sequence[float]) -> ExitDiagnostics:
-        logits = {exit_: torch.cat(batches) for exit_, batches in self._logits.items()}
-        leaves_early = torch.zeros(len(labels), dtype=torch.bool)
-        for each, threshold in zip(list(logits.values())[:-1], thresholds, strict=True):
-            leaves_early |= torch.sigmoid(each.abs().amin(-1)) > threshold
-        return ExitDiagnostics.of(
-            torch.unique(labels, dim=0, return_inverse=True)[1].tolist(),
-            {exit_: ((each > 0) == labels).all(-1).float().mean().item() for exit_, each in logits.items()},
-            leaves_early.float().mean().item() if len(logits) > 1 else None,
+            {exit_: _share_correct(each, labels, task) for exit_, each in logits.items()},
+            {exit_: association(each.numpy(), targets) for exit_, each in logits.items()},
+            _share_leaving_early(list(logits.values())[:-1], thresholds, task),
             f"the default threshold of {thresholds[0]:g}" if thresholds else "",
         )
 
@@ -147,6 +132,27 @@ class ExitPredictions:
         if args.batch_eval_metrics:
             return compute_metrics(EvalPrediction(**arguments), compute_result=True)
         return compute_metrics(EvalPrediction(**{name: value.numpy() for name, value in arguments.items()}))
+
+
+def _share_correct(logits: torch.Tensor, labels: torch.Tensor, task: Task) -> float:
+    """Returns the share of rows with a correct label or set of labels; 0 for a regression."""
+    if task.name == REGRESSION:
+        return 0.0
+    is_correct = ((logits > 0) == labels).all(-1) if task.name == MULTI_LABEL else logits.argmax(-1) == labels
+    return is_correct.float().mean().item()
+
+
+def _share_leaving_early(logits: Sequence[torch.Tensor], thresholds: Sequence[float], task: Task) -> float | None:
+    """Returns the share of rows that are confident at one of the early exits; `None` if there are none, or for a
+    regression, whose confidence is another output.
+    """
+    if not logits or task.name == REGRESSION:
+        return None
+    leaves_early = torch.zeros(len(logits[0]), dtype=torch.bool)
+    for each, threshold in zip(logits, thresholds, strict=True):
+        confidence = torch.sigmoid(each.abs().amin(-1)) if task.name == MULTI_LABEL else each.softmax(-1).amax(-1)
+        leaves_early |= confidence > threshold
+    return leaves_early.float().mean().item()
 
 
 class RunningMeans:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from torch.nn import functional as F
 
-from itrex_sweet.tasks import SINGLE_LABEL
+from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
 from itrex_sweet.training.attachment import Attachment
 from itrex_sweet.training.exit_metrics import RunningMeans
 from itrex_sweet.training.losses import IGNORE_INDEX
@@ -14,64 +15,88 @@ from itrex_sweet.training.losses import IGNORE_INDEX
 LATE_SHARE = 0.2  # of the steps of a training, the last ones
 _MIN_ROWS = 100
 _LEARNED_SHARE = 0.2  # of the last exit's improvement; an exit below it hardly learned
-_LEARNED_LAST = 0.3  # share of the entropy that the last exit has removed, else no exit is compared with it
+_LEARNED_LAST = 0.3  # share of the constant loss that the last exit has removed, else no exit is compared with it
 
 
 class LateLosses:
-    """The exits' losses against the labels, and the frequencies of the labels, in the last steps of a training.
+    """The exits' losses against the labels, and sums of the labels, in the last steps of a training.
 
     A process of a distributed training counts its own rows.
     """
 
     def __init__(self) -> None:
         self._losses = RunningMeans()
-        self._counts: torch.Tensor | None = None
+        self._task: Task | None = None
+        self._rows = 0
+        self._sums: torch.Tensor | None = None  # (2, labels): of the labels, one-hot, and of their squares
 
     def add(self, attachment: Attachment) -> None:
-        """Adds the last batch of an attachment, if its loss is the plain cross-entropy and its rows have labels."""
-        if attachment.labels is None or attachment.task.name != SINGLE_LABEL or not attachment.label_loss.is_default:
+        """Adds the last batch of an attachment, if its loss is the plain one of the task and its rows have labels."""
+        if attachment.labels is None or not attachment.label_loss.is_default:
             return
-        labels = attachment.labels[attachment.labels != IGNORE_INDEX]
-        counts = torch.bincount(labels, minlength=attachment.model.config.num_labels)
-        self._counts = counts if self._counts is None else self._counts + counts
+        self._task, labels = attachment.task, attachment.labels
+        if self._task.name == SINGLE_LABEL:
+            labels = F.one_hot(labels[labels != IGNORE_INDEX], attachment.model.config.num_labels)
+        labels = labels.reshape(len(labels), -1).float()
+        sums = torch.stack([labels.sum(0), (labels**2).sum(0)])
+        self._sums = sums if self._sums is None else self._sums + sums
+        self._rows += len(labels)
         self._losses.add(attachment.exit_losses)
 
     def clear(self) -> None:
         """Removes all batches."""
         self._losses.clear()
-        self._counts = None
+        self._rows, self._sums = 0, None
 
     def warnings(self) -> list[str]:
         """Returns a sentence for each exit that hardly learned; see `hardly_learned`."""
-        if self._counts is None or int(self._counts.sum()) < _MIN_ROWS:
+        if self._rows < _MIN_ROWS:
             return []
-        entropy = torch.distributions.Categorical(self._counts.float()).entropy().item()
+        constant = constant_loss(self._task, self._rows, self._sums)
         losses = {exit_: total.item() for exit_, total in self._losses.means().items()}
-        found = hardly_learned(losses, entropy)
+        found = hardly_learned(losses, constant)
         if not found:
             return []
         others = tuple(exit_ for exit_ in losses if exit_ not in found)
+        prediction = "mean" if self._task.name == REGRESSION else "frequencies"
         last = max(losses)
         return [
-            f"exit {exit_} hardly learned: its loss in the last {LATE_SHARE:.0%} of the steps is {losses[exit_]:.2f}, "
-            f"where predicting the frequencies of the labels has {entropy:.2f} and the last exit {losses[last]:.2f}. "
+            f"exit {exit_} hardly learned: its loss in the last {LATE_SHARE:.0%} of the steps is {losses[exit_]:.3g}, "
+            f"where predicting the {prediction} of the labels has {constant:.3g} and the last exit {losses[last]:.3g}. "
             f"Train for more steps, or leave it out: exits={others}."
             for exit_ in found
         ]
 
 
-def hardly_learned(losses: Mapping[int, float], entropy: float) -> list[int]:
-    """Returns the exits whose loss is nearly that of predicting the frequencies of the labels.
-
-    These are exits that have removed less than a fifth of the entropy that the last exit has removed. Without a last
-    exit that learned, no exit is returned.
+def constant_loss(task: Task, rows: int, sums: torch.Tensor) -> float:
+    """Returns the smallest loss of a constant prediction: the entropy of the labels, the mean entropy over the labels
+    of a multi-label classification, or the variance of the values of a regression.
 
     Args:
-        losses: exit → mean cross-entropy.
-        entropy: of the labels.
+        task: gives the loss.
+        rows: number of labelled rows.
+        sums: (2, labels), of the labels, one-hot in single-label classification, and of their squares.
+    """
+    means, squares = sums.double().cpu() / rows
+    if task.name == REGRESSION:
+        return (squares - means**2).item()
+    if task.name == MULTI_LABEL:
+        return torch.special.entr(torch.stack([means, 1 - means])).sum(0).mean().item()
+    return torch.special.entr(means).sum().item()
+
+
+def hardly_learned(losses: Mapping[int, float], constant: float) -> list[int]:
+    """Returns the exits whose loss is nearly that of a constant prediction.
+
+    These are exits that have removed less than a fifth of the loss that the last exit has removed. Without a last exit
+    that learned, no exit is returned.
+
+    Args:
+        losses: exit → mean loss.
+        constant: loss of the best constant prediction.
     """
     *earlier, last = sorted(losses)
-    removed = entropy - losses[last]
-    if removed < _LEARNED_LAST * entropy:
+    removed = constant - losses[last]
+    if removed < _LEARNED_LAST * constant:
         return []
-    return [exit_ for exit_ in earlier if entropy - losses[exit_] < _LEARNED_SHARE * removed]
+    return [exit_ for exit_ in earlier if constant - losses[exit_] < _LEARNED_SHARE * removed]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from itrex_sweet.artifact.fingerprints import Fingerprints
-from itrex_sweet.errors import TrainingSetupError
+from itrex_sweet.errors import ConfigError, TrainingSetupError
 from itrex_sweet.families import family_of
 
 if TYPE_CHECKING:
@@ -38,9 +39,11 @@ def tokenize_examples(
     examples = []
     for start in progress(range(0, len(texts), _TEXTS_PER_CALL)):
         part = texts[start : start + _TEXTS_PER_CALL]
-        columns = (list(part),) if isinstance(part[0], str) else tuple(map(list, zip(*part, strict=True)))
-        encoded = tokenizer(*columns, truncation=True, max_length=max_length)
-        examples += [{name: values[row] for name, values in encoded.items()} for row in range(len(part))]
+        for _, group in itertools.groupby(part, key=lambda text: isinstance(text, str)):
+            rows = list(group)
+            columns = (rows,) if isinstance(rows[0], str) else tuple(map(list, zip(*rows, strict=True)))
+            encoded = tokenizer(*columns, truncation=True, max_length=max_length)
+            examples += [{name: values[row] for name, values in encoded.items()} for row in range(len(rows))]
     if labels is not None:
         for example, label in zip(examples, labels, strict=True):
             example["label"] = label
@@ -48,7 +51,16 @@ def tokenize_examples(
 
 
 def effective_max_length(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, max_length: int | None) -> int:
-    """Returns `max_length`, or the limit of the tokenizer or of the model's positions if that is lower."""
+    """Returns `max_length`, or the limit of the tokenizer or of the model's positions if that is lower.
+
+    Raises:
+        ConfigError: `max_length` has no room for a token of the text: tokenizers would not truncate.
+    """
+    special = tokenizer.num_special_tokens_to_add(pair=False)
+    if max_length is not None and max_length <= special:
+        raise ConfigError(
+            f"max_length={max_length}: texts have {special} special tokens, so at least {special + 1} are needed."
+        )
     positions = getattr(model.config, "max_position_embeddings", None) or float("inf")
     skipped = (model.config.pad_token_id or 0) + 1 if family_of(model.config).positions_skip_padding else 0
     return int(min(max_length or float("inf"), tokenizer.model_max_length, positions - skipped))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from itrex_sweet.errors import ConfigError, TrainingSetupError, UnsupportedModelError
 from itrex_sweet.tasks import task_of
@@ -18,6 +18,20 @@ if TYPE_CHECKING:
     from itrex_sweet.training.attachment import Attachment
 
 _MAX_NAMES = 4
+
+
+def check_label_ids(config: PretrainedConfig) -> None:
+    """Rejects label ids with gaps: an artifact has the ids of the model's outputs.
+
+    Raises:
+        ConfigError: names the ids.
+    """
+    ids = sorted(config.id2label)
+    if ids != list(range(len(ids))):
+        raise ConfigError(
+            f"id2label={config.id2label}: {len(ids)} labels need the ids 0 to {len(ids) - 1}, without gaps. Correct "
+            "id2label and label2id in the model's config.json."
+        )
 
 
 def check_training_arguments(args: TrainingArguments) -> None:

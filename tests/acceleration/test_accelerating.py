@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -157,6 +158,17 @@ def test_a_step_runs_again_if_its_artifact_or_an_input_changed(tmp_path, caplog)
         assert steps("b", 2)[0] == "one" and "its artifact is missing or damaged" in caplog.text
         (tmp_path / "steps" / "two.json").write_text("{")
         assert steps("b", 2) == ["two"]
+
+
+@pytest.mark.parametrize("name", ["spm.model", "merges.txt", "added_tokens.json", "vocab.txt", "config.json"])
+def test_every_file_of_the_checkpoint_identifies_it(plain, tmp_path, name):
+    model = tmp_path / "model"
+    shutil.copytree(plain, model)
+    (model / "spm.model").write_text("1")
+    before = open_checkpoint(model).identity()
+    assert open_checkpoint(model).identity() == before
+    (model / name).write_text((model / name).read_text() + " " if (model / name).exists() else "new")
+    assert open_checkpoint(model).identity() != before
 
 
 @pytest.mark.parametrize(("drop", "minimum"), [(0.1, 667), (0.02, 667), (0.01, 1125), (0.001, 11280)])

@@ -1,6 +1,7 @@
 """Tests of `add_exits`: the model's weights do not change, exits learn without labels, invalid inputs are rejected."""
 
 import dataclasses
+import itertools
 import json
 import shutil
 
@@ -9,12 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import itrex_sweet
 from itrex_sweet import Budget, SweetModelForSequenceClassification, add_exits, calibrate, open_artifact
 from itrex_sweet.acceleration.agreement import Agreements
 from itrex_sweet.calibration.drift import drift
 from itrex_sweet.errors import ArtifactError, ConfigError, InputError, NoGainError, UnsupportedModelError
 from itrex_sweet.evaluation.reference import open_reference
-from tests.acceleration.conftest import texts_of
+from tests.acceleration.conftest import BAD, GOOD, texts_of
 from tests.tiny_artifacts import WORDS, tiny_tokenizer
 from tests.tiny_models import tiny_model
 
@@ -104,21 +106,65 @@ def test_exits_that_learn_nothing_are_dropped_with_a_warning(plain, tmp_path, mo
 
     def one_at_chance(*arguments):
         real_ones = real(*arguments)
-        shares = (real_ones.majority, *real_ones.shares[1:])
-        return dataclasses.replace(real_ones, shares=shares)
+        return dataclasses.replace(real_ones, associations=(0.5, *real_ones.associations[1:]))
 
     monkeypatch.setattr(adding, "agreements_with_full_depth", one_at_chance)
     added = add_exits(plain, texts_of(300, seed=2), tmp_path / "out", **QUICK)
     assert added.dropped == (1,) and open_artifact(tmp_path / "out").exits == (2, 4)
-    assert "Dropped exits 1, which learned nothing" in caplog.text
-    monkeypatch.setattr(adding, "agreements_with_full_depth", lambda *_: Agreements((1, 4), (0.5, 1.0), 0.5, 2, 100))
+    assert "Dropped exit 1, which learned nothing: on 75 texts, the outputs depend on the text no more" in caplog.text
+    useless = Agreements((1, 4), (0.5, 1.0), 0.5, 2, 100, (0.1, 10.0))
+    monkeypatch.setattr(adding, "agreements_with_full_depth", lambda *_: useless)
     with pytest.raises(NoGainError, match="no exit learned anything"):
         add_exits(plain, texts_of(300, seed=2), tmp_path / "other", **{**QUICK, "epochs": 0.1})
 
 
-def test_useful_exits_are_better_than_the_majority_by_two_standard_errors():
-    found = Agreements((1, 2, 3, 4), (0.80, 0.83, 0.89, 1.0), 0.8, 2, 100)
-    assert found.useful_exits() == (3, 4)
+def test_a_useful_exit_of_imbalanced_texts_stays(plain, tmp_path, caplog):
+    """6 % of the texts get the rare label. Exit 1 agrees as often as the frequent label does, and ranks the texts."""
+    options = dict(exits=(1, 2, 4), seed=1)
+    added = add_exits(plain, imbalanced_texts(900, 0.06), tmp_path / "out", epochs=1, learning_rate=4e-4, **options)
+    agreements = added.agreements
+    assert agreements.majority > 0.9
+    assert agreements.shares[0] == agreements.majority, "this test needs an exit that predicts one label"
+    assert added.artifact.exits == (1, 2, 4) and min(agreements.associations) > 3 and "Dropped" not in caplog.text
+    recorded = open_artifact(tmp_path / "out").provenance["agreement_with_full_depth"]
+    assert recorded["association"]["1"] == pytest.approx(agreements.associations[0], abs=0.01)
+
+
+def test_an_exit_with_constant_outputs_is_dropped_from_imbalanced_texts(plain, tmp_path, monkeypatch, caplog):
+    from itrex_sweet.acceleration import adding
+
+    real = adding.agreements_with_full_depth
+
+    def after_breaking_exit_1(model, *arguments):
+        with torch.no_grad():
+            model.sweet_exits["1"].classifier.weight.zero_()
+        return real(model, *arguments)
+
+    monkeypatch.setattr(adding, "agreements_with_full_depth", after_breaking_exit_1)
+    added = add_exits(plain, imbalanced_texts(400, 0.06), tmp_path / "out", **QUICK)
+    assert added.dropped == (1,) and added.agreements.associations[0] == 0.0
+    assert "Dropped exit 1, which learned nothing" in caplog.text
+
+
+def test_texts_with_one_label_in_the_evaluation_only(plain, tmp_path, caplog):
+    """The rare label occurs among the training texts, and not among the few that evaluate the exits."""
+    texts = imbalanced_texts(300, 0.0) + imbalanced_texts(4, 1.0)
+    orders = (np.random.default_rng(seed).permutation(304) for seed in itertools.count())
+    seed = next(seed for seed, order in enumerate(orders) if (order[:76] < 300).all())
+    added = add_exits(plain, texts, tmp_path / "out", **QUICK, seed=seed)
+    assert added.agreements.rows == 304 and added.agreements.num_labels == 2 and len(added.artifact.exits) > 1
+    assert "All 76 evaluated texts get the same label" in caplog.text
+    with pytest.raises(NoGainError, match="the same label for all 300 texts"):
+        add_exits(plain, imbalanced_texts(300, 0.0), tmp_path / "other", **QUICK)
+
+
+def imbalanced_texts(count: int, rare: float) -> list[str]:
+    """Returns texts, of which a share has a bad word."""
+    texts = texts_of(40 * count if rare < 1 else 4 * count, seed=11)
+    bad = [text for text in texts if any(word in BAD for word in text.split())]
+    good = [text for text in texts if any(word in GOOD for word in text.split())]
+    number = round(rare * count)
+    return good[: count - number] + bad[:number]
 
 
 def test_exits_cannot_be_added_twice(added, tmp_path):
@@ -150,6 +196,57 @@ def test_invalid_models(plain, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_the_checkpoint_is_not_replaced(plain, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(plain, model)
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    (tmp_path / "link").symlink_to(model)
+    for output in (model, model / ".." / "model", tmp_path / "link"):
+        with pytest.raises(ConfigError, match="holds the model itself"):
+            add_exits(model, texts_of(300, seed=2), output, **QUICK)
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+
+
+@pytest.fixture
+def quick_training(monkeypatch):
+    """Keeps all exits, so that little training is enough."""
+    monkeypatch.setattr(Agreements, "useful_exits", lambda found: found.exits)
+    return {**QUICK, "epochs": 0.1}
+
+
+def test_unusual_checkpoints(plain, tmp_path, quick_training):
+    """Label names that are equal, and lengths that mean no limit."""
+    texts = texts_of(200, seed=2)
+    for number, length in enumerate((10**30, int(1e30), 1e30, 2**63 - 1, None)):
+        model = _changed(plain, tmp_path / f"length{number}", "tokenizer_config.json", model_max_length=length)
+        add_exits(model, texts, tmp_path / f"out{number}", **quick_training)
+        assert itrex_sweet.load(tmp_path / f"out{number}").predict(texts[:2])
+    model = _changed(plain, tmp_path / "names", "config.json", id2label={"0": "x", "1": "x"}, label2id={"x": 1})
+    artifact = add_exits(model, texts, tmp_path / "out", **quick_training).artifact
+    answers = open_reference(model).answers(texts, len(texts), artifact.label_names)
+    assert np.array_equal(answers, open_reference(plain).answers(texts, len(texts), ("bad", "good")))
+
+
+def test_checkpoints_that_cannot_be_saved_fail_before_training(plain, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.Trainer.train", None)
+    model = _changed(plain, tmp_path / "gap", "config.json", id2label={"0": "a", "5": "b"}, label2id={"a": 0, "b": 5})
+    with pytest.raises(ConfigError, match="ids 0 to 1, without gaps"):
+        add_exits(model, texts_of(200, seed=2), tmp_path / "out", **QUICK)
+    model = tmp_path / "pickle"
+    shutil.copytree(plain, model)
+    torch.save(load_file(model / "model.safetensors"), model / "pytorch_model.bin")
+    (model / "model.safetensors").unlink()
+    with pytest.raises(ArtifactError, match=r"pytorch_model.bin, a pickle file.*save_pretrained"):
+        add_exits(model, texts_of(200, seed=2), tmp_path / "out", **QUICK)
+
+
+def _changed(source, folder, file, **fields):
+    """Copies a model and changes fields of a JSON file."""
+    shutil.copytree(source, folder)
+    (folder / file).write_text(json.dumps({**json.loads((folder / file).read_text()), **fields}))
+    return folder
+
+
 def test_invalid_traffic(plain, tmp_path):
     few = texts_of(150, seed=2)
     with pytest.raises(
@@ -158,6 +255,17 @@ def test_invalid_traffic(plain, tmp_path):
         add_exits(plain, [*few, *(text.upper() for text in few[:90])], tmp_path / "out")
     with pytest.raises(InputError, match="no rows"):
         add_exits(plain, [], tmp_path / "out")
+    with pytest.raises(InputError, match=r"needs at least 200 different texts; there are 120"):
+        add_exits(plain, texts_of(300, seed=2), tmp_path / "out", limit=120)
+    with pytest.raises(InputError, match=r"40 of 340 rows have no text .* first is row 300: the text"):
+        add_exits(plain, [*texts_of(300, seed=2), *[""] * 20, *[None] * 20], tmp_path / "out", max_length=2)
+    with pytest.raises(InputError, match="bytes"):
+        add_exits(plain, b"traffic.txt", tmp_path / "out")
+    for limit in (0, -1, 2.5):
+        with pytest.raises(ConfigError, match="limit"):
+            add_exits(plain, few, tmp_path / "out", limit=limit)
+    with pytest.raises(ConfigError, match="max_length=2: texts have 2 special tokens"):
+        add_exits(plain, texts_of(300, seed=2), tmp_path / "out", max_length=2)
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(InputError, match=r"empty.jsonl.*no rows"):
         add_exits(plain, tmp_path / "empty.jsonl", tmp_path / "out")

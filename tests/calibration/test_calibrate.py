@@ -343,3 +343,14 @@ def test_short_table_includes_the_selected_and_the_last_certified_candidate(mode
     shown = calibration.representative_candidates(5)
     assert {0, calibration.chosen, calibration.certified - 1, len(calibration.candidates) - 1} <= set(shown)
     assert shown == sorted(set(shown)) and len(shown) <= 10 < len(calibration.candidates)
+
+
+def test_a_budget_that_one_label_keeps_causes_a_warning(model, answers, caplog):
+    labels = [0] * 560 + [1] * 40
+    answers(labels, (0.97, 0.99, 1.0))
+    data = Rows(TEXTS[:600], labels, source="held-out.csv")
+    with caplog.at_level(logging.WARNING, "itrex_sweet"):
+        calibrate(model, data, Budget(max_agreement_drop=0.03))
+        assert "Always predicting" not in caplog.text
+        calibrate(model, data, Budget(max_agreement_drop=0.1))
+    assert "Always predicting" in caplog.text

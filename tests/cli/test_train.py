@@ -280,15 +280,16 @@ def test_warning_about_a_model_at_chance(run, pretrained, corpus, tmp_path, mode
     more = ["--learning-rate", "0", "--exits", "1,4", "--json", "--mode", mode]
     finished = run(*argv(pretrained, corpus, tmp_path / "out", *more))
     report = finished.json()["report"]
-    if any(exit_["metric"] < 0.6 for exit_ in report["exits"]):
-        assert "majority class" in finished.err
+    # 25 of the 40 rows have the same label, and two standard errors are 15 %.
+    useless = [exit_ for exit_ in report["exits"] if exit_["metric"] < 0.77 and exit_["association"] <= 3]
+    assert ("better than a constant prediction" in finished.err) == bool(useless)
     assert ("no row leaves early" in finished.err) == (report["exits"][0]["share_leaving"] == 0.0)
 
 
 def test_no_warning_about_a_good_model(run, pretrained, corpus, tmp_path):
     more = ["--num-train-epochs", 8, "--exits", "2,4"]
     finished = run(*argv(pretrained, corpus, tmp_path / "out", *more))
-    assert finished.status == 0 and "majority" not in finished.err and "chance" not in finished.err
+    assert finished.status == 0 and "constant" not in finished.err and "frequent" not in finished.err
     warned = [line for line in finished.err.splitlines() if line.startswith("warning: ")]
     assert all("training rows" in line for line in warned), "the corpus repeats its rows, and nothing else is wrong"
 

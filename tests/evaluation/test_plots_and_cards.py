@@ -10,6 +10,7 @@ import pytest
 from itrex_sweet.artifact import write_card
 from itrex_sweet.errors import ArtifactError, MissingExtraError
 from itrex_sweet.evaluation import Curve, CurvePoint, evaluate, plot_curves, render_card
+from itrex_sweet.evaluation.model_card import _cell
 from itrex_sweet.evaluation.report import Report
 from itrex_sweet.evaluation.tables import markdown_table, plain_table
 from itrex_sweet.policy import Policy
@@ -121,3 +122,22 @@ def test_tables_are_aligned():
     assert lines[0] == "exit    accuracy"
     assert lines[2] == "1          9.5 %" and lines[3] == "policy   100.0 %"
     assert markdown_table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | ---: |\n| 1 | 2 |"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ([1, 2, 4], "1, 2, 4"),
+        ([], "none"),
+        (
+            {"rows": 83, "most_frequent": 0.55, "1": 1.0, "association": {"1": 9.06}},
+            "rows 83, most frequent 0.55, 1 1.0, association (1 9.06)",
+        ),
+        ([[0, 1], "a|b"], "(0, 1), a\\|b"),
+        (None, "null"),
+        (True, "true"),
+        ("two\nlines", "two lines"),
+    ],
+)
+def test_settings_in_a_card_are_plain_text(value, text):
+    assert _cell(value) == text

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
+from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
+from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS
 from itrex_sweet.training import SweetCallback
-from itrex_sweet.training.late_losses import hardly_learned
+from itrex_sweet.training.late_losses import LateLosses, constant_loss, hardly_learned
 from tests.tiny_models import tiny_model
 from tests.training.trainers import EXITS, make_trainer
 
@@ -38,6 +42,52 @@ def test_a_higher_loss_is_found_if_a_lower_one_is(of_exits, entropy, more):
 )
 def test_examples(of_exits, entropy, found):
     assert hardly_learned(of_exits, entropy) == found
+
+
+def test_constant_loss():
+    """It equals the smallest loss that one prediction for all rows has."""
+    labels = torch.tensor([0, 0, 0, 1, 2, 2])
+    expected = F.cross_entropy(torch.log(torch.tensor([[3.0, 1.0, 2.0]]) / 6).expand(6, 3), labels).item()
+    one_hot = F.one_hot(labels, 3).float()
+    assert constant_loss(TASKS[SINGLE_LABEL], 6, _sums(one_hot)) == pytest.approx(expected)
+    means = one_hot.mean(0)
+    expected = F.binary_cross_entropy(means.expand(6, 3), one_hot).item()
+    assert constant_loss(TASKS[MULTI_LABEL], 6, _sums(one_hot)) == pytest.approx(expected)
+    values = torch.tensor([[1.0], [3.0], [8.0]])
+    assert constant_loss(TASKS[REGRESSION], 3, _sums(values)) == pytest.approx(values.var(correction=0).item())
+
+
+def _sums(labels):
+    return torch.stack([labels.sum(0), (labels**2).sum(0)])
+
+
+class Batch:
+    """An attachment after a forward."""
+
+    def __init__(self, task, labels, losses):
+        self.task, self.labels, self.exit_losses = TASKS[task], labels, losses
+        self.label_loss = SimpleNamespace(is_default=True)
+        self.model = SimpleNamespace(config=SimpleNamespace(num_labels=3))
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "constant", "prediction"),
+    [
+        (REGRESSION, torch.tensor([1.0, -1.0] * 60), "1", "mean"),
+        (MULTI_LABEL, torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]] * 60), "0.462", "frequencies"),
+        (SINGLE_LABEL, torch.tensor([0, 1, -100] * 60), "0.693", "frequencies"),
+    ],
+)
+def test_warnings_of_all_tasks(task, labels, constant, prediction):
+    late = LateLosses()
+    late.add(Batch(task, labels, {1: torch.tensor(0.45), 4: torch.tensor(0.1)}))
+    assert (task == MULTI_LABEL) == bool(late.warnings())
+    late.clear()
+    late.add(Batch(task, labels, {1: torch.tensor(float(constant) - 0.01), 4: torch.tensor(0.1)}))
+    [sentence] = late.warnings()
+    assert sentence.startswith("exit 1 hardly learned") and f"the {prediction} of the labels has {constant}" in sentence
+    late.clear()
+    assert late.warnings() == []
 
 
 SETTINGS = {"num_train_epochs": 40, "learning_rate": 3e-3, "per_device_train_batch_size": 16, "logging_steps": 100}

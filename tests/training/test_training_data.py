@@ -5,7 +5,8 @@ from datasets import Dataset
 
 from itrex_sweet import save_artifact
 from itrex_sweet.artifact.fingerprints import Fingerprints
-from itrex_sweet.training.training_data import dataset_fingerprints
+from itrex_sweet.training.training_data import dataset_fingerprints, tokenize_examples
+from tests.tiny_artifacts import tiny_tokenizer
 from tests.tiny_models import tiny_model
 from tests.training.trainers import Rows, make_trainer
 
@@ -34,6 +35,15 @@ def test_padding_and_format_make_no_difference(form):
 def test_data_that_cannot_be_iterated_in_advance_is_not_recorded():
     for dataset in (Rows(), padded().to_iterable_dataset(), Dataset.from_dict({"text": ["a"]}), None):
         assert dataset_fingerprints(Loader(dataset)) is None
+
+
+def test_texts_and_pairs_in_any_order():
+    tokenizer = tiny_tokenizer()
+    rows = [("the good", "film"), "the bad film", "so", ("a", "slow one")]
+    for order in (rows, rows[::-1], rows[1:3], rows[::3]):
+        examples = tokenize_examples(tokenizer, order, None, 16)
+        expected = [tokenizer(*([row] if isinstance(row, str) else row))["input_ids"] for row in order]
+        assert [example["input_ids"] for example in examples] == expected
 
 
 def test_the_artifact_holds_them(tmp_path):
