@@ -35,9 +35,9 @@ def load_named_dataset(name: str, config: str | None, split: str | None) -> Any:
         datasets.exceptions.DatasetsError,
     ) as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        if isinstance(error, datasets.exceptions.DatasetGenerationError) and error.__cause__ is not None:
-            lines += str(error.__cause__).splitlines()
-        reason = " ".join(lines[:2])
+        reason = lines[0]
+        if isinstance(error, datasets.exceptions.DatasetGenerationError):  # its first line gives no reason
+            reason = " ".join([*lines, *str(error.__cause__ or "").splitlines()][:2])
         raise InputError(f"{name} is not a file and cannot be loaded as a data set: {reason}") from error
     part = _SLICE.fullmatch(split or "")
     rows = _split_of(loaded, name, part["split"] if part else split)
