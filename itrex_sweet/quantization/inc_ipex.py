@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
+from neural_compressor.common.utils import CpuInfo
 from neural_compressor.torch.quantization import StaticQuantConfig, convert, prepare
 
 from itrex_sweet.errors import QuantizationError
@@ -21,6 +22,9 @@ def observe_static(linears: Linears, inputs: Iterable[Inputs]) -> list[Quantizat
 
     Writes `nc_workspace` into the working directory, which must not be shared.
     """
+    # On processors without VNNI, Neural Compressor observes 7 bits for kernels whose products saturate. The range would
+    # depend on the machine, and the engines here compute 8 bits or refuse.
+    CpuInfo()._vnni = True
     example = tuple(torch.zeros(2, linear.in_features) for linear in linears.linears)
     prepared = prepare(linears, StaticQuantConfig(act_sym=False, act_algo="minmax"), example_inputs=example)
     with torch.no_grad():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import platform
 import subprocess
 import sys
 from importlib import metadata
@@ -13,13 +14,15 @@ import torch
 
 from itrex_sweet.errors import BackendUnavailable, ConfigError
 from itrex_sweet.policy import Policy
+from itrex_sweet.runtime.backends import dense, ipex_version
 from itrex_sweet.runtime.backends import ipex as backend_module
-from itrex_sweet.runtime.backends import ipex_version
 from itrex_sweet.runtime.backends.base import DTYPES
 from itrex_sweet.runtime.backends.torch import TorchBackend
 from itrex_sweet.runtime.executor import Executor
+from itrex_sweet.runtime.machine import INSTRUCTION_SETS, Machine
 from itrex_sweet.runtime.ragged import TokenBatch
 from tests.quantized_encoders import quantized
+from tests.runtime.conftest import loaded_or_skipped
 from tests.runtime.test_laws import NUM_EXITS
 from tests.tiny_artifacts import random_rows
 from tests.tiny_models import FAMILY_CONFIGS
@@ -36,6 +39,10 @@ def installed(name: str) -> bool:
 needs_ipex = pytest.mark.skipif(
     not installed(ipex_version.DISTRIBUTION), reason="intel-extension-for-pytorch is not installed"
 )
+needs_vnni = pytest.mark.skipif(
+    platform.machine() == "x86_64" and not set(dense._VNNI) & set(Machine.here().instruction_sets),
+    reason="this processor has no VNNI",
+)
 FLOAT_ROUNDING = dict(rtol=1e-4, atol=1e-5)
 
 
@@ -48,11 +55,12 @@ def ipex_of(backend_of):
         if (family, kind) not in loaded:
             reference = backend_of(family)
             if kind in DTYPES:
-                loaded[family, kind] = backend_module.IpexBackend(reference.artifact, dtype=kind), reference
+                options = {"dtype": kind}
             else:
-                encoder = quantized(reference.encoder, kind)
-                reference = TorchBackend(reference.artifact, encoder)
-                loaded[family, kind] = backend_module.IpexBackend(reference.artifact, encoder=encoder), reference
+                options = {"encoder": quantized(reference.encoder, kind)}
+                reference = TorchBackend(reference.artifact, options["encoder"])
+            backend = loaded_or_skipped(lambda: backend_module.IpexBackend(reference.artifact, **options))
+            loaded[family, kind] = backend, reference
         return loaded[family, kind]
 
     return load
@@ -147,6 +155,7 @@ def compiled_partitions(run) -> int:
 
 
 @needs_ipex
+@needs_vnni
 def test_compilations_are_counted_and_bounded(backend_of, caplog):
     reference = backend_of("bert")
     backend = backend_module.IpexBackend(reference.artifact, encoder=quantized(reference.encoder, "static"))
@@ -167,6 +176,7 @@ def test_compilations_are_counted_and_bounded(backend_of, caplog):
 
 
 @needs_ipex
+@needs_vnni
 def test_warmed_up_shapes_are_not_compiled_again(backend_of):
     reference = backend_of("bert")
     backend = backend_module.IpexBackend(
@@ -179,6 +189,7 @@ def test_warmed_up_shapes_are_not_compiled_again(backend_of):
 
 
 @needs_ipex
+@needs_vnni
 def test_int8_layers_that_are_not_fused_raise(backend_of):
     reference = backend_of("bert")
     ipex = backend_module.import_ipex()
@@ -211,6 +222,25 @@ def test_changed_number_of_threads_raises(ipex_of, call):
 
 
 # ---------------------------------------------------------------------------------------------------- refusals
+
+
+class OldMachine:
+    """A processor with AVX2 and without VNNI and AVX-512."""
+
+    instruction_sets = tuple(name for name in INSTRUCTION_SETS if name == "avx2")
+    here = classmethod(lambda cls: cls)
+
+
+@needs_ipex
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="x86-64 only")
+def test_old_processors_are_refused(backend_of, monkeypatch):
+    reference = backend_of("bert")
+    for module in (dense, backend_module):
+        monkeypatch.setattr(module, "Machine", OldMachine)
+    with pytest.raises(BackendUnavailable, match="of IPEX saturate on x86-64 processors without VNNI"):
+        backend_module.IpexBackend(reference.artifact, encoder=quantized(reference.encoder, "static"))
+    with pytest.raises(BackendUnavailable, match="AVX-512 for bfloat16"):
+        backend_module.IpexBackend(reference.artifact, dtype="bfloat16")
 
 
 @needs_ipex

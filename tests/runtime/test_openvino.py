@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 from itrex_sweet.errors import BackendUnavailable, ConfigError
-from itrex_sweet.runtime.backends import load_backend, openvino_version, unavailable_reason
+from itrex_sweet.runtime.backends import dense, load_backend, openvino_version, unavailable_reason
 from itrex_sweet.runtime.backends import openvino as backend_module
 from itrex_sweet.runtime.backends.openvino import OpenVinoBackend
 from itrex_sweet.runtime.backends.torch import TorchBackend
-from itrex_sweet.runtime.machine import INSTRUCTION_SETS
 from tests.quantized_encoders import quantized
-from tests.runtime.test_ipex import all_logits, some_rows
+from tests.runtime.test_ipex import OldMachine, all_logits, needs_vnni, some_rows
 from tests.runtime.test_laws import NEEDS_OPENVINO
 
 
@@ -37,6 +36,7 @@ def test_bfloat16_logits_are_close_to_the_reference(backend_of):
 
 
 @NEEDS_OPENVINO
+@needs_vnni
 @pytest.mark.parametrize(("family", "recipe"), [("distilbert", "smooth"), ("roberta", "mixed")])
 def test_int8_logits_match_the_reference(backend_of, family, recipe):
     reference = backend_of(family)
@@ -48,6 +48,7 @@ def test_int8_logits_match_the_reference(backend_of, family, recipe):
 
 
 @NEEDS_OPENVINO
+@needs_vnni
 def test_int8_layer_in_float_is_refused(backend_of, monkeypatch):
     reference = backend_of("bert")
     monkeypatch.setattr(backend_module, "count_integer_products", lambda compiled: 3)
@@ -65,12 +66,8 @@ def test_dynamic_quantization_is_refused(backend_of):
 @NEEDS_OPENVINO
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="x86-64 only")
 def test_int8_without_vnni_is_refused(backend_of, monkeypatch):
-    class OldMachine:
-        instruction_sets = tuple(name for name in INSTRUCTION_SETS if "vnni" not in name and "amx" not in name)
-        here = classmethod(lambda cls: cls)
-
     reference = backend_of("bert")
-    monkeypatch.setattr(backend_module, "Machine", OldMachine)
+    monkeypatch.setattr(dense, "Machine", OldMachine)
     with pytest.raises(BackendUnavailable, match="saturate on x86-64 processors without VNNI"):
         OpenVinoBackend(reference.artifact, encoder=quantized(reference.encoder, "static"))
 

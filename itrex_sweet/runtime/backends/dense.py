@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -17,10 +18,12 @@ from itrex_sweet.runtime.backends.base import EncoderBackend
 from itrex_sweet.runtime.dense import build_subgraphs
 from itrex_sweet.runtime.dense.blocks import BlockHidden, merge_blocks, pad_to_blocks
 from itrex_sweet.runtime.encoder import Encoder
+from itrex_sweet.runtime.machine import Machine
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.torch_threads import computing_with, on_own_threads
 
 TRACE_SHAPE = (2, 8)
+_VNNI = ("avx_vnni", "avx512_vnni", "amx_int8")
 
 Subgraph = Callable[..., torch.Tensor]
 
@@ -38,7 +41,8 @@ class DenseBackend(EncoderBackend):
         threads: number of threads; by default `torch.get_num_threads()`.
 
     Raises:
-        BackendUnavailable: dynamic quantization, or a layer that the engine does not support.
+        BackendUnavailable: dynamic quantization, INT8 layers on a processor whose 8-bit products saturate, or a layer
+            that the engine does not support.
         ConfigError: an invalid warm-up shape.
     """
 
@@ -47,6 +51,8 @@ class DenseBackend(EncoderBackend):
     def __init__(self, artifact: Artifact, encoder: Encoder, warm_up: Sequence[tuple[int, int]], threads: int | None):
         super().__init__(artifact, encoder)
         self._check_static(encoder)
+        if encoder.quantized_linears():
+            self._check_integer_products()
         _check_warm_up(warm_up, encoder.max_tokens)
         self.asked_threads = threads
         self._process, self._lock = os.getpid(), threading.RLock()
@@ -65,6 +71,13 @@ class DenseBackend(EncoderBackend):
             module: takes the inputs in order.
             inputs: example inputs by name.
         """
+
+    def _check_integer_products(self) -> None:
+        if platform.machine() == "x86_64" and not set(_VNNI) & set(Machine.here().instruction_sets):
+            raise BackendUnavailable(
+                f"8-bit products of {self.engine} saturate on x86-64 processors without VNNI. Use backend='native', or "
+                "the float32 artifact that this one was quantized from."
+            )
 
     def _check_before_run(self) -> None:
         """Raises if the engine cannot run now; called with the lock held."""

@@ -18,6 +18,7 @@ from itrex_sweet.runtime.dense.blocks import ROW_COUNTS, possible_token_counts
 from itrex_sweet.runtime.dense.linear import StaticLinear
 from itrex_sweet.runtime.dense.subgraphs import Probe
 from itrex_sweet.runtime.encoder import Encoder
+from itrex_sweet.runtime.machine import Machine
 from itrex_sweet.runtime.native.cores import validate_threads
 from itrex_sweet.runtime.torch_encoder import load_torch_encoder, with_torch_tensors
 
@@ -58,7 +59,8 @@ class IpexBackend(DenseBackend):
 
     Raises:
         BackendUnavailable: IPEX is missing or was built for another torch, does not support a layer, did not fuse an
-            INT8 layer, or a forked child calls its parent's backend.
+            INT8 layer, the processor lacks VNNI for INT8 or AVX-512 for bfloat16, or a forked child calls its parent's
+            backend.
         ConfigError: an unknown dtype, bfloat16 for an INT8 artifact, an invalid warm-up shape, or an invalid number of
             threads.
     """
@@ -76,6 +78,10 @@ class IpexBackend(DenseBackend):
         import_ipex()
         encoder = load_torch_encoder(artifact) if encoder is None else with_torch_tensors(encoder)
         self._dtype = getattr(torch, validate_dtype(dtype, encoder))
+        if self._dtype == torch.bfloat16 and "avx512f" not in Machine.here().instruction_sets:
+            raise BackendUnavailable(
+                "IPEX needs a processor with AVX-512 for bfloat16. Use dtype='float32', or backend='native'."
+            )
         self._subgraphs: list[_Subgraph] = []
         super().__init__(artifact, encoder, warm_up, None if threads is None else validate_threads(threads))
         for subgraph in self._subgraphs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 
 import torch
@@ -16,11 +15,8 @@ from itrex_sweet.runtime.backends.openvino_version import check_openvino
 from itrex_sweet.runtime.dense.linear import StaticLinear
 from itrex_sweet.runtime.dense.openvino import compile_on_cpu, count_integer_products, openvino_model
 from itrex_sweet.runtime.encoder import Encoder
-from itrex_sweet.runtime.machine import Machine
 from itrex_sweet.runtime.native.cores import default_threads, validate_threads
 from itrex_sweet.runtime.torch_encoder import load_torch_encoder, with_torch_tensors
-
-_VNNI = ("avx_vnni", "avx512_vnni", "amx_int8")
 
 
 class OpenVinoBackend(DenseBackend):
@@ -57,8 +53,6 @@ class OpenVinoBackend(DenseBackend):
         threads = default_threads() if threads is None else validate_threads(threads)
         encoder = load_torch_encoder(artifact) if encoder is None else with_torch_tensors(encoder)
         self._dtype = validate_dtype(dtype, encoder)
-        if encoder.quantized_linears():
-            _check_integer_products()
         super().__init__(artifact, encoder, warm_up, threads)
 
     def _compile(self, name: str, module: nn.Module, inputs: dict[str, torch.Tensor]) -> _Subgraph:
@@ -84,11 +78,3 @@ class _Subgraph:
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         outputs = self._request.infer([tensor.contiguous().numpy() for tensor in inputs], share_inputs=True)
         return torch.from_numpy(outputs[0])
-
-
-def _check_integer_products() -> None:
-    if platform.machine() == "x86_64" and not set(_VNNI) & set(Machine.here().instruction_sets):
-        raise BackendUnavailable(
-            "8-bit products of OpenVINO saturate on x86-64 processors without VNNI. Use backend='native', or the "
-            "float32 artifact that this one was quantized from."
-        )
