@@ -17,7 +17,8 @@ import grpc
 
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.serving.grpc_messages import HEALTH, HEALTH_MESSAGES, MESSAGES, SERVICE
-from itrex_sweet.serving.grpc_methods import METHODS
+from itrex_sweet.serving.grpc_methods import METHODS, HttpRequest
+from itrex_sweet.serving.grpc_server import _headers
 from itrex_sweet.serving.settings import Settings
 from itrex_sweet.serving.tensors import packed
 from tests.serving.certificates import PASSWORD, make_certificate
@@ -456,3 +457,19 @@ def test_mutated_messages(served, classifiers):
     assert outputs(call(served, "ModelInfer", request())[0])["label"] == [
         prediction["label"] for prediction in classifiers["single"].predict(TEXTS)
     ]
+
+
+@pytest.mark.parametrize(
+    ("remaining", "given", "expected"),
+    [(0.5, {}, b"500.000"), (1e300, {}, b"1000000000.000"), (None, {}, None), (0.5, {"x-deadline-ms": "7"}, b"7")],
+)
+def test_the_deadline_of_a_call_becomes_a_header(remaining, given, expected):
+    class Context:
+        def invocation_metadata(self):
+            return [("content-type", "application/grpc"), *given.items()]
+
+        def time_remaining(self):
+            return remaining
+
+    headers = _headers(HttpRequest("GET", "/v2"), Context())
+    assert headers == ({} if expected is None else {b"x-deadline-ms": expected})
