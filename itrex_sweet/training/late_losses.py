@@ -37,6 +37,8 @@ class LateLosses:
         self._task, labels = attachment.task, attachment.labels
         if self._task.name == SINGLE_LABEL:
             labels = F.one_hot(labels[labels != IGNORE_INDEX], attachment.model.config.num_labels)
+        if not len(labels):
+            return
         labels = labels.reshape(len(labels), -1).float()
         sums = torch.stack([labels.sum(0), (labels**2).sum(0)])
         self._sums = sums if self._sums is None else self._sums + sums
