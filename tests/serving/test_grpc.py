@@ -385,6 +385,11 @@ def test_port_in_use(folders):
         Running(folders, grpc_port=taken.getsockname()[1])
 
 
+def test_servers_share_a_port_only_if_both_allow_it(folders, served):
+    with pytest.raises(OSError, match=r"cannot listen on .* for gRPC"):
+        Running({"single": folders["single"]}, grpc_port=served.server.grpc.port)
+
+
 def test_messages_equal_those_of_a_client_library():
     service = pytest.importorskip("tritonclient.grpc.service_pb2", reason="needs tritonclient[grpc]")
     for name, ours in vars(MESSAGES).items():
