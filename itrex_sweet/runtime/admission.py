@@ -46,10 +46,18 @@ class Admission:
         self._numbers = 0
         self._busy = self._answered = 0.0  # seconds and rows, moving sums
 
-    @property
-    def quality(self) -> float:
-        """Quality of the policy of new requests, 1 unless load lowered it."""
-        return 1.0 if self.degradation is None else self.degradation.level.quality or 1.0
+    def quality(self, waiting: int) -> float:
+        """Returns the quality that a request of one row would start with, 1 unless load lowers it.
+
+        It follows the rows that wait now, since the level itself changes only when a request starts.
+
+        Args:
+            waiting: as of `accept`.
+        """
+        if self.degradation is None:
+            return 1.0
+        quality = self.degradation.preview(waiting + 1, self.seconds_per_row).quality
+        return 1.0 if quality is None else quality
 
     @property
     def seconds_per_row(self) -> float:

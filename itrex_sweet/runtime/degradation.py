@@ -102,11 +102,6 @@ class Degradation:
         return cls(levels, target_seconds)
 
     @property
-    def level(self) -> Level:
-        """The level of new requests."""
-        return self.levels[self._index]
-
-    @property
     def is_at_floor(self) -> bool:
         """True if quality cannot fall further."""
         return self._index == len(self.levels) - 1
@@ -121,12 +116,21 @@ class Degradation:
             rows: that have no answer.
             seconds_per_row: at the first level.
         """
-        seconds = rows * seconds_per_row
-        while not self.is_at_floor and seconds * self.level.cost > self.target_seconds:
-            self._index += 1
-        while self._index > 0 and seconds * self.levels[self._index - 1].cost <= _RETURN_BELOW * self.target_seconds:
-            self._index -= 1
-        return self.level
+        self._index = self._place(rows * seconds_per_row)
+        return self.levels[self._index]
+
+    def preview(self, rows: int, seconds_per_row: float) -> Level:
+        """Returns what `update` would return, and changes nothing."""
+        return self.levels[self._place(rows * seconds_per_row)]
+
+    def _place(self, seconds: float) -> int:
+        """Returns the index of the level for rows that need so many seconds at the first level."""
+        index, costs = self._index, [level.cost for level in self.levels]
+        while index < len(costs) - 1 and seconds * costs[index] > self.target_seconds:
+            index += 1
+        while index > 0 and seconds * costs[index - 1] <= _RETURN_BELOW * self.target_seconds:
+            index -= 1
+        return index
 
 
 def _has(candidate: dict, policy: Policy) -> bool:

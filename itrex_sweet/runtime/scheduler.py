@@ -179,7 +179,7 @@ class Scheduler:
                 self._open.expired,
                 self._open.cancelled,
                 self._open.degraded,
-                self._admission.quality,
+                self._admission.quality(self._open.unanswered),
             )
 
     # ------------------------------------------------------------------ workers

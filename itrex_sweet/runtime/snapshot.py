@@ -17,7 +17,7 @@ class Snapshot:
         expired: requests failed with `DeadlineExceeded`.
         cancelled: requests that were cancelled.
         degraded: rows answered under a policy that load had lowered.
-        quality: of the policy of new requests, 1 unless load lowered it.
+        quality: of the policy that a request of one row would get now, 1 unless load lowers it.
     """
 
     rows_waiting: tuple[int, ...]

@@ -69,6 +69,15 @@ def test_quality_does_not_alternate(wait):
     assert degradation.update(1, 0.8 * wait) is level or 0.8 * wait * level.cost <= 0.07
 
 
+@given(waits=waits, now=st.floats(0.0, 1.0))
+def test_preview_is_the_next_level_and_changes_nothing(waits, now):
+    degradation, without = Degradation(LEVELS, 0.1), Degradation(LEVELS, 0.1)
+    for wait in waits:
+        degradation.preview(1, now)
+        assert degradation.update(1, wait) is without.update(1, wait)
+    assert degradation.preview(1, now) is degradation.update(1, now)
+
+
 def test_floor_is_the_fastest_certified_candidate_or_given():
     artifact = CalibratedArtifact()
     assert [level.policy for level in Degradation.of(artifact, POLICIES[0]).levels] == POLICIES[:3]
@@ -129,3 +138,37 @@ def test_answers_say_under_which_policy_load_put_them(backend_of):
             for batch in batches:
                 scheduler.submit(batch)
             scheduler.step()
+
+
+@pytest.mark.parametrize("end", ["answered", "cancelled", "expired", "closed", "forgotten"])
+def test_quality_recovers_without_a_further_request(end, backend_of):
+    backend, now = backend_of("bert"), [0.0]
+    row = TokenBatch.from_rows([[5, 6]])
+
+    def clock() -> float:
+        now[0] += 1.0
+        return now[0]
+
+    scheduler = Scheduler(backend, POLICIES[0], 1, degradation=Degradation(LEVELS, 20.0), clock=clock)
+    scheduler.submit(row)
+    while scheduler.step():
+        pass  # learns the time of a row
+    assert scheduler.snapshot().quality == 1.0
+    request = Request(POLICIES[0], deadline=now[0] + 200.0, drop_expired=True)
+    futures = [scheduler.submit(row, request) for _ in range(60)]
+    assert scheduler.snapshot().quality == 0.0  # of the next request, although none has started
+    scheduler.step()
+    assert scheduler.snapshot().quality == 0.0
+    if end == "answered":
+        while scheduler.step():
+            pass
+    elif end == "cancelled":
+        assert [future.cancel() for future in futures]
+    elif end == "expired":
+        now[0] += 1000.0
+        scheduler.step()
+    elif end == "closed":
+        scheduler.close()
+    else:
+        scheduler.reset_in_child()
+    assert scheduler.snapshot().unanswered <= 1 and scheduler.snapshot().quality == 1.0
