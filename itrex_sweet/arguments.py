@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import numbers
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from itrex_sweet.errors import ConfigError
+
+MAX_PORT = 2**16 - 1
 
 
 def whole_number(name: str, value: Any, minimum: int) -> int:
@@ -20,6 +23,18 @@ def whole_number(name: str, value: Any, minimum: int) -> int:
     number = integer(value)
     if number is None or not minimum <= number < 2**63:
         raise ConfigError(f"{name}={_shown(value)}: an integer of at least {minimum} is needed.")
+    return number
+
+
+def port_number(name: str, value: Any) -> int:
+    """Converts the number of a TCP port, also 0, to `int`.
+
+    Raises:
+        ConfigError: another type or number.
+    """
+    number = whole_number(name, value, minimum=0)
+    if number > MAX_PORT:
+        raise ConfigError(f"{name}={_shown(value)}: a port is at most {MAX_PORT}.")
     return number
 
 
@@ -42,6 +57,76 @@ def real_number(name: str, value: Any, meaning: str = "a number") -> float:
         return float(number)
     except OverflowError:
         raise ConfigError(f"{name}={_shown(value)}: it is {meaning}, and this one is too large.") from None
+
+
+def finite_number(name: str, value: Any, meaning: str = "a finite number") -> float:
+    """Converts a real number of any type to `float`.
+
+    Raises:
+        ConfigError: another type, NaN or infinity.
+    """
+    number = real_number(name, value, meaning)
+    if not math.isfinite(number):
+        raise ConfigError(f"{name}={number}: it is {meaning}.")
+    return number
+
+
+def positive_number(name: str, value: Any, meaning: str = "a positive number") -> float:
+    """Converts a positive, finite number of any type to `float`.
+
+    Raises:
+        ConfigError: another type, NaN, infinity, or a number that is not above 0.
+    """
+    number = real_number(name, value, meaning)
+    if not 0.0 < number < math.inf:
+        raise ConfigError(f"{name}={number}: it is {meaning}.")
+    return number
+
+
+def non_negative_number(name: str, value: Any, meaning: str = "a number from 0") -> float:
+    """Converts a finite number from 0 of any type to `float`.
+
+    Raises:
+        ConfigError: another type, NaN, infinity, or a number below 0.
+    """
+    number = real_number(name, value, meaning)
+    if not 0.0 <= number < math.inf:
+        raise ConfigError(f"{name}={number}: it is {meaning}.")
+    return number
+
+
+def fraction(name: str, value: Any, meaning: str = "a number in [0, 1]") -> float:
+    """Converts a number in [0, 1] of any type to `float`.
+
+    Raises:
+        ConfigError: another type, NaN, or a number outside [0, 1].
+    """
+    number = real_number(name, value, meaning)
+    if not 0.0 <= number <= 1.0:
+        raise ConfigError(f"{name}={number}: it is {meaning}.")
+    return number
+
+
+def truth(name: str, value: Any) -> bool:
+    """Converts a boolean of any type to `bool`.
+
+    Raises:
+        ConfigError: another type.
+    """
+    if not isinstance(scalar(value), bool):
+        raise ConfigError(f"{name}={_shown(value)}: True or False, not {type(value).__name__}.")
+    return bool(value)
+
+
+def choice(name: str, value: Any, known: Sequence[str]) -> str:
+    """Returns one of some words.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    if not isinstance(value, str) or value not in known:
+        raise ConfigError(f"{name}={_shown(value)}: choose one of {', '.join(known)}.")
+    return value
 
 
 def real_numbers(name: str, value: Any) -> tuple[float, ...]:

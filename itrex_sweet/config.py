@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from itrex_sweet.arguments import integer, known_fields, real_number, scalar, sequence
+from itrex_sweet.arguments import fraction, integer, known_fields, positive_number, real_number, sequence, truth
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.policy import DEFAULT_THRESHOLD, Policy
 from itrex_sweet.tasks import SINGLE_LABEL, Task
@@ -128,24 +128,14 @@ class SweetConfig:
         checked = {
             "exits": None if self.exits is None else _whole_numbers(self.exits),
             "gradient_scale": _gradient_scale(self.gradient_scale),
-            "learn_to_exit": _truth("learn_to_exit", self.learn_to_exit),
-            "distillation": real_number("distillation", self.distillation, "a share of the loss, in [0, 1]"),
-            "distillation_temperature": real_number(
-                "distillation_temperature", self.distillation_temperature, "a positive number"
-            ),
+            "learn_to_exit": truth("learn_to_exit", self.learn_to_exit),
+            "distillation": fraction("distillation", self.distillation, "a share of the loss, in [0, 1]"),
+            "distillation_temperature": positive_number("distillation_temperature", self.distillation_temperature),
             "class_weights": _class_weights(self.class_weights),
-            "exit_lr_multiplier": real_number("exit_lr_multiplier", self.exit_lr_multiplier, "a positive number"),
+            "exit_lr_multiplier": positive_number("exit_lr_multiplier", self.exit_lr_multiplier),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
-        if not 0.0 <= self.distillation <= 1.0:
-            raise ConfigError(f"distillation={self.distillation}: a share of the loss lies in [0, 1].")
-        if not 0.0 < self.distillation_temperature < math.inf:
-            raise ConfigError(
-                f"distillation_temperature={self.distillation_temperature}: it is a positive, finite number."
-            )
-        if not 0.0 < self.exit_lr_multiplier < math.inf:
-            raise ConfigError(f"exit_lr_multiplier={self.exit_lr_multiplier}: it is a positive, finite number.")
         if self.mode == "joint" and self.gradient_scale != 0.0:
             raise ConfigError("mode='joint' cuts no gradient, so gradient_scale has no meaning; leave it out.")
         if self.has_private_layers and self.gradient_scale != 0.0:
@@ -162,10 +152,7 @@ class SweetConfig:
         if self.loss is not None and self.class_weights is not None:
             raise ConfigError("class_weights go into the cross-entropy, which loss replaces: leave one of them out.")
         if self.threshold is not None:
-            meaning = "a confidence in [0, 1]"
-            object.__setattr__(self, "threshold", real_number("threshold", self.threshold, meaning))
-            if not 0.0 <= self.threshold <= 1.0:
-                raise ConfigError(f"threshold={self.threshold}: {meaning}.")
+            object.__setattr__(self, "threshold", fraction("threshold", self.threshold, "a confidence in [0, 1]"))
         if self.longest_row is not None:
             longest = integer(self.longest_row)
             if longest is None or longest < 1:
@@ -326,12 +313,6 @@ def _whole_numbers(exits: Any) -> tuple[int, ...]:
     if None in numbers_:
         raise ConfigError(f"exits={given}: exits are whole numbers of encoder layers, such as (1, 4).")
     return numbers_
-
-
-def _truth(name: str, value: Any) -> bool:
-    if not isinstance(scalar(value), bool):
-        raise ConfigError(f"{name}={value!r}: True or False, not {type(value).__name__}.")
-    return bool(value)
 
 
 def _gradient_scale(scale: Any) -> float | str | tuple[float, ...]:

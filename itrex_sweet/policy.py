@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from itrex_sweet.arguments import known_fields, real_number, real_numbers, sequence, whole_number
+from itrex_sweet.arguments import known_fields, positive_number, real_number, real_numbers, sequence, whole_number
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, task_named
 
@@ -106,9 +106,7 @@ class Policy:
         if self.tolerance is not None:
             if task.name != REGRESSION:
                 raise ConfigError(f"tolerance needs task={REGRESSION!r}; this policy is for {task.name}.")
-            object.__setattr__(self, "tolerance", real_number("tolerance", self.tolerance))
-            if not (self.tolerance > 0.0 and math.isfinite(self.tolerance)):
-                raise ConfigError(f"tolerance={self.tolerance}: a tolerance is positive and finite.")
+            object.__setattr__(self, "tolerance", positive_number("tolerance", self.tolerance))
 
     @property
     def last_exit_index(self) -> int:

@@ -256,9 +256,9 @@ def test_scores_use_the_temperatures_of_the_call(model):
         ({"policy": Policy.uniform(4)}, "a policy for 4 exits does not fit"),
         ({"policy": Policy((0.5, 0.5), (1.0,) * 3, "learned")}, "learn-to-exit"),
         ({"max_exit": 3}, r"max_exit=3: choose one of the exits \(1, 2, 4\)"),
-        ({"deadline_ms": 0.0}, "deadline_ms=0.0: a positive number"),
+        ({"deadline_ms": 0.0}, "deadline_ms=0.0: it is a positive number"),
         ({"quality": 0.5}, "is not calibrated"),
-        ({"quality": 1.5}, r"quality=1.5: must lie in \[0, 1\]"),
+        ({"quality": 1.5}, r"quality=1\.5: it is a number between 0, the fastest"),
     ],
 )
 def test_invalid_options_of_a_call(model, stopping, message):

@@ -14,7 +14,7 @@ from itrex_sweet.acceleration.checkpoint import open_checkpoint, require_other_f
 from itrex_sweet.acceleration.report import PICTURE_FILE, REPORT_FILE, Measurements, measure
 from itrex_sweet.acceleration.steps import Steps
 from itrex_sweet.acceleration.traffic import check_enough_texts, min_rows, read_traffic, split_traffic
-from itrex_sweet.arguments import real_number, whole_number
+from itrex_sweet.arguments import non_negative_number, whole_number
 from itrex_sweet.artifact import Artifact, copy_artifact, open_artifact
 from itrex_sweet.artifact.staging import require_writable
 from itrex_sweet.calibration.budget import Budget, checked_tolerance
@@ -105,7 +105,7 @@ def accelerate(
         NoGainError: no exit learned anything, or none saves time.
         ArtifactError, ConfigError, UnsupportedModelError, InputError: as `add_exits`.
     """
-    least_speedup = real_number("least_speedup", least_speedup, "a number from 0")
+    least_speedup = non_negative_number("least_speedup", least_speedup)
     seed, output = whole_number("seed", seed, 0), Path(output)
     checkpoint = open_checkpoint(model)
     tolerance = checked_tolerance(checkpoint.task, tolerance)

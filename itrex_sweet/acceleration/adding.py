@@ -21,7 +21,7 @@ from itrex_sweet.acceleration.traffic import (
     read_traffic,
     warn_of_unknown_tokens,
 )
-from itrex_sweet.arguments import real_number, whole_number
+from itrex_sweet.arguments import positive_number, whole_number
 from itrex_sweet.artifact import Artifact, keep_exits, write_card
 from itrex_sweet.artifact.fingerprints import Fingerprints
 from itrex_sweet.artifact.staging import require_writable
@@ -101,11 +101,8 @@ def add_exits(
         InputError: texts that cannot be read, or too few of them.
         NoGainError: the model predicts one label for all texts, or no exit learned anything.
     """
-    epochs = real_number("epochs", epochs, "a positive number")
-    learning_rate = real_number("learning_rate", learning_rate, "a positive number")
-    for name, value in (("epochs", epochs), ("learning_rate", learning_rate)):
-        if not 0.0 < value < float("inf"):
-            raise ConfigError(f"{name}={value}: pass a positive number.")
+    epochs = positive_number("epochs", epochs)
+    learning_rate = positive_number("learning_rate", learning_rate)
     batch_size, seed = whole_number("batch_size", batch_size, 1), whole_number("seed", seed, 0)
     checkpoint = model if isinstance(model, Checkpoint) else open_checkpoint(model)
     requested = resolve_exits(exits, checkpoint.depth)

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from itrex_sweet.arguments import real_number
+from itrex_sweet.arguments import positive_number, real_number
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.metrics import METRICS, Metric
 from itrex_sweet.tasks import REGRESSION, Task
@@ -80,7 +80,7 @@ class Budget:
                 "accuracy use max_accuracy_drop, whose test is exact."
             )
         if self.tolerance is not None:
-            object.__setattr__(self, "tolerance", _positive_tolerance(self.tolerance))
+            object.__setattr__(self, "tolerance", positive_number("tolerance", self.tolerance))
 
     @property
     def epsilon(self) -> float | None:
@@ -131,11 +131,4 @@ def checked_tolerance(task: Task, tolerance: float | None, stored: float | None 
             "agreement in a regression needs tolerance (--tolerance), the difference up to which values agree, in the "
             "unit of the labels."
         )
-    return stored if tolerance is None else _positive_tolerance(tolerance)
-
-
-def _positive_tolerance(tolerance: Any) -> float:
-    tolerance = real_number("tolerance", tolerance)
-    if not 0.0 < tolerance < math.inf:
-        raise ConfigError(f"tolerance={tolerance}: must be positive and finite.")
-    return tolerance
+    return stored if tolerance is None else positive_number("tolerance", tolerance)

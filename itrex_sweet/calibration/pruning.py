@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from itrex_sweet.arguments import real_number
+from itrex_sweet.arguments import fraction
 from itrex_sweet.artifact import Artifact, copy_artifact, keep_exits, open_artifact, write_card
 from itrex_sweet.calibration.budget import checked_tolerance
 from itrex_sweet.calibration.cost_measurement import cost_table
@@ -104,11 +104,7 @@ def find_useful_exits(
             regression without a tolerance.
         InputError: too few rows.
     """
-    fractions = {"max_drop": max_drop, "least_gain": least_gain}
-    max_drop, least_gain = (real_number(name, value, "a fraction in [0, 1]") for name, value in fractions.items())
-    for name, value in fractions.items():
-        if not 0.0 <= value <= 1.0:
-            raise ConfigError(f"{name}={value}: must lie in [0, 1].")
+    max_drop, least_gain = fraction("max_drop", max_drop), fraction("least_gain", least_gain)
     if unit not in UNITS:
         raise ConfigError(f"unit={unit!r}: choose one of {', '.join(UNITS)}.")
     if is_stateful(model.policy):

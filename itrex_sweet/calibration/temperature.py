@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from itrex_sweet.arguments import real_number, whole_number
-from itrex_sweet.errors import ConfigError, InputError
+from itrex_sweet.arguments import positive_number, whole_number
+from itrex_sweet.errors import InputError
 from itrex_sweet.evaluation.labels import checked_labels
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
@@ -107,9 +107,7 @@ def _scaled(logits: np.ndarray, labels: np.ndarray, temperature: float) -> tuple
         InputError: no row has finite logits.
         ConfigError: a temperature that is not positive.
     """
-    temperature = real_number("temperature", temperature)
-    if not 0.0 < temperature < np.inf:
-        raise ConfigError(f"temperature={temperature}: must be positive and finite.")
+    temperature = positive_number("temperature", temperature)
     logits, labels = _finite(logits, labels)
     if not len(labels):
         raise InputError("no row has finite logits.")

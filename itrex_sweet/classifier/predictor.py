@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from itrex_sweet.arguments import whole_number
+from itrex_sweet.arguments import choice, whole_number
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.classifier.arrays import PredictionArrays, arrays_of
 from itrex_sweet.classifier.notices import warn_of_untrained_lengths
@@ -132,8 +132,8 @@ class Predictor:
             raise ConfigError("as_arrays and top_k exclude one another; give one of them.")
         if batch_size is not None:
             batch_size = whole_number("batch_size", batch_size, minimum=1)
-        _check_choice("overlong", overlong, _OVERLONG)
-        _check_choice("errors", errors, _ERRORS)
+        choice("overlong", overlong, _OVERLONG)
+        choice("errors", errors, _ERRORS)
         texts = texts.copy() if type(texts) is list else listed(texts)
         reading = self._read(texts, max_length, overlong)
         if reading.errors and errors == "raise":
@@ -189,7 +189,7 @@ class Predictor:
         request = self._request(threshold, policy, quality, max_exit, None)
         top_k = checked_top_k(top_k)
         size = self.executor.batch_size if batch_size is None else whole_number("batch_size", batch_size, minimum=1)
-        _check_choice("overlong", overlong, _OVERLONG)
+        choice("overlong", overlong, _OVERLONG)
         texts = iter(texts if isinstance(texts, Iterator) else listed(texts))
         stream = self._stream(texts, request, size, max_length, overlong, top_k)
         return iter(lambda: self._next(stream), None)
@@ -240,7 +240,7 @@ class Predictor:
             InputError, ConfigError: as of `predict`, for any text.
         """
         texts = texts.copy() if type(texts) is list else listed(texts)
-        _check_choice("overlong", overlong, _OVERLONG)
+        choice("overlong", overlong, _OVERLONG)
         reading = self._read(texts, max_length, overlong)
         if reading.errors:
             raise _unreadable(reading.errors, len(texts))
@@ -315,11 +315,6 @@ class Predictor:
 
 _OVERLONG = ("truncate", "refuse")
 _ERRORS = ("raise", "mark")
-
-
-def _check_choice(name: str, value: Any, known: Sequence[str]) -> None:
-    if value not in known:
-        raise ConfigError(f"{name}={value!r}: choose one of {', '.join(known)}.")
 
 
 def _raise_not_finite(rows: list[int], answers: Any) -> None:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 
+from itrex_sweet.arguments import whole_number
 from itrex_sweet.cluster.input_files import InputFile, input_files
 from itrex_sweet.cluster.loading import artifact_identity
 from itrex_sweet.cluster.local_worker import LocalWorker
@@ -75,6 +76,8 @@ def predict_folder(
         SweetError: another process writes to the folder, or a part cannot be computed.
     """
     settings = settings or FolderSettings()
+    if ray_workers is not None:
+        ray_workers = whole_number("ray_workers", ray_workers, minimum=1)
     files = input_files(sources, settings.format, output)
     _check_first_rows(files, settings)
     identity = artifact_identity(artifact)

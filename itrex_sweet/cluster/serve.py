@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from itrex_sweet.arguments import whole_number
+from itrex_sweet.arguments import non_negative_number, whole_number
 from itrex_sweet.classifier.predictions import checked_top_k, predictions_of
 from itrex_sweet.cluster.loading import load_for_worker
 from itrex_sweet.errors import InputError, Overloaded, SchedulerClosed, SweetError
@@ -47,13 +47,14 @@ class SweetDeployment:
         drain_seconds: float = 10.0,
         loading: Mapping[str, Any] | None = None,
     ):
+        # Ray calls `__del__`, where an error would be lost.
+        self._drain_seconds = non_negative_number("drain_seconds", drain_seconds)
         self._classifier = load_for_worker(artifact, threads=threads, identity=identity, **(loading or {}))
         backend, policy = self._classifier.backend, self._classifier.policy
         size = self._classifier.executor.batch_size
         self._scheduler = Scheduler(backend, policy, size, max_waiting_rows=max_waiting_rows)
         self._runner = Runner(self._scheduler, whole_number("workers", workers, minimum=1)).start()
         self._tokenizer_threads = ThreadPoolExecutor(1, thread_name_prefix="itrex-sweet-tokenizer")
-        self._drain_seconds = drain_seconds
 
     async def classify(
         self,

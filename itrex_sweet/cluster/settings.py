@@ -1,11 +1,11 @@
-"""The settings of a folder of answers. Imports the standard library and `errors` only."""
+"""The settings of a folder of answers. Imports no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from itrex_sweet.errors import ConfigError
+from itrex_sweet.arguments import choice, truth, whole_number
 
 DEFAULT_ROWS_PER_PART = 10_000
 JSON_LINES, PARQUET = "jsonl", "parquet"
@@ -24,6 +24,9 @@ class FolderSettings:
         echo: repeat each text, and its column `id`, beside its answer.
         loading: options of `Classifier.load` that change answers.
         prediction: options of `Classifier.predict`.
+
+    Raises:
+        ConfigError: a value of a wrong type or out of range.
     """
 
     format: str | None = None
@@ -36,5 +39,6 @@ class FolderSettings:
     prediction: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.output_format not in OUTPUT_FORMATS:
-            raise ConfigError(f"output_format={self.output_format!r}: choose one of {', '.join(OUTPUT_FORMATS)}.")
+        choice("output_format", self.output_format, OUTPUT_FORMATS)
+        object.__setattr__(self, "rows_per_part", whole_number("rows_per_part", self.rows_per_part, minimum=1))
+        object.__setattr__(self, "echo", truth("echo", self.echo))

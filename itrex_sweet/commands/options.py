@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import math
 
+from itrex_sweet.arguments import MAX_PORT
 from itrex_sweet.config import BALANCED, CUT_FIRST
 
 _MAX = 2**31 - 1  # for numbers of rows and tokens; a larger one does not fit a C int
-_MAX_PORT = 2**16 - 1
 
 
 def positive(text: str) -> int:
@@ -24,8 +24,8 @@ def count(text: str) -> int:
 def port(text: str) -> int:
     """Parses a port of TCP; 0 is any free one."""
     number = count(text)
-    if number > _MAX_PORT:
-        raise argparse.ArgumentTypeError(f"{number} is above {_MAX_PORT}")
+    if number > MAX_PORT:
+        raise argparse.ArgumentTypeError(f"{number} is above {MAX_PORT}")
     return number
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from itrex_sweet.arguments import real_number, whole_number
+from itrex_sweet.arguments import fraction, whole_number
 from itrex_sweet.artifact import CASCADE, FLOAT32, INT8, Artifact, write_artifact, write_card
 from itrex_sweet.artifact.fingerprints import QUANTIZATION
 from itrex_sweet.artifact.staging import require_writable
@@ -121,8 +121,8 @@ class SweetQuantizer:
             ArtifactError: the folder cannot be written; its previous content is unchanged.
         """
         rows, seed = whole_number("rows", rows, 1), whole_number("seed", seed, 0)
-        max_drop, max_moved = _fraction("max_drop", max_drop), _fraction("max_moved", max_moved)
-        smoothing_alpha = _fraction("smoothing_alpha", smoothing_alpha)
+        max_drop, max_moved = fraction("max_drop", max_drop), fraction("max_moved", max_moved)
+        smoothing_alpha = fraction("smoothing_alpha", smoothing_alpha)
         self._check_arguments(recipe, embeddings, save_directory)
         require_installed("neural_compressor", "quantization")
         require_writable(Path(save_directory))
@@ -214,13 +214,6 @@ class SweetQuantizer:
                 "versions": dict(candidate.observations.versions),
             },
         }
-
-
-def _fraction(name: str, value: Any) -> float:
-    fraction = real_number(name, value)
-    if not 0.0 <= fraction <= 1.0:
-        raise ConfigError(f"{name}={value}: must lie in [0, 1].")
-    return fraction
 
 
 def _update_bar(bar: Any, stage: str, done: int, rows: int) -> None:

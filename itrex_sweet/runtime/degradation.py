@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from itrex_sweet.arguments import real_number
+from itrex_sweet.arguments import fraction, positive_number
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.policy import Policy
@@ -27,11 +28,19 @@ class Level:
         policy: calibrated.
         quality: as of `policy_for_quality`; `None` for the policy without load.
         cost: of a row, relative to the policy without load.
+
+    Raises:
+        ConfigError: a quality outside [0, 1], or a cost that is not positive.
     """
 
     policy: Policy
     quality: float | None
     cost: float
+
+    def __post_init__(self) -> None:
+        if self.quality is not None:
+            object.__setattr__(self, "quality", fraction("quality", self.quality))
+        object.__setattr__(self, "cost", positive_number("cost", self.cost))
 
 
 class Degradation:
@@ -40,13 +49,17 @@ class Degradation:
     Args:
         levels: from the policy without load to the floor, by decreasing cost.
         target_seconds: time within which a new request should be answered.
+
+    Raises:
+        ConfigError: no levels, costs that do not decrease, or a target that is not a positive number.
     """
 
     def __init__(self, levels: Sequence[Level], target_seconds: float = DEFAULT_TARGET_SECONDS):
         self.levels = tuple(levels)
-        self.target_seconds = real_number("target_seconds", target_seconds)
-        if not self.target_seconds > 0.0:
-            raise ConfigError(f"target_seconds={target_seconds}: a positive number of seconds.")
+        costs = [level.cost for level in self.levels]
+        if not costs or any(later >= earlier for earlier, later in itertools.pairwise(costs)):
+            raise ConfigError(f"levels of costs {costs}: at least one level is needed, by decreasing cost.")
+        self.target_seconds = positive_number("target_seconds", target_seconds, "a positive number of seconds")
         self._index = 0
 
     @classmethod
@@ -82,7 +95,7 @@ class Degradation:
                 raise ConfigError(f"{artifact.directory}: no policy is certified; give the lowest quality, the floor.")
             lowest = min(costs[:certified])
         else:
-            policy_for_quality(artifact, floor := real_number("floor", floor))  # checks it
+            policy_for_quality(artifact, floor := fraction("floor", floor))  # checks it
             lowest = fastest + floor * (slowest - fastest)
         if not lowest < cost:
             raise ConfigError(

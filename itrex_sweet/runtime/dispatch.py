@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from itrex_sweet.arguments import non_negative_number, positive_number, whole_number
 from itrex_sweet.runtime.queues import ArrivalQueue, ExitQueue
 from itrex_sweet.runtime.step_costs import StepCosts
 
@@ -74,7 +75,7 @@ class BreadthFirst:
     """
 
     def __init__(self, refill: int, exit_by_exit: bool = False):
-        self.refill = refill
+        self.refill = whole_number("refill", refill, minimum=1)
         self.exit_by_exit = exit_by_exit
         self.expects_more = False
 
@@ -114,8 +115,8 @@ class MostAnswers:
         max_run_seconds: float = DEFAULT_MAX_RUN_SECONDS,
     ):
         self.costs = costs
-        self.max_hold_seconds = max_hold_seconds
-        self.max_run_seconds = max_run_seconds
+        self.max_hold_seconds = non_negative_number("max_hold_seconds", max_hold_seconds)
+        self.max_run_seconds = positive_number("max_run_seconds", max_run_seconds)
 
     def choose(self, arrivals: ArrivalQueue, waiting: Sequence[ExitQueue], now: float) -> int | None:
         queues = [arrivals, *waiting]

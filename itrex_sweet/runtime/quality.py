@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from itrex_sweet.arguments import fraction
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.policy import Policy
@@ -25,10 +26,7 @@ def policy_for_quality(artifact: Artifact, quality: float) -> Policy:
     Raises:
         ConfigError: the artifact was not calibrated, or a quality outside [0, 1].
     """
-    if not 0.0 <= quality <= 1.0:
-        raise ConfigError(
-            f"quality={quality}: must lie in [0, 1]; 1 is the full model, 0 the fastest calibrated policy."
-        )
+    quality = fraction("quality", quality, "a number between 0, the fastest calibrated policy, and 1, the full model")
     candidates = artifact.calibration.get("candidates")
     if not candidates:
         raise ConfigError(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from itrex_sweet.arguments import real_number, whole_number
+from itrex_sweet.arguments import finite_number, fraction, integer, positive_number, truth, whole_number
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.policy import Policy
@@ -25,6 +25,7 @@ Threshold = float | Sequence[float]
 STOPPED_BY = CONFIDENCE, DEADLINE, MAX_EXIT, FULL_DEPTH = "confidence", "deadline", "max_exit", "full_depth"
 
 _MAX_REQUESTS = 64  # in a cache
+_MAX_PRIORITY = 2**31 - 1
 
 
 def checked_policy(artifact: Artifact, policy: Policy) -> Policy:
@@ -33,9 +34,18 @@ def checked_policy(artifact: Artifact, policy: Policy) -> Policy:
     Raises:
         ConfigError: not a policy, or one that does not fit the artifact.
     """
+    return artifact.checked(instance_of_policy(policy))
+
+
+def instance_of_policy(policy: Any) -> Policy:
+    """Returns a policy.
+
+    Raises:
+        ConfigError: another type.
+    """
     if not isinstance(policy, Policy):
         raise ConfigError(f"policy is a {type(policy).__name__}; itrex_sweet.Policy(...) makes one.")
-    return artifact.checked(policy)
+    return policy
 
 
 @dataclass(frozen=True)
@@ -45,13 +55,17 @@ class Request:
     Args:
         policy: decides where rows leave.
         deadline: time of `time.perf_counter`, in seconds; `None` for none.
-        priority: requests of higher priority are served first, unless others have waited long, see
+        priority: an integer; requests of higher priority are served first, unless others have waited long, see
             `runtime.scheduler`.
         drop_expired: whether the request fails with `DeadlineExceeded` if the deadline passes before the first exit of
             every row was computed; otherwise that exit answers.
         quality: of the policy, if load lowered it.
         trace: list to which the scheduler appends each run of a segment that rows of the request took part in: index
             of the exit reached, start and end in seconds of the clock, rows of the request, and rows in all.
+
+    Raises:
+        ConfigError: not a policy, a deadline that is not a finite number, a priority that is not an integer of 32 bits,
+            or another value of a wrong type or out of range.
     """
 
     policy: Policy
@@ -60,6 +74,34 @@ class Request:
     drop_expired: bool = False
     quality: float | None = None
     trace: list[tuple[int, float, float, int, int]] | None = None
+
+    def __post_init__(self) -> None:
+        is_time = self.deadline is None or (type(self.deadline) is float and math.isfinite(self.deadline))
+        is_plain = type(self.priority) is int and type(self.drop_expired) is bool and self.quality is self.trace is None
+        if not (is_time and is_plain and isinstance(self.policy, Policy) and abs(self.priority) <= _MAX_PRIORITY):
+            self._convert()  # a server makes a request per call, so the common types are told first
+
+    def _convert(self) -> None:
+        """Converts numbers of other types.
+
+        Raises:
+            ConfigError: see the class.
+        """
+        # A deadline of NaN would never pass, and would break the order of all deadlines.
+        checked: dict[str, Any] = {"policy": instance_of_policy(self.policy)}
+        checked["drop_expired"] = truth("drop_expired", self.drop_expired)
+        priority = integer(self.priority)
+        if priority is None or abs(priority) > _MAX_PRIORITY:
+            raise ConfigError(f"priority={self.priority!r:.80}: an integer of 32 bits is needed.")
+        checked["priority"] = priority
+        if self.deadline is not None:
+            meaning = "a finite time of time.perf_counter, or None for no deadline"
+            checked["deadline"] = finite_number("deadline", self.deadline, meaning)
+        if self.quality is not None:
+            checked["quality"] = fraction("quality", self.quality)
+        if self.trace is not None and not isinstance(self.trace, list):
+            raise ConfigError(f"trace is a {type(self.trace).__name__}; give a list, to which runs are appended.")
+        self.__dict__.update(checked)  # the fields of a frozen dataclass
 
     @classmethod
     def of(
@@ -90,7 +132,7 @@ class Request:
         elif policy is not None:
             stored = checked_policy(artifact, policy)
         elif quality is not None:
-            stored = policy_for_quality(artifact, real_number("quality", quality))
+            stored = policy_for_quality(artifact, quality)
         if max_exit is not None:
             max_exit = whole_number("max_exit", max_exit, minimum=1)
             if max_exit not in artifact.exits:
@@ -99,11 +141,8 @@ class Request:
             stored = dataclasses.replace(stored, max_exit_index=max_exit_index)
         if deadline_ms is None:
             return cls(stored)
-        deadline_ms = real_number("deadline_ms", deadline_ms)
-        if not 0.0 < deadline_ms < math.inf:
-            raise ConfigError(
-                f"deadline_ms={deadline_ms}: a positive number of milliseconds; leave it out for no deadline."
-            )
+        meaning = "a positive number of milliseconds, or None for no deadline"
+        deadline_ms = positive_number("deadline_ms", deadline_ms, meaning)
         return cls(stored, time.perf_counter() + deadline_ms / 1000.0)
 
     @functools.cached_property

@@ -6,7 +6,7 @@ import os
 import threading
 import weakref
 
-from itrex_sweet.arguments import whole_number
+from itrex_sweet.arguments import finite_number, whole_number
 from itrex_sweet.runtime.scheduler import Scheduler
 from itrex_sweet.runtime.shutdown import finish_before_exit
 
@@ -43,6 +43,8 @@ class Runner:
 
     def drain(self, seconds: float | None = None) -> bool:
         """Refuses new requests and waits until the accepted ones are answered; returns false if not after this time."""
+        if seconds is not None:
+            seconds = finite_number("seconds", seconds)  # before requests are refused
         self.scheduler.refuse()
         return self.scheduler.wait_until_answered(seconds)
 

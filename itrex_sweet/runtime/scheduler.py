@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
-from itrex_sweet.arguments import whole_number
+from itrex_sweet.arguments import finite_number, whole_number
 from itrex_sweet.errors import SchedulerClosed
 from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.admission import Admission
@@ -101,7 +101,7 @@ class Scheduler:
 
     @workers.setter
     def workers(self, workers: int) -> None:
-        self._admission.workers = workers
+        self._admission.workers = whole_number("workers", workers, minimum=1)
 
     def submit(self, batch: TokenBatch, request: Request | None = None, here_within: float = 0.0) -> Future[Answers]:
         """Queues rows and returns the future of their answers, in the given order. `future.cancel()` drops the rows.
@@ -198,6 +198,8 @@ class Scheduler:
 
     def wait_until_answered(self, seconds: float | None = None) -> bool:
         """Waits until every accepted request is answered; returns false if not after this time."""
+        if seconds is not None:
+            seconds = finite_number("seconds", seconds)
         with self._changed:
             return self._open.none_left.wait_for(lambda: not self._open, seconds)
 

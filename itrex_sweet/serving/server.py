@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 import uvloop
 
+from itrex_sweet.arguments import port_number, truth
 from itrex_sweet.classifier import Classifier
 from itrex_sweet.errors import ConfigError, SweetError
 from itrex_sweet.extras import naming_extras
@@ -46,6 +47,9 @@ class Address:
             the connections. The server listens once its models are loaded, and not before, so that the others answer
             meanwhile.
         grpc_port: of the Open Inference Protocol over gRPC; `None` for none.
+
+    Raises:
+        ConfigError: a port that is not an integer from 0 to 65535, or `reuse_port` that is no boolean.
     """
 
     host: str = "0.0.0.0"
@@ -55,6 +59,12 @@ class Address:
     key: str | None = None
     key_password: str | None = None
     reuse_port: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reuse_port", truth("reuse_port", self.reuse_port))
+        for name in ("port", "grpc_port"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, port_number(name, value))
 
 
 class _Listener(uvicorn.Server):

@@ -4,6 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from itrex_sweet.arguments import choice, fraction, positive_number, sequence, truth, whole_number
+from itrex_sweet.errors import ConfigError
+from itrex_sweet.serving.options import MAX_DEADLINE_MS
+
+_NUMBERS = (
+    *("max_concurrent_requests", "max_batch_tokens", "max_waiting_rows", "max_client_batch_size", "payload_limit"),
+    "max_input_length",
+)
+_TIMES = ("read_seconds", "keep_alive_seconds", "drain_seconds", "watch_seconds", "target_ms", "default_deadline_ms")
+_FLAGS = ("auto_truncate", "reload_route", "live_page")
+_CHOICES = {
+    "classify_shape": ("vllm", "infinity"),
+    "under_load": ("reject", "degrade"),
+    "scheduling": ("segments", "batches"),
+}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -30,6 +46,9 @@ class Settings:
         target_ms: time in which `"degrade"` answers a new text, unless quality is at its floor.
         scheduling: `"segments"`, which requests share, or `"batches"`, of which one runs to its end before the next.
         live_page: whether `GET /` is the page of live exits, latency and drift, and `/live` its data.
+
+    Raises:
+        ConfigError: a value of a wrong type or out of range.
     """
 
     max_concurrent_requests: int = 512
@@ -52,3 +71,27 @@ class Settings:
     target_ms: float = 50.0
     scheduling: str = "segments"
     live_page: bool = True
+
+    def __post_init__(self) -> None:
+        checked: dict[str, object] = {"api_keys": _checked_keys(self.api_keys)}
+        for name in _NUMBERS:
+            if name != "max_input_length" or self.max_input_length is not None:
+                checked[name] = whole_number(name, getattr(self, name), minimum=1)
+        for name in _TIMES:
+            if name not in ("watch_seconds", "default_deadline_ms") or getattr(self, name) is not None:
+                checked[name] = positive_number(name, getattr(self, name))
+        if self.default_deadline_ms is not None and checked["default_deadline_ms"] > MAX_DEADLINE_MS:
+            raise ConfigError(f"default_deadline_ms={self.default_deadline_ms}: at most {MAX_DEADLINE_MS:g}.")
+        if self.quality_floor is not None:
+            checked["quality_floor"] = fraction("quality_floor", self.quality_floor)
+        checked |= {name: truth(name, getattr(self, name)) for name in _FLAGS}
+        checked |= {name: choice(name, getattr(self, name), known) for name, known in _CHOICES.items()}
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+
+def _checked_keys(keys: object) -> tuple[str, ...]:
+    parts = sequence(keys)
+    if parts is None or not all(isinstance(key, str) and key for key in parts):
+        raise ConfigError("api_keys: a sequence of keys that are not empty is needed.")  # without the secrets
+    return parts

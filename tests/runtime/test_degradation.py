@@ -93,7 +93,7 @@ def test_scale_that_cannot_fall_is_refused():
         Degradation.of(CalibratedArtifact(None), POLICIES[0])
     with pytest.raises(ConfigError, match="as fast as the floor"):
         Degradation.of(CalibratedArtifact(), POLICIES[2])
-    with pytest.raises(ConfigError, match=r"quality=1\.5"):
+    with pytest.raises(ConfigError, match=r"floor=1\.5"):
         Degradation.of(CalibratedArtifact(), POLICIES[0], floor=1.5)
     with pytest.raises(ConfigError, match="candidates"):
         Degradation.of(CalibratedArtifact(), Policy((0.5, 0.5), (1.0,) * 3), floor=0.0)

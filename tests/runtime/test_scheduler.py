@@ -68,7 +68,7 @@ def test_answers_equal_those_of_the_executor(backend, submitted, batch_size, bat
     scheduler = Scheduler(backend, POLICIES[0], batch_size, batch_tokens)
     executor, futures = Executor(backend, POLICIES[0]), []
     for place, (rows, policy, has_deadline, priority, steps, is_cancelled, here) in enumerate(submitted):
-        request = Request(policy, float("inf") if has_deadline else None, priority)
+        request = Request(policy, 1e9 if has_deadline else None, priority)
         future = scheduler.submit(batch := a_batch(rows, place), request, float("inf") if here else 0.0)
         resolved = []
         future.add_done_callback(resolved.append)
