@@ -38,6 +38,10 @@ class SweetPredictor:
             number of rows of a call, and is best some hundred times as large.
         quality, max_exit, max_length, overlong, top_k: as of `Classifier.predict`.
 
+    Attributes:
+        classifier: the loaded model.
+        columns: those that are added.
+
     Raises:
         ConfigError, ArtifactError, BackendUnavailable, MissingExtraError: as `Classifier.load`.
     """
@@ -73,7 +77,7 @@ class SweetPredictor:
             batch_size=rows_per_step,
         )
         self._names = text_column, pair_column
-        self._columns = AnswerColumns(self.classifier.artifact.task.name, top_k is not None, prefix)
+        self.columns = AnswerColumns(self.classifier.artifact.task.name, top_k is not None, prefix)
         self._settings = dict(quality=quality, max_exit=max_exit, max_length=max_length, overlong=overlong, top_k=top_k)
         self.classifier.predict([], **self._settings)  # checks them
 
@@ -92,6 +96,14 @@ class SweetPredictor:
             ConfigError: the batch has no such text column, or has a column of the name of one that is added.
             InputError: the batch is of another type.
         """
-        texts, problems = texts_of(batch, *self._names)
-        answers = answer_rows(self.classifier, texts, problems, self._settings)
-        return with_columns(batch, self._columns, answers)
+        return with_columns(batch, self.columns, self.answers(batch, *self._names))
+
+    def answers(self, batch: Batch, text_column: str | None, pair_column: str | None) -> list[dict[str, Any]]:
+        """Returns one dictionary per row, as `answering.answer_rows`.
+
+        Args:
+            batch: as of a call.
+            text_column, pair_column: as of the class.
+        """
+        texts, problems = texts_of(batch, text_column, pair_column)
+        return answer_rows(self.classifier, texts, problems, self._settings)

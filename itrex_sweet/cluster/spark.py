@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable
 from typing import Any
@@ -9,34 +10,19 @@ from typing import Any
 import numpy as np
 
 from itrex_sweet.artifact import open_artifact
-from itrex_sweet.cluster.answering import answer_rows
-from itrex_sweet.cluster.columns import FLOAT, INT, LABELS, STRING, AnswerColumns, texts_of
-from itrex_sweet.cluster.loading import load_for_worker
+from itrex_sweet.cluster.columns import FLOAT, INT, LABELS, STRING, AnswerColumns
+from itrex_sweet.cluster.predictor import SweetPredictor
 from itrex_sweet.data.json_lines import json_line
 from itrex_sweet.errors import InputError
 from itrex_sweet.extras import naming_extras
 from itrex_sweet.hub import fetch
-from itrex_sweet.runtime.executor import DEFAULT_BATCH_SIZE
 
 Predict = Callable[[np.ndarray], dict[str, np.ndarray]]
 
+_NAMES_OF_COLUMNS = {"artifact", "text_column", "pair_column", "prefix"}
 
-def make_predict_fn(
-    artifact: str | os.PathLike,
-    *,
-    threads: int | None = None,
-    identity: str | None = None,
-    backend: str = "auto",
-    dtype: Any = None,
-    threshold: Any = None,
-    verify: bool = True,
-    rows_per_step: int = DEFAULT_BATCH_SIZE,
-    quality: float | None = None,
-    max_exit: int | None = None,
-    max_length: int | None = None,
-    overlong: str = "truncate",
-    top_k: int | str | None = None,
-) -> Callable[[], Predict]:
+
+def make_predict_fn(artifact: str | os.PathLike, **options: Any) -> Callable[[], Predict]:
     """Returns the first argument of Spark's `predict_batch_udf`.
 
         classify = predict_batch_udf(
@@ -48,19 +34,21 @@ def make_predict_fn(
 
     Args:
         artifact: a folder that exists on each machine, or a repository on the Hub.
-        threads: maximum number of threads of a Python worker; by default `OMP_NUM_THREADS`, which Spark sets to
+        options: keyword arguments of `SweetPredictor` other than `text_column`, `pair_column` and `prefix`, such as
+            `max_exit` or `top_k`. By default a Python worker has `OMP_NUM_THREADS` threads, which Spark sets to
             `spark.task.cpus`.
-        identity, backend, dtype, threshold, verify, rows_per_step, quality, max_exit, max_length, overlong, top_k: as
-            of `SweetPredictor`.
+
+    Raises:
+        TypeError: an unknown option.
     """
-    loading = dict(threads=threads, identity=identity, backend=backend, dtype=dtype, threshold=threshold)
-    loading |= dict(verify=verify, batch_size=rows_per_step)
-    settings = dict(quality=quality, max_exit=max_exit, max_length=max_length, overlong=overlong, top_k=top_k)
+    known = inspect.signature(SweetPredictor).parameters.keys() - _NAMES_OF_COLUMNS
+    for name in options:  # here, and not in a worker
+        if name not in known:
+            raise TypeError(f"make_predict_fn() got an unexpected keyword argument {name!r}")
 
     def load_predict() -> Predict:
-        classifier = load_for_worker(artifact, **loading)
-        columns = AnswerColumns(classifier.artifact.task.name, top_k is not None)
-        ranked = [name for name, type_ in columns.types.items() if type_ == LABELS]
+        predictor = SweetPredictor(artifact, **options)
+        ranked = [name for name, type_ in predictor.columns.types.items() if type_ == LABELS]
 
         # Spark passes all columns as one array to a function with one parameter.
         def predict(inputs: np.ndarray) -> dict[str, np.ndarray]:
@@ -73,8 +61,8 @@ def make_predict_fn(
             if len(arrays) not in (1, 2):
                 raise InputError(f"{len(arrays)} columns: give one column of texts, or two columns for pairs.")
             pair = "text_pair" if len(arrays) == 2 else None
-            texts, problems = texts_of(dict(zip(("text", "text_pair"), arrays, strict=False)), "text", pair)
-            found = columns.arrays(answer_rows(classifier, texts, problems, settings))
+            batch = dict(zip(("text", "text_pair"), arrays, strict=False))
+            found = predictor.columns.arrays(predictor.answers(batch, "text", pair))
             for name in ranked:
                 found[name][:] = [None if value is None else json_line(value) for value in found[name]]
             return found

@@ -1,5 +1,6 @@
 """Tests of `SweetPredictor` and `make_predict_fn`, as Ray Data and Spark call them, without these."""
 
+import inspect
 import json
 import pickle
 
@@ -118,6 +119,18 @@ def test_spark_function(artifact):
     assert pairs["label"][0] == itrex_sweet.load(artifact, threshold=0.4).predict([("a room", "a phone")])[0]["label"]
     with pytest.raises(InputError, match="3 columns"):
         function(np.array([["a", "b", "c"]]))
+
+
+def test_spark_function_has_the_options_of_the_predictor(artifact):
+    names = {"artifact", "text_column", "pair_column", "prefix"}
+    options = {name: each.default for name, each in inspect.signature(SweetPredictor).parameters.items()}
+    assert names < options.keys()
+    make_predict_fn(artifact, **{name: value for name, value in options.items() if name not in names})
+    with pytest.raises(ConfigError, match="max_exit=3"):  # of `SweetPredictor`, when the model is loaded
+        make_predict_fn(artifact, max_exit=3)()
+    for unknown in ("treshold", "prefix", "text_column"):
+        with pytest.raises(TypeError, match=rf"make_predict_fn\(\).*{unknown}"):
+            make_predict_fn(artifact, **{unknown: "text"})
 
 
 def test_lists_of_labels_are_json_in_spark(artifact):
