@@ -1,6 +1,8 @@
-"""Softmax and logistic function in float32. Imports NumPy only."""
+"""Softmax and logistic function in float32, and the binomial distribution. Imports NumPy only."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -25,3 +27,23 @@ def logistic(values: np.ndarray) -> np.ndarray:
     """Computes `1 / (1 + exp(-value))` in float32."""
     with np.errstate(over="ignore"):
         return 1 / (1 + np.exp(-np.asarray(values, dtype=np.float32)))
+
+
+def binomial_cdf(successes: int, trials: int, probability: float) -> float:
+    """Returns the probability of at most so many successes; 1 without trials.
+
+    Args:
+        probability: of a success, above 0 and below 1.
+    """
+    if trials == 0:
+        return 1.0
+    terms = [
+        math.lgamma(trials + 1)
+        - math.lgamma(each + 1)
+        - math.lgamma(trials - each + 1)
+        + each * math.log(probability)
+        + (trials - each) * math.log1p(-probability)
+        for each in range(successes + 1)
+    ]
+    largest = max(terms)
+    return min(1.0, math.exp(largest) * math.fsum(math.exp(term - largest) for term in terms))

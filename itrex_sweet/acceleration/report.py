@@ -21,6 +21,7 @@ from itrex_sweet.calibration.counts import LossCounts
 from itrex_sweet.data import Rows
 from itrex_sweet.errors import ArtifactError
 from itrex_sweet.evaluation.evaluation import Evaluation, evaluate
+from itrex_sweet.evaluation.label_agreement import LabelAgreement, describe_lost, lost_labels
 from itrex_sweet.evaluation.model_card import render_card
 from itrex_sweet.evaluation.plain_model import run_batches, sorted_batches
 from itrex_sweet.evaluation.plot import plot_curves
@@ -54,6 +55,7 @@ class Measurements:
         agreement_with_full_depth: share of the texts with the label of the artifact at full depth, which the
             calibration guarantees.
         guarantee_holds: `True` if the measured drop is within the guarantee.
+        labels: agreement with the original checkpoint per label that it predicts; empty for a regression.
         milliseconds: per text under the policy, without tokenization.
         milliseconds_full_depth: per text of the same engine at full depth.
         milliseconds_checkpoint: per text of transformers with the original checkpoint in float32, texts sorted by
@@ -71,6 +73,12 @@ class Measurements:
     milliseconds: float
     milliseconds_full_depth: float
     milliseconds_checkpoint: float
+    labels: tuple[LabelAgreement, ...] = ()
+
+    @property
+    def lost_labels(self) -> tuple[LabelAgreement, ...]:
+        """Labels whose texts get another label far more often than other texts."""
+        return lost_labels(self.labels)
 
     @property
     def over_full_depth(self) -> float:
@@ -84,12 +92,16 @@ class Measurements:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON types."""
-        return {**dataclasses.asdict(self), "exits": list(self.exits)}
+        facts = {**dataclasses.asdict(self), "exits": list(self.exits)}
+        facts["labels"] = [each.to_dict() for each in self.labels]
+        return {**facts, "lost_labels": [each.label for each in self.lost_labels]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Measurements:
         """Creates it from the output of `to_dict`."""
-        return cls(**{**values, "exits": tuple(values["exits"])})
+        facts = {name: value for name, value in values.items() if name != "lost_labels"}
+        labels = tuple(map(LabelAgreement.from_dict, values.get("labels", ())))
+        return cls(**{**facts, "exits": tuple(values["exits"]), "labels": labels})
 
 
 def measure(source: Path, checkpoint: Checkpoint, rows: Rows, output: Path, threads: int | None) -> Measurements:
@@ -126,7 +138,15 @@ def measure(source: Path, checkpoint: Checkpoint, rows: Rows, output: Path, thre
         milliseconds=report.milliseconds,
         milliseconds_full_depth=report.exits[-1].milliseconds,
         milliseconds_checkpoint=_checkpoint_milliseconds(checkpoint, rows, threads),
+        labels=report.truth,  # the rows are labelled by the checkpoint
     )
+    if lost := measured.lost_labels:
+        logger.warning(
+            "Texts of some labels of %s get another label far more often than other texts: %s. Use a smaller "
+            "max_agreement_drop (--max-agreement-drop), or more texts with these labels.",
+            checkpoint.name,
+            describe_lost(lost),
+        )
     data = f"{Path(rows.source).name} (held out), labelled by {checkpoint.name}"
     write_card(
         model.artifact,

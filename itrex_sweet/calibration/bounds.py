@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from itrex_sweet.calibration.counts import LossCounts
+from itrex_sweet.probabilities import binomial_cdf
 
 _NUM_BETS = 24  # constant stakes in the mixture
 _BISECTION_STEPS = 30
@@ -24,19 +25,7 @@ def binomial_p_value(counts: LossCounts, epsilon: float) -> float:
 
     It is the probability of at most as many losses as observed if their mean were ε. Rows won are ignored.
     """
-    n, k = counts.rows, counts.lost
-    if n == 0:
-        return 1.0
-    terms = [
-        math.lgamma(n + 1)
-        - math.lgamma(i + 1)
-        - math.lgamma(n - i + 1)
-        + i * math.log(epsilon)
-        + (n - i) * math.log1p(-epsilon)
-        for i in range(k + 1)
-    ]
-    largest = max(terms)
-    return min(1.0, math.exp(largest) * math.fsum(math.exp(term - largest) for term in terms))
+    return binomial_cdf(counts.lost, counts.rows, epsilon)
 
 
 def betting_p_value(counts: LossCounts, epsilon: float) -> float:

@@ -97,7 +97,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def shown(made: Acceleration) -> str:
-    """Returns the result as text of five lines."""
+    """Returns the result as text."""
+    from itrex_sweet.evaluation.label_agreement import describe_lost
+
     measured, budget = made.measured, made.budget
     pays = (
         f"{measured.over_full_depth:.1f} times faster than the same engine at full depth, "
@@ -110,6 +112,8 @@ def shown(made: Acceleration) -> str:
             "the checkpoint by transformers in float32"
         )
     same = "the label" if budget.tolerance is None else f"the value (± {budget.tolerance:g})"
+    lost = measured.lost_labels
+    warned = [f"Texts of some labels get another label far more often: {describe_lost(lost)}."] if lost else []
     kept = {True: "held", False: "not held on these texts", None: "not judged"}[measured.guarantee_holds]
     return "\n".join(
         [
@@ -120,6 +124,7 @@ def shown(made: Acceleration) -> str:
             f"Held out, {measured.rows} texts: {100 * measured.agreement_with_full_depth:.2f} % get {same} of full "
             f"depth ({kept}), {100 * measured.agreement:.2f} % that of the checkpoint (at least "
             f"{100 * measured.agreement_at_least:.2f} % with 95 % confidence).",
+            *warned,
             f"Exits {', '.join(map(str, measured.exits))}, {measured.precision}.",
             f"{made.artifact.directory}",
         ]

@@ -18,7 +18,7 @@ from itrex_sweet.tasks import REGRESSION, SINGLE_LABEL
 
 if TYPE_CHECKING:
     from itrex_sweet.artifact import Artifact
-    from itrex_sweet.evaluation import Evaluation
+    from itrex_sweet.evaluation import Evaluation, Report
 
 SUMMARY = "print tables per exit and speed–accuracy curves of artifacts"
 
@@ -141,6 +141,7 @@ def shown(evaluation: Evaluation) -> str:
         "",
         report.table(),
         "",
+        *_labels(report),
         f"One threshold for all exits; area under the curve {curve.area:.4f}",
         "",
         curve.table(),
@@ -158,6 +159,18 @@ def shown(evaluation: Evaluation) -> str:
             f"{timing['batch_size']}, without tokenization, on {evaluation.machine.describe()}.",
         ]
     return "\n".join(lines)
+
+
+def _labels(report: Report) -> list[str]:
+    """Returns the lines on the agreement of each label; none for a regression."""
+    from itrex_sweet.evaluation.label_agreement import MAX_SHOWN, label_cells
+    from itrex_sweet.evaluation.tables import plain_table
+
+    if not report.labels:
+        return []
+    fewest = f", the {MAX_SHOWN} labels with the lowest" if len(report.labels) > MAX_SHOWN else ""
+    heading = f"Agreement of the policy with the last exit, by the label of the last exit{fewest}"
+    return [heading, "", plain_table(*label_cells(report.labels)), ""]
 
 
 def labelled_rows(

@@ -11,6 +11,8 @@ from itrex_sweet.artifact import CASCADE, INT8, Artifact
 from itrex_sweet.artifact.layout import CARD_FILE
 from itrex_sweet.evaluation.evaluation import Evaluation
 from itrex_sweet.evaluation.front_matter import front_matter
+from itrex_sweet.evaluation.label_agreement import MAX_SHOWN, describe_lost, label_cells, lost_labels
+from itrex_sweet.evaluation.report import Report
 from itrex_sweet.evaluation.tables import figure, markdown_table, percent, score
 from itrex_sweet.policy import Policy
 from itrex_sweet.tasks import MULTI_LABEL, REGRESSION
@@ -165,6 +167,7 @@ def _results(artifact: Artifact, evaluation: Evaluation, data: str | None) -> li
         "Per exit: the metric if all texts leave there, the share of texts that leave there under the policy with "
         "their metric, and the time if all texts leave there:",
         markdown_table(*report.cells()),
+        *_labels(report),
         f"Over one threshold for all exits (area under the curve {curve.area:.4f}):",
         markdown_table(*curve.cells()),
     ]
@@ -176,6 +179,21 @@ def _results(artifact: Artifact, evaluation: Evaluation, data: str | None) -> li
             f"{timing['repeats']} runs over {timing['rows']} texts in batches of {timing['batch_size']}."
         )
     return [*parts, measured]
+
+
+def _labels(report: Report) -> list[str]:
+    """Describes the agreement of early exit with full depth, label by label."""
+    if not report.labels:
+        return []
+    told = sum(each.rows > 0 for each in report.labels)
+    which = "each label" if told <= MAX_SHOWN else f"the {MAX_SHOWN} of {told} labels with the lowest agreement"
+    lost = lost_labels(report.labels)
+    warned = [f"**Far more answers of some labels change than of others: {describe_lost(lost)}.**"] if lost else []
+    return [
+        f"Of the rows that the last exit gives {which}, the share that gets it under the policy too:",
+        markdown_table(*label_cells(report.labels)),
+        *warned,
+    ]
 
 
 def quantization_cells(facts: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

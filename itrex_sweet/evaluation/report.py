@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from itrex_sweet.association import association, one_hot
+from itrex_sweet.evaluation.label_agreement import LabelAgreement, label_agreements
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.tables import figure, percent, plain_table, score
 from itrex_sweet.metrics import METRICS, Metric, accuracy
@@ -59,6 +60,8 @@ class Report:
         metric_name: name of the metric.
         milliseconds: per row under the policy, without tokenization; `None` if not measured.
         other_metrics: the task's other metrics under the policy; for multi-label classification and regression.
+        labels: per label, agreement of the policy with the last exit; empty for a regression.
+        truth: per label, agreement of the policy with the labels of the rows; empty for a regression.
     """
 
     exits: tuple[ExitReport, ...]
@@ -71,6 +74,8 @@ class Report:
     metric_name: str = "accuracy"
     milliseconds: float | None = None
     other_metrics: Mapping[str, float] = field(default_factory=dict)
+    labels: tuple[LabelAgreement, ...] = ()
+    truth: tuple[LabelAgreement, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON types."""
@@ -78,6 +83,8 @@ class Report:
             **asdict(self),
             "policy": self.policy.to_dict(),
             "exits": [asdict(exit_) for exit_ in self.exits],
+            "labels": [each.to_dict() for each in self.labels],
+            "truth": [each.to_dict() for each in self.truth],
         }
         for part in (facts, *facts["exits"]):
             if not part["other_metrics"]:
@@ -129,6 +136,7 @@ def make_report(
     metric_name: str = "accuracy",
     exit_milliseconds: Mapping[int, float] | None = None,
     milliseconds: float | None = None,
+    label_names: Sequence[str] | None = None,
 ) -> Report:
     """Computes the table from the outputs of all exits.
 
@@ -139,7 +147,9 @@ def make_report(
         metric_name: for tables.
         exit_milliseconds: index of the exit → measured milliseconds per row if all rows leave there.
         milliseconds: measured per row under the policy.
+        label_names: by id; by default `LABEL_0` and so on.
     """
+    names = label_names or [f"LABEL_{place}" for place in range(outcomes.logits.shape[-1])]
     leaving, predictions, answers = outcomes.leaving(policy), outcomes.predictions(policy), outcomes.answers(policy)
     task, last = outcomes.task, outcomes.predictions(policy)[:, -1]
     others = [] if task.name == SINGLE_LABEL else [name for name in task.metrics if name != metric_name]
@@ -181,4 +191,6 @@ def make_report(
         metric_name=metric_name,
         milliseconds=milliseconds,
         other_metrics=other_metrics(answers),
+        labels=label_agreements(task, answers, last, names),
+        truth=label_agreements(task, answers, outcomes.labels, names),
     )

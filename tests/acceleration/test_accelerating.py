@@ -39,6 +39,9 @@ def test_all_steps_and_resuming(plain, tmp_path, costs_in_layers, caplog, monkey
     assert made.pays and made.artifact.directory == output and measured.rows == 100
     assert measured.mean_layers < 4 and measured.agreement_with_full_depth >= 0.9
     assert measured.agreement_at_least < measured.agreement == measured.agreement_with_full_depth, "float32: the same"
+    told = {each.label: each for each in measured.labels}
+    assert told.keys() == {"good", "bad"} and sum(each.rows for each in told.values()) == 100
+    assert sum(each.agreeing for each in told.values()) == round(100 * measured.agreement)
     artifact = open_artifact(output)
     assert artifact.exits == measured.exits and artifact.calibration["budget"]["max_agreement_drop"] == 0.1
     roles = artifact.fingerprints()
@@ -47,6 +50,7 @@ def test_all_steps_and_resuming(plain, tmp_path, costs_in_layers, caplog, monkey
         assert all(roles[one].overlap(roles[other]) == 0.0 for other in roles if other != one), "the parts are disjoint"
     card = (output / "README.md").read_text()
     assert f"agreement {100 * measured.agreement:.1f} %" in card and "## Calibration" in card
+    assert "| label | rows | agreement |" in card
     assert (output / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((output / "acceleration.json").read_text())["measured"] == json.loads(
         json.dumps(measured.to_dict())
