@@ -43,15 +43,15 @@ SANITIZERS = {
 LINK = ("-shared", "-pthread", "-Wl,-Bsymbolic")
 
 _AVX2 = ("-mavx2", "-mfma")
-_AVX512_VNNI = (
-    *_AVX2,
-    *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mprefer-vector-width=512"),
-)
+_AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512")
+_AVX512_VNNI = (*_AVX512, "-mavx512vnni")
 _AVX512_BF16 = (*_AVX512_VNNI, "-mavx512bf16")
 # Instruction set -> compiler flags. All but `portable` are for x86-64.
 ISAS = {
     "portable": (),
     "avx2": _AVX2,
+    "avx512": _AVX512,
+    "avx_vnni": (*_AVX2, "-mavxvnni"),
     "avx512_vnni": _AVX512_VNNI,
     "avx512_bf16": _AVX512_BF16,
     "amx": (*_AVX512_BF16, "-mamx-tile", "-mamx-int8"),

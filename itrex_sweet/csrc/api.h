@@ -217,7 +217,8 @@ SWEET_API int32_t sweet_answer(sweet_context* context, const sweet_policy* polic
                                const int64_t* positions, float* logits, int64_t* exits, float* confidences, int64_t* best,
                                float* probabilities);
 
-// Returns the instruction set of this library: "portable", "avx2", "avx512_vnni", "avx512_bf16" or "amx".
+// Returns the instruction set of this library: "portable", "avx2", "avx512", "avx_vnni", "avx512_vnni", "avx512_bf16" or
+// "amx".
 SWEET_API const char* sweet_isa();
 // Returns the message of the calling thread's last failed call.
 SWEET_API const char* sweet_error();

@@ -55,12 +55,12 @@ bool tiles_permitted() {
 }
 
 struct Support {
-    bool avx2 = false, avx512_vnni = false, avx512_bf16 = false, amx = false;
+    bool avx2 = false, avx512 = false, avx_vnni = false, avx512_vnni = false, avx512_bf16 = false, amx = false;
 };
 
 Support detect() {
     Support support;
-    const Registers basic = cpuid(1), extended = cpuid(7);
+    const Registers basic = cpuid(1), extended = cpuid(7), more = cpuid(7, 1);
     if (!has_bits(basic.ecx, bit(27))) return support;  // OSXSAVE: required by xgetbv
     const uint64_t saved = saved_states();
 
@@ -68,10 +68,12 @@ Support detect() {
     support.avx2 = avx_fma && has_bits(extended.ebx, bit(5)) && has_bits(saved, kYmm);
 
     const uint64_t f_dq_bw_vl = bit(16) | bit(17) | bit(30) | bit(31);
-    const bool vnni = has_bits(extended.ecx, bit(11));
-    support.avx512_vnni = support.avx2 && has_bits(extended.ebx, f_dq_bw_vl) && vnni && has_bits(saved, kZmm);
+    support.avx512 = support.avx2 && has_bits(extended.ebx, f_dq_bw_vl) && has_bits(saved, kZmm);
 
-    support.avx512_bf16 = support.avx512_vnni && has_bits(cpuid(7, 1).eax, bit(5));
+    support.avx_vnni = support.avx2 && has_bits(more.eax, bit(4));
+    support.avx512_vnni = support.avx512 && has_bits(extended.ecx, bit(11));
+
+    support.avx512_bf16 = support.avx512_vnni && has_bits(more.eax, bit(5));
 
     const bool tiles_and_int8 = has_bits(extended.edx, bit(24) | bit(25));
     support.amx = support.avx512_bf16 && tiles_and_int8 && has_bits(saved, kTiles) && tiles_permitted();
@@ -82,14 +84,16 @@ Support detect() {
 
 }  // namespace
 
-// Returns 1 if kernels for "portable", "avx2", "avx512_vnni", "avx512_bf16" or "amx" can run in this process, else 0. On a
-// processor with AMX, the first call requests permission for it.
+// Returns 1 if kernels for an instruction set can run in this process, else 0; for unknown names as well. On a processor with
+// AMX, the first call requests permission for it.
 SWEET_API int32_t sweet_cpu_supports(const char* isa) {
     if (isa == nullptr) return 0;
     if (std::strcmp(isa, "portable") == 0) return 1;
 #if defined(__x86_64__)
     static const Support support = detect();
     if (std::strcmp(isa, "avx2") == 0) return support.avx2;
+    if (std::strcmp(isa, "avx512") == 0) return support.avx512;
+    if (std::strcmp(isa, "avx_vnni") == 0) return support.avx_vnni;
     if (std::strcmp(isa, "avx512_vnni") == 0) return support.avx512_vnni;
     if (std::strcmp(isa, "avx512_bf16") == 0) return support.avx512_bf16;
     if (std::strcmp(isa, "amx") == 0) return support.amx;

@@ -3,12 +3,12 @@
 
 #if defined(SWEET_ISA_AMX)
 #include "tile_amx.h"
-#elif defined(SWEET_ISA_AVX512_BF16) || defined(SWEET_ISA_AVX512_VNNI)
+#elif defined(SWEET_ISA_AVX512_BF16) || defined(SWEET_ISA_AVX512_VNNI) || defined(SWEET_ISA_AVX_VNNI)
 #include "tile_vnni.h"
-#elif defined(SWEET_ISA_AVX2)
-#include "tile_avx2.h"
+#elif defined(SWEET_ISA_AVX512) || defined(SWEET_ISA_AVX2)
+#include "tile_madd.h"
 #elif defined(SWEET_ISA_PORTABLE)
 #include "tile_portable.h"
 #else
-#error "define one of SWEET_ISA_AMX, SWEET_ISA_AVX512_BF16, SWEET_ISA_AVX512_VNNI, SWEET_ISA_AVX2, SWEET_ISA_PORTABLE"
+#error "define SWEET_ISA_ followed by AMX, AVX512_BF16, AVX512_VNNI, AVX_VNNI, AVX512, AVX2 or PORTABLE"
 #endif

@@ -22,7 +22,8 @@
 
 namespace {
 
-const char* const kIsas[] = {"amx", "avx512_bf16", "avx512_vnni", "avx2", "portable"};  // best first
+const char* const kIsas[] = {"amx",    "avx512_bf16", "avx512_vnni", "avx_vnni",
+                             "avx512", "avx2",        "portable"};  // best first
 
 struct Operands {
     // Arrays of exact size, so that sanitizers detect reads out_of_bounds the end.

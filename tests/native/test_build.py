@@ -53,7 +53,7 @@ def test_invalid_mode_raises(monkeypatch):
 HEADERS = [
     path.relative_to(build_kernels.SOURCES).as_posix() for path in build_kernels.sources() if path.suffix == ".h"
 ]
-ISA_OF_HEADER = {"tile_avx2.h": "avx2", "tile_vnni.h": "avx512_vnni", "tile_amx.h": "amx"}
+ISA_OF_HEADER = {"tile_madd.h": "avx2", "tile_vnni.h": "avx512_vnni", "tile_amx.h": "amx"}
 
 
 x86_64_only = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="needs x86-64")

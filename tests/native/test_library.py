@@ -50,6 +50,8 @@ def fake_libraries(monkeypatch, tmp_path):
         (library.ISAS, library.ISAS, "amx"),
         (library.ISAS, ("portable", "avx2", "avx512_vnni", "avx512_bf16"), "avx512_bf16"),
         (library.ISAS, ("portable", "avx2", "avx512_vnni"), "avx512_vnni"),
+        (library.ISAS, ("portable", "avx2", "avx512"), "avx512"),
+        (library.ISAS, ("portable", "avx2", "avx_vnni"), "avx_vnni"),
         (library.ISAS, ("portable", "avx2"), "avx2"),
         (library.ISAS, ("portable",), "portable"),
         (("portable", "avx2"), library.ISAS, "avx2"),
@@ -66,6 +68,8 @@ def test_available_gives_the_reason_for_each_instruction_set(fake_libraries):
         "amx": "not supported by this processor",
         "avx512_bf16": "not built",
         "avx512_vnni": "not built",
+        "avx_vnni": "not built",
+        "avx512": "not built",
         "avx2": "not built",
         "portable": None,
     }
@@ -87,7 +91,7 @@ def test_argument_overrides_environment_variable(fake_libraries, monkeypatch):
     [
         ("amx", "amx' is not supported by this processor. Available: portable"),
         ("avx2", "avx2' is not built"),
-        ("neon", "neon' is unknown; expected one of amx, avx512_bf16, avx512_vnni, avx2, portable"),
+        ("neon", "neon' is unknown; expected one of amx, avx512_bf16, avx512_vnni, avx_vnni, avx512, avx2, portable"),
         ("", "isa='' is unknown"),
     ],
 )
@@ -130,11 +134,15 @@ def test_selection_matches_the_processor_flags():
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             flags = re.search(r"^flags\s*:(.*)$", file.read(), re.MULTILINE)
         flags = flags.group(1).split() if flags else ()
-        if library._path("avx512_vnni").is_file():
-            needed = {"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"}
-            assert ("avx512_vnni" in AVAILABLE) == (needed <= set(flags))
-        if library._path("avx2").is_file():
-            assert ("avx2" in AVAILABLE) == ({"avx2", "fma"} <= set(flags))
+        avx512 = {"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl"}
+        needed = {
+            "avx512_vnni": {*avx512, "avx512_vnni"},
+            "avx_vnni": {"avx2", "fma", "avx_vnni"},
+            "avx512": avx512,
+            "avx2": {"avx2", "fma"},
+        }
+        for isa in needed.keys() & KERNELS:
+            assert (isa in AVAILABLE) == (needed[isa] <= set(flags)), isa
 
 
 @needs_kernels

@@ -13,7 +13,7 @@ from itrex_sweet.errors import BackendUnavailable, SweetError
 from itrex_sweet.runtime.native.interface import FUNCTIONS, INTERFACE, STRUCTURES
 
 # Instruction sets, best first.
-ISAS = ("amx", "avx512_bf16", "avx512_vnni", "avx2", "portable")
+ISAS = ("amx", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512", "avx2", "portable")
 # The environment variable that selects one of them.
 ISA_VARIABLE = "ITREX_SWEET_ISA"
 
