@@ -10,7 +10,7 @@ import pytest
 
 from itrex_sweet.errors import BackendUnavailable, SweetError
 from itrex_sweet.runtime.native import interface, library
-from tests.native.programs import needs_kernels, op_cases
+from tests.native.programs import KERNELS, needs_kernels, op_cases
 
 AVAILABLE = [isa for isa, reason in library.available().items() if reason is None]
 
