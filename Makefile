@@ -105,13 +105,11 @@ fuzz-sanitize: $(VENV)/.ready
 soak: $(VENV)/.ready
 	@$(VENV)/bin/python -m tests.soak.processes $(ARGS)
 
-# `make test` runs these tests. Either they use neither torch nor transformers, or what they test does not change with the
-# releases of both: words and imports of the source, processes that are killed, invalid files and arguments, INT8 in NumPy.
-DEFAULT_ONLY = native/test_aarch64 native/test_amx_emulation native/test_build native/test_processes native/test_sanitizers \
-    cli/test_hostile_arguments cli/test_threads fuzz/test_fuzz quantization/test_private_layers_int8 test_artifact_kills \
-    test_demo_corpus test_docker test_headline_report test_structure test_supervision test_tables test_words
+# These tests use neither torch nor transformers: `make test` runs them.
+WITHOUT_TORCH = native/test_aarch64 native/test_amx_emulation native/test_build native/test_sanitizers test_demo_corpus \
+    test_docker test_headline_report test_supervision test_tables test_words
 test-ipex: $(IPEX_VENV)/.ready
-	@cd $(TREE) && $(abspath $(IPEX_VENV))/bin/python -m pytest $(DEFAULT_ONLY:%=--ignore tests/%.py) $(ARGS)
+	@cd $(TREE) && $(abspath $(IPEX_VENV))/bin/python -m pytest $(WITHOUT_TORCH:%=--ignore tests/%.py) $(ARGS)
 
 bench: $(BENCH_VENV)/.ready
 	@$(BENCH_VENV)/bin/python benchmarks/compare_engines.py \

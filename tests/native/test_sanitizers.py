@@ -9,8 +9,7 @@ import build_kernels
 from itrex_sweet.runtime.native import library
 from tests.native.programs import compile_program, needs_compiler, run
 
-# With wide vectors, which take a third of the time of the portable kernels.
-ISAS = ("avx2", "avx512_vnni") if "avx2" in build_kernels.isas_of(build_kernels.compiler()) else ("portable",)
+ISAS = ("portable", "avx512_vnni")
 
 pytestmark = [needs_compiler, pytest.mark.slow]
 
