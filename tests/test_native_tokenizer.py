@@ -12,7 +12,7 @@ from itrex_sweet.tokenization import TextReader, native_library, proof
 from itrex_sweet.tokenization.encoders import FastEncoder
 from itrex_sweet.tokenization.fast_reader import fast_reader_of
 from itrex_sweet.tokenization.file_tokenizer import FileTokenizer
-from itrex_sweet.tokenization.wordpiece import WordPieceReader
+from itrex_sweet.tokenization.native_reader import NativeReader
 from tests.fuzz.tokenization import KINDS, compare, word_piece
 from tests.tiny_tokenizers import fast_tokenizer
 
@@ -50,7 +50,7 @@ def test_kinds_pass_the_comparison_at_load(kind):
 def test_normal_form_of_every_character(lowercase, strip, spaced):
     """Against the installed release of the library, over all planes."""
     backend = word_piece(lowercase, strip, spaced)
-    reader = WordPieceReader(backend)
+    reader = NativeReader(backend)
     known = [code for code in range(0x110000) if not 0xD800 <= code < 0xE000 and code not in range(0x20000, 0xE0000)]
     left = 0
     for first in range(0, len(known), 256):
@@ -90,14 +90,14 @@ def test_variable_that_turns_the_native_tokenizer_off(monkeypatch):
 
 def test_a_reader_that_differs_is_not_used(monkeypatch, caplog):
     """Each of these stands for an error of the native tokenizer; the comparison must find it."""
-    pack, normalize = WordPieceReader.pack, WordPieceReader.normalize
+    pack, normalize = NativeReader.pack, NativeReader.normalize
     faults = {
-        "normalizes": lambda: monkeypatch.setattr(WordPieceReader, "normalize", lambda *args: normalize(*args)[:-1]),
+        "normalizes": lambda: monkeypatch.setattr(NativeReader, "normalize", lambda *args: normalize(*args)[:-1]),
         "cut": lambda: monkeypatch.setattr(
-            WordPieceReader, "pack", lambda self, texts, limit=None, *more, **options: pack(self, texts, limit, True)
+            NativeReader, "pack", lambda self, texts, limit=None, *more, **options: pack(self, texts, limit, True)
         ),
-        "types": lambda: monkeypatch.setattr(WordPieceReader, "pack", changed("token_type_ids")),
-        "ids": lambda: monkeypatch.setattr(WordPieceReader, "pack", changed("input_ids")),
+        "types": lambda: monkeypatch.setattr(NativeReader, "pack", changed("token_type_ids")),
+        "ids": lambda: monkeypatch.setattr(NativeReader, "pack", changed("input_ids")),
     }
 
     def changed(name):
@@ -121,7 +121,7 @@ def test_a_reader_that_differs_is_not_used(monkeypatch, caplog):
 
 def test_comparison_finds_a_vocabulary_that_differs():
     other = encoder(word_piece(True, added=(AddedToken("soup", normalized=True),)))
-    assert "differently" in proof.difference(WordPieceReader(word_piece(True)), other)
+    assert "differently" in proof.difference(NativeReader(word_piece(True)), other)
 
 
 def test_special_tokens_that_are_read_as_text():
@@ -135,7 +135,7 @@ def test_special_tokens_that_are_read_as_text():
 
 def test_marks_that_unicode_reorders():
     backend = word_piece(True)
-    reader = WordPieceReader(backend)
+    reader = NativeReader(backend)
     for text in proof._REORDERED:
         assert reader.normalize(text) in (None, backend.normalizer.normalize_str(text))
 
@@ -199,7 +199,7 @@ def test_large_and_hostile_texts():
 
 
 def test_library_refuses_invalid_arguments():
-    reader = WordPieceReader(word_piece(True))
+    reader = NativeReader(word_piece(True))
     output = (ctypes.c_int64 * 64)()
     lengths = (ctypes.c_int64 * 2)(1, 1)
 
@@ -227,7 +227,7 @@ def test_library_refuses_invalid_arguments():
     assert encode(b"ab", rows=2) == -1 and encode(b"good", size=-1) == -1 and encode(b"good", limit=-1) == -1
     assert encode(b"good", capacity=6) == -1 and encode(b"good", capacity=7) == 3
     assert encode(b" ") == -3
-    assert reader._library.new(ctypes.byref(native_library.CWordPiece())) is None
+    assert reader._library.new(ctypes.byref(native_library.CTokenizer())) is None
 
 
 def test_threads_and_forks():

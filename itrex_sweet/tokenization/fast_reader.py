@@ -6,10 +6,10 @@ import logging
 import os
 
 from itrex_sweet.tokenization.encoders import FastEncoder, TextEncoder
+from itrex_sweet.tokenization.model_description import UnsupportedTokenizer
 from itrex_sweet.tokenization.native_library import LibraryUnavailable
+from itrex_sweet.tokenization.native_reader import NativeReader
 from itrex_sweet.tokenization.proof import difference
-from itrex_sweet.tokenization.wordpiece import WordPieceReader
-from itrex_sweet.tokenization.wordpiece_description import UnsupportedTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -17,14 +17,14 @@ logger = logging.getLogger(__name__)
 READER_VARIABLE, WITHOUT = "ITREX_SWEET_READER", "tokenizers"
 
 
-def fast_reader_of(encoder: TextEncoder) -> tuple[WordPieceReader | None, str | None]:
+def fast_reader_of(encoder: TextEncoder) -> tuple[NativeReader | None, str | None]:
     """Returns the fast reader that replaces an encoder, or `None` and the reason why there is none."""
     if os.environ.get(READER_VARIABLE) == WITHOUT:
         return None, f"{READER_VARIABLE}={WITHOUT}"
     if not isinstance(encoder, FastEncoder):
         return None, "the tokenizer is one in Python, or cannot be copied"
     try:
-        reader = WordPieceReader(encoder.backend, encoder.take_model_state)
+        reader = NativeReader(encoder.backend, encoder.take_model_state)
         different = difference(reader, encoder)
     except (UnsupportedTokenizer, LibraryUnavailable) as error:
         return None, str(error)

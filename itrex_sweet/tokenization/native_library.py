@@ -10,8 +10,10 @@ from typing import Any
 
 from itrex_sweet.runtime import native
 
-INTERFACE = 1  # `kInterface`: the version that the library must have
+INTERFACE = 2  # `kInterface`: the version that the library must have
 
+# `sweet_model_kind`
+WORDPIECE = 0
 # `sweet_added_token`
 NORMALIZED, IS_TEXT, UNSUPPORTED = 1, 2, 4
 # `sweet_template_item`
@@ -35,13 +37,22 @@ class CWordPiece(Structure):
     """`sweet_wordpiece`."""
 
     _fields_ = [
+        ("prefix", CStrings),
+        *((name, c_int32) for name in ("unknown_id", "max_word_characters")),
+        *((name, c_int32) for name in ("spaced_ideographs", "strip_accents", "lowercase", "unused")),
+    ]
+
+
+class CTokenizer(Structure):
+    """`sweet_tokenizer`."""
+
+    _fields_ = [
+        *((name, c_int32) for name in ("model_kind", "single_items", "pair_items", "unused")),
+        ("model", c_void_p),
         ("pieces", CStrings),
         ("ids", c_void_p),
-        ("prefix", CStrings),
         ("added", CStrings),
         *((name, c_void_p) for name in ("added_ids", "added_flags", "single", "pair")),
-        *((name, c_int32) for name in ("single_items", "pair_items", "unknown_id", "max_word_characters")),
-        *((name, c_int32) for name in ("spaced_ideographs", "strip_accents", "lowercase", "unused")),
     ]
 
 
@@ -51,7 +62,7 @@ class LibraryUnavailable(Exception):
 
 _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "sweet_tokenizer_interface": (c_int32, ()),
-    "sweet_tokenizer_new": (c_void_p, (POINTER(CWordPiece),)),
+    "sweet_tokenizer_new": (c_void_p, (POINTER(CTokenizer),)),
     "sweet_tokenizer_free": (None, (c_void_p,)),
     "sweet_tokenizer_encode": (
         c_int64,

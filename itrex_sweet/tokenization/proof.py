@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from itrex_sweet.tokenization.inputs import Text
-from itrex_sweet.tokenization.wordpiece import WordPieceReader
+from itrex_sweet.tokenization.native_reader import NativeReader
 
 # Truncation is compared at these lengths, beyond the special tokens.
 _LENGTHS = (1, 2, 7)
@@ -48,7 +48,7 @@ _ALPHABET = (
 )
 
 
-def difference(reader: WordPieceReader, encoder: Any) -> str | None:
+def difference(reader: NativeReader, encoder: Any) -> str | None:
     """Returns the first difference between a reader and the encoder that it replaces; `None` if there is none.
 
     Args:
@@ -86,7 +86,7 @@ def _texts(encoder: Any) -> Iterator[Text]:
         yield "".join(choice.choices(_ALPHABET, k=choice.randrange(1, 40)))
 
 
-def _difference(reader: WordPieceReader, encoder: Any, texts: list[Text], limit: int | None) -> str | None:
+def _difference(reader: NativeReader, encoder: Any, texts: list[Text], limit: int | None) -> str | None:
     packed = reader.pack(texts, limit, encoder.cuts_from_left, None, allow_empty=True)
     if packed is None:  # a text that it leaves to the other tokenizer
         return None if len(texts) == 1 else "it reads texts alone and not together"

@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizer
 
 from itrex_sweet.tokenization.encoders import FastEncoder
 from itrex_sweet.tokenization.file_tokenizer import FileTokenizer
-from itrex_sweet.tokenization.wordpiece import WordPieceReader
+from itrex_sweet.tokenization.native_reader import NativeReader
 
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _LETTERS = (
@@ -100,7 +100,7 @@ def compare(kind: str, texts: int, seed: int, tokenizer: Tokenizer | None = None
     backend.encode_special_tokens = is_split = choice.random() < 0.1
     side = choice.choice(["right", "right", "left"])
     encoder = FastEncoder(FileTokenizer(backend, truncation_side=side, split_special_tokens=is_split), backend)
-    reader = WordPieceReader(backend)
+    reader = NativeReader(backend)
     outcome = Outcome()
     while outcome.texts < texts and outcome.difference is None:
         rows = [_row(choice) for _ in range(min(64, texts - outcome.texts))]

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstring>
 #include <string>
+#include <string_view>
 #include <vector>
 
 struct AddedToken {
@@ -31,10 +32,11 @@ class AddedTokens {
 
     bool empty() const { return tokens_.empty(); }
 
-    // Returns the first token in [from, end) and sets `at` to its start; null if there is none.
-    const AddedToken* find(const char* from, const char* end, const char*& at) const {
+    // Returns the first token at or after `from` and sets `at` to its start; null if there is none.
+    const AddedToken* find(std::string_view text, size_t from, size_t& at) const {
         if (tokens_.empty()) return nullptr;
-        for (const char* place = from; place < end; ++place) {
+        const char *const start = text.data(), *const end = start + text.size();
+        for (const char* place = start + from; place < end; ++place) {
             if (only_first_ >= 0) {
                 place = static_cast<const char*>(std::memchr(place, only_first_, static_cast<size_t>(end - place)));
                 if (place == nullptr) return nullptr;
@@ -44,7 +46,7 @@ class AddedTokens {
             for (const AddedToken& token : tokens_) {
                 const size_t size = token.content.size();
                 if (size > static_cast<size_t>(end - place) || std::memcmp(token.content.data(), place, size) != 0) continue;
-                at = place;
+                at = static_cast<size_t>(place - start);
                 return &token;
             }
         }

@@ -1,5 +1,4 @@
-// C interface of the tokenizer library: WordPiece as the `tokenizers` library computes it for BERT, from texts to packed
-// rows of token ids.
+// C interface of the tokenizer library: from texts to packed rows of token ids, as the `tokenizers` library computes them.
 //
 // A tokenizer is immutable after its creation: any number of threads may encode with it, and a forked child may as well.
 // The library keeps none of the pointers that it is given, has no global state, and throws no exceptions to its caller.
@@ -24,20 +23,31 @@ enum sweet_added_token {
 
 enum sweet_template_item { SWEET_SPECIAL_TOKEN = 0, SWEET_FIRST_TEXT = 1, SWEET_SECOND_TEXT = 2 };
 
+// Normalizer, pre-tokenizer and model, which come together in the tokenizers that are read.
+enum sweet_model_kind {
+    SWEET_WORDPIECE = 0,  // `BertNormalizer`, `BertPreTokenizer` and WordPiece: `sweet_wordpiece`
+};
+
 struct sweet_wordpiece {
+    sweet_strings prefix;  // one string: of pieces that continue a word
+    int32_t unknown_id, max_word_characters;
+    int32_t spaced_ideographs, strip_accents, lowercase;
+    int32_t unused;
+};
+
+struct sweet_tokenizer {
+    int32_t model_kind;  // `sweet_model_kind`
+    int32_t single_items, pair_items;
+    int32_t unused;
+    const void* model;     // the structure of the kind
     sweet_strings pieces;  // the vocabulary
     const int32_t* ids;    // (pieces.count,)
-    sweet_strings prefix;  // one string: of pieces that continue a word
     sweet_strings added;   // added tokens
     const int32_t* added_ids;
     const int32_t* added_flags;  // sums of `sweet_added_token`
     // Rows of one and of two texts: (items, 3) kind, token id and token type.
     const int32_t* single;
     const int32_t* pair;
-    int32_t single_items, pair_items;
-    int32_t unknown_id, max_word_characters;
-    int32_t spaced_ideographs, strip_accents, lowercase;
-    int32_t unused;
 };
 
 enum sweet_encode_result {
@@ -57,7 +67,7 @@ enum sweet_encode_contents { SWEET_HAS_TYPES = 1, SWEET_HAS_POSITIONS = 2 };
 SWEET_API int32_t sweet_tokenizer_interface();
 
 // Returns null if the description is inconsistent, or without memory.
-SWEET_API void* sweet_tokenizer_new(const sweet_wordpiece* description);
+SWEET_API void* sweet_tokenizer_new(const sweet_tokenizer* description);
 SWEET_API void sweet_tokenizer_free(void* tokenizer);
 
 // Encodes rows of texts.

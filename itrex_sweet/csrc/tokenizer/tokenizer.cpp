@@ -1,28 +1,20 @@
 // The functions of `api.h`.
 #include "api.h"
 
-#include <memory>
+#include <algorithm>
 #include <new>
-#include <stdexcept>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "rows.h"
-#include "word_pieces.h"
+#include "text_tokenizer.h"
+#include "utf8.h"
 
 namespace {
 
-constexpr int32_t kInterface = 1;
+constexpr int32_t kInterface = 2;
 constexpr int64_t kMaxBytes = int64_t{1} << 31;
-
-struct Tokenizer {
-    explicit Tokenizer(const sweet_wordpiece& description)
-        : pieces(description),
-          single(description.single, description.single_items, false),
-          pair(description.pair, description.pair_items, true) {}
-
-    WordPieces pieces;
-    Template single, pair;
-};
 
 // Returns the end of the text of `characters` code points at `text`.
 const char* end_of_text(const char* text, const char* end, int64_t characters, bool is_ascii) {
@@ -36,7 +28,7 @@ const char* end_of_text(const char* text, const char* end, int64_t characters, b
     return text;
 }
 
-int64_t encode_rows(const Tokenizer& tokenizer, const char* text, int64_t size, const int64_t* characters,
+int64_t encode_rows(const TextTokenizer& tokenizer, const char* text, int64_t size, const int64_t* characters,
                     const uint8_t* is_pair, int64_t rows, int64_t limit, int32_t options, int64_t padding_id, int64_t* output,
                     int64_t capacity) {
     const char* const end = text + size;
@@ -58,7 +50,7 @@ int64_t encode_rows(const Tokenizer& tokenizer, const char* text, int64_t size, 
     const auto read = [&](std::vector<int32_t>& ids) {
         ids.clear();
         const char* stop = characters == nullptr ? end : end_of_text(text, end, *characters++, is_ascii);
-        tokenizer.pieces.encode(text, stop, ids);
+        tokenizer.encode(std::string_view(text, static_cast<size_t>(stop - text)), ids);
         text = stop;
         return !ids.empty();
     };
@@ -68,8 +60,7 @@ int64_t encode_rows(const Tokenizer& tokenizer, const char* text, int64_t size, 
         second.clear();
         if (has_two && !read(second)) has_tokens = false;
         if (!has_tokens && (options & SWEET_ALLOW_EMPTY) == 0) return SWEET_EMPTY_TEXT;
-        packed.add(has_two ? tokenizer.pair : tokenizer.single, first, second, limit,
-                   (options & SWEET_FROM_LEFT) != 0);
+        packed.add(tokenizer.row(has_two), first, second, limit, (options & SWEET_FROM_LEFT) != 0);
     }
     if (text != end) throw InvalidText();
     if (!packed.write(padding_id, output, capacity)) return SWEET_INVALID;
@@ -80,16 +71,16 @@ int64_t encode_rows(const Tokenizer& tokenizer, const char* text, int64_t size, 
 
 SWEET_API int32_t sweet_tokenizer_interface() { return kInterface; }
 
-SWEET_API void* sweet_tokenizer_new(const sweet_wordpiece* description) {
+SWEET_API void* sweet_tokenizer_new(const sweet_tokenizer* description) {
     if (description == nullptr) return nullptr;
     try {
-        return new Tokenizer(*description);
+        return new TextTokenizer(*description);
     } catch (...) {
         return nullptr;
     }
 }
 
-SWEET_API void sweet_tokenizer_free(void* tokenizer) { delete static_cast<Tokenizer*>(tokenizer); }
+SWEET_API void sweet_tokenizer_free(void* tokenizer) { delete static_cast<TextTokenizer*>(tokenizer); }
 
 SWEET_API int64_t sweet_tokenizer_encode(const void* tokenizer, const char* text, int64_t size, const int64_t* characters,
                                          const uint8_t* is_pair, int64_t rows, int64_t limit, int32_t options,
@@ -98,7 +89,7 @@ SWEET_API int64_t sweet_tokenizer_encode(const void* tokenizer, const char* text
                           rows >= 0 && limit >= 0 && (characters != nullptr || (rows == 1 && is_pair == nullptr));
     if (!is_valid) return SWEET_INVALID;
     try {
-        return encode_rows(*static_cast<const Tokenizer*>(tokenizer), text, size, characters, is_pair, rows, limit,
+        return encode_rows(*static_cast<const TextTokenizer*>(tokenizer), text, size, characters, is_pair, rows, limit,
                            options, padding_id, output, capacity);
     } catch (const UnsupportedText&) {
         return SWEET_OTHER_TOKENIZER;
@@ -112,7 +103,7 @@ SWEET_API int64_t sweet_tokenizer_encode(const void* tokenizer, const char* text
 SWEET_API int64_t sweet_tokenizer_borders(const void* tokenizer, uint32_t* codes, int64_t capacity) {
     if (tokenizer == nullptr || codes == nullptr) return SWEET_INVALID;
     try {
-        const std::vector<uint32_t> found = static_cast<const Tokenizer*>(tokenizer)->pieces.characters().borders();
+        const std::vector<uint32_t> found = static_cast<const TextTokenizer*>(tokenizer)->model().borders();
         const int64_t count = std::min(static_cast<int64_t>(found.size()), capacity);
         std::copy(found.begin(), found.begin() + count, codes);
         return count;
@@ -125,8 +116,9 @@ SWEET_API int64_t sweet_tokenizer_normalize(const void* tokenizer, const char* t
                                             int64_t capacity) {
     if (tokenizer == nullptr || text == nullptr || form == nullptr || size < 0 || size > kMaxBytes) return SWEET_INVALID;
     try {
-        std::string found;
-        static_cast<const Tokenizer*>(tokenizer)->pieces.normalize(text, text + size, found);
+        std::string buffer;
+        const std::string_view given(text, static_cast<size_t>(size));
+        const std::string_view found = static_cast<const TextTokenizer*>(tokenizer)->model().normalize(given, buffer);
         if (static_cast<int64_t>(found.size()) > capacity) return SWEET_INVALID;
         std::copy(found.begin(), found.end(), form);
         return static_cast<int64_t>(found.size());
