@@ -1,19 +1,22 @@
 """Tests of the native tokenizer: the same token ids as the `tokenizers` library, or the library itself."""
 
 import ctypes
+import json
 import os
+import random
 import threading
+import time
 
 import numpy as np
 import pytest
-from tokenizers import AddedToken, normalizers, pre_tokenizers
+from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 
 from itrex_sweet.tokenization import TextReader, native_library, proof
 from itrex_sweet.tokenization.encoders import FastEncoder
 from itrex_sweet.tokenization.fast_reader import fast_reader_of
 from itrex_sweet.tokenization.file_tokenizer import FileTokenizer
 from itrex_sweet.tokenization.native_reader import NativeReader
-from tests.fuzz.tokenization import KINDS, compare, word_piece
+from tests.fuzz.tokenization import KINDS, byte_level, compare, word_piece
 from tests.tiny_tokenizers import fast_tokenizer
 
 try:
@@ -67,6 +70,76 @@ def test_normal_form_of_every_character(lowercase, strip, spaced):
     assert left < 400
 
 
+def test_words_and_composition_of_every_character():
+    """Against the installed release of the library, over all planes."""
+    backend = byte_level(composes=True)
+    reader, slow = NativeReader(backend), encoder(backend)
+    known = [code for code in range(0x110000) if not 0xD800 <= code < 0xE000 and code not in range(0x20000, 0xE0000)]
+    for first in range(0, len(known), 1024):
+        codes = known[first : first + 1024]
+        for text in ("".join(map(chr, codes)), " " + " ".join(f"a{c} 1{c} !{c} \u0323{c}" for c in map(chr, codes))):
+            assert reader.normalize(text) == backend.normalizer.normalize_str(text)
+        assert reader.words(text) == slow.words(text)
+
+
+def test_marks_are_ordered_and_composed():
+    backend = byte_level(composes=True)
+    reader, choice = NativeReader(backend), random.Random(0)
+    marks = "\u0300\u0301\u0302\u0323\u0331\u0345\u0334\u093c\u1161\u11a8\u05b0\u0f71\u0344\u0958"
+    marks += "ae\u1100\uac00\u0915\u00e9\u1e69"
+    for _ in range(3000):
+        text = "".join(choice.choices(marks, k=choice.randrange(1, 12)))
+        assert reader.normalize(text) == backend.normalizer.normalize_str(text), ascii(text)
+
+
+@pytest.mark.parametrize("length", [47, 48, 49, 255, 256, 257, 3000])
+def test_long_words(length):
+    """Short and long words are merged in two ways."""
+    backend, choice = byte_level(splits=False), random.Random(length)
+    reader = NativeReader(backend)
+    for letters in ("a", "o", "the good soup", "running "):
+        text = "".join(choice.choices(letters, k=length))
+        assert reader.pack([text])[0].input_ids.tolist() == backend.encode(text).ids
+
+
+def test_time_of_a_long_word_is_not_quadratic():
+    reader = NativeReader(byte_level(splits=False))
+    start = time.process_time()
+    assert reader.pack(["o" * 1_000_000])[0].lengths[0] > 1000
+    assert time.process_time() - start < 30  # a quadratic merge takes hours
+
+
+def refused(backend) -> str:
+    reader, reason = fast_reader_of(encoder(backend))
+    assert reader is None
+    return reason
+
+
+def test_byte_level_tokenizers_that_are_left_to_the_library():
+    assert "dropout=0.5" in refused(byte_level(dropout=0.5))
+    backend = byte_level()
+    backend.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    assert "NFC and Lowercase" in refused(backend)
+    backend = byte_level()
+    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(), pre_tokenizers.ByteLevel()])
+    assert "ByteLevel alone" in refused(backend)
+    backend = byte_level()
+    backend.model = models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")])
+    assert "lacks 241 bytes" in refused(backend)
+    # A vocabulary without the bytes that no text has, such as that of GPT-NeoX.
+    alphabet = [each for each in sorted(pre_tokenizers.ByteLevel.alphabet()) if each not in "\xc0\xc1"]
+    backend.model = models.BPE({each: place for place, each in enumerate(alphabet)}, [])
+    assert fast_reader_of(encoder(backend))[1] is None
+
+
+def test_a_reader_with_other_merges_is_not_used():
+    backend = byte_level()
+    state = json.loads(backend.model.__getstate__())
+    state["merges"] = state["merges"][::-1]
+    reader = NativeReader(backend, lambda: state)
+    assert "differently" in proof.difference(reader, encoder(byte_level()))
+
+
 def test_other_tokenizers_are_left_to_the_library(caplog):
     backend = word_piece(True)
     backend.normalizer = normalizers.Lowercase()
@@ -79,7 +152,6 @@ def test_other_tokenizers_are_left_to_the_library(caplog):
     backend = word_piece(True)
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     assert "BertPreTokenizer" in text_reader(backend).reader_reason
-    assert "BPE" in TextReader(fast_tokenizer("roberta"), 32, None).reader_reason
     assert "WordLevel" in TextReader(fast_tokenizer(), 32, None).reader_reason
 
 
@@ -140,13 +212,12 @@ def test_marks_that_unicode_reorders():
         assert reader.normalize(text) in (None, backend.normalizer.normalize_str(text))
 
 
-def test_added_tokens_that_take_spaces_are_left_to_the_library():
+def test_added_tokens_that_take_spaces():
     backend = KINDS["uncased, added tokens that take spaces"]()
     reader = text_reader(backend)
     assert reader.reader_name == "native WordPiece"
-    assert reader.pack(["good soup"]) is not None and reader.pack(["good <new> soup"]) is None
-    ids = reader.read(["good <new> soup", "good"], None, "truncate").batch.input_ids.tolist()
-    assert ids == backend.encode("good <new> soup").ids + backend.encode("good").ids
+    texts = ["good \u2003<new> soup", "covid\u00e9 <new>covid", "covid, \u00e9covid\n", "<new>  <new>"]
+    assert reader.pack(texts).input_ids.tolist() == [token for text in texts for token in backend.encode(text).ids]
 
 
 @pytest.mark.parametrize(

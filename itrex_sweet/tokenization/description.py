@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from itrex_sweet.tokenization import native_library, wordpiece
-from itrex_sweet.tokenization.file_tokenizer import state_of
+from itrex_sweet.tokenization import byte_level_bpe, native_library, wordpiece
+from itrex_sweet.tokenization.file_tokenizer import parts_of, state_of
 from itrex_sweet.tokenization.model_description import Arrays, ModelDescription, UnsupportedTokenizer
 from itrex_sweet.tokenization.native_library import CTokenizer
 
@@ -15,6 +15,7 @@ _MAX_TOKEN_ID = (1 << 24) - 1
 # Model of the `tokenizers` library → the function that describes it with its normalizer and pre-tokenizer.
 _MODELS: dict[str, Callable[[Any, Callable[[], dict[str, Any]], Arrays], ModelDescription]] = {
     "WordPiece": wordpiece.describe,
+    "BPE": byte_level_bpe.describe,
 }
 
 
@@ -60,12 +61,14 @@ def description_of(
 
 
 def _flags(token: Any, encode_special_tokens: bool) -> int:
-    flags = native_library.NORMALIZED if token.normalized else 0
-    if encode_special_tokens and token.special:
-        flags |= native_library.IS_TEXT
-    if token.single_word or token.lstrip or token.rstrip:
-        flags |= native_library.UNSUPPORTED
-    return flags
+    flags = {
+        native_library.NORMALIZED: token.normalized,
+        native_library.IS_TEXT: encode_special_tokens and token.special,
+        native_library.TAKES_LEFT: token.lstrip,
+        native_library.TAKES_RIGHT: token.rstrip,
+        native_library.SINGLE_WORD: token.single_word,
+    }
+    return sum(flag for flag, is_set in flags.items() if is_set)
 
 
 def template_of(backend: Any, is_pair: bool) -> list[tuple[int, int, int]]:
@@ -74,16 +77,34 @@ def template_of(backend: Any, is_pair: bool) -> list[tuple[int, int, int]]:
     Raises:
         UnsupportedTokenizer: a post-processor that makes other rows.
     """
-    state = state_of(backend.post_processor)
+    # `ByteLevel` changes offsets only.
+    states = [part for part in parts_of(state_of(backend.post_processor), "processors") if part["type"] != "ByteLevel"]
     first, second = (native_library.FIRST_TEXT, 0, 0), (native_library.SECOND_TEXT, 0, 1)
-    if not state:
+    if not states:
         return [first, second] if is_pair else [first]
-    if state["type"] == "BertProcessing":
-        cls, sep = ((native_library.SPECIAL_TOKEN, state[name][1], 0) for name in ("cls", "sep"))
-        row = [cls, first, sep]
-        return [*row, second, (*sep[:2], 1)] if is_pair else row
-    if state["type"] != "TemplateProcessing":
-        raise UnsupportedTokenizer(f"its post-processor is {state['type']}")
+    state = states[0]
+    if len(states) > 1 or state["type"] not in _TEMPLATES:
+        raise UnsupportedTokenizer(f"its post-processor is {' and '.join(part['type'] for part in states)}")
+    row = _TEMPLATES[state["type"]](state, is_pair)
+    texts = sorted(kind for kind, _, _ in row if kind != native_library.SPECIAL_TOKEN)
+    if texts != ([native_library.FIRST_TEXT, native_library.SECOND_TEXT] if is_pair else [native_library.FIRST_TEXT]):
+        raise UnsupportedTokenizer("its template repeats or leaves out a text")
+    return row
+
+
+def _bert(state: dict[str, Any], is_pair: bool) -> list[tuple[int, int, int]]:
+    cls, sep = ((native_library.SPECIAL_TOKEN, state[name][1], 0) for name in ("cls", "sep"))
+    row = [cls, (native_library.FIRST_TEXT, 0, 0), sep]
+    return [*row, (native_library.SECOND_TEXT, 0, 1), (*sep[:2], 1)] if is_pair else row
+
+
+def _roberta(state: dict[str, Any], is_pair: bool) -> list[tuple[int, int, int]]:
+    cls, sep = ((native_library.SPECIAL_TOKEN, state[name][1], 0) for name in ("cls", "sep"))
+    row = [cls, (native_library.FIRST_TEXT, 0, 0), sep]
+    return [*row, sep, (native_library.SECOND_TEXT, 0, 0), sep] if is_pair else row
+
+
+def _template(state: dict[str, Any], is_pair: bool) -> list[tuple[int, int, int]]:
     row = []
     for item in state["pair" if is_pair else "single"]:
         if "Sequence" in item:
@@ -93,7 +114,7 @@ def template_of(backend: Any, is_pair: bool) -> list[tuple[int, int, int]]:
             token = item["SpecialToken"]
             ids = state["special_tokens"][token["id"]]["ids"]
             row += [(native_library.SPECIAL_TOKEN, each, token["type_id"]) for each in ids]
-    texts = sorted(kind for kind, _, _ in row if kind != native_library.SPECIAL_TOKEN)
-    if texts != ([native_library.FIRST_TEXT, native_library.SECOND_TEXT] if is_pair else [native_library.FIRST_TEXT]):
-        raise UnsupportedTokenizer("its template repeats or leaves out a text")
     return row
+
+
+_TEMPLATES = {"BertProcessing": _bert, "RobertaProcessing": _roberta, "TemplateProcessing": _template}

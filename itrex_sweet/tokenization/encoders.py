@@ -113,9 +113,15 @@ class FastEncoder(TextEncoder):
         normalizer = self._backend.normalizer
         return text if normalizer is None else normalizer.normalize_str(text)
 
-    def added_tokens(self) -> list[str]:
-        """Returns the added tokens, special ones among them."""
-        return [token.content for token in self._backend.get_added_tokens_decoder().values()]
+    def words(self, text: str) -> list[str]:
+        """Splits a normalized text into words."""
+        pre_tokenizer = self._backend.pre_tokenizer
+        pieces = [] if pre_tokenizer is None else pre_tokenizer.pre_tokenize_str(text)
+        return [text[start:end] for _, (start, end) in pieces]
+
+    def added_tokens(self) -> list[Any]:
+        """Returns the added tokens, special ones among them: objects of the library."""
+        return list(self._backend.get_added_tokens_decoder().values())
 
     def _row(self, encoding: Any, limit: int | None) -> Row:
         ids, types = encoding.ids, encoding.type_ids if self.with_types else None

@@ -90,7 +90,7 @@ class FileTokenizer:
 
     def get_vocab(self) -> dict[str, int]:
         """Returns the id of each token, added ones included."""
-        if type(self.backend.model).__name__ != "WordPiece":
+        if type(self.backend.model).__name__ not in ("WordPiece", "BPE"):
             return self.backend.get_vocab()
         added = self.backend.get_added_tokens_decoder()
         return {**self.model_state["vocab"], **{token.content: place for place, token in added.items()}}
@@ -237,6 +237,13 @@ def _object(contents: bytes, file: str) -> dict[str, Any]:
 def state_of(part: Any) -> dict[str, Any]:
     """Returns a part of a tokenizer as the library writes it; empty if there is none."""
     return {} if part is None else json.loads(part.__getstate__())
+
+
+def parts_of(state: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """Returns the parts of a sequence that a part of a tokenizer may be, in order; `name`: of its list."""
+    if state.get("type") != "Sequence":
+        return [state] if state else []
+    return [part for each in state[name] for part in parts_of(each, name)]
 
 
 def _require(condition: bool, what: str) -> None:

@@ -13,9 +13,9 @@ from itrex_sweet.runtime import native
 INTERFACE = 2  # `kInterface`: the version that the library must have
 
 # `sweet_model_kind`
-WORDPIECE = 0
+WORDPIECE, BYTE_LEVEL_BPE = 0, 1
 # `sweet_added_token`
-NORMALIZED, IS_TEXT, UNSUPPORTED = 1, 2, 4
+NORMALIZED, IS_TEXT, TAKES_LEFT, TAKES_RIGHT, SINGLE_WORD = 1, 2, 4, 8, 16
 # `sweet_template_item`
 SPECIAL_TOKEN, FIRST_TEXT, SECOND_TEXT = 0, 1, 2
 # `sweet_encode_option`
@@ -40,6 +40,15 @@ class CWordPiece(Structure):
         ("prefix", CStrings),
         *((name, c_int32) for name in ("unknown_id", "max_word_characters")),
         *((name, c_int32) for name in ("spaced_ideographs", "strip_accents", "lowercase", "unused")),
+    ]
+
+
+class CByteLevelBpe(Structure):
+    """`sweet_byte_level_bpe`."""
+
+    _fields_ = [
+        ("merges", CStrings),
+        *((name, c_int32) for name in ("composes", "splits", "adds_space", "ignores_merges")),
     ]
 
 
@@ -73,6 +82,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     ),
     "sweet_tokenizer_borders": (c_int64, (c_void_p, POINTER(c_uint32), c_int64)),
     "sweet_tokenizer_normalize": (c_int64, (c_void_p, c_char_p, c_int64, c_char_p, c_int64)),
+    "sweet_tokenizer_words": (c_int64, (c_void_p, c_char_p, c_int64, POINTER(c_int64), c_int64)),
 }
 _PATH = Path(native.__file__).resolve().parent / "lib" / "libsweet_tokenizer.so"
 
@@ -89,6 +99,7 @@ class TokenizerLibrary:
         self.new, self.free = handle.sweet_tokenizer_new, handle.sweet_tokenizer_free
         self.encode, self.encode_with_gil = handle.sweet_tokenizer_encode, with_gil.sweet_tokenizer_encode
         self.borders, self.normalize = handle.sweet_tokenizer_borders, handle.sweet_tokenizer_normalize
+        self.words = handle.sweet_tokenizer_words
         if (version := handle.sweet_tokenizer_interface()) != INTERFACE:
             raise LibraryUnavailable(f"{path.name} has version {version} of its interface, not {INTERFACE}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from array import array
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -157,6 +158,15 @@ class NativeReader:
         form = ctypes.create_string_buffer(4 * len(data) + 16)
         size = self._library.normalize(self._handle, data, len(data), form, len(form))
         return None if size < 0 else form.raw[:size].decode()
+
+    def words(self, text: str) -> list[str] | None:
+        """Splits a normalized text that begins with a space into words; `None` if this takes the model."""
+        data = text.encode()
+        ends = (ctypes.c_int64 * max(1, len(data)))()
+        count = self._library.words(self._handle, data, len(data), ends, len(ends))
+        if count < 0:
+            return None
+        return [data[start:end].decode() for start, end in pairwise([0, *ends[:count]])]
 
 
 def _parts(texts: Sequence[Any]) -> tuple[Sequence[str], bytes | None]:

@@ -31,7 +31,7 @@ _PHRASES = (
 _TEXTS = (
     *("", " ", "\t\r\n", "a"),
     *_PHRASES.split("|"),
-    *("x" * 99, "x" * 100, "x" * 101, "ab " * 60, "A" * 300, "\u4e00" * 60),
+    *("x" * 99, "x" * 100, "x" * 101, "ab " * 60, "A" * 300, "  a   b" + " " * 30, "\u4e00" * 60),
     *("\u0301" * 20, "a\u0301" * 101, "\U0001d400" * 100),
 )
 # Marks that Unicode reorders and `strip_accents` keeps.
@@ -55,13 +55,19 @@ def difference(reader: NativeReader, encoder: Any) -> str | None:
         reader: to be used if it is equal.
         encoder: a `FastEncoder`.
     """
-    borders = " ".join(f"a{chr(code)}b" for code in reader.borders())
-    if reader.normalize(borders) != encoder.normalize(borders):
-        return "it normalizes characters differently"
+    characters = [chr(code) for code in reader.borders()]
+    borders = " ".join(f"a{character}b" for character in characters)
+    for text in (borders, "".join(characters)):
+        if reader.normalize(text) != encoder.normalize(text):
+            return "it normalizes characters differently"
+    # A letter, a number or another character makes one word with another of its kind.
+    together = " " + encoder.normalize(" ".join(f"a{each} 1{each} !{each}" for each in characters))
+    if reader.words(together) not in (None, encoder.words(together)):
+        return "it splits words differently"
     for text in _REORDERED:
         if reader.normalize(text) not in (None, encoder.normalize(text)):
             return "it orders marks differently"
-    for text in (borders, *_texts(encoder)):
+    for text in (borders, *_texts(encoder, characters)):
         if (shown := _difference(reader, encoder, [text], None)) is not None:
             return shown
     for limit in _LENGTHS:
@@ -76,11 +82,16 @@ def difference(reader: NativeReader, encoder: Any) -> str | None:
     return _difference(reader, encoder, together, None)
 
 
-def _texts(encoder: Any) -> Iterator[Text]:
+def _texts(encoder: Any, characters: list[str]) -> Iterator[Text]:
     yield from _TEXTS
     yield from _PAIRS
-    for token in encoder.added_tokens()[:_MAX_ADDED_TOKENS]:
-        yield f"{token} a{token}b {token}{token} {token.lower()} x{token.upper()} {token[:-1]} {token.title()}."
+    added = encoder.added_tokens()
+    for token in added[:_MAX_ADDED_TOKENS]:
+        text = token.content
+        yield f"{text} a{text}b {text}{text} {text.lower()} x{text.upper()} {text[:-1]} {text.title()}."
+        yield f"a \u00a0 {text}\n\u2003 {text} b"
+    if (single := next((token.content for token in added if token.single_word), None)) is not None:
+        yield " ".join(f"{character}{single}! {single}{character}" for character in characters)
     choice = random.Random(0)
     for _ in range(_RANDOM_TEXTS):
         yield "".join(choice.choices(_ALPHABET, k=choice.randrange(1, 40)))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from itrex_sweet.tokenization.encoders import FastEncoder
 from itrex_sweet.tokenization.file_tokenizer import FileTokenizer
@@ -23,12 +23,14 @@ _LETTERS = (
 _WORDS = "the good soup un aff able token ##s ##ing ##ed ##able ##aff running Good caf\u00e9 cafe new york covid ##19"
 _LONG_PARTS = (
     "[CLS]|[SEP]|[MASK]|[PAD]|[UNK]|[sep]|[|<new>|COVID|covid|Covid-19|New York|##|#|the |good |unaffable|tokens "
+    "|'s|'ll|'re |'v|'d|  |   |<mask>|[MASK]||||IP||||<s>|</s>"
     "|running|Good |caf\u00e9 |CAFE\u0301 |a\u0301\u0316"
 )
 _PARTS = (
     *(" ", " ", " ", "  ", *"\t\n\r\x00\x0b\x0c\x1c\x7f\x85\xa0\xad\u2003\u3000\u2028\u200b\u200d\ufe0f\ufeff\ufffd"),
     *"\ue000\ufdd0\U000e0001\U0010ffff\U0001d165",
     *_LONG_PARTS.split("|"),
+    *("|||IP|||", "a" * 90, " the" * 30, "\uac01", "\u1100\u1161", "\u0344", "\u0958", "\u212b"),
     *("x" * 60, "\u00e9" * 101),
 )
 
@@ -58,6 +60,50 @@ def word_piece(
     return tokenizer
 
 
+_BYTE_LEVEL_SPECIAL = ["<s>", "</s>", "<pad>", "<unk>"]
+_ROBERTA = processors.RobertaProcessing(("</s>", 1), ("<s>", 0))
+_CORPUS = (
+    "the good soup, the unaffable tokens: they're running 2019 times! don't we'll I've \u4e2d\u6587",
+    "caf\u00e9 cafe\u0301 New  York COVID-19   covid\n\n  the running soups aren't good...",
+    "   a\u0301b \u00e9\u00e8 \uac01\u1100\u1161\u11a8 \U0001f600",
+)
+
+
+def byte_level(
+    composes: bool = False,
+    splits: bool = True,
+    adds_space: bool = False,
+    added: tuple[AddedToken, ...] = (),
+    processor: Any = _ROBERTA,
+    **model: Any,
+) -> Tokenizer:
+    """Makes a byte-level BPE tokenizer with a small vocabulary."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC() if composes else None
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=adds_space, use_regex=splits)
+    trainer = trainers.BpeTrainer(
+        vocab_size=480,
+        special_tokens=_BYTE_LEVEL_SPECIAL,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_CORPUS, trainer)
+    for name, value in model.items():
+        setattr(tokenizer.model, name, value)
+    tokenizer.post_processor = processor
+    tokenizer.add_tokens(list(added))
+    return tokenizer
+
+
+_SPACES = tuple(AddedToken(" " * count, normalized=True) for count in range(8, 1, -1))
+_MODERN = (
+    *_SPACES,
+    AddedToken("<mask>", special=True, normalized=False, lstrip=True),
+    AddedToken("[MASK]", special=True, normalized=False, lstrip=True, rstrip=True),
+    AddedToken("|||IP|||", normalized=True),
+    AddedToken("caf\u00e9", normalized=True, single_word=True),
+    AddedToken("<new>", normalized=True, rstrip=True),
+)
 _ADDED = (
     AddedToken("<new>", normalized=False),
     AddedToken("COVID", normalized=True),
@@ -80,6 +126,23 @@ KINDS: dict[str, Callable[[], Tokenizer]] = {
     "uncased, added tokens that take spaces": lambda: word_piece(True, added=_STRIPPING),
     "uncased, BertProcessing": lambda: word_piece(
         True, processor=processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    ),
+    "byte-level BPE": byte_level,
+    "byte-level BPE, NFC, added tokens": lambda: byte_level(composes=True, added=_MODERN),
+    "byte-level BPE, space added, added tokens": lambda: byte_level(adds_space=True, added=_MODERN),
+    "byte-level BPE, merges ignored for whole words": lambda: byte_level(ignore_merges=True),
+    "byte-level BPE, no words": lambda: byte_level(
+        splits=False, composes=True, processor=processors.ByteLevel(trim_offsets=False)
+    ),
+    "byte-level BPE, sequence of processors": lambda: byte_level(
+        processor=processors.Sequence(
+            [
+                processors.ByteLevel(trim_offsets=False),
+                processors.TemplateProcessing(
+                    single="<s> $A </s>", pair="<s> $A </s> $B:1 </s>:1", special_tokens=[("<s>", 0), ("</s>", 1)]
+                ),
+            ]
+        )
     ),
 }
 

@@ -16,16 +16,19 @@ struct sweet_strings {
 };
 
 enum sweet_added_token {
-    SWEET_NORMALIZED = 1,   // matched in the normalized text
-    SWEET_IS_TEXT = 2,      // matched, and read as a text nevertheless
-    SWEET_UNSUPPORTED = 4,  // a text with it has to be encoded by another tokenizer
+    SWEET_NORMALIZED = 1,    // matched in the normalized text
+    SWEET_IS_TEXT = 2,       // matched, and read as a text nevertheless
+    SWEET_TAKES_LEFT = 4,    // with the spaces before it
+    SWEET_TAKES_RIGHT = 8,   // with the spaces behind it
+    SWEET_SINGLE_WORD = 16,  // not within a word
 };
 
 enum sweet_template_item { SWEET_SPECIAL_TOKEN = 0, SWEET_FIRST_TEXT = 1, SWEET_SECOND_TEXT = 2 };
 
 // Normalizer, pre-tokenizer and model, which come together in the tokenizers that are read.
 enum sweet_model_kind {
-    SWEET_WORDPIECE = 0,  // `BertNormalizer`, `BertPreTokenizer` and WordPiece: `sweet_wordpiece`
+    SWEET_WORDPIECE = 0,       // `BertNormalizer`, `BertPreTokenizer` and WordPiece: `sweet_wordpiece`
+    SWEET_BYTE_LEVEL_BPE = 1,  // `NFC` or no normalizer, `ByteLevel` and BPE: `sweet_byte_level_bpe`
 };
 
 struct sweet_wordpiece {
@@ -33,6 +36,15 @@ struct sweet_wordpiece {
     int32_t unknown_id, max_word_characters;
     int32_t spaced_ideographs, strip_accents, lowercase;
     int32_t unused;
+};
+
+// The vocabulary has each byte that UTF-8 has. Merges: two pieces each, the best first.
+struct sweet_byte_level_bpe {
+    sweet_strings merges;
+    int32_t composes;        // normalizes to NFC
+    int32_t splits;          // into words, by GPT-2's regular expression
+    int32_t adds_space;      // before each part of a text that has none there
+    int32_t ignores_merges;  // for a word of the vocabulary
 };
 
 struct sweet_tokenizer {
@@ -96,3 +108,8 @@ SWEET_API int64_t sweet_tokenizer_borders(const void* tokenizer, uint32_t* codes
 // Writes the normal form of a text. Returns its bytes, or one of `sweet_encode_result`.
 SWEET_API int64_t sweet_tokenizer_normalize(const void* tokenizer, const char* text, int64_t size, char* form,
                                             int64_t capacity);
+
+// Writes the end of each word of a normalized text that begins with a space, in bytes. Returns the number of words, or one of
+// `sweet_encode_result`: `SWEET_OTHER_TOKENIZER` if the words cannot be told without the model.
+SWEET_API int64_t sweet_tokenizer_words(const void* tokenizer, const char* text, int64_t size, int64_t* ends,
+                                        int64_t capacity);

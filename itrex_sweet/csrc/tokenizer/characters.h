@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "code_points.h"
 #include "unicode_tables.h"
 #include "utf8.h"
 
@@ -95,41 +96,30 @@ class Characters {
 
     // Returns whether a character gets spaces around it, which added tokens may contain.
     bool is_spaced(uint32_t code) const {
-        if (!options_.spaced_ideographs) return false;
-        for (const uint32_t* range = std::begin(unicode_tables::kIdeographs);
-             range != std::end(unicode_tables::kIdeographs); range += 2)
-            if (code >= range[0] && code <= range[1]) return true;
-        return false;
+        return options_.spaced_ideographs && contains(unicode_tables::kIdeographs, code);
     }
 
     // Returns supported code points at which the tables can be compared with another implementation: the first and last of
     // each range and its neighbours, and every fourth of those that are mapped.
     std::vector<uint32_t> borders() const {
         std::vector<uint32_t> found;
-        const auto add = [&](uint32_t code) {
-            const bool is_character = code < kCodes && (code < 0xD800 || code > 0xDFFF);
-            if (is_character && kind_of(at(code)) != Kind::kUnsupported) found.push_back(code);
-        };
-        const auto add_ranges = [&](const uint32_t* range, const uint32_t* end) {
-            for (; range != end; range += 2)
-                for (const uint32_t code : {range[0] - 1, range[0], range[1], range[1] + 1}) add(code);
-        };
-        const auto add_mapped = [&](const uint32_t* mapping, const uint32_t* end) {
+        const auto append_mapped = [&](const uint32_t* mapping, const uint32_t* end) {
             for (int place = 0; mapping != end; mapping += 2 + mapping[1], ++place)
-                if (place % 4 == 0) add(mapping[0]);
+                if (place % 4 == 0) found.push_back(mapping[0]);
         };
         using namespace unicode_tables;
-        add_ranges(std::begin(kRemoved), std::end(kRemoved));
-        add_ranges(std::begin(kSpaces), std::end(kSpaces));
-        add_ranges(std::begin(kIdeographs), std::end(kIdeographs));
-        add_ranges(std::begin(kMarks), std::end(kMarks));
-        add_ranges(std::begin(kWhitespace), std::end(kWhitespace));
-        add_ranges(std::begin(kPunctuation), std::end(kPunctuation));
-        add_mapped(std::begin(kDecomposed), std::end(kDecomposed));
-        add_mapped(std::begin(kLowered), std::end(kLowered));
-        for (uint32_t code = kHangulFirst; code <= kHangulLast; code += 97) add(code);
-        std::sort(found.begin(), found.end());
-        found.erase(std::unique(found.begin(), found.end()), found.end());
+        append_borders(kRemoved, found);
+        append_borders(kSpaces, found);
+        append_borders(kIdeographs, found);
+        append_borders(kMarks, found);
+        append_borders(kWhitespace, found);
+        append_borders(kPunctuation, found);
+        append_mapped(std::begin(kDecomposed), std::end(kDecomposed));
+        append_mapped(std::begin(kLowered), std::end(kLowered));
+        for (uint32_t code = kHangulFirst; code <= kHangulLast; code += 97) found.push_back(code);
+        sort_characters(found);
+        const auto is_left = [&](uint32_t code) { return kind_of(at(code)) == Kind::kUnsupported; };
+        found.erase(std::remove_if(found.begin(), found.end(), is_left), found.end());
         return found;
     }
 
@@ -190,13 +180,6 @@ class Characters {
         for (size_t i = 0; i < size; i += 2 + table[i + 1])
             found.emplace(table[i], std::vector<uint32_t>(table + i + 2, table + i + 2 + table[i + 1]));
         return found;
-    }
-
-    template <size_t size>
-    static bool contains(const uint32_t (&ranges)[size], uint32_t code) {
-        for (size_t i = 0; i < size; i += 2)
-            if (code >= ranges[i] && code <= ranges[i + 1]) return true;
-        return false;
     }
 
     // Maps a code point to `outputs`, and these to lower case.

@@ -1,84 +1,30 @@
-"""Generates `unicode_tables.h` from the behaviour of the `tokenizers` library.
+"""Generates the Unicode tables of the tokenizer from the behaviour of the `tokenizers` library.
 
-The rules of `BertNormalizer` and `BertPreTokenizer` follow the Unicode versions of the library's dependencies, and its
-releases differ. The tables are therefore taken from what the installed release does with every code point. Code points
-that releases treat differently are listed as version-dependent; texts with them are left to the library.
+The library's rules follow the Unicode versions of its dependencies, and its releases differ. The tables are therefore
+taken from what the installed release does with every code point, by the modules `observe_*`, one for each header. Code
+points that releases treat differently are listed as version-dependent; texts with them are left to the library.
 
     python generate_unicode_tables.py dump 0.21.json      # once with each release of `tokenizers`
-    python generate_unicode_tables.py merge 0.21.json 0.23.json > unicode_tables.h
+    python generate_unicode_tables.py merge 0.21.json 0.23.json
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
-import unicodedata
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-CODE_POINTS = [code for code in range(0x110000) if not 0xD800 <= code < 0xE000]
-HANGUL = range(0xAC00, 0xD7A4)  # decomposed by arithmetic
-# Characters of the canonical combining classes 216 and 224: one of them moves around any mark of another class.
-MARKS_OF_TWO_CLASSES = ("\U0001d165", "\u302e")
+import observe_bert
+import observe_classes
+import observe_composition
 
-
-def observed() -> dict[str, Any]:
-    """Returns what the installed release does with each code point: sets as lists, mappings as (code, outputs)."""
-    import tokenizers
-    from tokenizers.normalizers import BertNormalizer
-    from tokenizers.pre_tokenizers import BertPreTokenizer
-
-    def outputs(normalizer: Any) -> dict[int, str]:
-        return {code: normalizer.normalize_str(f"a{chr(code)}b")[1:-1] for code in CODE_POINTS}
-
-    def changed(found: dict[int, str]) -> list[tuple[int, list[int]]]:
-        return [(code, [*map(ord, text)]) for code, text in found.items() if text not in ("", chr(code))]
-
-    clean = outputs(BertNormalizer(True, False, False, False))
-    chinese = outputs(BertNormalizer(False, True, False, False))
-    strip = BertNormalizer(False, False, True, False)
-    stripped = outputs(strip)
-    lowered = outputs(BertNormalizer(False, False, False, True))
-    assert all(text in ("", " ", chr(code)) for code, text in clean.items())
-    assert all(text in (chr(code), f" {chr(code)} ") for code, text in chinese.items())
-    assert "" not in lowered.values()
-    for code in HANGUL:
-        assert stripped[code] == unicodedata.normalize("NFD", chr(code))
-    pre_tokenizer = BertPreTokenizer()
-    pieces = {code: [piece for piece, _ in pre_tokenizer.pre_tokenize_str(f"a{chr(code)}b")] for code in CODE_POINTS}
-    for code, found in pieces.items():
-        assert found in (["a", "b"], ["a", chr(code), "b"], [f"a{chr(code)}b"])
-    reordered = [
-        code
-        for code, text in stripped.items()
-        if any(map(unicodedata.combining, text)) or (text and _moves(strip, chr(code), text))
-    ]
-    lengths = {code: len("".join(lowered[ord(each)] for each in text)) for code, text in stripped.items()}
-    # The caller's capacity is one token per byte.
-    assert all(max(lengths[code], len(lowered[code])) <= len(chr(code).encode()) for code in CODE_POINTS)
-    return {
-        "tokenizers": tokenizers.__version__,
-        "removed": [code for code, text in clean.items() if text == ""],
-        "spaces": [code for code, text in clean.items() if text == " "],
-        "ideographs": [code for code, text in chinese.items() if text != chr(code)],
-        "marks": [code for code, text in stripped.items() if text == ""],
-        "decomposed": [(code, text) for code, text in changed(stripped) if code not in HANGUL],
-        "lowered": changed(lowered),
-        "whitespace": [code for code, found in pieces.items() if len(found) == 2],
-        "punctuation": [code for code, found in pieces.items() if len(found) == 3],
-        "reordered": reordered,
-    }
-
-
-def _moves(strip: Any, character: str, stripped: str) -> bool:
-    """Returns whether the canonical order moves a character around marks, which depends on its neighbours."""
-    return any(
-        strip.normalize_str(f"a{mark}{character}b") != f"a{mark}{stripped}b"
-        or strip.normalize_str(f"a{character}{mark}b") != f"a{stripped}{mark}b"
-        for mark in MARKS_OF_TWO_CLASSES
-    )
+# Header and namespace → the module that observes its tables.
+TABLES = {
+    "unicode_tables": observe_bert,
+    "class_tables": observe_classes,
+    "composition_tables": observe_composition,
+}
 
 
 def merged(dumps: list[dict[str, Any]]) -> dict[str, Any]:
@@ -86,8 +32,6 @@ def merged(dumps: list[dict[str, Any]]) -> dict[str, Any]:
     last, different = dumps[-1], set()
     for dump in dumps[:-1]:
         for name, value in last.items():
-            if name == "tokenizers":
-                continue
             if value and isinstance(value[0], list):
                 different |= {code for code, _ in _pairs(value) ^ _pairs(dump[name])}
             else:
@@ -99,37 +43,27 @@ def _pairs(mapping: list[Any]) -> set[tuple[int, tuple[int, ...]]]:
     return {(code, tuple(outputs)) for code, outputs in mapping}
 
 
-def header(tables: dict[str, Any], releases: Iterable[str]) -> str:
+def header(namespace: str, tables: dict[str, Any], releases: str) -> str:
     """Returns the C++ header."""
+    observer = TABLES[namespace]
+    sets = {**observer.SETS, "version_dependent": "treated differently by releases of the library"}
     lines = [
-        f"// Generated by generate_unicode_tables.py from tokenizers {', '.join(releases)}; do not edit.",
+        f"// Generated by generate_unicode_tables.py from tokenizers {releases}; do not edit.",
         "#pragma once",
         "",
         "#include <cstdint>",
         "",
         "// Ranges: first and last code point of each. Mappings: code point, number of outputs, outputs.",
         "",
-        "namespace unicode_tables {",
+        f"namespace {namespace} {{",
         "",
     ]
-    for name, note in _SETS.items():
-        lines += _array(name, note, [end for pair in _ranges(tables[name]) for end in pair])
-    for name, note in _MAPPINGS.items():
+    for name, note in sets.items():
+        if tables[name]:
+            lines += _array(name, note, [end for pair in _ranges(tables[name]) for end in pair])
+    for name, note in observer.MAPPINGS.items():
         lines += _array(name, note, [each for code, to in tables[name] for each in (code, len(to), *to)])
-    return "\n".join([*lines, "}  // namespace unicode_tables", ""])
-
-
-_SETS = {
-    "removed": "removed by `clean_text`",
-    "spaces": "turned into a space by `clean_text`",
-    "ideographs": "surrounded by spaces by `handle_chinese_chars`",
-    "marks": "removed by `strip_accents`",
-    "whitespace": "separates words",
-    "punctuation": "a word of its own",
-    "reordered": "order depends on neighbours under `strip_accents`",
-    "version_dependent": "treated differently by releases of the library",
-}
-_MAPPINGS = {"decomposed": "by `strip_accents`, without Hangul syllables", "lowered": "by `lowercase`"}
+    return "\n".join([*lines, f"}}  // namespace {namespace}", ""])
 
 
 def _ranges(codes: list[int]) -> list[tuple[int, int]]:
@@ -162,10 +96,16 @@ def main() -> None:
     commands.add_parser("merge").add_argument("files", type=Path, nargs="+")
     args = parser.parse_args()
     if args.command == "dump":
-        args.file.write_text(json.dumps(observed()))
-    else:
-        dumps = [json.loads(file.read_text()) for file in args.files]
-        sys.stdout.write(header(merged(dumps), [dump["tokenizers"] for dump in dumps]))
+        import tokenizers
+
+        tables = {name: observer.observed() for name, observer in TABLES.items()}
+        args.file.write_text(json.dumps({"tokenizers": tokenizers.__version__, **tables}))
+        return
+    dumps = [json.loads(file.read_text()) for file in args.files]
+    releases = ", ".join(dump["tokenizers"] for dump in dumps)
+    for name in TABLES:
+        path = Path(__file__).with_name(f"{name}.h")
+        path.write_text(header(name, merged([dump[name] for dump in dumps]), releases))
 
 
 if __name__ == "__main__":

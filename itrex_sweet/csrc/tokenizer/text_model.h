@@ -26,6 +26,9 @@ class TextModel {
     // Returns the normal form of a text: the text itself, or `buffer` with the form.
     virtual std::string_view normalize(std::string_view text, std::string& buffer) const = 0;
 
+    // Appends the end of each word of a text that begins with a space and is normalized, in bytes.
+    virtual void words(std::string_view, std::vector<int64_t>&) const { throw UnsupportedText(); }
+
     // Returns code points at which the tables can be compared with another implementation.
     virtual std::vector<uint32_t> borders() const = 0;
 };

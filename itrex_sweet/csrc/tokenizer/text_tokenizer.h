@@ -1,18 +1,23 @@
 // A tokenizer: added tokens, a model for the text between them, and the templates of rows.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
 #include <memory>
 #include <stdexcept>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "added_tokens.h"
 #include "api.h"
+#include "byte_level_bpe.h"
+#include "class_tables.h"
+#include "code_points.h"
 #include "rows.h"
 #include "strings.h"
 #include "text_model.h"
+#include "utf8.h"
 #include "word_pieces.h"
 
 class TextTokenizer {
@@ -32,12 +37,25 @@ class TextTokenizer {
 
     // Appends the ids of a text to `ids`.
     void encode(std::string_view text, std::vector<int32_t>& ids) const {
-        split(raw_, text, ids, [&](std::string_view part) {
+        const auto append = [&](const AddedToken& token) { ids.push_back(token.id); };
+        const auto encode_part = [&](std::string_view part) {
             if (normalized_.empty()) return model_->encode(part, ids);
             std::string buffer;
-            split(normalized_, model_->normalize(part, buffer), ids,
-                  [&](std::string_view each) { model_->encode_normalized(each, ids); });
-        });
+            normalized_.split(
+                model_->normalize(part, buffer), [&](std::string_view each) { model_->encode_normalized(each, ids); }, append);
+        };
+        raw_.split(text, encode_part, append);
+    }
+
+    // Returns the code points at which the tables can be compared with another implementation.
+    std::vector<uint32_t> borders() const {
+        std::vector<uint32_t> found = model_->borders();
+        if (raw_.has(SWEET_SINGLE_WORD) || normalized_.has(SWEET_SINGLE_WORD)) {
+            append_borders(class_tables::kWords, found);
+            sort_characters(found);
+            found.erase(std::remove_if(found.begin(), found.end(), [&](uint32_t code) { return !reads(code); }), found.end());
+        }
+        return found;
     }
 
    private:
@@ -50,8 +68,23 @@ class TextTokenizer {
             case SWEET_WORDPIECE:
                 return std::make_unique<WordPieces>(*static_cast<const sweet_wordpiece*>(given.model), given.pieces, given.ids,
                                                     has_normalized_tokens);
+            case SWEET_BYTE_LEVEL_BPE:
+                return std::make_unique<ByteLevelBpe>(*static_cast<const sweet_byte_level_bpe*>(given.model), given.pieces,
+                                                      given.ids);
             default: throw std::invalid_argument("model kind");
         }
+    }
+
+    // Returns whether texts with a character are not left to another tokenizer.
+    bool reads(uint32_t code) const {
+        char bytes[4];
+        std::string buffer;
+        try {
+            model_->normalize({bytes, static_cast<size_t>(::encode(code, bytes))}, buffer);
+        } catch (const UnsupportedText&) {
+            return false;
+        }
+        return true;
     }
 
     void add_token(const std::string& content, int32_t id, int32_t flags) {
@@ -59,23 +92,7 @@ class TextTokenizer {
         std::string buffer;
         const std::string_view form = is_normalized ? model_->normalize(content, buffer) : std::string_view(content);
         if (form.empty()) throw std::invalid_argument("added token");
-        (is_normalized ? normalized_ : raw_)
-            .add({std::string(form), id, (flags & SWEET_IS_TEXT) != 0, (flags & SWEET_UNSUPPORTED) != 0});
-    }
-
-    // Calls `use` with the parts of a text between added tokens, and appends the ids of these.
-    template <class Use>
-    static void split(const AddedTokens& tokens, std::string_view text, std::vector<int32_t>& ids, Use use) {
-        size_t start = 0, from = 0, at = 0;
-        while (const AddedToken* token = tokens.find(text, from, at)) {
-            if (token->is_unsupported) throw UnsupportedText();
-            from = at + token->content.size();
-            if (token->is_text) continue;
-            if (start < at) use(text.substr(start, at - start));
-            ids.push_back(token->id);
-            start = from;
-        }
-        if (start < text.size()) use(text.substr(start));
+        (is_normalized ? normalized_ : raw_).add({std::string(form), id, flags});
     }
 
     std::unique_ptr<const TextModel> model_;

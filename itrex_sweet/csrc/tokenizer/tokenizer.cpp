@@ -103,7 +103,7 @@ SWEET_API int64_t sweet_tokenizer_encode(const void* tokenizer, const char* text
 SWEET_API int64_t sweet_tokenizer_borders(const void* tokenizer, uint32_t* codes, int64_t capacity) {
     if (tokenizer == nullptr || codes == nullptr) return SWEET_INVALID;
     try {
-        const std::vector<uint32_t> found = static_cast<const TextTokenizer*>(tokenizer)->model().borders();
+        const std::vector<uint32_t> found = static_cast<const TextTokenizer*>(tokenizer)->borders();
         const int64_t count = std::min(static_cast<int64_t>(found.size()), capacity);
         std::copy(found.begin(), found.begin() + count, codes);
         return count;
@@ -121,6 +121,22 @@ SWEET_API int64_t sweet_tokenizer_normalize(const void* tokenizer, const char* t
         const std::string_view found = static_cast<const TextTokenizer*>(tokenizer)->model().normalize(given, buffer);
         if (static_cast<int64_t>(found.size()) > capacity) return SWEET_INVALID;
         std::copy(found.begin(), found.end(), form);
+        return static_cast<int64_t>(found.size());
+    } catch (const UnsupportedText&) {
+        return SWEET_OTHER_TOKENIZER;
+    } catch (...) {
+        return SWEET_INVALID;
+    }
+}
+
+SWEET_API int64_t sweet_tokenizer_words(const void* tokenizer, const char* text, int64_t size, int64_t* ends,
+                                        int64_t capacity) {
+    if (tokenizer == nullptr || text == nullptr || ends == nullptr || size < 0 || size > kMaxBytes) return SWEET_INVALID;
+    try {
+        std::vector<int64_t> found;
+        static_cast<const TextTokenizer*>(tokenizer)->model().words(std::string_view(text, static_cast<size_t>(size)), found);
+        if (static_cast<int64_t>(found.size()) > capacity) return SWEET_INVALID;
+        std::copy(found.begin(), found.end(), ends);
         return static_cast<int64_t>(found.size());
     } catch (const UnsupportedText&) {
         return SWEET_OTHER_TOKENIZER;
