@@ -57,7 +57,7 @@ class TextReader:
         padding_idx: see `TokenBatch`.
 
     Attributes:
-        reader_name: what tokenizes: `"native WordPiece"`, or `"tokenizers"`, the library.
+        reader_name: what tokenizes: `"native WordPiece"`, `"native byte-level BPE"`, or `"tokenizers"`, the library.
         reader_reason: why the native one does not; `None` if it does.
         max_id, max_type: largest token id and type of `pack`; `None` if unknown.
     """

@@ -1,7 +1,10 @@
 """The engine under the address, undefined-behaviour and thread sanitizers: `make test-sanitize`."""
 
+import os
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -74,3 +77,36 @@ def check_concurrent_calls(directory, isa: str) -> None:
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "concurrent calls match" in finished.stdout
     assert "3 calls and 3 threads at the same time" in finished.stdout
+
+
+TOKENIZER_CASES = """
+import sys
+from pathlib import Path
+from itrex_sweet.tokenization import native_library
+native_library._PATH = Path(sys.argv[1])
+from tests.fuzz.tokenization import KINDS, compare
+for kind in KINDS:
+    outcome = compare(kind, 400, 7)
+    assert outcome.difference is None and outcome.texts == 400, outcome
+print(len(KINDS), "kinds of tokenizer")
+"""
+
+
+def test_tokenizer_under_address_sanitizer(tmp_path):
+    # The sanitizer looks for the function that throws exceptions when the process starts, so both are loaded there.
+    preloaded = [
+        subprocess.run(
+            [*build_kernels.compiler(), f"-print-file-name={name}"], capture_output=True, text=True
+        ).stdout.strip()
+        for name in ("libasan.so", "libstdc++.so")
+    ]
+    if not all(Path(path).is_absolute() for path in preloaded):
+        pytest.skip("the compiler has no address sanitizer that can be preloaded")
+    build_kernels.build(tmp_path, (build_kernels.TOKENIZER,), sanitizer="address", required=True)
+    # Python leaks objects of its own.
+    environment = {**os.environ, "LD_PRELOAD": " ".join(preloaded), "ASAN_OPTIONS": "detect_leaks=0"}
+    path = tmp_path / build_kernels.library(build_kernels.TOKENIZER)
+    command = [sys.executable, "-c", TOKENIZER_CASES, str(path)]
+    finished = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=build_kernels.ROOT)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "kinds of tokenizer" in finished.stdout
