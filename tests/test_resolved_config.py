@@ -1,6 +1,7 @@
 """Tests that a config read without transformers has the same fields as the object of transformers."""
 
 import pytest
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from itrex_sweet.artifact.model_config import resolved_config
 from itrex_sweet.artifact.transformers_config import model_config
@@ -8,16 +9,22 @@ from itrex_sweet.artifact.validation.config import READ_FIELDS
 from itrex_sweet.families import FAMILIES
 from itrex_sweet.families.rotary import layer_positions
 
+ONE_THETA = {"rope_parameters": {"rope_type": "default", "rope_theta": 20000.0}}
 POSITIONS = {  # fields without a default
+    **dict.fromkeys(("nomic_bert", "gte", "jina_embeddings_v3"), ONE_THETA),
     "modernbert": {
         "global_attn_every_n_layers": 3,
         "global_rope_theta": 160000.0,
         "local_rope_theta": 10000.0,
         "local_attention": 128,
-    }
+    },
 }
 CASES = {
-    **{f"{name}, defaults": {"model_type": name, **POSITIONS.get(name, {})} for name in FAMILIES},
+    **{
+        f"{name}, defaults": {"model_type": name, **POSITIONS.get(name, {})}
+        for name in FAMILIES
+        if name in CONFIG_MAPPING
+    },
     "labels by number": {"model_type": "bert", "num_labels": 3},
     "labels by name": {"model_type": "bert", "id2label": {"1": "b", "0": "a", "2": 7}},
     "own names": {"model_type": "distilbert", "dim": 64, "n_heads": 4, "n_layers": 3, "hidden_dim": 96},
@@ -48,4 +55,4 @@ def test_fields_equal_those_of_transformers(name, tmp_path):
         if field not in POSITIONS.get(fields["model_type"], ()):
             assert getattr(ours, field) == getattr(theirs, field), field
     if family.attention == "rotary":
-        assert layer_positions(ours) == layer_positions(theirs)
+        assert layer_positions(ours, family.local_layers) == layer_positions(theirs, family.local_layers)

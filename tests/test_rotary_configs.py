@@ -10,7 +10,7 @@ from transformers import ModernBertConfig, ModernBertForSequenceClassification
 from itrex_sweet.acceleration.checkpoint import open_checkpoint
 from itrex_sweet.artifact.model_config import resolved_config
 from itrex_sweet.artifact.transformers_config import model_config
-from itrex_sweet.errors import UnsupportedArtifactError, UnsupportedModelError
+from itrex_sweet.errors import ArtifactError, UnsupportedArtifactError, UnsupportedModelError
 from itrex_sweet.evaluation.plain_model import load_plain_model
 from itrex_sweet.families import family_of
 from itrex_sweet.families.rotary import GLOBAL, LOCAL, LayerPositions, flat_fields, layer_positions
@@ -35,7 +35,7 @@ EXPECTED = (LayerPositions(500.0, None), LayerPositions(50.0, 4), LayerPositions
 
 
 def positions(fields: dict) -> tuple[LayerPositions, ...]:
-    return layer_positions(SimpleNamespace(**{"num_hidden_layers": 3, **fields}))
+    return layer_positions(SimpleNamespace(**{"num_hidden_layers": 3, **fields}), local_layers=True)
 
 
 def parameters(**changes) -> dict:
@@ -52,10 +52,10 @@ def test_both_spellings_are_read(fields):
 @pytest.mark.parametrize("fields", [OLD, NEW], ids=["transformers 4", "transformers 5"])
 def test_positions_are_those_of_the_transformers_config(fields, tmp_path):
     fields = {"model_type": "modernbert", "num_hidden_layers": 3, **fields}
-    assert layer_positions(resolved_config(fields, (1, 3), tmp_path / "config.json")) == EXPECTED
-    assert layer_positions(model_config(fields, (1, 3), tmp_path / "config.json")) == EXPECTED
+    assert layer_positions(resolved_config(fields, (1, 3), tmp_path / "config.json"), True) == EXPECTED
+    assert layer_positions(model_config(fields, (1, 3), tmp_path / "config.json"), True) == EXPECTED
     config = ModernBertConfig(num_hidden_layers=3, **OLD)
-    assert layer_positions(config) == EXPECTED
+    assert layer_positions(config, True) == EXPECTED
     assert family_of(config).model_type == "modernbert"
 
 
@@ -89,7 +89,7 @@ def test_checkpoints_of_both_versions_load(fields, tmp_path):
     with torch.no_grad():
         expected, found = model(input_ids=tokens).logits, loaded(input_ids=tokens).logits
     torch.testing.assert_close(found, expected)
-    assert open_checkpoint(tmp_path).depth == 3 and layer_positions(loaded.config) == EXPECTED
+    assert open_checkpoint(tmp_path).depth == 3 and layer_positions(loaded.config, True) == EXPECTED
 
 
 def test_a_missing_local_theta_is_the_global_one():
@@ -127,6 +127,35 @@ def test_unknown_or_missing_fields(fields, named, tmp_path):
     given = {name: value for name, value in fields.items() if value is not None}
     with pytest.raises(UnsupportedArtifactError, match=named):
         resolved_config({"model_type": "modernbert", "num_hidden_layers": 3, **given}, (3,), tmp_path / "config.json")
+
+
+ONE = {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}}
+
+
+@pytest.mark.parametrize("fields", [ONE, {"rope_theta": 500.0}, {**ONE, "rope_theta": 500.0}])
+def test_layers_that_are_alike(fields):
+    config = SimpleNamespace(num_hidden_layers=2, **fields)
+    assert layer_positions(config, local_layers=False) == (LayerPositions(500.0, None),) * 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({}, r"neither rope_theta nor rope_parameters\['rope_theta'\]"),
+        ({**ONE, "rope_theta": 1000.0}, r"rope_parameters\['rope_theta'\]=500.0: rope_theta=1000.0 says otherwise"),
+        ({"rope_theta": True}, "rope_theta=True"),
+        ({"rope_theta": 500.0, "rope_scaling": {"type": "ntk", "factor": 8.0}}, r"rope_scaling\['type'\]='ntk'"),
+        ({"rope_parameters": {**ONE["rope_parameters"], "factor": 8.0}}, "factor is unknown"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 500.0}}, "'yarn'"),
+        ({"rope_parameters": NEW["rope_parameters"]}, "full_attention, sliding_attention is unknown"),
+        ({"rope_parameters": 500.0}, "a mapping is needed"),
+        ({**ONE, "head_dim": 16}, "head_dim=16"),
+    ],
+)
+def test_unknown_or_missing_fields_of_layers_that_are_alike(fields, named, tmp_path):
+    shape = {"num_hidden_layers": 3, "hidden_size": 32, "num_attention_heads": 4}
+    with pytest.raises((UnsupportedArtifactError, ArtifactError), match=named):
+        resolved_config({"model_type": "nomic_bert", **shape, **fields}, (3,), tmp_path / "config.json")
 
 
 @pytest.mark.parametrize(("length", "window"), [(3, 5), (40, 7), (700, 65)])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForSequenceClassification,
     BertConfig,
     CamembertConfig,
@@ -15,13 +16,16 @@ from transformers import (
     DistilBertConfig,
     ElectraConfig,
     ErnieConfig,
+    MegatronBertConfig,
     ModernBertConfig,
     PretrainedConfig,
     PreTrainedModel,
     RobertaConfig,
     RobertaPreLayerNormConfig,
     XLMRobertaConfig,
+    XLMRobertaXLConfig,
 )
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 HIDDEN, HEADS, VOCABULARY, POSITIONS = 32, 4, 96, 64
 PADDING, FIRST_TOKEN = 1, 2
@@ -35,6 +39,7 @@ _SHAPE = {
     "pad_token_id": PADDING,
     "initializer_range": 0.2,  # ten times the default, so that attention is far from uniform
 }
+_ONE_THETA = {"rope_parameters": {"rope_type": "default", "rope_theta": 50.0}}
 _RELATIVE = {"relative_attention": True, "max_relative_positions": 24, "position_biased_input": False}
 
 
@@ -91,6 +96,7 @@ FAMILY_CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
         classifier_pooling="mean", attention_bias=True, mlp_bias=True, norm_bias=True, classifier_bias=True
     ),
     "deberta-v2-conv": lambda: _deberta_v3(conv_kernel_size=3, conv_act="gelu", share_att_key=False),
+    "gte": lambda: AutoConfig.for_model("gte", **_SHAPE, **_ONE_THETA, type_vocab_size=2),
 }
 
 # Families that are a row of the table and share the code of another: fewer tests run on them.
@@ -99,7 +105,17 @@ ROW_CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
     "data2vec-text": lambda: Data2VecTextConfig(**_SHAPE, type_vocab_size=1),
     "ernie": lambda: ErnieConfig(**_SHAPE, type_vocab_size=2),
     "roberta-prelayernorm": lambda: RobertaPreLayerNormConfig(**_SHAPE, type_vocab_size=1),
+    "megatron-bert": lambda: MegatronBertConfig(**_SHAPE, type_vocab_size=2),
+    "xlm-roberta-xl": lambda: XLMRobertaXLConfig(**_SHAPE, type_vocab_size=1),
+    "nomic_bert": lambda: AutoConfig.for_model("nomic_bert", **_SHAPE, **_ONE_THETA, type_vocab_size=2),
+    "jina_embeddings_v3": lambda: AutoConfig.for_model("jina_embeddings_v3", **_SHAPE, **_ONE_THETA),
 }
+
+# Not in every release of transformers that is supported.
+for _configs in (FAMILY_CONFIGS, ROW_CONFIGS):
+    for _name in ("gte", "nomic_bert", "jina_embeddings_v3"):
+        if _name not in CONFIG_MAPPING:
+            _configs.pop(_name, None)
 
 _DROPOUTS = (
     "hidden_dropout_prob",

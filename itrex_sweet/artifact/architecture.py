@@ -30,8 +30,8 @@ class Architecture:
 
     def has_bias(self, kind: str) -> bool:
         """Returns whether parts of a kind, see `Family.biases`, have a bias."""
-        key = self.family.biases.get(kind)
-        return key is None or bool(getattr(self.config, key))
+        given = self.family.biases.get(kind, True)
+        return given if isinstance(given, bool) else bool(getattr(self.config, given))
 
     def has_attention_norm(self, index: int) -> bool:
         """Returns whether a layer has a norm at its attention."""
@@ -40,7 +40,9 @@ class Architecture:
     @property
     def layer_positions(self) -> tuple[LayerPositions, ...] | None:
         """Rotary positions and window of each layer; `None` if positions are not rotary."""
-        return layer_positions(self.config) if self.family.attention == "rotary" else None
+        if self.family.attention != "rotary":
+            return None
+        return layer_positions(self.config, self.family.local_layers)
 
     # ------------------------------------------------------------------ embeddings
 

@@ -24,7 +24,7 @@ def missing_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     from transformers import __version__
 
     family = FAMILIES.get(fields.get("model_type", ""))
-    if family is None or family.attention != "rotary" or int(__version__.partition(".")[0]) >= _FIRST_WITH_PARAMETERS:
+    if family is None or not family.local_layers or int(__version__.partition(".")[0]) >= _FIRST_WITH_PARAMETERS:
         return {}
     return flat_fields(fields)
 

@@ -34,11 +34,16 @@ def model_config(fields: Mapping[str, Any], exits: Sequence[int], file: Path) ->
         ArtifactError: a field is missing, of the wrong type, out of range, or contradicts another one.
         UnsupportedArtifactError: a family, head or variant without exits.
     """
-    from transformers import AutoConfig
+    from transformers import AutoConfig, __version__
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     check_config(fields, file)
     model_type = fields["model_type"]
+    if model_type not in CONFIG_MAPPING:
+        raise UnsupportedArtifactError(
+            f"{file}: transformers {__version__} has no {model_type!r}. Install a later one, or run the model with "
+            "`itrex_sweet.load`, which needs none."
+        )
     config_class = CONFIG_MAPPING[model_type]
     given = {
         name: value

@@ -84,7 +84,7 @@ struct sweet_embeddings {
     int32_t vocabulary, num_positions, num_token_types, width;
     int32_t position_offset;  // added to position ids
     int32_t unused;
-    sweet_norm norm;
+    sweet_norm norm;                       // optional
     sweet_linear before_norm, after_norm;  // projections to the hidden size, float32; at most one is present
 };
 

@@ -116,6 +116,10 @@ inline void check_norm(const std::string& where, const sweet_norm& norm, int64_t
         fail(where, "eps is " + std::to_string(norm.eps) + "; expected a finite number of at least 0");
 }
 
+inline void check_optional_norm(const std::string& where, const sweet_norm& norm, int64_t size) {
+    if (is_present(norm)) check_norm(where, norm, size);
+}
+
 inline void check_activation(const std::string& where, int32_t activation) {
     check_range(where, "the activation", activation, SWEET_GELU, SWEET_SILU);
 }
@@ -149,11 +153,7 @@ inline void check_embeddings(const sweet_embeddings& description, int64_t hidden
     if (before) check_float_linear("embeddings, before_norm", description.before_norm, description.width, hidden);
     if (after) check_float_linear("embeddings, after_norm", description.after_norm, description.width, hidden);
     if (!before && !after) check_equal(where, "the width without a projection", description.width, hidden);
-    check_norm("embeddings, norm", description.norm, before ? hidden : description.width);
-}
-
-inline void check_optional_norm(const std::string& where, const sweet_norm& norm, int64_t size) {
-    if (is_present(norm)) check_norm(where, norm, size);
+    check_optional_norm("embeddings, norm", description.norm, before ? hidden : description.width);
 }
 
 inline void check_rotary(const std::string& where, const sweet_rotary& rotary, int64_t head_size) {

@@ -76,13 +76,14 @@ struct Embeddings {
                     store_partial(to + column, total, static_cast<int>(std::min<int64_t>(kLanes, width - column)));
                 }
             });
-            if (!before_norm.is_present()) norm.apply(to, to);  // while the row is in the L1 cache
+            if (norm.is_present() && !before_norm.is_present()) norm.apply(to, to);  // while the row is in the L1 cache
         }
         team.barrier();
         if (before_norm.is_present()) {
             project(before_norm, sums, states);
-            for (int64_t token = range.first; token < range.second; ++token)
-                norm.apply(states + token * norm.size, states + token * norm.size);
+            if (norm.is_present())
+                for (int64_t token = range.first; token < range.second; ++token)
+                    norm.apply(states + token * norm.size, states + token * norm.size);
             team.barrier();
         } else if (after_norm.is_present()) {
             project(after_norm, sums, states);

@@ -42,7 +42,7 @@ def family_of(config: Any) -> Family:
     family = known_family(getattr(config, "model_type", None))
     _refuse_variants(config)
     if family.attention == "rotary":
-        layer_positions(config)
+        layer_positions(config, family.local_layers)
     _refuse_other_tasks(config)
     return family
 

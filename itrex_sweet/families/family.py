@@ -27,7 +27,7 @@ class Family:
         layers: path of the list of layers, below the backbone.
         layer: canonical name of each projection and norm → path below a layer.
         embeddings: canonical name of each embedding table and norm → path below the backbone. Optional ones may be
-            absent from the checkpoint.
+            absent from the checkpoint, and a family without `"norm"` adds the tables only.
         head_dense: path of the linear layer of the pooler, from the model.
         head_out: path of the linear layer that gives the logits, from the model.
         head_activation: its activation between the two; `config.NAME` reads it from the config.
@@ -52,10 +52,12 @@ class Family:
         head_norm: path of the norm between activation and classifier of the head, from the model.
         splits_by_head: the rows of `query_key_value` are interleaved by head (q, k, v of head 0, then of head 1, …);
             otherwise all of q come first, then all of k, then all of v.
-        biases: kind of part, `"attention"`, `"feed_forward"`, `"norm"` or `"head"` (its first linear layer) → config
-            key that says whether parts of this kind have a bias. Without an entry they have.
+        biases: kind of part, `"attention"`, `"up"` (`up` and `gate`), `"down"`, `"norm"` or `"head"` (its first linear
+            layer) → whether parts of this kind have a bias, or the config key that says so. Without an entry they have.
         pooling: config key of the state that the head reads, `"cls"` or `"mean"`; `None` for the first token. Exits
             before the last always read the first token.
+        local_layers: layers with rotary positions differ in frequencies and window, as the config says; otherwise all
+            have the same frequencies and no window.
     """
 
     model_type: str
@@ -81,8 +83,9 @@ class Family:
     final_norm: str | None = None
     head_norm: str | None = None
     splits_by_head: bool = False
-    biases: Mapping[str, str] = field(default_factory=dict)
+    biases: Mapping[str, str | bool] = field(default_factory=dict)
     pooling: str | None = None
+    local_layers: bool = False
 
     @property
     def layers_path(self) -> str:
@@ -124,6 +127,10 @@ class Family:
         """Returns the path, from the model, of the linear layer for the correctness logit of an exit before the "
         "last."""
         return f"{EXIT_HEADS}.{exit_}.certainty"
+
+    def bias_keys(self) -> list[str]:
+        """Returns the config keys that say whether parts have a bias."""
+        return sorted({key for key in self.biases.values() if isinstance(key, str)})
 
     def activation_of_head(self, config: Any) -> str:
         """Returns the name of the activation between pooler and classifier, as in `transformers.activations.ACT2FN`."""

@@ -1,8 +1,9 @@
 """Rotary positions and attention windows of a config, per layer. Nothing that a config leaves open is guessed.
 
-transformers 4 writes `global_rope_theta`, `local_rope_theta`, `global_attn_every_n_layers` and `rope_scaling`;
-transformers 5 writes `rope_parameters` and `layer_types`. Both are read; if a config has both, they must agree.
-`flat_fields` translates the second spelling for transformers 4.
+For ModernBERT, whose layers differ, transformers 4 writes `global_rope_theta`, `local_rope_theta`,
+`global_attn_every_n_layers` and `rope_scaling`; transformers 5 writes `rope_parameters` and `layer_types`. Both are
+read; if a config has both, they must agree. `flat_fields` translates the second spelling for transformers 4. Where all
+layers are alike, `rope_parameters` holds the fields of one.
 """
 
 from __future__ import annotations
@@ -43,15 +44,18 @@ class LayerPositions:
     window: int | None
 
 
-def layer_positions(config: Any) -> tuple[LayerPositions, ...]:
+def layer_positions(config: Any, local_layers: bool) -> tuple[LayerPositions, ...]:
     """Returns the positions of each layer of a config with rotary positions, first to last.
 
     Args:
         config: an object of transformers, or one with the fields of `config.json` as attributes.
+        local_layers: see `Family`.
 
     Raises:
         UnsupportedModelError: a field is missing, invalid, unknown, or contradicts another one.
     """
+    if not local_layers:
+        return (LayerPositions(_only_theta(config), None),) * config.num_hidden_layers
     types = _layer_types(config)
     thetas = {name: _theta(config, name) for name in sorted(set(types))}
     windows = {GLOBAL: None, LOCAL: _window(config) if LOCAL in types else None}
@@ -118,6 +122,16 @@ def _window(config: Any) -> int:
     return int(width) // 2
 
 
+def _only_theta(config: Any) -> float:
+    """Returns the theta of a config whose layers are alike."""
+    given, scaling = _field(config, "rope_parameters"), _field(config, "rope_scaling")
+    if scaling != given:  # one is the other's alias
+        _check_scaling("rope_scaling", scaling)
+    _check_scaling("rope_parameters", given)
+    flat, nested = _field(config, "rope_theta"), (given or {}).get("rope_theta")
+    return _agreed({"rope_theta": flat, "rope_parameters['rope_theta']": nested})
+
+
 def _theta(config: Any, layer_type: str) -> float:
     if (scaling := _field(config, "rope_scaling")) != _field(config, "rope_parameters"):  # one is the other's alias
         _check_scaling("rope_scaling", scaling)
@@ -125,21 +139,30 @@ def _theta(config: Any, layer_type: str) -> float:
     flat = _field(config, name)
     if flat is None and layer_type == LOCAL:
         flat = _field(config, _THETAS[GLOBAL])  # as in transformers 4
-    by_type = _parameters(config, layer_type)
-    nested = by_type.get("rope_theta")
-    for field, value in ((name, flat), (f"rope_parameters[{layer_type!r}]['rope_theta']", nested)):
-        if value is not None and (
-            not isinstance(value, Real) or isinstance(value, bool) or not 1 < value <= _MAX_THETA
-        ):
+    nested = _parameters(config, layer_type).get("rope_theta")
+    return _agreed({name: flat, f"rope_parameters[{layer_type!r}]['rope_theta']": nested})
+
+
+def _agreed(thetas: Mapping[str, Any]) -> float:
+    """Returns the value of fields that each give theta or are absent.
+
+    Args:
+        thetas: field → its value, or `None`.
+    """
+    given = {field: value for field, value in thetas.items() if value is not None}
+    for field, value in given.items():
+        if not isinstance(value, Real) or isinstance(value, bool) or not 1 < value <= _MAX_THETA:
             _refuse(field, value, f"a number above 1, up to {_MAX_THETA:g}, is needed")
-    if flat is not None and nested is not None and flat != nested:
-        _refuse(f"rope_parameters[{layer_type!r}]['rope_theta']", nested, f"{name}={flat} says otherwise")
-    if flat is None and nested is None:
+    if not given:
         raise UnsupportedModelError(
-            f"The config has neither {name} nor rope_parameters[{layer_type!r}]['rope_theta'], so the frequencies of "
-            "its rotary positions are unknown. Add the value that the model was trained with."
+            f"The config has neither {' nor '.join(thetas)}, so the frequencies of its rotary positions are unknown. "
+            "Add the value that the model was trained with."
         )
-    return float(flat if nested is None else nested)
+    (first, theta), *others = given.items()
+    for field, value in others:
+        if value != theta:
+            _refuse(field, value, f"{first}={theta} says otherwise")
+    return float(theta)
 
 
 def _parameters(config: Any, layer_type: str) -> Mapping[str, Any]:

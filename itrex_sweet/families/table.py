@@ -56,6 +56,23 @@ _MODERNBERT_LAYER = {
     "up_gate": "mlp.Wi",  # rows of `up`, then of `gate`
     "down": "mlp.Wo",
 }
+_XLM_ROBERTA_XL_LAYER = {
+    **_BERT_LAYER,
+    "attention_norm": "attention.self_attn_layer_norm",
+    "output_norm": "LayerNorm",
+}
+_MEGATRON_BERT_LAYER = {**_BERT_LAYER, "attention_norm": "attention.ln", "output_norm": "ln"}
+_ROTARY_LAYER = {
+    "query": "self_attn.q_proj",
+    "key": "self_attn.k_proj",
+    "value": "self_attn.v_proj",
+    "attention_output": "self_attn.o_proj",
+    "attention_norm": "post_attention_layernorm",
+    "output_norm": "post_mlp_layernorm",
+}
+# The activation follows `gate_proj`, so that is `up` in the terms of `runtime.encoder.Layer`.
+_GATED_LAYER = {**_ROTARY_LAYER, "up": "mlp.gate_proj", "gate": "mlp.up_proj", "down": "mlp.down_proj"}
+_UNGATED_LAYER = {**_ROTARY_LAYER, "up": "mlp.fc1", "down": "mlp.fc2"}
 _BERT_EMBEDDINGS = {
     "words": "embeddings.word_embeddings",
     "positions": "embeddings.position_embeddings",
@@ -63,6 +80,8 @@ _BERT_EMBEDDINGS = {
     "norm": "embeddings.LayerNorm",
 }
 _DISTILBERT_EMBEDDINGS = {name: path for name, path in _BERT_EMBEDDINGS.items() if name != "token_types"}
+_ROTARY_EMBEDDINGS = {name: path for name, path in _BERT_EMBEDDINGS.items() if name != "positions"}
+_EMBEDDINGS_WITHOUT_NORM = {name: path for name, path in _BERT_EMBEDDINGS.items() if name != "norm"}
 _DEBERTA_EMBEDDINGS = {**_BERT_EMBEDDINGS, "projection_before_norm": "embeddings.embed_proj"}
 
 # Fields that every family of BERT's kind has, with the values of `transformers.BertConfig`.
@@ -117,19 +136,26 @@ def _roberta(model_type: str, vocab_size: int, backbone: str = "roberta", **chan
     return Family(**{**settings, **changes})
 
 
-def _bert(model_type: str) -> Family:
-    return Family(
-        model_type=model_type,
-        backbone=model_type,
-        layers="encoder.layer",
-        layer=_BERT_LAYER,
-        embeddings=_BERT_EMBEDDINGS,
-        head_dense=f"{model_type}.pooler.dense",
-        head_out="classifier",
-        head_activation="tanh",
-        head_dropouts=((), _CLASSIFIER_DROPOUT),
-        defaults=_BERT_DEFAULTS,
-    )
+def _bert(model_type: str, backbone: str | None = None, **changes: Any) -> Family:
+    backbone = backbone or model_type
+    settings = {
+        "model_type": model_type,
+        "backbone": backbone,
+        "layers": "encoder.layer",
+        "layer": _BERT_LAYER,
+        "embeddings": _BERT_EMBEDDINGS,
+        "head_dense": f"{backbone}.pooler.dense",
+        "head_out": "classifier",
+        "head_activation": "tanh",
+        "head_dropouts": ((), _CLASSIFIER_DROPOUT),
+        "defaults": _BERT_DEFAULTS,
+    }
+    return Family(**{**settings, **changes})
+
+
+def _rotary(**changes: Any) -> dict[str, Any]:
+    """Returns the settings of an encoder with rotary positions, one theta, and norms after the residuals."""
+    return {"layers": "layers", "embeddings": _ROTARY_EMBEDDINGS, "attention": "rotary", **changes}
 
 
 def _deberta(
@@ -157,6 +183,51 @@ FAMILIES: dict[str, Family] = {
     for family in (
         _bert("bert"),
         _bert("ernie"),
+        _bert(
+            "megatron-bert",
+            "bert",
+            layer=_MEGATRON_BERT_LAYER,
+            embeddings=_EMBEDDINGS_WITHOUT_NORM,
+            head_dropouts=((), ("hidden_dropout_prob",)),
+            norm_first=True,
+            final_norm="encoder.ln",
+            defaults={
+                **_BERT_DEFAULTS,
+                "vocab_size": 29056,
+                "hidden_size": 1024,
+                "num_hidden_layers": 24,
+                "num_attention_heads": 16,
+                "intermediate_size": 4096,
+            },
+        ),
+        _bert(
+            "nomic_bert",
+            **_rotary(layer=_GATED_LAYER, biases={"attention": False, "up": False, "down": False}),
+            # Frequencies have no default: where they are absent, the config is refused.
+            defaults={
+                **_BERT_DEFAULTS,
+                "vocab_size": 30528,
+                "hidden_act": "silu",
+                "max_position_embeddings": 2048,
+            },
+        ),
+        _bert(
+            "gte",
+            **_rotary(layer=_GATED_LAYER, biases={"up": False}),
+            layer_dropouts={
+                "attention": "attention_probs_dropout_prob",
+                "attention_output": "hidden_dropout_prob",
+                "inner": "hidden_dropout_prob",
+                "down": "hidden_dropout_prob",
+            },
+            defaults={
+                **_BERT_DEFAULTS,
+                "vocab_size": 250048,
+                "max_position_embeddings": 8192,
+                "type_vocab_size": 1,
+                "pad_token_id": 1,
+            },
+        ),
         _roberta("roberta", 50265),
         _roberta("xlm-roberta", 30522),
         _roberta("camembert", 30522),
@@ -168,6 +239,44 @@ FAMILIES: dict[str, Family] = {
             layer=_ROBERTA_PRELAYERNORM_LAYER,
             norm_first=True,
             final_norm="LayerNorm",
+        ),
+        _roberta(
+            "xlm-roberta-xl",
+            250880,
+            layer=_XLM_ROBERTA_XL_LAYER,
+            embeddings=_EMBEDDINGS_WITHOUT_NORM,
+            norm_first=True,
+            final_norm="encoder.LayerNorm",
+            defaults={
+                **_BERT_DEFAULTS,
+                "vocab_size": 250880,
+                "hidden_size": 2560,
+                "num_hidden_layers": 36,
+                "num_attention_heads": 32,
+                "intermediate_size": 10240,
+                "max_position_embeddings": 514,
+                "type_vocab_size": 1,
+                "layer_norm_eps": 1e-5,
+                "pad_token_id": 1,
+            },
+        ),
+        _roberta(
+            "jina_embeddings_v3",
+            250002,
+            **_rotary(layer=_UNGATED_LAYER),
+            positions_skip_padding=False,
+            defaults={
+                **_BERT_DEFAULTS,
+                "vocab_size": 250002,
+                "hidden_size": 1024,
+                "num_hidden_layers": 24,
+                "num_attention_heads": 16,
+                "intermediate_size": 4096,
+                "max_position_embeddings": 8194,
+                "type_vocab_size": 1,
+                "layer_norm_eps": 1e-5,
+                "pad_token_id": 1,
+            },
         ),
         Family(
             model_type="electra",
@@ -276,9 +385,11 @@ FAMILIES: dict[str, Family] = {
             first_attention_norm=False,
             final_norm="final_norm",
             head_norm="head.norm",
+            local_layers=True,
             biases={
                 "attention": "attention_bias",
-                "feed_forward": "mlp_bias",
+                "up": "mlp_bias",
+                "down": "mlp_bias",
                 "norm": "norm_bias",
                 "head": "classifier_bias",
             },

@@ -20,7 +20,7 @@ from itrex_sweet.runtime.ragged import TokenBatch, groups_of_equal_length
 Inputs = tuple[torch.Tensor, ...]  # (tokens, in) float32 of one batch, for each linear layer of `Linears`
 
 _PROJECTIONS = ("query", "key", "value", "query_key_value")
-_SAME_INPUT = (("query_key_value",), _PROJECTIONS[:3], ("attention_output",), ("up",), ("up_gate",), ("down",))
+_SAME_INPUT = (("query_key_value",), _PROJECTIONS[:3], ("attention_output",), ("up", "gate"), ("up_gate",), ("down",))
 _TOKENS_PER_BATCH = 1024  # limits the memory of the inputs of all layers
 
 
@@ -34,7 +34,7 @@ def layers_by_input(family: Family, depth: int, private: Sequence[int] = ()) -> 
     layers = [f"{family.layers_path}.{index}" for index in range(depth)]
     layers += [family.private_layer_path(exit_) for exit_ in private]
     return [
-        tuple(f"{path}.{family.layer[name]}" for name in names)
+        tuple(f"{path}.{family.layer[name]}" for name in names if name in family.layer)
         for path in layers
         for names in _SAME_INPUT
         if names[0] in family.layer

@@ -162,12 +162,14 @@ class QuantizedTable:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Tables (entries, size); positions and token types may be absent, and a projection may stand around the norm."""
+    """Tables (entries, size); positions, token types and the norm may be absent, and a projection may stand before or
+    after the norm.
+    """
 
     words: Tensor | QuantizedTable
     positions: Tensor | None
     token_types: Tensor | None
-    norm: Norm
+    norm: Norm | None
     projection_before_norm: Linear | None
     projection_after_norm: Linear | None
 

@@ -184,7 +184,7 @@ class _Reader:
             words=self.words(paths["words"]),
             positions=table("positions"),
             token_types=table("token_types"),
-            norm=self.norm(paths["norm"]),
+            norm=self.norm(paths["norm"]) if "norm" in paths else None,
             projection_before_norm=projection("projection_before_norm"),
             projection_after_norm=projection("projection_after_norm"),
         )
@@ -238,9 +238,9 @@ class _Reader:
         return query, key, value
 
     def up_and_gate(self, paths: Mapping[str, str]) -> tuple[AnyLinear, AnyLinear | None]:
-        if "up_gate" not in paths:
-            return self.projection(paths["up"]), None
-        return self.split(paths["up_gate"], 2)
+        if "up_gate" in paths:
+            return self.split(paths["up_gate"], 2)
+        return self.projection(paths["up"]), self.projection(paths["gate"]) if "gate" in paths else None
 
     def split(self, path: str, parts: int, by_head: bool = False) -> tuple[AnyLinear, ...]:
         """Splits the outputs of a linear layer into layers of equal size, in blocks, or interleaved by head."""

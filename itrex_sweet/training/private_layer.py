@@ -124,6 +124,8 @@ class PrivateLayer(nn.Module):
             inner = self._activation(up) * gate
         else:
             inner = self._activation(self._part("up")(states))
+            if "gate" in self._paths:
+                inner = inner * self._part("gate")(states)
         return self._drop("down", self._part("down")(self._drop("inner", inner, generator)), generator)
 
     def _part(self, name: str) -> Any:

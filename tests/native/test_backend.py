@@ -24,13 +24,16 @@ from itrex_sweet.runtime.torch_encoder import load_torch_encoder
 from itrex_sweet.tasks import MULTI_LABEL, SINGLE_LABEL
 from tests.quantized_encoders import quantized, with_int8_words
 from tests.tiny_artifacts import random_rows, tiny_artifact
+from tests.tiny_models import FAMILY_CONFIGS, ROW_CONFIGS
 
+TINY = {**FAMILY_CONFIGS, **ROW_CONFIGS}
 AVAILABLE = [isa for isa, reason in library.available().items() if reason is None]
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="the native engine was not built")
 FAMILIES = (
     *("bert", "roberta", "xlm-roberta", "electra", "distilbert", "bert+private"),
     *("deberta", "deberta-v3", "deberta-v2-conv", "deberta-v3+private", "deberta-v2-conv+private"),
     *("modernbert", "modernbert+private", "modernbert-biases"),
+    *(name for name in ("gte", "gte+private", "megatron-bert") if name.partition("+")[0] in TINY),
 )
 
 

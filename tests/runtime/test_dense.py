@@ -14,9 +14,9 @@ from itrex_sweet.runtime.encoder import Encoder
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
 from tests.quantized_encoders import quantized, with_int8_words
-from tests.tiny_models import FAMILY_CONFIGS
+from tests.tiny_models import FAMILY_CONFIGS, ROW_CONFIGS
 
-EVERY_FAMILY = [*FAMILY_CONFIGS, *(f"{family}+private" for family in FAMILY_CONFIGS)]
+EVERY_FAMILY = [*FAMILY_CONFIGS, *ROW_CONFIGS, *(f"{family}+private" for family in FAMILY_CONFIGS)]
 CLOSE = dict(rtol=1e-4, atol=1e-5)
 
 

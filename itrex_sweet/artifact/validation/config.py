@@ -28,6 +28,7 @@ _DROPOUTS = (
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "pooler_dropout", "cls_dropout"),
     *("dropout", "attention_dropout", "seq_classif_dropout", "qa_dropout", "embedding_dropout", "mlp_dropout"),
 )
+_HEAD_SIZES = ("attention_head_size", "head_dim")
 _UNSUPPORTED = ("per_layer_config", "pruned_heads")
 
 Check = Callable[[Value], Any]
@@ -86,11 +87,11 @@ _RULES: dict[str, Check] = {
 # Fields that the run side reads, or that decide whether it can compute the model.
 READ_FIELDS = frozenset(
     (
-        *(*_RULES, "model_type", "attention_head_size", "pooler_hidden_size"),
+        *(*_RULES, "model_type", *_HEAD_SIZES, "pooler_hidden_size"),
         *("is_decoder", "add_cross_attention", "talking_head", "use_task_id"),
         # Checked by `families.rotary`.
         *("layer_types", "global_attn_every_n_layers", "local_attention", "global_rope_theta", "local_rope_theta"),
-        *("rope_parameters", "rope_scaling"),
+        *("rope_parameters", "rope_scaling", "rope_theta"),
     )
 )
 
@@ -128,7 +129,7 @@ def check_resolved(config: Any, file: Path) -> None:
     needed = [*_NEEDED, family.hidden_act, family.inner_size]
     needed += [family.norm_eps] if isinstance(family.norm_eps, str) else []
     needed += ["type_vocab_size"] if "token_types" in family.embeddings else []
-    needed += [key for key in (*family.biases.values(), family.pooling) if key is not None]
+    needed += [*family.bias_keys(), *([] if family.pooling is None else [family.pooling])]
     needed += ["pad_token_id"] if family.positions_skip_padding else []
     needed += ["pooler_hidden_act", "max_relative_positions"] if family.attention == "disentangled" else []
     for name in needed:
@@ -182,9 +183,9 @@ def _check_together(config: Mapping[str, Any], family: Family, file: Path) -> No
     if hidden is not None and heads is not None:
         if hidden.value % heads.value:
             heads.refuse(f"it has to divide {hidden.field}={hidden.value}")
-        size = field("attention_head_size")
-        if size is not None and size.value != hidden.value // heads.value:
-            size.refuse(f"{hidden.field}={hidden.value} and {heads.field}={heads.value} make it another one")
+        for size in filter(None, map(field, _HEAD_SIZES)):
+            if size.value != hidden.value // heads.value:
+                size.refuse(f"{hidden.field}={hidden.value} and {heads.field}={heads.value} make it another one")
         pooler, groups = field("pooler_hidden_size"), field("conv_groups")
         if pooler is not None and pooler.value != hidden.value:
             pooler.refuse(f"{hidden.field}={hidden.value} is needed")

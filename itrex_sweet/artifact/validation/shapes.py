@@ -102,7 +102,8 @@ def _embeddings(model: Architecture) -> Iterator[ExpectedTensor]:
             yield ExpectedTensor(_in_backbone(model, paths[name], "weight"), (rows, size), companions=companions)
     before = "projection_before_norm" in paths and size != model.hidden
     after = "projection_after_norm" in paths and size != model.hidden
-    yield from _norm(model, _in_backbone(model, paths["norm"]), model.hidden if before else size)
+    if "norm" in paths:
+        yield from _norm(model, _in_backbone(model, paths["norm"]), model.hidden if before else size)
     if before:
         yield from _linear(_in_backbone(model, paths["projection_before_norm"]), model.hidden, size, has_bias=False)
     if after:
@@ -125,7 +126,7 @@ def _relative(model: Architecture) -> Iterator[ExpectedTensor]:
 def _layer(model: Architecture, path: str, index: int) -> Iterator[ExpectedTensor]:
     hidden, inner = model.hidden, model.inner
     names = {name: f"{path}.{below}" for name, below in model.family.layer.items()}
-    has_bias, inner_has_bias = model.has_bias("attention"), model.has_bias("feed_forward")
+    has_bias = model.has_bias("attention")
     if "query_bias" in names:
         yield ExpectedTensor(f"{names['query_key_value']}.weight", (3 * hidden, hidden), companions=OF_LINEAR)
         yield ExpectedTensor(f"{names['query_key_value']}.bias", (3 * hidden,), optional=True)
@@ -140,10 +141,12 @@ def _layer(model: Architecture, path: str, index: int) -> Iterator[ExpectedTenso
     if model.has_attention_norm(index):
         yield from _norm(model, names["attention_norm"])
     if "up_gate" in names:
-        yield from _projection(names["up_gate"], 2 * inner, hidden, inner_has_bias)
+        yield from _projection(names["up_gate"], 2 * inner, hidden, model.has_bias("up"))
     else:
-        yield from _projection(names["up"], inner, hidden, inner_has_bias)
-    yield from _projection(names["down"], hidden, inner, inner_has_bias)
+        for name in ("up", "gate"):
+            if name in names:
+                yield from _projection(names[name], inner, hidden, model.has_bias("up"))
+    yield from _projection(names["down"], hidden, inner, model.has_bias("down"))
     yield from _norm(model, names["output_norm"])
     if model.is_relative and not model.shares_position_weights:
         fused = "query_key_value" in names  # DeBERTa, whose position keys have no bias

@@ -166,7 +166,8 @@ class TorchBackend(EncoderBackend):
             states = states + tables.positions[torch.from_numpy(batch.position_ids + offset)]
         if tables.projection_before_norm is not None:
             states = _linear(tables.projection_before_norm, states)
-        states = _norm(tables.norm, states)
+        if tables.norm is not None:
+            states = _norm(tables.norm, states)
         if tables.projection_after_norm is not None:
             states = _linear(tables.projection_after_norm, states)
         return states

@@ -199,7 +199,7 @@ class EmbeddingSum(nn.Module):
         self.token_types = _table(embeddings.token_types)
         self.positions = _table(embeddings.positions)
         self.before_norm = _projection(embeddings.projection_before_norm)
-        self.norm = norm_module(embeddings.norm)
+        self.norm = optional_norm(embeddings.norm)
         self.after_norm = _projection(embeddings.projection_after_norm)
 
     def forward(self, input_ids: torch.Tensor, token_type_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
