@@ -18,6 +18,7 @@ from transformers import (
     ErnieConfig,
     MegatronBertConfig,
     ModernBertConfig,
+    MPNetConfig,
     PretrainedConfig,
     PreTrainedModel,
     RobertaConfig,
@@ -96,6 +97,7 @@ FAMILY_CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
         classifier_pooling="mean", attention_bias=True, mlp_bias=True, norm_bias=True, classifier_bias=True
     ),
     "deberta-v2-conv": lambda: _deberta_v3(conv_kernel_size=3, conv_act="gelu", share_att_key=False),
+    "mpnet": lambda: MPNetConfig(**{**_SHAPE, "max_position_embeddings": POSITIONS + PADDING + 1}),
     "gte": lambda: AutoConfig.for_model("gte", **_SHAPE, **_ONE_THETA, type_vocab_size=2),
 }
 

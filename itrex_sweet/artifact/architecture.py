@@ -65,7 +65,12 @@ class Architecture:
         """Rows of the table of token types; 0 if there is none."""
         return self.config.type_vocab_size if "token_types" in self.family.embeddings else 0
 
-    # ------------------------------------------------------------------ DeBERTa
+    # ------------------------------------------------------------------ relative positions
+
+    @property
+    def bias_buckets(self) -> int:
+        """Number of distances with a bias of their own, see `Family.attention`; 0 without."""
+        return self.config.relative_attention_num_buckets if self.family.attention == "biased" else 0
 
     @property
     def is_relative(self) -> bool:

@@ -110,6 +110,10 @@ struct sweet_description {
     int64_t relative_index_size;
     int32_t norm_first;  // norms before the attention and feed-forward parts instead of after their residual connections
     int32_t max_length;  // tokens per row, required by rotary position embeddings; 0: unlimited
+    // Added to the scores, after their division, of every layer: (num_attention_heads, distances) for the distances of a
+    // key's position and a query's from -(distances - 1) / 2 to (distances - 1) / 2; greater ones count as the greatest.
+    // Optional.
+    sweet_floats position_bias;
 };
 
 // Early-exit policy: a row exits if its confidence exceeds the threshold. An exit with a threshold of 1 or more is not
@@ -132,7 +136,7 @@ struct sweet_threads;
 struct sweet_context;
 
 // Version of the interface; increases when a structure, a function or its meaning changes.
-constexpr int32_t kSweetInterface = 7;
+constexpr int32_t kSweetInterface = 8;
 // Return the version that the library was built with, and the size in bytes of a structure by its name, -1 if unknown. A
 // caller compares them with its own before it calls anything else.
 SWEET_API int32_t sweet_interface();

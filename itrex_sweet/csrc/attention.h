@@ -69,9 +69,10 @@ inline float softmax_numerators(float* scores, int length, float scale, float* s
 }
 
 // Adds nothing to the scores of queries and keys. Another class, with `kAddsScores`, may add terms: it is called once before
-// the first block of queries, and for each block before the softmax; see `DisentangledScores`.
+// the first block of queries, and for each block before the softmax; see `DisentangledScores`. With `kReadsKeyWords` it also
+// reads the keys in int16.
 struct ContentScores {
-    static constexpr bool kAddsScores = false;
+    static constexpr bool kAddsScores = false, kReadsKeyWords = false;
 };
 
 // Attention of one head with float32 products. Query, key and value are (length, size), rows `stride` apart, and are read in
@@ -151,7 +152,7 @@ void attention_int16(const float* query, const float* key, const float* value, i
     for (int token = 0; token < length; token += kLanes) {
         const int count = std::min(kLanes, length - token);
         int16_t* key_words = words;
-        if constexpr (Scores::kAddsScores) key_words = terms.key_words() + token * wide;  // which reads them again
+        if constexpr (Scores::kReadsKeyWords) key_words = terms.key_words() + token * wide;  // which reads them again
         for (int row = 0; row < count; ++row) {
             key_scales[token + row] =
                 quantize_int16(key + (token + row) * stride, size, limit, key_words + row * wide) * scale;

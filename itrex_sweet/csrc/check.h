@@ -178,6 +178,16 @@ inline void check_relative_index(const sweet_description& description) {
         check_range(where, "a bucket", description.relative_index[place], 0, buckets - 1);
 }
 
+inline void check_position_bias(const sweet_description& description) {
+    const std::string where = "position_bias";
+    const int64_t size = description.position_bias.size, heads = description.num_attention_heads;
+    if (size == 0 && description.position_bias.values == nullptr) return;
+    check_range(where, "the size", size, heads, heads * (2 * kMaxTokens + 1));
+    check_floats(where, "the table", description.position_bias, size);
+    if (size % heads != 0 || size / heads % 2 == 0)
+        fail(where, "the size is " + std::to_string(size) + "; expected an odd multiple of " + std::to_string(heads));
+}
+
 inline void check_convolution(const std::string& where, const sweet_layer& layer, int64_t hidden) {
     if (!is_present(layer.convolution)) return;
     check_linear(where, layer.convolution);
@@ -209,8 +219,11 @@ inline void check_layer(const std::string& where, const sweet_layer& layer, cons
     check_convolution(where + ", convolution", layer, hidden);
     check_range(where, "the window", layer.window, 0, kMaxTokens);
     const bool has_relative = layer.relative_key.size > 0 || layer.relative_query.size > 0;
-    if (has_relative && (is_present(layer.rotary) || layer.window > 0 || description.norm_first != 0))
-        fail(where, "disentangled attention does not support rotary positions, windows and norm_first");
+    const bool has_bias = description.position_bias.size > 0;
+    if (has_relative && (is_present(layer.rotary) || layer.window > 0 || description.norm_first != 0 || has_bias))
+        fail(where, "disentangled attention does not support rotary positions, windows, norm_first and a position bias");
+    if (has_bias && (is_present(layer.rotary) || layer.window > 0))
+        fail(where, "a position bias does not support rotary positions and windows");
     if (is_present(layer.convolution) && description.norm_first != 0)
         fail(where, "a convolution does not support norm_first");
     if (!is_present(layer.rotary)) return;
@@ -246,6 +259,7 @@ inline void check_description(const sweet_description& description) {
     check_equal(where, "the number of full layers before the last exit", min_full - 1, description.num_full_layers);
     check_embeddings(description.embeddings, description.hidden);
     check_relative_index(description);
+    check_position_bias(description);
     for (int64_t index = 0; index < description.num_layers; ++index)
         check_layer("layer " + std::to_string(index), description.layers[index], description);
     for (int64_t exit = 0; exit < description.num_exits; ++exit) {

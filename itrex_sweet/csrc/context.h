@@ -297,7 +297,8 @@ class Context {
         if (positions == nullptr || !model_->uses_positions) return nullptr;
         bool have_gaps = false;
         for (int32_t row = 0; row < rows; ++row) {
-            const bool has_gaps = positions[row] != nullptr && !check_positions(row, positions[row], lengths[row]);
+            const bool has_gaps = positions[row] != nullptr && !counts_without_padding(positions[row], lengths[row]) &&
+                                  !check_positions(row, positions[row], lengths[row]);
             if (has_gaps && model_->max_length > 0) {
                 check_range("the call", "the first position of a row", positions[row][0], 0, model_->max_length - 1);
                 check_range("the call", "the last position of a row", positions[row][lengths[row] - 1], 0,
@@ -308,6 +309,13 @@ class Context {
         }
         if (!have_gaps) session.positions.clear();
         return have_gaps ? session.positions.data() : nullptr;
+    }
+
+    // Returns whether padding tokens stand among the tokens of a row, which then has no gaps: the distances of a position bias
+    // count them, the positions do not.
+    bool counts_without_padding(const int64_t* positions, int64_t length) const {
+        return model_->encoder.positions().bias().is_present() && model_->embeddings.position_offset > 0 &&
+               std::any_of(positions, positions + length, [](int64_t position) { return position < 0; });
     }
 
     // The same for the positions of the packed tokens.

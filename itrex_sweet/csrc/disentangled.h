@@ -67,7 +67,7 @@ class DisentangledScores {
           row_positions_(row_positions),
           scratch_(scratch) {}
 
-    static constexpr bool kAddsScores = true;
+    static constexpr bool kAddsScores = true, kReadsKeyWords = true;
     int16_t* key_words() const { return scratch_.key_words.get(); }
 
     void begin_float() {

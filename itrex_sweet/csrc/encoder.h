@@ -50,7 +50,7 @@ class Encoder {
     const RelativePositions& positions() const { return positions_; }
     // True if the result depends on the positions of the tokens.
     bool uses_positions() const {
-        return std::any_of(layers_.begin(), layers_.end(), [](const Layer& layer) {
+        return positions_.bias().is_present() || std::any_of(layers_.begin(), layers_.end(), [](const Layer& layer) {
             return layer.relative || layer.convolution || layer.rotary || layer.window > 0;
         });
     }
@@ -201,6 +201,10 @@ class Encoder {
                                                     scratch.disentangled);
                     attention(use_int16 && positions == nullptr, query, key, value, stride, length, size, config.scale,
                               scratch.attention, write_head, scores);
+                } else if (relative_positions.bias().is_present()) {
+                    const BiasedScores scores(relative_positions.bias(), head, length, positions);
+                    attention(use_int16, query, key, value, stride, length, size, config.scale, scratch.attention, write_head,
+                              scores);
                 } else if (needs_blocks(length, layer.window, positions)) {
                     blocked_attention(use_int16, query, key, value, stride, length, size, config.scale, layer.window,
                                       positions, scratch.attention, write_head);

@@ -35,7 +35,7 @@ class FirstTokenAttention {
             scratch.projected_query.reserve(block * config_.num_heads * round_up(hidden, kLanes));
             scratch.context.reserve(block * (size + 2 * kMaxPanel));
             scratch.int16_input.reserve(hidden, block);
-            if (layer_.relative) {
+            if (terms_.are_present()) {
                 scratch.position_scores.reserve(block * config_.num_heads * round_up(max_length, kLanes));
                 scratch.position_products.reserve(positions_.buckets() + kLanes);
             }

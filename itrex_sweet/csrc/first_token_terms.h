@@ -1,4 +1,5 @@
-// Terms of disentangled attention in the scores of the first token, see `first_token_positions.h`.
+// Terms of relative positions in the scores of the first token: of disentangled attention, see `first_token_positions.h`, or a
+// bias.
 #pragma once
 
 #include <algorithm>
@@ -15,13 +16,14 @@ class FirstTokenTerms {
     FirstTokenTerms(const EncoderConfig& config, const RelativePositions& positions, const Layer& layer)
         : config_(config), positions_(positions), layer_(layer) {}
 
-    bool are_present() const { return layer_.relative != nullptr; }
+    bool are_present() const { return layer_.relative != nullptr || positions_.bias().is_present(); }
 
     // Computes the terms: `position_scores` (sequences, heads, maximum length).
     void write(const float* queries, int64_t query_stride, const float* const* starts, const Sequences& sequences,
                int64_t first_head, int64_t last_head, const ThreadScratch& scratch) const {
         const int64_t stride = round_up(sequences.max_length(), kLanes), heads = last_head - first_head;
         float* const scores = scratch.position_scores.get();
+        if (layer_.relative == nullptr) return write_bias(sequences, first_head, last_head, scores, stride);
         for (int64_t i = 0; i < sequences.count; ++i) {
             for (int64_t head = 0; head < heads; ++head) {
                 const float* query = queries + i * query_stride + (first_head + head) * config_.head_size();
@@ -57,6 +59,15 @@ class FirstTokenTerms {
     // Distance of the first token from another.
     static int64_t distance_of(int64_t token, const int64_t* positions) {
         return positions == nullptr ? -token : positions[0] - positions[token];
+    }
+
+    void write_bias(const Sequences& sequences, int64_t first_head, int64_t last_head, float* scores, int64_t stride) const {
+        for (int64_t i = 0; i < sequences.count; ++i) {
+            for (int64_t head = first_head; head < last_head; ++head, scores += stride) {
+                for (int64_t token = 0; token < sequences.lengths[i]; ++token)
+                    scores[token] = positions_.bias().at(head, -distance_of(token, sequences.positions_of(i)));
+            }
+        }
     }
 
     // Writes the content-to-position terms of one head of one sequence, zeros without them.

@@ -1,4 +1,4 @@
-// DeBERTa's relative positions: buckets of distances, and the tables of position keys and queries by bucket.
+// Relative positions: of DeBERTa buckets of distances, and the tables of position keys and queries by bucket; of others a bias.
 #pragma once
 
 #include <algorithm>
@@ -9,14 +9,15 @@
 #include "attention.h"
 #include "buffer.h"
 #include "packed_linear.h"
+#include "position_bias.h"
 #include "vector.h"
 
-// The bucket of every distance between two positions, which all layers share.
+// The bucket of every distance between two positions, and the bias, which all layers share.
 class RelativePositions {
    public:
     RelativePositions() = default;
     explicit RelativePositions(const sweet_description& from)
-        : limit_(from.relative_index_size / 2), buckets_(from.num_relative_buckets) {
+        : bias_(from), limit_(from.relative_index_size / 2), buckets_(from.num_relative_buckets) {
         if (from.relative_index_size == 0) return;
         std::copy_n(from.relative_index, from.relative_index_size, index_.reserve(from.relative_index_size));
         while (consecutive_ <= limit_ && bucket(consecutive_) == bucket(0) + consecutive_ &&
@@ -27,7 +28,8 @@ class RelativePositions {
 
     bool is_present() const { return !index_.empty(); }
     int64_t buckets() const { return buckets_; }
-    int64_t bytes() const { return index_.bytes(); }
+    int64_t bytes() const { return index_.bytes() + bias_.bytes(); }
+    const PositionBias& bias() const { return bias_; }
     // Bucket of a query's position minus a key's; distances beyond the table count as the greatest in it.
     int64_t bucket(int64_t distance) const { return index_[std::clamp(distance, -limit_, limit_) + limit_]; }
     // bucket(d) = bucket(0) + d for all |d| below this.
@@ -45,6 +47,7 @@ class RelativePositions {
     std::pair<int64_t, int64_t> first_token_range() const { return range(-limit_, 0); }
 
    private:
+    PositionBias bias_;
     Buffer<int64_t> index_;  // of distances from -limit_ to limit_
     int64_t limit_ = 0, buckets_ = 0, consecutive_ = 1;
 };

@@ -41,6 +41,9 @@ def family_of(config: Any) -> Family:
     """
     family = known_family(getattr(config, "model_type", None))
     _refuse_variants(config)
+    for name, value in family.fixed.items():
+        if (given := getattr(config, name, value)) != value:
+            raise UnsupportedModelError(f"{name}={given!r}: {family.model_type} computes with {value} in any case.")
     if family.attention == "rotary":
         layer_positions(config, family.local_layers)
     _refuse_other_tasks(config)

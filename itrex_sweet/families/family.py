@@ -40,10 +40,11 @@ class Family:
         norm_eps: config key of the epsilon of the layer norms, or the epsilon itself.
         positions_skip_padding: position ids count the tokens that are not the padding token, from
             `pad_token_id + 1` (fairseq's convention), and not the columns, from 0.
-        attention: `"absolute"`, `"disentangled"` (DeBERTa: relative positions enter the scores), or `"rotary"`
-            (queries and keys are rotated, `families.rotary`).
-        relative: canonical name of each part of disentangled attention → path below the backbone (the shared table
-            and its norm) or below a layer.
+        attention: `"absolute"`, `"disentangled"` (DeBERTa: relative positions enter the scores), `"rotary"` (queries
+            and keys are rotated, `families.rotary`), or `"biased"` (MPNet: absolute, and a learned value for each head
+            and bucket of distances is added to the scores).
+        relative: canonical name of each part of disentangled or biased attention → path below the backbone (what the
+            layers share) or below a layer.
         defaults: value of a config field where `config.json` leaves it out, as in transformers.
         own_names: name of a config field in this family → the generic name that transformers gives it.
         norm_first: layers are pre-norm, `x + part(norm(x))`, and a final norm follows the last one.
@@ -56,6 +57,7 @@ class Family:
             layer) → whether parts of this kind have a bias, or the config key that says so. Without an entry they have.
         pooling: config key of the state that the head reads, `"cls"` or `"mean"`; `None` for the first token. Exits
             before the last always read the first token.
+        fixed: value of each config field that the family's code in transformers does not read, but takes for given.
         local_layers: layers with rotary positions differ in frequencies and window, as the config says; otherwise all
             have the same frequencies and no window.
     """
@@ -85,6 +87,7 @@ class Family:
     splits_by_head: bool = False
     biases: Mapping[str, str | bool] = field(default_factory=dict)
     pooling: str | None = None
+    fixed: Mapping[str, Any] = field(default_factory=dict)
     local_layers: bool = False
 
     @property

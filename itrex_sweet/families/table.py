@@ -71,6 +71,14 @@ _ROTARY_LAYER = {
     "output_norm": "post_mlp_layernorm",
 }
 # The activation follows `gate_proj`, so that is `up` in the terms of `runtime.encoder.Layer`.
+_MPNET_LAYER = {
+    **_BERT_LAYER,
+    "query": "attention.attn.q",
+    "key": "attention.attn.k",
+    "value": "attention.attn.v",
+    "attention_output": "attention.attn.o",
+    "attention_norm": "attention.LayerNorm",
+}
 _GATED_LAYER = {**_ROTARY_LAYER, "up": "mlp.gate_proj", "gate": "mlp.up_proj", "down": "mlp.down_proj"}
 _UNGATED_LAYER = {**_ROTARY_LAYER, "up": "mlp.fc1", "down": "mlp.fc2"}
 _BERT_EMBEDDINGS = {
@@ -258,6 +266,23 @@ FAMILIES: dict[str, Family] = {
                 "type_vocab_size": 1,
                 "layer_norm_eps": 1e-5,
                 "pad_token_id": 1,
+            },
+        ),
+        _roberta(
+            "mpnet",
+            30527,
+            backbone="mpnet",
+            layer=_MPNET_LAYER,
+            embeddings=_DISTILBERT_EMBEDDINGS,
+            head_dropouts=(("hidden_dropout_prob",), ("hidden_dropout_prob",)),
+            attention="biased",
+            relative={"bias": "encoder.relative_attention_bias"},
+            fixed={"pad_token_id": 1, "relative_attention_num_buckets": 32},
+            defaults={
+                **{name: value for name, value in _BERT_DEFAULTS.items() if name != "type_vocab_size"},
+                "vocab_size": 30527,
+                "pad_token_id": 1,
+                "relative_attention_num_buckets": 32,
             },
         ),
         _roberta(

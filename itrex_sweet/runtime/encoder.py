@@ -225,6 +225,8 @@ class Encoder:
         padding_idx: see `TokenBatch`; position embeddings then start at this id + 1.
         relative_index: (2 positions - 1,) int64: bucket of relative position `i - (positions - 1)`, where attention
             is disentangled.
+        position_bias: (heads, 2 reach - 1) float32, added to the divided scores of every layer: for a head, a value of
+            the distance `i - (reach - 1)` of a key's position and a query's; greater distances count as the greatest.
         norm_first: every layer is pre-norm, `x + part(norm(x))`; otherwise the norms follow the residuals,
             `norm(x + part(x))`.
     """
@@ -239,6 +241,7 @@ class Encoder:
     padding_idx: int | None
     max_tokens: int | None
     relative_index: Tensor | None
+    position_bias: Tensor | None = None
     norm_first: bool = False
 
     @property

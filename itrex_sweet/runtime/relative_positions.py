@@ -1,4 +1,4 @@
-"""DeBERTa's relative positions: what of them depends on the weights alone, computed when the weights are read."""
+"""Relative positions: what of them depends on the weights alone, computed when the weights are read."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 
 from itrex_sweet.artifact.architecture import Architecture
 from itrex_sweet.runtime.encoder import Linear, Norm
+
+_MAX_BIAS_DISTANCE = 128  # of MPNet in transformers
 
 
 def normed(table: np.ndarray, norm: Norm) -> np.ndarray:
@@ -47,3 +49,25 @@ def _log_buckets(distances: np.ndarray, buckets: int, max_distance: int) -> np.n
     steps = np.log(ratios).astype(np.float32) / greatest * np.float32(half - 1)
     logarithmic = (np.ceil(steps).astype(np.int64) + half) * np.sign(distances)
     return np.where(magnitude <= half, distances, logarithmic)
+
+
+def position_bias(table: np.ndarray, reach: int) -> np.ndarray:
+    """Returns the bias of each head for every distance of a key's position and a query's, (heads, 2 reach - 1).
+
+    Half of the buckets are for keys behind the query; in each half the first ones are exact and the others logarithmic,
+    up to a distance of 128 (Raffel et al. 2020, arXiv 1910.10683, section 2.1).
+
+    Args:
+        table: (buckets, heads) float32.
+        reach: number of positions; distances go from `1 - reach` to `reach - 1`.
+    """
+    half = len(table) // 2
+    distances = np.arange(-(reach - 1), reach, dtype=np.int64)
+    exact, magnitude = half // 2, np.abs(distances)
+    ratios = (np.maximum(magnitude, exact).astype(np.float32) / np.float32(exact)).astype(np.float64)
+    greatest = np.float32(np.log(_MAX_BIAS_DISTANCE / exact))
+    # Rounded from float64, as in `_log_buckets`.
+    steps = np.log(ratios).astype(np.float32) / greatest * np.float32(half - exact)
+    logarithmic = np.minimum(exact + steps.astype(np.int64), half - 1)
+    buckets = np.where(magnitude < exact, magnitude, logarithmic) + half * (distances > 0)
+    return np.ascontiguousarray(table[buckets].T)

@@ -32,7 +32,7 @@ from itrex_sweet.runtime.encoder import (
     Rotary,
     float_of,
 )
-from itrex_sweet.runtime.relative_positions import normed, projected_by_head, relative_index
+from itrex_sweet.runtime.relative_positions import normed, position_bias, projected_by_head, relative_index
 
 if TYPE_CHECKING:
     import torch
@@ -95,6 +95,7 @@ class _Reader:
             padding_idx=padding_idx,
             max_tokens=self.max_tokens(embeddings.positions, padding_idx),
             relative_index=None if table is None else self.relative_index(),
+            position_bias=self.position_bias(),
             norm_first=family.norm_first,
         )
 
@@ -286,7 +287,7 @@ class _Reader:
             return Linear(np.zeros((1, self.hidden), np.float32), np.zeros(1, np.float32))
         return self.linear(self.family.correctness_path(exit_))
 
-    # ------------------------------------------------------------------ DeBERTa
+    # ------------------------------------------------------------------ relative positions
 
     def relative_table(self) -> np.ndarray | None:
         """Returns the table that all layers share, normalized if the model does so: (2 buckets, hidden)."""
@@ -313,6 +314,13 @@ class _Reader:
         """Returns the row of the table for every distance between two positions."""
         reach = max(self.config.max_position_embeddings, 2 * self.model.max_distance)
         return relative_index(self.model, reach)
+
+    def position_bias(self) -> np.ndarray | None:
+        """Returns the bias of every head and distance; `None` if the family has none."""
+        if not self.model.bias_buckets:
+            return None
+        table = self.tensor(f"{self.in_backbone(self.family.relative['bias'])}.weight")
+        return position_bias(table, self.config.max_position_embeddings)
 
     def convolution(self) -> Convolution | None:
         if not self.model.convolution_width:

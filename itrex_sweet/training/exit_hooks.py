@@ -22,6 +22,7 @@ from itrex_sweet.training.gradients import (
 )
 from itrex_sweet.training.heads import get_module
 from itrex_sweet.training.label_loss import LossFunction
+from itrex_sweet.training.shared_positions import first_token_bias, shared_positions, with_shared_positions
 
 
 class ExitHooks(ExitLosses):
@@ -50,6 +51,7 @@ class ExitHooks(ExitLosses):
     def _before_layer(self, layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         index = self._index[layer]
         changed = False
+        table = shared_positions(self._family, layer, args, kwargs)
         # Reads the input of the layer after exit k, not the output of layer k: DeBERTa-v2 has a convolution between the
         # two, and older layers return tuples. A private layer reads the input of the layer that it replaces.
         exit_ = index + 1 if self.config.has_private_layers else index
@@ -57,14 +59,13 @@ class ExitHooks(ExitLosses):
             name = next((name for name in ("hidden_states", "x") if name in kwargs), None)
             hidden_states = args[0] if args else kwargs[name]
             if self._capturing:
-                self._capture(exit_, hidden_states, kwargs)
+                self._capture(exit_, hidden_states, kwargs, table)
                 if not is_checkpointed(layer):
                     self._compute_exit(exit_)
             if self.config.cuts_gradient:
                 hidden_states = self._scale_gradient(layer, hidden_states, self.config.scales[self._segment(index) - 1])
                 args, kwargs = ((hidden_states, *args[1:]), kwargs) if args else (args, {**kwargs, name: hidden_states})
                 changed = True
-        table = kwargs.get("rel_embeddings")
         if table is not None and table.grad_fn is not None and is_checkpointed_reentrantly(layer):
             raise TrainingSetupError(
                 "reentrant gradient checkpointing cannot train DeBERTa-v2's relative-position table, which "
@@ -74,21 +75,23 @@ class ExitHooks(ExitLosses):
         if table is not None and self.config.mode == "sweet" and self._segment(index) > 0:
             # Scales the table's gradient as the hidden states' is scaled between this segment and the first.
             table = scale_gradient(table, math.prod(self.config.scales[: self._segment(index)]))
-            kwargs = {**kwargs, "rel_embeddings": table}
+            args, kwargs = with_shared_positions(self._family, layer, args, kwargs, table)
             changed = True
         return (args, kwargs) if changed else None
 
-    def _capture(self, exit_: int, hidden_states: torch.Tensor, kwargs: Mapping[str, Any]) -> None:
-        """Stores the inputs of an exit, detached for a private layer."""
+    def _capture(
+        self, exit_: int, hidden_states: torch.Tensor, kwargs: Mapping[str, Any], table: torch.Tensor | None
+    ) -> None:
+        """Stores the inputs of an exit, detached for a private layer; `table`: of `shared_positions`."""
         if not self.config.has_private_layers:
             self._hidden_states[exit_] = hidden_states
             return
-        table, relative_pos = (kwargs.get(name) for name in ("rel_embeddings", "relative_pos"))
         self._hidden_states[exit_] = hidden_states.detach()
-        self._relative_positions[exit_] = {
-            "table": None if table is None else table.detach(),
-            "relative_pos": relative_pos,
-        }
+        self._relative_positions[exit_] = {}
+        if table is not None and self._family.attention == "biased":
+            self._relative_positions[exit_] = {"bias": first_token_bias(table).detach()}
+        elif table is not None:
+            self._relative_positions[exit_] = {"table": table.detach(), "relative_pos": kwargs.get("relative_pos")}
 
     def _scale_gradient(self, layer: nn.Module, hidden_states: torch.Tensor, scale: float) -> torch.Tensor:
         hidden_states = scale_gradient(hidden_states, scale)

@@ -31,7 +31,7 @@ class ExitParameters:
     def parameters_by_segment(self) -> dict[int, list[tuple[str, nn.Parameter]]]:
         """Returns all parameters of the model by segment: exit → (name, parameter) of its segment and its head.
 
-        The embeddings, and in DeBERTa the shared relative-position table, its norm and the convolution,
+        The embeddings, and in DeBERTa and MPNet the shared relative positions, their norm and the convolution,
         belong to the first segment; the model's own pooler and head to the last. With private layers, the whole model
         belongs to the last exit, and every other exit has its own parameters only.
         """

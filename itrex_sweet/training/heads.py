@@ -111,7 +111,7 @@ class PrivateExitHead(ExitHead):
         Args:
             hidden_states: (rows, tokens, hidden), input of the exit's last layer.
             generator: draws dropout; `None` for no dropout.
-            layer_inputs: `mask`, `table` and `relative_pos` of `PrivateLayer`.
+            layer_inputs: `mask`, `table`, `relative_pos` and `bias` of `PrivateLayer`.
 
         Returns:
             As `ExitHead`.

@@ -65,6 +65,7 @@ class PrivateLayer(nn.Module):
         mask: torch.Tensor | None = None,
         table: torch.Tensor | None = None,
         relative_pos: torch.Tensor | None = None,
+        bias: torch.Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> torch.Tensor:
         """Computes the hidden state of the first token after the layer.
@@ -74,6 +75,7 @@ class PrivateLayer(nn.Module):
             mask: (rows, tokens), 0 at padding; `None` for no padding.
             table: (2 * buckets, hidden), DeBERTa's normalized relative-position embeddings (`rel_embeddings`).
             relative_pos: (…, tokens, tokens) int64, DeBERTa's buckets of query position minus key position.
+            bias: (heads, tokens), MPNet's position bias of the first token.
             generator: draws dropout; `None` for no dropout.
 
         Returns:
@@ -91,6 +93,8 @@ class PrivateLayer(nn.Module):
             table = self._drop("table", table, generator)
             scores = scores + self._relative_scores(query_heads, states, key, table, self._table_indices(relative_pos))
         scores = scores / self._scale
+        if bias is not None:
+            scores = scores + bias
         if mask is not None:
             scores = scores.masked_fill(mask[:, None] == 0, torch.finfo(scores.dtype).min)
         weights = self._drop("attention", torch.softmax(scores, dim=-1), generator)
@@ -104,7 +108,7 @@ class PrivateLayer(nn.Module):
     @torch.no_grad()
     def attend_evenly(self) -> None:
         """Sets the query projection to zero, so that the first token attends to all tokens equally, apart from
-        DeBERTa's relative positions.
+        DeBERTa's and MPNet's relative positions.
 
         In the first layers of a pretrained encoder the first token attends to itself and to separators, so that its
         state hardly differs between texts; training from there may take hundreds of steps to find the words.

@@ -33,7 +33,11 @@ FAMILIES = (
     *("bert", "roberta", "xlm-roberta", "electra", "distilbert", "bert+private"),
     *("deberta", "deberta-v3", "deberta-v2-conv", "deberta-v3+private", "deberta-v2-conv+private"),
     *("modernbert", "modernbert+private", "modernbert-biases"),
-    *(name for name in ("gte", "gte+private", "megatron-bert") if name.partition("+")[0] in TINY),
+    *(
+        name
+        for name in ("mpnet", "mpnet+private", "gte", "gte+private", "megatron-bert")
+        if name.partition("+")[0] in TINY
+    ),
 )
 
 
@@ -100,7 +104,7 @@ def test_int8_word_embeddings_match_the_reference(loaded, family, isa):
 
 @pytest.mark.parametrize("isa", AVAILABLE)
 @pytest.mark.parametrize("kind", ["static", "dynamic", "float32"])
-@pytest.mark.parametrize("family", ["bert", "deberta", "deberta-v3"])
+@pytest.mark.parametrize("family", ["bert", "deberta", "deberta-v3", "mpnet"])
 def test_int16_attention_of_long_rows_matches_the_reference(loaded, family, kind, isa):
     artifact, encoder = loaded(family, kind)
     rows = TokenBatch.from_rows(random_rows(np.random.default_rng(1), [64, 63, 64, 5, 64], first=5))
@@ -177,16 +181,17 @@ def test_bfloat16_logits_are_close_to_the_reference(loaded, family, isa):
 
 
 @pytest.mark.parametrize("kind", ["float32", "static"])
-@pytest.mark.parametrize("family", ["deberta", "deberta-v3", "deberta-v2-conv"])
+@pytest.mark.parametrize("family", ["deberta", "deberta-v3", "deberta-v2-conv", "mpnet"])
 def test_masked_tokens_inside_a_row_match_the_reference(loaded, family, kind):
     artifact, encoder = loaded(family, kind)
     ids = np.random.default_rng(3).integers(5, 60, (4, 64))
     mask = np.ones_like(ids)
     mask[0, 3:6] = mask[1, 1] = mask[2, 10:30] = mask[2, 40] = 0
-    batch = TokenBatch.from_padded(ids, mask)
+    reference = TorchBackend(artifact, encoder)
+    batch = TokenBatch.from_padded(ids, mask, None, reference.padding_idx)
     backend = NativeBackend(artifact, encoder, threads=2, min_macs_per_thread=0)
     got = all_logits(backend, batch)
-    error = np.abs(got - all_logits(TorchBackend(artifact, encoder), batch))
+    error = np.abs(got - all_logits(reference, batch))
     assert np.median(error) < 1e-5 and error.max() < (1e-4 if kind == "float32" else 0.1)
     answers = [Executor(backend, Policy.uniform(3, 0.5)).run(batch, batch_size=size).logits for size in (1, 4)]
     np.testing.assert_array_equal(*answers)
@@ -214,6 +219,24 @@ def test_inconsistent_relative_positions_raise(loaded, path, fields):
         NativeBackend(artifact, replace_at(encoder, path, **fields))
 
 
+@pytest.mark.parametrize("table", [torch.zeros(4, 126), torch.zeros(3, 127)])
+def test_inconsistent_position_biases_raise(loaded, table):
+    artifact, encoder = loaded("mpnet")
+    with pytest.raises(ArtifactError, match=r"the native engine rejects it.*position_bias"):
+        NativeBackend(artifact, replace_at(encoder, "", position_bias=table))
+
+
+def test_rows_longer_than_the_table_of_biases(loaded):
+    artifact, encoder = loaded("mpnet", "static")
+    zero = encoder.position_bias.shape[1] // 2
+    shorter = dataclasses.replace(encoder, position_bias=encoder.position_bias[:, zero - 5 : zero + 6].contiguous())
+    backend = NativeBackend(artifact, shorter, threads=2, min_macs_per_thread=0)
+    got, expected = all_logits(backend, random_batch()), all_logits(TorchBackend(artifact, shorter), random_batch())
+    assert np.median(np.abs(got - expected)) < 1e-5 and np.abs(got - expected).max() < 0.1
+    with_all = all_logits(NativeBackend(artifact, encoder), random_batch())
+    assert np.abs(got - with_all).max() > 0.2
+
+
 def test_bfloat16_requires_a_float_artifact(loaded):
     with pytest.raises(ConfigError, match="dtype='bfloat16'"):
         NativeBackend(*loaded("bert", "static"), dtype="bfloat16")
@@ -221,7 +244,7 @@ def test_bfloat16_requires_a_float_artifact(loaded):
         NativeBackend(*loaded("bert"), dtype="float16")
 
 
-@pytest.mark.parametrize("family", ["bert", "bert+private", "deberta-v2-conv", "deberta-v3+private"])
+@pytest.mark.parametrize("family", ["bert", "bert+private", "deberta-v2-conv", "deberta-v3+private", "mpnet+private"])
 @pytest.mark.parametrize("kind", ["float32", "static", "dynamic"])
 def test_logits_are_bit_identical_for_all_threads_and_batch_sizes(loaded, family, kind):
     artifact, encoder = loaded(family, kind)

@@ -32,6 +32,9 @@ def padded_batch(config, longest: int, seed: int = 0):
     mask = (np.arange(longest)[None, :] < np.array(lengths)[:, None]).astype(int)
     mask[6, 3] = mask[7, 2] = mask[7, 3] = 0
     ids[mask == 0] = config.pad_token_id or 0
+    if config.model_type == "mpnet":
+        ids[6, 3] = ids[7, 2:4] = 6  # masked padding tokens between others do not count for its distances here
+        ids[4, 2] = ids[0, 5] = config.pad_token_id  # not masked
     batch = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
     if getattr(config, "type_vocab_size", 0) > 1 and config.model_type != "distilbert":
         batch["token_type_ids"] = torch.tensor(rng.integers(0, config.type_vocab_size, ids.shape))

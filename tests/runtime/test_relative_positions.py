@@ -7,8 +7,10 @@ import pytest
 import torch
 from transformers.models.deberta.modeling_deberta import build_relative_position
 from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
+from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 
-from itrex_sweet.runtime.relative_positions import relative_index
+from itrex_sweet.runtime.position_bias import biases
+from itrex_sweet.runtime.relative_positions import position_bias, relative_index
 
 REACH = 2048
 
@@ -34,3 +36,15 @@ def test_distances_without_buckets_equal_those_of_transformers():
     index = index_of(0, 16)
     places = np.arange(40)
     np.testing.assert_array_equal(index[places[:, None] - places + REACH - 1], expected.numpy())
+
+
+def test_biases_equal_those_of_transformers():
+    table = np.random.default_rng(0).standard_normal((32, 4)).astype(np.float32)
+    of_distances = position_bias(table, REACH)
+    distances = torch.arange(1 - REACH, REACH)
+    buckets = MPNetEncoder.relative_position_bucket(distances)
+    np.testing.assert_array_equal(of_distances, table[buckets.numpy()].T)
+    positions = torch.tensor([[0, 2, 300, 299]])
+    found = biases(torch.from_numpy(position_bias(table, 200)), positions, positions)
+    expected = table[MPNetEncoder.relative_position_bucket(positions[0][None] - positions[0][:, None]).numpy()]
+    np.testing.assert_array_equal(found[0].permute(1, 2, 0), expected)  # distances beyond 199 are in the last bucket

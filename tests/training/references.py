@@ -24,6 +24,8 @@ LAYERS = {
     "deberta": "deberta.encoder.layer",
     "deberta-v2": "deberta.encoder.layer",
     "modernbert": "model.layers",
+    "mpnet": "mpnet.encoder.layer",
+    "gte": "gte.layers",
 }
 DENSE = {
     "bert": "bert.pooler.dense",
@@ -34,6 +36,8 @@ DENSE = {
     "deberta": "pooler.dense",
     "deberta-v2": "pooler.dense",
     "modernbert": "head.dense",
+    "mpnet": "classifier.dense",
+    "gte": "gte.pooler.dense",
 }
 OUT = {
     "bert": "classifier",
@@ -44,6 +48,8 @@ OUT = {
     "deberta": "classifier",
     "deberta-v2": "classifier",
     "modernbert": "classifier",
+    "mpnet": "classifier.out_proj",
+    "gte": "classifier",
 }
 FINAL_NORM = {"modernbert": "model.final_norm"}
 HEAD_NORM = {"modernbert": "head.norm"}
@@ -56,16 +62,18 @@ ACTIVATION: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "deberta": F.gelu,
     "deberta-v2": F.gelu,
     "modernbert": F.gelu,
+    "mpnet": torch.tanh,
+    "gte": torch.tanh,
 }
-TABLE = "deberta.encoder.rel_embeddings.weight"
+TABLES = ("deberta.encoder.rel_embeddings.weight", "mpnet.encoder.relative_attention_bias.weight")
 TABLE_NORM = "deberta.encoder.LayerNorm."
 
 
 class LayerByLayer:
     """Runs a copy of a plain model's encoder layer by layer.
 
-    The hidden states and DeBERTa's relative-position table are passed by the caller, who chooses their gradients. The
-    other arguments of each layer are recorded from one plain forward.
+    The hidden states and the relative positions that layers share (DeBERTa's table, MPNet's bias) are passed by the
+    caller, who chooses their gradients. The other arguments of each layer are recorded from one plain forward.
     """
 
     def __init__(self, model: PreTrainedModel, batch: dict[str, torch.Tensor]):
@@ -96,7 +104,9 @@ class LayerByLayer:
         return captured[0]
 
     def table(self) -> torch.Tensor | None:
-        """Returns DeBERTa's relative-position table as its layers receive it, with its graph."""
+        """Returns the relative positions as the layers receive them, with their graph."""
+        if self.kind == "mpnet":
+            return self.model.mpnet.encoder.compute_position_bias(self.inputs["input_ids"])
         return self.model.deberta.encoder.get_rel_embedding() if self.kind.startswith("deberta") else None
 
     def run(self, index: int, hidden: torch.Tensor, table: torch.Tensor | None, embedded: torch.Tensor) -> torch.Tensor:
@@ -107,7 +117,9 @@ class LayerByLayer:
             args = (hidden, *args[1:])
         else:
             kwargs["hidden_states"] = hidden
-        if table is not None:
+        if table is not None and self.kind == "mpnet":
+            args = (*args[:-1], table)
+        elif table is not None:
             kwargs["rel_embeddings"] = table
         output = self.layers[index](*args, **kwargs)
         output = output if isinstance(output, torch.Tensor) else output[0]

@@ -16,8 +16,8 @@ from tests.tiny_models import FAMILY_CONFIGS, tiny_batch, tiny_model
 from tests.training.references import (
     DENSE,
     OUT,
-    TABLE,
     TABLE_NORM,
+    TABLES,
     LayerByLayer,
     classification_head,
     exit_head,
@@ -25,7 +25,7 @@ from tests.training.references import (
 )
 
 EXITS = (1, 3, 4)
-RELATIVE = [family for family in FAMILY_CONFIGS if family.startswith("deberta")]
+RELATIVE = [family for family in FAMILY_CONFIGS if family.startswith(("deberta", "mpnet"))]
 
 families = pytest.mark.parametrize("family", FAMILY_CONFIGS)
 
@@ -145,7 +145,7 @@ def test_every_parameter_belongs_to_one_segment(family):
     kind = model.config.model_type
     assert {f"{DENSE[kind]}.weight", f"{OUT[kind]}.weight"} <= {name for name, _ in segments[4]}
     first = {name for name, _ in segments[1]}
-    shared = {name for name in names if name == TABLE or name.startswith(TABLE_NORM) or ".conv." in name}
+    shared = {name for name in names if name in TABLES or name.startswith(TABLE_NORM) or ".conv." in name}
     assert shared <= first and {name for name in names if "embeddings" in name} <= first
     assert bool(shared) == (family in RELATIVE)
 
@@ -197,13 +197,14 @@ def test_gradient_scale_multiplies_gradients_between_segments(family, mode, scal
 @pytest.mark.parametrize("family", RELATIVE)
 def test_the_relative_table_is_trained_by_the_first_segment_only(family):
     model, _, batch, _ = with_exits(family)
-    table = model.get_parameter(TABLE)
+    name = next(name for name, _ in model.named_parameters() if name in TABLES)
+    table = model.get_parameter(name)
     model(**batch).loss.backward()
     owned = table.grad.clone()
     for mode in ("paper", "joint"):
         other, _, _, _ = with_exits(family, mode=mode)
         other(**batch).loss.backward()
-        assert not torch.allclose(other.get_parameter(TABLE).grad, owned, rtol=1e-2)
+        assert not torch.allclose(other.get_parameter(name).grad, owned, rtol=1e-2)
 
 
 @families

@@ -73,6 +73,7 @@ _RULES: dict[str, Check] = {
     **dict.fromkeys(("hidden_act", "activation", "pooler_hidden_act", "conv_act"), _activation),
     **dict.fromkeys(("hidden_activation", "classifier_activation"), _activation),
     "classifier_pooling": lambda value: value.one_of(_POOLINGS),
+    "relative_attention_num_buckets": _integer(1, 1 << 16),
     "max_relative_positions": _integer(-1, MAX_POSITIONS),
     "position_buckets": _integer(-1, MAX_POSITIONS),
     "pos_att_type": _position_terms,
@@ -131,6 +132,7 @@ def check_resolved(config: Any, file: Path) -> None:
     needed += ["type_vocab_size"] if "token_types" in family.embeddings else []
     needed += [*family.bias_keys(), *([] if family.pooling is None else [family.pooling])]
     needed += ["pad_token_id"] if family.positions_skip_padding else []
+    needed += list(family.fixed)
     needed += ["pooler_hidden_act", "max_relative_positions"] if family.attention == "disentangled" else []
     for name in needed:
         if getattr(config, name, None) is None:

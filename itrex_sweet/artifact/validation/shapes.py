@@ -116,6 +116,8 @@ def _relative(model: Architecture) -> Iterator[ExpectedTensor]:
         yield ExpectedTensor(_in_backbone(model, paths["table"], "weight"), (2 * model.buckets, model.hidden))
         if model.norms_table:
             yield from _norm(model, _in_backbone(model, paths["table_norm"]))
+    if model.bias_buckets:
+        yield ExpectedTensor(_in_backbone(model, paths["bias"], "weight"), (model.bias_buckets, model.heads))
     if width := model.convolution_width:
         path = _in_backbone(model, paths["convolution"])
         yield ExpectedTensor(f"{path}.weight", (model.hidden, model.hidden // model.convolution_groups, width))

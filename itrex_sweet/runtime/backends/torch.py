@@ -32,6 +32,7 @@ from itrex_sweet.runtime.encoder import (
 )
 from itrex_sweet.runtime.int8_linear import int8_linear
 from itrex_sweet.runtime.native.cores import validate_threads
+from itrex_sweet.runtime.position_bias import biases, columns_of
 from itrex_sweet.runtime.ragged import TokenBatch, cumulative, groups_of_equal_length, token_index
 from itrex_sweet.runtime.rotary_attention import rotate, windowed_attention
 from itrex_sweet.runtime.torch_encoder import load_torch_encoder, with_torch_tensors
@@ -211,6 +212,9 @@ class TorchBackend(EncoderBackend):
         if layer.relative is not None:
             distances = positions[:, :, None] - positions[:, None, :]
             scores = relative_scores(layer.relative, self._buckets(distances), query, key) / self.encoder.score_scale
+        if self.encoder.position_bias is not None:
+            columns = columns_of(positions)
+            scores = biases(self.encoder.position_bias, columns, columns)
         context = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=scores, scale=scale)
         return context.transpose(1, 2).flatten(2)
 
@@ -293,7 +297,11 @@ class TorchBackend(EncoderBackend):
                 scores = scores + first_token_relative_scores(layer, buckets, query[rows], states)
             if outside is not None:
                 scores = scores.masked_fill(outside, -torch.inf)
-            weights = torch.softmax(scores / scale, dim=-1)
+            scores = scores / scale
+            if self.encoder.position_bias is not None:
+                columns = columns_of(positions)
+                scores = scores + biases(self.encoder.position_bias, columns[:, :1], columns)[:, :, 0]
+            weights = torch.softmax(scores, dim=-1)
             summed[rows] = torch.einsum("rhj,rjc->rhc", weights, states)
         context = torch.einsum("rhc,hdc->rhd", summed, value).flatten(1)
         return context if layer.value.bias is None else context + layer.value.bias

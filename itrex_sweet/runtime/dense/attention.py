@@ -8,6 +8,7 @@ from torch import nn
 from itrex_sweet.runtime.dense.linear import concatenated_module, linear_module
 from itrex_sweet.runtime.disentangled_attention import relative_scores
 from itrex_sweet.runtime.encoder import Encoder, Layer, RelativeTerms, Rotary, float_of
+from itrex_sweet.runtime.position_bias import biases, columns_of
 from itrex_sweet.runtime.rotary_attention import rotate
 
 MASKED = -1e30  # below all scores, but finite in bfloat16 too, so that padding rows stay finite
@@ -18,7 +19,7 @@ class Attention(nn.Module):
 
     Args of `forward`:
         mask: (rows, 1, 1, length), additive attention mask: 0 for tokens, `MASKED` for padding.
-        positions: (rows, length) int64, used by disentangled and rotary attention and by windows.
+        positions: (rows, length) int64, used by disentangled and rotary attention, by a position bias and by windows.
     """
 
     def __init__(self, encoder: Encoder, layer: Layer):
@@ -29,6 +30,7 @@ class Attention(nn.Module):
         self.relative = _relative_module(encoder, layer)
         self.rotary = None if layer.rotary is None else RotaryEmbedding(layer.rotary)
         self.window = layer.window
+        self.register_buffer("position_bias", encoder.position_bias)
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor | None) -> torch.Tensor:
         rows, length = states.shape[0], states.shape[1]
@@ -36,6 +38,9 @@ class Attention(nn.Module):
         query, key, value = projected.permute(2, 0, 3, 1, 4).unbind(0)
         if self.relative is not None:
             mask = mask + self.scale * self.relative(positions, positions, query, key)
+        if self.position_bias is not None:
+            columns = columns_of(positions)
+            mask = mask + biases(self.position_bias, columns, columns)
         if self.rotary is not None:
             query, key = self.rotary(query, positions), self.rotary(key, positions)
         if self.window is not None:
@@ -67,6 +72,7 @@ class FirstTokenAttention(nn.Module):
         self.relative = _relative_module(encoder, layer)
         self.rotary = None if layer.rotary is None else RotaryEmbedding(layer.rotary)
         self.window = layer.window
+        self.register_buffer("position_bias", encoder.position_bias)
         self.key = None if self.relative is None else linear_module(key)
         if self.rotary is not None:
             self.key = linear_module(layer.key)
@@ -87,6 +93,9 @@ class FirstTokenAttention(nn.Module):
             position_scores = self.relative(positions[:, :1], positions, query.transpose(0, 1)[:, :, None], key)
             scores = scores + position_scores[:, :, 0]
         mask = mask[:, 0]
+        if self.position_bias is not None:
+            columns = columns_of(positions)
+            mask = mask + biases(self.position_bias, columns[:, :1], columns)[:, :, 0]
         if self.window is not None:
             mask = mask.masked_fill(positions[:, None] > self.window, MASKED)
         weights = torch.softmax(scores * self.scale + mask, dim=-1)

@@ -30,8 +30,8 @@ class DenseSubgraphs:
         embed: (input_ids, token_type_ids, positions, mask) → states before the last layer of the first exit.
         probe: one per exit: (states, mask[, positions]) → logits of the exit, (rows, labels).
         advance: one per exit but the last: (states, mask[, positions]) → states before the next exit's last layer.
-        reads_positions: probe and advance take positions (disentangled or rotary attention, a window, or a
-            convolution).
+        reads_positions: probe and advance take positions (disentangled or rotary attention, a position bias, a window,
+            or a convolution).
 
     Input ids, token types and positions are (rows, length) int64; positions are those of `TokenBatch`, and any valid
     position for padding. The mask is (rows, length) bool, true for tokens and for the first column. States are
@@ -57,9 +57,8 @@ def build_subgraphs(encoder: Encoder) -> DenseSubgraphs:
             (MeanProbe if probe.head.pooling == "mean" else Probe)(encoder, probe).eval() for probe in encoder.probes
         ),
         advance=tuple(Advance(encoder, segment).eval() for segment in others),
-        reads_positions=any(
-            layer.relative or layer.convolution or layer.rotary or layer.window for layer in encoder.layers
-        ),
+        reads_positions=encoder.position_bias is not None
+        or any(layer.relative or layer.convolution or layer.rotary or layer.window for layer in encoder.layers),
     )
 
 

@@ -6,7 +6,7 @@ from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int32, c_i
 from typing import Any
 
 # `kSweetInterface`: the version that a library must have
-INTERFACE = 7
+INTERFACE = 8
 
 # `sweet_result`: the call succeeded on fewer threads than wanted
 FEWER_THREADS = 1
@@ -134,6 +134,7 @@ class CDescription(Structure):
         ("relative_index_size", c_int64),
         ("norm_first", c_int32),
         ("max_length", c_int32),
+        ("position_bias", CFloats),
     ]
 
 

@@ -150,6 +150,7 @@ class _DescriptionBuilder:
             *self._relative_index(encoder),
             encoder.norm_first,
             _max_length(encoder),
+            self._floats(encoder.position_bias),
         )
 
     def _relative_index(self, encoder: Encoder) -> tuple[int, int | None, int]:
