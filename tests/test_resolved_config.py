@@ -1,11 +1,14 @@
 """Tests that a config read without transformers has the same fields as the object of transformers."""
 
+import dataclasses
+
 import pytest
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from itrex_sweet.artifact.model_config import resolved_config
 from itrex_sweet.artifact.transformers_config import model_config
 from itrex_sweet.artifact.validation.config import READ_FIELDS
+from itrex_sweet.errors import UnsupportedArtifactError
 from itrex_sweet.families import FAMILIES
 from itrex_sweet.families.rotary import layer_positions
 
@@ -56,3 +59,11 @@ def test_fields_equal_those_of_transformers(name, tmp_path):
             assert getattr(ours, field) == getattr(theirs, field), field
     if family.attention == "rotary":
         assert layer_positions(ours, family.local_layers) == layer_positions(theirs, family.local_layers)
+
+
+def test_a_family_that_the_installed_transformers_lacks(tmp_path, monkeypatch):
+    monkeypatch.setitem(FAMILIES, "future", dataclasses.replace(FAMILIES["bert"], model_type="future"))
+    fields, file = {"model_type": "future", "num_hidden_layers": 3}, tmp_path / "config.json"
+    assert resolved_config(fields, (1, 3), file).hidden_size == 768
+    with pytest.raises(UnsupportedArtifactError, match=r"has no 'future'. Install a later one, or .*itrex_sweet\.load"):
+        model_config(fields, (1, 3), file)

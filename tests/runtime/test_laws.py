@@ -84,7 +84,8 @@ few = settings(max_examples=15, deadline=None)
 
 
 def rounding(name: str) -> dict[str, float]:
-    """Returns the tolerance for logits that depend on the blocking of libraries; INT8 values may move by one step.
+    """Returns the tolerance for logits that depend on the blocking of libraries; quantized inputs may move by a step
+    or two.
 
     Not at all on the native engine.
     """
