@@ -30,8 +30,7 @@ NO_NUMBERS = [NAN, INFINITY, -INFINITY, "1", True, 1j, [1], object(), np.array([
 # Objects without required settings, or with these, of which every number is checked.
 DATACLASSES = {Request: {"policy": POLICY}, Level: {"policy": POLICY, "quality": 0.5, "cost": 1.0}, FolderSettings: {}}
 try:
-    from itrex_sweet.serving.server import Address
-    from itrex_sweet.serving.settings import Settings
+    from itrex_sweet.serving.settings import Address, Settings
 
     DATACLASSES |= {Settings: {}, Address: {}}
 except ImportError:  # without the extra [serve]

@@ -16,6 +16,7 @@ PACKAGE = Path(itrex_sweet.__file__).resolve().parent
 SHARED = {
     "arguments",
     "config",
+    "defaults",
     "policy",
     "errors",
     "extras",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from itrex_sweet.acceleration.adding import BATCH_SIZE, EPOCHS, LEARNING_RATE, add_exits
+from itrex_sweet.acceleration.adding import add_exits
 from itrex_sweet.acceleration.checkpoint import open_checkpoint, require_other_folder
 from itrex_sweet.acceleration.report import PICTURE_FILE, REPORT_FILE, Measurements, measure
 from itrex_sweet.acceleration.steps import Steps
@@ -22,6 +22,15 @@ from itrex_sweet.calibration.calibrate import calibrate
 from itrex_sweet.calibration.pruning import prune_exits, remove_unused_exits
 from itrex_sweet.config import resolve_exits
 from itrex_sweet.data import Rows
+from itrex_sweet.defaults import (
+    DEFAULT_AGREEMENT_DROP,
+    DEFAULT_CONFIDENCE,
+    DEFAULT_EPOCHS,
+    DEFAULT_LEARNING_RATE,
+    DEFAULT_TRAINING_BATCH_SIZE,
+    DEFAULT_TRAINING_SEED,
+    MIN_SPEEDUP,
+)
 from itrex_sweet.errors import NoGainError, QuantizationError
 from itrex_sweet.extras import install_command, is_installed
 from itrex_sweet.modeling import SweetModelForSequenceClassification
@@ -30,7 +39,6 @@ from itrex_sweet.version import __version__
 logger = logging.getLogger(__name__)
 
 STEPS_FOLDER = "steps"
-MIN_SPEEDUP = 1.2
 _MAX_DEPTH_OF_EVERY_LAYER = 12
 
 
@@ -61,18 +69,18 @@ def accelerate(
     traffic: Any,
     output: str | os.PathLike,
     *,
-    max_agreement_drop: float = 0.01,
+    max_agreement_drop: float = DEFAULT_AGREEMENT_DROP,
     tolerance: float | None = None,
-    confidence: float = 0.95,
+    confidence: float = DEFAULT_CONFIDENCE,
     least_speedup: float = MIN_SPEEDUP,
     exits: Iterable[int] | None = None,
     quantize: bool = True,
-    epochs: float = EPOCHS,
-    learning_rate: float = LEARNING_RATE,
-    batch_size: int = BATCH_SIZE,
+    epochs: float = DEFAULT_EPOCHS,
+    learning_rate: float = DEFAULT_LEARNING_RATE,
+    batch_size: int = DEFAULT_TRAINING_BATCH_SIZE,
     max_length: int | None = None,
     threads: int | None = None,
-    seed: int = 42,
+    seed: int = DEFAULT_TRAINING_SEED,
     limit: int | None = None,
     **columns: Any,
 ) -> Acceleration:

@@ -26,6 +26,12 @@ from itrex_sweet.artifact import Artifact, keep_exits, write_card
 from itrex_sweet.artifact.fingerprints import Fingerprints
 from itrex_sweet.artifact.staging import require_writable
 from itrex_sweet.config import resolve_exits
+from itrex_sweet.defaults import (
+    DEFAULT_EPOCHS,
+    DEFAULT_LEARNING_RATE,
+    DEFAULT_TRAINING_BATCH_SIZE,
+    DEFAULT_TRAINING_SEED,
+)
 from itrex_sweet.errors import ConfigError, NoGainError
 from itrex_sweet.evaluation.model_card import render_card
 from itrex_sweet.evaluation.plain_model import input_names
@@ -36,7 +42,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-EPOCHS, LEARNING_RATE, BATCH_SIZE = 3.0, 5e-5, 32
 _EVALUATION_SHARE, _MIN_EVALUATION, _MAX_EVALUATION = 0.1, 100, 1000
 
 
@@ -66,11 +71,11 @@ def add_exits(
     output: str | os.PathLike,
     *,
     exits: Iterable[int] | None = None,
-    epochs: float = EPOCHS,
-    learning_rate: float = LEARNING_RATE,
-    batch_size: int = BATCH_SIZE,
+    epochs: float = DEFAULT_EPOCHS,
+    learning_rate: float = DEFAULT_LEARNING_RATE,
+    batch_size: int = DEFAULT_TRAINING_BATCH_SIZE,
     max_length: int | None = None,
-    seed: int = 42,
+    seed: int = DEFAULT_TRAINING_SEED,
     limit: int | None = None,
     **columns: Any,
 ) -> AddedExits:

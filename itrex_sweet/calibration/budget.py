@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from itrex_sweet.arguments import positive_number, real_number
+from itrex_sweet.defaults import DEFAULT_CONFIDENCE, MEANS
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.metrics import METRICS, Metric
 from itrex_sweet.tasks import REGRESSION, Task
 
 _DROPS = ("max_accuracy_drop", "max_agreement_drop", "max_metric_drop")
 _LIMITS = ("max_latency_ms", "max_layers")
-_MEANS = ("accuracy", "exact_match")  # metrics that are means over rows, whose drop has an exact test
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Budget:
 
     max_accuracy_drop: float | None = None
     max_agreement_drop: float | None = None
-    confidence: float = 0.95
+    confidence: float = DEFAULT_CONFIDENCE
     max_layers: float | None = None
     max_latency_ms: float | None = None
     max_metric_drop: float | None = None
@@ -73,7 +73,7 @@ class Budget:
             raise ConfigError("max_metric_drop and metric must be passed together.")
         if self.metric is not None and not isinstance(self.metric, str) and not callable(self.metric):
             raise ConfigError(f"metric={self.metric!r}: must be a name, or a function of predictions and labels.")
-        names = [name for name in METRICS if name not in _MEANS]
+        names = [name for name in METRICS if name not in MEANS]
         if isinstance(self.metric, str) and self.metric not in names:
             raise ConfigError(
                 f"metric={self.metric!r}: choose one of {', '.join(names)}, or pass a function. For "

@@ -29,6 +29,7 @@ from itrex_sweet.calibration.search import candidate_policies
 from itrex_sweet.calibration.selection import TUNING_SHARE, select_candidate
 from itrex_sweet.calibration.temperature import as_binary, brier_score, expected_calibration_error, fit_temperature
 from itrex_sweet.criteria import is_stateful
+from itrex_sweet.defaults import DEFAULT_SEED, MILLISECONDS, UNITS
 from itrex_sweet.errors import ConfigError, InputError
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.reference import Reference, open_reference
@@ -39,7 +40,6 @@ from itrex_sweet.policy import Policy
 from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
 
 MIN_ROWS = 60
-UNITS = ("milliseconds", "layers")
 _SEARCH_TOLERANCE = 0.25  # of values, in standard deviations at full depth, where no tolerance is set
 
 
@@ -50,10 +50,10 @@ def calibrate(
     *,
     criterion: str | None = None,
     per_exit: bool = True,
-    unit: str = "milliseconds",
+    unit: str = MILLISECONDS,
     batch_size: int | None = None,
     costs: CostTable | None = None,
-    seed: int = 0,
+    seed: int = DEFAULT_SEED,
     max_length: int | None = None,
     force: bool = False,
     against: str | os.PathLike | Reference | None = None,

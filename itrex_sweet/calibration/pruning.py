@@ -18,6 +18,7 @@ from itrex_sweet.calibration.guarantees import exit_losses
 from itrex_sweet.calibration.rows import read_held_out_rows
 from itrex_sweet.calibration.search import SimulatedRows, optimal_policies
 from itrex_sweet.criteria import is_stateful, is_switched_off
+from itrex_sweet.defaults import DEFAULT_BACKEND, DEFAULT_LEAST_GAIN, DEFAULT_MAX_DROP, MILLISECONDS, UNITS
 from itrex_sweet.errors import ConfigError, InputError
 from itrex_sweet.evaluation.model_card import render_card
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
@@ -27,8 +28,6 @@ from itrex_sweet.modeling import SweetModelForSequenceClassification
 from itrex_sweet.policy import Policy
 
 MIN_ROWS = 60
-DEFAULT_MAX_DROP, DEFAULT_LEAST_GAIN = 0.05, 0.01
-UNITS = ("milliseconds", "layers")
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def find_useful_exits(
     *,
     max_drop: float = DEFAULT_MAX_DROP,
     least_gain: float = DEFAULT_LEAST_GAIN,
-    unit: str = "milliseconds",
+    unit: str = MILLISECONDS,
     batch_size: int | None = None,
     max_length: int | None = None,
     tolerance: float | None = None,
@@ -139,7 +138,7 @@ def prune_exits(
     *,
     keep: Iterable[int] | None = None,
     data: Any = None,
-    backend: str = "auto",
+    backend: str = DEFAULT_BACKEND,
     threads: int | None = None,
     **options: Any,
 ) -> tuple[Artifact, ExitGains | None]:

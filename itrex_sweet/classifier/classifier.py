@@ -12,9 +12,10 @@ from itrex_sweet.classifier.notices import warn_of_another_calibration
 from itrex_sweet.classifier.options import checked_dtype_name, checked_warm_up, refuse_adapter
 from itrex_sweet.classifier.reopening import Origin, reopen
 from itrex_sweet.classifier.zero_shot import ZeroShot
+from itrex_sweet.defaults import DEFAULT_BACKEND, DEFAULT_BATCH_SIZE
 from itrex_sweet.hub import fetch
 from itrex_sweet.runtime.backends import load_backend
-from itrex_sweet.runtime.executor import DEFAULT_BATCH_SIZE, Executor
+from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.request import Threshold
 from itrex_sweet.tasks import SINGLE_LABEL
 from itrex_sweet.tokenization.stored import run_tokenizer_of
@@ -41,7 +42,7 @@ class Classifier(ZeroShot):
     def __init__(
         self,
         artifact: Artifact,
-        backend: str = "auto",
+        backend: str = DEFAULT_BACKEND,
         threshold: Threshold | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
         tokenizer: Any = None,
@@ -65,7 +66,7 @@ class Classifier(ZeroShot):
         cls,
         model_id: str | os.PathLike,
         *,
-        backend: str = "auto",
+        backend: str = DEFAULT_BACKEND,
         threshold: Threshold | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
         dtype: Any = None,

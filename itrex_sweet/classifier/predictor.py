@@ -15,6 +15,7 @@ from itrex_sweet.artifact import Artifact
 from itrex_sweet.classifier.arrays import PredictionArrays, arrays_of
 from itrex_sweet.classifier.notices import warn_of_untrained_lengths
 from itrex_sweet.classifier.predictions import checked_top_k, exit_layers, predictions_of, unanswered
+from itrex_sweet.defaults import OVERLONG, TRUNCATE
 from itrex_sweet.errors import ArtifactError, ConfigError, InputError, NonFiniteLogitsError
 from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.answers import Answers
@@ -82,7 +83,7 @@ class Predictor:
         deadline_ms: float | None = None,
         batch_size: int | None = None,
         max_length: int | None = None,
-        overlong: str = "truncate",
+        overlong: str = TRUNCATE,
         errors: str = "raise",
         top_k: int | str | None = None,
         as_arrays: bool = False,
@@ -132,7 +133,7 @@ class Predictor:
             raise ConfigError("as_arrays and top_k exclude one another; give one of them.")
         if batch_size is not None:
             batch_size = whole_number("batch_size", batch_size, minimum=1)
-        choice("overlong", overlong, _OVERLONG)
+        choice("overlong", overlong, OVERLONG)
         choice("errors", errors, _ERRORS)
         texts = texts.copy() if type(texts) is list else listed(texts)
         reading = self._read(texts, max_length, overlong)
@@ -165,7 +166,7 @@ class Predictor:
         max_exit: int | None = None,
         batch_size: int | None = None,
         max_length: int | None = None,
-        overlong: str = "truncate",
+        overlong: str = TRUNCATE,
         top_k: int | str | None = None,
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         """Classifies a stream of texts, and yields each answer as soon as its row leaves.
@@ -189,7 +190,7 @@ class Predictor:
         request = self._request(threshold, policy, quality, max_exit, None)
         top_k = checked_top_k(top_k)
         size = self.executor.batch_size if batch_size is None else whole_number("batch_size", batch_size, minimum=1)
-        choice("overlong", overlong, _OVERLONG)
+        choice("overlong", overlong, OVERLONG)
         texts = iter(texts if isinstance(texts, Iterator) else listed(texts))
         stream = self._stream(texts, request, size, max_length, overlong, top_k)
         return iter(lambda: self._next(stream), None)
@@ -230,7 +231,7 @@ class Predictor:
         yield from unread
 
     @finish_before_exit
-    def read(self, texts: Iterable[Any], max_length: int | None = None, overlong: str = "truncate") -> TokenBatch:
+    def read(self, texts: Iterable[Any], max_length: int | None = None, overlong: str = TRUNCATE) -> TokenBatch:
         """Tokenizes texts and packs them for the executor.
 
         Args:
@@ -240,7 +241,7 @@ class Predictor:
             InputError, ConfigError: as of `predict`, for any text.
         """
         texts = texts.copy() if type(texts) is list else listed(texts)
-        choice("overlong", overlong, _OVERLONG)
+        choice("overlong", overlong, OVERLONG)
         reading = self._read(texts, max_length, overlong)
         if reading.errors:
             raise _unreadable(reading.errors, len(texts))
@@ -313,7 +314,6 @@ class Predictor:
         return self.artifact.label_names
 
 
-_OVERLONG = ("truncate", "refuse")
 _ERRORS = ("raise", "mark")
 
 

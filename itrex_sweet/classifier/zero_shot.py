@@ -12,6 +12,7 @@ import numpy as np
 from itrex_sweet.arguments import whole_number
 from itrex_sweet.classifier.predictions import calibrated_logits, exit_layers
 from itrex_sweet.classifier.predictor import Predictor
+from itrex_sweet.defaults import TRUNCATE
 from itrex_sweet.errors import ConfigError, InputError, NonFiniteLogitsError
 from itrex_sweet.policy import Policy
 from itrex_sweet.probabilities import softmax
@@ -81,7 +82,7 @@ class ZeroShot(Predictor):
             batch_size = whole_number("batch_size", batch_size, minimum=1)
         texts = _checked_texts(texts)
         pairs = [(text, each) for text in texts for each in hypotheses]
-        reading = self._read(pairs, max_length, "truncate", tokenizer)
+        reading = self._read(pairs, max_length, TRUNCATE, tokenizer)
         for row, reason in reading.errors.items():
             raise InputError(f"row {row // len(names)}: {reason}", (row // len(names),))
         answers = self._answers(reading.batch, request, batch_size)

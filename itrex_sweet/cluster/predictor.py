@@ -8,7 +8,7 @@ from typing import Any
 from itrex_sweet.cluster.answering import answer_rows
 from itrex_sweet.cluster.columns import AnswerColumns, Batch, texts_of, with_columns
 from itrex_sweet.cluster.loading import load_for_worker
-from itrex_sweet.runtime.executor import DEFAULT_BATCH_SIZE
+from itrex_sweet.defaults import DEFAULT_BACKEND, DEFAULT_BATCH_SIZE, TRUNCATE
 
 
 class SweetPredictor:
@@ -55,7 +55,7 @@ class SweetPredictor:
         prefix: str = "",
         threads: int | None = None,
         identity: str | None = None,
-        backend: str = "auto",
+        backend: str = DEFAULT_BACKEND,
         dtype: Any = None,
         threshold: Any = None,
         verify: bool = True,
@@ -63,7 +63,7 @@ class SweetPredictor:
         quality: float | None = None,
         max_exit: int | None = None,
         max_length: int | None = None,
-        overlong: str = "truncate",
+        overlong: str = TRUNCATE,
         top_k: int | str | None = None,
     ):
         self.classifier = load_for_worker(

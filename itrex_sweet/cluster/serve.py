@@ -15,10 +15,11 @@ from typing import Any
 from itrex_sweet.arguments import non_negative_number, whole_number
 from itrex_sweet.classifier.predictions import checked_top_k, predictions_of
 from itrex_sweet.cluster.loading import load_for_worker
+from itrex_sweet.defaults import DEFAULT_MAX_WAITING_ROWS
 from itrex_sweet.errors import InputError, Overloaded, SchedulerClosed, SweetError
 from itrex_sweet.extras import require
 from itrex_sweet.runtime.runner import Runner
-from itrex_sweet.runtime.scheduler import DEFAULT_MAX_WAITING_ROWS, Scheduler
+from itrex_sweet.runtime.scheduler import Scheduler
 
 _STATUS_OVERLOADED, _STATUS_CLOSED, _STATUS_INVALID = 429, 503, 422
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from itrex_sweet.commands import options
 from itrex_sweet.commands.add_exits import add_traffic, add_training, training_options
+from itrex_sweet.defaults import DEFAULT_AGREEMENT_DROP, DEFAULT_CONFIDENCE, MIN_SPEEDUP
 
 if TYPE_CHECKING:
     from itrex_sweet.acceleration import Acceleration
@@ -49,19 +50,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--max-agreement-drop",
         type=options.share,
-        default=0.01,
+        default=DEFAULT_AGREEMENT_DROP,
         metavar="SHARE",
         help="maximum share of texts that get another label, set of labels, or value (see --tolerance) than at full "
-        "depth (default: 0.01)",
+        "depth (default: %(default)g)",
     )
     options.add_tolerance(group)
-    group.add_argument("--confidence", type=options.share, default=0.95, metavar="SHARE", help="(default: 0.95)")
+    group.add_argument(
+        "--confidence", type=options.share, default=DEFAULT_CONFIDENCE, metavar="SHARE", help="(default: %(default)g)"
+    )
     group.add_argument(
         "--least-speedup",
         type=float,
-        default=1.2,
+        default=MIN_SPEEDUP,
         metavar="TIMES",
-        help="minimum speed-up of early exit over full depth (default: 1.2)",
+        help="minimum speed-up of early exit over full depth (default: %(default)g)",
     )
     add_training(parser, "every layer, or every second one of more than 12; exits without a benefit are removed")
     parser.add_argument("--no-int8", action="store_true", help="keep the model in float32")

@@ -15,6 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from itrex_sweet.commands import options
+from itrex_sweet.defaults import (
+    DEFAULT_EPOCHS,
+    DEFAULT_LEARNING_RATE,
+    DEFAULT_TRAINING_BATCH_SIZE,
+    DEFAULT_TRAINING_SEED,
+)
 
 if TYPE_CHECKING:
     from itrex_sweet.acceleration import AddedExits
@@ -69,19 +75,33 @@ def add_training(parser: argparse.ArgumentParser, default_exits: str) -> None:
         help=f"numbers of layers, the last the full depth (default: {default_exits})",
     )
     group.add_argument(
-        "--epochs", type=options.positive_number, default=3.0, metavar="N", help="passes over the texts (default: 3)"
+        "--epochs",
+        type=options.positive_number,
+        default=DEFAULT_EPOCHS,
+        metavar="N",
+        help="passes over the texts (default: %(default)g)",
     )
     group.add_argument(
-        "--learning-rate", type=options.positive_number, default=5e-5, metavar="RATE", help="(default: 5e-5)"
+        "--learning-rate",
+        type=options.positive_number,
+        default=DEFAULT_LEARNING_RATE,
+        metavar="RATE",
+        help="(default: %(default)g)",
     )
-    group.add_argument("--batch-size", type=options.positive, default=32, metavar="N", help="(default: 32)")
+    group.add_argument(
+        "--batch-size",
+        type=options.positive,
+        default=DEFAULT_TRAINING_BATCH_SIZE,
+        metavar="N",
+        help="(default: %(default)s)",
+    )
     group.add_argument(
         "--max-length",
         type=options.positive,
         metavar="N",
         help="maximum number of tokens per training text; longer texts are truncated (default: the limit of the model)",
     )
-    group.add_argument("--seed", type=options.count, default=42, help="(default: 42)")
+    group.add_argument("--seed", type=options.count, default=DEFAULT_TRAINING_SEED, help="(default: %(default)s)")
 
 
 def training_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from itrex_sweet.commands import options
+from itrex_sweet.defaults import DEFAULT_BATCH_SIZE, DEFAULT_TIMED_ROWS
 from itrex_sweet.errors import BackendUnavailable, ConfigError, SweetError
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 SUMMARY = "measure the speed of an artifact on every available backend"
 
+_BATCH_SIZES, _REPEATS = (1, DEFAULT_BATCH_SIZE), 5
+_TOKENS = (8, 64)  # of random rows, at least and at most
 _MAX_RANDOM_ROWS = 1_000_000
 FULL, STORED = "full depth", "stored policy"
 
@@ -35,21 +38,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", metavar="DIR", help="an artifact, or its name on the Hub")
     parser.add_argument("--data", metavar="FILE", help="texts (default: random tokens)")
     options.add_columns(parser, labels=False)
-    parser.add_argument("--rows", type=options.positive, default=256, metavar="N", help="rows to time (default: 256)")
+    parser.add_argument(
+        "--rows",
+        type=options.positive,
+        default=DEFAULT_TIMED_ROWS,
+        metavar="N",
+        help="rows to time (default: %(default)s)",
+    )
     parser.add_argument(
         "--tokens",
         type=options.positive,
         metavar="N",
-        help="tokens of every random row (default: 8 to 64)",
+        help="tokens of every random row (default: {} to {})".format(*_TOKENS),
     )
     parser.add_argument("--max-length", type=options.positive, metavar="N", help="maximum number of tokens per text")
     group = parser.add_argument_group("running")
     group.add_argument("--engines", nargs="+", metavar="NAME", help="backends (default: all that are available)")
     group.add_argument(
-        "--batch-size", nargs="+", type=options.positive, default=[1, 32], metavar="N", help="(default: 1 32)"
+        "--batch-size",
+        nargs="+",
+        type=options.positive,
+        default=_BATCH_SIZES,
+        metavar="N",
+        help="(default: {} {})".format(*_BATCH_SIZES),
     )
     group.add_argument("--threads", type=options.positive, metavar="N", help="number of threads")
-    group.add_argument("--repeats", type=options.positive, default=5, metavar="N", help="rounds (default: 5)")
+    group.add_argument(
+        "--repeats", type=options.positive, default=_REPEATS, metavar="N", help="rounds (default: %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -210,7 +226,7 @@ def _rows(
         raise ConfigError(f"rows={args.rows}: random rows take equal times; use at most {_MAX_RANDOM_ROWS}.")
     random = np.random.default_rng(0)
     longest = min(model.backend.max_tokens or 512, args.max_length or 512)
-    least, most = (args.tokens, args.tokens) if args.tokens else (8, 64)
+    least, most = (args.tokens, args.tokens) if args.tokens else _TOKENS
     lengths = random.integers(min(least, longest), min(most, longest), args.rows, endpoint=True)
     first = min(1000, model.backend.vocabulary // 2)  # after the special tokens
     ids = [random.integers(first, model.backend.vocabulary, length).tolist() for length in lengths]

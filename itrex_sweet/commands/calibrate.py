@@ -13,6 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from itrex_sweet.commands import options
+from itrex_sweet.defaults import (
+    DEFAULT_BACKEND,
+    DEFAULT_BATCH_SIZE,
+    DEFAULT_CONFIDENCE,
+    DEFAULT_SEED,
+    MEANS,
+    METRIC_NAMES,
+    MILLISECONDS,
+    UNITS,
+)
 from itrex_sweet.policy import CRITERIA
 
 if TYPE_CHECKING:
@@ -45,26 +55,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--metric",
-        choices=("f1", "matthews", "micro_f1", "macro_f1", "pearson", "spearman", "negative_mse"),
+        choices=tuple(name for name in METRIC_NAMES if name not in MEANS),
         help="metric of --max-metric-drop",
     )
     options.add_tolerance(group)
-    group.add_argument("--confidence", type=options.share, default=0.95, metavar="SHARE", help="(default: 0.95)")
+    group.add_argument(
+        "--confidence", type=options.share, default=DEFAULT_CONFIDENCE, metavar="SHARE", help="(default: %(default)g)"
+    )
     options.add_against(group)
     group.add_argument("--max-latency-ms", type=float, metavar="MS", help="maximum mean time per text on this machine")
     group.add_argument("--max-layers", type=float, metavar="N", help="maximum mean number of layers per text")
     costs = parser.add_argument_group("costs")
     costs.add_argument(
         "--unit",
-        choices=("milliseconds", "layers"),
-        default="milliseconds",
-        help="milliseconds measured on this machine, or layers (default: milliseconds)",
+        choices=UNITS,
+        default=MILLISECONDS,
+        help="milliseconds measured on this machine, or layers (default: %(default)s)",
     )
     costs.add_argument(
         "--batch-size",
         type=options.positive,
         metavar="N",
-        help="texts per batch in deployment (default: 32; with --max-latency-ms: 1)",
+        help=f"texts per batch in deployment (default: {DEFAULT_BATCH_SIZE}; with --max-latency-ms: 1)",
     )
     options.add_named_dataset(parser)
     options.add_columns(parser)
@@ -73,11 +85,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--one-threshold", action="store_true", help="use one threshold for all exits instead of one per exit"
     )
     parser.add_argument(
-        "--backend", default="auto", metavar="NAME", help="backend of the deployment (default: the fastest available)"
+        "--backend",
+        default=DEFAULT_BACKEND,
+        metavar="NAME",
+        help="backend of the deployment (default: the fastest available)",
     )
     options.add_threads(parser)
     parser.add_argument("--max-length", type=options.positive, metavar="N", help="maximum number of tokens per text")
-    parser.add_argument("--seed", type=options.count, default=0, help="seed of the random split of rows (default: 0)")
+    parser.add_argument(
+        "--seed",
+        type=options.count,
+        default=DEFAULT_SEED,
+        help="seed of the random split of rows (default: %(default)s)",
+    )
     parser.add_argument(
         "--force", action="store_true", help="calibrate although rows were used for training or reporting"
     )

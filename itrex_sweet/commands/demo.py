@@ -7,6 +7,8 @@ from pathlib import Path
 
 from itrex_sweet.commands import options
 
+_OUTPUT = Path("demo_output")
+
 SUMMARY = "run all steps on pretrained weights, in a few minutes"
 
 
@@ -15,9 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         type=Path,
-        default=Path("demo_output"),
+        default=_OUTPUT,
         metavar="DIR",
-        help="output folder (default: demo_output)",
+        help="output folder (default: %(default)s)",
     )
     parser.add_argument(
         "--quick", action="store_true", help="use fewer texts and one epoch; results are not representative"

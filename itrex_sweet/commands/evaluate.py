@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from itrex_sweet.commands import options
 from itrex_sweet.data import Rows, read_rows
+from itrex_sweet.defaults import DEFAULT_REPEATS, DEFAULT_TIMED_ROWS, METRIC_NAMES
 from itrex_sweet.errors import ArtifactError, ConfigError
 from itrex_sweet.tasks import REGRESSION, SINGLE_LABEL
 
@@ -22,11 +23,6 @@ if TYPE_CHECKING:
 
 SUMMARY = "print tables per exit and speed–accuracy curves of artifacts"
 
-METRIC_NAMES = (  # repeated here, so that help does not import NumPy
-    *("accuracy", "f1", "matthews"),
-    *("exact_match", "micro_f1", "macro_f1"),
-    *("pearson", "spearman", "negative_mse"),
-)
 EVALUATION_FILE, PICTURE_FILE = "evaluation.json", "curve.png"
 
 
@@ -53,16 +49,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--timed-rows",
         type=options.count,
-        default=256,
+        default=DEFAULT_TIMED_ROWS,
         metavar="N",
-        help="number of rows to time, 0 for no timing (default: 256)",
+        help="number of rows to time, 0 for no timing (default: %(default)s)",
     )
     group.add_argument(
         "--repeats",
         type=options.positive,
-        default=3,
+        default=DEFAULT_REPEATS,
         metavar="N",
-        help="runs, of which the median is reported (default: 3)",
+        help="runs, of which the median is reported (default: %(default)s)",
     )
     parser.add_argument(
         "--output",

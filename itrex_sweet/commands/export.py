@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 from itrex_sweet.commands import options
-from itrex_sweet.export.layout import DESCRIPTION_FILE, FORMATS
+from itrex_sweet.export.layout import DEFAULT_FORMAT, DESCRIPTION_FILE, FORMATS
 
 SUMMARY = "write an artifact's subgraphs as ONNX, OpenVINO or TorchScript"
 
@@ -20,7 +20,7 @@ SUMMARY = "write an artifact's subgraphs as ONNX, OpenVINO or TorchScript"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `itrex-sweet export`."""
     parser.add_argument("directory", metavar="DIR", help="an artifact, or its name on the Hub")
-    parser.add_argument("--format", choices=FORMATS, default="onnx", help="(default: onnx)")
+    parser.add_argument("--format", choices=FORMATS, default=DEFAULT_FORMAT, help="(default: %(default)s)")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the files")
     options.add_threads(parser)
     parser.add_argument("--json", action="store_true", help=f"print the content of {DESCRIPTION_FILE}")

@@ -7,6 +7,8 @@ import math
 
 from itrex_sweet.arguments import MAX_PORT
 from itrex_sweet.config import BALANCED, CUT_FIRST
+from itrex_sweet.data.columns import LABEL_COLUMN
+from itrex_sweet.defaults import DEFAULT_BACKEND, DEFAULT_BATCH_SIZE, DTYPES
 
 _MAX = 2**31 - 1  # for numbers of rows and tokens; a larger one does not fit a C int
 
@@ -120,14 +122,18 @@ def add_running(parser: argparse.ArgumentParser) -> None:
         help="exit at the first exit with a confidence above it, in [0, 1]; one for all exits, or "
         "one for each exit but the last, separated by commas (default: the stored thresholds)",
     )
-    group.add_argument("--batch-size", type=positive, default=32, metavar="N", help="texts per batch (default: 32)")
     group.add_argument(
-        "--backend", default="auto", metavar="NAME", help="name of a backend (default: the fastest available)"
+        "--batch-size",
+        type=positive,
+        default=DEFAULT_BATCH_SIZE,
+        metavar="N",
+        help="texts per batch (default: %(default)s)",
     )
     group.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16"),
-        help="data type for float artifacts (bfloat16: native, ipex and openvino only)",
+        "--backend", default=DEFAULT_BACKEND, metavar="NAME", help="name of a backend (default: the fastest available)"
+    )
+    group.add_argument(
+        "--dtype", choices=DTYPES, help="data type for float artifacts (bfloat16: native, ipex and openvino only)"
     )
     add_threads(group)
 
@@ -199,7 +205,7 @@ def add_columns(parser: argparse.ArgumentParser, labels: bool = True) -> None:
     group.add_argument("--text-column", metavar="NAME", help="of the text, or of the first text of a pair")
     group.add_argument("--pair-column", metavar="NAME", help="of the second text of a pair")
     if labels:
-        group.add_argument("--label-column", default="label", metavar="NAME", help="(default: label)")
+        group.add_argument("--label-column", default=LABEL_COLUMN, metavar="NAME", help="(default: %(default)s)")
         group.add_argument(
             "--label-names",
             type=label_names,

@@ -30,6 +30,7 @@ from itrex_sweet.data import (
     waits_for_texts,
 )
 from itrex_sweet.data.json_lines import json_line
+from itrex_sweet.defaults import OVERLONG, TRUNCATE
 from itrex_sweet.errors import InputError, SweetError
 
 SUMMARY = "classify texts from files or standard input"
@@ -58,9 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-length", type=options.positive, metavar="N", help="maximum number of tokens per text")
     parser.add_argument(
         "--overlong",
-        choices=("truncate", "refuse"),
-        default="truncate",
-        help="what to do with longer texts: cut them with a warning, or give an error (default: truncate)",
+        choices=OVERLONG,
+        default=TRUNCATE,
+        help="what to do with longer texts: cut them with a warning, or give an error (default: %(default)s)",
     )
     output = parser.add_argument_group("output")
     output.add_argument(

@@ -11,6 +11,7 @@ from itrex_sweet.commands import options
 logger = logging.getLogger(__name__)
 
 _OF_FOLDERS = ("output_format", "rows_per_part", "restart", "ray")
+_WORKERS = 1
 _OF_RAY = ("address", "workers")
 
 
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=options.positive,
         metavar="N",
-        help="processes on the cluster, with --threads each (default: 1)",
+        help=f"processes on the cluster, with --threads each (default: {_WORKERS})",
     )
 
 
@@ -85,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         args.output,
         settings,
         threads=args.threads,
-        ray_workers=(args.workers or 1) if args.ray else None,
+        ray_workers=(args.workers or _WORKERS) if args.ray else None,
         address=args.address,
         restart=bool(args.restart),
     )

@@ -14,6 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from itrex_sweet.commands import options
+from itrex_sweet.defaults import (
+    DEFAULT_BACKEND,
+    DEFAULT_BATCH_SIZE,
+    DEFAULT_LEAST_GAIN,
+    DEFAULT_MAX_DROP,
+    MILLISECONDS,
+    UNITS,
+)
 
 if TYPE_CHECKING:
     from itrex_sweet.artifact import Artifact
@@ -37,26 +45,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--max-drop",
         type=options.share,
-        default=0.05,
+        default=DEFAULT_MAX_DROP,
         metavar="SHARE",
-        help="ignore policies that change a larger share of labels (default: 0.05)",
+        help="ignore policies that change a larger share of labels (default: %(default)g)",
     )
     group.add_argument(
         "--least-gain",
         type=options.share,
-        default=0.01,
+        default=DEFAULT_LEAST_GAIN,
         metavar="SHARE",
-        help="share of full depth's cost that an exit has to save (default: 0.01)",
+        help="share of full depth's cost that an exit has to save (default: %(default)g)",
     )
+    group.add_argument("--unit", choices=UNITS, default=MILLISECONDS, help="(default: %(default)s)")
     group.add_argument(
-        "--unit", choices=("milliseconds", "layers"), default="milliseconds", help="(default: milliseconds)"
-    )
-    group.add_argument(
-        "--batch-size", type=options.positive, metavar="N", help="texts per batch in deployment (default: 32)"
+        "--batch-size",
+        type=options.positive,
+        metavar="N",
+        help=f"texts per batch in deployment (default: {DEFAULT_BATCH_SIZE})",
     )
     group.add_argument("--max-length", type=options.positive, metavar="N", help="maximum number of tokens per text")
     group.add_argument(
-        "--backend", default="auto", metavar="NAME", help="backend of the deployment (default: the fastest available)"
+        "--backend",
+        default=DEFAULT_BACKEND,
+        metavar="NAME",
+        help="backend of the deployment (default: the fastest available)",
     )
     options.add_tolerance(group)
     options.add_threads(group)

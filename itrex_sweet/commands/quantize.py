@@ -12,14 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from itrex_sweet.commands import options
+from itrex_sweet.defaults import (
+    AUTO,
+    DEFAULT_MOVED,
+    DEFAULT_OBSERVED_ROWS,
+    DEFAULT_SCORE_DROP,
+    DEFAULT_SEED,
+    EMBEDDINGS,
+    RECIPES,
+)
 
 if TYPE_CHECKING:
     from itrex_sweet.artifact import Artifact
 
 SUMMARY = "quantize an artifact to INT8"
-
-_RECIPES = ("auto", "static", "smooth", "dynamic")
-_EMBEDDINGS = ("int8", "float32")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,37 +42,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_columns(parser)
     parser.add_argument(
         "--recipe",
-        choices=_RECIPES,
-        default="auto",
+        choices=(AUTO, *RECIPES),
+        default=AUTO,
         help="static: fixed activation scales; smooth: SmoothQuant, then static; dynamic: a scale per row; "
-        "auto: the fastest of these within the limits (default)",
+        "auto: the fastest of these within the limits (default: %(default)s)",
     )
     parser.add_argument(
         "--embeddings",
-        choices=_EMBEDDINGS,
-        default="int8",
-        help="precision of the word embeddings: int8, with a scale per token (default), or float32",
+        choices=EMBEDDINGS,
+        default=EMBEDDINGS[0],
+        help="precision of the word embeddings: int8, with a scale per token, or float32 (default: %(default)s)",
     )
     parser.add_argument(
-        "--rows", type=options.positive, default=200, metavar="N", help="number of rows to observe (default: 200)"
+        "--rows",
+        type=options.positive,
+        default=DEFAULT_OBSERVED_ROWS,
+        metavar="N",
+        help="number of rows to observe (default: %(default)s)",
     )
     parser.add_argument("--max-length", type=options.positive, metavar="N", help="maximum number of tokens per text")
-    parser.add_argument("--seed", type=options.count, default=0, help="seed of the random choice of rows (default: 0)")
+    parser.add_argument(
+        "--seed",
+        type=options.count,
+        default=DEFAULT_SEED,
+        help="seed of the random choice of rows (default: %(default)s)",
+    )
     options.add_threads(parser)
     group = parser.add_argument_group("limits of auto")
     group.add_argument(
         "--max-drop",
         type=options.share,
-        default=0.01,
+        default=DEFAULT_SCORE_DROP,
         metavar="SHARE",
-        help="maximum loss of the score at any exit; 0.01, the default, is one point",
+        help="maximum loss of the score at any exit; 0.01 is one point (default: %(default)g)",
     )
     group.add_argument(
         "--max-moved",
         type=options.share,
-        default=0.1,
+        default=DEFAULT_MOVED,
         metavar="SHARE",
-        help="maximum share of rows that exit at another exit (default: 0.1)",
+        help="maximum share of rows that exit at another exit (default: %(default)g)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 

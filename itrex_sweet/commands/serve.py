@@ -13,7 +13,9 @@ import os
 from typing import Any
 
 from itrex_sweet.commands import options
+from itrex_sweet.defaults import DEFAULT_BACKEND, DTYPES
 from itrex_sweet.errors import ConfigError
+from itrex_sweet.serving.settings import CHOICES, DEFAULT_SERVICE_NAME, LOGGED_REQUESTS, Address, Settings
 
 SUMMARY = "serve artifacts over HTTP"
 
@@ -27,8 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="artifacts, or their names on the Hub; the first answers requests that name no model",
     )
     address = parser.add_argument_group("address")
-    address.add_argument("--hostname", default="0.0.0.0", metavar="HOST", help="address to listen on (default: all)")
-    address.add_argument("-p", "--port", type=options.port, default=3000, help="(default: 3000; 0 for any free one)")
+    address.add_argument("--hostname", default=Address.host, metavar="HOST", help="address to listen on (default: all)")
+    address.add_argument(
+        "-p", "--port", type=options.port, default=Address.port, help=f"(default: {Address.port}; 0 for any free one)"
+    )
     address.add_argument(
         "--grpc-port",
         type=options.port,
@@ -63,11 +67,12 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
             name, type=options.positive_number, default=default, metavar="S", help=f"{text} (default: {default:g})"
         )
 
-    number("--max-concurrent-requests", 512, "requests in work at once; further ones get status 429")
-    number("--max-batch-tokens", 16384, "tokens computed together")
-    number("--max-waiting-rows", 2048, "texts of a model without an answer; requests beyond it get status 429")
-    number("--max-client-batch-size", 32, "texts of one request")
-    number("--payload-limit", 2_000_000, "bytes of one request")
+    at_once, waiting = Settings.max_concurrent_requests, Settings.max_waiting_rows
+    number("--max-concurrent-requests", at_once, "requests in work at once; further ones get status 429")
+    number("--max-batch-tokens", Settings.max_batch_tokens, "tokens computed together")
+    number("--max-waiting-rows", waiting, "texts of a model without an answer; requests beyond it get status 429")
+    number("--max-client-batch-size", Settings.max_client_batch_size, "texts of one request")
+    number("--payload-limit", Settings.payload_limit, "bytes of one request")
     group.add_argument(
         "--max-input-length",
         type=options.positive,
@@ -77,20 +82,21 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--auto-truncate",
         action=argparse.BooleanOptionalAction,
-        default=True,
+        default=Settings.auto_truncate,
         help="cut longer texts where a request does not say (default: yes)",
     )
     group.add_argument(
         "--deadline-ms", type=options.positive_number, metavar="MS", help="of requests that name no deadline"
     )
-    seconds("--read-seconds", 10.0, "time for the head of a request, and for its body")
-    seconds("--keep-alive-seconds", 75.0, "time after which an idle connection is closed")
-    seconds("--drain-seconds", 30.0, "time to answer the requests in work when the server stops")
+    seconds("--read-seconds", Settings.read_seconds, "time for the head of a request, and for its body")
+    seconds("--keep-alive-seconds", Settings.keep_alive_seconds, "time after which an idle connection is closed")
+    seconds("--drain-seconds", Settings.drain_seconds, "time to answer the requests in work when the server stops")
     group.add_argument(
         "--under-load",
-        choices=("reject", "degrade"),
-        default="reject",
-        help="refuse requests with status 429 when too many wait, or answer them by earlier exits first",
+        choices=CHOICES["under_load"],
+        default=Settings.under_load,
+        help="refuse requests with status 429 when too many wait, or answer them by earlier exits first "
+        f"(default: {Settings.under_load})",
     )
     group.add_argument(
         "--quality-floor",
@@ -101,22 +107,25 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--target-ms",
         type=options.positive_number,
-        default=50.0,
+        default=Settings.target_ms,
         metavar="MS",
-        help="under degrade, quality falls where a new text would take longer (default: 50)",
+        help=f"under degrade, quality falls where a new text would take longer (default: {Settings.target_ms:g})",
     )
 
 
 def _add_running(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--threshold", type=options.threshold, metavar="T", help="in place of the stored thresholds")
-    group.add_argument("--backend", default="auto", metavar="NAME", help="name of a backend (default: the fastest)")
-    group.add_argument("--dtype", choices=("float32", "bfloat16"), help="data type for float artifacts")
+    group.add_argument(
+        "--backend", default=DEFAULT_BACKEND, metavar="NAME", help="name of a backend (default: the fastest)"
+    )
+    group.add_argument("--dtype", choices=DTYPES, help="data type for float artifacts")
     options.add_threads(group)
     group.add_argument(
         "--scheduling",
-        choices=("segments", "batches"),
-        default="segments",
-        help="requests share every segment, or wait until a batch has left the model, for comparisons",
+        choices=CHOICES["scheduling"],
+        default=Settings.scheduling,
+        help="requests share every segment, or wait until a batch has left the model, for comparisons "
+        f"(default: {Settings.scheduling})",
     )
     group.add_argument(
         "--watch-seconds",
@@ -129,9 +138,9 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--classify-shape",
-        choices=("vllm", "infinity"),
-        default="vllm",
-        help="form of the answers of /classify (default: vllm)",
+        choices=CHOICES["classify_shape"],
+        default=Settings.classify_shape,
+        help=f"form of the answers of /classify (default: {Settings.classify_shape})",
     )
 
 
@@ -139,7 +148,7 @@ def _add_observability(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--json-output", action="store_true", help="write logs as JSON, with a line per request")
     group.add_argument(
         "--log-requests",
-        choices=("all", "errors", "none"),
+        choices=LOGGED_REQUESTS,
         help="requests that are logged (default: errors of the server; with --json-output all)",
     )
     group.add_argument("--log-texts", action="store_true", help="write the texts of logged requests to the log")
@@ -147,12 +156,15 @@ def _add_observability(group: argparse._ArgumentGroup) -> None:
         "--otlp-endpoint", metavar="URL", help="send traces to this OpenTelemetry collector, such as http://host:4318"
     )
     group.add_argument(
-        "--otlp-service-name", default="itrex-sweet", metavar="NAME", help="name in traces (default: itrex-sweet)"
+        "--otlp-service-name",
+        default=DEFAULT_SERVICE_NAME,
+        metavar="NAME",
+        help=f"name in traces (default: {DEFAULT_SERVICE_NAME})",
     )
     group.add_argument(
         "--live-page",
         action=argparse.BooleanOptionalAction,
-        default=True,
+        default=Settings.live_page,
         help="show live exits, latency and drift as a page at / (default: yes)",
     )
 
@@ -180,8 +192,7 @@ def run(args: argparse.Namespace) -> int:
     from itrex_sweet.serving.models import Source
     from itrex_sweet.serving.observability import observer_of, write_logs
     from itrex_sweet.serving.routes import ROUTES
-    from itrex_sweet.serving.server import Address, Server
-    from itrex_sweet.serving.settings import Settings
+    from itrex_sweet.serving.server import Server
 
     if bool(args.ssl_certfile) != bool(args.ssl_keyfile):
         raise ConfigError("--ssl-certfile and --ssl-keyfile are given together.")

@@ -29,7 +29,14 @@ from itrex_sweet.commands.trainers import (
     task_for,
 )
 from itrex_sweet.commands.training_plan import MULTI_MODEL, TrainingPlan, make_plan
-from itrex_sweet.config import DEFAULT_EXIT_LR_MULTIPLIER, MODES, SweetConfig, resolve_exits
+from itrex_sweet.config import (
+    DECOUPLED,
+    DEFAULT_DISTILLATION,
+    DEFAULT_EXIT_LR_MULTIPLIER,
+    MODES,
+    SweetConfig,
+    resolve_exits,
+)
 from itrex_sweet.data import Rows
 from itrex_sweet.errors import ConfigError, InputError, MissingExtraError, SweetError
 from itrex_sweet.tasks import REGRESSION, TASKS, task_of
@@ -48,6 +55,7 @@ examples:
   itrex-sweet train --model roberta-base --dataset glue --dataset-config sst2 --exits 1,4,6,12 --output out
 """
 
+_TRAIN_SPLIT, _VALIDATION_SPLIT = "train", "validation"
 _LORA_RANK = 8
 _TIMED_ROWS = 128
 
@@ -71,12 +79,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--validation-file", metavar="FILE", help="data for the evaluation after every epoch and at the end"
     )
     data.add_argument("--dataset-config", metavar="NAME", help="configuration of the data set, such as sst2 of glue")
-    data.add_argument("--train-split", default="train", metavar="NAME", help="split of --dataset (default: train)")
+    data.add_argument(
+        "--train-split", default=_TRAIN_SPLIT, metavar="NAME", help="split of --dataset (default: %(default)s)"
+    )
     data.add_argument(
         "--validation-split",
-        default="validation",
+        default=_VALIDATION_SPLIT,
         metavar="NAME",
-        help="split of --dataset; '' for none (default: validation)",
+        help="split of --dataset; '' for none (default: %(default)s)",
     )
     data.add_argument("--limit", type=options.positive, metavar="N", help="read only the first N rows of each")
     data.add_argument(
@@ -120,8 +130,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     method.add_argument(
         "--distillation", type=options.share, metavar="SHARE",
-        help="weight in [0, 1] of the distillation loss, from the last exit or --teacher (default: 0.5 with --mode "
-        "decoupled, otherwise 0)",
+        help="weight in [0, 1] of the distillation loss, from the last exit or --teacher (default: "
+        f"{DEFAULT_DISTILLATION:g} with --mode {DECOUPLED}, otherwise 0)",
     )  # fmt: skip
     method.add_argument(
         "--class-weights", type=options.class_weights, metavar="W",

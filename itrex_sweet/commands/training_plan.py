@@ -11,6 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from itrex_sweet.config import DECOUPLED
+from itrex_sweet.defaults import (
+    DEFAULT_EPOCHS,
+    DEFAULT_LEARNING_RATE,
+    DEFAULT_TRAINING_BATCH_SIZE,
+    DEFAULT_TRAINING_SEED,
+)
 from itrex_sweet.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,6 +24,7 @@ if TYPE_CHECKING:
 
 MULTI_MODEL = "multi-model"
 CHECKPOINTS = "checkpoints"
+_LORA_LEARNING_RATE = 2e-4
 
 
 @dataclass
@@ -87,11 +94,11 @@ def _training_arguments(args: argparse.Namespace) -> tuple[TrainingArguments, se
     evaluates = bool(args.validation_file or (args.dataset and args.validation_split))
     parser.set_defaults(
         output_dir=str(args.output / CHECKPOINTS),
-        num_train_epochs=3.0,
-        per_device_train_batch_size=32,
-        per_device_eval_batch_size=32,
-        learning_rate=2e-4 if args.lora else 5e-5,
-        seed=42,
+        num_train_epochs=DEFAULT_EPOCHS,
+        per_device_train_batch_size=DEFAULT_TRAINING_BATCH_SIZE,
+        per_device_eval_batch_size=DEFAULT_TRAINING_BATCH_SIZE,
+        learning_rate=_LORA_LEARNING_RATE if args.lora else DEFAULT_LEARNING_RATE,
+        seed=DEFAULT_TRAINING_SEED,
         eval_strategy="epoch" if evaluates else "no",
         logging_strategy="epoch",
         save_strategy="no",

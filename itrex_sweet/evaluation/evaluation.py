@@ -13,6 +13,7 @@ import numpy as np
 
 from itrex_sweet.arguments import whole_number
 from itrex_sweet.artifact import library_versions
+from itrex_sweet.defaults import DEFAULT_REPEATS, DEFAULT_TIMED_ROWS
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.evaluation.curve import (
     DEFAULT_POINTS,
@@ -28,7 +29,7 @@ from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.reference import Reference
 from itrex_sweet.evaluation.report import Report, make_report, single_exit_policy
 from itrex_sweet.evaluation.seen_rows import NOT_HELD_OUT, SeenRows, seen_rows
-from itrex_sweet.evaluation.timing import DEFAULT_REPEATS, DEFAULT_ROWS, milliseconds_per_row, sample_rows
+from itrex_sweet.evaluation.timing import milliseconds_per_row, sample_rows
 from itrex_sweet.metrics import METRICS, Metric
 from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.machine import Machine
@@ -108,7 +109,7 @@ def evaluate_models(
     metric_name: str | None = None,
     points: int = DEFAULT_POINTS,
     timed_points: int = DEFAULT_TIMED_POINTS,
-    timed_rows: int = DEFAULT_ROWS,
+    timed_rows: int = DEFAULT_TIMED_ROWS,
     repeats: int = DEFAULT_REPEATS,
     max_length: int | None = None,
     reference: Reference | None = None,

@@ -9,11 +9,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from itrex_sweet.defaults import DEFAULT_REPEATS
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.evaluation.progress import progress
 from itrex_sweet.runtime.ragged import TokenBatch
-
-DEFAULT_ROWS, DEFAULT_REPEATS = 256, 3
 
 Name = TypeVar("Name", bound=Hashable)
 

@@ -8,4 +8,5 @@ SCHEMA_VERSION = 1
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".pt"}
 FORMATS = tuple(SUFFIXES)
+DEFAULT_FORMAT = "onnx"
 WEIGHTS_SUFFIX = ".bin"  # of the weights beside an OpenVINO file

@@ -16,7 +16,7 @@ from itrex_sweet.errors import ArtifactError, ConfigError
 from itrex_sweet.export import full_depth, onnx, openvino, torchscript
 from itrex_sweet.export.description import description, formula_of
 from itrex_sweet.export.graphs import Subgraphs, example_tokens, run_subgraphs, subgraphs_of
-from itrex_sweet.export.layout import DESCRIPTION_FILE, FORMATS, SUFFIXES
+from itrex_sweet.export.layout import DEFAULT_FORMAT, DESCRIPTION_FILE, FORMATS, SUFFIXES
 from itrex_sweet.export.validation import check_file
 
 _WRITERS: dict[str, ModuleType] = {"onnx": onnx, "openvino": openvino, "torchscript": torchscript}
@@ -26,7 +26,7 @@ _TRACING_LENGTHS, _VALIDATION_LENGTHS = (8, 5, 3), (13, 1, 9, 4)
 
 
 def export_subgraphs(
-    source: str | os.PathLike | Artifact, output: str | os.PathLike, *, format: str = "onnx"
+    source: str | os.PathLike | Artifact, output: str | os.PathLike, *, format: str = DEFAULT_FORMAT
 ) -> dict[str, object]:
     """Writes one file per subgraph (`embed`, `probe_1`, `advance_1_4`, …), and `subgraphs.json`, which describes them.
 

@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification
 from itrex_sweet.artifact import Artifact, copy_artifact
 from itrex_sweet.classifier import Classifier
 from itrex_sweet.classifier.predictions import calibrated_logits
+from itrex_sweet.defaults import DEFAULT_BACKEND, DEFAULT_BATCH_SIZE
 from itrex_sweet.errors import InputError
 from itrex_sweet.modeling.loading import check_further_arguments, dtype_of
 from itrex_sweet.modeling.losses import targets_of, task_loss
@@ -21,7 +22,6 @@ from itrex_sweet.modeling.module_methods import ModuleMethods
 from itrex_sweet.modeling.outputs import SweetClassifierOutput
 from itrex_sweet.modeling.pipeline_registration import register
 from itrex_sweet.policy import Policy
-from itrex_sweet.runtime.executor import DEFAULT_BATCH_SIZE
 from itrex_sweet.runtime.limits import faults
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.request import Threshold
@@ -44,7 +44,7 @@ class SweetModelForSequenceClassification(Classifier, ModuleMethods, OptimizedMo
     def __init__(
         self,
         artifact: Artifact,
-        backend: str = "auto",
+        backend: str = DEFAULT_BACKEND,
         threshold: Threshold | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
         tokenizer: Any = None,
@@ -142,7 +142,7 @@ class SweetModelForSequenceClassification(Classifier, ModuleMethods, OptimizedMo
         cls,
         model_id: str | os.PathLike,
         *,
-        backend: str = "auto",
+        backend: str = DEFAULT_BACKEND,
         threshold: Threshold | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
         dtype: Any = None,

@@ -10,13 +10,14 @@ import torch
 from transformers.pipelines import PIPELINE_REGISTRY, TextClassificationPipeline
 
 from itrex_sweet.classifier.predictions import NOT_FINITE, checked_top_k, unanswered
+from itrex_sweet.defaults import REFUSE, TRUNCATE
 from itrex_sweet.errors import ConfigError, InputError
 from itrex_sweet.modeling import SweetModelForSequenceClassification
 from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from itrex_sweet.tokenization.inputs import listed
 
 _STOPPING = ("threshold", "policy", "quality", "max_exit", "deadline_ms")
-_TRUNCATION = {True: "truncate", "longest_first": "truncate", False: "refuse", "do_not_truncate": "refuse"}
+_TRUNCATION = {True: TRUNCATE, "longest_first": TRUNCATE, False: REFUSE, "do_not_truncate": REFUSE}
 _FUNCTIONS = ("softmax", "sigmoid", "none")
 _FUNCTION_OF_TASK = {SINGLE_LABEL: "softmax", MULTI_LABEL: "sigmoid", REGRESSION: "none"}
 
@@ -86,7 +87,7 @@ class SweetTextClassificationPipeline(TextClassificationPipeline):
             raise TypeError(f"the pipeline has no parameter {', '.join(map(repr, unknown))}; it has {known}.")
         return reading, stopping, shown
 
-    def preprocess(self, inputs: Any, max_length: int | None = None, overlong: str = "truncate") -> dict[str, Any]:
+    def preprocess(self, inputs: Any, max_length: int | None = None, overlong: str = TRUNCATE) -> dict[str, Any]:
         reading = self.model.reader_of(self.tokenizer).read([inputs], max_length, overlong)
         if reading.errors:
             raise InputError(f"{reading.errors[0]}.", (0,))

@@ -12,6 +12,7 @@ import torch
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.calibration import expected_calibration_error, fit_temperature, transfer_thresholds
 from itrex_sweet.calibration.temperature import as_binary
+from itrex_sweet.defaults import DEFAULT_MOVED, DEFAULT_SCORE_DROP
 from itrex_sweet.errors import BackendUnavailable
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.tables import percent, plain_table, score
@@ -37,8 +38,8 @@ class Limits:
         moved: fraction of rows that leave at another exit than before.
     """
 
-    drop: float = 0.01
-    moved: float = 0.1
+    drop: float = DEFAULT_SCORE_DROP
+    moved: float = DEFAULT_MOVED
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from itrex_sweet.arguments import fraction, whole_number
-from itrex_sweet.artifact import CASCADE, FLOAT32, INT8, Artifact, write_artifact, write_card
+from itrex_sweet.artifact import CASCADE, INT8, Artifact, write_artifact, write_card
 from itrex_sweet.artifact.fingerprints import QUANTIZATION
 from itrex_sweet.artifact.staging import require_writable
+from itrex_sweet.data.columns import LABEL_COLUMN
+from itrex_sweet.defaults import AUTO, DEFAULT_OBSERVED_ROWS, DEFAULT_SEED, EMBEDDINGS, RECIPES
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.evaluation.model_card import render_card
 from itrex_sweet.evaluation.progress import progress_bar
@@ -22,16 +24,11 @@ from itrex_sweet.quantization.calibration_rows import CalibrationRows, read_cali
 from itrex_sweet.quantization.comparison import ExitComparison, Limits
 from itrex_sweet.quantization.observation import Observations, observe
 from itrex_sweet.quantization.packing import quantizable_layers, word_embeddings
-from itrex_sweet.quantization.recipe_search import RECIPES, Candidate, RecipeSearch
+from itrex_sweet.quantization.recipe_search import Candidate, RecipeSearch
 from itrex_sweet.runtime.torch_threads import on_own_threads
 
 logger = logging.getLogger(__name__)
 
-AUTO = "auto"
-DEFAULT_ROWS = 200
-
-# Precision of the word embeddings.
-EMBEDDINGS = (INT8, FLOAT32)
 
 _IN_FLOAT = "layer norms, softmax, activations, heads; in a probe, the products with keys and values"
 
@@ -74,16 +71,16 @@ class SweetQuantizer:
         save_directory: str | os.PathLike,
         recipe: str = AUTO,
         *,
-        embeddings: str = INT8,
-        rows: int = DEFAULT_ROWS,
+        embeddings: str = EMBEDDINGS[0],
+        rows: int = DEFAULT_OBSERVED_ROWS,
         max_drop: float = Limits.drop,
         max_moved: float = Limits.moved,
         smoothing_alpha: float = 0.5,
-        seed: int = 0,
+        seed: int = DEFAULT_SEED,
         max_length: int | None = None,
         text_column: str | None = None,
         pair_column: str | None = None,
-        label_column: str | None = "label",
+        label_column: str | None = LABEL_COLUMN,
         label_meanings: Sequence[str] | Mapping[str, str] | None = None,
         split: str | None = None,
         dataset_config: str | None = None,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from itrex_sweet.defaults import RECIPES
 from itrex_sweet.errors import QuantizationError
 from itrex_sweet.evaluation.progress import progress
 from itrex_sweet.quantization.comparison import ComparisonResult, ExitComparison, Limits
@@ -23,7 +24,6 @@ from itrex_sweet.runtime.weights import load_encoder
 logger = logging.getLogger(__name__)
 
 # Fastest at run time first: static scales; static scales with smoothing of inputs; dynamic scales per row.
-RECIPES = ("static", "smooth", "dynamic")
 MAX_FLOAT_SHARE = 0.5  # of the linear layers and tables
 _SENSITIVITY_ROWS = 64
 

@@ -13,7 +13,6 @@ from itrex_sweet.runtime.shared_rows import SharedRows
 from itrex_sweet.runtime.submission import Submission
 from itrex_sweet.runtime.work import Outcome, Work
 
-DEFAULT_BATCH_SIZE = 32
 DEFAULT_BATCH_TOKENS = 4096
 
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from itrex_sweet.arguments import fraction, positive_number
 from itrex_sweet.artifact import Artifact
+from itrex_sweet.defaults import DEFAULT_TARGET_SECONDS
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.quality import costs_of, policy_for_quality
 
-DEFAULT_TARGET_SECONDS = 0.05
 _MAX_LEVELS = 9
 _RETURN_BELOW = 0.7  # share of the target below which quality rises again
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from itrex_sweet.arguments import whole_number
 from itrex_sweet.criteria import split_outputs
+from itrex_sweet.defaults import DEFAULT_BATCH_SIZE
 from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.backends.base import Backend
-from itrex_sweet.runtime.batching import DEFAULT_BATCH_SIZE, Batcher
+from itrex_sweet.runtime.batching import Batcher
 from itrex_sweet.runtime.dispatch import BreadthFirst
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.runtime.request import Request

@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
 from itrex_sweet.arguments import finite_number, whole_number
+from itrex_sweet.defaults import DEFAULT_BATCH_SIZE, DEFAULT_MAX_WAITING_ROWS
 from itrex_sweet.errors import SchedulerClosed
 from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.admission import Admission
 from itrex_sweet.runtime.answers import Answers
 from itrex_sweet.runtime.backends.base import Backend
-from itrex_sweet.runtime.batching import DEFAULT_BATCH_SIZE, DEFAULT_BATCH_TOKENS, Batcher
+from itrex_sweet.runtime.batching import DEFAULT_BATCH_TOKENS, Batcher
 from itrex_sweet.runtime.degradation import Degradation
 from itrex_sweet.runtime.dispatch import Dispatch, MostAnswers
 from itrex_sweet.runtime.open_requests import OpenRequests
@@ -24,8 +25,6 @@ from itrex_sweet.runtime.snapshot import Snapshot
 from itrex_sweet.runtime.step_costs import StepCosts
 from itrex_sweet.runtime.submission import Submission, resolve_all
 from itrex_sweet.runtime.work import Outcome, Work
-
-DEFAULT_MAX_WAITING_ROWS = 2048
 
 logger = logging.getLogger(__name__)
 

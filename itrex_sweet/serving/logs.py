@@ -12,9 +12,9 @@ from datetime import datetime, timezone
 from typing import Any
 
 from itrex_sweet.serving.observation import Observation
+from itrex_sweet.serving.settings import ALL, ERRORS
 
 LOGGER = "itrex_sweet.serving"
-ALL, ERRORS, NONE = ("all", "errors", "none")  # requests that are logged
 _FIELDS = "fields"  # of a record: what the line says beside its message
 
 

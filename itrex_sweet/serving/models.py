@@ -16,6 +16,7 @@ from typing import Any
 from itrex_sweet.artifact import INT8
 from itrex_sweet.classifier import Classifier
 from itrex_sweet.classifier.reopening import identity_of
+from itrex_sweet.defaults import REFUSE, TRUNCATE
 from itrex_sweet.errors import ConfigError, RequestError, SweetError
 from itrex_sweet.runtime.degradation import Degradation
 from itrex_sweet.runtime.dispatch import WholeBatches
@@ -135,7 +136,7 @@ class Model:
         Raises:
             InputError: a text cannot be read, or is too long and not to be cut.
         """
-        return self.classifier.read(texts, options.max_length, "truncate" if truncate else "refuse")
+        return self.classifier.read(texts, options.max_length, TRUNCATE if truncate else REFUSE)
 
     @property
     def dtype(self) -> str:

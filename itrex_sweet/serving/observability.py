@@ -5,11 +5,12 @@ from __future__ import annotations
 from itrex_sweet.serving.exchange import Exchange, Reply
 from itrex_sweet.serving.exposition import CONTENT_TYPE
 from itrex_sweet.serving.live import live_state
-from itrex_sweet.serving.logs import ALL, ERRORS, NONE, RequestLog, write_logs
+from itrex_sweet.serving.logs import RequestLog, write_logs
 from itrex_sweet.serving.metrics import metrics_text
 from itrex_sweet.serving.observer import Observer
 from itrex_sweet.serving.page import page, page_headers
 from itrex_sweet.serving.protocol import Route
+from itrex_sweet.serving.settings import ALL, ERRORS, NONE
 from itrex_sweet.serving.text_embeddings import PROTOCOL
 
 __all__ = ["observability_routes", "observer_of", "write_logs"]

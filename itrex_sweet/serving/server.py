@@ -8,14 +8,12 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 import uvloop
 
-from itrex_sweet.arguments import port_number, truth
 from itrex_sweet.classifier import Classifier
 from itrex_sweet.errors import ConfigError, SweetError
 from itrex_sweet.extras import naming_extras
@@ -25,7 +23,7 @@ from itrex_sweet.serving.models import Models, Source, folders_changed, manifest
 from itrex_sweet.serving.observability import observability_routes
 from itrex_sweet.serving.observer import Observer
 from itrex_sweet.serving.protocol import Route
-from itrex_sweet.serving.settings import Settings
+from itrex_sweet.serving.settings import Address, Settings
 
 if TYPE_CHECKING:
     from itrex_sweet.serving.grpc_server import GrpcServer
@@ -34,37 +32,6 @@ logger = logging.getLogger(__name__)
 
 _BACKLOG = 2048
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
-@dataclass(frozen=True)
-class Address:
-    """Address of a server, and its certificate.
-
-    Args:
-        host, port: port 0 is any free one.
-        certificate, key: files, for TLS.
-        reuse_port: whether other servers that allow it too may listen on the same port; the system then distributes
-            the connections. The server listens once its models are loaded, and not before, so that the others answer
-            meanwhile.
-        grpc_port: of the Open Inference Protocol over gRPC; `None` for none.
-
-    Raises:
-        ConfigError: a port that is not an integer from 0 to 65535, or `reuse_port` that is no boolean.
-    """
-
-    host: str = "0.0.0.0"
-    port: int = 3000
-    grpc_port: int | None = None
-    certificate: str | None = None
-    key: str | None = None
-    key_password: str | None = None
-    reuse_port: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "reuse_port", truth("reuse_port", self.reuse_port))
-        for name in ("port", "grpc_port"):
-            if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, port_number(name, value))
 
 
 class _Listener(uvicorn.Server):

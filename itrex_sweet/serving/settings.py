@@ -1,12 +1,17 @@
-"""Settings of a server: limits and time-outs, with the defaults of text-embeddings-inference where it has them."""
+"""Settings of a server: its address, limits and time-outs, with the defaults of text-embeddings-inference where it has
+them. Imports no NumPy, so that the command line prints help quickly."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from itrex_sweet.arguments import choice, fraction, positive_number, sequence, truth, whole_number
+from itrex_sweet.arguments import choice, fraction, port_number, positive_number, sequence, truth, whole_number
+from itrex_sweet.defaults import DEFAULT_MAX_WAITING_ROWS, DEFAULT_TARGET_SECONDS
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.serving.options import MAX_DEADLINE_MS
+
+ALL, ERRORS, NONE = LOGGED_REQUESTS = ("all", "errors", "none")
+DEFAULT_SERVICE_NAME = "itrex-sweet"  # in traces
 
 _NUMBERS = (
     *("max_concurrent_requests", "max_batch_tokens", "max_waiting_rows", "max_client_batch_size", "payload_limit"),
@@ -14,11 +19,42 @@ _NUMBERS = (
 )
 _TIMES = ("read_seconds", "keep_alive_seconds", "drain_seconds", "watch_seconds", "target_ms", "default_deadline_ms")
 _FLAGS = ("auto_truncate", "reload_route", "live_page")
-_CHOICES = {
+CHOICES = {
     "classify_shape": ("vllm", "infinity"),
     "under_load": ("reject", "degrade"),
     "scheduling": ("segments", "batches"),
 }
+
+
+@dataclass(frozen=True)
+class Address:
+    """Address of a server, and its certificate.
+
+    Args:
+        host, port: port 0 is any free one.
+        certificate, key: files, for TLS.
+        reuse_port: whether other servers that allow it too may listen on the same port; the system then distributes
+            the connections. The server listens once its models are loaded, and not before, so that the others answer
+            meanwhile.
+        grpc_port: of the Open Inference Protocol over gRPC; `None` for none.
+
+    Raises:
+        ConfigError: a port that is not an integer from 0 to 65535, or `reuse_port` that is no boolean.
+    """
+
+    host: str = "0.0.0.0"
+    port: int = 3000
+    grpc_port: int | None = None
+    certificate: str | None = None
+    key: str | None = None
+    key_password: str | None = None
+    reuse_port: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reuse_port", truth("reuse_port", self.reuse_port))
+        for name in ("port", "grpc_port"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, port_number(name, value))
 
 
 @dataclass(frozen=True)
@@ -53,7 +89,7 @@ class Settings:
 
     max_concurrent_requests: int = 512
     max_batch_tokens: int = 16384
-    max_waiting_rows: int = 2048
+    max_waiting_rows: int = DEFAULT_MAX_WAITING_ROWS
     max_client_batch_size: int = 32
     payload_limit: int = 2_000_000
     max_input_length: int | None = None
@@ -68,7 +104,7 @@ class Settings:
     watch_seconds: float | None = None
     under_load: str = "reject"
     quality_floor: float | None = None
-    target_ms: float = 50.0
+    target_ms: float = 1000.0 * DEFAULT_TARGET_SECONDS
     scheduling: str = "segments"
     live_page: bool = True
 
@@ -85,7 +121,7 @@ class Settings:
         if self.quality_floor is not None:
             checked["quality_floor"] = fraction("quality_floor", self.quality_floor)
         checked |= {name: truth(name, getattr(self, name)) for name in _FLAGS}
-        checked |= {name: choice(name, getattr(self, name), known) for name, known in _CHOICES.items()}
+        checked |= {name: choice(name, getattr(self, name), known) for name, known in CHOICES.items()}
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.extras import naming_extras, require
 from itrex_sweet.serving.observation import Observation
+from itrex_sweet.serving.settings import DEFAULT_SERVICE_NAME
 from itrex_sweet.version import __version__
 
-DEFAULT_SERVICE_NAME = "itrex-sweet"
 _GRPC_PORT = 4317  # of a collector; 4318 is that of HTTP
 _PURPOSE = "tracing"
 _CONTEXT = (b"traceparent", b"tracestate")

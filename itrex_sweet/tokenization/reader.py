@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from itrex_sweet.arguments import whole_number
+from itrex_sweet.defaults import REFUSE
 from itrex_sweet.errors import ConfigError, SweetError
 from itrex_sweet.runtime.ragged import TokenBatch
 from itrex_sweet.tokenization.encoders import Row, encoder_of
@@ -140,7 +141,7 @@ class TextReader:
                 errors[place] = row
             elif not row.ids:
                 errors[place] = "the tokenizer makes no tokens of it"
-            elif limit is not None and row.length > limit and overlong == "refuse":
+            elif limit is not None and row.length > limit and overlong == REFUSE:
                 errors[place] = f"{row.length} tokens, and the limit is {limit}"
             else:
                 kept.append((place, row))
@@ -159,7 +160,7 @@ class TextReader:
         if packed is None:
             return None
         batch, _, cut = packed
-        if (cut and overlong == "refuse") or not np.diff(batch.cu_seqlens).all():
+        if (cut and overlong == REFUSE) or not np.diff(batch.cu_seqlens).all():
             return None
         _warn_of_cut(cut, limit)
         return self._without_types(batch)

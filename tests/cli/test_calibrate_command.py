@@ -145,13 +145,6 @@ def test_evaluate_checks_the_guarantee(run, copied, held_out, tmp_path, budget, 
         assert "certified" not in run(*argv).out, "that metric was not evaluated"
 
 
-def test_metric_choices_of_evaluate():
-    from itrex_sweet.commands.evaluate import METRIC_NAMES
-    from itrex_sweet.metrics import METRICS
-
-    assert tuple(METRICS) == METRIC_NAMES
-
-
 @pytest.mark.parametrize(
     ("more", "status", "message"),
     [

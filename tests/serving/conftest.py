@@ -17,8 +17,8 @@ import uvloop
 import itrex_sweet
 from itrex_sweet.serving.models import Source
 from itrex_sweet.serving.routes import ROUTES
-from itrex_sweet.serving.server import Address, Server
-from itrex_sweet.serving.settings import Settings
+from itrex_sweet.serving.server import Server
+from itrex_sweet.serving.settings import Address, Settings
 from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from tests.tiny_artifacts import tiny_artifact, tiny_tokenizer
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from itrex_sweet.artifact import CASCADE, INT8, Artifact
+from itrex_sweet.defaults import DEFAULT_BACKEND
 from itrex_sweet.errors import BackendUnavailable, ConfigError
 from itrex_sweet.extras import EXTRAS, install_command, is_installed
 from itrex_sweet.runtime.backends.base import Backend
@@ -20,12 +21,12 @@ from itrex_sweet.runtime.native.library import ISA_VARIABLE, NOT_BUILT, availabl
 logger = logging.getLogger(__name__)
 
 BACKENDS = ("native", "ipex", "openvino", "torch")
-AUTO, REFERENCE = "auto", "torch"
+REFERENCE = "torch"
 
 
 def load_backend(
     artifact: Artifact,
-    name: str = AUTO,
+    name: str = DEFAULT_BACKEND,
     *,
     dtype: str | None = None,
     warm_up: Sequence[tuple[int, int]] = (),
@@ -48,7 +49,7 @@ def load_backend(
     """
     options = dict(dtype=dtype, warm_up=warm_up, threads=threads)
     thread_options = {} if threads is None else {"threads": validate_threads(threads)}
-    if name == AUTO:
+    if name == DEFAULT_BACKEND:
         return _load_fastest(artifact, options)
     if name not in BACKENDS:
         raise BackendUnavailable(f"backend={name!r} is unknown; expected one of {', '.join(BACKENDS)} or 'auto'.")

@@ -18,6 +18,7 @@ import numpy as np
 
 from itrex_sweet import criteria
 from itrex_sweet.artifact import Artifact
+from itrex_sweet.defaults import DTYPES
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.policy import Policy
 from itrex_sweet.probabilities import softmax
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from itrex_sweet.runtime.encoder import Encoder
 
 # Precisions for float artifacts; a backend may support fewer.
-DTYPES = ("float32", "bfloat16")
 
 
 class Hidden(Protocol):
