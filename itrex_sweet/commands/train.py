@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_threads(parser)
     data = parser.add_argument_group("data", ".csv, .tsv or .jsonl (also .gz), or a datasets name")
     source = data.add_mutually_exclusive_group(required=True)
-    source.add_argument("--train-file", metavar="FILE")
+    source.add_argument("--train-file", metavar="FILE", help="labelled texts to train on")
     source.add_argument(
         "--dataset", metavar="NAME", help="data set for datasets.load_dataset, a name on the Hub or a folder"
     )
