@@ -28,6 +28,7 @@ SHARED = {
     "drift",
     "metrics",
     "association",
+    "warning_once",
 }
 # package → packages it may import besides itself and `SHARED`
 MAY_IMPORT = {

@@ -35,6 +35,7 @@ from itrex_sweet.errors import NoGainError, QuantizationError
 from itrex_sweet.extras import install_command, is_installed
 from itrex_sweet.modeling import SweetModelForSequenceClassification
 from itrex_sweet.version import __version__
+from itrex_sweet.warning_once import warnings_once
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Acceleration:
         return self.measured.over_full_depth >= self.least_speedup
 
 
+@warnings_once()
 def accelerate(
     model: str | os.PathLike,
     traffic: Any,

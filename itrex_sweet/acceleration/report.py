@@ -21,7 +21,7 @@ from itrex_sweet.calibration.counts import LossCounts
 from itrex_sweet.data import Rows
 from itrex_sweet.errors import ArtifactError
 from itrex_sweet.evaluation.evaluation import Evaluation, evaluate
-from itrex_sweet.evaluation.label_agreement import LabelAgreement, describe_lost, lost_labels
+from itrex_sweet.evaluation.label_agreement import LabelAgreement, lost_labels, warn_of_lost_labels
 from itrex_sweet.evaluation.model_card import render_card
 from itrex_sweet.evaluation.plain_model import run_batches, sorted_batches
 from itrex_sweet.evaluation.plot import plot_curves
@@ -140,13 +140,7 @@ def measure(source: Path, checkpoint: Checkpoint, rows: Rows, output: Path, thre
         milliseconds_checkpoint=_checkpoint_milliseconds(checkpoint, rows, threads),
         labels=report.truth,  # the rows are labelled by the checkpoint
     )
-    if lost := measured.lost_labels:
-        logger.warning(
-            "Texts of some labels of %s get another label far more often than other texts: %s. Use a smaller "
-            "max_agreement_drop (--max-agreement-drop), or more texts with these labels.",
-            checkpoint.name,
-            describe_lost(lost),
-        )
+    warn_of_lost_labels(output.name, measured.labels, checkpoint.name)
     data = f"{Path(rows.source).name} (held out), labelled by {checkpoint.name}"
     write_card(
         model.artifact,

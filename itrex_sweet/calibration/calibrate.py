@@ -31,6 +31,7 @@ from itrex_sweet.calibration.temperature import as_binary, brier_score, expected
 from itrex_sweet.criteria import is_stateful
 from itrex_sweet.defaults import DEFAULT_SEED, MILLISECONDS, UNITS
 from itrex_sweet.errors import ConfigError, InputError
+from itrex_sweet.evaluation.label_agreement import label_agreements, warn_of_lost_labels
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.reference import Reference, open_reference
 from itrex_sweet.evaluation.report import single_exit_policy
@@ -153,6 +154,8 @@ def calibrate(
     against_name = None if reference is None else reference.name
     warn_of_constant_prediction(predictions[0], guarantee, model.artifact.label_names)
     chosen, num_certified = select_candidate(candidates, predictions, budget, guarantee, against_name)
+    told = label_agreements(task, predictions[chosen].policy, full, model.artifact.label_names)
+    warn_of_lost_labels(model.artifact.directory.name, told, against_name or "full depth")
     rows_for_the_next = None
     if num_certified is not None and num_certified < len(candidates):
         rows_for_the_next = guarantee.rows_needed(predictions[num_certified])
@@ -174,6 +177,7 @@ def calibrate(
         costs=costs,
         against=None if reference is None else _reference_record(reference, predictions[0], budget),
         fixed_exits=tuple(fixed_exits),
+        labels=told,
         facts={
             "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "source": Path(name).name,

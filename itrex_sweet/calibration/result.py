@@ -15,6 +15,7 @@ from itrex_sweet.artifact.fingerprints import Fingerprints
 from itrex_sweet.calibration.budget import Budget
 from itrex_sweet.calibration.costs import CostTable
 from itrex_sweet.calibration.counts import LossCounts
+from itrex_sweet.evaluation.label_agreement import LabelAgreement, lost_labels
 from itrex_sweet.evaluation.model_card import card_after_calibration
 from itrex_sweet.policy import Policy
 
@@ -78,6 +79,8 @@ class Calibration:
             model at full depth.
         fixed_exits: the policies under which every row leaves at the same exit, one per exit before the last, on the
             testing rows; empty for criteria that need the outputs of every exit.
+        labels: per label of the compared model, agreement of the policy with it on the testing rows; empty for a
+            regression.
     """
 
     policy: Policy
@@ -95,12 +98,18 @@ class Calibration:
     facts: dict[str, Any]
     against: Mapping[str, Any] | None = None
     fixed_exits: tuple[Candidate, ...] = ()
+    labels: tuple[LabelAgreement, ...] = ()
 
     @property
     def switched_off(self) -> tuple[int, ...]:
         """Exits, counts of layers, at which no row leaves: they cost more than they save, or lose too much."""
         pairs = zip(self.facts["exits"], self.policy.thresholds, strict=False)
         return tuple(exit_ for exit_, threshold in pairs if threshold >= 1.0)
+
+    @property
+    def lost_labels(self) -> tuple[LabelAgreement, ...]:
+        """Labels whose rows get another label far more often than other rows."""
+        return lost_labels(self.labels)
 
     @property
     def static_alternative(self) -> tuple[int, Candidate] | None:
@@ -146,6 +155,8 @@ class Calibration:
             "chosen": self.candidates[self.chosen].to_dict(),
             "switched_off": list(self.switched_off),
             "static_alternative": self._static_record(),
+            "labels": [each.to_dict() for each in self.labels],
+            "lost_labels": [each.label for each in self.lost_labels],
             "candidates": [candidate.to_dict() for candidate in self.candidates],
             "temperatures": self.temperatures,
             "traffic": dict(self.traffic),

@@ -166,6 +166,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _shown(calibration: Calibration) -> str:
+    from itrex_sweet.evaluation.label_agreement import describe_lost
     from itrex_sweet.evaluation.tables import MISSING, figure, percent, plain_table
     from itrex_sweet.evaluation.tables import score as score_of
     from itrex_sweet.metrics import NUMBERS
@@ -216,6 +217,8 @@ def _shown(calibration: Calibration) -> str:
         lines.append(f"{name} of the testing rows: {policy}, at full depth {full}")
     if off := calibration.switched_off:
         lines.append(f"Switched off, since they save less than they cost: exits {', '.join(map(str, off))}.")
+    if lost := calibration.lost_labels:
+        lines.append(f"Rows of some labels get another label far more often: {describe_lost(lost)}.")
     if calibration.chosen == 0:
         lines.append("No policy is faster than full depth.")
     if (static := calibration.static_alternative) is not None:

@@ -24,7 +24,7 @@ from itrex_sweet.evaluation.curve import (
     timed_subset,
 )
 from itrex_sweet.evaluation.guarantee_check import GuaranteeCheck, check_guarantee
-from itrex_sweet.evaluation.label_agreement import describe_lost, lost_labels
+from itrex_sweet.evaluation.label_agreement import warn_of_lost_labels
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.reference import Reference
 from itrex_sweet.evaluation.report import Report, make_report, single_exit_policy
@@ -190,13 +190,7 @@ def evaluate_models(
             label_names=model.artifact.label_names,
             **described,
         )
-        if lost := lost_labels(report.labels):
-            logger.warning(
-                "%s: early exit changes far more answers of some labels than of others: %s. Calibrate with a smaller "
-                "drop, or with labels and a metric that counts rare labels.",
-                name,
-                describe_lost(lost),
-            )
+        warn_of_lost_labels(name, report.labels)
         at_thresholds = {value: of_model.get(model.policy.with_threshold(value)) for value in grids[name]}
         timings = {threshold: value for threshold, value in at_thresholds.items() if value is not None}
         curve = make_curve(outcomes[name], model.policy, grids[name], milliseconds=timings, **described)

@@ -5,6 +5,7 @@ An agreement of 99 % in all says nothing of a label of 1 % of the rows: each of 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,9 @@ import numpy as np
 from itrex_sweet.evaluation.tables import percent
 from itrex_sweet.probabilities import binomial_cdf
 from itrex_sweet.tasks import REGRESSION, SINGLE_LABEL, Task
+from itrex_sweet.warning_once import is_first
+
+logger = logging.getLogger(__name__)
 
 _LEAST_LOSS = 0.05  # share of a label's rows that may be lost without a warning, whatever the other labels lose
 _TIMES_OTHERS = 3.0  # as often as other rows a label's rows may be lost without a warning
@@ -87,6 +91,26 @@ def lost_labels(agreements: Sequence[LabelAgreement]) -> tuple[LabelAgreement, .
         if limit < 1.0 and binomial_cdf(each.agreeing, each.rows, 1.0 - limit) <= _DELTA / len(tested):
             found.append(each)
     return tuple(found)
+
+
+def warn_of_lost_labels(name: str, agreements: Sequence[LabelAgreement], compared: str = "full depth") -> None:
+    """Warns of the labels that `lost_labels` returns.
+
+    Args:
+        name: of the model.
+        agreements: of its policy.
+        compared: the model that gives the labels.
+    """
+    lost = [each for each in lost_labels(agreements) if is_first(f"lost label {each.label}")]
+    if lost:
+        logger.warning(
+            "%s: early exit changes far more answers of some labels of %s than of others: %s. Calibrate with a smaller "
+            "drop (such as --max-agreement-drop), with more texts of these labels, or with labels and a metric that "
+            "counts rare labels.",
+            name,
+            compared,
+            describe_lost(lost),
+        )
 
 
 def describe_lost(lost: Sequence[LabelAgreement]) -> str:

@@ -11,7 +11,7 @@ from itrex_sweet.artifact import CASCADE, INT8, Artifact
 from itrex_sweet.artifact.layout import CARD_FILE
 from itrex_sweet.evaluation.evaluation import Evaluation
 from itrex_sweet.evaluation.front_matter import front_matter
-from itrex_sweet.evaluation.label_agreement import MAX_SHOWN, describe_lost, label_cells, lost_labels
+from itrex_sweet.evaluation.label_agreement import MAX_SHOWN, LabelAgreement, describe_lost, label_cells, lost_labels
 from itrex_sweet.evaluation.report import Report
 from itrex_sweet.evaluation.tables import figure, markdown_table, percent, score
 from itrex_sweet.policy import Policy
@@ -129,10 +129,12 @@ def _calibration(artifact: Artifact) -> str:
         f" {facts.get('rows_testing')} others to test them ({facts.get('bound') or 'no test'}), on the "
         f"{facts.get('backend')} backend, {facts.get('created')}."
     )
+    lost = _lost([LabelAgreement.from_dict(each) for each in facts.get("labels") or ()])
     drop = next((budget[name] for name in budget if name.endswith("_drop")), None)
     if drop is None:
         limits = _cell(dict(budget))
-        return f"The stored policy is the most accurate one within {limits}, without a statistical guarantee. {rows}"
+        guarantee = f"The stored policy is the most accurate one within {limits}, without a statistical guarantee."
+        return "\n\n".join([f"{guarantee} {rows}", *lost])
     full_depth = "the same model at full depth"
     target = "accuracy" if "max_accuracy_drop" in budget else budget.get("metric", "agreement")
     if artifact.policy.tolerance is not None and "max_metric_drop" not in budget:
@@ -147,7 +149,13 @@ def _calibration(artifact: Artifact) -> str:
     for name, values in (facts.get("metrics") or {}).items():
         shown = (score(values[key], name) for key in ("policy", "full"))
         rows += " On the testing rows {} is {}, at full depth {}.".format(name.replace("_", " "), *shown)
-    return f"{guarantee} {rows}"
+    return "\n\n".join([f"{guarantee} {rows}", *lost])
+
+
+def _lost(agreements: Sequence[LabelAgreement]) -> list[str]:
+    """Returns a sentence that names the labels whose answers change far more often than others, if there are any."""
+    lost = lost_labels(agreements)
+    return [f"**Far more answers of some labels change than of others: {describe_lost(lost)}.**"] if lost else []
 
 
 def _results(artifact: Artifact, evaluation: Evaluation, data: str | None) -> list[str]:
@@ -187,12 +195,10 @@ def _labels(report: Report) -> list[str]:
         return []
     told = sum(each.rows > 0 for each in report.labels)
     which = "each label" if told <= MAX_SHOWN else f"the {MAX_SHOWN} of {told} labels with the lowest agreement"
-    lost = lost_labels(report.labels)
-    warned = [f"**Far more answers of some labels change than of others: {describe_lost(lost)}.**"] if lost else []
     return [
         f"Of the rows that the last exit gives {which}, the share that gets it under the policy too:",
         markdown_table(*label_cells(report.labels)),
-        *warned,
+        *_lost(report.labels),
     ]
 
 

@@ -58,6 +58,9 @@ def _check_calibration(calibration: Value, exits: Sequence[int]) -> None:
             against[name].string()
         if (score := against.non_null("score")) is not None:
             score.number()
+    for label in [] if (part := calibration.non_null("labels")) is None else part.items():
+        label["label"].string()
+        label["agreeing"].integer(0, label["rows"].integer(0, MAX_ROWS))
     if (traffic := calibration.non_null("traffic")) is not None and traffic.mapping():
         _check_traffic(traffic, exits)
 
