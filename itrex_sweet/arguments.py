@@ -107,6 +107,18 @@ def fraction(name: str, value: Any, meaning: str = "a number in [0, 1]") -> floa
     return number
 
 
+def open_fraction(name: str, value: Any, meaning: str = "a number between 0 and 1, both excluded") -> float:
+    """Converts a number of any type that lies between 0 and 1, both excluded, to `float`.
+
+    Raises:
+        ConfigError: another type, NaN, or another number.
+    """
+    number = real_number(name, value, meaning)
+    if not 0.0 < number < 1.0:
+        raise ConfigError(f"{name}={number}: it is {meaning}.")
+    return number
+
+
 def truth(name: str, value: Any) -> bool:
     """Converts a boolean of any type to `bool`.
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any
 
-from itrex_sweet.arguments import positive_number, real_number
+from itrex_sweet.arguments import open_fraction, positive_number
 from itrex_sweet.defaults import DEFAULT_CONFIDENCE, MEANS
 from itrex_sweet.errors import ConfigError
 from itrex_sweet.metrics import METRICS, Metric
@@ -59,16 +58,10 @@ class Budget:
             raise ConfigError(f"a budget needs one of {', '.join((*_DROPS, *_LIMITS))}.")
         if len(drops) > 1:
             raise ConfigError(f"{' and '.join(drops)} exclude each other: pass one of them.")
-        for name, given in {**drops, **limits, "confidence": self.confidence}.items():
-            object.__setattr__(self, name, real_number(name, given))
         for name in (*drops, "confidence"):
-            value = getattr(self, name)
-            if not 0.0 < value < 1.0:
-                raise ConfigError(f"{name}={value}: must lie between 0 and 1, both excluded; 0.01 is one point.")
+            object.__setattr__(self, name, open_fraction(name, getattr(self, name)))
         for name in limits:
-            value = getattr(self, name)
-            if not 0.0 < value < math.inf:
-                raise ConfigError(f"{name}={value}: must be positive and finite.")
+            object.__setattr__(self, name, positive_number(name, getattr(self, name)))
         if (self.metric is None) != (self.max_metric_drop is None):
             raise ConfigError("max_metric_drop and metric must be passed together.")
         if self.metric is not None and not isinstance(self.metric, str) and not callable(self.metric):

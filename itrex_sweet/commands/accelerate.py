@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("guarantee")
     group.add_argument(
         "--max-agreement-drop",
-        type=options.share,
+        type=options.open_share,
         default=DEFAULT_AGREEMENT_DROP,
         metavar="SHARE",
         help="maximum share of texts that get another label, set of labels, or value (see --tolerance) than at full "
@@ -57,11 +57,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     options.add_tolerance(group)
     group.add_argument(
-        "--confidence", type=options.share, default=DEFAULT_CONFIDENCE, metavar="SHARE", help="(default: %(default)g)"
+        "--confidence",
+        type=options.open_share,
+        default=DEFAULT_CONFIDENCE,
+        metavar="SHARE",
+        help="(default: %(default)g)",
     )
     group.add_argument(
         "--least-speedup",
-        type=float,
+        type=options.non_negative_number,
         default=MIN_SPEEDUP,
         metavar="TIMES",
         help="minimum speed-up of early exit over full depth (default: %(default)g)",

@@ -69,7 +69,7 @@ def add_training(parser: argparse.ArgumentParser, default_exits: str) -> None:
     group = parser.add_argument_group("training of the exits")
     group.add_argument(
         "--exits",
-        type=options.whole_numbers,
+        type=options.layers,
         nargs="+",
         metavar="LAYERS",
         help=f"numbers of layers, the last the full depth (default: {default_exits})",

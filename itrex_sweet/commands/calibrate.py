@@ -40,18 +40,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("budget")
     group.add_argument(
         "--max-accuracy-drop",
-        type=options.share,
+        type=options.open_share,
         metavar="SHARE",
         help="maximum loss of accuracy; 0.01 is one point; needs labels",
     )
     group.add_argument(
         "--max-agreement-drop",
-        type=options.share,
+        type=options.open_share,
         metavar="SHARE",
         help="maximum share of rows that get another label, or set of labels, or value (see --tolerance)",
     )
     group.add_argument(
-        "--max-metric-drop", type=options.share, metavar="SHARE", help="maximum loss of --metric; approximate"
+        "--max-metric-drop", type=options.open_share, metavar="SHARE", help="maximum loss of --metric; approximate"
     )
     group.add_argument(
         "--metric",
@@ -60,11 +60,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     options.add_tolerance(group)
     group.add_argument(
-        "--confidence", type=options.share, default=DEFAULT_CONFIDENCE, metavar="SHARE", help="(default: %(default)g)"
+        "--confidence",
+        type=options.open_share,
+        default=DEFAULT_CONFIDENCE,
+        metavar="SHARE",
+        help="(default: %(default)g)",
     )
     options.add_against(group)
-    group.add_argument("--max-latency-ms", type=float, metavar="MS", help="maximum mean time per text on this machine")
-    group.add_argument("--max-layers", type=float, metavar="N", help="maximum mean number of layers per text")
+    group.add_argument(
+        "--max-latency-ms",
+        type=options.positive_number,
+        metavar="MS",
+        help="maximum mean time per text on this machine",
+    )
+    group.add_argument(
+        "--max-layers", type=options.positive_number, metavar="N", help="maximum mean number of layers per text"
+    )
     costs = parser.add_argument_group("costs")
     costs.add_argument(
         "--unit",

@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import argparse
-import math
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from itrex_sweet.arguments import MAX_PORT
+from itrex_sweet import arguments
+from itrex_sweet.arguments import port_number
 from itrex_sweet.config import BALANCED, CUT_FIRST
 from itrex_sweet.data.columns import LABEL_COLUMN
 from itrex_sweet.defaults import DEFAULT_BACKEND, DEFAULT_BATCH_SIZE, DTYPES
+from itrex_sweet.errors import ConfigError
+from itrex_sweet.serving.options import checked_deadline
+
+Number = TypeVar("Number", int, float)
 
 _MAX = 2**31 - 1  # for numbers of rows and tokens; a larger one does not fit a C int
 
 
 def positive(text: str) -> int:
     """Parses a positive integer."""
-    return _at_least(1, text)
+    return _whole(text, 1)
 
 
 def count(text: str) -> int:
     """Parses a non-negative integer."""
-    return _at_least(0, text)
+    return _whole(text, 0)
 
 
 def port(text: str) -> int:
     """Parses a port of TCP; 0 is any free one."""
-    number = count(text)
-    if number > MAX_PORT:
-        raise argparse.ArgumentTypeError(f"{number} is above {MAX_PORT}")
-    return number
+    return _checked(port_number, _whole(text, 0))
 
 
 def positive_or_all(text: str) -> int | str:
@@ -38,32 +42,37 @@ def positive_or_all(text: str) -> int | str:
 
 def share(text: str) -> float:
     """Parses a number in [0, 1]."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if not 0.0 <= value <= 1.0:
-        raise argparse.ArgumentTypeError(f"{text}: it must be in [0, 1]")
-    return value
+    return _checked(arguments.fraction, _real(text))
+
+
+def open_share(text: str) -> float:
+    """Parses a number between 0 and 1, both excluded."""
+    return _checked(arguments.open_fraction, _real(text))
 
 
 def positive_number(text: str) -> float:
     """Parses a positive finite number."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if not 0.0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text}: it must be positive and finite")
-    return value
+    return _checked(arguments.positive_number, _real(text))
+
+
+def non_negative_number(text: str) -> float:
+    """Parses a finite number from 0."""
+    return _checked(arguments.non_negative_number, _real(text))
+
+
+def finite_number(text: str) -> float:
+    """Parses a finite number."""
+    return _checked(arguments.finite_number, _real(text))
+
+
+def deadline(text: str) -> float:
+    """Parses milliseconds of a server's requests."""
+    return _checked(checked_deadline, _real(text))
 
 
 def gradient_scale(text: str) -> float | str | tuple[float, ...]:
     """Parses `cut_first`, a number in [0, 1], or one number per cut, such as `0.1,0.3,1`."""
-    if text == CUT_FIRST:
-        return text
-    values = tuple(share(part) for part in text.split(","))
-    return values if len(values) > 1 else values[0]
+    return text if text == CUT_FIRST else _one_or_several(share, text)
 
 
 def class_weights(text: str) -> str | tuple[float, ...]:
@@ -71,33 +80,22 @@ def class_weights(text: str) -> str | tuple[float, ...]:
     if text == BALANCED:
         return text
     try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither {BALANCED!r} nor numbers separated by commas") from None
-    if not all(0.0 < value < math.inf for value in values):
-        raise argparse.ArgumentTypeError(f"{text}: weights must be positive and finite")
-    return values
+        return tuple(map(positive_number, text.split(",")))
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error} Pass a weight per label, or {BALANCED}.") from None
 
 
 def threshold(text: str) -> float | tuple[float, ...]:
     """Parses one threshold for all exits, or one per exit but the last, such as `0.9,0.8,0.95`."""
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number or several numbers separated by commas") from None
-    if not all(0.0 <= value <= 1.0 for value in values):
-        raise argparse.ArgumentTypeError(f"{text}: a threshold must be in [0, 1]; with 1 no text exits early")
-    return values[0] if len(values) == 1 else values
+    return _one_or_several(share, text)
 
 
-def whole_numbers(text: str) -> list[int]:
-    """Parses integers separated by commas, such as `6` or `1,4,6,12`."""
-    try:
-        return [int(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not an integer or several integers separated by commas"
-        ) from None
+def layers(text: str) -> list[int]:
+    """Parses numbers of layers separated by commas, such as `6` or `1,4,6,12`."""
+    found = [positive(part) for part in text.split(",") if part.strip()]
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} has no number of layers")
+    return found
 
 
 def label_names(text: str) -> tuple[str, ...] | dict[str, str]:
@@ -165,7 +163,7 @@ def add_stopping(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--deadline-ms",
-        type=float,
+        type=positive_number,
         metavar="MS",
         help="time limit per batch; after it, texts get the prediction of the last exit computed",
     )
@@ -214,13 +212,31 @@ def add_columns(parser: argparse.ArgumentParser, labels: bool = True) -> None:
         )
 
 
-def _at_least(least: int, text: str) -> int:
+def _whole(text: str, least: int) -> int:
     try:
         number = int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number") from None
-    if number < least:
-        raise argparse.ArgumentTypeError(f"{number} is below {least}")
     if number > _MAX:
         raise argparse.ArgumentTypeError(f"{text[:40]} is above {_MAX}")
-    return number
+    return _checked(functools.partial(arguments.whole_number, minimum=least), number)
+
+
+def _real(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number") from None
+
+
+def _checked(rule: Callable[[str, Any], Number], number: Any) -> Number:
+    """Applies a rule of `itrex_sweet.arguments`; argparse adds the name of the option to the message."""
+    try:
+        return rule("", number)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("=")) from None
+
+
+def _one_or_several(parse: Callable[[str], float], text: str) -> float | tuple[float, ...]:
+    values = tuple(map(parse, text.split(",")))
+    return values[0] if len(values) == 1 else values

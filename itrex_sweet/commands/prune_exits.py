@@ -34,9 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `itrex-sweet prune-exits`."""
     parser.add_argument("directory", metavar="DIR", help="an artifact, or its name on the Hub")
     by = parser.add_mutually_exclusive_group(required=True)
-    by.add_argument(
-        "--keep", type=options.whole_numbers, nargs="+", metavar="LAYERS", help="exits to keep, such as 1,4,6"
-    )
+    by.add_argument("--keep", type=options.layers, nargs="+", metavar="LAYERS", help="exits to keep, such as 1,4,6")
     by.add_argument("--data", metavar="FILE", help="texts to evaluate the exits on: a file or a datasets name")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write to (default: DIR itself)")
     options.add_named_dataset(parser)

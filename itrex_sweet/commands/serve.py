@@ -85,9 +85,7 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
         default=Settings.auto_truncate,
         help="cut longer texts where a request does not say (default: yes)",
     )
-    group.add_argument(
-        "--deadline-ms", type=options.positive_number, metavar="MS", help="of requests that name no deadline"
-    )
+    group.add_argument("--deadline-ms", type=options.deadline, metavar="MS", help="of requests that name no deadline")
     seconds("--read-seconds", Settings.read_seconds, "time for the head of a request, and for its body")
     seconds("--keep-alive-seconds", Settings.keep_alive_seconds, "time after which an idle connection is closed")
     seconds("--drain-seconds", Settings.drain_seconds, "time to answer the requests in work when the server stops")

@@ -105,7 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     method = parser.add_argument_group("method")
     method.add_argument(
         "--exits",
-        type=options.whole_numbers,
+        type=options.layers,
         nargs="+",
         metavar="LAYERS",
         help="numbers of layers, the last the full depth: 1 4 6 12 or 1,4,6,12",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from itrex_sweet.commands import options
 from itrex_sweet.config import DECOUPLED
 from itrex_sweet.defaults import (
     DEFAULT_EPOCHS,
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
 MULTI_MODEL = "multi-model"
 CHECKPOINTS = "checkpoints"
 _LORA_LEARNING_RATE = 2e-4
+
+_RULES = {  # for fields of TrainingArguments, which takes any number
+    **dict.fromkeys(("num_train_epochs", "adam_epsilon"), options.positive_number),
+    **dict.fromkeys(("learning_rate", "weight_decay", "max_grad_norm"), options.non_negative_number),
+    **dict.fromkeys(("adam_beta1", "adam_beta2", "label_smoothing_factor"), options.share),
+    **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size"), options.positive),
+    **dict.fromkeys(("gradient_accumulation_steps",), options.positive),
+    **dict.fromkeys(("seed", "data_seed", "dataloader_num_workers"), options.count),
+}
 
 
 @dataclass
@@ -91,6 +101,9 @@ def _training_arguments(args: argparse.Namespace) -> tuple[TrainingArguments, se
 
     parser = HfArgumentParser(TrainingArguments, prog=args.parser.prog, add_help=False, allow_abbrev=False)
     parser.error = args.parser.error
+    for action in parser._actions:
+        if action.type in (float, int):
+            action.type = _RULES.get(action.dest, options.finite_number if action.type is float else int)
     evaluates = bool(args.validation_file or (args.dataset and args.validation_split))
     parser.set_defaults(
         output_dir=str(args.output / CHECKPOINTS),
@@ -112,9 +125,6 @@ def _training_arguments(args: argparse.Namespace) -> tuple[TrainingArguments, se
         args.parser.error(str(error))
     if unknown:
         _refuse_unknown(args, parser, unknown)
-    for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
-        if getattr(parsed, name) < 1:
-            args.parser.error(f"--{name.replace('_', '-')} {getattr(parsed, name)}: it must be a positive integer")
     return parsed, given
 
 

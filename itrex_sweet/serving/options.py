@@ -89,6 +89,18 @@ def flag(fields: Mapping[str, Any], name: str, default: bool | None = False) -> 
     return value
 
 
+def checked_deadline(name: str, value: Any) -> float:
+    """Converts a deadline in milliseconds of any type to `float`.
+
+    Raises:
+        ConfigError: another type, NaN, or a number that is not positive or above `MAX_DEADLINE_MS`.
+    """
+    number = real_number(name, value)
+    if not 0.0 < number <= MAX_DEADLINE_MS:
+        raise ConfigError(f"{name}={number}: a positive number of milliseconds, up to {MAX_DEADLINE_MS:g}.")
+    return number
+
+
 def _number(name: str, value: bytes) -> float | int:
     try:
         text = value.decode("ascii").strip()
@@ -113,9 +125,5 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
         if checked["priority"] > _MAX_PRIORITY:
             raise ConfigError(f"priority={checked['priority']}: at most {_MAX_PRIORITY}.")
     if "deadline_ms" in given:
-        checked["deadline_ms"] = real_number("deadline_ms", given["deadline_ms"])
-        if not 0.0 < checked["deadline_ms"] <= MAX_DEADLINE_MS:
-            raise ConfigError(
-                f"deadline_ms={checked['deadline_ms']}: a positive number of milliseconds, up to {MAX_DEADLINE_MS:g}."
-            )
+        checked["deadline_ms"] = checked_deadline("deadline_ms", given["deadline_ms"])
     return checked

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itrex_sweet.arguments import choice, fraction, port_number, positive_number, sequence, truth, whole_number
 from itrex_sweet.defaults import DEFAULT_MAX_WAITING_ROWS, DEFAULT_TARGET_SECONDS
 from itrex_sweet.errors import ConfigError
-from itrex_sweet.serving.options import MAX_DEADLINE_MS
+from itrex_sweet.serving.options import checked_deadline
 
 ALL, ERRORS, NONE = LOGGED_REQUESTS = ("all", "errors", "none")
 DEFAULT_SERVICE_NAME = "itrex-sweet"  # in traces
@@ -17,7 +17,7 @@ _NUMBERS = (
     *("max_concurrent_requests", "max_batch_tokens", "max_waiting_rows", "max_client_batch_size", "payload_limit"),
     "max_input_length",
 )
-_TIMES = ("read_seconds", "keep_alive_seconds", "drain_seconds", "watch_seconds", "target_ms", "default_deadline_ms")
+_TIMES = ("read_seconds", "keep_alive_seconds", "drain_seconds", "watch_seconds", "target_ms")
 _FLAGS = ("auto_truncate", "reload_route", "live_page")
 CHOICES = {
     "classify_shape": ("vllm", "infinity"),
@@ -114,10 +114,10 @@ class Settings:
             if name != "max_input_length" or self.max_input_length is not None:
                 checked[name] = whole_number(name, getattr(self, name), minimum=1)
         for name in _TIMES:
-            if name not in ("watch_seconds", "default_deadline_ms") or getattr(self, name) is not None:
+            if name != "watch_seconds" or getattr(self, name) is not None:
                 checked[name] = positive_number(name, getattr(self, name))
-        if self.default_deadline_ms is not None and checked["default_deadline_ms"] > MAX_DEADLINE_MS:
-            raise ConfigError(f"default_deadline_ms={self.default_deadline_ms}: at most {MAX_DEADLINE_MS:g}.")
+        if self.default_deadline_ms is not None:
+            checked["default_deadline_ms"] = checked_deadline("default_deadline_ms", self.default_deadline_ms)
         if self.quality_floor is not None:
             checked["quality_floor"] = fraction("quality_floor", self.quality_floor)
         checked |= {name: truth(name, getattr(self, name)) for name in _FLAGS}

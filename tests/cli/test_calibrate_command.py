@@ -149,7 +149,7 @@ def test_evaluate_checks_the_guarantee(run, copied, held_out, tmp_path, budget, 
     ("more", "status", "message"),
     [
         ((), 1, "a budget needs"),
-        (("--max-accuracy-drop", 2), 2, "it must be in [0, 1]"),
+        (("--max-accuracy-drop", 2), 2, "2.0: it is a number between 0 and 1, both excluded"),
         (("--max-layers", 1, "--criterion", "luck"), 2, "invalid choice"),
         (("--max-layers", 1, "--criterion", "learned"), 1, "--learn-to-exit"),
         (("--max-latency-ms", 1, "--unit", "layers"), 1, "needs costs in time"),

@@ -53,9 +53,9 @@ def test_json_output_equals_the_record(source, capsys):
     ("more", "status", "message"),
     [
         (["--recipe", "int4"], 2, "invalid choice"),
-        (["--max-drop", "2"], 2, "it must be in [0, 1]"),
+        (["--max-drop", "2"], 2, "2.0: it is a number in [0, 1]"),
         (["--label-column", "points"], 1, "points"),
-        (["--rows", "0"], 2, "below 1"),
+        (["--rows", "0"], 2, "at least 1"),
     ],
 )
 def test_invalid_arguments(source, capsys, more, status, message):

@@ -348,7 +348,7 @@ def test_invalid_class_weights(run, pretrained, corpus, tmp_path, untrained, wei
 @pytest.mark.parametrize("value", [0, -1])
 def test_invalid_batch_sizes(run, pretrained, corpus, tmp_path, untrained, option, value):
     finished = run(*argv(pretrained, corpus, tmp_path / "out", option, value))
-    assert finished.status == 2 and f"{option} {value}: it must be a positive integer" in finished.err
+    assert finished.status == 2 and f"{value}: an integer of at least 1 is needed" in finished.err
     finished = run(*argv(pretrained, corpus, tmp_path / "out", "--gradient-accumulation-steps", value))
     assert finished.status == 2
 
