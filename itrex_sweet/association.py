@@ -7,11 +7,15 @@ logits.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from itrex_sweet.tasks import SINGLE_LABEL, Task
 
-MIN_ASSOCIATION = 3.0  # standard deviations
+MIN_ASSOCIATION = 2.0  # standard deviations
+MIN_OTHERS = 10  # rows with another target than the most frequent one, from which an exit can be judged
+MIN_SEPARATION = 0.4
 _MIN_SPREAD = 1e-6  # of the logits, relative to the largest; below it they differ by rounding
 
 
@@ -41,6 +45,40 @@ def association(logits: np.ndarray, targets: np.ndarray) -> float:
         return 0.0
     variance = ((x.T @ x) * (y.T @ y)).sum() / (len(x) - 1)
     return float((x * y).sum() / np.sqrt(variance)) if variance > 0.0 else 0.0
+
+
+def has_learned(association: float, others: int) -> bool | None:
+    """Returns whether the outputs of an exit depend on the targets; `None` if too few rows tell.
+
+    To leave out a useful exit costs more than to keep a useless one, which calibration switches off. So an exit has
+    learned nothing only if its outputs are constant, or if they do not depend on the targets of enough rows. If one
+    target is frequent, the rows with other targets decide: the expected association of an exit grows with the square
+    root of their number.
+
+    Args:
+        association: of its outputs and the targets.
+        others: number of rows whose target is not the most frequent one.
+    """
+    if association > MIN_ASSOCIATION:
+        return True
+    is_constant = association == 0.0 and others > 0
+    return False if is_constant or others >= MIN_OTHERS else None
+
+
+def separation(association: float, targets: np.ndarray) -> float:
+    """Returns how far the logits of a label differ between rows with it and other rows.
+
+    If the logits of different labels are independent, it is the difference of their means in standard deviations (of
+    all rows).
+    Unlike the association it does not grow with the number of rows, and unlike accuracies and losses it does not depend
+    on how frequent the labels are.
+
+    Args:
+        association: of logits and targets.
+        targets: (rows, labels) from `one_hot`.
+    """
+    spread = float(((targets - targets.mean(axis=0)) ** 2).sum())
+    return association / math.sqrt(spread) if spread > 0.0 else 0.0
 
 
 def one_hot(task: Task, labels: np.ndarray, num_labels: int) -> np.ndarray:

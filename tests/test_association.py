@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from itrex_sweet.association import MIN_ASSOCIATION, association, one_hot
+from itrex_sweet.association import (
+    MIN_ASSOCIATION,
+    MIN_OTHERS,
+    MIN_SEPARATION,
+    association,
+    has_learned,
+    one_hot,
+    separation,
+)
 from itrex_sweet.metrics import pearson
 from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, TASKS
 
@@ -55,7 +63,7 @@ def test_a_useful_exit_of_imbalanced_data_has_one():
     targets = one_hot(TASKS[SINGLE_LABEL], labels, 2)
     assert (logits.argmax(axis=1) == 0).all() and association(logits, targets) > 2 * MIN_ASSOCIATION
     shuffled = [association(logits[rng.permutation(1000)], targets) for _ in range(300)]
-    assert np.mean(np.array(shuffled) > MIN_ASSOCIATION) <= 0.01 and np.std(shuffled) == pytest.approx(1, abs=0.15)
+    assert np.mean(np.array(shuffled) > MIN_ASSOCIATION) <= 0.05 and np.std(shuffled) == pytest.approx(1, abs=0.15)
 
 
 def test_multi_label_with_rare_labels():
@@ -76,3 +84,55 @@ def test_constant_or_missing_outputs_have_none():
     assert association(np.zeros((0, 2)), np.zeros((0, 2))) == 0.0
     partly = np.where(np.arange(100)[:, None] < 50, targets, np.inf)
     assert association(partly, targets) == pytest.approx(np.sqrt(49))
+
+
+def imbalanced(rows, labels, majority, rng):
+    """Returns labels of which one is frequent, as targets."""
+    shares = np.full(labels, (1 - majority) / (labels - 1))
+    shares[0] = majority
+    return np.eye(labels)[rng.choice(labels, rows, p=shares)]
+
+
+def logits_of_an_exit(targets, distance, rng):
+    """Returns logits of independent labels, whose means differ by a distance in standard deviations."""
+    return targets * distance + rng.normal(size=targets.shape)
+
+
+@pytest.mark.parametrize("labels", [2, 5, 20])
+@pytest.mark.parametrize("majority", [0.94, 0.97, 0.99])
+@pytest.mark.parametrize("rows", [100, 1000])
+def test_useful_exits_stay_and_constant_ones_do_not(labels, majority, rows):
+    """At a distance of 0.75, such an exit may answer 42 to 54 % of the rows where one that learned nothing may answer
+    17 %, with a sixth of the rows of rare labels wrong."""
+    dropped, runs = {0.0: 0, 0.75: 0, 1.2: 0}, 60
+    enough = 0
+    for seed in range(runs):
+        rng = np.random.default_rng(seed)
+        targets = imbalanced(rows, labels, majority, rng)
+        others = rows - int(targets.sum(axis=0).max())
+        enough += others >= MIN_OTHERS
+        for distance in dropped:
+            found = has_learned(association(logits_of_an_exit(targets, distance, rng), targets), others)
+            dropped[distance] += found is False
+        constant = np.log(targets.mean(axis=0) + 0.01) * np.ones((rows, 1))
+        is_judged = others > 0
+        assert (has_learned(association(constant, targets), others) is False) == is_judged, "by few rows too"
+    assert dropped[0.75] <= 0.1 * runs and dropped[1.2] <= 0.04 * runs
+    assert dropped[0.0] >= 0.9 * enough
+
+
+def test_too_few_other_rows_do_not_judge():
+    assert has_learned(1.9, MIN_OTHERS - 1) is None and has_learned(-5.0, 0) is None
+    assert has_learned(1.9, MIN_OTHERS) is False and has_learned(0.0, 3) is False
+    assert has_learned(2.1, 0) is True
+
+
+@pytest.mark.parametrize("labels", [2, 5, 20])
+@pytest.mark.parametrize("majority", [0.3, 0.94, 0.99])
+def test_separation_is_the_distance_for_any_number_of_rows_and_frequency(labels, majority):
+    for distance, rows in ((0.0, 20_000), (1.2, 20_000), (1.2, 80_000)):
+        rng = np.random.default_rng(3)
+        targets = imbalanced(rows, labels, majority, rng)
+        found = separation(association(logits_of_an_exit(targets, distance, rng), targets), targets)
+        assert found == pytest.approx(distance, abs=0.3) and (found > MIN_SEPARATION) == (distance > 0)
+    assert separation(3.0, np.ones((5, 2))) == 0.0

@@ -83,7 +83,7 @@ def add_exits(
 
     The model is frozen, and its weights, its own head included, do not change. Each exit learns the probabilities that
     the model predicts at full depth (distillation, Hinton et al. 2015, arXiv 1503.02531). Exits whose outputs do not
-    depend on the text are dropped, with a warning; see `itrex_sweet.association`.
+    depend on the text are dropped, with a warning; see `association.has_learned`.
 
     Args:
         model: folder of a Hugging Face classifier, or its name on the hub.
@@ -234,12 +234,25 @@ def _check_gain(agreements: Agreements, kept: tuple[int, ...], traffic: Traffic)
             f"no exit learned anything: {agreements.describe(dropped)}. Train longer (epochs), with a higher "
             "learning_rate, or on more texts."
         )
+    if unjudged := agreements.unjudged_exits():
+        logger.warning(
+            "%d of the %d evaluated texts get another answer than the most frequent one, too few to tell whether %s "
+            "learned anything: kept. itrex-sweet calibrate does not use an exit that saves nothing; more texts with "
+            "other answers tell.",
+            agreements.others,
+            agreements.rows,
+            _listed(unjudged),
+        )
     if dropped:
         logger.warning(
             "Dropped %s, which learned nothing: %s.",
-            f"exit {dropped[0]}" if len(dropped) == 1 else f"exits {', '.join(map(str, dropped))}",
+            _listed(dropped),
             agreements.describe(dropped),
         )
+
+
+def _listed(exits: Sequence[int]) -> str:
+    return f"exit{'s' if len(exits) > 1 else ''} {', '.join(map(str, exits))}"
 
 
 def _save(

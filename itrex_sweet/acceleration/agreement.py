@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from itrex_sweet.association import MIN_ASSOCIATION, association
+from itrex_sweet.association import MIN_ASSOCIATION, association, has_learned
 from itrex_sweet.evaluation.progress import progress
 from itrex_sweet.tasks import MULTI_LABEL, REGRESSION
 
@@ -39,14 +39,26 @@ class Agreements:
     rows: int
     associations: tuple[float, ...]
 
+    @property
+    def others(self) -> int:
+        """Number of rows with another answer at full depth than the most frequent one."""
+        return self.rows - round(self.majority * self.rows)
+
     def useful_exits(self) -> tuple[int, ...]:
-        """Returns the last exit and those whose outputs depend on the scores of full depth.
+        """Returns the last exit and those that have learned something, or cannot be judged by these rows.
 
         An exit may be useful although it agrees no more often than the most frequent label does: where that label is
         very frequent, the exit is useful if it is certain of a part of the texts.
         """
+        return (*(exit_ for exit_, learned in self._early() if learned is not False), self.exits[-1])
+
+    def unjudged_exits(self) -> tuple[int, ...]:
+        """Returns the exits that too few rows judge; see `association.has_learned`."""
+        return tuple(exit_ for exit_, learned in self._early() if learned is None)
+
+    def _early(self) -> list[tuple[int, bool | None]]:
         early = zip(self.exits[:-1], self.associations, strict=False)
-        return (*(exit_ for exit_, value in early if value > MIN_ASSOCIATION), self.exits[-1])
+        return [(exit_, has_learned(value, self.others)) for exit_, value in early]
 
     def describe(self, exits: Sequence[int]) -> str:
         """Returns a description of some exits that are not useful."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from itrex_sweet.association import MIN_ASSOCIATION
+from itrex_sweet.association import MIN_ASSOCIATION, has_learned
 from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, Task
 
 _CONSTANT = "not measurably better than a constant prediction"
@@ -54,8 +54,9 @@ class ExitDiagnostics:
     def warnings(self) -> list[str]:
         """Returns one sentence for each finding that makes the model, or some of its exits, useless.
 
-        An exit is no better than a constant prediction if its outputs do not depend on the labels and its accuracy is
-        not above the share of the most frequent label by more than two standard errors, sqrt(p (1 - p) / rows).
+        An exit is no better than a constant prediction if its outputs do not depend on the labels
+        (`association.has_learned`) and its accuracy is not above the share of the most frequent label by more than two
+        standard errors, sqrt(p (1 - p) / rows).
         Accuracy alone is not enough: if most rows have the same label, a useful exit may get no more rows right.
         """
         if self.rows == 0:
@@ -68,15 +69,16 @@ class ExitDiagnostics:
         *earlier, last = self.associations
         if not self._is_accurate(last):
             subject = f"the model, at its last exit ({last} layers),"
-            if not self._learned(last):
+            learned = self._learned(last)
+            if learned is False:
                 sentences.append(f"{subject} is {_CONSTANT}: {self._figures([last])}.")
-            elif self.majority is not None:
+            elif learned and self.majority is not None:
                 sentences.append(
                     f"{subject} gets no more rows right than always predicting the most frequent label, although its "
                     f"outputs depend on the labels: {self._figures([last])}. Compare another metric, such as f1 or "
                     "matthews."
                 )
-        exits = [exit_ for exit_ in earlier if not self._learned(exit_) and not self._is_accurate(exit_)]
+        exits = [exit_ for exit_ in earlier if self._learned(exit_) is False and not self._is_accurate(exit_)]
         if exits:
             subject = f"exit {exits[0]} is" if len(exits) == 1 else f"exits {', '.join(map(str, exits))} are"
             sentences.append(
@@ -90,8 +92,9 @@ class ExitDiagnostics:
             )
         return sentences
 
-    def _learned(self, exit_: int) -> bool:
-        return self.associations[exit_] > MIN_ASSOCIATION
+    def _learned(self, exit_: int) -> bool | None:
+        others = self.rows if self.majority is None else self.rows - round(self.majority * self.rows)
+        return has_learned(self.associations[exit_], others)
 
     def _is_accurate(self, exit_: int) -> bool:
         if self.majority is None:

@@ -1,12 +1,15 @@
-"""Finds exits that hardly learned, by their losses at the end of a training."""
+"""Finds exits that hardly learned, by their losses and logits at the end of a training."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
+from itrex_sweet.association import MIN_SEPARATION, association, has_learned, separation
 from itrex_sweet.tasks import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
 from itrex_sweet.training.attachment import Attachment
 from itrex_sweet.training.exit_metrics import RunningMeans
@@ -15,11 +18,12 @@ from itrex_sweet.training.losses import IGNORE_INDEX
 LATE_SHARE = 0.2  # of the steps of a training, the last ones
 _MIN_ROWS = 100
 _LEARNED_SHARE = 0.2  # of the last exit's improvement; an exit below it hardly learned
+_MAX_NUMBERS = 1 << 22  # of the logits that are kept
 _LEARNED_LAST = 0.3  # share of the constant loss that the last exit has removed, else no exit is compared with it
 
 
 class LateLosses:
-    """The exits' losses against the labels, and sums of the labels, in the last steps of a training.
+    """The exits' losses against the labels, sums of the labels, and the last logits, in the last steps of a training.
 
     A process of a distributed training counts its own rows.
     """
@@ -29,17 +33,25 @@ class LateLosses:
         self._task: Task | None = None
         self._rows = 0
         self._sums: torch.Tensor | None = None  # (2, labels): of the labels, one-hot, and of their squares
+        self._batches: deque[tuple[torch.Tensor, torch.Tensor]] = deque()  # labels, and logits (exits, rows, labels)
+        self._exits: tuple[int, ...] = ()
 
     def add(self, attachment: Attachment) -> None:
         """Adds the last batch of an attachment, if its loss is the plain one of the task and its rows have labels."""
         if attachment.labels is None or not attachment.label_loss.is_default:
             return
         self._task, labels = attachment.task, attachment.labels
+        logits = torch.stack([each.detach() for each in attachment.exit_logits.values()])
         if self._task.name == SINGLE_LABEL:
-            labels = F.one_hot(labels[labels != IGNORE_INDEX], attachment.model.config.num_labels)
+            labelled = labels != IGNORE_INDEX
+            labels, logits = F.one_hot(labels[labelled], attachment.model.config.num_labels), logits[:, labelled]
         if not len(labels):
             return
         labels = labels.reshape(len(labels), -1).float()
+        self._exits = tuple(attachment.exit_logits)
+        self._batches.append((labels, logits))
+        while sum(each.numel() for _, each in self._batches) > _MAX_NUMBERS and len(self._batches) > 1:
+            self._batches.popleft()
         sums = torch.stack([labels.sum(0), (labels**2).sum(0)])
         self._sums = sums if self._sums is None else self._sums + sums
         self._rows += len(labels)
@@ -48,6 +60,7 @@ class LateLosses:
     def clear(self) -> None:
         """Removes all batches."""
         self._losses.clear()
+        self._batches.clear()
         self._rows, self._sums = 0, None
 
     def warnings(self) -> list[str]:
@@ -56,7 +69,7 @@ class LateLosses:
             return []
         constant = constant_loss(self._task, self._rows, self._sums)
         losses = {exit_: total.item() for exit_, total in self._losses.means().items()}
-        found = hardly_learned(losses, constant)
+        found = [exit_ for exit_ in hardly_learned(losses, constant) if not self._separates(exit_)]
         if not found:
             return []
         others = tuple(exit_ for exit_ in losses if exit_ not in found)
@@ -68,6 +81,22 @@ class LateLosses:
             f"Train for more steps, or leave it out: exits={others}."
             for exit_ in found
         ]
+
+    def _separates(self, exit_: int) -> bool:
+        """Returns whether the logits of an exit tell the labels apart, or too few rows say that they do not.
+
+        Where one label is frequent, a useful exit may remove little of the loss: it is sure of a part of the rows with
+        that label, and finds none of the others.
+        """
+        if self._task.name == REGRESSION:  # has no frequent label
+            return False
+        labels = torch.cat([each for each, _ in self._batches]).cpu().numpy()
+        place = self._exits.index(exit_)
+        logits = torch.cat([each[place] for _, each in self._batches]).float().cpu().numpy()
+        others = len(labels) - int(np.unique(labels, axis=0, return_counts=True)[1].max())
+        value = association(logits, labels)
+        learned = has_learned(value, others)
+        return learned is None or (learned and separation(value, labels) >= MIN_SEPARATION)
 
 
 def constant_loss(task: Task, rows: int, sums: torch.Tensor) -> float:

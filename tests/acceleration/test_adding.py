@@ -134,6 +134,20 @@ def test_a_useful_exit_of_imbalanced_texts_stays(plain, tmp_path, caplog):
     assert recorded["association"]["1"] == pytest.approx(agreements.associations[0], abs=0.01)
 
 
+def test_exits_that_too_few_texts_judge_stay_and_are_named(plain, tmp_path, monkeypatch, caplog):
+    from itrex_sweet.acceleration import adding
+
+    few = Agreements((1, 2, 4), (0.99, 0.99, 1.0), 0.99, 2, 300, (1.4, 0.0, 17.0))
+    assert few.others == 3 and few.useful_exits() == (1, 4) and few.unjudged_exits() == (1,)
+    enough = dataclasses.replace(few, majority=0.94)
+    assert enough.useful_exits() == (4,) and enough.unjudged_exits() == ()
+    monkeypatch.setattr(adding, "agreements_with_full_depth", lambda *_: few)
+    added = add_exits(plain, texts_of(300, seed=2), tmp_path / "out", **QUICK)
+    assert added.dropped == (2,) and open_artifact(tmp_path / "out").exits == (1, 4)
+    assert "3 of the 300 evaluated texts" in caplog.text and "whether exit 1 learned anything: kept" in caplog.text
+    assert "Dropped exit 2" in caplog.text
+
+
 def test_an_exit_with_constant_outputs_is_dropped_from_imbalanced_texts(plain, tmp_path, monkeypatch, caplog):
     from itrex_sweet.acceleration import adding
 

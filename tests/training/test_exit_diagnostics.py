@@ -48,9 +48,17 @@ def test_warning_about_the_last_exit(labels, accuracy):
 def test_a_useful_exit_of_imbalanced_data_causes_no_warning():
     """The exit predicts the frequent label for all rows, and is certain of half of them."""
     assert "exit 1 is not measurably better" in warnings_for(
-        IMBALANCED, {1: 0.8, 4: 0.9}, associations={1: 2.9, 4: 18.0}
+        IMBALANCED, {1: 0.8, 4: 0.9}, associations={1: 1.9, 4: 18.0}
     )
     assert warnings_for(IMBALANCED, {1: 0.8, 4: 0.9}, associations={1: 6.0, 4: 18.0}) == ""
+
+
+def test_an_exit_that_too_few_rows_judge_causes_no_warning():
+    """Of 300 rows, 6 have another label: an exit that finds half of them has an association below 2 as often as not."""
+    rare = [0] * 294 + [1] * 6
+    assert warnings_for(rare, {1: 0.98, 4: 0.98}, associations={1: 1.5, 4: 1.5}) == ""
+    assert "exit 1 is not measurably better" in warnings_for(rare, {1: 0.98, 4: 0.99}, associations={1: 0.0, 4: 6.0})
+    assert "no more rows right" in warnings_for(rare, {1: 0.98, 4: 0.98}, associations={1: 1.5, 4: 6.0})
 
 
 def test_regression_and_multi_label():
@@ -104,7 +112,8 @@ def test_the_callback_warns_about_its_last_evaluation(tmp_path, caplog):
     model = tiny_model()
     with torch.no_grad():
         model.classifier.weight.mul_(0.01)  # so that no exit is confident
-    trainer = make_trainer(model, tmp_path, eval_strategy="epoch", learning_rate=0.0)
+    rows = Rows(rows=60, seed=1)
+    trainer = make_trainer(model, tmp_path, eval_strategy="epoch", learning_rate=0.0, eval_dataset=rows)
     trainer.train()
     assert "eval: " in caplog.text and "constant prediction" in caplog.text and "no row leaves early" in caplog.text
     caplog.clear()

@@ -61,11 +61,16 @@ def _sums(labels):
     return torch.stack([labels.sum(0), (labels**2).sum(0)])
 
 
+GENERATOR = torch.Generator().manual_seed(0)
+
+
 class Batch:
     """An attachment after a forward."""
 
-    def __init__(self, task, labels, losses):
+    def __init__(self, task, labels, losses, logits=None):
         self.task, self.labels, self.exit_losses = TASKS[task], labels, losses
+        noise = torch.randn(len(labels), 3 if task == SINGLE_LABEL else labels[0].numel(), generator=GENERATOR)
+        self.exit_logits = dict.fromkeys(losses, noise) if logits is None else logits
         self.label_loss = SimpleNamespace(is_default=True)
         self.model = SimpleNamespace(config=SimpleNamespace(num_labels=3))
 
@@ -88,6 +93,47 @@ def test_warnings_of_all_tasks(task, labels, constant, prediction):
     assert sentence.startswith("exit 1 hardly learned") and f"the {prediction} of the labels has {constant}" in sentence
     late.clear()
     assert late.warnings() == []
+
+
+@pytest.mark.parametrize(("labels", "majority"), [(2, 0.94), (5, 0.94), (20, 0.94), (20, 0.99)])
+def test_a_useful_exit_of_imbalanced_rows_is_not_named(labels, majority):
+    """It removes less than a fifth of the loss that the last exit removes, and tells the labels apart."""
+    random = torch.Generator().manual_seed(1)
+    shares = torch.full((labels,), (1 - majority) / (labels - 1))
+    shares[0] = majority
+    late = LateLosses()
+    late_of_noise = LateLosses()
+    for _ in range(50):
+        given = torch.multinomial(shares, 32, replacement=True, generator=random)
+        one_hot = F.one_hot(given, labels).float()
+
+        def exit_of(distance, one_hot=one_hot):
+            noise = torch.randn(one_hot.shape, generator=random)
+            return distance * (distance * one_hot + noise) + shares.log()
+
+        of_last = exit_of(4.0)
+        for each, logits in ((late, exit_of(0.7 if labels == 2 else 0.9)), (late_of_noise, exit_of(0.05))):
+            of_exits = {1: logits, 4: of_last}
+            batch = Batch(SINGLE_LABEL, given, {}, of_exits)
+            batch.exit_losses = {exit_: F.cross_entropy(one, given) for exit_, one in of_exits.items()}
+            batch.model.config.num_labels = labels
+            each.add(batch)
+    entropy = torch.special.entr(shares).sum().item()
+    means = {exit_: total.item() for exit_, total in late._losses.means().items()}
+    assert hardly_learned(means, entropy) == [1], "this test needs an exit that the losses alone name"
+    assert late.warnings() == []
+    assert [sentence[:22] for sentence in late_of_noise.warnings()] == ["exit 1 hardly learned:"]
+
+
+def test_the_kept_logits_are_bounded(monkeypatch):
+    monkeypatch.setattr("itrex_sweet.training.late_losses._MAX_NUMBERS", 500)
+    late = LateLosses()
+    for _ in range(100):
+        late.add(Batch(SINGLE_LABEL, torch.tensor([0, 1] * 10), {1: torch.tensor(0.69), 4: torch.tensor(0.1)}))
+    assert sum(logits.numel() for _, logits in late._batches) <= 500
+    assert len(late.warnings()) == 1
+    late.clear()
+    assert not late._batches
 
 
 SETTINGS = {"num_train_epochs": 40, "learning_rate": 3e-3, "per_device_train_batch_size": 16, "logging_steps": 100}
