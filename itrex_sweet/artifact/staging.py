@@ -27,7 +27,7 @@ from itrex_sweet.artifact.files import artifact_files
 from itrex_sweet.errors import ArtifactError
 
 Dropped = Callable[[Path], Iterable[str]]
-_LONGEST = 120  # characters of the target's name in that of its staging folder
+_LONGEST = 120  # bytes of the target's name in that of its staging folder; file systems take names of 255
 
 
 @contextmanager
@@ -200,8 +200,9 @@ def _can_exchange(target: Path) -> bool:
 def _prefix(target: Path) -> str:
     """Returns the prefix of the names of staging folders of a target."""
     name = target.name
-    if len(name) > _LONGEST:
-        name = f"{name[:_LONGEST]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}"
+    encoded = os.fsencode(name)
+    if len(encoded) > _LONGEST:
+        name = f"{encoded[:_LONGEST].decode(errors='ignore')}-{hashlib.sha256(encoded).hexdigest()[:16]}"
     return f".{name}{INSIDE}"
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from itrex_sweet.arguments import fraction
 from itrex_sweet.artifact import Artifact, copy_artifact, keep_exits, open_artifact, write_card
+from itrex_sweet.artifact.staging import require_writable
 from itrex_sweet.calibration.budget import checked_tolerance
 from itrex_sweet.calibration.cost_measurement import cost_table
 from itrex_sweet.calibration.costs import CostTable, RowCosts
@@ -169,7 +170,9 @@ def prune_exits(
         kept = tuple(keep)
     else:
         model = SweetModelForSequenceClassification.from_pretrained(directory, backend=backend, threads=threads)
-        artifact, gains = model.artifact, find_useful_exits(model, data, **options)
+        artifact = model.artifact
+        require_writable(artifact.directory if output is None else Path(output))
+        gains = find_useful_exits(model, data, **options)
         kept = gains.kept
     target = artifact.directory if output is None else Path(output)
     costs = None if gains is None or gains.costs is None else gains.costs.to_dict()

@@ -121,15 +121,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Calibrates an artifact, writes the policy and prints it."""
+    from itrex_sweet.artifact.staging import require_writable
     from itrex_sweet.calibration.budget import Budget
     from itrex_sweet.calibration.calibrate import calibrate
     from itrex_sweet.calibration.pruning import remove_unused_exits
-    from itrex_sweet.evaluation.plot import require_matplotlib
+    from itrex_sweet.evaluation.plot import plot_calibration, require_plot
     from itrex_sweet.hub import fetch
     from itrex_sweet.modeling import SweetModelForSequenceClassification
 
-    if args.plot is not None:
-        require_matplotlib()
     budget = Budget(
         max_accuracy_drop=args.max_accuracy_drop,
         max_agreement_drop=args.max_agreement_drop,
@@ -143,6 +142,9 @@ def run(args: argparse.Namespace) -> int:
     model = SweetModelForSequenceClassification.from_pretrained(
         fetch(args.directory), backend=args.backend, threads=args.threads
     )
+    require_writable(args.output or model.artifact.directory)
+    if args.plot is not None:
+        require_plot(args.plot)
     calibration = calibrate(
         model,
         args.data,
@@ -166,8 +168,6 @@ def run(args: argparse.Namespace) -> int:
     if args.prune_exits and calibration.switched_off:
         written = remove_unused_exits(written)
     if args.plot is not None:
-        from itrex_sweet.evaluation.plot import plot_calibration
-
         plot_calibration(calibration.to_dict(), args.plot)
     if args.json:
         print(json.dumps(calibration.to_dict(), indent=2, ensure_ascii=False))

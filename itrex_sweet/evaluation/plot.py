@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,30 @@ def plot_curves(
     if title:
         figure.suptitle(title, fontsize=12, color=_TEXT_COLOUR)
     return _save(figure, path)
+
+
+def require_plot(path: Path) -> None:
+    """Checks that a plot can be written to a file, without changing it.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        ArtifactError: the file cannot be written.
+    """
+    require_matplotlib()
+    created: list[Path] = []
+    try:
+        created = [parent for parent in path.parents if not parent.exists()]
+        existed = path.exists()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
+        if not existed:
+            path.unlink()
+    except OSError as error:
+        raise ArtifactError(f"cannot write {path} ({error}).") from error
+    finally:
+        for parent in created:
+            with suppress(OSError):
+                parent.rmdir()
 
 
 def plot_calibration(calibration: Mapping[str, Any], path: str | os.PathLike) -> Path:
