@@ -10,6 +10,7 @@ from itrex_sweet.tokenization.model_description import UnsupportedTokenizer
 from itrex_sweet.tokenization.native_library import LibraryUnavailable
 from itrex_sweet.tokenization.native_reader import NativeReader
 from itrex_sweet.tokenization.proof import difference
+from itrex_sweet.warning_once import is_first
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +33,15 @@ def fast_reader_of(encoder: TextEncoder) -> tuple[NativeReader | None, str | Non
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         reason = f"the comparison with the tokenizers library failed ({type(error).__name__}: {error})"
-        logger.warning("The native tokenizer is not used: %s.", reason)
+        _warn(reason)
         return None, reason
     if different is not None:
-        logger.warning("The native tokenizer is not used: %s than the tokenizers library.", different)
-        return None, f"{different} than the tokenizers library"
+        reason = f"{different} than the tokenizers library"
+        _warn(reason)
+        return None, reason
     return reader, None
+
+
+def _warn(reason: str) -> None:
+    if is_first(f"native tokenizer: {reason}"):
+        logger.warning("The native tokenizer is not used: %s.", reason)

@@ -108,6 +108,15 @@ def test_an_interrupted_run_is_resumed(plain, tmp_path, costs_in_layers, caplog,
         accelerate(plain, TEXTS, output, **{**QUICK, "max_agreement_drop": 0.01})
 
 
+def test_steps_warn_of_longer_texts_once(plain, tmp_path, costs_in_layers, caplog):
+    """The exits are trained on texts that are cut; pruning, calibration and report run longer ones."""
+    for part in ("a", "b"):
+        with caplog.at_level(logging.WARNING, "itrex_sweet"):
+            accelerate(plain, TEXTS, tmp_path / part, **QUICK, max_length=9)
+        assert caplog.text.count("was trained on rows of up to 9 tokens") == 1, "each call warns"
+        caplog.clear()
+
+
 def test_no_exit_saves_time(plain, tmp_path, costs_in_layers, monkeypatch):
     real = accelerating.prune_exits
     monkeypatch.setattr(
