@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from itrex_sweet.tokenization import byte_level_bpe, native_library, wordpiece
+from itrex_sweet.tokenization import byte_level_bpe, native_library, unigram, wordpiece
 from itrex_sweet.tokenization.file_tokenizer import parts_of, state_of
 from itrex_sweet.tokenization.model_description import Arrays, ModelDescription, UnsupportedTokenizer
 from itrex_sweet.tokenization.native_library import CTokenizer
@@ -16,6 +16,7 @@ _MAX_TOKEN_ID = (1 << 24) - 1
 _MODELS: dict[str, Callable[[Any, Callable[[], dict[str, Any]], Arrays], ModelDescription]] = {
     "WordPiece": wordpiece.describe,
     "BPE": byte_level_bpe.describe,
+    "Unigram": unigram.describe,
 }
 
 
@@ -38,6 +39,8 @@ def description_of(
     # The state is faster to read than `get_vocab`.
     model = _MODELS[kind](backend, model_state or (lambda: state_of(backend.model)), arrays)
     ids = list(model.vocabulary.values())
+    if not ids:
+        raise UnsupportedTokenizer("its vocabulary is empty")
     if max(ids) > _MAX_TOKEN_ID:
         raise UnsupportedTokenizer(f"its vocabulary has an id above {_MAX_TOKEN_ID}")
     single, pair = (template_of(backend, is_pair) for is_pair in (False, True))
@@ -57,7 +60,7 @@ def description_of(
         pair=arrays.integers(pair),
     )
     special = [token for kind, token, _ in (*single, *pair) if kind == native_library.SPECIAL_TOKEN]
-    return description, model.name, max(*ids, *added, *special)
+    return description, model.name, max([*ids, *added, *special])
 
 
 def _flags(token: Any, encode_special_tokens: bool) -> int:

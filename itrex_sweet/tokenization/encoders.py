@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from itrex_sweet.tokenization.file_tokenizer import FileTokenizer
+from itrex_sweet.tokenization.file_tokenizer import FileTokenizer, parts_of, state_of
 from itrex_sweet.tokenization.inputs import Text
 
 
@@ -107,6 +107,12 @@ class FastEncoder(TextEncoder):
     def encode_here(self, text: Text, limit: int | None) -> Row:
         """Encodes one text in this thread, without the library's threads, which forks would have to respect."""
         return self._row(self._backend.encode(*(text if isinstance(text, tuple) else (text,))), limit)
+
+    @property
+    def maps_clusters(self) -> bool:
+        """`True` if a normalizer replaces grapheme clusters."""
+        normalizers = parts_of(state_of(self._backend.normalizer), "normalizers")
+        return any(part["type"] == "Precompiled" for part in normalizers)
 
     def normalize(self, text: str) -> str:
         """Returns the normal form of a text."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,16 @@ class Arrays:
         self._kept.append(np.array(values, dtype=np.int32))
         return self._kept[-1].ctypes.data
 
+    def numbers(self, values: Any) -> int:
+        """Returns the address of an array of float64."""
+        self._kept.append(np.array(values, dtype=np.float64))
+        return self._kept[-1].ctypes.data
+
+    def bytes(self, value: bytes) -> tuple[int, int]:
+        """Returns the address of bytes, and their number."""
+        self._kept.append(np.frombuffer(value, dtype=np.uint8))
+        return self._kept[-1].ctypes.data, len(value)
+
     def strings(self, values: Collection[str]) -> CStrings:
         """Returns strings for the library.
 
@@ -55,6 +65,11 @@ class Arrays:
             raise UnsupportedTokenizer("a token holds a zero byte")
         self._kept.append(joined)
         return CStrings(joined, len(joined), len(values))
+
+    def structures(self, kind: type[ctypes.Structure], values: Sequence[ctypes.Structure]) -> int:
+        """Returns the address of an array of structures."""
+        self._kept.append((kind * len(values))(*values))
+        return ctypes.addressof(self._kept[-1])
 
     def pointer(self, structure: ctypes.Structure) -> int:
         """Returns the address of a structure."""

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from ctypes import POINTER, Structure, c_char_p, c_int32, c_int64, c_uint32, c_void_p
+from ctypes import POINTER, Structure, c_char_p, c_double, c_int32, c_int64, c_uint32, c_void_p
 from pathlib import Path
 from typing import Any
 
 from itrex_sweet.runtime import native
 
-INTERFACE = 2  # `kInterface`: the version that the library must have
+INTERFACE = 3  # `kInterface`: the version that the library must have
 
 # `sweet_model_kind`
-WORDPIECE, BYTE_LEVEL_BPE = 0, 1
+WORDPIECE, BYTE_LEVEL_BPE, UNIGRAM = 0, 1, 2
+# `sweet_normalizer_kind`
+CHARACTER_MAP, UNICODE_FORM, REPLACE, REPLACE_SPACES, REPLACE_WHITESPACE, STRIP, PREPEND = range(7)
+STRIP_ACCENTS, LOWERCASE = 7, 8
+# `sweet_unicode_form`
+COMPOSED, COMPATIBLE = 1, 2
+# `sweet_side`
+LEFT, RIGHT = 1, 2
+# `sweet_prepending`
+NEVER, AT_START, ALWAYS = 0, 1, 2
 # `sweet_added_token`
 NORMALIZED, IS_TEXT, TAKES_LEFT, TAKES_RIGHT, SINGLE_WORD = 1, 2, 4, 8, 16
 # `sweet_template_item`
@@ -22,6 +31,9 @@ SPECIAL_TOKEN, FIRST_TEXT, SECOND_TEXT = 0, 1, 2
 FROM_LEFT, ALLOW_EMPTY = 1, 2
 # `sweet_encode_contents`
 HAS_TYPES, HAS_POSITIONS = 1, 2
+
+# `sweet_encode_result`
+SMALL_OUTPUT = -5
 
 # Calls of at most so many bytes hold the GIL: another thread that takes it would return it only after 5 ms.
 BYTES_WITH_GIL = 16384
@@ -49,6 +61,27 @@ class CByteLevelBpe(Structure):
     _fields_ = [
         ("merges", CStrings),
         *((name, c_int32) for name in ("composes", "splits", "adds_space", "ignores_merges")),
+    ]
+
+
+class CNormalizer(Structure):
+    """`sweet_normalizer`."""
+
+    _fields_ = [
+        *((name, c_int32) for name in ("kind", "flags")),
+        *(("first", c_void_p), ("first_size", c_int64), ("second", c_void_p), ("second_size", c_int64)),
+    ]
+
+
+class CUnigram(Structure):
+    """`sweet_unigram`."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in ("normalizers", "scores")),
+        ("unknown_score", c_double),
+        *((name, c_int32) for name in ("unknown_id", "normalizer_count", "splits_whitespace", "prepends")),
+        *((name, c_int32) for name in ("splits", "byte_fallback")),
+        ("replacement", CStrings),
     ]
 
 

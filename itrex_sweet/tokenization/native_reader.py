@@ -113,19 +113,15 @@ class NativeReader:
             output = buffer.ctypes.data
         call = self._library.encode_with_gil if size <= native_library.BYTES_WITH_GIL else self._library.encode
         options = (native_library.FROM_LEFT if from_left else 0) | (native_library.ALLOW_EMPTY if allow_empty else 0)
-        count = call(
-            self._handle,
-            text,
-            size,
-            address,
-            is_pair,
-            rows,
-            limit or 0,
-            options,
-            -1 if padding_idx is None else padding_idx,
-            output,
-            capacity,
-        )
+        padding = -1 if padding_idx is None else padding_idx
+        arguments = (self._handle, text, size, address, is_pair, rows, limit or 0, options, padding)
+        count = call(*arguments, output, _BUFFER_SIZE if is_small else capacity)
+        if count == native_library.SMALL_OUTPUT:  # the normal form of a text has many more characters than the text
+            capacity = int(buffer[0])
+            if is_small:
+                self._buffers.append((buffer, output))
+            buffer, is_small = np.empty(capacity, np.int64), False
+            count = call(*arguments, buffer.ctypes.data, capacity)
         if count < 0:
             if is_small:
                 self._buffers.append((buffer, output))

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+from itrex_sweet.tokenization.cluster_proof import clusters_differ
 from itrex_sweet.tokenization.inputs import Text
 from itrex_sweet.tokenization.native_reader import NativeReader
 
@@ -26,7 +27,8 @@ _PHRASES = (
     "|zero\u200bwidth soft\u00adhyphen \ufefftext \ufffd|nul\x00 bell\x07 a\x7fb"
     "|a\u00a0b\u2003c\u3000d\u2028e\u0085f\x0bg\x0ch|\u201cquotes\u201d \u2018single\u2019 \u2014 dash \u2026"
     "|\uf900\ufa30\u2f00 \u03a9\u2126 \u212a \u1e9e \u037e \u1fef|[cls] [Sep|<s></s><pad><unk><mask>"
-    "|[CLS] [SEP][PAD] a[MASK]b [UNK]"
+    "|[CLS] [SEP][PAD] a[MASK]b [UNK]|\u2581a \u2581\u2581 b\u2581"
+    "|``quoted'' text``|\ufb01x \u2460\u00bd \ufdfa\u33a5 \r\n \u00aa\u0301b"
 )
 _TEXTS = (
     *("", " ", "\t\r\n", "a"),
@@ -60,6 +62,8 @@ def difference(reader: NativeReader, encoder: Any) -> str | None:
     for text in (borders, "".join(characters)):
         if reader.normalize(text) != encoder.normalize(text):
             return "it normalizes characters differently"
+    if encoder.maps_clusters and clusters_differ():
+        return "it tells grapheme clusters apart differently"
     # A letter, a number or another character makes one word with another of its kind.
     together = " " + encoder.normalize(" ".join(f"a{each} 1{each} !{each}" for each in characters))
     if reader.words(together) not in (None, encoder.words(together)):

@@ -29,6 +29,7 @@ enum sweet_template_item { SWEET_SPECIAL_TOKEN = 0, SWEET_FIRST_TEXT = 1, SWEET_
 enum sweet_model_kind {
     SWEET_WORDPIECE = 0,       // `BertNormalizer`, `BertPreTokenizer` and WordPiece: `sweet_wordpiece`
     SWEET_BYTE_LEVEL_BPE = 1,  // `NFC` or no normalizer, `ByteLevel` and BPE: `sweet_byte_level_bpe`
+    SWEET_UNIGRAM = 2,         // any of `sweet_normalizer`, `Metaspace` and Unigram: `sweet_unigram`
 };
 
 struct sweet_wordpiece {
@@ -45,6 +46,46 @@ struct sweet_byte_level_bpe {
     int32_t splits;          // into words, by GPT-2's regular expression
     int32_t adds_space;      // before each part of a text that has none there
     int32_t ignores_merges;  // for a word of the vocabulary
+};
+
+enum sweet_normalizer_kind {
+    SWEET_CHARACTER_MAP = 0,       // `Precompiled`; first: the map
+    SWEET_UNICODE_FORM = 1,        // `NFD` or, by flags, a sum of `sweet_unicode_form`, `NFC`, `NFKD`, `NFKC`
+    SWEET_REPLACE = 2,             // first: a string; second: what replaces it
+    SWEET_REPLACE_SPACES = 3,      // ` {2,}`; second: what replaces them
+    SWEET_REPLACE_WHITESPACE = 4,  // `\s{2,}|[\n\r\t]`; second: what replaces it
+    SWEET_STRIP = 5,               // white space; flags: a sum of `sweet_side`
+    SWEET_PREPEND = 6,             // second: to texts that are not empty
+    SWEET_STRIP_ACCENTS = 7,
+    SWEET_LOWERCASE = 8,
+};
+
+enum sweet_unicode_form { SWEET_COMPOSED = 1, SWEET_COMPATIBLE = 2 };
+
+enum sweet_side { SWEET_LEFT = 1, SWEET_RIGHT = 2 };
+
+struct sweet_normalizer {
+    int32_t kind;  // `sweet_normalizer_kind`
+    int32_t flags;
+    const char* first;  // bytes; zeros among them
+    int64_t first_size;
+    const char* second;
+    int64_t second_size;
+};
+
+enum sweet_prepending { SWEET_NEVER = 0, SWEET_AT_START = 1, SWEET_ALWAYS = 2 };
+
+struct sweet_unigram {
+    const sweet_normalizer* normalizers;
+    const double* scores;  // of the pieces
+    double unknown_score;
+    int32_t unknown_id;  // or -1: a text with unknown characters is left to another tokenizer
+    int32_t normalizer_count;
+    int32_t splits_whitespace;  // `WhitespaceSplit` before `Metaspace`
+    int32_t prepends;           // `sweet_prepending`: the replacement of spaces to words
+    int32_t splits;             // before each replacement of a space
+    int32_t byte_fallback;      // unknown characters are read as bytes, if the vocabulary has these
+    sweet_strings replacement;  // one string: of a space
 };
 
 struct sweet_tokenizer {
@@ -67,6 +108,7 @@ enum sweet_encode_result {
     SWEET_OTHER_TOKENIZER = -2,  // a text has to be encoded by another tokenizer
     SWEET_EMPTY_TEXT = -3,       // a text has no tokens of its own
     SWEET_NO_MEMORY = -4,
+    SWEET_SMALL_OUTPUT = -5,  // the output has no room; its first value is the capacity that it takes
 };
 
 enum sweet_encode_option {
@@ -92,7 +134,7 @@ SWEET_API void sweet_tokenizer_free(void* tokenizer);
 // Writes to `output`, one after another: the ids, (tokens,); the starts of the rows and the end, (rows + 1,); the tokens of
 // each row before it was cut, (rows,); 4 times the number of rows that were cut, plus a sum of `sweet_encode_contents`; if
 // a type is not 0, types, (tokens,); if an id is `padding_id`, positions, (tokens,), counted without such tokens, which have
-// -1. A row has at most one token for each byte of its texts, and its special tokens.
+// -1. A row rarely has more tokens than its texts have bytes, beside its special tokens.
 //
 // Returns the number of tokens, or one of `sweet_encode_result`.
 SWEET_API int64_t sweet_tokenizer_encode(const void* tokenizer, const char* text, int64_t size, const int64_t* characters,

@@ -29,12 +29,12 @@ class ByteLevelBpe : public TextModel {
           whole_(vocabulary.count),
           pairs_(read(model, vocabulary, ids)) {}
 
-    void encode(std::string_view text, std::vector<int32_t>& ids) const override {
+    void encode(std::string_view text, bool is_start, std::vector<int32_t>& ids) const override {
         std::string buffer;
-        encode_normalized(normalize(text, buffer), ids);
+        encode_normalized(normalize(text, buffer), is_start, ids);
     }
 
-    void encode_normalized(std::string_view text, std::vector<int32_t>& ids) const override {
+    void encode_normalized(std::string_view text, bool, std::vector<int32_t>& ids) const override {
         std::string spaced;
         if (adds_space_ && text.front() != ' ') {
             spaced.reserve(text.size() + 1);
@@ -53,7 +53,7 @@ class ByteLevelBpe : public TextModel {
     }
 
     std::string_view normalize(std::string_view text, std::string& buffer) const override {
-        return composition_ == nullptr ? text : composition_->compose(text, buffer);
+        return composition_ == nullptr ? text : composition_->apply(text, buffer);
     }
 
     void words(std::string_view text, std::vector<int64_t>& ends) const override {

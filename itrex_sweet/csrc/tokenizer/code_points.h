@@ -42,7 +42,6 @@ class CodePointTable {
             for (uint32_t code = ranges[i]; code <= ranges[i + 1]; ++code) set(code, value);
     }
 
-   private:
     void set(uint32_t code, uint8_t value) {
         uint16_t& page = pages_[code >> 8];
         if (page == 0) {
@@ -52,6 +51,7 @@ class CodePointTable {
         own_[page][code & 255] = value;
     }
 
+   private:
     std::array<uint16_t, 0x110000 / 256> pages_;  // index into `own_`; the first is of code points that were not set
     std::vector<std::array<uint8_t, 256>> own_;
 };

@@ -1,4 +1,4 @@
-// The normalizer `NFC`: canonical decomposition, order and composition.
+// The normalizers `NFC`, `NFD`, `NFKC` and `NFKD`: decomposition, canonical order and composition.
 #pragma once
 
 #include <algorithm>
@@ -10,15 +10,20 @@
 #include <vector>
 
 #include "code_points.h"
+#include "compatibility_tables.h"
 #include "composition_tables.h"
 #include "text_model.h"
 #include "utf8.h"
 
 class Composition {
    public:
-    Composition() {
+    // `is_compatible`: NFKC or NFKD; `composes`: NFC or NFKC.
+    explicit Composition(bool is_compatible = false, bool composes = true)
+        : is_compatible_(is_compatible), composes_(composes) {
         using namespace composition_tables;
         active_.set(kActive, 1);
+        using compatibility_tables::kCompatible;
+        if (is_compatible) index(std::begin(kCompatible), std::end(kCompatible), compatible_);
         index(std::begin(kDecompositions), std::end(kDecompositions), decompositions_);
         index(std::begin(kClasses), std::end(kClasses), classes_);
         for (const uint32_t* row = std::begin(kCompositions); row != std::end(kCompositions); row += 2 + row[1])
@@ -26,8 +31,8 @@ class Composition {
         std::sort(compositions_.begin(), compositions_.end());
     }
 
-    // Returns the text itself if it is composed, or `form` with the composed text.
-    std::string_view compose(std::string_view text, std::string& form) const {
+    // Returns the text itself if it has the form, or `form` with another text.
+    std::string_view apply(std::string_view text, std::string& form) const {
         const char *at = text.data(), *const end = at + text.size(), *copied = at, *before = at;
         form.clear();
         while (at < end) {
@@ -36,7 +41,7 @@ class Composition {
                 continue;
             }
             const char* start = at;
-            if (active_.at(decode(at, end)) == 0) {
+            if (!is_active(decode(at, end))) {
                 before = start;
                 continue;
             }
@@ -44,7 +49,7 @@ class Composition {
             const char* stop = at;
             while (stop < end) {
                 const char* next = stop;
-                if (active_.at(decode(next, end)) == 0) break;
+                if (!is_active(decode(next, end))) break;
                 stop = next;
             }
             form.append(copied, static_cast<size_t>(before - copied));
@@ -59,7 +64,8 @@ class Composition {
     std::vector<uint32_t> borders() const {
         std::vector<uint32_t> found;
         append_borders(composition_tables::kActive, found);
-        for (size_t i = 0; i < decompositions_.size(); i += 4) found.push_back(decompositions_[i].first);
+        for (const Index* rows : {&decompositions_, &compatible_})
+            for (size_t i = 0; i < rows->size(); i += 4) found.push_back((*rows)[i].first);
         for (uint32_t code = kHangul; code < kHangul + kSyllables; code += 97) found.push_back(code);
         sort_characters(found);
         return found;
@@ -72,6 +78,9 @@ class Composition {
     using Index = std::vector<std::pair<uint32_t, const uint32_t*>>;  // code point and its row in a table
     static constexpr uint32_t kHangul = 0xAC00, kLead = 0x1100, kVowel = 0x1161, kTail = 0x11A7;
     static constexpr uint32_t kVowels = 21, kTails = 28, kSyllables = 19 * kVowels * kTails;
+
+    // Returns whether a character may change, or change a neighbour. What does so is listed for NFC only.
+    bool is_active(uint32_t code) const { return is_compatible_ || !composes_ ? code >= 0x80 : active_.at(code) != 0; }
 
     static void index(const uint32_t* row, const uint32_t* end, Index& found) {
         for (; row != end; row += 2 + row[1]) found.push_back({row[0], row});
@@ -91,7 +100,7 @@ class Composition {
             std::stable_sort(at, stop, [](const Letter& a, const Letter& b) { return a.order < b.order; });
             at = stop == letters.end() ? stop : stop + 1;
         }
-        compose(letters);
+        if (composes_) compose(letters);
         char bytes[4];
         for (const Letter& each : letters) form.append(bytes, static_cast<size_t>(::encode(each.code, bytes)));
     }
@@ -106,7 +115,11 @@ class Composition {
             append(kLead + syllable / (kVowels * kTails));
             append(kVowel + syllable % (kVowels * kTails) / kTails);
             if (syllable % kTails != 0) append(kTail + syllable % kTails);
-        } else if (const uint32_t* row = find(decompositions_, code)) {
+            return;
+        }
+        const uint32_t* row = find(compatible_, code);
+        if (row == nullptr) row = find(decompositions_, code);
+        if (row != nullptr) {
             for (uint32_t i = 0; i < row[1]; ++i) append(row[2 + i]);
         } else {
             append(code);
@@ -144,7 +157,8 @@ class Composition {
         return at != compositions_.end() && at->first == both ? at->second : 0;
     }
 
+    bool is_compatible_, composes_;
     CodePointTable active_;
-    Index decompositions_, classes_;
+    Index compatible_, decompositions_, classes_;
     std::vector<std::pair<uint64_t, uint32_t>> compositions_;
 };

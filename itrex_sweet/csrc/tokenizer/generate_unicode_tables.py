@@ -17,13 +17,17 @@ from typing import Any
 
 import observe_bert
 import observe_classes
+import observe_compatibility
 import observe_composition
+import observe_graphemes
 
 # Header and namespace → the module that observes its tables.
 TABLES = {
     "unicode_tables": observe_bert,
     "class_tables": observe_classes,
     "composition_tables": observe_composition,
+    "compatibility_tables": observe_compatibility,
+    "grapheme_tables": observe_graphemes,
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 SETS = {
     "letters": "`\\p{L}` of the regular expression of `ByteLevel`",
     "numbers": "its `\\p{N}`",
-    "spaces": "its `\\s`, and that of `lstrip` and `rstrip`",
+    "spaces": "its `\\s`, that of `lstrip` and `rstrip`, of `Strip` and `WhitespaceSplit`",
     "words": "`\\w` of `single_word`",
 }
 MAPPINGS: dict[str, str] = {}
@@ -18,7 +18,8 @@ CODE_POINTS = [code for code in range(0x110000) if not 0xD800 <= code < 0xE000]
 def observed() -> dict[str, Any]:
     """Returns the code points of each class, as the installed release tells them apart."""
     from tokenizers import AddedToken, Tokenizer, models
-    from tokenizers.pre_tokenizers import ByteLevel
+    from tokenizers.normalizers import Strip
+    from tokenizers.pre_tokenizers import ByteLevel, WhitespaceSplit
 
     pre_tokenizer = ByteLevel(add_prefix_space=False)
 
@@ -28,6 +29,10 @@ def observed() -> dict[str, Any]:
     letters, numbers, others = map(joined_to, "a1!")
     spaces = sorted({*CODE_POINTS} - {*letters} - {*numbers} - {*others})
     assert len(letters) + len(numbers) + len(others) + len(spaces) == len(CODE_POINTS)
+
+    split, strip = WhitespaceSplit().pre_tokenize_str, Strip().normalize_str
+    assert spaces == [code for code in CODE_POINTS if len(split(f"a{chr(code)}b")) == 2]
+    assert spaces == [code for code in CODE_POINTS if strip(f"{chr(code)}a{chr(code)}") == "a"]
 
     tokenizer = Tokenizer(models.WordLevel({"u": 0}, unk_token="u"))
     tokenizer.add_tokens(

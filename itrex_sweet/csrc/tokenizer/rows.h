@@ -82,24 +82,26 @@ struct Rows {
         lengths.push_back(length);
     }
 
-    // Writes the values that `sweet_tokenizer_encode` documents; returns whether they fit into `capacity`.
-    bool write(int64_t padding_id, int64_t* output, int64_t capacity) const {
+    // Writes the values that `sweet_tokenizer_encode` documents; returns their number. Writes none if that is above
+    // `capacity`.
+    int64_t write(int64_t padding_id, int64_t* output, int64_t capacity) const {
         const auto is_padding = [padding_id](int32_t id) { return id == padding_id; };
         const bool has_types = std::any_of(types.begin(), types.end(), [](int32_t type) { return type != 0; });
         const bool has_positions = std::any_of(ids.begin(), ids.end(), is_padding);
         const size_t arrays = 1 + static_cast<size_t>(has_types) + static_cast<size_t>(has_positions);
-        if (static_cast<int64_t>(arrays * ids.size() + starts.size() + lengths.size() + 1) > capacity) return false;
+        const auto values = static_cast<int64_t>(arrays * ids.size() + starts.size() + lengths.size() + 1);
+        if (values > capacity) return values;
         output = std::copy(ids.begin(), ids.end(), output);
         output = std::copy(starts.begin(), starts.end(), output);
         output = std::copy(lengths.begin(), lengths.end(), output);
         *output++ = 4 * cut + (has_types ? SWEET_HAS_TYPES : 0) + (has_positions ? SWEET_HAS_POSITIONS : 0);
         if (has_types) output = std::copy(types.begin(), types.end(), output);
-        if (!has_positions) return true;
+        if (!has_positions) return values;
         for (size_t row = 0; row < lengths.size(); ++row) {
             int64_t position = 0;
             for (int64_t token = starts[row]; token < starts[row + 1]; ++token)
                 *output++ = is_padding(ids[static_cast<size_t>(token)]) ? -1 : position++;
         }
-        return true;
+        return values;
     }
 };

@@ -17,13 +17,13 @@ class TextModel {
     TextModel& operator=(const TextModel&) = delete;
     virtual ~TextModel() = default;
 
-    // Appends the ids of a text to `ids`.
-    virtual void encode(std::string_view text, std::vector<int32_t>& ids) const = 0;
+    // Appends the ids of a text to `ids`; `is_start`: no added token is before it.
+    virtual void encode(std::string_view text, bool is_start, std::vector<int32_t>& ids) const = 0;
 
     // Appends the ids of a part of a text that `normalize` returned.
-    virtual void encode_normalized(std::string_view text, std::vector<int32_t>& ids) const = 0;
+    virtual void encode_normalized(std::string_view text, bool is_start, std::vector<int32_t>& ids) const = 0;
 
-    // Returns the normal form of a text: the text itself, or `buffer` with the form.
+    // Returns the normal form of a text: the text or a part of it, or `buffer` with the form.
     virtual std::string_view normalize(std::string_view text, std::string& buffer) const = 0;
 
     // Appends the end of each word of a text that begins with a space and is normalized, in bytes.

@@ -17,6 +17,7 @@
 #include "rows.h"
 #include "strings.h"
 #include "text_model.h"
+#include "unigram.h"
 #include "utf8.h"
 #include "word_pieces.h"
 
@@ -39,10 +40,14 @@ class TextTokenizer {
     void encode(std::string_view text, std::vector<int32_t>& ids) const {
         const auto append = [&](const AddedToken& token) { ids.push_back(token.id); };
         const auto encode_part = [&](std::string_view part) {
-            if (normalized_.empty()) return model_->encode(part, ids);
+            const bool is_start = part.data() == text.data();
+            if (normalized_.empty()) return model_->encode(part, is_start, ids);
             std::string buffer;
-            normalized_.split(
-                model_->normalize(part, buffer), [&](std::string_view each) { model_->encode_normalized(each, ids); }, append);
+            const std::string_view form = model_->normalize(part, buffer);
+            const auto encode_form = [&](std::string_view each) {
+                model_->encode_normalized(each, is_start && each.data() == form.data(), ids);
+            };
+            normalized_.split(form, encode_form, append);
         };
         raw_.split(text, encode_part, append);
     }
@@ -71,6 +76,8 @@ class TextTokenizer {
             case SWEET_BYTE_LEVEL_BPE:
                 return std::make_unique<ByteLevelBpe>(*static_cast<const sweet_byte_level_bpe*>(given.model), given.pieces,
                                                       given.ids);
+            case SWEET_UNIGRAM:
+                return std::make_unique<Unigram>(*static_cast<const sweet_unigram*>(given.model), given.pieces, given.ids);
             default: throw std::invalid_argument("model kind");
         }
     }

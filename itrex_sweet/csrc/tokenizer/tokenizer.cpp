@@ -13,7 +13,7 @@
 
 namespace {
 
-constexpr int32_t kInterface = 2;
+constexpr int32_t kInterface = 3;
 constexpr int64_t kMaxBytes = int64_t{1} << 31;
 
 // Returns the end of the text of `characters` code points at `text`.
@@ -63,7 +63,11 @@ int64_t encode_rows(const TextTokenizer& tokenizer, const char* text, int64_t si
         packed.add(tokenizer.row(has_two), first, second, limit, (options & SWEET_FROM_LEFT) != 0);
     }
     if (text != end) throw InvalidText();
-    if (!packed.write(padding_id, output, capacity)) return SWEET_INVALID;
+    if (const int64_t values = packed.write(padding_id, output, capacity); values > capacity) {
+        if (capacity < 1) return SWEET_INVALID;
+        output[0] = values;
+        return SWEET_SMALL_OUTPUT;
+    }
     return static_cast<int64_t>(packed.ids.size());
 }
 

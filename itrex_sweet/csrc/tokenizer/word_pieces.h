@@ -35,9 +35,11 @@ class WordPieces : public TextModel {
         if (has_normalized_parts) as_is_ = std::make_unique<Characters>(NormalizerOptions{});
     }
 
-    void encode(std::string_view text, std::vector<int32_t>& ids) const override { scan(characters_, text, ids); }
+    void encode(std::string_view text, bool, std::vector<int32_t>& ids) const override { scan(characters_, text, ids); }
 
-    void encode_normalized(std::string_view text, std::vector<int32_t>& ids) const override { scan(*as_is_, text, ids); }
+    void encode_normalized(std::string_view text, bool, std::vector<int32_t>& ids) const override {
+        scan(*as_is_, text, ids);
+    }
 
     std::string_view normalize(std::string_view text, std::string& form) const override {
         form.clear();
