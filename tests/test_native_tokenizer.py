@@ -314,7 +314,8 @@ def test_library_refuses_invalid_arguments():
     assert encode(b"a", characters=lengths, rows=2) == -1
     assert encode(b"ab", characters=(ctypes.c_int64 * 2)(-1, 3), rows=2) == -1
     assert encode(b"ab", rows=2) == -1 and encode(b"good", size=-1) == -1 and encode(b"good", limit=-1) == -1
-    assert encode(b"good", capacity=6) == -1 and encode(b"good", capacity=7) == 3
+    assert encode(b"good", capacity=7) == 3 and encode(b"good", capacity=0) == -1
+    assert encode(b"good", capacity=6) == -5 and output[0] == 7
     assert encode(b" ") == -3
     assert reader._library.new(ctypes.byref(native_library.CTokenizer())) is None
 

@@ -12,6 +12,7 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizer
 from itrex_sweet.tokenization.encoders import FastEncoder
 from itrex_sweet.tokenization.file_tokenizer import FileTokenizer
 from itrex_sweet.tokenization.native_reader import NativeReader
+from tests.fuzz import unigram
 
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _LETTERS = (
@@ -26,12 +27,19 @@ _LONG_PARTS = (
     "|'s|'ll|'re |'v|'d|  |   |<mask>|[MASK]||||IP||||<s>|</s>"
     "|running|Good |caf\u00e9 |CAFE\u0301 |a\u0301\u0316"
 )
+# Clusters of characters that NFKC changes, and what SentencePiece and ALBERT treat in ways of their own.
+_CLUSTERS = (
+    "\u00aa\u0301|\r\n|\u0600\u00bd|\u00b5\u200d|\u2122\u0308|\ufb01|\u330e|\ufdfa|\uff76\uff9e|\u0600|\u00bd|\u2460"
+    "|\u2581|\u2581\u2581the|``|''|qZ|qq|<unk>|\u00a9\u200d\u00ae|\u0915\u094d\u0958\u0301|\u1000\u1039\u1000|\u0f77"
+    "|\u17d2\u1780|\U0001f1e9\U0001f1ea|\uff23ovid|\u1039\u1000\u0301|\u17d2"
+)
 _PARTS = (
     *(" ", " ", " ", "  ", *"\t\n\r\x00\x0b\x0c\x1c\x7f\x85\xa0\xad\u2003\u3000\u2028\u200b\u200d\ufe0f\ufeff\ufffd"),
     *"\ue000\ufdd0\U000e0001\U0010ffff\U0001d165",
     *_LONG_PARTS.split("|"),
     *("|||IP|||", "a" * 90, " the" * 30, "\uac01", "\u1100\u1161", "\u0344", "\u0958", "\u212b"),
     *("x" * 60, "\u00e9" * 101),
+    *_CLUSTERS.split("|"),
 )
 
 
@@ -144,6 +152,7 @@ KINDS: dict[str, Callable[[], Tokenizer]] = {
             ]
         )
     ),
+    **unigram.KINDS,
 }
 
 
