@@ -191,10 +191,14 @@ class Normalizers {
             using unicode_tables::kLowered;
             for (const uint32_t* row = std::begin(kLowered); row != std::end(kLowered); row += 2 + row[1])
                 rows_[row[0]] = row;
+            uncertain_.set(unicode_tables::kVersionDependent, 1);
         }
+        // Throws `UnsupportedText` where releases of the library differ.
         std::string_view apply(std::string_view text, std::string& form) const override {
             const auto is_upper = [&](uint32_t code) {
-                return code < 0x80 ? code >= 'A' && code <= 'Z' : rows_.count(code) != 0;
+                if (code < 0x80) return code >= 'A' && code <= 'Z';
+                if (uncertain_.at(code) != 0) throw UnsupportedText();
+                return rows_.count(code) != 0;
             };
             return changed(text, form, is_upper, [&](uint32_t code) {
                 const uint32_t* const row = rows_.at(code);
@@ -205,12 +209,13 @@ class Normalizers {
         std::vector<uint32_t> borders() const override {
             std::vector<uint32_t> found;
             for (const auto& [code, row] : rows_)
-                if (code % 4 == 0) found.push_back(code);
+                if (code % 4 == 0 && uncertain_.at(code) == 0) found.push_back(code);
             return found;
         }
 
        private:
         std::unordered_map<uint32_t, const uint32_t*> rows_;
+        CodePointTable uncertain_;
     };
 
     class Prepended : public Step {
