@@ -112,7 +112,8 @@ def test_options_of_command_lines_exist(path):
 
 def test_command_lines_are_found():
     found = [(path.name, words) for path in FILES for words in command_lines(text_of(path))]
-    assert len(found) > 60 and {words[0] for _, words in found} >= {*VERBS} - {"add-exits"}
+    # The demo's command line stands in a module, which is not part of the tree where an installed wheel is tested.
+    assert len(found) > 60 and {words[0] for _, words in found} >= {*VERBS} - {"add-exits", "demo"}
     assert ("deploy.md", ["export", "my-classifier", "--format", "torchscript", "--output", "subgraphs"]) in found
     assert wrong_options(["serve", "DIR", "--no-such", "--port", "many", "--under-load", "wait", "--threads", "2"]) == [
         "serve --no-such", "serve --port many", "serve --under-load wait",
