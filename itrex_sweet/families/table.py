@@ -6,6 +6,7 @@ To add a family, add a row to `FAMILIES` and its tiny configuration to `tests/ti
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from itrex_sweet.families.family import Family
@@ -127,7 +128,14 @@ _DEBERTA_V2_DEFAULTS: Mapping[str, Any] = {
 _CLASSIFIER_DROPOUT = ("classifier_dropout", "hidden_dropout_prob")
 
 
-def _roberta(model_type: str, vocab_size: int, backbone: str = "roberta", **changes: Any) -> Family:
+def _roberta(
+    model_type: str,
+    vocab_size: int,
+    backbone: str = "roberta",
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+    **changes: Any,
+) -> Family:
+    """Returns a family of RoBERTa's kind; `defaults`: those that differ from RoBERTa's."""
     settings = {
         "model_type": model_type,
         "backbone": backbone,
@@ -139,9 +147,12 @@ def _roberta(model_type: str, vocab_size: int, backbone: str = "roberta", **chan
         "head_activation": "tanh",
         "head_dropouts": (_CLASSIFIER_DROPOUT, _CLASSIFIER_DROPOUT),
         "positions_skip_padding": True,
-        "defaults": {**_BERT_DEFAULTS, "vocab_size": vocab_size, "pad_token_id": 1},
+        **changes,
     }
-    return Family(**{**settings, **changes})
+    found = {**_BERT_DEFAULTS, "vocab_size": vocab_size, "pad_token_id": 1, **defaults}
+    if "token_types" not in settings["embeddings"]:
+        del found["type_vocab_size"]
+    return Family(**settings, defaults=found)
 
 
 def _bert(model_type: str, backbone: str | None = None, **changes: Any) -> Family:
@@ -256,8 +267,6 @@ FAMILIES: dict[str, Family] = {
             norm_first=True,
             final_norm="encoder.LayerNorm",
             defaults={
-                **_BERT_DEFAULTS,
-                "vocab_size": 250880,
                 "hidden_size": 2560,
                 "num_hidden_layers": 36,
                 "num_attention_heads": 32,
@@ -265,7 +274,6 @@ FAMILIES: dict[str, Family] = {
                 "max_position_embeddings": 514,
                 "type_vocab_size": 1,
                 "layer_norm_eps": 1e-5,
-                "pad_token_id": 1,
             },
         ),
         _roberta(
@@ -278,12 +286,7 @@ FAMILIES: dict[str, Family] = {
             attention="biased",
             relative={"bias": "encoder.relative_attention_bias"},
             fixed={"pad_token_id": 1, "relative_attention_num_buckets": 32},
-            defaults={
-                **{name: value for name, value in _BERT_DEFAULTS.items() if name != "type_vocab_size"},
-                "vocab_size": 30527,
-                "pad_token_id": 1,
-                "relative_attention_num_buckets": 32,
-            },
+            defaults={"relative_attention_num_buckets": 32},
         ),
         _roberta(
             "jina_embeddings_v3",
@@ -291,8 +294,6 @@ FAMILIES: dict[str, Family] = {
             **_rotary(layer=_UNGATED_LAYER),
             positions_skip_padding=False,
             defaults={
-                **_BERT_DEFAULTS,
-                "vocab_size": 250002,
                 "hidden_size": 1024,
                 "num_hidden_layers": 24,
                 "num_attention_heads": 16,
@@ -300,7 +301,6 @@ FAMILIES: dict[str, Family] = {
                 "max_position_embeddings": 8194,
                 "type_vocab_size": 1,
                 "layer_norm_eps": 1e-5,
-                "pad_token_id": 1,
             },
         ),
         Family(

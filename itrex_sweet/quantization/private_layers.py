@@ -43,7 +43,7 @@ def _run_layer(layer: torch.nn.Module, family: Family) -> Callable[..., None]:
 
 
 def without_positions(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Returns the arguments of ModernBERT's layer without rotation, window and padding, as a private layer computes.
+    """Returns the arguments of a layer without rotation, window and padding, as a private layer computes.
 
     transformers 5 passes the cosine and sine of each position, transformers 4 the positions and a mask of the window.
     """

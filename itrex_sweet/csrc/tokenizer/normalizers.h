@@ -209,9 +209,10 @@ class Normalizers {
         std::vector<uint32_t> borders() const override {
             std::vector<uint32_t> found;
             for (const auto& [code, row] : rows_)
-                if (code % 4 == 0 && uncertain_.at(code) == 0) found.push_back(code);
+                if (code % 4 == 0) found.push_back(code);
             return found;
         }
+        bool reads(uint32_t code) const override { return uncertain_.at(code) == 0; }
 
        private:
         std::unordered_map<uint32_t, const uint32_t*> rows_;
