@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from itrex_sweet.artifact.layout import is_tokenizer_file
@@ -17,6 +17,7 @@ BERT = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 ROBERTA = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 TEXTS = [
     *("good soup", "GOOD S\u00f6up!", "", "\u4e2d\u6587 text", "a [SEP] b </s> <mask> c", "don't  stop", " x\ty\n"),
+    *("\uff27\uff2f\uff2f\uff24 \ufb01ne\u2026", "\n good\r\n  soup "),
     *(("good", "bad soup"), ("e\u0301t\u00e9 [MASK]", "\U0001f600 a"), ("good " * 9, "bad"), ("a", "bad " * 9)),
 ]
 
@@ -25,11 +26,20 @@ def _special(tokens: list[str]) -> list[AddedToken]:
     return [AddedToken(token, special=True, normalized=False) for token in tokens]
 
 
-def _word_pieces() -> Tokenizer:
+def _word_pieces(special: list[str] = BERT, mask: str | None = None) -> Tokenizer:
     letters = "abcdefghijklmnopqrstuvwxyzGS\u00f6\u00e9\u4e2d!'."
-    pieces = [*BERT, *letters, *(f"##{letter}" for letter in letters), "good", "soup"]
+    pieces = [
+        *special,
+        *letters,
+        *(f"##{letter}" for letter in letters),
+        "good",
+        "soup",
+        *([] if mask is None else [mask]),
+    ]
     tokenizer = Tokenizer(models.WordPiece({piece: place for place, piece in enumerate(pieces)}, unk_token="[UNK]"))
-    tokenizer.add_special_tokens(_special(BERT))
+    tokenizer.add_special_tokens(_special(special))
+    if mask is not None:
+        tokenizer.add_special_tokens([AddedToken(mask, lstrip=True, normalized=False)])
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -53,11 +63,70 @@ def _bytes() -> Tokenizer:
     return tokenizer
 
 
+def _mpnet() -> Tokenizer:
+    """As transformers 4 makes it; version 5 makes a RobertaProcessing, which gives the same ids."""
+    tokenizer = _word_pieces(["<s>", "<pad>", "</s>", "[UNK]"], "<mask>")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s>:0 $A:0 </s>:0",
+        pair="<s>:0 $A:0 </s>:0 </s>:0 $B:1 </s>:1",
+        special_tokens=[("<s>", 0), ("</s>", 2)],
+    )
+    return tokenizer
+
+
+def _pieces(special: list[str], masks: list[AddedToken], unknown: int) -> Tokenizer:
+    pieces = [*special, "\u2581", "\u2581good", *"abcdefghijklmnopqrstuvwxyz", "oo"]
+    scores = [(piece, 0.0 if place < len(special) else -float(place)) for place, piece in enumerate(pieces)]
+    scores += [(mask.content, 0.0) for mask in masks]
+    tokenizer = Tokenizer(models.Unigram(scores, unk_id=unknown, byte_fallback=False))
+    tokenizer.add_special_tokens([*_special(special), *masks])
+    return tokenizer
+
+
+def _template(cls: tuple[str, int], sep: tuple[str, int], pair: str) -> processors.TemplateProcessing:
+    single = f"{cls[0]}:0 $A:0 {sep[0]}:0"
+    return processors.TemplateProcessing(single=single, pair=f"{single} {pair}", special_tokens=[cls, sep])
+
+
+def _deberta(pair: str = "$B:1 [SEP]:1") -> Tokenizer:
+    """As transformers 4 makes it; version 5 separates pairs by two tokens, with which no checkpoint was trained."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: place for place, token in enumerate(["[CLS]", "[PAD]", "[SEP]", "[UNK]", *alphabet, "oo"])}
+    tokenizer = Tokenizer(
+        models.BPE(vocabulary, [("o", "o")], continuing_subword_prefix="", end_of_word_suffix="", fuse_unk=False)
+    )
+    tokenizer.add_special_tokens([*_special(list(vocabulary)[:4]), AddedToken("[MASK]", lstrip=True, normalized=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.post_processor = _template(("[CLS]", 0), ("[SEP]", 2), pair)
+    return tokenizer
+
+
+def _deberta_v3(*parts: normalizers.Normalizer) -> Tokenizer:
+    """With the normalizer of transformers 4, or with other parts."""
+    kept = normalizers.Strip(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")
+    tokenizer = _pieces(["[PAD]", "[CLS]", "[SEP]", "[UNK]"], _special(["[MASK]"]), 3)
+    tokenizer.normalizer = normalizers.Sequence(list(parts or kept))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(prepend_scheme="always")])
+    tokenizer.post_processor = _template(("[CLS]", 1), ("[SEP]", 2), "$B:1 [SEP]:1")
+    return tokenizer
+
+
+def _deberta_v3_of_transformers_5() -> Tokenizer:
+    spaces = normalizers.Replace(Regex(r"\s{2,}|[\n\r\t]"), " ")
+    return _deberta_v3(spaces, normalizers.NFC(), normalizers.Strip(left=False, right=True))
+
+
+def _camembert() -> Tokenizer:
+    special = ["<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED", "<s>", "</s>"]
+    tokenizer = _pieces(special, [AddedToken("<mask>", lstrip=True, special=True, normalized=False)], 3)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.post_processor = _template(("<s>", 5), ("</s>", 6), "</s>:0 $B:0 </s>:0")
+    return tokenizer
+
+
 def _unigram() -> Tokenizer:
-    pieces = [*ROBERTA[:4], "\u2581", "\u2581good", *"abcdefghijklmnopqrstuvwxyz", "oo"]
-    scores = [(piece, 0.0 if place < 4 else -float(place)) for place, piece in enumerate(pieces)]
-    tokenizer = Tokenizer(models.Unigram([*scores, ("<mask>", 0.0)], unk_id=3, byte_fallback=False))
-    tokenizer.add_special_tokens([*_special(ROBERTA[:4]), AddedToken("<mask>", lstrip=True, normalized=False)])
+    tokenizer = _pieces(ROBERTA[:4], [AddedToken("<mask>", lstrip=True, normalized=False)], 3)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
     )
@@ -67,14 +136,20 @@ def _unigram() -> Tokenizer:
     return tokenizer
 
 
-# class -> its backend, and the family of a model that has it
+# class -> its backend, and the family of a model that has it; the names with "Fast" are files of transformers 4
 CLASSES = {
     "BertTokenizer": (_word_pieces, "bert"),
     "BertTokenizerFast": (_word_pieces, "bert"),
     "ElectraTokenizer": (_word_pieces, "electra"),
     "DistilBertTokenizer": (_word_pieces, "distilbert"),
     "RobertaTokenizer": (_bytes, "roberta"),
+    "MPNetTokenizer": (_mpnet, "mpnet"),
     "XLMRobertaTokenizer": (_unigram, "xlm-roberta"),
+    "CamembertTokenizerFast": (_camembert, "camembert"),
+    "DebertaTokenizer": (lambda: _deberta("[SEP]:0 $B:0 [SEP]:0"), "deberta"),
+    "DebertaTokenizerFast": (_deberta, "deberta"),
+    "DebertaV2Tokenizer": (_deberta_v3_of_transformers_5, "deberta-v2"),
+    "DebertaV2TokenizerFast": (_deberta_v3, "deberta-v2"),
 }
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from tokenizers.pre_tokenizers import ByteLevel
 
-from itrex_sweet.tokenization.file_tokenizer import parts_of, state_of
 from itrex_sweet.tokenization.model_description import Arrays, ModelDescription, UnsupportedTokenizer
 from itrex_sweet.tokenization.native_library import BYTE_LEVEL_BPE, CByteLevelBpe
+from itrex_sweet.tokenization.parts import parts_of, state_of
 
 _MAX_WHOLE_CHARACTERS = 255
 # Bytes that UTF-8 never has, which some vocabularies leave out.

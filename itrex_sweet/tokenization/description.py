@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from itrex_sweet.tokenization import byte_level_bpe, native_library, unigram, wordpiece
-from itrex_sweet.tokenization.file_tokenizer import parts_of, state_of
 from itrex_sweet.tokenization.model_description import Arrays, ModelDescription, UnsupportedTokenizer
 from itrex_sweet.tokenization.native_library import CTokenizer
+from itrex_sweet.tokenization.parts import parts_of, state_of
 
 _MAX_TOKEN_ID = (1 << 24) - 1
 

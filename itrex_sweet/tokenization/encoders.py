@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from itrex_sweet.tokenization.file_tokenizer import FileTokenizer, parts_of, state_of
+from itrex_sweet.tokenization.file_tokenizer import FileTokenizer
 from itrex_sweet.tokenization.inputs import Text
+from itrex_sweet.tokenization.parts import parts_of, state_of
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from itrex_sweet.artifact.validation.json_text import parse_object
 from itrex_sweet.artifact.validation.values import Value
 from itrex_sweet.errors import ArtifactError
 from itrex_sweet.extras import is_installed, require_installed
-from itrex_sweet.tokenization.file_tokenizer import GENERIC_CLASSES, TOKENIZER_FILE, NotStandardError, file_tokenizer
+from itrex_sweet.tokenization.file_tokenizer import file_tokenizer
+from itrex_sweet.tokenization.tokenizer_classes import GENERIC_CLASSES, TOKENIZER_FILE, NotStandardError, class_of
 
 SETTINGS_FILE = "tokenizer_config.json"
 _READ_WITHOUT_TRANSFORMERS_CLASS = ("TokenizersBackend", "PreTrainedTokenizerFast", "PythonBackend")
@@ -100,6 +101,7 @@ def load_tokenizer(files: Mapping[str, bytes], config: Mapping[str, Any], direct
         if tokenizer_class in GENERIC_CLASSES and "model_input_names" not in settings:
             # Of the release that saved it, with whose inputs the model was trained: that of this one may be another.
             tokenizer.model_input_names = list(GENERIC_CLASSES[tokenizer_class])
+        _restore_parts(tokenizer, files, settings, facts)
         _try(tokenizer)
         list(tokenizer.all_special_ids)  # recurses without end for an unknown token outside the vocabulary
     _check_length(tokenizer, directory)
@@ -206,6 +208,22 @@ def _from_folder(folder: str, has_fast_file: bool) -> Any:
         if not has_fast_file:
             raise
         return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def _restore_parts(
+    tokenizer: Any, files: Mapping[str, bytes], settings: Mapping[str, Any], facts: Mapping[str, Any]
+) -> None:
+    """Replaces parts that transformers 5 makes anew by those of `tokenizer.json`, with which the model was trained."""
+    names = facts.get("model_type"), facts.get("tokenizer_class")
+    try:
+        if not class_of(settings, *names).keeps_file:
+            return
+        stored = file_tokenizer(files, settings, *names).backend
+    except Exception:  # not standard, or damaged: what transformers makes of the files stands
+        return
+    backend = tokenizer.backend_tokenizer
+    for part in ("normalizer", "pre_tokenizer", "model", "post_processor"):
+        setattr(backend, part, getattr(stored, part))
 
 
 def _replace_paths(tokenizer: Any, folder: str, directory: Path) -> None:

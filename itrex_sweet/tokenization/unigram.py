@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from itrex_sweet.tokenization import native_library
-from itrex_sweet.tokenization.file_tokenizer import parts_of, state_of
 from itrex_sweet.tokenization.model_description import Arrays, ModelDescription, UnsupportedTokenizer
 from itrex_sweet.tokenization.native_library import CNormalizer, CUnigram
+from itrex_sweet.tokenization.parts import parts_of, state_of
 
 _UNKNOWN_PENALTY = 10.0
 _MAX_PIECE_CHARACTERS = 1000  # every piece is tried at every character of a text

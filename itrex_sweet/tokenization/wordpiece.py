@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from itrex_sweet.tokenization.file_tokenizer import state_of
 from itrex_sweet.tokenization.model_description import Arrays, ModelDescription, UnsupportedTokenizer
 from itrex_sweet.tokenization.native_library import WORDPIECE, CWordPiece
+from itrex_sweet.tokenization.parts import state_of
 
 _MAX_PIECE_CHARACTERS, _MAX_WORD_CHARACTERS = 63, 1000
 
