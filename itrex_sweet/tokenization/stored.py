@@ -219,7 +219,7 @@ def _restore_parts(
         if not class_of(settings, *names).keeps_file:
             return
         stored = file_tokenizer(files, settings, *names).backend
-    except Exception:  # not standard, or damaged: what transformers makes of the files stands
+    except Exception:  # not standard, or damaged: transformers may know the files
         return
     backend = tokenizer.backend_tokenizer
     for part in ("normalizer", "pre_tokenizer", "model", "post_processor"):
