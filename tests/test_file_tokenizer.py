@@ -64,7 +64,7 @@ def _bytes() -> Tokenizer:
 
 
 def _mpnet() -> Tokenizer:
-    """As transformers 4 makes it; version 5 makes a RobertaProcessing, which gives the same ids."""
+    """Returns what transformers 4 makes; version 5 makes a RobertaProcessing, which gives the same ids."""
     tokenizer = _word_pieces(["<s>", "<pad>", "</s>", "[UNK]"], "<mask>")
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s>:0 $A:0 </s>:0",
@@ -89,7 +89,7 @@ def _template(cls: tuple[str, int], sep: tuple[str, int], pair: str) -> processo
 
 
 def _deberta(pair: str = "$B:1 [SEP]:1") -> Tokenizer:
-    """As transformers 4 makes it; version 5 separates pairs by two tokens, with which no checkpoint was trained."""
+    """Returns what transformers 4 makes; version 5 separates the texts of a pair by two tokens."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: place for place, token in enumerate(["[CLS]", "[PAD]", "[SEP]", "[UNK]", *alphabet, "oo"])}
     tokenizer = Tokenizer(
@@ -102,7 +102,7 @@ def _deberta(pair: str = "$B:1 [SEP]:1") -> Tokenizer:
 
 
 def _deberta_v3(*parts: normalizers.Normalizer) -> Tokenizer:
-    """With the normalizer of transformers 4, or with other parts."""
+    """Returns a tokenizer with the normalizer of transformers 4, or with other parts."""
     kept = normalizers.Strip(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")
     tokenizer = _pieces(["[PAD]", "[CLS]", "[SEP]", "[UNK]"], _special(["[MASK]"]), 3)
     tokenizer.normalizer = normalizers.Sequence(list(parts or kept))

@@ -213,7 +213,7 @@ def _from_folder(folder: str, has_fast_file: bool) -> Any:
 def _restore_parts(
     tokenizer: Any, files: Mapping[str, bytes], settings: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> None:
-    """Replaces parts that transformers 5 makes anew by those of `tokenizer.json`, with which the model was trained."""
+    """Restores the parts of `tokenizer.json`, with which the model was trained; transformers 5 builds some again."""
     names = facts.get("model_type"), facts.get("tokenizer_class")
     try:
         if not class_of(settings, *names).keeps_file:

@@ -172,7 +172,7 @@ class TokenizerClass:
         special_tokens: its default special tokens, by name.
         model_input_names: what it makes, unless `tokenizer_config.json` says otherwise.
         complete: checks a tokenizer read from `tokenizer.json`, and completes it as the class does.
-        keeps_file: whether transformers 4 takes every part from `tokenizer.json`. transformers 5 makes some parts anew,
+        keeps_file: whether transformers 4 takes every part from `tokenizer.json`. transformers 5 builds some again,
             which changes token ids: DeBERTa-v3 loses its character map.
         more_special_tokens: further default special tokens.
     """
