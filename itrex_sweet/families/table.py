@@ -9,89 +9,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from itrex_sweet.families import paths
 from itrex_sweet.families.family import Family
-
-_BERT_LAYER = {
-    "query": "attention.self.query",
-    "key": "attention.self.key",
-    "value": "attention.self.value",
-    "attention_output": "attention.output.dense",
-    "attention_norm": "attention.output.LayerNorm",
-    "up": "intermediate.dense",
-    "down": "output.dense",
-    "output_norm": "output.LayerNorm",
-}
-_DISTILBERT_LAYER = {
-    "query": "attention.q_lin",
-    "key": "attention.k_lin",
-    "value": "attention.v_lin",
-    "attention_output": "attention.out_lin",
-    "attention_norm": "sa_layer_norm",
-    "up": "ffn.lin1",
-    "down": "ffn.lin2",
-    "output_norm": "output_layer_norm",
-}
-_ROBERTA_PRELAYERNORM_LAYER = {
-    **_BERT_LAYER,
-    "attention_norm": "attention.LayerNorm",
-    "output_norm": "intermediate.LayerNorm",
-}
-_AFTER_ATTENTION = {name: path for name, path in _BERT_LAYER.items() if name not in ("query", "key", "value")}
-_DEBERTA_LAYER = {
-    "query_key_value": "attention.self.in_proj",
-    "query_bias": "attention.self.q_bias",
-    "value_bias": "attention.self.v_bias",
-    **_AFTER_ATTENTION,
-}
-_DEBERTA_V2_LAYER = {
-    "query": "attention.self.query_proj",
-    "key": "attention.self.key_proj",
-    "value": "attention.self.value_proj",
-    **_AFTER_ATTENTION,
-}
-_MODERNBERT_LAYER = {
-    "attention_norm": "attn_norm",
-    "query_key_value": "attn.Wqkv",
-    "attention_output": "attn.Wo",
-    "output_norm": "mlp_norm",
-    "up_gate": "mlp.Wi",  # rows of `up`, then of `gate`
-    "down": "mlp.Wo",
-}
-_XLM_ROBERTA_XL_LAYER = {
-    **_BERT_LAYER,
-    "attention_norm": "attention.self_attn_layer_norm",
-    "output_norm": "LayerNorm",
-}
-_MEGATRON_BERT_LAYER = {**_BERT_LAYER, "attention_norm": "attention.ln", "output_norm": "ln"}
-_ROTARY_LAYER = {
-    "query": "self_attn.q_proj",
-    "key": "self_attn.k_proj",
-    "value": "self_attn.v_proj",
-    "attention_output": "self_attn.o_proj",
-    "attention_norm": "post_attention_layernorm",
-    "output_norm": "post_mlp_layernorm",
-}
-# The activation follows `gate_proj`, so that is `up` in the terms of `runtime.encoder.Layer`.
-_MPNET_LAYER = {
-    **_BERT_LAYER,
-    "query": "attention.attn.q",
-    "key": "attention.attn.k",
-    "value": "attention.attn.v",
-    "attention_output": "attention.attn.o",
-    "attention_norm": "attention.LayerNorm",
-}
-_GATED_LAYER = {**_ROTARY_LAYER, "up": "mlp.gate_proj", "gate": "mlp.up_proj", "down": "mlp.down_proj"}
-_UNGATED_LAYER = {**_ROTARY_LAYER, "up": "mlp.fc1", "down": "mlp.fc2"}
-_BERT_EMBEDDINGS = {
-    "words": "embeddings.word_embeddings",
-    "positions": "embeddings.position_embeddings",
-    "token_types": "embeddings.token_type_embeddings",
-    "norm": "embeddings.LayerNorm",
-}
-_DISTILBERT_EMBEDDINGS = {name: path for name, path in _BERT_EMBEDDINGS.items() if name != "token_types"}
-_ROTARY_EMBEDDINGS = {name: path for name, path in _BERT_EMBEDDINGS.items() if name != "positions"}
-_EMBEDDINGS_WITHOUT_NORM = {name: path for name, path in _BERT_EMBEDDINGS.items() if name != "norm"}
-_DEBERTA_EMBEDDINGS = {**_BERT_EMBEDDINGS, "projection_before_norm": "embeddings.embed_proj"}
 
 # Fields that every family of BERT's kind has, with the values of `transformers.BertConfig`.
 _BERT_DEFAULTS: Mapping[str, Any] = {
@@ -140,8 +59,8 @@ def _roberta(
         "model_type": model_type,
         "backbone": backbone,
         "layers": "encoder.layer",
-        "layer": _BERT_LAYER,
-        "embeddings": _BERT_EMBEDDINGS,
+        "layer": paths.BERT_LAYER,
+        "embeddings": paths.BERT_EMBEDDINGS,
         "head_dense": "classifier.dense",
         "head_out": "classifier.out_proj",
         "head_activation": "tanh",
@@ -161,8 +80,8 @@ def _bert(model_type: str, backbone: str | None = None, **changes: Any) -> Famil
         "model_type": model_type,
         "backbone": backbone,
         "layers": "encoder.layer",
-        "layer": _BERT_LAYER,
-        "embeddings": _BERT_EMBEDDINGS,
+        "layer": paths.BERT_LAYER,
+        "embeddings": paths.BERT_EMBEDDINGS,
         "head_dense": f"{backbone}.pooler.dense",
         "head_out": "classifier",
         "head_activation": "tanh",
@@ -174,7 +93,7 @@ def _bert(model_type: str, backbone: str | None = None, **changes: Any) -> Famil
 
 def _rotary(**changes: Any) -> dict[str, Any]:
     """Returns the settings of an encoder with rotary positions, one theta, and norms after the residuals."""
-    return {"layers": "layers", "embeddings": _ROTARY_EMBEDDINGS, "attention": "rotary", **changes}
+    return {"layers": "layers", "embeddings": paths.ROTARY_EMBEDDINGS, "attention": "rotary", **changes}
 
 
 def _deberta(
@@ -185,7 +104,7 @@ def _deberta(
         backbone="deberta",
         layers="encoder.layer",
         layer=layer,
-        embeddings=_DEBERTA_EMBEDDINGS,
+        embeddings=paths.DEBERTA_EMBEDDINGS,
         head_dense="pooler.dense",
         head_out="classifier",
         head_activation="config.pooler_hidden_act",
@@ -205,8 +124,8 @@ FAMILIES: dict[str, Family] = {
         _bert(
             "megatron-bert",
             "bert",
-            layer=_MEGATRON_BERT_LAYER,
-            embeddings=_EMBEDDINGS_WITHOUT_NORM,
+            layer=paths.MEGATRON_BERT_LAYER,
+            embeddings=paths.EMBEDDINGS_WITHOUT_NORM,
             head_dropouts=((), ("hidden_dropout_prob",)),
             norm_first=True,
             final_norm="encoder.ln",
@@ -221,7 +140,7 @@ FAMILIES: dict[str, Family] = {
         ),
         _bert(
             "nomic_bert",
-            **_rotary(layer=_GATED_LAYER, biases={"attention": False, "up": False, "down": False}),
+            **_rotary(layer=paths.GATED_LAYER, biases={"attention": False, "up": False, "down": False}),
             # Frequencies have no default: where they are absent, the config is refused.
             defaults={
                 **_BERT_DEFAULTS,
@@ -232,7 +151,7 @@ FAMILIES: dict[str, Family] = {
         ),
         _bert(
             "gte",
-            **_rotary(layer=_GATED_LAYER, biases={"up": False}),
+            **_rotary(layer=paths.GATED_LAYER, biases={"up": False}),
             layer_dropouts={
                 "attention": "attention_probs_dropout_prob",
                 "attention_output": "hidden_dropout_prob",
@@ -255,15 +174,15 @@ FAMILIES: dict[str, Family] = {
             "roberta-prelayernorm",
             50265,
             backbone="roberta_prelayernorm",
-            layer=_ROBERTA_PRELAYERNORM_LAYER,
+            layer=paths.ROBERTA_PRELAYERNORM_LAYER,
             norm_first=True,
             final_norm="LayerNorm",
         ),
         _roberta(
             "xlm-roberta-xl",
             250880,
-            layer=_XLM_ROBERTA_XL_LAYER,
-            embeddings=_EMBEDDINGS_WITHOUT_NORM,
+            layer=paths.XLM_ROBERTA_XL_LAYER,
+            embeddings=paths.EMBEDDINGS_WITHOUT_NORM,
             norm_first=True,
             final_norm="encoder.LayerNorm",
             defaults={
@@ -280,8 +199,8 @@ FAMILIES: dict[str, Family] = {
             "mpnet",
             30527,
             backbone="mpnet",
-            layer=_MPNET_LAYER,
-            embeddings=_DISTILBERT_EMBEDDINGS,
+            layer=paths.MPNET_LAYER,
+            embeddings=paths.DISTILBERT_EMBEDDINGS,
             head_dropouts=(("hidden_dropout_prob",), ("hidden_dropout_prob",)),
             attention="biased",
             relative={"bias": "encoder.relative_attention_bias"},
@@ -291,7 +210,7 @@ FAMILIES: dict[str, Family] = {
         _roberta(
             "jina_embeddings_v3",
             250002,
-            **_rotary(layer=_UNGATED_LAYER),
+            **_rotary(layer=paths.UNGATED_LAYER),
             positions_skip_padding=False,
             defaults={
                 "hidden_size": 1024,
@@ -307,8 +226,8 @@ FAMILIES: dict[str, Family] = {
             model_type="electra",
             backbone="electra",
             layers="encoder.layer",
-            layer=_BERT_LAYER,
-            embeddings={**_BERT_EMBEDDINGS, "projection_after_norm": "embeddings_project"},
+            layer=paths.BERT_LAYER,
+            embeddings={**paths.BERT_EMBEDDINGS, "projection_after_norm": "embeddings_project"},
             head_dense="classifier.dense",
             head_out="classifier.out_proj",
             head_activation="gelu",
@@ -325,8 +244,8 @@ FAMILIES: dict[str, Family] = {
             model_type="distilbert",
             backbone="distilbert",
             layers="transformer.layer",
-            layer=_DISTILBERT_LAYER,
-            embeddings=_DISTILBERT_EMBEDDINGS,
+            layer=paths.DISTILBERT_LAYER,
+            embeddings=paths.DISTILBERT_EMBEDDINGS,
             head_dense="pre_classifier",
             head_out="classifier",
             head_activation="relu",
@@ -349,7 +268,7 @@ FAMILIES: dict[str, Family] = {
         ),
         _deberta(
             "deberta",
-            _DEBERTA_LAYER,
+            paths.DEBERTA_LAYER,
             {
                 "table": "encoder.rel_embeddings",
                 "position_key": "attention.self.pos_proj",
@@ -359,7 +278,7 @@ FAMILIES: dict[str, Family] = {
         ),
         _deberta(
             "deberta-v2",
-            _DEBERTA_V2_LAYER,
+            paths.DEBERTA_V2_LAYER,
             {
                 "table": "encoder.rel_embeddings",
                 "table_norm": "encoder.LayerNorm",
@@ -374,7 +293,7 @@ FAMILIES: dict[str, Family] = {
             model_type="modernbert",  # also Ettin, mmBERT and Granite's embedding models
             backbone="model",
             layers="layers",
-            layer=_MODERNBERT_LAYER,
+            layer=paths.MODERNBERT_LAYER,
             embeddings={"words": "embeddings.tok_embeddings", "norm": "embeddings.norm"},
             head_dense="head.dense",
             head_out="classifier",
