@@ -178,7 +178,7 @@ def main() -> None:
             torch.manual_seed(seed)
             attachment = attach(model, SweetConfig(exits=exits, mode="decoupled", train="exits"))
             for exit_, head in model.sweet_exits.items():
-                head.layer = Variant(head.layer, layer_positions(config)[int(exit_) - 1], rotates, has_window)
+                head.layer = Variant(head.layer, layer_positions(config, True)[int(exit_) - 1], rotates, has_window)
             train(model, rows, labels, options.exit_epochs, 1e-3, seed)
             found = accuracy(model, attachment, held_out, held_out_labels)
             print(json.dumps({"seed": seed, "variant": name, "accuracy": {k: round(v, 4) for k, v in found.items()}}))

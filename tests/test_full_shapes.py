@@ -9,7 +9,9 @@ from transformers import (
     DebertaV2Config,
     ModernBertConfig,
     RobertaConfig,
+    RoFormerConfig,
 )
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from itrex_sweet import SweetModelForSequenceClassification, attach, save_artifact
 from itrex_sweet.config import default_exits
@@ -42,9 +44,23 @@ SHAPES = {  # vocabularies, and most depths, are cut: they have no part in the s
         vocab_size=1000, hidden_size=768, num_hidden_layers=4, num_attention_heads=12, intermediate_size=3072, **V3
     ),
     "modernbert-base, 4 layers": modern(768, 4, 12, 1152, 10000.0),
+    "roformer-base, 4 layers": RoFormerConfig(vocab_size=1000, num_hidden_layers=4),
     "ettin-17m": modern(256, 7, 4, 384, 160000.0),
     "granite-small": modern(384, 12, 12, 1536, 10000.0, classifier_pooling="cls", hidden_activation="silu"),
 }
+if "eurobert" in CONFIG_MAPPING:
+    EURO = dict(vocab_size=1000, pad_token_id=0, bos_token_id=1, eos_token_id=2, rope_theta=250000.0)
+    SHAPES |= {
+        "eurobert-210m, 4 layers": CONFIG_MAPPING["eurobert"](num_hidden_layers=4, **EURO),
+        "eurobert-610m, 3 layers": CONFIG_MAPPING["eurobert"](
+            hidden_size=1152,
+            num_hidden_layers=3,
+            num_attention_heads=18,
+            num_key_value_heads=6,
+            intermediate_size=4096,
+            **EURO,
+        ),
+    }
 
 
 @pytest.mark.slow

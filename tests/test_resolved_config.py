@@ -5,16 +5,16 @@ import dataclasses
 import pytest
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from itrex_sweet.artifact.architecture import Architecture
 from itrex_sweet.artifact.model_config import resolved_config
 from itrex_sweet.artifact.transformers_config import model_config
 from itrex_sweet.artifact.validation.config import READ_FIELDS
 from itrex_sweet.errors import UnsupportedArtifactError
 from itrex_sweet.families import FAMILIES
-from itrex_sweet.families.rotary import layer_positions
 
 ONE_THETA = {"rope_parameters": {"rope_type": "default", "rope_theta": 20000.0}}
 POSITIONS = {  # fields without a default
-    **dict.fromkeys(("nomic_bert", "gte", "jina_embeddings_v3"), ONE_THETA),
+    **dict.fromkeys(("nomic_bert", "gte", "jina_embeddings_v3", "eurobert"), ONE_THETA),
     "modernbert": {
         "global_attn_every_n_layers": 3,
         "global_rope_theta": 160000.0,
@@ -58,7 +58,7 @@ def test_fields_equal_those_of_transformers(name, tmp_path):
         if field not in POSITIONS.get(fields["model_type"], ()):
             assert getattr(ours, field) == getattr(theirs, field), field
     if family.attention == "rotary":
-        assert layer_positions(ours, family.local_layers) == layer_positions(theirs, family.local_layers)
+        assert Architecture(ours, family).layer_positions == Architecture(theirs, family).layer_positions
 
 
 def test_a_family_that_the_installed_transformers_lacks(tmp_path, monkeypatch):

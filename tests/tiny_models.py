@@ -23,6 +23,7 @@ from transformers import (
     PreTrainedModel,
     RobertaConfig,
     RobertaPreLayerNormConfig,
+    RoFormerConfig,
     XLMRobertaConfig,
     XLMRobertaXLConfig,
 )
@@ -75,6 +76,11 @@ def _modernbert(**changes: object) -> ModernBertConfig:
     )
 
 
+def _eurobert(**changes: object) -> PretrainedConfig:
+    special = {"bos_token_id": FIRST_TOKEN, "eos_token_id": 3, "mask_token_id": 4}
+    return AutoConfig.for_model("eurobert", **_SHAPE, **_ONE_THETA, **special, **changes)
+
+
 # Family, or variant of one, → its config for the remaining settings: num_hidden_layers, num_labels, dropouts.
 FAMILY_CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
     "bert": lambda: BertConfig(**_SHAPE, type_vocab_size=2),
@@ -99,6 +105,8 @@ FAMILY_CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
     "deberta-v2-conv": lambda: _deberta_v3(conv_kernel_size=3, conv_act="gelu", share_att_key=False),
     "mpnet": lambda: MPNetConfig(**{**_SHAPE, "max_position_embeddings": POSITIONS + PADDING + 1}),
     "gte": lambda: AutoConfig.for_model("gte", **_SHAPE, **_ONE_THETA, type_vocab_size=2),
+    "eurobert": lambda: _eurobert(num_key_value_heads=2),
+    "roformer": lambda: RoFormerConfig(**_SHAPE, type_vocab_size=2, embedding_size=24),
 }
 
 # Families that are a row of the table and share the code of another: fewer tests run on them.
@@ -111,13 +119,18 @@ ROW_CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
     "xlm-roberta-xl": lambda: XLMRobertaXLConfig(**_SHAPE, type_vocab_size=1),
     "nomic_bert": lambda: AutoConfig.for_model("nomic_bert", **_SHAPE, **_ONE_THETA, type_vocab_size=2),
     "jina_embeddings_v3": lambda: AutoConfig.for_model("jina_embeddings_v3", **_SHAPE, **_ONE_THETA),
+    "eurobert-biases": lambda: _eurobert(
+        num_key_value_heads=1, attention_bias=True, mlp_bias=True, classifier_pooling="mean"
+    ),
+    "eurobert-bos": lambda: _eurobert(classifier_pooling="bos"),
 }
 
 # Not in every release of transformers that is supported.
 for _configs in (FAMILY_CONFIGS, ROW_CONFIGS):
-    for _name in ("gte", "nomic_bert", "jina_embeddings_v3"):
-        if _name not in CONFIG_MAPPING:
-            _configs.pop(_name, None)
+    for _name in list(_configs):
+        _type = _name.partition("-")[0]
+        if _type in ("gte", "nomic_bert", "jina_embeddings_v3", "eurobert") and _type not in CONFIG_MAPPING:
+            del _configs[_name]
 
 _DROPOUTS = (
     "hidden_dropout_prob",
@@ -185,15 +198,16 @@ def tiny_batch(
     return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
 
 
-def unrotated(kwargs: dict, mask: torch.Tensor | None = None) -> dict:
-    """Returns arguments of ModernBERT's layer without rotation and window; `mask` (rows, length) is the attention "
-    "mask."""
+def unrotated(args: tuple, kwargs: dict, mask: torch.Tensor | None = None) -> tuple[tuple, dict]:
+    """Returns arguments of a layer without rotation and window; `mask` (rows, length) is the attention mask."""
+    if len(args) > 2:  # RoFormer: states, mask, sines and cosines
+        return (*args[:2], None, *args[3:]), kwargs
     changed = dict(kwargs)
     lowest = torch.finfo(torch.float32).min
     full = None if mask is None else (1.0 - mask[:, None, None, :].float()) * lowest
     if "position_embeddings" in kwargs:  # transformers 5
         cosine, sine = kwargs["position_embeddings"]
-        return {**changed, "position_embeddings": (torch.ones_like(cosine), 0 * sine), "attention_mask": full}
+        return args, {**changed, "position_embeddings": (torch.ones_like(cosine), 0 * sine), "attention_mask": full}
     full = kwargs["attention_mask"] if full is None else full.expand(-1, 1, mask.shape[1], -1)
     masks = {"attention_mask": full, "sliding_window_mask": full}
-    return {**changed, **masks, "position_ids": 0 * kwargs["position_ids"]}
+    return args, {**changed, **masks, "position_ids": 0 * kwargs["position_ids"]}

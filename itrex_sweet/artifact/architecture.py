@@ -28,6 +28,17 @@ class Architecture:
         """Hidden size of an attention head."""
         return self.hidden // self.heads
 
+    @property
+    def key_value_size(self) -> int:
+        """Size of the keys and values of a token, over all heads."""
+        return self.key_value_heads * self.head_size
+
+    @property
+    def key_value_heads(self) -> int:
+        """Number of heads of keys and values."""
+        key = self.family.key_value_heads
+        return self.heads if key is None else getattr(self.config, key, None) or self.heads
+
     def has_bias(self, kind: str) -> bool:
         """Returns whether parts of a kind, see `Family.biases`, have a bias."""
         given = self.family.biases.get(kind, True)
@@ -42,7 +53,7 @@ class Architecture:
         """Rotary positions and window of each layer; `None` if positions are not rotary."""
         if self.family.attention != "rotary":
             return None
-        return layer_positions(self.config, self.family.local_layers)
+        return layer_positions(self.config, self.family.local_layers, self.family.theta)
 
     # ------------------------------------------------------------------ embeddings
 

@@ -36,11 +36,13 @@ struct sweet_linear {
     int32_t is_static;  // 0: dynamic quantization, a scale and a zero point per row; the two above are not read
 };
 
-// Layer norm. `size` = 0 means that it is absent.
+// Layer norm, or RMSNorm (arXiv 1910.07467), which does not subtract the mean. `size` = 0 means that it is absent.
 struct sweet_norm {
     sweet_floats weight, bias;  // (size,); the bias is optional
     float eps;
     int32_t size;
+    int32_t is_rms;
+    int32_t unused;
 };
 
 // Rotary position embeddings (arXiv 2104.09864) of queries and keys, whose halves are the coordinates of the rotated pairs:
@@ -67,12 +69,14 @@ struct sweet_layer {
     int32_t window;  // a token attends only to tokens at most `window` positions away; 0: to all
 };
 
-// classifier(norm(activation(dense(x)))), where x is the state of the first token or the mean of all tokens' states.
+// classifier(norm(activation(dense(x)))). With SWEET_FIRST, x is the state of the first token; with SWEET_MEAN, the mean of
+// all tokens' states; with SWEET_LATE, the state of every token, and `classifier` reads the mean of what precedes it.
+enum sweet_pooling { SWEET_FIRST = 0, SWEET_MEAN = 1, SWEET_LATE = 2 };
 struct sweet_head {
     sweet_linear dense, classifier;  // float32
     sweet_norm norm;                 // optional
     int32_t activation;
-    int32_t is_mean_pooled;
+    int32_t pooling;
 };
 
 struct sweet_embeddings {
@@ -88,7 +92,7 @@ struct sweet_embeddings {
     sweet_linear before_norm, after_norm;  // projections to the hidden size, float32; at most one is present
 };
 
-// The probe of an exit runs one layer, for the first token only unless the head reads the mean of all, then the head.
+// The probe of an exit runs one layer, for the first token only unless the head pools all tokens, then the head.
 struct sweet_exit {
     sweet_head head;
     sweet_norm norm;      // of the states between the layer and the head, optional
@@ -136,7 +140,7 @@ struct sweet_threads;
 struct sweet_context;
 
 // Version of the interface; increases when a structure, a function or its meaning changes.
-constexpr int32_t kSweetInterface = 8;
+constexpr int32_t kSweetInterface = 9;
 // Return the version that the library was built with, and the size in bytes of a structure by its name, -1 if unknown. A
 // caller compares them with its own before it calls anything else.
 SWEET_API int32_t sweet_interface();

@@ -112,6 +112,7 @@ inline void check_norm(const std::string& where, const sweet_norm& norm, int64_t
     check_equal(where, "the size", norm.size, size);
     check_floats(where, "weight", norm.weight, size);
     check_optional(where, "bias", norm.bias, size);
+    check_range(where, "is_rms", norm.is_rms, 0, 1);
     if (!(std::isfinite(norm.eps) && norm.eps >= 0.0f))
         fail(where, "eps is " + std::to_string(norm.eps) + "; expected a finite number of at least 0");
 }
@@ -272,7 +273,7 @@ inline void check_description(const sweet_description& description) {
         check_float_linear(name + ", classifier", head.classifier, head.dense.out, description.exits[0].head.classifier.out);
         check_activation(name, head.activation);
         check_optional_norm(name + ", norm", head.norm, head.dense.out);
-        check_range(name, "is_mean_pooled", head.is_mean_pooled, 0, 1);
+        check_range(name, "the pooling", head.pooling, SWEET_FIRST, SWEET_LATE);
         check_optional_norm("exit " + std::to_string(exit) + ", norm", description.exits[exit].norm, description.hidden);
     }
 }

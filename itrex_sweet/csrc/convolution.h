@@ -7,7 +7,7 @@
 #include "api.h"
 #include "buffer.h"
 #include "gemm.h"
-#include "layer_norm.h"
+#include "norm.h"
 #include "linear_input.h"
 #include "packed_linear.h"
 #include "sequences.h"
@@ -15,7 +15,7 @@
 
 struct Convolution {
     PackedLinear linear;  // reads the states around a token, one after the other
-    LayerNorm norm;
+    Norm norm;
     int32_t activation;
 
     explicit Convolution(const sweet_layer& layer)

@@ -15,7 +15,7 @@ struct Embeddings {
     WordTable words;
     Buffer<float> positions, token_types;
     int64_t vocabulary, num_positions, num_token_types, width, position_offset;
-    LayerNorm norm;
+    Norm norm;
     PackedLinear before_norm, after_norm;
 
     explicit Embeddings(const sweet_embeddings& from)

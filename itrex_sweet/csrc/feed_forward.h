@@ -77,7 +77,7 @@ inline void feed_forward(const Layer& layer, int32_t activation, float* states, 
     // With `norm_first`, `states` accumulate and `attended` holds the normalized input of the feed-forward part; otherwise
     // `attended` is the output of the attention part, of which the feed-forward part is a residual.
     float* sums = layer.norm_first ? states : attended;
-    const LayerNorm& norm = layer.norm_first ? layer.output_norm : layer.attention_norm;
+    const Norm& norm = layer.norm_first ? layer.output_norm : layer.attention_norm;
     finish_input(layer.attention_output, workspace.attention_output_input, rows, team);
     add_linear(layer.attention_output, workspace.attention_output_input, states, sums);
     for (int64_t row = first; row < last; ++row) {

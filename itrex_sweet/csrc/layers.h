@@ -14,7 +14,7 @@
 #include "disentangled.h"
 #include "first_token_positions.h"
 #include "gemm.h"
-#include "layer_norm.h"
+#include "norm.h"
 #include "linear_input.h"
 #include "packed_linear.h"
 #include "relative_positions.h"
@@ -83,7 +83,7 @@ struct Layer {
     PackedLinear gate;  // if it does not
     bool is_gated;
     bool norm_first;                             // the norms are before the attention and feed-forward parts
-    LayerNorm attention_norm, output_norm;       // with `norm_first`, the first may be absent
+    Norm attention_norm, output_norm;       // with `norm_first`, the first may be absent
     std::shared_ptr<const RotaryTable> rotary;   // null: none
     int window;                                  // 0: none
     std::unique_ptr<TransposedKeyWeights> keys;  // if the layer is used by a probe and its keys are not rotated

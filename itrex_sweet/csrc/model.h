@@ -13,7 +13,7 @@
 
 struct Exit {
     Head head;
-    LayerNorm norm;
+    Norm norm;
     int32_t full_layers, layer;
 
     explicit Exit(const sweet_exit& exit)
@@ -54,9 +54,9 @@ class Model {
         const RelativePositions positions(from);
         std::vector<std::shared_ptr<const RotaryTable>> tables;  // layers with the same frequencies share one
         for (int32_t index = 0; index < from.num_layers; ++index) {
-            const auto is_used = [&](bool is_mean_pooled) {
+            const auto is_used = [&](bool by_all_tokens) {
                 return std::any_of(from.exits, from.exits + from.num_exits, [=](const sweet_exit& exit) {
-                    return exit.layer == index && (exit.head.is_mean_pooled != 0) == is_mean_pooled;
+                    return exit.layer == index && (exit.head.pooling != SWEET_FIRST) == by_all_tokens;
                 });
             };
             const sweet_rotary& rotary = from.layers[index].rotary;

@@ -37,12 +37,15 @@ class Family:
         layer_dropouts: place of a dropout in a layer → config key of its probability: `"attention"` (the attention
             weights), `"attention_output"` and `"down"` (the outputs of these linear layers), `"inner"` (the input of
             `down`), `"table"` (relative positions).
-        norm_eps: config key of the epsilon of the layer norms, or the epsilon itself.
+        norm_eps: config key of the epsilon of the norms, or the epsilon itself.
+        rms_norm: norms divide by the root mean square and do not subtract the mean (RMSNorm, arXiv 1910.07467).
         positions_skip_padding: position ids count the tokens that are not the padding token, from
             `pad_token_id + 1` (fairseq's convention), and not the columns, from 0.
         attention: `"absolute"`, `"disentangled"` (DeBERTa: relative positions enter the scores), `"rotary"` (queries
             and keys are rotated, `families.rotary`), or `"biased"` (MPNet: absolute, and a learned value for each head
             and bucket of distances is added to the scores).
+        key_value_heads: config key of the number of heads of keys and values, each of which serves several query heads
+            (arXiv 2305.13245); as many as query heads where the config does not set it, or without a key.
         relative: canonical name of each part of disentangled or biased attention → path below the backbone (what the
             layers share) or below a layer.
         defaults: value of a config field where `config.json` leaves it out, as in transformers.
@@ -55,11 +58,17 @@ class Family:
             otherwise all of q come first, then all of k, then all of v.
         biases: kind of part, `"attention"`, `"up"` (`up` and `gate`), `"down"`, `"norm"` or `"head"` (its first linear
             layer) → whether parts of this kind have a bias, or the config key that says so. Without an entry they have.
-        pooling: config key of the state that the head reads, `"cls"` or `"mean"`; `None` for the first token. Exits
-            before the last always read the first token.
+        pooling: config key of the state that the head reads; `None` for the first token. Exits before the last always
+            read the first token.
+        poolings: value of that key → kind of pooling, see `runtime.encoder.Head`.
         fixed: value of each config field that the family's code in transformers does not read, but takes for given.
         local_layers: layers with rotary positions differ in frequencies and window, as the config says; otherwise all
             have the same frequencies and no window.
+        theta: base of the rotary frequencies of a family whose configs do not have it.
+        rotates_neighbors: the rotated pairs of a head are its elements `2 i` and `2 i + 1`; otherwise `i` and
+            `i + head size / 2`.
+        sinusoids: path, below the backbone, of a table of the sines, then the cosines, of every position's angles. It
+            must be the one of `theta`, and is not read.
     """
 
     model_type: str
@@ -74,9 +83,11 @@ class Family:
     hidden_act: str = "hidden_act"
     inner_size: str = "intermediate_size"
     norm_eps: str | float = "layer_norm_eps"
+    rms_norm: bool = False
     layer_dropouts: Mapping[str, str] = field(default_factory=lambda: _LAYER_DROPOUTS)
     positions_skip_padding: bool = False
     attention: str = "absolute"
+    key_value_heads: str | None = None
     relative: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     own_names: Mapping[str, str] = field(default_factory=dict)
@@ -87,8 +98,12 @@ class Family:
     splits_by_head: bool = False
     biases: Mapping[str, str | bool] = field(default_factory=dict)
     pooling: str | None = None
+    poolings: Mapping[str, str] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     local_layers: bool = False
+    theta: float | None = None
+    rotates_neighbors: bool = False
+    sinusoids: str | None = None
 
     @property
     def layers_path(self) -> str:
@@ -142,10 +157,10 @@ class Family:
         return self.head_activation
 
     def pooling_of(self, config: Any, exit_: int) -> str:
-        """Returns the kind of state that the head of an exit reads: `"first"`, or `"mean"` over tokens."""
+        """Returns the kind of pooling of the head of an exit, see `runtime.encoder.Head`."""
         if self.pooling is None or exit_ < config.num_hidden_layers:
             return "first"
-        return {"cls": "first", "mean": "mean"}[getattr(config, self.pooling)]
+        return self.poolings[getattr(config, self.pooling)]
 
     def dropouts_of_head(self, config: Any) -> tuple[float, float]:
         """Returns the dropout probabilities before the pooler's linear layer and before the classifier's."""
@@ -156,7 +171,7 @@ class Family:
         return {place: float(getattr(config, key)) for place, key in self.layer_dropouts.items()}
 
     def eps_of_norms(self, config: Any) -> float:
-        """Returns the epsilon of the encoder's layer norms."""
+        """Returns the epsilon of the encoder's norms."""
         return getattr(config, self.norm_eps) if isinstance(self.norm_eps, str) else self.norm_eps
 
 

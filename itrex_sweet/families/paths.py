@@ -70,6 +70,11 @@ MPNET_LAYER = {
 }
 # The activation follows `gate_proj`, so that is `up` in the terms of `runtime.encoder.Layer`.
 GATED_LAYER = {**ROTARY_LAYER, "up": "mlp.gate_proj", "gate": "mlp.up_proj", "down": "mlp.down_proj"}
+EUROBERT_LAYER = {
+    **GATED_LAYER,
+    "attention_norm": "input_layernorm",
+    "output_norm": "post_attention_layernorm",
+}
 UNGATED_LAYER = {**ROTARY_LAYER, "up": "mlp.fc1", "down": "mlp.fc2"}
 BERT_EMBEDDINGS = {
     "words": "embeddings.word_embeddings",

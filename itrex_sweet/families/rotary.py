@@ -44,18 +44,19 @@ class LayerPositions:
     window: int | None
 
 
-def layer_positions(config: Any, local_layers: bool) -> tuple[LayerPositions, ...]:
+def layer_positions(config: Any, local_layers: bool, family_theta: float | None = None) -> tuple[LayerPositions, ...]:
     """Returns the positions of each layer of a config with rotary positions, first to last.
 
     Args:
         config: an object of transformers, or one with the fields of `config.json` as attributes.
         local_layers: see `Family`.
+        family_theta: `Family.theta`.
 
     Raises:
         UnsupportedModelError: a field is missing, invalid, unknown, or contradicts another one.
     """
     if not local_layers:
-        return (LayerPositions(_only_theta(config), None),) * config.num_hidden_layers
+        return (LayerPositions(_only_theta(config, family_theta), None),) * config.num_hidden_layers
     types = _layer_types(config)
     thetas = {name: _theta(config, name) for name in sorted(set(types))}
     windows = {GLOBAL: None, LOCAL: _window(config) if LOCAL in types else None}
@@ -122,14 +123,15 @@ def _window(config: Any) -> int:
     return int(width) // 2
 
 
-def _only_theta(config: Any) -> float:
-    """Returns the theta of a config whose layers are alike."""
+def _only_theta(config: Any, family_theta: float | None) -> float:
+    """Returns the theta of a config whose layers are alike; a config may repeat that of its family."""
     given, scaling = _field(config, "rope_parameters"), _field(config, "rope_scaling")
     if scaling != given:  # one is the other's alias
         _check_scaling("rope_scaling", scaling)
     _check_scaling("rope_parameters", given)
     flat, nested = _field(config, "rope_theta"), (given or {}).get("rope_theta")
-    return _agreed({"rope_theta": flat, "rope_parameters['rope_theta']": nested})
+    given_by_family = {} if family_theta is None else {"its family's theta": family_theta}
+    return _agreed({**given_by_family, "rope_theta": flat, "rope_parameters['rope_theta']": nested})
 
 
 def _theta(config: Any, layer_type: str) -> float:

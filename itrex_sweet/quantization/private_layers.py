@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,16 +38,25 @@ def run_private_layers(model: Any, family: Family, exits: Sequence[int]) -> list
 
 def _run_layer(layer: torch.nn.Module, family: Family) -> Callable[..., None]:
     def run(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        layer(*args, **(without_positions(kwargs) if family.attention == "rotary" else kwargs))
+        if family.attention == "rotary":
+            args, kwargs = without_positions(layer, args, kwargs)
+        layer(*args, **kwargs)
 
     return run
 
 
-def without_positions(kwargs: dict[str, Any]) -> dict[str, Any]:
+def without_positions(
+    layer: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Returns the arguments of a layer without rotation, window and padding, as a private layer computes.
 
-    transformers 5 passes the cosine and sine of each position, transformers 4 the positions and a mask of the window.
+    transformers 5 passes the cosine and sine of each position, transformers 4 the positions and a mask of the window;
+    RoFormer gets a table of sines and cosines.
     """
+    if "sinusoidal_pos" in inspect.signature(layer.forward).parameters:
+        bound = inspect.signature(layer.forward).bind(*args, **kwargs)
+        bound.arguments["sinusoidal_pos"] = None
+        return bound.args, bound.kwargs
     changed = {**kwargs}
     if (rotation := kwargs.get("position_embeddings")) is not None:
         cosine, sine = rotation
@@ -55,4 +65,4 @@ def without_positions(kwargs: dict[str, Any]) -> dict[str, Any]:
         changed |= {"position_ids": torch.zeros_like(positions)}
     if "sliding_window_mask" in kwargs:
         changed |= {"sliding_window_mask": kwargs["attention_mask"]}
-    return changed
+    return args, changed

@@ -57,11 +57,16 @@ AnyLinear = Linear | QuantizedLinear
 
 @dataclass(frozen=True)
 class Norm:
-    """Layer norm over the last axis; weight and bias (hidden,), or no bias."""
+    """Layer norm over the last axis; weight and bias (hidden,), or no bias.
+
+    With `is_rms` the mean is not subtracted: the root mean square takes the place of the standard deviation (RMSNorm,
+    arXiv 1910.07467).
+    """
 
     weight: Tensor
     bias: Tensor | None
     eps: float
+    is_rms: bool = False
 
 
 @dataclass(frozen=True)
@@ -183,7 +188,8 @@ class Head:
         activation: after `dense`.
         classifier: gives the logits. Behind the labels, it may have one more output, see `Encoder.num_labels`.
         norm: between activation and `classifier`.
-        pooling: the state that `dense` reads: `"first"`, that of the first token, or `"mean"`, the mean over tokens.
+        pooling: `"first"`, `dense` reads the state of the first token; `"mean"`, it reads the mean over tokens; or
+            `"late"`, it reads the state of every token, and the mean is taken before `classifier`.
     """
 
     dense: Linear
@@ -199,7 +205,7 @@ class Probe:
 
     Args:
         layer: a layer of the trunk itself, or the exit's private copy of one. Run for the first token alone, or for
-            every token if the head pools their mean.
+            every token if the head pools them.
         head: reads the states after layer and norm.
         norm: applied to the states after the layer, in a pre-norm model: for the last exit, the model's final norm;
             for another, its own copy.

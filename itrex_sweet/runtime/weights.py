@@ -32,6 +32,7 @@ from itrex_sweet.runtime.encoder import (
     Rotary,
     float_of,
 )
+from itrex_sweet.runtime.head_order import halves_of_neighbors, repeated_heads, with_outputs
 from itrex_sweet.runtime.relative_positions import normed, position_bias, projected_by_head, relative_index
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ class _Reader:
         }
 
     def norm(self, path: str) -> Norm:
-        return Norm(self.tensor(f"{path}.weight"), self.optional(f"{path}.bias"), self.eps)
+        return Norm(self.tensor(f"{path}.weight"), self.optional(f"{path}.bias"), self.eps, self.family.rms_norm)
 
     def in_backbone(self, path: str) -> str:
         return f"{self.family.backbone}.{path}"
@@ -209,9 +210,9 @@ class _Reader:
         A private copy has neither rotation nor window.
         """
         paths = {name: f"{path}.{below}" for name, below in self.family.layer.items()}
-        query, key, value = self.projections(paths)
-        up, gate = self.up_and_gate(paths)
         positions = None if self.positions is None or is_private else self.positions[index]
+        query, key, value = self.projections(paths, is_rotated=positions is not None)
+        up, gate = self.up_and_gate(paths)
         return Layer(
             query=query,
             key=key,
@@ -228,9 +229,18 @@ class _Reader:
             window=None if positions is None else positions.window,
         )
 
-    def projections(self, paths: Mapping[str, str]) -> tuple[AnyLinear, ...]:
+    def projections(self, paths: Mapping[str, str], is_rotated: bool) -> tuple[AnyLinear, ...]:
+        """Returns query, key and value, each with as many heads as the query."""
         if "query_key_value" not in paths:
-            return tuple(self.projection(paths[name]) for name in ("query", "key", "value"))
+            query, key, value = (self.projection(paths[name]) for name in ("query", "key", "value"))
+            heads, groups, size = self.model.heads, self.model.key_value_heads, self.model.head_size
+            if groups != heads:
+                order = repeated_heads(groups, heads // groups, size)
+                key, value = with_outputs(key, order), with_outputs(value, order)
+            if is_rotated and self.family.rotates_neighbors:
+                order = halves_of_neighbors(heads, size)
+                query, key = with_outputs(query, order), with_outputs(key, order)
+            return query, key, value
         query, key, value = self.split(paths["query_key_value"], 3, by_head=self.family.splits_by_head)
         if "query_bias" in paths:
             query = dataclasses.replace(query, bias=self.tensor(paths["query_bias"]))

@@ -51,7 +51,7 @@ class PrivateLayer(nn.Module):
                     self._paths[name] = path
         for path in self._paths.values():
             _set_at(self, path, _copy_at(layer, path))
-        self._heads = model.heads
+        self._heads, self._key_value_heads = model.heads, model.key_value_heads
         self._scale = (model.head_size * model.score_terms) ** 0.5
         self._buckets = model.buckets if model.is_relative else 0
         self._terms = model.position_terms if model.is_relative else []
@@ -140,7 +140,8 @@ class PrivateLayer(nn.Module):
 
     def _projections(self) -> tuple[_Projection, _Projection, _Projection]:
         if "query_key_value" not in self._paths:
-            return tuple((part.weight, part.bias) for part in map(self._part, ("query", "key", "value")))
+            query, key, value = ((part.weight, part.bias) for part in map(self._part, ("query", "key", "value")))
+            return query, self._for_every_query_head(key), self._for_every_query_head(value)
         fused = self._part("query_key_value")
         if not self._splits_by_head:
             biases = (None,) * 3 if fused.bias is None else fused.bias.chunk(3)
@@ -151,6 +152,14 @@ class PrivateLayer(nn.Module):
             (key.flatten(0, 1), None),
             (value.flatten(0, 1), self._part("value_bias")),
         )
+
+    def _for_every_query_head(self, projection: _Projection) -> _Projection:
+        """Repeats each head of keys or values for the query heads that read it."""
+        if self._key_value_heads == self._heads:
+            return projection
+        times = self._heads // self._key_value_heads
+        split = (part if part is None else part.unflatten(0, (self._key_value_heads, -1)) for part in projection)
+        return tuple(part if part is None else part.repeat_interleave(times, 0).flatten(0, 1) for part in split)
 
     def _table_indices(self, relative_pos: torch.Tensor) -> torch.Tensor:
         """Returns (tokens,), the row of the table for the first position minus each token's position."""

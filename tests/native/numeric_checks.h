@@ -168,7 +168,9 @@ inline std::vector<float> check_models(const Engine& engine, Checks& check) {
                                                     {BFLOAT16, Variant::PRE_NORM},
                                                     {FLOAT, Variant::PRE_NORM_MEAN},
                                                     {DYNAMIC, Variant::PRE_NORM_MEAN},
-                                                    {STATIC, Variant::PRE_NORM_MEAN}};
+                                                    {STATIC, Variant::PRE_NORM_MEAN},
+                                                    {FLOAT, Variant::RMS_LATE},
+                                                    {STATIC, Variant::RMS_LATE}};
     for (const auto& [kind, variant] : models) {
         const std::string what =
             "model, input " + std::to_string(kind) + ", variant " + std::to_string(static_cast<int>(variant));

@@ -52,8 +52,9 @@ struct Linear {
 
 // PRIVATE_LAYER: the probe of the first exit runs a layer of its own. DISENTANGLED: after DeBERTa. PRE_NORM: after
 // ModernBERT: gates, rotary positions, a window in the second layer, and no biases; PRE_NORM_PRIVATE: with a private layer
-// too; PRE_NORM_MEAN: with mean pooling, and gates that are quantized unlike `up`.
-enum class Variant { PLAIN, PRIVATE_LAYER, DISENTANGLED, PRE_NORM, PRE_NORM_PRIVATE, PRE_NORM_MEAN };
+// too; PRE_NORM_MEAN: with mean pooling, and gates that are quantized unlike `up`; RMS_LATE: after EuroBERT, with RMSNorm and
+// with late pooling over an intermediate size that is not the hidden size.
+enum class Variant { PLAIN, PRIVATE_LAYER, DISENTANGLED, PRE_NORM, PRE_NORM_PRIVATE, PRE_NORM_MEAN, RMS_LATE };
 
 // A model with random weights: 3 layers, exits after layers 1 and 3, sizes that are no multiples of the vector size. The
 // probe of the first exit runs the first layer or a private one. `DISENTANGLED`: DeBERTa's attention, with buckets that are
@@ -68,7 +69,8 @@ class SmallModel {
 
     static constexpr int kReach = 5, kMaxLength = 90;
 
-    explicit SmallModel(InputType kind, Variant variant = Variant::PLAIN) : is_pre_norm_(variant >= Variant::PRE_NORM) {
+    explicit SmallModel(InputType kind, Variant variant = Variant::PLAIN)
+        : is_pre_norm_(variant >= Variant::PRE_NORM), is_rms_(variant == Variant::RMS_LATE) {
         const bool has_private_layer = variant == Variant::PRIVATE_LAYER || variant == Variant::PRE_NORM_PRIVATE;
         Random random;
         sweet_embeddings& embeddings = description_.embeddings;
@@ -110,12 +112,14 @@ class SmallModel {
         }
         if (variant == Variant::DISENTANGLED) make_disentangled(random, kind == BFLOAT16 ? BFLOAT16 : FLOAT);
         for (int index = 0; index < kExits; ++index) {
-            const sweet_linear dense = linear(random, kHidden, kHidden, FLOAT);
-            exits_.push_back({{dense, linear(random, kHidden, kLabels, FLOAT), {}, SWEET_TANH, 0}, {}, 0, 0});
+            const int pooled = is_rms_ ? kInner : kHidden;
+            const sweet_linear dense = linear(random, kHidden, pooled, FLOAT);
+            exits_.push_back({{dense, linear(random, pooled, kLabels, FLOAT), {}, SWEET_TANH, SWEET_FIRST}, {}, 0, 0});
             if (!is_pre_norm_) continue;
             exits_.back().norm = norm(random, kHidden);
-            exits_.back().head.norm = norm(random, kHidden);
-            exits_.back().head.is_mean_pooled = variant == Variant::PRE_NORM_MEAN;
+            exits_.back().head.norm = norm(random, pooled);
+            if (variant == Variant::PRE_NORM_MEAN) exits_.back().head.pooling = SWEET_MEAN;
+            if (is_rms_) exits_.back().head.pooling = SWEET_LATE;
         }
         exits_[0].layer = has_private_layer ? kLayers : 0;
         exits_[1].full_layers = exits_[1].layer = kFullLayers;
@@ -254,7 +258,7 @@ class SmallModel {
     }
     sweet_norm norm(Random& random, int size) {
         const sweet_floats weight = store(random.reals(size, 0.3f, 1.0f));
-        return {weight, is_pre_norm_ ? sweet_floats{} : store(random.reals(size, 0.1f)), 1e-12f, size};
+        return {weight, is_pre_norm_ ? sweet_floats{} : store(random.reals(size, 0.1f)), 1e-12f, size, is_rms_, 0};
     }
     sweet_linear linear(Random& random, int in, int out, InputType kind) {
         linears_.emplace_back(random, in, out, kind);
@@ -262,7 +266,7 @@ class SmallModel {
         return linears_.back().layer;
     }
 
-    bool is_pre_norm_;
+    bool is_pre_norm_, is_rms_;
     std::vector<int64_t> relative_index_;
     std::vector<int8_t> words_;
     std::vector<std::vector<float>> arrays_;

@@ -35,7 +35,10 @@ FAMILIES = (
     *("modernbert", "modernbert+private", "modernbert-biases"),
     *(
         name
-        for name in ("mpnet", "mpnet+private", "gte", "gte+private", "megatron-bert")
+        for name in (
+            *("mpnet", "mpnet+private", "gte", "gte+private", "megatron-bert"),
+            *("eurobert", "eurobert+private", "eurobert-biases", "roformer", "roformer+private"),
+        )
         if name.partition("+")[0] in TINY
     ),
 )
@@ -79,7 +82,7 @@ def test_logits_match_the_reference(loaded, family, kind, isa):
     error = np.abs(got - expected)
     assert np.median(error) < 1e-5
     # With INT8, a rounding difference (exp, erf, summation order) can change a quantized input by one step.
-    step = 0.2 if family.startswith("modernbert") else 0.1  # 0.116 seen with torch 2.8
+    step = 0.2 if family.startswith(("modernbert", "eurobert")) else 0.1  # 0.116 and 0.101 seen
     assert error.max() < (1e-4 if kind == "float32" else step)
     has_margin = np.diff(np.sort(expected, axis=-1)[..., -2:], axis=-1)[..., 0] > step
     assert has_margin.mean() > 0.5 and (got.argmax(-1) == expected.argmax(-1))[has_margin].all()

@@ -59,7 +59,7 @@ def test_structure_layouts_match_the_header(tmp_path):
             (f"kSweetInterface = {interface.INTERFACE}", "kSweetInterface = 2"),
             f"version 2 of the engine's interface and this package needs {interface.INTERFACE}",
         ),
-        (("    float eps;", "    float eps, more[2];"), "sweet_norm of 48 bytes and this package has 40"),
+        (("    float eps;", "    float eps, more[2];"), "sweet_norm of 56 bytes and this package has 48"),
         (("sweet_interface()", "sweet_another()"), "undefined symbol: sweet_interface"),
     ],
 )

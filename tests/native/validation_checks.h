@@ -216,10 +216,12 @@ inline void check_invalid_pre_norm_models(const Engine& engine, Checks& check) {
     expect_rejected([](auto&, auto& layers, auto&) { layers[2].gate.weight_scale.size = 3; });
     expect_rejected([](auto& model, auto&, auto&) { model.norm_first = 0; });  // the first layer has no attention norm
     expect_rejected([](auto& model, auto&, auto&) { model.num_attention_heads = 8; });  // heads of 9 have no halves
+    expect_rejected([](auto&, auto&, auto& exits) { exits[0].head.pooling = SWEET_LATE + 1; });
     for (const int32_t number_of : {-1, 2, 2147483647, -2147483647 - 1}) {
         expect_rejected([=](auto& model, auto&, auto&) { model.norm_first = number_of; });
-        expect_rejected([=](auto&, auto&, auto& exits) { exits[1].head.is_mean_pooled = number_of; });
+        expect_rejected([=](auto&, auto&, auto& exits) { exits[1].norm.is_rms = number_of; });
         if (number_of != 2) {
+            expect_rejected([=](auto&, auto&, auto& exits) { exits[1].head.pooling = number_of; });
             expect_rejected([=](auto&, auto& layers, auto&) { layers[1].window = number_of; });
             expect_rejected([=](auto& model, auto&, auto&) { model.max_length = number_of; });
         }

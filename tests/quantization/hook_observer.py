@@ -32,7 +32,9 @@ def with_private_layers(model: torch.nn.Module, artifact: Artifact) -> torch.nn.
 
 def _run_layer(layer: torch.nn.Module, row: Family) -> Callable[..., None]:
     def run(_, args, kwargs) -> None:
-        layer(*args, **(unrotated(kwargs) if row.attention == "rotary" else kwargs))
+        if row.attention == "rotary":
+            args, kwargs = unrotated(args, kwargs)
+        layer(*args, **kwargs)
 
     return run
 

@@ -46,6 +46,8 @@ ON_NATIVE = [
         "deberta-v2-conv+private smooth",
         "modernbert+private static",
         "modernbert-biases dynamic",
+        *(["eurobert+private static"] if "eurobert" in FAMILY_CONFIGS else []),
+        "roformer",
     )
 ]
 PRIVATE = ["bert+private", "deberta+private", "deberta-v2-conv+private", "bert+private static"]

@@ -6,15 +6,16 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import layer_norm, linear
+from torch.nn.functional import layer_norm, linear, rms_norm
 
 from itrex_sweet.artifact import write_artifact
 from itrex_sweet.families import family_of
 from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.backends import load_backend
-from itrex_sweet.runtime.backends.torch import TorchBackend, _FullLayer, _norm, _run_head
+from itrex_sweet.runtime.backends.torch import TorchBackend, _FullLayer, _run_head
 from itrex_sweet.runtime.dense import build_subgraphs
 from itrex_sweet.runtime.executor import Executor
+from itrex_sweet.runtime.norms import apply_norm
 from itrex_sweet.runtime.ragged import TokenBatch
 from tests.tiny_artifacts import model_and_tensors
 from tests.tiny_models import FAMILY_CONFIGS, ROW_CONFIGS, unrotated
@@ -55,6 +56,8 @@ def logits_of_full_layers(model, tensors, exits, batch):
                 weight, bias = (tensors.get(f"{path}.{part}") for part in ("weight", "bias"))
                 if function is linear:
                     return linear(states, weight, bias)
+                if row.model_type == "eurobert":
+                    return rms_norm(states, states.shape[-1:], weight, model.config.rms_norm_eps)
                 return layer_norm(states, states.shape[-1:], weight, bias, row.eps_of_norms(model.config))
 
             dense, classifier = row.head_paths(exit_, exits[-1], shares_pooler=False)
@@ -78,7 +81,8 @@ def states_of_private_layers(model, row, tensors, exits, mask):
             private.load_state_dict(of_layer)
 
             def run(_, args, kwargs, private=private, exit_=exit_):
-                kwargs = unrotated(kwargs, mask) if row.attention == "rotary" else kwargs
+                if row.attention == "rotary":
+                    args, kwargs = unrotated(args, kwargs, mask)
                 states = private(*args, **kwargs)
                 found[exit_] = states[0] if isinstance(states, tuple) else states
 
@@ -121,8 +125,8 @@ def test_a_scaled_rotation_applies_to_the_first_token(backend_of):
     reference = TorchBackend(backend_of("modernbert").artifact, scaled)
     hidden = reference.embed(batch)
     states = reference._layer(_FullLayer.from_layer(trunk[-1]), hidden.states, hidden.groups())
-    first = _norm(last.norm, states[torch.from_numpy(batch.cu_seqlens[:-1])])
-    expected = _run_head(last.head, first)
+    first = apply_norm(last.norm, states[torch.from_numpy(batch.cu_seqlens[:-1])])
+    expected = _run_head(last.head, first, batch.cu_seqlens)
     np.testing.assert_allclose(reference.probe(0, hidden), expected, atol=1e-5)
     row = hidden.states[None, :5], torch.ones(1, 5, dtype=torch.bool), torch.arange(5)[None]
     np.testing.assert_allclose(subgraphs.probe[0](*row).detach(), expected[:1], atol=1e-5)

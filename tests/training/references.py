@@ -26,6 +26,8 @@ LAYERS = {
     "modernbert": "model.layers",
     "mpnet": "mpnet.encoder.layer",
     "gte": "gte.layers",
+    "eurobert": "model.layers",
+    "roformer": "roformer.encoder.layer",
 }
 DENSE = {
     "bert": "bert.pooler.dense",
@@ -38,6 +40,8 @@ DENSE = {
     "modernbert": "head.dense",
     "mpnet": "classifier.dense",
     "gte": "gte.pooler.dense",
+    "eurobert": "dense",
+    "roformer": "classifier.dense",
 }
 OUT = {
     "bert": "classifier",
@@ -50,8 +54,10 @@ OUT = {
     "modernbert": "classifier",
     "mpnet": "classifier.out_proj",
     "gte": "classifier",
+    "eurobert": "classifier",
+    "roformer": "classifier.out_proj",
 }
-FINAL_NORM = {"modernbert": "model.final_norm"}
+FINAL_NORM = {"modernbert": "model.final_norm", "eurobert": "model.norm"}
 HEAD_NORM = {"modernbert": "head.norm"}
 ACTIVATION: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "bert": torch.tanh,
@@ -64,6 +70,8 @@ ACTIVATION: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "modernbert": F.gelu,
     "mpnet": torch.tanh,
     "gte": torch.tanh,
+    "eurobert": F.gelu,
+    "roformer": F.gelu,
 }
 TABLES = ("deberta.encoder.rel_embeddings.weight", "mpnet.encoder.relative_attention_bias.weight")
 TABLE_NORM = "deberta.encoder.LayerNorm."
@@ -141,25 +149,31 @@ class Head:
     """The weights that compute logits from the hidden states after the last layer of an exit.
 
     Args:
-        takes_mean: it reads the mean over tokens and not the first token.
+        pooling: `"mean"`, it reads the mean over tokens and not the first token; `"late"`, its logits are the mean of
+            the tokens' logits.
     """
 
     dense: Weights
     out: Weights
     final_norm: Weights | None = None
     norm: Weights | None = None
-    takes_mean: bool = False
+    pooling: str = "first"
 
 
 def head_logits(kind: str, hidden: torch.Tensor, head: Head, mask: torch.Tensor) -> torch.Tensor:
     """Computes the logits of a family's head without dropout; `mask` (rows, length) is the attention mask."""
     size = hidden.shape[-1:]
     if head.final_norm is not None:
-        hidden = F.layer_norm(hidden, size, *head.final_norm, 1e-5)
-    if head.takes_mean:
+        if kind == "eurobert":
+            hidden = F.rms_norm(hidden, size, head.final_norm[0], 1e-5)
+        else:
+            hidden = F.layer_norm(hidden, size, *head.final_norm, 1e-5)
+    pooled = hidden[:, 0]
+    if head.pooling == "mean":
         pooled = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-    else:
-        pooled = hidden[:, 0]
+    if head.pooling == "late":
+        of_tokens = F.linear(ACTIVATION[kind](F.linear(hidden, *head.dense)), *head.out)
+        return (of_tokens * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
     pooled = ACTIVATION[kind](F.linear(pooled, *head.dense))
     if head.norm is not None:
         pooled = F.layer_norm(pooled, size, *head.norm, 1e-5)
@@ -171,14 +185,14 @@ def classification_head(model: nn.Module, kind: str) -> Head:
 
     def weights(path: str | None) -> Weights | None:
         module = None if path is None else model.get_submodule(path)
-        return None if module is None else (module.weight, module.bias)
+        return None if module is None else (module.weight, getattr(module, "bias", None))
 
     return Head(
         dense=weights(DENSE[kind]),
         out=weights(OUT[kind]),
         final_norm=weights(FINAL_NORM.get(kind)),
         norm=weights(HEAD_NORM.get(kind)),
-        takes_mean=getattr(model.config, "classifier_pooling", "cls") == "mean",
+        pooling=getattr(model.config, "classifier_pooling", "first"),
     )
 
 

@@ -50,7 +50,7 @@ def test_output_and_gradients_equal_the_layers(family, padded):
         batch["attention_mask"][0, 3] = 0
     for index, (layer, args, kwargs, output) in enumerate(layer_calls(model, batch)):
         if family_of(model.config).attention == "rotary":
-            kwargs = unrotated(kwargs, batch["attention_mask"])
+            args, kwargs = unrotated(args, kwargs, batch["attention_mask"])
             output = layer(*args, **kwargs)
         private = PrivateLayer(layer, family_of(model.config), model.config, index)
         ours, theirs = run_private_layer(private, layer, batch, args, kwargs), first_token(output)

@@ -9,7 +9,7 @@ from typing import Any
 from itrex_sweet.artifact.validation.values import Value
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import ArtifactError, ConfigError, UnsupportedArtifactError, UnsupportedModelError
-from itrex_sweet.families import FAMILIES, Family, known_family
+from itrex_sweet.families import FAMILIES, HEAD_SIZES, Family, known_family
 from itrex_sweet.tasks import task_of
 
 MAX_LABELS = 1 << 16
@@ -21,14 +21,12 @@ ACTIVATIONS = (
 )
 _POSITION_TERMS = ("c2p", "p2c")
 _TABLE_NORMS = ("none", "layer_norm")
-_POOLINGS = ("cls", "mean")
 
 _NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "max_position_embeddings")
 _DROPOUTS = (
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "pooler_dropout", "cls_dropout"),
     *("dropout", "attention_dropout", "seq_classif_dropout", "qa_dropout", "embedding_dropout", "mlp_dropout"),
 )
-_HEAD_SIZES = ("attention_head_size", "head_dim")
 _UNSUPPORTED = ("per_layer_config", "pruned_heads")
 
 Check = Callable[[Value], Any]
@@ -60,19 +58,18 @@ def _activation(value: Value) -> None:
 _RULES: dict[str, Check] = {
     **dict.fromkeys(("hidden_size", "dim", "embedding_size"), _integer(1, 1 << 16)),
     **dict.fromkeys(("num_hidden_layers", "n_layers"), _integer(1, 4096)),
-    **dict.fromkeys(("num_attention_heads", "n_heads"), _integer(1, 1 << 16)),
+    **dict.fromkeys(("num_attention_heads", "n_heads", "num_key_value_heads"), _integer(1, 1 << 16)),
     **dict.fromkeys(("intermediate_size", "hidden_dim"), _integer(1, 1 << 20)),
     "vocab_size": _integer(1, (1 << 31) - 1),
     "max_position_embeddings": _integer(1, MAX_POSITIONS),
     "type_vocab_size": _integer(0, 1 << 16),
     "num_labels": _integer(1, MAX_LABELS),
     "pad_token_id": _integer(0, (1 << 31) - 1),
-    **dict.fromkeys(("layer_norm_eps", "norm_eps"), lambda value: value.greater_than(0.0, 1.0)),
+    **dict.fromkeys(("layer_norm_eps", "norm_eps", "rms_norm_eps"), lambda value: value.greater_than(0.0, 1.0)),
     **dict.fromkeys(_DROPOUTS, lambda value: value.number(0.0, 1.0)),
     "initializer_range": lambda value: value.number(0.0),
     **dict.fromkeys(("hidden_act", "activation", "pooler_hidden_act", "conv_act"), _activation),
     **dict.fromkeys(("hidden_activation", "classifier_activation"), _activation),
-    "classifier_pooling": lambda value: value.one_of(_POOLINGS),
     "relative_attention_num_buckets": _integer(1, 1 << 16),
     "max_relative_positions": _integer(-1, MAX_POSITIONS),
     "position_buckets": _integer(-1, MAX_POSITIONS),
@@ -82,14 +79,15 @@ _RULES: dict[str, Check] = {
     **dict.fromkeys(("norm_bias", "attention_bias", "mlp_bias", "classifier_bias"), Value.boolean),
     "conv_kernel_size": _integer(0, 255),
     "conv_groups": _integer(1, 1 << 16),
+    **dict.fromkeys(("classifier_pooling", "clf_pooling"), Value.string),
     **dict.fromkeys(("tokenizer_class", "problem_type", "position_embedding_type"), Value.string),
 }
 
 # Fields that the run side reads, or that decide whether it can compute the model.
 READ_FIELDS = frozenset(
     (
-        *(*_RULES, "model_type", *_HEAD_SIZES, "pooler_hidden_size"),
-        *("is_decoder", "add_cross_attention", "talking_head", "use_task_id"),
+        *(*_RULES, "model_type", *HEAD_SIZES, "pooler_hidden_size"),
+        *("is_decoder", "add_cross_attention", "talking_head", "use_task_id", "rotary_value"),
         # Checked by `families.rotary`.
         *("layer_types", "global_attn_every_n_layers", "local_attention", "global_rope_theta", "local_rope_theta"),
         *("rope_parameters", "rope_scaling", "rope_theta"),
@@ -185,9 +183,6 @@ def _check_together(config: Mapping[str, Any], family: Family, file: Path) -> No
     if hidden is not None and heads is not None:
         if hidden.value % heads.value:
             heads.refuse(f"it has to divide {hidden.field}={hidden.value}")
-        for size in filter(None, map(field, _HEAD_SIZES)):
-            if size.value != hidden.value // heads.value:
-                size.refuse(f"{hidden.field}={hidden.value} and {heads.field}={heads.value} make it another one")
         pooler, groups = field("pooler_hidden_size"), field("conv_groups")
         if pooler is not None and pooler.value != hidden.value:
             pooler.refuse(f"{hidden.field}={hidden.value} is needed")

@@ -47,6 +47,7 @@ def expected_tensors(
     """
     yield from _embeddings(model)
     yield from _relative(model)
+    yield from sinusoids_of(model)
     for index in range(model.depth):
         yield from _layer(model, f"{model.family.layers_path}.{index}", index)
     hidden, labels = model.hidden, model.config.num_labels
@@ -125,6 +126,13 @@ def _relative(model: Architecture) -> Iterator[ExpectedTensor]:
         yield from _norm(model, _in_backbone(model, paths["convolution_norm"]))
 
 
+def sinusoids_of(model: Architecture) -> Iterator[ExpectedTensor]:
+    """Yields the table of sines and cosines of a family that has one, see `Family.sinusoids`."""
+    if model.family.sinusoids is not None:
+        shape = (model.config.max_position_embeddings, model.head_size)
+        yield ExpectedTensor(_in_backbone(model, model.family.sinusoids, "weight"), shape, optional=True)
+
+
 def _layer(model: Architecture, path: str, index: int) -> Iterator[ExpectedTensor]:
     hidden, inner = model.hidden, model.inner
     names = {name: f"{path}.{below}" for name, below in model.family.layer.items()}
@@ -137,8 +145,8 @@ def _layer(model: Architecture, path: str, index: int) -> Iterator[ExpectedTenso
     elif "query_key_value" in names:
         yield from _projection(names["query_key_value"], 3 * hidden, hidden, has_bias)
     else:
-        for name in ("query", "key", "value"):
-            yield from _projection(names[name], hidden, hidden, has_bias)
+        for name, size in (("query", hidden), ("key", model.key_value_size), ("value", model.key_value_size)):
+            yield from _projection(names[name], size, hidden, has_bias)
     yield from _projection(names["attention_output"], hidden, hidden, has_bias)
     if model.has_attention_norm(index):
         yield from _norm(model, names["attention_norm"])

@@ -16,6 +16,7 @@ from itrex_sweet.artifact.validation.shapes import (
     unexpected_private_layers,
     unexpected_tables,
 )
+from itrex_sweet.artifact.validation.sinusoids import check_sinusoids
 from itrex_sweet.artifact.validation.values import ADVICE
 from itrex_sweet.errors import ArtifactError
 
@@ -72,6 +73,7 @@ def check_tensors(
             _check_quantizable(expected, stored, tensors, may_be_quantized)
         else:
             check_numbers(expected.name, stored)
+    check_sinusoids(tensors, model)
 
 
 def check_numbers(name: str, stored: StoredTensor, minimum: float | None = None) -> None:

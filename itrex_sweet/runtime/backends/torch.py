@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.nn.functional import layer_norm, linear
+from torch.nn.functional import linear
 from transformers.activations import ACT2FN
 
 from itrex_sweet.artifact import Artifact
@@ -25,13 +25,13 @@ from itrex_sweet.runtime.encoder import (
     Head,
     Layer,
     Linear,
-    Norm,
     Probe,
     QuantizedLinear,
     float_of,
 )
 from itrex_sweet.runtime.int8_linear import int8_linear
 from itrex_sweet.runtime.native.cores import validate_threads
+from itrex_sweet.runtime.norms import apply_norm
 from itrex_sweet.runtime.position_bias import biases, columns_of
 from itrex_sweet.runtime.ragged import TokenBatch, cumulative, groups_of_equal_length, token_index
 from itrex_sweet.runtime.rotary_attention import rotate, windowed_attention
@@ -116,7 +116,7 @@ class TorchBackend(EncoderBackend):
             self._activation = ACT2FN[self.encoder.activation]
             self._segments = [list(map(_FullLayer.from_layer, segment)) for segment in self.encoder.segments]
             self._probes = [
-                probe if probe.head.pooling == "mean" else dataclasses.replace(probe, layer=_with_float_kv(probe.layer))
+                dataclasses.replace(probe, layer=_with_float_kv(probe.layer)) if _reads_first_token(probe) else probe
                 for probe in self.encoder.probes
             ]
 
@@ -136,8 +136,8 @@ class TorchBackend(EncoderBackend):
     @torch.inference_mode()
     def probe(self, exit_index: int, hidden: PackedHidden) -> np.ndarray:
         probe = self._probes[exit_index]
-        states = self._mean_states(probe, hidden) if probe.head.pooling == "mean" else self._first_states(probe, hidden)
-        return _run_head(probe.head, states).numpy()
+        states = self._first_states(probe, hidden) if _reads_first_token(probe) else self._states(probe, hidden)
+        return _run_head(probe.head, states, hidden.cu_seqlens).numpy()
 
     @on_own_threads
     @torch.inference_mode()
@@ -168,7 +168,7 @@ class TorchBackend(EncoderBackend):
         if tables.projection_before_norm is not None:
             states = _linear(tables.projection_before_norm, states)
         if tables.norm is not None:
-            states = _norm(tables.norm, states)
+            states = apply_norm(tables.norm, states)
         if tables.projection_after_norm is not None:
             states = _linear(tables.projection_after_norm, states)
         return states
@@ -222,15 +222,15 @@ class TorchBackend(EncoderBackend):
         """Returns the input of a layer's projections."""
         if not self.encoder.norm_first or layer.attention_norm is None:
             return states
-        return _norm(layer.attention_norm, states)
+        return apply_norm(layer.attention_norm, states)
 
     def _rest(self, layer: Layer, context: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
         """Runs a layer from after its attention: context (tokens, size) and the layer's input (tokens, hidden)."""
         attended = _linear(layer.attention_output, context) + states
         if self.encoder.norm_first:
-            return self._feed_forward(layer, _norm(layer.output_norm, attended)) + attended
-        attended = _norm(layer.attention_norm, attended)
-        return _norm(layer.output_norm, self._feed_forward(layer, attended) + attended)
+            return self._feed_forward(layer, apply_norm(layer.output_norm, attended)) + attended
+        attended = apply_norm(layer.attention_norm, attended)
+        return apply_norm(layer.output_norm, self._feed_forward(layer, attended) + attended)
 
     def _feed_forward(self, layer: Layer, states: torch.Tensor) -> torch.Tensor:
         inner = self._activation(_linear(layer.up, states))
@@ -253,13 +253,12 @@ class TorchBackend(EncoderBackend):
         states = self._rest(layer, self._first_token_context(layer, hidden), first)
         if layer.convolution is not None:
             states = _convolve_first_tokens(layer.convolution, hidden, states)
-        return states if probe.norm is None else _norm(probe.norm, states)
+        return states if probe.norm is None else apply_norm(probe.norm, states)
 
-    def _mean_states(self, probe: Probe, hidden: PackedHidden) -> torch.Tensor:
-        """Runs a probe's layer for every token and averages the states of each row: (rows, hidden)."""
+    def _states(self, probe: Probe, hidden: PackedHidden) -> torch.Tensor:
+        """Computes the states of all tokens after a probe's layer and norm: (tokens, hidden)."""
         states = self._layer(_FullLayer.from_layer(probe.layer), hidden.states, hidden.groups())
-        states = states if probe.norm is None else _norm(probe.norm, states)
-        return torch.stack([row.mean(dim=0) for row in states.split(np.diff(hidden.cu_seqlens).tolist())])
+        return states if probe.norm is None else apply_norm(probe.norm, states)
 
     def _first_token_context(self, layer: Layer, hidden: PackedHidden) -> torch.Tensor:
         """Computes attention for the first token only, without computing keys and values: (rows, size).
@@ -322,8 +321,8 @@ def _linear(layer: AnyLinear, states: torch.Tensor) -> torch.Tensor:
     return linear(states, layer.weight, layer.bias)
 
 
-def _norm(norm: Norm, states: torch.Tensor) -> torch.Tensor:
-    return layer_norm(states, states.shape[-1:], norm.weight, norm.bias, norm.eps)
+def _reads_first_token(probe: Probe) -> bool:
+    return probe.head.pooling == "first"
 
 
 def _with_float_kv(layer: Layer) -> Layer:
@@ -347,9 +346,20 @@ def _concatenate(parts: list[torch.Tensor]) -> torch.Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
-def _run_head(head: Head, states: torch.Tensor) -> torch.Tensor:
+def _run_head(head: Head, states: torch.Tensor, cu_seqlens: np.ndarray) -> torch.Tensor:
+    """Computes logits (rows, labels) from the states of the first tokens, or of all tokens if the head pools them."""
+    if head.pooling == "mean":
+        states = _row_means(states, cu_seqlens)
     states = ACT2FN[head.activation](_linear(head.dense, states))
-    return _linear(head.classifier, states if head.norm is None else _norm(head.norm, states))
+    states = states if head.norm is None else apply_norm(head.norm, states)
+    if head.pooling == "late":
+        states = _row_means(states, cu_seqlens)
+    return _linear(head.classifier, states)
+
+
+def _row_means(states: torch.Tensor, cu_seqlens: np.ndarray) -> torch.Tensor:
+    """Averages the states of each row: (tokens, size) → (rows, size)."""
+    return torch.stack([row.mean(dim=0) for row in states.split(np.diff(cu_seqlens).tolist())])
 
 
 def _convolve(
@@ -369,7 +379,7 @@ def _convolve(
             padded.transpose(1, 2), convolution.weight, convolution.bias, padding=half, groups=convolution.groups
         )
         added[tokens] = convolved.transpose(1, 2)[rows, positions]
-    return _norm(convolution.norm, after + ACT2FN[convolution.activation](added))
+    return apply_norm(convolution.norm, after + ACT2FN[convolution.activation](added))
 
 
 def _convolve_first_tokens(convolution: Convolution, hidden: PackedHidden, after: torch.Tensor) -> torch.Tensor:
@@ -383,4 +393,4 @@ def _convolve_first_tokens(convolution: Convolution, hidden: PackedHidden, after
     convolved = torch.nn.functional.conv1d(
         window.transpose(1, 2), convolution.weight, convolution.bias, groups=convolution.groups
     )
-    return _norm(convolution.norm, after + ACT2FN[convolution.activation](convolved[:, :, 0]))
+    return apply_norm(convolution.norm, after + ACT2FN[convolution.activation](convolved[:, :, 0]))

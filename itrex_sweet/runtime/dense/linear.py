@@ -1,4 +1,4 @@
-"""Modules for float and INT8 linear layers and layer norms, in the form that compilers recognize and fuse."""
+"""Modules for float and INT8 linear layers and norms, in the form that compilers recognize and fuse."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch.nn.functional import linear
 
 from itrex_sweet.runtime.encoder import AnyLinear, Linear, Norm, QuantizedLinear
 from itrex_sweet.runtime.int8_linear import UINT8_MAX, UINT8_MIN, per_row_qparams
+from itrex_sweet.runtime.norms import rms_norm
 
 
 def linear_module(layer: AnyLinear) -> nn.Module:
@@ -122,8 +123,23 @@ def replace_layers(module: nn.Module, replacements: Mapping[type, Callable[..., 
     return clone
 
 
-def norm_module(norm: Norm) -> nn.LayerNorm:
-    """Creates the module of a layer norm."""
+class RMSNorm(nn.Module):
+    """A norm that does not subtract the mean."""
+
+    def __init__(self, norm: Norm):
+        super().__init__()
+        self.register_buffer("weight", norm.weight)
+        self.register_buffer("bias", norm.bias)
+        self.eps = norm.eps
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return rms_norm(states, self.weight, self.bias, self.eps)
+
+
+def norm_module(norm: Norm) -> nn.Module:
+    """Creates the module of a norm."""
+    if norm.is_rms:
+        return RMSNorm(norm)
     module = nn.LayerNorm(len(norm.weight), eps=norm.eps, bias=norm.bias is not None)
     module.weight = _constant(norm.weight)
     if norm.bias is not None:
@@ -132,7 +148,7 @@ def norm_module(norm: Norm) -> nn.LayerNorm:
 
 
 def optional_norm(norm: Norm | None) -> nn.Module:
-    """Creates the module of a layer norm, or one that changes nothing."""
+    """Creates the module of a norm, or one that changes nothing."""
     return nn.Identity() if norm is None else norm_module(norm)
 
 

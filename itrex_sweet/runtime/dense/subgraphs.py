@@ -53,9 +53,7 @@ def build_subgraphs(encoder: Encoder) -> DenseSubgraphs:
     first, *others = encoder.segments
     return DenseSubgraphs(
         embed=Embed(encoder, first).eval(),
-        probe=tuple(
-            (MeanProbe if probe.head.pooling == "mean" else Probe)(encoder, probe).eval() for probe in encoder.probes
-        ),
+        probe=tuple(_probe_module(encoder, probe).eval() for probe in encoder.probes),
         advance=tuple(Advance(encoder, segment).eval() for segment in others),
         reads_positions=encoder.position_bias is not None
         or any(layer.relative or layer.convolution or layer.rotary or layer.window for layer in encoder.layers),
@@ -96,17 +94,24 @@ class Probe(nn.Module):
         return self.head(first)
 
 
-class MeanProbe(nn.Module):
-    """Computes the logits of an exit whose head reads the mean over tokens; runs the exit's last layer in full."""
+class PoolingProbe(nn.Module):
+    """Computes the logits of an exit whose head pools all tokens; runs the exit's last layer in full."""
 
     def __init__(self, encoder: Encoder, probe: ProbeDescription):
         super().__init__()
         self.layer = Advance(encoder, [probe.layer])
         self.head = ClassificationHead(probe)
+        self.pools_late = probe.head.pooling == "late"
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
         states, is_token = self.head.norm_before(self.layer(states, mask, positions)), mask.to(states.dtype)
-        return self.head.classify((states * is_token[..., None]).sum(1) / is_token.sum(1, keepdim=True))
+        states = self.head.transformed(states) if self.pools_late else states
+        pooled = (states * is_token[..., None]).sum(1) / is_token.sum(1, keepdim=True)
+        return self.head.classifier(pooled if self.pools_late else self.head.transformed(pooled))
+
+
+def _probe_module(encoder: Encoder, probe: ProbeDescription) -> Probe | PoolingProbe:
+    return (Probe if probe.head.pooling == "first" else PoolingProbe)(encoder, probe)
 
 
 class ClassificationHead(nn.Module):
@@ -121,11 +126,11 @@ class ClassificationHead(nn.Module):
         self.classifier = linear_module(probe.head.classifier)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        return self.classify(self.norm_before(states))
+        return self.classifier(self.transformed(self.norm_before(states)))
 
-    def classify(self, states: torch.Tensor) -> torch.Tensor:
-        """Computes logits from normed states."""
-        return self.classifier(self.norm(self.activation(self.dense(states))))
+    def transformed(self, states: torch.Tensor) -> torch.Tensor:
+        """Computes the input of the classifier from normed states."""
+        return self.norm(self.activation(self.dense(states)))
 
 
 class Advance(nn.Module):

@@ -6,7 +6,7 @@ from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int32, c_i
 from typing import Any
 
 # `kSweetInterface`: the version that a library must have
-INTERFACE = 8
+INTERFACE = 9
 
 # `sweet_result`: the call succeeded on fewer threads than wanted
 FEWER_THREADS = 1
@@ -19,6 +19,9 @@ READ_PADDING = 16
 
 # `sweet_activation`
 ACTIVATIONS = {"gelu": 0, "gelu_tanh": 1, "relu": 2, "tanh": 3, "silu": 4}
+
+# `sweet_pooling`
+POOLINGS = {"first": 0, "mean": 1, "late": 2}
 
 # Pointers to arrays are integer addresses (`array.ctypes.data`); `None` is null. The caller keeps the arrays alive
 # until the call has returned.
@@ -53,7 +56,14 @@ class CLinear(Structure):
 class CNorm(Structure):
     """`sweet_norm`: weight and optional bias (size,) float32; all zero if absent."""
 
-    _fields_ = [("weight", CFloats), ("bias", CFloats), ("eps", c_float), ("size", c_int32)]
+    _fields_ = [
+        ("weight", CFloats),
+        ("bias", CFloats),
+        ("eps", c_float),
+        ("size", c_int32),
+        ("is_rms", c_int32),
+        ("unused", c_int32),
+    ]
 
 
 class CRotary(Structure):
@@ -79,14 +89,14 @@ class CLayer(Structure):
 
 
 class CHead(Structure):
-    """`sweet_head`; `activation` is one of `ACTIVATIONS`."""
+    """`sweet_head`; `activation` is one of `ACTIVATIONS`, `pooling` one of `POOLINGS`."""
 
     _fields_ = [
         ("dense", CLinear),
         ("classifier", CLinear),
         ("norm", CNorm),
         ("activation", c_int32),
-        ("is_mean_pooled", c_int32),
+        ("pooling", c_int32),
     ]
 
 

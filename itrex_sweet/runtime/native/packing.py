@@ -26,6 +26,7 @@ from itrex_sweet.runtime.encoder import (
 from itrex_sweet.runtime.native.handle import EngineModel
 from itrex_sweet.runtime.native.interface import (
     ACTIVATIONS,
+    POOLINGS,
     CDescription,
     CEmbeddings,
     CExit,
@@ -87,9 +88,9 @@ def check_supported(encoder: Encoder) -> None:
                 f"The native engine does not support an attention window of {layer.window}; expected at least 1. "
                 "Run this artifact with backend='torch'."
             )
-    for pooling in {probe.head.pooling for probe in encoder.probes} - {"first", "mean"}:
+    for pooling in {probe.head.pooling for probe in encoder.probes} - POOLINGS.keys():
         raise BackendUnavailable(
-            f"The native engine does not support the pooling {pooling!r}; expected 'first' or 'mean'. "
+            f"The native engine does not support the pooling {pooling!r}; expected one of {', '.join(POOLINGS)}. "
             "Run this artifact with backend='torch'."
         )
     convolutions = [layer.convolution for layer in encoder.layers if layer.convolution is not None]
@@ -184,7 +185,7 @@ class _DescriptionBuilder:
             self._linear(head.classifier),
             self._norm(head.norm),
             _activation(head.activation),
-            head.pooling == "mean",
+            POOLINGS[head.pooling],
         )
 
     def _embeddings(self, tables: Embeddings, padding_idx: int | None) -> CEmbeddings:
@@ -236,7 +237,7 @@ class _DescriptionBuilder:
     def _norm(self, norm: Norm | None) -> CNorm:
         if norm is None:
             return CNorm()
-        return CNorm(self._floats(norm.weight), self._floats(norm.bias), norm.eps, len(norm.weight))
+        return CNorm(self._floats(norm.weight), self._floats(norm.bias), norm.eps, len(norm.weight), norm.is_rms, 0)
 
     def _floats(self, tensor: Tensor | None) -> CFloats:
         return CFloats() if tensor is None else CFloats(self._data_pointer(tensor, np.float32), math.prod(tensor.shape))

@@ -1,4 +1,4 @@
-// Layer norm and the activation functions.
+// Norms and the activation functions.
 #pragma once
 
 #include <algorithm>
@@ -9,13 +9,15 @@
 #include "buffer.h"
 #include "vector.h"
 
-struct LayerNorm {
+struct Norm {
     Buffer<float> weight, bias;
     float eps = 0.0f;
     int size = 0;
+    bool is_rms = false;
 
-    LayerNorm() = default;
-    explicit LayerNorm(const sweet_norm& norm) : weight(norm.size), bias(norm.size), eps(norm.eps), size(norm.size) {
+    Norm() = default;
+    explicit Norm(const sweet_norm& norm)
+        : weight(norm.size), bias(norm.size), eps(norm.eps), size(norm.size), is_rms(norm.is_rms != 0) {
         std::copy_n(norm.weight.values, norm.size, weight.get());
         if (norm.bias.values != nullptr) std::copy_n(norm.bias.values, norm.size, bias.get());
     }
@@ -26,7 +28,7 @@ struct LayerNorm {
 
     // Normalizes one row; `x` and `y` may be the same.
     void apply(const float* x, float* y) const {
-        const float mean = sum(x, [](f32x16 v) { return v; }) / static_cast<float>(size);
+        const float mean = is_rms ? 0.0f : sum(x, [](f32x16 v) { return v; }) / static_cast<float>(size);
         const float variance = sum(x, [&](f32x16 v) { return (v - mean) * (v - mean); }) / static_cast<float>(size);
         const float inverse_std = 1.0f / std::sqrt(variance + eps);
         for (int column = 0; column < size; column += kLanes) {
