@@ -81,7 +81,8 @@ class Running:
         return status, content
 
     def stop(self):
-        self.loop.call_soon_threadsafe(self.server.stop)
+        with contextlib.suppress(RuntimeError):  # it has stopped
+            self.loop.call_soon_threadsafe(self.server.stop)
         self._thread.join(60)
         assert not self._thread.is_alive()
 
