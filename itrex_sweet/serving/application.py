@@ -14,7 +14,16 @@ from itrex_sweet.serving import text_embeddings
 from itrex_sweet.serving.body import Headers
 from itrex_sweet.serving.completion import Completions, Receive
 from itrex_sweet.serving.exchange import Exchange, Reply
-from itrex_sweet.serving.failures import CANCELLED, METHOD, NOT_FOUND, OVERLOADED, STATUS, UNAUTHORIZED, failure_of
+from itrex_sweet.serving.failures import (
+    CANCELLED,
+    METHOD,
+    NOT_FOUND,
+    OVERLOADED,
+    STATUS,
+    UNAUTHORIZED,
+    UNHEALTHY,
+    failure_of,
+)
 from itrex_sweet.serving.inference import Inference
 from itrex_sweet.serving.models import Models
 from itrex_sweet.serving.observation import Observation
@@ -91,8 +100,8 @@ class Application:
             reply = await self._answer(route, exchange)
             if seen is not None:
                 seen.succeeded(reply.status)
-        except Exception as error:
-            failure = failure_of(error)
+        except (Exception, asyncio.CancelledError) as error:
+            failure = self._failure(error)
             if failure.kind == CANCELLED:
                 return None
             reply = Reply(b"", 401) if failure.kind == UNAUTHORIZED else protocol.reply(failure)
@@ -108,6 +117,14 @@ class Application:
             if seen.is_degraded:
                 reply.headers.append((b"x-quality", b"%.4g" % seen.answers.request.quality))
         return reply
+
+    def _failure(self, error: BaseException) -> RequestError:
+        """Returns the failure that a client sees for an exception; raises that of a task that is to end."""
+        if not isinstance(error, asyncio.CancelledError):
+            return failure_of(error)
+        if not self.models.is_closing:
+            raise error
+        return RequestError(UNHEALTHY, "the server has stopped before it could answer the request.", retry_after=1.0)
 
     async def _answer(self, route: Route, exchange: Exchange) -> Reply:
         if not route.classifies:
