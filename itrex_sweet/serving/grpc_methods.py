@@ -181,12 +181,16 @@ METHODS: dict[str, Method] = dict(
         _method("ModelInfer", _infer, from_http=_inferred),
         _method(
             "RepositoryIndex",
-            lambda _: HttpRequest("POST", "/v2/repository/index"),
+            lambda request: HttpRequest("POST", "/v2/repository/index", orjson.dumps({"ready": request.ready})),
             from_http=_of_json(MESSAGES.RepositoryIndexResponse, "models"),
         ),
         _method(
             "RepositoryModelLoad",
-            lambda request: HttpRequest("POST", _path(request.model_name, "", "/load", "/v2/repository")),
+            lambda request: HttpRequest(
+                "POST",
+                _path(request.model_name, "", "/load", "/v2/repository"),
+                orjson.dumps({"parameters": list(request.parameters)}),
+            ),
             from_http=lambda _, reply: MESSAGES.RepositoryModelLoadResponse(),
         ),
     ]

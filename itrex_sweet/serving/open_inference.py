@@ -26,9 +26,9 @@ from itrex_sweet.serving.failures import (
 )
 from itrex_sweet.serving.inference import Outcome, Texts
 from itrex_sweet.serving.models import Model
-from itrex_sweet.serving.options import Options, options_of
+from itrex_sweet.serving.options import Options, flag, options_of
 from itrex_sweet.serving.protocol import CLASSIFYING_FAILURES, Protocol, Route
-from itrex_sweet.serving.tensors import BYTES, FP32, INT64, output, split_body, strings_of
+from itrex_sweet.serving.tensors import BYTES, FP32, INT64, output, parameters_of, split_body, strings_of
 from itrex_sweet.tasks import MULTI_LABEL, REGRESSION
 from itrex_sweet.version import __version__
 
@@ -95,6 +95,9 @@ async def infer(exchange: Exchange) -> Reply:
         if not isinstance(fields, dict):
             raise RequestError(VALIDATION, "the body must begin with a JSON object.")
     model = _model(exchange)  # after the body, which may take time, in which the model may be replaced
+    identifier = fields.get("id")
+    if identifier is not None and not isinstance(identifier, str):
+        raise RequestError(VALIDATION, f"id: a string, not {identifier!r:.80}.")
     wanted = _wanted(fields, model)
     texts = _texts(fields.get("inputs"), binary)
     outcome = await exchange.answer(model, texts, _options(fields, exchange))
@@ -110,9 +113,8 @@ async def infer(exchange: Exchange) -> Reply:
             tensor["shape"] = [len(texts), len(found) // len(texts)]
         tensors.append(tensor)
         data.append(part)
-    identifier = fields.get("id")
     reply = Reply({"model_name": model.name, "model_version": str(model.version), "outputs": tensors})
-    if isinstance(identifier, str) and identifier:
+    if identifier:
         reply.content["id"] = identifier
     if any(is_binary for is_binary, _ in wanted.values()):
         head = reply.body
@@ -130,9 +132,13 @@ def _texts(inputs: Any, binary: memoryview) -> Texts:
     if not isinstance(inputs, list) or not 1 <= len(inputs) <= 2 or not all(isinstance(each, dict) for each in inputs):
         raise RequestError(VALIDATION, "inputs: a list of the tensor text, and for pairs text_pair.")
     named: dict[Any, list[str]] = {}
+    read = []
     for tensor in inputs:
         values, shape, binary = strings_of(tensor, binary)
-        name = tensor.get("name")
+        read.append((tensor.get("name"), values, shape))
+    if binary:
+        raise RequestError(VALIDATION, f"inputs: {len(binary)} bytes follow the binary data of the last tensor.")
+    for name, values, shape in read:
         if not isinstance(name, str) or name in named:
             raise RequestError(VALIDATION, f"inputs: each needs a name of its own, not {name!r:.80}.")
         if len(shape) == 2 and shape[1] == 2 and len(inputs) == 1:
@@ -151,18 +157,9 @@ def _texts(inputs: Any, binary: memoryview) -> Texts:
     return list(zip(named["text"], named["text_pair"], strict=True))
 
 
-def _parameters(holder: dict[str, Any], name: str) -> dict[str, Any]:
-    parameters = holder.get("parameters")
-    if parameters is None:
-        return {}
-    if not isinstance(parameters, dict):
-        raise RequestError(VALIDATION, f"{name}: parameters is an object.")
-    return parameters
-
-
 def _options(fields: dict[str, Any], exchange: Exchange) -> Options:
     """Reads the parameters of a request; `timeout` in microseconds and `priority` as Triton has them."""
-    parameters = dict(_parameters(fields, "the request"))
+    parameters = dict(parameters_of(fields, "the request"))
     timeout, priority = parameters.pop("timeout", None), parameters.pop("priority", None)
     for name, value in (("timeout", timeout), ("priority", priority)):
         is_number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 10**15
@@ -178,7 +175,7 @@ def _options(fields: dict[str, Any], exchange: Exchange) -> Options:
 def _wanted(fields: dict[str, Any], model: Model) -> dict[str, tuple[bool, int]]:
     """Returns the names of the outputs, whether each is binary, and the number of classes to return as strings."""
     known = _outputs(model)
-    by_default = _parameters(fields, "the request").get("binary_data_output") is True
+    by_default = flag(parameters_of(fields, "the request"), "binary_data_output")
     outputs = fields.get("outputs")
     if outputs is None or outputs == []:
         return {name: (by_default, 0) for name, (_, is_wide, _) in known.items() if not is_wide or name == "decisions"}
@@ -189,13 +186,13 @@ def _wanted(fields: dict[str, Any], model: Model) -> dict[str, tuple[bool, int]]
         name = each.get("name")
         if not isinstance(name, str) or name not in known:
             raise RequestError(VALIDATION, f"there is no output {name!r:.80}; there are {', '.join(known)}.")
-        parameters = _parameters(each, name)
+        parameters = parameters_of(each, f"output {name}")
         classes = parameters.get("classification", 0)
         if isinstance(classes, bool) or not isinstance(classes, int) or classes < 0 or (classes and not known[name][1]):
             raise RequestError(
                 VALIDATION, f"output {name}: classification is a number of classes, of scores or logits."
             )
-        wanted[name] = (parameters.get("binary_data", by_default) is True, min(classes, len(model.labels)))
+        wanted[name] = (flag(parameters, "binary_data", by_default), min(classes, len(model.labels)))
     return wanted
 
 
@@ -250,7 +247,8 @@ def _classes(outcome: Outcome, scores: np.ndarray, classes: int) -> list[str]:
 
 async def index(exchange: Exchange) -> Reply:
     """Answers `POST /v2/repository/index`."""
-    await exchange.body()
+    body = await exchange.body()
+    only_ready = bool(body) and flag(json_object(body), "ready")
     models = {model.name: model for model in exchange.models}
     return Reply(
         [
@@ -258,6 +256,7 @@ async def index(exchange: Exchange) -> Reply:
             if name in models
             else {"name": name, "state": "LOADING", "reason": ""}
             for name in exchange.models.sources
+            if name in models or not only_ready
         ]
     )
 
@@ -266,8 +265,8 @@ async def load(exchange: Exchange) -> Reply:
     """Answers `POST /v2/repository/models/M/load`: serves what the model's folder holds now."""
     if not exchange.settings.reload_route:
         raise RequestError(NOT_FOUND, "models are not loaded on request; itrex-sweet serve --reload-route allows it.")
-    if body := await exchange.body():
-        json_object(body)
+    if (body := await exchange.body()) and json_object(body).get("parameters"):
+        raise RequestError(VALIDATION, "parameters: a model is loaded as its folder holds it, without other settings.")
     model = await exchange.models.replace(exchange.path["model"])
     return Reply({"name": model.name, "version": str(model.version)})
 
@@ -331,10 +330,10 @@ ROUTES = (
     ),
     Route(
         *("POST", "/v2/repository/index", index, PROTOCOL, "The models"),
-        **dict(request=_OBJECT, response={"type": "array"}, failures=(408, 413)),
+        **dict(request=_OBJECT, response={"type": "array"}, failures=(400, 408, 413, 415)),
     ),
     Route(
         *("POST", "/v2/repository/models/{model}/load", load, PROTOCOL, "Load the folder of a model again"),
-        **dict(request=_OBJECT, response=_OBJECT, failures=(400, 404, 408, 413, 424, 503)),
+        **dict(request=_OBJECT, response=_OBJECT, failures=(400, 404, 408, 413, 415, 424, 503)),
     ),
 )

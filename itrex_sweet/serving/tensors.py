@@ -50,13 +50,11 @@ def strings_of(tensor: dict[str, Any], binary: memoryview) -> tuple[Strings, tup
     name, shape = tensor.get("name"), _shape(tensor)
     if tensor.get("datatype") != BYTES:
         raise RequestError(VALIDATION, f"input {_shown(name)}: its datatype must be BYTES, for texts in UTF-8.")
-    parameters = tensor.get("parameters") or {}
-    size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+    size = parameters_of(tensor, f"input {_shown(name)}").get("binary_data_size")
     if size is None:
         values = _flat(tensor.get("data"), len(shape) + 1)
     else:
-        if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(binary):
-            raise RequestError(VALIDATION, f"input {_shown(name)}: binary_data_size exceeds the body.")
+        _check_size(size, tensor, len(binary))
         values, binary = _unpacked(binary[:size], name), binary[size:]
     if len(values) != math.prod(shape):
         raise RequestError(
@@ -65,6 +63,38 @@ def strings_of(tensor: dict[str, Any], binary: memoryview) -> tuple[Strings, tup
     if not all(isinstance(value, str) for value in values):
         raise RequestError(VALIDATION, f"input {_shown(name)}: its data must be strings.")
     return values, shape, binary
+
+
+def parameters_of(holder: dict[str, Any], name: str) -> dict[str, Any]:
+    """Returns the parameters of a request or tensor.
+
+    Args:
+        name: of the holder, for messages.
+
+    Raises:
+        RequestError: no object, or parameters for shared memory, where a client would wait for its outputs in vain.
+    """
+    parameters = holder.get("parameters")
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        raise RequestError(VALIDATION, f"{name}: parameters is an object.")
+    if "shared_memory_region" in parameters:
+        raise RequestError(VALIDATION, f"{name}: shared memory is not supported; tensors are sent in the body.")
+    return parameters
+
+
+def _check_size(size: Any, tensor: dict[str, Any], available: int) -> None:
+    """Raises RequestError for a `binary_data_size` that does not fit the tensor or the binary data left."""
+    name = _shown(tensor.get("name"))
+    if tensor.get("data") is not None:
+        raise RequestError(VALIDATION, f"input {name}: data and binary_data_size exclude each other.")
+    if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+        raise RequestError(VALIDATION, f"input {name}: binary_data_size is a number of bytes, not {size!r:.80}.")
+    if size > available:
+        raise RequestError(
+            VALIDATION, f"input {name}: binary_data_size is {size}, and {available} bytes are left in the body."
+        )
 
 
 def _shape(tensor: dict[str, Any]) -> tuple[int, ...]:

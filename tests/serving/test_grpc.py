@@ -173,6 +173,11 @@ def test_repository_of_models(folders, start):
     )
     call(running, "RepositoryModelLoad", MESSAGES.RepositoryModelLoadRequest(model_name="value"))
     assert {each.name: each.version for each in call(running, "RepositoryIndex")[0].models}["value"] == "2"
+    loading = METHODS["RepositoryModelLoad"].request(model_name="value")
+    loading.parameters["config"].string_param = "{}"
+    assert failure(running, "RepositoryModelLoad", loading).code() == CODES.INVALID_ARGUMENT
+    ready = call(running, "RepositoryIndex", METHODS["RepositoryIndex"].request(ready=True))[0].models
+    assert [each.state for each in ready] == ["READY"] * len(folders)
     assert call(running, "ModelInfer", request(model="value"))[0].model_version == "2"
     old = failure(running, "ModelInfer", request(model="value", model_version="1"))
     assert old.code() == CODES.NOT_FOUND and "version 2" in old.details()

@@ -108,11 +108,47 @@ def test_parameters_stop_rows(served):
         {"inputs": [tensor(TEXTS)], "outputs": [{"name": "label", "parameters": {"classification": 1}}]},
         {"inputs": [tensor(TEXTS)], "parameters": {"timeout": -1}},
         {"inputs": [tensor(TEXTS)], "parameters": 1},
+        {"inputs": [tensor(TEXTS, parameters=[])]},
+        {"inputs": [tensor(TEXTS, parameters={"binary_data_size": 0})]},
+        {"inputs": [tensor(TEXTS, parameters={"binary_data_size": "5"}, data=None)]},
+        {"inputs": [tensor(TEXTS, parameters={"shared_memory_region": "x"})]},
+        {"inputs": [tensor(TEXTS)], "outputs": [{"name": "label", "parameters": {"shared_memory_region": "x"}}]},
+        {"inputs": [tensor(TEXTS)], "outputs": [{"name": "label", "parameters": {"binary_data": "true"}}]},
+        {"inputs": [tensor(TEXTS)], "parameters": {"binary_data_output": 1}},
+        {"inputs": [tensor(TEXTS)], "id": 5},
     ],
 )
 def test_errors(served, body):
     status, content = served.post("/v2/models/single/infer", body)
     assert status == 400 and isinstance(content["error"], str)
+
+
+@pytest.mark.parametrize(
+    ("size", "data", "words"),
+    [
+        (5, b"\1\0\0\0ab", "1 bytes follow"),
+        (5, b"\1\0\0\0a\1\0\0\0b", "5 bytes follow"),
+        (6, b"\1\0\0\0a", "is 6, and 5 bytes are left"),
+        (4, b"\1\0\0\0a", "end within an element"),
+        (-1, b"\1\0\0\0a", "a number of bytes, not -1"),
+        (8, b"\4\0\0\0\xed\xa0\x80a", "element 0 is no UTF-8"),
+    ],
+)
+def test_errors_of_binary_tensors(served, size, data, words):
+    head = json.dumps({"inputs": [tensor(["a"], parameters={"binary_data_size": size}, data=None)]}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    status, _, content = served.request("POST", "/v2/models/single/infer", head + data, headers)
+    assert status == 400 and words in content["error"]
+
+
+def test_requests_to_the_repository(served):
+    def index(body):
+        return served.post("/v2/repository/index", body)
+
+    assert index(b"") == index({}) == index({"ready": True}) and index({})[0] == 200
+    assert index("{")[0] == index({"ready": 1})[0] == 400
+    status, content = served.post("/v2/repository/models/single/load", {"parameters": {"config": "{}"}})
+    assert status == 400 and "parameters" in content["error"]
 
 
 def test_models_and_health(served):
