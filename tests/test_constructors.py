@@ -90,6 +90,7 @@ def test_request_accepts_any_time_and_sign_of_priority():
         {"api_keys": "secret"},  # its letters would be keys
         {"api_keys": ("secret", "")},
         {"api_keys": ("secret", 5)},
+        {"api_keys": ("secret\n",)},
         {"under_load": "shed"},
         {"scheduling": None},
         {"classify_shape": "tei"},

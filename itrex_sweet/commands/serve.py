@@ -176,12 +176,35 @@ def _read_environment(parser: argparse.ArgumentParser) -> None:
         if value is None or value == "":
             continue
         if action.nargs == 0:
-            action.default = value.lower() in ("1", "true", "yes", "on")
+            action.type = functools.partial(_converted, action.dest.upper(), _TRUTHS)
+            value = value.lower()
         elif action.choices is not None and value not in action.choices:
-            continue  # a variable of another program
-        else:
-            action.default = value  # argparse converts it as if it were given
+            if action.dest in _SHARED_VARIABLES:
+                continue
+            action.type = functools.partial(_converted, action.dest.upper(), {each: each for each in action.choices})
+        action.default = value  # argparse converts it as if it were given
         parser.set_defaults(**{action.dest: action.default})
+
+
+def _converted(variable: str, known: dict[str, Any], value: str) -> Any:
+    """Returns what the value of an environment variable means; raises `argparse.ArgumentTypeError` for another one."""
+    if value not in known:
+        raise argparse.ArgumentTypeError(f"the variable {variable} is {value!r}; it is one of {', '.join(known)}.")
+    return known[value]
+
+
+def _keys(given: str | None) -> tuple[str, ...]:
+    """Returns the keys of `--api-key`.
+
+    Raises:
+        ConfigError: it holds none, as where a variable of the shell is not set: the server would be open to all.
+    """
+    if given is None:
+        return ()
+    keys = tuple(key for part in given.split(",") if (key := part.strip()))  # a secret in a file may end a line
+    if not keys:
+        raise ConfigError("--api-key holds no key; leave it out for a server that needs none.")
+    return keys
 
 
 def run(args: argparse.Namespace) -> int:
@@ -196,7 +219,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--ssl-certfile and --ssl-keyfile are given together.")
     settings = Settings(
         **{name: getattr(args, name) for name in _SAME_NAME},
-        api_keys=tuple(key for key in (args.api_key or "").split(",") if key),
+        api_keys=_keys(args.api_key),
         default_deadline_ms=args.deadline_ms,
     )
     certificate = (args.ssl_certfile, args.ssl_keyfile, args.ssl_keyfile_password)
@@ -214,6 +237,8 @@ def run(args: argparse.Namespace) -> int:
 
 # HOSTNAME is the name of the machine in many shells and containers.
 _NOT_FROM_ENVIRONMENT = ("help", "debug", "hostname")
+_SHARED_VARIABLES = ("dtype",)  # text-embeddings-inference has other values, such as DTYPE=float16
+_TRUTHS = {**dict.fromkeys(("1", "true", "yes", "on"), True), **dict.fromkeys(("0", "false", "no", "off"), False)}
 
 _SAME_NAME = (
     "max_input_length",

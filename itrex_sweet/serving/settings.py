@@ -127,7 +127,9 @@ class Settings:
 
 
 def _checked_keys(keys: object) -> tuple[str, ...]:
-    parts = sequence(keys)
+    parts = sequence(keys)  # errors do not show the secrets
     if parts is None or not all(isinstance(key, str) and key for key in parts):
-        raise ConfigError("api_keys: a sequence of keys that are not empty is needed.")  # without the secrets
+        raise ConfigError("api_keys: a sequence of keys that are not empty is needed.")
+    if any(key != key.strip() for key in parts):
+        raise ConfigError("api_keys: a key begins or ends with white space, which no header can hold.")
     return parts
