@@ -29,8 +29,8 @@ def policy_for_quality(artifact: Artifact, quality: float) -> Policy:
     quality = fraction("quality", quality, "a number between 0, the fastest calibrated policy, and 1, the full model")
     candidates = artifact.calibration.get("candidates")
     if not candidates:
-        raise ConfigError(
-            f"quality={quality}: {artifact.directory} is not calibrated; run `itrex-sweet calibrate` first."
+        raise ConfigError(  # the clients of a server see it, who are not told its folders
+            f"quality={quality}: the artifact is not calibrated; run `itrex-sweet calibrate` first."
         )
     costs = costs_of(candidates)
     limit = min(costs) + quality * (costs[0] - min(costs))  # the full model is the first candidate

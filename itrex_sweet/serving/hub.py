@@ -57,11 +57,16 @@ def _texts(inputs: Any) -> Texts:
     for row in rows:
         if isinstance(row, str):
             texts.append(row)
-        elif isinstance(row, dict) and isinstance(row.get("text"), str) and isinstance(row.get("text_pair", ""), str):
-            texts.append((row["text"], row["text_pair"]) if "text_pair" in row else row["text"])
+        elif isinstance(row, dict) and isinstance(row.get("text"), str) and _is_text(row.get("text_pair")):
+            pair = row.get("text_pair")
+            texts.append(row["text"] if pair is None else (row["text"], pair))
         else:
             raise RequestError(VALIDATION, "inputs: a string, an object of text and text_pair, or a list of them.")
     return texts
+
+
+def _is_text(value: Any) -> bool:
+    return value is None or isinstance(value, str)
 
 
 _TEXT = {
@@ -70,7 +75,7 @@ _TEXT = {
         {
             "type": "object",
             "required": ["text"],
-            "properties": {"text": {"type": "string"}, "text_pair": {"type": "string"}},
+            "properties": {"text": {"type": "string"}, "text_pair": {"type": "string", "nullable": True}},
         },
     ]
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -59,6 +60,9 @@ class Source:
         name, separator, folder = argument.partition("=")
         if not separator:
             name, folder = Path(argument).resolve().name, argument
+        if os.path.isdir(folder):
+            # An absolute path is no name on the hub: a folder that is gone when it is loaded again is not downloaded.
+            folder = os.path.abspath(folder)
         if not _NAME.fullmatch(name) or not folder:
             raise ConfigError(
                 f"{argument!r}: the name {name!r} has other characters than A-Z, 0-9, '.', '_', '-'; "
@@ -267,7 +271,7 @@ class Models:
         if self._settings.max_input_length is not None and classifier.tokenizer is not None:
             limit = self._settings.max_input_length
             classifier.tokenizer = dataclasses.replace(classifier.tokenizer, model_max_length=limit)
-        classifier.reader_of(classifier.tokenizer)  # raises if the artifact has no tokenizer
+        classifier.reader_of(classifier.tokenizer).warns_once = True  # raises if the artifact has no tokenizer
         classifier.predict(_WARM_UP)
         return Model(source.name, version, classifier, self._settings)
 

@@ -104,6 +104,8 @@ def checked_deadline(name: str, value: Any) -> float:
 def _number(name: str, value: bytes) -> float | int:
     try:
         text = value.decode("ascii").strip()
+        if "_" in text:  # which `int` and `float` take
+            raise ValueError
         return int(text) if text.lstrip("+-").isdigit() and len(text) < 19 else float(text)
     except ValueError:
         header = "X-" + name.replace("_", "-").title()

@@ -61,7 +61,11 @@ class TextReader:
         reader_name: what tokenizes: `"native WordPiece"`, `"native byte-level BPE"`, or `"tokenizers"`, the library.
         reader_reason: why the native one does not; `None` if it does.
         max_id, max_type: largest token id and type of `pack`; `None` if unknown.
+        warns_once: whether only the first call that cuts texts warns of it, as where each request is a call.
     """
+
+    warns_once = False
+    _has_warned = False
 
     def __init__(self, tokenizer: Any, max_tokens: int | None, padding_idx: int | None):
         self.tokenizer = tokenizer
@@ -146,7 +150,7 @@ class TextReader:
             else:
                 kept.append((place, row))
                 cut += row.length > len(row.ids)
-        _warn_of_cut(cut, limit)
+        self._warn_of_cut(cut, limit)
         types = [row.types or [0] * len(row.ids) for _, row in kept] if any(row.types for _, row in kept) else None
         batch = TokenBatch.from_rows([row.ids for _, row in kept], types, self.padding_idx)
         return Reading(batch, [place for place, _ in kept], dict(sorted(errors.items())))
@@ -162,7 +166,7 @@ class TextReader:
         batch, _, cut = packed
         if (cut and overlong == REFUSE) or not np.diff(batch.cu_seqlens).all():
             return None
-        _warn_of_cut(cut, limit)
+        self._warn_of_cut(cut, limit)
         return self._without_types(batch)
 
     def _without_types(self, batch: TokenBatch) -> TokenBatch:
@@ -170,6 +174,13 @@ class TextReader:
         if self._with_types or batch.given_types is None:
             return batch
         return TokenBatch(batch.input_ids, None, batch.given_positions, batch.cu_seqlens)
+
+    def _warn_of_cut(self, cut: int, limit: int | None) -> None:
+        if not cut or (self.warns_once and self._has_warned):
+            return
+        self._has_warned = True
+        rest = " Further ones are cut without a warning." if self.warns_once else ""
+        logger.warning("Cut %d %s of more than %d tokens.%s", cut, "text" if cut == 1 else "texts", limit, rest)
 
     def _refuse_too_short(self, limit: int, texts: list[Text]) -> None:
         special = self._encoder.special_tokens(any(isinstance(text, tuple) for text in texts))
@@ -194,8 +205,3 @@ class TextReader:
                 return [f"the tokenizer fails at it ({type(error).__name__}: {error})"]
         middle = len(texts) // 2
         return self._encoded(texts[:middle], limit) + self._encoded(texts[middle:], limit)
-
-
-def _warn_of_cut(cut: int, limit: int | None) -> None:
-    if cut:
-        logger.warning("Cut %d %s of more than %d tokens.", cut, "text" if cut == 1 else "texts", limit)

@@ -69,6 +69,8 @@ def test_hub(served, classifiers, path):
     pair = {"text": "the phone", "text_pair": "was awful"}
     _, paired = served.post(path, {"inputs": pair})
     assert plain(paired[0]) == classifiers["single"].predict([pair], top_k="all")[0]["labels"]
+    alone = served.post(path, {"inputs": {"text": TEXTS[0], "text_pair": None}})
+    assert alone == served.post(path, {"inputs": TEXTS[0]})
 
 
 def test_function_to_apply(served):

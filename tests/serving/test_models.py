@@ -118,6 +118,18 @@ def test_sources():
             Source.of(wrong)
 
 
+def test_a_folder_that_is_gone_is_not_looked_up_on_the_hub(start, folder, monkeypatch):
+    """A repository there may have its name, and belong to somebody else."""
+    monkeypatch.chdir(folder.parent.parent)
+    source = Source.of(f"own={folder.parent.name}/{folder.name}")
+    running = start({"own": source.folder}, Settings(reload_route=True))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: folders_asked.append(name) or folder)
+    folders_asked: list[str] = []
+    shutil.move(folder, folder.with_name("moved"))
+    assert running.post(LOAD, {})[0] == 424 and version(running) == ["1"]
+    assert [name for name in folders_asked if not os.path.isabs(name)] == []
+
+
 SERVE = "import sys; from itrex_sweet.cli import main; sys.exit(main(sys.argv[1:]))"
 
 

@@ -85,6 +85,25 @@ def test_errors(served, body, status, kind):
     assert (got, content["error_type"]) == (status, kind) and content["error"]
 
 
+@pytest.mark.parametrize("value", ["-1", "0", "nan", "inf", "1e400", "", "1_000", "0x10", "5 s", "500, 600", "9" * 30])
+def test_deadlines_in_headers_are_positive_numbers(served, value):
+    status, content = served.post("/predict", {"inputs": "a"}, **{"X-Deadline-Ms": value})
+    assert status == 422 and "deadline" in content["error"].lower()
+
+
+def test_errors_name_no_folder_of_the_server(served, folders):
+    _, content = served.post("/predict", {"inputs": "a", "quality": 0.5})
+    assert "not calibrated" in content["error"] and str(folders["single"].parent) not in content["error"]
+
+
+def test_cut_texts_are_logged_once(start, folders, caplog):
+    """A line for each request with a long text would fill the log."""
+    running = start({"single": folders["single"]})
+    for text in ("soup " * 100, "good " * 100):
+        assert running.post("/predict", {"inputs": text})[0] == 200
+    assert len([message for message in caplog.messages if message.startswith("Cut ")]) == 1
+
+
 def test_unknown_fields_are_ignored(served):
     assert served.post("/predict", {"inputs": "a", "more": {"x": [1]}, "truncate": None})[0] == 200
 
