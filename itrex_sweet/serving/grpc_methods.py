@@ -65,8 +65,10 @@ def _path(name: str, version: str = "", below: str = "", above: str = "/v2") -> 
     Raises:
         RequestError: a name or version that is no part of a path.
     """
-    if not name or "/" in name + version:
+    if not name or "/" in name:
         raise RequestError(NOT_FOUND, f"there is no model {name[:128]!r}.")
+    if "/" in version:
+        raise RequestError(NOT_FOUND, f"{name[:128]!r} has no version {version[:32]!r}.")
     return f"{above}/models/{name}{f'/versions/{version}' if version else ''}{below}"
 
 
@@ -97,7 +99,7 @@ def _infer(request: Any) -> HttpRequest:
             raise RequestError(
                 VALIDATION, f"input {tensor.name!r:.80}: contents and raw_input_contents exclude each other."
             )
-        content = raw[place] if raw else packed(tensor.contents.bytes_contents)
+        content = raw[place] if raw else packed(_texts(tensor))
         parameters = {**_parameters(tensor.parameters), "binary_data_size": len(content)}
         described = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
         inputs.append({**described, "parameters": parameters})
@@ -116,6 +118,14 @@ def _infer(request: Any) -> HttpRequest:
     head = orjson.dumps(fields)
     path = _path(request.model_name, request.model_version, "/infer")
     return HttpRequest("POST", path, b"".join([head, *data]), ((HEADER_LENGTH, b"%d" % len(head)),))
+
+
+def _texts(tensor: Any) -> Any:
+    """Returns the typed contents of an input; raises RequestError for those of another type."""
+    others = [field.name for field, _ in tensor.contents.ListFields() if field.name != _CONTENTS[BYTES]]
+    if others:
+        raise RequestError(VALIDATION, f"input {tensor.name!r:.80}: texts stand in bytes_contents, not {others[0]}.")
+    return tensor.contents.bytes_contents
 
 
 def _wants_raw(request: Any) -> bool:

@@ -20,6 +20,7 @@ from itrex_sweet.serving.options import MAX_DEADLINE_MS
 
 _SERVING, _NOT_SERVING = 1, 2  # of the health check
 _DEADLINE = b"x-deadline-ms"
+_NO_MESSAGE = "the content is no message of this method."
 _CODES = {
     401: grpc.StatusCode.UNAUTHENTICATED,
     404: grpc.StatusCode.NOT_FOUND,
@@ -111,7 +112,7 @@ class GrpcServer:
             message = method.request.FromString(content)
             request = method.to_http(message)
         except DecodeError:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the content is no message of this method.")
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, _NO_MESSAGE)
         except RequestError as failure:
             await _abort(context, PROTOCOL.reply(failure))
         reply = await self._application.reply(
@@ -125,16 +126,18 @@ class GrpcServer:
         return method.from_http(message, reply)
 
     def _health_handler(self) -> Any:
-        async def check(message: Any, context: Any) -> Any:
+        async def check(content: bytes, context: Any) -> Any:
+            try:
+                message = HEALTH_MESSAGES.HealthCheckRequest.FromString(content)
+            except DecodeError:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, _NO_MESSAGE)
             if message.service not in ("", SERVICE):
                 await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {message.service[:128]!r}.")
             is_ready = self._application.models.is_ready
             return HEALTH_MESSAGES.HealthCheckResponse(status=_SERVING if is_ready else _NOT_SERVING)
 
         return grpc.unary_unary_rpc_method_handler(
-            check,
-            HEALTH_MESSAGES.HealthCheckRequest.FromString,
-            HEALTH_MESSAGES.HealthCheckResponse.SerializeToString,
+            check, None, HEALTH_MESSAGES.HealthCheckResponse.SerializeToString
         )
 
 

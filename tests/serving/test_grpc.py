@@ -224,8 +224,9 @@ HOSTILE = {
             inputs=[{"name": "text", "datatype": "BYTES", "shape": [1], "contents": {"int64_contents": [3]}}],
         ),
         CODES.INVALID_ARGUMENT,
-        "0 values do not fit",
+        "bytes_contents, not int64_contents",
     ),
+    "a path as version": (request(model_version="1/x"), CODES.NOT_FOUND, "no version '1/x'"),
     "output": (_with(lambda m: m.outputs.add(name="none")), CODES.INVALID_ARGUMENT, "there is no output 'none'"),
     "infinite threshold": (
         _with(lambda m: setattr(m.parameters["threshold"], "double_param", float("nan"))),
@@ -261,6 +262,9 @@ def test_bytes_that_are_no_message(served):
             with pytest.raises(grpc.RpcError) as caught:
                 channel.unary_unary(f"/{SERVICE}/{method}")(b"\xff\xff\xff", timeout=30)
             assert caught.value.code() == code
+        with pytest.raises(grpc.RpcError) as caught:
+            channel.unary_unary(f"/{HEALTH}.Health/Check")(b"\xff\xff\xff", timeout=30)
+        assert caught.value.code() == CODES.INVALID_ARGUMENT
     assert call(served, "ServerLive")[0].live
 
 
