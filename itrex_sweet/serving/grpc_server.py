@@ -20,6 +20,7 @@ from itrex_sweet.serving.options import MAX_DEADLINE_MS
 
 _SERVING, _NOT_SERVING = 1, 2  # of the health check
 _DEADLINE = b"x-deadline-ms"
+_MAX_MESSAGE = 2**31 - 1  # bytes, of gRPC
 _NO_MESSAGE = "the content is no message of this method."
 _CODES = {
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -52,7 +53,7 @@ class GrpcServer:
     ):
         self.in_work = 0
         self._application = application
-        limit = application.settings.payload_limit
+        limit = min(application.settings.payload_limit, _MAX_MESSAGE)
         self._server = grpc.aio.server(
             options=[
                 ("grpc.so_reuseport", int(reuse_port)),

@@ -116,7 +116,7 @@ def damaged_calls(port: int, count: int, rng: random.Random) -> int:
     """Sends damaged messages over gRPC; returns the number of answers that are the server's fault."""
     import grpc
 
-    from itrex_sweet.serving.grpc_messages import MESSAGES, SERVICE
+    from itrex_sweet.serving.grpc_messages import HEALTH, MESSAGES, SERVICE
     from itrex_sweet.serving.tensors import packed
 
     message = MESSAGES.ModelInferRequest(model_name="own", id="7", raw_input_contents=[packed([b"the room", b"a"])])
@@ -129,9 +129,10 @@ def damaged_calls(port: int, count: int, rng: random.Random) -> int:
             data = bytearray(whole[: rng.randrange(len(whole) + 1)])
             for _ in range(rng.randrange(1, 6) if data else 0):
                 data[rng.randrange(len(data))] = rng.randrange(256)
-            method = rng.choice(["ModelInfer", "ModelInfer", "ModelMetadata", "ModelReady", "RepositoryIndex"])
+            methods = ["ModelInfer", "ModelInfer", "ModelMetadata", "ModelReady", "RepositoryIndex"]
+            path = rng.choice([*(f"/{SERVICE}/{method}" for method in methods), f"/{HEALTH}.Health/Check"])
             try:
-                channel.unary_unary(f"/{SERVICE}/{method}")(bytes(data), timeout=60)
+                channel.unary_unary(path)(bytes(data), timeout=60)
             except grpc.RpcError as error:
                 faults += error.code().name in ("INTERNAL", "UNKNOWN", "UNAVAILABLE")
     return faults

@@ -277,6 +277,11 @@ def test_messages_over_the_limit_are_refused(folders, start):
     )
 
 
+def test_a_limit_above_that_of_grpc(folders, start):
+    running = start({"single": folders["single"]}, Settings(payload_limit=2**40), grpc_port=0)
+    assert call(running, "ModelInfer", request())[0].outputs
+
+
 def test_api_keys(folders, start):
     running = start(folders, Settings(api_keys=("secret",)), grpc_port=0)
     assert call(running, "ServerReady")[0].ready
