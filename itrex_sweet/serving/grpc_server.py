@@ -137,9 +137,7 @@ class GrpcServer:
             is_ready = self._application.models.is_ready
             return HEALTH_MESSAGES.HealthCheckResponse(status=_SERVING if is_ready else _NOT_SERVING)
 
-        return grpc.unary_unary_rpc_method_handler(
-            check, None, HEALTH_MESSAGES.HealthCheckResponse.SerializeToString
-        )
+        return grpc.unary_unary_rpc_method_handler(check, None, HEALTH_MESSAGES.HealthCheckResponse.SerializeToString)
 
 
 def _headers(request: HttpRequest, context: Any) -> Headers:
