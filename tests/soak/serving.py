@@ -29,7 +29,7 @@ import numpy as np
 
 import itrex_sweet
 from tests.soak.processes import texts as random_texts
-from tests.tiny_artifacts import tiny_artifact
+from tests.tiny_artifacts import tiny_artifact, tiny_tokenizer
 
 PATIENCE = 30.0  # seconds until a request counts as lost, by default
 KINDS = {"plain": 0.9, "leaving": 0.06, "slow": 0.04}  # shares of clients
@@ -224,7 +224,10 @@ def main() -> int:
     parser.add_argument("--max-slope", type=float, default=20.0, help="MB per hour")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="itrex-sweet-soak-") as folder:
-        artifact = options.artifact or Path(tiny_artifact(Path(folder) / "artifact", exits=(1, 2, 4)).directory)
+        artifact = options.artifact
+        if artifact is None:
+            artifact = Path(folder) / "artifact"
+            tiny_artifact(artifact, tokenizer=tiny_tokenizer())
         texts = (
             options.texts.read_text(encoding="utf-8").splitlines()[:TEXTS] if options.texts else random_texts(TEXTS, 0)
         )
