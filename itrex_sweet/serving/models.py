@@ -8,6 +8,8 @@ import logging
 import os
 import re
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from itrex_sweet.runtime.request import Request, RequestCache
 from itrex_sweet.runtime.runner import Runner
 from itrex_sweet.runtime.scheduler import Scheduler
 from itrex_sweet.serving.failures import NOT_FOUND, UNHEALTHY
+from itrex_sweet.serving.free_memory import return_free_memory
 from itrex_sweet.serving.observed_model import ObservedModel
 from itrex_sweet.serving.observer import Observer
 from itrex_sweet.serving.options import Options
@@ -35,6 +38,7 @@ from itrex_sweet.tokenization import TextReader
 logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_FREED_SECONDS = 10.0  # in which the answers of a closed model are expected to be sent
 _WARM_UP = ["warm up", "a longer text to warm up with, so that the first request finds memory and threads in place"]
 
 
@@ -176,7 +180,23 @@ class Model:
         """Frees threads and memory, in a thread of its own, since threads that still compute are joined."""
         # The observer refers to the scheduler. Without this the model would stay until the garbage collector runs.
         self.scheduler.on_segment = None
-        threading.Thread(target=self._runner.close, name="itrex-sweet-close", daemon=True).start()
+        threading.Thread(target=_close, args=([self._runner],), name="itrex-sweet-close", daemon=True).start()
+
+
+def _close(runners: list[Runner]) -> None:
+    """Ends the threads of a model, waits until nothing refers to it, and gives its memory back to the system.
+
+    Args:
+        runners: of the model, taken from the list so that no argument keeps it.
+    """
+    runner = runners.pop()
+    backend = weakref.ref(runner.scheduler.backend)
+    runner.close()
+    del runner
+    end = time.monotonic() + _FREED_SECONDS
+    while backend() is not None and time.monotonic() < end:
+        time.sleep(0.01)
+    return_free_memory()
 
 
 class Models:

@@ -2,17 +2,22 @@
 
 import asyncio
 import base64
+import ctypes
 import gc
 import hashlib
+import os
+import platform
 import re
 import shutil
 import subprocess
 import time
 import weakref
+from pathlib import Path
 
 import pytest
 
 import itrex_sweet
+from itrex_sweet.serving.free_memory import return_free_memory
 from itrex_sweet.serving.models import Models, Source
 from itrex_sweet.serving.observer import Observer
 from itrex_sweet.serving.page import page, page_headers
@@ -101,6 +106,52 @@ def test_a_replaced_model_is_freed(folders):
             models.close()
 
     assert asyncio.run(replaced())
+
+
+def test_memory_of_a_replaced_model_is_given_back(folders, monkeypatch):
+    """After the model is freed: before, there is nothing to give back."""
+    returned = []
+    monkeypatch.setattr("itrex_sweet.serving.models.return_free_memory", lambda: returned.append(backend()))
+
+    async def replaced():
+        nonlocal backend
+        models = Models([Source("m", str(folders["single"]))], itrex_sweet.load, Settings(), Observer())
+        await models.load_all()
+        backend = weakref.ref(models.get("m").classifier.backend)
+        await models.replace("m")
+        for _ in range(1000):
+            if returned:
+                break
+            await asyncio.sleep(0.02)
+        models.close()
+        return returned[:1]
+
+    backend = None
+    assert asyncio.run(replaced()) == [None]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_freed_memory_is_given_back():
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = (
+        ctypes.c_void_p,
+        [ctypes.c_size_t],
+        [ctypes.c_void_p],
+    )
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    size = 100_000  # smaller blocks than those that are given back at once
+    blocks = [libc.malloc(size) for _ in range(1000)]
+    for block in blocks:
+        ctypes.memset(block, 1, size)
+    for block in blocks[:-1]:  # the last one keeps the others from being the end of the heap
+        libc.free(block)
+    before = resident()
+    return_free_memory()
+    assert before - resident() > 500 * size
+    libc.free(blocks[-1])
 
 
 def test_identifiers_of_requests(running):
