@@ -14,7 +14,7 @@ from itrex_sweet.classifier.options import refuse_adapter
 from itrex_sweet.errors import ArtifactError, ConfigError
 from itrex_sweet.evaluation.plain_model import load_plain_model
 from itrex_sweet.evaluation.reference import open_reference
-from itrex_sweet.families import family_of
+from itrex_sweet.families import family_of, known_family
 from itrex_sweet.hub import fetch
 from itrex_sweet.tasks import Task, task_of
 
@@ -84,13 +84,8 @@ def open_checkpoint(model_id: str | os.PathLike) -> Checkpoint:
         )
     given = _with_defaults(config)
     family_of(given)
-    depth = config.get("num_hidden_layers", config.get("n_layers"))
     name = folder.resolve().name if Path(model_id).is_dir() else str(model_id)
-    if not isinstance(depth, int):
-        from transformers import AutoConfig
-
-        depth = AutoConfig.from_pretrained(folder, trust_remote_code=False).num_hidden_layers
-    return Checkpoint(folder, name, depth, task_of(given))
+    return Checkpoint(folder, name, given.num_hidden_layers, task_of(given))
 
 
 def require_other_folder(checkpoint: Checkpoint, output: Path) -> None:
@@ -104,7 +99,8 @@ def require_other_folder(checkpoint: Checkpoint, output: Path) -> None:
 
 
 def _with_defaults(config: dict[str, Any]) -> SimpleNamespace:
-    """Returns the config as an object, with `num_labels` as transformers derives it."""
+    """Returns the config as an object with all fields, and with `num_labels` as transformers derives it."""
     labels = config.get("id2label")
     num_labels = {"num_labels": len(labels)} if isinstance(labels, dict) else {}
-    return SimpleNamespace(**{**config, **num_labels})
+    family = known_family(config.get("model_type"))
+    return SimpleNamespace(**{**family.with_defaults(config), **num_labels})

@@ -75,11 +75,7 @@ def label_names_of(fields: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _with_defaults(fields: Mapping[str, Any], family: Family) -> dict[str, Any]:
-    given = {name: value for name, value in fields.items() if name in READ_FIELDS}
-    for own, generic in family.own_names.items():
-        if own in given:  # transformers prefers the generic name if both are given
-            given = {generic: given.pop(own), **given}
-    resolved = {**family.defaults, **given}
+    resolved = family.with_defaults({name: value for name, value in fields.items() if name in READ_FIELDS})
     terms = resolved.get("pos_att_type")
     if isinstance(terms, str):
         resolved["pos_att_type"] = [term.strip() for term in terms.lower().split("|")]

@@ -88,6 +88,10 @@ def _refuse_variants(config: Any) -> None:
 def _check_heads(config: Any, family: Family) -> None:
     """Checks the fields that may give attention heads another size or number than backends compute with."""
     hidden, heads = config.hidden_size, config.num_attention_heads
+    if not all(isinstance(value, int) and value > 0 for value in (hidden, heads)) or hidden % heads:
+        raise UnsupportedModelError(
+            f"hidden_size={hidden!r}, num_attention_heads={heads!r}: the first has to be a multiple of the second."
+        )
     for name in HEAD_SIZES:
         size = getattr(config, name, None)
         if size is not None and size != hidden // heads:
@@ -99,8 +103,10 @@ def _check_heads(config: Any, family: Family) -> None:
             f"num_attention_heads={heads}: heads of size {hidden // heads} have no pairs of elements to rotate."
         )
     groups = getattr(config, family.key_value_heads, None) if family.key_value_heads else None
-    if groups is not None and heads % groups:
-        raise UnsupportedModelError(f"{family.key_value_heads}={groups}: it has to divide num_attention_heads={heads}.")
+    if groups is not None and (not isinstance(groups, int) or groups < 1 or heads % groups):
+        raise UnsupportedModelError(
+            f"{family.key_value_heads}={groups!r}: it has to divide num_attention_heads={heads}."
+        )
 
 
 def _check_pooling(config: Any, family: Family) -> None:

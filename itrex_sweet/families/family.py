@@ -170,6 +170,14 @@ class Family:
         """Returns the dropout probability of each part of a layer that has one."""
         return {place: float(getattr(config, key)) for place, key in self.layer_dropouts.items()}
 
+    def with_defaults(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the fields of a `config.json` under their generic names, with defaults of those that are absent."""
+        given = dict(fields)
+        for own, generic in self.own_names.items():
+            if own in given:  # transformers prefers the generic name if both are given
+                given = {generic: given.pop(own), **given}
+        return {**self.defaults, **given}
+
     def eps_of_norms(self, config: Any) -> float:
         """Returns the epsilon of the encoder's norms."""
         return getattr(config, self.norm_eps) if isinstance(self.norm_eps, str) else self.norm_eps

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, DistilBertConfig
 
 import itrex_sweet
 from itrex_sweet import Budget, SweetModelForSequenceClassification, add_exits, calibrate, open_artifact
 from itrex_sweet.acceleration.agreement import Agreements
+from itrex_sweet.acceleration.checkpoint import open_checkpoint
 from itrex_sweet.calibration.drift import drift
 from itrex_sweet.errors import ArtifactError, ConfigError, InputError, NoGainError, UnsupportedModelError
 from itrex_sweet.evaluation.reference import open_reference
@@ -212,6 +213,20 @@ def test_invalid_models(plain, tmp_path):
     with pytest.raises(ConfigError, match="96 embeddings"):
         add_exits(other, texts, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("heads", [0, -1, "4", None, 5])
+def test_damaged_numbers_of_heads(plain, tmp_path, heads):
+    model = _changed(plain, tmp_path / "model", "config.json", num_attention_heads=heads)
+    with pytest.raises(UnsupportedModelError, match=f"num_attention_heads={heads!r}"):
+        open_checkpoint(model)
+
+
+def test_fields_that_a_config_leaves_out(tmp_path):
+    """A `config.json` need not hold the defaults of its family."""
+    config = {"model_type": "distilbert", "architectures": ["DistilBertForSequenceClassification"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert open_checkpoint(tmp_path).depth == DistilBertConfig().n_layers
 
 
 def test_the_checkpoint_is_not_replaced(plain, tmp_path):
