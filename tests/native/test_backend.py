@@ -177,8 +177,10 @@ def test_rows_longer_than_the_rotary_table_raise(loaded):
 def test_bfloat16_logits_are_close_to_the_reference(loaded, family, isa):
     artifact, encoder = loaded(family)
     backend = NativeBackend(artifact, encoder, isa=isa, dtype="bfloat16")
-    error = np.abs(all_logits(backend, random_batch()) - all_logits(TorchBackend(artifact, encoder), random_batch()))
-    assert 1e-5 < error.max() < 0.1  # larger than in float32: bfloat16 was used
+    expected = all_logits(TorchBackend(artifact, encoder), random_batch())
+    error = np.abs(all_logits(backend, random_batch()) - expected)
+    # Larger than in float32: bfloat16 was used. Random weights give the logits of a family their size.
+    assert 1e-5 < error.max() < 0.07 * expected.std()
     np.testing.assert_array_equal(all_logits(backend, random_batch(), 1), all_logits(backend, random_batch()))
     assert backend.weight_bytes < NativeBackend(artifact, encoder, isa=isa).weight_bytes
 
