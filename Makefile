@@ -105,11 +105,12 @@ fuzz-sanitize: $(VENV)/.ready
 soak: $(VENV)/.ready
 	@$(VENV)/bin/python -m tests.soak.processes $(ARGS)
 
-# Tests for `make test` alone: their results do not depend on torch, transformers or IPEX, or they run the demo, which has
-# the default environment (the tests of the commands and the examples take the same steps here).
+# Tests for `make test` alone: their results do not depend on torch, transformers or IPEX, or they run the demo, the examples
+# and the code of the documentation, which are written for the default environment (other tests take their steps in both).
 DEFAULT_ONLY = cli/test_hostile_arguments cli/test_signals native/test_aarch64 native/test_amx_emulation native/test_build \
     native/test_sanitizers quantization/test_private_layers_int8 test_artifact_kills test_demo_corpus test_demo_run \
-    test_docker test_headline_report test_structure test_supervision test_tables test_validation test_words
+    test_docker test_documentation test_examples test_headline_report test_structure test_supervision test_tables \
+    test_validation test_words
 test-ipex: $(IPEX_VENV)/.ready
 	@cd $(TREE) && $(abspath $(IPEX_VENV))/bin/python -m pytest $(DEFAULT_ONLY:%=--ignore tests/%.py) $(ARGS)
 
