@@ -84,8 +84,11 @@ def open_checkpoint(model_id: str | os.PathLike) -> Checkpoint:
         )
     given = _with_defaults(config)
     family_of(given)
+    depth = given.num_hidden_layers
+    if not isinstance(depth, int) or depth < 1:
+        raise ArtifactError(f"{folder / CONFIG_FILE}: num_hidden_layers={depth!r}: a number of at least 1 is needed.")
     name = folder.resolve().name if Path(model_id).is_dir() else str(model_id)
-    return Checkpoint(folder, name, given.num_hidden_layers, task_of(given))
+    return Checkpoint(folder, name, depth, task_of(given))
 
 
 def require_other_folder(checkpoint: Checkpoint, output: Path) -> None:

@@ -222,6 +222,13 @@ def test_damaged_numbers_of_heads(plain, tmp_path, heads):
         open_checkpoint(model)
 
 
+@pytest.mark.parametrize("depth", [0, "4", None])
+def test_damaged_numbers_of_layers(plain, tmp_path, depth):
+    model = _changed(plain, tmp_path / "model", "config.json", num_hidden_layers=depth)
+    with pytest.raises(ArtifactError, match=f"num_hidden_layers={depth!r}"):
+        open_checkpoint(model)
+
+
 def test_fields_that_a_config_leaves_out(tmp_path):
     """A `config.json` need not hold the defaults of its family."""
     config = {"model_type": "distilbert", "architectures": ["DistilBertForSequenceClassification"]}
