@@ -11,7 +11,7 @@ from typing import Any
 
 from itrex_sweet.errors import RequestError
 from itrex_sweet.serving import text_embeddings
-from itrex_sweet.serving.body import Headers
+from itrex_sweet.serving.body import Headers, UnfinishedBodies
 from itrex_sweet.serving.completion import Completions, Receive
 from itrex_sweet.serving.exchange import Exchange, Reply
 from itrex_sweet.serving.failures import (
@@ -49,6 +49,7 @@ class Application:
         self.settings, self.models = settings, models
         self.inference = Inference(settings, Completions(asyncio.get_running_loop()))
         self.in_work = 0
+        self.unfinished = UnfinishedBodies(settings.max_concurrent_requests * settings.payload_limit)
         self._observer = observer
         self._fallback = fallback
         self._fixed: dict[str, dict[str, Route]] = {}
@@ -94,7 +95,9 @@ class Application:
                 raise _no_route(path, methods)
             if self._keys and not route.is_public:
                 self._check_key(headers)
-            exchange = Exchange(self.settings, self.models, self.inference, headers, parameters, receive, arrived)
+            exchange = Exchange(
+                self.settings, self.models, self.inference, headers, parameters, receive, self.unfinished, arrived
+            )
             if route.classifies:
                 seen = exchange.seen = self._observer.begin(route.path, headers, arrived)
             reply = await self._answer(route, exchange)
@@ -129,13 +132,18 @@ class Application:
     async def _answer(self, route: Route, exchange: Exchange) -> Reply:
         if not route.classifies:
             return await route.handle(exchange)
-        if self.in_work >= (limit := self.settings.max_concurrent_requests):
-            raise RequestError(OVERLOADED, f"model is overloaded: {limit} requests are in work.", retry_after=1.0)
+        self._refuse_overload()
+        await exchange.body()  # clients that send slowly keep nobody out
+        self._refuse_overload()
         self.in_work += 1
         try:
             return await route.handle(exchange)
         finally:
             self.in_work -= 1
+
+    def _refuse_overload(self) -> None:
+        if self.in_work >= (limit := self.settings.max_concurrent_requests):
+            raise RequestError(OVERLOADED, f"model is overloaded: {limit} requests are in work.", retry_after=1.0)
 
     def _find(self, path: str) -> tuple[dict[str, Route], dict[str, str]]:
         """Returns the routes of a path by method, and the path's parameters."""

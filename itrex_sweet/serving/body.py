@@ -9,17 +9,49 @@ import orjson
 
 from itrex_sweet.errors import RequestError
 from itrex_sweet.serving.completion import Receive
-from itrex_sweet.serving.failures import CANCELLED, JSON, MEDIA_TYPE, PAYLOAD, SLOW, VALIDATION
+from itrex_sweet.serving.failures import CANCELLED, JSON, MEDIA_TYPE, OVERLOADED, PAYLOAD, SLOW, VALIDATION
 
 Headers = dict[bytes, bytes]
 
 
-async def read_body(receive: Receive, headers: Headers, limit: int, seconds: float) -> bytes:
+class UnfinishedBodies:
+    """Counts the memory of bodies of which a part has arrived, over all connections.
+
+    Args:
+        limit: bytes that they may take together.
+    """
+
+    def __init__(self, limit: int):
+        self.limit, self.size = limit, 0
+
+    def add(self, size: int) -> None:
+        """Counts the part of a body.
+
+        Raises:
+            RequestError: the limit is exceeded.
+        """
+        self.size += size
+        if self.size > self.limit:
+            raise RequestError(
+                OVERLOADED, f"bodies that arrive at the same time take more than {self.limit} bytes.", retry_after=1.0
+            )
+
+
+async def read_body(
+    receive: Receive, headers: Headers, limit: int, seconds: float, unfinished: UnfinishedBodies
+) -> bytes:
     """Returns the body of a request.
 
+    Args:
+        receive: of ASGI.
+        headers: of the request, names in lower case.
+        limit: bytes of the body.
+        seconds: from now until its end.
+        unfinished: of the server.
+
     Raises:
-        RequestError: it is longer than `limit` bytes, compressed, does not arrive within `seconds`, or the client
-            leaves.
+        RequestError: it is longer than `limit` bytes, compressed, does not arrive within `seconds`, too many bodies
+            arrive at the same time, or the client leaves.
     """
     length = headers.get(b"content-length")
     if length is not None and (not length.isdigit() or len(length) > 18 or int(length) > limit):
@@ -35,7 +67,7 @@ async def read_body(receive: Receive, headers: Headers, limit: int, seconds: flo
 
     timer = asyncio.get_running_loop().call_later(seconds, end)  # `asyncio.wait_for` would start a task
     try:
-        return await _joined(receive, limit)
+        return await _joined(receive, limit, unfinished)
     except asyncio.CancelledError:
         if not is_late:
             raise
@@ -44,18 +76,23 @@ async def read_body(receive: Receive, headers: Headers, limit: int, seconds: flo
         timer.cancel()
 
 
-async def _joined(receive: Receive, limit: int) -> bytes:
+async def _joined(receive: Receive, limit: int, unfinished: UnfinishedBodies) -> bytes:
     parts, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise RequestError(CANCELLED, "the client has left")
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > limit:
-            raise _too_long(limit)
-        if not message.get("more_body", False):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+    try:
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise RequestError(CANCELLED, "the client has left")
+            part = message.get("body", b"")
+            parts.append(part)
+            if size + len(part) > limit:
+                raise _too_long(limit)
+            if not message.get("more_body", False):
+                return part if len(parts) == 1 else b"".join(parts)
+            size += len(part)
+            unfinished.add(len(part))
+    finally:
+        unfinished.size -= size
 
 
 def _too_long(limit: int) -> RequestError:

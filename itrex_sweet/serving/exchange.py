@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from itrex_sweet.serving.body import Headers, json_object, read_body, refuse_other_types
+from itrex_sweet.serving.body import Headers, UnfinishedBodies, json_object, read_body, refuse_other_types
 from itrex_sweet.serving.completion import Receive
 from itrex_sweet.serving.inference import Inference, Outcome, Texts
 from itrex_sweet.serving.models import Model, Models
@@ -47,6 +47,7 @@ class Exchange:
         headers: of the request, names in lower case.
         path: values of the parameters in the path.
         receive: of ASGI.
+        unfinished: bodies of all requests that have not arrived whole.
         arrived: time of `time.perf_counter`.
         seen: notes what happens to a request for classification.
     """
@@ -57,12 +58,17 @@ class Exchange:
     headers: Headers
     path: dict[str, str]
     receive: Receive
+    unfinished: UnfinishedBodies
     arrived: float
     seen: Observation | None = None
+    _body: bytes | None = None
 
     async def body(self) -> bytes:
-        """Reads the body, within the server's limits."""
-        return await read_body(self.receive, self.headers, self.settings.payload_limit, self.settings.read_seconds)
+        """Reads the body at the first call, within the server's limits."""
+        if self._body is None:
+            limit, seconds = self.settings.payload_limit, self.settings.read_seconds
+            self._body = await read_body(self.receive, self.headers, limit, seconds, self.unfinished)
+        return self._body
 
     async def json(self) -> dict[str, Any]:
         """Reads the body as a JSON object.

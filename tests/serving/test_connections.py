@@ -127,3 +127,37 @@ def test_requests_that_a_stopping_server_cannot_answer_get_503(start, folders, g
         assert int(each.replied["retry-after"]) >= 1
     gate.open()
     assert not any(record.exc_info for record in caplog.records)
+
+
+def sending(running, size, length, stack):
+    """Returns a connection that has sent a part of its body."""
+    client = stack.enter_context(connect(running))
+    client.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % length + b" " * size)
+    return client
+
+
+def test_bodies_that_arrive_slowly_keep_no_request_out(start, folders):
+    running = start({"single": folders["single"]}, Settings(max_concurrent_requests=2))
+    unfinished = running.server.application.unfinished
+    with contextlib.ExitStack() as stack:
+        clients = [sending(running, 10, len(BODY) + 10, stack) for _ in range(20)]
+        until(lambda: unfinished.size == 200)
+        assert running.post("/predict", {"inputs": "a"})[0] == 200
+        for client in clients:
+            client.sendall(BODY)
+            assert received(client, b"]").startswith(b"HTTP/1.1 200")
+    assert unfinished.size == 0 and running.server.application.in_work == 0
+
+
+def test_bodies_that_arrive_slowly_take_bounded_memory(start, folders):
+    running = start({"single": folders["single"]}, Settings(max_concurrent_requests=2, payload_limit=1000))
+    unfinished = running.server.application.unfinished
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            sending(running, 900, 1000, stack)
+        until(lambda: unfinished.size == 1800)
+        client = sending(running, 300, 1000, stack)
+        assert received(client, b"}").startswith(b"HTTP/1.1 429")
+        until(lambda: unfinished.size == 1800)
+        assert running.post("/predict", {"inputs": "a"})[0] == 200
+    until(lambda: unfinished.size == 0)
