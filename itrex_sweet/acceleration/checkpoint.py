@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from itrex_sweet.artifact.layout import CONFIG_FILE, SETTINGS_FILE, sha256
+from itrex_sweet.artifact.model_config import resolved_config
 from itrex_sweet.artifact.snapshot import read_json
 from itrex_sweet.classifier.options import refuse_adapter
 from itrex_sweet.errors import ArtifactError, ConfigError
 from itrex_sweet.evaluation.plain_model import load_plain_model
 from itrex_sweet.evaluation.reference import open_reference
-from itrex_sweet.families import family_of, known_family
 from itrex_sweet.hub import fetch
 from itrex_sweet.tasks import Task, task_of
 
@@ -67,7 +66,8 @@ def open_checkpoint(model_id: str | os.PathLike) -> Checkpoint:
         model_id: a folder, or a name on the hub.
 
     Raises:
-        ArtifactError: the folder is no model folder, or holds an adapter.
+        ArtifactError: the folder is no model folder, or holds an adapter; or a field of the config is missing, of the
+            wrong type, out of range, or contradicts another one.
         ConfigError: it has exits already.
         UnsupportedModelError: a family, head or configuration that exits do not support.
     """
@@ -77,18 +77,16 @@ def open_checkpoint(model_id: str | os.PathLike) -> Checkpoint:
         raise ArtifactError(f"{folder} has no {CONFIG_FILE}: pass a folder that save_pretrained wrote.")
     config: dict[str, Any] = read_json(folder / CONFIG_FILE)
     if (folder / SETTINGS_FILE).is_file() or config.get("sweet"):
-        exits = (config.get("sweet") or {}).get("exits") or ()
+        sweet = config.get("sweet")
+        exits = sweet.get("exits") if isinstance(sweet, dict) else None
+        named = ": " + ", ".join(map(str, exits)) if exits and isinstance(exits, list) else ""
         raise ConfigError(
-            f"{model_id} has exits already{': ' if exits else ''}{', '.join(map(str, exits))}. Pass the checkpoint "
-            "that it was created from, or continue with `itrex-sweet quantize` and `calibrate`."
+            f"{model_id} has exits already{named}. Pass the checkpoint that it was created from, or continue with "
+            "`itrex-sweet quantize` and `calibrate`."
         )
-    given = _with_defaults(config)
-    family_of(given)
-    depth = given.num_hidden_layers
-    if not isinstance(depth, int) or depth < 1:
-        raise ArtifactError(f"{folder / CONFIG_FILE}: num_hidden_layers={depth!r}: a number of at least 1 is needed.")
+    read = resolved_config(config, None, folder / CONFIG_FILE)
     name = folder.resolve().name if Path(model_id).is_dir() else str(model_id)
-    return Checkpoint(folder, name, depth, task_of(given))
+    return Checkpoint(folder, name, read.num_hidden_layers, task_of(read))
 
 
 def require_other_folder(checkpoint: Checkpoint, output: Path) -> None:
@@ -99,11 +97,3 @@ def require_other_folder(checkpoint: Checkpoint, output: Path) -> None:
     """
     if output.resolve() == checkpoint.folder.resolve():
         raise ConfigError(f"{output} holds the model itself, which stays as it is: pass another output folder.")
-
-
-def _with_defaults(config: dict[str, Any]) -> SimpleNamespace:
-    """Returns the config as an object with all fields, and with `num_labels` as transformers derives it."""
-    labels = config.get("id2label")
-    num_labels = {"num_labels": len(labels)} if isinstance(labels, dict) else {}
-    family = known_family(config.get("model_type"))
-    return SimpleNamespace(**{**family.with_defaults(config), **num_labels})

@@ -24,12 +24,12 @@ class ModelConfig(SimpleNamespace):
     """
 
 
-def resolved_config(fields: Mapping[str, Any], exits: Sequence[int], file: Path) -> ModelConfig:
+def resolved_config(fields: Mapping[str, Any], exits: Sequence[int] | None, file: Path) -> ModelConfig:
     """Checks the fields and adds defaults.
 
     Args:
         fields: contents of `config.json`.
-        exits: counts of layers, the last the model's depth.
+        exits: counts of layers, the last the model's depth; `None` for a model without exits.
         file: path of `config.json`, named in errors.
 
     Raises:
@@ -45,7 +45,7 @@ def resolved_config(fields: Mapping[str, Any], exits: Sequence[int], file: Path)
     return config
 
 
-def check_model(config: Any, exits: Sequence[int], file: Path) -> None:
+def check_model(config: Any, exits: Sequence[int] | None, file: Path) -> None:
     """Checks a config that has all defaults, of this module or of transformers.
 
     Raises:
@@ -54,7 +54,8 @@ def check_model(config: Any, exits: Sequence[int], file: Path) -> None:
     check_resolved(config, file)
     try:
         family_of(config)
-        resolve_exits(exits, config.num_hidden_layers)
+        if exits is not None:
+            resolve_exits(exits, config.num_hidden_layers)
     except UnsupportedModelError as error:
         raise UnsupportedArtifactError(f"{file}: {error}") from error
     except ConfigError as error:

@@ -62,8 +62,8 @@ class Settings:
     """Limits and behaviour of a server.
 
     Args:
-        max_concurrent_requests: requests in work at once whose bodies have arrived; a further one is refused with status
-            429. Bodies that arrive may take as many times `payload_limit`.
+        max_concurrent_requests: requests in work at once whose bodies have arrived; a further one is refused with
+            status 429. Bodies that arrive may take as many times `payload_limit`.
         max_batch_tokens: tokens that the engine computes together.
         max_waiting_rows: texts without an answer, of each model; a request beyond it is refused with status 429.
         max_client_batch_size: texts of one request.

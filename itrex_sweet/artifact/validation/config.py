@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from itrex_sweet.artifact.validation.values import Value
+from itrex_sweet.artifact.validation.values import ADVICE, Value
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import ArtifactError, ConfigError, UnsupportedArtifactError, UnsupportedModelError
 from itrex_sweet.families import FAMILIES, HEAD_SIZES, Family, known_family
@@ -134,7 +134,7 @@ def check_resolved(config: Any, file: Path) -> None:
     needed += ["pooler_hidden_act", "max_relative_positions"] if family.attention == "disentangled" else []
     for name in needed:
         if getattr(config, name, None) is None:
-            raise ArtifactError(f"{file} has no {name}; write the artifact again.")
+            raise ArtifactError(f"{file} has no {name}. {ADVICE}")
     _check_together(values, family, file)
 
 
@@ -230,4 +230,4 @@ def check_sweet_settings(config: Mapping[str, Any], family: Family, file: Path) 
         if depth is not None and read.exits is not None:
             read.resolved(depth)
     except (ConfigError, TypeError, ValueError, OverflowError) as error:
-        raise ArtifactError(f"{file}: sweet: {error} Write the artifact again, or get an undamaged copy.") from error
+        raise ArtifactError(f"{file}: sweet: {error} {ADVICE}") from error

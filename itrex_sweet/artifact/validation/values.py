@@ -13,7 +13,7 @@ from itrex_sweet.errors import ArtifactError
 _shortened = reprlib.Repr()
 _shortened.maxstring = _shortened.maxother = 80
 
-ADVICE = "Write the artifact again, or get an undamaged copy."
+ADVICE = "Save the model again, or get an undamaged copy."
 
 
 class Value:
