@@ -37,13 +37,11 @@ def binomial_cdf(successes: int, trials: int, probability: float) -> float:
     """
     if trials == 0:
         return 1.0
-    terms = [
-        math.lgamma(trials + 1)
-        - math.lgamma(each + 1)
-        - math.lgamma(trials - each + 1)
-        + each * math.log(probability)
-        + (trials - each) * math.log1p(-probability)
-        for each in range(successes + 1)
-    ]
-    largest = max(terms)
-    return min(1.0, math.exp(largest) * math.fsum(math.exp(term - largest) for term in terms))
+    counts = np.arange(1, successes + 1)
+    log_odds = math.log(probability) - math.log1p(-probability)
+    # Logarithms of the terms relative to the first, by the ratio of neighbors. Double precision would lose digits here.
+    ratios = np.log((trials + 1 - counts) / counts) + log_odds
+    terms = np.concatenate(([0.0], np.cumsum(ratios, dtype=np.longdouble)))
+    largest = terms.max()
+    scale = math.exp(trials * math.log1p(-probability) + largest)
+    return min(1.0, scale * float(np.exp((terms - largest).astype(np.float64)).sum()))
