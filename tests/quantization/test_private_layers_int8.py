@@ -46,19 +46,28 @@ def artifacts(request, tmp_path_factory):
     return shared, write_artifact(folder / "private", config=config, tensors=tensors)
 
 
-def observe(artifact, rows, recipe) -> dict[str, LinearObservation]:
+@pytest.fixture(scope="module")
+def inputs(artifacts):
+    """Returns what the linear layers of each artifact read: their names by input, the inputs, those for smoothing."""
+    found = []
+    for artifact in artifacts:
+        model, private = worker._float_model(artifact), artifact.private_exits
+        row = family_of(model.config)
+        layers = layers_by_input(row, model.config.num_hidden_layers, private)
+
+        def collected(*arguments, **options):
+            return [torch.cat(states) for states in zip(*CalibrationInputs(*arguments, **options), strict=True)]
+
+        arguments = (model, row, layers, rows_of(0), 8, lambda *_: None, private)
+        found.append((layers, collected(*arguments), collected(*arguments, for_smoothing=True)))
+    return found
+
+
+def observe(artifact, inputs, recipe) -> dict[str, LinearObservation]:
     """Observes as the worker does; SmoothQuant's factors are computed here (arXiv 2211.10438, equation 4)."""
-    model, private = worker._float_model(artifact), artifact.private_exits
-    row = family_of(model.config)
-    layers = layers_by_input(row, model.config.num_hidden_layers, private)
-
-    def inputs(**options):
-        batches = CalibrationInputs(model, row, layers, rows, 8, lambda *_: None, private, **options)
-        return [torch.cat(states) for states in zip(*batches, strict=True)]
-
-    observed = {}
-    for names, states, smoothed in zip(layers, inputs(), inputs(for_smoothing=True), strict=True):
-        parts, factors = [model.get_submodule(name).weight.detach() for name in names], None
+    weights, observed = artifact.tensors(), {}
+    for names, states, smoothed in zip(*inputs, strict=True):
+        parts, factors = [weights[f"{name}.weight"] for name in names], None
         if recipe == "smooth":
             factors = (torch.cat(parts).abs().amax(0) / smoothed.abs().amax(0)).sqrt()
             states, parts = states * factors, [part / factors for part in parts]
@@ -74,11 +83,11 @@ def logits(artifact, rows, tensors=None) -> np.ndarray:
     return Executor(TorchBackend(artifact, encoder), artifact.policy).logits_at_every_exit(rows)
 
 
-def test_key_and_value_weights_suit_all_tokens(artifacts):
+def test_key_and_value_weights_suit_all_tokens(artifacts, inputs):
     """The weights of a private layer's keys and values multiply the states of all tokens."""
     rows, errors = rows_of(1), []
-    for artifact in artifacts:
-        packed = pack(artifact.tensors(), observe(artifact, rows_of(0), "smooth"))
+    for artifact, read in zip(artifacts, inputs, strict=True):
+        packed = pack(artifact.tensors(), observe(artifact, read, "smooth"))
         backend = TorchBackend(artifact, load_encoder(artifact, packed))
         exact = TorchBackend(artifact)
         hidden, found = exact.embed(rows), []
@@ -96,17 +105,17 @@ def test_key_and_value_weights_suit_all_tokens(artifacts):
 
 
 @pytest.mark.parametrize("recipe", ["static", "smooth"])
-def test_private_exits_err_as_the_full_layers(artifacts, recipe):
+def test_private_exits_err_as_the_full_layers(artifacts, inputs, recipe):
     rows, errors = rows_of(1, 96), []
-    for artifact in artifacts:
+    for artifact, read in zip(artifacts, inputs, strict=True):
         exact = logits(artifact, rows)
-        found = logits(artifact, rows, pack(artifact.tensors(), observe(artifact, rows_of(0), recipe))) - exact
+        found = logits(artifact, rows, pack(artifact.tensors(), observe(artifact, read, recipe))) - exact
         errors.append(np.sqrt(np.square(found).mean((0, 2))) / exact.std(0).mean(-1))
     shared, private = errors
     assert np.all(private < 0.03 + 1.3 * shared), errors
 
 
-def test_smoothing_alone_does_not_change_the_function(artifacts, monkeypatch):
+def test_smoothing_alone_does_not_change_the_function(artifacts, inputs, monkeypatch):
     """Every place that reads a smoothed weight applies the factors: only rounding of inputs is left out here."""
 
     def without_rounding(layer, states):
@@ -114,8 +123,8 @@ def test_smoothing_alone_does_not_change_the_function(artifacts, monkeypatch):
         return torch.nn.functional.linear(states, layer.weight * layer.weight_scale[:, None], layer.bias)
 
     monkeypatch.setattr(torch_backend, "int8_linear", without_rounding)
-    for artifact in artifacts:
-        packed = pack(artifact.tensors(), observe(artifact, rows_of(0), "smooth"))
+    for artifact, read in zip(artifacts, inputs, strict=True):
+        packed = pack(artifact.tensors(), observe(artifact, read, "smooth"))
         float_weights = artifact.tensors()
         for name in list(float_weights):
             path = name.removesuffix(".weight")
