@@ -1,11 +1,18 @@
 """Settings of every test: one thread, since more threads slow down such tiny models."""
 
+import gc
 import os
 import signal
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, and for the processes that tests start
 
 import pytest
+
+
+def pytest_collection_finish() -> None:
+    """Exempts what is imported from garbage collection, which Trainer runs after each training."""
+    gc.collect()
+    gc.freeze()
 
 
 def _settings_of_accelerate() -> dict[str, str]:

@@ -16,7 +16,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from itrex_sweet import SweetModelForSequenceClassification, attach, save_artifact
 from itrex_sweet.config import default_exits
 
-LARGE = dict(hidden_size=1024, num_hidden_layers=6, num_attention_heads=16, intermediate_size=4096)
+LARGE = dict(hidden_size=1024, num_hidden_layers=3, num_attention_heads=16, intermediate_size=4096)
 V3 = dict(
     relative_attention=True,
     pos_att_type=["p2c", "c2p"],
@@ -38,15 +38,15 @@ def modern(hidden: int, layers: int, heads: int, inner: int, local_theta: float,
 
 
 SHAPES = {  # vocabularies, and most depths, are cut: they have no part in the shape of a layer
-    "bert-base": BertConfig(vocab_size=1000),
-    "roberta-large, 6 layers": RobertaConfig(vocab_size=1000, max_position_embeddings=514, **LARGE),
+    "bert-base, 4 layers": BertConfig(vocab_size=1000, num_hidden_layers=4),
+    "roberta-large, 3 layers": RobertaConfig(vocab_size=1000, max_position_embeddings=514, **LARGE),
     "deberta-v3-base, 4 layers": DebertaV2Config(
         vocab_size=1000, hidden_size=768, num_hidden_layers=4, num_attention_heads=12, intermediate_size=3072, **V3
     ),
     "modernbert-base, 4 layers": modern(768, 4, 12, 1152, 10000.0),
     "roformer-base, 4 layers": RoFormerConfig(vocab_size=1000, num_hidden_layers=4),
     "ettin-17m": modern(256, 7, 4, 384, 160000.0),
-    "granite-small": modern(384, 12, 12, 1536, 10000.0, classifier_pooling="cls", hidden_activation="silu"),
+    "granite-small, 4 layers": modern(384, 4, 12, 1536, 10000.0, classifier_pooling="cls", hidden_activation="silu"),
 }
 if "eurobert" in CONFIG_MAPPING:
     EURO = dict(vocab_size=1000, pad_token_id=0, bos_token_id=1, eos_token_id=2, rope_theta=250000.0)
