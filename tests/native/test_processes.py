@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system"),
 ]
 
-COUNTS = {("exits", "native"): 30, ("exits", "torch"): 5, ("forks", "native"): 40, ("forks", "torch"): 5}
+COUNTS = {("exits", "native"): 10, ("exits", "torch"): 3, ("forks", "native"): 20, ("forks", "torch"): 3}
 
 # Exits first, from a process that has computed nothing. Before the forks, torch starts threads, which children lack.
 SCRIPT = """
