@@ -115,8 +115,10 @@ int main(int argc, char** argv) {
         return 1;
     }
 
+    const bool tests_none = selected == std::vector<std::string>{"none"};
     std::vector<Operands> table;
-    for (const Case& shape : kCases) table.push_back(make_operands(shape));
+    for (const Case& shape : kCases)
+        if (!tests_none) table.push_back(make_operands(shape));
 
     int failures = 0;
     std::string best = "none";
@@ -162,7 +164,7 @@ int main(int argc, char** argv) {
             ++failures;
             break;
         }
-    if (checksums.empty() && selected != std::vector<std::string>{"none"}) {
+    if (checksums.empty() && !tests_none) {
         std::printf("FAIL no instruction set was tested\n");
         ++failures;
     }
