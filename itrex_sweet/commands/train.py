@@ -262,7 +262,7 @@ def _train(
         if (value := getattr(args, name)) is not None
     }
     task = task_of(model.config).name
-    teacher = load_pretrained("model", args.teacher, names, task) if args.teacher else None
+    teacher = load_pretrained("model", args.teacher, names, task, is_fine_tuned=True) if args.teacher else None
     callback = SweetCallback(exits, teacher=teacher, class_weights=make_trainer.class_weights, **settings)
     callback.logs_diagnostics = False  # `_conclude` reports on the artifact
     provenance = _provenance(args, plan, exits, train, callback.config)

@@ -41,17 +41,26 @@ def depth_of(name: str) -> int:
 
     Raises:
         SweetError: its config cannot be loaded.
+        ConfigError: a config that no artifact can have.
         UnsupportedModelError: a family without exits.
     """
     from itrex_sweet.families import family_of
+    from itrex_sweet.training.validation import check_config
 
     config = load_pretrained("config", name)
-    config.problem_type = None  # that of the training may be another
+    config.problem_type, config.id2label = None, {0: "0", 1: "1"}  # those of the training may be others
     family_of(config)
+    check_config(config)
     return config.num_hidden_layers
 
 
-def load_pretrained(what: str, name: str, label_names: tuple[str, ...] | None = None, task: str = SINGLE_LABEL) -> Any:
+def load_pretrained(
+    what: str,
+    name: str,
+    label_names: tuple[str, ...] | None = None,
+    task: str = SINGLE_LABEL,
+    is_fine_tuned: bool = False,
+) -> Any:
     """Loads the config, the tokenizer or the model of a name; converts the model to float32.
 
     Args:
@@ -59,9 +68,10 @@ def load_pretrained(what: str, name: str, label_names: tuple[str, ...] | None = 
         name: a folder, or a name on the hub.
         label_names: of the model, by id.
         task: of the model.
+        is_fine_tuned: the head has to be there, for these labels; otherwise a new one replaces it where it is not.
 
     Raises:
-        SweetError: it cannot be loaded.
+        SweetError: it cannot be loaded, or lacks weights of the encoder, or of the head of a fine-tuned model.
     """
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -78,8 +88,9 @@ def load_pretrained(what: str, name: str, label_names: tuple[str, ...] | None = 
             return AutoConfig.from_pretrained(name, trust_remote_code=False, **missing_fields_of(name))
         if what == "tokenizer":
             return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        model = AutoModelForSequenceClassification.from_pretrained(
+        model, info = AutoModelForSequenceClassification.from_pretrained(
             name,
+            output_loading_info=True,
             trust_remote_code=False,
             num_labels=len(label_names),
             id2label=dict(enumerate(label_names)),
@@ -88,11 +99,37 @@ def load_pretrained(what: str, name: str, label_names: tuple[str, ...] | None = 
             ignore_mismatched_sizes=True,  # a head for other labels is replaced
             **missing_fields_of(name),
         )
-        to_float32(model)
-        return model
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    except SweetError:
+        raise
+    # For corrupt files, transformers raises errors of any type.
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise SweetError(f"the {what} of {name} cannot be loaded: {reason[:300]}") from error
+    _check_weights(model, info, name, is_fine_tuned)
+    to_float32(model)
+    return model
+
+
+def _check_weights(model: PreTrainedModel, info: dict[str, Any], name: str, is_fine_tuned: bool) -> None:
+    """Checks that transformers has given random values to no weights but those of a new head.
+
+    Raises:
+        SweetError: names a weight.
+    """
+    encoder, pooler = f"{model.base_model_prefix}.", f"{model.base_model_prefix}.pooler."
+    mismatched = {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]}
+    # Models that were pretrained for other tasks have no pooler.
+    missing = [key for key in info["missing_keys"] if is_fine_tuned or not key.startswith(pooler)]
+    for keys, reason in (
+        (missing, "is missing from its weights"),
+        (mismatched, "has another shape than the model needs"),
+    ):
+        for key in sorted(keys):
+            if is_fine_tuned or key.startswith(encoder):
+                needed = (
+                    " a fine-tuned classifier with the labels of the data" if is_fine_tuned else " an undamaged copy"
+                )
+                raise SweetError(f"{name} cannot be used: {key} {reason}. Pass{needed}.")
 
 
 class TrainerFactory:

@@ -133,7 +133,7 @@ class Application:
         if not route.classifies:
             return await route.handle(exchange)
         self._refuse_overload()
-        await exchange.body()  # clients that send slowly keep nobody out
+        await exchange.body()  # slow clients do not count as requests in work
         self._refuse_overload()
         self.in_work += 1
         try:

@@ -26,7 +26,7 @@ from itrex_sweet.training.peft_models import (
 )
 from itrex_sweet.training.precision import half_precision_dtype
 from itrex_sweet.training.saved_heads import load_head_weights
-from itrex_sweet.training.validation import check_label_ids, check_not_wrapped
+from itrex_sweet.training.validation import check_config, check_not_wrapped
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +56,8 @@ def attach(
 
     Raises:
         UnsupportedModelError: a family, task, head or adapter that exits do not support.
-        ConfigError: exits or class weights that do not fit the model, label ids with gaps, or a loss with other
-            arguments.
+        ConfigError: exits or class weights that do not fit the model, a config that no artifact can have, such as label
+            ids with gaps, or a loss with other arguments.
         TrainingSetupError: exits are attached already, the model is compiled or wrapped, or the saved heads are
             missing or do not fit.
     """
@@ -69,7 +69,7 @@ def attach(
         raise TrainingSetupError("the model has exits attached already: call detach(model) first.")
     check_adapters(model)
     family = family_of(base.config)
-    check_label_ids(base.config)
+    check_config(base.config)
     classification_head(base, family)
     depth = _num_layers(base, family)
     saved = getattr(base.config, "sweet", None)

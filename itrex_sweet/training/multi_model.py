@@ -14,6 +14,7 @@ from itrex_sweet.errors import ConfigError, TrainingSetupError
 from itrex_sweet.families import EXIT_HEADS, family_of
 from itrex_sweet.training.heads import classification_head, get_module
 from itrex_sweet.training.peft_models import is_peft_model, unwrap_peft_model
+from itrex_sweet.training.validation import check_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, Trainer
@@ -27,13 +28,14 @@ def truncate(model: PreTrainedModel, num_layers: int) -> PreTrainedModel:
         num_layers: number of layers to keep, from 1.
 
     Raises:
-        ConfigError: the model has fewer layers.
+        ConfigError: the model has fewer layers, or its config is one that no artifact can have.
         TrainingSetupError: the model has exits or PEFT adapters.
         UnsupportedModelError: a family or head that the runtime does not support.
     """
     if is_peft_model(model) or hasattr(model, EXIT_HEADS):
         raise TrainingSetupError("only a plain model can be truncated: remove its exits or adapters first.")
     family = family_of(model.config)
+    check_config(model.config)
     classification_head(model, family)
     depth = model.config.num_hidden_layers
     if not 1 <= num_layers <= depth:
@@ -73,7 +75,7 @@ def train_multi_model(
         Exit → trained model; a PEFT model if the trainer has one.
 
     Raises:
-        ConfigError: exits that do not fit the model.
+        ConfigError: exits that do not fit the model, or a config that no artifact can have.
         TrainingSetupError: two trainers share an output folder, or a trainer has another model.
     """
     models: dict[int, PreTrainedModel] = {}

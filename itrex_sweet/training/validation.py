@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
-from itrex_sweet.errors import ConfigError, TrainingSetupError, UnsupportedModelError
+from itrex_sweet.artifact.layout import CONFIG_FILE
+from itrex_sweet.artifact.model_config import resolved_config
+from itrex_sweet.artifact.validation.values import ADVICE
+from itrex_sweet.errors import ArtifactError, ConfigError, TrainingSetupError, UnsupportedModelError
 from itrex_sweet.tasks import task_of
 from itrex_sweet.training.model_io import vocabulary_size
 from itrex_sweet.training.peft_models import is_peft_model, unwrap_peft_model
@@ -20,18 +25,24 @@ if TYPE_CHECKING:
 _MAX_NAMES = 4
 
 
-def check_label_ids(config: PretrainedConfig) -> None:
-    """Rejects label ids with gaps: an artifact has the ids of the model's outputs.
+def check_config(config: PretrainedConfig) -> None:
+    """Rejects a model whose artifact could not be loaded, before it is trained.
 
     Raises:
-        ConfigError: names the ids.
+        ConfigError: names the field of the config.
+        UnsupportedModelError: a family or variant without exits.
     """
-    ids = sorted(config.id2label)
-    if ids != list(range(len(ids))):
+    fields = json.loads(config.to_json_string())  # as `save_pretrained` writes it
+    fields.pop("sweet", None)
+    try:
+        resolved_config(fields, None, Path(CONFIG_FILE))
+    except UnsupportedModelError:
+        raise
+    except ArtifactError as error:
+        reason = str(error).removesuffix(ADVICE).strip()
         raise ConfigError(
-            f"id2label={config.id2label}: {len(ids)} labels need the ids 0 to {len(ids) - 1}, without gaps. Correct "
-            "id2label and label2id in the model's config.json."
-        )
+            f"the model's {reason} Correct model.config, or the trained model cannot be loaded."
+        ) from error
 
 
 def check_training_arguments(args: TrainingArguments) -> None:

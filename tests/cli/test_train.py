@@ -174,6 +174,62 @@ def test_unavailable_models(run, corpus, tmp_path, untrained):
     assert finished.status == 1 and "cannot be loaded" in finished.err and "empty" in finished.err
 
 
+# field of config.json, wrong value → part of the error
+DAMAGED = [
+    ("num_hidden_layers", "x", "cannot be loaded"),
+    ("num_hidden_layers", -1, "num_hidden_layers=-1"),
+    ("id2label", ["a"], "cannot be loaded"),
+    ("model_type", ["bert"], "cannot be loaded"),
+    ("hidden_act", "unknown", "cannot be loaded"),
+    ("type_vocab_size", -2, "cannot be loaded"),
+    ("pad_token_id", 10**9, "cannot be loaded"),
+    ("pad_token_id", -5, "pad_token_id=-5: a whole number from 0"),
+    ("max_position_embeddings", 1, "position_embeddings.weight has another shape"),
+    ("intermediate_size", 40, "has another shape"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "problem"), DAMAGED)
+@pytest.mark.parametrize("mode", ["decoupled", "multi-model"])
+def test_damaged_config_fails_before_training(
+    run, pretrained, corpus, tmp_path, monkeypatch, mode, field, value, problem
+):
+    monkeypatch.setattr("transformers.Trainer.train", lambda *_, **__: pytest.fail("training began"))
+    shutil.copytree(pretrained, tmp_path / "model")
+    config = json.loads((pretrained / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, field: value}))
+    finished = run(*argv(tmp_path / "model", corpus, tmp_path / "out", "--mode", mode))
+    assert finished.status == 1 and problem in finished.err.splitlines()[-1], finished.err
+    assert not (tmp_path / "out" / "config.json").exists()
+
+
+def test_weights_that_are_missing_from_the_encoder(run, pretrained, corpus, tmp_path, untrained):
+    """transformers gives them random values."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(pretrained, tmp_path / "model")
+    weights = load_file(pretrained / "model.safetensors")
+    del weights["bert.encoder.layer.1.output.dense.weight"]
+    save_file(weights, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    finished = run(*argv(tmp_path / "model", corpus, tmp_path / "out"))
+    assert finished.status == 1
+    assert "bert.encoder.layer.1.output.dense.weight is missing from its weights" in finished.err
+
+
+def test_a_teacher_has_a_head_for_the_labels(run, pretrained, corpus, tmp_path):
+    """transformers would replace it by a random one."""
+    from transformers import AutoModelForSequenceClassification
+
+    shutil.copytree(pretrained, tmp_path / "plain")
+    AutoModelForSequenceClassification.from_pretrained(
+        pretrained, num_labels=5, ignore_mismatched_sizes=True
+    ).save_pretrained(tmp_path / "plain")
+    more = ["--mode", "joint", "--distillation", 0.5, "--teacher", tmp_path / "plain"]
+    finished = run(*argv(pretrained, corpus, tmp_path / "out", *more))
+    assert finished.status == 1 and "classifier.bias has another shape" in finished.err
+    assert "Pass a fine-tuned classifier with the labels of the data" in finished.err
+
+
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
 def test_unwritable_output_fails_before_training(run, pretrained, corpus, tmp_path, untrained):
     (tmp_path / "file").write_text("")

@@ -23,6 +23,7 @@ from transformers import (
 from itrex_sweet.config import SweetConfig
 from itrex_sweet.errors import ConfigError, InputError, SweetError, TrainingSetupError, UnsupportedModelError
 from itrex_sweet.training import attach, attachment_of, detach, plain_state_dict
+from itrex_sweet.training.multi_model import truncate
 from tests.tiny_models import FAMILY_CONFIGS, tiny_batch, tiny_config, tiny_model
 
 EXITS = (1, 3, 4)
@@ -421,3 +422,26 @@ def test_plain_state_dict_is_ready_for_safetensors(mode, dtype, tmp_path):
     assert ("sweet_exits.1.dense.weight" in tensors) == (mode == "sweet")
     tensors["classifier.weight"].zero_()
     assert model.classifier.weight.abs().sum() > 0, "the copy shares memory with the model"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pad_token_id": -5},
+        {"layer_norm_eps": 0.0},
+        {"pruned_heads": {0: [1]}},
+        {"id2label": {0: "a", 2: "b", 5: "c"}},
+        {"max_position_embeddings": 1 << 21},
+    ],
+    ids=str,
+)
+def test_a_config_that_cannot_be_loaded_again_is_refused_before_training(changes):
+    """Saving would refuse it after training."""
+    model = tiny_model()
+    for name, value in changes.items():
+        setattr(model.config, name, value)
+    with pytest.raises(ConfigError, match=f"{next(iter(changes))}.*Correct model.config"):
+        attach(model)
+    assert attachment_of(model) is None and not hasattr(model, "sweet_exits")
+    with pytest.raises(ConfigError, match=r"Correct model\.config"):
+        truncate(model, 2)

@@ -43,18 +43,20 @@ class Value:
 
     def number(self, minimum: float = -math.inf, maximum: float = math.inf) -> float:
         """Returns a finite number within limits, both included."""
-        is_number = isinstance(self.value, (int, float)) and not isinstance(self.value, bool)
-        if not is_number or not -1.7e308 <= self.value <= 1.7e308 or not minimum <= self.value <= maximum:
-            bounds = "" if math.isinf(minimum) and math.isinf(maximum) else f" from {minimum:g} to {maximum:g}"
-            self.refuse(f"a finite number{bounds} is needed")
+        if not self._is_finite() or not minimum <= self.value <= maximum:
+            above = "" if math.isinf(minimum) else f" of at least {minimum:g}"
+            self.refuse(f"a finite number{above}{_at_most(maximum, bool(above))} is needed")
         return float(self.value)
 
     def greater_than(self, minimum: float, maximum: float = math.inf) -> float:
         """Returns a finite number greater than `minimum`, and at most `maximum`."""
-        number = self.number(maximum=maximum)
-        if not number > minimum:
-            self.refuse(f"a number above {minimum:g} is needed")
-        return number
+        if not self._is_finite() or not minimum < self.value <= maximum:
+            self.refuse(f"a finite number above {minimum:g}{_at_most(maximum, True)} is needed")
+        return float(self.value)
+
+    def _is_finite(self) -> bool:
+        is_number = isinstance(self.value, (int, float)) and not isinstance(self.value, bool)
+        return is_number and -1.7e308 <= self.value <= 1.7e308
 
     def boolean(self) -> bool:
         """Returns a boolean."""
@@ -111,3 +113,9 @@ class Value:
 
     def _part(self, name: str, value: Any) -> Value:
         return Value(value, f"{self.field}.{name}" if self.field else name, self.file)
+
+
+def _at_most(maximum: float, is_second: bool) -> str:
+    if math.isinf(maximum):
+        return ""
+    return f"{' and' if is_second else ' of'} at most {maximum:g}"
