@@ -37,6 +37,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
         norm_rel_ebd="layer_norm",
         share_att_key=True,
     ),
+    "mpnet": dict(pad_token_id=1),  # of no word in these texts; texts are not padded at run time
+    "nomic_bert": dict(type_vocab_size=2, rope_theta=10000.0),
+    "gte": dict(type_vocab_size=2, rope_theta=10000.0),
+    "eurobert": dict(bos_token_id=101, eos_token_id=102, num_key_value_heads=2, classifier_pooling="mean"),
+    "roformer": {},
 }
 RECIPES = ("static", "dynamic")
 
@@ -74,15 +79,8 @@ def train(family: str, task: str, steps: int, folder: Path) -> None:
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
     texts, labels = read_task(task, "train", 6000)
     torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        family,
-        **SHAPE,
-        vocab_size=len(tokenizer),
-        max_position_embeddings=128,
-        pad_token_id=0,
-        num_labels=len(set(labels)),
-        **FAMILIES[family],
-    )
+    fields = dict(SHAPE, vocab_size=len(tokenizer), max_position_embeddings=128, pad_token_id=0)
+    config = AutoConfig.for_model(family, **{**fields, "num_labels": len(set(labels)), **FAMILIES[family]})
     model = AutoModelForSequenceClassification.from_config(config)
     attach(model, SweetConfig(exits=EXITS))
     model.train()
