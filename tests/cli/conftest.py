@@ -10,6 +10,7 @@ import torch
 from transformers.utils import logging
 
 from itrex_sweet.cli import main
+from itrex_sweet.commands import train
 from tests.tiny_artifacts import tiny_artifact, tiny_tokenizer
 from tests.tiny_models import tiny_model
 
@@ -99,3 +100,9 @@ def corpus(tmp_path_factory):
     numbers = [{"text": row["text"], "label": place % 3} for place, row in enumerate(sentences(40, 2))]
     (folder / "numbers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in numbers))
     return folder
+
+
+@pytest.fixture()
+def untrained(monkeypatch):
+    """Makes the start of training an error."""
+    monkeypatch.setattr(train, "_train", lambda *_: pytest.fail("training began"))
