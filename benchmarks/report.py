@@ -33,6 +33,7 @@ def main() -> None:
         "docs/benchmarks/int8.md",
         render(quantization, "quantization_default"),
         render(partial(agreement, "native"), "native_agreement"),
+        render(family_agreement, "family_agreement"),
     )
     write(
         "docs/benchmarks/engines.md",
@@ -163,6 +164,38 @@ def agreement(backend: str, result: dict) -> str:
             "between the two largest logits of the reference. The engine "
             "[rounds differently](../concepts/backends.md#rounding-in-int8) between its INT8 products, which moves "
             "some activations to the next of their levels.",
+            "",
+            *lines,
+            "",
+            footer(result),
+        ]
+    )
+
+
+def family_agreement(result: dict) -> str:
+    """Renders the agreement of the `native` backend with the reference for models of several families."""
+    settings = result["settings"]
+    lines = [
+        "| family | task | recipe | accuracy per exit | same label, per exit | largest margin where labels differ "
+        "| median margin of all | mean difference of logits |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, recipes in result["results"].items():
+        family, _, task = name.partition(" ")
+        for recipe, values in recipes.items():
+            margin = values["largest_margin_where_they_differ"]
+            lines.append(
+                f"| {family} | {task} | {recipe} | {_slashed(values['accuracy_per_exit'])} "
+                f"| {_slashed(values['same_label_per_exit'], 2)} | {'' if margin is None else f'{margin:.3f}'} "
+                f"| {values['median_margin']:.2f} | {values['mean_difference_of_logits']:.1e} |"
+            )
+    shape = settings["shape"]
+    return "\n".join(
+        [
+            f"**The `native` backend and the reference, several families**, INT8, first {settings['rows']} validation "
+            f"rows, percent. Small models ({shape['num_hidden_layers']} layers of {shape['hidden_size']} features), "
+            f"trained from random weights for {settings['steps']} steps of {settings['batch']} rows: no "
+            "pretrained weights of these families were at hand, so that the accuracy is not that of the families.",
             "",
             *lines,
             "",
