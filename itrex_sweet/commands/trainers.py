@@ -116,20 +116,15 @@ def _check_weights(model: PreTrainedModel, info: dict[str, Any], name: str, is_f
     Raises:
         SweetError: names a weight.
     """
-    encoder, pooler = f"{model.base_model_prefix}.", f"{model.base_model_prefix}.pooler."
     mismatched = {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]}
+    random = [(key, "is missing from its weights") for key in sorted(info["missing_keys"])]
+    random += [(key, "has another shape than the model needs") for key in sorted(mismatched)]
     # Models that were pretrained for other tasks have no pooler.
-    missing = [key for key in info["missing_keys"] if is_fine_tuned or not key.startswith(pooler)]
-    for keys, reason in (
-        (missing, "is missing from its weights"),
-        (mismatched, "has another shape than the model needs"),
-    ):
-        for key in sorted(keys):
-            if is_fine_tuned or key.startswith(encoder):
-                needed = (
-                    " a fine-tuned classifier with the labels of the data" if is_fine_tuned else " an undamaged copy"
-                )
-                raise SweetError(f"{name} cannot be used: {key} {reason}. Pass{needed}.")
+    encoder, pooler = f"{model.base_model_prefix}.", f"{model.base_model_prefix}.pooler."
+    needed = "a fine-tuned classifier with the labels of the data" if is_fine_tuned else "an undamaged copy"
+    for key, reason in random:
+        if is_fine_tuned or (key.startswith(encoder) and not key.startswith(pooler)):
+            raise SweetError(f"{name} cannot be used: {key} {reason}. Pass {needed}.")
 
 
 class TrainerFactory:
