@@ -61,6 +61,6 @@ def test_a_request_beside_others_is_computed_by_another_thread(running, threads,
     monkeypatch.setattr(inference, "_HERE_SECONDS", 1e9)
     with socket.create_connection(("127.0.0.1", running.port)) as client:
         client.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
-        until(lambda: running.server.application.in_work == 1)
+        until(lambda: running.server.application.unfinished.size == 1)
         ask(running)
     assert threads and running._thread not in threads
