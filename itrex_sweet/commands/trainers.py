@@ -45,12 +45,12 @@ def depth_of(name: str) -> int:
         UnsupportedModelError: a family without exits.
     """
     from itrex_sweet.families import family_of
-    from itrex_sweet.training.validation import check_config
+    from itrex_sweet.training.validation import check_model_config
 
     config = load_pretrained("config", name)
     config.problem_type, config.id2label = None, {0: "0", 1: "1"}  # those of the training may be others
     family_of(config)
-    check_config(config)
+    check_model_config(config)
     return config.num_hidden_layers
 
 

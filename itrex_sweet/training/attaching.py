@@ -26,7 +26,7 @@ from itrex_sweet.training.peft_models import (
 )
 from itrex_sweet.training.precision import half_precision_dtype
 from itrex_sweet.training.saved_heads import load_head_weights
-from itrex_sweet.training.validation import check_config, check_not_wrapped
+from itrex_sweet.training.validation import check_model_config, check_not_wrapped
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def attach(
         raise TrainingSetupError("the model has exits attached already: call detach(model) first.")
     check_adapters(model)
     family = family_of(base.config)
-    check_config(base.config)
+    check_model_config(base.config)
     classification_head(base, family)
     depth = _num_layers(base, family)
     saved = getattr(base.config, "sweet", None)

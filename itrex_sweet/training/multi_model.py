@@ -14,7 +14,7 @@ from itrex_sweet.errors import ConfigError, TrainingSetupError
 from itrex_sweet.families import EXIT_HEADS, family_of
 from itrex_sweet.training.heads import classification_head, get_module
 from itrex_sweet.training.peft_models import is_peft_model, unwrap_peft_model
-from itrex_sweet.training.validation import check_config
+from itrex_sweet.training.validation import check_model_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, Trainer
@@ -35,7 +35,7 @@ def truncate(model: PreTrainedModel, num_layers: int) -> PreTrainedModel:
     if is_peft_model(model) or hasattr(model, EXIT_HEADS):
         raise TrainingSetupError("only a plain model can be truncated: remove its exits or adapters first.")
     family = family_of(model.config)
-    check_config(model.config)
+    check_model_config(model.config)
     classification_head(model, family)
     depth = model.config.num_hidden_layers
     if not 1 <= num_layers <= depth:

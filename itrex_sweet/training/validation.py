@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _MAX_NAMES = 4
 
 
-def check_config(config: PretrainedConfig) -> None:
+def check_model_config(config: PretrainedConfig) -> None:
     """Rejects a model whose artifact could not be loaded, before it is trained.
 
     Raises:
