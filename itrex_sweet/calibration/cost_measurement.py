@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 BATCH_SIZES = (1, 8, 32)
 _MIN_ROUNDS, _MAX_ROUNDS, _SECONDS_PER_ENTRY = 3, 25, 0.4
-_CORRECTION_ROWS, _REPEATS, _WARM_UPS = 384, 3, 50
+_SLOW_CALL = 0.05  # seconds; what the caches held before such a call does not matter
+_MIN_CORRECTION_ROWS, _MAX_CORRECTION_ROWS, _CORRECTION_SECONDS = 64, 384, 10.0
+_REPEATS, _WARM_UPS = 3, 50
 _UNREACHABLE = float(np.nextafter(np.float32(1), np.float32(0)))  # a threshold below 1, so that the exit is probed
 _FLATTENING = 1e6  # a temperature at which no row is confident
 
@@ -52,7 +54,9 @@ def measure_costs(
 ) -> CostTable:
     """Measures the executor on rows of equal length that all leave at one exit, for every batch size, length and exit.
 
-    The policies of an entry are measured in turns, each on its second call in a row, as under continuous load.
+    The policies of an entry are measured in turns, quick calls on their second call in a row, as under continuous load.
+    Entries of slow calls have fewer rounds, and the correction of slow models fewer rows, so that the time for large
+    models and long rows stays within some calls of each entry and about `_CORRECTION_SECONDS`.
     """
     lengths = _length_grid(batch.lengths)
     _warm_up(model.executor, batch)
@@ -70,7 +74,7 @@ def measure_costs(
     }
     identity = np.tile([0.0, 1.0], (len(batch_sizes), 1))
     table = CostTable(tuple(batch_sizes), lengths, through, probe, identity, facts)
-    correction = _fit_correction(model.executor, sample_rows(batch, _CORRECTION_ROWS), table)
+    correction = _fit_correction(model.executor, sample_rows(batch, _correction_rows(batch, table)), table)
     return dataclasses.replace(table, on_real_rows=correction)
 
 
@@ -95,22 +99,41 @@ def _measure_entry(executor: Executor, batch_size: int, length: int, criterion: 
     policies.append(
         dataclasses.replace(full_depth, thresholds=(_UNREACHABLE,) * (exits - 1), temperatures=(temperature,) * exits)
     )
-    seconds: list[list[float]] = []
     start = time.perf_counter()
-    while len(seconds) < _MAX_ROUNDS:
-        seconds.append([_second_call(executor, batch, policy, batch_size) for policy in policies])
-        if len(seconds) > _MIN_ROUNDS and time.perf_counter() - start > _SECONDS_PER_ENTRY:
-            break
-    medians = 1000.0 * np.median(seconds[1:], axis=0) / batch_size
+    first = np.array([_call(executor, batch, policy, batch_size) for policy in policies])
+    quick = first < _SLOW_CALL
+    seconds: list[list[float]] = []
+    least = _MIN_ROUNDS if first.sum() < _SECONDS_PER_ENTRY else 1
+    while len(seconds) < least or (len(seconds) < _MAX_ROUNDS and time.perf_counter() - start < _SECONDS_PER_ENTRY):
+        seconds.append([
+            _second_call(executor, batch, policy, batch_size) if twice else _call(executor, batch, policy, batch_size)
+            for policy, twice in zip(policies, quick, strict=True)
+        ])  # fmt: skip
+    medians = np.median(seconds, axis=0)
+    if len(seconds) < _MIN_ROUNDS:  # a median would not exclude an interruption
+        medians = np.where(quick, medians, np.minimum(medians, first))
+    medians *= 1000.0 / batch_size
     # All probes cost the same: one layer for one token, and a head.
     return medians[:-1], max(medians[-1] - medians[-2], 0.0) / max(exits - 1, 1)
 
 
-def _second_call(executor: Executor, batch: TokenBatch, policy: Policy, batch_size: int) -> float:
-    executor.run(batch, policy, batch_size)
+def _call(executor: Executor, batch: TokenBatch, policy: Policy, batch_size: int) -> float:
     start = time.perf_counter()
     executor.run(batch, policy, batch_size)
     return time.perf_counter() - start
+
+
+def _second_call(executor: Executor, batch: TokenBatch, policy: Policy, batch_size: int) -> float:
+    executor.run(batch, policy, batch_size)
+    return _call(executor, batch, policy, batch_size)
+
+
+def _correction_rows(batch: TokenBatch, table: CostTable) -> int:
+    """Returns how many rows the correction can use in about `_CORRECTION_SECONDS`."""
+    per_row = sum(float(table.of(batch.lengths, size).through[:, -1].mean()) for size in table.batch_sizes) / 1000.0
+    # Besides full depth, the policies take about half of it and almost nothing.
+    rows = _CORRECTION_SECONDS / max(1.5 * per_row * (1 + _REPEATS), 1e-9)
+    return int(np.clip(rows, _MIN_CORRECTION_ROWS, _MAX_CORRECTION_ROWS))
 
 
 def _fit_correction(executor: Executor, batch: TokenBatch, table: CostTable) -> np.ndarray:

@@ -87,6 +87,25 @@ def test_measured_costs_match_a_simulated_clock(model, monkeypatch):
     np.testing.assert_allclose(costs.through, 2.0 + 1.5 * batch.lengths[:, None] * [1.0, 2.0, 3.0])
 
 
+def test_slow_models_are_measured_with_few_calls_and_rows(model, monkeypatch):
+    now, calls, answer = [0.0], [], model.executor.run
+
+    def run(batch, policy=None, batch_size=None, deadline=None):
+        calls.append((len(batch), len(set(batch.lengths.tolist()))))
+        now[0] += 2.0 * len(batch)
+        return answer(batch, policy)
+
+    monkeypatch.setattr(model.executor, "run", run)
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    batch = make_batch(*np.random.default_rng(0).integers(5, 9, size=500))
+    table = measure_costs(model, batch, (8,), "max_probability")
+    np.testing.assert_allclose(table.through, 2000.0)
+    entries = [rows for rows, lengths in calls if lengths == 1]
+    assert len(entries) == 2 * (EXITS + 1) * len(table.lengths)
+    corrections = [rows for rows, lengths in calls[1:] if lengths > 1]  # the first call warms up
+    assert set(corrections) == {cost_measurement._MIN_CORRECTION_ROWS}
+
+
 def test_stored_table_is_used_only_where_it_is_valid(model, tmp_path, monkeypatch):
     batch = make_batch(3, 4, 7)
     table = measure_costs(model, batch, (1, 8), "max_probability")
