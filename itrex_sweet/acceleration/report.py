@@ -35,7 +35,7 @@ from itrex_sweet.runtime.torch_threads import computing_with
 logger = logging.getLogger(__name__)
 
 REPORT_FILE, PICTURE_FILE = "acceleration.json", "curve.png"
-_TIMED_ROWS, _REPEATS = 256, 3
+_REPEATS = 3
 _DELTA = 0.05
 _BISECTIONS = 40
 
@@ -121,7 +121,6 @@ def measure(source: Path, checkpoint: Checkpoint, rows: Rows, output: Path, thre
         output.name,
         metric=_agreement(artifact),
         metric_name="agreement",
-        timed_rows=_TIMED_ROWS,
         repeats=_REPEATS,
         source=rows.source,
     )
@@ -137,7 +136,7 @@ def measure(source: Path, checkpoint: Checkpoint, rows: Rows, output: Path, thre
         guarantee_holds=None if evaluation.guarantee is None else evaluation.guarantee.holds,
         milliseconds=report.milliseconds,
         milliseconds_full_depth=report.exits[-1].milliseconds,
-        milliseconds_checkpoint=_checkpoint_milliseconds(checkpoint, rows, threads),
+        milliseconds_checkpoint=_checkpoint_milliseconds(checkpoint, rows, evaluation.timing["rows"], threads),
         labels=report.truth,  # the rows are labelled by the checkpoint
     )
     warn_of_lost_labels(output.name, measured.labels, checkpoint.name)
@@ -172,10 +171,10 @@ def _agreement_lower_bound(agreement: float, rows: int) -> float:
     return 1.0 - high
 
 
-def _checkpoint_milliseconds(checkpoint: Checkpoint, rows: Rows, threads: int | None) -> float:
+def _checkpoint_milliseconds(checkpoint: Checkpoint, rows: Rows, timed_rows: int, threads: int | None) -> float:
     """Measures the milliseconds per text of the original model with transformers, without tokenization."""
     model, tokenizer = checkpoint.load()
-    chosen = np.random.default_rng(0).permutation(len(rows))[:_TIMED_ROWS]
+    chosen = np.random.default_rng(0).permutation(len(rows))[:timed_rows]
     batches = sorted_batches(model, tokenizer, [rows.texts[place] for place in chosen])
     with computing_with(threads):
         task = {"checkpoint": functools.partial(run_batches, model, batches)}

@@ -15,7 +15,7 @@ import numpy as np
 from itrex_sweet.calibration.costs import CostTable, comparable_criterion, measurement_facts
 from itrex_sweet.criteria import confidence_at_every_exit, leaving_exit, split_outputs
 from itrex_sweet.evaluation.progress import progress
-from itrex_sweet.evaluation.timing import milliseconds_per_row, sample_rows
+from itrex_sweet.evaluation.timing import milliseconds_per_row, rows_within, sample_rows
 from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.executor import Executor
 from itrex_sweet.runtime.ragged import TokenBatch
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BATCH_SIZES = (1, 8, 32)
 _MIN_ROUNDS, _MAX_ROUNDS, _SECONDS_PER_ENTRY = 3, 25, 0.4
 _SLOW_CALL = 0.05  # seconds; what the caches held before such a call does not matter
-_MIN_CORRECTION_ROWS, _MAX_CORRECTION_ROWS, _CORRECTION_SECONDS = 64, 384, 10.0
+_CORRECTION_ROWS, _CORRECTION_SECONDS = (64, 384), 6.0
 _REPEATS, _WARM_UPS = 3, 50
 _UNREACHABLE = float(np.nextafter(np.float32(1), np.float32(0)))  # a threshold below 1, so that the exit is probed
 _FLATTENING = 1e6  # a temperature at which no row is confident
@@ -58,7 +58,7 @@ def measure_costs(
     Entries of slow calls have fewer rounds, and the correction of slow models fewer rows, so that the time for large
     models and long rows stays within some calls of each entry and about `_CORRECTION_SECONDS`.
     """
-    lengths = _length_grid(batch.lengths)
+    lengths = _length_grid(batch.lengths, model.backend.max_tokens)
     _warm_up(model.executor, batch)
     entries = list(itertools.product(batch_sizes, lengths))
     measured = [
@@ -132,8 +132,7 @@ def _correction_rows(batch: TokenBatch, table: CostTable) -> int:
     """Returns how many rows the correction can use in about `_CORRECTION_SECONDS`."""
     per_row = sum(float(table.of(batch.lengths, size).through[:, -1].mean()) for size in table.batch_sizes) / 1000.0
     # Besides full depth, the policies take about half of it and almost nothing.
-    rows = _CORRECTION_SECONDS / max(1.5 * per_row * (1 + _REPEATS), 1e-9)
-    return int(np.clip(rows, _MIN_CORRECTION_ROWS, _MAX_CORRECTION_ROWS))
+    return rows_within(_CORRECTION_SECONDS, 1.5 * per_row * (1 + _REPEATS), _CORRECTION_ROWS)
 
 
 def _fit_correction(executor: Executor, batch: TokenBatch, table: CostTable) -> np.ndarray:
@@ -177,8 +176,16 @@ def _correction_policies(executor: Executor, batch: TokenBatch, criterion: str) 
     return {each: leaving_exit(each, confidences) for each in policies}
 
 
-def _length_grid(lengths: np.ndarray) -> tuple[int, ...]:
-    """Returns powers of two that cover the rows' lengths, ending with the longest length."""
+def _length_grid(lengths: np.ndarray, limit: int | None) -> tuple[int, ...]:
+    """Returns powers of two that cover the rows' lengths, ending with the longest length, rounded up so that the table
+    also covers other texts of the same kind.
+
+    Args:
+        limit: maximum length that the model accepts.
+    """
     longest = int(max(lengths, default=1))
+    step = max((1 << longest.bit_length()) // 4, 1)
+    longest = -(-longest // step) * step
+    longest = longest if limit is None else min(longest, limit)
     powers = [1 << power for power in range(longest.bit_length()) if 1 << power < longest]
     return (*[length for length in powers if 2 * length > min(lengths)], longest)

@@ -49,9 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--timed-rows",
         type=options.count,
-        default=DEFAULT_TIMED_ROWS,
         metavar="N",
-        help="number of rows to time, 0 for no timing (default: %(default)s)",
+        help=f"number of rows to time, 0 for no timing (default: up to {DEFAULT_TIMED_ROWS}, fewer for slow models)",
     )
     group.add_argument(
         "--repeats",

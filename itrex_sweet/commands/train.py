@@ -57,7 +57,6 @@ examples:
 
 _TRAIN_SPLIT, _VALIDATION_SPLIT = "train", "validation"
 _LORA_RANK = 8
-_TIMED_ROWS = 128
 
 logger = logging.getLogger(__name__)
 
@@ -316,7 +315,6 @@ def _conclude(args: argparse.Namespace, artifact: Artifact, validation: Rows | N
             validation.texts,
             validation.labels or [],
             artifact.directory.name,
-            timed_rows=_TIMED_ROWS,
             max_length=length,
         )
         reported_on = Fingerprints.of(model.read(validation.texts, length).rows())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.reference import Reference
 from itrex_sweet.evaluation.report import Report, make_report, single_exit_policy
 from itrex_sweet.evaluation.seen_rows import NOT_HELD_OUT, SeenRows, seen_rows
-from itrex_sweet.evaluation.timing import milliseconds_per_row, sample_rows
+from itrex_sweet.evaluation.timing import milliseconds_per_row, rows_within, sample_rows
 from itrex_sweet.metrics import METRICS, Metric
 from itrex_sweet.policy import Policy
 from itrex_sweet.runtime.machine import Machine
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from itrex_sweet.data import Text
     from itrex_sweet.modeling import SweetModelForSequenceClassification
     from itrex_sweet.runtime.ragged import TokenBatch
+
+_MIN_TIMED_ROWS, _TIMED_SECONDS = 64, 15.0  # unless the caller names a number of rows
+_SHARE_OF_FULL_DEPTH = 0.5  # time of the timed policies, on average
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +113,7 @@ def evaluate_models(
     metric_name: str | None = None,
     points: int = DEFAULT_POINTS,
     timed_points: int = DEFAULT_TIMED_POINTS,
-    timed_rows: int = DEFAULT_TIMED_ROWS,
+    timed_rows: int | None = None,
     repeats: int = DEFAULT_REPEATS,
     max_length: int | None = None,
     reference: Reference | None = None,
@@ -127,7 +131,8 @@ def evaluate_models(
         metric_name: for tables and plots.
         points: maximum number of thresholds of the curve.
         timed_points: maximum number of these that are timed.
-        timed_rows: number of random rows for timing; 0 disables timing.
+        timed_rows: number of random rows for timing; 0 disables timing. By default at most 256, and fewer, but at least
+            64, if the models are so slow that timing would take longer than some seconds.
         repeats: timed runs per point; their median is reported.
         max_length: maximum number of tokens per row.
         reference: model that the guarantee compares with (`evaluation.reference.open_reference`).
@@ -141,7 +146,8 @@ def evaluate_models(
         InputError: invalid texts or labels.
         ConfigError: an argument out of range, or a reference with other labels.
     """
-    timed_rows, repeats = whole_number("timed_rows", timed_rows, 0), whole_number("repeats", repeats, 1)
+    timed_rows = None if timed_rows is None else whole_number("timed_rows", timed_rows, 0)
+    repeats = whole_number("repeats", repeats, 1)
     points, timed_points = whole_number("points", points, 2), whole_number("timed_points", timed_points, 1)
     if max_length is not None:
         max_length = whole_number("max_length", max_length, 1)
@@ -158,20 +164,24 @@ def evaluate_models(
     outcomes: dict[str, ExitOutcomes] = {}
     seen_before: dict[str, SeenRows] = {}
     grids: dict[str, tuple[float, ...]] = {}
-    tasks: dict[tuple[str, Policy], Any] = {}
+    batches: dict[str, TokenBatch] = {}
+    to_time: dict[tuple[str, Policy], float] = {}  # with the seconds per row at full depth
     for name, model in models.items():
-        batch = model.read(texts, max_length)
+        batch = batches[name] = model.read(texts, max_length)
+        start = time.perf_counter()
         seen = outcomes[name] = ExitOutcomes.observe(model, batch, labels)
+        seconds_per_row = (time.perf_counter() - start) / max(len(batch), 1)
         seen_before[name] = _find_seen_rows(name, model, batch, texts, source)
         grid = grids[name] = threshold_grid(seen, model.policy, points)
-        if timed_rows > 0:
-            timed = sample_rows(batch, timed_rows)
-            # Equivalent policies, such as threshold 1 and the last exit alone, are timed once.
-            for policy in _timed_policies(seen, model.policy, grid, timed_points):
-                tasks[name, policy] = functools.partial(model.executor.run, timed, policy)
+        # Equivalent policies, such as threshold 1 and the last exit alone, are timed once.
+        for policy in _timed_policies(seen, model.policy, grid, timed_points):
+            to_time[name, policy] = seconds_per_row
     reference_answers = _reference_answers(models, texts, reference, task)
+    if timed_rows is None:
+        seconds = _SHARE_OF_FULL_DEPTH * sum(to_time.values()) * (1 + repeats)
+        timed_rows = rows_within(_TIMED_SECONDS, seconds, (_MIN_TIMED_ROWS, DEFAULT_TIMED_ROWS))
     rows = min(timed_rows, len(texts))
-    measured = milliseconds_per_row(tasks, rows, repeats) if tasks else {}
+    measured = _timed(models, batches, list(to_time), rows, repeats) if rows else {}
 
     created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     machine, versions = Machine.here(), library_versions()
@@ -252,6 +262,21 @@ def _reference_answers(
         return {}
     names = dict.fromkeys(model.artifact.label_names for model in models.values())
     return {each: reference.answers(plain_texts(texts), len(texts), each, task) for each in names}
+
+
+def _timed(
+    models: Mapping[str, SweetModelForSequenceClassification],
+    batches: Mapping[str, TokenBatch],
+    timed: Sequence[tuple[str, Policy]],
+    rows: int,
+    repeats: int,
+) -> dict[tuple[str, Policy], float]:
+    """Returns the milliseconds per row of models under policies, measured in turns on a sample of the rows."""
+    samples = {name: sample_rows(batch, rows) for name, batch in batches.items()}
+    tasks = {
+        (name, policy): functools.partial(models[name].executor.run, samples[name], policy) for name, policy in timed
+    }
+    return milliseconds_per_row(tasks, rows, repeats)
 
 
 def _timed_policies(

@@ -45,6 +45,11 @@ def milliseconds_per_row(
     return {name: 1000.0 * statistics.median(values) / rows for name, values in seconds.items()}
 
 
+def rows_within(seconds: float, seconds_per_row: float, rows: tuple[int, int]) -> int:
+    """Returns the number of rows that take about `seconds`, within a minimum and a maximum."""
+    return int(np.clip(seconds / max(seconds_per_row, 1e-9), *rows))
+
+
 def sample_rows(batch: TokenBatch, rows: int, seed: int = 0) -> TokenBatch:
     """Returns at most `rows` rows, drawn at random without replacement."""
     if len(batch) <= rows:

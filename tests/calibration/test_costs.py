@@ -76,11 +76,11 @@ def test_measured_costs_match_a_simulated_clock(model, monkeypatch):
 
     monkeypatch.setattr(model.executor, "run", run)
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    batch = make_batch(5, 9, 20, 30)
+    batch = make_batch(5, 9, 20, 27)
     table = measure_costs(model, batch, (1, 8), "max_probability")
-    assert table.lengths == (4, 8, 16, 30) and table.batch_sizes == (1, 8)
-    np.testing.assert_allclose(table.through, np.tile(np.arange(1, 4)[:, None, None] * [4, 8, 16, 30], (1, 2, 1)))
-    np.testing.assert_allclose(table.probe, np.tile(0.1 * np.array([4, 8, 16, 30]), (2, 1)), rtol=1e-6)
+    assert table.lengths == (4, 8, 16, 32) and table.batch_sizes == (1, 8)
+    np.testing.assert_allclose(table.through, np.tile(np.arange(1, 4)[:, None, None] * [4, 8, 16, 32], (1, 2, 1)))
+    np.testing.assert_allclose(table.probe, np.tile(0.1 * np.array([4, 8, 16, 32]), (2, 1)), rtol=1e-6)
     # One at a time every batch has one length.
     np.testing.assert_allclose(table.on_real_rows, [[0.0, 1.0], [2.0, 1.5]], atol=1e-6)
     costs = table.of(batch.lengths, 8)
@@ -103,7 +103,7 @@ def test_slow_models_are_measured_with_few_calls_and_rows(model, monkeypatch):
     entries = [rows for rows, lengths in calls if lengths == 1]
     assert len(entries) == 2 * (EXITS + 1) * len(table.lengths)
     corrections = [rows for rows, lengths in calls[1:] if lengths > 1]  # the first call warms up
-    assert set(corrections) == {cost_measurement._MIN_CORRECTION_ROWS}
+    assert set(corrections) == {cost_measurement._CORRECTION_ROWS[0]}
 
 
 def test_stored_table_is_used_only_where_it_is_valid(model, tmp_path, monkeypatch):

@@ -20,13 +20,13 @@ OTHER_NAME = {  # option of a command → parameter of the same meaning
     ("serve", "ssl_keyfile_password"): "key_password",
     ("serve", "deadline_ms"): "default_deadline_ms",
     ("serve", "otlp_service_name"): "service_name",
-    ("bench", "rows"): "timed_rows",
     ("calibrate", "label_names"): "label_meanings",
 }
 OF_THE_COMMAND = {  # options without a counterpart in Python
     ("train", "train_split"),
     ("train", "validation_split"),
     ("bench", "batch_size"),  # several
+    ("bench", "rows"),  # a number, which an evaluation chooses by the speed of the models
     ("bench", "repeats"),  # more than in an evaluation, which also times points of a curve
     ("drift", "predictions"),
     ("demo", "output"),

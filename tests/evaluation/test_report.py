@@ -1,5 +1,6 @@
 """The per-exit table matches the executor, and figures computed by hand."""
 
+import itertools
 import json
 
 import numpy as np
@@ -112,6 +113,15 @@ def test_timing_can_be_disabled(model, texts, labels):
     evaluation = evaluate(model, texts, labels, timed_rows=0)
     assert evaluation.report.milliseconds is None and not evaluation.timing
     assert all(point.milliseconds is None and point.speedup is None for point in evaluation.curve.points)
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(0.0, 90), (1000.0, 64)])
+def test_fewer_rows_of_slow_models_are_timed(model, texts, labels, monkeypatch, seconds, expected):
+    calls = itertools.count()
+    monkeypatch.setattr(evaluation.time, "perf_counter", lambda: seconds * next(calls))
+    monkeypatch.setattr(evaluation, "milliseconds_per_row", lambda tasks, rows, repeats: dict.fromkeys(tasks, 1.0))
+    assert evaluate(model, texts, labels).timing["rows"] == expected
+    assert evaluate(model, texts, labels, timed_rows=70).timing["rows"] == 70
 
 
 @pytest.mark.parametrize("bad", [[0], [], [0] * 89 + [3], [0] * 89 + [-1]])
