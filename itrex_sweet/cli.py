@@ -38,6 +38,9 @@ VERBS = (
 )
 
 SUCCESS, FAILURE, USAGE_ERROR, NO_GAIN = 0, 1, 2, 3
+# Neural Compressor and transformers import torchao, which warns of CUDA libraries, and torch of how torchao registers
+# classes.
+_NOISY_LOGGERS = ("torchao", "torch.utils._pytree")
 _BY_SIGNAL = 128  # plus the number of the signal, as shells report it
 
 
@@ -226,8 +229,11 @@ def _print_error(line: str) -> None:
 
 @contextmanager
 def _logging_to_stderr() -> Iterator[None]:
-    """Writes the log of this package to standard error; does not change other loggers."""
+    """Writes the log of this package to standard error, without the warnings of `_NOISY_LOGGERS`."""
     ours = logging.getLogger("itrex_sweet")
+    noisy = [logging.getLogger(name) for name in _NOISY_LOGGERS]
+    for logger in noisy:
+        logger.addFilter(_is_error)
     handler = logging.NullHandler() if sys.stderr is None else logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter("%(message)s"))
     level = ours.level
@@ -238,6 +244,12 @@ def _logging_to_stderr() -> Iterator[None]:
     finally:
         ours.removeHandler(handler)
         ours.setLevel(level)
+        for logger in noisy:
+            logger.removeFilter(_is_error)
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
 
 
 def _discard_stdout() -> None:

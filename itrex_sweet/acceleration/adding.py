@@ -194,6 +194,7 @@ def _trainer(
     batch_size: int,
     seed: int,
 ) -> Trainer:
+    import torch
     from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
     from itrex_sweet.training import SweetCallback
@@ -211,6 +212,7 @@ def _trainer(
         save_strategy="no",
         report_to="none",
         seed=seed,
+        dataloader_pin_memory=torch.accelerator.is_available(),  # torch warns without one
     )
     return Trainer(
         model,

@@ -97,6 +97,7 @@ def _training_arguments(args: argparse.Namespace) -> tuple[TrainingArguments, se
     if given & {"output_dir", "do_train", "do_eval", "do_predict"}:
         args.parser.error("use --output; --output-dir and --do-... are not supported")
 
+    import torch
     from transformers import HfArgumentParser, TrainingArguments
 
     parser = HfArgumentParser(TrainingArguments, prog=args.parser.prog, add_help=False, allow_abbrev=False)
@@ -116,6 +117,7 @@ def _training_arguments(args: argparse.Namespace) -> tuple[TrainingArguments, se
         logging_strategy="epoch",
         save_strategy="no",
         report_to="none",
+        dataloader_pin_memory=torch.accelerator.is_available(),  # torch warns without one
     )
     if "load_best_model_at_end" in given and "eval_strategy" not in given:
         parser.set_defaults(save_strategy="epoch")
