@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 EXITS = (1, 2, 3, 4, 6)
 MAX_DROP = 0.02  # of accuracy or agreement against full depth, with 95 % confidence
 EXAMPLES_PER_LEVEL = 2
-_SIZES = {"train": 2200, "calibration": 4200, "test": 1000, "traffic": 3500}
+_SIZES = {"train": 1000, "calibration": 2600, "test": 800, "traffic": 2500}
 _QUICK_SIZES = {"train": 640, "calibration": 1200, "test": 200, "traffic": 2000}
 _QUANTIZATION_SHARE = 1 / 7  # of the calibration reviews; the others choose the thresholds
 
@@ -54,18 +55,15 @@ def run_demo(output: Path, quick: bool = False) -> None:
     _heading(f"1. Train with exits after {', '.join(map(str, EXITS))} of 6 layers: {len(corpus['train'])} reviews")
     _run("train", "--model", weights, "--train-file", files["train"], "--exits", ",".join(map(str, EXITS)),
          "--learning-rate", "1e-4", "--num-train-epochs", "1" if quick else "2", "--max-length", "64",
-         "--output", model)  # fmt: skip
+         *_grouped_by_length(), "--output", model)  # fmt: skip
 
     _heading("2. Quantize to INT8")
     _run("quantize", model, "--calibration", files["quantization"], "--output", int8)
 
     _heading("3. Calibrate: choose thresholds with a guarantee, on other reviews, by time measured on this machine")
-    for directory in (model, int8):
-        picture = output / f"calibration-{directory.name}.png"
-        calibrated = _run("calibrate", directory, "--data", files["calibration"], "--max-accuracy-drop",
-                    str(MAX_DROP), "--plot", picture, may_fail=True)  # fmt: skip
-        if calibrated is None:
-            print("The thresholds stay unchanged, without a guarantee.")
+    if _run("calibrate", int8, "--data", files["calibration"], "--max-accuracy-drop", str(MAX_DROP),
+            "--plot", output / "calibration.png", may_fail=True) is None:  # fmt: skip
+        print("The thresholds stay unchanged, without a guarantee.")
 
     _heading("4. Predict in a new process")
     _answer_examples(int8, corpus["test"], output)
@@ -81,7 +79,7 @@ def run_demo(output: Path, quick: bool = False) -> None:
         print("The model was not accelerated, for the reason above.")
     print(
         f"\n{output}: data/, model/ and model-int8/ (with their cards, README.md), examples.jsonl, evaluation.json, "
-        "curve.png, calibration-model.png, calibration-model-int8.png, plain/, and fast/ with a card and curve.png"
+        "curve.png, calibration.png, plain/, and fast/ with a card and curve.png"
     )
     print(f"{time.perf_counter() - start:.0f} s in all")
 
@@ -107,6 +105,13 @@ def _write_corpus(corpus: dict[str, list[Review]], output: Path) -> dict[str, Pa
     except OSError as error:
         raise ArtifactError(f"cannot write into {output} ({error}).") from error
     return files
+
+
+def _grouped_by_length() -> tuple[str, ...]:
+    """Returns the training option that puts texts of similar length into a batch, which takes a third less time."""
+    if int(metadata.version("transformers").partition(".")[0]) < 5:
+        return ("--group-by-length", "true")
+    return ("--train-sampling-strategy", "group_by_length")
 
 
 def _write_plain(source: Path, directory: Path) -> None:
@@ -157,7 +162,7 @@ def _measure(directories: Mapping[str, Path], reviews: Sequence[Review], output:
         name: SweetModelForSequenceClassification.from_pretrained(directory) for name, directory in directories.items()
     }
     texts, labels = [review.text for review in reviews], [review.label for review in reviews]
-    evaluations = evaluate_models(models, texts, labels)
+    evaluations = evaluate_models(models, texts, labels, timed_points=5)
     for evaluation, model in zip(evaluations, models.values(), strict=True):
         print(f"{evaluation.name}, {model.backend.name} backend\n\n{evaluation.report.table()}\n")
         print(f"{evaluation.curve.table()}\n")
