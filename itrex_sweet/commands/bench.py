@@ -20,7 +20,6 @@ from itrex_sweet.defaults import DEFAULT_BATCH_SIZE, DEFAULT_TIMED_ROWS
 from itrex_sweet.errors import BackendUnavailable, ConfigError, SweetError
 
 if TYPE_CHECKING:
-    from itrex_sweet.artifact import Artifact
     from itrex_sweet.modeling import SweetModelForSequenceClassification
     from itrex_sweet.policy import Policy
     from itrex_sweet.runtime.ragged import TokenBatch
@@ -30,6 +29,8 @@ SUMMARY = "measure the speed of an artifact on every available backend"
 _BATCH_SIZES, _REPEATS = (1, DEFAULT_BATCH_SIZE), 5
 _TOKENS = (8, 64)  # of random rows, at least and at most
 _MAX_RANDOM_ROWS = 1_000_000
+_TRIAL_ROWS, _MIN_ROWS, _SECONDS = 8, 16, 60.0  # unless the user names a number of rows
+_SHARE_OF_FULL_DEPTH = 0.75  # time of full depth and of the stored policy, on average
 FULL, STORED = "full depth", "stored policy"
 
 
@@ -41,9 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rows",
         type=options.positive,
-        default=DEFAULT_TIMED_ROWS,
         metavar="N",
-        help="rows to time (default: %(default)s)",
+        help=f"rows to time (default: up to {DEFAULT_TIMED_ROWS}, fewer if a backend is slow)",
     )
     parser.add_argument(
         "--tokens",
@@ -117,7 +117,9 @@ def _run(args: argparse.Namespace) -> int:
     directory = fetch(args.directory)
     artifact = open_artifact(directory, weights=False)
     models, loaded, skipped = _models(directory, args.engines)
-    rows, source = _rows(args, next(iter(models.values())), artifact)
+    rows, source = _rows(args, next(iter(models.values())))
+    if args.rows is None:
+        rows = _rows_in_time(models, rows, 2 * len(args.batch_size) * (1 + args.repeats))
     tasks: dict[tuple[str, int, str], _Task] = {}
     for engine, model in models.items():
         for size in dict.fromkeys(args.batch_size):
@@ -210,24 +212,40 @@ def _models(
     return models, loaded, skipped
 
 
-def _rows(
-    args: argparse.Namespace, model: SweetModelForSequenceClassification, artifact: Artifact
-) -> tuple[TokenBatch, str]:
+def _rows_in_time(models: dict[str, SweetModelForSequenceClassification], rows: TokenBatch, passes: int) -> TokenBatch:
+    """Returns the first rows, as many as all models run in about `_SECONDS`, by a trial at full depth."""
+    import numpy as np
+
+    from itrex_sweet.evaluation.timing import rows_within
+
+    trial, seconds = rows.select(np.arange(min(_TRIAL_ROWS, len(rows)))), 0.0
+    for model in models.values():
+        policy = model.policy.with_threshold(1.0)
+        model.executor.run(trial, policy)  # the first call may compile
+        start = time.perf_counter()
+        model.executor.run(trial, policy)
+        seconds += time.perf_counter() - start
+    per_row = _SHARE_OF_FULL_DEPTH * passes * seconds / len(trial)
+    return rows.select(np.arange(min(rows_within(_SECONDS, per_row, (_MIN_ROWS, DEFAULT_TIMED_ROWS)), len(rows))))
+
+
+def _rows(args: argparse.Namespace, model: SweetModelForSequenceClassification) -> tuple[TokenBatch, str]:
     """Returns the rows to time, and a description of their source."""
     import numpy as np
 
     from itrex_sweet.data import read_rows
     from itrex_sweet.runtime.ragged import TokenBatch
 
+    count = args.rows or DEFAULT_TIMED_ROWS
     if args.data is not None:
-        rows = read_rows(args.data, None, args.text_column, args.pair_column, None, args.rows)
+        rows = read_rows(args.data, None, args.text_column, args.pair_column, None, count)
         return model.read(rows.texts, args.max_length), rows.source
-    if args.rows > _MAX_RANDOM_ROWS:
-        raise ConfigError(f"rows={args.rows}: random rows take equal times; use at most {_MAX_RANDOM_ROWS}.")
+    if count > _MAX_RANDOM_ROWS:
+        raise ConfigError(f"rows={count}: random rows take equal times; use at most {_MAX_RANDOM_ROWS}.")
     random = np.random.default_rng(0)
     longest = min(model.backend.max_tokens or 512, args.max_length or 512)
     least, most = (args.tokens, args.tokens) if args.tokens else _TOKENS
-    lengths = random.integers(min(least, longest), min(most, longest), args.rows, endpoint=True)
+    lengths = random.integers(min(least, longest), min(most, longest), count, endpoint=True)
     first = min(1000, model.backend.vocabulary // 2)  # after the special tokens
     ids = [random.integers(first, model.backend.vocabulary, length).tolist() for length in lengths]
     return TokenBatch.from_rows(ids, None, model.backend.padding_idx), "random tokens"

@@ -1,10 +1,13 @@
 """Tests of `itrex-sweet bench`."""
 
+import itertools
 import os
+import types
 
 import pytest
 
 from itrex_sweet import SweetModelForSequenceClassification
+from itrex_sweet.commands import bench
 from itrex_sweet.commands.bench import threads
 
 
@@ -30,6 +33,16 @@ def test_json_output_on_a_data_file(run, artifact, corpus):
         assert row["milliseconds_per_row"] > 0 and row["rows_per_second"] > 0
         assert row["mean_layers"] == 4 if row["policy"] == "full depth" else 1 <= row["mean_layers"] <= 4
         assert (row["p95"] is not None) == (row["batch_size"] == 1) and (row["p95"] or 1) >= (row["p50"] or 0)
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(0.0, 256), (1000.0, 16)])
+def test_fewer_rows_of_slow_models_are_timed(run, artifact, monkeypatch, seconds, expected):
+    calls = itertools.count()
+    clock = types.SimpleNamespace(perf_counter=lambda: seconds * next(calls))
+    monkeypatch.setattr(bench, "time", clock)
+    argv = ["bench", artifact, "--engines", "torch", "--batch-size", 32, "--repeats", 1, "--json"]
+    assert run(*argv).json()["rows"] == expected
+    assert run(*argv, "--rows", 20).json()["rows"] == 20
 
 
 def test_load_time_is_reported(run, artifact):
