@@ -162,7 +162,7 @@ def _measure(directories: Mapping[str, Path], reviews: Sequence[Review], output:
         name: SweetModelForSequenceClassification.from_pretrained(directory) for name, directory in directories.items()
     }
     texts, labels = [review.text for review in reviews], [review.label for review in reviews]
-    evaluations = evaluate_models(models, texts, labels, timed_points=5)
+    evaluations = evaluate_models(models, texts, labels, timed_points=6)
     for evaluation, model in zip(evaluations, models.values(), strict=True):
         print(f"{evaluation.name}, {model.backend.name} backend\n\n{evaluation.report.table()}\n")
         print(f"{evaluation.curve.table()}\n")

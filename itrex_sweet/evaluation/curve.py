@@ -126,11 +126,12 @@ def thresholds_between(confidences: np.ndarray, points: int) -> tuple[float, ...
 
 
 def timed_subset(thresholds: Sequence[float], mean_layers: Sequence[float], count: int) -> tuple[float, ...]:
-    """Returns thresholds to measure: both ends, and others whose mean layers are about evenly spaced.
+    """Returns thresholds to measure: both ends, and others whose mean layers are about evenly spaced in the logarithm,
+    since curves bend where few layers run.
 
     Args:
         thresholds: increasing.
-        mean_layers: of each.
+        mean_layers: of each, above 0.
         count: maximum number of thresholds; 0 for none.
     """
     if count <= 0:
@@ -138,7 +139,7 @@ def timed_subset(thresholds: Sequence[float], mean_layers: Sequence[float], coun
     if count >= len(thresholds):
         return tuple(thresholds)
     layers = np.asarray(mean_layers)
-    targets = np.linspace(layers.min(), layers.max(), max(count, 2))
+    targets = np.geomspace(layers.min(), layers.max(), max(count, 2))
     nearest = {int(np.abs(layers - value).argmin()) for value in targets[1:-1]}
     return tuple(thresholds[index] for index in sorted(nearest | {0, len(thresholds) - 1}))
 
