@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,18 @@ def tokenize_examples(
         for example, label in zip(examples, labels, strict=True):
             example["label"] = label
     return examples
+
+
+def grouped_by_length() -> dict[str, Any]:
+    """Returns the TrainingArguments that put texts of similar length into a batch, which saves computing on padding.
+
+    The name of the setting depends on the release of transformers.
+    """
+    from transformers import TrainingArguments
+
+    if any(field.name == "train_sampling_strategy" for field in dataclasses.fields(TrainingArguments)):
+        return {"train_sampling_strategy": "group_by_length"}
+    return {"group_by_length": True}
 
 
 def effective_max_length(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, max_length: int | None) -> int:
