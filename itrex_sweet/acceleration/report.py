@@ -35,7 +35,6 @@ from itrex_sweet.runtime.torch_threads import computing_with
 logger = logging.getLogger(__name__)
 
 REPORT_FILE, PICTURE_FILE = "acceleration.json", "curve.png"
-_REPEATS = 3
 _DELTA = 0.05
 _BISECTIONS = 40
 
@@ -121,7 +120,6 @@ def measure(source: Path, checkpoint: Checkpoint, rows: Rows, output: Path, thre
         output.name,
         metric=_agreement(artifact),
         metric_name="agreement",
-        repeats=_REPEATS,
         source=rows.source,
     )
     report = evaluation.report
@@ -178,7 +176,7 @@ def _checkpoint_milliseconds(checkpoint: Checkpoint, rows: Rows, timed_rows: int
     batches = sorted_batches(model, tokenizer, [rows.texts[place] for place in chosen])
     with computing_with(threads):
         task = {"checkpoint": functools.partial(run_batches, model, batches)}
-        return milliseconds_per_row(task, len(chosen), _REPEATS)["checkpoint"]
+        return milliseconds_per_row(task, len(chosen))["checkpoint"]
 
 
 def _write(output: Path, evaluation: Evaluation, measured: Measurements) -> None:
