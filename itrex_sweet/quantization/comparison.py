@@ -85,8 +85,8 @@ class ExitComparison:
     def __init__(self, artifact: Artifact, rows: CalibrationRows, batch_size: int):
         self.artifact, self.rows, self.batch_size = artifact, rows, batch_size
         self.before = self.observe(None, "float32")
-        # An exit without labels is scored as a policy uses it, against full depth: rows on which it differs from its own
-        # float version in both directions cancel, as they do with labels.
+        # Without labels, exits are scored as policies use them, against full depth: rows that change for the better
+        # and for the worse cancel, as they do with labels.
         full_depth = self.before.predictions(artifact.policy)[:, -1:]
         self._targets = full_depth if rows.labels is None else rows.labels[:, None]
         self.scores = self._scores(self.before)
