@@ -183,3 +183,21 @@ def start(result: dict) -> str:
         f"{result['settings']['repeats']} processes with a warm page cache, memory, and size of the environment."
     )
     return "\n".join([intro, "", *lines, "", record.footer(result)])
+
+
+def calls(result: dict) -> str:
+    """Renders the time of `predict` per text, by its parts."""
+    settings = result["settings"]
+    parts = ("predict", "engine", "reading", "other")
+    lines = ["| call, dictionaries returned | `predict` | engine | reading | other Python |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {name} | {' | '.join(f'{each[part]:.1f}' for part in parts)} |"
+        for name, each in result["microseconds_per_text"].items()
+        if not name.endswith("as arrays")
+    ]
+    intro = (
+        f"**A call of `predict`**, MiniLM of 6 layers in INT8, exits certified by `accelerate`, {settings['rows']} "
+        f"short sentences of SST-2 ({settings['tokens_per_text']} tokens on average), {settings['threads']} threads: "
+        "microseconds per text, medians. Reading is tokenization and packing."
+    )
+    return "\n".join([intro, "", *lines, "", record.footer(result)])

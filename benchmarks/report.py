@@ -43,6 +43,7 @@ def main() -> None:
         render(engines_report.operations, "operations"),
         render(engines_report.instruction_sets, "instruction_sets"),
         render(engines_report.start, "start"),
+        render(engines_report.calls, "calls"),
         *(render(encoders_report.tables, path.stem) for path in sorted(RESULTS.glob("encoders*.json"))),
     )
     if (RESULTS / "end_to_end.json").is_file():
