@@ -128,8 +128,7 @@ METRICS: dict[str, Metric] = {
     "negative_mse": negative_mse,
 }
 
-# Shown as numbers, not as percent; the last is that of artifacts of earlier releases.
-NUMBERS = ("pearson", "spearman", "negative_mse", "pearson with float32 at full depth", "pearson with float32")
+NUMBERS = ("pearson", "spearman", "negative_mse", "pearson with float32")  # shown as numbers, not as percent
 
 # The same for stacked confusion matrices, for the bootstrap.
 CONFUSION_METRICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {

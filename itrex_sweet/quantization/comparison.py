@@ -49,9 +49,8 @@ class ComparisonResult:
     Args:
         recipe: of its quantization.
         float_layers: module paths left in float.
-        scores: per exit, accuracy, or without labels agreement with the float model at full depth; of the sets of
-            labels in multi-label classification; in regression, the correlation of the values with the labels or with
-            those of the float model at full depth.
+        scores: per exit, accuracy, or without labels agreement with the float model; of the sets of labels in
+            multi-label classification; in regression, the correlation of the values with the labels or the float model.
         drops: per exit, score of the float model minus its own.
         moved: fraction of rows that leave at another exit.
         policy: for the quantized model, with temperatures fitted again if there are labels, and thresholds at which the
@@ -85,19 +84,17 @@ class ExitComparison:
     def __init__(self, artifact: Artifact, rows: CalibrationRows, batch_size: int):
         self.artifact, self.rows, self.batch_size = artifact, rows, batch_size
         self.before = self.observe(None, "float32")
-        # Without labels, exits are scored as policies use them, against full depth: rows that change for the better
-        # and for the worse cancel, as they do with labels.
-        full_depth = self.before.predictions(artifact.policy)[:, -1:]
-        self._targets = full_depth if rows.labels is None else rows.labels[:, None]
+        predictions = self.before.predictions(artifact.policy)
+        self._targets = predictions if rows.labels is None else rows.labels[:, None]
         self.scores = self._scores(self.before)
 
     @property
     def metric_name(self) -> str:
         """Name of the score."""
         if self.artifact.task.name == REGRESSION:
-            return "pearson with float32 at full depth" if self.rows.labels is None else "pearson"
+            return "pearson with float32" if self.rows.labels is None else "pearson"
         if self.rows.labels is None:
-            return "agreement with float32 at full depth"
+            return "agreement with float32"
         return "exact match" if self.artifact.task.name == MULTI_LABEL else "accuracy"
 
     def observe(self, encoder: Encoder | None, description: str, rows: int | None = None) -> ExitOutcomes:

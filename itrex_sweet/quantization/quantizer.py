@@ -93,7 +93,7 @@ class SweetQuantizer:
         Args:
             calibration_dataset: a file or `datasets` name, a `datasets.Dataset` with texts or with `input_ids`, or a
                 list of texts or pairs; not used for training or reports. With labels, exits are compared by accuracy
-                and temperatures are fitted; without, by agreement with the float model at full depth.
+                and temperatures are fitted; without, exits are compared by agreement with the float model.
             save_directory: of the INT8 artifact; an existing artifact is replaced atomically.
             recipe: `"static"` (one scale per tensor), `"smooth"` (SmoothQuant, then static), `"dynamic"` (one scale
                 per row, at run time), or `"auto"` for the fastest of these within the limits.
