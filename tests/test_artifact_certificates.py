@@ -3,6 +3,7 @@
 import itertools
 import json
 import multiprocessing
+import os
 import shutil
 import threading
 import time
@@ -228,6 +229,23 @@ def test_guarantee_stays_with_its_weights(racing):
             assert now.calibration["source"] == now.label_names[0]
         name, weights, _ = held(racing)
         assert own.setdefault(name, weights) == weights
+
+
+def test_weights_are_replaced_while_they_are_linked(folder, monkeypatch):
+    """The folder has other weights when a calibration links them, and the opened ones again before the commit."""
+    artifact, link = open_artifact(folder), os.link
+
+    def link_another(source, place, **options):
+        monkeypatch.setattr(os, "link", link)
+        save(folder, NEW)
+        link(source, place, **options)
+        save(folder, OLD)
+
+    monkeypatch.setattr(os, "link", link_another)
+    with pytest.raises(ArtifactError, match="was replaced"):
+        copy_artifact(artifact, folder, artifact.policy.with_threshold(0.2), {"source": "old"})
+    assert os.link is link
+    assert open_artifact(folder).label_names == artifact.label_names
 
 
 @pytest.mark.parametrize("options", [{}, {"verify": False}, {"weights": False}])

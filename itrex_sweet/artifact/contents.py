@@ -116,6 +116,16 @@ class Contents:
         elif weights.verified:
             weights.recorded.check(FileRecord(identity.bytes, sha256), self.directory / name)
 
+    def check_linked(self, name: str, folder: Snapshot) -> None:
+        """Checks that a weights file of another folder is the one of this artifact.
+
+        Raises:
+            ArtifactError: it is another file with other contents.
+        """
+        if folder.identity(name) != self.weights[name].identity:
+            _, digest, identity = folder.read_array(name)
+            self.check_weights(name, identity, digest)
+
     def check_unchanged(self, current: Contents) -> None:
         """Checks that the folder, opened again, is unchanged, except for fingerprints and model card.
 

@@ -14,6 +14,7 @@ from itrex_sweet.artifact.layout import CARD_FILE, FINGERPRINTS_FILE, FULL_MANIF
 from itrex_sweet.artifact.manifest import FileRecord
 from itrex_sweet.artifact.reading import Artifact, open_artifact, open_staged
 from itrex_sweet.artifact.settings import settings_of, write_settings
+from itrex_sweet.artifact.snapshot import Snapshot
 from itrex_sweet.artifact.staging import staged
 from itrex_sweet.policy import Policy
 
@@ -103,7 +104,7 @@ def _rewrite(
 
     with staged(artifact.directory, artifact_files, check) as staging:
         for name in artifact.contents.weights:
-            _link_weights(artifact, name, _place(staging, name))
+            _link_weights(artifact, name, staging)
         _write_small(current, staging, added)
         if card is not None:
             (staging / CARD_FILE).write_text(card, encoding="utf-8")
@@ -143,12 +144,21 @@ def _write_small(artifact: Artifact, staging: Path, added: Mapping[str, Fingerpr
         write_fingerprints(staging / FINGERPRINTS_FILE, {**artifact.fingerprints(), **added})
 
 
-def _link_weights(artifact: Artifact, name: str, place: Path) -> None:
-    """Links the folder's own weights, or copies them if the file system has no links."""
+def _link_weights(artifact: Artifact, name: str, staging: Path) -> None:
+    """Links the folder's own weights, or copies them if the file system has no links.
+
+    Raises:
+        ArtifactError: the folder had other weights when they were linked. The check before the commit does not notice
+            this if the folder has the opened ones again by then.
+    """
+    place = _place(staging, name)
     try:
         os.link(os.path.realpath(artifact.directory / name), place)
     except OSError:
         place.write_bytes(artifact.contents.read_weights(name))
+    else:
+        with Snapshot(staging, called=artifact.directory) as folder:
+            artifact.contents.check_linked(name, folder)
 
 
 def _place(staging: Path, name: str) -> Path:
