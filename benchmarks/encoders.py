@@ -79,7 +79,29 @@ def modernbert() -> PretrainedConfig:
     )
 
 
-SHAPES = {BASELINE: bert, "DeBERTa-v3-base": deberta_v3, "ModernBERT-base": modernbert}
+def eurobert() -> PretrainedConfig:
+    """Returns the config of EuroBERT/EuroBERT-210m, with BERT's vocabulary."""
+    from transformers import EuroBertConfig
+
+    tokens = dict(pad_token_id=0, bos_token_id=101, eos_token_id=102, mask_token_id=103)
+    rope = {"rope_type": "default", "rope_theta": 250000.0}
+    return EuroBertConfig(**BASE, **tokens, vocab_size=VOCABULARY, max_position_embeddings=8192, rope_parameters=rope)
+
+
+def mpnet() -> PretrainedConfig:
+    """Returns the config of microsoft/mpnet-base, with BERT's vocabulary."""
+    from transformers import MPNetConfig
+
+    return MPNetConfig(**BASE, vocab_size=VOCABULARY, max_position_embeddings=514, layer_norm_eps=1e-5)
+
+
+SHAPES = {
+    BASELINE: bert,
+    "DeBERTa-v3-base": deberta_v3,
+    "ModernBERT-base": modernbert,
+    "EuroBERT-210m": eurobert,
+    "MPNet-base": mpnet,
+}
 
 
 def main() -> None:
