@@ -1,4 +1,4 @@
-"""Renders the comparison of DeBERTa and ModernBERT with other engines and with BERT as Markdown."""
+"""Renders the comparison of encoders with other engines and with BERT as Markdown."""
 
 from __future__ import annotations
 
