@@ -95,6 +95,8 @@ class Worker {
 
     bool sleeps() const { return jobs_.has_waiters(); }
 
+    int last_processor() const { return last_processor_.load(std::memory_order_relaxed); }
+
     // Runs job(team), and then reduces `state.running` by one. `placement` is created if the worker sleeps.
     void start(const Job& job, const Team& team, TeamState& state, std::optional<Placement>& placement) {
         job_ = &job;
@@ -102,8 +104,9 @@ class Worker {
         state_ = &state;
         is_restricted_ = false;
         if (sleeps()) {
-            if (!placement) placement.emplace();
-            is_restricted_ = placement->restrict(thread_.native_handle(), last_processor_, affinity_);
+            if (!placement) placement.emplace().use(sched_getcpu());
+            is_restricted_ = placement->restrict(thread_.native_handle(), affinity_);
+            if (is_restricted_) placement->use(last_processor());
         }
         jobs_.advance();
     }

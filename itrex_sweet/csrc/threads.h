@@ -61,10 +61,8 @@ class ThreadPool {
         }
         ~Call() {
             const std::lock_guard<std::mutex> lock(pool_.mutex_);
-            give_back_workers(0);
-            pool_.release(1);
+            stop_running();
             --pool_.counts_.calls;
-            --pool_.running_calls_;
         }
         Call(const Call&) = delete;
         Call& operator=(const Call&) = delete;
@@ -75,12 +73,11 @@ class ThreadPool {
         int prepare(int wanted, int wanted_if_spinning) {
             std::unique_lock<std::mutex> lock(pool_.mutex_);
             const auto now = Clock::now();
+            processor_ = sched_getcpu();
             int share = pool_.share(now);
             give_back_workers(share - 1);
             if (pool_.first_waiting_ != nullptr && now - turn_began_ >= kTurn) {
-                give_back_workers(0);
-                pool_.release(1);
-                --pool_.running_calls_;
+                stop_running();
                 pool_.wait_for_thread(*this, lock);
                 share = pool_.share(turn_began_);
             }
@@ -126,6 +123,14 @@ class ThreadPool {
 
         int size() const { return static_cast<int>(workers_.size()) + 1; }
 
+        // Gives back all threads of the call, its own included.
+        void stop_running() {
+            auto& running = pool_.running_;
+            running.erase(std::find(running.begin(), running.end(), this));
+            give_back_workers(0);
+            pool_.release(1);
+        }
+
         void give_back_workers(int kept) {
             while (static_cast<int>(workers_.size()) > std::max(kept, 0)) {
                 workers_.back()->set_held(false);
@@ -164,7 +169,11 @@ class ThreadPool {
         std::vector<Worker*> workers_;
         bool has_thread_shortage_ = false;
         Call* next_waiting_ = nullptr;
-        bool is_granted_ = false;  // a thread, after waiting
+        bool is_granted_ = false;     // a thread, after waiting
+        bool is_restricted_ = false;  // while it wakes, see `Placement`
+        cpu_set_t affinity_;          // to restore, if restricted
+        const pthread_t thread_ = pthread_self();
+        int processor_ = -1;  // of the calling thread when its last job began
         std::condition_variable granted_;
         Clock::time_point turn_began_;
     };
@@ -172,6 +181,7 @@ class ThreadPool {
     explicit ThreadPool(int threads) : threads_(threads), unused_(threads) {
         workers_.reserve(static_cast<size_t>(threads - 1));
         idle_.reserve(static_cast<size_t>(threads - 1));
+        running_.reserve(static_cast<size_t>(threads));
     }
     // No call may be running.
     ~ThreadPool() {
@@ -204,23 +214,40 @@ class ThreadPool {
         while (unused_.load(std::memory_order_relaxed) > 0 && first_waiting_ != nullptr) {
             Call& first = *std::exchange(first_waiting_, first_waiting_->next_waiting_);
             take(1);
+            add_running(first);
             first.is_granted_ = true;
             first.granted_.notify_one();
         }
+    }
+
+    // Makes a waiting call one of the running ones, and excludes it from the processors of the others while it wakes. The
+    // processor of the call that has just stopped is not excluded: it becomes idle.
+    void add_running(Call& waiting) {
+        Placement placement;
+        for (const Call* call : running_) {
+            placement.use(call->processor_);
+            for (const Worker* worker : call->workers_) placement.use(worker->last_processor());
+        }
+        waiting.is_restricted_ = placement.restrict(waiting.thread_, waiting.affinity_);
+        waiting.processor_ = -1;  // unknown until it wakes
+        running_.push_back(&waiting);
     }
 
     // Takes the first thread of a call.
     void wait_for_thread(Call& call, std::unique_lock<std::mutex>& lock) {
         if (unused_.load(std::memory_order_relaxed) > 0) {
             take(1);
+            running_.push_back(&call);
         } else {
             call.is_granted_ = false;
             call.next_waiting_ = nullptr;
             (first_waiting_ == nullptr ? first_waiting_ : last_waiting_->next_waiting_) = &call;
             last_waiting_ = &call;
             call.granted_.wait(lock, [&] { return call.is_granted_; });
+            if (call.is_restricted_) pthread_setaffinity_np(call.thread_, sizeof call.affinity_, &call.affinity_);
         }
-        counts_.most_running = std::max(counts_.most_running, ++running_calls_);
+        counts_.most_running = std::max(counts_.most_running, static_cast<int>(running_.size()));
+        call.processor_ = sched_getcpu();
         call.turn_began_ = Clock::now();
     }
 
@@ -249,7 +276,7 @@ class ThreadPool {
     alignas(64) std::atomic<int> unused_;  // threads that no call holds; idle workers read it while they spin
     alignas(64) std::mutex mutex_;
     Counts counts_;
-    int running_calls_ = 0;                                    // calls that hold a thread
+    std::vector<Call*> running_;                               // calls that hold a thread
     Call *first_waiting_ = nullptr, *last_waiting_ = nullptr;  // linked in the order of their arrival
     std::vector<Worker*> idle_;                                // the last is taken first
     int recent_calls_ = 0;                                     // see `kRecent`

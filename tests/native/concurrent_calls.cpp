@@ -1,8 +1,12 @@
 // Calls models from several threads, on contexts of one model, of several, and on one that all threads share, while other
 // models and contexts are created and freed; every answer must equal that of one thread bit by bit. There are more callers
-// than threads, so calls wait, and give threads to one another. Intended for ThreadSanitizer.
+// than threads, so calls wait, and give threads to one another. A call must leave the affinity of its thread as it was.
+// Intended for ThreadSanitizer.
 //
 //   concurrent_calls LIBRARY ROUNDS
+#include <pthread.h>
+#include <sched.h>
+
 #include <atomic>
 #include <cstdlib>
 #include <thread>
@@ -26,6 +30,21 @@ std::vector<std::vector<int64_t>> make_texts() {
 
 bool same(const std::vector<float>& got, const std::vector<float>& expected) {
     return got.size() == expected.size() && same_bits(got.data(), expected.data(), expected.size());
+}
+
+cpu_set_t affinity() {
+    cpu_set_t processors;
+    CPU_ZERO(&processors);
+    pthread_getaffinity_np(pthread_self(), sizeof processors, &processors);
+    return processors;
+}
+
+// Restricts the calling thread to one of its processors.
+void bind_to_one_processor() {
+    cpu_set_t processors = affinity();
+    for (int processor = 0; processor < CPU_SETSIZE && CPU_COUNT(&processors) > 1; ++processor)
+        CPU_CLR(processor, &processors);
+    pthread_setaffinity_np(pthread_self(), sizeof processors, &processors);
 }
 
 }  // namespace
@@ -54,6 +73,8 @@ int main(int argc, char** argv) {
         std::vector<std::thread> callers;
         for (int caller = 0; caller < kCallers; ++caller)
             callers.emplace_back([&, caller] {
+                if (caller == 1) bind_to_one_processor();
+                const cpu_set_t before = affinity();
                 sweet_context* own = engine.context_new(packed, threads, caller % 2 == 0 ? 0 : -1);
                 for (int round = 0; round < rounds; ++round, ++calls) {
                     bool is_same;
@@ -73,7 +94,8 @@ int main(int argc, char** argv) {
                             const auto [got, at] = model.answer_on(engine, own, texts, 0.6f);
                             is_same = at == exits && same(got, answers);
                     }
-                    wrong += !is_same;
+                    const cpu_set_t after = affinity();
+                    wrong += !is_same || !CPU_EQUAL(&before, &after);
                     int64_t counts[SWEET_NUM_COUNTS];
                     if (engine.context_bytes(shared) < 0 || engine.threads_count(threads, counts) != 0 ||
                         counts[SWEET_MOST_THREADS] > kThreads)
