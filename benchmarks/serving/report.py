@@ -17,6 +17,7 @@ def sections(result: dict[str, Any], simulation: dict[str, Any] | None) -> list[
     parts = result["parts"]
     made = [
         peers(parts.get("peers", {}), result["settings"]["bound_ms"]),
+        processes(parts.get("processes", {}), result["settings"]["bound_ms"]),
         overhead(parts.get("overhead", {})),
         scheduling(parts.get("scheduling", {})),
         overload(parts.get("overload", {})),
@@ -88,6 +89,44 @@ def peers(part: dict[str, Any], bound: float) -> str:
             "![Texts per second of each server](serving_peers.png)",
         ]
     )
+
+
+def processes(part: dict[str, Any], bound: float) -> str:
+    """Renders servers of one process beside servers of several."""
+    if not part:
+        return ""
+    lines = [
+        f"| texts of a request | server | texts/s, p99 ≤ {bound:.0f} ms | × best other | saturation | × best other "
+        "| cores at saturation: server, generator | MB |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for key, outcomes in part.items():
+        titles = list(outcomes[-1])
+        measured = {
+            load: {title: _middle(outcomes, title, load, "texts_per_second") for title in titles}
+            for load in ("within the bound", "saturation")
+        }
+        best = {
+            load: max(rate for title, rate in rates.items() if not title.startswith(OWN))
+            for load, rates in measured.items()
+        }
+        for title in titles:
+            cells = []
+            for load, rates in measured.items():
+                cells.append(f"{rates[title]:,.0f}")
+                cells.append(f"{rates[title] / best[load]:.2f}" if title.startswith(OWN) and best[load] else "")
+            cores = [_middle(outcomes, title, "saturation", name) for name in ("server_cores", "generator_share")]
+            memory = _middle(outcomes, title, "memory_mb")
+            name = f"**{title}**" if title.startswith(OWN) else title
+            lines.append(
+                f"| {_title(key)} | {name} | {' | '.join(cells)} | {cores[0]:.2f}, {cores[1]:.2f} | {memory:,.0f} |"
+            )
+    text = (
+        "The servers of the table above, except Infinity, with one process, and with several on the same port that "
+        "share the threads: `--reuse-port` here, `--workers` of uvicorn for the others. The best other server is the "
+        "best of both kinds. Memory counts pages that processes share in each of them."
+    )
+    return "\n".join(["## Several processes on one port", "", text, "", *lines])
 
 
 def _range(values: set[int]) -> str:

@@ -1,5 +1,7 @@
 """Measures the server beside others: throughput, latency at equal load, segments beside batches, overload.
 
+The part `processes` compares one process with two that listen on the same port, each with half of the threads.
+
     .venv-bench/bin/python benchmarks/serving/prepare.py --runs RUNS
     .venv-bench/bin/python benchmarks/serving/run.py --parts peers --workloads sst2 --sizes 1
 
@@ -39,6 +41,7 @@ OVERLOAD = 3.0
 OVERLOADED = ("--max-concurrent-requests", "128")
 # Rows at most: the fastest of 4 to 64 for ONNX Runtime, and of 4, 8 and 16 for OpenVINO, on two cores.
 PEER_BATCH = 4
+BATCHING: dict[str, dict[str, Any]] = {"onnxruntime": {}, "openvino": {"multiple": 8}}  # further settings
 NAMES = [f"LABEL_{place}" for place in range(4)]
 
 
@@ -50,6 +53,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=MODELS)
     parser.add_argument("--infinity", type=Path, help="interpreter")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=2, help="on one port, in the part of that name")
     parser.add_argument("--seconds", type=float, default=2.5, help="of one load")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -133,27 +137,30 @@ class Bench:
         return self._seed
 
 
-def own(workload: str, options: Any, title: str = "itrex-sweet", more: tuple[str, ...] = ()) -> Server:
+def own(
+    workload: str, options: Any, title: str = "itrex-sweet", more: tuple[str, ...] = (), threads: int | None = None
+) -> Server:
     """Returns this package's server for a workload."""
     artifact = files_of(TASKS[workload], options.models)["artifact"]
     if workload == "mixed":
         more = (*more, "--max-input-length", "512")
-    return servers.sweet(artifact, title, options.threads, more)
+    return servers.sweet(artifact, title, threads or options.threads, more)
+
+
+def batching(engine: str, workload: str, options: Any, threads: int, processes: int = 1) -> Server:
+    """Returns the FastAPI server of an engine, with `threads` threads in each process."""
+    files = files_of(TASKS[workload], options.models)
+    more = {"batch": PEER_BATCH, **BATCHING[engine]}
+    return servers.batching(engine, files[engine], files["plain"] / "tokenizer.json", NAMES, threads, processes, **more)
 
 
 def peers(workload: str, size: int, options: Any) -> dict[str, Any]:
     """Returns saturation, throughput within the bound, and latencies at half of both saturations."""
     files = files_of(TASKS[workload], options.models)
-    tokenizer, labels = files["plain"] / "tokenizer.json", NAMES
     wanted = [own(workload, options)]
     if options.infinity:
         wanted.append(servers.infinity(options.infinity, files["infinity"], "optimum", options.threads))
-    wanted += [
-        servers.batching("onnxruntime", files["onnxruntime"], tokenizer, labels, options.threads, batch=PEER_BATCH),
-        servers.batching(
-            "openvino", files["openvino"], tokenizer, labels, options.threads, batch=PEER_BATCH, multiple=8
-        ),
-    ]
+    wanted += [batching(engine, workload, options, options.threads) for engine in BATCHING]
     with ExitStack() as stack:
         bench = Bench(stack, wanted, workload, size, options)
         figures: dict[str, dict[str, Any]] = {title: {} for title in bench.running}
@@ -166,15 +173,41 @@ def peers(workload: str, size: int, options: Any) -> dict[str, Any]:
         for title in figures:
             figures[title]["half of its own"] = bench.load(title, saturation[title] / 2)
         for title in figures:
-            for fraction in FRACTIONS:
-                outcome = bench.load(title, fraction * saturation[title])
-                if outcome["p99"] <= BOUND and not outcome["refused"]:
-                    break
-            else:
-                outcome = {"rate": 0.0, "per_second": 0.0, "texts_per_second": 0.0}
-            figures[title]["within the bound"] = outcome
+            figures[title]["within the bound"] = _within_the_bound(bench, title, saturation[title])
         for title, running in bench.running.items():
             figures[title]["memory_mb"] = round(running.memory() / 2**20)
+    return figures
+
+
+def _within_the_bound(bench: Bench, title: str, saturation: float) -> dict[str, Any]:
+    """Returns the figures of the highest load whose 99th percentile is within the bound."""
+    for fraction in FRACTIONS:
+        outcome = bench.load(title, fraction * saturation)
+        if outcome["p99"] <= BOUND and not outcome["refused"]:
+            return outcome
+    return {"rate": 0.0, "per_second": 0.0, "texts_per_second": 0.0}
+
+
+def processes(workload: str, size: int, options: Any) -> dict[str, Any]:
+    """Returns saturation and throughput within the bound of servers of one process and of several on one port."""
+    count = options.processes
+    share = max(options.threads // count, 1)
+    shared = own(workload, options, more=("--reuse-port",), threads=share)
+    wanted = [own(workload, options), servers.beside_itself(shared, count)]
+    for engine in BATCHING:
+        wanted += [
+            batching(engine, workload, options, options.threads),
+            batching(engine, workload, options, share, count),
+        ]
+    with ExitStack() as stack:
+        bench = Bench(stack, wanted, workload, size, options)
+        figures: dict[str, dict[str, Any]] = {}
+        for title in bench.running:
+            figures[title] = {"saturation": bench.saturate(title)}
+        for title in figures:
+            rate = figures[title]["saturation"]["per_second"]
+            figures[title]["within the bound"] = _within_the_bound(bench, title, rate)
+            figures[title]["memory_mb"] = round(bench.running[title].memory() / 2**20)
     return figures
 
 
@@ -260,7 +293,7 @@ def overload(workload: str, size: int, options: Any) -> dict[str, Any]:
     return figures
 
 
-PARTS = {"peers": peers, "scheduling": scheduling, "overhead": overhead, "overload": overload}
+PARTS = {"peers": peers, "processes": processes, "scheduling": scheduling, "overhead": overhead, "overload": overload}
 
 if __name__ == "__main__":
     main()

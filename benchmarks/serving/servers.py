@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -11,7 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from record import ROOT
@@ -31,6 +32,7 @@ class Server:
         environment: more variables.
         health: the route that answers 200 when it is ready.
         directory: to start it in.
+        processes: that answer on its port.
     """
 
     title: str
@@ -39,6 +41,7 @@ class Server:
     environment: Mapping[str, str] = field(default_factory=dict)
     health: str = "/health"
     directory: Path | None = None
+    processes: int = 1
 
 
 class Running:
@@ -69,7 +72,7 @@ class Running:
         return self
 
     def wait_until_ready(self) -> None:
-        """Waits for the health route.
+        """Waits until every process answers the health route.
 
         Raises:
             RuntimeError: the process ended, or took too long; with its output.
@@ -80,6 +83,18 @@ class Running:
                 self.stop()
                 raise RuntimeError(f"{self.server.title} did not start; its output:\n{self._log.read_text()[-3000:]}")
             time.sleep(0.1)
+        if self.server.processes > 1:
+            self._wait_until_idle()
+
+    def _wait_until_idle(self) -> None:
+        """Waits until the processes compute nothing: others than the one that answered may still be loading."""
+        before = self.processor_seconds()
+        while True:
+            time.sleep(1.0)
+            now = self.processor_seconds()
+            if now - before < 0.02:
+                return
+            before = now
 
     def __exit__(self, *_: object) -> None:
         self.stop()
@@ -151,6 +166,13 @@ def sweet(artifact: Path, title: str = "itrex-sweet", threads: int = 2, options:
     return Server(title, "tei", command, {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])})
 
 
+def beside_itself(server: Server, count: int) -> Server:
+    """Returns a number of processes of a server that lets others listen on its port."""
+    command = shlex.join(server.command)
+    script = " ".join([*[f"{command} &"] * count, "wait"])
+    return replace(server, title=f"{server.title}, {count} processes", command=["sh", "-c", script], processes=count)
+
+
 def infinity(python: Path, model: Path, engine: str = "optimum", threads: int = 2, batch: int = 32) -> Server:
     """Returns Infinity's server.
 
@@ -181,7 +203,13 @@ def infinity(python: Path, model: Path, engine: str = "optimum", threads: int = 
 
 
 def batching(
-    engine: str, model: Path, tokenizer: Path, labels: Sequence[str], threads: int = 2, **settings: object
+    engine: str,
+    model: Path,
+    tokenizer: Path,
+    labels: Sequence[str],
+    threads: int = 2,
+    processes: int = 1,
+    **settings: object,
 ) -> Server:
     """Returns the FastAPI server of `batching_app.py`.
 
@@ -190,7 +218,8 @@ def batching(
         model: the converted file.
         tokenizer: `tokenizer.json`.
         labels: names by id.
-        threads: of the engine.
+        threads: of the engine, in each process.
+        processes: on the port.
         settings: further variables: `batch`, `wait_ms`, `max_length`, `multiple`.
     """
     command = [sys.executable, "-m", "uvicorn", "--app-dir", str(Path(__file__).parent), "--port", "{port}"]
@@ -204,6 +233,8 @@ def batching(
         "warning",
         "batching_app:app",
     ]
+    if processes > 1:
+        command += ["--workers", str(processes)]
     environment = {
         "ENGINE": engine,
         "MODEL": str(model),
@@ -213,4 +244,5 @@ def batching(
     environment |= {"THREADS": str(threads), "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     environment |= {name.upper(): str(value) for name, value in settings.items()}
     titles = {"onnxruntime": "FastAPI + ONNX Runtime", "openvino": "FastAPI + OpenVINO"}
-    return Server(titles[engine], "plain", command, environment)
+    title = titles[engine] if processes == 1 else f"{titles[engine]}, {processes} processes"
+    return Server(title, "plain", command, environment, processes=processes)
