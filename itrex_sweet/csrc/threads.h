@@ -12,30 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "backoff.h"
 #include "team.h"
-
-// Exponential backoff from oversubscribed cores. If the caller slept for more than half of a job, and longer than a worker
-// takes to wake, then other programs or threads occupy the workers' cores: the next jobs run on the calling thread alone,
-// twice as many after each repetition.
-class Backoff {
-   public:
-    // Returns true if the next job must run on the calling thread alone; counts that job.
-    bool applies_to_next_job() { return left_ > 0 && left_-- > 0; }
-
-    bool is_active() const { return left_ > 0; }
-
-    void update(Duration slept, Duration elapsed) {
-        const bool is_oversubscribed = slept > kWakeLatency && 2 * slept > elapsed;
-        jobs_ = is_oversubscribed ? std::clamp(2 * jobs_, 1, kMaxJobs) : jobs_ / 2;
-        left_ = is_oversubscribed ? jobs_ : 0;
-    }
-
-   private:
-    static constexpr int kMaxJobs = 64;
-    static constexpr std::chrono::microseconds kWakeLatency{300};
-
-    int jobs_ = 0, left_ = 0;
-};
 
 // At most `threads` threads run the calls of all contexts of the pool, the calling threads included. A call alone may use all
 // of them. Several calls share them evenly: the shares are computed again before every job, so a call gives threads to the
@@ -69,7 +47,7 @@ class ThreadPool {
 
         // Prepares the threads of the next job: at most `wanted`, or `wanted_if_spinning` if the workers are awake. Waits if
         // it is the turn of other calls. Returns the number of threads that the job may be divided among; fewer may run it,
-        // if the system does not start them or after oversubscription.
+        // if the system does not start them.
         int prepare(int wanted, int wanted_if_spinning) {
             std::unique_lock<std::mutex> lock(pool_.mutex_);
             const auto now = Clock::now();
@@ -84,11 +62,11 @@ class ThreadPool {
             const int awake = std::min(share, wanted_if_spinning);
             const int goal = are_spinning(awake - 1) ? awake : std::min(share, wanted);
             const int granted = std::min(goal, size() + pool_.unused_.load(std::memory_order_relaxed));
-            const int running = granted > 1 && backoff_.applies_to_next_job() ? 1 : granted;
+            const int running = granted > 1 ? backoff_.limit(granted) : 1;
             give_back_workers(running - 1);
             while (size() < running && take_worker()) {
             }
-            return std::max(granted, 1);
+            return running;
         }
 
         // Runs job(team) on the prepared threads, and returns when all have finished.
@@ -98,18 +76,25 @@ class ThreadPool {
                 return job(Team{0, 1, &barrier, nullptr});
             }
             const auto start = Clock::now();
+            StolenTime stolen(start);
+            const Job measured = [&](const Team& team) { stolen.run(job, team); };
+            const bool is_measured = backoff_.measures_next_job();
+            const Job& chosen = is_measured ? measured : job;
             TeamState& state = workers_.front()->team_state();
             Duration slept{};
             const uint32_t finished = state.finished.value();
             state.running.store(size() - 1, std::memory_order_relaxed);
             std::optional<Placement> placement;
             for (int index = 1; index < size(); ++index) {
-                workers_[static_cast<size_t>(index - 1)]->start(job, Team{index, size(), &state.barrier, nullptr}, state,
+                workers_[static_cast<size_t>(index - 1)]->start(chosen, Team{index, size(), &state.barrier, nullptr}, state,
                                                                 placement);
             }
-            job(Team{0, size(), &state.barrier, &slept});
+            chosen(Team{0, size(), &state.barrier, &slept});
+            const auto waiting = Clock::now();
             slept += state.finished.wait(finished);
-            backoff_.update(slept, Clock::now() - start);
+            const auto end = Clock::now();
+            backoff_.update(
+                size(), {end - start, end - waiting, slept, is_measured ? std::optional(stolen.longest()) : std::nullopt});
         }
 
         // True if the system did not start a thread.

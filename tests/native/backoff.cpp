@@ -1,0 +1,90 @@
+// Simulates jobs of teams whose threads are, or are not, kept from running, and checks how many threads run them.
+#include "backoff.h"
+
+#include <cstdio>
+
+namespace {
+
+using std::chrono::microseconds;
+
+int failures = 0;
+
+void check(bool is_true, const char* description) {
+    if (is_true) return;
+    std::printf("FAIL %s\n", description);
+    ++failures;
+}
+
+// A machine on which one thread more than `uncontested` loses half of its time to others.
+class Machine {
+   public:
+    explicit Machine(int threads) : uncontested(threads), threads_(threads) {}
+
+    // Runs jobs of 400 microseconds at whose end the calling thread waits for `waited`; returns the mean number of threads.
+    double run(int jobs, microseconds waited = microseconds(80)) {
+        int total = 0;
+        for (int job = 0; job < jobs; ++job) {
+            const int threads = backoff.limit(threads_);
+            total += threads;
+            check(1 <= threads && threads <= threads_, "the number of threads is in range");
+            if (threads == 1) continue;
+            const bool is_contested = threads > uncontested;
+            std::optional<Duration> stolen;
+            if (backoff.measures_next_job()) stolen = is_contested ? microseconds(200) : microseconds(2);
+            backoff.update(threads, {microseconds(400), is_contested ? microseconds(200) : waited, microseconds(0), stolen});
+        }
+        return static_cast<double>(total) / jobs;
+    }
+
+    int uncontested;
+    Backoff backoff;
+
+   private:
+    const int threads_;
+};
+
+void run_all() {
+    {
+        Machine machine(2);
+        check(machine.run(1000) == 2.0, "waiting for rows reduces nothing");
+        check(machine.run(1000, microseconds(0)) == 2.0 && !machine.backoff.measures_next_job(),
+              "jobs without waiting are not measured");
+        machine.uncontested = 1;
+        machine.run(1);
+        machine.uncontested = 2;
+        check(machine.run(200) == 2.0, "a single contested job reduces nothing");
+        machine.uncontested = 1;
+        machine.run(300);
+        check(machine.run(1000) < 1.05, "a contested team of two becomes one thread");
+        machine.uncontested = 2;
+        machine.run(1000);
+        check(machine.run(1000) == 2.0, "it becomes a team again");
+    }
+    {
+        Machine machine(8);
+        machine.uncontested = 7;
+        machine.run(300);
+        const double threads = machine.run(1000);
+        check(6.9 < threads && threads < 7.1, "one contested processor of eight costs one thread");
+        machine.uncontested = 4;
+        machine.run(1000);
+        const double fewer = machine.run(1000);
+        check(3.8 < fewer && fewer < 4.2, "four contested processors of eight cost four threads");
+        machine.uncontested = 8;
+        machine.run(1000);
+        check(machine.run(1000) == 8.0, "all are used again");
+    }
+    {
+        Backoff backoff;
+        backoff.update(8, {microseconds(4000), microseconds(3000), microseconds(3000), std::nullopt});
+        check(backoff.limit(8) == 1, "after a job that slept for the most part the calling thread runs alone");
+        check(backoff.limit(8) == 2, "then a job tries one thread more");
+    }
+}
+
+}  // namespace
+
+int main() {
+    run_all();
+    return failures > 0;
+}
