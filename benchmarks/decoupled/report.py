@@ -14,13 +14,13 @@ from paper.recipes import BASELINES, cheapest
 from record import footer
 
 from decoupled.scoring import AMONG, PROBE
-from decoupled.variants import CHOSEN, CONCLUSIONS, DEFAULT, EVEN, REPORTED, VARIANTS
+from decoupled.variants import CHOSEN, CONCLUSIONS, COPIED, DEFAULT, VARIANTS
 
 OTHERS = (*BASELINES, RECIPE)
-SHOWN = dict(zip((DECOUPLED, LABELS_ALONE), REPORTED, strict=True))
-METHODS = (*OTHERS, *SHOWN)
 FROZEN = "-frozen"
 WITH_EVEN = "-even"
+SHOWN = {DECOUPLED: (WITH_EVEN, CHOSEN), LABELS_ALONE: ("", DEFAULT)}  # the kind of their runs, and the variant
+METHODS = (*OTHERS, *SHOWN)
 TOGETHER = "trained together with the model, from labels"
 CHEAPEST = 8  # subsets of exits in the table
 COMPARED = ("1/2/4/6", "1/2/3/6", "1/2/3/4/5/6", "2/4/6", "3/6")
@@ -38,9 +38,9 @@ def runs() -> Results:
     """Returns the variants that are compared with other methods, in the form of the paper's runs."""
     return {
         (task, method, seed): _as_run(result, result["variants"][variant])
-        for (task, seed), result in stored().items()
-        for method, variant in SHOWN.items()
-        if variant in result["variants"]
+        for method, (kind, variant) in SHOWN.items()
+        for (task, seed), result in stored(kind).items()
+        if "curve" in result["variants"].get(variant, {}).get("validation", {})
     }
 
 
@@ -81,11 +81,12 @@ def on_validation(results: Results) -> str:
         f"**Exits with private layers beside the other methods**, validation rows, mean over these seeds: {seeds}; in "
         "percent. Decoupled exits are trained in one run of two epochs together with the plain fine-tuning, which is "
         "their last exit, at the learning rate of Multi-Model; private layers have three times that rate in every "
-        "task. Half of their loss comes from the labels and half from the last exit, or all of it from the labels. "
+        "task. Half of their loss comes from the labels and half from the last exit, and exits 1 and 2 begin with even "
+        "attention, as by default; or all of it comes from the labels, and all begin as copies. "
         f"{_trained_on_gpu()}The share of the layers is that of the cheapest threshold on validation; a run with "
         "no such threshold counts as all layers."
     )
-    latest = max(stored().values(), key=lambda result: result["date"])
+    latest = max(stored(WITH_EVEN).values(), key=lambda result: result["date"])
     return "\n".join([intro, "", *lines, "", footer(latest)])
 
 
@@ -95,7 +96,7 @@ def _trained_on_gpu() -> str:
         for (task, seed), result in stored().items()
         if result["settings"].get("device", "cpu") != "cpu"
     ]
-    return f"Trained on a GPU, the others on the CPU: {', '.join(runs)}. " if runs else ""
+    return f"With labels alone, these were trained on a GPU, the others on the CPU: {', '.join(runs)}. " if runs else ""
 
 
 def _shares(shares: list[float | None]) -> str:
@@ -174,7 +175,7 @@ def even_attention() -> str:
     lines.append("|---" * 9 + "|")
     gains = []
     for (task, seed), result in sorted(results.items(), key=lambda item: (TASKS.index(item[0][0]), item[0][1])):
-        pair = [result["variants"][name]["validation"] for name in (CHOSEN, EVEN)]
+        pair = [result["variants"][name]["validation"] for name in (COPIED, CHOSEN)]
         for begins, run in zip(("as copies", "with even attention"), pair, strict=True):
             scores = " | ".join(f"{100 * score:.1f}" for score in run["score"])
             area, share = f"{100 * run['area']:.2f}", _shares([run["share at 99 %"]])

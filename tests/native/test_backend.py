@@ -445,14 +445,21 @@ def test_nan_weights_give_nan_logits_only_for_rows_that_use_them(loaded):
 
 
 def test_workspace_does_not_grow_for_equal_calls(loaded):
-    artifact, encoder = loaded("bert", "static")
-    backend = NativeBackend(artifact, encoder, threads=2, min_macs_per_thread=0)
+    backend = NativeBackend(*loaded("bert", "static"), threads=1, min_macs_per_thread=0)
     all_logits(backend, random_batch())
     size = backend.workspace_bytes
     for _ in range(5):
         all_logits(backend, random_batch())
     assert backend.workspace_bytes == size > 0
     assert backend.weight_bytes > 0
+
+
+def test_workspaces_of_several_threads_are_bounded(loaded):
+    alone, team = (NativeBackend(*loaded("bert", "static"), threads=n, min_macs_per_thread=0) for n in (1, 2))
+    all_logits(alone, random_batch())
+    for _ in range(5):  # on one thread or on two, as the machine allows
+        all_logits(team, random_batch())
+    assert 0 < team.workspace_bytes <= 2 * alone.workspace_bytes
 
 
 def replace_at(encoder, path: str, **fields):
