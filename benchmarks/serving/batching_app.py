@@ -33,6 +33,7 @@ ENGINE, THREADS = os.environ["ENGINE"], int(os.environ.get("THREADS", "2"))
 BATCH, WAIT = int(os.environ.get("BATCH", "32")), float(os.environ.get("WAIT_MS", "0")) / 1000
 LABELS = json.loads(os.environ["LABELS"])
 MULTIPLE = int(os.environ.get("MULTIPLE", "1"))
+PINNING = os.environ.get("PINNING", "YES")  # of OpenVINO; several processes would pin their threads to the same core
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -64,7 +65,12 @@ class OpenVino:
         compiled = openvino.Core().compile_model(
             path,
             "CPU",
-            {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_NUM_THREADS": THREADS, "NUM_STREAMS": THREADS},
+            {
+                "PERFORMANCE_HINT": "THROUGHPUT",
+                "INFERENCE_NUM_THREADS": THREADS,
+                "NUM_STREAMS": THREADS,
+                "ENABLE_CPU_PINNING": PINNING,
+            },
         )
         self._requests = [compiled.create_infer_request() for _ in range(THREADS)]
         self._names = [port.get_any_name() for port in compiled.inputs]

@@ -235,6 +235,7 @@ def batching(
     ]
     if processes > 1:
         command += ["--workers", str(processes)]
+        settings["pinning"] = "NO"
     environment = {
         "ENGINE": engine,
         "MODEL": str(model),
