@@ -314,14 +314,17 @@ def bare() -> str:
         "to the bit. The other rows are older: they were trained on a GPU, where gradients are summed in an order that "
         "varies, and their threshold was fixed at 0.9, which loses up to 2.4 points on reviews. Rows with a star were "
         "trained before the private layers of exits 1 and 2 began with even attention: these exits may have stayed at "
-        "the frequencies of the labels for a part of the training."
+        "the frequencies of the labels for a part of the training. In rows with a dagger the plain model was not trained "
+        "beside, and its score is that of the last exit."
     )
     return "\n".join([intro, "", *lines, "", footer(max(results, key=lambda result: result["date"]))])
 
 
 def _mark(result: dict[str, Any]) -> str:
-    """Returns a star for a training whose private layers began with the attention of the model's."""
-    return "" if result.get("first attention") == "even" else " *"
+    """Returns a star for a training whose private layers began with the attention of the model's, and a dagger for one
+    without the plain model."""
+    dagger = "" if "plain" in result["seconds"] else " †"
+    return ("" if result.get("first attention") == "even" else " *") + dagger
 
 
 def _rows(result: dict[str, Any], name: str) -> int:
