@@ -314,8 +314,8 @@ def bare() -> str:
         "to the bit. The other rows are older: they were trained on a GPU, where gradients are summed in an order that "
         "varies, and their threshold was fixed at 0.9, which loses up to 2.4 points on reviews. Rows with a star were "
         "trained before the private layers of exits 1 and 2 began with even attention: these exits may have stayed at "
-        "the frequencies of the labels for a part of the training. In rows with a dagger the plain model was not trained "
-        "beside, and its score is that of the last exit."
+        "the frequencies of the labels for a part of the training. For rows with a dagger the plain model was not "
+        "trained; its score is that of the last exit."
     )
     return "\n".join([intro, "", *lines, "", footer(max(results, key=lambda result: result["date"]))])
 
