@@ -68,11 +68,11 @@ class Backoff {
         std::optional<Duration> stolen;
     };
 
-    // Returns how many of `granted` threads run the next job; counts that job.
+    // Returns how many of `granted` threads, at least two, run the next job; counts that job.
     int limit(int granted) {
         is_trial_ = withheld_ > 0 && left_ == 0;
         if (left_ > 0) --left_;
-        return std::max(granted - withheld_ + is_trial_, 1);
+        return std::max(granted - withheld_, 1) + is_trial_;
     }
 
     bool is_active() const { return withheld_ > 0; }

@@ -79,6 +79,10 @@ void run_all() {
         backoff.update(8, {microseconds(4000), microseconds(3000), microseconds(3000), std::nullopt});
         check(backoff.limit(8) == 1, "after a job that slept for the most part the calling thread runs alone");
         check(backoff.limit(8) == 2, "then a job tries one thread more");
+        Machine machine(2);  // later jobs that want fewer threads
+        machine.backoff = backoff;
+        machine.run(100);
+        check(machine.run(100) == 2.0, "fewer threads are tried one by one too");
     }
 }
 
