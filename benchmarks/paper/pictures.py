@@ -54,7 +54,8 @@ def curves(results: Results, path: Path, methods: tuple[str, ...] = METHODS) -> 
         if heights:
             panels[0].plot(SHARES, 100 * np.mean(heights, axis=0), color=COLOURS[method], label=NAMES[method])
     panels[0].set_xlabel("layers run, share of the depth (Multi-Model: cumulative)")
-    panels[0].set_ylabel(f"score, %, mean of {len(shared)} runs a method")
+    panels[0].set_ylabel("score, %")
+    panels[0].set_title(f"mean of {len(shared)} runs per method")
     _finish(figure, panels, path, columns=2)
 
 
@@ -74,7 +75,8 @@ def clock(tasks: dict[str, Any], path: Path) -> None:
             panels[0].plot(shares, 100 * height, style, color=COLOURS[method], label=label)
     panels[0].set_xlabel("time, share of the full depth's in float32 (dashed: INT8)")
     runs = sum(len(found["seeds"]) for found in tasks.values())
-    panels[0].set_ylabel(f"score, %, mean of {runs} runs a method")
+    panels[0].set_ylabel("score, %")
+    panels[0].set_title(f"mean of {runs} runs per method")
     _finish(figure, panels, path, columns=2)
 
 
