@@ -193,7 +193,7 @@ def processes(workload: str, size: int, options: Any) -> dict[str, Any]:
     count = options.processes
     share = max(options.threads // count, 1)
     shared = own(workload, options, more=("--reuse-port",), threads=share)
-    wanted = [own(workload, options), servers.beside_itself(shared, count)]
+    wanted = [own(workload, options), servers.replicated(shared, count)]
     for engine in BATCHING:
         wanted += [
             batching(engine, workload, options, options.threads),

@@ -72,7 +72,7 @@ class Running:
         return self
 
     def wait_until_ready(self) -> None:
-        """Waits until every process answers the health route.
+        """Waits until the health route answers, and until several processes have all been loaded.
 
         Raises:
             RuntimeError: the process ended, or took too long; with its output.
@@ -87,14 +87,20 @@ class Running:
             self._wait_until_idle()
 
     def _wait_until_idle(self) -> None:
-        """Waits until the processes compute nothing: others than the one that answered may still be loading."""
-        before = self.processor_seconds()
-        while True:
+        """Waits until the processes compute nothing: others than the one that answered may still be loading.
+
+        Raises:
+            RuntimeError: they still compute after `READY_SECONDS`.
+        """
+        end, before = time.monotonic() + READY_SECONDS, self.processor_seconds()
+        while time.monotonic() < end:
             time.sleep(1.0)
             now = self.processor_seconds()
             if now - before < 0.02:
                 return
             before = now
+        self.stop()
+        raise RuntimeError(f"{self.server.title} is not idle after it was started.")
 
     def __exit__(self, *_: object) -> None:
         self.stop()
@@ -166,8 +172,8 @@ def sweet(artifact: Path, title: str = "itrex-sweet", threads: int = 2, options:
     return Server(title, "tei", command, {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])})
 
 
-def beside_itself(server: Server, count: int) -> Server:
-    """Returns a number of processes of a server that lets others listen on its port."""
+def replicated(server: Server, count: int) -> Server:
+    """Returns several processes of a server, whose options let others listen on its port."""
     command = shlex.join(server.command)
     script = " ".join([*[f"{command} &"] * count, "wait"])
     return replace(server, title=f"{server.title}, {count} processes", command=["sh", "-c", script], processes=count)

@@ -55,7 +55,8 @@ class StolenTime {
 //
 // A team is as slow as its slowest thread, so one contested processor delays all its threads. After contested jobs the next
 // ones run on one thread fewer, or on the calling thread alone if it slept for more than half of a job; then one job tries
-// one thread more. The period until then doubles with each failure and halves with each success.
+// one thread more. The period until then doubles if that job is contested too, and halves if it is not and contention has
+// been low on average.
 //
 // The time that threads were kept from running is measured only after jobs at whose end the calling thread waited for the
 // others, because it costs system calls; the others may just have had more rows.
