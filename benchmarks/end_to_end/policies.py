@@ -45,13 +45,13 @@ def choose(
     """Writes an artifact per policy and batch size to `folder/NAME-BATCH`, and returns how they were chosen.
 
     Args:
-        run: folder of the task's models: `int8`, and `float32`, whose full depth is the plain model.
-        folder: to write to.
+        run: folder of the task's float32 artifact, whose full depth is the plain model.
+        folder: of its INT8 artifact; to write to.
         rows: texts and labels, neither trained on nor reported on.
         threads: of the deployment.
         costs_file: cost table that all tasks share, since their models have one shape; measured if it is missing.
     """
-    model = SweetModelForSequenceClassification.from_pretrained(run / "int8", backend="native", threads=threads)
+    model = SweetModelForSequenceClassification.from_pretrained(folder / "int8", backend="native", threads=threads)
     plain = open_reference(run / "float32")
     answers = plain.answers(rows[0], len(rows[0]), model.artifact.label_names)
     score = float((answers == rows[1]).mean())

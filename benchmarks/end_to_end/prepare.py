@@ -64,8 +64,10 @@ def main() -> None:
 
 def _int8(task: str, run: Path, folder: Path, rows: TaskRows, options: Any, again: bool) -> None:
     float32_artifact(run)
-    if not (run / "int8" / "sweet_config.json").is_file():
-        SweetQuantizer.from_pretrained(run / "float32").quantize(Rows(*rows.quantization), run / "int8")
+    if again:
+        shutil.rmtree(folder / "int8", ignore_errors=True)
+    if not (folder / "int8" / "sweet_config.json").is_file():
+        SweetQuantizer.from_pretrained(run / "float32").quantize(Rows(*rows.quantization), folder / "int8")
 
 
 def _linear(task: str, run: Path, folder: Path, rows: TaskRows, options: Any, again: bool) -> dict[str, float]:

@@ -127,14 +127,14 @@ def measured(task: str, options: argparse.Namespace, engines: dict[str, Any]) ->
 def contenders_of(task: str, rows: TaskRows, options: argparse.Namespace, versions: dict[str, Any]) -> list[Contender]:
     """Loads everything that is compared on a task; models that were not prepared are left out."""
     run, folder, threads = options.runs / f"{task}-0", options.folder / f"{task}-0", options.threads
-    artifact = open_artifact(run / "int8", weights=False)
+    artifact = open_artifact(folder / "int8", weights=False)
     names, exits = artifact.label_names, artifact.exits
     contenders: list[Contender] = [Ours(f"early exit, {name}", folder / name, threads) for name in (CHOSEN, CERTIFIED)]
     for place, exit_ in enumerate(exits):
         policy = single_exit_policy(place, artifact.policy)
         is_full = exit_ == exits[-1]
         title = "full depth" if is_full else f"fixed exit {exit_}"
-        contenders.append(Ours(title, run / "int8", threads, policy, OURS if is_full else RIVAL))
+        contenders.append(Ours(title, folder / "int8", threads, policy, OURS if is_full else RIVAL))
     calibration = calibration_batch(run, rows)
     for name in (*ENGINES, "torch bf16", "torch fp32"):
         engine = engine_class(name)(run / "plain", calibration, threads)
