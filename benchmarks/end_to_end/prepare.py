@@ -5,6 +5,10 @@
 Per task and seed 0, into `--folder`: INT8 artifacts with policies chosen on held-out rows, students of one and two
 layers, linear models, and the peers' converted models. What is there is not made again; `--again policies` makes a
 part again, such as the policies after a change of the engine, whose times they depend on.
+
+Model2Vec's distillation allows no transformers after 5.3, so `make bench` cannot install it, but runs with later ones:
+
+    pip install --no-deps model2vec==0.10.0 skeletoken==0.6.1
 """
 
 from __future__ import annotations
