@@ -66,6 +66,14 @@ class Batcher:
             return Work(exit_index, rows=self._waiting[exit_index - 1].take(self.batch_size, max_tokens))
         return Work(0, self._arrivals.take(self.batch_size, max_tokens), to_the_end=plan.to_the_end)
 
+    def next_short(self, max_tokens: int) -> Work | None:
+        """Removes and returns new rows with at most so many tokens, for a short run to their end; `None` if the first
+        of them has more, or if there is none."""
+        front = self._arrivals.front
+        if front is None or front.next_length() > max_tokens:
+            return None
+        return Work(0, self._arrivals.take(self.batch_size, max_tokens), to_the_end=True, is_short=True)
+
     def run_all(self) -> Iterator[Outcome]:
         """Computes rows until the dispatch finds none to run; yields the result of each run.
 

@@ -70,7 +70,7 @@ class Scheduler:
         max_waiting_rows = whole_number("max_waiting_rows", max_waiting_rows, minimum=1)
         self.on_segment = on_segment
         self._clock = clock or time.perf_counter
-        self._costs = StepCosts(len(backend.artifact.exits), backend.artifact.costs)
+        self._costs = StepCosts(len(backend.artifact.exits), backend.artifact.costs, backend.threads)
         self._dispatch = dispatch or MostAnswers(self._costs)
         self._admission = Admission(backend, policy, max_waiting_rows, degradation)
         self._is_closed = False
@@ -81,6 +81,7 @@ class Scheduler:
         self._changed = threading.Condition(lock)
         self._batcher = Batcher(self.backend, self.batch_size, self.batch_tokens, self._dispatch)
         self._open = OpenRequests(self._batcher, len(self.backend.artifact.exits), self._clock, lock)
+        self._computing = 0  # threads that run a step
 
     def reset_in_child(self) -> None:
         """Forgets all requests after a fork: a child has no thread that answers them, and locks may be held."""
@@ -210,19 +211,46 @@ class Scheduler:
         began = self._clock()
         with self._changed:
             ended = self._open.expire(began)
-            work = self._next()
-        computing = self._compute(work, ended)
+            work = self._started(self._batcher.next(began), began)
+            self._computing += 1
+        try:
+            computing = self._compute(work, ended)
+        finally:
+            with self._changed:
+                self._computing -= 1
         if work is None:
             return bool(ended)
         self._costs.observe_step(self._clock() - began - computing)
         return True
 
+    def short_step(self, backend: Backend, seconds: float, backlog: float) -> bool:
+        """Runs new rows to their end that are expected to take at most `seconds`; returns false if there was nothing to
+        do, or not enough.
+
+        For a thread that can compute between other work, such as an event loop.
+
+        Args:
+            backend: that of the scheduler with one thread of its own, see `Backend.context`.
+            seconds: expected duration.
+            backlog: seconds in which the workers are expected to compute the rows that wait, at least. With fewer rows,
+                or while a worker waits for rows, they are left to the workers.
+        """
+        with self._changed:
+            arrivals = self._batcher.queues[0]
+            waiting = self._costs.seconds_to_the_end(arrivals.tokens) / self.workers
+            if self._computing < self.workers or waiting < backlog:
+                return False
+            now = self._clock()
+            ended = self._open.expire(now)
+            max_tokens = min(self._costs.tokens_of_a_short_run(seconds), self.batch_tokens)
+            work = self._started(self._batcher.next_short(int(max_tokens)), now)
+        self._compute(work, ended, backend)
+        return work is not None
+
     # ------------------------------------------------------------------ with the lock
 
-    def _next(self) -> Work | None:
-        """Takes the rows to compute next from their queue."""
-        now = self._clock()
-        work = self._batcher.next(now)
+    def _started(self, work: Work | None, now: float) -> Work | None:
+        """Notes the start of the requests of rows that were taken; returns the rows."""
         for submission, _ in () if work is None else work.taken:
             if submission.started_at is None:
                 self._admission.start(submission, now, self._open.unanswered)
@@ -232,31 +260,38 @@ class Scheduler:
         """Updates counts and estimates of time with a run."""
         if outcome.left_at is not None:
             self._open.answered += outcome.left_at
-            self._costs.observe_to_the_end(outcome.left_at.tolist(), work.tokens(), seconds)
         else:
             self._open.answered[work.exit_index] += outcome.count
+        if work.is_short:  # on one thread: the estimates are those of the workers
+            if outcome.left_at is not None:
+                self._costs.observe_short_run(work.tokens(), seconds)
+            return
+        if outcome.left_at is not None:
+            self._costs.observe_to_the_end(outcome.left_at.tolist(), work.tokens(), seconds)
+        else:
             self._costs.observe(work.exit_index, len(work), outcome.count, work.tokens(), seconds)
         self._admission.observe(outcome.left, seconds)
 
     # ------------------------------------------------------------------ without the lock
 
-    def _compute(self, work: Work | None, ended: Sequence[Submission] = ()) -> float:
-        """Resolves submissions that have ended, and runs rows; returns the seconds of the run.
+    def _compute(self, work: Work | None, ended: Sequence[Submission] = (), backend: Backend | None = None) -> float:
+        """Resolves submissions that have ended, and runs rows, by default on the scheduler's backend; returns the
+        seconds of the run.
 
         If the thread is interrupted, the requests of these rows fail; without rows in a queue they would wait forever.
         """
         try:
             resolve_all(ended)
-            return 0.0 if work is None else self._run(work)
+            return 0.0 if work is None else self._run(work, backend or self.backend)
         except BaseException:
             if work is not None:
                 self._fail(work, SchedulerClosed("The computation of the request was interrupted."))
             raise
 
-    def _run(self, work: Work) -> float:
+    def _run(self, work: Work, backend: Backend) -> float:
         """Runs rows to their next exit or to the end, and resolves the submissions that end; returns the seconds."""
         total = 0.0
-        for part, outcome, started in work.attempts(self.backend, self._clock):
+        for part, outcome, started in work.attempts(backend, self._clock):
             finished = self._clock()
             total += finished - started
             if isinstance(outcome, Exception):

@@ -76,14 +76,16 @@ class StepCosts:
     Args:
         num_exits: of the model.
         stored: `Artifact.costs`; empty if it was not measured.
+        threads: of a run; a short run has one.
 
     Attributes:
         step_seconds: of a step outside the backend, a moving average. Threads that wait for the interpreter's lock
             are part of it.
     """
 
-    def __init__(self, num_exits: int, stored: Mapping[str, Any] | None = None):
+    def __init__(self, num_exits: int, stored: Mapping[str, Any] | None = None, threads: int = 1):
         self.step_seconds = _FIRST_STEP_SECONDS
+        self._short_ratio = float(threads)  # of the time of a short run to the estimate for a run
         self._lines = [Line() for _ in range(num_exits)]
         self._whole: Line | None = None  # result of `_to_the_end`
         self._rows = [_PRIOR_ROWS] * num_exits
@@ -166,6 +168,18 @@ class StepCosts:
         wasteful, see `Line.tokens_within`; 0 if not known."""
         line = self._to_the_end()
         return line.tokens_within(seconds, self.step_seconds) if line(1.0) > 0.0 else 0.0
+
+    def tokens_of_a_short_run(self, seconds: float) -> float:
+        """Returns the tokens of a run through all exits at once that takes at most this time on one thread; 0 if not
+        known."""
+        line = self._to_the_end()
+        return max(seconds / self._short_ratio - line.fixed, 0.0) / line.per_token if line.per_token > 0.0 else 0.0
+
+    def observe_short_run(self, tokens: int, seconds: float) -> None:
+        """Updates the estimate of the time of short runs with one of them."""
+        if (expected := self._to_the_end()(tokens)) > 0.0:
+            ratio = min(seconds / expected, _MAX_RATIO * self._short_ratio)
+            self._short_ratio += (1.0 - _MEMORY) * (ratio - self._short_ratio)
 
     def tokens_of_a_run(self, exit_index: int, seconds: float) -> float:
         """Returns the same of a run to one exit; infinite if not known."""

@@ -44,12 +44,14 @@ class Work:
         taken: submissions and their rows to embed.
         rows: rows at the exit before.
         to_the_end: whether the rows may run through all exits at once.
+        is_short: whether a thread runs them that has little time, on one thread.
     """
 
     exit_index: int
     taken: Sequence[tuple[Submission, np.ndarray]] = ()
     rows: SharedRows | None = None
     to_the_end: bool = False
+    is_short: bool = False
 
     def __len__(self) -> int:
         return len(self.rows) if self.rows is not None else sum(len(rows) for _, rows in self.taken)

@@ -25,7 +25,7 @@ class Completions:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop):
-        self._loop = loop
+        self.loop = loop
         self._ended: deque[tuple[asyncio.Future, Future]] = deque()
         self._is_woken = False
 
@@ -38,9 +38,9 @@ class Completions:
         Raises:
             RequestError: the client has left.
         """
-        waiter = self._loop.create_future()
+        waiter = self.loop.create_future()
         future.add_done_callback(lambda done: self._put(waiter, done))
-        departure = None if receive is None else _Departure(self._loop, receive, waiter)
+        departure = None if receive is None else _Departure(self.loop, receive, waiter)
         try:
             return await waiter
         except BaseException:
@@ -56,7 +56,7 @@ class Completions:
         if not self._is_woken:
             self._is_woken = True
             with suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._deliver)
+                self.loop.call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:
         self._is_woken = False  # first: a result that is queued from here on wakes the loop again

@@ -23,6 +23,7 @@ from itrex_sweet.serving.models import Model
 from itrex_sweet.serving.observation import Observation
 from itrex_sweet.serving.options import Options
 from itrex_sweet.serving.settings import Settings
+from itrex_sweet.serving.spare_time import SpareTime
 
 Texts = list[str | tuple[str, str]]
 
@@ -92,6 +93,7 @@ class Inference:
 
     def __init__(self, settings: Settings, completions: Completions):
         self._settings, self._completions = settings, completions
+        self._spare_time = SpareTime(completions.loop)
         self.requests: Callable[[], int] = lambda: 0
         self._tokenizers = ThreadPoolExecutor(2, thread_name_prefix="itrex-sweet-tokenizer")
 
@@ -136,6 +138,8 @@ class Inference:
             if submission.done():
                 answers = submission.result()
             else:
+                if model.single_threaded is not None:
+                    self._spare_time.offer(model.scheduler, model.single_threaded)
                 answers = await self._completions.wait(submission, receive)
         queued, ended = submission.started_at - submission.submitted_at, submission.finished_at
         seconds = (tokenized - began, queued, ended - submission.started_at)

@@ -87,6 +87,7 @@ class Model:
     Attributes:
         identity: hash of the artifact.
         scheduler: computes the rows of all requests.
+        single_threaded: its backend with one thread of its own; `None` if the backend has none of its own.
         observed: counts what it does; set by `observe`.
     """
 
@@ -102,6 +103,8 @@ class Model:
             dispatch=WholeBatches() if settings.scheduling == "batches" else None,
             degradation=self._degradation(settings),
         )
+        context = classifier.backend.context()
+        self.single_threaded = None if context is classifier.backend else context
         self._runner = Runner(self.scheduler).start()
         self.observed: ObservedModel | None = None
         self.labels = classifier.labels

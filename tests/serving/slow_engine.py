@@ -18,6 +18,7 @@ class Gate:
         backend = classifier.backend
         for name in ("embed", "answer"):
             setattr(backend, name, self._gated(getattr(backend, name)))
+        backend.context = lambda threads=1: backend  # the event loop, which has a context, never waits for the gate
         return classifier
 
     def _gated(self, method):

@@ -1,0 +1,45 @@
+"""Computes waiting rows in the event loop while it has nothing else to do."""
+
+from __future__ import annotations
+
+import asyncio
+
+from itrex_sweet.runtime.backends.base import Backend
+from itrex_sweet.runtime.scheduler import Scheduler
+
+# Expected time of a run, in which the event loop reads and answers no request.
+_SECONDS = 0.001
+# Expected time of the rows that wait: less is left to the scheduler's own threads.
+_BACKLOG_SECONDS = 0.003
+
+
+class SpareTime:
+    """Runs short batches of waiting rows in the event loop, between the requests that it reads and answers.
+
+    The event loop of a busy server leaves a part of its core unused. Another thread that computes there delays it: the
+    system takes up to milliseconds to give the core back to the event loop.
+
+    Args:
+        loop: the event loop that `offer` is called in.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop):
+        self._loop = loop
+        self._offered: dict[Scheduler, Backend] = {}
+
+    def offer(self, scheduler: Scheduler, backend: Backend) -> None:
+        """Runs rows of a scheduler as soon as no request is to be read or answered, as long as enough of them wait.
+
+        Args:
+            backend: see `Scheduler.short_step`.
+        """
+        if not self._offered:
+            self._loop.call_soon(self._run)
+        self._offered[scheduler] = backend
+
+    def _run(self) -> None:
+        for scheduler, backend in list(self._offered.items()):
+            if not scheduler.short_step(backend, _SECONDS, _BACKLOG_SECONDS):
+                del self._offered[scheduler]
+        if self._offered:
+            self._loop.call_soon(self._run)

@@ -1,0 +1,98 @@
+"""Tests of the rows that the event loop computes between requests."""
+
+import asyncio
+import threading
+
+import pytest
+
+import itrex_sweet
+from itrex_sweet.runtime.backends import unavailable_reason
+from itrex_sweet.serving import spare_time
+from itrex_sweet.serving.settings import Settings
+from itrex_sweet.serving.spare_time import SpareTime
+from tests.serving.test_server_limits import until
+
+
+class Steps:
+    """A scheduler with a number of short steps to do."""
+
+    def __init__(self, steps: int, done: list):
+        self.left, self.done = steps, done
+
+    def short_step(self, backend, seconds, backlog):
+        if self.left == 0:
+            return False
+        self.left -= 1
+        self.done.append(backend)
+        return True
+
+
+def test_other_callbacks_run_between_steps():
+    done: list[str] = []
+
+    async def offer():
+        loop = asyncio.get_running_loop()
+        spare = SpareTime(loop)
+        first, second = Steps(3, done), Steps(2, done)
+        spare.offer(first, "a")
+        spare.offer(second, "b")
+        spare.offer(first, "a")
+        for _ in range(4):
+            await asyncio.sleep(0)
+            done.append("other")
+        count = len(done)
+        spare.offer(first, "a")
+        first.left = 1
+        await asyncio.sleep(0)
+        assert done[count:] == ["a"]
+
+    asyncio.run(offer())
+    assert done[:9] == ["a", "b", "other", "a", "b", "other", "a", "other", "other"]
+
+
+@pytest.mark.skipif(unavailable_reason("native") is not None, reason="the native engine was not built")
+def test_the_event_loop_computes_rows_that_wait(start, folders, monkeypatch):
+    monkeypatch.setattr(spare_time, "_SECONDS", 1e9)
+    monkeypatch.setattr(spare_time, "_BACKLOG_SECONDS", 0.0)
+    gate, begun = threading.Event(), threading.Event()
+    gate.set()
+
+    def load(folder):
+        classifier = itrex_sweet.load(folder)
+        for name in ("answer", "embed"):
+            function = getattr(classifier.backend, name)
+
+            def waiting(*arguments, function=function):
+                if threading.current_thread().name.startswith("itrex-sweet-"):
+                    begun.set()
+                    gate.wait(60)
+                return function(*arguments)
+
+            setattr(classifier.backend, name, waiting)
+        return classifier
+
+    running = start({"single": folders["single"]}, Settings(), load)
+    expected = [running.post("/predict", {"inputs": text}) for text in ("good room", "cold soup", "slow staff")]
+    model = running.server.application.models.get()
+    for _ in range(8):  # until the time of a run is known
+        assert running.post("/predict", {"inputs": [["good room"], ["cold soup"], ["slow staff"]]})[0] == 200
+    begun.clear()
+    gate.clear()
+    held = threading.Thread(target=running.post, args=("/predict", {"inputs": [["the first"], ["is held"]] * 8}))
+    held.start()
+    assert begun.wait(60)
+    answers = [None] * 3
+
+    def ask(place, text):
+        answers[place] = running.post("/predict", {"inputs": text})
+
+    asking = [threading.Thread(target=ask, args=each) for each in enumerate(("good room", "cold soup", "slow staff"))]
+    for thread in asking:
+        thread.start()
+    until(lambda: all(answers))
+    assert held.is_alive() and model.scheduler.snapshot().unanswered == 16
+    gate.set()
+    for thread in (held, *asking):
+        thread.join(60)
+    assert [answer[0] for answer in answers] == [200] * 3
+    assert [answer[1] for answer in answers] == [answer[1] for answer in expected]
