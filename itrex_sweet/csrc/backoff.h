@@ -56,7 +56,7 @@ class StolenTime {
 // A team is as slow as its slowest thread, so one contested processor delays all its threads. After contested jobs the next
 // ones run on one thread fewer, or on the calling thread alone if it slept for more than half of a job; then one job tries
 // one thread more. The period until then doubles if that job is contested too, and halves if it is not and contention has
-// been low on average.
+// been low on average. A trial comes `kMaxPause` after the last one at the latest.
 //
 // The time that threads were kept from running is measured only after jobs at whose end the calling thread waited for the
 // others, because it costs system calls; the others may just have had more rows.
@@ -67,11 +67,18 @@ class Backoff {
     struct Times {
         Duration elapsed, waited, slept;
         std::optional<Duration> stolen;
+
+        // Of a job whose threads steal work of each other: a thread that is kept from running costs no more than the calling
+        // thread has waited for it.
+        void limit_to_waiting() {
+            slept = Duration{};
+            if (stolen) stolen = std::min(*stolen, waited);
+        }
     };
 
-    // Returns how many of `granted` threads, at least two, run the next job; counts that job.
-    int limit(int granted) {
-        is_trial_ = withheld_ > 0 && left_ == 0;
+    // Returns how many of `granted` threads, at least two, run the next job, which begins now; counts that job.
+    int limit(int granted, Clock::time_point now) {
+        is_trial_ = withheld_ > 0 && (left_ == 0 || now >= latest_trial_);
         if (left_ > 0) --left_;
         return std::max(granted - withheld_, 1) + is_trial_;
     }
@@ -79,10 +86,13 @@ class Backoff {
     bool is_active() const { return withheld_ > 0; }
     bool measures_next_job() const { return to_measure_ > 0 || is_active(); }
 
-    void update(int threads, const Times& job) {
+    void update(int threads, const Times& job, Clock::time_point now) {
         const bool is_asleep = job.slept > kWakeLatency && 2 * job.slept > job.elapsed;
         const double stolen = job.stolen ? std::min(share(*job.stolen, job.elapsed), 1.0) : 0.0;
-        if (job.stolen) contention_ += kWeight * std::min(share(job.elapsed, kFullWeight), 1.0) * (stolen - contention_);
+        if (job.stolen) {
+            const double weight = kWeight * std::min(share(job.elapsed, kFullWeight), 1.0);
+            contention_ += std::max(weight, std::min(share(job.elapsed, kLong), 0.5)) * (stolen - contention_);
+        }
         to_measure_ = share(job.waited, job.elapsed) > kSuspicious ? kJobs : std::max(to_measure_ - 1, 0);
         since_reduction_ = std::min(since_reduction_ + 1, kJobs);
         if (is_trial_) {
@@ -93,9 +103,11 @@ class Backoff {
                 period_ /= 2;
             }
             left_ = is_active() ? period_ : 0;
+            latest_trial_ = now + kMaxPause;
         } else if (is_asleep || (contention_ > kContested && since_reduction_ == kJobs)) {
             withheld_ += is_asleep ? threads - 1 : 1;
             left_ = period_ = std::clamp(2 * period_, 1, kMaxPeriod);
+            latest_trial_ = now + kMaxPause;
             since_reduction_ = 0;
         }
     }
@@ -108,10 +120,14 @@ class Backoff {
     static constexpr double kWeight = 0.1;                        // of a job in `contention_`, if it is not shorter than
     static constexpr std::chrono::microseconds kFullWeight{200};  // this
 
+    static constexpr std::chrono::milliseconds kLong{20};      // a longer job has a weight in proportion to this, at most 0.5
+    static constexpr std::chrono::milliseconds kMaxPause{20};  // between two trials
+
     static double share(Duration part, Duration whole) {
         return static_cast<double>(part.count()) / static_cast<double>(std::max<Duration::rep>(whole.count(), 1));
     }
 
+    Clock::time_point latest_trial_;                // at which the next trial is due
     int withheld_ = 0;                              // threads that jobs do not use
     int left_ = 0, period_ = 0;                     // jobs until the next trial
     bool is_trial_ = false;                         // the job uses one thread more

@@ -84,6 +84,7 @@ class Worker {
     // Ends the thread after its last job. All workers that have worked in a team must have ended before one is destroyed.
     void join() {
         job_ = nullptr;
+        offer_.store(kOffered, std::memory_order_release);
         jobs_.advance();
         thread_.join();
     }
@@ -108,7 +109,16 @@ class Worker {
             is_restricted_ = placement->restrict(thread_.native_handle(), affinity_);
             if (is_restricted_) placement->use(last_processor());
         }
+        offer_.store(kOffered, std::memory_order_release);
         jobs_.advance();
+    }
+
+    // Withdraws the last job if the worker has not begun it; returns whether it did.
+    bool cancel() {
+        int expected = kOffered;
+        if (!offer_.compare_exchange_strong(expected, kNone, std::memory_order_acq_rel)) return false;
+        if (is_restricted_) pthread_setaffinity_np(thread_.native_handle(), sizeof affinity_, &affinity_);
+        return true;
     }
 
     // Synchronizes a team that this worker is the first of. It belongs to the worker because the last thread to finish a job
@@ -122,6 +132,8 @@ class Worker {
         };
         for (uint32_t seen = 0;; ++seen) {
             jobs_.wait(seen, may_spin);
+            int expected = kOffered;
+            if (!offer_.compare_exchange_strong(expected, kBegun, std::memory_order_acq_rel)) continue;  // cancelled
             if (job_ == nullptr) return;
             if (is_restricted_) pthread_setaffinity_np(pthread_self(), sizeof affinity_, &affinity_);
             last_processor_.store(sched_getcpu(), std::memory_order_relaxed);
@@ -134,6 +146,9 @@ class Worker {
     const std::atomic<int>& unused_threads_;
     std::atomic<bool> is_held_{false};
     EventCount jobs_{kSpinForJob};
+    // The other members below belong to the caller until the worker changes `offer_` to `kBegun`.
+    static constexpr int kNone = 0, kOffered = 1, kBegun = 2;
+    std::atomic<int> offer_{kNone};
     const Job* job_ = nullptr;  // null: terminate
     Team team_{};
     TeamState* state_ = nullptr;

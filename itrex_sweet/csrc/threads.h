@@ -62,7 +62,7 @@ class ThreadPool {
             const int awake = std::min(share, wanted_if_spinning);
             const int goal = are_spinning(awake - 1) ? awake : std::min(share, wanted);
             const int granted = std::min(goal, size() + pool_.unused_.load(std::memory_order_relaxed));
-            const int running = granted > 1 ? backoff_.limit(granted) : 1;
+            const int running = granted > 1 ? backoff_.limit(granted, now) : 1;
             give_back_workers(running - 1);
             while (size() < running && take_worker()) {
             }
@@ -70,7 +70,19 @@ class ThreadPool {
         }
 
         // Runs job(team) on the prepared threads, and returns when all have finished.
-        void run(const Job& job) {
+        void run(const Job& job) { run(job, false); }
+
+        // The same for a job whose threads steal work of each other and do not wait for each other: it ends without threads
+        // that have not begun when the calling thread has finished.
+        void run_stealing(const Job& job) { run(job, true); }
+
+        // True if the system did not start a thread.
+        bool has_thread_shortage() const { return has_thread_shortage_; }
+
+       private:
+        friend class ThreadPool;
+
+        void run(const Job& job, bool steals) {
             if (workers_.empty()) {
                 Barrier barrier;
                 return job(Team{0, 1, &barrier, nullptr});
@@ -91,17 +103,19 @@ class ThreadPool {
             }
             chosen(Team{0, size(), &state.barrier, &slept});
             const auto waiting = Clock::now();
+            if (steals) {
+                int cancelled = 0;
+                for (Worker* worker : workers_) cancelled += worker->cancel();
+                if (cancelled > 0 && state.running.fetch_sub(cancelled, std::memory_order_acq_rel) == cancelled)
+                    state.finished.advance();
+            }
             slept += state.finished.wait(finished);
             const auto end = Clock::now();
-            backoff_.update(
-                size(), {end - start, end - waiting, slept, is_measured ? std::optional(stolen.longest()) : std::nullopt});
+            Backoff::Times times{end - start, end - waiting, slept, std::nullopt};
+            if (is_measured) times.stolen = stolen.longest();
+            if (steals) times.limit_to_waiting();
+            backoff_.update(size(), times, end);
         }
-
-        // True if the system did not start a thread.
-        bool has_thread_shortage() const { return has_thread_shortage_; }
-
-       private:
-        friend class ThreadPool;
 
         // A call that has run for this long lets waiting calls run, before its next job.
         static constexpr std::chrono::milliseconds kTurn{2};

@@ -24,19 +24,41 @@ class Machine {
     double run(int jobs, microseconds waited = microseconds(80)) {
         int total = 0;
         for (int job = 0; job < jobs; ++job) {
-            const int threads = backoff.limit(threads_);
+            const int threads = backoff.limit(threads_, now);
             total += threads;
+            now += microseconds(400);
             check(1 <= threads && threads <= threads_, "the number of threads is in range");
             if (threads == 1) continue;
             const bool is_contested = threads > uncontested;
             std::optional<Duration> stolen;
             if (backoff.measures_next_job()) stolen = is_contested ? microseconds(200) : microseconds(2);
-            backoff.update(threads, {microseconds(400), is_contested ? microseconds(200) : waited, microseconds(0), stolen});
+            backoff.update(threads, {microseconds(400), is_contested ? microseconds(200) : waited, microseconds(0), stolen},
+                           now);
+        }
+        return static_cast<double>(total) / jobs;
+    }
+
+    // Runs jobs of a second thread that is kept from running for a while in every tenth job, and waited for; returns the mean
+    // number of threads.
+    double run_bursts(int jobs, Duration elapsed, bool steals) {
+        int total = 0;
+        for (int job = 0; job < jobs; ++job) {
+            const int threads = backoff.limit(2, now);
+            total += threads;
+            now += elapsed;
+            if (threads == 1) continue;
+            const bool is_contested = job % 10 == 0;
+            Backoff::Times times{elapsed, is_contested ? elapsed / 2 : microseconds(0),
+                                 is_contested ? elapsed / 2 : microseconds(0), std::nullopt};
+            if (backoff.measures_next_job()) times.stolen = times.waited;
+            if (steals) times.limit_to_waiting();
+            backoff.update(threads, times, now);
         }
         return static_cast<double>(total) / jobs;
     }
 
     int uncontested;
+    Clock::time_point now;
     Backoff backoff;
 
    private:
@@ -76,13 +98,27 @@ void run_all() {
     }
     {
         Backoff backoff;
-        backoff.update(8, {microseconds(4000), microseconds(3000), microseconds(3000), std::nullopt});
-        check(backoff.limit(8) == 1, "after a job that slept for the most part the calling thread runs alone");
-        check(backoff.limit(8) == 2, "then a job tries one thread more");
+        const Clock::time_point now;
+        backoff.update(8, {microseconds(4000), microseconds(3000), microseconds(3000), std::nullopt}, now);
+        check(backoff.limit(8, now) == 1, "after a job that slept for the most part the calling thread runs alone");
+        check(backoff.limit(8, now) == 2, "then a job tries one thread more");
         Machine machine(2);  // later jobs that want fewer threads
         machine.backoff = backoff;
         machine.run(100);
         check(machine.run(100) == 2.0, "fewer threads are tried one by one too");
+    }
+    {
+        Backoff::Times times{microseconds(1000), microseconds(100), microseconds(700), microseconds(600)};
+        times.limit_to_waiting();
+        check(times.stolen == Duration(microseconds(100)) && times.slept == Duration{},
+              "where threads steal work, no more is lost than the calling thread waited");
+        Machine machine(2);
+        machine.uncontested = 1;
+        machine.run(1000);
+        machine.backoff.limit(2, machine.now);
+        check(machine.backoff.limit(2, machine.now + std::chrono::milliseconds(21)) == 2, "a trial comes after 20 ms");
+        Machine bursts(2);
+        check(bursts.run_bursts(2000, std::chrono::milliseconds(5), true) > 1.8, "bursts in few long jobs reduce little");
     }
 }
 
