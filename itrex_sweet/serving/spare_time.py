@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from itrex_sweet.runtime.backends.base import Backend
 from itrex_sweet.runtime.scheduler import Scheduler
@@ -11,10 +12,12 @@ from itrex_sweet.runtime.scheduler import Scheduler
 _SECONDS = 0.001
 # Expected time of the rows that wait: less is left to the scheduler's own threads.
 _BACKLOG_SECONDS = 0.003
+# Duration of a turn of the event loop up to which it had nothing else to do; a request takes longer.
+_QUIET_SECONDS = 0.00004
 
 
 class SpareTime:
-    """Runs short batches of waiting rows in the event loop, between the requests that it reads and answers.
+    """Runs short batches of waiting rows in the event loop, in turns of the loop in which it reads and answers nothing.
 
     The event loop of a busy server leaves a part of its core unused. Another thread that computes there delays it: the
     system takes up to milliseconds to give the core back to the event loop.
@@ -26,9 +29,10 @@ class SpareTime:
     def __init__(self, loop: asyncio.AbstractEventLoop):
         self._loop = loop
         self._offered: dict[Scheduler, Backend] = {}
+        self._turn_began = 0.0
 
     def offer(self, scheduler: Scheduler, backend: Backend) -> None:
-        """Runs rows of a scheduler as soon as no request is to be read or answered, as long as enough of them wait.
+        """Runs rows of a scheduler as long as enough of them wait.
 
         Args:
             backend: see `Scheduler.short_step`.
@@ -38,8 +42,10 @@ class SpareTime:
         self._offered[scheduler] = backend
 
     def _run(self) -> None:
-        for scheduler, backend in list(self._offered.items()):
-            if not scheduler.short_step(backend, _SECONDS, _BACKLOG_SECONDS):
-                del self._offered[scheduler]
+        if time.perf_counter() - self._turn_began <= _QUIET_SECONDS:
+            for scheduler, backend in list(self._offered.items()):
+                if not scheduler.short_step(backend, _SECONDS, _BACKLOG_SECONDS):
+                    del self._offered[scheduler]
         if self._offered:
+            self._turn_began = time.perf_counter()
             self._loop.call_soon(self._run)

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 
@@ -11,6 +12,9 @@ from itrex_sweet.serving import spare_time
 from itrex_sweet.serving.settings import Settings
 from itrex_sweet.serving.spare_time import SpareTime
 from tests.serving.test_server_limits import until
+
+
+LONG = 1e9  # seconds
 
 
 class Steps:
@@ -27,7 +31,8 @@ class Steps:
         return True
 
 
-def test_other_callbacks_run_between_steps():
+def test_other_callbacks_run_between_steps(monkeypatch):
+    monkeypatch.setattr(spare_time, "_QUIET_SECONDS", LONG)
     done: list[str] = []
 
     async def offer():
@@ -50,9 +55,26 @@ def test_other_callbacks_run_between_steps():
     assert done[:9] == ["a", "b", "other", "a", "b", "other", "a", "other", "other"]
 
 
+def test_nothing_is_computed_in_turns_with_other_work():
+    done: list[str] = []
+
+    async def work():
+        loop = asyncio.get_running_loop()
+        SpareTime(loop).offer(Steps(3, done), "a")
+        for _ in range(20):
+            time.sleep(10 * spare_time._QUIET_SECONDS)
+            await asyncio.sleep(0)
+        assert not done
+        while len(done) < 3:
+            await asyncio.sleep(0)
+
+    asyncio.run(asyncio.wait_for(work(), 60))
+
+
 @pytest.mark.skipif(unavailable_reason("native") is not None, reason="the native engine was not built")
 def test_the_event_loop_computes_rows_that_wait(start, folders, monkeypatch):
-    monkeypatch.setattr(spare_time, "_SECONDS", 1e9)
+    monkeypatch.setattr(spare_time, "_SECONDS", LONG)
+    monkeypatch.setattr(spare_time, "_QUIET_SECONDS", LONG)
     monkeypatch.setattr(spare_time, "_BACKLOG_SECONDS", 0.0)
     gate, begun = threading.Event(), threading.Event()
     gate.set()
