@@ -13,7 +13,6 @@ from itrex_sweet.serving.settings import Settings
 from itrex_sweet.serving.spare_time import SpareTime
 from tests.serving.test_server_limits import until
 
-
 LONG = 1e9  # seconds
 
 
