@@ -42,10 +42,9 @@ class SpareTime:
         self._offered[scheduler] = backend
 
     def _run(self) -> None:
-        if time.perf_counter() - self._turn_began <= _QUIET_SECONDS:
-            for scheduler, backend in list(self._offered.items()):
-                if not scheduler.short_step(backend, _SECONDS, _BACKLOG_SECONDS):
-                    del self._offered[scheduler]
-        if self._offered:
-            self._turn_began = time.perf_counter()
-            self._loop.call_soon(self._run)
+        is_quiet = time.perf_counter() - self._turn_began <= _QUIET_SECONDS
+        offered, self._offered = self._offered, {}  # also if a step raises an error, the next offer is accepted
+        for scheduler, backend in offered.items():
+            if not is_quiet or scheduler.short_step(backend, _SECONDS, _BACKLOG_SECONDS):
+                self.offer(scheduler, backend)
+        self._turn_began = time.perf_counter()

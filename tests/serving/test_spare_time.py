@@ -70,6 +70,24 @@ def test_nothing_is_computed_in_turns_with_other_work():
     asyncio.run(asyncio.wait_for(work(), 60))
 
 
+def test_an_error_does_not_end_later_steps(monkeypatch):
+    monkeypatch.setattr(spare_time, "_QUIET_SECONDS", LONG)
+    done: list[str] = []
+
+    async def work():
+        loop = asyncio.get_running_loop()
+        errors: list[str] = []
+        loop.set_exception_handler(lambda loop, context: errors.append(str(context["exception"])))
+        spare, broken = SpareTime(loop), Steps(1, None)  # its step raises an AttributeError
+        spare.offer(broken, "a")
+        await asyncio.sleep(0)
+        spare.offer(Steps(1, done), "b")
+        await asyncio.sleep(0)
+        assert len(errors) == 1 and done == ["b"]
+
+    asyncio.run(work())
+
+
 @pytest.mark.skipif(unavailable_reason("native") is not None, reason="the native engine was not built")
 def test_the_event_loop_computes_rows_that_wait(start, folders, monkeypatch):
     monkeypatch.setattr(spare_time, "_SECONDS", LONG)
