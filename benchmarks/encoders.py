@@ -15,11 +15,17 @@ from typing import Any
 import numpy as np
 import torch
 from peers import ENGINES, REFERENCE
-from peers.comparison import agreement
+from peers.comparison import agreement, sweet_op_peak
 from peers.contenders import BATCH, close, load_engines, peer_contenders, print_medians
 from peers.sweet import Sweet
 from record import DATA, RUNS, check_idle_machine, measure, pretrained, provenance, read_task, write_result
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, DebertaV2Config, PretrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DebertaV2Config,
+    PretrainedConfig,
+)
 
 from itrex_sweet import SweetConfig, attach, save_artifact
 from itrex_sweet.artifact import open_artifact, write_artifact
@@ -95,12 +101,32 @@ def mpnet() -> PretrainedConfig:
     return MPNetConfig(**BASE, vocab_size=VOCABULARY, max_position_embeddings=514, layer_norm_eps=1e-5)
 
 
+def nomic_bert() -> PretrainedConfig:
+    """Returns the config of nomic-ai/nomic-embed-text-v1.5 without scaled positions, with BERT's vocabulary."""
+    rope = {"rope_type": "default", "rope_theta": 1000.0}
+    return AutoConfig.for_model("nomic_bert", **BASE, vocab_size=VOCABULARY, rope_parameters=rope)
+
+
+def gte() -> PretrainedConfig:
+    """Returns the config of Alibaba-NLP/gte-multilingual-base, with BERT's vocabulary."""
+    rope = {"rope_type": "default", "rope_theta": 20000.0}
+    return AutoConfig.for_model("gte", **BASE, vocab_size=VOCABULARY, pad_token_id=0, rope_parameters=rope)
+
+
+def roformer() -> PretrainedConfig:
+    """Returns the config of junnyu/roformer_chinese_base, with BERT's vocabulary."""
+    return AutoConfig.for_model("roformer", **BASE, vocab_size=VOCABULARY)
+
+
 SHAPES = {
     BASELINE: bert,
     "DeBERTa-v3-base": deberta_v3,
     "ModernBERT-base": modernbert,
     "EuroBERT-210m": eurobert,
     "MPNet-base": mpnet,
+    "NomicBERT": nomic_bert,
+    "GTE-base": gte,
+    "RoFormer-base": roformer,
 }
 
 
@@ -129,7 +155,9 @@ def compare(options: argparse.Namespace) -> None:
     result: dict[str, Any] = {**provenance(), "settings": settings, "engines": {}, "left_out": {}, "shapes": {}}
     workloads = workload_batches(options)
     baseline = Sweet(random_artifact(BASELINE, workloads["calibration"][0]), "native")
+    result["limit_multiply_adds_per_second"] = limits = [sweet_op_peak(options.threads)]
     for shape in options.shapes:
+        result.setdefault("linear_multiply_adds_per_token", {})[shape] = linear_multiply_adds(shape)
         ours = Sweet(random_artifact(shape, workloads["calibration"][0]), "native")
         engines = load_engines(RUNS / "encoders" / shape / "float32", workloads["calibration"][0], options, result)
         if not options.prepare:
@@ -139,6 +167,7 @@ def compare(options: argparse.Namespace) -> None:
                 if name != "calibration"
                 and (name not in LONG or ours.model.config.max_position_embeddings >= LONG[name][1])
             }
+            limits.append(sweet_op_peak(options.threads))
             print(write_result(options.name, result))
         close(engines)
 
@@ -164,7 +193,22 @@ def measure_workload(
         reference, rows = engines[REFERENCE].answers(name), TokenBatch.concatenate(batches)
         answers = {engine: agreement(reference, engines[engine].answers(name)) for engine in engines}
         answers[ours.name] = agreement(reference, ours.answers(rows, ours.full_depth()).logits)
-    return {"milliseconds_per_batch": times, "answers": answers, "choices": contenders.choices}
+    return {
+        "milliseconds_per_batch": times,
+        "tokens_per_batch": sum(int(batch.lengths.sum()) for batch in batches) / len(batches),
+        "answers": answers,
+        "choices": contenders.choices,
+    }
+
+
+def linear_multiply_adds(shape: str) -> int:
+    """Returns the multiply-adds per token of the linear layers, without the pooler."""
+    with torch.device("meta"):
+        encoder = AutoModelForSequenceClassification.from_config(SHAPES[shape]()).base_model
+    linear = [module for module in encoder.modules() if isinstance(module, torch.nn.Linear)]
+    pooler = getattr(encoder, "pooler", None)
+    inside = set() if pooler is None else set(pooler.modules())
+    return sum(module.weight.numel() for module in linear if module not in inside)
 
 
 def workload_batches(options: argparse.Namespace) -> dict[str, list[TokenBatch]]:

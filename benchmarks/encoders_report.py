@@ -15,6 +15,12 @@ def tables(result: dict) -> str:
         "batch (median). The best peer is the fastest of the other engines, whatever its precision; BERT-base runs "
         f"on the native engine in INT8. Sentences are the first {settings['rows']} of SST-2 validation."
     ]
+    limits = [limit for limit in result.get("limit_multiply_adds_per_second", ()) if limit is not None]
+    if limits:
+        parts[0] += (
+            f" The limit is the time of the multiply-adds of the linear layers alone, at {max(limits) / 1e9:.0f} G per "
+            "second, the rate of the processor on registers: no INT8 engine can exceed the ratio `best peer / limit`."
+        )
     for shape, workloads in result["shapes"].items():
         names = list(workloads)
         engines = list(next(iter(workloads.values()))["milliseconds_per_batch"])
@@ -26,6 +32,15 @@ def tables(result: dict) -> str:
         lines.append(
             "| native / BERT-base | " + " | ".join(_ratio(workloads[name], OURS, BERT) for name in names) + " |"
         )
+        if limits:
+            rate = result["linear_multiply_adds_per_token"][shape] / max(limits) * 1000
+            times = {name: rate * workloads[name]["tokens_per_batch"] for name in names}
+            lines.append("| limit | " + " | ".join(f"{times[name]:.1f}" for name in names) + " |")
+            lines.append(
+                "| best peer / limit | "
+                + " | ".join(_ratio_to_best_peer(workloads[name], times[name]) for name in names)
+                + " |"
+            )
         parts.append("\n".join(lines))
     if result["left_out"]:
         parts.append(
@@ -49,6 +64,15 @@ def _ratio(workload: dict, above: str, below: str) -> str:
 
 
 def _peer_ratio(workload: dict) -> str:
+    best = _best_peer(workload)
+    return f"{_ratio_to_best_peer(workload, _medians(workload)[OURS])} ({best})" if best else ""
+
+
+def _ratio_to_best_peer(workload: dict, milliseconds: float) -> str:
+    best = _best_peer(workload)
+    return f"{_medians(workload)[best] / milliseconds:.2f}" if best else ""
+
+
+def _best_peer(workload: dict) -> str | None:
     times = _medians(workload)
-    peers = {name: time for name, time in times.items() if name not in (OURS, BERT)}
-    return f"{min(peers.values()) / times[OURS]:.2f} ({min(peers, key=peers.__getitem__)})" if peers else ""
+    return min((name for name in times if name not in (OURS, BERT)), key=times.__getitem__, default=None)
