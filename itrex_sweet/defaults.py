@@ -36,7 +36,7 @@ METRIC_NAMES = (
 
 # quantization
 AUTO = "auto"
-RECIPES = ("static", "smooth", "dynamic")  # that `AUTO` chooses from
+RECIPES = ("static", "smooth", "dynamic")  # that `AUTO` chooses from, fastest at run time first
 EMBEDDINGS = ("int8", "float32")  # precisions of the word embeddings
 DEFAULT_OBSERVED_ROWS = 200
-DEFAULT_SCORE_DROP, DEFAULT_MOVED = 0.01, 0.1
+DEFAULT_SCORE_DROP, DEFAULT_MOVED, DEFAULT_CHANGED = 0.01, 0.1, 0.01

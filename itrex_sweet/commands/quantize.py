@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from itrex_sweet.commands import options
 from itrex_sweet.defaults import (
     AUTO,
+    DEFAULT_CHANGED,
     DEFAULT_MOVED,
     DEFAULT_OBSERVED_ROWS,
     DEFAULT_SCORE_DROP,
@@ -83,6 +84,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="maximum share of rows that exit at another exit (default: %(default)g)",
     )
+    group.add_argument(
+        "--max-changed",
+        type=options.share,
+        default=DEFAULT_CHANGED,
+        metavar="SHARE",
+        help="share of rows whose answer at the last exit changes, above which slower recipes are tried; the one that "
+        "changes the fewest is taken (default: %(default)g)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -101,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
         rows=args.rows,
         max_drop=args.max_drop,
         max_moved=args.max_moved,
+        max_changed=args.max_changed,
         seed=args.seed,
         max_length=args.max_length,
         text_column=args.text_column,
@@ -130,7 +140,8 @@ def _shown(artifact: Artifact, bytes_before: int) -> str:
             "",
             plain_table(*quantization_cells(facts)),
             "",
-            f"{facts['rows_at_another_exit']:.1%} of {rows['rows_judged']} rows exit at another exit; thresholds "
+            f"{facts['rows_at_another_exit']:.1%} of {rows['rows_judged']} rows exit at another exit, "
+            f"{facts['changed_answers']:.1%} have another answer at the last exit; thresholds "
             f"{', '.join(f'{value:.3f}' for value in artifact.policy.thresholds) or 'none'}",
             f"{bytes_before / 1e6:.1f} MB → {_size(artifact) / 1e6:.1f} MB",
         ]

@@ -227,6 +227,8 @@ def _quantization(artifact: Artifact) -> list[str]:
     embeddings = (
         " Word embeddings are in int8, with a scale per token." if artifact.embeddings_precision == INT8 else ""
     )
+    changed = facts.get("changed_answers")  # absent in artifacts of older releases
+    answers = "" if changed is None else f" and {percent(changed)} have another answer at the last exit"
     return [
         "## Quantization",
         f"INT8 by the recipe `{facts['recipe']}`: {facts['integer_layers']} linear layers with weights in int8, a "
@@ -235,7 +237,7 @@ def _quantization(artifact: Artifact) -> list[str]:
         f"Ranges were observed by Neural Compressor ({versions}) on {rows['rows_observed']} rows; {facts['metric']} "
         f"per exit and temperatures come from {rows['rows_judged']} "
         f"{'other rows' if rows['judged_on_other_rows'] else 'of the same rows'}, of which "
-        f"{percent(facts['rows_at_another_exit'])} leave at another exit than before:",
+        f"{percent(facts['rows_at_another_exit'])} leave at another exit than before{answers}:",
         markdown_table(*quantization_cells(facts)),
     ]
 

@@ -12,7 +12,7 @@ import torch
 from itrex_sweet.artifact import Artifact
 from itrex_sweet.calibration import expected_calibration_error, fit_temperature, transfer_thresholds
 from itrex_sweet.calibration.temperature import as_binary
-from itrex_sweet.defaults import DEFAULT_MOVED, DEFAULT_SCORE_DROP
+from itrex_sweet.defaults import DEFAULT_CHANGED, DEFAULT_MOVED, DEFAULT_SCORE_DROP
 from itrex_sweet.errors import BackendUnavailable
 from itrex_sweet.evaluation.outcomes import ExitOutcomes
 from itrex_sweet.evaluation.tables import percent, plain_table, score
@@ -36,10 +36,13 @@ class Limits:
     Args:
         drop: of the score at any exit, a fraction: 0.01 is one point.
         moved: fraction of rows that leave at another exit than before.
+        changed: fraction of rows whose answer at the last exit changes. A faster recipe that exceeds it is taken only
+            if no other one changes fewer.
     """
 
     drop: float = DEFAULT_SCORE_DROP
     moved: float = DEFAULT_MOVED
+    changed: float = DEFAULT_CHANGED
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class ComparisonResult:
             multi-label classification; in regression, the correlation of the values with the labels or the float model.
         drops: per exit, score of the float model minus its own.
         moved: fraction of rows that leave at another exit.
+        changed: fraction of rows whose answer at the last exit differs from that of the float model; 0 in regression.
         policy: for the quantized model, with temperatures fitted again if there are labels, and thresholds at which the
             exit rates stay the same.
         calibration_errors: expected calibration error per exit, with the old and with the new temperatures; `None`
@@ -64,6 +68,7 @@ class ComparisonResult:
     scores: tuple[float, ...]
     drops: tuple[float, ...]
     moved: float
+    changed: float
     policy: Policy
     calibration_errors: tuple[tuple[float, ...], tuple[float, ...]] | None
 
@@ -136,16 +141,24 @@ class ExitComparison:
             scores=scores,
             drops=tuple(float(old - new) for old, new in zip(self.scores, scores, strict=True)),
             moved=float((exits_before != exits_after).mean()),
+            changed=self._changed(after),
             policy=policy,
             calibration_errors=errors,
         )
 
     def table(self, results: Sequence[ComparisonResult]) -> str:
         """Returns the scores per exit of the float model and the quantized models, as text."""
-        headings = ["recipe", *(f"exit {exit_}" for exit_ in self.artifact.exits), "other exit", "float layers"]
-        lines = [["float32", *self._shown(self.scores), percent(0.0), "all"]]
+        exits = (f"exit {exit_}" for exit_ in self.artifact.exits)
+        headings = ["recipe", *exits, "other exit", "other answer", "float layers"]
+        lines = [["float32", *self._shown(self.scores), percent(0.0), percent(0.0), "all"]]
         lines += [
-            [result.recipe, *self._shown(result.scores), percent(result.moved), str(len(result.float_layers))]
+            [
+                result.recipe,
+                *self._shown(result.scores),
+                percent(result.moved),
+                percent(result.changed),
+                str(len(result.float_layers)),
+            ]
             for result in results
         ]
         return plain_table(headings, lines)
@@ -159,6 +172,7 @@ class ExitComparison:
             "before": rounded(self.scores),
             "after": rounded(result.scores),
             "rows_at_another_exit": round(result.moved, 4),
+            "changed_answers": round(result.changed, 4),
             "temperatures": {
                 "before": rounded(self.artifact.policy.temperatures),
                 "after": rounded(result.policy.temperatures),
@@ -177,6 +191,14 @@ class ExitComparison:
         if task.name == SINGLE_LABEL:
             return tuple((predictions == self._targets).mean(axis=0).tolist())
         return tuple(task.agree(predictions, self._targets).mean(axis=0).tolist())
+
+    def _changed(self, after: ExitOutcomes) -> float:
+        """Returns the fraction of rows whose answer at the last exit changes."""
+        task = after.task
+        if task.name == REGRESSION:
+            return 0.0
+        old, new = (outcomes.predictions(self.artifact.policy)[:, -1] for outcomes in (self.before, after))
+        return float(1.0 - task.agree(old, new).mean())
 
     def _shown(self, scores: Sequence[float]) -> list[str]:
         return [score(value, self.metric_name) for value in scores]

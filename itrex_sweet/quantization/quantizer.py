@@ -75,6 +75,7 @@ class SweetQuantizer:
         rows: int = DEFAULT_OBSERVED_ROWS,
         max_drop: float = Limits.drop,
         max_moved: float = Limits.moved,
+        max_changed: float = Limits.changed,
         smoothing_alpha: float = 0.5,
         seed: int = DEFAULT_SEED,
         max_length: int | None = None,
@@ -101,6 +102,8 @@ class SweetQuantizer:
             rows: number of rows to observe ranges on.
             max_drop: largest drop of the score at any exit that `"auto"` accepts, a fraction; 0.01 is one point.
             max_moved: largest fraction of rows leaving at another exit than before that `"auto"` accepts.
+            max_changed: fraction of rows whose answer at the last exit changes above which `"auto"` tries slower
+                recipes, and takes the one that changes the fewest.
             smoothing_alpha: migration strength of SmoothQuant, from activations to weights.
             seed: of the random split of rows.
             max_length: maximum number of tokens per row.
@@ -118,7 +121,9 @@ class SweetQuantizer:
             ArtifactError: the folder cannot be written; its previous content is unchanged.
         """
         rows, seed = whole_number("rows", rows, 1), whole_number("seed", seed, 0)
-        max_drop, max_moved = fraction("max_drop", max_drop), fraction("max_moved", max_moved)
+        limits = Limits(
+            fraction("max_drop", max_drop), fraction("max_moved", max_moved), fraction("max_changed", max_changed)
+        )
         smoothing_alpha = fraction("smoothing_alpha", smoothing_alpha)
         self._check_arguments(recipe, embeddings, save_directory)
         require_installed("neural_compressor", "quantization")
@@ -152,7 +157,6 @@ class SweetQuantizer:
 
         table = word_embeddings(source)
         search = RecipeSearch(comparison, observe_with_progress, [table] if embeddings == INT8 else [])
-        limits = Limits(max_drop, max_moved)
         candidate = search.cheapest_within(limits) if recipe == AUTO else search.candidate(recipe)
         if not candidate.result.within(limits):
             logger.warning("%s exceeds the limits of recipe='auto':\n%s", recipe, comparison.table([candidate.result]))

@@ -23,7 +23,6 @@ from itrex_sweet.runtime.weights import load_encoder
 
 logger = logging.getLogger(__name__)
 
-# Fastest at run time first: static scales; static scales with smoothing of inputs; dynamic scales per row.
 MAX_FLOAT_SHARE = 0.5  # of the linear layers and tables
 _SENSITIVITY_ROWS = 64
 
@@ -62,24 +61,38 @@ class RecipeSearch:
     def cheapest_within(self, limits: Limits) -> Candidate:
         """Returns the fastest candidate within limits: first of the recipes, then with sensitive layers left in float.
 
+        If every recipe changes more answers than the limit, the one that changes the fewest is returned: changed
+        answers count in the budget of a later calibration, but float layers take several times as long.
+
         Raises:
             QuantizationError: nothing is within the limits; the message holds the table.
         """
         tried: list[ComparisonResult] = []
-        for candidate in self._candidates():
+        best: Candidate | None = None
+        for candidate in map(self.candidate, RECIPES):
             tried.append(candidate.result)
-            if candidate.result.within(limits):
-                logger.info("%s", self.comparison.table(tried))
-                return candidate
+            if not candidate.result.within(limits):
+                continue
+            if best is None or candidate.result.changed < best.result.changed:
+                best = candidate
+            if best.result.changed <= limits.changed:
+                break
+        if best is None:
+            for candidate in self._with_float_layers():
+                tried.append(candidate.result)
+                if candidate.result.within(limits):
+                    best = candidate
+                    break
+        if best is not None:
+            logger.info("%s", self.comparison.table(tried))
+            return best
         raise QuantizationError(
             f"no recipe loses at most {100 * limits.drop:g} points of {self.comparison.metric_name} at every exit with "
             f"at most {limits.moved:.0%} of the rows leaving at another exit. Raise max_drop or max_moved, or use more "
             f"rows than the {len(self.comparison.rows.evaluated)} compared.\n{self.comparison.table(tried)}"
         )
 
-    def _candidates(self) -> Iterator[Candidate]:
-        for recipe in RECIPES:
-            yield self.candidate(recipe)
+    def _with_float_layers(self) -> Iterator[Candidate]:
         for recipe in RECIPES:
             ranked = self._by_sensitivity(recipe)
             count = 1

@@ -196,7 +196,7 @@ def test_integers_of_quantize(model, tmp_path, name, value):
         SweetQuantizer(model).quantize(TEXTS[:COUNT], tmp_path / "int8", "dynamic", **{name: value})
 
 
-@pytest.mark.parametrize("name", ["max_drop", "max_moved", "smoothing_alpha"])
+@pytest.mark.parametrize("name", ["max_drop", "max_moved", "max_changed", "smoothing_alpha"])
 @pytest.mark.parametrize("value", [*NOT_NUMBERS, NAN, INF, -0.1, 1.1], ids=repr)
 def test_fractions_of_quantize(model, tmp_path, name, value):
     with pytest.raises(ConfigError, match=f"{name}="):

@@ -172,7 +172,7 @@ NUMBERS = {
         "--max-layers", "--batch-size", "--max-length", "--seed",
     ],
     "evaluate": ["--limit", "--max-length", "--threshold", "--batch-size", "--repeats"],
-    "quantize": ["--rows", "--max-length", "--seed", "--max-drop", "--max-moved"],
+    "quantize": ["--rows", "--max-length", "--seed", "--max-drop", "--max-moved", "--max-changed"],
     "bench": ["--rows", "--tokens", "--max-length", "--threads", "--batch-size"],
     "predict": ["--threshold", "--batch-size", "--quality", "--max-exit", "--deadline-ms", "--max-length"],
 }  # fmt: skip

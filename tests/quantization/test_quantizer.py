@@ -214,13 +214,31 @@ def spoiled(recipes: dict[str, list[str]]):
 
 
 def test_auto_selects_the_fastest_recipe_within_the_limits(source, rows, tmp_path, monkeypatch):
-    options = dict(max_drop=0.05, embeddings="float32")
+    options = dict(max_drop=0.05, max_changed=1.0, embeddings="float32")
     assert quantize(source, rows, tmp_path / "a", "auto", **options).quantization["recipe"] == "static"
     monkeypatch.setattr(quantizer_file, "observe", spoiled({"static": ["layer"]}))
     artifact = quantize(source, rows, tmp_path / "b", "auto", **options)
     assert (artifact.quantization["recipe"], artifact.quantization["asked"]) == ("smooth", "auto")
     monkeypatch.setattr(quantizer_file, "observe", spoiled({"static": ["layer"], "smooth": ["layer"]}))
     assert quantize(source, rows, tmp_path / "c", "auto", **options).quantization["recipe"] == "dynamic"
+
+
+def test_auto_prefers_a_recipe_that_changes_few_answers(source, rows, tmp_path, monkeypatch):
+    def selected(folder: str, wide: dict[str, list[str]], max_changed: float) -> tuple[str, float]:
+        monkeypatch.setattr(quantizer_file, "observe", spoiled(wide))
+        facts = quantize(source, rows, tmp_path / folder, "auto", max_drop=1.0, max_changed=max_changed).quantization
+        return facts["recipe"], facts["changed_answers"]
+
+    last = ["layer.3"]
+    recipe, changed = selected("any", {"static": last}, max_changed=1.0)
+    assert recipe == "static" and changed > 0.1
+    recipe, changed = selected("few", {"static": last}, max_changed=0.1)
+    assert recipe == "smooth" and changed <= 0.1
+    # Every recipe exceeds the limit: the fewest changes, and no layer in float.
+    recipe, changed = selected("none", {"static": last, "smooth": last}, max_changed=0.0)
+    assert recipe == "dynamic"
+    recipe, changed = selected("all", {recipe: ["layer"] for recipe in RECIPES[1:]}, max_changed=0.0)
+    assert recipe == "static"
 
 
 def test_auto_leaves_sensitive_layers_in_float(source, rows, tmp_path, monkeypatch):
