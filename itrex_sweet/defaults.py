@@ -39,4 +39,4 @@ AUTO = "auto"
 RECIPES = ("static", "smooth", "dynamic")  # that `AUTO` chooses from, fastest at run time first
 EMBEDDINGS = ("int8", "float32")  # precisions of the word embeddings
 DEFAULT_OBSERVED_ROWS = 200
-DEFAULT_SCORE_DROP, DEFAULT_MOVED, DEFAULT_CHANGED = 0.01, 0.1, 0.01
+DEFAULT_SCORE_DROP, DEFAULT_MOVED, DEFAULT_CHANGED = 0.01, 0.1, 0.005

@@ -71,7 +71,8 @@ def _int8(task: str, run: Path, folder: Path, rows: TaskRows, options: Any, agai
     if again:
         shutil.rmtree(folder / "int8", ignore_errors=True)
     if not (folder / "int8" / "sweet_config.json").is_file():
-        SweetQuantizer.from_pretrained(run / "float32").quantize(Rows(*rows.quantization), folder / "int8")
+        texts, labels = (given + compared for given, compared in zip(rows.quantization, rows.compared, strict=True))
+        SweetQuantizer.from_pretrained(run / "float32").quantize(Rows(texts, labels), folder / "int8")
 
 
 def _linear(task: str, run: Path, folder: Path, rows: TaskRows, options: Any, again: bool) -> dict[str, float]:

@@ -9,7 +9,8 @@ from paper.run import TRAINED, training_rows
 from record import read_task
 
 TASKS = {"sst2": "SST-2", "ag_news": "AG News", "cola": "CoLA", "rte": "RTE", "qnli": "QNLI", "mnli": "MNLI"}
-QUANTIZED, CHOSEN = 200, 6000  # rows at most
+QUANTIZED, COMPARED, CHOSEN = 200, 500, 6000  # rows at most
+SMALL = 2000  # a smaller pool has no rows to compare INT8 recipes with; they are compared with those of the ranges
 
 Texts = list[Any]
 
@@ -21,12 +22,14 @@ class TaskRows:
     Args:
         training: of the plain model and of every other model that is trained here.
         quantization: ranges of INT8 inputs, for all engines.
+        compared: to choose the INT8 recipe.
         choice: of the policy.
         reported: validation rows.
     """
 
     training: tuple[Texts, list[int]]
     quantization: tuple[Texts, list[int]]
+    compared: tuple[Texts, list[int]]
     choice: tuple[Texts, list[int]]
     reported: tuple[Texts, list[int]]
 
@@ -44,12 +47,14 @@ def rows_of(task: str) -> TaskRows:
     except SystemExit:  # a small task: the pool is what training left
         pass
     reported = read_task(task, "validation")
+    first = QUANTIZED + (COMPARED if len(pool[0]) >= SMALL else 0)  # of the choice
     # texts that occur in several splits are left out of the choice
-    known = {repr(text) for text in (*training[0], *reported[0], *pool[0][:QUANTIZED])}
-    free = [place for place in range(QUANTIZED, len(pool[0])) if repr(pool[0][place]) not in known][:CHOSEN]
+    known = {repr(text) for text in (*training[0], *reported[0], *pool[0][:first])}
+    free = [place for place in range(first, len(pool[0])) if repr(pool[0][place]) not in known][:CHOSEN]
     return TaskRows(
         training,
         (pool[0][:QUANTIZED], pool[1][:QUANTIZED]),
+        (pool[0][QUANTIZED:first], pool[1][QUANTIZED:first]),
         ([pool[0][place] for place in free], [pool[1][place] for place in free]),
         reported,
     )
