@@ -19,6 +19,7 @@ def select_candidate(
     budget: Budget,
     guarantee: Guarantee | None,
     against: str | None = None,
+    recipe: str | None = None,
 ) -> tuple[int, int | None]:
     """Returns the index of the selected policy, and the number of certified candidates.
 
@@ -27,6 +28,7 @@ def select_candidate(
         predictions: of each candidate for the testing rows.
         guarantee: of the budget; `None` if it names no drop.
         against: name of the model that the policy is compared with; `None` for the same model at full depth.
+        recipe: of the model's quantization, for the advice of an error.
 
     Raises:
         CalibrationError: no candidate can be certified, or no certified candidate is within the budget's limits.
@@ -47,7 +49,7 @@ def select_candidate(
     else:
         num_certified = certified([each.p_value for each in candidates], budget.delta)
         if num_certified == 0:
-            raise CalibrationError(_explain_full_depth(predictions[0], budget, guarantee, against))
+            raise CalibrationError(_explain_full_depth(predictions[0], budget, guarantee, against, recipe))
     selected = min(range(num_certified), key=lambda index: candidates[index].cost)
     if exceeded := _exceeded_limit(candidates[selected], budget):
         raise CalibrationError(
@@ -66,7 +68,9 @@ def _exceeded_limit(candidate: Candidate, budget: Budget) -> str | None:
     return None
 
 
-def _explain_full_depth(full_depth: PairedPredictions, budget: Budget, guarantee: Guarantee, against: str) -> str:
+def _explain_full_depth(
+    full_depth: PairedPredictions, budget: Budget, guarantee: Guarantee, against: str, recipe: str | None
+) -> str:
     """Returns how far the full model is below the model that it is compared with."""
     counts = loss_counts(full_depth)
     target = f"agreement with {against}"
@@ -84,6 +88,8 @@ def _explain_full_depth(full_depth: PairedPredictions, budget: Budget, guarantee
         )
     needed = guarantee.rows_needed(full_depth)
     advice = _advise_rows(needed) if needed is not None else "Train it longer, or allow a larger drop."
+    if recipe in ("static", "smooth"):
+        advice += f" The model is quantized by the recipe {recipe!r}; 'dynamic' changes fewer answers."
     return f"{drop} cannot be certified even for this model at full depth: {observed}. {advice}"
 
 

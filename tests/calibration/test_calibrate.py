@@ -186,6 +186,16 @@ def test_error_names_a_sufficient_number_of_rows():
         select_candidate([full, candidate(hopeless, 1.0, 3.0)], [predictions[0], hopeless], budget, guarantee)
 
 
+@pytest.mark.parametrize(("recipe", "advised"), [("static", True), ("smooth", True), ("dynamic", False), (None, False)])
+def test_refused_int8_model_is_advised_to_use_the_recipe_that_changes_fewest_answers(recipe, advised):
+    budget, below = Budget(max_accuracy_drop=0.01), paired_predictions(38, 22, 2850)
+    guarantee = guarantee_for(budget)
+    full = candidate(below, guarantee.p_value(below), 6.0)
+    with pytest.raises(CalibrationError, match="even for this model at full depth") as refused:
+        select_candidate([full], [below], budget, guarantee, "float32", recipe)
+    assert ("'dynamic' changes fewer answers" in str(refused.value)) == advised
+
+
 @pytest.mark.parametrize(
     ("count", "labels", "budget", "message"),
     [
