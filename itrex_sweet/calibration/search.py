@@ -52,6 +52,8 @@ def candidate_policies(
         if epsilon is None or rows.mean_loss(conservative) <= 2 * epsilon:
             last, end = rows.cost(conservative), rows.cost(aggressive)
             for between in _interpolate(conservative, aggressive, rows, per_exit):
+                if per_exit:
+                    between = _without_useless_exits(between, rows)
                 if end + 1e-9 < (cost := rows.cost(between)) < last - 1e-9:
                     candidates.append(between)
                     last = cost
@@ -172,6 +174,19 @@ def _interpolate(conservative: Policy, aggressive: Policy, rows: SimulatedRows, 
                 for threshold, rank, unchanged, pool in zip(thresholds, ranks, start, pools, strict=True)
             ]
         )
+
+
+def _without_useless_exits(policy: Policy, rows: SimulatedRows) -> Policy:
+    """Disables exits whose probes cost more than the rows that leave there save, where that adds no loss.
+
+    A threshold between 1, which disables the exit, and a lower one may let next to no row leave.
+    """
+    for index, threshold in enumerate(policy.thresholds):
+        if threshold < 1.0:
+            without = policy.with_threshold(_replace(policy.thresholds, index, 1.0))
+            if rows.cost(without) < rows.cost(policy) and rows.mean_loss(without) <= rows.mean_loss(policy):
+                policy = without
+    return policy
 
 
 def _threshold_at_rank(ordered: np.ndarray, rank: int) -> float:

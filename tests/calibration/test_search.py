@@ -54,6 +54,23 @@ def test_exit_that_only_loses_is_disabled():
         assert (leaving == 0).sum() == 0 or losses[np.arange(400), leaving].mean() > 0.2
 
 
+@pytest.mark.parametrize("seed", [1, 3, 6])
+def test_interpolated_policies_probe_no_exit_that_costs_more_than_it_saves(seed):
+    confidences, losses = draw_rows(600, seed)
+    costs = RowCosts(np.tile(COSTS, (600, 1)), np.full(600, 0.5))
+    rows = SimulatedRows(confidences, losses, costs)
+    optima = {policy.thresholds for policy in optimal_policies(Policy.uniform(3), rows)}
+    found = candidate_policies(Policy.uniform(3), confidences, losses, costs)
+    between = [policy for policy in found if policy.thresholds not in optima]
+    assert len(between) > 10
+    for policy in between:
+        for index, threshold in enumerate(policy.thresholds):
+            if threshold < 1.0:
+                disabled = [1.0 if place == index else value for place, value in enumerate(policy.thresholds)]
+                without = policy.with_threshold(disabled)
+                assert rows.cost(without) >= rows.cost(policy) or rows.mean_loss(without) > rows.mean_loss(policy)
+
+
 @pytest.mark.parametrize("price", [20.0, 5.0, 2.0, 0.5])
 def test_optima_are_close_to_an_exhaustive_search(price):
     confidences, losses = draw_rows(200, 3)
