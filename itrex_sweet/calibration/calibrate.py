@@ -153,7 +153,7 @@ def calibrate(
     _, fixed_exits = measure([single_exit_policy(place, policy) for place in early])
     against_name = None if reference is None else reference.name
     warn_of_constant_prediction(predictions[0], guarantee, model.artifact.label_names)
-    recipe = (model.artifact.quantization or {}).get("recipe")
+    recipe = model.artifact.quantization.get("recipe")
     chosen, num_certified = select_candidate(candidates, predictions, budget, guarantee, against_name, recipe)
     told = label_agreements(task, predictions[chosen].policy, full, model.artifact.label_names)
     warn_of_lost_labels(model.artifact.directory.name, told, against_name or "full depth")

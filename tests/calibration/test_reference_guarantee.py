@@ -65,7 +65,7 @@ def shares(count: int, *shares: float, seed: int = 0) -> np.ndarray:
     return np.stack([ease < share for share in shares], axis=1)
 
 
-def test_weak_model_is_certified_against_itself_but_not_against_a_strong_one(model, exits_right, tmp_path):
+def test_weak_model_is_certified_against_itself_but_not_against_a_strong_one(model, exits_right, tmp_path, monkeypatch):
     labels = labels_of(1500)
     exits_right(labels, shares(1500, 0.70, 0.70, 0.70))
     rows = Rows(TEXTS[:1500], labels, source="held-out.csv")
@@ -79,6 +79,9 @@ def test_weak_model_is_certified_against_itself_but_not_against_a_strong_one(mod
     assert "against plain.jsonl" in message and "1000 testing rows it lost" in message and "Train it longer" in message
     low, high = (float(part) for part in message.split("between ")[1].split(" %")[0].split(" and "))
     assert low < 25 < high and high - low < 12
+    monkeypatch.setitem(model.artifact.quantization, "recipe", "static")
+    with pytest.raises(CalibrationError, match="quantized by the recipe 'static'"):
+        calibrate(model, rows, budget, against=strong)
 
 
 def test_guarantee_against_another_model_is_recorded(model, exits_right, tmp_path):
