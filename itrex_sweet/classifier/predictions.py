@@ -114,7 +114,7 @@ def predictions_of(
             predictions[row]["stopped_by"] = DEADLINE
     if top_k is not None and labels is not None:
         if labels.ndim == 1:
-            scores = _scores_of_all_labels(backend, request, answers, labels, scores)
+            scores = backend.probabilities(answers.logits, request.temperatures[answers.exit_index])
         for prediction, row in zip(predictions, scores, strict=True):
             prediction[_RANKING[task]] = most_probable(row, names, top_k)
     for row in broken:
@@ -125,15 +125,6 @@ def predictions_of(
 def labels_that_are_on(is_on: np.ndarray, scores: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
     """Returns the labels of one row that are on, as `most_probable`."""
     return most_probable(np.where(is_on == 1, scores, -1.0), names, int((is_on == 1).sum()))
-
-
-def _scores_of_all_labels(
-    backend: Backend, request: Request, answers: Answers, labels: np.ndarray, probabilities: np.ndarray
-) -> np.ndarray:
-    """Returns the probabilities of all labels, (rows, labels), those of the best labels as given and the greatest."""
-    scores = np.minimum(backend.task.scores(calibrated_logits(answers, request.policy)), probabilities[:, None])
-    scores[np.arange(len(scores)), labels] = probabilities
-    return scores
 
 
 _RANKING = {SINGLE_LABEL: "labels", MULTI_LABEL: "scores"}  # the field of `top_k`

@@ -136,6 +136,7 @@ class Predictor:
         choice("overlong", overlong, OVERLONG)
         choice("errors", errors, _ERRORS)
         texts = texts.copy() if type(texts) is list else listed(texts)
+        self.backend.expect_call()  # threads wake while the texts are tokenized
         reading = self._read(texts, max_length, overlong)
         if reading.errors and errors == "raise":
             raise _unreadable(reading.errors, len(texts))

@@ -49,18 +49,26 @@ inline float confidence_of_logits(const float* logits, int labels, float tempera
     return max_probability(logits, labels, temperature);
 }
 
-// Label and softmax probability of `sweet_best_label`.
-inline std::pair<int64_t, float> best_label(const float* logits, int labels, float temperature) {
+// Label and softmax probability of `sweet_best_label`. Writes the probabilities of all labels, relative to that of the best,
+// to `relative` if it is not null.
+inline std::pair<int64_t, float> best_label(const float* logits, int labels, float temperature, float* relative = nullptr) {
     float maximum = -INFINITY, total = 0.0f;
     int best = -1;
     for (int label = 0; label < labels; ++label) maximum = std::max(maximum, logits[label] / temperature);
     for (int label = 0; label < labels; ++label) {
         const float power = std::exp(logits[label] / temperature - maximum);
         if (best < 0 && power == 1.0f) best = label;  // the greatest power is 1
+        if (relative != nullptr) relative[label] = power;
         total += power;
     }
     if (std::isnan(total)) return {-1, NAN};
     return {best, 1.0f / total};
+}
+
+// Writes the softmax probability of every label; NaN where `best_label` finds none.
+inline void label_probabilities(const float* logits, int labels, float temperature, float* probabilities) {
+    const float greatest = best_label(logits, labels, temperature, probabilities).second;
+    for (int label = 0; label < labels; ++label) probabilities[label] *= greatest;
 }
 
 // Confidence of a row from the outputs of an exit.

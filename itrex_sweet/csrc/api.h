@@ -140,7 +140,7 @@ struct sweet_threads;
 struct sweet_context;
 
 // Version of the interface; increases when a structure, a function or its meaning changes.
-constexpr int32_t kSweetInterface = 9;
+constexpr int32_t kSweetInterface = 10;
 // Return the version that the library was built with, and the size in bytes of a structure by its name, -1 if unknown. A
 // caller compares them with its own before it calls anything else.
 SWEET_API int32_t sweet_interface();
@@ -167,6 +167,9 @@ enum sweet_count {
     SWEET_NUM_COUNTS = 4
 };
 SWEET_API int32_t sweet_threads_count(const sweet_threads* threads, int64_t* counts);
+// Wakes sleeping threads, as many as the last call used, for a call that follows within some 100 microseconds. Returns at
+// once; without effect while calls run.
+SWEET_API int32_t sweet_threads_wake(const sweet_threads* threads);
 
 // Creates a context, the mutable state of calls of a model; returns null on failure. A call uses as many threads as get at
 // least `min_macs_per_thread` multiply-accumulates each; 0 uses all threads for every call, -1 selects a default.
@@ -216,6 +219,10 @@ SWEET_API int32_t sweet_logistic(int32_t count, const float* values, float* prob
 // infinite, or all are minus infinity.
 SWEET_API int32_t sweet_best_label(int32_t rows, int32_t labels, const float* logits, const float* temperatures,
                                    int64_t* best, float* probabilities);
+// Computes the softmax probabilities (rows, labels) of logits divided by the row's temperature. That of the label of
+// `sweet_best_label` is equal to its result; all of a row are NaN where it finds none.
+SWEET_API int32_t sweet_probabilities(int32_t rows, int32_t labels, const float* logits, const float* temperatures,
+                                      float* probabilities);
 // Runs a batch through all exits with early exit, in one call instead of one per `embed`, `probe` and `advance`. Token types
 // may be null: all are 0; positions too: those of every row are consecutive from 0. Writes for each row the logits (rows,
 // labels) of the exit that answered, its index from 0, and the confidence; and if `best` is not null, what `sweet_best_label`

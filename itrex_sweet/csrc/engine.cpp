@@ -129,6 +129,13 @@ int32_t sweet_threads_count(const sweet_threads* threads, int64_t* counts) {
     });
 }
 
+int32_t sweet_threads_wake(const sweet_threads* threads) {
+    return guarded([&] {
+        check_threads(threads);
+        threads->shared->pool().wake();
+    });
+}
+
 sweet_context* sweet_context_new(const sweet_model* model, const sweet_threads* threads, int64_t min_macs_per_thread) {
     sweet_context* context = nullptr;
     guarded([&] {
@@ -213,6 +220,23 @@ int32_t sweet_best_label(int32_t rows, int32_t labels, const float* logits, cons
         for (int64_t row = 0; row < rows; ++row) {
             check_positive("the call", "a temperature", temperatures[row]);
             std::tie(best[row], probabilities[row]) = best_label(logits + row * labels, labels, temperatures[row]);
+        }
+    });
+}
+
+int32_t sweet_probabilities(int32_t rows, int32_t labels, const float* logits, const float* temperatures,
+                            float* probabilities) {
+    return guarded([&] {
+        check_range("the call", "the number of rows", rows, 0, kMaxTokens);
+        check_range("the call", "the number of labels", labels, 1, kMaxOutputs);
+        if (rows > 0) {
+            check_pointer("the call", "logits", logits);
+            check_pointer("the call", "temperatures", temperatures);
+            check_pointer("the call", "probabilities", probabilities);
+        }
+        for (int64_t row = 0; row < rows; ++row) {
+            check_positive("the call", "a temperature", temperatures[row]);
+            label_probabilities(logits + row * labels, labels, temperatures[row], probabilities + row * labels);
         }
     });
 }

@@ -39,10 +39,11 @@ class EventCount {
     bool has_waiters() const { return waiters_.load(std::memory_order_relaxed) > 0; }
 
     // Returns once the value differs from `seen`; the result is the time that the thread slept. It spins only as long as
-    // may_spin() is true.
+    // may_spin() is true. With `is_soon` the value is expected to change soon, whatever earlier waits took: the thread spins for
+    // the maximum, and the limit stays as it is.
     template <class Predicate>
-    Duration wait(uint32_t seen, Predicate may_spin) {
-        if (spin(seen, may_spin)) return {};
+    Duration wait(uint32_t seen, Predicate may_spin, bool is_soon = false) {
+        if (is_soon ? spin_for(max_spin_, seen, may_spin) : spin(seen, may_spin)) return {};
         const auto start = Clock::now();
         std::unique_lock<std::mutex> guard(mutex_);
         waiters_.fetch_add(1);
@@ -64,15 +65,21 @@ class EventCount {
         if (!may_spin()) return false;
         const int64_t limit = spin_limit_.load(std::memory_order_relaxed);
         const bool tries_max = waits_.fetch_add(1, std::memory_order_relaxed) % kMaxSpinInterval == 0;
-        const auto until = Clock::now() + std::chrono::nanoseconds(tries_max ? max_spin_ : limit);
+        if (spin_for(tries_max ? max_spin_ : limit, seen, may_spin)) {
+            spin_limit_.store(tries_max ? max_spin_ : std::min(2 * limit, max_spin_), std::memory_order_relaxed);
+            return true;
+        }
+        if (may_spin()) spin_limit_.store(std::max(limit / 2, kMinSpin), std::memory_order_relaxed);
+        return false;
+    }
+
+    // Returns true if the value differs from `seen` within these nanoseconds.
+    template <class Predicate>
+    bool spin_for(int64_t limit, uint32_t seen, Predicate may_spin) const {
+        const auto until = Clock::now() + std::chrono::nanoseconds(limit);
         do {
-            if (poll(seen)) {
-                spin_limit_.store(tries_max ? max_spin_ : std::min(2 * limit, max_spin_), std::memory_order_relaxed);
-                return true;
-            }
-            if (!may_spin()) return false;
-        } while (Clock::now() < until);
-        spin_limit_.store(std::max(limit / 2, kMinSpin), std::memory_order_relaxed);
+            if (poll(seen)) return true;
+        } while (may_spin() && Clock::now() < until);
         return false;
     }
 

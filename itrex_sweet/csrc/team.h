@@ -113,6 +113,15 @@ class Worker {
         jobs_.advance();
     }
 
+    // Wakes the worker if it sleeps, away from the processors in use; it spins for its next job. No call may hold it.
+    void wake(const Placement& placement) {
+        if (!sleeps()) return;
+        cpu_set_t affinity;
+        const bool is_restricted = placement.restrict(thread_.native_handle(), affinity);
+        jobs_.advance();
+        if (is_restricted) pthread_setaffinity_np(thread_.native_handle(), sizeof affinity, &affinity);
+    }
+
     // Withdraws the last job if the worker has not begun it; returns whether it did.
     bool cancel() {
         int expected = kOffered;
@@ -130,10 +139,12 @@ class Worker {
         const auto may_spin = [this] {
             return is_held_.load(std::memory_order_relaxed) || unused_threads_.load(std::memory_order_relaxed) > 0;
         };
+        bool has_job = true;
         for (uint32_t seen = 0;; ++seen) {
-            jobs_.wait(seen, may_spin);
+            jobs_.wait(seen, may_spin, !has_job);
             int expected = kOffered;
-            if (!offer_.compare_exchange_strong(expected, kBegun, std::memory_order_acq_rel)) continue;  // cancelled
+            has_job = offer_.compare_exchange_strong(expected, kBegun, std::memory_order_acq_rel);
+            if (!has_job) continue;  // cancelled, or only woken: the next one may follow soon
             if (job_ == nullptr) return;
             if (is_restricted_) pthread_setaffinity_np(pthread_self(), sizeof affinity_, &affinity_);
             last_processor_.store(sched_getcpu(), std::memory_order_relaxed);

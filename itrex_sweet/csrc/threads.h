@@ -66,6 +66,7 @@ class ThreadPool {
             give_back_workers(running - 1);
             while (size() < running && take_worker()) {
             }
+            pool_.last_running_ = running;
             return running;
         }
 
@@ -194,6 +195,21 @@ class ThreadPool {
         return counts_;
     }
 
+    // Wakes idle workers for a call that the calling thread is about to begin: as many as the last job had. While a call runs,
+    // they are left to it.
+    void wake() {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (counts_.calls > 0) return;
+        Placement placement;
+        placement.use(sched_getcpu());
+        const size_t count = std::min(static_cast<size_t>(std::max(last_running_ - 1, 0)), idle_.size());
+        for (size_t index = 0; index < count; ++index) {
+            Worker& worker = *idle_[idle_.size() - 1 - index];
+            worker.wake(placement);
+            placement.use(worker.last_processor());
+        }
+    }
+
    private:
     // Calls that ran within this time count as calls in progress: their callers are about to call again, and would wait for
     // threads that another call took meanwhile.
@@ -278,6 +294,7 @@ class ThreadPool {
     std::vector<Call*> running_;                               // calls that hold a thread
     Call *first_waiting_ = nullptr, *last_waiting_ = nullptr;  // linked in the order of their arrival
     std::vector<Worker*> idle_;                                // the last is taken first
+    int last_running_ = 0;                                     // threads of the last job
     int recent_calls_ = 0;                                     // see `kRecent`
     Clock::time_point recent_time_;
     std::vector<std::unique_ptr<Worker>> workers_;

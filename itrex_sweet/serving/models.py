@@ -28,7 +28,7 @@ from itrex_sweet.runtime.request import Request, RequestCache
 from itrex_sweet.runtime.runner import Runner
 from itrex_sweet.runtime.scheduler import Scheduler
 from itrex_sweet.serving.failures import NOT_FOUND, UNHEALTHY
-from itrex_sweet.serving.free_memory import return_free_memory
+from itrex_sweet.serving.memory import return_free_memory
 from itrex_sweet.serving.observed_model import ObservedModel
 from itrex_sweet.serving.observer import Observer
 from itrex_sweet.serving.options import Options

@@ -19,6 +19,7 @@ from itrex_sweet.errors import ConfigError, SweetError
 from itrex_sweet.extras import naming_extras
 from itrex_sweet.serving.application import Application
 from itrex_sweet.serving.connection import Connection
+from itrex_sweet.serving.memory import keep_out_of_collections
 from itrex_sweet.serving.models import Models, Source, folders_changed, manifests
 from itrex_sweet.serving.observability import observability_routes
 from itrex_sweet.serving.observer import Observer
@@ -75,7 +76,7 @@ class Server:
             SweetError: a model cannot be loaded.
             OSError: the address is not free, or the certificate cannot be used.
         """
-        uvloop.run(self.serve())
+        uvloop.run(self.serve(lambda _: keep_out_of_collections()))
 
     async def serve(self, started: Callable[[int], Any] | None = None) -> None:
         """Serves in the running event loop.

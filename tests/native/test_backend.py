@@ -352,6 +352,12 @@ def test_best_labels_equal_the_softmax(loaded):
     np.testing.assert_array_equal(labels, expected[0])
     np.testing.assert_allclose(probabilities, expected[1], rtol=1e-6)
     assert (labels[:9] == [-1, -1, expected[0][2], 1, expected[0][4], expected[0][5], -1, 0, 0]).all()
+    every = backend.probabilities(logits, temperatures)
+    np.testing.assert_allclose(every, super(NativeBackend, backend).probabilities(logits, temperatures), rtol=2e-6)
+    answered = labels >= 0
+    np.testing.assert_array_equal(every[answered].max(axis=1), probabilities[answered])
+    np.testing.assert_array_equal(every[answered, labels[answered]], probabilities[answered])
+    assert np.isnan(every[~answered]).all()
 
 
 def test_rows_without_types_and_positions_equal_those_with(loaded):

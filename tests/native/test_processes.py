@@ -104,6 +104,11 @@ def test_packed_model_cannot_be_pickled(folder):
 # ---------------------------------------------------------------------------------------------------- thread starts
 
 
+def threads_of_this_process() -> set[int]:
+    """Returns the ids of the threads."""
+    return {int(path.name) for path in Path("/proc/self/task").iterdir()}
+
+
 def process_status(name: str) -> int:
     """Returns a number from `/proc/self/status`."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -137,26 +142,54 @@ def test_calls_succeed_if_threads_cannot_be_started(folder, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="uses the affinities of Linux")
+@pytest.mark.parametrize("is_expected", [False, True])
 @pytest.mark.parametrize("pinned", [False, True])
-def test_worker_affinity_is_restored_after_waking(folder, pinned):
-    def threads() -> set[int]:
-        return {int(path.name) for path in Path("/proc/self/task").iterdir()}
-
+def test_worker_affinity_is_restored_after_waking(folder, pinned, is_expected):
     def job() -> bool:
-        model, initial = processes.model_in(folder, "native"), threads()
+        model, initial = processes.model_in(folder, "native"), threads_of_this_process()
         batch = model.read(["good phone", "bad soup"])
         model.backend.answer(batch, model.policy)
-        (worker,) = threads() - initial
+        (worker,) = threads_of_this_process() - initial
         allowed = os.sched_getaffinity(worker)
         if pinned:
             allowed = {max(allowed)}
             os.sched_setaffinity(worker, allowed)
         for _ in range(20):
             time.sleep(0.005)  # the worker sleeps
+            if is_expected:
+                model.backend.expect_call()
+                if os.sched_getaffinity(worker) != allowed:
+                    return False
             model.backend.answer(batch, model.policy)
             if os.sched_getaffinity(worker) != allowed:
                 return False
         return True
+
+    assert processes.in_child(job) == "ok"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads counts of Linux")
+def test_an_expected_call_wakes_the_workers_of_the_last_one(folder):
+    def sleeps(worker: int) -> int:
+        """Returns how often a thread has gone to sleep."""
+        lines = Path(f"/proc/self/task/{worker}/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("voluntary")).split()[1])
+
+    def job() -> bool:
+        model, initial = processes.model_in(folder, "native"), threads_of_this_process()
+        model.backend.expect_call()  # no thread has been started
+        if threads_of_this_process() != initial:
+            return False
+        model.backend.answer(model.read(["good phone", "bad soup"]), model.policy)
+        (worker,) = threads_of_this_process() - initial
+        before = None
+        while before != (before := sleeps(worker)):
+            time.sleep(0.1)
+        model.backend.expect_call()
+        end = time.monotonic() + 30
+        while sleeps(worker) == before and time.monotonic() < end:
+            time.sleep(0.01)
+        return sleeps(worker) == before + 1
 
     assert processes.in_child(job) == "ok"
 
@@ -166,3 +199,12 @@ def test_worker_affinity_is_restored_after_waking(folder, pinned):
 def test_invalid_number_of_threads_raises_on_every_backend(folder, backend, threads):
     with pytest.raises(ConfigError, match=f"threads={threads!r}"):
         SweetModelForSequenceClassification.from_pretrained(folder, backend=backend, threads=threads)
+
+
+def test_threads_wake_before_texts_are_tokenized(folder, monkeypatch):
+    model, seen = processes.model_in(folder, "native"), []
+    read = model._read
+    monkeypatch.setattr(model.backend, "expect_call", lambda: seen.append("expected"))
+    monkeypatch.setattr(model, "_read", lambda *arguments: seen.append("read") or read(*arguments))
+    model.predict(["good phone"])
+    assert seen == ["expected", "read"]

@@ -167,6 +167,8 @@ inline void check_invalid_contexts(const Engine& engine, Checks& check) {
     int64_t counts[SWEET_NUM_COUNTS] = {-1, -1, -1, -1};
     check(engine.threads_count(nullptr, counts) < 0, "counts of no threads");
     check(engine.threads_count(threads, nullptr) < 0, "no counts");
+    check(engine.threads_wake(nullptr) < 0, "wake of no threads");
+    check(engine.threads_wake(threads) == 0, "wake of unused threads");
     check(engine.threads_count(threads, counts) == 0 && counts[SWEET_CALLS] == 0 && counts[SWEET_MOST_THREADS] == 0,
           "counts of unused threads");
     sweet_context* const context = engine.context_new(model, threads, 0);

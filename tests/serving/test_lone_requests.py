@@ -64,3 +64,18 @@ def test_a_request_beside_others_is_computed_by_another_thread(running, threads,
         until(lambda: running.server.application.unfinished.size == 1)
         ask(running)
     assert threads and running._thread not in threads
+
+
+def test_threads_wake_before_a_lone_request_is_tokenized(running, monkeypatch):
+    model = running.server.models.get()
+    seen = []
+    read = model.classifier.read
+    monkeypatch.setattr(model.classifier.backend, "expect_call", lambda: seen.append("expected"))
+    monkeypatch.setattr(model.classifier, "read", lambda *arguments: seen.append("read") or read(*arguments))
+    ask(running)
+    assert seen == ["expected", "read"]
+    with socket.create_connection(("127.0.0.1", running.port)) as client:
+        client.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+        until(lambda: running.server.application.unfinished.size == 1)
+        ask(running)
+    assert seen[2:] == ["read"]  # others run

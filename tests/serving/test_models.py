@@ -11,9 +11,12 @@ import time
 
 import pytest
 
+import itrex_sweet
 from itrex_sweet.errors import ArtifactError, ConfigError
 from itrex_sweet.serving.models import Source
-from itrex_sweet.serving.settings import Settings
+from itrex_sweet.serving.routes import ROUTES
+from itrex_sweet.serving.server import Server
+from itrex_sweet.serving.settings import Address, Settings
 from tests.serving.slow_engine import Gate
 from tests.serving.test_server_limits import Asking, occupied
 
@@ -203,3 +206,17 @@ def test_a_port_in_use_is_reported(served, folder):
     command = [sys.executable, "-c", SERVE, "serve", str(folder), "--hostname", "127.0.0.1", "-p", str(served.port)]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert finished.returncode == 1 and f"port {served.port}" in finished.stderr
+
+
+def test_a_server_that_owns_the_process_keeps_loaded_models_out_of_collections(folders, monkeypatch):
+    seen = []
+    source, address = Source("single", str(folders["single"])), Address("127.0.0.1", 0)
+    server = Server([source], itrex_sweet.load, ROUTES, Settings(), address)
+
+    def keep():
+        seen.append(server.models.is_ready)
+        server.stop()
+
+    monkeypatch.setattr("itrex_sweet.serving.server.keep_out_of_collections", keep)
+    server.run()
+    assert seen == [True]

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import itrex_sweet
-from itrex_sweet.serving.free_memory import return_free_memory
+from itrex_sweet.serving.memory import return_free_memory
 from itrex_sweet.serving.models import Models, Source
 from itrex_sweet.serving.observer import Observer
 from itrex_sweet.serving.page import page, page_headers

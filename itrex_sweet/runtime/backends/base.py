@@ -147,6 +147,17 @@ class Backend(ABC):
         """Computes the same as `criteria.confidence`, up to rounding."""
         return criteria.confidence(policy, exit_index, logits, state, correctness_logit)
 
+    def expect_call(self) -> None:  # noqa: B027 -- most backends have nothing to prepare
+        """Prepares for a call that follows within some 100 microseconds, such as by waking threads; returns at once."""
+
+    def probabilities(self, logits: np.ndarray, temperatures: np.ndarray) -> np.ndarray:
+        """Returns the softmax probabilities, (rows, labels) float32; NaN where they are not finite.
+
+        Args:
+            logits, temperatures: as of `best_labels`.
+        """
+        return softmax(logits / temperatures[:, None])
+
     def best_labels(self, logits: np.ndarray, temperatures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the most probable label of each row, (rows,) int64, and its softmax probability, (rows,) float32; -1
         and NaN where the probabilities are not finite.
@@ -155,7 +166,7 @@ class Backend(ABC):
             logits: (rows, labels) float32.
             temperatures: (rows,) float32, divide the logits.
         """
-        scores = softmax(logits / temperatures[:, None])
+        scores = self.probabilities(logits, temperatures)
         labels = scores.argmax(axis=1)
         probabilities = scores[np.arange(len(scores)), labels]
         return np.where(np.isnan(probabilities), NO_ANSWER, labels), probabilities

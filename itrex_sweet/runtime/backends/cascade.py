@@ -60,6 +60,9 @@ class CascadeBackend(Backend):
     def padding_idx(self) -> int | None:
         return self.stages[-1].padding_idx
 
+    def expect_call(self) -> None:
+        self.stages[0].expect_call()
+
     def embed(self, batch: TokenBatch) -> CascadeHidden:
         return CascadeHidden(batch, self.stages[0].embed(batch))
 

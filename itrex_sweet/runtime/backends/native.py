@@ -212,6 +212,19 @@ class NativeBackend(EncoderBackend):
         self._library.call("sweet_best_label", rows, labels, *map(data_pointer, arrays))
         return best, probabilities
 
+    def probabilities(self, logits: np.ndarray, temperatures: np.ndarray) -> np.ndarray:
+        # Computed by the engine, so that the greatest is bit-identical to that of `best_labels`.
+        rows, labels = logits.shape
+        logits, temperatures = (np.ascontiguousarray(part, dtype=np.float32) for part in (logits, temperatures))
+        probabilities = np.empty_like(logits)
+        arrays = (logits, temperatures, probabilities)
+        self._library.call("sweet_probabilities", rows, labels, *map(data_pointer, arrays))
+        return probabilities
+
+    def expect_call(self) -> None:
+        if self.threads > 1:
+            self._threads.wake()
+
     def answer(self, batch: TokenBatch, policy: Policy) -> Answers | None:
         """Runs the loop over exits inside the engine; in Python, it costs more than a probe of a small model."""
         in_engine = self._policies.of(policy)

@@ -121,6 +121,10 @@ class EngineThreads(_Handle):
         self.call("sweet_threads_count", ctypes.addressof(numbers))
         return ThreadCounts(*numbers)
 
+    def wake(self) -> None:
+        """Wakes sleeping threads for a call that follows at once."""
+        self._library.sweet_threads_wake(self._address)
+
     def warn_about_shortage(self) -> None:
         """Warns once that calls run on fewer threads than wanted."""
         if self._has_warned_about_shortage:

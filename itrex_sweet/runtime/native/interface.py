@@ -6,7 +6,7 @@ from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int32, c_i
 from typing import Any
 
 # `kSweetInterface`: the version that a library must have
-INTERFACE = 9
+INTERFACE = 10
 
 # `sweet_result`: the call succeeded on fewer threads than wanted
 FEWER_THREADS = 1
@@ -188,6 +188,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "sweet_threads_new": (c_void_p, (c_int32,)),
     "sweet_threads_free": (None, (c_void_p,)),
     "sweet_threads_count": (c_int32, (c_void_p, c_void_p)),
+    "sweet_threads_wake": (c_int32, (c_void_p,)),
     "sweet_context_new": (c_void_p, (c_void_p, c_void_p, c_int64)),
     "sweet_context_free": (None, (c_void_p,)),
     "sweet_context_bytes": (c_int64, (c_void_p,)),
@@ -197,6 +198,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "sweet_confidence": (c_int32, (c_int32, c_int32, c_void_p, c_float, c_void_p, c_int32, c_void_p)),
     "sweet_logistic": (c_int32, (c_int32, c_void_p, c_void_p)),
     "sweet_best_label": (c_int32, (c_int32, c_int32, *(c_void_p,) * 4)),
+    "sweet_probabilities": (c_int32, (c_int32, c_int32, *(c_void_p,) * 3)),
     "sweet_answer": (c_int32, (c_void_p, c_void_p, c_int32, c_int64, *(c_void_p,) * 9)),
     "sweet_isa": (c_char_p, ()),
     "sweet_error": (c_char_p, ()),
