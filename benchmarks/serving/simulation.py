@@ -4,10 +4,12 @@
     .venv-bench/bin/python benchmarks/serving/simulation.py                # checks and predictions
 
 A machine has event loops (HTTP, tokenization), each of which handles one request at a time, and engines. An engine is
-one thread, or a team of threads that share one batch, and runs one segment of one batch at a time. With `segments`,
-survivors wait at their exit for others, and the rows that give most answers per second run next, unless some have been
-passed over for `HOLD_SECONDS`, as `runtime/dispatch.py` does. With `batches`, a batch runs to its last exit before the
-next one starts. Costs of a segment are affine in rows and tokens. Event loops and engines use cores of their own.
+one thread, or a team of threads that share one batch. With `segments`, a batch of new rows runs to its last exit, as
+`runtime/dispatch.py` decides, if that takes at most `MAX_RUN_SECONDS`, unless regrouping its survivors saves more than
+the steps of the scheduler cost; else one segment runs, survivors wait at their exit for others, and the rows that give
+most answers per second run next, unless some have been passed over for `HOLD_SECONDS`. With `batches`, every batch runs
+to its last exit. Costs of a segment are affine in rows and tokens. Event loops and engines have cores of their own, or
+share some: then all slow down alike while more threads want to run than there are cores.
 """
 
 from __future__ import annotations
@@ -36,8 +38,11 @@ BOUND = 50.0  # milliseconds of the 99th percentile
 PRICE = 0.04  # US dollars of a core and hour, about the list price of a virtual core with its memory
 BATCH_ROWS, BATCH_TOKENS = 32, 4096
 HOLD_SECONDS = 0.01  # rows between exits are passed over so long at most
+MAX_RUN_SECONDS = 0.05  # of a batch that runs to its last exit
+STEP_SECONDS = 1.5e-4  # of the scheduler, per run of a segment
 REQUEST_BYTES, ANSWER_BYTES = 500, 250  # with headers; a text of 200 characters
 EVENTS = 10_000  # arrivals simulated
+CORES = 2  # that the measured server and the load generator share
 SIZES = (1, 2, 4, 8, 16, 32)  # rows, to measure costs
 
 
@@ -59,7 +64,7 @@ class Costs:
     exits: np.ndarray
     tokens: np.ndarray
 
-    def seconds(self, exit_index: int, rows: int, tokens: int, threads: int) -> float:
+    def seconds(self, exit_index: int, rows: float, tokens: float, threads: int) -> float:
         """Returns the seconds of a run of a segment."""
         fixed, per_row, per_token = self.segments[exit_index]
         alone = fixed + per_row * rows + per_token * tokens
@@ -79,17 +84,23 @@ class Machine:
         engines: number of engines.
         threads: of each engine.
         is_continuous: segments, or batches.
+        shared: cores that all of them share; `None` if each thread has its own.
     """
 
     loops: int
     engines: int
     threads: int = 1
     is_continuous: bool = True
+    shared: int | None = None
 
     @property
     def cores(self) -> int:
         """Cores of loops and engines."""
-        return self.loops + self.engines * self.threads
+        return self.shared or self.loops + self.engines * self.threads
+
+    def speed(self, loops: int, engines: int) -> float:
+        """Returns the speed of every thread while so many loops and engines run, relative to a core of its own."""
+        return 1.0 if self.shared is None else min(1.0, self.shared / max(loops + engines * self.threads, 1))
 
 
 def simulate(costs: Costs, machine: Machine, rate: float, count: int = EVENTS, seed: int = 0) -> dict[str, float]:
@@ -102,69 +113,50 @@ def simulate(costs: Costs, machine: Machine, rate: float, count: int = EVENTS, s
     """
     times, texts = poisson(rate, count / rate, len(costs.exits), seed)
     exits, tokens = costs.exits[texts], costs.tokens[texts]
+    scheduler = Scheduler(costs, machine, exits, tokens)
     done = np.full(len(times), np.nan)
-    queues: list[deque[int]] = [deque() for _ in costs.segments]
-    events: list[tuple[float, int, int, tuple[int, list[int]] | None]] = []  # time, order, kind, work
-    order = 0
-    loops = [0.0] * machine.loops
-    for row, arrival in enumerate(times.tolist()):  # each loop serves its requests in their order
-        place = row % machine.loops
-        loops[place] = max(loops[place], arrival) + costs.request
-        heapq.heappush(events, (loops[place], order, 0, (0, [row])))
+    unread: list[deque[int]] = [deque() for _ in range(machine.loops)]  # the first of each is being read
+    # Work that is being done, by the virtual time of its end. Virtual time runs at the speed of every thread.
+    ends: list[tuple[float, int, int, Run | None]] = []  # time, order, loop, run of an engine
+    now = virtual = busy = 0.0
+    idle, order, arrived = machine.engines, 0, 0
+
+    def begin(seconds: float, loop: int, run: Run | None = None) -> None:
+        nonlocal order
+        heapq.heappush(ends, (virtual + seconds, order, loop, run))
         order += 1
-    idle, busy = machine.engines, 0.0
 
-    share_leaving = [
-        float((costs.exits == place).sum() / max((costs.exits >= place).sum(), 1)) for place in range(len(queues))
-    ]
-    mean_tokens = float(costs.tokens.mean())
-    held_since = np.zeros(len(times))  # when a row was put back
-
-    def rate_of(place: int) -> float:
-        rows = min(len(queues[place]), BATCH_ROWS)
-        return rows * share_leaving[place] / costs.seconds(place, rows, int(rows * mean_tokens), machine.threads)
-
-    def take(now: float) -> tuple[int, list[int]] | None:
-        filled = [place for place, queue in enumerate(queues) if queue]
-        if not filled:
-            return None
-        overdue = [place for place in filled if place and now - held_since[queues[place][0]] >= HOLD_SECONDS]
-        if overdue:
-            place = min(overdue, key=lambda each: (queues[each][0], -each))
+    while ends or arrived < len(times):
+        reading = sum(map(bool, unread)) if machine.shared else 0
+        speed = machine.speed(reading, machine.engines - idle)
+        end = now + (ends[0][0] - virtual) / speed if ends else np.inf
+        if arrived < len(times) and times[arrived] <= end:
+            virtual += (times[arrived] - now) * speed
+            now = float(times[arrived])
+            queue = unread[arrived % machine.loops]
+            queue.append(arrived)
+            if len(queue) == 1:
+                begin(costs.request, arrived % machine.loops)
+            arrived += 1
+            continue
+        virtual, _, loop, run = heapq.heappop(ends)
+        now = end
+        if run is None:
+            scheduler.queues[0].append(unread[loop].popleft())
+            if unread[loop]:
+                begin(costs.request, loop)
         else:
-            place = max(filled, key=lambda each: (rate_of(each), each))
-        queue, rows, total = queues[place], [], 0
-        while queue and len(rows) < BATCH_ROWS and (not rows or total + tokens[queue[0]] <= BATCH_TOKENS):
-            total += tokens[queue[0]]
-            rows.append(queue.popleft())
-        return place, rows
-
-    while events:
-        now, _, kind, work = heapq.heappop(events)
-        exit_index, rows = work
-        if kind == 0:
-            queues[0].append(rows[0])
-        else:
-            left = [row for row in rows if exits[row] <= exit_index]
-            stay = [row for row in rows if exits[row] > exit_index]
+            left, following = scheduler.ended(run, now)
             done[left] = now
-            if stay and not machine.is_continuous:
-                spent = costs.seconds(exit_index + 1, len(stay), int(tokens[stay].sum()), machine.threads)
-                busy += spent
-                heapq.heappush(events, (now + spent, order, 1, (exit_index + 1, stay)))
-                order += 1
+            if following is not None:
+                busy += following.seconds
+                begin(following.seconds, 0, following)
                 continue
-            if stay:
-                queues[exit_index + 1].extend(stay)
-                held_since[stay] = now
             idle += 1
-        while idle and (chosen := take(now)) is not None:
-            place, taken = chosen
-            spent = costs.seconds(place, len(taken), int(tokens[taken].sum()), machine.threads)
-            busy += spent
+        while idle and (chosen := scheduler.take(now)) is not None:
+            busy += chosen.seconds
             idle -= 1
-            heapq.heappush(events, (now + spent, order, 1, (place, taken)))
-            order += 1
+            begin(chosen.seconds, 0, chosen)
     latencies = np.sort(1000 * (done - times)[len(times) // 10 :])
     span = float(times[-1])
     return {
@@ -173,6 +165,99 @@ def simulate(costs: Costs, machine: Machine, rate: float, count: int = EVENTS, s
         "loop_share": round(len(times) * costs.request / span / machine.loops, 3),
         "engine_share": round(busy / span / machine.engines, 3),
     }
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a segment on an engine.
+
+    Args:
+        exit_index: that it ends at.
+        rows: indices of requests.
+        seconds: that it takes on threads with cores of their own.
+        to_the_end: whether its survivors go on at once.
+    """
+
+    exit_index: int
+    rows: list[int]
+    seconds: float
+    to_the_end: bool
+
+
+class Scheduler:
+    """Chooses the next run, as `runtime/dispatch.py` does.
+
+    Args:
+        exits, tokens: of each request.
+
+    Attributes:
+        queues: requests that wait, by the exit that they run to next.
+    """
+
+    def __init__(self, costs: Costs, machine: Machine, exits: np.ndarray, tokens: np.ndarray):
+        self._costs, self._machine, self._exits, self._tokens = costs, machine, exits, tokens
+        self.queues: list[deque[int]] = [deque() for _ in costs.segments]
+        self._held_since = np.zeros(len(exits))  # when a row was put back
+        self._mean_tokens = float(costs.tokens.mean())
+        reaching = np.array([(costs.exits >= place).sum() for place in range(len(self.queues))])
+        leaving = np.array([(costs.exits == place).sum() for place in range(len(self.queues))])
+        self._share_leaving = (leaving / np.maximum(reaching, 1)).tolist()
+        self._reaching = (reaching / len(costs.exits)).tolist()
+
+    def take(self, now: float) -> Run | None:
+        """Removes the rows that run next from their queue."""
+        filled = [place for place, queue in enumerate(self.queues) if queue]
+        if not filled:
+            return None
+        overdue = [place for place in filled if place and now - self._held_since[self.queues[place][0]] >= HOLD_SECONDS]
+        if overdue:
+            place = min(overdue, key=lambda each: (self.queues[each][0], -each))
+        else:
+            place = max(filled, key=lambda each: (self._rate(each), each))
+        queue, rows, total = self.queues[place], [], 0
+        while queue and len(rows) < BATCH_ROWS and (not rows or total + self._tokens[queue[0]] <= BATCH_TOKENS):
+            total += self._tokens[queue[0]]
+            rows.append(queue.popleft())
+        return self._run(place, rows, not self._machine.is_continuous or self._goes_to_the_end(place, len(rows), total))
+
+    def ended(self, run: Run, now: float) -> tuple[list[int], Run | None]:
+        """Returns the rows that leave at the end of a run, and the run of the others if they go on at once."""
+        left = [row for row in run.rows if self._exits[row] <= run.exit_index]
+        stay = [row for row in run.rows if self._exits[row] > run.exit_index]
+        if stay and run.to_the_end:
+            return left, self._run(run.exit_index + 1, stay, True)
+        if stay:
+            self.queues[run.exit_index + 1].extend(stay)
+            self._held_since[stay] = now
+        return left, None
+
+    def _run(self, place: int, rows: list[int], to_the_end: bool) -> Run:
+        seconds = self._costs.seconds(place, len(rows), int(self._tokens[rows].sum()), self._machine.threads)
+        return Run(place, rows, seconds, to_the_end)
+
+    def _rate(self, place: int) -> float:
+        """Returns the answers per second of the rows that wait at an exit."""
+        rows = min(len(self.queues[place]), BATCH_ROWS)
+        seconds = self._costs.seconds(place, rows, int(rows * self._mean_tokens), self._machine.threads)
+        return rows * self._share_leaving[place] / seconds
+
+    def _goes_to_the_end(self, place: int, rows: int, tokens: int) -> bool:
+        if place:
+            return False
+        later = range(1, len(self.queues))
+        seconds = sum(
+            self._costs.seconds(each, rows * self._reaching[each], tokens * self._reaching[each], self._machine.threads)
+            for each in range(len(self.queues))
+        )
+        if seconds > MAX_RUN_SECONDS:
+            return False
+        if len(self.queues[0]) + rows <= BATCH_ROWS and not any(self.queues[each] for each in later):
+            return True  # no rows could join the survivors
+        saved = sum(
+            self._costs.segments[each][0] * max(1 - rows * self._reaching[each] / BATCH_ROWS, 0) - STEP_SECONDS
+            for each in later
+        )
+        return saved <= 0
 
 
 def smallest(
@@ -292,14 +377,17 @@ def _segments(classifier: Any, texts: Sequence[str]) -> list[list[tuple[float, f
     return points
 
 
-def check(costs: Costs, measured: dict[str, Any], engines: int, threads: int) -> list[dict[str, float]]:
-    """Returns measured and simulated latencies at the loads of `run.py`'s part `scheduling`."""
+def check(costs: Costs, measured: dict[str, Any], cores: int) -> list[dict[str, float]]:
+    """Returns measured and simulated latencies at the loads of `run.py`'s part `scheduling`.
+
+    An event loop, and an engine of a team of threads, share the cores.
+    """
     rows = []
     for kind, is_continuous in (("segments", True), ("batches", False)):
         for name, figures in measured.get(kind, {}).items():
             if name == "saturation":
                 continue
-            machine = Machine(1, engines, threads, is_continuous)
+            machine = Machine(1, 1, cores, is_continuous, cores)
             simulated = simulate(costs, machine, figures["rate"], EVENTS)
             rows.append(
                 {
@@ -333,7 +421,7 @@ def main() -> None:
     loads = parts.get("scheduling", {}).get(f"{result['workload']}-1", [])
     result["costs"]["request_seconds"] = request_seconds(result["costs"], loads)
     costs = fitted(result["costs"])
-    result["check"] = check(costs, loads[-1], 2, 1) if loads else []
+    result["check"] = check(costs, loads[-1], CORES) if loads else []
     result["predictions"] = predict(costs)
     result["price"], result["bound_ms"] = PRICE, BOUND
     write_result(RESULT, {**provenance(), **result})

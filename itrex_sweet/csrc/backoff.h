@@ -53,10 +53,12 @@ class StolenTime {
 
 // Leaves processors to the other threads that use them, such as the event loop of a server.
 //
-// A team is as slow as its slowest thread, so one contested processor delays all its threads. After contested jobs the next
-// ones run on one thread fewer, or on the calling thread alone if it slept for more than half of a job; then one job tries
-// one thread more. The period until then doubles if that job is contested too, and halves if it is not and contention has
-// been low on average. A trial comes `kMaxPause` after the last one at the latest.
+// A team is as slow as its slowest thread, so one contested processor delays all its threads. A thread less costs a team of
+// `n` threads 1 / n of its work, so a small team stands more contention, unless the others have work to do on the processor
+// that is worth as much. After contested jobs the next ones run on one thread fewer, or on the calling thread alone if it
+// slept for more than half of a job; then one job tries one thread more. The period until then doubles if that job is
+// contested too, and halves if it is not and contention has been low on average. A trial comes `kMaxPause` after the last one
+// at the latest.
 //
 // The time that threads were kept from running is measured only after jobs at whose end the calling thread waited for the
 // others, because it costs system calls; the others may just have had more rows.
@@ -76,6 +78,11 @@ class Backoff {
         }
     };
 
+    // Share of the time that a team stands to be kept from running; `is_eager` if the others do as useful work.
+    static double tolerance(int threads, bool is_eager) {
+        return is_eager ? kContested : std::max(kContested, kTeamContested / threads);
+    }
+
     // Returns how many of `granted` threads, at least two, run the next job, which begins now; counts that job.
     int limit(int granted, Clock::time_point now) {
         is_trial_ = withheld_ > 0 && (left_ == 0 || now >= latest_trial_);
@@ -86,7 +93,8 @@ class Backoff {
     bool is_active() const { return withheld_ > 0; }
     bool measures_next_job() const { return to_measure_ > 0 || is_active(); }
 
-    void update(int threads, const Times& job, Clock::time_point now) {
+    void update(int threads, const Times& job, Clock::time_point now, bool is_eager = false) {
+        const double contested = tolerance(threads, is_eager);
         const bool is_asleep = job.slept > kWakeLatency && 2 * job.slept > job.elapsed;
         const double stolen = job.stolen ? std::min(share(*job.stolen, job.elapsed), 1.0) : 0.0;
         if (job.stolen) {
@@ -96,15 +104,15 @@ class Backoff {
         to_measure_ = share(job.waited, job.elapsed) > kSuspicious ? kJobs : std::max(to_measure_ - 1, 0);
         since_reduction_ = std::min(since_reduction_ + 1, kJobs);
         if (is_trial_) {
-            if (is_asleep || stolen > kContested) {
+            if (is_asleep || stolen > contested) {
                 period_ = std::min(2 * period_, kMaxPeriod);
-            } else if (contention_ <= kContested) {
+            } else if (contention_ <= contested) {
                 --withheld_;
                 period_ /= 2;
             }
             left_ = is_active() ? period_ : 0;
             latest_trial_ = now + kMaxPause;
-        } else if (is_asleep || (contention_ > kContested && since_reduction_ == kJobs)) {
+        } else if (is_asleep || (contention_ > contested && since_reduction_ == kJobs)) {
             withheld_ += is_asleep ? threads - 1 : 1;
             left_ = period_ = std::clamp(2 * period_, 1, kMaxPeriod);
             latest_trial_ = now + kMaxPause;
@@ -117,7 +125,8 @@ class Backoff {
     static constexpr int kJobs = 8;        // measured after a suspicious job, and run between two reductions
     // Shares of a job's duration: that the calling thread waited, and that a thread was kept from running.
     static constexpr double kSuspicious = 0.1, kContested = 0.15;
-    static constexpr double kWeight = 0.1;                        // of a job in `contention_`, if it is not shorter than
+    static constexpr double kTeamContested = 0.6;  // over the number of threads; with 1, a thread less would cost as much
+    static constexpr double kWeight = 0.1;         // of a job in `contention_`, if it is not shorter than
     static constexpr std::chrono::microseconds kFullWeight{200};  // this
 
     static constexpr std::chrono::milliseconds kLong{20};      // a longer job has a weight in proportion to this, at most 0.5

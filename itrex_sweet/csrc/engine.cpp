@@ -136,6 +136,13 @@ int32_t sweet_threads_wake(const sweet_threads* threads) {
     });
 }
 
+int32_t sweet_threads_yield(const sweet_threads* threads, int32_t yields) {
+    return guarded([&] {
+        check_threads(threads);
+        threads->shared->pool().set_yields(yields != 0);
+    });
+}
+
 sweet_context* sweet_context_new(const sweet_model* model, const sweet_threads* threads, int64_t min_macs_per_thread) {
     sweet_context* context = nullptr;
     guarded([&] {

@@ -39,8 +39,8 @@ class EventCount {
     bool has_waiters() const { return waiters_.load(std::memory_order_relaxed) > 0; }
 
     // Returns once the value differs from `seen`; the result is the time that the thread slept. It spins only as long as
-    // may_spin() is true. With `is_soon` the value is expected to change soon, whatever earlier waits took: the thread spins for
-    // the maximum, and the limit stays as it is.
+    // may_spin() is true. With `is_soon` the value is expected to change soon, whatever earlier waits took: the thread spins
+    // for the maximum, and the limit stays as it is.
     template <class Predicate>
     Duration wait(uint32_t seen, Predicate may_spin, bool is_soon = false) {
         if (is_soon ? spin_for(max_spin_, seen, may_spin) : spin(seen, may_spin)) return {};

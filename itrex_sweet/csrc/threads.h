@@ -115,7 +115,7 @@ class ThreadPool {
             Backoff::Times times{end - start, end - waiting, slept, std::nullopt};
             if (is_measured) times.stolen = stolen.longest();
             if (steals) times.limit_to_waiting();
-            backoff_.update(size(), times, end);
+            backoff_.update(size(), times, end, pool_.yields_.load(std::memory_order_relaxed));
         }
 
         // A call that has run for this long lets waiting calls run, before its next job.
@@ -195,8 +195,11 @@ class ThreadPool {
         return counts_;
     }
 
-    // Wakes idle workers for a call that the calling thread is about to begin: as many as the last job had. While a call runs,
-    // they are left to it.
+    // Makes calls yield processors to other threads sooner, because these do as useful work there, or not.
+    void set_yields(bool yields) { yields_.store(yields, std::memory_order_relaxed); }
+
+    // Wakes idle workers for a call that the calling thread is about to begin: as many as the last job had. While a call
+    // runs, they are left to it.
     void wake() {
         const std::lock_guard<std::mutex> lock(mutex_);
         if (counts_.calls > 0) return;
@@ -215,7 +218,7 @@ class ThreadPool {
     // threads that another call took meanwhile.
     static constexpr std::chrono::milliseconds kRecent{1};
 
-    // All members but `unused_` are changed only by functions that hold `mutex_`.
+    // All members but `unused_` and `yields_` are changed only by functions that hold `mutex_`.
 
     void take(int threads) {
         unused_.fetch_sub(threads, std::memory_order_relaxed);
@@ -289,6 +292,7 @@ class ThreadPool {
 
     const int threads_;
     alignas(64) std::atomic<int> unused_;  // threads that no call holds; idle workers read it while they spin
+    std::atomic<bool> yields_{false};
     alignas(64) std::mutex mutex_;
     Counts counts_;
     std::vector<Call*> running_;                               // calls that hold a thread

@@ -15,10 +15,11 @@ void check(bool is_true, const char* description) {
     ++failures;
 }
 
-// A machine on which one thread more than `uncontested` loses half of its time to others.
+// A machine on which one thread more than `uncontested` loses a part of its time to others.
 class Machine {
    public:
-    explicit Machine(int threads) : uncontested(threads), threads_(threads) {}
+    explicit Machine(int threads, microseconds stolen = microseconds(200), bool is_eager = false)
+        : uncontested(threads), threads_(threads), stolen_(stolen), is_eager_(is_eager) {}
 
     // Runs jobs of 400 microseconds at whose end the calling thread waits for `waited`; returns the mean number of threads.
     double run(int jobs, microseconds waited = microseconds(80)) {
@@ -31,9 +32,9 @@ class Machine {
             if (threads == 1) continue;
             const bool is_contested = threads > uncontested;
             std::optional<Duration> stolen;
-            if (backoff.measures_next_job()) stolen = is_contested ? microseconds(200) : microseconds(2);
-            backoff.update(threads, {microseconds(400), is_contested ? microseconds(200) : waited, microseconds(0), stolen},
-                           now);
+            if (backoff.measures_next_job()) stolen = is_contested ? stolen_ : microseconds(2);
+            backoff.update(threads, {microseconds(400), is_contested ? stolen_ : waited, microseconds(0), stolen}, now,
+                           is_eager_);
         }
         return static_cast<double>(total) / jobs;
     }
@@ -63,6 +64,8 @@ class Machine {
 
    private:
     const int threads_;
+    const microseconds stolen_;  // of 400
+    const bool is_eager_;
 };
 
 void run_all() {
@@ -95,6 +98,17 @@ void run_all() {
         machine.uncontested = 8;
         machine.run(1000);
         check(machine.run(1000) == 8.0, "all are used again");
+    }
+    {
+        Machine team(2, microseconds(100)), eager(2, microseconds(100), true), large(8, microseconds(100));
+        for (Machine* machine : {&team, &eager, &large}) {
+            machine->uncontested = machine == &large ? 7 : 1;
+            machine->run(300);
+        }
+        check(team.run(1000) == 2.0, "a team of two stands to lose a quarter of its time: one thread would lose half");
+        check(eager.run(1000) < 1.05, "unless the others do as useful work");
+        const double threads = large.run(1000);
+        check(6.9 < threads && threads < 7.1, "a team of eight does not: seven threads lose an eighth");
     }
     {
         Backoff backoff;

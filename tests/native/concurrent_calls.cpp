@@ -79,6 +79,7 @@ int main(int argc, char** argv) {
                 for (int round = 0; round < rounds; ++round, ++calls) {
                     bool is_same;
                     if (round % 3 == 0) wrong += engine.threads_wake(threads) != 0;
+                    wrong += engine.threads_yield(threads, round % 2) != 0;
                     switch ((caller + round) % 5) {
                         case 0:  // a model and threads of its own
                             is_same = same(model.run(engine, texts, kThreads), expected);

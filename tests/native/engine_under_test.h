@@ -50,6 +50,7 @@ struct Engine {
         resolve(threads_free, "sweet_threads_free");
         resolve(threads_count, "sweet_threads_count");
         resolve(threads_wake, "sweet_threads_wake");
+        resolve(threads_yield, "sweet_threads_yield");
         resolve(context_new, "sweet_context_new");
         resolve(context_free, "sweet_context_free");
         resolve(context_bytes, "sweet_context_bytes");
@@ -72,6 +73,7 @@ struct Engine {
     decltype(&sweet_threads_free) threads_free = nullptr;
     decltype(&sweet_threads_count) threads_count = nullptr;
     decltype(&sweet_threads_wake) threads_wake = nullptr;
+    decltype(&sweet_threads_yield) threads_yield = nullptr;
     decltype(&sweet_context_new) context_new = nullptr;
     decltype(&sweet_context_free) context_free = nullptr;
     decltype(&sweet_context_bytes) context_bytes = nullptr;

@@ -169,6 +169,8 @@ inline void check_invalid_contexts(const Engine& engine, Checks& check) {
     check(engine.threads_count(threads, nullptr) < 0, "no counts");
     check(engine.threads_wake(nullptr) < 0, "wake of no threads");
     check(engine.threads_wake(threads) == 0, "wake of unused threads");
+    check(engine.threads_yield(nullptr, 1) < 0, "yield of no threads");
+    check(engine.threads_yield(threads, 1) == 0 && engine.threads_yield(threads, 0) == 0, "yield");
     check(engine.threads_count(threads, counts) == 0 && counts[SWEET_CALLS] == 0 && counts[SWEET_MOST_THREADS] == 0,
           "counts of unused threads");
     sweet_context* const context = engine.context_new(model, threads, 0);

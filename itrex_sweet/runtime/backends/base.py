@@ -150,6 +150,9 @@ class Backend(ABC):
     def expect_call(self) -> None:  # noqa: B027 -- most backends have nothing to prepare
         """Prepares for a call that follows within some 100 microseconds, such as by waking threads; returns at once."""
 
+    def set_yields(self, yields: bool) -> None:  # noqa: B027 -- as `expect_call`
+        """Sets whether calls leave processors sooner to other threads of the process, because these compute there."""
+
     def probabilities(self, logits: np.ndarray, temperatures: np.ndarray) -> np.ndarray:
         """Returns the softmax probabilities, (rows, labels) float32; NaN where they are not finite.
 

@@ -63,6 +63,10 @@ class CascadeBackend(Backend):
     def expect_call(self) -> None:
         self.stages[0].expect_call()
 
+    def set_yields(self, yields: bool) -> None:
+        for stage in self.stages:
+            stage.set_yields(yields)
+
     def embed(self, batch: TokenBatch) -> CascadeHidden:
         return CascadeHidden(batch, self.stages[0].embed(batch))
 

@@ -225,6 +225,9 @@ class NativeBackend(EncoderBackend):
         if self.threads > 1:
             self._threads.wake()
 
+    def set_yields(self, yields: bool) -> None:
+        self._threads.set_yields(yields)
+
     def answer(self, batch: TokenBatch, policy: Policy) -> Answers | None:
         """Runs the loop over exits inside the engine; in Python, it costs more than a probe of a small model."""
         in_engine = self._policies.of(policy)

@@ -125,6 +125,10 @@ class EngineThreads(_Handle):
         """Wakes sleeping threads for a call that follows at once."""
         self._library.sweet_threads_wake(self._address)
 
+    def set_yields(self, yields: bool) -> None:
+        """Sets whether calls leave processors to other threads sooner, because these do as useful work there."""
+        self._library.sweet_threads_yield(self._address, yields)
+
     def warn_about_shortage(self) -> None:
         """Warns once that calls run on fewer threads than wanted."""
         if self._has_warned_about_shortage:

@@ -189,6 +189,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "sweet_threads_free": (None, (c_void_p,)),
     "sweet_threads_count": (c_int32, (c_void_p, c_void_p)),
     "sweet_threads_wake": (c_int32, (c_void_p,)),
+    "sweet_threads_yield": (c_int32, (c_void_p, c_int32)),
     "sweet_context_new": (c_void_p, (c_void_p, c_void_p, c_int64)),
     "sweet_context_free": (None, (c_void_p,)),
     "sweet_context_bytes": (c_int64, (c_void_p,)),
