@@ -102,3 +102,30 @@ def test_engines_are_as_busy_as_the_work_and_more_of_them_never_lengthen_the_tai
         assert found["engine_share"] == pytest.approx(0.6 / engines, rel=0.1)
         tails.append(found["p99"])
     assert tails == sorted(tails, reverse=True)
+
+
+def test_threads_that_share_cores_slow_down_alike(serving):
+    _, simulation = serving
+    costs = costs_of(simulation, request=0.001)
+
+    def figures(rate, shared):
+        return simulation.simulate(costs, simulation.Machine(1, 1, shared=shared), rate=rate, count=5000)
+
+    assert figures(400, 2) == figures(400, None)  # no more threads than cores
+    own, shared = figures(400, None)["mean"], figures(400, 1)["mean"]
+    assert 1.5 * own < shared < 20 * own  # one core, at a load of 0.8
+    assert figures(600, 2)["mean"] < 10 and figures(600, 1)["mean"] > 100  # at a load of 1.2
+
+
+def test_batches_run_to_the_end_unless_regrouping_pays(serving):
+    _, simulation = serving
+    exits, tokens = np.arange(100) % 2, np.full(100, 20)
+
+    def runs(fixed):
+        costs = simulation.Costs(((fixed, 1e-4, 0.0),) * 2, {1: 1.0, 2: 2.0}, 1e-9, exits, tokens)
+        scheduler = simulation.Scheduler(costs, simulation.Machine(1, 1), exits, tokens)
+        scheduler.queues[0].extend(range(simulation.BATCH_ROWS + 8))
+        return scheduler.take(0.0)
+
+    assert runs(1e-4).to_the_end and not runs(1e-2).to_the_end  # of a run, beside the time of its rows
+    assert not runs(0.05).to_the_end  # it takes too long

@@ -261,7 +261,8 @@ def simulated(result: dict[str, Any]) -> str:
             f"A discrete-event simulation (`benchmarks/serving/simulation.py`) fed by the measured costs of segments, "
             f"exits of real texts ({WORKLOADS[result['workload']]}) and {1e6 * seconds:.0f} µs of HTTP, tokenization "
             f"and scheduling per request. The smallest number of cores with a 99th percentile within "
-            f"{result['bound_ms']:.0f} ms, and their price at US$ {result['price']} per core and hour.",
+            f"{result['bound_ms']:.0f} ms, and their price at US$ {result['price']} per core and hour. Event loops and "
+            "engines have cores of their own.",
             "",
             *lines,
             "",
@@ -283,8 +284,8 @@ def checked(result: dict[str, Any]) -> str:
         )
     return "\n".join(
         [
-            "The simulation of this machine beside what was measured on it. There, event loop, engines and the load "
-            "generator share two cores, which the simulation does not model:",
+            "The simulation of this machine beside what was measured on it: an event loop and a team of two threads "
+            "that share two cores. The measured server shares them with the load generator too:",
             "",
             *lines,
         ]
