@@ -172,7 +172,7 @@ SWEET_API int32_t sweet_threads_count(const sweet_threads* threads, int64_t* cou
 SWEET_API int32_t sweet_threads_wake(const sweet_threads* threads);
 
 // Calls use fewer threads while other threads use their processors. With `yields` not 0 they do so sooner: the others do as
-// useful work there, such as an event loop that computes in its spare time.
+// useful work there, such as an event loop with many requests.
 SWEET_API int32_t sweet_threads_yield(const sweet_threads* threads, int32_t yields);
 
 // Creates a context, the mutable state of calls of a model; returns null on failure. A call uses as many threads as get at

@@ -73,7 +73,7 @@ class Scheduler:
         self._costs = StepCosts(len(backend.artifact.exits), backend.artifact.costs, backend.threads)
         self._dispatch = dispatch or MostAnswers(self._costs)
         self._admission = Admission(backend, policy, max_waiting_rows, degradation)
-        self._is_closed = self._yields = False
+        self._is_closed = False
         self._reset()
 
     def _reset(self) -> None:
@@ -227,8 +227,7 @@ class Scheduler:
         """Runs new rows to their end that are expected to take at most `seconds`; returns false if there was nothing to
         do, or not enough.
 
-        For a thread that can compute between other work, such as an event loop. The workers leave processors to it
-        sooner while the rows that wait are short enough for it.
+        For a thread that can compute between other work, such as an event loop.
 
         Args:
             backend: that of the scheduler with one thread of its own, see `Backend.context`.
@@ -244,7 +243,6 @@ class Scheduler:
             now = self._clock()
             ended = self._open.expire(now)
             max_tokens = min(self._costs.tokens_of_a_short_run(seconds), self.batch_tokens)
-            self._set_yields(arrivals.tokens <= max_tokens * arrivals.rows)
             work = self._started(self._batcher.next_short(int(max_tokens)), now)
         self._compute(work, ended, backend)
         return work is not None
@@ -257,11 +255,6 @@ class Scheduler:
             if submission.started_at is None:
                 self._admission.start(submission, now, self._open.unanswered)
         return work
-
-    def _set_yields(self, yields: bool) -> None:
-        if yields != self._yields:
-            self._yields = yields
-            self.backend.set_yields(yields)
 
     def _observe(self, work: Work, outcome: Outcome, seconds: float) -> None:
         """Updates counts and estimates of time with a run."""

@@ -151,18 +151,3 @@ def test_only_the_request_that_cannot_be_computed_fails(busy, backend):
     scheduler.short_step(backend.context(), LONG, 0.0)
     assert bad.exception(0) is not None
     assert_answered(good, backend, a_batch(2, 0))
-
-
-def test_workers_yield_while_the_rows_that_wait_are_short_enough(busy, backend, monkeypatch):
-    scheduler, _ = busy
-    seen = []
-    monkeypatch.setattr(scheduler.backend, "set_yields", seen.append)
-    futures = [scheduler.submit(a_batch(1, seed)) for seed in range(2)]
-    assert scheduler.short_step(backend.context(), LONG, 0.0)
-    assert seen == [True] and all(future.done() for future in futures)
-    scheduler.submit(a_batch(1, 3))
-    assert scheduler.short_step(backend.context(), LONG, 0.0)
-    assert seen == [True]  # told when it changes
-    scheduler.submit(a_batch(1, 4))
-    assert not scheduler.short_step(backend.context(), 1e-9, 0.0)
-    assert seen == [True, False]

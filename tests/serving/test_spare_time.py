@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,6 +22,8 @@ class Steps:
 
     def __init__(self, steps: int, done: list):
         self.left, self.done = steps, done
+        self.yields = []
+        self.backend = SimpleNamespace(set_yields=self.yields.append)
 
     def short_step(self, backend, seconds, backlog):
         if self.left == 0:
@@ -86,6 +89,34 @@ def test_an_error_does_not_end_later_steps(monkeypatch):
         assert len(errors) == 1 and done == ["b"]
 
     asyncio.run(work())
+
+
+def test_the_engine_leaves_a_core_to_an_event_loop_that_has_much_other_work(monkeypatch):
+    monkeypatch.setattr(spare_time, "_QUIET_SECONDS", LONG)
+
+    class Computing(Steps):
+        def short_step(self, backend, seconds, backlog):
+            use(0.1)
+            return False
+
+    def use(seconds):
+        end = time.thread_time() + seconds
+        while time.thread_time() < end:
+            pass
+
+    async def work():
+        spare, scheduler = SpareTime(asyncio.get_running_loop()), Computing(0, [])
+        for seconds, computes in ((0.0, False), (0.1, False), (0.1, True), (0.0, True)):
+            spare.offer(scheduler, "a")
+            if computes:
+                await asyncio.sleep(0)  # computes
+            use(seconds)
+            await asyncio.sleep(2 * spare_time._WINDOW_SECONDS)
+        spare.offer(scheduler, "a")
+        return scheduler.yields
+
+    yields = asyncio.run(work())
+    assert yields[1:] == [False, True, True, False]  # computing does not count
 
 
 @pytest.mark.skipif(unavailable_reason("native") is not None, reason="the native engine was not built")

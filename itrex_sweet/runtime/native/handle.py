@@ -113,6 +113,7 @@ class EngineThreads(_Handle):
     def __init__(self, library: Library, threads: int):
         super().__init__(library, library.call("sweet_threads_new", threads), "sweet_threads_free")
         self.threads = threads
+        self._yields = False
         self._has_warned_about_shortage = False
 
     def counts(self) -> ThreadCounts:
@@ -127,7 +128,9 @@ class EngineThreads(_Handle):
 
     def set_yields(self, yields: bool) -> None:
         """Sets whether calls leave processors to other threads sooner, because these do as useful work there."""
-        self._library.sweet_threads_yield(self._address, yields)
+        if yields != self._yields:
+            self._yields = yields
+            self._library.sweet_threads_yield(self._address, yields)
 
     def warn_about_shortage(self) -> None:
         """Warns once that calls run on fewer threads than wanted."""
