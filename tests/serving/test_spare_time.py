@@ -92,31 +92,31 @@ def test_an_error_does_not_end_later_steps(monkeypatch):
 
 
 def test_the_engine_leaves_a_core_to_an_event_loop_that_has_much_other_work(monkeypatch):
-    monkeypatch.setattr(spare_time, "_QUIET_SECONDS", LONG)
+    clock = SimpleNamespace(now=0.0, used=0.0)
+    monkeypatch.setattr(
+        spare_time, "time", SimpleNamespace(perf_counter=lambda: clock.now, thread_time=lambda: clock.used)
+    )
+
+    def use(seconds):
+        clock.now += seconds
+        clock.used += seconds
 
     class Computing(Steps):
         def short_step(self, backend, seconds, backlog):
             use(0.1)
             return False
 
-    def use(seconds):
-        end = time.thread_time() + seconds
-        while time.thread_time() < end:
-            pass
-
     async def work():
         spare, scheduler = SpareTime(asyncio.get_running_loop()), Computing(0, [])
-        for seconds, computes in ((0.0, False), (0.1, False), (0.1, True), (0.0, True)):
+        for seconds in (0.01, 0.2, 0.2, 0.01):
             spare.offer(scheduler, "a")
-            if computes:
-                await asyncio.sleep(0)  # computes
+            await asyncio.sleep(0)  # computes
             use(seconds)
-            await asyncio.sleep(2 * spare_time._WINDOW_SECONDS)
+            clock.now += 0.1  # waits
         spare.offer(scheduler, "a")
         return scheduler.yields
 
-    yields = asyncio.run(work())
-    assert yields[1:] == [False, True, True, False]  # computing does not count
+    assert asyncio.run(work()) == [False, False, True, True, False]  # computing does not count
 
 
 @pytest.mark.skipif(unavailable_reason("native") is not None, reason="the native engine was not built")
