@@ -167,6 +167,8 @@ def peers(workload: str, size: int, options: Any) -> dict[str, Any]:
         for title in figures:
             figures[title]["saturation"] = bench.saturate(title)
         saturation = {title: each["saturation"]["per_second"] for title, each in figures.items()}
+        if silent := [title for title, value in saturation.items() if not value]:
+            raise SystemExit(f"{' and '.join(silent)} answered nothing in time: use a longer --seconds.")
         best = max(value for title, value in saturation.items() if title != wanted[0].title)
         for title in figures:
             figures[title]["equal load"] = bench.load(title, best / 2, 1.4 * options.seconds)
