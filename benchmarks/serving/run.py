@@ -86,6 +86,7 @@ class Bench:
 
         self.size, self.options, self._seed = size, options, 1000 * options.seed
         tokenizer = Tokenizer.from_file(str(files_of(TASKS[workload], options.models)["plain"] / "tokenizer.json"))
+        tokenizer.no_truncation()  # of the fine-tuning; `mixed` has longer texts
         self.running = {
             server.title: stack.enter_context(Running(server, RUNS / "serving" / f"{place}.log"))
             for place, server in enumerate(wanted)
