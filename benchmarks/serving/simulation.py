@@ -424,7 +424,7 @@ def main() -> None:
     result["check"] = check(costs, loads[-1], CORES) if loads else []
     result["predictions"] = predict(costs)
     result["price"], result["bound_ms"] = PRICE, BOUND
-    write_result(RESULT, {**provenance(), **result})
+    write_result(RESULT, {**result, **provenance()})
     print(json.dumps({"overheads": overheads, "check": result["check"], **result["predictions"]}, indent=1))
 
 
