@@ -119,8 +119,7 @@ class Inference:
         if seen is not None:
             seen.model, seen.batch, seen.texts = model.observed, len(texts) > 1, texts
         self._check_count(texts)
-        is_alone = self.requests() == 1
-        if is_alone:
+        if self.requests() == 1:
             model.classifier.backend.expect_call()  # threads wake while the texts are tokenized
         request = model.request(options, arrived, self._settings.default_deadline_ms)
         with model.in_use():
@@ -137,7 +136,7 @@ class Inference:
                 seen.tokenized(batch.lengths, characters, tokenized - began)
                 if seen.segments is not None:
                     request = dataclasses.replace(request, trace=seen.segments)
-            submission = model.scheduler.submit(batch, request, _HERE_SECONDS if is_alone else 0.0)
+            submission = model.scheduler.submit(batch, request, _HERE_SECONDS if self.requests() == 1 else 0.0)
             if submission.done():
                 answers = submission.result()
             else:

@@ -66,6 +66,29 @@ def test_a_request_beside_others_is_computed_by_another_thread(running, threads,
     assert threads and running._thread not in threads
 
 
+def test_a_request_that_others_join_while_it_is_tokenized_is_computed_by_another_thread(running, threads, monkeypatch):
+    monkeypatch.setattr(inference, "_HERE_SECONDS", 1e9)
+    monkeypatch.setattr(inference, "_SHORT", 0)  # texts are tokenized by another thread
+    model, reading, go_on = running.server.models.get(), threading.Event(), threading.Event()
+    read = model.read
+
+    def waiting(*arguments):
+        reading.set()
+        go_on.wait(60)
+        return read(*arguments)
+
+    monkeypatch.setattr(model, "read", waiting)
+    asking = threading.Thread(target=ask, args=(running,))
+    asking.start()
+    assert reading.wait(60)
+    with socket.create_connection(("127.0.0.1", running.port)) as client:
+        client.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+        until(lambda: running.server.application.unfinished.size == 1)
+        go_on.set()
+        asking.join(60)
+    assert threads and running._thread not in threads
+
+
 def test_threads_wake_before_a_lone_request_is_tokenized(running, monkeypatch):
     model = running.server.models.get()
     seen = []
