@@ -65,6 +65,18 @@ void check_values(int64_t count, const float* from, const float* to) {
     check_pointer("the call", "the results", to);
 }
 
+void check_logits(int32_t rows, int32_t labels, const float* logits) {
+    check_range("the call", "the number of rows", rows, 0, kMaxTokens);
+    check_range("the call", "the number of labels", labels, 1, kMaxOutputs);
+    if (rows > 0) check_pointer("the call", "logits", logits);
+}
+
+// Checks the temperature of each row.
+void check_temperatures(int32_t rows, const float* temperatures) {
+    if (rows > 0) check_pointer("the call", "temperatures", temperatures);
+    for (int64_t row = 0; row < rows; ++row) check_positive("the call", "a temperature", temperatures[row]);
+}
+
 void check_linear_call(const sweet_linear* layer, int32_t rows, int32_t threads) {
     check_pointer("the call", "the layer", layer);
     check_linear("the layer", *layer);
@@ -193,14 +205,10 @@ int32_t sweet_advance(sweet_context* context, int32_t exit, int32_t rows, const 
 int32_t sweet_confidence(int32_t rows, int32_t labels, const float* logits, float temperature, const float* label_offsets,
                          int32_t target_label, float* confidences) {
     return guarded([&] {
-        check_range("the call", "the number of rows", rows, 0, kMaxTokens);
-        check_range("the call", "the number of labels", labels, 1, kMaxOutputs);
+        check_logits(rows, labels, logits);
         check_positive("the call", "the temperature", temperature);
         check_range("the call", "the target label", target_label, -1, labels - 1);
-        if (rows > 0) {
-            check_pointer("the call", "logits", logits);
-            check_pointer("the call", "confidences", confidences);
-        }
+        if (rows > 0) check_pointer("the call", "confidences", confidences);
         for (int64_t row = 0; row < rows; ++row)
             confidences[row] = confidence_of_logits(logits + row * labels, labels, temperature, label_offsets, target_label);
     });
@@ -216,35 +224,25 @@ int32_t sweet_logistic(int32_t count, const float* values, float* probabilities)
 int32_t sweet_best_label(int32_t rows, int32_t labels, const float* logits, const float* temperatures, int64_t* best,
                          float* probabilities) {
     return guarded([&] {
-        check_range("the call", "the number of rows", rows, 0, kMaxTokens);
-        check_range("the call", "the number of labels", labels, 1, kMaxOutputs);
+        check_logits(rows, labels, logits);
+        check_temperatures(rows, temperatures);
         if (rows > 0) {
-            check_pointer("the call", "logits", logits);
-            check_pointer("the call", "temperatures", temperatures);
             check_pointer("the call", "best", best);
             check_pointer("the call", "probabilities", probabilities);
         }
-        for (int64_t row = 0; row < rows; ++row) {
-            check_positive("the call", "a temperature", temperatures[row]);
+        for (int64_t row = 0; row < rows; ++row)
             std::tie(best[row], probabilities[row]) = best_label(logits + row * labels, labels, temperatures[row]);
-        }
     });
 }
 
 int32_t sweet_probabilities(int32_t rows, int32_t labels, const float* logits, const float* temperatures,
                             float* probabilities) {
     return guarded([&] {
-        check_range("the call", "the number of rows", rows, 0, kMaxTokens);
-        check_range("the call", "the number of labels", labels, 1, kMaxOutputs);
-        if (rows > 0) {
-            check_pointer("the call", "logits", logits);
-            check_pointer("the call", "temperatures", temperatures);
-            check_pointer("the call", "probabilities", probabilities);
-        }
-        for (int64_t row = 0; row < rows; ++row) {
-            check_positive("the call", "a temperature", temperatures[row]);
+        check_logits(rows, labels, logits);
+        check_temperatures(rows, temperatures);
+        if (rows > 0) check_pointer("the call", "probabilities", probabilities);
+        for (int64_t row = 0; row < rows; ++row)
             label_probabilities(logits + row * labels, labels, temperatures[row], probabilities + row * labels);
-        }
     });
 }
 

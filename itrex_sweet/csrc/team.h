@@ -118,6 +118,7 @@ class Worker {
         if (!sleeps()) return;
         cpu_set_t affinity;
         const bool is_restricted = placement.restrict(thread_.native_handle(), affinity);
+        offer_.store(kExpected, std::memory_order_release);
         jobs_.advance();
         if (is_restricted) pthread_setaffinity_np(thread_.native_handle(), sizeof affinity, &affinity);
     }
@@ -139,12 +140,13 @@ class Worker {
         const auto may_spin = [this] {
             return is_held_.load(std::memory_order_relaxed) || unused_threads_.load(std::memory_order_relaxed) > 0;
         };
-        bool has_job = true;
+        bool is_soon = false;
         for (uint32_t seen = 0;; ++seen) {
-            jobs_.wait(seen, may_spin, !has_job);
+            jobs_.wait(seen, may_spin, is_soon);
             int expected = kOffered;
-            has_job = offer_.compare_exchange_strong(expected, kBegun, std::memory_order_acq_rel);
-            if (!has_job) continue;  // cancelled, or only woken: the next one may follow soon
+            const bool has_job = offer_.compare_exchange_strong(expected, kBegun, std::memory_order_acq_rel);
+            is_soon = expected == kExpected;
+            if (!has_job) continue;  // cancelled, or only woken
             if (job_ == nullptr) return;
             if (is_restricted_) pthread_setaffinity_np(pthread_self(), sizeof affinity_, &affinity_);
             last_processor_.store(sched_getcpu(), std::memory_order_relaxed);
@@ -158,7 +160,7 @@ class Worker {
     std::atomic<bool> is_held_{false};
     EventCount jobs_{kSpinForJob};
     // The other members below belong to the caller until the worker changes `offer_` to `kBegun`.
-    static constexpr int kNone = 0, kOffered = 1, kBegun = 2;
+    static constexpr int kNone = 0, kOffered = 1, kBegun = 2, kExpected = 3;
     std::atomic<int> offer_{kNone};
     const Job* job_ = nullptr;  // null: terminate
     Team team_{};
