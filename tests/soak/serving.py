@@ -106,9 +106,10 @@ class Soak:
                 self.latencies.append(time.perf_counter() - start)
         if reader._buffer:  # a second answer
             self.counts["doubled"] += 1
-            writer.transport.abort()
-        else:
+        elif kind == "plain":
             self._idle.append((reader, writer))
+            return
+        writer.transport.abort()
 
     def _compare(self, rows: list[int], answers: list[list[dict]]) -> None:
         self.counts["answered"] += 1
@@ -124,12 +125,10 @@ class Soak:
     async def _connection(self, fresh: bool) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         while self._idle and not fresh:
             reader, writer = self._idle.pop()
-            if not reader.at_eof() and not writer.is_closing():
-                if reader._buffer:
-                    self.counts["doubled"] += 1
-                    writer.transport.abort()
-                    continue
+            if not (reader._buffer or reader.at_eof() or writer.is_closing()):
                 return reader, writer
+            self.counts["doubled"] += bool(reader._buffer)
+            writer.transport.abort()
         return await asyncio.open_connection("127.0.0.1", self.port)
 
     async def run(
