@@ -20,14 +20,14 @@ from pathlib import Path
 
 BODY = json.dumps({"inputs": "the room was good"}).encode()
 HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(BODY)
-OPERATIONS = 20  # of the document, about
+EXAMPLES = 200  # per operation and round
 SERVE = "import sys; from itrex_sweet.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
 def main() -> int:
     """Runs the requests; returns 0 if the server survived them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=1000, help="of schemathesis, about (default: 1000)")
+    parser.add_argument("--requests", type=int, default=1000, help="of schemathesis, at least (default: 1000)")
     parser.add_argument("--raw", type=int, default=300, help="connections with damaged bytes (default: 300)")
     parser.add_argument("--calls", type=int, default=300, help="calls of gRPC with damaged messages (default: 300)")
     parser.add_argument("--seed", type=int, default=0)
@@ -43,7 +43,7 @@ def main() -> int:
             try:
                 port, grpc_port = ports_of(process, log)
                 before = answer(port)
-                failed = schemathesis(port, max(1, args.requests // OPERATIONS), args.seed, folder)
+                failed = schemathesis(port, args.requests, args.seed, folder)
                 damaged(port, args.raw, random.Random(args.seed))
                 faults = damaged_calls(grpc_port, args.calls, random.Random(args.seed))
                 same = answer(port) == before
@@ -80,14 +80,26 @@ def answer(port: int) -> bytes:
     return content
 
 
-def schemathesis(port: int, examples: int, seed: int, folder: str) -> bool:
-    """Runs schemathesis; returns whether an answer is not as documented: status 500 is not, 503 and 504 are."""
+def schemathesis(port: int, requests: int, seed: int, folder: str) -> bool:
+    """Runs schemathesis in rounds; returns whether an answer is undocumented, as status 500 is; 503 and 504 are not."""
     url = f"http://127.0.0.1:{port}/openapi.json"
     checks = "status_code_conformance,content_type_conformance,response_schema_conformance"
     command = [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()", "run", url]
-    command += ["--max-examples", str(examples), "--checks", checks, "--seed", str(seed), "--phases", "fuzzing"]
-    command += ["--mode", "all", "--workers", "1", "--suppress-health-check", "all"]
-    return subprocess.run(command, cwd=folder).returncode != 0  # it writes a cache there
+    command += ["--checks", checks, "--phases", "fuzzing", "--mode", "all", "--workers", "1"]
+    command += ["--suppress-health-check", "all"]
+    sent = 0
+    while sent < requests:
+        examples = min(EXAMPLES, 1 + (requests - sent) // 10)  # the document has more than ten operations
+        run = [*command, "--max-examples", str(examples), "--seed", str(seed)]
+        result = subprocess.run(run, cwd=folder, capture_output=True, text=True)  # it writes a cache there
+        generated = re.search(r"(\d+) generated", result.stdout)
+        if result.returncode != 0 or generated is None:
+            print(result.stdout, result.stderr)
+            return True
+        sent += int(generated[1])
+        print(f"schemathesis: {sent} requests", flush=True)
+        seed += 1
+    return False
 
 
 def damaged(port: int, count: int, rng: random.Random) -> None:
