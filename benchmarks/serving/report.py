@@ -226,7 +226,7 @@ def soak(part: dict[str, Any]) -> str:
         [
             "## Soak",
             "",
-            f"`make soak-serve`, {figures['minutes']:.0f} minutes at {figures['rate']:.0f} requests per second"
+            f"`make soak-serve`, {figures['minutes']:.0f} minutes at {figures['rate']:,.0f} requests per second"
             f"{figures.get('beside', '')}, with clients that leave, slow clients and reloads of the artifact: "
             f"{figures['answered']:,} answers, {figures['lost']} lost, {figures['doubled']} doubled, "
             f"{figures['different']} different from `predict`; {figures['left']:,} clients left, {figures['reloads']} "
