@@ -1,13 +1,14 @@
 """Tests of the load generator and of the simulation of the serving benchmarks."""
 
 import asyncio
-import shutil
 import sys
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+import build_kernels
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 STALL = 0.4  # seconds
@@ -54,7 +55,7 @@ def stalling_port():
     thread.join()
 
 
-@pytest.mark.skipif(shutil.which("c++") is None, reason="the load generator needs a C++ compiler")
+@pytest.mark.skipif(build_kernels.compiler() is None, reason="the load generator needs a C++ compiler")
 def test_latencies_count_from_the_scheduled_arrival_and_answers_belong_to_their_requests(serving, stalling_port):
     generator, _ = serving
     requests = [generator.http_request("/", b"[%d]" % number) for number in range(7)]

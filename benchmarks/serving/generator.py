@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -182,6 +183,7 @@ def program() -> Path:
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(f".{os.getpid()}")
-        subprocess.run(["c++", "-O2", "-std=c++17", "-o", str(unfinished), str(SOURCE)], check=True)
+        compiler = shlex.split(os.environ.get("CXX") or "c++")
+        subprocess.run([*compiler, "-O2", "-std=c++17", "-o", str(unfinished), str(SOURCE)], check=True)
         unfinished.rename(path)
     return path
