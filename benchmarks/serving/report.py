@@ -230,7 +230,8 @@ def soak(part: dict[str, Any]) -> str:
             f"{figures.get('beside', '')}, with clients that leave, slow clients and reloads of the artifact: "
             f"{figures['answered']:,} answers, {figures['lost']} lost, {figures['doubled']} doubled, "
             f"{figures['different']} different from `predict`; {figures['left']:,} clients left, {figures['reloads']} "
-            f"reloads; resident memory {figures['memory_first_mb']:.0f} MB after the first minute and "
+            f"reloads; latency {figures['p50_ms']:.1f} ms in the median and {figures['p99_ms']:.0f} ms at the 99th "
+            f"percentile; resident memory {figures['memory_first_mb']:.0f} MB after the first minute and "
             f"{figures['memory_last_mb']:.0f} MB at the end, {figures['slope_mb_per_hour']:+.1f} MB per hour.",
         ]
     )

@@ -160,7 +160,7 @@ class Worker {
     std::atomic<bool> is_held_{false};
     EventCount jobs_{kSpinForJob};
     // The other members below belong to the caller until the worker changes `offer_` to `kBegun`.
-    static constexpr int kNone = 0, kOffered = 1, kBegun = 2, kExpected = 3;
+    static constexpr int kNone = 0, kOffered = 1, kBegun = 2, kExpected = 3;  // the last: no job yet, see `wake`
     std::atomic<int> offer_{kNone};
     const Job* job_ = nullptr;  // null: terminate
     Team team_{};
